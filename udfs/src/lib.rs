@@ -1,0 +1,29 @@
+//! How to compute: Attune's SQL functions, aggregates and learners.
+//!
+//! Architecture invariant: everything here is a pure function of its inputs, Arrow arrays and
+//! bound values in, Arrow arrays out; learners work on slices. There is no I/O, no async, no
+//! clock, no randomness of its own (a generator is an argument) and no name of a table.
+//!
+//! One SQL function is one file; its `#[user_doc]` feeds `docs/functions.md`, `SHOW FUNCTIONS`
+//! and the shell's help and completion. A package is a folder whose `mod.rs` lists its functions.
+
+use std::sync::Arc;
+
+use datafusion_expr::{AggregateUDF, ScalarUDF};
+
+pub mod fuzzy;
+pub mod identity;
+pub mod model;
+pub mod privacy;
+pub mod recommend;
+pub mod text;
+
+/// Every scalar function that needs no binding, in documentation order.
+pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
+    [fuzzy::functions(), identity::functions(), privacy::functions()].concat()
+}
+
+/// Every aggregate function.
+pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
+    privacy::aggregates()
+}
