@@ -1,10 +1,10 @@
 //! Opens the engine over the configured stores, and decides who the caller is.
 
-use catalog::policy::Principal;
 use catalog::Catalog;
+use catalog::policy::Principal;
 
-use crate::auth::passwords;
-use crate::config::{Config, Environment, Machine};
+use crate::auth::{Authentication, Authenticator};
+use crate::config::{Config, Environment, Location, Machine};
 use crate::error::{Error, Result};
 
 /// Opens the catalog and the engine that `config` describes.
@@ -13,7 +13,19 @@ use crate::error::{Error, Result};
 /// When a store cannot be reached or a secret cannot be read.
 pub async fn open(config: &Config, environment: &Environment) -> Result<sql::Engine> {
     let catalog = Catalog::open(config.catalog(environment)?).await?;
-    Ok(sql::Engine::open(catalog, config.engine_limits(Machine::here())).await?)
+    Ok(sql::Engine::open(catalog, config.engine_limits(Machine::here()))?)
+}
+
+/// The documentation of this program's SQL functions, which needs no lake and no warehouse.
+///
+/// # Errors
+/// When the engine cannot start.
+pub async fn functions_documentation() -> Result<Vec<sql::FunctionDoc>> {
+    // A local warehouse is made when it is first written to, so this folder never appears.
+    let nowhere = std::env::temp_dir().join(format!("attune-{}", std::process::id()));
+    let mut config = Config::default();
+    config.warehouse.url = Location(nowhere.to_string_lossy().into_owned());
+    Ok(open(&config, &Environment::default()).await?.functions_documentation())
 }
 
 /// The principal of a session inside this process.
@@ -34,18 +46,13 @@ pub async fn embedded_principal(
         let open_to_all = catalog.users().await?.is_empty();
         return if open_to_all { Ok(Principal::embedded()) } else { Err(Error::LoginRequired) };
     };
-    let record = catalog.user(name).await?;
-    if record.is_none() && catalog.users().await?.is_empty() {
+    if catalog.users().await?.is_empty() {
         return Err(Error::usage(
             format!("this warehouse has no users, so there is no {name}"),
             format!("leave --user out, or make the user: attune user add {name} --role admin"),
         ));
     }
     let password = password(name)?;
-    match record {
-        Some(record) if passwords::verify(&password, &record.password_hash) => {
-            Ok(Principal { name: record.name, roles: record.roles })
-        }
-        _ => Err(Error::Login),
-    }
+    let authenticator = Authenticator::new(Authentication::Users, catalog).await?;
+    Ok(authenticator.login(name, password).await?.principal)
 }

@@ -2,13 +2,13 @@
 //!
 //! An error has three readers, and each gets its own part. *A person* reads a sentence that names
 //! the thing (file, table, address) and a hint that says what to do next. *A program* reads the
-//! code (`ATT-1101`), which never changes, and the exit code or gRPC status, which follow from the
+//! code (`ATT-6101`), which never changes, and the exit code or gRPC status, which follow from the
 //! error's class and from nothing else. *An operator* reads the log, where the same code stands.
 //!
 //! Each crate has one error type and converts what it receives once, at its own boundary. What
-//! comes from `sql` and `catalog` passes through here unchanged: their codes start at 2000. This
-//! crate's codes are 1000 to 1999: 10xx called wrongly, 11xx configuration, 12xx input and output,
-//! 13xx listening, 14xx a remote server, 15xx login, 16xx interrupted, 17xx Arrow conversions.
+//! comes from `sql` (1000 to 3999) and `catalog` (4000 to 5999) passes through here unchanged. This
+//! crate's codes are 60xx called wrongly, 61xx configuration, 62xx input and output, 63xx listening,
+//! 64xx a remote server, 65xx login, 66xx interrupted, 67xx Arrow conversions.
 //!
 //! Secrets never enter an error. A configuration error shows the line it is about, so a line that
 //! holds a secret is shown up to its equals sign only.
@@ -16,6 +16,8 @@
 use catalog::Class;
 use thiserror::Error as ThisError;
 
+use crate::auth::Refusal;
+use crate::auth::passwords::PasswordError;
 use crate::config::Fault;
 
 /// What can go wrong in the program.
@@ -67,6 +69,9 @@ pub enum Error {
     /// The warehouse has users and nobody logged in.
     #[error("this warehouse has users: log in")]
     LoginRequired,
+    /// A password that cannot be hashed or checked.
+    #[error("{0}")]
+    Password(String),
     /// Ctrl-C.
     #[error("cancelled")]
     Interrupted,
@@ -89,6 +94,22 @@ pub enum Error {
 /// The program's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Login | Refusal::Changed => Self::Login,
+            Refusal::Catalog(error) => Self::Catalog(error),
+            Refusal::Password(error) => Self::from(error),
+        }
+    }
+}
+
+impl From<PasswordError> for Error {
+    fn from(error: PasswordError) -> Self {
+        Self::Password(error.to_string())
+    }
+}
+
 impl Error {
     /// Called wrongly, and what to type instead.
     pub fn usage(what: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -107,16 +128,17 @@ impl Error {
     /// The stable code.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Usage { .. } => "ATT-1001",
-            Self::Config(_) => "ATT-1101",
-            Self::File { .. } => "ATT-1201",
-            Self::Output(_) => "ATT-1202",
-            Self::Listen { .. } => "ATT-1301",
-            Self::Remote { .. } => "ATT-1401",
-            Self::Login => "ATT-1501",
-            Self::LoginRequired => "ATT-1502",
-            Self::Interrupted => "ATT-1601",
-            Self::Format { .. } => "ATT-1701",
+            Self::Usage { .. } => "ATT-6001",
+            Self::Config(_) => "ATT-6101",
+            Self::File { .. } => "ATT-6201",
+            Self::Output(_) => "ATT-6202",
+            Self::Listen { .. } => "ATT-6301",
+            Self::Remote { .. } => "ATT-6401",
+            Self::Login => "ATT-6501",
+            Self::LoginRequired => "ATT-6502",
+            Self::Password(_) => "ATT-6503",
+            Self::Interrupted => "ATT-6601",
+            Self::Format { .. } => "ATT-6701",
             Self::Catalog(error) => error.code(),
             Self::Sql(error) => error.code(),
         }
@@ -127,16 +149,18 @@ impl Error {
         match self {
             Self::Usage { hint, .. } => hint.clone(),
             Self::Listen { .. } => Some("choose another address with --flight or --http".into()),
-            Self::Remote { status: tonic::Code::Unavailable, .. } => Some(
-                "check the address, that the server runs, and grpc:// or grpc+tls://".into(),
-            ),
+            Self::Remote { status: tonic::Code::Unavailable, .. } => {
+                Some("check the address, that the server runs, and grpc:// or grpc+tls://".into())
+            }
             Self::Remote { status: tonic::Code::Unauthenticated, .. } => {
                 Some("give --user NAME and the password in ATTUNE_PASSWORD".into())
             }
             Self::Login | Self::LoginRequired => {
                 Some("give --user NAME and the password in ATTUNE_PASSWORD".into())
             }
-            Self::Format { format: "csv", .. } => Some("use --format json for nested columns".into()),
+            Self::Format { format: "csv", .. } => {
+                Some("use --format json for nested columns".into())
+            }
             Self::Catalog(error) => error.hint(),
             Self::Sql(error) => error.hint(),
             _ => None,
@@ -234,11 +258,8 @@ mod tests {
     #[test]
     fn the_rendered_error_has_code_sentence_and_hint() {
         let text = Error::usage("no SQL was given", "attune sql -c 'SELECT 1'").render(false);
-        assert_eq!(
-            text,
-            "error[ATT-1001]: no SQL was given\n  hint: attune sql -c 'SELECT 1'"
-        );
-        assert!(Error::Login.render(true).starts_with("\x1b[1;31merror[ATT-1501]"));
+        assert_eq!(text, "error[ATT-6001]: no SQL was given\n  hint: attune sql -c 'SELECT 1'");
+        assert!(Error::Login.render(true).starts_with("\x1b[1;31merror[ATT-6501]"));
     }
 
     #[test]

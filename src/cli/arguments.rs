@@ -152,7 +152,7 @@ pub struct ServeArguments {
 }
 
 /// Where the server listens.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct ListenArguments {
     /// Address of Flight SQL [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDR", env = "ATTUNE_FLIGHT")]

@@ -4,11 +4,12 @@
 use std::io::Write;
 
 use super::Context;
-use super::arguments::CheckArguments;
+use super::arguments::{CheckArguments, ListenArguments};
 use super::run::count;
-use crate::config::{Config, FromSetting};
+use super::serve;
+use crate::config::Config;
 use crate::engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Runs `attune check`; the first thing that does not work is the error.
 pub(super) async fn run(arguments: &CheckArguments, context: &Context) -> Result<()> {
@@ -26,12 +27,16 @@ pub(super) async fn run(arguments: &CheckArguments, context: &Context) -> Result
     let session = opened.session(catalog::policy::Principal::embedded());
     for (name, lake) in &config.lakes {
         let filter = sql::TableFilter {
-            schema_pattern: Some(name.clone()),
-            name_pattern: None,
-            kinds: None,
+            schema_pattern: Some(name.replace('_', "\\_")),
             with_columns: true,
+            ..sql::TableFilter::default()
         };
         let tables = session.tables(&filter).await?;
+        for table in tables.iter().filter(|table| table.columns.is_none()) {
+            // A table without columns could not be opened; asking for its rows says why.
+            let query = format!("SELECT * FROM \"{name}\".\"{}\" LIMIT 0", table.name);
+            session.query(&query).await?;
+        }
         let found = count(tables.len() as u64, "table");
         writeln!(out, "lake {name:<9} {} ({found})", lake.store.url.0)?;
     }
@@ -40,20 +45,9 @@ pub(super) async fn run(arguments: &CheckArguments, context: &Context) -> Result
     }
     let users = opened.catalog().users().await?.len();
     writeln!(out, "users          {users}")?;
-    check_server(&config, users > 0)?;
-    writeln!(out, "flight         {}", config.server.flight.shown())?;
+    let options = serve::flight_options(&config, &ListenArguments::default(), users > 0)?;
+    options.check()?;
+    writeln!(out, "flight         {}", config.server.flight)?;
     writeln!(out, "everything works")?;
     Ok(())
-}
-
-/// What `attune serve` would refuse.
-fn check_server(config: &Config, has_users: bool) -> Result<()> {
-    let server = &config.server;
-    super::serve::refuse_open_door(
-        server.flight,
-        server.tls_certificate_file.is_some(),
-        has_users,
-        server.insecure,
-    )
-    .map_err(|reason| Error::Listen { address: server.flight.to_string(), reason })
 }

@@ -8,11 +8,12 @@ use sql::FunctionDoc;
 
 use super::Context;
 use super::arguments::DocsArguments;
+use crate::engine;
 use crate::error::{Error, Result, did_you_mean};
 
 /// Runs `attune docs`.
 pub(super) async fn run(arguments: &DocsArguments, _context: &Context) -> Result<()> {
-    let functions = sql::functions_documentation();
+    let functions = engine::functions_documentation().await?;
     let text = match &arguments.function {
         Some(name) => describe(&functions, name)?,
         None => list(&functions),
@@ -25,7 +26,9 @@ pub(super) async fn run(arguments: &DocsArguments, _context: &Context) -> Result
 /// The page of one function.
 pub(super) fn describe(functions: &[FunctionDoc], name: &str) -> Result<String> {
     let wanted = name.trim().trim_end_matches("()").to_lowercase();
-    let found = functions.iter().find(|function| function.name == wanted);
+    let found = functions
+        .iter()
+        .find(|function| function.name == wanted || function.aliases.contains(&wanted));
     found.map(page).ok_or_else(|| {
         let names = functions.iter().map(|function| function.name.as_str());
         let hint = match did_you_mean(&wanted, names) {
@@ -45,10 +48,16 @@ fn page(function: &FunctionDoc) -> String {
             let _ = writeln!(text, "  {name}: {about}");
         }
     }
-    if let Some(example) = &function.example {
-        let _ = write!(text, "\nExample\n{example}\n");
+    if !function.example.is_empty() {
+        let _ = write!(text, "\nExample\n{}\n", without_fences(&function.example));
     }
     text
+}
+
+/// An example without the Markdown around it.
+fn without_fences(example: &str) -> String {
+    let lines = example.lines().filter(|line| !line.trim_start().starts_with("```"));
+    lines.map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// All functions, by section.
@@ -66,4 +75,46 @@ pub(super) fn list(functions: &[FunctionDoc]) -> String {
         let _ = writeln!(text, "  {:<28} {summary}", function.name);
     }
     text.trim_start().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function(name: &str, section: &str) -> FunctionDoc {
+        FunctionDoc {
+            name: name.into(),
+            aliases: vec![format!("{name}_alias")],
+            kind: "scalar",
+            section: section.into(),
+            description: "Counts edits.\nIn detail.".into(),
+            syntax: format!("{name}(a, b)"),
+            example: "```sql\nSELECT 1;\n```".into(),
+            arguments: vec![("a".into(), "A text.".into())],
+            own: true,
+        }
+    }
+
+    #[test]
+    fn a_page_has_syntax_arguments_and_example() {
+        let functions = [function("levenshtein", "Fuzzy")];
+        let page = describe(&functions, "LEVENSHTEIN()").unwrap();
+        assert_eq!(
+            page,
+            "levenshtein(a, b)\n\nCounts edits.\nIn detail.\n\nArguments\n  a: A text.\n\n\
+             Example\n  SELECT 1;\n"
+        );
+        assert_eq!(describe(&functions, "levenshtein_alias").unwrap(), page);
+        let error = describe(&functions, "levenstein").unwrap_err();
+        assert_eq!(error.hint().as_deref(), Some("did you mean levenshtein?"));
+    }
+
+    #[test]
+    fn the_list_is_by_section_with_one_line_each() {
+        let text = list(&[function("b", "Two"), function("a", "One")]);
+        let starts: Vec<&str> = text.lines().map(|line| line.trim_start()).collect();
+        assert_eq!(starts[0], "One");
+        assert!(starts[1].starts_with("a ") && starts[1].ends_with("Counts edits."));
+        assert_eq!(starts[3], "Two");
+    }
 }

@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn semicolons_in_quotes_and_comments_end_nothing() {
-        let script = "SELECT ';' AS \"a;b\"; -- ; no\nSELECT $$x;y$$ /* ; /* ; */ ; */;;\n SELECT 1";
+        let script =
+            "SELECT ';' AS \"a;b\"; -- ; no\nSELECT $$x;y$$ /* ; /* ; */ ; */;;\n SELECT 1";
         assert_eq!(
             split(script),
             ["SELECT ';' AS \"a;b\"", "-- ; no\nSELECT $$x;y$$ /* ; /* ; */ ; */", "SELECT 1"]

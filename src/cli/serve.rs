@@ -10,8 +10,8 @@ use crate::auth::Authentication;
 use crate::config::{Config, ServerSection};
 use crate::engine;
 use crate::error::{Error, Result};
-use crate::server::flight::{FlightOptions, TlsOptions};
-use crate::server::{self, ServeOptions};
+use crate::server;
+use crate::server::flight::{self, FlightOptions, TlsOptions};
 
 /// Runs the server until Ctrl-C or SIGTERM.
 pub(super) async fn run(arguments: &ServeArguments, context: &Context) -> Result<()> {
@@ -31,46 +31,29 @@ pub(super) async fn listen(
     arguments: &ListenArguments,
     context: &Context,
 ) -> Result<()> {
-    let address = arguments.flight.unwrap_or(config.server.flight);
-    let insecure = arguments.insecure || config.server.insecure;
-    let tls = tls_options(&config.server)?;
     let has_users = !engine.catalog().users().await?.is_empty();
-    refuse_open_door(address, tls.is_some(), has_users, insecure)
-        .map_err(|reason| Error::Listen { address: address.to_string(), reason })?;
-    let with_tls = tls.is_some();
-    let options = ServeOptions {
-        flight: FlightOptions {
-            tls,
-            authentication: if has_users { Authentication::Users } else { Authentication::None },
-            ..FlightOptions::new(address)
-        },
-    };
-    let screen = context.screen;
-    let ready = move |address: SocketAddr| screen.say(&banner(address, with_tls, has_users));
-    server::serve(engine, options, ready, shutdown()).await
+    let options = flight_options(config, arguments, has_users)?;
+    let with_tls = options.tls.is_some();
+    let server = flight::bind(engine, options).await?;
+    context.screen.say(&banner(server.local_addr(), with_tls, has_users));
+    let (first, second) = server::stop_signals();
+    server.run(first, second).await
 }
 
-/// Why this combination is refused: a server that the network reaches, without TLS or users, gives
-/// everything to everybody.
-pub(super) fn refuse_open_door(
-    address: SocketAddr,
-    tls: bool,
-    users: bool,
-    insecure: bool,
-) -> Result<(), String> {
-    if address.ip().is_loopback() || insecure || (tls && users) {
-        return Ok(());
-    }
-    let missing = match (tls, users) {
-        (false, false) => "TLS and users",
-        (false, true) => "TLS",
-        _ => "users",
-    };
-    Err(format!(
-        "it is reachable from other machines and has no {missing}: set [server] \
-         tls_certificate_file and tls_key_file, make a user with `attune user add NAME --role \
-         admin`, or say --insecure"
-    ))
+/// How Flight SQL will listen. With users everybody logs in; without, everybody is the embedded
+/// principal, which `FlightOptions::check` allows on this machine only.
+pub(super) fn flight_options(
+    config: &Config,
+    arguments: &ListenArguments,
+    has_users: bool,
+) -> Result<FlightOptions> {
+    let section = &config.server;
+    Ok(FlightOptions {
+        tls: tls_options(section)?,
+        authentication: if has_users { Authentication::Users } else { Authentication::None },
+        insecure: arguments.insecure || section.insecure,
+        ..FlightOptions::at(arguments.flight.unwrap_or(section.flight))
+    })
 }
 
 fn tls_options(server: &ServerSection) -> Result<Option<TlsOptions>> {
@@ -104,25 +87,6 @@ fn banner(address: SocketAddr, tls: bool, users: bool) -> String {
     )
 }
 
-/// Ends when somebody asks the process to stop.
-async fn shutdown() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    // Without signals the process runs until it is killed.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
 /// Sends the log to standard error, as lines or as JSON.
 fn start_log(config: &Config, context: &Context) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level).map_err(|error| {
@@ -147,19 +111,27 @@ fn start_log(config: &Config, context: &Context) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn options(text: &str, flight: Option<&str>, has_users: bool) -> FlightOptions {
+        let config = Config::parse(text).unwrap();
+        let flight = flight.map(|address| address.parse().unwrap());
+        let arguments = ListenArguments { flight, insecure: false };
+        flight_options(&config, &arguments, has_users).unwrap()
+    }
+
+    #[test]
+    fn the_flag_overrides_the_file_and_users_must_log_in() {
+        let file = "[server]\nflight = \"127.0.0.1:1\"\n";
+        assert_eq!(options(file, None, true).address.port(), 1);
+        assert_eq!(options(file, Some("127.0.0.1:2"), true).address.port(), 2);
+        assert_eq!(options(file, None, true).authentication, Authentication::Users);
+        assert_eq!(options(file, None, false).authentication, Authentication::None);
+    }
+
     #[test]
     fn an_open_door_is_refused_unless_said() {
-        let local: SocketAddr = "127.0.0.1:50051".parse().unwrap();
-        let everywhere: SocketAddr = "0.0.0.0:50051".parse().unwrap();
-        assert!(refuse_open_door(local, false, false, false).is_ok());
-        assert!(refuse_open_door(everywhere, true, true, false).is_ok());
-        assert!(refuse_open_door(everywhere, false, false, true).is_ok());
-        for (tls, users, missing) in
-            [(false, false, "TLS and users"), (false, true, "no TLS"), (true, false, "no users")]
-        {
-            let reason = refuse_open_door(everywhere, tls, users, false).unwrap_err();
-            assert!(reason.contains(missing), "{reason}");
-        }
+        let error = options("", Some("0.0.0.0:1"), false).check().unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(options("[server]\ninsecure = true\n", Some("0.0.0.0:1"), false).check().is_ok());
     }
 
     #[test]

@@ -12,10 +12,7 @@ use super::password;
 use crate::auth::passwords;
 use crate::config::Config;
 use crate::engine;
-use crate::error::{Error, Result, did_you_mean};
-
-/// The roles, with the names that `--role` takes.
-const ROLES: [Role; 4] = [Role::Analyst, Role::Engineer, Role::PolicyAdmin, Role::Admin];
+use crate::error::{Error, Result};
 
 /// Runs `attune user …`.
 pub(super) async fn run(arguments: &UserArguments, context: &Context) -> Result<()> {
@@ -45,7 +42,7 @@ async fn add(arguments: &UserAddArguments, context: &Context) -> Result<()> {
     let password = password::new(environment, screen, &arguments.name)?;
     let record = UserRecord {
         name: arguments.name.clone(),
-        password_hash: passwords::hash(&password)?,
+        password_hash: passwords::hash_password(&password)?,
         roles,
     };
     let shown = record.roles.iter().map(Role::to_string).collect::<Vec<_>>().join(", ");
@@ -80,18 +77,11 @@ async fn authorize(
 }
 
 fn roles(names: &[String]) -> Result<BTreeSet<Role>> {
-    names.iter().map(|name| role(name)).collect()
-}
-
-fn role(name: &str) -> Result<Role> {
-    let known = ROLES.map(|role| role.to_string());
-    ROLES.into_iter().find(|role| role.to_string() == name).ok_or_else(|| {
-        let hint = match did_you_mean(name, known.iter().map(String::as_str)) {
-            Some(near) => format!("did you mean {near}?"),
-            None => format!("roles are {}", known.join(", ")),
-        };
-        Error::usage(format!("there is no role {name}"), hint)
-    })
+    let role = |name: &String| {
+        name.parse::<Role>()
+            .map_err(|error| Error::Usage { what: error.to_string(), hint: error.hint() })
+    };
+    names.iter().map(role).collect()
 }
 
 /// A name that needs no quotes and fits into a header and a log line.
@@ -112,9 +102,11 @@ mod tests {
 
     #[test]
     fn a_mistyped_role_is_corrected() {
-        assert_eq!(role("admin").unwrap(), Role::Admin);
-        assert_eq!(role("analist").unwrap_err().hint().as_deref(), Some("did you mean analyst?"));
-        assert!(role("king").unwrap_err().hint().unwrap().contains("engineer"));
+        let roles = |name: &str| roles(&[name.to_owned()]);
+        assert!(roles("admin").unwrap().contains(&Role::Admin));
+        let error = roles("analist").unwrap_err();
+        assert_eq!(error.hint().as_deref(), Some("did you mean analyst?"));
+        assert_eq!(error.exit_code(), 2);
     }
 
     #[test]

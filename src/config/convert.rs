@@ -2,13 +2,14 @@
 //! depend on the machine are filled in, `AWS_*` variables stand in for missing credentials.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use catalog::{CatalogConfig, KeyConfig, LakeConfig, LakeTable, Secret, StoreConfig};
 
+use super::Config;
 use super::environment::Environment;
 use super::fault::Fault;
 use super::sections::{KeySection, LakeSection, StoreSection};
-use super::Config;
 use crate::error::{Error, Result};
 
 /// What the machine has; limits that are not configured follow from it.
@@ -65,7 +66,7 @@ impl Config {
             keys,
             model_cache_bytes: to_usize(self.limits.model_cache.0),
             freshness: self.limits.freshness,
-            ..CatalogConfig::default()
+            clock: Arc::new(now_ms),
         })
     }
 
@@ -85,6 +86,12 @@ impl Config {
             learner_threads: self.limits.learner_threads.unwrap_or(machine.cores).max(1),
         }
     }
+}
+
+/// The wall clock, in Unix milliseconds.
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn to_usize(bytes: u64) -> usize {
@@ -127,18 +134,13 @@ fn store_config(store: &StoreSection, environment: &Environment) -> Result<Store
         secret_access_key = variable(&["AWS_SECRET_ACCESS_KEY"]);
         session_token = session_token.or_else(|| variable(&["AWS_SESSION_TOKEN"]));
     }
-    let endpoint = store
-        .endpoint
-        .clone()
-        .or_else(|| variable(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]));
+    let endpoint =
+        store.endpoint.clone().or_else(|| variable(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]));
     Ok(StoreConfig {
         url,
         path_style: store.path_style.unwrap_or(endpoint.is_some()),
         endpoint,
-        region: store
-            .region
-            .clone()
-            .or_else(|| variable(&["AWS_REGION", "AWS_DEFAULT_REGION"])),
+        region: store.region.clone().or_else(|| variable(&["AWS_REGION", "AWS_DEFAULT_REGION"])),
         allow_http: store.allow_http,
         access_key_id,
         secret_access_key: secret_access_key.map(Secret::new),
@@ -163,8 +165,7 @@ fn key_config(name: &str, key: &KeySection, environment: &Environment) -> Result
 /// A secret given directly, or the content of a file without its last line break.
 fn secret_text(given: Option<String>, file: Option<&Path>) -> Result<Option<String>> {
     let Some(path) = file.filter(|_| given.is_none()) else { return Ok(given) };
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Error::file("read", path, &error))?;
+    let text = std::fs::read_to_string(path).map_err(|error| Error::file("read", path, &error))?;
     let secret = text.trim_end_matches(['\r', '\n']);
     if secret.is_empty() {
         let message = format!("the file {} is empty", path.display());
@@ -212,7 +213,8 @@ mod tests {
     #[test]
     fn a_local_lake_takes_no_credentials() {
         let environment = Environment::from([("AWS_ACCESS_KEY_ID", "id")]);
-        let store = catalog("[lake]\nurl = \"data\"\n", &environment).unwrap().lakes.remove(0).store;
+        let store =
+            catalog("[lake]\nurl = \"data\"\n", &environment).unwrap().lakes.remove(0).store;
         assert_eq!((store.url.as_str(), store.access_key_id), ("data", None));
     }
 

@@ -58,7 +58,12 @@ pub fn document() -> String {
         url.default = DEFAULT_WAREHOUSE.to_owned().shown();
     }
     let sections = [
-        ("[warehouse]", "Where Attune writes: definitions, tables, models.", "WAREHOUSE", warehouse),
+        (
+            "[warehouse]",
+            "Where Attune writes: definitions, tables, models.",
+            "WAREHOUSE",
+            warehouse,
+        ),
         (
             "[lake], [lake.NAME]",
             "Where data is read. Each lake is a schema; `[lake]` is short for `[lake.lake]`. \

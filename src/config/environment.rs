@@ -31,8 +31,9 @@ pub(super) const FLAGS: [(&str, &str); 9] = [
 impl Environment {
     /// The process's environment; variables that are no Unicode are left out.
     pub fn of_process() -> Self {
-        let variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
         Self(variables.collect())
     }
 

@@ -224,9 +224,11 @@ impl FromSetting for ByteSize {
     }
 
     fn shown(&self) -> String {
-        let unit = BYTE_UNITS.iter().skip(6).rev().find(|(_, scale)| {
-            self.0 >= *scale && self.0.is_multiple_of(*scale)
-        });
+        let unit = BYTE_UNITS
+            .iter()
+            .skip(6)
+            .rev()
+            .find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale));
         match unit {
             Some((name, scale)) => {
                 let name = format!("{}iB", name.chars().next().unwrap_or('k').to_uppercase());

@@ -70,9 +70,9 @@ fn products(products: &[Product]) -> Result<RecordBatch> {
 }
 
 fn product(shop: &Shop, index: usize) -> (&str, &str, f64) {
-    shop.products.get(index).map_or(("", "", 0.0), |product| {
-        (product.id.as_str(), product.category, product.price)
-    })
+    shop.products
+        .get(index)
+        .map_or(("", "", 0.0), |product| (product.id.as_str(), product.category, product.price))
 }
 
 fn orders(shop: &Shop) -> Result<RecordBatch> {
@@ -130,9 +130,7 @@ fn create(lake: &Path, name: &str) -> Result<File> {
 
 fn csv(lake: &Path, name: &str, batch: &RecordBatch) -> Result<()> {
     let mut writer = WriterBuilder::new().with_header(true).build(create(lake, name)?);
-    writer
-        .write(batch)
-        .map_err(|error| Error::Format { format: "csv", reason: error.to_string() })
+    writer.write(batch).map_err(|error| Error::Format { format: "csv", reason: error.to_string() })
 }
 
 fn parquet(lake: &Path, name: &str, batch: &RecordBatch) -> Result<()> {

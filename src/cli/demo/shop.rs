@@ -6,9 +6,7 @@
 //! another e-mail address than the customer has in the CRM: those are found by name only.
 
 use super::random::Random;
-use super::words::{
-    ADJECTIVES, CATEGORIES, FAMILY_NAMES, GIVEN_NAMES, INCOMES, MAIL_HOSTS, TOWNS,
-};
+use super::words::{ADJECTIVES, CATEGORIES, FAMILY_NAMES, GIVEN_NAMES, INCOMES, MAIL_HOSTS, TOWNS};
 
 /// People at scale 1; all else follows from it.
 const PEOPLE: usize = 2_000;
@@ -258,7 +256,9 @@ impl Person {
 fn products(random: &mut Random) -> Vec<Product> {
     let mut products = Vec::new();
     for (category, kinds, price) in CATEGORIES {
-        for (kind, adjective) in kinds.iter().flat_map(|kind| ADJECTIVES.map(move |word| (kind, word))) {
+        for (kind, adjective) in
+            kinds.iter().flat_map(|kind| ADJECTIVES.map(move |word| (kind, word)))
+        {
             let cents = f64::from(price) * (0.4 + 1.6 * random.unit()) * 100.0;
             products.push(Product {
                 id: format!("P{:04}", products.len() + 1),

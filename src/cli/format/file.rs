@@ -81,8 +81,7 @@ impl<W: Write> Sink for ArrowSink<W> {
     }
 
     fn finish(self: Box<Self>) -> Result<Written> {
-        let mut writer =
-            self.writer.into_inner().map_err(|error| Format::Arrow.error(error))?;
+        let mut writer = self.writer.into_inner().map_err(|error| Format::Arrow.error(error))?;
         writer.flush()?;
         Ok(Written { rows: self.rows, cut: false })
     }

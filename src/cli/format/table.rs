@@ -61,16 +61,7 @@ impl<W: Write> TableSink<W> {
     pub(super) fn new(schema: SchemaRef, writer: W, style: TableStyle) -> Self {
         let names = schema.fields().iter().map(|field| printable(field.name())).collect();
         let right = schema.fields().iter().map(|field| field.data_type().is_numeric()).collect();
-        Self {
-            writer,
-            style,
-            names,
-            right,
-            sample: Vec::new(),
-            layout: None,
-            rows: 0,
-            cut: false,
-        }
+        Self { writer, style, names, right, sample: Vec::new(), layout: None, rows: 0, cut: false }
     }
 
     /// Decides the widths, and writes the head and the rows held so far.

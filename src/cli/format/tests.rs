@@ -13,7 +13,8 @@ use super::*;
 fn batch() -> RecordBatch {
     let name: ArrayRef = Arc::new(StringArray::from(vec![Some("Ann, \"A\""), None, Some("")]));
     let score: ArrayRef = Arc::new(Float64Array::from(vec![Some(0.5), None, Some(12.0)]));
-    RecordBatch::try_from_iter_with_nullable([("name", name, true), ("score", score, true)]).unwrap()
+    RecordBatch::try_from_iter_with_nullable([("name", name, true), ("score", score, true)])
+        .unwrap()
 }
 
 fn written(format: Format, batches: &[RecordBatch], style: TableStyle) -> (Vec<u8>, Written) {
@@ -43,10 +44,8 @@ fn csv_tells_null_from_the_empty_text() {
 
 #[test]
 fn csv_writes_nested_values_as_text() {
-    let list: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![
-        Some(1),
-        Some(2),
-    ])]));
+    let list: ArrayRef =
+        Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), Some(2)])]));
     let batch = RecordBatch::try_from_iter([("items", list)]).unwrap();
     assert_eq!(text(Format::Csv, &[batch], TableStyle::default()), "items\n\"[1, 2]\"\n");
 }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use super::Shell;
 use crate::cli::docs;
 use crate::cli::format::{Destination, Format, TableStyle, sink};
-use crate::cli::run;
+use crate::cli::run::statement;
 use crate::cli::target::Relation;
 use crate::cli::terminal::Screen;
 use crate::error::{Error, Result, did_you_mean};
@@ -42,7 +42,7 @@ pub(super) async fn run(shell: &mut Shell<'_>, line: &str) -> Result<Next> {
     let argument = argument.trim();
     match name {
         "help" if argument.is_empty() => help()?,
-        "help" => page(&docs::describe(&sql::functions_documentation(), argument)?)?,
+        "help" => page(&docs::describe(&shell.target.functions().await?, argument)?)?,
         "tables" => {
             let relations = shell.target.relations(false).await?;
             show(&tables(&relations)?, &shell.context.screen)?;
@@ -53,7 +53,7 @@ pub(super) async fn run(shell: &mut Shell<'_>, line: &str) -> Result<Next> {
         }
         "models" => {
             let screen = &shell.context.screen;
-            run::statement(shell.target.as_ref(), "SHOW MODELS", &shell.output, screen).await?;
+            statement(shell.target.as_ref(), "SHOW MODELS", &shell.output, screen).await?;
         }
         "format" => shell.output.format = format(argument)?,
         "rows" => {
@@ -150,11 +150,8 @@ fn batch<const N: usize>(columns: [(&str, ArrayRef); N]) -> Result<RecordBatch> 
 }
 
 fn show(batch: &RecordBatch, screen: &Screen) -> Result<()> {
-    let style = TableStyle {
-        width_max: screen.width,
-        rows_max: None,
-        colours: screen.output_colours(),
-    };
+    let style =
+        TableStyle { width_max: screen.width, rows_max: None, colours: screen.output_colours() };
     let writer = Destination::Output.open()?;
     let mut sink = sink(Format::Table, batch.schema(), writer, style)?;
     sink.write(batch)?;

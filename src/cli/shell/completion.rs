@@ -99,7 +99,7 @@ fn word_candidates(words: &Words, before: &str, tokens: &[Token<'_>]) -> (usize,
         return (start, Vec::new());
     }
     let mut found = matching(word, columns(words, tokens));
-    found.extend(matching(word, words.functions.iter().map(|name| (name.clone(), "function"))));
+    found.extend(matching(word, words.functions.keys().map(|name| (name.clone(), "function"))));
     let lower = word.chars().any(char::is_lowercase);
     let keywords = words.keywords.iter().map(|keyword| {
         let text = if lower { keyword.to_lowercase() } else { (*keyword).to_owned() };
@@ -196,7 +196,7 @@ mod tests {
             relation("lake", "orders", &["order_id", "amount"]),
             relation("crm", "people", &["person_id"]),
         ];
-        Vocabulary::of(relations, &["main.shop"])
+        Vocabulary::of(relations, &["main.shop"], &["levenshtein"])
     }
 
     fn offered(before: &str) -> Vec<String> {

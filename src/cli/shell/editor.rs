@@ -129,10 +129,7 @@ impl Prompt for SqlPrompt {
         Cow::Borrowed("   ...> ")
     }
 
-    fn render_prompt_history_search_indicator(
-        &self,
-        search: PromptHistorySearch,
-    ) -> Cow<'_, str> {
+    fn render_prompt_history_search_indicator(&self, search: PromptHistorySearch) -> Cow<'_, str> {
         let state = match search.status {
             PromptHistorySearchStatus::Passing => "search",
             PromptHistorySearchStatus::Failing => "not found",
@@ -147,8 +144,7 @@ mod tests {
 
     #[test]
     fn enter_runs_a_whole_statement_and_a_dot_command() {
-        let complete =
-            |line| matches!(UntilSemicolon.validate(line), ValidationResult::Complete);
+        let complete = |line| matches!(UntilSemicolon.validate(line), ValidationResult::Complete);
         assert!(complete("SELECT 1;") && complete(".tables") && complete(""));
         assert!(!complete("SELECT 1") && !complete("SELECT ';"));
     }

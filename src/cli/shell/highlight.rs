@@ -27,7 +27,7 @@ impl Highlighter for SqlHighlighter {
                 Kind::Word if words.keywords.contains(token.text.to_uppercase().as_str()) => {
                     Color::Blue.bold()
                 }
-                Kind::Word if words.functions.contains(&token.text.to_lowercase()) => {
+                Kind::Word if words.functions.contains_key(&token.text.to_lowercase()) => {
                     Color::Cyan.normal()
                 }
                 Kind::Text => Color::Green.normal(),
@@ -46,7 +46,8 @@ mod tests {
     use super::*;
 
     fn colours(line: &str) -> Vec<(Option<Color>, String)> {
-        let styled = SqlHighlighter::new(&Vocabulary::default()).highlight(line, 0);
+        let styled =
+            SqlHighlighter::new(&Vocabulary::of(Vec::new(), &[], &["soundex"])).highlight(line, 0);
         styled.buffer.into_iter().map(|(style, text)| (style.foreground, text)).collect()
     }
 

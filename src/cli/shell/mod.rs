@@ -67,12 +67,10 @@ impl<'a> Shell<'a> {
             // The editor blocks on the keyboard; the runtime's other threads go on.
             let line = tokio::task::block_in_place(|| self.editor.read());
             match line? {
-                Signal::Success(text) if text.trim().is_empty() => {}
-                Signal::Success(text) => {
-                    if self.answer(&text).await? == Next::Quit {
-                        return Ok(());
-                    }
-                }
+                Signal::Success(text) => match self.answer(&text).await? {
+                    Next::Quit => return Ok(()),
+                    Next::Go => {}
+                },
                 Signal::CtrlD => return Ok(()),
                 // Ctrl-C at the prompt drops the line.
                 _ => {}

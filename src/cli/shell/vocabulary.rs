@@ -1,13 +1,14 @@
 //! The words that the shell completes and colours: keywords, functions, and what the catalog holds
 //! for this user. It is read in the background, so that the prompt never waits for a store.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::AsArray;
 use futures::TryStreamExt;
 use parking_lot::RwLock;
+use sql::FunctionDoc;
 
 use crate::cli::target::{Relation, Target};
 use crate::error::Result;
@@ -24,8 +25,8 @@ pub(super) struct Vocabulary {
 pub(super) struct Words {
     /// SQL keywords, in capitals.
     pub(super) keywords: BTreeSet<&'static str>,
-    /// Functions of this binary.
-    pub(super) functions: BTreeSet<String>,
+    /// The SQL functions.
+    pub(super) functions: BTreeMap<String, FunctionDoc>,
     /// Tables and views with their columns.
     pub(super) relations: Vec<Relation>,
     /// Models, as `schema.name`.
@@ -34,10 +35,9 @@ pub(super) struct Words {
 
 impl Default for Words {
     fn default() -> Self {
-        let functions = sql::functions_documentation().into_iter().map(|function| function.name);
         Self {
             keywords: KEYWORDS.split_whitespace().collect(),
-            functions: functions.collect(),
+            functions: BTreeMap::new(),
             relations: Vec::new(),
             models: Vec::new(),
         }
@@ -59,6 +59,11 @@ impl Vocabulary {
         let target = Arc::clone(target);
         tokio::spawn(async move {
             // Completion is a convenience: what cannot be listed is not offered.
+            if vocabulary.words().functions.is_empty()
+                && let Ok(functions) = target.functions().await
+            {
+                vocabulary.words.write().functions = by_name(functions);
+            }
             if let Ok(relations) = target.relations(true).await {
                 vocabulary.words.write().relations = relations;
             }
@@ -69,11 +74,23 @@ impl Vocabulary {
         });
     }
 
-    /// A vocabulary with these relations and models, for tests.
+    /// A vocabulary with these relations, models and functions, for tests.
     #[cfg(test)]
-    pub(super) fn of(relations: Vec<Relation>, models: &[&str]) -> Self {
+    pub(super) fn of(relations: Vec<Relation>, models: &[&str], functions: &[&str]) -> Self {
         let vocabulary = Self::default();
+        let function = |name: &&str| FunctionDoc {
+            name: (*name).to_owned(),
+            aliases: Vec::new(),
+            kind: "scalar",
+            section: String::new(),
+            description: String::new(),
+            syntax: String::new(),
+            example: String::new(),
+            arguments: Vec::new(),
+            own: true,
+        };
         let mut words = vocabulary.words.write();
+        words.functions = by_name(functions.iter().map(function).collect());
         words.relations = relations;
         words.models = models.iter().map(|&name| name.to_owned()).collect();
         drop(words);
@@ -81,8 +98,12 @@ impl Vocabulary {
     }
 }
 
+fn by_name(functions: Vec<FunctionDoc>) -> BTreeMap<String, FunctionDoc> {
+    functions.into_iter().map(|function| (function.name.clone(), function)).collect()
+}
+
 async fn models(target: &dyn Target) -> Result<Vec<String>> {
-    let reply = target.run("SELECT schema_name || '.' || name FROM system.models").await?;
+    let reply = target.run("SELECT \"schema\" || '.' || name FROM system.models").await?;
     let batches: Vec<_> = reply.rows.try_collect().await?;
     let mut names = Vec::new();
     for batch in batches {
@@ -114,9 +135,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keywords_are_capitals_and_functions_are_known() {
+    fn keywords_are_capitals() {
         let words = Words::default();
+        assert!(words.keywords.len() > 100);
         assert!(words.keywords.iter().all(|word| word.chars().all(|c| c.is_ascii_uppercase())));
-        assert!(words.functions.contains("levenshtein"));
     }
 }
