@@ -48,16 +48,20 @@ pub enum Command {
 }
 
 /// Where data is and where Attune writes.
+///
+/// The variables that stand in for these flags are read with the configuration: a flag that
+/// contradicts `--connect` is a slip, a variable that does is not.
 #[derive(Debug, Clone, Default, Args)]
 pub struct StoreArguments {
-    /// Configuration file [default: attune.toml, when there is one]
-    #[arg(long, value_name = "FILE", env = "ATTUNE_CONFIG")]
+    /// Configuration file [env: ATTUNE_CONFIG] [default: attune.toml, when there is one]
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Folder or s3:// URL of the lake; every folder below it is a table
-    #[arg(long, value_name = "URL", env = "ATTUNE_LAKE")]
+    /// Folder or s3:// URL of the lake; every folder below it is a table [env: ATTUNE_LAKE]
+    #[arg(long, value_name = "URL")]
     pub lake: Option<String>,
-    /// Folder or s3:// URL where Attune writes [default: ./attune-warehouse]
-    #[arg(long, value_name = "URL", env = "ATTUNE_WAREHOUSE")]
+    /// Folder or s3:// URL where Attune writes [env: ATTUNE_WAREHOUSE] [default:
+    /// ./attune-warehouse]
+    #[arg(long, value_name = "URL")]
     pub warehouse: Option<String>,
 }
 
@@ -70,19 +74,24 @@ impl StoreArguments {
             warehouse: self.warehouse.clone(),
         }
     }
+
+    /// Whether a flag names what this process should open itself.
+    pub fn is_given(&self) -> bool {
+        self.config.is_some() || self.lake.is_some() || self.warehouse.is_some()
+    }
 }
 
 /// Whom to ask and as whom.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConnectArguments {
-    /// Ask a server: grpc://HOST:PORT or grpc+tls://HOST:PORT
-    #[arg(long, value_name = "ADDRESS", env = "ATTUNE_CONNECT", conflicts_with_all = ["lake", "warehouse", "config"])]
+    /// Ask a server: grpc://HOST:PORT or grpc+tls://HOST:PORT [env: ATTUNE_CONNECT]
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["lake", "warehouse", "config"])]
     pub connect: Option<String>,
     /// User; the password is taken from ATTUNE_PASSWORD or asked for
     #[arg(long, value_name = "NAME", env = "ATTUNE_USER")]
     pub user: Option<String>,
     /// PEM file of the certificates to trust with grpc+tls:// [default: the system's]
-    #[arg(long, value_name = "FILE", env = "ATTUNE_CA", requires = "connect")]
+    #[arg(long, value_name = "FILE", env = "ATTUNE_CA")]
     pub ca: Option<PathBuf>,
 }
 

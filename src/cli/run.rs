@@ -75,12 +75,17 @@ pub(super) async fn open(
 ) -> Result<Box<dyn Target>> {
     let Context { environment, screen } = context;
     let ask = |name: &str| password::existing(environment, screen, name);
-    if let Some(address) = &connect.connect {
+    let address = match &connect.connect {
+        Some(address) => Some(address.as_str()),
+        None if store.is_given() => None,
+        None => environment.get("ATTUNE_CONNECT"),
+    };
+    if let Some(address) = address {
         let login = match &connect.user {
             Some(name) => Some((name.clone(), ask(name)?)),
             None => None,
         };
-        let options = RemoteOptions { address: address.clone(), login, ca: connect.ca.clone() };
+        let options = RemoteOptions { address: address.to_owned(), login, ca: connect.ca.clone() };
         return Ok(Box::new(Remote::connect(&options).await?));
     }
     let config = Config::load(&store.overrides(), environment)?;

@@ -1,7 +1,7 @@
 //! `ATTUNE_*` variables: `ATTUNE_SERVER_FLIGHT` is `flight` in `[server]`, `ATTUNE_LAKE_REGION`
 //! is `region` in `[lake]`, `ATTUNE_LAKE_CRM_REGION` is `region` in `[lake.crm]`.
 //!
-//! The variables that mirror a flag (`ATTUNE_LAKE`, `ATTUNE_FLIGHT` …) are read with the flags.
+//! The variables that mirror a flag (`ATTUNE_LAKE`, `ATTUNE_FLIGHT` …) are listed in [`FLAGS`].
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::{Config, DEFAULT_LAKE};
 pub struct Environment(BTreeMap<String, String>);
 
 /// Variables that mirror a flag or a prompt.
-pub(super) const FLAGS: [(&str, &str); 9] = [
+pub(super) const FLAGS: [(&str, &str); 10] = [
     ("ATTUNE_CONFIG", "`--config`: the configuration file."),
     ("ATTUNE_LAKE", "`--lake`: URL of the lake called `lake`, every folder a table."),
     ("ATTUNE_WAREHOUSE", "`--warehouse`: URL of the warehouse."),
@@ -24,6 +24,7 @@ pub(super) const FLAGS: [(&str, &str); 9] = [
     ("ATTUNE_CONNECT", "`--connect`: the server to ask."),
     ("ATTUNE_USER", "`--user`: the user's name."),
     ("ATTUNE_PASSWORD", "The password of `--user`; there is no flag for it."),
+    ("ATTUNE_ADMIN_PASSWORD", "`attune user add --as`: the administrator's password."),
     ("ATTUNE_FORMAT", "`--format`: the format of results."),
     ("ATTUNE_CA", "`--ca`: certificates to trust with grpc+tls://."),
 ];

@@ -92,10 +92,10 @@ impl Config {
     /// Reads the file that `overrides` names, or `attune.toml` in the working directory when it
     /// exists, then the environment, then the overrides.
     pub fn load(overrides: &Overrides, environment: &Environment) -> Result<Self> {
-        let path = match &overrides.config {
-            Some(path) => Some(path.clone()),
-            None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.is_file()),
-        };
+        let named = overrides.config.clone();
+        let path = named
+            .or_else(|| environment.get("ATTUNE_CONFIG").map(PathBuf::from))
+            .or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.is_file()));
         let mut config = Self::default();
         let mut faults = Vec::new();
         if let Some(path) = path {
@@ -106,7 +106,7 @@ impl Config {
             config.file = Some(path);
         }
         faults.extend(environment::apply(&mut config, environment));
-        config.apply(overrides);
+        config.apply(overrides, environment);
         faults.extend(config.incomplete());
         if faults.is_empty() { Ok(config) } else { Err(Error::Config(faults)) }
     }
@@ -119,14 +119,17 @@ impl Config {
         if faults.is_empty() { Ok(config) } else { Err(Error::Config(faults)) }
     }
 
-    fn apply(&mut self, overrides: &Overrides) {
-        if let Some(url) = &overrides.lake {
+    /// A variable that mirrors a flag stands in for it.
+    fn apply(&mut self, overrides: &Overrides, environment: &Environment) {
+        let lake = overrides.lake.as_deref().or(environment.get("ATTUNE_LAKE"));
+        if let Some(url) = lake {
             let lake = self.lakes.entry(DEFAULT_LAKE.into()).or_default();
-            lake.store.url = Location(url.clone());
+            lake.store.url = Location(url.to_owned());
             lake.discovery.discover = true;
         }
-        if let Some(url) = &overrides.warehouse {
-            self.warehouse.url = Location(url.clone());
+        let warehouse = overrides.warehouse.as_deref().or(environment.get("ATTUNE_WAREHOUSE"));
+        if let Some(url) = warehouse {
+            self.warehouse.url = Location(url.to_owned());
         }
     }
 

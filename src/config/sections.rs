@@ -119,7 +119,7 @@ section! {
         pub format: Option<String> = None,
         /// Columns that stand in the folder names, as in `day=2026-01-31`.
         pub partitions: Vec<String> = Vec::new(),
-        /// Options of the format, such as `{ has_header = \"false\", delimiter = \";\" }`.
+        /// Options of the format, such as `{ header = "false", delimiter = ";" }`.
         pub options: BTreeMap<String, String> = BTreeMap::new(),
     }
 }

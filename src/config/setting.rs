@@ -104,7 +104,7 @@ impl FromSetting for String {
     }
 
     fn shown(&self) -> String {
-        format!("\"{self}\"")
+        if self.is_empty() { String::new() } else { format!("\"{self}\"") }
     }
 }
 

@@ -123,6 +123,17 @@ fn flags_go_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
+fn a_variable_that_mirrors_a_flag_stands_in_for_it() {
+    let environment = Environment::from([("ATTUNE_LAKE", "here"), ("ATTUNE_WAREHOUSE", "w")]);
+    let overrides = Overrides { warehouse: Some("flag".into()), ..Overrides::default() };
+    let config = Config::load(&overrides, &environment).unwrap();
+    assert_eq!(config.lakes["lake"].store.url.0, "here");
+    assert!(config.lakes["lake"].discovery.discover);
+    assert_eq!(config.warehouse.url.0, "flag");
+    assert!(config.unknown_variables.is_empty());
+}
+
+#[test]
 fn a_wrong_variable_is_named() {
     let environment = Environment::from([("ATTUNE_LIMITS_MEMORY", "much")]);
     let error = Config::load(&Overrides::default(), &environment).unwrap_err();
