@@ -51,6 +51,9 @@ impl ExtensionPlanner for Operators {
         if let Some(node) = node.as_any().downcast_ref::<model::recommend::RecommendNode>() {
             return Ok(Some(Arc::new(model::recommend::RecommendExec::new(node, input)?)));
         }
+        if let Some(node) = node.as_any().downcast_ref::<model::evaluate::EvaluateNode>() {
+            return Ok(Some(Arc::new(model::evaluate::EvaluateExec::new(node, input)?)));
+        }
         Ok(None)
     }
 }
