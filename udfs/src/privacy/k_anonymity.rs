@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn the_smallest_class_counts() {
         let zip = texts(&[Some("a"), Some("a"), Some("b"), Some("b"), Some("b")]);
-        assert_eq!(k(&[zip.clone()]), ScalarValue::from(2_i64));
+        assert_eq!(k(std::slice::from_ref(&zip)), ScalarValue::from(2_i64));
         assert_eq!(k(&[zip, ints(&[1, 1, 1, 1, 2])]), ScalarValue::from(1_i64));
     }
 
