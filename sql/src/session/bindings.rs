@@ -63,7 +63,7 @@ impl References {
     ///
     /// # Errors
     /// When a name does not exist, may not be used, or cannot be loaded.
-    pub async fn load(&self, context: &StatementContext) -> Result<Bindings> {
+    pub(crate) async fn load(&self, context: &Arc<StatementContext>) -> Result<Bindings> {
         let mut bound = BTreeMap::new();
         let mut loaded = BTreeMap::new();
         for written in &self.models {
@@ -73,13 +73,13 @@ impl References {
             bound.insert(written.clone(), Arc::new(value));
             loaded.insert(written.clone(), model);
         }
-        let mut keys = BTreeMap::new();
+        let mut keys = Vec::new();
         for name in &self.keys {
-            keys.insert(name.clone(), context.engine().catalog().key(name)?);
+            keys.push(context.engine().catalog().key(name)?);
         }
-        let mut hierarchies = BTreeMap::new();
+        let mut hierarchies = Vec::new();
         for name in &self.hierarchies {
-            hierarchies.insert(name.clone(), Arc::new(load_hierarchy(context, name).await?));
+            hierarchies.push(Arc::new(load_hierarchy(context, name).await?));
         }
         Ok(Bindings {
             models: Arc::new(ModelSet::new(bound)),
@@ -115,7 +115,7 @@ pub fn parse_model_name(written: &str) -> Result<(Option<String>, String, Option
     }
 }
 
-async fn load_model(context: &StatementContext, written: &str) -> Result<LoadedModel> {
+async fn load_model(context: &Arc<StatementContext>, written: &str) -> Result<LoadedModel> {
     let (schema, name, version) = parse_model_name(written)?;
     let catalog = context.engine().catalog();
     let schemas = match schema {
@@ -138,7 +138,7 @@ async fn load_model(context: &StatementContext, written: &str) -> Result<LoadedM
 }
 
 /// A hierarchy is a table: its columns are the levels, from the value to its most general form.
-async fn load_hierarchy(context: &StatementContext, written: &str) -> Result<Hierarchy> {
+async fn load_hierarchy(context: &Arc<StatementContext>, written: &str) -> Result<Hierarchy> {
     /// More distinct values than this are no hierarchy.
     const ROWS_MAX: usize = 1_000_000;
     let quoted: Vec<String> =
@@ -173,7 +173,7 @@ async fn load_hierarchy(context: &StatementContext, written: &str) -> Result<Hie
     if rows.len() > ROWS_MAX {
         return Err(Error::invalid(format!("hierarchy {written} has more than {ROWS_MAX} rows")));
     }
-    Ok(Hierarchy::from_rows(rows)?)
+    Ok(Hierarchy::from_rows(written, rows)?)
 }
 
 #[derive(Default)]

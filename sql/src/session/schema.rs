@@ -26,13 +26,13 @@ const VIEW_DEPTH_MAX: usize = 16;
 
 /// The one catalog, as a list, for one statement of one principal.
 #[derive(Debug)]
-pub struct StatementCatalog {
+pub(crate) struct StatementCatalog {
     context: Arc<StatementContext>,
 }
 
 impl StatementCatalog {
     /// The catalog that a statement sees.
-    pub fn new(context: Arc<StatementContext>) -> Self {
+    pub(crate) fn new(context: Arc<StatementContext>) -> Self {
         Self { context }
     }
 }
@@ -108,7 +108,7 @@ impl SchemaProvider for StatementSchema {
 ///
 /// # Errors
 /// When the table or view cannot be opened.
-pub async fn open(
+pub(crate) async fn open(
     context: &Arc<StatementContext>,
     name: &ObjectName,
 ) -> Result<Option<Arc<dyn TableProvider>>> {
@@ -126,7 +126,7 @@ pub async fn open(
     let provider = match context.engine().catalog().open_table(name, version, state).await? {
         None => return Ok(None),
         Some(Opened::Table(table)) => table,
-        Some(Opened::View { sql }) => open_view(context, name, &sql).await?,
+        Some(Opened::View { sql, .. }) => open_view(context, name, &sql).await?,
     };
     context.remember(name, &provider);
     Ok(Some(provider))

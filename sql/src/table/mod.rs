@@ -43,7 +43,7 @@ impl Definition {
         let owner = run.session.principal().name.as_str();
         match self {
             Self::Table { name, mode, plan, empty: true } => {
-                let schema = Arc::new(plan.schema().as_arrow().clone());
+                let schema = plan.schema().as_arrow();
                 let made = catalog.create_empty_table(name, owner, *mode, schema).await?;
                 Ok(created("TABLE", name, made, 0))
             }
@@ -52,10 +52,7 @@ impl Definition {
                 let state = run.state.clone();
                 let written =
                     catalog.create_table_as(name, owner, *mode, plan, state, vec![]).await?;
-                match written {
-                    Some(written) => Ok(created("TABLE", name, true, written.rows)),
-                    None => Ok(created("TABLE", name, false, 0)),
-                }
+                Ok(created("TABLE", name, written.created, written.rows))
             }
             Self::View { name, mode, sql, columns } => {
                 let spec = Spec::View { sql: sql.clone(), columns: columns.clone() };
