@@ -22,6 +22,7 @@ mod warehouse;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
 pub use error::{Class, Error, Result};
@@ -33,6 +34,7 @@ pub use tables::{Opened, Written};
 pub use users::UserRecord;
 
 use delta::Tables;
+use lakes::LakeSchema;
 use registry::Registry;
 use warehouse::Warehouse;
 
@@ -46,14 +48,11 @@ pub struct Catalog {
     warehouse: Warehouse,
     objects: Registry,
     users: Registry,
-    lakes: BTreeMap<String, Lake>,
+    lakes: BTreeMap<String, LakeSchema>,
+    files: lake::Tables,
+    freshness: Duration,
     tables: Tables,
     swept: parking_lot::Mutex<std::collections::BTreeSet<String>>,
-}
-
-struct Lake {
-    place: Place,
-    config: LakeConfig,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -89,12 +88,12 @@ impl Catalog {
     ) -> Result<Arc<Self>> {
         let mut lakes = BTreeMap::new();
         for lake in config.lakes {
-            let place = stores.open(&lake.store)?;
             let name = lake.name.clone();
+            ObjectName::new(&name, "table").check()?;
             if name == MAIN || name == "system" || name == "information_schema" {
                 return Err(Error::invalid(format!("a lake cannot be named {name}")));
             }
-            if lakes.insert(name.clone(), Lake { place, config: lake }).is_some() {
+            if lakes.insert(name.clone(), LakeSchema::open(&stores, lake)?).is_some() {
                 return Err(Error::invalid(format!("two lakes are named {name}")));
             }
         }
@@ -102,6 +101,8 @@ impl Catalog {
         let heads = place.child("_attune/heads");
         let users = place.child("_attune/users");
         let catalog = Self {
+            files: lake::Tables::with_fresh(Arc::clone(&stores), config.freshness),
+            freshness: config.freshness,
             stores,
             warehouse: Warehouse::open(place).await,
             objects: Registry::new(heads, Arc::clone(&clock)),
@@ -124,6 +125,16 @@ impl Catalog {
         (self.clock)()
     }
 
+    /// How long a lake's list of files and tables stays valid.
+    pub fn freshness(&self) -> Duration {
+        self.freshness
+    }
+
+    /// An id that is like no other: of a session, a query, a job.
+    pub fn new_id(&self) -> String {
+        uuid::Uuid::new_v4().to_string()
+    }
+
     /// The schemas: `main` and each lake's name.
     pub fn schemas(&self) -> Vec<String> {
         std::iter::once(MAIN.to_owned()).chain(self.lakes.keys().cloned()).collect()
@@ -143,6 +154,17 @@ impl Catalog {
     /// When the warehouse cannot be reached, or the document cannot be read.
     pub async fn definition(&self, name: &ObjectName) -> Result<Option<Definition>> {
         self.objects.find(name).await
+    }
+
+    /// What a name is, also a lake's own table; `None` when it is nothing.
+    ///
+    /// # Errors
+    /// When a store cannot be reached, or the document cannot be read.
+    pub async fn kind(&self, name: &ObjectName) -> Result<Option<Kind>> {
+        if let Some(definition) = self.definition(name).await? {
+            return Ok(Some(definition.spec.kind()));
+        }
+        Ok(self.lake_table(name).await?.map(|_| Kind::Table))
     }
 
     /// Creates a definition; `false` when the name exists and `mode` is `IfNotExists`.

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -33,8 +33,6 @@ pub enum Opened {
     View {
         /// The query.
         sql: String,
-        /// The column names given in CREATE VIEW; empty: the query's own.
-        columns: Vec<String>,
     },
 }
 
@@ -45,8 +43,6 @@ pub struct Written {
     pub rows: u64,
     /// The table's version after the commit.
     pub version: u64,
-    /// Whether anything was written: `false` when IF NOT EXISTS found the table.
-    pub created: bool,
 }
 
 impl Catalog {
@@ -93,12 +89,13 @@ impl Catalog {
                 };
                 Ok(Some(Opened::Table(delta::provider(&text, &table, state)?)))
             }
-            Spec::View { sql, columns } => {
+            Spec::View { sql, .. } => {
                 no_version(name, version)?;
-                Ok(Some(Opened::View { sql, columns }))
+                Ok(Some(Opened::View { sql }))
             }
             Spec::External(table) => {
-                self.open_external(name, &table, version, state).await.map(Some)
+                let table = self.open_external(name, &table, version, state).await?;
+                Ok(Some(Opened::Table(table)))
             }
             Spec::Model(_) | Spec::User(_) => Err(Error::invalid_hint(
                 format!("{name} is a model, not a table"),
@@ -107,7 +104,8 @@ impl Catalog {
         }
     }
 
-    /// Creates a warehouse table from a query's rows, in one commit.
+    /// Creates a warehouse table from a query's rows, in one commit; `None` when IF NOT EXISTS
+    /// found one.
     ///
     /// # Errors
     /// As [`Catalog::create`]; the query's own error; a column that a table cannot store.
@@ -119,8 +117,8 @@ impl Catalog {
         plan: LogicalPlan,
         state: SessionState,
         partition_by: Vec<String>,
-    ) -> Result<Written> {
-        let Some(start) = self.begin_create(name, mode).await? else { return Ok(KEPT) };
+    ) -> Result<Option<Written>> {
+        let Some(start) = self.begin_create(name, mode).await? else { return Ok(None) };
         let text = name.to_string();
         let input = Input::plan(&plan, &state, None).await?;
         let table = delta::unopened(&start.place);
@@ -128,7 +126,7 @@ impl Catalog {
         let (table, rows) = input.write(&text, table, &start.place, mode).await?;
         let version = table.version().unwrap_or_default();
         self.finish_create(name, owner, start).await?;
-        Ok(Written { rows, version, created: true })
+        Ok(Some(Written { rows, version }))
     }
 
     /// Creates a warehouse table without rows; `false` when IF NOT EXISTS found one.
@@ -140,9 +138,9 @@ impl Catalog {
         name: &ObjectName,
         owner: &str,
         mode: CreateMode,
-        schema: &Schema,
+        schema: SchemaRef,
     ) -> Result<bool> {
-        let schema = types::storable_schema(schema, types::Nulls::AsDeclared)?;
+        let schema = types::storable_schema(&schema, types::Nulls::AsDeclared)?;
         let Some(start) = self.begin_create(name, mode).await? else { return Ok(false) };
         delta::create_empty(&name.to_string(), &start.place, &schema).await?;
         self.finish_create(name, owner, start).await?;
@@ -181,7 +179,7 @@ impl Catalog {
         let input = Input::plan(&plan, &state, Some(target)).await?;
         let (table, rows) = input.write(&text, table, &place, mode).await?;
         self.tables.put(&place, &table);
-        Ok(Written { rows, version: table.version().unwrap_or_default(), created: true })
+        Ok(Written { rows, version: table.version().unwrap_or_default() })
     }
 
     /// The newest version of a warehouse table.
@@ -202,7 +200,7 @@ impl Catalog {
                 check_kind(name, other.kind(), Kind::Table)?;
                 Err(not_writable(name))
             }
-            None if self.has_lake_table(name).await? => Err(not_writable(name)),
+            None if self.lake_table(name).await?.is_some() => Err(not_writable(name)),
             None => {
                 let names = self.table_names(&name.schema).await.unwrap_or_default();
                 let names = names.iter().map(|(name, _)| name.as_str());
@@ -262,8 +260,6 @@ impl Catalog {
         }
     }
 }
-
-const KEPT: Written = Written { rows: 0, version: 0, created: false };
 
 /// A table on its way: its folder, and the head that its definition will be put over.
 struct Start {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::head::Revision;
 use crate::error::{Error, Result};
-use crate::config::LakeTable;
+use crate::lake::LakeTable;
 use crate::users::UserRecord;
 
 /// The newest document format this version reads and writes.
