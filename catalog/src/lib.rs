@@ -13,6 +13,7 @@ pub mod error;
 pub mod lake;
 mod lakes;
 pub mod local;
+pub mod models;
 pub mod policy;
 pub mod registry;
 pub mod store;

@@ -60,12 +60,8 @@ impl Guarded {
         if self.cancelled.poll_unpin(context).is_ready() {
             return Some(Error::Cancelled);
         }
-        match &mut self.deadline {
-            Some((sleep, seconds)) if sleep.poll_unpin(context).is_ready() => {
-                Some(Error::TimedOut { seconds: *seconds })
-            }
-            _ => None,
-        }
+        let (sleep, seconds) = self.deadline.as_mut()?;
+        sleep.poll_unpin(context).is_ready().then_some(Error::TimedOut { seconds: *seconds })
     }
 }
 

@@ -6,11 +6,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float32Array};
 use arrow::datatypes::{DataType, Float32Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use catalog::Catalog;
+use catalog::models::StoredIteration;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
@@ -77,6 +78,16 @@ impl TrainingColumns {
     }
 }
 
+impl TrainingColumns {
+    /// The rating column of a batch, and the name that errors give it.
+    fn weights(&self, batch: &RecordBatch) -> Result<(Option<Float32Array>, &str)> {
+        match &self.rating {
+            Some((index, name)) => Ok((Some(weights(batch.column(*index), name)?), name)),
+            None => Ok((None, "weight")),
+        }
+    }
+}
+
 fn find(
     schema: &SchemaRef,
     option: &str,
@@ -99,6 +110,41 @@ fn find(
                     format!("name it with {option}; columns: {}", names.join(", ")),
                 )
             }),
+    }
+}
+
+/// Reads rows of a known model's users and items; others are left out.
+///
+/// # Errors
+/// Weights that are not finite, or too little memory.
+pub async fn read_known(
+    mut rows: SendableRecordBatchStream,
+    columns: &TrainingColumns,
+    model: &AlsModel,
+    memory: &MemoryReservation,
+) -> Result<Csr> {
+    let mut cells = Triplets::default();
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        memory.try_grow(batch.num_rows() * BYTES_PER_ROW)?;
+        let users = model.user_ids().lookup(batch.column(columns.user.0)).map_err(model_error)?;
+        let items = model.item_ids().lookup(batch.column(columns.item.0)).map_err(model_error)?;
+        let (weights, name) = columns.weights(&batch)?;
+        for (row, (user, item)) in users.into_iter().zip(items).enumerate() {
+            let (Some(user), Some(item)) = (user, item) else { continue };
+            let weight = weights.as_ref().map_or(1.0, |weights| weights.value(row));
+            cells.push(user, item, weight, name).map_err(model_error)?;
+        }
+    }
+    let (users, items) = (model.user_ids().len(), model.item_ids().len());
+    Ok(cells.build(users, items, duplicates(model.feedback())).0)
+}
+
+/// Rows of one pair: evidence adds up, ratings are averaged.
+fn duplicates(feedback: Feedback) -> Duplicates {
+    match feedback {
+        Feedback::Implicit => Duplicates::Sum,
+        Feedback::Explicit => Duplicates::Mean,
     }
 }
 
@@ -126,6 +172,17 @@ pub struct Iteration {
     pub loss: f64,
     /// How long it took, in milliseconds.
     pub duration_ms: f64,
+}
+
+impl Iteration {
+    /// The form that a model's manifest keeps.
+    pub fn stored(&self) -> StoredIteration {
+        StoredIteration {
+            iteration: u32::try_from(self.iteration).unwrap_or(u32::MAX),
+            loss: self.loss,
+            duration_ms: self.duration_ms,
+        }
+    }
 }
 
 /// Interactions read from a query.
@@ -174,10 +231,7 @@ impl Interactions {
     fn add(&mut self, batch: &RecordBatch, columns: &TrainingColumns) -> Result<()> {
         let users = self.users.encode(batch.column(columns.user.0)).map_err(model_error)?;
         let items = self.items.encode(batch.column(columns.item.0)).map_err(model_error)?;
-        let (weights, name) = match &columns.rating {
-            Some((index, name)) => (Some(weights(batch.column(*index), name)?), name.as_str()),
-            None => (None, "weight"),
-        };
+        let (weights, name) = columns.weights(batch)?;
         for (row, (user, item)) in users.into_iter().zip(items).enumerate() {
             let weight = weights.as_ref().map_or(1.0, |weights| weights.value(row));
             self.cells.push(user, item, weight, name).map_err(model_error)?;
@@ -215,7 +269,9 @@ pub async fn fit(
     memory.try_grow(options.als.memory_bytes(users, items, interactions.cells.len()))?;
     let cancel = CancelOnDrop::default();
     let flag = Arc::clone(&cancel.0);
-    crate::model::learn(engine, move || fit_now(interactions, &options, &flag, &progress)).await?
+    let clock = Arc::clone(engine.catalog());
+    crate::model::learn(engine, move || fit_now(interactions, &options, &flag, &progress, &clock))
+        .await?
 }
 
 /// Sets the flag when the waiting statement goes away.
@@ -233,16 +289,14 @@ fn fit_now(
     options: &TrainingOptions,
     cancel: &AtomicBool,
     progress: &watch::Sender<Option<Progress>>,
+    clock: &Catalog,
 ) -> Result<Trained> {
     // Codes follow the ids' order, not the rows', so that the same rows give the same model.
     let user_codes = interactions.users.sort().map_err(model_error)?;
     let item_codes = interactions.items.sort().map_err(model_error)?;
     interactions.cells.recode(&user_codes, &item_codes);
     let (users, items) = (interactions.users.len(), interactions.items.len());
-    let duplicates = match options.als.feedback {
-        Feedback::Implicit => Duplicates::Sum,
-        Feedback::Explicit => Duplicates::Mean,
-    };
+    let duplicates = duplicates(options.als.feedback);
     let (all, merged) = interactions.cells.build(users, items, duplicates);
     let fraction = options.split.fraction(all.cells());
     let (training, kept_aside) = holdout(&all, fraction, options.als.seed);
@@ -253,12 +307,13 @@ fn fit_now(
         });
     }
     let mut iterations = Vec::new();
-    let mut last = Instant::now();
+    let mut last_ms = clock.now_ms();
     let mut report = |now: udfs::model::als::Progress| {
         if let Some(loss) = now.loss {
-            let duration_ms = last.elapsed().as_secs_f64() * 1_000.0;
+            let now_ms = clock.now_ms();
+            let duration_ms = (now_ms - last_ms) as f64;
             iterations.push(Iteration { iteration: now.iteration, loss, duration_ms });
-            last = Instant::now();
+            last_ms = now_ms;
         }
         let _ = progress.send(Some(Progress {
             phase: "training".into(),

@@ -11,6 +11,7 @@ use catalog::{ObjectName, Opened};
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::datasource::ViewTable;
 use datafusion::error::Result as DataFusionResult;
+use futures::future::BoxFuture;
 
 use crate::engine::CATALOG;
 use crate::error::{Error, Result};
@@ -108,7 +109,15 @@ impl SchemaProvider for StatementSchema {
 ///
 /// # Errors
 /// When the table or view cannot be opened.
-pub(crate) async fn open(
+pub(crate) fn open<'a>(
+    context: &'a Arc<StatementContext>,
+    name: &'a ObjectName,
+) -> BoxFuture<'a, Result<Option<Arc<dyn TableProvider>>>> {
+    // A view opens the tables it stands on, so the future holds itself.
+    Box::pin(open_now(context, name))
+}
+
+async fn open_now(
     context: &Arc<StatementContext>,
     name: &ObjectName,
 ) -> Result<Option<Arc<dyn TableProvider>>> {

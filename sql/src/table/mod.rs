@@ -43,7 +43,7 @@ impl Definition {
         let owner = run.session.principal().name.as_str();
         match self {
             Self::Table { name, mode, plan, empty: true } => {
-                let schema = plan.schema().as_arrow();
+                let schema = Arc::new(plan.schema().as_arrow().clone());
                 let made = catalog.create_empty_table(name, owner, *mode, schema).await?;
                 Ok(created("TABLE", name, made, 0))
             }
@@ -52,7 +52,8 @@ impl Definition {
                 let state = run.state.clone();
                 let written =
                     catalog.create_table_as(name, owner, *mode, plan, state, vec![]).await?;
-                Ok(created("TABLE", name, written.created, written.rows))
+                let rows = written.map(|written| written.rows);
+                Ok(created("TABLE", name, rows.is_some(), rows.unwrap_or(0)))
             }
             Self::View { name, mode, sql, columns } => {
                 let spec = Spec::View { sql: sql.clone(), columns: columns.clone() };

@@ -9,3 +9,6 @@ pub mod kernel;
 pub mod sparse;
 
 pub use self::error::ModelError;
+mod shim;
+pub use shim::*;
+pub use sparse::{Csr, Duplicates, Triplets};
