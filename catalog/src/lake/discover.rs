@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parking_lot::Mutex;
@@ -18,7 +19,7 @@ use parking_lot::Mutex;
 use super::format::{Format, stem};
 use super::listing::{FRESH, lifetime, object_url, unreachable};
 use super::table::LakeTable;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::Place;
 
 /// Objects of a folder that are looked at to tell its format.
@@ -147,17 +148,19 @@ async fn look(
     let folders = listed.common_prefixes.into_iter().filter(|folder| {
         folder.filename().is_some_and(|name| !name.starts_with(['_', '.']) && !name.contains('='))
     });
-    let mut tables: Vec<(String, LakeTable)> = futures::stream::iter(folders)
-        .map(|folder| async move {
+    let looks = folders.map(|folder| {
+        async move {
             let format = format_of(place, &folder, formats).await?;
             let url = format!("{}/", object_url(place, &folder));
             let name = folder.filename().unwrap_or_default().to_owned();
-            Ok::<_, Error>(format.map(|format| (name, LakeTable::new(url, format))))
-        })
-        .buffered(FOLDERS_AT_ONCE)
-        .try_filter_map(|table| async move { Ok(table) })
-        .try_collect()
-        .await?;
+            Ok(format.map(|format| (name, LakeTable::new(url, format))))
+        }
+        .boxed()
+    });
+    let looks: Vec<BoxFuture<'_, Result<Option<(String, LakeTable)>>>> = looks.collect();
+    let found: Vec<Option<(String, LakeTable)>> =
+        futures::stream::iter(looks).buffered(FOLDERS_AT_ONCE).try_collect().await?;
+    let mut tables: Vec<(String, LakeTable)> = found.into_iter().flatten().collect();
     for file in listed.objects.iter().filter(|file| file.size > 0) {
         let name = file.location.filename().unwrap_or_default();
         if let Some(format) = Format::from_file_name(name).filter(|_| !is_hidden(name)) {
@@ -261,8 +264,8 @@ mod tests {
         ];
         let named: Vec<_> =
             with_distinct_names(tables).into_iter().map(|(n, t)| (n, t.location)).collect();
-        let expected =
-            [("orders", "2"), ("orders_2", "1"), ("orders_3", "3")].map(|(a, b)| (a.into(), b.into()));
+        let expected = [("orders", "2"), ("orders_2", "1"), ("orders_3", "3")]
+            .map(|(a, b)| (a.into(), b.into()));
         assert_eq!(named, expected);
     }
 }

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use datafusion::common::ScalarValue;
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
@@ -122,18 +123,18 @@ impl Listing {
         // One turn lists all folders of one depth; a path has an end, so the turns have one.
         while !level.is_empty() {
             visited.extend(level.iter().map(|pending| pending.path.clone()));
-            let listed: Vec<(Arc<Folder>, Arc<Keys>)> = futures::stream::iter(level)
-                .map(|pending| async move {
-                    let folder = self.folder(&pending.path).await?;
-                    Ok::<_, Error>((folder, pending.keys))
-                })
-                .buffered(REQUESTS_MAX)
-                .try_collect()
-                .await?;
+            let requests = level.into_iter().map(|pending| {
+                async move { Ok((self.folder(&pending.path).await?, pending.keys)) }.boxed()
+            });
+            let requests: Vec<BoxFuture<'_, Result<(Arc<Folder>, Arc<Keys>)>>> = requests.collect();
+            let listed: Vec<_> =
+                futures::stream::iter(requests).buffered(REQUESTS_MAX).try_collect().await?;
             let mut next = Vec::new();
             for (folder, keys) in listed {
                 let files = folder.files.iter();
-                found.extend(files.map(|meta| Found { meta: meta.clone(), keys: Arc::clone(&keys) }));
+                found.extend(
+                    files.map(|meta| Found { meta: meta.clone(), keys: Arc::clone(&keys) }),
+                );
                 next.extend(folder.folders.iter().map(|path| below(path, &keys)));
             }
             level = match pruning {

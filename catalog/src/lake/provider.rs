@@ -3,6 +3,7 @@
 //! The columns are those of one look at the files; the files are listed when the query is planned,
 //! so that a new file is part of the next query. The provider only reads.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,9 +22,11 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion_datasource::compute_all_files_statistics;
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
+use parking_lot::Mutex;
 
 use super::adapt::Adapter;
 use super::format::{Format, Settings};
@@ -49,12 +52,23 @@ struct Look {
     took: Duration,
 }
 
+struct Known {
+    meta: ObjectMeta,
+    schema: SchemaRef,
+    statistics: Arc<Statistics>,
+}
+
+/// Statistics that are kept for one table.
+const STATISTICS_KEPT: usize = 10_000;
+
 /// A table's files and all that is remembered of them between queries.
 pub(crate) struct Opened {
     table: LakeTable,
     settings: Settings,
     listing: Listing,
     infos: Infos,
+    /// Parquet files' statistics over the table's columns, as of a schema and a file's state.
+    statistics: Mutex<HashMap<Path, Known>>,
     fresh: Duration,
     look: tokio::sync::Mutex<Option<Arc<Look>>>,
 }
@@ -72,14 +86,18 @@ impl Opened {
         let settings = Settings::parse(table.format, &table.options)?;
         let listing = Listing::new(place, settings.clone(), fresh);
         let look = tokio::sync::Mutex::default();
-        Ok(Self { table, settings, listing, infos: Infos::default(), fresh, look })
+        let (infos, statistics) = (Infos::default(), Mutex::default());
+        Ok(Self { table, settings, listing, infos, statistics, fresh, look })
     }
 
     /// The table as it is now, or was a moment ago.
     ///
     /// # Errors
     /// When the store cannot be reached, no file is there, or files cannot be read or clash.
-    pub async fn provider(self: &Arc<Self>, session: &dyn Session) -> Result<Arc<dyn TableProvider>> {
+    pub async fn provider(
+        self: &Arc<Self>,
+        session: &dyn Session,
+    ) -> Result<Arc<dyn TableProvider>> {
         let mut last = self.look.lock().await;
         let look = match last.as_ref() {
             Some(look) if look.at.elapsed() < lifetime(self.fresh, look.took) => Arc::clone(look),
@@ -124,6 +142,37 @@ impl Opened {
         merge(place, &self.settings, &known, partitions)
     }
 
+    /// A Parquet file's statistics over the table's columns in the files.
+    async fn statistics(
+        &self,
+        session: &dyn Session,
+        meta: &ObjectMeta,
+        schema: &SchemaRef,
+    ) -> Result<Arc<Statistics>> {
+        if let Some(known) = self.statistics.lock().get(&meta.location)
+            && known.meta == *meta
+            && known.schema == *schema
+        {
+            return Ok(Arc::clone(&known.statistics));
+        }
+        let place = self.listing.place();
+        let found = self
+            .settings
+            .file_format(meta.location.filename().unwrap_or_default())
+            .infer_stats(session, &place.store, Arc::clone(schema), meta)
+            .await
+            .map_err(|error| Subject::new(place, &meta.location, 0).explain(&error))?;
+        let statistics = Arc::new(found);
+        let (meta, schema) = (meta.clone(), Arc::clone(schema));
+        let known = Known { meta, schema, statistics: Arc::clone(&statistics) };
+        let mut kept = self.statistics.lock();
+        if kept.len() >= STATISTICS_KEPT {
+            kept.clear();
+        }
+        kept.insert(known.meta.location.clone(), known);
+        Ok(statistics)
+    }
+
     fn empty(&self) -> Error {
         Error::Empty { url: self.listing.place().url.to_string(), format: self.settings.wanted() }
     }
@@ -147,9 +196,8 @@ impl Provider {
         let folders = look.partitions.iter();
         let fields: Vec<Arc<Field>> =
             folders.map(|c| Arc::new(Field::new(&c.name, c.data_type.clone(), true))).collect();
-        let table_schema = TableSchemaBuilder::from(&look.schema)
-            .with_table_partition_cols(fields)
-            .build();
+        let table_schema =
+            TableSchemaBuilder::from(&look.schema).with_table_partition_cols(fields).build();
         Self { opened, look, table_schema }
     }
 
@@ -173,26 +221,26 @@ impl Provider {
         let with_statistics = session.config().collect_statistics()
             && opened.settings.format == Format::Parquet
             && found.len() <= STATISTICS_FILES_MAX;
-        let files = futures::stream::iter(found)
-            .map(|file| self.file(session, file, with_statistics))
-            .buffered(REQUESTS_MAX)
-            .try_collect()
-            .await?;
+        let statistics: Vec<Arc<Statistics>> = if with_statistics {
+            let schema = &self.look.schema;
+            let wanted: Vec<BoxFuture<'_, _>> =
+                found.iter().map(|f| opened.statistics(session, &f.meta, schema).boxed()).collect();
+            futures::stream::iter(wanted).buffered(REQUESTS_MAX).try_collect().await?
+        } else {
+            Vec::new()
+        };
+        let mut files = Vec::with_capacity(found.len());
+        let mut statistics = statistics.into_iter();
+        for file in found {
+            files.push(self.file(file, statistics.next())?);
+        }
         Ok((files, with_statistics))
     }
 
-    async fn file(
-        &self,
-        session: &dyn Session,
-        found: Found,
-        with_statistics: bool,
-    ) -> Result<PartitionedFile> {
+    fn file(&self, found: Found, statistics: Option<Arc<Statistics>>) -> Result<PartitionedFile> {
         let url = self.opened.listing.url(&found.meta.location);
         let values = tuple(&url, &found.keys, &self.look.partitions)?;
-        let statistics = match with_statistics {
-            true => Some(Arc::new(self.statistics(session, &found.meta, &values).await?)),
-            false => None,
-        };
+        let statistics = statistics.map(|of_file| with_folders(of_file, &values));
         let info = self.opened.infos.get(&found.meta);
         let mut file = PartitionedFile::new_from_meta(found.meta).with_partition_values(values);
         file.statistics = statistics;
@@ -229,36 +277,6 @@ impl Provider {
             format: self.opened.settings.format,
             is_inferred: self.opened.table.columns.is_empty(),
         }
-    }
-
-    /// A Parquet file's statistics over the table's columns, folders' columns last.
-    async fn statistics(
-        &self,
-        session: &dyn Session,
-        meta: &ObjectMeta,
-        values: &[ScalarValue],
-    ) -> Result<Statistics> {
-        let place = self.opened.listing.place();
-        let name = meta.location.filename().unwrap_or_default();
-        let format = self.opened.settings.file_format(name);
-        let schema = Arc::clone(&self.look.schema);
-        let mut statistics = format
-            .infer_stats(session, &place.store, schema, meta)
-            .await
-            .map_err(|error| Subject::new(place, &meta.location, 0).explain(&error))?;
-        for value in values {
-            let rows = statistics.num_rows;
-            statistics.column_statistics.push(match value.is_null() {
-                true => ColumnStatistics { null_count: rows, ..ColumnStatistics::new_unknown() },
-                false => ColumnStatistics {
-                    null_count: Precision::Exact(0),
-                    min_value: Precision::Exact(value.clone()),
-                    max_value: Precision::Exact(value.clone()),
-                    ..ColumnStatistics::new_unknown()
-                },
-            });
-        }
-        Ok(statistics)
     }
 
     fn reading(&self) -> Reading {
@@ -346,4 +364,25 @@ impl TableProvider for Provider {
             .build();
         self.plan(session, config).await
     }
+}
+
+/// A file's statistics over the table's columns, the folders' columns last.
+fn with_folders(of_file: Arc<Statistics>, values: &[ScalarValue]) -> Arc<Statistics> {
+    if values.is_empty() {
+        return of_file;
+    }
+    let mut statistics = Arc::unwrap_or_clone(of_file);
+    for value in values {
+        let unknown = ColumnStatistics::new_unknown();
+        statistics.column_statistics.push(match value.is_null() {
+            true => ColumnStatistics { null_count: statistics.num_rows, ..unknown },
+            false => ColumnStatistics {
+                null_count: Precision::Exact(0),
+                min_value: Precision::Exact(value.clone()),
+                max_value: Precision::Exact(value.clone()),
+                ..unknown
+            },
+        });
+    }
+    Arc::new(statistics)
 }

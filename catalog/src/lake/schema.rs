@@ -13,7 +13,8 @@ use arrow::json::reader::infer_json_schema;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::Session;
 use datafusion::common::parsers::CompressionTypeVariant;
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use parking_lot::Mutex;
@@ -99,18 +100,19 @@ impl Infos {
             let steps = limit.saturating_sub(1).max(1);
             (0..=steps).filter_map(|step| unknown.get(step * last / steps).copied()).collect()
         };
-        futures::stream::iter(chosen)
-            .map(|meta| async move {
+        let reads = chosen.into_iter().map(|meta| {
+            async move {
                 let subject = Subject::new(place, &meta.location, 0);
                 let info = read(session, place, settings, meta)
                     .await
                     .map_err(|error| subject.explain(&error))?;
                 self.remember(meta, info);
                 Ok::<_, Error>(())
-            })
-            .buffer_unordered(REQUESTS_MAX)
-            .try_collect::<()>()
-            .await
+            }
+            .boxed()
+        });
+        let reads: Vec<BoxFuture<'_, Result<()>>> = reads.collect();
+        futures::stream::iter(reads).buffer_unordered(REQUESTS_MAX).try_collect::<()>().await
     }
 
     fn remember(&self, meta: &ObjectMeta, info: FileInfo) {
