@@ -18,6 +18,10 @@ pub mod policy;
 pub mod registry;
 pub mod store;
 pub mod tables;
+#[cfg(test)]
+mod tables_tests;
+#[cfg(test)]
+mod testing;
 pub mod users;
 mod warehouse;
 

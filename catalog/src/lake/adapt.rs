@@ -27,11 +27,7 @@ pub(crate) struct Adapter {
 }
 
 impl PhysicalExprAdapterFactory for Adapter {
-    fn create(
-        &self,
-        table: SchemaRef,
-        file: SchemaRef,
-    ) -> Result<Arc<dyn PhysicalExprAdapter>> {
+    fn create(&self, table: SchemaRef, file: SchemaRef) -> Result<Arc<dyn PhysicalExprAdapter>> {
         // Text files were decoded as the wanted types already.
         if self.is_inferred && !self.format.is_text() {
             for field in table.fields() {

@@ -264,8 +264,8 @@ mod tests {
         ];
         let named: Vec<_> =
             with_distinct_names(tables).into_iter().map(|(n, t)| (n, t.location)).collect();
-        let expected =
-            [("orders", "2"), ("orders_2", "1"), ("orders_3", "3")].map(|(a, b)| (a.into(), b.into()));
+        let expected = [("orders", "2"), ("orders_2", "1"), ("orders_3", "3")]
+            .map(|(a, b)| (a.into(), b.into()));
         assert_eq!(named, expected);
     }
 }

@@ -127,14 +127,14 @@ impl Listing {
                 async move { Ok((self.folder(&pending.path).await?, pending.keys)) }.boxed()
             });
             let requests: Vec<BoxFuture<'_, Result<(Arc<Folder>, Arc<Keys>)>>> = requests.collect();
-            let listed: Vec<_> = futures::stream::iter(requests)
-                .buffered(REQUESTS_MAX)
-                .try_collect()
-                .await?;
+            let listed: Vec<_> =
+                futures::stream::iter(requests).buffered(REQUESTS_MAX).try_collect().await?;
             let mut next = Vec::new();
             for (folder, keys) in listed {
                 let files = folder.files.iter();
-                found.extend(files.map(|meta| Found { meta: meta.clone(), keys: Arc::clone(&keys) }));
+                found.extend(
+                    files.map(|meta| Found { meta: meta.clone(), keys: Arc::clone(&keys) }),
+                );
                 next.extend(folder.folders.iter().map(|path| below(path, &keys)));
             }
             level = match pruning {

@@ -70,7 +70,9 @@ pub(crate) fn columns<'a>(
 ) -> Result<Vec<Column>> {
     let names: Vec<String> = if given.is_empty() {
         let longest = folders.clone().max_by_key(|(_, keys)| keys.len());
-        longest.map(|(_, keys)| keys.iter().map(|(key, _)| key.clone()).collect()).unwrap_or_default()
+        longest
+            .map(|(_, keys)| keys.iter().map(|(key, _)| key.clone()).collect())
+            .unwrap_or_default()
     } else {
         given.iter().map(|column| column.name.clone()).collect()
     };
@@ -193,7 +195,8 @@ impl Pruner {
                 .filter_map(|used| columns.iter().position(|column| column.name == used.name))
                 .max()
                 .map_or(0, |deepest| deepest + 1);
-            let unqualified = datafusion::logical_expr::expr_rewriter::unnormalize_col(filter.clone());
+            let unqualified =
+                datafusion::logical_expr::expr_rewriter::unnormalize_col(filter.clone());
             prepared.push((depth, session.create_physical_expr(unqualified, &named)?));
         }
         Ok(Self { schema, filters: prepared })

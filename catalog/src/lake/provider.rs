@@ -94,7 +94,10 @@ impl Opened {
     ///
     /// # Errors
     /// When the store cannot be reached, no file is there, or files cannot be read or clash.
-    pub async fn provider(self: &Arc<Self>, session: &dyn Session) -> Result<Arc<dyn TableProvider>> {
+    pub async fn provider(
+        self: &Arc<Self>,
+        session: &dyn Session,
+    ) -> Result<Arc<dyn TableProvider>> {
         let mut last = self.look.lock().await;
         let look = match last.as_ref() {
             Some(look) if look.at.elapsed() < lifetime(self.fresh, look.took) => Arc::clone(look),
@@ -193,9 +196,8 @@ impl Provider {
         let folders = look.partitions.iter();
         let fields: Vec<Arc<Field>> =
             folders.map(|c| Arc::new(Field::new(&c.name, c.data_type.clone(), true))).collect();
-        let table_schema = TableSchemaBuilder::from(&look.schema)
-            .with_table_partition_cols(fields)
-            .build();
+        let table_schema =
+            TableSchemaBuilder::from(&look.schema).with_table_partition_cols(fields).build();
         Self { opened, look, table_schema }
     }
 

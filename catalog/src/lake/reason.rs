@@ -132,10 +132,7 @@ mod tests {
     fn messages_keep_the_place_and_lose_the_value() {
         let csv = "Error while parsing value 'a' as type 'x' as type 'Int64' for column 1 at \
                    line 3. Row data: '[1,secret]'";
-        assert_eq!(
-            without_values(csv),
-            "the value in column 2 of line 3 is not of type Int64"
-        );
+        assert_eq!(without_values(csv), "the value in column 2 of line 3 is not of type Int64");
         assert_eq!(
             without_values("incorrect number of fields for line 2, expected 2 got more than 2"),
             "incorrect number of fields for line 2, expected 2 got more than 2"

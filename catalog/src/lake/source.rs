@@ -22,10 +22,10 @@ use datafusion::datasource::physical_plan::{
 };
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::PhysicalSortExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, CaseExpr, Column, Literal};
 use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr};
-use datafusion::physical_expr::PhysicalSortExpr;
 use datafusion::physical_expr_adapter::{
     PhysicalExprAdapterFactory, replace_columns_with_literals,
 };
@@ -93,7 +93,10 @@ impl FileSource for LakeSource {
             reading: Arc::clone(&self.reading),
             projection: self.inner.projection().cloned(),
             store,
-            base: FileScanConfigBuilder::new(base.object_store_url.clone(), Arc::clone(&self.inner)),
+            base: FileScanConfigBuilder::new(
+                base.object_store_url.clone(),
+                Arc::clone(&self.inner),
+            ),
             batch_rows: self.batch_rows,
             partition,
         }))
@@ -446,9 +449,8 @@ impl MorselPlanner for Named<dyn MorselPlanner> {
         let planners = plan.take_ready_planners().into_iter().map(|inner| {
             Box::new(Named { subject: Arc::clone(&subject), inner }) as Box<dyn MorselPlanner>
         });
-        let mut named = MorselPlan::new()
-            .with_morsels(morsels.collect())
-            .with_planners(planners.collect());
+        let mut named =
+            MorselPlan::new().with_morsels(morsels.collect()).with_planners(planners.collect());
         if let Some(pending) = plan.take_pending_planner() {
             named.set_pending_planner(async move {
                 let inner = pending.await.map_err(|error| subject.name(error))?;

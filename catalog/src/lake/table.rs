@@ -155,8 +155,7 @@ mod tests {
     #[test]
     fn a_column_given_twice_is_refused() {
         let column = Column::new("a", DataType::Int8);
-        let table =
-            LakeTable::new("x", Format::Parquet).with_columns(vec![column.clone(), column]);
+        let table = LakeTable::new("x", Format::Parquet).with_columns(vec![column.clone(), column]);
         assert!(table.check().unwrap_err().to_string().contains("twice"));
     }
 }

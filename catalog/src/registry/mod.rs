@@ -6,6 +6,8 @@
 
 pub mod definition;
 pub mod head;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -61,7 +63,7 @@ struct Entry {
 #[derive(Clone)]
 pub struct Head {
     /// The document, or why it cannot be read.
-    pub document: Result<Document>,
+    pub document: Result<Arc<Document>>,
     /// Its revision.
     pub revision: Revision,
 }
@@ -241,7 +243,7 @@ impl Registry {
             Revision::Number(number) => Some(Stamp::Number(*number)),
             Revision::Object { .. } => None,
         };
-        let head = Head { document: Ok(document), revision: revision.clone() };
+        let head = Head { document: Ok(Arc::new(document)), revision: revision.clone() };
         let mut snapshot = self.snapshot.write();
         snapshot.entries.insert(key, Entry { stamp, head });
         snapshot.rebuild();
@@ -249,7 +251,7 @@ impl Registry {
     }
 
     fn parse(&self, key: &str, content: &Bytes, revision: Revision) -> Head {
-        Head { document: Document::parse(&self.heads.url(key), content), revision }
+        Head { document: Document::parse(&self.heads.url(key), content).map(Arc::new), revision }
     }
 
     async fn refresh(&self) -> Result<()> {
@@ -263,14 +265,13 @@ impl Registry {
         }
         let listed = self.heads.list().await?;
         let known = self.snapshot.read().entries.clone();
-        let entries: Vec<Option<(String, Entry)>> = futures::stream::iter(listed)
-            .map(|(key, stamp)| {
-                let known = known.get(&key).cloned();
-                async move { self.fetch(key, stamp, known).await }
-            })
-            .buffer_unordered(FETCHES)
-            .try_collect()
-            .await?;
+        let mut fetches = Vec::with_capacity(listed.len());
+        for (key, stamp) in listed {
+            let known = known.get(&key).cloned();
+            fetches.push(self.fetch(key, stamp, known));
+        }
+        let entries: Vec<Option<(String, Entry)>> =
+            futures::stream::iter(fetches).buffer_unordered(FETCHES).try_collect().await?;
         let mut snapshot = self.snapshot.write();
         snapshot.entries = entries.into_iter().flatten().collect();
         snapshot.read_ms = Some(now_ms);

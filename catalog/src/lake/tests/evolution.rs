@@ -14,11 +14,14 @@ async fn a_missing_column_is_null_and_a_narrow_one_is_widened() {
     let narrow: ArrayRef = Arc::new(Int8Array::from(vec![1, 2]));
     let float: ArrayRef = Arc::new(Float32Array::from(vec![0.5, 1.5]));
     f.parquet("t/a.parquet", vec![("id", narrow), ("score", float)]);
-    f.parquet("t/b.parquet", vec![
-        ("note", texts(&["new"])),
-        ("score", Arc::new(Int32Array::from(vec![16_777_217]))),
-        ("id", ints(&[3_000_000_000])),
-    ]);
+    f.parquet(
+        "t/b.parquet",
+        vec![
+            ("note", texts(&["new"])),
+            ("score", Arc::new(Int32Array::from(vec![16_777_217]))),
+            ("id", ints(&[3_000_000_000])),
+        ],
+    );
     let t = table("t/", Format::Parquet);
     let columns = f.columns(&t).await.unwrap();
     assert_eq!(columns, ["id Int64", "score Float64", "note Utf8View"]);
@@ -39,7 +42,14 @@ async fn texts_dates_and_times_of_different_kinds_are_one() {
     f.parquet("t/b.parquet", vec![("s", texts(&["small"])), ("at", Arc::new(micros))]);
     let t = table("t/", Format::Parquet);
     let rows = f.query(&t, "SELECT s, at FROM t ORDER BY at, s").await.unwrap();
-    assert_eq!(rows, ["small,2024-05-01T00:00:00.000001", "large,2024-05-01T00:00:00"].map(String::from).into_iter().rev().collect::<Vec<_>>());
+    assert_eq!(
+        rows,
+        ["small,2024-05-01T00:00:00.000001", "large,2024-05-01T00:00:00"]
+            .map(String::from)
+            .into_iter()
+            .rev()
+            .collect::<Vec<_>>()
+    );
     let rows = f.query(&t, "SELECT s FROM t WHERE at = TIMESTAMP '2024-05-01'").await.unwrap();
     assert_eq!(rows, ["large"]);
 }

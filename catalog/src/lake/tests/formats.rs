@@ -53,7 +53,10 @@ async fn csv_with_and_without_a_header() {
         Column::new("b", DataType::Utf8),
         Column::new("c", DataType::Int32),
     ]);
-    assert_eq!(f.query(&named, "SELECT a, b, c FROM t ORDER BY a").await.unwrap(), ["1.0,x,", "2.0,y,"]);
+    assert_eq!(
+        f.query(&named, "SELECT a, b, c FROM t ORDER BY a").await.unwrap(),
+        ["1.0,x,", "2.0,y,"]
+    );
 }
 
 #[tokio::test]
@@ -99,10 +102,8 @@ async fn ndjson_finds_columns_by_name() {
     f.write("t/a.ndjson", "{\"id\":1,\"tags\":[\"x\",\"y\"],\"at\":{\"city\":\"Ulm\"}}\n");
     f.write("t/b.jsonl", "{\"score\":0.5,\"id\":2}\n{\"id\":3,\"score\":1}\n");
     let t = table("t/", Format::Json);
-    let rows = f
-        .query(&t, "SELECT id, score, tags[1], at['city'] FROM t ORDER BY id")
-        .await
-        .unwrap();
+    let rows =
+        f.query(&t, "SELECT id, score, tags[1], at['city'] FROM t ORDER BY id").await.unwrap();
     assert_eq!(rows, ["1,,x,Ulm", "2,0.5,,", "3,1.0,,"]);
 }
 
@@ -151,10 +152,13 @@ async fn arrow_files_and_streams_may_be_mixed() {
     let f = Fixture::new();
     let first = batch(vec![("id", ints(&[1])), ("name", texts(&["a"]))]);
     let second = batch(vec![("name", texts(&["b", "c"])), ("id", ints(&[2, 3]))]);
-    let mut writer = FileWriter::try_new(File::create(f.path("t/a.arrow")).unwrap(), &first.schema()).unwrap();
+    let mut writer =
+        FileWriter::try_new(File::create(f.path("t/a.arrow")).unwrap(), &first.schema()).unwrap();
     writer.write(&first).unwrap();
     writer.finish().unwrap();
-    let mut writer = StreamWriter::try_new(File::create(f.path("t/b.arrows")).unwrap(), &second.schema()).unwrap();
+    let mut writer =
+        StreamWriter::try_new(File::create(f.path("t/b.arrows")).unwrap(), &second.schema())
+            .unwrap();
     writer.write(&second).unwrap();
     writer.finish().unwrap();
     let t = table("t/", Format::Arrow);

@@ -19,11 +19,10 @@ async fn folders_and_files_are_tables() {
     f.write("README.md", "no table");
     let found = discover(&f.place).await.unwrap();
     let names: Vec<_> = found.iter().map(|(n, t)| (n.as_str(), t.format)).collect();
-    assert_eq!(names, [
-        ("events", Format::Delta),
-        ("orders", Format::Parquet),
-        ("web_clicks", Format::Csv),
-    ]);
+    assert_eq!(
+        names,
+        [("events", Format::Delta), ("orders", Format::Parquet), ("web_clicks", Format::Csv),]
+    );
     let (_, clicks) = found.last().unwrap();
     assert_eq!(f.query(clicks, "SELECT id, day FROM t").await.unwrap(), ["1,1"]);
 }
