@@ -18,7 +18,8 @@ Examples:
 
 /// The SQL personalization engine.
 #[derive(Debug, Parser)]
-#[command(name = "attune", version, about, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(name = "attune", version, about, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
     /// What to do; without it, the shell.
     #[command(subcommand)]
@@ -228,7 +229,8 @@ pub struct DemoArguments {
     #[arg(long, value_name = "DIR", default_value = "attune-demo")]
     pub dir: PathBuf,
     /// Size of the shop: 1 is about 2,000 customers and 60,000 events
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub scale: u32,
     /// Stop after the recipe instead of serving
     #[arg(long)]

@@ -2,12 +2,14 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::program::Program;
 
 /// A working directory with a small lake.
 struct Place(tempfile::TempDir);
@@ -61,6 +63,19 @@ impl Place {
         Ran::from(self.command(arguments).output().unwrap())
     }
 
+    fn run_with_password(&self, arguments: &[&str], password: &str) -> Ran {
+        let output = self.command(arguments).env("ATTUNE_PASSWORD", password).output();
+        Ran::from(output.unwrap())
+    }
+
+    /// A configuration over the lake and a warehouse beside it.
+    fn config(&self) -> PathBuf {
+        let warehouse = "[warehouse]\nurl = \"attune-warehouse\"\n";
+        let lake = "[lake]\nurl = \"lake\"\ndiscover = true\n";
+        self.write("attune.toml", &format!("{warehouse}{lake}"));
+        self.path().join("attune.toml")
+    }
+
     fn run_with_input(&self, arguments: &[&str], input: &str) -> Ran {
         let mut child = self
             .command(arguments)
@@ -107,8 +122,7 @@ fn rows_go_to_standard_output_and_the_rest_to_standard_error() {
     let place = Place::new();
     let query = "SELECT id, name FROM people ORDER BY id";
     let run = |format: &str| {
-        let ran =
-            place.run(&["sql", "--lake", "lake", "-q", "-c", query, "--format", format]);
+        let ran = place.run(&["sql", "--lake", "lake", "-q", "-c", query, "--format", format]);
         assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
         ran.out
     };
@@ -169,7 +183,8 @@ fn a_wrong_call_is_2() {
 #[test]
 fn a_script_stops_at_its_first_error() {
     let place = Place::new();
-    place.write("script.sql", "SELECT 1 AS a;\n-- two; statements\nSELECT * FROM nowhere;\nSELECT 2;");
+    let script = "SELECT 1 AS a;\n-- two; statements\nSELECT * FROM nowhere;\nSELECT 2;";
+    place.write("script.sql", script);
     let ran = place.run(&["sql", "-f", "script.sql", "--format", "csv"]);
     assert_eq!((ran.code, ran.out.as_str()), (1, "a\n1\n"), "{ran:?}");
 }
@@ -219,7 +234,8 @@ fn what_is_made_in_the_warehouse_is_there_the_next_time() {
 #[test]
 fn check_points_to_line_and_column() {
     let place = Place::new();
-    place.write("attune.toml", "[lake]\nurl = \"lake\"\ndiscovr = true\n\n[limits]\nmemory = \"lots\"\n");
+    let wrong = "[lake]\nurl = \"lake\"\ndiscovr = true\n\n[limits]\nmemory = \"lots\"\n";
+    place.write("attune.toml", wrong);
     let ran = place.run(&["check"]);
     assert_eq!(ran.code, 2, "{ran:?}");
     assert!(ran.err.contains("--> attune.toml:3:1"), "{ran:?}");
@@ -227,7 +243,7 @@ fn check_points_to_line_and_column() {
     assert!(ran.err.contains("did you mean discover?"), "{ran:?}");
     assert!(ran.err.contains("--> attune.toml:6:10"), "{ran:?}");
 
-    place.write("attune.toml", "[lake]\nurl = \"lake\"\ndiscover = true\n");
+    place.config();
     let ran = place.run(&["check"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.out.contains("2 tables") && ran.out.contains("everything works"), "{ran:?}");
@@ -237,7 +253,7 @@ fn check_points_to_line_and_column() {
 fn check_finds_a_table_that_cannot_be_read() {
     let place = Place::new();
     place.write("lake/broken/part-0.parquet", "this is no Parquet file");
-    place.write("attune.toml", "[lake]\nurl = \"lake\"\ndiscover = true\n");
+    place.config();
     let ran = place.run(&["check"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.err.contains("part-0.parquet"), "{ran:?}");
@@ -246,9 +262,7 @@ fn check_finds_a_table_that_cannot_be_read() {
 #[test]
 fn embedded_is_no_side_door() {
     let place = Place::new();
-    let with = |arguments: &[&str], password: &str| {
-        Ran::from(place.command(arguments).env("ATTUNE_PASSWORD", password).output().unwrap())
-    };
+    let with = |arguments: &[&str], password: &str| place.run_with_password(arguments, password);
     let ran = with(&["user", "add", "ann", "--role", "analyst"], "correct horse");
     assert_eq!(ran.code, 2, "the first user must be an administrator: {ran:?}");
     let ran = with(&["user", "add", "ann", "--role", "admin"], "correct horse");
@@ -276,75 +290,36 @@ fn docs_show_a_function_and_list_all() {
     assert!(!place.path().join("attune-warehouse").exists());
 }
 
-/// A server that is stopped when the test ends.
-struct Server {
-    child: Child,
-    address: String,
-}
-
-impl Server {
-    fn start(place: &Place, arguments: &[&str]) -> Self {
-        let mut child = place
-            .command(&[&["serve", "--flight", "127.0.0.1:0"], arguments].concat())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let found = lines.by_ref().find_map(|line| {
-            line.unwrap().split_once(" serves Flight SQL at ").map(|(_, url)| url.to_owned())
-        });
-        // Nobody reads the rest, but the server must be able to write it.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address: found.unwrap() }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[test]
-fn a_server_answers_as_the_embedded_engine_does() {
+#[tokio::test]
+async fn a_server_answers_as_the_embedded_engine_does() {
     let place = Place::new();
-    let server = Server::start(&place, &["--lake", "lake"]);
+    let server = Program::new(&place.config()).serve().await;
+    let address = format!("grpc://{}", server.address);
     let script = "CREATE TABLE vip AS SELECT id FROM people; SELECT count(*) AS n FROM vip;";
-    let ran =
-        place.run(&["sql", "--connect", &server.address, "-c", script, "--format", "csv"]);
+    let ran = place.run(&["sql", "--connect", &address, "-c", script, "--format", "csv"]);
     assert_eq!((ran.code, ran.out.as_str()), (0, "n\n3\n"), "{ran:?}");
-    let ran = place.run(&["sql", "--connect", &server.address, "-c", "SELECT * FROM peple"]);
+    let ran = place.run(&["sql", "--connect", &address, "-c", "SELECT * FROM peple"]);
     assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{ran:?}");
     assert!(ran.err.contains("people"), "{ran:?}");
+    server.stop();
 }
 
-#[cfg(unix)]
-#[test]
-fn a_server_that_is_asked_to_stop_ends_well() {
+#[tokio::test]
+async fn a_server_with_users_asks_for_the_password() {
     let place = Place::new();
-    let mut server = Server::start(&place, &["--lake", "lake"]);
-    let id = server.child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-    assert_eq!(server.child.wait().unwrap().code(), Some(0));
-}
-
-#[test]
-fn a_server_with_users_asks_for_the_password() {
-    let place = Place::new();
-    let with = |arguments: &[&str], password: &str| {
-        Ran::from(place.command(arguments).env("ATTUNE_PASSWORD", password).output().unwrap())
-    };
-    assert_eq!(with(&["user", "add", "ann", "--role", "admin"], "correct horse").code, 0);
-    let server = Server::start(&place, &[]);
-    let query = ["sql", "--connect", &server.address, "-c", "SELECT 1 AS a", "--format", "csv"];
+    let program = Program::new(&place.config());
+    program.add_user("ann", "admin", "correct horse");
+    let server = program.serve().await;
+    let address = format!("grpc://{}", server.address);
+    let query = ["sql", "--connect", &address, "-c", "SELECT 1 AS a", "--format", "csv"];
     let ran = place.run(&query);
     assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{ran:?}");
     let as_ann = [&query[..], &["--user", "ann"]].concat();
-    let ran = with(&as_ann, "wrong horse");
+    let ran = place.run_with_password(&as_ann, "wrong horse");
     assert!(ran.code == 1 && ran.err.contains("password is wrong"), "{ran:?}");
-    let ran = with(&as_ann, "correct horse");
+    let ran = place.run_with_password(&as_ann, "correct horse");
     assert_eq!((ran.code, ran.out.as_str()), (0, "a\n1\n"), "{ran:?}");
+    server.stop();
 }
 
 #[test]
@@ -359,8 +334,7 @@ fn the_demo_runs_to_its_end_twice_and_spares_other_folders() {
         assert_eq!(ran.err, "");
     }
     let query = "SELECT count(*) > 1000 AS many FROM customers";
-    let ran =
-        place.run(&["sql", "--config", "shop/attune.toml", "-c", query, "--format", "csv"]);
+    let ran = place.run(&["sql", "--config", "shop/attune.toml", "-c", query, "--format", "csv"]);
     assert_eq!((ran.code, ran.out.as_str()), (0, "many\ntrue\n"), "{ran:?}");
     let ran = place.run(&["demo", "--dir", ".", "--exit"]);
     assert_eq!(ran.code, 2, "{ran:?}");
