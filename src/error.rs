@@ -7,7 +7,7 @@
 //!
 //! Each crate has one error type and converts what it receives once, at its own boundary. What
 //! comes from `sql` (1000 to 3999) and `catalog` (4000 to 5999) passes through here unchanged. This
-//! crate's codes are 60xx called wrongly, 61xx configuration, 62xx files and output, 63xx listening,
+//! crate's codes: 60xx called wrongly, 61xx configuration, 62xx files and output, 63xx listening,
 //! 64xx a remote server, 65xx login, 66xx interrupted, 67xx Arrow conversions.
 //!
 //! Secrets never enter an error. A configuration error shows the line it is about, so a line that
