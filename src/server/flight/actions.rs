@@ -25,8 +25,7 @@ use super::statements::refuse_transaction;
 use super::status;
 
 /// The settings of a session that clients may set by option.
-const TEXT_OPTIONS: [&str; 4] = ["catalog", "schema", "time_zone", "purpose"];
-const STRING_VIEWS: &str = "string_views";
+const OPTIONS: [&str; 5] = ["catalog", "schema", "time_zone", "purpose", "string_views"];
 
 const ACTIONS: [(&str, &str); 7] = [
     ("CreatePreparedStatement", "Plans a statement and keeps the plan."),
@@ -155,23 +154,15 @@ fn set_option(
     name: &str,
     value: Option<OptionValue>,
 ) -> Result<(), OptionErrorValue> {
-    if name == STRING_VIEWS {
-        let views = match value {
-            Some(OptionValue::Bool(views)) => views,
-            Some(OptionValue::Text(text)) => {
-                text.parse().map_err(|_| OptionErrorValue::InvalidValue)?
-            }
-            None => false,
-            Some(_) => return Err(OptionErrorValue::InvalidValue),
-        };
-        client.set_string_views(views);
-        return Ok(());
-    }
-    if !TEXT_OPTIONS.contains(&name) {
+    if !OPTIONS.contains(&name) {
         return Err(OptionErrorValue::InvalidName);
     }
-    let Some(OptionValue::Text(text)) = value else {
-        return Err(OptionErrorValue::InvalidValue);
+    let text = match value {
+        Some(OptionValue::Text(text)) => text,
+        Some(OptionValue::Bool(truth)) => truth.to_string(),
+        // Without a value the option is unset.
+        None => String::new(),
+        Some(_) => return Err(OptionErrorValue::InvalidValue),
     };
     client.session.set(name, &text).map_err(|error| {
         tracing::debug!(option = name, code = error.code(), "session option refused: {error}");
@@ -184,12 +175,10 @@ fn set_option(
 
 fn get_options(client: &ClientSession) -> Bytes {
     let text = |value| SessionOptionValue { option_value: Some(OptionValue::Text(value)) };
-    let mut session_options: HashMap<String, SessionOptionValue> = TEXT_OPTIONS
+    let session_options = OPTIONS
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), text(client.session.setting(name)?))))
         .collect();
-    let views = Some(OptionValue::Bool(client.string_views()));
-    session_options.insert(STRING_VIEWS.to_owned(), SessionOptionValue { option_value: views });
     encoded(&GetSessionOptionsResult { session_options })
 }
 

@@ -9,7 +9,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -24,16 +23,15 @@ use crate::auth::{Authenticator, Login, Stamp};
 
 const PURPOSE: &str = "purpose";
 /// The settings that a session with another purpose inherits.
-const INHERITED: [&str; 3] = ["catalog", "schema", "time_zone"];
+const INHERITED: [&str; 4] = ["catalog", "schema", "time_zone", "string_views"];
 /// Longer headers are refused before they are decoded.
 const CREDENTIALS_BYTES_MAX: usize = 4096;
 
-/// A client's session and how its results are sent.
+/// A client's session.
 pub struct ClientSession {
     /// The engine's side.
     pub session: Session,
     stamp: Stamp,
-    string_views: AtomicBool,
     lasting: bool,
 }
 
@@ -42,19 +40,13 @@ impl ClientSession {
         Arc::new(Self {
             session: engine.session(login.principal),
             stamp: login.stamp,
-            string_views: AtomicBool::new(false),
             lasting,
         })
     }
 
-    /// Whether strings go as views.
-    pub fn string_views(&self) -> bool {
-        self.string_views.load(Ordering::Relaxed)
-    }
-
-    /// Sends strings as views from now on, or not.
-    pub fn set_string_views(&self, views: bool) {
-        self.string_views.store(views, Ordering::Relaxed);
+    /// Whether the session asks for strings as views.
+    fn string_views(&self) -> bool {
+        self.session.setting("string_views").as_deref() == Some("true")
     }
 
     /// The name that handles are bound to.
@@ -212,7 +204,6 @@ impl Sessions {
             }
         }
         set(&stated.session, PURPOSE, purpose)?;
-        stated.set_string_views(client.string_views());
         Ok(stated)
     }
 }
