@@ -1,10 +1,10 @@
 //! Prepared statements: planned once, bound by DoPut, run as often as the client likes.
 //!
 //! Placeholders are `?` or `$1`. The client learns their types where the plan knows them and Null
-//! where it does not; JDBC counts placeholders by that schema, so it is never left out. A query takes
-//! one row of values, kept with the handle until the next bind. An update takes any number and runs
-//! once for each row, in order; when one fails, the rows before it have been done, and the error
-//! says how many.
+//! where it does not; JDBC counts placeholders by that schema, so it is never left out. Values come
+//! ahead of the run and are kept with the handle until the next bind, or with the update itself. A
+//! query takes one row of values. An update takes any number and runs once for each row, in order;
+//! when one fails, the rows before it have been done, and the error says how many.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,12 +31,15 @@ use super::wire::{ipc_schema, wire_schema};
 /// The messages of a DoPut call.
 pub type PutStream = BoxStream<'static, Result<FlightData, FlightError>>;
 
+/// Values kept between bind and run.
+const BOUND_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// A plan with the values bound last.
 pub struct PreparedStatement {
     client: Arc<ClientSession>,
     prepared: Prepared,
     views: bool,
-    bound: Mutex<Option<Vec<ScalarValue>>>,
+    bound: Mutex<Vec<RecordBatch>>,
 }
 
 impl PreparedStatement {
@@ -48,11 +51,12 @@ impl PreparedStatement {
         Statement::new(&self.client, self.views, self.prepared.clone(), parameters)
     }
 
-    /// The statement with the values bound last.
+    /// The query with the values bound last.
     fn bound(&self) -> Result<Statement, Status> {
         let bound = self.bound.lock().clone();
-        match bound {
-            Some(values) => Ok(self.statement(values)),
+        let parameters = self.prepared.parameters();
+        match bound.iter().find(|batch| batch.num_rows() > 0) {
+            Some(batch) => Ok(self.statement(values_of(batch, 0, parameters)?)),
             None if self.placeholders() == 0 => Ok(self.statement(Vec::new())),
             None => Err(unbound(self.placeholders())),
         }
@@ -88,7 +92,7 @@ impl PreparedStatements {
             client: Arc::clone(&caller.client),
             prepared,
             views: caller.views,
-            bound: Mutex::new(None),
+            bound: Mutex::new(Vec::new()),
         };
         let handle = self
             .kept
@@ -132,7 +136,7 @@ impl PreparedStatements {
         self.statements.run_now(statement).await
     }
 
-    /// DoPut of values for a query: keeps the one row that comes. No row takes the values away.
+    /// DoPut of values ahead of the run. No row takes the values away.
     pub async fn bind(
         &self,
         caller: &Caller,
@@ -141,23 +145,34 @@ impl PreparedStatements {
     ) -> Result<(), Status> {
         let found = self.find(caller, handle)?;
         let mut batches = FlightRecordBatchStream::new_from_flight_data(values);
-        let mut row = None;
+        let (mut bound, mut rows, mut bytes) = (Vec::new(), 0, 0);
         while let Some(batch) = batches.try_next().await.map_err(|error| unreadable(&error))? {
-            if batch.num_rows() > 1 || (batch.num_rows() == 1 && row.is_some()) {
+            rows += batch.num_rows();
+            bytes += batch.get_array_memory_size();
+            if rows > 1 && !found.prepared.is_update() {
                 return Err(status::parameters(
                     "a query takes one row of values and more came",
                     "run the query once for each row",
                 ));
             }
-            if batch.num_rows() == 1 {
-                row = Some(values_of(&batch, 0, found.prepared.parameters())?);
+            if bytes > BOUND_BYTES_MAX {
+                return Err(status::parameters(
+                    "the values are more than can be kept",
+                    "send them with the update, or bind fewer at a time",
+                ));
+            }
+            if batch.num_rows() > 0 {
+                // What does not fit is said now rather than when it runs.
+                values_of(&batch, 0, found.prepared.parameters())?;
+                bound.push(batch);
             }
         }
-        *found.bound.lock() = row;
+        *found.bound.lock() = bound;
         Ok(())
     }
 
-    /// DoPut of an update: runs it once for each row of values and gives the rows changed.
+    /// DoPut of an update: runs it once for each row of values, those that come with it or those
+    /// bound before, and gives the rows changed.
     pub async fn update(
         &self,
         caller: &Caller,
@@ -166,24 +181,43 @@ impl PreparedStatements {
     ) -> Result<i64, Status> {
         let found = self.find(caller, handle)?;
         let mut batches = FlightRecordBatchStream::new_from_flight_data(values);
-        let (mut runs, mut changed) = (0usize, 0i64);
+        let mut total = Repeated::default();
         while let Some(batch) = batches.try_next().await.map_err(|error| unreadable(&error))? {
-            if batch.num_columns() == 0 && found.placeholders() == 0 {
-                continue;
-            }
-            for row in 0..batch.num_rows() {
-                let work = async {
-                    let values = values_of(&batch, row, found.prepared.parameters())?;
-                    self.statements.update(found.statement(values)).await
-                };
-                changed = changed.saturating_add(work.await.map_err(|error| after(runs, error))?);
-                runs += 1;
+            self.repeat(&found, &batch, &mut total).await?;
+        }
+        if total.runs == 0 {
+            let bound = found.bound.lock().clone();
+            for batch in &bound {
+                self.repeat(&found, batch, &mut total).await?;
             }
         }
-        if runs > 0 {
-            return Ok(changed);
+        match (total.runs, found.placeholders()) {
+            (0, 0) => self.statements.update(found.statement(Vec::new())).await,
+            (0, placeholders) => Err(unbound(placeholders)),
+            _ => Ok(total.changed),
         }
-        self.statements.update(found.bound()?).await
+    }
+
+    async fn repeat(
+        &self,
+        found: &PreparedStatement,
+        batch: &RecordBatch,
+        total: &mut Repeated,
+    ) -> Result<(), Status> {
+        // JDBC sends a row without columns along with an update without placeholders.
+        if found.placeholders() == 0 && batch.num_columns() == 0 {
+            return Ok(());
+        }
+        for row in 0..batch.num_rows() {
+            let work = async {
+                let values = values_of(batch, row, found.prepared.parameters())?;
+                self.statements.update(found.statement(values)).await
+            };
+            let changed = work.await.map_err(|error| after(total.runs, error))?;
+            total.changed = total.changed.saturating_add(changed);
+            total.runs += 1;
+        }
+        Ok(())
     }
 
     /// Forgets what a closed session has left.
@@ -201,6 +235,13 @@ impl PreparedStatements {
             .get(caller.client.owner(), handle, Instant::now())
             .ok_or_else(|| status::unknown_handle("prepared statement"))
     }
+}
+
+/// What an update has done so far, over its rows of values.
+#[derive(Default)]
+struct Repeated {
+    runs: usize,
+    changed: i64,
 }
 
 /// The placeholders' schema with types that a client can bind; no bytes without placeholders.

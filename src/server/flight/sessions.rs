@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use sql::{Engine, Session};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
@@ -24,6 +25,11 @@ use crate::auth::{Authenticator, Login, Stamp};
 const PURPOSE: &str = "purpose";
 /// The settings that a session with another purpose inherits.
 const INHERITED: [&str; 4] = ["catalog", "schema", "time_zone", "string_views"];
+/// The Go driver sends its credentials without padding, others with it.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 /// Longer headers are refused before they are decoded.
 const CREDENTIALS_BYTES_MAX: usize = 4096;
 
@@ -230,7 +236,7 @@ fn credentials(headers: &MetadataMap) -> Result<Option<Credentials>, Status> {
     if !scheme.eq_ignore_ascii_case("basic") {
         return Err(malformed());
     }
-    let bytes = BASE64_STANDARD.decode(rest.trim()).map_err(|_| malformed())?;
+    let bytes = BASE64.decode(rest.trim()).map_err(|_| malformed())?;
     let pair = String::from_utf8(bytes).map_err(|_| malformed())?;
     let (name, password) = pair.split_once(':').ok_or_else(malformed)?;
     Ok(Some(Credentials::Basic { name: name.to_owned(), password: password.to_owned() }))
@@ -238,6 +244,7 @@ fn credentials(headers: &MetadataMap) -> Result<Option<Credentials>, Status> {
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
     use tonic::Code;
 
     use super::*;
@@ -250,9 +257,13 @@ mod tests {
 
     #[test]
     fn both_schemes_are_read_in_any_case() {
-        let basic = format!("bAsIc {}", BASE64_STANDARD.encode("ada:pass:word"));
-        let expected = Credentials::Basic { name: "ada".into(), password: "pass:word".into() };
-        assert_eq!(read(&basic), Ok(Some(expected)));
+        for pair in [
+            BASE64_STANDARD.encode("ada:pass:word"),
+            BASE64_STANDARD_NO_PAD.encode("ada:pass:word"),
+        ] {
+            let expected = Credentials::Basic { name: "ada".into(), password: "pass:word".into() };
+            assert_eq!(read(&format!("bAsIc {pair}")), Ok(Some(expected)));
+        }
         assert_eq!(read("Bearer abc"), Ok(Some(Credentials::Bearer("abc".into()))));
         assert_eq!(read("bearer "), Ok(Some(Credentials::Bearer(String::new()))));
     }
