@@ -262,10 +262,13 @@ impl Error {
 
 impl From<datafusion::error::DataFusionError> for Error {
     fn from(error: datafusion::error::DataFusionError) -> Self {
-        if let datafusion::error::DataFusionError::External(inner) = &error
-            && let Some(ours) = inner.downcast_ref::<Self>()
-        {
-            return ours.clone();
+        // Operators between the scan and the caller wrap what they pass on.
+        let mut link: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(current) = link {
+            if let Some(ours) = current.downcast_ref::<Self>() {
+                return ours.clone();
+            }
+            link = current.source();
         }
         Self::DataFusion(Arc::new(error))
     }

@@ -2,11 +2,234 @@
 //!
 //! Architecture invariant: the only crate that touches storage; no SQL text is parsed here and no
 //! socket is opened but a store's.
+//!
+//! A [`Catalog`] is a warehouse (definitions, Delta tables, models, users), any number of lakes
+//! (tables over files, each a schema) and named keys. Nothing here knows who asks: `sql` guards
+//! what it hands out.
 
+pub mod config;
+pub mod delta;
 pub mod error;
 pub mod lake;
+mod lakes;
 pub mod local;
+pub mod models;
 pub mod policy;
+pub mod registry;
 pub mod store;
+pub mod tables;
+#[cfg(test)]
+mod tables_tests;
+#[cfg(test)]
+mod testing;
+pub mod users;
+mod warehouse;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
 pub use error::{Class, Error, Result};
+pub use registry::{
+    CreateMode, Definition, Definitions, Kind, ManagedTable, ModelHead, ObjectName, Revision, Spec,
+};
+pub use store::{Place, Secret, StoreConfig, Stores};
+pub use tables::{Opened, Written};
+pub use users::UserRecord;
+
+use delta::Tables;
+use lakes::LakeSchema;
+use registry::Registry;
+use warehouse::Warehouse;
+
+/// The schema of the warehouse's own objects.
+pub const MAIN: &str = "main";
+
+/// Everything that exists. One a process, shared by all sessions.
+pub struct Catalog {
+    stores: Arc<Stores>,
+    clock: Clock,
+    warehouse: Warehouse,
+    objects: Registry,
+    users: Registry,
+    lakes: BTreeMap<String, LakeSchema>,
+    files: lake::Tables,
+    freshness: Duration,
+    tables: Tables,
+    swept: parking_lot::Mutex<std::collections::BTreeSet<String>>,
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Catalog")
+            .field("warehouse", &self.warehouse.place().url.as_str())
+            .field("schemas", &self.schemas())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Catalog {
+    /// Opens the configured stores.
+    ///
+    /// A local warehouse folder is made when it is first written to. A warehouse that ignores
+    /// conditional writes or refuses to be written is used read-only, and the log says why. A
+    /// store that cannot be reached does not keep the catalog from opening.
+    ///
+    /// # Errors
+    /// When a location or a name in the configuration is wrong.
+    pub async fn open(config: CatalogConfig) -> Result<Arc<Self>> {
+        let stores = Arc::new(Stores::default());
+        let place = stores.open(&config.warehouse)?;
+        Self::open_at(stores, place, config).await
+    }
+
+    /// Opens a catalog whose warehouse is a place that is open already.
+    pub(crate) async fn open_at(
+        stores: Arc<Stores>,
+        place: Place,
+        config: CatalogConfig,
+    ) -> Result<Arc<Self>> {
+        let mut lakes = BTreeMap::new();
+        for lake in config.lakes {
+            let name = lake.name.clone();
+            ObjectName::new(&name, "table").check()?;
+            if name == MAIN || name == "system" || name == "information_schema" {
+                return Err(Error::invalid(format!("a lake cannot be named {name}")));
+            }
+            if lakes.insert(name.clone(), LakeSchema::open(&stores, lake)?).is_some() {
+                return Err(Error::invalid(format!("two lakes are named {name}")));
+            }
+        }
+        let clock = config.clock;
+        let heads = place.child("_attune/heads");
+        let users = place.child("_attune/users");
+        let catalog = Self {
+            files: lake::Tables::with_fresh(Arc::clone(&stores), config.freshness),
+            freshness: config.freshness,
+            stores,
+            warehouse: Warehouse::open(place).await,
+            objects: Registry::new(heads, Arc::clone(&clock)),
+            users: Registry::new(users, Arc::clone(&clock)),
+            clock,
+            lakes,
+            tables: Tables::default(),
+            swept: parking_lot::Mutex::default(),
+        };
+        Ok(Arc::new(catalog))
+    }
+
+    /// The configured stores, which are DataFusion's object-store registry too.
+    pub fn stores(&self) -> &Arc<Stores> {
+        &self.stores
+    }
+
+    /// The present time, in Unix milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        (self.clock)()
+    }
+
+    /// How long a lake's list of files and tables stays valid.
+    pub fn freshness(&self) -> Duration {
+        self.freshness
+    }
+
+    /// An id that is like no other: of a session, a query, a job.
+    pub fn new_id(&self) -> String {
+        uuid::Uuid::new_v4().to_string()
+    }
+
+    /// The schemas: `main` and each lake's name.
+    pub fn schemas(&self) -> Vec<String> {
+        std::iter::once(MAIN.to_owned()).chain(self.lakes.keys().cloned()).collect()
+    }
+
+    /// Every readable definition by schema and name, at most a second old.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached.
+    pub async fn definitions(&self) -> Result<Arc<Definitions>> {
+        self.objects.definitions().await
+    }
+
+    /// A definition, at most a second old; a missing one is looked for in the store at once.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached, or the document cannot be read.
+    pub async fn definition(&self, name: &ObjectName) -> Result<Option<Definition>> {
+        self.objects.find(name).await
+    }
+
+    /// What a name is, also a lake's own table; `None` when it is nothing.
+    ///
+    /// # Errors
+    /// When a store cannot be reached, or the document cannot be read.
+    pub async fn kind(&self, name: &ObjectName) -> Result<Option<Kind>> {
+        if let Some(definition) = self.definition(name).await? {
+            return Ok(Some(definition.spec.kind()));
+        }
+        Ok(self.lake_table(name).await?.map(|_| Kind::Table))
+    }
+
+    /// Creates a definition; `false` when the name exists and `mode` is `IfNotExists`.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `Conflict` when somebody else was first; `Invalid` when a thing of another
+    /// kind has the name; `ReadOnly` when the warehouse cannot be written.
+    pub async fn create(
+        &self,
+        name: &ObjectName,
+        spec: Spec,
+        owner: &str,
+        mode: CreateMode,
+    ) -> Result<bool> {
+        self.check_schema(name, &spec)?;
+        self.writable().await?;
+        if let Some(kept) = self.check_lake_table(name, mode).await? {
+            return Ok(kept);
+        }
+        self.objects.create(name, spec, owner, mode).await
+    }
+
+    /// Drops a definition and, a while later, what it owns; `false` when there is none.
+    ///
+    /// # Errors
+    /// `Invalid` when the name is a thing of another kind; `Conflict` when somebody else changed
+    /// it at the same time.
+    pub async fn drop_object(&self, name: &ObjectName, kind: Kind) -> Result<bool> {
+        self.writable().await?;
+        let dropped = self.objects.drop_object(name, kind).await?;
+        if dropped {
+            self.sweep().await;
+        }
+        Ok(dropped)
+    }
+
+    fn check_schema(&self, name: &ObjectName, spec: &Spec) -> Result<()> {
+        name.check()?;
+        if name.schema == MAIN {
+            return Ok(());
+        }
+        if !self.lakes.contains_key(&name.schema) {
+            let schemas = self.schemas();
+            let names = schemas.iter().map(String::as_str);
+            return Err(Error::not_found("schema", &name.schema, names));
+        }
+        match spec {
+            Spec::External(_) => Ok(()),
+            other => Err(Error::invalid_hint(
+                format!("schema {} is a lake and takes no {}", name.schema, other.kind()),
+                format!("create it as {MAIN}.{}", name.name),
+            )),
+        }
+    }
+
+    /// Checks that the warehouse can be written.
+    ///
+    /// # Errors
+    /// When it cannot, saying why.
+    pub async fn writable(&self) -> Result<()> {
+        self.warehouse.writable().await
+    }
+}

@@ -1,1 +1,27 @@
-//! placeholder
+//! What a statement means: dialect, policies, plans, operators.
+//!
+//! Architecture invariant: the only crate that turns text into plans; every plan is made over the
+//! principal's own catalog and passes the allow-list. No storage paths, no sockets.
+
+mod allow;
+pub mod dialect;
+mod dml;
+pub mod engine;
+pub mod error;
+pub mod functions;
+mod memory;
+mod model;
+pub mod parse;
+mod planner;
+pub mod queries;
+mod rights;
+pub mod session;
+mod stream;
+mod system;
+mod table;
+
+pub use engine::{CATALOG, Engine, Limits, MAIN};
+pub use error::{Class, Error, Result};
+pub use functions::FunctionDoc;
+pub use queries::{QueryLog, QueryRecord};
+pub use session::{Answer, Prepared, Progress, Session, TableFilter, TableInfo};

@@ -1,3 +1,7 @@
-//! The integration tests: one binary.
+//! The one integration test binary.
 
 mod flight;
+mod program;
+mod s3;
+mod slt;
+mod tidy;

@@ -1,1 +1,110 @@
-//! placeholder
+//! Lake tables: files in an object store become tables.
+//!
+//! [`LakeTable`] says where files are and how to read them; [`Tables`] opens it as a table provider
+//! and remembers listings and columns between queries; [`Lake`] knows the tables of a place. What
+//! is a file of a table, how types are told and when files clash is in `docs/lake.md`.
+
+mod adapt;
+mod discover;
+mod format;
+mod listing;
+mod partition;
+mod provider;
+mod reason;
+mod schema;
+mod source;
+mod table;
+mod widen;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::catalog::{Session, TableProvider};
+use parking_lot::Mutex;
+
+pub use discover::{Lake, discover};
+pub use format::Format;
+pub use listing::FRESH;
+pub use table::{Column, LakeTable};
+pub use widen::widen;
+
+use crate::error::{Error, Result};
+use crate::store::{Place, Stores};
+use provider::Opened;
+
+/// Tables that are remembered; the one that was not used for the longest time is forgotten.
+const TABLES_MAX: usize = 1_000;
+
+/// Opens lake tables and remembers what it has read of their files.
+pub struct Tables {
+    stores: Arc<Stores>,
+    fresh: Duration,
+    opened: Mutex<HashMap<String, (Instant, Arc<Opened>)>>,
+}
+
+impl Tables {
+    /// Tables in the configured stores; new files are seen after [`FRESH`].
+    pub fn new(stores: Arc<Stores>) -> Self {
+        Self::with_fresh(stores, FRESH)
+    }
+
+    /// The same with another time for which a listing is used.
+    pub fn with_fresh(stores: Arc<Stores>, fresh: Duration) -> Self {
+        Self { stores, fresh, opened: Mutex::default() }
+    }
+
+    /// Opens a table; a relative location lies below `base`.
+    ///
+    /// The provider has the columns that the files have now, and each of its scans reads the files
+    /// that exist then, so open it anew for each statement: that costs nothing while what is known
+    /// is fresh.
+    ///
+    /// # Errors
+    /// When the location is outside the configured places, the store cannot be reached, no file is
+    /// there, a file cannot be read, or files clash. Each error names the URL.
+    pub async fn open(
+        &self,
+        base: Option<&Place>,
+        table: &LakeTable,
+        session: &dyn Session,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let place = self.stores.locate(&table.location, base)?;
+        self.opened(place, table)?.provider(session).await
+    }
+
+    fn opened(&self, place: Place, table: &LakeTable) -> Result<Arc<Opened>> {
+        let definition = serde_json::to_string(table)
+            .map_err(|error| Error::invalid(format!("a table's definition: {error}")))?;
+        let key = format!("{} {definition}", place.url);
+        let mut opened = self.opened.lock();
+        if let Some((used, known)) = opened.get_mut(&key) {
+            *used = Instant::now();
+            return Ok(Arc::clone(known));
+        }
+        if opened.len() >= TABLES_MAX {
+            let oldest = opened.iter().min_by_key(|(_, (used, _))| *used).map(|(k, _)| k.clone());
+            oldest.and_then(|key| opened.remove(&key));
+        }
+        let new = Arc::new(Opened::new(place, table.clone(), self.fresh)?);
+        opened.insert(key, (Instant::now(), Arc::clone(&new)));
+        Ok(new)
+    }
+}
+
+/// Opens a table once, without remembering anything.
+///
+/// # Errors
+/// As [`Tables::open`].
+pub async fn open(
+    stores: &Stores,
+    base: Option<&Place>,
+    table: &LakeTable,
+    session: &dyn Session,
+) -> Result<Arc<dyn TableProvider>> {
+    let place = stores.locate(&table.location, base)?;
+    Arc::new(Opened::new(place, table.clone(), FRESH)?).provider(session).await
+}

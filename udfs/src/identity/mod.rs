@@ -1,9 +1,25 @@
-//! placeholder
+//! Bringing names, addresses and numbers into one spelling before they are compared.
+//!
+//! Each function gives the same text for spellings of the same thing, and gives its own result back
+//! unchanged (`f(f(x)) = f(x)`). NULL in, NULL out.
+
 use std::sync::Arc;
 
 use datafusion_expr::ScalarUDF;
 
+use crate::fuzzy::udf;
+
+mod normalize_address;
+mod normalize_email;
+mod normalize_name;
+mod normalize_phone;
+
 /// The package's functions.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![]
+    vec![
+        udf::<normalize_name::NormalizeNameFunction>(),
+        udf::<normalize_email::NormalizeEmailFunction>(),
+        udf::<normalize_phone::NormalizePhoneFunction>(),
+        udf::<normalize_address::NormalizeAddressFunction>(),
+    ]
 }

@@ -1,0 +1,99 @@
+//! What the program tells the catalog: stores, lakes, keys, limits and the clock.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Secret, StoreConfig};
+
+/// The wall clock, in Unix milliseconds. The program passes the system's, tests their own.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Everything the catalog needs to know to open.
+#[derive(Clone)]
+pub struct CatalogConfig {
+    /// Where definitions, warehouse tables and models are.
+    pub warehouse: StoreConfig,
+    /// Where data is read.
+    pub lakes: Vec<LakeConfig>,
+    /// The named keys.
+    pub keys: Vec<KeyConfig>,
+    /// How many bytes of models stay in memory.
+    pub model_cache_bytes: usize,
+    /// How long a lake's list of files and tables stays valid.
+    pub freshness: Duration,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+impl CatalogConfig {
+    /// A configuration with a warehouse and nothing else: 512 MiB of models, lists valid 2 s.
+    pub fn new(warehouse: StoreConfig, clock: Clock) -> Self {
+        Self {
+            warehouse,
+            lakes: vec![],
+            keys: vec![],
+            model_cache_bytes: 512 << 20,
+            freshness: Duration::from_secs(2),
+            clock,
+        }
+    }
+}
+
+impl fmt::Debug for CatalogConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("CatalogConfig")
+            .field("warehouse", &self.warehouse)
+            .field("lakes", &self.lakes)
+            .field("keys", &self.keys)
+            .field("model_cache_bytes", &self.model_cache_bytes)
+            .field("freshness", &self.freshness)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A lake: a schema of tables over files.
+#[derive(Debug, Clone)]
+pub struct LakeConfig {
+    /// The schema's name.
+    pub name: String,
+    /// Where its files are.
+    pub store: StoreConfig,
+    /// Whether each folder below it is a table.
+    pub discover: bool,
+    /// Tables given by name.
+    pub tables: Vec<LakeTable>,
+}
+
+/// A table over files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LakeTable {
+    /// The table's name.
+    pub name: String,
+    /// A file or folder: a URL, or a path below the lake.
+    pub location: String,
+    /// `parquet`, `csv`, `json`, `avro`, `arrow` or `delta`; by the files' names when absent.
+    #[serde(default)]
+    pub format: Option<String>,
+    /// The format's options, such as `header` or `delimiter`.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// Hive partition columns; found in the paths when empty.
+    #[serde(default)]
+    pub partitions: Vec<String>,
+}
+
+/// A named key.
+#[derive(Debug, Clone)]
+pub struct KeyConfig {
+    /// The name that SQL uses.
+    pub name: String,
+    /// The id in its tokens; the first eight hexadecimal digits of the key's hash when absent.
+    pub id: Option<String>,
+    /// The key itself.
+    pub secret: Secret,
+}

@@ -1,0 +1,203 @@
+//! Delta tables over our own stores.
+//!
+//! Delta's log store is built from the store that the configuration names, so its tables have the
+//! same credentials, retries and limits as everything else, and no second way to a bucket exists.
+//! A query reads one version: the provider holds a snapshot.
+
+pub mod provider;
+pub mod types;
+pub mod write;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::execution::SessionState;
+use deltalake::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
+use deltalake::kernel::transaction::TransactionError;
+use deltalake::logstore::{StorageConfig, default_logstore};
+use deltalake::operations::create::CreateBuilder;
+use deltalake::{DeltaTable, DeltaTableError};
+use futures::TryStreamExt;
+use object_store::prefix::PrefixStore;
+use parking_lot::Mutex;
+
+pub use self::provider::ReadOnlyTable;
+
+use crate::error::{Error, Result, root_cause};
+use crate::store::Place;
+
+/// How many tables' newest snapshots stay in memory.
+const TABLES_KEPT: usize = 256;
+
+/// The tables that were opened, with their newest known snapshot.
+#[derive(Default)]
+pub struct Tables {
+    // Snapshots by URL; `u64` counts uses, the least recently used goes first.
+    known: Mutex<(u64, HashMap<String, (u64, DeltaTable)>)>,
+}
+
+impl Tables {
+    /// The table at its newest version.
+    ///
+    /// # Errors
+    /// When there is no Delta table, or its log cannot be read.
+    pub async fn newest(&self, name: &str, place: &Place) -> Result<DeltaTable> {
+        let mut table = self.get(place).unwrap_or_else(|| unopened(place));
+        let read = table.update_state().await;
+        read.map_err(|error| delta_error("read", name, error))?;
+        self.put(place, &table);
+        Ok(table)
+    }
+
+    /// The table at a version.
+    ///
+    /// # Errors
+    /// When there is no such version (any more).
+    pub async fn at(&self, name: &str, place: &Place, version: u64) -> Result<DeltaTable> {
+        let newest = self.newest(name, place).await?;
+        let last = newest.version().unwrap_or_default();
+        if version == last {
+            return Ok(newest);
+        }
+        let missing = |reason: String| Error::Invalid {
+            what: format!("table {name} has no version {version}: {reason}"),
+            hint: Some(format!("its newest version is {last}")),
+        };
+        if version > last {
+            return Err(missing("it is not written yet".into()));
+        }
+        let mut table = unopened(place);
+        match table.load_version(version).await {
+            Ok(()) => Ok(table),
+            Err(DeltaTableError::ObjectStore { source }) => {
+                Err(Error::store(place.url.as_str(), &source))
+            }
+            Err(error) => Err(missing(root_cause(&error))),
+        }
+    }
+
+    fn get(&self, place: &Place) -> Option<DeltaTable> {
+        let mut known = self.known.lock();
+        let (clock, tables) = &mut *known;
+        *clock += 1;
+        let (used, table) = tables.get_mut(place.url.as_str())?;
+        *used = *clock;
+        Some(table.clone())
+    }
+
+    /// Remembers a snapshot, unless a newer one is known.
+    pub fn put(&self, place: &Place, table: &DeltaTable) {
+        let mut known = self.known.lock();
+        let (clock, tables) = &mut *known;
+        *clock += 1;
+        let url = place.url.to_string();
+        if tables.get(&url).is_some_and(|(_, old)| old.version() > table.version()) {
+            return;
+        }
+        tables.insert(url, (*clock, table.clone()));
+        if tables.len() > TABLES_KEPT {
+            let oldest = tables.iter().min_by_key(|(_, (used, _))| *used);
+            if let Some(url) = oldest.map(|(url, _)| url.clone()) {
+                tables.remove(&url);
+            }
+        }
+    }
+
+    /// Forgets a table.
+    pub fn forget(&self, place: &Place) {
+        self.known.lock().1.remove(place.url.as_str());
+    }
+}
+
+/// A table that has no snapshot yet.
+pub fn unopened(place: &Place) -> DeltaTable {
+    let root = Arc::clone(&place.store);
+    let inside = PrefixStore::new(Arc::clone(&place.store), place.path.clone());
+    let url = place.clone().folder().url;
+    DeltaTable::new(default_logstore(Arc::new(inside), root, &url, &StorageConfig::default()))
+}
+
+/// Whether a folder holds a Delta table.
+///
+/// # Errors
+/// When the store cannot be reached.
+pub async fn is_delta(place: &Place) -> Result<bool> {
+    let log = place.child("_delta_log");
+    let mut files = place.store.list(Some(&log.path));
+    match files.try_next().await {
+        Ok(found) => Ok(found.is_some()),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(error) => Err(Error::store(log.url.as_str(), &error)),
+    }
+}
+
+/// A provider that reads the table's snapshot and refuses changes.
+///
+/// # Errors
+/// When the table needs a reader feature that is not supported.
+pub fn provider(
+    name: &str,
+    table: &DeltaTable,
+    state: &SessionState,
+) -> Result<Arc<dyn TableProvider>> {
+    let views = state.config_options().execution.parquet.schema_force_view_types;
+    Ok(Arc::new(ReadOnlyTable::new(name, Arc::new(scan(name, table, views)?))))
+}
+
+/// The schema with plain types, in which rows are written.
+///
+/// # Errors
+/// When the table needs a reader feature that is not supported.
+pub fn plain_schema(name: &str, table: &DeltaTable) -> Result<arrow::datatypes::SchemaRef> {
+    Ok(scan(name, table, false)?.schema())
+}
+
+fn scan(name: &str, table: &DeltaTable, views: bool) -> Result<DeltaScanNext> {
+    let snapshot = table.snapshot().map_err(|error| delta_error("read", name, error))?;
+    let mut config = DeltaScanConfig::new().with_wrap_partition_values(false);
+    config.schema_force_view_types = views;
+    Ok(DeltaScanNext::new(snapshot.snapshot().clone(), config)?)
+}
+
+/// Writes the first commit of a table without rows.
+///
+/// # Errors
+/// When the store cannot be written.
+pub async fn create_empty(
+    name: &str,
+    place: &Place,
+    schema: &arrow::datatypes::Schema,
+) -> Result<DeltaTable> {
+    use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
+    let schema: deltalake::kernel::StructType =
+        schema.try_into_kernel().map_err(|error: arrow::error::ArrowError| {
+            Error::invalid(format!("the columns cannot be stored: {error}"))
+        })?;
+    let created = CreateBuilder::new()
+        .with_log_store(unopened(place).log_store())
+        .with_table_name(name)
+        .with_columns(schema.fields().cloned())
+        .await;
+    created.map_err(|error| delta_error("create", name, error))
+}
+
+/// Delta's error as ours: a lost race is a conflict, a store's error names the store.
+pub fn delta_error(action: &'static str, name: &str, error: DeltaTableError) -> Error {
+    match error {
+        DeltaTableError::VersionAlreadyExists(_)
+        | DeltaTableError::Transaction {
+            source:
+                TransactionError::VersionAlreadyExists(_)
+                | TransactionError::CommitConflict(_)
+                | TransactionError::MaxCommitAttempts(_),
+        } => Error::Conflict { name: name.into() },
+        DeltaTableError::NotATable(reason) => {
+            Error::Corrupt { what: format!("table {name}"), reason }
+        }
+        DeltaTableError::ObjectStore { source } => {
+            Error::store(format!("the files of table {name}"), &source)
+        }
+        other => Error::Delta { action, name: name.into(), reason: root_cause(&other) },
+    }
+}

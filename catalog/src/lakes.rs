@@ -1,0 +1,201 @@
+//! The lakes' schemas: configured, discovered and external tables over files.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::catalog::TableProvider;
+use datafusion::execution::SessionState;
+use futures::TryStreamExt;
+use parking_lot::Mutex;
+
+use crate::config::{LakeConfig, LakeTable as ConfiguredTable};
+use crate::delta::{self, ReadOnlyTable};
+use crate::error::{Error, Result};
+use crate::lake::{Column, Format, Lake, LakeTable};
+use crate::registry::{CreateMode, Kind, ObjectName, exists};
+use crate::store::{Place, Stores};
+use crate::tables::{Opened, no_version};
+use crate::{Catalog, MAIN};
+
+/// Objects that are looked at to tell the format of a configured table that names none.
+const OBJECTS_LOOKED_AT: usize = 1_000;
+
+/// A lake and those of its configured tables whose format only their files tell.
+pub struct LakeSchema {
+    lake: Lake,
+    untold: BTreeMap<String, ConfiguredTable>,
+    told: Mutex<BTreeMap<String, LakeTable>>,
+}
+
+impl LakeSchema {
+    /// Opens a lake; its store is not asked anything yet.
+    ///
+    /// # Errors
+    /// When its location, or a table's format or options, are wrong.
+    pub fn open(stores: &Stores, config: LakeConfig) -> Result<Self> {
+        let place = stores.open(&config.store)?;
+        let mut declared = BTreeMap::new();
+        let mut untold = BTreeMap::new();
+        for table in config.tables {
+            let told = match &table.format {
+                Some(format) => Some(format.parse::<Format>()?),
+                None => Format::from_file_name(&table.location),
+            };
+            let name = table.name.clone();
+            match told {
+                Some(format) => {
+                    let table = with_format(&table, format);
+                    table.check()?;
+                    declared.insert(name, table);
+                }
+                None => {
+                    untold.insert(name, table);
+                }
+            }
+        }
+        let lake = Lake::new(config.name, place, config.discover, declared);
+        Ok(Self { lake, untold, told: Mutex::default() })
+    }
+
+    async fn names(&self) -> Result<Vec<String>> {
+        let mut names = self.lake.table_names().await?;
+        names.extend(self.untold.keys().cloned());
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    async fn table(&self, name: &str, stores: &Stores) -> Result<Option<LakeTable>> {
+        let Some(configured) = self.untold.get(name) else {
+            return self.lake.table(name).await;
+        };
+        if let Some(known) = self.told.lock().get(name) {
+            return Ok(Some(known.clone()));
+        }
+        let place = stores.locate(&configured.location, Some(self.lake.place()))?;
+        let table = with_format(configured, format_of(&place).await?);
+        table.check()?;
+        self.told.lock().insert(name.to_owned(), table.clone());
+        Ok(Some(table))
+    }
+}
+
+/// A configured table as the lake reads it. Partition columns have the types their folders tell.
+fn with_format(configured: &ConfiguredTable, format: Format) -> LakeTable {
+    let partitions = configured.partitions.iter();
+    let mut table = LakeTable::new(&configured.location, format)
+        .with_partitions(partitions.map(|name| Column::new(name, DataType::Null)).collect());
+    table.options = configured.options.clone();
+    table
+}
+
+async fn format_of(place: &Place) -> Result<Format> {
+    if delta::is_delta(place).await? {
+        return Ok(Format::Delta);
+    }
+    let mut objects = place.store.list(Some(&place.path));
+    let wrong = |error| Error::store(place.url.as_str(), &error);
+    for _ in 0..OBJECTS_LOOKED_AT {
+        let Some(object) = objects.try_next().await.map_err(wrong)? else { break };
+        let name = object.location.filename().unwrap_or_default();
+        let hidden = name.starts_with('.') || name.starts_with('_');
+        if let (false, Some(format)) = (hidden, Format::from_file_name(name)) {
+            return Ok(format);
+        }
+    }
+    Err(Error::Empty { url: place.url.to_string(), format: "data".into() })
+}
+
+impl Catalog {
+    pub(crate) async fn lake_table_names(&self, schema: &str) -> Result<Vec<String>> {
+        match self.lakes.get(schema) {
+            Some(lake) => lake.names().await,
+            None => {
+                let schemas = self.schemas();
+                Err(Error::not_found("schema", schema, schemas.iter().map(String::as_str)))
+            }
+        }
+    }
+
+    pub(crate) async fn lake_table(&self, name: &ObjectName) -> Result<Option<LakeTable>> {
+        match self.lakes.get(&name.schema) {
+            Some(lake) if name.schema != MAIN => lake.table(&name.name, &self.stores).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether a lake's own table has the name already: `Some(false)` when it shall stay.
+    pub(crate) async fn check_lake_table(
+        &self,
+        name: &ObjectName,
+        mode: CreateMode,
+    ) -> Result<Option<bool>> {
+        if mode == CreateMode::Replace || self.lake_table(name).await?.is_none() {
+            return Ok(None);
+        }
+        match mode {
+            CreateMode::IfNotExists => Ok(Some(false)),
+            _ => Err(exists(name, Kind::Table)),
+        }
+    }
+
+    pub(crate) async fn open_lake_table(
+        &self,
+        name: &ObjectName,
+        version: Option<u64>,
+        state: &SessionState,
+    ) -> Result<Option<Opened>> {
+        match self.lake_table(name).await? {
+            Some(table) => {
+                let table = self.open_external(name, &table, version, state).await?;
+                Ok(Some(Opened::Table(table)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Opens a table over files that need not be defined, so that a wrong location or clashing
+    /// files are an error before it is.
+    ///
+    /// # Errors
+    /// When the table cannot be opened; the error names the URL.
+    pub async fn try_lake_table(
+        &self,
+        name: &ObjectName,
+        table: &LakeTable,
+        state: &SessionState,
+    ) -> Result<Arc<dyn TableProvider>> {
+        self.open_external(name, table, None, state).await
+    }
+
+    pub(crate) async fn open_external(
+        &self,
+        name: &ObjectName,
+        table: &LakeTable,
+        version: Option<u64>,
+        state: &SessionState,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let base = self.lakes.get(&name.schema).map(|lake| lake.lake.place());
+        let base = base.unwrap_or_else(|| self.warehouse.place());
+        let text = name.to_string();
+        if table.format == Format::Delta {
+            let place = self.stores.locate(&table.location, Some(base))?.folder();
+            let opened = match version {
+                Some(version) => self.tables.at(&text, &place, version).await,
+                None => self.tables.newest(&text, &place).await,
+            };
+            let opened = match opened {
+                Err(Error::Corrupt { .. }) if !delta::is_delta(&place).await? => {
+                    let url = place.url.to_string();
+                    return Err(Error::Empty { url, format: "Delta log".into() });
+                }
+                other => other?,
+            };
+            return delta::provider(&text, &opened, state);
+        }
+        no_version(name, version)?;
+        let opened = self.files.open(Some(base), table, state).await?;
+        Ok(Arc::new(ReadOnlyTable::new(text, opened)))
+    }
+}

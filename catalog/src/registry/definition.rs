@@ -1,0 +1,248 @@
+//! Definitions: what a name stands for, and the document that says so.
+//!
+//! A document is JSON with a format number, so that an older server refuses a newer document
+//! instead of misreading it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::head::Revision;
+use crate::error::{Error, Result};
+use crate::lake::LakeTable;
+use crate::users::UserRecord;
+
+/// The newest document format this version reads and writes.
+const FORMAT: u32 = 1;
+
+/// The longest name of a schema or an object, in characters.
+pub const NAME_CHARS_MAX: usize = 255;
+
+/// A schema's name and an object's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName {
+    /// The schema: `main` or a lake's name.
+    pub schema: String,
+    /// The object's name.
+    pub name: String,
+}
+
+impl ObjectName {
+    /// A name from its two parts.
+    pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { schema: schema.into(), name: name.into() }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        for part in [&self.schema, &self.name] {
+            if part.is_empty() || part.chars().count() > NAME_CHARS_MAX || part.contains('\0') {
+                return Err(Error::invalid(format!(
+                    "a name has 1 to {NAME_CHARS_MAX} characters and no NUL"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// What a definition defines.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Spec {
+    /// A table over files of a lake.
+    External(LakeTable),
+    /// A Delta table in the warehouse.
+    Managed(ManagedTable),
+    /// A stored query.
+    View {
+        /// The query's text.
+        sql: String,
+        /// Column names given in CREATE VIEW; empty: the query's own.
+        columns: Vec<String>,
+    },
+    /// A model: its default version and what it was trained by.
+    Model(ModelHead),
+    /// A user of the server.
+    User(UserRecord),
+}
+
+/// Where a warehouse table's files are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagedTable {
+    /// The folder below the warehouse; each creation has its own.
+    pub folder: String,
+}
+
+/// What the catalog remembers of a model beside its versions' files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelHead {
+    /// The version that a name without `@version` means.
+    pub version: u32,
+    /// Every published version that still exists, in order.
+    pub versions: Vec<u32>,
+    /// `matrix_factorization`, …
+    pub model_type: String,
+    /// The options as given, by name.
+    pub options: BTreeMap<String, serde_json::Value>,
+    /// The training query's text.
+    pub query: String,
+    /// The evaluation of the default version, by metric.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// The kinds of objects that share a schema's namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// An external, discovered or warehouse table.
+    Table,
+    /// A view.
+    View,
+    /// A model.
+    Model,
+    /// A user.
+    User,
+}
+
+impl Kind {
+    /// The kind's word in sentences.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::View => "view",
+            Self::Model => "model",
+            Self::User => "user",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl Spec {
+    /// The kind of object.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::External(_) | Self::Managed(_) => Kind::Table,
+            Self::View { .. } => Kind::View,
+            Self::Model(_) => Kind::Model,
+            Self::User(_) => Kind::User,
+        }
+    }
+}
+
+/// A definition as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    /// What it defines.
+    pub spec: Spec,
+    /// Who created it.
+    pub owner: String,
+    /// When it was created, in Unix milliseconds.
+    pub created_ms: i64,
+    /// The state of the document; not part of it.
+    pub revision: Revision,
+}
+
+/// What to do when the name exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreateMode {
+    /// An existing name is an error.
+    New,
+    /// An existing object is left alone.
+    IfNotExists,
+    /// An existing object of the same kind is replaced.
+    Replace,
+}
+
+/// A folder that nothing names any more, kept for readers that started before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retired {
+    /// The folder below the warehouse.
+    pub folder: String,
+    /// When it was retired, in Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// The document of a head.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    format: u32,
+    /// The schema.
+    pub schema: String,
+    /// The name.
+    pub name: String,
+    /// Different for each write, so that a writer recognises its own document.
+    pub write_id: String,
+    /// Who created it.
+    pub owner: String,
+    /// When it was created, in Unix milliseconds.
+    pub created_ms: i64,
+    /// What it defines; absent when it was dropped.
+    pub spec: Option<Spec>,
+    /// Folders to remove.
+    #[serde(default)]
+    pub retired: Vec<Retired>,
+}
+
+impl Document {
+    /// A document to be written now.
+    pub fn new(name: &ObjectName, owner: &str, created_ms: i64, spec: Option<Spec>) -> Self {
+        Self {
+            format: FORMAT,
+            schema: name.schema.clone(),
+            name: name.name.clone(),
+            write_id: uuid::Uuid::new_v4().to_string(),
+            owner: owner.into(),
+            created_ms,
+            spec,
+            retired: vec![],
+        }
+    }
+
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// When it is no JSON of the expected form, or of a newer format; `what` names it.
+    pub fn parse(what: &str, content: &[u8]) -> Result<Self> {
+        let corrupt = |reason: String| Error::Corrupt { what: what.into(), reason };
+        let value: serde_json::Value =
+            serde_json::from_slice(content).map_err(|error| corrupt(error.to_string()))?;
+        match value.get("format").and_then(serde_json::Value::as_u64) {
+            Some(format) if format <= u64::from(FORMAT) => {}
+            Some(format) => {
+                return Err(corrupt(format!(
+                    "it has format {format}, and this version reads up to {FORMAT}"
+                )));
+            }
+            None => return Err(corrupt("it has no format number".into())),
+        }
+        serde_json::from_value(value).map_err(|error| corrupt(error.to_string()))
+    }
+
+    /// The document as bytes.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn to_bytes(&self) -> Result<Bytes> {
+        serde_json::to_vec_pretty(self).map(Bytes::from).map_err(|error| Error::Corrupt {
+            what: format!("{}.{}", self.schema, self.name),
+            reason: error.to_string(),
+        })
+    }
+
+    /// The name.
+    pub fn object_name(&self) -> ObjectName {
+        ObjectName::new(&self.schema, &self.name)
+    }
+}

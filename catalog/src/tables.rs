@@ -1,0 +1,306 @@
+//! Tables by name: what there is, opening it, and writing warehouse tables.
+//!
+//! The rows of a new table go to a fresh folder and its definition is put last, so that a failure,
+//! a lost race or a cancelled statement leaves no table, and a replaced table is readable until
+//! the new one is. Folders that nothing names any more stay for a while, for the queries that
+//! started before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+
+use crate::delta::write::{Input, Mode};
+use crate::delta::{self, types};
+use crate::error::{Error, Result};
+use crate::registry::head::key;
+use crate::registry::{CreateMode, Kind, ManagedTable, ObjectName, Spec, check_kind, may_create};
+use crate::store::Place;
+use crate::{Catalog, MAIN, warehouse};
+
+/// How long a folder that nothing names any more stays.
+const RETIRED_KEPT_MS: i64 = 10 * 60 * 1_000;
+
+/// An opened table.
+#[derive(Debug)]
+pub enum Opened {
+    /// A table; for a Delta table pinned to one version.
+    Table(Arc<dyn TableProvider>),
+    /// A view's text, which the caller parses and guards.
+    View {
+        /// The query.
+        sql: String,
+    },
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// How many rows.
+    pub rows: u64,
+    /// The table's version after the commit.
+    pub version: u64,
+}
+
+impl Catalog {
+    /// The tables, views and models of a schema, by name.
+    ///
+    /// # Errors
+    /// When a store cannot be reached, or there is no such schema.
+    pub async fn table_names(&self, schema: &str) -> Result<Vec<(String, Kind)>> {
+        let mut names = BTreeMap::new();
+        if schema != MAIN {
+            names.extend(self.lake_table_names(schema).await?.into_iter().map(|n| (n, Kind::Table)));
+        }
+        for ((of, name), definition) in self.definitions().await?.iter() {
+            if of == schema {
+                names.insert(name.clone(), definition.spec.kind());
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// Opens a table or view; `None` when there is none of that name.
+    ///
+    /// A Delta table is opened at its newest version, or at `version`, and stays there.
+    ///
+    /// # Errors
+    /// When the store or the table cannot be read; when the name is a model; when a version is
+    /// asked of a thing that has none.
+    pub async fn open_table(
+        &self,
+        name: &ObjectName,
+        version: Option<u64>,
+        state: &SessionState,
+    ) -> Result<Option<Opened>> {
+        let Some(definition) = self.definition(name).await? else {
+            return self.open_lake_table(name, version, state).await;
+        };
+        match definition.spec {
+            Spec::Managed(table) => {
+                let place = self.warehouse.place().child(&table.folder).folder();
+                let text = name.to_string();
+                let table = match version {
+                    Some(version) => self.tables.at(&text, &place, version).await?,
+                    None => self.tables.newest(&text, &place).await?,
+                };
+                Ok(Some(Opened::Table(delta::provider(&text, &table, state)?)))
+            }
+            Spec::View { sql, .. } => {
+                no_version(name, version)?;
+                Ok(Some(Opened::View { sql }))
+            }
+            Spec::External(table) => {
+                let table = self.open_external(name, &table, version, state).await?;
+                Ok(Some(Opened::Table(table)))
+            }
+            Spec::Model(_) | Spec::User(_) => Err(Error::invalid_hint(
+                format!("{name} is a model, not a table"),
+                format!("use ML.RECOMMEND(MODEL {name}) or ML.PREDICT(MODEL {name}, …)"),
+            )),
+        }
+    }
+
+    /// Creates a warehouse table from a query's rows, in one commit; `None` when IF NOT EXISTS
+    /// found one.
+    ///
+    /// # Errors
+    /// As [`Catalog::create`]; the query's own error; a column that a table cannot store.
+    pub async fn create_table_as(
+        &self,
+        name: &ObjectName,
+        owner: &str,
+        mode: CreateMode,
+        plan: LogicalPlan,
+        state: SessionState,
+        partition_by: Vec<String>,
+    ) -> Result<Option<Written>> {
+        let Some(start) = self.begin_create(name, mode).await? else { return Ok(None) };
+        let text = name.to_string();
+        let input = Input::plan(&plan, &state, None).await?;
+        let table = delta::unopened(&start.place);
+        let mode = Mode::Create(partition_by);
+        let (table, rows) = input.write(&text, table, &start.place, mode).await?;
+        let version = table.version().unwrap_or_default();
+        self.finish_create(name, owner, start).await?;
+        Ok(Some(Written { rows, version }))
+    }
+
+    /// Creates a warehouse table without rows; `false` when IF NOT EXISTS found one.
+    ///
+    /// # Errors
+    /// As [`Catalog::create`]; a column that a table cannot store.
+    pub async fn create_empty_table(
+        &self,
+        name: &ObjectName,
+        owner: &str,
+        mode: CreateMode,
+        schema: SchemaRef,
+    ) -> Result<bool> {
+        let schema = types::storable_schema(&schema, types::Nulls::AsDeclared)?;
+        let Some(start) = self.begin_create(name, mode).await? else { return Ok(false) };
+        delta::create_empty(&name.to_string(), &start.place, &schema).await?;
+        self.finish_create(name, owner, start).await?;
+        Ok(true)
+    }
+
+    /// Writes a query's rows into a warehouse table, in one commit. The query's columns go to the
+    /// table's columns in order.
+    ///
+    /// With `overwrite` the rows replace all present ones. With `expected_version`, or with
+    /// `overwrite`, the commit fails when somebody else has committed meanwhile.
+    ///
+    /// # Errors
+    /// `Conflict` as said; the query's own error; rows that do not fit the table's columns.
+    pub async fn insert(
+        &self,
+        name: &ObjectName,
+        plan: LogicalPlan,
+        state: SessionState,
+        expected_version: Option<u64>,
+        overwrite: bool,
+    ) -> Result<Written> {
+        self.writable().await?;
+        let text = name.to_string();
+        let place = self.managed_place(name).await?;
+        let table = self.tables.newest(&text, &place).await?;
+        if expected_version.is_some() && expected_version != table.version() {
+            return Err(Error::Conflict { name: text });
+        }
+        let mode = match (overwrite, expected_version) {
+            (true, _) => Mode::Overwrite,
+            (false, Some(_)) => Mode::AppendExactly,
+            (false, None) => Mode::Append,
+        };
+        let target = delta::plain_schema(&text, &table)?;
+        let input = Input::plan(&plan, &state, Some(target)).await?;
+        let (table, rows) = input.write(&text, table, &place, mode).await?;
+        self.tables.put(&place, &table);
+        Ok(Written { rows, version: table.version().unwrap_or_default() })
+    }
+
+    /// The newest version of a warehouse table.
+    ///
+    /// # Errors
+    /// When there is no such table, or its log cannot be read.
+    pub async fn table_version(&self, name: &ObjectName) -> Result<u64> {
+        let place = self.managed_place(name).await?;
+        let table = self.tables.newest(&name.to_string(), &place).await?;
+        Ok(table.version().unwrap_or_default())
+    }
+
+    async fn managed_place(&self, name: &ObjectName) -> Result<Place> {
+        match self.definition(name).await?.map(|definition| definition.spec) {
+            Some(Spec::Managed(table)) => Ok(self.warehouse.place().child(&table.folder).folder()),
+            Some(Spec::External(_)) => Err(not_writable(name)),
+            Some(other) => {
+                check_kind(name, other.kind(), Kind::Table)?;
+                Err(not_writable(name))
+            }
+            None if self.lake_table(name).await?.is_some() => Err(not_writable(name)),
+            None => {
+                let names = self.table_names(&name.schema).await.unwrap_or_default();
+                let names = names.iter().map(|(name, _)| name.as_str());
+                Err(Error::not_found("table", &name.name, names))
+            }
+        }
+    }
+
+    async fn begin_create(&self, name: &ObjectName, mode: CreateMode) -> Result<Option<Start>> {
+        let folder = format!("tables/{}-{}", key(&name.schema, &name.name), uuid::Uuid::new_v4());
+        self.check_schema(name, &Spec::Managed(ManagedTable { folder: folder.clone() }))?;
+        self.writable().await?;
+        let seen = self.objects.head(name).await?;
+        if !may_create(name, seen.as_ref(), Kind::Table, mode)? {
+            return Ok(None);
+        }
+        let place = self.warehouse.place().child(&folder).folder();
+        Ok(Some(Start { folder, orphan: Orphan(Some(place.clone())), place, seen, mode }))
+    }
+
+    async fn finish_create(&self, name: &ObjectName, owner: &str, mut start: Start) -> Result<()> {
+        let spec = Spec::Managed(ManagedTable { folder: start.folder.clone() });
+        match self.objects.put(name, Some(spec), owner, start.seen.as_ref()).await {
+            Ok(_) => {}
+            Err(Error::Conflict { .. }) if start.mode != CreateMode::Replace => {
+                return Err(match self.objects.read(name).await? {
+                    Some(now) => crate::registry::exists(name, now.spec.kind()),
+                    None => Error::Conflict { name: name.to_string() },
+                });
+            }
+            Err(error) => return Err(error),
+        }
+        start.orphan.0 = None;
+        self.sweep().await;
+        Ok(())
+    }
+
+    /// Removes the folders that were retired long enough ago. What cannot be removed now is
+    /// removed another time.
+    pub async fn sweep(&self) {
+        let retired = match self.objects.retired().await {
+            Ok(retired) => retired,
+            Err(error) => {
+                tracing::debug!(%error, "retired folders not listed");
+                return;
+            }
+        };
+        let before_ms = self.now_ms().saturating_sub(RETIRED_KEPT_MS);
+        for folder in retired {
+            if folder.at_ms > before_ms || !self.swept.lock().insert(folder.folder.clone()) {
+                continue;
+            }
+            if let Err(error) = self.warehouse.remove_folder(&folder.folder).await {
+                tracing::debug!(%error, folder = folder.folder, "retired folder not removed");
+                self.swept.lock().remove(&folder.folder);
+            }
+        }
+    }
+}
+
+/// A table on its way: its folder, and the head that its definition will be put over.
+struct Start {
+    folder: String,
+    place: Place,
+    orphan: Orphan,
+    seen: Option<crate::registry::Head>,
+    mode: CreateMode,
+}
+
+/// Removes a folder when it is dropped, unless the table came to be; also when the statement is
+/// cancelled in the middle.
+struct Orphan(Option<Place>);
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        let (Some(place), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        runtime.spawn(async move {
+            if let Err(error) = warehouse::remove_all(&place).await {
+                tracing::debug!(%error, "the folder of a table that failed was not removed");
+            }
+        });
+    }
+}
+
+fn not_writable(name: &ObjectName) -> Error {
+    Error::invalid_hint(
+        format!("{name} is read from files and cannot be changed"),
+        format!("CREATE TABLE {MAIN}.{} AS SELECT … makes a table that can", name.name),
+    )
+}
+
+pub(crate) fn no_version(name: &ObjectName, version: Option<u64>) -> Result<()> {
+    match version {
+        None => Ok(()),
+        Some(_) => Err(Error::invalid_hint(
+            format!("{name} has no versions"),
+            "VERSION AS OF works on Delta tables",
+        )),
+    }
+}

@@ -1,0 +1,110 @@
+//! The warehouse: the one place that is written to, and whether it can be.
+
+use futures::StreamExt;
+use object_store::ObjectStoreExt;
+use parking_lot::RwLock;
+
+use crate::error::{Error, Result};
+use crate::store::{Place, probe};
+
+/// The warehouse's place and what is known of its writability.
+pub struct Warehouse {
+    place: Place,
+    access: RwLock<Access>,
+}
+
+#[derive(Debug, Clone)]
+enum Access {
+    // Not probed, because it is a local folder that shall not be made yet, or because it could
+    // not be reached.
+    Unknown,
+    Writable,
+    ReadOnly(Error),
+}
+
+impl Warehouse {
+    /// Opens the warehouse and, on an object store, probes it.
+    pub async fn open(place: Place) -> Self {
+        let warehouse = Self { place, access: RwLock::new(Access::Unknown) };
+        if !warehouse.place.is_local()
+            && let Err(error) = warehouse.writable().await
+        {
+            tracing::warn!(%error, "the warehouse cannot be written");
+        }
+        warehouse
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Checks that it can be written; probes it if that is not known.
+    ///
+    /// # Errors
+    /// `ReadOnly` when it cannot, or a store error when it cannot be reached now.
+    pub async fn writable(&self) -> Result<()> {
+        match &*self.access.read() {
+            Access::Writable => return Ok(()),
+            Access::ReadOnly(error) => return Err(error.clone()),
+            Access::Unknown => {}
+        }
+        let found = match probe(&self.place).await {
+            Ok(()) => Access::Writable,
+            Err(error @ Error::ReadOnly { .. }) => Access::ReadOnly(error),
+            Err(Error::Store { url, reason, denied: true }) => {
+                Access::ReadOnly(Error::ReadOnly { url, reason })
+            }
+            Err(error) => return Err(error),
+        };
+        let told = match &found {
+            Access::ReadOnly(error) => Err(error.clone()),
+            _ => Ok(()),
+        };
+        *self.access.write() = found;
+        told
+    }
+
+    /// Removes a folder that [`crate::tables`] made; anything else is left alone.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn remove_folder(&self, folder: &str) -> Result<()> {
+        // The name comes from a document: nothing outside of the tables may be removed by it.
+        let mut parts = folder.split('/');
+        let made_here = parts.next() == Some("tables")
+            && parts.next().is_some_and(|part| !part.is_empty() && !part.starts_with('.'))
+            && parts.next().is_none();
+        if !made_here {
+            return Err(Error::invalid(format!("{folder} is no table's folder")));
+        }
+        remove_all(&self.place.child(folder)).await
+    }
+}
+
+/// Removes every object below a place.
+///
+/// # Errors
+/// When the store cannot be reached.
+pub async fn remove_all(place: &Place) -> Result<()> {
+    let mut objects = place.store.list(Some(&place.path));
+    while let Some(object) = objects.next().await {
+        let object = match object {
+            Ok(object) => object,
+            Err(object_store::Error::NotFound { .. }) => continue,
+            Err(error) => return Err(Error::store(place.url.as_str(), &error)),
+        };
+        match place.store.delete(&object.location).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(Error::store(place.url.as_str(), &error)),
+        }
+    }
+    if place.is_local()
+        && let Ok(path) = place.url.to_file_path()
+    {
+        // Object stores have no folders; a disk keeps the empty ones.
+        let removed = tokio::fs::remove_dir_all(path).await;
+        removed.unwrap_or_else(|error| tracing::debug!(%error, "empty folder left behind"));
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! The engine: what all sessions share — catalog, memory, functions, learners, running queries.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use catalog::Catalog;
+use catalog::policy::Principal;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::prelude::SessionConfig;
+use rayon::ThreadPool;
+
+use crate::error::{Error, Result};
+use crate::planner::AttuneQueryPlanner;
+use crate::queries::QueryLog;
+use crate::session::Session;
+
+/// The name of the one catalog.
+pub const CATALOG: &str = "attune";
+/// The warehouse's default schema.
+pub const MAIN: &str = "main";
+
+/// Limits of the engine and of each statement.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Memory of all statements together, in bytes.
+    pub memory_bytes: usize,
+    /// Memory of one statement, in bytes.
+    pub query_memory_bytes: usize,
+    /// Where operators spill; the system's temporary folder when absent.
+    pub spill_dir: Option<PathBuf>,
+    /// Disk that spilling may use, in bytes.
+    pub spill_bytes: u64,
+    /// Time of one statement; a model's training is not bound by it.
+    pub query_timeout: Option<Duration>,
+    /// Rows of one result; more is an error, never a shorter result.
+    pub rows_max: Option<u64>,
+    /// Length of a statement's text, in bytes.
+    pub sql_bytes_max: usize,
+    /// Parallel partitions of a plan.
+    pub target_partitions: usize,
+    /// Threads of the learners' pool.
+    pub learner_threads: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MEBIBYTE: usize = 1024 * 1024;
+        Self {
+            memory_bytes: 4096 * MEBIBYTE,
+            query_memory_bytes: 2048 * MEBIBYTE,
+            spill_dir: None,
+            spill_bytes: 20 * 1024 * 1024 * 1024,
+            query_timeout: None,
+            rows_max: None,
+            sql_bytes_max: MEBIBYTE,
+            target_partitions: 2,
+            learner_threads: 2,
+        }
+    }
+}
+
+/// One engine a process; a clone is the same engine.
+#[derive(Debug, Clone)]
+pub struct Engine(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    catalog: Arc<Catalog>,
+    limits: Limits,
+    base: SessionState,
+    runtime: Arc<RuntimeEnv>,
+    learners: Arc<ThreadPool>,
+    queries: QueryLog,
+}
+
+impl Engine {
+    /// Builds the engine over an open catalog.
+    ///
+    /// # Errors
+    /// When the spill folder cannot be used or the learners' threads cannot start.
+    pub fn open(catalog: Arc<Catalog>, limits: Limits) -> Result<Self> {
+        let runtime = runtime(&catalog, &limits)?;
+        let base = base_state(Arc::clone(&runtime), &limits);
+        let learners = rayon::ThreadPoolBuilder::new()
+            .num_threads(limits.learner_threads.max(1))
+            .thread_name(|index| format!("learner-{index}"))
+            .build()
+            .map_err(|error| Error::Internal(format!("cannot start the learners: {error}")))?;
+        Ok(Self(Arc::new(Shared {
+            catalog,
+            limits,
+            base,
+            runtime,
+            learners: Arc::new(learners),
+            queries: QueryLog::default(),
+        })))
+    }
+
+    /// A session for somebody.
+    pub fn session(&self, principal: Principal) -> Session {
+        Session::new(self.clone(), principal)
+    }
+
+    /// What exists.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.0.catalog
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// The statements that run or ran lately.
+    pub fn queries(&self) -> &QueryLog {
+        &self.0.queries
+    }
+
+    pub(crate) fn base(&self) -> &SessionState {
+        &self.0.base
+    }
+
+    pub(crate) fn runtime(&self) -> &Arc<RuntimeEnv> {
+        &self.0.runtime
+    }
+
+    pub(crate) fn learners(&self) -> &Arc<ThreadPool> {
+        &self.0.learners
+    }
+}
+
+fn runtime(catalog: &Arc<Catalog>, limits: &Limits) -> Result<Arc<RuntimeEnv>> {
+    let consumers = std::num::NonZeroUsize::MIN.saturating_add(4);
+    let pool: Arc<dyn MemoryPool> =
+        Arc::new(TrackConsumersPool::new(FairSpillPool::new(limits.memory_bytes), consumers));
+    let mode = match &limits.spill_dir {
+        Some(folder) => DiskManagerMode::Directories(vec![folder.clone()]),
+        None => DiskManagerMode::OsTmpDirectory,
+    };
+    let disk = DiskManagerBuilder::default()
+        .with_mode(mode)
+        .with_max_temp_directory_size(limits.spill_bytes);
+    let stores: Arc<dyn ObjectStoreRegistry> = Arc::clone(catalog.stores()) as _;
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(pool)
+        .with_disk_manager_builder(disk)
+        .with_object_store_registry(stores)
+        .with_object_list_cache_ttl(Some(catalog.freshness()))
+        .build_arc()?;
+    Ok(runtime)
+}
+
+/// The state that every statement starts from: functions, planner and settings, no catalog.
+fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> SessionState {
+    let mut config = SessionConfig::new()
+        .with_target_partitions(limits.target_partitions.max(1))
+        .with_create_default_catalog_and_schema(false)
+        .with_default_catalog_and_schema(CATALOG, crate::session::SEARCH_PATH)
+        .with_information_schema(false)
+        .with_parquet_pruning(true)
+        .with_parquet_bloom_filter_pruning(true)
+        .with_collect_statistics(true);
+    let options = config.options_mut();
+    options.execution.parquet.pushdown_filters = true;
+    // A recursion without a bound would run until the time limit.
+    options.execution.enable_recursive_ctes = false;
+    let mut functions = udfs::scalar_functions();
+    functions.extend(crate::functions::unbound());
+    let mut builder = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_query_planner(Arc::new(AttuneQueryPlanner));
+    if let Some(known) = builder.scalar_functions().as_mut() {
+        known.extend(functions);
+    }
+    if let Some(known) = builder.aggregate_functions().as_mut() {
+        known.extend(udfs::aggregate_functions());
+    }
+    // Tables come from the catalog only.
+    if let Some(factories) = builder.table_factories().as_mut() {
+        factories.clear();
+    }
+    builder.build()
+}

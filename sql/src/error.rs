@@ -1,0 +1,366 @@
+//! Errors of a statement: from its text to its last row.
+//!
+//! Codes: 1000 syntax, 2000 meaning (names, types, arguments, rights), 3000 execution and limits;
+//! codes of the catalog (4000, 5000) pass through unchanged. A sentence names what is wrong, a
+//! hint says what to do.
+
+use std::sync::Arc;
+
+use arrow::error::ArrowError;
+use catalog::error::{nearest, root_cause};
+pub use catalog::{Class, Error as CatalogError};
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+use thiserror::Error;
+
+/// The error of a statement.
+#[derive(Debug, Clone, Error)]
+pub enum Error {
+    /// The text is no SQL.
+    #[error("{message}{excerpt}")]
+    Syntax {
+        /// What was found and what was expected.
+        message: String,
+        /// The line and a caret below the place, starting with a line break; may be empty.
+        excerpt: String,
+        /// What to write instead.
+        hint: Option<String>,
+    },
+    /// A name, type or argument that does not fit.
+    #[error("{what}")]
+    Invalid {
+        /// A sentence.
+        what: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// Something that Attune does not do.
+    #[error("{what}")]
+    Unsupported {
+        /// A sentence.
+        what: String,
+        /// What to do instead.
+        hint: Option<String>,
+    },
+    /// A right that the principal lacks.
+    #[error("{principal} may not {action}")]
+    Denied {
+        /// Who.
+        principal: String,
+        /// What.
+        action: String,
+        /// Who may.
+        hint: Option<String>,
+    },
+    /// A limit ended the statement.
+    #[error("{what}")]
+    Exhausted {
+        /// Which limit, with its size.
+        what: String,
+    },
+    /// The time limit ended the statement.
+    #[error("the statement took longer than {seconds} s")]
+    TimedOut {
+        /// The limit.
+        seconds: u64,
+    },
+    /// The caller ended the statement.
+    #[error("the statement was cancelled")]
+    Cancelled,
+    /// A row could not be computed.
+    #[error("{what}")]
+    Execution {
+        /// A sentence.
+        what: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// A learner refused or failed.
+    #[error("{what}")]
+    Model {
+        /// A sentence.
+        what: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// The catalog's error.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A defect in Attune.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// The statement's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// The stable code, for programs and for a search in the documentation.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Syntax { .. } => "ATT-1001",
+            Self::Invalid { .. } => "ATT-2001",
+            Self::Unsupported { .. } => "ATT-2002",
+            Self::Denied { .. } => "ATT-2003",
+            Self::Model { .. } => "ATT-2101",
+            Self::Execution { .. } => "ATT-3001",
+            Self::Exhausted { .. } => "ATT-3002",
+            Self::TimedOut { .. } => "ATT-3003",
+            Self::Cancelled => "ATT-3004",
+            Self::Catalog(error) => error.code(),
+            Self::Internal(_) => "ATT-9001",
+        }
+    }
+
+    /// What kind of error it is.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Syntax { .. } => Class::Syntax,
+            Self::Invalid { .. } | Self::Model { .. } | Self::Execution { .. } => Class::Invalid,
+            Self::Unsupported { .. } => Class::Unsupported,
+            Self::Denied { .. } => Class::Denied,
+            Self::Exhausted { .. } => Class::Exhausted,
+            Self::TimedOut { .. } => Class::TimedOut,
+            Self::Cancelled => Class::Cancelled,
+            Self::Catalog(error) => error.class(),
+            Self::Internal(_) => Class::Internal,
+        }
+    }
+
+    /// What the reader can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Syntax { hint, .. }
+            | Self::Invalid { hint, .. }
+            | Self::Unsupported { hint, .. }
+            | Self::Denied { hint, .. }
+            | Self::Execution { hint, .. }
+            | Self::Model { hint, .. } => hint.clone(),
+            Self::Exhausted { .. } => {
+                Some("ask for fewer rows or columns, or raise the limit in [limits]".into())
+            }
+            Self::TimedOut { .. } => Some("narrow the query, or raise limits.query_timeout".into()),
+            Self::Cancelled => None,
+            Self::Catalog(error) => error.hint(),
+            Self::Internal(_) => Some("please report the statement that led here".into()),
+        }
+    }
+
+    /// A name, type or argument that does not fit.
+    pub fn invalid(what: impl Into<String>) -> Self {
+        Self::Invalid { what: what.into(), hint: None }
+    }
+
+    /// The same, with what to do.
+    pub fn invalid_hint(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Invalid { what: what.into(), hint: Some(hint.into()) }
+    }
+
+    /// Something that Attune does not do.
+    pub fn unsupported(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Unsupported { what: what.into(), hint: Some(hint.into()) }
+    }
+
+    /// An option or name that is not among the known ones.
+    pub fn unknown<'a>(
+        kind: &str,
+        name: &str,
+        known: impl IntoIterator<Item = &'a str> + Clone,
+    ) -> Self {
+        let hint = match nearest(name, known.clone()) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("known: {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+        };
+        Self::invalid_hint(format!("{kind} {name} does not exist"), hint)
+    }
+}
+
+impl From<DataFusionError> for Error {
+    fn from(error: DataFusionError) -> Self {
+        match error {
+            DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
+                Self::from(*inner)
+            }
+            DataFusionError::Shared(inner) => from_reference(&inner),
+            DataFusionError::Collection(errors) => match errors.into_iter().next() {
+                Some(first) => Self::from(first),
+                None => Self::Internal("an empty collection of errors".into()),
+            },
+            DataFusionError::External(inner) => from_external(inner.as_ref()),
+            DataFusionError::ArrowError(inner, _) => from_arrow(&inner),
+            DataFusionError::ParquetError(inner) => {
+                Self::Execution { what: format!("cannot read a Parquet file: {inner}"), hint: None }
+            }
+            DataFusionError::ObjectStore(inner) => {
+                Self::Catalog(CatalogError::store("the store", &inner))
+            }
+            DataFusionError::SQL(inner, _) => Self::Syntax {
+                message: inner.to_string(),
+                excerpt: String::new(),
+                hint: None,
+            },
+            DataFusionError::SchemaError(inner, _) => from_schema(&inner),
+            DataFusionError::NotImplemented(what) => {
+                Self::Unsupported { what: first_line(&what), hint: None }
+            }
+            DataFusionError::Plan(what) => from_plan(&what),
+            DataFusionError::Configuration(what) => Self::invalid(first_line(&what)),
+            DataFusionError::ResourcesExhausted(what) => Self::Exhausted { what: first_line(&what) },
+            DataFusionError::Execution(what) => {
+                let (what, hint) = split_hint(&what);
+                Self::Execution { what, hint }
+            }
+            other => Self::Internal(first_line(&other.to_string())),
+        }
+    }
+}
+
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Catalog(error) => Self::External(Box::new(error)),
+            other => Self::External(Box::new(other)),
+        }
+    }
+}
+
+impl From<ArrowError> for Error {
+    fn from(error: ArrowError) -> Self {
+        from_arrow(&error)
+    }
+}
+
+fn from_reference(error: &Arc<DataFusionError>) -> Error {
+    let mut current: &DataFusionError = error;
+    loop {
+        match current {
+            DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
+                current = inner;
+            }
+            DataFusionError::Shared(inner) => current = inner,
+            DataFusionError::External(inner) => return from_external(inner.as_ref()),
+            DataFusionError::ArrowError(inner, _) => return from_arrow(inner),
+            DataFusionError::ResourcesExhausted(what) => {
+                return Error::Exhausted { what: first_line(what) };
+            }
+            DataFusionError::Execution(what) => {
+                let (what, hint) = split_hint(what);
+                return Error::Execution { what, hint };
+            }
+            other => {
+                return Error::Execution { what: first_line(&other.to_string()), hint: None };
+            }
+        }
+    }
+}
+
+fn from_external(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Error {
+    if let Some(ours) = inner.downcast_ref::<Error>() {
+        return ours.clone();
+    }
+    if let Some(catalog) = inner.downcast_ref::<CatalogError>() {
+        return match catalog {
+            CatalogError::DataFusion(inner) => from_reference(inner),
+            other => Error::Catalog(other.clone()),
+        };
+    }
+    if let Some(shared) = inner.downcast_ref::<DataFusionError>() {
+        return match shared {
+            DataFusionError::External(deeper) => from_external(deeper.as_ref()),
+            DataFusionError::Shared(deeper) => from_reference(deeper),
+            DataFusionError::ArrowError(deeper, _) => from_arrow(deeper),
+            other => Error::Execution { what: first_line(&other.to_string()), hint: None },
+        };
+    }
+    Error::Execution { what: root_cause(inner), hint: None }
+}
+
+fn from_arrow(error: &ArrowError) -> Error {
+    match error {
+        ArrowError::ExternalError(inner) => from_external(inner.as_ref()),
+        ArrowError::DivideByZero => Error::Execution {
+            what: "division by zero".into(),
+            hint: Some("guard the divisor with nullif(divisor, 0)".into()),
+        },
+        ArrowError::CastError(what) => Error::Execution {
+            what: first_line(what),
+            hint: Some("try_cast gives NULL instead of an error".into()),
+        },
+        other => Error::Execution { what: first_line(&other.to_string()), hint: None },
+    }
+}
+
+fn from_schema(error: &SchemaError) -> Error {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let names: Vec<&str> = valid_fields.iter().map(|column| column.name()).collect();
+            let hint = match nearest(field.name(), names.iter().copied()) {
+                Some(near) => format!("did you mean {near}?"),
+                None if names.is_empty() => "there are no columns here".into(),
+                None => format!("columns here: {}", listed(&names)),
+            };
+            Error::invalid_hint(format!("column {} does not exist", field.flat_name()), hint)
+        }
+        other => {
+            let (what, hint) = split_hint(&other.to_string());
+            Error::Invalid { what, hint }
+        }
+    }
+}
+
+fn from_plan(what: &str) -> Error {
+    let (what, hint) = split_hint(what);
+    Error::Invalid { what, hint }
+}
+
+/// At most twelve names, so that a wide table does not fill the screen.
+fn listed(names: &[&str]) -> String {
+    let more = names.len().saturating_sub(12);
+    let mut text = names.iter().take(12).copied().collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+/// Separates a sentence from the hint that DataFusion or a function puts behind it.
+fn split_hint(text: &str) -> (String, Option<String>) {
+    let text = text.trim();
+    for mark in ["Hint: ", "hint: "] {
+        if let Some((what, hint)) = text.split_once(mark) {
+            return (tidy(what), Some(tidy(hint)));
+        }
+    }
+    if let Some((what, rest)) = text.split_once("Did you mean ") {
+        return (tidy(what), Some(format!("did you mean {}", tidy(rest))));
+    }
+    (first_line(text), None)
+}
+
+fn tidy(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.trim_end_matches(['.', ';', ',', ' ']).to_owned()
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_errors_survive_the_way_through_datafusion() {
+        let ours = Error::Denied { principal: "ann".into(), action: "drop t".into(), hint: None };
+        let wrapped = DataFusionError::from(ours).context("while planning");
+        let shared = DataFusionError::Shared(Arc::new(wrapped));
+        assert_eq!(Error::from(shared).code(), "ATT-2003");
+    }
+
+    #[test]
+    fn a_hint_is_taken_apart() {
+        let error = Error::from(DataFusionError::Plan("k is 0. Hint: use k >= 1.".into()));
+        assert_eq!((error.to_string(), error.hint()), ("k is 0".into(), Some("use k >= 1".into())));
+    }
+}

@@ -1,0 +1,167 @@
+//! Models: CREATE MODEL, RETRAIN, DROP, ALTER, DESCRIBE, and the functions that ask them.
+
+pub mod create;
+pub mod evaluate;
+pub mod options;
+pub mod recommend;
+pub mod table_functions;
+mod tables;
+mod train;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use catalog::models::LoadedModel;
+use catalog::{Kind, ObjectName};
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
+use udfs::recommend::{BoundModel, ModelSet};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::rights;
+use crate::session::StatementContext;
+use crate::session::bindings::parse_model_name;
+use crate::session::run::{Done, Run};
+
+/// The name under which a planned expression finds the model it was bound to.
+pub(crate) const BOUND_NAME: &str = "model";
+
+/// A change of models.
+#[derive(Debug, Clone)]
+pub(crate) enum Change {
+    /// DROP MODEL.
+    Drop { name: ObjectName, if_exists: bool },
+    /// ALTER MODEL … SET DEFAULT_VERSION.
+    SetDefault { name: ObjectName, version: u32 },
+}
+
+impl Change {
+    pub(crate) fn drop(
+        context: &Arc<StatementContext>,
+        written: &str,
+        if_exists: bool,
+    ) -> Result<Self> {
+        let name = target(context, written)?;
+        rights::may_create(context.session().principal(), &name)?;
+        Ok(Self::Drop { name, if_exists })
+    }
+
+    pub(crate) fn set_default(
+        context: &Arc<StatementContext>,
+        written: &str,
+        version: u32,
+    ) -> Result<Self> {
+        let name = target(context, written)?;
+        rights::may_create(context.session().principal(), &name)?;
+        Ok(Self::SetDefault { name, version })
+    }
+
+    pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
+        let catalog = run.session.engine().catalog();
+        match self {
+            Self::Drop { name, if_exists } => {
+                let dropped = catalog.drop_object(name, Kind::Model).await?;
+                if !dropped && !if_exists {
+                    return Err(not_found(run.session.engine(), &name.to_string()).await);
+                }
+                Ok(Done::new(0, format!("DROP MODEL {name}")))
+            }
+            Self::SetDefault { name, version } => {
+                catalog.set_default_version(name, *version).await?;
+                Ok(Done::new(0, format!("ALTER MODEL {name}: {name} is {name}@{version} now")))
+            }
+        }
+    }
+}
+
+/// The model that a written name means for changing: in the session's schema when unqualified.
+fn target(context: &Arc<StatementContext>, written: &str) -> Result<ObjectName> {
+    let (schema, name, version) = parse_model_name(written)?;
+    if version.is_some() {
+        return Err(Error::invalid_hint(
+            format!("{written} names one version"),
+            "name the model without @version",
+        ));
+    }
+    match schema {
+        Some(schema) => context.target(&[schema, name]),
+        None => context.target(&[name]),
+    }
+}
+
+/// The existing model that a written name means, along the search path.
+pub(crate) async fn existing(
+    context: &Arc<StatementContext>,
+    written: &str,
+) -> Result<ObjectName> {
+    let (schema, name, _) = parse_model_name(written)?;
+    let schemas = match schema {
+        Some(schema) => vec![schema],
+        None => context.search_path(),
+    };
+    let catalog = context.engine().catalog();
+    for schema in schemas {
+        let candidate = ObjectName::new(&schema, &name);
+        if catalog.kind(&candidate).await? == Some(Kind::Model) {
+            return Ok(candidate);
+        }
+    }
+    Err(not_found(context.engine(), written).await)
+}
+
+async fn not_found(engine: &Engine, written: &str) -> Error {
+    let models = engine.catalog().models().await.unwrap_or_default();
+    let names: Vec<String> = models
+        .iter()
+        .flat_map(|model| [model.name.to_string(), model.name.name.clone()])
+        .collect();
+    let names = names.iter().map(String::as_str);
+    Error::Catalog(catalog::Error::not_found("model", written, names))
+}
+
+/// DESCRIBE MODEL: its properties, one a row.
+pub(crate) async fn describe(
+    context: &Arc<StatementContext>,
+    written: &str,
+) -> Result<(SessionState, LogicalPlan)> {
+    let reference = crate::session::bindings::References {
+        models: [written.to_owned()].into(),
+        ..Default::default()
+    };
+    let bindings = reference.load(context).await?;
+    let Some(model) = bindings.loaded.get(written) else {
+        return Err(not_found(context.engine(), written).await);
+    };
+    let plan = tables::description(model)?;
+    Ok((context.state(&bindings)?, plan))
+}
+
+/// `als_score`, bound to one model under [`BOUND_NAME`].
+pub(crate) fn score_function(model: &LoadedModel) -> Result<Arc<ScalarUDF>> {
+    let bound =
+        BoundModel::new(model.name.to_string(), model.version, Arc::clone(&model.model));
+    let set = ModelSet::new(BTreeMap::from([(BOUND_NAME.to_owned(), Arc::new(bound))]));
+    let functions = udfs::recommend::bound_functions(Arc::new(set));
+    functions
+        .into_iter()
+        .find(|function| function.name() == "ml_score")
+        .ok_or_else(|| Error::Internal("ml_score is missing".into()))
+}
+
+/// Runs work on the learners' threads; the caller waits without blocking its own.
+pub(crate) async fn learn<T: Send + 'static>(
+    engine: &Engine,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    engine.learners().spawn(move || {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        // A caller that went away has cancelled the work.
+        let _ = sender.send(done);
+    });
+    match receiver.await {
+        Ok(Ok(done)) => Ok(done),
+        _ => Err(Error::Internal("a learner failed unexpectedly".into())),
+    }
+}

@@ -1,0 +1,421 @@
+//! `ML.X(MODEL m, …)` and its twins `ml_x('m', …)` in FROM: planned here, over bound models.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use catalog::models::LoadedModel;
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::datasource::provider_as_source;
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::logical_expr::planner::{
+    PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
+};
+use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder, lit};
+use sqlparser::ast::{
+    Expr as SqlExpr, FunctionArg, FunctionArgExpr, FunctionArgOperator, TableAlias, TableFactor,
+};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::functions::FunctionDoc;
+use crate::model::evaluate::{EvaluateNode, stored_evaluation};
+use crate::model::recommend::{RecommendNode, RecommendOptions};
+use crate::model::tables;
+use crate::parse::name_parts;
+use crate::session::bindings::literal_text;
+
+const FUNCTIONS: [&str; 6] = [
+    "ml_recommend",
+    "als_recommend",
+    "ml_predict",
+    "ml_evaluate",
+    "ml_weights",
+    "ml_training_info",
+];
+
+/// Which argument of a table function names a model.
+pub fn model_argument(function: &str) -> Option<usize> {
+    FUNCTIONS.contains(&function).then_some(0)
+}
+
+/// Plans the model functions of one statement.
+#[derive(Debug)]
+pub struct ModelRelations {
+    models: Arc<BTreeMap<String, LoadedModel>>,
+    engine: Engine,
+}
+
+impl ModelRelations {
+    /// A planner over the statement's models.
+    pub fn new(models: Arc<BTreeMap<String, LoadedModel>>, engine: Engine) -> Self {
+        Self { models, engine }
+    }
+
+    fn plan(
+        &self,
+        function: &str,
+        arguments: Vec<FunctionArg>,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<LogicalPlan> {
+        let Some(name) = arguments.first().and_then(literal_text) else {
+            return Err(Error::invalid_hint(
+                format!("the first argument of {function} is a model"),
+                "write MODEL name in ML.X, or 'name' in ml_x",
+            ));
+        };
+        let Some(model) = self.models.get(&name) else {
+            return Err(Error::Internal(format!("model {name} was not bound")));
+        };
+        let arguments = Arguments::read(function, arguments.into_iter().skip(1), context)?;
+        match function {
+            "ml_recommend" | "als_recommend" => self.recommend(model, arguments),
+            "ml_predict" => predict(model, arguments),
+            "ml_evaluate" => self.evaluate(model, arguments),
+            "ml_weights" => {
+                arguments.none(function)?;
+                scan(function, tables::weights(model))
+            }
+            _ => {
+                arguments.none(function)?;
+                scan(function, tables::training_info(model)?)
+            }
+        }
+    }
+
+    fn recommend(&self, model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan> {
+        let input = match arguments.first.take() {
+            Some(First::Rows(plan)) => users_of(model, *plan)?,
+            Some(First::Value(user)) => one_user(model, user)?,
+            None => users_of(model, scan("users", tables::users(model)?)?)?,
+        };
+        let options = RecommendOptions::read(&mut arguments.named)?;
+        let node = RecommendNode::new(model, &self.engine, options, input)?;
+        Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+    }
+
+    fn evaluate(&self, model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan> {
+        let top_k = arguments.named.remove("top_k");
+        known_options(&arguments.named, &["top_k"])?;
+        match arguments.first.take() {
+            None if top_k.is_none() => scan("evaluation", stored_evaluation(model)?),
+            None => Err(Error::invalid_hint(
+                "top_k needs rows to evaluate on",
+                "write ML.EVALUATE(MODEL m, (SELECT …), STRUCT(10 AS top_k))",
+            )),
+            Some(First::Value(_)) => Err(Error::invalid_hint(
+                "the second argument of ml_evaluate is a query",
+                "write (SELECT user, item, rating FROM …)",
+            )),
+            Some(First::Rows(plan)) => {
+                let node = EvaluateNode::new(model, &self.engine, top_k, *plan)?;
+                Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+            }
+        }
+    }
+}
+
+impl RelationPlanner for ModelRelations {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> DataFusionResult<RelationPlanning> {
+        let name = match &relation {
+            TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => {
+                name_parts(name).join("_")
+            }
+            // DataFusion's planner would read the newest version without a word.
+            TableFactor::Table { version: Some(version), .. }
+                if crate::session::bindings::version_number(version).is_none() =>
+            {
+                let what = format!("{version} is not supported");
+                return Err(Error::unsupported(what, "write VERSION AS OF 3").into());
+            }
+            _ => return Ok(RelationPlanning::Original(Box::new(relation))),
+        };
+        if !FUNCTIONS.contains(&name.as_str()) {
+            if name.starts_with("ml_") {
+                return Err(Error::unknown("function", &name, FUNCTIONS).into());
+            }
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        }
+        let (arguments, alias): (Vec<FunctionArg>, Option<TableAlias>) = match relation {
+            TableFactor::Table { args: Some(arguments), alias, .. } => (arguments.args, alias),
+            TableFactor::Function { args, alias, .. } => (args, alias),
+            other => return Ok(RelationPlanning::Original(Box::new(other))),
+        };
+        let plan = self.plan(&name, arguments, context).map_err(DataFusionError::from)?;
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
+    }
+}
+
+/// The second positional argument: a value or rows.
+enum First {
+    Value(Expr),
+    Rows(Box<LogicalPlan>),
+}
+
+/// The arguments behind the model.
+struct Arguments {
+    first: Option<First>,
+    named: BTreeMap<String, Expr>,
+}
+
+impl Arguments {
+    fn read(
+        function: &str,
+        arguments: impl Iterator<Item = FunctionArg>,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<Self> {
+        let mut read = Self { first: None, named: BTreeMap::new() };
+        for argument in arguments {
+            match argument {
+                FunctionArg::Named { name, arg: FunctionArgExpr::Expr(value), operator } => {
+                    if operator != FunctionArgOperator::RightArrow {
+                        return Err(Error::invalid_hint("named arguments use =>", "top_k => 10"));
+                    }
+                    let value = expression(value, context)?;
+                    read.name(name.value.to_lowercase(), value)?;
+                }
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => {
+                    read.positional(function, value, context)?;
+                }
+                other => {
+                    return Err(Error::invalid(format!("{function} does not take {other}")));
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    fn positional(
+        &mut self,
+        function: &str,
+        value: SqlExpr,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<()> {
+        match value {
+            SqlExpr::Subquery(subquery) if self.first.is_none() => {
+                let relation = TableFactor::Derived {
+                    lateral: false,
+                    subquery,
+                    alias: None,
+                    sample: None,
+                };
+                self.first = Some(First::Rows(Box::new(context.plan(relation)?)));
+                Ok(())
+            }
+            SqlExpr::Struct { values, .. } => {
+                for value in values {
+                    let SqlExpr::Named { expr, name } = value else {
+                        return Err(Error::invalid_hint(
+                            "the fields of STRUCT have names",
+                            "write STRUCT(10 AS top_k)",
+                        ));
+                    };
+                    let value = expression(*expr, context)?;
+                    self.name(name.value.to_lowercase(), value)?;
+                }
+                Ok(())
+            }
+            value if self.first.is_none() && !self.named.contains_key("top_k") => {
+                self.first = Some(First::Value(expression(value, context)?));
+                Ok(())
+            }
+            value => {
+                let value = expression(value, context)?;
+                if self.named.contains_key("top_k") {
+                    return Err(Error::invalid(format!("{function} has too many arguments")));
+                }
+                self.name("top_k".into(), value)
+            }
+        }
+    }
+
+    fn name(&mut self, name: String, value: Expr) -> Result<()> {
+        match self.named.insert(name.clone(), value) {
+            None => Ok(()),
+            Some(_) => Err(Error::invalid(format!("option {name} is given twice"))),
+        }
+    }
+
+    fn none(&self, function: &str) -> Result<()> {
+        if self.first.is_none() && self.named.is_empty() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("{function} takes a model and nothing else")))
+    }
+}
+
+fn expression(value: SqlExpr, context: &mut dyn RelationPlannerContext) -> Result<Expr> {
+    Ok(context.sql_to_expr(value, &DFSchema::empty())?)
+}
+
+/// Refuses options that a function does not have.
+pub fn known_options(given: &BTreeMap<String, Expr>, known: &[&'static str]) -> Result<()> {
+    match given.keys().find(|name| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(Error::unknown("option", name, known.iter().copied())),
+    }
+}
+
+fn scan(
+    name: &str,
+    table: Arc<dyn datafusion::catalog::TableProvider>,
+) -> Result<LogicalPlan> {
+    Ok(LogicalPlanBuilder::scan(name, provider_as_source(table), None)?.build()?)
+}
+
+fn one_user(model: &LoadedModel, user: Expr) -> Result<LogicalPlan> {
+    if matches!(&user, Expr::Literal(value, _) if value.is_null()) {
+        return Err(Error::invalid_hint("the user is NULL", "give a user's id"));
+    }
+    // A parameter takes the type of the model's ids, so that clients can bind their own.
+    let user = match user {
+        Expr::Placeholder(mut placeholder) => {
+            let data_type = model.model.user_ids().data_type().clone();
+            placeholder.field =
+                Some(Arc::new(arrow::datatypes::Field::new(&placeholder.id, data_type, true)));
+            Expr::Placeholder(placeholder)
+        }
+        other => other,
+    };
+    let column = model.manifest.user_col.as_str();
+    Ok(LogicalPlanBuilder::empty(true).project(vec![user.alias(column)])?.build()?)
+}
+
+/// The user column of a query, under the model's name for it.
+fn users_of(model: &LoadedModel, plan: LogicalPlan) -> Result<LogicalPlan> {
+    let column = model.manifest.user_col.as_str();
+    let fields = plan.schema().fields();
+    let index = match fields.iter().position(|field| field.name() == column) {
+        Some(index) => index,
+        None if fields.len() == 1 => 0,
+        None => {
+            let known = fields.iter().map(|field| field.name().as_str());
+            return Err(Error::unknown("column", column, known));
+        }
+    };
+    let (qualifier, field) = plan.schema().qualified_field(index);
+    let user = Expr::from((qualifier, field)).alias(column);
+    Ok(LogicalPlanBuilder::from(plan).project(vec![user])?.build()?)
+}
+
+/// `ML.PREDICT`: the query's rows with their score.
+fn predict(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan> {
+    known_options(&arguments.named, &[])?;
+    let Some(First::Rows(plan)) = arguments.first.take() else {
+        return Err(Error::invalid_hint(
+            "ml_predict needs rows to predict",
+            "write ML.PREDICT(MODEL m, (SELECT user, item FROM …))",
+        ));
+    };
+    let manifest = &model.manifest;
+    let column = |name: &str| -> Result<Expr> {
+        let fields = plan.schema().fields();
+        let found = fields.iter().position(|field| field.name() == name);
+        let Some(index) = found else {
+            let known = fields.iter().map(|field| field.name().as_str());
+            return Err(Error::unknown("column", name, known));
+        };
+        Ok(Expr::from(plan.schema().qualified_field(index)))
+    };
+    let score = crate::model::score_function(model)?;
+    let arguments = vec![
+        lit(ScalarValue::Utf8(Some(crate::model::BOUND_NAME.into()))),
+        column(&manifest.user_col)?,
+        column(&manifest.item_col)?,
+    ];
+    let label = manifest.rating_col.as_deref().unwrap_or("rating");
+    let predicted = score.call(arguments).alias(format!("predicted_{label}"));
+    let mut columns: Vec<Expr> = plan.schema().iter().map(Expr::from).collect();
+    columns.push(predicted);
+    Ok(LogicalPlanBuilder::from(*plan).project(columns)?.build()?)
+}
+
+/// A literal whole number in `range`, once parameters are bound.
+///
+/// # Errors
+/// When it is no such number.
+pub fn whole_number(
+    name: &str,
+    value: &Expr,
+    range: std::ops::RangeInclusive<i64>,
+) -> Result<usize> {
+    let wrong = || {
+        Error::invalid_hint(
+            format!("{name} is {}", shown(value)),
+            format!("it takes a whole number from {} to {}", range.start(), range.end()),
+        )
+    };
+    let Expr::Literal(value, _) = value else { return Err(wrong()) };
+    let Ok(ScalarValue::Int64(Some(number))) = value.cast_to(&DataType::Int64) else {
+        return Err(wrong());
+    };
+    if !range.contains(&number) || value.data_type().is_floating() {
+        return Err(wrong());
+    }
+    usize::try_from(number).map_err(|_| wrong())
+}
+
+/// An expression as a person wrote it, as far as that is known.
+pub fn shown(value: &Expr) -> String {
+    match value {
+        Expr::Literal(value, _) => value.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// The documentation of the table functions.
+pub fn documentation() -> Vec<FunctionDoc> {
+    let entry = |name: &str, syntax: &str, description: &str, example: &str| FunctionDoc {
+        name: name.into(),
+        aliases: vec![name.replacen("ml_", "ML.", 1).to_uppercase()],
+        kind: "table",
+        section: "Recommendation Functions".into(),
+        description: description.into(),
+        syntax: syntax.into(),
+        example: example.into(),
+        arguments: Vec::new(),
+        own: true,
+    };
+    vec![
+        entry(
+            "ml_recommend",
+            "ML.RECOMMEND(MODEL m [, user | (query)] [, STRUCT(10 AS top_k, TRUE AS exclude_seen)])",
+            "Recommends items to one user, to the users of a query, or to everyone. Answers the \
+             model's user and item columns, score, rank (from 1) and source: als, or popularity \
+             for a user that the model does not know. Options: top_k (10), exclude_seen (TRUE), \
+             include_items, exclude_items, min_score.",
+            "SELECT * FROM ml_recommend('main.shop', 'user-42', 10);",
+        ),
+        entry(
+            "ml_predict",
+            "ML.PREDICT(MODEL m, (SELECT user, item, … FROM …))",
+            "The query's rows with predicted_<rating column>: the model's score of the pair, NULL \
+             when the model does not know the user or the item.",
+            "SELECT * FROM ML.PREDICT(MODEL shop, (SELECT user_id, item_id FROM pairs));",
+        ),
+        entry(
+            "ml_evaluate",
+            "ML.EVALUATE(MODEL m [, (query)] [, STRUCT(20 AS top_k)])",
+            "Metrics, each beside the same metric of recommending the most popular items. Without \
+             a query: on the rows that training kept aside; with one: on its rows.",
+            "SELECT * FROM ML.EVALUATE(MODEL shop);",
+        ),
+        entry(
+            "ml_weights",
+            "ML.WEIGHTS(MODEL m)",
+            "The factors: processed_input (the id column's name), feature (the id as text), \
+             factor_weights and intercept (the bias, 0 without biases).",
+            "SELECT * FROM ML.WEIGHTS(MODEL shop) LIMIT 5;",
+        ),
+        entry(
+            "ml_training_info",
+            "ML.TRAINING_INFO(MODEL m)",
+            "One row an iteration: iteration, loss and duration_ms.",
+            "SELECT * FROM ML.TRAINING_INFO(MODEL shop) ORDER BY iteration;",
+        ),
+    ]
+}

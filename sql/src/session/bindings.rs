@@ -1,0 +1,305 @@
+//! Bindings: the models, keys, hierarchies and table versions that a statement names.
+//!
+//! Functions are called synchronously with Arrow and configuration only, so everything that must
+//! be loaded is collected from the syntax tree, loaded once before planning, and handed to the
+//! functions as values. A reference must be a literal: a column there is a planning error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use catalog::models::LoadedModel;
+use catalog::{Error as CatalogError, ObjectName};
+use datafusion::execution::session_state::SessionState;
+use datafusion::prelude::SessionContext;
+use sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName as SqlName, TableFactor,
+    TableVersion, Value, ValueWithSpan, Visit, Visitor,
+};
+use udfs::privacy::{Hierarchy, HierarchySet, KeySet};
+use udfs::recommend::{BoundModel, ModelSet};
+
+use crate::dialect::marked_model;
+use crate::error::{Error, Result};
+use crate::parse::name_parts;
+use crate::session::plan::StatementContext;
+
+/// What a statement names, before it is loaded.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct References {
+    /// Models as written: `shop`, `main.shop@3`.
+    pub models: BTreeSet<String>,
+    /// Key names.
+    pub keys: BTreeSet<String>,
+    /// Hierarchies: names of tables.
+    pub hierarchies: BTreeSet<String>,
+    /// Tables read at a version.
+    pub versions: BTreeSet<(Vec<String>, u64)>,
+}
+
+/// What a statement's functions are bound to.
+#[derive(Debug, Default, Clone)]
+pub struct Bindings {
+    /// Models for scalar functions, by the name as written.
+    pub models: Arc<ModelSet>,
+    /// The same models for table functions.
+    pub loaded: Arc<BTreeMap<String, LoadedModel>>,
+    /// Keys.
+    pub keys: Arc<KeySet>,
+    /// Hierarchies.
+    pub hierarchies: Arc<HierarchySet>,
+}
+
+impl References {
+    /// Collects the references of a syntax tree.
+    pub fn of(tree: &impl Visit) -> Self {
+        let mut collector = Collector::default();
+        // The visitor never breaks.
+        let _ = tree.visit(&mut collector);
+        collector.found
+    }
+
+    /// Loads everything that is referenced.
+    ///
+    /// # Errors
+    /// When a name does not exist, may not be used, or cannot be loaded.
+    pub(crate) async fn load(&self, context: &Arc<StatementContext>) -> Result<Bindings> {
+        let mut bound = BTreeMap::new();
+        let mut loaded = BTreeMap::new();
+        for written in &self.models {
+            let model = load_model(context, written).await?;
+            let name = model.name.to_string();
+            let value = BoundModel::new(name, model.version, Arc::clone(&model.model));
+            bound.insert(written.clone(), Arc::new(value));
+            loaded.insert(written.clone(), model);
+        }
+        let mut keys = Vec::new();
+        for name in &self.keys {
+            keys.push(context.engine().catalog().key(name)?);
+        }
+        let mut hierarchies = Vec::new();
+        for name in &self.hierarchies {
+            hierarchies.push(Arc::new(load_hierarchy(context, name).await?));
+        }
+        Ok(Bindings {
+            models: Arc::new(ModelSet::new(bound)),
+            loaded: Arc::new(loaded),
+            keys: Arc::new(KeySet::new(keys)),
+            hierarchies: Arc::new(HierarchySet::new(hierarchies)),
+        })
+    }
+}
+
+/// `schema.name@version` taken apart; a bare name has no schema.
+///
+/// # Errors
+/// When the text is no model name.
+pub fn parse_model_name(written: &str) -> Result<(Option<String>, String, Option<u32>)> {
+    let wrong = || {
+        Error::invalid_hint(
+            format!("'{written}' is no model name"),
+            "write 'name', 'schema.name' or 'schema.name@version'",
+        )
+    };
+    let (name, version) = match written.rsplit_once('@') {
+        Some((name, version)) => (name, Some(version.parse().map_err(|_| wrong())?)),
+        None => (written, None),
+    };
+    let parts: Vec<&str> = name.split('.').collect();
+    match parts.as_slice() {
+        [name] if !name.is_empty() => Ok((None, (*name).to_owned(), version)),
+        [schema, name] if !name.is_empty() && !schema.is_empty() => {
+            Ok((Some((*schema).to_owned()), (*name).to_owned(), version))
+        }
+        _ => Err(wrong()),
+    }
+}
+
+async fn load_model(context: &Arc<StatementContext>, written: &str) -> Result<LoadedModel> {
+    let (schema, name, version) = parse_model_name(written)?;
+    let catalog = context.engine().catalog();
+    let schemas = match schema {
+        Some(schema) => vec![schema],
+        None => context.search_path(),
+    };
+    for schema in schemas {
+        let name = ObjectName::new(&schema, &name);
+        match catalog.load_model(&name, version).await {
+            Err(CatalogError::NotFound { kind: "model", .. }) => {}
+            other => return Ok(other?),
+        }
+    }
+    let models = catalog.models().await?;
+    let names: Vec<String> = models
+        .iter()
+        .flat_map(|model| [model.name.to_string(), model.name.name.clone()])
+        .collect();
+    Err(CatalogError::not_found("model", written, names.iter().map(String::as_str)).into())
+}
+
+/// A hierarchy is a table: its columns are the levels, from the value to its most general form.
+async fn load_hierarchy(context: &Arc<StatementContext>, written: &str) -> Result<Hierarchy> {
+    /// More distinct values than this are no hierarchy.
+    const ROWS_MAX: usize = 1_000_000;
+    let quoted: Vec<String> =
+        written.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
+    let query = crate::parse::parse_query(&format!("SELECT * FROM {}", quoted.join(".")))?;
+    let (state, plan) = Box::pin(context.plan_query(query)).await?;
+    let frame = SessionContext::new_with_state(state)
+        .execute_logical_plan(plan)
+        .await?
+        .limit(0, Some(ROWS_MAX + 1))?;
+    let batches = frame.collect().await?;
+    let mut rows = Vec::new();
+    for batch in &batches {
+        let columns: Vec<_> = batch
+            .columns()
+            .iter()
+            .map(|column| arrow::compute::cast(column, &arrow::datatypes::DataType::Utf8))
+            .collect::<std::result::Result<_, _>>()?;
+        for row in 0..batch.num_rows() {
+            let texts = columns.iter().map(|column| {
+                use arrow::array::AsArray;
+                let text = column.as_string::<i32>();
+                if arrow::array::Array::is_null(text, row) {
+                    String::new()
+                } else {
+                    text.value(row).to_owned()
+                }
+            });
+            rows.push(texts.collect::<Vec<_>>());
+        }
+    }
+    if rows.len() > ROWS_MAX {
+        return Err(Error::invalid(format!("hierarchy {written} has more than {ROWS_MAX} rows")));
+    }
+    Ok(Hierarchy::from_rows(written, rows)?)
+}
+
+#[derive(Default)]
+struct Collector {
+    found: References,
+}
+
+impl Collector {
+    fn call(&mut self, name: &SqlName, arguments: &[FunctionArg]) {
+        let function = name_parts(name).join("_");
+        let literal = |index: usize| arguments.get(index).and_then(literal_text);
+        let model = udfs::recommend::model_argument(&function)
+            .or_else(|| crate::model::table_functions::model_argument(&function));
+        if let Some(name) = model.and_then(literal) {
+            self.found.models.insert(name);
+        }
+        if let Some(name) = udfs::privacy::key_argument(&function).and_then(literal) {
+            self.found.keys.insert(name);
+        }
+        if let Some(name) = udfs::privacy::hierarchy_argument(&function).and_then(literal) {
+            self.found.hierarchies.insert(name);
+        }
+    }
+}
+
+impl Visitor for Collector {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Function(function) = expr
+            && let FunctionArguments::List(list) = &function.args
+        {
+            self.call(&function.name, &list.args);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        match factor {
+            TableFactor::Table { name, args: Some(arguments), .. } => {
+                self.call(name, &arguments.args);
+            }
+            TableFactor::Function { name, args, .. } => self.call(name, args),
+            TableFactor::Table { name, version: Some(version), .. } => {
+                if let Some(number) = version_number(version) {
+                    self.found.versions.insert((name_parts(name), number));
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The number in `VERSION AS OF n`.
+pub fn version_number(version: &TableVersion) -> Option<u64> {
+    match version {
+        TableVersion::VersionAsOf(Expr::Value(ValueWithSpan {
+            value: Value::Number(number, _),
+            ..
+        })) => number.parse().ok(),
+        _ => None,
+    }
+}
+
+/// A literal text or model reference in an argument.
+pub fn literal_text(argument: &FunctionArg) -> Option<String> {
+    let expr = match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
+        | FunctionArg::Named { arg: FunctionArgExpr::Expr(expr), .. } => expr,
+        _ => return None,
+    };
+    if let Some(model) = marked_model(expr) {
+        return Some(model.to_owned());
+    }
+    match expr {
+        Expr::Value(ValueWithSpan { value, .. }) => match value {
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => {
+                Some(text.clone())
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Registers a statement's bound functions.
+///
+/// # Errors
+/// When DataFusion refuses a function.
+pub fn register(state: &mut SessionState, bindings: &Bindings) -> Result<()> {
+    use datafusion::execution::FunctionRegistry;
+    let models = udfs::recommend::bound_functions(Arc::clone(&bindings.models));
+    let private = udfs::privacy::bound_functions(
+        Arc::clone(&bindings.keys),
+        Arc::clone(&bindings.hierarchies),
+    );
+    for function in models.into_iter().chain(private) {
+        state.register_udf(function)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::{Statement, parse};
+
+    #[test]
+    fn references_are_found_wherever_they_stand() {
+        let text = "WITH c AS (SELECT pseudonymize(a, 'k1') FROM t) SELECT als_score('main.m@2', u, i) \
+                    FROM c, ML.RECOMMEND(MODEL shop, (SELECT ml_score('other', u, i) FROM v)) \
+                    WHERE x IN (SELECT generalize(y, 'h', 1) FROM z)";
+        let Statement::DataFusion(statement) = parse(text, 1_000).unwrap() else { panic!() };
+        let datafusion::sql::parser::Statement::Statement(tree) = *statement else { panic!() };
+        let found = References::of(tree.as_ref());
+        let models: Vec<&str> = found.models.iter().map(String::as_str).collect();
+        assert_eq!(models, ["main.m@2", "other", "shop"]);
+        assert!(found.keys.contains("k1") && found.hierarchies.contains("h"));
+    }
+
+    #[test]
+    fn model_names_are_taken_apart() {
+        assert_eq!(parse_model_name("a.b@3").unwrap(), (Some("a".into()), "b".into(), Some(3)));
+        for wrong in ["", "a.b.c", "a@x", ".b"] {
+            assert!(parse_model_name(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What a principal may see: schemas and tables, for metadata calls of clients.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use catalog::policy::Role;
+use catalog::{Kind, ObjectName};
+
+use crate::engine::MAIN;
+use crate::error::Result;
+use crate::session::schema::open;
+use crate::session::{Session, StatementContext};
+use crate::system;
+
+/// Which tables to list; patterns are SQL LIKE patterns (`%`, `_`, `\` escapes).
+#[derive(Debug, Clone, Default)]
+pub struct TableFilter {
+    /// On the schema's name.
+    pub schema_pattern: Option<String>,
+    /// On the table's name.
+    pub name_pattern: Option<String>,
+    /// Kinds to keep: `TABLE`, `VIEW`, `SYSTEM TABLE`.
+    pub kinds: Option<Vec<String>>,
+    /// Whether to open each table for its columns.
+    pub with_columns: bool,
+}
+
+/// A table as metadata shows it.
+#[derive(Debug, Clone)]
+pub struct TableInfo {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// `TABLE`, `VIEW` or `SYSTEM TABLE`.
+    pub kind: &'static str,
+    /// Its columns, when asked for and when it can be opened.
+    pub columns: Option<SchemaRef>,
+}
+
+impl Session {
+    /// The schemas that this principal sees.
+    pub fn schemas(&self) -> Vec<String> {
+        let mut schemas: BTreeSet<String> = self.engine().catalog().schemas().into_iter().collect();
+        schemas.insert(MAIN.into());
+        let name = &self.principal().name;
+        if !self.principal().has(Role::Admin) && !system::is_system(name) {
+            schemas.insert(name.clone());
+        }
+        schemas.extend(system::SCHEMAS.map(String::from));
+        schemas.into_iter().collect()
+    }
+
+    /// Tables and views that this principal sees, by schema and name.
+    ///
+    /// A table that cannot be opened is listed without columns.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be read.
+    pub async fn tables(&self, filter: &TableFilter) -> Result<Vec<TableInfo>> {
+        let context = StatementContext::new(self);
+        let wanted = |kind: &str| {
+            filter.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|wanted| wanted == kind))
+        };
+        let mut found = Vec::new();
+        for schema in self.schemas() {
+            if !like(filter.schema_pattern.as_deref(), &schema) {
+                continue;
+            }
+            for (name, kind) in self.names_in(&schema).await? {
+                if !like(filter.name_pattern.as_deref(), &name) || !wanted(kind) {
+                    continue;
+                }
+                let columns = match filter.with_columns {
+                    true => columns(&context, &schema, &name).await,
+                    false => None,
+                };
+                found.push(TableInfo { schema: schema.clone(), name, kind, columns });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn names_in(&self, schema: &str) -> Result<Vec<(String, &'static str)>> {
+        if system::is_system(schema) {
+            let names = system::table_names(schema).iter();
+            return Ok(names.map(|name| ((*name).to_owned(), "SYSTEM TABLE")).collect());
+        }
+        let names = self.engine().catalog().table_names(schema).await?;
+        let label = |kind| match kind {
+            Kind::View => "VIEW",
+            _ => "TABLE",
+        };
+        Ok(names.into_iter().map(|(name, kind)| (name, label(kind))).collect())
+    }
+
+    /// Schema and name of every table that this principal sees.
+    pub(crate) async fn table_names(&self) -> Result<Vec<(String, String)>> {
+        let tables = self.tables(&TableFilter::default()).await?;
+        Ok(tables.into_iter().map(|table| (table.schema, table.name)).collect())
+    }
+}
+
+async fn columns(context: &Arc<StatementContext>, schema: &str, name: &str) -> Option<SchemaRef> {
+    match open(context, &ObjectName::new(schema, name)).await {
+        Ok(table) => table.map(|table| table.schema()),
+        Err(error) => {
+            tracing::warn!(table = %format!("{schema}.{name}"), %error, "listed without columns");
+            None
+        }
+    }
+}
+
+/// SQL LIKE with `\` as escape; no pattern matches everything.
+pub(crate) fn like(pattern: Option<&str>, text: &str) -> bool {
+    let Some(pattern) = pattern else { return true };
+    let pattern: Vec<char> = pattern.chars().collect();
+    let text: Vec<char> = text.chars().collect();
+    // reach[t]: the pattern so far matches the first t characters.
+    let mut reach = vec![false; text.len() + 1];
+    reach[0] = true;
+    let mut at = 0;
+    while at < pattern.len() {
+        let mut next = vec![false; text.len() + 1];
+        let (literal, any) = match pattern[at] {
+            '\\' if at + 1 < pattern.len() => {
+                at += 1;
+                (Some(pattern[at]), false)
+            }
+            '%' => (None, true),
+            '_' => (None, false),
+            other => (Some(other), false),
+        };
+        if any {
+            let mut seen = false;
+            for (here, reached) in next.iter_mut().zip(&reach) {
+                seen |= *reached;
+                *here = seen;
+            }
+        } else {
+            for (index, character) in text.iter().enumerate() {
+                next[index + 1] = reach[index] && literal.is_none_or(|wanted| wanted == *character);
+            }
+        }
+        reach = next;
+        at += 1;
+    }
+    reach[text.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn like_patterns_match_as_in_sql() {
+        for (pattern, text, matches) in [
+            ("%", "", true),
+            ("or%s", "orders", true),
+            ("o_ders", "orders", true),
+            ("o\\_ders", "orders", false),
+            ("o\\_d%", "o_ders", true),
+            ("orders", "orders2", false),
+            ("%%a%", "xya", true),
+        ] {
+            assert_eq!(like(Some(pattern), text), matches, "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Planning: from a parsed statement to what will be done.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use catalog::ObjectName;
+use catalog::policy::Role;
+use datafusion::catalog::TableProvider;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::parser::Statement as DataFusionStatement;
+use parking_lot::Mutex;
+use sqlparser::ast::{Query, Statement as SqlStatement};
+
+use crate::allow;
+use crate::engine::{Engine, MAIN};
+use crate::error::{Error, Result};
+use crate::model::table_functions::ModelRelations;
+use crate::parse::Statement;
+use crate::session::bindings::{self, Bindings, References};
+use crate::session::schema::StatementCatalog;
+use crate::session::{Session, Settings};
+use crate::{dml, model, table};
+
+/// What a planned statement does when it runs.
+#[derive(Debug, Clone)]
+pub(crate) enum Action {
+    /// Answers rows.
+    Query(LogicalPlan),
+    /// Trains and publishes a model; one row tells which version.
+    CreateModel(LogicalPlan),
+    /// Changes definitions.
+    Definition(table::Definition),
+    /// Changes rows of a warehouse table.
+    Rows(dml::Change),
+    /// Changes models.
+    Model(model::Change),
+    /// Changes a setting of the session.
+    Set(String, String),
+}
+
+/// What one statement (or view inside it) is planned in.
+#[derive(Debug)]
+pub(crate) struct StatementContext {
+    session: Session,
+    settings: Settings,
+    depth: usize,
+    pinned: Arc<Pinned>,
+}
+
+/// What all parts of one statement share: tables at one version, and names that were missing.
+#[derive(Debug, Default)]
+struct Pinned {
+    opened: Mutex<HashMap<ObjectName, Arc<dyn TableProvider>>>,
+    versions: Mutex<BTreeMap<ObjectName, u64>>,
+    missed: Mutex<Vec<String>>,
+}
+
+impl StatementContext {
+    pub(crate) fn new(session: &Session) -> Arc<Self> {
+        Arc::new(Self {
+            settings: session.settings(),
+            session: session.clone(),
+            depth: 0,
+            pinned: Arc::default(),
+        })
+    }
+
+    /// The context of a view inside the statement.
+    pub(crate) fn deeper(&self) -> Arc<Self> {
+        Arc::new(Self {
+            session: self.session.clone(),
+            settings: self.settings.clone(),
+            depth: self.depth + 1,
+            pinned: Arc::clone(&self.pinned),
+        })
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        self.session.engine()
+    }
+
+    /// The schemas in which an unqualified name is looked up, in order.
+    pub(crate) fn search_path(&self) -> Vec<String> {
+        let mut path = vec![self.settings.schema.clone()];
+        for schema in [self.session.principal().name.as_str(), MAIN, "lake"] {
+            if !path.iter().any(|known| known == schema) {
+                path.push(schema.to_owned());
+            }
+        }
+        path
+    }
+
+    /// The schemas that the principal sees.
+    pub(crate) fn schemas(&self) -> Vec<String> {
+        self.session.schemas()
+    }
+
+    pub(crate) fn may_see(&self, schema: &str) -> bool {
+        self.session.principal().has(Role::Admin)
+            || self.session.schemas().iter().any(|known| known == schema)
+    }
+
+    pub(crate) fn opened(&self, name: &ObjectName) -> Option<Arc<dyn TableProvider>> {
+        self.pinned.opened.lock().get(name).cloned()
+    }
+
+    pub(crate) fn remember(&self, name: &ObjectName, table: &Arc<dyn TableProvider>) {
+        self.pinned.opened.lock().insert(name.clone(), Arc::clone(table));
+    }
+
+    pub(crate) fn version_of(&self, name: &ObjectName) -> Option<u64> {
+        self.pinned.versions.lock().get(name).copied()
+    }
+
+    /// Reads a table at this version in the whole statement.
+    pub(crate) fn pin(&self, name: &ObjectName, version: u64) {
+        self.pinned.versions.lock().insert(name.clone(), version);
+    }
+
+    pub(crate) fn missed(&self, name: String) {
+        self.pinned.missed.lock().push(name);
+    }
+
+    /// The object that a written name means for creating or changing: unqualified names lie in
+    /// the session's schema.
+    ///
+    /// # Errors
+    /// When the name has too many parts or another catalog.
+    pub(crate) fn target(&self, parts: &[String]) -> Result<ObjectName> {
+        match parts {
+            [name] => Ok(ObjectName::new(&self.settings.schema, name)),
+            [schema, name] => Ok(ObjectName::new(schema, name)),
+            [catalog, schema, name] if catalog == crate::engine::CATALOG => {
+                Ok(ObjectName::new(schema, name))
+            }
+            _ => Err(Error::invalid_hint(
+                format!("'{}' is no name", parts.join(".")),
+                "write name or schema.name",
+            )),
+        }
+    }
+
+    /// A state for planning, with this statement's catalog and bindings.
+    pub(crate) fn state(self: &Arc<Self>, bindings: &Bindings) -> Result<SessionState> {
+        let mut state = self.engine().base().clone();
+        state.register_catalog_list(Arc::new(StatementCatalog::new(Arc::clone(self))));
+        bindings::register(&mut state, bindings)?;
+        crate::functions::register_session(&mut state, &self.session, &self.settings)?;
+        let relations = ModelRelations::new(Arc::clone(&bindings.loaded), self.engine().clone());
+        state.register_relation_planner(Arc::new(relations))?;
+        if let Some(zone) = &self.settings.time_zone {
+            state.config_mut().options_mut().execution.time_zone = Some(zone.clone());
+        }
+        state.mark_start_execution();
+        Ok(state)
+    }
+
+    /// Plans a statement that DataFusion's planner knows.
+    pub(crate) async fn plan_statement(
+        self: &Arc<Self>,
+        statement: DataFusionStatement,
+    ) -> Result<(SessionState, LogicalPlan)> {
+        let references = match &statement {
+            DataFusionStatement::Statement(tree) => References::of(tree.as_ref()),
+            DataFusionStatement::Explain(explain) => match explain.statement.as_ref() {
+                DataFusionStatement::Statement(tree) => References::of(tree.as_ref()),
+                _ => References::default(),
+            },
+            _ => References::default(),
+        };
+        self.pin_versions(&references)?;
+        let bindings = references.load(self).await?;
+        let state = self.state(&bindings)?;
+        match state.statement_to_plan(statement).await {
+            Ok(plan) => {
+                allow::check(&plan)?;
+                Ok((state, plan))
+            }
+            Err(error) => Err(self.explain_failure(error).await),
+        }
+    }
+
+    /// Plans a query.
+    pub(crate) async fn plan_query(
+        self: &Arc<Self>,
+        query: Box<Query>,
+    ) -> Result<(SessionState, LogicalPlan)> {
+        let statement = SqlStatement::Query(query);
+        self.plan_statement(DataFusionStatement::Statement(Box::new(statement))).await
+    }
+
+    fn pin_versions(&self, references: &References) -> Result<()> {
+        let mut versions = self.pinned.versions.lock();
+        for (parts, version) in &references.versions {
+            let name = self.target(parts)?;
+            let before = versions.insert(name.clone(), *version);
+            if before.is_some_and(|before| before != *version) {
+                return Err(Error::unsupported(
+                    format!("{name} is read at two versions in one statement"),
+                    "save one of them with CREATE TABLE … AS SELECT first",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A missing table gets the nearest existing name as a hint.
+    async fn explain_failure(&self, error: datafusion::error::DataFusionError) -> Error {
+        let text = error.strip_backtrace();
+        let missed = self.pinned.missed.lock().clone();
+        let missing = missed.into_iter().find(|name| {
+            let last = name.rsplit('.').next().unwrap_or(name);
+            text.contains(&format!(".{last}' not found")) || text.contains(&format!(".{last} not found"))
+        });
+        let Some(missing) = missing else { return error.into() };
+        let names = self.session.table_names().await.unwrap_or_default();
+        let known: Vec<String> = names
+            .into_iter()
+            .flat_map(|(schema, name)| [format!("{schema}.{name}"), name])
+            .collect();
+        let known = known.iter().map(String::as_str);
+        Error::Catalog(catalog::Error::not_found("table", &missing, known))
+    }
+}
+
+/// A planned statement: what it does, and the state it was planned in.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) action: Action,
+    pub(crate) state: SessionState,
+    pub(crate) at_ms: i64,
+}
+
+/// Plans any statement.
+pub(crate) async fn plan(session: &Session, statement: &Statement) -> Result<Planned> {
+    let context = StatementContext::new(session);
+    let at_ms = session.engine().catalog().now_ms();
+    let (state, action) = match statement {
+        Statement::DataFusion(statement) => plan_datafusion(&context, statement).await?,
+        Statement::CreateModel(create) => {
+            let (state, plan) = model::create::plan(&context, create).await?;
+            (state, Action::CreateModel(plan))
+        }
+        Statement::ExplainModel(create) => {
+            let (state, plan) = model::create::plan_explain(&context, create).await?;
+            (state, Action::Query(plan))
+        }
+        Statement::Retrain { name } => {
+            let (state, plan) = model::create::plan_retrain(&context, name).await?;
+            (state, Action::CreateModel(plan))
+        }
+        Statement::DropModel { name, if_exists } => {
+            let change = model::Change::drop(&context, name, *if_exists)?;
+            (context.state(&Bindings::default())?, Action::Model(change))
+        }
+        Statement::SetDefaultVersion { name, version } => {
+            let change = model::Change::set_default(&context, name, *version)?;
+            (context.state(&Bindings::default())?, Action::Model(change))
+        }
+        Statement::Show(listing) => {
+            let query = crate::system::listing_query(*listing);
+            let (state, plan) = context.plan_query(crate::parse::parse_query(query)?).await?;
+            (state, Action::Query(plan))
+        }
+        Statement::DescribeModel { name } => {
+            let (state, plan) = model::describe(&context, name).await?;
+            (state, Action::Query(plan))
+        }
+    };
+    Ok(Planned { action, state, at_ms })
+}
+
+async fn plan_datafusion(
+    context: &Arc<StatementContext>,
+    statement: &DataFusionStatement,
+) -> Result<(SessionState, Action)> {
+    match statement {
+        DataFusionStatement::Statement(tree) => match tree.as_ref() {
+            SqlStatement::Insert(_)
+            | SqlStatement::Delete(_)
+            | SqlStatement::Update(_)
+            | SqlStatement::Merge(_)
+            | SqlStatement::Truncate(_) => dml::plan(context, statement, tree).await,
+            SqlStatement::CreateTable(_)
+            | SqlStatement::CreateView(_)
+            | SqlStatement::Drop { .. } => table::plan(context, statement, tree).await,
+            SqlStatement::Set(set) => crate::session::run::plan_set(context, set),
+            SqlStatement::Use(name) => crate::session::run::plan_use(context, name),
+            SqlStatement::ShowVariable { variable } => {
+                crate::session::run::plan_show(context, variable).await
+            }
+            SqlStatement::StartTransaction { .. }
+            | SqlStatement::Commit { .. }
+            | SqlStatement::Rollback { .. } => Err(Error::unsupported(
+                "Attune has no transactions: every statement commits by itself",
+                "run the statements one by one; each is atomic",
+            )),
+            SqlStatement::Query(_)
+            | SqlStatement::Explain { .. }
+            | SqlStatement::ExplainTable { .. } => query(context, statement).await,
+            SqlStatement::ShowColumns { .. } => {
+                Err(Error::unsupported("SHOW COLUMNS is not supported", "use DESCRIBE table"))
+            }
+            other => Err(Error::unsupported(
+                format!("{} is not supported", leading(&other.to_string())),
+                "docs/sql.md lists the statements",
+            )),
+        },
+        DataFusionStatement::Explain(_) => query(context, statement).await,
+        DataFusionStatement::CreateExternalTable(create) => {
+            table::external::plan(context, create).await
+        }
+        DataFusionStatement::CopyTo(_) => Err(Error::unsupported(
+            "COPY is closed: it would write wherever the server can",
+            "use CREATE TABLE … AS SELECT, or attune sql -o FILE on your side",
+        )),
+        DataFusionStatement::Reset(_) => {
+            Err(Error::unsupported("RESET is not supported", "use SET name = value"))
+        }
+    }
+}
+
+async fn query(
+    context: &Arc<StatementContext>,
+    statement: &DataFusionStatement,
+) -> Result<(SessionState, Action)> {
+    let (state, plan) = context.plan_statement(statement.clone()).await?;
+    Ok((state, Action::Query(plan)))
+}
+
+/// The first words of a statement, for an error.
+fn leading(text: &str) -> String {
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,129 @@
+//! A prepared statement: parsed once, planned when needed, run any number of times.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::logical_expr::LogicalPlan;
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::parse::Statement;
+use crate::session::plan::{self, Action, Planned};
+use crate::session::{Session, Settings};
+
+/// A plan older than this is made anew before it runs, so that new files, table versions, model
+/// versions and changed rights are seen; it is the freshness of the registry's snapshot.
+const PLAN_AGE_MAX_MS: i64 = 1_000;
+
+/// A prepared statement; a clone is the same statement.
+#[derive(Debug, Clone)]
+pub struct Prepared(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    text: String,
+    statement: Statement,
+    schema: SchemaRef,
+    parameters: Schema,
+    is_update: bool,
+    planned: Mutex<(Settings, Arc<Planned>)>,
+}
+
+impl Prepared {
+    pub(crate) async fn new(session: &Session, text: &str, statement: Statement) -> Result<Self> {
+        let settings = session.settings();
+        let planned = plan::plan(session, &statement).await?;
+        let (schema, is_update) = result_schema(&planned.action);
+        let parameters = parameters(&planned.action)?;
+        Ok(Self(Arc::new(Inner {
+            text: text.to_owned(),
+            statement,
+            schema,
+            parameters,
+            is_update,
+            planned: Mutex::new((settings, Arc::new(planned))),
+        })))
+    }
+
+    /// The statement's text.
+    pub fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// The result's columns; none for a statement without a result.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.0.schema
+    }
+
+    /// Whether the statement changes something and answers no rows.
+    pub fn is_update(&self) -> bool {
+        self.0.is_update
+    }
+
+    /// One field a placeholder, named `$1`, `$2`, …; of type Null where it is unknown.
+    pub fn parameters(&self) -> &Schema {
+        &self.0.parameters
+    }
+
+    /// The plan to run now: the last one, or a new one when that is old.
+    pub(crate) async fn current(&self, session: &Session) -> Result<Arc<Planned>> {
+        let settings = session.settings();
+        {
+            let (planned_in, planned) = &*self.0.planned.lock();
+            let age_ms = session.engine().catalog().now_ms() - planned.at_ms;
+            if (0..PLAN_AGE_MAX_MS).contains(&age_ms) && *planned_in == settings {
+                return Ok(Arc::clone(planned));
+            }
+        }
+        let fresh = Arc::new(plan::plan(session, &self.0.statement).await?);
+        if result_schema(&fresh.action).0 != self.0.schema {
+            return Err(Error::invalid_hint(
+                "the columns of this prepared statement have changed",
+                "prepare it again",
+            ));
+        }
+        *self.0.planned.lock() = (settings, Arc::clone(&fresh));
+        Ok(fresh)
+    }
+}
+
+fn result_schema(action: &Action) -> (SchemaRef, bool) {
+    match action {
+        Action::Query(plan) => {
+            let plan = match plan {
+                LogicalPlan::DescribeTable(describe) => {
+                    return (Arc::new(describe.output_schema.as_arrow().clone()), false);
+                }
+                plan => plan,
+            };
+            (Arc::new(plan.schema().as_arrow().clone()), false)
+        }
+        _ => (Arc::new(Schema::empty()), true),
+    }
+}
+
+fn parameters(action: &Action) -> Result<Schema> {
+    let plans: Vec<&LogicalPlan> = match action {
+        Action::Query(plan) | Action::CreateModel(plan) => vec![plan],
+        Action::Definition(definition) => definition.plans(),
+        Action::Rows(change) => change.plans(),
+        Action::Model(_) | Action::Set(..) => vec![],
+    };
+    let mut types: Vec<DataType> = Vec::new();
+    for plan in plans {
+        for (name, data_type) in plan.get_parameter_types()? {
+            let number = name.trim_start_matches('$').parse::<usize>().unwrap_or(0);
+            if number == 0 {
+                return Err(Error::invalid_hint(format!("{name} is no parameter"), "count from $1"));
+            }
+            if types.len() < number {
+                types.resize(number, DataType::Null);
+            }
+            if let Some(data_type) = data_type {
+                types[number - 1] = data_type;
+            }
+        }
+    }
+    let field = |(index, data_type)| Field::new(format!("${}", index + 1), data_type, true);
+    Ok(Schema::new(types.into_iter().enumerate().map(field).collect::<Vec<_>>()))
+}

@@ -1,0 +1,159 @@
+//! The principal's catalog: every table that a statement can name comes from here.
+//!
+//! Security by construction: a raw provider has no name that the principal can reach; what is
+//! handed out is guarded here, so that CTEs, subqueries, views, prepared statements and
+//! INSERT … SELECT are all covered. Views run as the caller.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use catalog::{ObjectName, Opened};
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::datasource::ViewTable;
+use datafusion::error::Result as DataFusionResult;
+use futures::future::BoxFuture;
+
+use crate::engine::CATALOG;
+use crate::error::{Error, Result};
+use crate::parse::parse_query;
+use crate::session::plan::StatementContext;
+use crate::system;
+
+/// The hidden schema in which unqualified names are resolved along the search path.
+pub const SEARCH_PATH: &str = "search_path";
+
+/// Views may stand on views this deep.
+const VIEW_DEPTH_MAX: usize = 16;
+
+/// The one catalog, as a list, for one statement of one principal.
+#[derive(Debug)]
+pub(crate) struct StatementCatalog {
+    context: Arc<StatementContext>,
+}
+
+impl StatementCatalog {
+    /// The catalog that a statement sees.
+    pub(crate) fn new(context: Arc<StatementContext>) -> Self {
+        Self { context }
+    }
+}
+
+impl CatalogProviderList for StatementCatalog {
+    fn register_catalog(
+        &self,
+        _name: String,
+        _catalog: Arc<dyn CatalogProvider>,
+    ) -> Option<Arc<dyn CatalogProvider>> {
+        None
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        vec![CATALOG.into()]
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        (name == CATALOG).then(|| Arc::new(Self::new(Arc::clone(&self.context))) as _)
+    }
+}
+
+impl CatalogProvider for StatementCatalog {
+    fn schema_names(&self) -> Vec<String> {
+        self.context.schemas()
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        let known = name == SEARCH_PATH || self.context.schemas().iter().any(|known| known == name);
+        known.then(|| {
+            Arc::new(StatementSchema { context: Arc::clone(&self.context), name: name.into() }) as _
+        })
+    }
+}
+
+#[derive(Debug)]
+struct StatementSchema {
+    context: Arc<StatementContext>,
+    name: String,
+}
+
+#[async_trait]
+impl SchemaProvider for StatementSchema {
+    fn table_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
+        let schemas = match self.name.as_str() {
+            SEARCH_PATH => self.context.search_path(),
+            schema => vec![schema.to_owned()],
+        };
+        for schema in schemas {
+            let object = ObjectName::new(&schema, name);
+            if let Some(table) = open(&self.context, &object).await? {
+                return Ok(Some(table));
+            }
+        }
+        let written = match self.name.as_str() {
+            SEARCH_PATH => name.to_owned(),
+            schema => format!("{schema}.{name}"),
+        };
+        self.context.missed(written);
+        Ok(None)
+    }
+
+    fn table_exist(&self, _name: &str) -> bool {
+        false
+    }
+}
+
+/// Opens what the principal sees under a name; one statement sees one version of a table.
+///
+/// # Errors
+/// When the table or view cannot be opened.
+pub(crate) fn open<'a>(
+    context: &'a Arc<StatementContext>,
+    name: &'a ObjectName,
+) -> BoxFuture<'a, Result<Option<Arc<dyn TableProvider>>>> {
+    // A view opens the tables it stands on, so the future holds itself.
+    Box::pin(open_now(context, name))
+}
+
+async fn open_now(
+    context: &Arc<StatementContext>,
+    name: &ObjectName,
+) -> Result<Option<Arc<dyn TableProvider>>> {
+    if let Some(known) = context.opened(name) {
+        return Ok(Some(known));
+    }
+    if system::is_system(&name.schema) {
+        return system::open(context, name).await;
+    }
+    if !context.may_see(&name.schema) {
+        return Ok(None);
+    }
+    let state = context.engine().base();
+    let version = context.version_of(name);
+    let provider = match context.engine().catalog().open_table(name, version, state).await? {
+        None => return Ok(None),
+        Some(Opened::Table(table)) => table,
+        Some(Opened::View { sql, .. }) => open_view(context, name, &sql).await?,
+    };
+    context.remember(name, &provider);
+    Ok(Some(provider))
+}
+
+async fn open_view(
+    context: &Arc<StatementContext>,
+    name: &ObjectName,
+    text: &str,
+) -> Result<Arc<dyn TableProvider>> {
+    let deeper = context.deeper();
+    if deeper.depth() > VIEW_DEPTH_MAX {
+        return Err(Error::invalid_hint(
+            format!("view {name} stands on views more than {VIEW_DEPTH_MAX} deep, or on itself"),
+            "define it over tables",
+        ));
+    }
+    let query = parse_query(text)?;
+    let (_, plan) = Box::pin(deeper.plan_query(query)).await?;
+    Ok(Arc::new(ViewTable::new(plan, Some(text.to_owned()))))
+}

@@ -1,0 +1,221 @@
+//! The rows of the system tables.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray,
+    TimestampMillisecondArray,
+};
+use catalog::policy::Role;
+
+use crate::engine::CATALOG;
+use crate::error::Result;
+use crate::session::{Session, TableFilter, TableInfo};
+
+type Column = (&'static str, ArrayRef);
+
+fn batch(columns: Vec<Column>) -> Result<RecordBatch> {
+    Ok(RecordBatch::try_from_iter_with_nullable(
+        columns.into_iter().map(|(name, array)| (name, array, true)),
+    )?)
+}
+
+fn texts<T: Into<String>>(values: impl IntoIterator<Item = T>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values.into_iter().map(Into::into)))
+}
+
+fn optional_texts(values: impl IntoIterator<Item = Option<String>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<StringArray>())
+}
+
+fn integers(values: impl IntoIterator<Item = i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values))
+}
+
+async fn listed(session: &Session, with_columns: bool) -> Result<Vec<TableInfo>> {
+    session.tables(&TableFilter { with_columns, ..TableFilter::default() }).await
+}
+
+/// A table's column with its place.
+struct ColumnRow<'a> {
+    table: &'a TableInfo,
+    field: &'a arrow::datatypes::Field,
+    position: i64,
+}
+
+fn column_rows(tables: &[TableInfo]) -> Vec<ColumnRow<'_>> {
+    tables
+        .iter()
+        .filter_map(|table| table.columns.as_ref().map(|columns| (table, columns)))
+        .flat_map(|(table, columns)| {
+            columns.fields().iter().zip(1..).map(move |(field, position)| ColumnRow {
+                table,
+                field,
+                position,
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn tables(session: &Session) -> Result<RecordBatch> {
+    let tables = listed(session, false).await?;
+    batch(vec![
+        ("schema", texts(tables.iter().map(|table| table.schema.as_str()))),
+        ("name", texts(tables.iter().map(|table| table.name.as_str()))),
+        ("kind", texts(tables.iter().map(|table| table.kind.to_lowercase()))),
+    ])
+}
+
+pub(super) async fn columns(session: &Session) -> Result<RecordBatch> {
+    let tables = listed(session, true).await?;
+    let rows = column_rows(&tables);
+    batch(vec![
+        ("schema", texts(rows.iter().map(|row| row.table.schema.as_str()))),
+        ("table", texts(rows.iter().map(|row| row.table.name.as_str()))),
+        ("name", texts(rows.iter().map(|row| row.field.name().as_str()))),
+        ("position", integers(rows.iter().map(|row| row.position))),
+        ("type", texts(rows.iter().map(|row| row.field.data_type().to_string()))),
+        ("nullable", Arc::new(rows.iter().map(|row| Some(row.field.is_nullable())).collect::<BooleanArray>())),
+    ])
+}
+
+pub(super) fn schemas(session: &Session) -> Result<RecordBatch> {
+    batch(vec![("name", texts(session.schemas()))])
+}
+
+pub(super) fn functions(session: &Session) -> Result<RecordBatch> {
+    let documented = session.engine().functions_documentation();
+    batch(vec![
+        ("name", texts(documented.iter().map(|function| function.name.as_str()))),
+        ("kind", texts(documented.iter().map(|function| function.kind))),
+        ("syntax", texts(documented.iter().map(|function| function.syntax.as_str()))),
+        ("description", texts(documented.iter().map(|function| function.description.as_str()))),
+        ("section", texts(documented.iter().map(|function| function.section.as_str()))),
+        ("example", texts(documented.iter().map(|function| function.example.as_str()))),
+        ("own", Arc::new(documented.iter().map(|function| Some(function.own)).collect::<BooleanArray>())),
+    ])
+}
+
+pub(super) async fn models(session: &Session) -> Result<RecordBatch> {
+    let visible = session.schemas();
+    let all = session.engine().catalog().models().await?;
+    let models: Vec<_> = all
+        .into_iter()
+        .filter(|model| {
+            session.principal().has(Role::Admin) || visible.contains(&model.name.schema)
+        })
+        .collect();
+    batch(vec![
+        ("schema", texts(models.iter().map(|model| model.name.schema.as_str()))),
+        ("name", texts(models.iter().map(|model| model.name.name.as_str()))),
+        ("model_type", texts(models.iter().map(|model| model.model_type.as_str()))),
+        ("default_version", integers(models.iter().map(|model| i64::from(model.default_version)))),
+        ("versions", integers(models.iter().map(|model| model.versions as i64))),
+        ("owner", texts(models.iter().map(|model| model.owner.as_str()))),
+        (
+            "created",
+            Arc::new(
+                TimestampMillisecondArray::from_iter_values(
+                    models.iter().map(|model| model.created_ms),
+                )
+                .with_timezone("UTC"),
+            ),
+        ),
+        ("metric", optional_texts(models.iter().map(|model| model.metric.as_ref().map(|m| m.0.clone())))),
+        (
+            "metric_value",
+            Arc::new(
+                models
+                    .iter()
+                    .map(|model| model.metric.as_ref().map(|metric| metric.1))
+                    .collect::<Float64Array>(),
+            ),
+        ),
+        ("options", texts(models.iter().map(|model| model.options.as_str()))),
+        ("query", texts(models.iter().map(|model| model.query.as_str()))),
+    ])
+}
+
+pub(super) fn queries(session: &Session) -> Result<RecordBatch> {
+    let principal = session.principal();
+    let records: Vec<_> = session
+        .engine()
+        .queries()
+        .records()
+        .into_iter()
+        .filter(|record| principal.has(Role::Admin) || record.principal == principal.name)
+        .collect();
+    batch(vec![
+        ("id", texts(records.iter().map(|record| record.id.as_str()))),
+        ("session_id", texts(records.iter().map(|record| short(&record.session_id)))),
+        ("principal", texts(records.iter().map(|record| record.principal.as_str()))),
+        ("text", texts(records.iter().map(|record| record.text.as_str()))),
+        ("state", texts(records.iter().map(|record| record.state))),
+        (
+            "started",
+            Arc::new(
+                TimestampMillisecondArray::from_iter_values(
+                    records.iter().map(|record| record.started_ms),
+                )
+                .with_timezone("UTC"),
+            ),
+        ),
+        (
+            "duration_ms",
+            Arc::new(records.iter().map(|record| record.duration_ms).collect::<Int64Array>()),
+        ),
+        ("rows", integers(records.iter().map(|record| record.rows as i64))),
+        ("error_code", optional_texts(records.iter().map(|r| r.error_code.map(str::to_owned)))),
+    ])
+}
+
+/// A session's id opens the session, so its beginning only is shown.
+fn short(id: &str) -> String {
+    id.chars().take(8).collect()
+}
+
+pub(super) fn settings(session: &Session) -> Result<RecordBatch> {
+    let known = crate::session::SETTINGS;
+    batch(vec![
+        ("name", texts(known.iter().map(|(name, _)| *name))),
+        ("value", optional_texts(known.iter().map(|(name, _)| session.setting(name)))),
+        ("description", texts(known.iter().map(|(_, meaning)| *meaning))),
+    ])
+}
+
+pub(super) async fn information_tables(session: &Session) -> Result<RecordBatch> {
+    let tables = listed(session, false).await?;
+    let kind = |table: &TableInfo| match table.kind {
+        "TABLE" => "BASE TABLE",
+        other => other,
+    };
+    batch(vec![
+        ("table_catalog", texts(tables.iter().map(|_| CATALOG))),
+        ("table_schema", texts(tables.iter().map(|table| table.schema.as_str()))),
+        ("table_name", texts(tables.iter().map(|table| table.name.as_str()))),
+        ("table_type", texts(tables.iter().map(kind))),
+    ])
+}
+
+pub(super) async fn information_columns(session: &Session) -> Result<RecordBatch> {
+    let tables = listed(session, true).await?;
+    let rows = column_rows(&tables);
+    let nullable = |row: &ColumnRow<'_>| if row.field.is_nullable() { "YES" } else { "NO" };
+    batch(vec![
+        ("table_catalog", texts(rows.iter().map(|_| CATALOG))),
+        ("table_schema", texts(rows.iter().map(|row| row.table.schema.as_str()))),
+        ("table_name", texts(rows.iter().map(|row| row.table.name.as_str()))),
+        ("column_name", texts(rows.iter().map(|row| row.field.name().as_str()))),
+        ("ordinal_position", integers(rows.iter().map(|row| row.position))),
+        ("is_nullable", texts(rows.iter().map(nullable))),
+        ("data_type", texts(rows.iter().map(|row| row.field.data_type().to_string()))),
+    ])
+}
+
+pub(super) fn information_schemata(session: &Session) -> Result<RecordBatch> {
+    let schemas = session.schemas();
+    batch(vec![
+        ("catalog_name", texts(schemas.iter().map(|_| CATALOG))),
+        ("schema_name", texts(schemas.clone())),
+    ])
+}

@@ -1,0 +1,78 @@
+//! The `system` and `information_schema` schemas: what exists and runs, as tables.
+//!
+//! They show a principal what it may see, and no more. DataFusion's own information schema is
+//! off: it would show other principals' tables and every configuration value.
+
+mod batches;
+
+use std::sync::Arc;
+
+use catalog::ObjectName;
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+
+use crate::error::{Error, Result};
+use crate::parse::Listing;
+use crate::session::StatementContext;
+
+/// The schemas made here.
+pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
+
+const SYSTEM: [&str; 7] =
+    ["columns", "functions", "models", "queries", "schemas", "settings", "tables"];
+const INFORMATION_SCHEMA: [&str; 3] = ["columns", "schemata", "tables"];
+
+/// Whether a schema is made here.
+pub fn is_system(schema: &str) -> bool {
+    SCHEMAS.contains(&schema)
+}
+
+/// The tables of such a schema.
+pub fn table_names(schema: &str) -> &'static [&'static str] {
+    if schema == "system" { &SYSTEM } else { &INFORMATION_SCHEMA }
+}
+
+/// What a `SHOW` statement means.
+pub(crate) fn listing_query(listing: Listing) -> &'static str {
+    match listing {
+        Listing::Models => {
+            "SELECT schema, name, model_type, default_version AS version, versions, created, \
+             metric, metric_value FROM system.models ORDER BY schema, name"
+        }
+        Listing::Tables => {
+            "SELECT schema, name, kind FROM system.tables \
+             WHERE schema NOT IN ('system', 'information_schema') ORDER BY schema, name"
+        }
+        Listing::Schemas => "SELECT name FROM system.schemas ORDER BY name",
+        Listing::Functions => {
+            "SELECT name, kind, syntax, description, section FROM system.functions \
+             ORDER BY own DESC, name"
+        }
+    }
+}
+
+/// Makes a table of these schemas for a statement.
+///
+/// # Errors
+/// When the warehouse cannot be read.
+pub(crate) async fn open(
+    context: &Arc<StatementContext>,
+    name: &ObjectName,
+) -> Result<Option<Arc<dyn TableProvider>>> {
+    let session = context.session();
+    let batch = match (name.schema.as_str(), name.name.as_str()) {
+        ("system", "tables") => batches::tables(session).await?,
+        ("system", "columns") => batches::columns(session).await?,
+        ("system", "schemas") => batches::schemas(session)?,
+        ("system", "functions") => batches::functions(session)?,
+        ("system", "models") => batches::models(session).await?,
+        ("system", "queries") => batches::queries(session)?,
+        ("system", "settings") => batches::settings(session)?,
+        ("information_schema", "tables") => batches::information_tables(session).await?,
+        ("information_schema", "columns") => batches::information_columns(session).await?,
+        ("information_schema", "schemata") => batches::information_schemata(session)?,
+        _ => return Ok(None),
+    };
+    let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).map_err(Error::from)?;
+    Ok(Some(Arc::new(table)))
+}

@@ -1,0 +1,200 @@
+//! Definitions of tables and views: CREATE TABLE, CREATE VIEW, CREATE EXTERNAL TABLE, DROP.
+
+pub mod external;
+
+use std::sync::Arc;
+
+use catalog::lake::LakeTable;
+use catalog::{CreateMode, Kind, ObjectName, Spec};
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::sql::parser::Statement as DataFusionStatement;
+use sqlparser::ast::{CreateView, ObjectType, Statement as SqlStatement};
+
+use crate::error::{Error, Result};
+use crate::parse::name_parts;
+use crate::rights;
+use crate::session::run::{Done, Run};
+use crate::session::{Action, StatementContext};
+
+/// A change of definitions.
+#[derive(Debug, Clone)]
+pub(crate) enum Definition {
+    /// CREATE TABLE, with rows (AS SELECT) or without.
+    Table { name: ObjectName, mode: CreateMode, plan: LogicalPlan, empty: bool },
+    /// CREATE VIEW.
+    View { name: ObjectName, mode: CreateMode, sql: String, columns: Vec<String> },
+    /// CREATE EXTERNAL TABLE.
+    External { name: ObjectName, mode: CreateMode, table: Box<LakeTable> },
+    /// DROP TABLE, DROP VIEW.
+    Drop { names: Vec<ObjectName>, kind: Kind, if_exists: bool },
+}
+
+impl Definition {
+    pub(crate) fn plans(&self) -> Vec<&LogicalPlan> {
+        match self {
+            Self::Table { plan, .. } => vec![plan],
+            _ => vec![],
+        }
+    }
+
+    pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
+        let catalog = run.session.engine().catalog();
+        let owner = run.session.principal().name.as_str();
+        match self {
+            Self::Table { name, mode, plan, empty: true } => {
+                let schema = Arc::new(plan.schema().as_arrow().clone());
+                let made = catalog.create_empty_table(name, owner, *mode, schema).await?;
+                Ok(created("TABLE", name, made, 0))
+            }
+            Self::Table { name, mode, plan, empty: false } => {
+                let plan = run.bound(plan)?;
+                let state = run.state.clone();
+                let written =
+                    catalog.create_table_as(name, owner, *mode, plan, state, vec![]).await?;
+                let rows = written.map(|written| written.rows);
+                Ok(created("TABLE", name, rows.is_some(), rows.unwrap_or(0)))
+            }
+            Self::View { name, mode, sql, columns } => {
+                let spec = Spec::View { sql: sql.clone(), columns: columns.clone() };
+                let made = catalog.create(name, spec, owner, *mode).await?;
+                Ok(created("VIEW", name, made, 0))
+            }
+            Self::External { name, mode, table } => {
+                external::check(run, name, table).await?;
+                let spec = Spec::External((**table).clone());
+                let made = catalog.create(name, spec, owner, *mode).await?;
+                Ok(created("EXTERNAL TABLE", name, made, 0))
+            }
+            Self::Drop { names, kind, if_exists } => {
+                for name in names {
+                    let dropped = catalog.drop_object(name, *kind).await?;
+                    if !dropped && !if_exists {
+                        return Err(missing(run, name, *kind).await);
+                    }
+                }
+                let names: Vec<String> = names.iter().map(ObjectName::to_string).collect();
+                Ok(Done::new(0, format!("DROP {} {}", kind.to_string().to_uppercase(), names.join(", "))))
+            }
+        }
+    }
+}
+
+fn created(what: &str, name: &ObjectName, made: bool, rows: u64) -> Done {
+    if made {
+        Done::new(rows, format!("CREATE {what} {name}, {rows} rows"))
+    } else {
+        Done::new(0, format!("{name} exists already, nothing was changed"))
+    }
+}
+
+async fn missing(run: &Run, name: &ObjectName, kind: Kind) -> Error {
+    let names = run.session.table_names().await.unwrap_or_default();
+    let known: Vec<String> =
+        names.into_iter().map(|(schema, name)| format!("{schema}.{name}")).collect();
+    let label = if kind == Kind::View { "view" } else { "table" };
+    let known = known.iter().map(String::as_str);
+    Error::Catalog(catalog::Error::not_found(label, &name.to_string(), known))
+}
+
+/// Plans CREATE TABLE, CREATE VIEW and DROP.
+pub(crate) async fn plan(
+    context: &Arc<StatementContext>,
+    statement: &DataFusionStatement,
+    tree: &SqlStatement,
+) -> Result<(SessionState, Action)> {
+    match tree {
+        SqlStatement::CreateTable(create) => {
+            let name = context.target(&name_parts(&create.name))?;
+            rights::may_create(context.session().principal(), &name)?;
+            let mode = mode(create.or_replace, create.if_not_exists)?;
+            let (state, plan) = context.plan_statement(statement.clone()).await?;
+            let LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) = plan else {
+                return Err(Error::unsupported("this CREATE TABLE is not supported", "see docs/sql.md"));
+            };
+            if !table.constraints.is_empty() || !table.column_defaults.is_empty() {
+                return Err(Error::unsupported(
+                    "keys, defaults and other constraints are not supported",
+                    "leave them out; checks come as expectations",
+                ));
+            }
+            let empty = create.query.is_none();
+            let plan = Arc::unwrap_or_clone(table.input);
+            Ok((state, Action::Definition(Definition::Table { name, mode, plan, empty })))
+        }
+        SqlStatement::CreateView(create) => plan_view(context, create).await,
+        SqlStatement::Drop { object_type, if_exists, names, .. } => {
+            let kind = match object_type {
+                ObjectType::Table => Kind::Table,
+                ObjectType::View => Kind::View,
+                other => {
+                    return Err(Error::unsupported(
+                        format!("DROP {other} is not supported"),
+                        "DROP TABLE, DROP VIEW and DROP MODEL are",
+                    ));
+                }
+            };
+            let mut targets = Vec::new();
+            for name in names {
+                let name = context.target(&name_parts(name))?;
+                rights::may_create(context.session().principal(), &name)?;
+                targets.push(name);
+            }
+            let change = Definition::Drop { names: targets, kind, if_exists: *if_exists };
+            Ok((context.state(&Default::default())?, Action::Definition(change)))
+        }
+        _ => Err(Error::Internal("this statement defines no table".into())),
+    }
+}
+
+async fn plan_view(
+    context: &Arc<StatementContext>,
+    create: &CreateView,
+) -> Result<(SessionState, Action)> {
+    if create.materialized || create.temporary || create.to.is_some() {
+        return Err(Error::unsupported(
+            "materialized and temporary views are not supported",
+            "use CREATE VIEW, or CREATE TABLE … AS SELECT",
+        ));
+    }
+    let name = context.target(&name_parts(&create.name))?;
+    rights::may_create(context.session().principal(), &name)?;
+    let mode = mode(create.or_replace, create.if_not_exists)?;
+    // Planning proves that the view can be read now.
+    let (state, plan) = context.plan_query(create.query.clone()).await?;
+    if !plan.get_parameter_types()?.is_empty() {
+        return Err(Error::invalid_hint("a view has no parameters", "write the values"));
+    }
+    let columns: Vec<String> =
+        create.columns.iter().map(|column| crate::dialect::folded(&column.name)).collect();
+    let wanted = plan.schema().fields().len();
+    if !columns.is_empty() && columns.len() != wanted {
+        return Err(Error::invalid(format!(
+            "the view names {} columns, its query has {wanted}",
+            columns.len()
+        )));
+    }
+    let sql = match columns.is_empty() {
+        true => create.query.to_string(),
+        false => {
+            let quoted: Vec<String> =
+                columns.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
+            format!("SELECT * FROM ({}) AS v ({})", create.query, quoted.join(", "))
+        }
+    };
+    let columns = match columns.is_empty() {
+        true => plan.schema().fields().iter().map(|field| field.name().clone()).collect(),
+        false => columns,
+    };
+    Ok((state, Action::Definition(Definition::View { name, mode, sql, columns })))
+}
+
+/// OR REPLACE and IF NOT EXISTS.
+pub(crate) fn mode(replace: bool, if_not_exists: bool) -> Result<CreateMode> {
+    match (replace, if_not_exists) {
+        (true, true) => Err(Error::invalid("OR REPLACE and IF NOT EXISTS exclude each other")),
+        (true, false) => Ok(CreateMode::Replace),
+        (false, true) => Ok(CreateMode::IfNotExists),
+        (false, false) => Ok(CreateMode::New),
+    }
+}

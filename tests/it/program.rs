@@ -1,0 +1,178 @@
+//! The real program and real clients, started by a test, on loopback, stopped by their own id.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// How long a server may take to answer; a loaded machine is slow.
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// The folder of a data set beside the checkout, or `None`.
+pub fn shared_data(name: &str) -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let beside = std::env::var_os("ATTUNE_SHARED").map(PathBuf::from);
+    let beside = beside.unwrap_or_else(|| root.join("../shared"));
+    let folder = beside.join("data").join(name);
+    folder.is_dir().then_some(folder)
+}
+
+/// A Python with the ADBC Flight SQL driver, installed once into a folder outside the checkout;
+/// `None` where Python or the registry is missing.
+pub fn python() -> Option<PathBuf> {
+    static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
+    PYTHON.get_or_init(install_python).clone()
+}
+
+fn install_python() -> Option<PathBuf> {
+    let home = std::env::var_os("ATTUNE_CLIENTS_DIR").map(PathBuf::from).or_else(|| {
+        std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/attune/clients"))
+    })?;
+    std::fs::create_dir_all(&home).ok()?;
+    let python = home.join("venv/bin/python");
+    let works = |python: &Path| {
+        let check = "import adbc_driver_flightsql.dbapi, pyarrow";
+        succeeds(Command::new(python).args(["-c", check]))
+    };
+    if works(&python) {
+        return Some(python);
+    }
+    let made = succeeds(Command::new("python3").arg("-m").arg("venv").arg(home.join("venv")))
+        && succeeds(Command::new(&python).args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "adbc-driver-flightsql",
+            "adbc-driver-manager",
+            "pyarrow",
+        ]));
+    (made && works(&python)).then_some(python)
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+/// The program with a configuration.
+pub struct Program {
+    config: PathBuf,
+}
+
+impl Program {
+    /// The program that the tests built, with a configuration file.
+    pub fn new(config: &Path) -> Self {
+        Self { config: config.to_owned() }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_attune"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ATTUNE_") {
+                command.env_remove(name);
+            }
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Adds a user to the warehouse.
+    pub fn add_user(&self, name: &str, role: &str, password: &str) {
+        let output = self
+            .command()
+            .args(["user", "add", name, "--role", role, "--config"])
+            .arg(&self.config)
+            .env("ATTUNE_PASSWORD", password)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+
+    /// Starts the server on a free port and waits until it listens.
+    pub async fn serve(&self) -> Server {
+        let flight = free_address();
+        let http = free_address();
+        let child = self
+            .command()
+            .args(["serve", "--flight", &flight.to_string(), "--http", &http.to_string()])
+            .arg("--config")
+            .arg(&self.config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let mut server = Server { child, address: flight };
+        let started = Instant::now();
+        while TcpStream::connect(flight).is_err() {
+            let ended = server.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the server ended: {ended:?}");
+            assert!(started.elapsed() < START_MAX, "the server does not listen on {flight}");
+            tokio::task::yield_now().await;
+        }
+        server
+    }
+}
+
+/// A running server; stopped when it is dropped.
+pub struct Server {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Runs a client script and gives what it printed.
+    pub fn python(
+        &self,
+        python: &Path,
+        script: &Path,
+        user: &str,
+        password: &str,
+        step: &str,
+    ) -> String {
+        let output = Command::new(python)
+            .arg(script)
+            .arg(format!("grpc://{}", self.address))
+            .args([user, step])
+            .env("ATTUNE_PASSWORD", password)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Asks the server to end (SIGTERM) and waits for it.
+    pub fn stop(mut self) {
+        self.terminate();
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "the server ended with {status}");
+    }
+
+    fn terminate(&self) {
+        let id = self.child.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &id]).status();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!(
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}

@@ -1,0 +1,141 @@
+//! The main job over an S3-compatible store: the real program, the Python ADBC driver, a restart.
+//!
+//! The store is `s3s-fs` in this process, or the endpoint that these variables name:
+//! `ATTUNE_TEST_S3_ENDPOINT`, `ATTUNE_TEST_S3_BUCKET`, `ATTUNE_TEST_S3_ACCESS_KEY_ID`,
+//! `ATTUNE_TEST_S3_SECRET_ACCESS_KEY`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path as StorePath;
+use object_store::{ObjectStore, ObjectStoreExt};
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+
+use crate::program::{Program, python, shared_data};
+
+/// An S3-compatible store for one test.
+pub struct S3 {
+    pub endpoint: String,
+    pub bucket: String,
+    pub access_key_id: String,
+    pub secret_access_key: String,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl S3 {
+    /// The external store that the environment names, or one in this process.
+    pub async fn start() -> Self {
+        let variable = |name: &str| std::env::var(format!("ATTUNE_TEST_S3_{name}")).ok();
+        if let Some(endpoint) = variable("ENDPOINT") {
+            return Self {
+                endpoint,
+                bucket: variable("BUCKET").expect("ATTUNE_TEST_S3_BUCKET"),
+                access_key_id: variable("ACCESS_KEY_ID").expect("ATTUNE_TEST_S3_ACCESS_KEY_ID"),
+                secret_access_key: variable("SECRET_ACCESS_KEY")
+                    .expect("ATTUNE_TEST_S3_SECRET_ACCESS_KEY"),
+                _folder: None,
+            };
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("attune")).unwrap();
+        let address = serve(folder.path()).await;
+        Self {
+            endpoint: format!("http://{address}"),
+            bucket: "attune".into(),
+            access_key_id: "test".into(),
+            secret_access_key: "a test's secret".into(),
+            _folder: Some(folder),
+        }
+    }
+
+    /// A client of its own, independent of the program's.
+    pub fn client(&self) -> impl ObjectStore {
+        AmazonS3Builder::new()
+            .with_endpoint(&self.endpoint)
+            .with_allow_http(true)
+            .with_region("us-east-1")
+            .with_bucket_name(&self.bucket)
+            .with_access_key_id(&self.access_key_id)
+            .with_secret_access_key(&self.secret_access_key)
+            .build()
+            .unwrap()
+    }
+
+    /// The settings of a store below `prefix`, for a section of `attune.toml`.
+    pub fn toml(&self, prefix: &str) -> String {
+        format!(
+            "url = \"s3://{}/{prefix}\"\nendpoint = \"{}\"\nallow_http = true\npath_style = true\n\
+             access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n",
+            self.bucket, self.endpoint, self.access_key_id, self.secret_access_key
+        )
+    }
+}
+
+async fn serve(folder: &Path) -> SocketAddr {
+    let files = s3s_fs::FileSystem::new(folder).unwrap();
+    let mut service = S3ServiceBuilder::new(files);
+    service.set_auth(SimpleAuth::from_single("test", "a test's secret"));
+    let service = service.build();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let service = service.clone();
+            tokio::spawn(async move {
+                let server = Builder::new(TokioExecutor::new());
+                let _ = server.serve_connection(TokioIo::new(socket), service).await;
+            });
+        }
+    });
+    address
+}
+
+async fn put(store: &Arc<dyn ObjectStore>, key: &str, file: PathBuf) {
+    let content = std::fs::read(file).unwrap();
+    store.put(&StorePath::from(key), content.into()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gowalla_over_s3_survives_a_restart() {
+    let Some(data) = shared_data("gowalla") else {
+        println!("skipped: there is no ../shared/data/gowalla");
+        return;
+    };
+    let Some(python) = python() else {
+        println!("skipped: the Python ADBC driver cannot be installed");
+        return;
+    };
+    let s3 = S3::start().await;
+    let run = uuid::Uuid::new_v4().simple().to_string();
+    let store: Arc<dyn ObjectStore> = Arc::new(s3.client());
+    for (file, key) in [("train", "gowalla/train"), ("test", "gowalla_test")] {
+        let key = format!("{run}/lake/{key}/part-0.parquet");
+        put(&store, &key, data.join(format!("{file}.parquet"))).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "[warehouse]\n{}\n[lake]\ndiscover = true\n{}",
+        s3.toml(&format!("{run}/warehouse")),
+        s3.toml(&format!("{run}/lake")),
+    );
+    let config_file = folder.path().join("attune.toml");
+    std::fs::write(&config_file, config).unwrap();
+
+    let program = Program::new(&config_file);
+    program.add_user("ann", "admin", "correct horse");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/gowalla_s3.py");
+    let server = program.serve().await;
+    let first = server.python(&python, &script, "ann", "correct horse", "train");
+    server.stop();
+    let server = program.serve().await;
+    let second = server.python(&python, &script, "ann", "correct horse", "again");
+    server.stop();
+    println!("{first}");
+    assert!(first.contains("check-ins 810128"), "{first}");
+    assert_eq!(first, second);
+}

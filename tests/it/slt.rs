@@ -1,0 +1,155 @@
+//! Runs `tests/slt/**/*.slt` against a real engine over a temporary warehouse.
+//!
+//! Each file has an engine of its own, two keys (`demo`, `other`), the lake `tests/data` and the
+//! principal of an embedded engine. Floats print as the shortest text that reads back; NULL as
+//! `NULL`, an empty text as `(empty)`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use async_trait::async_trait;
+use catalog::policy::Principal;
+use catalog::{Catalog, CatalogConfig, KeyConfig, LakeConfig, Secret, StoreConfig};
+use futures::StreamExt;
+use sql::{Engine, Limits, Session};
+use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
+
+/// An engine over a fresh warehouse in `folder`.
+pub async fn engine(folder: &Path) -> Engine {
+    let clock = Arc::new(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        i64::try_from(now.as_millis()).unwrap()
+    });
+    let store = |path: PathBuf| StoreConfig { url: path.display().to_string(), ..Default::default() };
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let mut config = CatalogConfig::new(store(folder.join("warehouse")), clock);
+    config.freshness = Duration::from_millis(50);
+    config.lakes = vec![LakeConfig {
+        name: "lake".into(),
+        store: store(data),
+        discover: true,
+        tables: vec![],
+    }];
+    config.keys = [("demo", "a"), ("other", "b")]
+        .map(|(name, letter)| KeyConfig {
+            name: name.into(),
+            id: None,
+            secret: Secret::new(letter.repeat(32)),
+        })
+        .to_vec();
+    let catalog = Catalog::open(config).await.unwrap();
+    Engine::open(catalog, Limits::default()).await.unwrap()
+}
+
+#[derive(Debug)]
+struct Failed(String);
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+struct Database {
+    session: Session,
+    _folder: Arc<tempfile::TempDir>,
+}
+
+impl Database {
+    async fn answer(&self, text: &str) -> sql::Result<DBOutput<DefaultColumnType>> {
+        let answer = self.session.query(text).await?;
+        if answer.schema.fields().is_empty() {
+            return Ok(DBOutput::StatementComplete(answer.affected.unwrap_or(0).cast_unsigned()));
+        }
+        let types = vec![DefaultColumnType::Any; answer.schema.fields().len()];
+        let mut batches = Vec::new();
+        let mut stream = answer.rows;
+        while let Some(batch) = stream.next().await {
+            batches.push(batch.map_err(sql::Error::from)?);
+        }
+        Ok(DBOutput::Rows { types, rows: rows(&batches) })
+    }
+}
+
+fn rows(batches: &[RecordBatch]) -> Vec<Vec<String>> {
+    let options = FormatOptions::default().with_null("NULL").with_display_error(true);
+    let mut rows = Vec::new();
+    for batch in batches {
+        let columns: Vec<ArrayFormatter<'_>> = batch
+            .columns()
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column.as_ref(), &options).unwrap())
+            .collect();
+        for row in 0..batch.num_rows() {
+            let texts = columns.iter().map(|column| match column.value(row).to_string() {
+                text if text.is_empty() => "(empty)".to_owned(),
+                text => text.replace('\n', "\\n"),
+            });
+            rows.push(texts.collect());
+        }
+    }
+    rows
+}
+
+#[async_trait]
+impl AsyncDB for Database {
+    type Error = Failed;
+    type ColumnType = DefaultColumnType;
+
+    async fn run(&mut self, text: &str) -> Result<DBOutput<DefaultColumnType>, Failed> {
+        self.answer(text).await.map_err(|error| {
+            let hint = error.hint().map(|hint| format!(" Hint: {hint}")).unwrap_or_default();
+            Failed(format!("{}: {error}{hint}", error.code()))
+        })
+    }
+
+    async fn shutdown(&mut self) {}
+
+    fn engine_name(&self) -> &str {
+        "attune"
+    }
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "slt") {
+            found.push(path);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_slt_file_holds() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt");
+    let mut found = Vec::new();
+    files(&root, &mut found);
+    found.sort();
+    if let Ok(filter) = std::env::var("ATTUNE_SLT") {
+        found.retain(|path| path.to_string_lossy().contains(&filter));
+    }
+    assert!(!found.is_empty(), "no .slt file in {}", root.display());
+    let mut failures = Vec::new();
+    for path in &found {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let engine = engine(folder.path()).await;
+        let mut runner = Runner::new(|| async {
+            let session = engine.session(Principal::embedded());
+            Ok(Database { session, _folder: Arc::clone(&folder) })
+        });
+        if let Err(error) = runner.run_file_async(path).await {
+            let name = path.strip_prefix(&root).unwrap().display();
+            failures.push(format!("{name}: {}", error.display(false)));
+        }
+    }
+    println!("{} .slt files, {} failed", found.len(), failures.len());
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}

@@ -1,0 +1,119 @@
+//! The repository's own invariants: ARCHITECTURE.md's arrows and the house style's limits.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const LINES_MAX: usize = 600;
+const COLUMNS_MAX: usize = 100;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for folder in ["src", "udfs", "catalog", "sql", "tests", "benches"] {
+        walk(&root().join(folder), &mut found);
+    }
+    assert!(found.len() > 20, "the sources were not found");
+    found
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().display().to_string()
+}
+
+/// The packages that a member of the workspace links, without those of its tests.
+fn dependencies(package: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "-e", "normal", "--prefix", "none", "-p", package])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_arrows_point_downward_only() {
+    let forbidden = [
+        ("attune-udfs", vec!["attune-catalog", "attune-sql", "tokio", "object_store", "datafusion"]),
+        ("attune-catalog", vec!["attune-sql", "attune", "arrow-flight", "axum"]),
+        ("attune-sql", vec!["attune", "arrow-flight", "axum"]),
+    ];
+    for (package, forbidden) in forbidden {
+        let linked = dependencies(package);
+        for other in forbidden {
+            assert!(!linked.contains(other), "{package} links {other}");
+        }
+    }
+}
+
+#[test]
+fn no_openssl_is_linked() {
+    let linked = dependencies("attune");
+    for package in ["openssl", "openssl-sys", "native-tls"] {
+        assert!(!linked.contains(package), "{package} is linked");
+    }
+}
+
+#[test]
+fn layers_do_not_reach_past_their_invariant() {
+    let rules: [(&str, &[&str]); 4] = [
+        ("udfs/src", &["std::fs", "std::net", "std::env", "SystemTime", "Instant::now", "async fn"]),
+        ("catalog/src", &["sqlparser", "TcpListener", "std::env", "SystemTime::now"]),
+        ("sql/src", &["object_store::", "TcpListener", "std::env", "SystemTime::now", "Instant::now"]),
+        ("sql/src", &["SessionContext::sql", ".sql(&"]),
+    ];
+    for path in sources() {
+        let name = name(&path);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or(&text);
+        for (folder, words) in rules {
+            if !name.starts_with(folder) || name.ends_with("tests.rs") {
+                continue;
+            }
+            for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                for word in words {
+                    assert!(!line.contains(word), "{name} holds {word}: {line}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn files_and_lines_are_short() {
+    for path in sources() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().count();
+        assert!(lines <= LINES_MAX, "{} has {lines} lines", name(&path));
+        for (number, line) in text.lines().enumerate() {
+            let columns = line.chars().count();
+            assert!(columns <= COLUMNS_MAX, "{}:{} has {columns} columns", name(&path), number + 1);
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    for path in sources() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("//!"), "{} has no header", name(&path));
+        assert!(!text.contains("//! placeholder"), "{} is a placeholder", name(&path));
+    }
+}

@@ -1,0 +1,76 @@
+//! `damerau_levenshtein(a, b)`: edits and swaps, where text between a swapped pair may be edited.
+//!
+//! The unrestricted distance, a metric: `('ca', 'abc')` is 2 as in DuckDB. Zhao and Sahni's
+//! algorithm (crate rapidfuzz): memory is linear, time the product of the lengths. Counts code
+//! points, NULL for NULL.
+
+use arrow::datatypes::DataType;
+use datafusion_common::Result;
+use datafusion_expr::{ColumnarValue, Signature};
+use datafusion_macros::user_doc;
+
+use super::arguments::{distance, scalar_function, texts};
+
+#[user_doc(
+    doc_section(label = "Identity Functions"),
+    description = "Counts the fewest insertions, deletions, substitutions and swaps of adjacent characters that turn one text into the other; characters may come between a swapped pair. `osa_distance` is the faster, restricted form.",
+    syntax_example = "damerau_levenshtein(a, b)",
+    sql_example = r#"```sql
+> SELECT damerau_levenshtein('ca', 'abc') AS distance;
++----------+
+| distance |
++----------+
+| 2        |
++----------+
+```"#,
+    argument(name = "a", description = "A text."),
+    argument(name = "b", description = "The text to compare it with.")
+)]
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct DamerauLevenshteinFunction {
+    signature: Signature,
+}
+
+scalar_function!(
+    DamerauLevenshteinFunction,
+    "damerau_levenshtein",
+    texts(2),
+    DataType::Int64,
+    damerau_levenshtein
+);
+
+fn damerau_levenshtein(
+    name: &str,
+    arguments: &[ColumnarValue],
+    rows: usize,
+) -> Result<ColumnarValue> {
+    distance(name, arguments, rows, |left, right| {
+        if left == right {
+            return 0;
+        }
+        if left.is_ascii() && right.is_ascii() {
+            return rapidfuzz::distance::damerau_levenshtein::distance(left.bytes(), right.bytes());
+        }
+        rapidfuzz::distance::damerau_levenshtein::distance(left.chars(), right.chars())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fuzzy::testing::distance_table;
+
+    #[test]
+    fn published_distances() {
+        distance_table(
+            "damerau_levenshtein",
+            &[
+                ("ca", "abc", 2),
+                ("martha", "marhta", 1),
+                ("kitten", "sitting", 3),
+                ("éa", "aé", 1),
+                ("", "abc", 3),
+                ("", "", 0),
+            ],
+        );
+    }
+}
