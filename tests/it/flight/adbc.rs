@@ -1,57 +1,22 @@
 //! The Python ADBC driver, when Python and a package registry are at hand.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 
 use super::support::start;
-
-/// Where the clients' virtual environment is kept between runs.
-fn folder() -> PathBuf {
-    if let Some(folder) = std::env::var_os("ATTUNE_CLIENTS_DIR") {
-        return PathBuf::from(folder);
-    }
-    let home = std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
-    home.join(".cache/attune/clients")
-}
-
-fn run(program: &Path, arguments: &[&str]) -> std::io::Result<Output> {
-    Command::new(program).args(arguments).output()
-}
-
-/// The interpreter of a virtual environment with the driver; None when there can be none here.
-fn python() -> Option<PathBuf> {
-    let folder = folder().join("adbc");
-    let python = folder.join("bin/python");
-    let ready = |python: &Path| {
-        let output = run(python, &["-c", "import adbc_driver_flightsql.dbapi, pyarrow"]);
-        output.is_ok_and(|output| output.status.success())
-    };
-    if ready(&python) {
-        return Some(python);
-    }
-    let made = run(Path::new("python3"), &["-m", "venv", &folder.to_string_lossy()]);
-    if !made.is_ok_and(|output| output.status.success()) {
-        println!("skipped: python3 with venv is not installed");
-        return None;
-    }
-    let packages = ["adbc-driver-flightsql", "adbc-driver-manager", "pyarrow"];
-    let arguments = [&["-m", "pip", "install", "--quiet"][..], &packages[..]].concat();
-    let installed = run(&python, &arguments);
-    if installed.is_ok_and(|output| output.status.success()) && ready(&python) {
-        return Some(python);
-    }
-    println!("skipped: the ADBC driver cannot be installed from a package registry");
-    None
-}
+use crate::program;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_adbc_driver_connects_asks_binds_and_browses() {
-    let Some(python) = tokio::task::spawn_blocking(python).await.unwrap() else { return };
+    let Some(python) = tokio::task::spawn_blocking(program::python).await.unwrap() else {
+        println!("skipped: python3, or a registry that has the ADBC driver, is missing");
+        return;
+    };
     let server = start().await;
     let uri = format!("grpc://{}", server.address);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/adbc_python.py");
     let output = tokio::task::spawn_blocking(move || {
-        run(&python, &[&script.to_string_lossy(), &uri, "root", "root-secret"]).unwrap()
+        Command::new(python).arg(script).args([&uri, "root", "root-secret"]).output().unwrap()
     })
     .await
     .unwrap();

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
@@ -12,7 +13,7 @@ use arrow_flight::{Action, FlightDescriptor, FlightInfo, Ticket};
 use attune::auth::passwords::hash_password;
 use attune::server::flight::{Authentication, BoundServer, FlightOptions, bind};
 use catalog::policy::Role;
-use catalog::{Catalog, UserRecord};
+use catalog::{Catalog, CatalogConfig, StoreConfig, UserRecord};
 use futures::TryStreamExt;
 use prost::Message;
 use sql::{Engine, Limits};
@@ -63,8 +64,12 @@ pub async fn start_with(options: FlightOptions) -> TestServer {
     TestServer { address, engine, shutdown, ended, _warehouse: warehouse }
 }
 
-async fn engine(_folder: &std::path::Path) -> Engine {
-    let catalog = Catalog::fake();
+async fn engine(folder: &std::path::Path) -> Engine {
+    let warehouse = StoreConfig { url: folder.display().to_string(), ..StoreConfig::default() };
+    let started = Instant::now();
+    let clock = move || 1_700_000_000_000 + started.elapsed().as_millis() as i64;
+    let config = CatalogConfig::new(warehouse, Arc::new(clock));
+    let catalog = Catalog::open(config).await.unwrap();
     for (name, role) in [("root", Role::Admin), ("ada", Role::Analyst), ("bob", Role::Analyst)] {
         catalog.put_user(user(name, role, &format!("{name}-secret")), false).await.unwrap();
     }
