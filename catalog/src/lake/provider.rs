@@ -3,7 +3,8 @@
 //! The columns are those of one look at the files; the files are listed when the query is planned,
 //! so that a new file is part of the next query. The provider only reads.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,7 @@ use parking_lot::Mutex;
 use super::adapt::Adapter;
 use super::format::{Format, Settings};
 use super::listing::{Found, Listing, REQUESTS_MAX, lifetime};
-use super::partition::{Pruner, columns, decides, tuple};
+use super::partition::{Keys, MakeUrl, Pruner, columns, decides, tuple};
 use super::reason::Subject;
 use super::schema::{FILES_PER_LOOK, FileInfo, Infos, merge};
 use super::source::{LakeSource, Reading};
@@ -116,15 +117,28 @@ impl Opened {
         if files.is_empty() {
             return Err(self.empty());
         }
-        let urls: Vec<String> = files.iter().map(|f| self.listing.url(&f.meta.location)).collect();
-        let folders = urls.iter().map(String::as_str).zip(files.iter().map(|f| f.keys.as_ref()));
-        let partitions = columns(folders, &self.table.partitions)?;
+        let partitions = self.partitions(&files)?;
         let schema = match self.table.given_schema() {
             Some(given) => given,
             None => self.infer(session, &files, &partitions).await?,
         };
         self.infos.retain(&files);
         Ok(Look { schema, partitions, at, took: at.elapsed() })
+    }
+
+    fn partitions(&self, files: &[Found]) -> Result<Vec<Column>> {
+        // The files of one folder share their keys.
+        let mut seen = HashSet::new();
+        let distinct: Vec<&Found> =
+            files.iter().filter(|file| seen.insert(Arc::as_ptr(&file.keys))).collect();
+        let urls: Vec<_> =
+            distinct.iter().map(|file| || self.listing.url(&file.meta.location)).collect();
+        let folders: Vec<(MakeUrl<'_>, &Keys)> = urls
+            .iter()
+            .zip(&distinct)
+            .map(|(url, file)| (url as MakeUrl<'_>, file.keys.as_ref()))
+            .collect();
+        columns(&folders, &self.table.partitions)
     }
 
     async fn infer(
@@ -229,30 +243,41 @@ impl Provider {
         } else {
             Vec::new()
         };
-        let mut files = Vec::with_capacity(found.len());
-        let mut statistics = statistics.into_iter();
-        for file in found {
-            files.push(self.file(file, statistics.next())?);
-        }
-        Ok((files, with_statistics))
+        Ok((self.partitioned(found, statistics)?, with_statistics))
     }
 
-    fn file(&self, found: Found, statistics: Option<Arc<Statistics>>) -> Result<PartitionedFile> {
-        let url = self.opened.listing.url(&found.meta.location);
-        let values = tuple(&url, &found.keys, &self.look.partitions)?;
-        let statistics = statistics.map(|of_file| with_folders(of_file, &values));
-        let info = self.opened.infos.get(&found.meta);
-        let mut file = PartitionedFile::new_from_meta(found.meta).with_partition_values(values);
-        file.statistics = statistics;
-        if let Some(info) = info {
-            self.check(&url, &info)?;
-            file = file.with_extension(info);
+    /// The files as DataFusion takes them, each with what is known of it.
+    fn partitioned(
+        &self,
+        found: Vec<Found>,
+        statistics: Vec<Arc<Statistics>>,
+    ) -> Result<Vec<PartitionedFile>> {
+        let mut statistics = statistics.into_iter();
+        let mut checked = HashSet::new();
+        let mut tuples: HashMap<*const Keys, Vec<ScalarValue>> = HashMap::new();
+        let mut files = Vec::with_capacity(found.len());
+        for file in &found {
+            let url = || self.opened.listing.url(&file.meta.location);
+            let values = match tuples.entry(Arc::as_ptr(&file.keys)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(tuple(&url, &file.keys, &self.look.partitions)?),
+            };
+            let mut partitioned = PartitionedFile::new_from_meta(file.meta.clone())
+                .with_partition_values(values.clone());
+            partitioned.statistics = statistics.next().map(|known| with_folders(known, values));
+            if let Some(info) = self.opened.infos.get(&file.meta) {
+                if checked.insert(Arc::as_ptr(&info)) {
+                    self.check(&url, &info)?;
+                }
+                partitioned = partitioned.with_extension(info);
+            }
+            files.push(partitioned);
         }
-        Ok(file)
+        Ok(files)
     }
 
     /// A file that is newer than the look may clash with it.
-    fn check(&self, url: &str, info: &FileInfo) -> Result<()> {
+    fn check(&self, url: MakeUrl<'_>, info: &FileInfo) -> Result<()> {
         let adapter = self.adapter();
         if !adapter.is_inferred {
             return Ok(());
@@ -262,7 +287,7 @@ impl Provider {
             adapter.check(field.name(), found.data_type(), field.data_type()).map_err(|error| {
                 match error {
                     Error::Clash { column, found, expected, other, .. } => {
-                        Error::Clash { url: url.to_owned(), column, found, expected, other }
+                        Error::Clash { url: url(), column, found, expected, other }
                     }
                     other => other,
                 }
