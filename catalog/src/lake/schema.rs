@@ -182,7 +182,7 @@ async fn sample_csv(
 
 /// The columns of an Arrow file and whether it is of the stream form.
 ///
-/// Both forms begin with the schema's message, the file form after eight bytes.
+/// Both forms begin with the schema's message, the file form after its name and padding.
 async fn sample_arrow(
     place: &Place,
     meta: &ObjectMeta,
@@ -190,12 +190,13 @@ async fn sample_arrow(
     let mut end = meta.size.min(ARROW_SAMPLE_BYTES);
     loop {
         let sample = place.store.get_range(&meta.location, 0..end).await?;
-        let message = match sample.strip_prefix(b"ARROW1\0\0") {
-            Some(after) => StreamReader::try_new(after, None),
-            None => StreamReader::try_new(sample.as_ref(), None),
-        };
-        match message {
-            Ok(reader) => return Ok((reader.schema(), !sample.starts_with(b"ARROW1"))),
+        // The first message begins with a byte of ones, after any padding.
+        let file_form = sample.strip_prefix(b"ARROW1");
+        let start = file_form.and_then(|after| after.iter().position(|byte| *byte != 0));
+        let message = file_form.unwrap_or(&sample).get(start.unwrap_or(0)..).unwrap_or_default();
+        let is_stream = file_form.is_none();
+        match StreamReader::try_new(message, None) {
+            Ok(reader) => return Ok((reader.schema(), is_stream)),
             Err(_) if end < meta.size => end = meta.size.min(end.saturating_mul(16)),
             Err(error) => return Err(error.into()),
         }
