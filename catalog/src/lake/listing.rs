@@ -67,6 +67,9 @@ pub(crate) fn lifetime(fresh: Duration, took: Duration) -> Duration {
 
 type Slot = Arc<tokio::sync::Mutex<Option<Arc<Folder>>>>;
 
+/// A folder's content and the keys of the folder.
+type Listed = (Arc<Folder>, Arc<Keys>);
+
 /// The listing of one table's location.
 pub(crate) struct Listing {
     place: Place,
@@ -130,7 +133,7 @@ impl Listing {
             let requests = level.into_iter().map(|pending| {
                 async move { Ok((self.folder(&pending.path).await?, pending.keys)) }.boxed()
             });
-            let requests: Vec<BoxFuture<'_, Result<(Arc<Folder>, Arc<Keys>)>>> = requests.collect();
+            let requests: Vec<BoxFuture<'_, Result<Listed>>> = requests.collect();
             let listed: Vec<_> =
                 futures::stream::iter(requests).buffered(REQUESTS_MAX).try_collect().await?;
             let mut next = Vec::new();

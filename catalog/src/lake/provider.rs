@@ -53,6 +53,14 @@ struct Look {
     took: Duration,
 }
 
+impl Look {
+    /// A look lists the whole table, so it may take at most a twentieth of the time.
+    fn lifetime(&self, fresh: Duration) -> Duration {
+        lifetime(fresh, self.took * 4)
+    }
+}
+
+/// The statistics of a file in a certain state.
 struct Known {
     meta: ObjectMeta,
     schema: SchemaRef,
@@ -71,7 +79,9 @@ pub(crate) struct Opened {
     /// Parquet files' statistics over the table's columns, as of a schema and a file's state.
     statistics: Mutex<HashMap<Path, Known>>,
     fresh: Duration,
-    look: tokio::sync::Mutex<Option<Arc<Look>>>,
+    last_look: Mutex<Option<Arc<Look>>>,
+    /// Held by the one that looks.
+    looking: tokio::sync::Mutex<()>,
 }
 
 impl Opened {
@@ -86,9 +96,16 @@ impl Opened {
         }
         let settings = Settings::parse(table.format, &table.options)?;
         let listing = Listing::new(place, settings.clone(), fresh);
-        let look = tokio::sync::Mutex::default();
-        let (infos, statistics) = (Infos::default(), Mutex::default());
-        Ok(Self { table, settings, listing, infos, statistics, fresh, look })
+        Ok(Self {
+            table,
+            settings,
+            listing,
+            infos: Infos::default(),
+            statistics: Mutex::default(),
+            fresh,
+            last_look: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
+        })
     }
 
     /// The table as it is now, or was a moment ago.
@@ -99,16 +116,28 @@ impl Opened {
         self: &Arc<Self>,
         session: &dyn Session,
     ) -> Result<Arc<dyn TableProvider>> {
-        let mut last = self.look.lock().await;
-        let look = match last.as_ref() {
-            Some(look) if look.at.elapsed() < lifetime(self.fresh, look.took) => Arc::clone(look),
-            _ => {
-                let look = Arc::new(self.look(session).await?);
-                *last = Some(Arc::clone(&look));
-                look
-            }
+        Ok(Arc::new(Provider::new(Arc::clone(self), self.recent_look(session).await?)))
+    }
+
+    async fn recent_look(&self, session: &dyn Session) -> Result<Arc<Look>> {
+        let last = || self.last_look.lock().clone();
+        let is_recent = |look: &Arc<Look>| look.at.elapsed() < look.lifetime(self.fresh);
+        let before = last();
+        if let Some(look) = before.as_ref().filter(|look| is_recent(look)) {
+            return Ok(Arc::clone(look));
+        }
+        let _turn = match (self.looking.try_lock(), before) {
+            (Ok(turn), _) => turn,
+            // Somebody looks already. The rows do not depend on it, only new columns do.
+            (Err(_), Some(look)) => return Ok(look),
+            (Err(_), None) => self.looking.lock().await,
         };
-        Ok(Arc::new(Provider::new(Arc::clone(self), look)))
+        if let Some(look) = last().filter(|look| is_recent(look)) {
+            return Ok(look);
+        }
+        let look = Arc::new(self.look(session).await?);
+        *self.last_look.lock() = Some(Arc::clone(&look));
+        Ok(look)
     }
 
     async fn look(&self, session: &dyn Session) -> Result<Look> {

@@ -5,6 +5,7 @@ mod evolution;
 mod folders;
 mod formats;
 mod lakes;
+mod requests;
 
 use std::fs;
 use std::path::PathBuf;
