@@ -160,11 +160,11 @@ fn transpose(words: &[u64; LANES], columns: &mut [[u8; LANES]]) {
             if low & distance != 0 {
                 continue;
             }
-            for column in 0..4 {
-                let high = low + distance;
-                let moved = ((x[low][column] >> shift) ^ x[high][column]) & mask;
-                x[high][column] ^= moved;
-                x[low][column] ^= moved << shift;
+            let (before, after) = x.split_at_mut(low + distance);
+            for (low, high) in before[low].iter_mut().zip(&mut after[0]) {
+                let moved = ((*low >> shift) ^ *high) & mask;
+                *high ^= moved;
+                *low ^= moved << shift;
             }
         }
     }
