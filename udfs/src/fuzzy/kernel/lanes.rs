@@ -7,7 +7,7 @@
 //! for each instruction set by `pulp`'s dispatch; the recurrences are those of [`super::edit`] and
 //! [`super::jaro`].
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 use super::medium::{self, MEDIUM_LANES, MediumGroup};
 use super::{Pattern, Scratch};
@@ -330,24 +330,15 @@ impl<const OSA: bool> GroupKernel for EditLanes<OSA> {
 
     #[inline]
     fn run_medium(&self, group: &MediumGroup) -> [u8; MEDIUM_LANES] {
-        self.0.dispatch(
-            #[inline(always)]
-            || medium::edit::<OSA>(group),
-        )
+        self.0.dispatch(MediumEdit::<OSA>(group))
     }
 
     #[inline]
     fn run(&self, group: &Group, wide: bool) -> [u8; LANES] {
         if wide {
-            self.0.dispatch(
-                #[inline(always)]
-                || edit_words::<OSA>(group),
-            )
+            self.0.dispatch(WordEdit::<OSA>(group))
         } else {
-            self.0.dispatch(
-                #[inline(always)]
-                || edit_bytes::<OSA>(group),
-            )
+            self.0.dispatch(ByteEdit::<OSA>(group))
         }
     }
 }
@@ -361,22 +352,53 @@ impl<const WINKLER: bool> GroupKernel for JaroLanes<WINKLER> {
 
     #[inline]
     fn run_medium(&self, group: &MediumGroup) -> [f64; MEDIUM_LANES] {
-        self.0.dispatch(
-            #[inline(always)]
-            || medium::jaro::<WINKLER>(group),
-        )
+        self.0.dispatch(MediumJaro::<WINKLER>(group))
     }
 
     #[inline]
     fn run(&self, group: &Group, wide: bool) -> [f64; LANES] {
-        self.0.dispatch(
-            #[inline(always)]
-            || {
-                let counts = if wide { jaro_words(group) } else { jaro_bytes(group) };
-                similarities::<WINKLER>(group, &counts.0, &counts.1)
-            },
-        )
+        if wide {
+            self.0.dispatch(WordJaro::<WINKLER>(group))
+        } else {
+            self.0.dispatch(ByteJaro::<WINKLER>(group))
+        }
     }
+}
+
+/// A kernel as `pulp` dispatches it. A closure would not do: the compiler keeps its body out of the
+/// function that has the instruction set switched on.
+macro_rules! dispatched {
+    ($name:ident, $flag:ident, $group:ty, $output:ty, $kernel:expr) => {
+        struct $name<'a, const $flag: bool>(&'a $group);
+
+        impl<const $flag: bool> WithSimd for $name<'_, $flag> {
+            type Output = $output;
+
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _simd: S) -> $output {
+                $kernel(self.0)
+            }
+        }
+    };
+}
+
+dispatched!(ByteEdit, OSA, Group, [u8; LANES], edit_bytes::<OSA>);
+dispatched!(WordEdit, OSA, Group, [u8; LANES], edit_words::<OSA>);
+dispatched!(MediumEdit, OSA, MediumGroup, [u8; MEDIUM_LANES], medium::edit::<OSA>);
+dispatched!(ByteJaro, WINKLER, Group, [f64; LANES], byte_similarities::<WINKLER>);
+dispatched!(WordJaro, WINKLER, Group, [f64; LANES], word_similarities::<WINKLER>);
+dispatched!(MediumJaro, WINKLER, MediumGroup, [f64; MEDIUM_LANES], medium::jaro::<WINKLER>);
+
+#[inline(always)]
+fn byte_similarities<const WINKLER: bool>(group: &Group) -> [f64; LANES] {
+    let (matches, unordered) = jaro_bytes(group);
+    similarities::<WINKLER>(group, &matches, &unordered)
+}
+
+#[inline(always)]
+fn word_similarities<const WINKLER: bool>(group: &Group) -> [f64; LANES] {
+    let (matches, unordered) = jaro_words(group);
+    similarities::<WINKLER>(group, &matches, &unordered)
 }
 
 #[inline(always)]
