@@ -1,6 +1,7 @@
 //! The one integration test binary.
 
 mod cli;
+mod flight;
 mod program;
 mod s3;
 mod slt;

@@ -1,0 +1,145 @@
+//! What a client is told when something does not work.
+//!
+//! A status has the gRPC code of the error's class and one text: `CODE: sentence Hint: hint`. The
+//! text travels in an HTTP header, which clients limit, so it is cut at a few kilobytes.
+//!
+//! Codes of this folder: 1501 login, 1502 session, 1801 handle, 1802 message, 1803 not supported,
+//! 1804 too many, 1805 parameters, 1806 defect, 1807 cancelled.
+
+use tonic::{Code, Status};
+
+use crate::auth::Refusal;
+use crate::error::grpc_code;
+
+/// A header of 8 KiB is safe with every HTTP/2 stack; a character may take 9 bytes in it.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+fn status(code: Code, id: &str, sentence: &str, hint: Option<&str>) -> Status {
+    let prefix = format!("[{id}] ");
+    let sentence = sentence.strip_prefix(&prefix).unwrap_or(sentence);
+    let mut text = format!("{id}: {sentence}");
+    if text.len() > MESSAGE_BYTES_MAX {
+        let end = (0..=MESSAGE_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
+    }
+    if let Some(hint) = hint {
+        text.push_str(" Hint: ");
+        text.push_str(hint);
+    }
+    Status::new(code, text)
+}
+
+/// An error of the engine.
+pub fn from_sql(error: &sql::Error) -> Status {
+    let hint = error.hint();
+    status(grpc_code(error.class()), error.code(), &error.to_string(), hint.as_deref())
+}
+
+/// An error that a running statement's stream carries.
+pub fn from_stream(error: datafusion::error::DataFusionError) -> Status {
+    from_sql(&sql::Error::from(error))
+}
+
+/// A login that failed or a session whose user changed.
+pub fn from_refusal(refusal: &Refusal) -> Status {
+    match refusal {
+        Refusal::Login => {
+            status(Code::Unauthenticated, "ATT-1501", &refusal.to_string(), Some(LOG_IN))
+        }
+        Refusal::Changed => {
+            status(Code::Unauthenticated, "ATT-1502", &refusal.to_string(), Some("log in again"))
+        }
+        Refusal::Catalog(error) => status(
+            grpc_code(error.class()),
+            error.code(),
+            &error.to_string(),
+            error.hint().as_deref(),
+        ),
+        Refusal::Password(error) => internal(&error.to_string()),
+    }
+}
+
+const LOG_IN: &str = "give a user name and password; the Handshake call answers with a token";
+
+/// A call without credentials.
+pub fn not_logged_in() -> Status {
+    status(Code::Unauthenticated, "ATT-1501", "this server has users: log in", Some(LOG_IN))
+}
+
+/// A token that is unknown, has expired or was closed.
+pub fn unknown_token() -> Status {
+    let sentence = "the session is unknown or has expired";
+    status(Code::Unauthenticated, "ATT-1502", sentence, Some("log in again"))
+}
+
+/// An action that changes a session, on a call that has none.
+pub fn no_session() -> Status {
+    let sentence = "a call with a password in its header has no session to change";
+    let hint = "use the token that the Handshake call answers with";
+    status(Code::FailedPrecondition, "ATT-1502", sentence, Some(hint))
+}
+
+/// A handle or ticket that this principal does not hold.
+pub fn unknown_handle(what: &str) -> Status {
+    let sentence = format!("the {what} is unknown, was used already or has expired");
+    status(Code::NotFound, "ATT-1801", &sentence, Some("ask for a new one and use it once"))
+}
+
+/// Bytes that are no Flight SQL message, or one in the wrong place.
+pub fn malformed(sentence: &str) -> Status {
+    status(Code::InvalidArgument, "ATT-1802", sentence, None)
+}
+
+/// A part of Flight SQL that Attune does not have.
+pub fn unsupported(sentence: &str, hint: &str) -> Status {
+    status(Code::Unimplemented, "ATT-1803", sentence, Some(hint))
+}
+
+/// A principal that holds as many handles as it may.
+pub fn too_many(held_max: usize) -> Status {
+    let sentence = format!("you hold {held_max} statements, which is the limit");
+    let hint = "close prepared statements and fetch or cancel results that were asked for";
+    status(Code::ResourceExhausted, "ATT-1804", &sentence, Some(hint))
+}
+
+/// Parameters that do not fit the statement.
+pub fn parameters(sentence: &str, hint: &str) -> Status {
+    status(Code::InvalidArgument, "ATT-1805", sentence, Some(hint))
+}
+
+/// A defect of the server. The sentence must not carry data.
+pub fn internal(sentence: &str) -> Status {
+    let hint = "this is a defect: the server's log says more";
+    status(Code::Internal, "ATT-1806", sentence, Some(hint))
+}
+
+/// A statement that its client or the end of the server cancelled.
+pub fn cancelled() -> Status {
+    status(Code::Cancelled, "ATT-1807", "the statement was cancelled", None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_code_sentence_hint() {
+        let status = status(Code::NotFound, "ATT-1", "[ATT-1] no such table", Some("did you mean t"));
+        assert_eq!(status.message(), "ATT-1: no such table Hint: did you mean t");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_inside_no_character() {
+        let status = status(Code::Internal, "ATT-1", &"é".repeat(10_000), Some("the hint stays"));
+        assert!(status.message().len() < MESSAGE_BYTES_MAX + 100);
+        assert!(status.message().ends_with("… Hint: the hint stays"));
+    }
+
+    #[test]
+    fn a_wrong_password_does_not_say_which_part_is_wrong() {
+        let status = from_refusal(&Refusal::Login);
+        assert_eq!(status.code(), Code::Unauthenticated);
+        assert!(status.message().contains("the user name or the password is wrong"));
+    }
+}

@@ -1,0 +1,237 @@
+//! The types that go over the wire.
+//!
+//! Inside, DataFusion prefers view types and dictionaries; many clients do not know them (JDBC up
+//! to 18.3, ODBC, pandas-based tools). So by default strings go as Utf8, bytes as Binary, lists as
+//! List and dictionaries as their values, at every depth. A client that asks for views gets its
+//! strings and bytes as views; lists and dictionaries stay plain.
+//!
+//! One transform, [`wire_schema`], makes the schema that GetFlightInfo, GetSchema, a prepared
+//! statement, GetTables and the DoGet stream announce, and [`wire_batch`] makes each batch match it,
+//! so the five agree. It also settles what the encoder of arrow-flight would change by itself:
+//! LargeList becomes List there, and a union loses its nullability and metadata.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, UnionFields};
+use arrow::error::ArrowError;
+use arrow::ipc::writer::IpcWriteOptions;
+use arrow_flight::{IpcMessage, SchemaAsIpc};
+use bytes::Bytes;
+
+/// One message carries about so much. Clients accept 4 MiB (gRPC's default) or 16 MiB (ADBC).
+const MESSAGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// The schema that a client sees for `schema`. `views` leaves strings and bytes as they are.
+/// The schema's own metadata stays behind: it describes the file a column came from.
+pub fn wire_schema(schema: &Schema, views: bool) -> SchemaRef {
+    let fields: Vec<FieldRef> =
+        schema.fields().iter().map(|field| wire_field(field, views)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+fn wire_field(field: &FieldRef, views: bool) -> FieldRef {
+    let data_type = wire_type(field.data_type(), views);
+    if let DataType::Union(..) = data_type {
+        return Arc::new(Field::new(field.name(), data_type, false));
+    }
+    if &data_type == field.data_type() {
+        return Arc::clone(field);
+    }
+    let plain = Field::new(field.name(), data_type, field.is_nullable());
+    Arc::new(plain.with_metadata(field.metadata().clone()))
+}
+
+fn wire_type(data_type: &DataType, views: bool) -> DataType {
+    match data_type {
+        DataType::Utf8View if !views => DataType::Utf8,
+        DataType::BinaryView if !views => DataType::Binary,
+        DataType::Dictionary(_, value) => wire_type(value, views),
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => DataType::List(wire_field(item, views)),
+        DataType::FixedSizeList(item, length) => {
+            DataType::FixedSizeList(wire_field(item, views), *length)
+        }
+        DataType::Struct(fields) => {
+            DataType::Struct(fields.iter().map(|field| wire_field(field, views)).collect())
+        }
+        DataType::Map(entries, sorted) => DataType::Map(wire_field(entries, views), *sorted),
+        DataType::Union(fields, mode) => {
+            let children: UnionFields =
+                fields.iter().map(|(id, field)| (id, Arc::clone(field))).collect();
+            DataType::Union(children, *mode)
+        }
+        other => other.clone(),
+    }
+}
+
+/// The batch with the types of `wire`, which came from [`wire_schema`].
+///
+/// # Errors
+/// A list of more than 2³¹ elements or a string column of more than 2 GiB in one batch.
+pub fn wire_batch(batch: &RecordBatch, wire: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    if batch.num_columns() != wire.fields().len() {
+        return Err(ArrowError::SchemaError(format!(
+            "a batch has {} columns where the plan announced {}",
+            batch.num_columns(),
+            wire.fields().len()
+        )));
+    }
+    let columns = batch
+        .columns()
+        .iter()
+        .zip(wire.fields())
+        .map(|(column, field)| wire_column(column, field))
+        .collect::<Result<Vec<_>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(wire), columns, &options)
+}
+
+fn wire_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
+    if column.data_type() == field.data_type() {
+        return Ok(Arc::clone(column));
+    }
+    let exact = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(column, field.data_type(), &exact)
+}
+
+/// Cuts a batch into pieces of about [`MESSAGE_BYTES`], rows in order. The size counts only what
+/// the batch's rows refer to: the encoder's own split counts whole buffers, which makes crumbs of a
+/// batch that is a slice of a large one.
+pub fn split(batch: RecordBatch) -> Vec<RecordBatch> {
+    let bytes: usize = batch
+        .columns()
+        .iter()
+        .map(|column| column.to_data().get_slice_memory_size().unwrap_or(0))
+        .sum();
+    let pieces = bytes.div_ceil(MESSAGE_BYTES).max(1);
+    let rows = batch.num_rows();
+    let rows_per_piece = rows.div_ceil(pieces).max(1);
+    if rows <= rows_per_piece {
+        return vec![batch];
+    }
+    (0..rows)
+        .step_by(rows_per_piece)
+        .map(|start| batch.slice(start, rows_per_piece.min(rows - start)))
+        .collect()
+}
+
+/// A schema as an encapsulated IPC message, as FlightInfo, GetSchema and GetTables carry it.
+pub fn ipc_schema(schema: &Schema) -> Result<Bytes, ArrowError> {
+    let options = IpcWriteOptions::default();
+    let IpcMessage(bytes) = SchemaAsIpc::new(schema, &options).try_into()?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{
+        DictionaryArray, Int32Array, Int64Array, LargeListArray, StringArray, StringViewArray,
+        StructArray,
+    };
+    use arrow::datatypes::{Int8Type, Int64Type};
+    use arrow_flight::decode::FlightRecordBatchStream;
+    use arrow_flight::encode::FlightDataEncoderBuilder;
+    use futures::TryStreamExt;
+
+    use super::*;
+
+    fn views_inside() -> RecordBatch {
+        let words = StringViewArray::from(vec![Some("a string longer than twelve"), None, Some("")]);
+        let codes: DictionaryArray<Int8Type> = vec![Some("x"), Some("y"), None].into_iter().collect();
+        let lists = LargeListArray::from_iter_primitive::<Int64Type, _, _>(vec![
+            Some(vec![Some(1), None]),
+            None,
+            Some(vec![]),
+        ]);
+        let inner = Arc::new(Field::new("word", DataType::Utf8View, true));
+        let nested = StructArray::from(vec![(inner, Arc::new(words.clone()) as ArrayRef)]);
+        RecordBatch::try_from_iter_with_nullable(vec![
+            ("word", Arc::new(words) as ArrayRef, true),
+            ("code", Arc::new(codes) as ArrayRef, true),
+            ("list", Arc::new(lists) as ArrayRef, true),
+            ("nested", Arc::new(nested) as ArrayRef, true),
+            ("number", Arc::new(Int32Array::from(vec![1, 2, 3])) as ArrayRef, false),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn views_and_dictionaries_become_plain_at_every_depth() {
+        let wire = wire_schema(views_inside().schema_ref(), false);
+        let types: Vec<String> =
+            wire.fields().iter().map(|field| field.data_type().to_string()).collect();
+        assert!(types.iter().all(|name| !name.contains("View") && !name.contains("Dictionary")));
+        assert_eq!(wire.field(0).data_type(), &DataType::Utf8);
+        assert_eq!(wire.field(1).data_type(), &DataType::Utf8);
+        assert!(matches!(wire.field(2).data_type(), DataType::List(_)));
+        assert!(matches!(wire.field(3).data_type(),
+            DataType::Struct(fields) if fields[0].data_type() == &DataType::Utf8));
+        assert!(!wire.field(4).is_nullable());
+    }
+
+    #[test]
+    fn a_client_that_wants_views_keeps_them() {
+        let wire = wire_schema(views_inside().schema_ref(), true);
+        assert_eq!(wire.field(0).data_type(), &DataType::Utf8View);
+        assert_eq!(wire.field(1).data_type(), &DataType::Utf8);
+    }
+
+    #[test]
+    fn values_survive() {
+        let batch = views_inside();
+        let plain = wire_batch(&batch, &wire_schema(batch.schema_ref(), false)).unwrap();
+        let words = plain.column(0).as_any().downcast_ref::<StringArray>().unwrap();
+        assert_eq!(
+            words.iter().collect::<Vec<_>>(),
+            [Some("a string longer than twelve"), None, Some("")]
+        );
+        assert!(plain.column(1).is_null(2) && plain.column(2).is_null(1));
+    }
+
+    #[tokio::test]
+    async fn the_encoder_changes_nothing_more() {
+        for views in [false, true] {
+            let batch = views_inside();
+            let wire = wire_schema(batch.schema_ref(), views);
+            let plain = wire_batch(&batch, &wire).unwrap();
+            let encoder = FlightDataEncoderBuilder::new()
+                .with_schema(Arc::clone(&wire))
+                .with_max_flight_data_size(usize::MAX)
+                .build(futures::stream::iter([Ok(plain.clone())]));
+            assert_eq!(encoder.known_schema().unwrap(), wire);
+            let back: Vec<RecordBatch> =
+                FlightRecordBatchStream::new_from_flight_data(encoder).try_collect().await.unwrap();
+            assert_eq!(back, [plain]);
+        }
+    }
+
+    #[test]
+    fn a_batch_that_differs_from_its_plan_is_an_error() {
+        let wire = wire_schema(&Schema::new(vec![Field::new("a", DataType::Int64, false)]), false);
+        assert!(wire_batch(&views_inside(), &wire).is_err());
+    }
+
+    #[test]
+    fn large_batches_are_cut_and_slices_of_large_batches_are_not() {
+        let numbers = Int64Array::from_iter_values(0..1_000_000);
+        let batch =
+            RecordBatch::try_from_iter([("n", Arc::new(numbers) as ArrayRef)]).unwrap();
+        let pieces = split(batch.clone());
+        assert_eq!(pieces.len(), 4);
+        assert_eq!(pieces.iter().map(RecordBatch::num_rows).sum::<usize>(), 1_000_000);
+        assert_eq!(split(batch.slice(10, 8192)).len(), 1);
+        assert_eq!(split(batch.slice(0, 0)).len(), 1);
+    }
+
+    #[test]
+    fn a_batch_without_columns_keeps_its_rows() {
+        let schema = Arc::new(Schema::empty());
+        let options = RecordBatchOptions::new().with_row_count(Some(3));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), vec![], &options).unwrap();
+        assert_eq!(wire_batch(&batch, &schema).unwrap().num_rows(), 3);
+    }
+}

@@ -1,0 +1,106 @@
+//! Who gets in.
+
+use std::time::Instant;
+
+use arrow_flight::HandshakeRequest;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use catalog::policy::Role;
+use futures::StreamExt;
+use tonic::{Code, Request};
+
+use super::support::{self, failure, rows, start, start_open, user};
+
+/// The status of a Handshake with a name and a password.
+async fn handshake(server: &support::TestServer, name: &str, password: &str) -> (Code, String) {
+    let mut client = FlightServiceClient::new(server.channel().await);
+    let mut request = Request::new(futures::stream::iter([HandshakeRequest::default()]));
+    let pair = BASE64_STANDARD.encode(format!("{name}:{password}"));
+    request.metadata_mut().insert("authorization", format!("Basic {pair}").parse().unwrap());
+    match client.handshake(request).await {
+        Ok(response) => {
+            let header = response.metadata().get("authorization").unwrap().to_str().unwrap();
+            let token = header.strip_prefix("Bearer ").unwrap().to_owned();
+            let body = response.into_inner().next().await.unwrap().unwrap().payload;
+            assert_eq!(body, token.as_bytes());
+            (Code::Ok, token)
+        }
+        Err(status) => (status.code(), status.message().to_owned()),
+    }
+}
+
+#[tokio::test]
+async fn a_password_gives_a_token_and_the_token_a_session() {
+    let server = start().await;
+    let (code, token) = handshake(&server, "ada", "ada-secret").await;
+    assert_eq!(code, Code::Ok);
+    let mut client = server.stranger().await;
+    client.set_token(token);
+    assert_eq!(rows(&mut client, "SELECT 1 + 1").await, ["2"]);
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_an_unknown_user_are_told_apart_by_nothing() {
+    let server = start().await;
+    let wrong = handshake(&server, "ada", "wrong").await;
+    assert_eq!(wrong.0, Code::Unauthenticated);
+    for (name, password) in [("nobody", "wrong"), ("", ""), ("ada", ""), ("ADA", "ada-secret")] {
+        assert_eq!(handshake(&server, name, password).await, wrong, "{name}");
+    }
+    // A real check takes milliseconds; an unknown name that skipped it would take microseconds.
+    let start = Instant::now();
+    handshake(&server, "ada", "wrong").await;
+    let known = start.elapsed();
+    let start = Instant::now();
+    handshake(&server, "nobody", "wrong").await;
+    assert!(start.elapsed() > known / 4);
+}
+
+#[tokio::test]
+async fn nobody_gets_in_without_credentials_or_with_invented_ones() {
+    let server = start().await;
+    let mut client = server.stranger().await;
+    assert_eq!(failure(&mut client, "SELECT 1").await.0, Code::Unauthenticated);
+    for token in ["", "x", "' OR 1=1", &"A".repeat(43), &"A".repeat(10_000)] {
+        client.set_token(token.to_owned());
+        let code = failure(&mut client, "SELECT 1").await.0;
+        assert!(matches!(code, Code::Unauthenticated | Code::InvalidArgument), "{token}: {code}");
+    }
+}
+
+#[tokio::test]
+async fn a_password_on_every_call_works_and_has_no_session_to_change() {
+    let server = start().await;
+    let mut client = server.stranger().await;
+    let pair = BASE64_STANDARD.encode("ada:ada-secret");
+    client.set_header("authorization", format!("Basic {pair}"));
+    assert_eq!(rows(&mut client, "SELECT 'x'").await, ["x"]);
+    let refused = support::action(&mut client, "CloseSession", "").await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let pair = BASE64_STANDARD.encode("ada:wrong");
+    client.set_header("authorization", format!("Basic {pair}"));
+    assert_eq!(failure(&mut client, "SELECT 1").await.0, Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_user_that_changed_has_to_log_in_again() {
+    let server = start().await;
+    // Nobody has asked for bob yet, so no record of him is held.
+    let mut client = server.login("bob").await;
+    let catalog = server.engine.catalog();
+    catalog.put_user(user("bob", Role::Analyst, "another"), true).await.unwrap();
+    let (code, text) = failure(&mut client, "SELECT 1").await;
+    assert_eq!(code, Code::Unauthenticated, "{text}");
+    assert_eq!(handshake(&server, "bob", "another").await.0, Code::Ok);
+}
+
+#[tokio::test]
+async fn an_open_server_admits_anybody() {
+    let server = start_open().await;
+    let mut client = server.stranger().await;
+    assert_eq!(rows(&mut client, "SELECT 1").await, ["1"]);
+    let mut named = server.stranger().await;
+    named.handshake("anybody", "anything").await.unwrap();
+    assert_eq!(rows(&mut named, "SELECT 2").await, ["2"]);
+}

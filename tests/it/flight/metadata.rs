@@ -1,0 +1,180 @@
+//! What browsers of a catalog see, with the schemas that the protocol fixes.
+
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow_flight::sql::{
+    Any, Command, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys,
+    CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetTables, CommandGetXdbcTypeInfo,
+    CommandStatementQuery, ProstMessageExt, SqlInfo,
+};
+use arrow_flight::{FlightInfo, IpcMessage};
+use futures::TryStreamExt;
+use prost::Message;
+
+use super::statements::authorized;
+use super::support::{self, Client, TestServer, fetch, schema, start};
+
+/// A server with a view whose columns are those that the wire changes.
+async fn with_view() -> (TestServer, Client) {
+    let server = start().await;
+    let mut root = server.login("root").await;
+    let text = "CREATE VIEW odd AS SELECT arrow_cast('a', 'Utf8View') AS word, \
+        arrow_cast('b', 'Dictionary(Int32, Utf8)') AS code, \
+        make_array(arrow_cast('c', 'Utf8View')) AS words, \
+        arrow_cast('d', 'BinaryView') AS bytes, 1 AS number";
+    root.execute_update(text.into(), None).await.unwrap();
+    (server, root)
+}
+
+/// The rows of a metadata answer, after checking that every call announces the same schema.
+async fn browse(client: &mut Client, info: FlightInfo) -> RecordBatch {
+    let announced = schema(&info);
+    let request = authorized(client, info.flight_descriptor.clone().unwrap());
+    let alone = client.inner_mut().get_schema(request).await.unwrap().into_inner();
+    assert_eq!(Schema::try_from(alone).unwrap(), announced);
+    let batches = fetch(client, &info).await.unwrap();
+    assert!(batches.iter().all(|batch| batch.schema().as_ref() == &announced));
+    arrow::compute::concat_batches(&Arc::new(announced), &batches).unwrap()
+}
+
+#[tokio::test]
+async fn catalogs_schemas_and_types() {
+    let server = start().await;
+    let mut client = server.login("ada").await;
+    let info = client.get_catalogs().await.unwrap();
+    let catalogs = browse(&mut client, info).await;
+    assert_eq!(catalogs.column(0).as_string::<i32>().value(0), "attune");
+    let info = client.get_db_schemas(CommandGetDbSchemas::default()).await.unwrap();
+    let schemas = browse(&mut client, info).await;
+    assert!(schemas.column(1).as_string::<i32>().iter().any(|name| name == Some("main")));
+    let none = CommandGetDbSchemas {
+        catalog: Some("another".into()),
+        ..CommandGetDbSchemas::default()
+    };
+    let info = client.get_db_schemas(none).await.unwrap();
+    assert_eq!(browse(&mut client, info).await.num_rows(), 0);
+    let info = client.get_table_types().await.unwrap();
+    assert_eq!(browse(&mut client, info).await.num_rows(), 3);
+}
+
+#[tokio::test]
+async fn tables_are_found_by_pattern_and_type() {
+    let (server, mut client) = with_view().await;
+    client.execute_update("CREATE TABLE plain AS SELECT 1 AS n".into(), None).await.unwrap();
+    for (schema, name, catalog, expected) in [
+        (None, Some("pla%"), None, 1),
+        (Some("main"), Some("plain"), Some("attune"), 1),
+        (Some("nowhere"), Some("plain"), None, 0),
+        (None, Some("plain"), Some(""), 0),
+        (None, Some("PLAIN"), None, 0),
+    ] {
+        let query = CommandGetTables {
+            catalog: catalog.map(String::from),
+            db_schema_filter_pattern: schema.map(String::from),
+            table_name_filter_pattern: name.map(String::from),
+            table_types: vec!["TABLE".into()],
+            include_schema: false,
+        };
+        let info = client.get_tables(query).await.unwrap();
+        let found = browse(&mut client, info).await;
+        assert_eq!(found.num_rows(), expected, "{schema:?} {name:?} {catalog:?}");
+        assert_eq!(found.num_columns(), 4);
+    }
+    drop(server);
+}
+
+#[tokio::test]
+async fn there_are_no_keys_and_the_answers_are_typed() {
+    let server = start().await;
+    let mut client = server.login("ada").await;
+    let info = client.get_primary_keys(CommandGetPrimaryKeys::default()).await.unwrap();
+    let keys = schema(&info);
+    assert_eq!(keys.field(4), &Field::new("key_sequence", DataType::Int32, false));
+    assert!(fetch(&mut client, &info).await.unwrap().iter().all(|keys| keys.num_rows() == 0));
+    let exported = client.get_exported_keys(CommandGetExportedKeys::default()).await.unwrap();
+    let imported = client.get_imported_keys(CommandGetImportedKeys::default()).await.unwrap();
+    let cross = client.get_cross_reference(CommandGetCrossReference::default()).await.unwrap();
+    for info in [exported, imported, cross] {
+        assert_eq!(schema(&info).fields().len(), 13);
+        assert_eq!(schema(&info).field(12), &Field::new("delete_rule", DataType::UInt8, false));
+        fetch(&mut client, &info).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn facts_and_types_are_complete() {
+    let server = start().await;
+    let mut client = server.login("ada").await;
+    let info = client.get_sql_info(Vec::new()).await.unwrap();
+    assert!(browse(&mut client, info).await.num_rows() >= 91);
+    let info = client.get_sql_info(vec![SqlInfo::FlightSqlServerName]).await.unwrap();
+    assert_eq!(browse(&mut client, info).await.num_rows(), 1);
+    let info = client.get_xdbc_type_info(CommandGetXdbcTypeInfo::default()).await.unwrap();
+    let types = browse(&mut client, info).await;
+    assert!(types.num_rows() > 10 && types.num_columns() == 19);
+}
+
+/// The schema of `SELECT * FROM odd` from each place that announces it.
+async fn five_schemas(client: &mut Client) -> Vec<Arc<Schema>> {
+    let text = "SELECT * FROM odd";
+    let info = client.execute(text.into(), None).await.unwrap();
+    let by_info = Arc::new(schema(&info));
+    let command = CommandStatementQuery { query: text.into(), transaction_id: None };
+    let request = authorized_with_views(client, support::descriptor(&command));
+    let by_schema = client.inner_mut().get_schema(request).await.unwrap().into_inner();
+    let by_schema = Arc::new(Schema::try_from(by_schema).unwrap());
+    let prepared = client.prepare(text.into(), None).await.unwrap();
+    let by_prepared = Arc::new(prepared.dataset_schema().unwrap().clone());
+    let query = CommandGetTables {
+        table_name_filter_pattern: Some("odd".into()),
+        include_schema: true,
+        ..CommandGetTables::default()
+    };
+    let tables = client.get_tables(query).await.unwrap();
+    let tables = fetch(client, &tables).await.unwrap();
+    let bytes = tables[0].column(4).as_binary::<i32>().value(0).to_vec();
+    let by_tables = Arc::new(Schema::try_from(IpcMessage(bytes.into())).unwrap());
+    let stream = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
+    let batches: Vec<RecordBatch> = stream.try_collect().await.unwrap();
+    vec![by_info, by_schema, by_prepared, by_tables, batches[0].schema()]
+}
+
+thread_local! {
+    static VIEWS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+fn authorized_with_views<T>(client: &Client, message: T) -> tonic::Request<T> {
+    let mut request = authorized(client, message);
+    if VIEWS.get() {
+        request.metadata_mut().insert("attune-string-views", "true".parse().unwrap());
+    }
+    request
+}
+
+#[tokio::test]
+async fn all_five_schemas_agree() {
+    let (_server, mut client) = with_view().await;
+    let schemas = five_schemas(&mut client).await;
+    assert!(schemas.iter().all(|schema| schema == &schemas[0]), "{schemas:#?}");
+    let types: Vec<&DataType> = schemas[0].fields().iter().map(|f| f.data_type()).collect();
+    assert_eq!(types[0], &DataType::Utf8);
+    assert_eq!(types[1], &DataType::Utf8);
+    assert!(matches!(types[2], DataType::List(item) if item.data_type() == &DataType::Utf8));
+    assert_eq!(types[3], &DataType::Binary);
+
+    client.set_header("attune-string-views", "true");
+    VIEWS.set(true);
+    let schemas = five_schemas(&mut client).await;
+    assert!(schemas.iter().all(|schema| schema == &schemas[0]), "{schemas:#?}");
+    assert_eq!(schemas[0].field(0).data_type(), &DataType::Utf8View);
+    assert_eq!(schemas[0].field(1).data_type(), &DataType::Utf8);
+}
+
+#[test]
+fn commands_keep_their_names() {
+    let any = CommandGetTables::default().as_any();
+    let command = Command::try_from(Any::decode(any.encode_to_vec().as_slice()).unwrap()).unwrap();
+    assert!(matches!(command, Command::CommandGetTables(_)));
+}

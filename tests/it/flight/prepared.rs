@@ -1,0 +1,139 @@
+//! Prepared statements: placeholders, values, repeated updates.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::DataType;
+use arrow_flight::sql::{
+    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
+    ActionCreatePreparedStatementResult, CommandPreparedStatementQuery,
+};
+use futures::TryStreamExt;
+use tonic::Code;
+
+use super::support::{self, Client, lines, packed, rows, start, status, unpacked};
+
+fn one(value: i64) -> RecordBatch {
+    numbers(&[value])
+}
+
+fn numbers(values: &[i64]) -> RecordBatch {
+    let column: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
+    RecordBatch::try_from_iter([("1", column)]).unwrap()
+}
+
+async fn answer(client: &mut Client, text: &str, values: RecordBatch) -> Vec<String> {
+    let mut prepared = client.prepare(text.to_owned(), None).await.unwrap();
+    prepared.set_parameters(values).unwrap();
+    let info = prepared.execute().await.unwrap();
+    lines(&support::fetch(client, &info).await.unwrap())
+}
+
+#[tokio::test]
+async fn both_kinds_of_placeholder_take_values() {
+    let server = start().await;
+    let mut client = server.login("ada").await;
+    for text in ["SELECT CAST(? AS BIGINT) + 1", "SELECT CAST($1 AS BIGINT) + 1"] {
+        assert_eq!(answer(&mut client, text, one(41)).await, ["42"], "{text}");
+    }
+    let text = "SELECT n FROM (VALUES (1), (2), (3)) AS t(n) WHERE n > ? AND n < ?";
+    let low: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let high: ArrayRef = Arc::new(Int64Array::from(vec![3]));
+    let values = RecordBatch::try_from_iter([("1", low), ("2", high)]).unwrap();
+    assert_eq!(answer(&mut client, text, values).await, ["2"]);
+}
+
+#[tokio::test]
+async fn placeholders_are_announced_with_their_types() {
+    let server = start().await;
+    let mut client = server.login("ada").await;
+    let text = "SELECT n FROM (VALUES (1), (2)) AS t(n) WHERE n = ?";
+    let prepared = client.prepare(text.into(), None).await.unwrap();
+    let parameters = prepared.parameter_schema().unwrap();
+    assert_eq!(parameters.fields().len(), 1);
+    assert_eq!(parameters.field(0).data_type(), &DataType::Int64);
+    assert_eq!(prepared.dataset_schema().unwrap().field(0).name(), "n");
+    let plain = client.prepare("SELECT 1".into(), None).await.unwrap();
+    assert!(plain.parameter_schema().unwrap().fields().is_empty());
+}
+
+#[tokio::test]
+async fn a_prepared_statement_runs_again_with_other_values() {
+    let server = start().await;
+    let mut client = server.login("ada").await;
+    let mut prepared = client.prepare("SELECT CAST(? AS BIGINT)".into(), None).await.unwrap();
+    for value in [1, 2, 3] {
+        prepared.set_parameters(one(value)).unwrap();
+        let info = prepared.execute().await.unwrap();
+        let batches = support::fetch(&mut client, &info).await.unwrap();
+        assert_eq!(lines(&batches), [value.to_string()]);
+    }
+}
+
+#[tokio::test]
+async fn missing_surplus_and_wrong_values_are_errors() {
+    let server = start().await;
+    let mut client = server.login("ada").await;
+    let text = "SELECT CAST(? AS BIGINT)";
+    let mut prepared = client.prepare(text.into(), None).await.unwrap();
+    let unbound = prepared.execute().await.map_err(error).unwrap_err();
+    assert_eq!(unbound.code(), Code::InvalidArgument);
+    assert!(unbound.message().contains("1 parameters and no values"), "{}", unbound.message());
+    let (code, _) = support::failure(&mut client, text).await;
+    assert_eq!(code, Code::InvalidArgument);
+
+    let word: ArrayRef = Arc::new(StringArray::from(vec!["many"]));
+    let two = RecordBatch::try_from_iter([("1", Arc::clone(&word)), ("2", word)]).unwrap();
+    for values in [two, numbers(&[1, 2])] {
+        let mut prepared = client.prepare(text.into(), None).await.unwrap();
+        prepared.set_parameters(values).unwrap();
+        let refused = prepared.execute().await.map_err(error).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{}", refused.message());
+    }
+}
+
+#[tokio::test]
+async fn an_update_runs_once_for_each_row_of_values() {
+    let server = start().await;
+    let mut client = server.login("root").await;
+    client.execute_update("CREATE TABLE t AS SELECT 0 AS n".into(), None).await.unwrap();
+    let text = "INSERT INTO t SELECT CAST(? AS BIGINT) AS n";
+    let mut prepared = client.prepare(text.into(), None).await.unwrap();
+    assert!(prepared.dataset_schema().unwrap().fields().is_empty());
+    prepared.set_parameters(numbers(&[1, 2, 3])).unwrap();
+    assert_eq!(prepared.execute_update().await.unwrap(), 3);
+    assert_eq!(rows(&mut client, "SELECT n FROM t").await, ["0", "1", "2", "3"]);
+    let mut plain = client.prepare("INSERT INTO t SELECT 9 AS n".into(), None).await.unwrap();
+    assert_eq!(plain.execute_update().await.unwrap(), 1);
+    assert_eq!(rows(&mut client, "SELECT n FROM t WHERE n = 9").await, ["9"]);
+}
+
+#[tokio::test]
+async fn a_prepared_statement_is_unknown_to_another_user() {
+    let server = start().await;
+    let mut ada = server.login("ada").await;
+    let mut bob = server.login("bob").await;
+    let request = ActionCreatePreparedStatementRequest { query: "SELECT 42".into(), transaction_id: None };
+    let bodies = support::action(&mut ada, "CreatePreparedStatement", packed(&request)).await;
+    let created: ActionCreatePreparedStatementResult = unpacked(&bodies.unwrap()[0]);
+    let handle = created.prepared_statement_handle;
+    let command = CommandPreparedStatementQuery { prepared_statement_handle: handle.clone() };
+    let request = super::statements::authorized(&bob, support::descriptor(&command));
+    let refused = bob.inner_mut().get_flight_info(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    let direct = bob.do_get(support::ticket(&command)).await.map(|_| ()).map_err(status);
+    assert_eq!(direct.unwrap_err().code(), Code::NotFound);
+    // Closing what is not there is no error, and closes nothing of somebody else's.
+    let close = ActionClosePreparedStatementRequest { prepared_statement_handle: handle };
+    support::action(&mut bob, "ClosePreparedStatement", packed(&close)).await.unwrap();
+    let direct = ada.do_get(support::ticket(&command)).await.unwrap();
+    assert_eq!(lines(&direct.try_collect::<Vec<_>>().await.unwrap()), ["42"]);
+    support::action(&mut ada, "ClosePreparedStatement", packed(&close)).await.unwrap();
+    let gone = ada.do_get(support::ticket(&command)).await.map(|_| ()).map_err(status);
+    assert_eq!(gone.unwrap_err().code(), Code::NotFound);
+}
+
+/// The client wraps a refusal of DoPut in its own error.
+fn error(error: impl Into<arrow_flight::error::FlightError>) -> tonic::Status {
+    status(error)
+}

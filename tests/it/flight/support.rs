@@ -1,0 +1,187 @@
+//! A server with three users over a warehouse of its own, and a client.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use arrow_flight::sql::{Any, ProstMessageExt};
+use arrow_flight::{Action, FlightDescriptor, FlightInfo, Ticket};
+use attune::auth::passwords::hash_password;
+use attune::server::flight::{Authentication, BoundServer, FlightOptions, bind};
+use catalog::policy::Role;
+use catalog::{Catalog, CatalogConfig, StoreConfig, UserRecord};
+use futures::TryStreamExt;
+use prost::Message;
+use sql::{Engine, Limits};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+pub type Client = FlightSqlServiceClient<Channel>;
+
+/// A running server; it ends when this is dropped.
+pub struct TestServer {
+    pub address: SocketAddr,
+    pub engine: Engine,
+    pub shutdown: CancellationToken,
+    pub ended: tokio::task::JoinHandle<attune::error::Result<()>>,
+    _warehouse: tempfile::TempDir,
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+pub fn options() -> FlightOptions {
+    let mut options = FlightOptions::at("127.0.0.1:0".parse().unwrap());
+    options.drain = Duration::from_millis(100);
+    options
+}
+
+pub async fn start() -> TestServer {
+    start_with(options()).await
+}
+
+/// Anybody may connect, as the embedded principal.
+pub async fn start_open() -> TestServer {
+    start_with(FlightOptions { authentication: Authentication::None, ..options() }).await
+}
+
+pub async fn start_with(options: FlightOptions) -> TestServer {
+    let warehouse = tempfile::tempdir().unwrap();
+    let engine = engine(warehouse.path()).await;
+    let server: BoundServer = bind(engine.clone(), options).await.unwrap();
+    let address = server.local_addr();
+    let shutdown = CancellationToken::new();
+    let asked = shutdown.clone().cancelled_owned();
+    let ended = tokio::spawn(server.run(asked, std::future::pending()));
+    TestServer { address, engine, shutdown, ended, _warehouse: warehouse }
+}
+
+async fn engine(folder: &std::path::Path) -> Engine {
+    let warehouse = StoreConfig { url: folder.display().to_string(), ..StoreConfig::default() };
+    let started = Instant::now();
+    let clock = move || 1_700_000_000_000 + started.elapsed().as_millis() as i64;
+    let config = CatalogConfig::new(warehouse, Arc::new(clock));
+    let catalog = Catalog::open(config).await.unwrap();
+    for (name, role) in [("root", Role::Admin), ("ada", Role::Analyst), ("bob", Role::Analyst)] {
+        catalog.put_user(user(name, role, &format!("{name}-secret")), false).await.unwrap();
+    }
+    Engine::open(catalog, Limits::default()).unwrap()
+}
+
+pub fn user(name: &str, role: Role, password: &str) -> UserRecord {
+    UserRecord {
+        name: name.to_owned(),
+        password_hash: hash_password(password).unwrap(),
+        roles: BTreeSet::from([role]),
+    }
+}
+
+impl TestServer {
+    pub async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        endpoint.connect().await.unwrap()
+    }
+
+    /// A client without credentials, on a connection of its own.
+    pub async fn stranger(&self) -> Client {
+        Client::new(self.channel().await)
+    }
+
+    /// A client that is logged in.
+    pub async fn login(&self, name: &str) -> Client {
+        let mut client = self.stranger().await;
+        client.handshake(name, &format!("{name}-secret")).await.unwrap();
+        client
+    }
+}
+
+/// The status inside a client's error.
+pub fn status(error: impl Into<arrow_flight::error::FlightError>) -> Status {
+    match error.into() {
+        arrow_flight::error::FlightError::Tonic(status) => *status,
+        other => panic!("no status: {other}"),
+    }
+}
+
+pub async fn fetch(client: &mut Client, info: &FlightInfo) -> Result<Vec<RecordBatch>, Status> {
+    let ticket = info.endpoint[0].ticket.clone().unwrap();
+    let stream = client.do_get(ticket).await.map_err(status)?;
+    stream.try_collect().await.map_err(status)
+}
+
+/// The rows of a statement as one batch's worth of text, sorted.
+pub async fn rows(client: &mut Client, text: &str) -> Vec<String> {
+    let info = client.execute(text.to_owned(), None).await.unwrap();
+    lines(&fetch(client, &info).await.unwrap())
+}
+
+pub fn lines(batches: &[RecordBatch]) -> Vec<String> {
+    let text = arrow::util::pretty::pretty_format_batches(batches).unwrap().to_string();
+    let mut lines: Vec<String> = text
+        .lines()
+        .skip(3)
+        .filter(|line| !line.starts_with('+'))
+        .map(|line| {
+            let cells = line.trim_matches('|').split('|').map(str::trim);
+            cells.collect::<Vec<_>>().join("|")
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// The code and text with which a statement fails, at whichever call.
+pub async fn failure(client: &mut Client, text: &str) -> (Code, String) {
+    let failed = match client.execute(text.to_owned(), None).await {
+        Err(error) => status(error),
+        Ok(info) => fetch(client, &info).await.unwrap_err(),
+    };
+    (failed.code(), failed.message().to_owned())
+}
+
+pub fn descriptor(command: &impl ProstMessageExt) -> FlightDescriptor {
+    FlightDescriptor::new_cmd(command.as_any().encode_to_vec())
+}
+
+pub fn ticket(command: &impl ProstMessageExt) -> Ticket {
+    Ticket { ticket: command.as_any().encode_to_vec().into() }
+}
+
+/// Runs an action and gives the bodies of its results.
+pub async fn action(
+    client: &mut Client,
+    name: &str,
+    body: impl Into<bytes::Bytes>,
+) -> Result<Vec<bytes::Bytes>, Status> {
+    let action = Action { r#type: name.to_owned(), body: body.into() };
+    let results = client.do_action(action).await.map_err(status)?;
+    results.map_ok(|result| result.body).try_collect().await
+}
+
+pub fn packed(command: &impl ProstMessageExt) -> Vec<u8> {
+    command.as_any().encode_to_vec()
+}
+
+/// A Flight SQL message from the body of an action's result.
+pub fn unpacked<M: ProstMessageExt>(body: &bytes::Bytes) -> M {
+    Any::decode(body.clone()).unwrap().unpack().unwrap().unwrap()
+}
+
+pub fn schema(info: &FlightInfo) -> Schema {
+    info.clone().try_decode_schema().unwrap()
+}
+
+/// A query of ten to the `digits` rows that costs no memory.
+pub fn endless(digits: usize) -> String {
+    let ten = "(VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9))";
+    let joined: Vec<String> = (0..digits).map(|index| format!("{ten} AS t{index}(n)")).collect();
+    format!("SELECT t0.n FROM {}", joined.join(" CROSS JOIN "))
+}
