@@ -100,7 +100,7 @@ impl FlightOptions {
     }
 
     /// Beyond loopback, passwords and rows travel: they need TLS, and users to have passwords.
-    fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if self.address.ip().is_loopback() || self.insecure {
             return Ok(());
         }
