@@ -60,22 +60,41 @@ fn without_fences(example: &str) -> String {
     lines.map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// All functions, by section.
+/// Attune's own functions by section, a line each, then the names of those of DataFusion.
 pub(super) fn list(functions: &[FunctionDoc]) -> String {
     let mut sorted: Vec<&FunctionDoc> = functions.iter().collect();
-    sorted.sort_by(|a, b| (&a.section, &a.name).cmp(&(&b.section, &b.name)));
+    sorted.sort_by_key(|function| (!function.own, &function.section, &function.name));
     let mut text = String::new();
     let mut section = None;
     for function in sorted {
-        if section != Some(&function.section) {
-            let _ = writeln!(text, "\n{}", function.section);
-            section = Some(&function.section);
+        if section != Some((function.own, &function.section)) {
+            let _ = write!(text, "\n\n{}", function.section);
+            section = Some((function.own, &function.section));
+            if !function.own {
+                text.push_str(" (DataFusion)\n ");
+            }
         }
-        let summary = function.description.lines().next().unwrap_or_default();
-        let _ = writeln!(text, "  {:<28} {summary}", function.name);
+        if function.own {
+            let _ = write!(text, "\n  {:<26} {}", function.name, summary(&function.description));
+        } else {
+            let _ = write!(text, " {}", function.name);
+        }
     }
     text.trim_start().to_owned()
 }
+
+/// The first sentence, without its details when it is long.
+fn summary(description: &str) -> &str {
+    let line = description.lines().next().unwrap_or_default();
+    let sentence = line.split_once(". ").map_or(line, |(first, _)| first).trim_end_matches('.');
+    if sentence.chars().count() <= SUMMARY_MAX {
+        return sentence;
+    }
+    sentence.split_once([':', ';', ',']).map_or(sentence, |(first, _)| first)
+}
+
+/// Characters a summary may have before its details are dropped.
+const SUMMARY_MAX: usize = 80;
 
 #[cfg(test)]
 mod tests {
@@ -110,11 +129,20 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_by_section_with_one_line_each() {
-        let text = list(&[function("b", "Two"), function("a", "One")]);
-        let starts: Vec<&str> = text.lines().map(|line| line.trim_start()).collect();
-        assert_eq!(starts[0], "One");
-        assert!(starts[1].starts_with("a ") && starts[1].ends_with("Counts edits."));
-        assert_eq!(starts[3], "Two");
+    fn the_list_has_our_functions_first_with_a_line_each() {
+        let theirs = FunctionDoc { own: false, ..function("abs", "Math") };
+        let text = list(&[theirs, function("b", "Two"), function("a", "One")]);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        assert_eq!(lines[0], "One");
+        assert!(lines[1].starts_with("a ") && lines[1].ends_with("Counts edits"), "{text}");
+        assert_eq!(lines[3], "Two");
+        assert_eq!(lines[6..], ["Math (DataFusion)", "abs"]);
+    }
+
+    #[test]
+    fn a_summary_is_short() {
+        let long = format!("Replaces a number: {}. More.", "x".repeat(80));
+        assert_eq!(summary(&long), "Replaces a number");
+        assert_eq!(summary("Counts. More."), "Counts");
     }
 }

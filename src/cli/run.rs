@@ -177,10 +177,11 @@ fn report(
     if summary.has_rows {
         let rows = count(written.rows, "row");
         parts.push(if written.cut { format!("first {rows}; --rows 0 for all") } else { rows });
-    } else if let Some(affected) = summary.affected.and_then(|rows| u64::try_from(rows).ok()) {
-        parts.push(format!("{} affected", count(affected, "row")));
     } else if summary.message.is_none() {
-        parts.push("done".into());
+        let affected = summary.affected.and_then(|rows| u64::try_from(rows).ok());
+        parts.push(
+            affected.map_or("done".into(), |rows| format!("{} affected", count(rows, "row"))),
+        );
     }
     if output.timing {
         parts.push(duration(elapsed));
