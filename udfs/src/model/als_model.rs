@@ -243,8 +243,7 @@ impl AlsModel {
     ) -> Vec<Choice> {
         let vectors: Vec<Option<UserVector>> =
             users.iter().map(|&user| self.user_vector(user?)).collect();
-        let positions: Vec<usize> =
-            (0..users.len()).filter(|&at| vectors[at].is_some()).collect();
+        let positions: Vec<usize> = (0..users.len()).filter(|&at| vectors[at].is_some()).collect();
         let known: Vec<&UserVector> = vectors.iter().flatten().collect();
         let best = self.best(&known, top_k, &|query, item| skip(users[positions[query]], item));
         let mut best = best.into_iter();
@@ -389,9 +388,7 @@ impl AlsModel {
         }
         let items = self.parts.items.len();
         let pairs = model.values(items).into_iter().zip(popular.values(items));
-        pairs
-            .map(|((name, value), (_, baseline))| MetricValue { name, value, baseline })
-            .collect()
+        pairs.map(|((name, value), (_, baseline))| MetricValue { name, value, baseline }).collect()
     }
 
     /// Interactions of each item, those of the test set taken off.
@@ -487,9 +484,8 @@ fn similar(
         let rows: Vec<f32> = factors.chunks_exact(size).flat_map(unit).collect();
         Panels::new(&rows, size)
     });
-    let is_zero = |code: u32| {
-        row(factors, code, size).is_none_or(|row| row.iter().all(|&x| x == 0.0))
-    };
+    let is_zero =
+        |code: u32| row(factors, code, size).is_none_or(|row| row.iter().all(|&x| x == 0.0));
     let queries: Vec<f32> = codes
         .iter()
         .flat_map(|&code| row(factors, code, size).map_or_else(|| vec![0.0; size], unit))

@@ -66,7 +66,10 @@ impl IdTable {
         }
         if data.len() + key.len() > i32::MAX as usize {
             let limit = i32::MAX as u64;
-            return Err(ModelError::TooLarge { what: "the text of distinct ids, in bytes,", limit });
+            return Err(ModelError::TooLarge {
+                what: "the text of distinct ids, in bytes,",
+                limit,
+            });
         }
         data.extend_from_slice(key);
         ends.push(data.len() as u32);

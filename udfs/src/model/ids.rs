@@ -183,10 +183,8 @@ impl IdIndex {
     }
 
     fn cast_to_bytes(&self, array: &ArrayRef) -> Result<ArrayRef, ModelError> {
-        let is_text = matches!(
-            array.data_type(),
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
-        );
+        let is_text =
+            matches!(array.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
         match (self.kind, &self.data_type) {
             (Kind::Decimal, _) => faithful_cast(array, &self.data_type),
             (Kind::Binary, DataType::FixedSizeBinary(16)) if is_text => parse_uuids(array),

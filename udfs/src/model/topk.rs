@@ -314,11 +314,7 @@ fn pack<const Q: usize>(rows: &[f32], depth: usize) -> Aligned {
 
 /// `Q` queries times one panel, summed over coordinates in registers.
 #[inline(always)]
-fn tile<S: Simd, const Q: usize>(
-    simd: S,
-    queries: &[f32],
-    panel: &[S::f32s],
-) -> [[S::f32s; 2]; Q] {
+fn tile<S: Simd, const Q: usize>(simd: S, queries: &[f32], panel: &[S::f32s]) -> [[S::f32s; 2]; Q] {
     let mut sums = [[simd.splat_f32s(0.0); 2]; Q];
     for (query, row) in queries.as_chunks::<Q>().0.iter().zip(panel.as_chunks::<2>().0) {
         for (sum, &value) in sums.iter_mut().zip(query) {

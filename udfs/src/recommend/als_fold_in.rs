@@ -13,8 +13,8 @@ use arrow::array::{Array, ArrayRef, AsArray, Float32Array, ListArray, UInt32Arra
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type};
 use datafusion_common::{Result, exec_err, plan_err};
-use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion_expr::Signature;
+use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion_macros::user_doc;
 
 use super::ModelSet;
@@ -35,9 +35,15 @@ passed over; with none left the most popular items are given. A NULL list gives 
     sql_example = r#"```sql
 > SELECT unnest(als_fold_in('main.shop', ['sku-7', 'sku-9'], [1.0, 3.0], 5));
 ```"#,
-    argument(name = "model", description = "Name of a model, as a literal: 'shop', 'main.shop@3'."),
+    argument(
+        name = "model",
+        description = "Name of a model, as a literal: 'shop', 'main.shop@3'."
+    ),
     argument(name = "items", description = "List of item ids."),
-    argument(name = "weights", description = "List of as many weights or ratings; 1 when left out."),
+    argument(
+        name = "weights",
+        description = "List of as many weights or ratings; 1 when left out."
+    ),
     argument(name = "k", description = "Length of the list, 1 to 10,000; 10 when left out.")
 )]
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -57,9 +63,15 @@ list gives NULL.",
     sql_example = r#"```sql
 > SELECT unnest(ml_fold_in('main.shop', ['sku-7', 'sku-9'], [1.0, 3.0], 5));
 ```"#,
-    argument(name = "model", description = "Name of a model, as a literal: 'shop', 'main.shop@3'."),
+    argument(
+        name = "model",
+        description = "Name of a model, as a literal: 'shop', 'main.shop@3'."
+    ),
     argument(name = "items", description = "List of item ids."),
-    argument(name = "weights", description = "List of as many weights or ratings; 1 when left out."),
+    argument(
+        name = "weights",
+        description = "List of as many weights or ratings; 1 when left out."
+    ),
     argument(name = "k", description = "Length of the list, 1 to 10,000; 10 when left out.")
 )]
 #[derive(Debug, PartialEq, Eq, Hash)]

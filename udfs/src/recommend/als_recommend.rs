@@ -9,8 +9,8 @@ use std::sync::Arc;
 use arrow::array::Array;
 use arrow::datatypes::DataType;
 use datafusion_common::Result;
-use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion_expr::Signature;
+use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion_macros::user_doc;
 
 use super::ModelSet;
@@ -31,7 +31,10 @@ column `source`.",
     sql_example = r#"```sql
 > SELECT user_id, unnest(als_recommend('main.shop', user_id, 10)) FROM users;
 ```"#,
-    argument(name = "model", description = "Name of a model, as a literal: 'shop', 'main.shop@3'."),
+    argument(
+        name = "model",
+        description = "Name of a model, as a literal: 'shop', 'main.shop@3'."
+    ),
     argument(name = "user", description = "User id, of any type that casts to the model's."),
     argument(name = "k", description = "Length of the list, 1 to 10,000; 10 when left out.")
 )]
@@ -57,12 +60,8 @@ fn recommend(function: &str, model: &AlsModel, args: &ScalarFunctionArgs) -> Res
     let asked: Vec<usize> =
         (0..users.len()).filter(|&row| !is_null(row) && k[row].is_some()).collect();
     let codes: Vec<Option<u32>> = asked.iter().map(|&row| codes[row]).collect();
-    let request = RecommendRequest {
-        top_k: longest(&k),
-        exclude_seen: true,
-        include: None,
-        exclude: None,
-    };
+    let request =
+        RecommendRequest { top_k: longest(&k), exclude_seen: true, include: None, exclude: None };
     let mut answer: Rows = vec![None; users.len()];
     for (&row, choice) in asked.iter().zip(model.recommend(&codes, &request)) {
         answer[row] = k[row].map(|k| cut(choice.items, choice.scores, k));

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use arrow::array::Float32Array;
 use arrow::datatypes::DataType;
 use datafusion_common::Result;
-use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion_expr::Signature;
+use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion_macros::user_doc;
 
 use super::ModelSet;
@@ -27,7 +27,10 @@ or unknown to the model.",
     sql_example = r#"```sql
 > SELECT als_score('main.shop', 'user-42', 'sku-7') > 0.5 AS likes;
 ```"#,
-    argument(name = "model", description = "Name of a model, as a literal: 'shop', 'main.shop@3'."),
+    argument(
+        name = "model",
+        description = "Name of a model, as a literal: 'shop', 'main.shop@3'."
+    ),
     argument(name = "user", description = "User id, of any type that casts to the model's."),
     argument(name = "item", description = "Item id, likewise.")
 )]
@@ -46,7 +49,10 @@ NULL or unknown to the model.",
     sql_example = r#"```sql
 > SELECT ml_score('main.shop', 'user-42', 'sku-7') > 0.5 AS likes;
 ```"#,
-    argument(name = "model", description = "Name of a model, as a literal: 'shop', 'main.shop@3'."),
+    argument(
+        name = "model",
+        description = "Name of a model, as a literal: 'shop', 'main.shop@3'."
+    ),
     argument(name = "user", description = "User id, of any type that casts to the model's."),
     argument(name = "item", description = "Item id, likewise.")
 )]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use arrow::array::Array;
 use arrow::datatypes::DataType;
 use datafusion_common::Result;
-use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion_expr::Signature;
+use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion_macros::user_doc;
 
 use super::ModelSet;
@@ -29,7 +29,10 @@ NULL gives NULL; an unknown item gives an empty list.",
     sql_example = r#"```sql
 > SELECT unnest(als_similar_items('main.shop', 'sku-7', 5));
 ```"#,
-    argument(name = "model", description = "Name of a model, as a literal: 'shop', 'main.shop@3'."),
+    argument(
+        name = "model",
+        description = "Name of a model, as a literal: 'shop', 'main.shop@3'."
+    ),
     argument(name = "item", description = "Id of an item, of any type that casts to the model's."),
     argument(name = "k", description = "Length of the list, 1 to 10,000; 10 when left out.")
 )]
@@ -48,7 +51,10 @@ best first. The item itself is left out. NULL gives NULL; an unknown item gives 
     sql_example = r#"```sql
 > SELECT unnest(ml_similar_items('main.shop', 'sku-7', 5));
 ```"#,
-    argument(name = "model", description = "Name of a model, as a literal: 'shop', 'main.shop@3'."),
+    argument(
+        name = "model",
+        description = "Name of a model, as a literal: 'shop', 'main.shop@3'."
+    ),
     argument(name = "item", description = "Id of an item, of any type that casts to the model's."),
     argument(name = "k", description = "Length of the list, 1 to 10,000; 10 when left out.")
 )]
@@ -75,8 +81,9 @@ fn similar(function: &str, model: &AlsModel, args: &ScalarFunctionArgs) -> Resul
     let known: Vec<usize> = (0..ids.len()).filter(|&row| found[row].is_some()).collect();
     let codes: Vec<u32> = found.iter().copied().flatten().collect();
     let best = model.similar_items(&codes, longest(&k));
-    let mut answer: Rows =
-        (0..ids.len()).map(|row| k[row].filter(|_| !is_null(row)).map(|_| (vec![], vec![]))).collect();
+    let mut answer: Rows = (0..ids.len())
+        .map(|row| k[row].filter(|_| !is_null(row)).map(|_| (vec![], vec![])))
+        .collect();
     for (row, best) in known.into_iter().zip(best) {
         answer[row] = k[row].map(|k| cut(best.codes, best.scores, k));
     }
