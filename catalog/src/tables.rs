@@ -210,8 +210,8 @@ impl Catalog {
     }
 
     async fn begin_create(&self, name: &ObjectName, mode: CreateMode) -> Result<Option<Start>> {
+        self.check_main(name, Kind::Table)?;
         let folder = format!("tables/{}-{}", key(&name.schema, &name.name), uuid::Uuid::new_v4());
-        self.check_schema(name, &Spec::Managed(ManagedTable { folder: folder.clone() }))?;
         self.writable().await?;
         let seen = self.objects.head(name).await?;
         if !may_create(name, seen.as_ref(), Kind::Table, mode)? {
