@@ -1,0 +1,51 @@
+//! Conjugate gradients on one row's scaled normal equations.
+//!
+//! With the dense part diagonal and scaled away (see [`super::gram`]), a row's system is
+//! (I + ZᵀZ)·w = Zᵀt, where Z has one row for each interaction. Two passes over Z make a step, and
+//! Z stays in the first-level cache. Eigenvalues are 1 but for as many as there are
+//! interactions, which is why two or three steps from the last iteration's factors do.
+
+use pulp::Simd;
+
+use super::super::kernel::{add_scaled, dot, products, scale_then_add, weighted_sum};
+use super::row::Scratch;
+
+/// Improves `scratch.w` by at most `steps` steps and returns the row's objective
+/// |Z·w|² − 2·t·(Z·w) + |w|², which is 0 for w = 0.
+#[inline(always)]
+pub(super) fn solve<S: Simd>(simd: S, scratch: &mut Scratch, steps: usize) -> f64 {
+    let Scratch { z, targets, products: s, w, residual, direction, image, .. } = scratch;
+    products(simd, z, w, s);
+    let mut objective = f64::from(dot(simd, w, w));
+    for (s, &t) in s.iter_mut().zip(targets.iter()) {
+        objective += f64::from(*s * (*s - 2.0 * t));
+        *s = t - *s;
+    }
+    weighted_sum(simd, z, s, None, residual);
+    add_scaled(simd, residual, -1.0, w);
+    let mut gamma = dot(simd, residual, residual);
+    let enough = 1e-13 * (gamma + dot(simd, w, w));
+    direction.copy_from_slice(residual);
+    for step in 1..=steps {
+        if gamma <= enough {
+            break;
+        }
+        products(simd, z, direction, s);
+        weighted_sum(simd, z, s, Some(direction), image);
+        let curvature = dot(simd, direction, image);
+        let length = gamma / curvature;
+        if !length.is_finite() {
+            break;
+        }
+        add_scaled(simd, w, length, direction);
+        objective -= f64::from(length) * f64::from(gamma);
+        if step == steps {
+            break;
+        }
+        add_scaled(simd, residual, -length, image);
+        let next = dot(simd, residual, residual);
+        scale_then_add(simd, direction, next / gamma, residual);
+        gamma = next;
+    }
+    objective
+}

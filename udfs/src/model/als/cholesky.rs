@@ -1,0 +1,130 @@
+//! Exact solution of one row's scaled normal equations (I + ZᵀZ)·w = Zᵀt by Cholesky's method.
+//!
+//! With n interactions and k factors the system is solved in whichever form is smaller: the
+//! primal of order k, or for n < k the dual of order n, (I + ZZᵀ)·v = t with w = Zᵀv.
+
+use pulp::Simd;
+
+use super::super::kernel::{ROW_GROUP, add_gram, add_scaled, dot, products, weighted_sum};
+use super::row::Scratch;
+
+/// Solves for `scratch.w` and returns the row's objective |Z·w|² − 2·t·(Z·w) + |w|²; `None` when
+/// rounding made the matrix indefinite.
+#[inline(always)]
+pub(super) fn solve<S: Simd>(simd: S, scratch: &mut Scratch, stride: usize) -> Option<f64> {
+    if scratch.targets.len() < stride {
+        solve_dual(simd, scratch, stride)
+    } else {
+        solve_primal(simd, scratch, stride)
+    }
+}
+
+#[inline(always)]
+fn solve_dual<S: Simd>(simd: S, scratch: &mut Scratch, stride: usize) -> Option<f64> {
+    let rows = scratch.targets.len();
+    let order = rows.next_multiple_of(16);
+    scratch.matrix.grow(order * order);
+    scratch.right.grow(order);
+    scratch.solution.grow(order);
+    let Scratch { z, targets, w, matrix, right, solution, .. } = scratch;
+    for row in 0..rows {
+        let from = row / ROW_GROUP * ROW_GROUP;
+        let line = &mut matrix[row * order..(row + 1) * order];
+        // Cells below the diagonal are read by whole vectors: keep them finite.
+        line[row / 16 * 16..row].fill(0.0);
+        let own = &z[row * stride..(row + 1) * stride];
+        products(simd, &z[from * stride..], own, &mut line[from..rows]);
+        line[rows..].fill(0.0);
+        line[row] += 1.0;
+    }
+    right[..rows].copy_from_slice(targets);
+    right[rows..].fill(0.0);
+    factor(simd, matrix, rows, order)?;
+    substitute(simd, matrix, rows, order, right, solution);
+    weighted_sum(simd, z, &solution[..rows], None, w);
+    let mut objective = 0.0_f64;
+    for (&t, &v) in targets.iter().zip(solution.iter()) {
+        objective -= f64::from(t) * (f64::from(t) - f64::from(v));
+    }
+    Some(objective)
+}
+
+#[inline(always)]
+fn solve_primal<S: Simd>(simd: S, scratch: &mut Scratch, stride: usize) -> Option<f64> {
+    scratch.matrix.grow(stride * stride);
+    scratch.right.grow(stride);
+    let Scratch { z, targets, matrix, right, .. } = scratch;
+    matrix.fill(0.0);
+    for block in z.chunks(128 * stride) {
+        add_gram(simd, block, stride, matrix);
+    }
+    weighted_sum(simd, z, targets, None, right);
+    solve_normal(simd, scratch, stride)
+}
+
+/// Solves (I + `matrix`)·w = `right` for `scratch.w`; the upper triangle is given and consumed.
+#[inline(always)]
+pub(super) fn solve_normal<S: Simd>(simd: S, scratch: &mut Scratch, stride: usize) -> Option<f64> {
+    let Scratch { w, matrix, right, image, .. } = scratch;
+    for index in 0..stride {
+        matrix[index * stride + index] += 1.0;
+    }
+    image.copy_from_slice(right);
+    factor(simd, matrix, stride, stride)?;
+    substitute(simd, matrix, stride, stride, right, w);
+    Some(-f64::from(dot(simd, image, w)))
+}
+
+/// Turns the upper triangle of M into U with UᵀU = M. Cells below the diagonal are arbitrary.
+#[inline(always)]
+fn factor<S: Simd>(simd: S, matrix: &mut [f32], rows: usize, stride: usize) -> Option<()> {
+    for pivot in 0..rows {
+        let (done, below) = matrix.split_at_mut((pivot + 1) * stride);
+        let line = &mut done[pivot * stride..];
+        let diagonal = line[pivot];
+        if !(diagonal > 0.0 && diagonal.is_finite()) {
+            return None;
+        }
+        let inverse = 1.0 / diagonal.sqrt();
+        for cell in &mut line[pivot / 16 * 16..] {
+            *cell *= inverse;
+        }
+        for (row, target) in (pivot + 1..rows).zip(below.chunks_exact_mut(stride)) {
+            let from = row / 16 * 16;
+            add_scaled(simd, &mut target[from..], -line[row], &line[from..]);
+        }
+    }
+    Some(())
+}
+
+/// Solves UᵀU·x = b. `right` (b) is consumed; both vectors are padded to `stride`.
+#[inline(always)]
+fn substitute<S: Simd>(
+    simd: S,
+    upper: &[f32],
+    rows: usize,
+    stride: usize,
+    right: &mut [f32],
+    solution: &mut [f32],
+) {
+    for row in 0..rows {
+        let line = &upper[row * stride..(row + 1) * stride];
+        let value = right[row] / line[row];
+        let from = row / 16 * 16;
+        // Cells before `row` in its group of 16 are finished: keep them.
+        let mut kept = [0.0_f32; 16];
+        let head = row - from;
+        kept[..head].copy_from_slice(&right[from..row]);
+        add_scaled(simd, &mut right[from..], -value, &line[from..]);
+        right[from..row].copy_from_slice(&kept[..head]);
+        right[row] = value;
+    }
+    solution.fill(0.0);
+    for row in (0..rows).rev() {
+        let line = &upper[row * stride..(row + 1) * stride];
+        let from = row / 16 * 16;
+        // Solution cells up to `row` are still 0, so the arbitrary cells of U do not count.
+        let known = dot(simd, &line[from..], &solution[from..]);
+        solution[row] = (right[row] - known) / line[row];
+    }
+}

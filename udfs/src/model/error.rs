@@ -1,0 +1,104 @@
+//! What can go wrong in a learner: each variant has a stable code, a sentence and a hint.
+
+use thiserror::Error;
+
+/// A learner's refusal. `Display` gives sentence and hint; [`ModelError::code`] is stable.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum ModelError {
+    /// An option is outside its domain.
+    #[error("{option} = {value} is not valid. {hint}")]
+    Option {
+        /// The option's SQL name.
+        option: &'static str,
+        /// The value given, as text.
+        value: String,
+        /// What would be valid.
+        hint: &'static str,
+    },
+    /// There is nothing to learn from.
+    #[error("the training set is empty. Check the training query: it returned no usable row")]
+    Empty,
+    /// A weight or rating is NaN or infinite.
+    #[error(
+        "column \"{column}\" holds {value}, which is no weight. Filter such rows out in the \
+         training query"
+    )]
+    NotFinite {
+        /// The column's name.
+        column: String,
+        /// `NaN`, `inf` or `-inf`.
+        value: f32,
+    },
+    /// A key column holds NULL.
+    #[error(
+        "column \"{column}\" holds NULL. Add WHERE {column} IS NOT NULL to the training query"
+    )]
+    Null {
+        /// The column's name.
+        column: String,
+    },
+    /// A column has a type that the learner cannot read.
+    #[error("column \"{column}\" has type {found}, which cannot be {expected}. {hint}")]
+    Type {
+        /// The column's name.
+        column: String,
+        /// Its Arrow type.
+        found: String,
+        /// What was wanted.
+        expected: &'static str,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// More rows, ids or factors than the learner's codes can count.
+    #[error("{what} exceeds the limit of {limit}. Reduce the training query or the options")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// The largest count allowed.
+        limit: u64,
+    },
+    /// Stored parts do not fit together.
+    #[error("the stored model is not consistent: {0}. Train it again")]
+    Inconsistent(String),
+    /// The caller asked to stop.
+    #[error("training was cancelled")]
+    Cancelled,
+    /// Arrow refused an operation on an id column.
+    #[error("{0}. Check the types of the id columns")]
+    Arrow(String),
+}
+
+impl ModelError {
+    /// A stable code for logs, status codes and documentation.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Option { .. } => "model_option",
+            Self::Empty => "model_empty",
+            Self::NotFinite { .. } => "model_not_finite",
+            Self::Null { .. } => "model_null",
+            Self::Type { .. } => "model_type",
+            Self::TooLarge { .. } => "model_too_large",
+            Self::Inconsistent(_) => "model_inconsistent",
+            Self::Cancelled => "model_cancelled",
+            Self::Arrow(_) => "model_arrow",
+        }
+    }
+}
+
+impl From<arrow::error::ArrowError> for ModelError {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        Self::Arrow(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_column_and_gives_a_hint() {
+        let error = ModelError::Null { column: "user_id".to_owned() };
+        assert!(error.to_string().contains("WHERE user_id IS NOT NULL"));
+        assert_eq!(error.code(), "model_null");
+    }
+}

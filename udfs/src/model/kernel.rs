@@ -1,0 +1,237 @@
+//! Loops over padded `f32` rows that the processor's widest instructions run.
+//!
+//! Every function here is generic over pulp's instruction sets and always inlined: call them
+//! inside `pulp::Arch::dispatch`. Rows have a length that is a multiple of 16, so that no
+//! instruction set (4, 8 or 16 lanes) leaves a remainder; padding is zero and stays zero.
+
+use std::ops::{Deref, DerefMut};
+
+use pulp::Simd;
+
+/// Rows handled together by [`products`]: pad the number of rows to a multiple.
+pub const ROW_GROUP: usize = 4;
+
+/// `f32`s that start on a 64-byte line, so that no vector load straddles two.
+#[derive(Debug, Default)]
+pub struct Aligned {
+    buffer: Vec<f32>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    /// `len` zeros.
+    pub fn zeros(len: usize) -> Self {
+        let mut aligned = Self::default();
+        aligned.grow(len);
+        aligned
+    }
+
+    /// Makes room for `len` values; what they are is unspecified.
+    pub fn grow(&mut self, len: usize) {
+        if self.start + len > self.buffer.len() {
+            self.buffer = vec![0.0; len + 15];
+            self.start = self.buffer.as_ptr().align_offset(64).min(15);
+        }
+        self.len = len;
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [f32];
+
+    #[inline(always)]
+    fn deref(&self) -> &[f32] {
+        &self.buffer[self.start..self.start + self.len]
+    }
+}
+
+impl DerefMut for Aligned {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.buffer[self.start..self.start + self.len]
+    }
+}
+
+/// Sum of products of two rows.
+#[inline(always)]
+pub fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let (a, b) = (S::as_simd_f32s(a).0, S::as_simd_f32s(b).0);
+    let mut sums = [simd.splat_f32s(0.0); 4];
+    let (groups, rest) = a.as_chunks::<4>();
+    let (other_groups, other_rest) = b.as_chunks::<4>();
+    for (a, b) in groups.iter().zip(other_groups) {
+        for lane in 0..4 {
+            sums[lane] = simd.mul_add_e_f32s(a[lane], b[lane], sums[lane]);
+        }
+    }
+    for (&a, &b) in rest.iter().zip(other_rest) {
+        sums[0] = simd.mul_add_e_f32s(a, b, sums[0]);
+    }
+    let left = simd.add_f32s(sums[0], sums[1]);
+    let right = simd.add_f32s(sums[2], sums[3]);
+    simd.reduce_sum_f32s(simd.add_f32s(left, right))
+}
+
+/// `y += scale · x`.
+#[inline(always)]
+pub fn add_scaled<S: Simd>(simd: S, y: &mut [f32], scale: f32, x: &[f32]) {
+    let scale = simd.splat_f32s(scale);
+    let x = S::as_simd_f32s(x).0;
+    for (y, &x) in S::as_mut_simd_f32s(y).0.iter_mut().zip(x) {
+        *y = simd.mul_add_e_f32s(scale, x, *y);
+    }
+}
+
+/// `y = x + scale · y`.
+#[inline(always)]
+pub fn scale_then_add<S: Simd>(simd: S, y: &mut [f32], scale: f32, x: &[f32]) {
+    let scale = simd.splat_f32s(scale);
+    let x = S::as_simd_f32s(x).0;
+    for (y, &x) in S::as_mut_simd_f32s(y).0.iter_mut().zip(x) {
+        *y = simd.mul_add_e_f32s(scale, *y, x);
+    }
+}
+
+/// `out = a ∘ b · scale`, element by element.
+#[inline(always)]
+pub fn scaled_product<S: Simd>(simd: S, out: &mut [f32], a: &[f32], b: &[f32], scale: f32) {
+    let scale = simd.splat_f32s(scale);
+    let (a, b) = (S::as_simd_f32s(a).0, S::as_simd_f32s(b).0);
+    for ((out, &a), &b) in S::as_mut_simd_f32s(out).0.iter_mut().zip(a).zip(b) {
+        *out = simd.mul_f32s(simd.mul_f32s(a, scale), b);
+    }
+}
+
+/// `out[j] = row j of z · v` for `out.len()` rows, a multiple of [`ROW_GROUP`].
+#[inline(always)]
+pub fn products<S: Simd>(simd: S, z: &[f32], v: &[f32], out: &mut [f32]) {
+    let stride = v.len();
+    let v = S::as_simd_f32s(v).0;
+    let width = v.len();
+    for (rows, out) in z.chunks_exact(ROW_GROUP * stride).zip(out.as_chunks_mut::<4>().0) {
+        let rows = S::as_simd_f32s(rows).0;
+        let (r0, rows) = rows.split_at(width);
+        let (r1, rows) = rows.split_at(width);
+        let (r2, r3) = rows.split_at(width);
+        let mut sums = [simd.splat_f32s(0.0); 4];
+        for ((((&v, &a), &b), &c), &d) in v.iter().zip(r0).zip(r1).zip(r2).zip(r3) {
+            sums[0] = simd.mul_add_e_f32s(a, v, sums[0]);
+            sums[1] = simd.mul_add_e_f32s(b, v, sums[1]);
+            sums[2] = simd.mul_add_e_f32s(c, v, sums[2]);
+            sums[3] = simd.mul_add_e_f32s(d, v, sums[3]);
+        }
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = simd.reduce_sum_f32s(sum);
+        }
+    }
+}
+
+/// `out = start + Σ scales[j] · row j of z`; `start` is 0 when absent.
+#[inline(always)]
+pub fn weighted_sum<S: Simd>(
+    simd: S,
+    z: &[f32],
+    scales: &[f32],
+    start: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    let out = S::as_mut_simd_f32s(out).0;
+    let z = S::as_simd_f32s(z).0;
+    let start = start.map(|start| S::as_simd_f32s(start).0);
+    let width = out.len();
+    let mut column = 0;
+    while column < width {
+        column += match width - column {
+            8.. => weighted_columns::<S, 8>(simd, z, scales, start, out, column),
+            4.. => weighted_columns::<S, 4>(simd, z, scales, start, out, column),
+            2.. => weighted_columns::<S, 2>(simd, z, scales, start, out, column),
+            _ => weighted_columns::<S, 1>(simd, z, scales, start, out, column),
+        };
+    }
+}
+
+/// `W` vectors' width of [`weighted_sum`], held in registers.
+#[inline(always)]
+fn weighted_columns<S: Simd, const W: usize>(
+    simd: S,
+    z: &[S::f32s],
+    scales: &[f32],
+    start: Option<&[S::f32s]>,
+    out: &mut [S::f32s],
+    column: usize,
+) -> usize {
+    let width = out.len();
+    let mut sums = [simd.splat_f32s(0.0); W];
+    if let Some(start) = start {
+        sums.copy_from_slice(&start[column..column + W]);
+    }
+    for (row, &scale) in z.chunks_exact(width).zip(scales) {
+        let scale = simd.splat_f32s(scale);
+        let row = &row[column..column + W];
+        for (sum, &value) in sums.iter_mut().zip(row) {
+            *sum = simd.mul_add_e_f32s(value, scale, *sum);
+        }
+    }
+    out[column..column + W].copy_from_slice(&sums);
+    W
+}
+
+/// `gram += zᵀ·z` in the upper triangle's tiles (4 rows × 2 vectors); `gram` is square, of
+/// `stride` columns.
+#[inline(always)]
+pub fn add_gram<S: Simd>(simd: S, z: &[f32], stride: usize, gram: &mut [f32]) {
+    let width = stride / S::F32_LANES;
+    let mut tile = 0;
+    while tile < stride {
+        // The first vector that reaches the diagonal.
+        let mut column = tile / S::F32_LANES;
+        while column < width {
+            column += if column + 2 <= width {
+                gram_tile::<S, 2>(simd, z, stride, tile, column, gram)
+            } else {
+                gram_tile::<S, 1>(simd, z, stride, tile, column, gram)
+            };
+        }
+        tile += 4;
+    }
+}
+
+#[inline(always)]
+fn gram_tile<S: Simd, const W: usize>(
+    simd: S,
+    z: &[f32],
+    stride: usize,
+    row: usize,
+    column: usize,
+    gram: &mut [f32],
+) -> usize {
+    let mut sums = [[simd.splat_f32s(0.0); W]; 4];
+    for z in z.chunks_exact(stride) {
+        let right = &S::as_simd_f32s(z).0[column..column + W];
+        let left = &z[row..row + 4];
+        for (sums, &left) in sums.iter_mut().zip(left) {
+            let left = simd.splat_f32s(left);
+            for (sum, &right) in sums.iter_mut().zip(right) {
+                *sum = simd.mul_add_e_f32s(left, right, *sum);
+            }
+        }
+    }
+    for (offset, sums) in sums.iter().enumerate() {
+        let line = &mut gram[(row + offset) * stride..(row + offset + 1) * stride];
+        let line = &mut S::as_mut_simd_f32s(line).0[column..column + W];
+        for (cell, &sum) in line.iter_mut().zip(sums) {
+            *cell = simd.add_f32s(*cell, sum);
+        }
+    }
+    W
+}
+
+/// Copies the upper triangle of a square matrix to the lower.
+pub fn mirror_upper<T: Copy>(matrix: &mut [T], size: usize) {
+    for row in 1..size {
+        for column in 0..row {
+            matrix[row * size + column] = matrix[column * size + row];
+        }
+    }
+}

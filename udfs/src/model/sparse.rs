@@ -1,0 +1,362 @@
+//! Compressed sparse rows of `f32` and their builder from unsorted triplets.
+//!
+//! A row is a user, a column an item, a value a weight or rating. Columns are ascending and
+//! distinct within a row. Values are finite: the builder's caller checks them
+//! ([`Triplets::push`] refuses others). Building takes time linear in rows, columns and triplets
+//! (two stable counting sorts).
+
+use super::error::ModelError;
+
+/// A sparse matrix by rows: row `r` owns `offsets[r]..offsets[r + 1]` of `columns` and `values`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Csr {
+    offsets: Vec<usize>,
+    columns: Vec<u32>,
+    values: Vec<f32>,
+    column_count: usize,
+}
+
+/// What becomes of several triplets of one cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duplicates {
+    /// Weights add up: implicit feedback.
+    Sum,
+    /// Ratings are averaged: explicit feedback.
+    Mean,
+}
+
+impl Csr {
+    /// Builds a matrix from its parts.
+    ///
+    /// # Errors
+    /// When offsets do not ascend from 0 to the number of cells, or a column is out of range or
+    /// not ascending within its row.
+    pub fn new(
+        offsets: Vec<usize>,
+        columns: Vec<u32>,
+        values: Vec<f32>,
+        column_count: usize,
+    ) -> Result<Self, ModelError> {
+        let fail = |why: &str| Err(ModelError::Inconsistent(format!("sparse rows: {why}")));
+        if offsets.first() != Some(&0) || offsets.last() != Some(&columns.len()) {
+            return fail("offsets do not span the cells");
+        }
+        if values.len() != columns.len() {
+            return fail("columns and values differ in length");
+        }
+        if !offsets.is_sorted() {
+            return fail("offsets do not ascend");
+        }
+        for pair in offsets.windows(2) {
+            let row = &columns[pair[0]..pair[1]];
+            if !row.is_sorted_by(|a, b| a < b) {
+                return fail("columns do not ascend within a row");
+            }
+            if row.last().is_some_and(|&last| last as usize >= column_count) {
+                return fail("a column is out of range");
+            }
+        }
+        Ok(Self { offsets, columns, values, column_count })
+    }
+
+    /// A matrix whose columns may be in any order within a row; the caller keeps them in range.
+    pub(super) fn from_unsorted(
+        offsets: Vec<usize>,
+        columns: Vec<u32>,
+        values: Vec<f32>,
+        column_count: usize,
+    ) -> Self {
+        Self { offsets, columns, values, column_count }
+    }
+
+    /// A matrix without any cell.
+    pub fn empty(rows: usize, columns: usize) -> Self {
+        Self {
+            offsets: vec![0; rows + 1],
+            columns: vec![],
+            values: vec![],
+            column_count: columns,
+        }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.offsets.len().saturating_sub(1)
+    }
+
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        self.column_count
+    }
+
+    /// Number of stored cells.
+    pub fn cells(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Row boundaries: `rows() + 1` ascending positions.
+    pub fn offsets(&self) -> &[usize] {
+        &self.offsets
+    }
+
+    /// Column of every cell, row after row.
+    pub fn column_indices(&self) -> &[u32] {
+        &self.columns
+    }
+
+    /// Value of every cell, row after row.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// Columns and values of a row; both empty when there is no such row.
+    #[inline]
+    pub fn row(&self, row: usize) -> (&[u32], &[f32]) {
+        match (self.offsets.get(row), self.offsets.get(row + 1)) {
+            (Some(&start), Some(&end)) => (&self.columns[start..end], &self.values[start..end]),
+            _ => (&[], &[]),
+        }
+    }
+
+    /// Whether the row has a cell in the column.
+    pub fn contains(&self, row: usize, column: u32) -> bool {
+        self.row(row).0.binary_search(&column).is_ok()
+    }
+
+    /// Cells per column.
+    pub fn column_counts(&self) -> Vec<u32> {
+        let mut counts = vec![0_u32; self.column_count];
+        for &column in &self.columns {
+            counts[column as usize] += 1;
+        }
+        counts
+    }
+
+    /// The matrix with rows and columns exchanged.
+    pub fn transpose(&self) -> Self {
+        let mut offsets = vec![0_usize; self.column_count + 1];
+        for &column in &self.columns {
+            offsets[column as usize + 1] += 1;
+        }
+        accumulate(&mut offsets);
+        let mut next = offsets.clone();
+        let mut columns = vec![0_u32; self.cells()];
+        let mut values = vec![0_f32; self.cells()];
+        for row in 0..self.rows() {
+            let (row_columns, row_values) = self.row(row);
+            for (&column, &value) in row_columns.iter().zip(row_values) {
+                let slot = &mut next[column as usize];
+                columns[*slot] = row as u32;
+                values[*slot] = value;
+                *slot += 1;
+            }
+        }
+        Self { offsets, columns, values, column_count: self.rows() }
+    }
+
+    /// Bytes on the heap.
+    pub fn memory_bytes(&self) -> usize {
+        csr_bytes(self.rows(), self.cells())
+    }
+}
+
+/// Bytes of a matrix of `rows` rows and `cells` cells.
+pub fn csr_bytes(rows: usize, cells: usize) -> usize {
+    (rows + 1) * size_of::<usize>() + cells * (size_of::<u32>() + size_of::<f32>())
+}
+
+/// Cells in any order, with dense codes: 12 bytes each.
+#[derive(Debug, Clone, Default)]
+pub struct Triplets {
+    rows: Vec<u32>,
+    columns: Vec<u32>,
+    values: Vec<f32>,
+}
+
+impl Triplets {
+    /// Adds one cell.
+    ///
+    /// # Errors
+    /// When the value is NaN or infinite; `column` names its column in the message.
+    pub fn push(
+        &mut self,
+        row: u32,
+        item: u32,
+        value: f32,
+        column: &str,
+    ) -> Result<(), ModelError> {
+        if !value.is_finite() {
+            return Err(ModelError::NotFinite { column: column.to_owned(), value });
+        }
+        self.rows.push(row);
+        self.columns.push(item);
+        self.values.push(value);
+        Ok(())
+    }
+
+    /// Number of cells, duplicates included.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is no cell.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Bytes on the heap.
+    pub fn memory_bytes(&self) -> usize {
+        self.rows.capacity() * 12
+    }
+
+    /// Exchanges every code: row `r` becomes `rows[r]`, column `c` becomes `columns[c]`.
+    pub fn recode(&mut self, rows: &[u32], columns: &[u32]) {
+        for row in &mut self.rows {
+            *row = rows[*row as usize];
+        }
+        for column in &mut self.columns {
+            *column = columns[*column as usize];
+        }
+    }
+
+    /// Builds the matrix and says how many cells were merged into another.
+    pub fn build(self, rows: usize, columns: usize, duplicates: Duplicates) -> (Csr, usize) {
+        let by_column = self.bucket_by_column(columns);
+        drop(self);
+        merge(by_column.transpose_to(rows), columns, duplicates)
+    }
+
+    fn bucket_by_column(&self, columns: usize) -> Csr {
+        let mut offsets = vec![0_usize; columns + 1];
+        for &column in &self.columns {
+            offsets[column as usize + 1] += 1;
+        }
+        accumulate(&mut offsets);
+        let mut next = offsets.clone();
+        let mut rows = vec![0_u32; self.len()];
+        let mut values = vec![0_f32; self.len()];
+        for ((&row, &column), &value) in self.rows.iter().zip(&self.columns).zip(&self.values) {
+            let slot = &mut next[column as usize];
+            rows[*slot] = row;
+            values[*slot] = value;
+            *slot += 1;
+        }
+        Csr { offsets, columns: rows, values, column_count: 0 }
+    }
+}
+
+impl Csr {
+    /// `transpose` for a bucketed matrix that does not know its own width yet.
+    fn transpose_to(mut self, rows: usize) -> Self {
+        self.column_count = rows;
+        self.transpose()
+    }
+}
+
+/// Merges equal neighbouring columns in place: rows are sorted, so duplicates are adjacent.
+fn merge(mut csr: Csr, columns: usize, duplicates: Duplicates) -> (Csr, usize) {
+    let before = csr.cells();
+    let mut write = 0;
+    let mut start = 0;
+    for row in 0..csr.rows() {
+        let end = csr.offsets[row + 1];
+        let mut read = start;
+        while read < end {
+            let column = csr.columns[read];
+            let mut sum = 0.0_f64;
+            let first = read;
+            while read < end && csr.columns[read] == column {
+                sum += f64::from(csr.values[read]);
+                read += 1;
+            }
+            if duplicates == Duplicates::Mean {
+                sum /= (read - first) as f64;
+            }
+            csr.columns[write] = column;
+            csr.values[write] = (sum as f32).clamp(f32::MIN, f32::MAX);
+            write += 1;
+        }
+        start = end;
+        csr.offsets[row + 1] = write;
+    }
+    csr.columns.truncate(write);
+    csr.values.truncate(write);
+    csr.column_count = columns;
+    (csr, before - write)
+}
+
+/// Turns counts (shifted by one) into offsets.
+fn accumulate(offsets: &mut [usize]) {
+    let mut sum = 0;
+    for offset in offsets {
+        sum += *offset;
+        *offset = sum;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn triplets(cells: &[(u32, u32, f32)]) -> Triplets {
+        let mut triplets = Triplets::default();
+        for &(row, column, value) in cells {
+            triplets.push(row, column, value, "w").unwrap();
+        }
+        triplets
+    }
+
+    #[test]
+    fn duplicates_are_summed_and_counted_or_averaged() {
+        let cells = [(1, 2, 1.0), (0, 0, 5.0), (1, 2, 2.0), (1, 0, 7.0)];
+        let (csr, merged) = triplets(&cells).build(3, 3, Duplicates::Sum);
+        assert_eq!(merged, 1);
+        assert_eq!(csr.row(1), (&[0_u32, 2][..], &[7.0_f32, 3.0][..]));
+        assert_eq!(csr.row(2).0.len(), 0);
+        let (csr, _) = triplets(&cells).build(3, 3, Duplicates::Mean);
+        assert_eq!(csr.row(1).1, &[7.0, 1.5]);
+        assert!(csr.contains(1, 2) && !csr.contains(0, 2) && !csr.contains(9, 0));
+    }
+
+    #[test]
+    fn a_weight_that_is_no_number_is_refused_by_name() {
+        let error = Triplets::default().push(0, 0, f32::NAN, "stars").unwrap_err();
+        assert!(error.to_string().contains("\"stars\" holds NaN"), "{error}");
+    }
+
+    #[test]
+    fn inconsistent_parts_are_refused() {
+        assert!(Csr::new(vec![0, 1], vec![3], vec![1.0], 3).is_err());
+        assert!(Csr::new(vec![0, 2], vec![1, 1], vec![1.0; 2], 3).is_err());
+        assert!(Csr::new(vec![0, 2, 1, 2], vec![0, 1], vec![1.0; 2], 3).is_err());
+        assert!(Csr::new(vec![], vec![], vec![], 3).is_err());
+        assert!(Csr::new(vec![0, 1], vec![2], vec![1.0], 3).is_ok());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn the_matrix_equals_a_map_of_sums(
+            cells in prop::collection::vec((0_u32..7, 0_u32..5, -4_i8..5), 0..60)
+        ) {
+            let cells: Vec<_> = cells.iter().map(|&(r, c, v)| (r, c, f32::from(v))).collect();
+            let mut expected: BTreeMap<(u32, u32), f32> = BTreeMap::new();
+            for &(row, column, value) in &cells {
+                *expected.entry((row, column)).or_default() += value;
+            }
+            let (csr, merged) = triplets(&cells).build(7, 5, Duplicates::Sum);
+            prop_assert_eq!(merged, cells.len() - expected.len());
+            let mut found = BTreeMap::new();
+            for row in 0..csr.rows() {
+                for (&column, &value) in csr.row(row).0.iter().zip(csr.row(row).1) {
+                    found.insert((row as u32, column), value);
+                }
+            }
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(csr.transpose().transpose(), csr);
+        }
+    }
+}
