@@ -10,6 +10,7 @@
 pub mod config;
 pub mod delta;
 pub mod error;
+pub mod keys;
 pub mod lake;
 mod lakes;
 pub mod local;
@@ -32,13 +33,15 @@ pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
 pub use error::{Class, Error, Result};
 pub use registry::model as models;
 pub use registry::{
-    CreateMode, Definition, Definitions, Kind, ManagedTable, ModelHead, ModelVersion, ObjectName, Revision, Spec,
+    CreateMode, Definition, Definitions, Kind, ManagedTable, ModelHead, ModelVersion, ObjectName,
+    Revision, Spec,
 };
 pub use store::{Place, Secret, StoreConfig, Stores};
 pub use tables::{Opened, Written};
 pub use users::UserRecord;
 
 use delta::Tables;
+use keys::Keys;
 use lakes::LakeSchema;
 use registry::{ModelCache, Registry};
 use warehouse::Warehouse;
@@ -58,6 +61,7 @@ pub struct Catalog {
     freshness: Duration,
     tables: Tables,
     models: ModelCache,
+    keys: Keys,
     swept: parking_lot::Mutex<std::collections::BTreeSet<String>>,
 }
 
@@ -116,6 +120,7 @@ impl Catalog {
             clock,
             lakes,
             tables: Tables::default(),
+            keys: Keys::new(&config.keys)?,
             models: ModelCache::new(config.model_cache_bytes),
             swept: parking_lot::Mutex::default(),
         };

@@ -13,8 +13,8 @@ use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 
-use super::definition::{CreateMode, ObjectName};
 use super::Head;
+use super::definition::{CreateMode, ObjectName};
 use crate::config::Clock;
 use crate::error::{Error, Result};
 use crate::store::Place;
@@ -42,8 +42,8 @@ pub struct Claim {
     pub(super) mode: CreateMode,
     pub(super) folder: Place,
     pub(super) seen: Option<Head>,
-    published: bool,
-    lost: Arc<AtomicBool>,
+    kept: bool,
+    pulse: Pulse,
     beat: tokio::task::JoinHandle<()>,
 }
 
@@ -84,8 +84,12 @@ impl Claim {
         for _ in 0..TRIES {
             let folder = versions.child(&version.to_string()).folder();
             if folder.child(CLAIM).create(document.to_bytes()).await? {
-                let lost = Arc::new(AtomicBool::new(false));
-                let beat = beat(folder.child(CLAIM), document, Arc::clone(clock), Arc::clone(&lost));
+                let pulse = Pulse {
+                    claim: folder.child(CLAIM),
+                    document,
+                    clock: Arc::clone(clock),
+                    lost: Arc::default(),
+                };
                 return Ok(Self {
                     name: name.clone(),
                     version,
@@ -94,9 +98,9 @@ impl Claim {
                     mode,
                     folder,
                     seen,
-                    published: false,
-                    lost,
-                    beat: tokio::spawn(beat),
+                    kept: false,
+                    beat: tokio::spawn(pulse.clone().beat()),
+                    pulse,
                 });
             }
             version = version.saturating_add(1);
@@ -109,18 +113,33 @@ impl Claim {
         self.version
     }
 
+    #[cfg(test)]
+    pub(super) async fn touch(&self) -> bool {
+        self.pulse.touch().await
+    }
+
     /// Checks that nobody has swept the claim away.
     pub(super) async fn check(&self) -> Result<()> {
         let held = read(&self.folder.child(CLAIM)).await?.is_some_and(|found| found.id == self.id);
-        if held && !self.lost.load(Ordering::Relaxed) {
+        if held && !self.pulse.lost.load(Ordering::Relaxed) {
             return Ok(());
         }
         Err(Error::Conflict { name: self.name.to_string() })
     }
 
-    /// The version is published: its files stay.
+    /// From now on the head may name the version, so its files must stay.
+    pub(super) fn keep(&mut self) {
+        self.kept = true;
+    }
+
+    /// The head does not name the version: its files go with the claim.
+    pub(super) fn withdraw(&mut self) {
+        self.kept = false;
+    }
+
+    /// The version is published.
     pub(super) async fn release(mut self) {
-        self.published = true;
+        self.kept = true;
         self.beat.abort();
         let removed = self.folder.child(CLAIM).remove().await;
         removed.unwrap_or_else(|error| tracing::debug!(%error, "claim of a model left behind"));
@@ -131,7 +150,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         self.beat.abort();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.published || self.lost.load(Ordering::Relaxed) {
+        if self.kept || self.pulse.lost.load(Ordering::Relaxed) {
             return;
         }
         let (folder, id) = (self.folder.clone(), self.id.clone());
@@ -156,26 +175,46 @@ async fn read(claim: &Place) -> Result<Option<Document>> {
     Ok(content.and_then(|content| serde_json::from_slice(&content).ok()))
 }
 
-async fn beat(claim: Place, mut document: Document, clock: Clock, lost: Arc<AtomicBool>) {
-    let mut ticks = tokio::time::interval(BEAT);
-    ticks.tick().await;
-    loop {
+/// What a claim's task needs to touch it.
+#[derive(Clone)]
+struct Pulse {
+    claim: Place,
+    document: Document,
+    clock: Clock,
+    lost: Arc<AtomicBool>,
+}
+
+impl Pulse {
+    async fn beat(self) {
+        let mut ticks = tokio::time::interval(BEAT);
         ticks.tick().await;
-        match read(&claim).await {
-            Ok(Some(found)) if found.id == document.id => {}
-            Ok(_) => {
-                lost.store(true, Ordering::Relaxed);
+        loop {
+            ticks.tick().await;
+            if !self.touch().await {
                 return;
+            }
+        }
+    }
+
+    /// Touches the claim; `false` when it is another's or gone.
+    async fn touch(&self) -> bool {
+        match read(&self.claim).await {
+            Ok(Some(found)) if found.id == self.document.id => {}
+            Ok(_) => {
+                self.lost.store(true, Ordering::Relaxed);
+                return false;
             }
             Err(error) => {
                 tracing::debug!(%error, "claim of a model not read");
-                continue;
+                return true;
             }
         }
-        document.beat_ms = clock();
-        if let Err(error) = claim.store.put(&claim.path, document.to_bytes().into()).await {
+        let document = Document { beat_ms: (self.clock)(), ..self.document.clone() };
+        let put = self.claim.store.put(&self.claim.path, document.to_bytes().into()).await;
+        if let Err(error) = put {
             tracing::debug!(%error, "claim of a model not touched");
         }
+        true
     }
 }
 

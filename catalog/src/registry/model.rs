@@ -56,7 +56,7 @@ impl Catalog {
     /// was swept away; a store error. In each case the model is as it was.
     pub async fn publish(
         &self,
-        claim: Claim,
+        mut claim: Claim,
         model: Arc<AlsModel>,
         publication: Publication,
     ) -> Result<u32> {
@@ -80,11 +80,27 @@ impl Catalog {
             let found = place.store.head(&place.path).await;
             found.map_err(|error| Error::store(place.url.as_str(), &error))?;
         }
-        self.put_version(&claim, &manifest).await?;
+        // Whatever happens from here on, files that the head may name are not removed.
+        claim.keep();
+        if let Err(error) = self.put_version(&claim, &manifest).await {
+            if !error.is_lost_race() {
+                return self.published(&claim).await.ok_or(error);
+            }
+            claim.withdraw();
+            return Err(error);
+        }
         self.models.put(&manifest.id, &(model, Arc::new(manifest.clone())));
         let version = claim.version();
         claim.release().await;
         Ok(version)
+    }
+
+    /// The claimed version when the head names it: an answer that got lost is no failure.
+    async fn published(&self, claim: &Claim) -> Option<u32> {
+        let spec = self.objects.read(&claim.name).await.ok()??.spec;
+        let Spec::Model(head) = spec else { return None };
+        let found = head.versions.iter().find(|found| found.id == claim.id);
+        found.map(|found| found.version)
     }
 
     async fn put_version(&self, claim: &Claim, manifest: &Manifest) -> Result<()> {
@@ -135,11 +151,7 @@ impl Catalog {
     ///
     /// # Errors
     /// `NotFound` when there is no such model or version; `Corrupt` when its files are damaged.
-    pub async fn load_model(
-        &self,
-        name: &ObjectName,
-        version: Option<u32>,
-    ) -> Result<LoadedModel> {
+    pub async fn load_model(&self, name: &ObjectName, version: Option<u32>) -> Result<LoadedModel> {
         let version = self.model_version(name, version).await?;
         let load = async {
             let manifest = self.read_manifest(name, &version).await?;
@@ -151,11 +163,7 @@ impl Catalog {
         Ok(LoadedModel { name: name.clone(), version: version.version, model, manifest })
     }
 
-    async fn model_version(
-        &self,
-        name: &ObjectName,
-        version: Option<u32>,
-    ) -> Result<ModelVersion> {
+    async fn model_version(&self, name: &ObjectName, version: Option<u32>) -> Result<ModelVersion> {
         let head = self.model_head(name).await?;
         let wanted = version.unwrap_or(head.version);
         let found = head.versions.iter().find(|found| found.version == wanted);

@@ -389,7 +389,8 @@ mod tests {
         let cut = content.slice(..content.len() / 2);
         target.store.put(&target.path, cut.clone().into()).await.unwrap();
         expect(&file, 4, "bytes").await;
-        expect(&StoredFile { bytes: cut.len() as u64, ..file.clone() }, 4, "u cannot be read").await;
+        expect(&StoredFile { bytes: cut.len() as u64, ..file.clone() }, 4, "u cannot be read")
+            .await;
         let nan = [1.0, f32::NAN, 0.0, 0.0];
         let file = write_side(&place, "u".into(), &ids, &nan, &[]).await.unwrap();
         expect(&file, 2, "not finite").await;
