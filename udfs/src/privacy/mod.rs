@@ -1,14 +1,130 @@
-//! placeholder
+//! Privacy: what may we know, and in which form may it leave.
+//!
+//! Pseudonyms, masks, redaction, generalization and format-preserving encryption as scalar
+//! functions; `k_anonymity`, `l_diversity` and `t_closeness` as aggregates that measure a result.
+//! What each one promises, and what it does not, is in `docs/privacy.md`.
+//!
+//! Keys and hierarchies are *bound values*. [`functions`] holds every function by name; those
+//! that need a key or a hierarchy refuse to be planned in that form. The SQL layer finds the
+//! names a statement uses with [`key_argument`] and [`hierarchy_argument`], loads them, and puts
+//! the instances from [`bound_functions`] in place for that one statement. Secrets appear
+//! in no `Debug`, `Display`, comparison, plan or error: a key shows its name and its id.
+
 use std::sync::Arc;
 
 use datafusion_expr::{AggregateUDF, ScalarUDF};
 
-/// The package's scalar functions.
+mod arguments;
+mod classes;
+mod fpe;
+pub mod fpe_decrypt;
+pub mod fpe_encrypt;
+pub mod generalize;
+pub mod generalize_date;
+pub mod generalize_number;
+pub mod hierarchy;
+pub mod k_anonymity;
+pub mod key;
+pub mod l_diversity;
+pub mod l_diversity_entropy;
+pub mod mask;
+pub mod mask_email;
+pub mod mask_phone;
+pub mod pseudonymize;
+pub mod redact;
+mod redact_phone;
+mod redact_scan;
+pub mod t_closeness;
+
+#[cfg(test)]
+mod adult_tests;
+
+pub use hierarchy::{Hierarchy, HierarchySet};
+pub use key::{Key, KeySet};
+
+/// The package's scalar functions, in documentation order. Those that need a key or a hierarchy
+/// are here without one: they can be listed and documented, not planned.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![]
+    vec![
+        udf(pseudonymize::Pseudonymize::unbound()),
+        udf(fpe_encrypt::FpeEncrypt::unbound()),
+        udf(fpe_decrypt::FpeDecrypt::unbound()),
+        udf(mask::Mask::new()),
+        udf(mask_email::MaskEmail::new()),
+        udf(mask_phone::MaskPhone::new()),
+        udf(redact::Redact::new()),
+        udf(generalize::Generalize::unbound()),
+        udf(generalize_number::GeneralizeNumber::new()),
+        udf(generalize_date::GeneralizeDate::new()),
+    ]
+}
+
+/// The functions of one statement that hold the keys and hierarchies it names.
+///
+/// Register them over those of [`functions`] for that statement only. Two instances are equal
+/// when they hold keys of equal name and id and hierarchies of equal name and content.
+pub fn bound_functions(keys: Arc<KeySet>, hierarchies: Arc<HierarchySet>) -> Vec<Arc<ScalarUDF>> {
+    vec![
+        udf(pseudonymize::Pseudonymize::bound(Arc::clone(&keys))),
+        udf(fpe_encrypt::FpeEncrypt::bound(Arc::clone(&keys))),
+        udf(fpe_decrypt::FpeDecrypt::bound(keys)),
+        udf(generalize::Generalize::bound(hierarchies)),
+    ]
+}
+
+/// The position, from zero, of the argument of `function_name` that names a key.
+pub fn key_argument(function_name: &str) -> Option<usize> {
+    matches!(function_name, "pseudonymize" | "fpe_encrypt" | "fpe_decrypt").then_some(1)
+}
+
+/// The position, from zero, of the argument of `function_name` that names a hierarchy.
+pub fn hierarchy_argument(function_name: &str) -> Option<usize> {
+    (function_name == "generalize").then_some(1)
 }
 
 /// The package's aggregates.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
-    vec![]
+    vec![
+        Arc::new(AggregateUDF::new_from_impl(k_anonymity::KAnonymity::new())),
+        Arc::new(AggregateUDF::new_from_impl(l_diversity::LDiversity::new())),
+        Arc::new(AggregateUDF::new_from_impl(l_diversity_entropy::LDiversityEntropy::new())),
+        Arc::new(AggregateUDF::new_from_impl(t_closeness::TCloseness::new())),
+    ]
+}
+
+fn udf(function: impl datafusion_expr::ScalarUDFImpl + 'static) -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(function))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_function_is_documented_and_named_once() {
+        let mut names: Vec<String> = functions().iter().map(|f| f.name().to_string()).collect();
+        names.extend(aggregates().iter().map(|f| f.name().to_string()));
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(functions().iter().all(|f| f.documentation().is_some()));
+        assert!(aggregates().iter().all(|f| f.documentation().is_some()));
+    }
+
+    #[test]
+    fn every_function_that_is_bound_names_what_it_is_bound_to() {
+        let bound = bound_functions(Arc::default(), Arc::default());
+        for function in &bound {
+            let key = key_argument(function.name());
+            let hierarchy = hierarchy_argument(function.name());
+            assert!(key.is_some() != hierarchy.is_some(), "{}", function.name());
+        }
+        let others = functions().len() - bound.len();
+        let unnamed = functions()
+            .iter()
+            .filter(|f| key_argument(f.name()).or(hierarchy_argument(f.name())).is_none())
+            .count();
+        assert_eq!(unnamed, others);
+    }
 }
