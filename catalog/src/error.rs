@@ -226,6 +226,11 @@ impl Error {
         }
     }
 
+    /// Whether somebody else was first, so that our own write has certainly not happened.
+    pub fn is_lost_race(&self) -> bool {
+        matches!(self, Self::Conflict { .. } | Self::AlreadyExists { .. })
+    }
+
     /// A value that is not allowed, without a hint.
     pub fn invalid(what: impl Into<String>) -> Self {
         Self::Invalid { what: what.into(), hint: None }

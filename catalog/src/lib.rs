@@ -10,6 +10,7 @@
 pub mod config;
 pub mod delta;
 pub mod error;
+pub mod keys;
 pub mod lake;
 mod lakes;
 pub mod local;
@@ -31,16 +32,19 @@ use std::time::Duration;
 
 pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
 pub use error::{Class, Error, Result};
+pub use registry::model as models;
 pub use registry::{
-    CreateMode, Definition, Definitions, Kind, ManagedTable, ModelHead, ObjectName, Revision, Spec,
+    CreateMode, Definition, Definitions, Kind, ManagedTable, ModelHead, ModelVersion, ObjectName,
+    Revision, Spec,
 };
 pub use store::{Place, Secret, StoreConfig, Stores};
 pub use tables::{Opened, Written};
 pub use users::UserRecord;
 
 use delta::Tables;
+use keys::Keys;
 use lakes::LakeSchema;
-use registry::Registry;
+use registry::{ModelCache, Registry};
 use warehouse::Warehouse;
 
 /// The schema of the warehouse's own objects.
@@ -57,6 +61,8 @@ pub struct Catalog {
     files: lake::Tables,
     freshness: Duration,
     tables: Tables,
+    models: ModelCache,
+    keys: Keys,
     swept: parking_lot::Mutex<std::collections::BTreeSet<String>>,
 }
 
@@ -115,6 +121,8 @@ impl Catalog {
             clock,
             lakes,
             tables: Tables::default(),
+            keys: Keys::new(&config.keys)?,
+            models: ModelCache::new(config.model_cache_bytes),
             swept: parking_lot::Mutex::default(),
         };
         Ok(Arc::new(catalog))
@@ -184,7 +192,13 @@ impl Catalog {
         owner: &str,
         mode: CreateMode,
     ) -> Result<bool> {
-        self.check_schema(name, &spec)?;
+        match &spec {
+            Spec::External(table) => {
+                self.check_schema(name)?;
+                table.check()?;
+            }
+            other => self.check_main(name, other.kind())?,
+        }
         self.writable().await?;
         if let Some(kept) = self.check_lake_table(name, mode).await? {
             return Ok(kept);
@@ -206,23 +220,26 @@ impl Catalog {
         Ok(dropped)
     }
 
-    fn check_schema(&self, name: &ObjectName, spec: &Spec) -> Result<()> {
+    fn check_schema(&self, name: &ObjectName) -> Result<()> {
         name.check()?;
+        if name.schema == MAIN || self.lakes.contains_key(&name.schema) {
+            return Ok(());
+        }
+        let schemas = self.schemas();
+        let names = schemas.iter().map(String::as_str);
+        Err(Error::not_found("schema", &name.schema, names))
+    }
+
+    /// Checks that a thing of `kind` is named in the warehouse's own schema.
+    fn check_main(&self, name: &ObjectName, kind: Kind) -> Result<()> {
+        self.check_schema(name)?;
         if name.schema == MAIN {
             return Ok(());
         }
-        if !self.lakes.contains_key(&name.schema) {
-            let schemas = self.schemas();
-            let names = schemas.iter().map(String::as_str);
-            return Err(Error::not_found("schema", &name.schema, names));
-        }
-        match spec {
-            Spec::External(_) => Ok(()),
-            other => Err(Error::invalid_hint(
-                format!("schema {} is a lake and takes no {}", name.schema, other.kind()),
-                format!("create it as {MAIN}.{}", name.name),
-            )),
-        }
+        Err(Error::invalid_hint(
+            format!("schema {} is a lake and takes no {kind}", name.schema),
+            format!("create it as {MAIN}.{}", name.name),
+        ))
     }
 
     /// Checks that the warehouse can be written.

@@ -53,7 +53,8 @@ impl Catalog {
     pub async fn table_names(&self, schema: &str) -> Result<Vec<(String, Kind)>> {
         let mut names = BTreeMap::new();
         if schema != MAIN {
-            names.extend(self.lake_table_names(schema).await?.into_iter().map(|n| (n, Kind::Table)));
+            names
+                .extend(self.lake_table_names(schema).await?.into_iter().map(|n| (n, Kind::Table)));
         }
         for ((of, name), definition) in self.definitions().await?.iter() {
             if of == schema {
@@ -210,8 +211,8 @@ impl Catalog {
     }
 
     async fn begin_create(&self, name: &ObjectName, mode: CreateMode) -> Result<Option<Start>> {
+        self.check_main(name, Kind::Table)?;
         let folder = format!("tables/{}-{}", key(&name.schema, &name.name), uuid::Uuid::new_v4());
-        self.check_schema(name, &Spec::Managed(ManagedTable { folder: folder.clone() }))?;
         self.writable().await?;
         let seen = self.objects.head(name).await?;
         if !may_create(name, seen.as_ref(), Kind::Table, mode)? {
@@ -222,18 +223,31 @@ impl Catalog {
     }
 
     async fn finish_create(&self, name: &ObjectName, owner: &str, mut start: Start) -> Result<()> {
-        let spec = Spec::Managed(ManagedTable { folder: start.folder.clone() });
+        let table = ManagedTable { folder: start.folder.clone() };
+        let spec = Spec::Managed(table.clone());
+        // Also when the statement is cancelled in the middle, a folder that the definition may
+        // name is not removed.
+        let folder = start.orphan.0.take();
         match self.objects.put(name, Some(spec), owner, start.seen.as_ref()).await {
             Ok(_) => {}
-            Err(Error::Conflict { .. }) if start.mode != CreateMode::Replace => {
-                return Err(match self.objects.read(name).await? {
+            Err(error) if error.is_lost_race() => {
+                start.orphan.0 = folder;
+                let now = self.objects.read(name).await?;
+                return Err(match now.filter(|_| start.mode != CreateMode::Replace) {
                     Some(now) => crate::registry::exists(name, now.spec.kind()),
-                    None => Error::Conflict { name: name.to_string() },
+                    None => error,
                 });
             }
-            Err(error) => return Err(error),
+            // An answer that got lost is no failure.
+            Err(error) => match self.objects.read(name).await {
+                Ok(Some(now)) if now.spec == Spec::Managed(table) => {}
+                Ok(_) => {
+                    start.orphan.0 = folder;
+                    return Err(error);
+                }
+                Err(_) => return Err(error),
+            },
         }
-        start.orphan.0 = None;
         self.sweep().await;
         Ok(())
     }

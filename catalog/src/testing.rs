@@ -144,9 +144,14 @@ impl Shared {
     }
 
     pub async fn open(&self) -> Arc<Catalog> {
+        self.open_with(|_| {}).await
+    }
+
+    pub async fn open_with(&self, change: impl FnOnce(&mut CatalogConfig)) -> Arc<Catalog> {
         let stores = Arc::new(Stores::default());
         stores.register_store(&self.place.url, Arc::clone(&self.place.store));
-        let config = CatalogConfig::new(StoreConfig::default(), self.clock.clock());
+        let mut config = CatalogConfig::new(StoreConfig::default(), self.clock.clock());
+        change(&mut config);
         Catalog::open_at(stores, self.place.clone(), config).await.unwrap()
     }
 

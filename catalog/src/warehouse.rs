@@ -65,18 +65,22 @@ impl Warehouse {
         told
     }
 
-    /// Removes a folder that [`crate::tables`] made; anything else is left alone.
+    /// Removes a folder of a table or of a model's version; anything else is left alone.
     ///
     /// # Errors
     /// When the store cannot be reached.
     pub async fn remove_folder(&self, folder: &str) -> Result<()> {
-        // The name comes from a document: nothing outside of the tables may be removed by it.
-        let mut parts = folder.split('/');
-        let made_here = parts.next() == Some("tables")
-            && parts.next().is_some_and(|part| !part.is_empty() && !part.starts_with('.'))
-            && parts.next().is_none();
+        // The name comes from a document: nothing outside of tables and models may be removed by it.
+        let parts: Vec<&str> = folder.split('/').collect();
+        let plain = parts.iter().all(|part| !part.is_empty() && !part.starts_with('.'));
+        let made_here = plain
+            && match parts.as_slice() {
+                ["tables", _] => true,
+                ["models", _, version] => version.parse::<u32>().is_ok(),
+                _ => false,
+            };
         if !made_here {
-            return Err(Error::invalid(format!("{folder} is no table's folder")));
+            return Err(Error::invalid(format!("{folder} is no folder of a table or model")));
         }
         remove_all(&self.place.child(folder)).await
     }

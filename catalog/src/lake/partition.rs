@@ -17,7 +17,7 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::PhysicalExpr;
 
-use super::table::Column;
+use super::table::{Column, LakeTable};
 use crate::error::{Error, Result};
 
 /// The name that Hive gives to the folder of NULL.
@@ -67,7 +67,8 @@ pub(crate) type MakeUrl<'a> = &'a dyn Fn() -> String;
 ///
 /// # Errors
 /// When two folders are partitioned by different keys; the error names one of them.
-pub(crate) fn columns(folders: &[(MakeUrl<'_>, &Keys)], given: &[Column]) -> Result<Vec<Column>> {
+pub(crate) fn columns(folders: &[(MakeUrl<'_>, &Keys)], table: &LakeTable) -> Result<Vec<Column>> {
+    let given = &table.partitions;
     let names: Vec<String> = if given.is_empty() {
         let longest = folders.iter().max_by_key(|(_, keys)| keys.len());
         longest.map(|(_, keys)| keys.iter().map(|(k, _)| k.clone()).collect()).unwrap_or_default()
@@ -80,11 +81,9 @@ pub(crate) fn columns(folders: &[(MakeUrl<'_>, &Keys)], given: &[Column]) -> Res
         unique.extend(keys.iter().enumerate().map(|(level, (_, value))| (level, value.as_deref())));
     }
     let typed = |(level, name): (usize, String)| {
-        let data_type = match given.get(level).map(|column| &column.data_type) {
-            Some(known) if *known != DataType::Null => known.clone(),
-            _ => infer(unique.iter().filter(|(l, _)| *l == level).filter_map(|(_, value)| *value)),
-        };
-        Column { name, data_type }
+        let values = || unique.iter().filter(move |(l, _)| *l == level).filter_map(|(_, v)| *v);
+        let given = table.given_partition_type(&name).cloned();
+        Column { data_type: given.unwrap_or_else(|| infer(values())), name }
     };
     Ok(names.into_iter().enumerate().map(typed).collect())
 }
@@ -269,11 +268,12 @@ mod tests {
         let shallow = keys(&[("y", None)]);
         let other = keys(&[("z", Some("1"))]);
         let url = || "the folder".to_owned();
-        let found = columns(&[(&url, &deep), (&url, &shallow)], &[]).unwrap();
+        let table = LakeTable::new("a/", crate::lake::Format::Csv);
+        let found = columns(&[(&url, &deep), (&url, &shallow)], &table).unwrap();
         let names: Vec<_> = found.iter().map(|column| column.name.as_str()).collect();
         assert_eq!(names, ["y", "m"]);
         let bad = || "a/z=1".to_owned();
-        let error = columns(&[(&url, &deep), (&bad, &other)], &[]).unwrap_err().to_string();
+        let error = columns(&[(&url, &deep), (&bad, &other)], &table).unwrap_err().to_string();
         assert!(error.contains("a/z=1") && error.contains("(y, m)"), "{error}");
     }
 

@@ -147,7 +147,7 @@ impl Opened {
             return Err(self.empty());
         }
         let partitions = self.partitions(&files)?;
-        let schema = match self.table.given_schema() {
+        let schema = match self.table.given_schema(&partitions) {
             Some(given) => given,
             None => self.infer(session, &files, &partitions).await?,
         };
@@ -167,7 +167,7 @@ impl Opened {
             .zip(&distinct)
             .map(|(url, file)| (url as MakeUrl<'_>, file.keys.as_ref()))
             .collect();
-        columns(&folders, &self.table.partitions)
+        columns(&folders, &self.table)
     }
 
     async fn infer(

@@ -99,18 +99,22 @@ impl LakeTable {
     }
 
     /// The columns given for the files, if any; always nullable, because a file may lack one.
-    pub(crate) fn given_schema(&self) -> Option<SchemaRef> {
+    ///
+    /// A definition may list a partition column among the columns, as SQL's DDL does.
+    pub(crate) fn given_schema(&self, partitions: &[Column]) -> Option<SchemaRef> {
         if self.columns.is_empty() {
             return None;
         }
-        let in_files = self.columns.iter().filter(|column| !self.is_partition(&column.name));
+        let in_files = self.columns.iter().filter(|c| partitions.iter().all(|p| p.name != c.name));
         let fields: Vec<Field> =
             in_files.map(|c| Field::new(&c.name, c.data_type.clone(), true)).collect();
         Some(Arc::new(Schema::new(fields)))
     }
 
-    fn is_partition(&self, name: &str) -> bool {
-        self.partitions.iter().any(|partition| partition.name == name)
+    /// The type given for a partition column, among the partitions or else among the columns.
+    pub(crate) fn given_partition_type(&self, name: &str) -> Option<&DataType> {
+        let given = self.partitions.iter().chain(&self.columns).filter(|c| c.name == name);
+        given.map(|column| &column.data_type).find(|known| **known != DataType::Null)
     }
 }
 

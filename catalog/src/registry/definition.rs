@@ -9,13 +9,17 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::head::Revision;
+use super::head::{Revision, key};
+use super::manifest::StoredMetric;
 use crate::error::{Error, Result};
 use crate::lake::LakeTable;
 use crate::users::UserRecord;
 
 /// The newest document format this version reads and writes.
 const FORMAT: u32 = 1;
+
+/// How long a document names the folders that it has retired; they are removed long before.
+const RETIRED_NAMED_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 
 /// The longest name of a schema or an object, in characters.
 pub const NAME_CHARS_MAX: usize = 255;
@@ -87,15 +91,24 @@ pub struct ModelHead {
     /// The version that a name without `@version` means.
     pub version: u32,
     /// Every published version that still exists, in order.
-    pub versions: Vec<u32>,
+    pub versions: Vec<ModelVersion>,
     /// `matrix_factorization`, …
     pub model_type: String,
     /// The options as given, by name.
     pub options: BTreeMap<String, serde_json::Value>,
     /// The training query's text.
     pub query: String,
-    /// The evaluation of the default version, by metric.
-    pub metrics: BTreeMap<String, f64>,
+    /// The evaluation of the default version.
+    pub metrics: Vec<StoredMetric>,
+}
+
+/// A published version of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelVersion {
+    /// Its number, used once.
+    pub version: u32,
+    /// Its own id, unlike any other's.
+    pub id: String,
 }
 
 /// The kinds of objects that share a schema's namespace.
@@ -193,11 +206,18 @@ pub struct Document {
     /// Folders to remove.
     #[serde(default)]
     pub retired: Vec<Retired>,
+    /// The highest version that a model of this name ever had.
+    #[serde(default)]
+    pub last_version: u32,
 }
 
 impl Document {
     /// A document to be written now.
     pub fn new(name: &ObjectName, owner: &str, created_ms: i64, spec: Option<Spec>) -> Self {
+        let last_version = match &spec {
+            Some(Spec::Model(head)) => head.versions.iter().map(|found| found.version).max(),
+            _ => None,
+        };
         Self {
             format: FORMAT,
             schema: name.schema.clone(),
@@ -207,6 +227,32 @@ impl Document {
             created_ms,
             spec,
             retired: vec![],
+            last_version: last_version.unwrap_or(0),
+        }
+    }
+
+    /// Takes over from the document that this one replaces: the folders that it no longer names
+    /// are retired, and version numbers go on.
+    pub fn follow(&mut self, old: &Self) {
+        let at_ms = self.created_ms;
+        let kept = self.folders();
+        self.retired = old.retired.clone();
+        self.retired.retain(|retired| retired.at_ms > at_ms.saturating_sub(RETIRED_NAMED_MS));
+        let gone = old.folders().into_iter().filter(|folder| !kept.contains(folder));
+        self.retired.extend(gone.map(|folder| Retired { folder, at_ms }));
+        self.last_version = self.last_version.max(old.last_version);
+    }
+
+    /// The folders below the warehouse that belong to the definition.
+    fn folders(&self) -> Vec<String> {
+        match &self.spec {
+            Some(Spec::Managed(table)) => vec![table.folder.clone()],
+            Some(Spec::Model(head)) => {
+                let model = key(&self.schema, &self.name);
+                let versions = head.versions.iter();
+                versions.map(|found| format!("models/{model}/{}", found.version)).collect()
+            }
+            _ => vec![],
         }
     }
 

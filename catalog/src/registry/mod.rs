@@ -4,8 +4,16 @@
 //! store at once, so that what one server creates another one finds. A document that cannot be
 //! read stands in nobody's way: its name gives an error, every other name works.
 
+mod claim;
 pub mod definition;
 pub mod head;
+mod manifest;
+pub mod model;
+mod model_cache;
+mod model_files;
+mod model_parts;
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;
 
@@ -17,9 +25,10 @@ use futures::{StreamExt, TryStreamExt};
 use parking_lot::RwLock;
 
 pub use self::definition::{
-    CreateMode, Definition, Kind, ManagedTable, ModelHead, ObjectName, Retired, Spec,
+    CreateMode, Definition, Kind, ManagedTable, ModelHead, ModelVersion, ObjectName, Retired, Spec,
 };
 pub use self::head::Revision;
+pub use self::model_cache::ModelCache;
 
 use self::definition::Document;
 use self::head::{Heads, Stamp, key};
@@ -107,7 +116,8 @@ impl Registry {
     pub async fn retired(&self) -> Result<Vec<Retired>> {
         self.refresh().await?;
         let snapshot = self.snapshot.read();
-        let documents = snapshot.entries.values().filter_map(|entry| entry.head.document.as_ref().ok());
+        let documents =
+            snapshot.entries.values().filter_map(|entry| entry.head.document.as_ref().ok());
         Ok(documents.flat_map(|document| document.retired.clone()).collect())
     }
 
@@ -227,11 +237,9 @@ impl Registry {
         seen: Option<&Head>,
     ) -> Result<Revision> {
         name.check()?;
-        let now_ms = (self.clock)();
-        let mut document = Document::new(name, owner, now_ms, spec);
+        let mut document = Document::new(name, owner, (self.clock)(), spec);
         if let Some(Ok(old)) = seen.map(|head| &head.document) {
-            document.retired = old.retired.clone();
-            document.retired.extend(abandoned(old, &document, now_ms));
+            document.follow(old);
         }
         let key = key(&name.schema, &name.name);
         let _turn = self.turn.lock().await;
@@ -355,14 +363,4 @@ pub fn check_kind(name: &ObjectName, found: Kind, wanted: Kind) -> Result<()> {
         format!("{name} is a {found}, not a {wanted}"),
         format!("use DROP {} {name}", found.name().to_uppercase()),
     ))
-}
-
-/// The folder that `new` no longer names but `old` did.
-fn abandoned(old: &Document, new: &Document, at_ms: i64) -> Option<Retired> {
-    let folder = |document: &Document| match &document.spec {
-        Some(Spec::Managed(table)) => Some(table.folder.clone()),
-        _ => None,
-    };
-    let before = folder(old)?;
-    (folder(new).as_ref() != Some(&before)).then_some(Retired { folder: before, at_ms })
 }

@@ -45,6 +45,12 @@ async fn given_partition_types_are_kept() {
         Column::new("hour", DataType::Null),
     ]);
     assert_eq!(f.columns(&t).await.unwrap(), ["id Int64", "day Utf8", "hour Int64"]);
+    // As SQL lists them: all columns, and perhaps no PARTITIONED BY.
+    let listed = vec![Column::new("id", DataType::Int32), Column::new("day", DataType::Utf8)];
+    let t = days(&f).with_columns(listed);
+    assert_eq!(f.columns(&t).await.unwrap(), ["id Int32", "day Utf8", "hour Int64"]);
+    let rows = f.query(&t, "SELECT id FROM t WHERE day = '2024-05-03' AND hour = 1").await;
+    assert_eq!(rows.unwrap(), ["3"]);
     let wrong = days(&f).with_partitions(vec![Column::new("month", DataType::Int32)]);
     let text = f.error(&wrong, "SELECT 1 FROM t").await.to_string();
     assert!(text.contains("day") && text.contains("month"), "{text}");

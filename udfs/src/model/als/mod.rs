@@ -112,12 +112,11 @@ impl<'a> Trainer<'a> {
         let item_counts = interactions.column_counts();
         let user_codes = by_descending_count(user_counts);
         let item_codes = by_descending_count(item_counts.iter().map(|&count| count as usize));
-        let by_user = renumber(interactions, &user_codes, &item_codes, |value| {
-            match options.feedback {
+        let by_user =
+            renumber(interactions, &user_codes, &item_codes, |value| match options.feedback {
                 Feedback::Implicit => encode_weight(value, resolved.alpha),
                 Feedback::Explicit => (f64::from(value) - mean) as f32,
-            }
-        });
+            });
         let by_item = by_user.transpose();
         let mut users = Side::new(user_codes, by_user, options);
         let mut items = Side::new(item_codes, by_item, options);
@@ -294,7 +293,7 @@ fn renumber(matrix: &Csr, users: &[u32], items: &[u32], value: impl Fn(f32) -> f
 }
 
 /// SplitMix64's finalizer (Steele, Lea and Flood 2014).
-fn mix(mut state: u64) -> u64 {
+pub(super) fn mix(mut state: u64) -> u64 {
     state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

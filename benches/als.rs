@@ -1,0 +1,132 @@
+//! Matrix factorization on Gowalla: seconds per iteration, top-20 for every user, Recall@20.
+//!
+//! `cargo bench --bench als -- [num_factors] [max_iterations] [name=value …]` with the names
+//! `alpha`, `reg`, `nu`, `steps`, `scaling` (constant, count, frequency) and `solver` (auto, cg,
+//! cholesky); `RAYON_NUM_THREADS` sets the threads. Data: `../shared/data/gowalla`, or the folder
+//! in `GOWALLA`. Run the peers of `../shared/peers/README.md` in the same minutes.
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, Float32Type};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use udfs::model::als::{AlsOptions, Feedback, Scaling, Solver, train};
+use udfs::model::{AlsModel, Csr, Duplicates, IdIndex, ModelParts, RecommendRequest, Triplets};
+
+/// Adds a file's rows to the dictionaries; rows with ids that `grow` forbids are left out.
+fn read(path: &Path, users: &mut IdIndex, items: &mut IdIndex, grow: bool) -> Triplets {
+    let mut cells = Triplets::default();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
+    for batch in reader.build().unwrap() {
+        let batch = batch.unwrap();
+        let weights = arrow::compute::cast(batch.column(2), &DataType::Float32).unwrap();
+        let weights = weights.as_primitive::<Float32Type>().values();
+        let mut codes = |ids: &mut IdIndex, column: usize| -> Vec<Option<u32>> {
+            let column = batch.column(column);
+            match grow {
+                true => ids.encode(column).unwrap().into_iter().map(Some).collect(),
+                false => ids.lookup(column).unwrap(),
+            }
+        };
+        let rows = codes(users, 0).into_iter().zip(codes(items, 1)).zip(weights);
+        for ((user, item), &weight) in rows {
+            if let Some((user, item)) = user.zip(item) {
+                cells.push(user, item, weight, "weight").unwrap();
+            }
+        }
+    }
+    cells
+}
+
+fn options() -> AlsOptions {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut numbers = arguments.iter().filter_map(|argument| argument.parse::<usize>().ok());
+    let named = |name: &str| {
+        arguments.iter().find_map(|argument| argument.strip_prefix(name)?.strip_prefix('='))
+    };
+    let number = |name: &str| named(name).map(|value| value.parse::<f64>().unwrap());
+    let usual = AlsOptions::default();
+    AlsOptions {
+        feedback: Feedback::Implicit,
+        num_factors: numbers.next().unwrap_or(usual.num_factors),
+        max_iterations: numbers.next().unwrap_or(usual.max_iterations),
+        l2_reg: number("reg"),
+        wals_alpha: number("alpha"),
+        frequency_exponent: number("nu").unwrap_or(usual.frequency_exponent),
+        cg_steps: number("steps").map_or(usual.cg_steps, |steps| steps as usize),
+        regularization_scaling: match named("scaling") {
+            Some("constant") => Some(Scaling::Constant),
+            Some("count") => Some(Scaling::Count),
+            Some(_) => Some(Scaling::Frequency),
+            None => None,
+        },
+        solver: match named("solver") {
+            Some("cg") => Solver::ConjugateGradient,
+            Some("cholesky") => Solver::Cholesky,
+            _ => Solver::Auto,
+        },
+        seed: 42,
+        ..usual
+    }
+}
+
+fn fit(training: &Csr, options: &AlsOptions) -> udfs::model::als::AlsFactors {
+    let mut seconds: Vec<f64> = vec![];
+    let mut last = Instant::now();
+    let mut progress = |progress: udfs::model::als::Progress| {
+        if progress.loss.is_some() {
+            seconds.push(last.elapsed().as_secs_f64());
+            last = Instant::now();
+        }
+    };
+    let factors = train(training, options, &mut progress, &AtomicBool::new(false)).unwrap();
+    seconds.sort_by(f64::total_cmp);
+    println!("{options:?}\n{:?}", options.resolve(training));
+    println!(
+        "seconds/iteration min {:.4} median {:.4}, loss {:.0}",
+        seconds[0],
+        seconds[seconds.len() / 2],
+        factors.losses.last().unwrap()
+    );
+    factors
+}
+
+fn main() {
+    let folder = std::env::var("GOWALLA").unwrap_or_else(|_| {
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/gowalla").to_owned()
+    });
+    let folder = Path::new(&folder);
+    let start = Instant::now();
+    let mut users = IdIndex::new("user_id", &DataType::Int32).unwrap();
+    let mut items = IdIndex::new("item_id", &DataType::Int32).unwrap();
+    let mut cells = read(&folder.join("train.parquet"), &mut users, &mut items, true);
+    cells.recode(&users.sort().unwrap(), &items.sort().unwrap());
+    let test = read(&folder.join("test.parquet"), &mut users, &mut items, false);
+    let build = |cells: Triplets| cells.build(users.len(), items.len(), Duplicates::Sum).0;
+    let (training, test) = (build(cells), build(test));
+    println!("read {:.3} s: {} + {}", start.elapsed().as_secs_f64(), training.cells(), test.cells());
+    let options = options();
+    let factors = fit(&training, &options);
+    let model =
+        AlsModel::from_parts(ModelParts { users, items, factors, seen: training, options })
+            .unwrap();
+    let everyone: Vec<Option<u32>> = (0..model.user_ids().len() as u32).map(Some).collect();
+    let request =
+        RecommendRequest { top_k: 20, exclude_seen: true, include: None, exclude: None };
+    let start = Instant::now();
+    let lists = model.recommend(&everyone, &request);
+    println!("top-20 of {} users: {:.3} s", lists.len(), start.elapsed().as_secs_f64());
+    let start = Instant::now();
+    for user in everyone.iter().take(1000) {
+        model.recommend(std::slice::from_ref(user), &request);
+    }
+    println!("one user at a time: {:.3} ms", start.elapsed().as_secs_f64());
+    for metric in model.ranking_metrics(&test, 20) {
+        println!("{:14} {:.4}   popularity {:.4}", metric.name, metric.value, metric.baseline);
+    }
+    println!("model {} MB", model.memory_bytes() >> 20);
+}

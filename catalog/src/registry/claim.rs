@@ -1,0 +1,256 @@
+//! The claim of a model version: who is training it, and whether he still is.
+//!
+//! A claim is a file that only one can create. A task touches it every ten seconds; one that
+//! was not touched for a minute is stale, and the next training sweeps it away with whatever its
+//! owner has written. Dropping a claim withdraws it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
+use serde::{Deserialize, Serialize};
+
+use super::Head;
+use super::definition::{CreateMode, ObjectName};
+use crate::config::Clock;
+use crate::error::{Error, Result};
+use crate::store::Place;
+use crate::warehouse::remove_all;
+
+/// How often a claim is touched.
+const BEAT: Duration = Duration::from_secs(10);
+
+/// After how long without a touch a claim is stale.
+const STALE_MS: i64 = 60_000;
+
+/// How many claims a training tries when others claim at the same time.
+const TRIES: u32 = 100;
+
+const CLAIM: &str = "claim.json";
+/// The manifest's file name in a version's folder.
+pub(super) const MANIFEST: &str = "manifest.json";
+
+/// The right to publish one version of a model.
+pub struct Claim {
+    pub(super) name: ObjectName,
+    pub(super) version: u32,
+    pub(super) id: String,
+    pub(super) owner: String,
+    pub(super) mode: CreateMode,
+    pub(super) folder: Place,
+    pub(super) seen: Option<Head>,
+    kept: bool,
+    pulse: Pulse,
+    beat: tokio::task::JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Claim({}@{})", self.name, self.version)
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Document {
+    id: String,
+    owner: String,
+    beat_ms: i64,
+}
+
+impl Document {
+    fn to_bytes(&self) -> Bytes {
+        serde_json::to_vec(self).map(Bytes::from).unwrap_or_default()
+    }
+}
+
+impl Claim {
+    /// Claims the next version after `last` in `versions`, the folder of a model's versions.
+    pub(super) async fn make(
+        name: &ObjectName,
+        owner: &str,
+        mode: CreateMode,
+        seen: Option<Head>,
+        versions: &Place,
+        last: u32,
+        clock: &Clock,
+    ) -> Result<Self> {
+        let taken = sweep(versions, clock()).await?;
+        let mut version = taken.max(last).saturating_add(1);
+        let id = uuid::Uuid::new_v4().to_string();
+        let document = Document { id: id.clone(), owner: owner.into(), beat_ms: clock() };
+        for _ in 0..TRIES {
+            let folder = versions.child(&version.to_string()).folder();
+            if folder.child(CLAIM).create(document.to_bytes()).await? {
+                let pulse = Pulse {
+                    claim: folder.child(CLAIM),
+                    document,
+                    clock: Arc::clone(clock),
+                    lost: Arc::default(),
+                };
+                return Ok(Self {
+                    name: name.clone(),
+                    version,
+                    id,
+                    owner: owner.into(),
+                    mode,
+                    folder,
+                    seen,
+                    kept: false,
+                    beat: tokio::spawn(pulse.clone().beat()),
+                    pulse,
+                });
+            }
+            version = version.saturating_add(1);
+        }
+        Err(Error::Conflict { name: name.to_string() })
+    }
+
+    /// The version that is claimed.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    #[cfg(test)]
+    pub(super) async fn touch(&self) -> bool {
+        self.pulse.touch().await
+    }
+
+    /// Checks that nobody has swept the claim away.
+    pub(super) async fn check(&self) -> Result<()> {
+        let held = read(&self.folder.child(CLAIM)).await?.is_some_and(|found| found.id == self.id);
+        if held && !self.pulse.lost.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(Error::Conflict { name: self.name.to_string() })
+    }
+
+    /// From now on the head may name the version, so its files must stay.
+    pub(super) fn keep(&mut self) {
+        self.kept = true;
+    }
+
+    /// The head does not name the version: its files go with the claim.
+    pub(super) fn withdraw(&mut self) {
+        self.kept = false;
+    }
+
+    /// The version is published.
+    pub(super) async fn release(mut self) {
+        self.kept = true;
+        self.beat.abort();
+        let removed = self.folder.child(CLAIM).remove().await;
+        removed.unwrap_or_else(|error| tracing::debug!(%error, "claim of a model left behind"));
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.beat.abort();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.kept || self.pulse.lost.load(Ordering::Relaxed) {
+            return;
+        }
+        let (folder, id) = (self.folder.clone(), self.id.clone());
+        runtime.spawn(async move {
+            if let Err(error) = withdraw(&folder, &id).await {
+                tracing::debug!(%error, "the files of a training that failed were not removed");
+            }
+        });
+    }
+}
+
+async fn withdraw(folder: &Place, id: &str) -> Result<()> {
+    // Somebody else may have swept the claim and taken the version.
+    match read(&folder.child(CLAIM)).await? {
+        Some(found) if found.id == id => remove_all(folder).await,
+        _ => Ok(()),
+    }
+}
+
+async fn read(claim: &Place) -> Result<Option<Document>> {
+    let content = claim.read_if_exists().await?;
+    Ok(content.and_then(|content| serde_json::from_slice(&content).ok()))
+}
+
+/// What a claim's task needs to touch it.
+#[derive(Clone)]
+struct Pulse {
+    claim: Place,
+    document: Document,
+    clock: Clock,
+    lost: Arc<AtomicBool>,
+}
+
+impl Pulse {
+    async fn beat(self) {
+        let mut ticks = tokio::time::interval(BEAT);
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            if !self.touch().await {
+                return;
+            }
+        }
+    }
+
+    /// Touches the claim; `false` when it is another's or gone.
+    async fn touch(&self) -> bool {
+        match read(&self.claim).await {
+            Ok(Some(found)) if found.id == self.document.id => {}
+            Ok(_) => {
+                self.lost.store(true, Ordering::Relaxed);
+                return false;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "claim of a model not read");
+                return true;
+            }
+        }
+        let document = Document { beat_ms: (self.clock)(), ..self.document.clone() };
+        let put = self.claim.store.put(&self.claim.path, document.to_bytes().into()).await;
+        if let Err(error) = put {
+            tracing::debug!(%error, "claim of a model not touched");
+        }
+        true
+    }
+}
+
+/// Removes the remains of trainings that stopped without a word; gives the highest version that
+/// has a folder.
+async fn sweep(versions: &Place, now_ms: i64) -> Result<u32> {
+    let wrong = |error| Error::store(versions.url.as_str(), &error);
+    let objects = versions.store.list(Some(&versions.path));
+    let objects: Vec<_> = match objects.try_collect().await {
+        Ok(objects) => objects,
+        Err(object_store::Error::NotFound { .. }) => vec![],
+        Err(error) => return Err(wrong(error)),
+    };
+    let mut folders = std::collections::BTreeMap::<u32, bool>::new();
+    for object in &objects {
+        let Some(mut parts) = object.location.prefix_match(&versions.path) else { continue };
+        let version = parts.next().and_then(|part| part.as_ref().parse().ok());
+        let Some(version) = version else { continue };
+        let whole = parts.next().is_some_and(|part| part.as_ref() == MANIFEST);
+        *folders.entry(version).or_default() |= whole;
+    }
+    let mut highest = 0;
+    for (version, whole) in folders {
+        let folder = versions.child(&version.to_string()).folder();
+        if !whole && is_stale(&folder, now_ms).await? {
+            tracing::info!(folder = folder.url.as_str(), "removing a training that has stopped");
+            remove_all(&folder).await?;
+            continue;
+        }
+        highest = version;
+    }
+    Ok(highest)
+}
+
+async fn is_stale(folder: &Place, now_ms: i64) -> Result<bool> {
+    // A folder without a claim is one that somebody is just removing.
+    let claim = read(&folder.child(CLAIM)).await?;
+    Ok(claim.is_some_and(|claim| now_ms.saturating_sub(claim.beat_ms) > STALE_MS))
+}

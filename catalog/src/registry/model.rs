@@ -1,0 +1,304 @@
+//! Models: versions in the warehouse, published by one change of the head, loaded on demand.
+//!
+//! A version is a folder `models/<model>/<version>/` with factor files and, written last and only
+//! once, a manifest. It counts from the moment the model's head names it; the head is put over
+//! exactly the state that was seen when training began, so that DROP or OR REPLACE meanwhile
+//! makes the publication fail. Numbers are never used twice, not even after DROP.
+
+use std::sync::Arc;
+
+use object_store::ObjectStoreExt;
+use udfs::model::AlsModel;
+
+pub use super::claim::Claim;
+pub use super::manifest::{
+    LoadedModel, Manifest, ModelInfo, Publication, StoredIteration, StoredMetric,
+};
+pub use super::model_files::StoredFile;
+
+use super::claim::MANIFEST;
+use super::definition::{CreateMode, Kind, ModelHead, ModelVersion, ObjectName, Spec};
+use super::head::key;
+use super::manifest::Files;
+use super::model_files::{read_cells, read_side, write_cells, write_side};
+use super::{exists, may_create, model_parts};
+use crate::Catalog;
+use crate::error::{Error, Result};
+use crate::store::Place;
+
+impl Catalog {
+    /// Claims the next version of a model, before it is trained. The claim lives until it is
+    /// published or dropped.
+    ///
+    /// # Errors
+    /// As [`Catalog::create`], so that what cannot be created is not trained first.
+    pub async fn claim_version(
+        &self,
+        name: &ObjectName,
+        owner: &str,
+        mode: CreateMode,
+    ) -> Result<Claim> {
+        self.check_main(name, Kind::Model)?;
+        self.writable().await?;
+        let seen = self.objects.head(name).await?;
+        if !may_create(name, seen.as_ref(), Kind::Model, mode)? {
+            return Err(exists(name, Kind::Model));
+        }
+        let document = seen.as_ref().and_then(|head| head.document.as_ref().ok());
+        let last = document.map_or(0, |document| document.last_version);
+        Claim::make(name, owner, mode, seen, &self.versions(name), last, &self.clock).await
+    }
+
+    /// Publishes a trained model as the claimed version and makes it the default.
+    ///
+    /// # Errors
+    /// `Conflict` when the model was dropped, replaced or retrained since the claim, or the claim
+    /// was swept away; a store error. In each case the model is as it was.
+    pub async fn publish(
+        &self,
+        mut claim: Claim,
+        model: Arc<AlsModel>,
+        publication: Publication,
+    ) -> Result<u32> {
+        let files = write_files(&claim, &model).await?;
+        claim.check().await?;
+        let owner = claim.owner.clone();
+        let created_ms = self.now_ms();
+        let manifest =
+            Manifest::new(claim.id.clone(), owner, created_ms, &model, files, publication);
+        let content = serde_json::to_vec_pretty(&manifest).map_err(|error| Error::Corrupt {
+            what: claim.name.to_string(),
+            reason: error.to_string(),
+        })?;
+        if !claim.folder.child(MANIFEST).create(content).await? {
+            return Err(Error::Conflict { name: claim.name.to_string() });
+        }
+        // A sweeper that took the claim for stale may have removed files before the manifest.
+        claim.check().await?;
+        for file in [&manifest.user_file, &manifest.item_file, &manifest.seen_file] {
+            let place = claim.folder.child(&file.name);
+            let found = place.store.head(&place.path).await;
+            found.map_err(|error| Error::store(place.url.as_str(), &error))?;
+        }
+        // Whatever happens from here on, files that the head may name are not removed.
+        claim.keep();
+        if let Err(error) = self.put_version(&claim, &manifest).await {
+            if !error.is_lost_race() {
+                return self.published(&claim).await.ok_or(error);
+            }
+            claim.withdraw();
+            return Err(error);
+        }
+        self.models.put(&manifest.id, &(model, Arc::new(manifest.clone())));
+        let version = claim.version();
+        claim.release().await;
+        Ok(version)
+    }
+
+    /// The claimed version when the head names it: an answer that got lost is no failure.
+    async fn published(&self, claim: &Claim) -> Option<u32> {
+        let spec = self.objects.read(&claim.name).await.ok()??.spec;
+        let Spec::Model(head) = spec else { return None };
+        let found = head.versions.iter().find(|found| found.id == claim.id);
+        found.map(|found| found.version)
+    }
+
+    async fn put_version(&self, claim: &Claim, manifest: &Manifest) -> Result<()> {
+        let seen = claim.seen.as_ref();
+        let before = seen.and_then(|head| head.document.as_ref().ok());
+        let (mut versions, owner) = match before.map(|document| (&document.spec, document)) {
+            Some((Some(Spec::Model(head)), document)) => {
+                (head.versions.clone(), document.owner.clone())
+            }
+            _ => (vec![], claim.owner.clone()),
+        };
+        versions.push(ModelVersion { version: claim.version, id: claim.id.clone() });
+        let head = ModelHead {
+            version: claim.version,
+            versions,
+            model_type: manifest.model_type.clone(),
+            options: manifest.options.clone(),
+            query: manifest.query.clone(),
+            metrics: manifest.metrics.clone(),
+        };
+        let put = self.objects.put(&claim.name, Some(Spec::Model(head)), &owner, seen).await;
+        match put {
+            Err(Error::Conflict { .. }) if claim.mode == CreateMode::New => {
+                Err(match self.objects.read(&claim.name).await? {
+                    Some(now) => exists(&claim.name, now.spec.kind()),
+                    None => Error::Conflict { name: claim.name.to_string() },
+                })
+            }
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// A version's manifest, which tells its memory before it is loaded; the default version's
+    /// without `version`.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such model or version; `Corrupt` when it cannot be read.
+    pub async fn model_manifest(
+        &self,
+        name: &ObjectName,
+        version: Option<u32>,
+    ) -> Result<(u32, Manifest)> {
+        let version = self.model_version(name, version).await?;
+        Ok((version.version, self.read_manifest(name, &version).await?))
+    }
+
+    /// Loads a version into memory, or finds it there; the default version without `version`.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such model or version; `Corrupt` when its files are damaged.
+    pub async fn load_model(&self, name: &ObjectName, version: Option<u32>) -> Result<LoadedModel> {
+        let version = self.model_version(name, version).await?;
+        let load = async {
+            let manifest = self.read_manifest(name, &version).await?;
+            let folder = self.versions(name).child(&version.version.to_string()).folder();
+            let model = read_model(&folder, &manifest).await?;
+            Ok((Arc::new(model), Arc::new(manifest)))
+        };
+        let (model, manifest) = self.models.get(&version.id, load).await?;
+        Ok(LoadedModel { name: name.clone(), version: version.version, model, manifest })
+    }
+
+    async fn model_version(&self, name: &ObjectName, version: Option<u32>) -> Result<ModelVersion> {
+        let head = self.model_head(name).await?;
+        let wanted = version.unwrap_or(head.version);
+        let found = head.versions.iter().find(|found| found.version == wanted);
+        found.cloned().ok_or_else(|| no_version(name, wanted, &head))
+    }
+
+    async fn model_head(&self, name: &ObjectName) -> Result<ModelHead> {
+        let missing = || Error::not_found("model", &name.to_string(), []);
+        if name.check().is_err() {
+            return Err(missing());
+        }
+        match self.definition(name).await?.map(|definition| definition.spec) {
+            Some(Spec::Model(head)) => Ok(head),
+            Some(other) => Err(Error::invalid_hint(
+                format!("{name} is a {}, not a model", other.kind()),
+                "SHOW MODELS lists the models",
+            )),
+            None => Err(missing()),
+        }
+    }
+
+    async fn read_manifest(&self, name: &ObjectName, version: &ModelVersion) -> Result<Manifest> {
+        let place = self.versions(name).child(&version.version.to_string()).child(MANIFEST);
+        let corrupt = |reason: &str| Error::Corrupt {
+            what: format!("model {name}@{}", version.version),
+            reason: reason.into(),
+        };
+        let content = place.read_if_exists().await?;
+        let content = content.ok_or_else(|| corrupt("its manifest is missing"))?;
+        let manifest = Manifest::parse(place.url.as_str(), &content)?;
+        if manifest.id != version.id {
+            return Err(corrupt("its manifest is another version's"));
+        }
+        Ok(manifest)
+    }
+
+    /// Makes an existing version the default.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such model; `Invalid` when it has no such version; `Conflict`
+    /// when somebody else changed it at the same time.
+    pub async fn set_default_version(&self, name: &ObjectName, version: u32) -> Result<()> {
+        self.writable().await?;
+        let seen = self.objects.head(name).await?;
+        let document = match &seen {
+            Some(head) => Some(head.document.clone()?),
+            None => None,
+        };
+        let Some(Spec::Model(mut head)) = document.as_ref().and_then(|found| found.spec.clone())
+        else {
+            return self.model_head(name).await.map(|_| ());
+        };
+        let Some(found) = head.versions.iter().find(|found| found.version == version).cloned()
+        else {
+            return Err(no_version(name, version, &head));
+        };
+        let manifest = self.read_manifest(name, &found).await?;
+        head.version = version;
+        head.options = manifest.options.clone();
+        head.query = manifest.query.clone();
+        head.metrics = manifest.metrics.clone();
+        let owner = document.map(|document| document.owner.clone()).unwrap_or_default();
+        let spec = Some(Spec::Model(head));
+        self.objects.put(name, spec, &owner, seen.as_ref()).await.map(|_| ())
+    }
+
+    /// Every model, by name.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached.
+    pub async fn models(&self) -> Result<Vec<ModelInfo>> {
+        let definitions = self.definitions().await?;
+        let models = definitions.iter().filter_map(|((schema, name), definition)| {
+            let Spec::Model(head) = &definition.spec else { return None };
+            let metric = head.metrics.iter().find(|metric| metric.value.is_finite());
+            Some(ModelInfo {
+                name: ObjectName::new(schema, name),
+                model_type: head.model_type.clone(),
+                default_version: head.version,
+                versions: head.versions.len(),
+                owner: definition.owner.clone(),
+                created_ms: definition.created_ms,
+                metric: metric.map(|metric| (metric.name.clone(), metric.value)),
+                options: serde_json::to_string(&head.options).unwrap_or_default(),
+                query: head.query.clone(),
+            })
+        });
+        Ok(models.collect())
+    }
+
+    /// The bytes of models in the cache.
+    pub fn model_cache_bytes(&self) -> usize {
+        self.models.bytes()
+    }
+
+    fn versions(&self, name: &ObjectName) -> Place {
+        let folder = format!("models/{}", key(&name.schema, &name.name));
+        self.warehouse.place().child(&folder).folder()
+    }
+}
+
+fn no_version(name: &ObjectName, version: u32, head: &ModelHead) -> Error {
+    let known: Vec<String> = head.versions.iter().map(|found| found.version.to_string()).collect();
+    Error::invalid_hint(
+        format!("model {name} has no version {version}"),
+        format!("it has {}", known.join(", ")),
+    )
+}
+
+async fn write_files(claim: &Claim, model: &AlsModel) -> Result<Files> {
+    // The claim's id is in the names, so that a training that was swept away but writes on does
+    // not write into the files of the one that has taken its number.
+    let name = |what: &str| format!("{what}-{}.parquet", claim.id);
+    let folder = &claim.folder;
+    let (users, items) = (model.user_ids().values(), model.item_ids().values());
+    let (factors, bias) = (model.user_factors(), model.user_bias());
+    let users = write_side(folder, name("users"), &users, factors, bias).await?;
+    let (factors, bias) = (model.item_factors(), model.item_bias());
+    let items = write_side(folder, name("items"), &items, factors, bias).await?;
+    let seen = model.seen();
+    let (offsets, codes) = (seen.offsets(), seen.column_indices());
+    let seen = write_cells(folder, name("seen"), offsets, codes, seen.values()).await?;
+    Ok(Files { users, items, seen })
+}
+
+async fn read_model(folder: &Place, manifest: &Manifest) -> Result<AlsModel> {
+    let (width, biased) = (manifest.num_factors, manifest.biases);
+    let corrupt = |reason: String| Error::Corrupt { what: folder.url.to_string(), reason };
+    let counts = (manifest.users as u64, manifest.items as u64);
+    if counts != (manifest.user_file.rows, manifest.item_file.rows) {
+        return Err(corrupt("its manifest contradicts itself".into()));
+    }
+    let users = read_side(folder, &manifest.user_file, width, biased).await?;
+    let items = read_side(folder, &manifest.item_file, width, biased).await?;
+    let cells = read_cells(folder, &manifest.seen_file, manifest.users).await?;
+    let model = model_parts::assemble(users, items, cells, manifest);
+    model.map_err(|error| corrupt(error.to_string()))
+}

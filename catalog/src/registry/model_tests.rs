@@ -1,0 +1,272 @@
+//! Tests of models: publication, races, restarts, damage, stale claims, the cache.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, StringArray};
+use object_store::ObjectStoreExt;
+use udfs::model::als::{AlsFactors, AlsOptions};
+use udfs::model::{AlsModel, Csr, IdIndex, ModelParts};
+
+use super::model::{Publication, StoredIteration, StoredMetric};
+use crate::testing::{Shared, TestClock, main, open_folder};
+use crate::{Catalog, CreateMode, Error, Kind, Result, Spec};
+
+const USERS: usize = 5;
+
+fn index(name: &str, ids: ArrayRef) -> IdIndex {
+    let mut index = IdIndex::new(name, ids.data_type()).unwrap();
+    index.encode(&ids).unwrap();
+    index
+}
+
+fn model(seed: f32) -> Arc<AlsModel> {
+    let users: ArrayRef = Arc::new(Int64Array::from_iter_values((0..USERS as i64).map(|n| n * 7)));
+    let items: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c"]));
+    let values = |count: usize| (0..count).map(|n| n as f32 * 0.5 + seed).collect::<Vec<f32>>();
+    let parts = ModelParts {
+        users: index("user", users),
+        items: index("item", items),
+        factors: AlsFactors {
+            user_factors: values(USERS * 2),
+            item_factors: values(3 * 2),
+            user_bias: vec![],
+            item_bias: vec![],
+            global_mean: 0.0,
+            losses: vec![3.0],
+        },
+        seen: Csr::new(vec![0, 2, 2, 3, 3, 4], vec![0, 2, 1, 2], vec![1.0; 4], 3).unwrap(),
+        options: AlsOptions {
+            feedback: udfs::model::als::Feedback::Implicit,
+            num_factors: 2,
+            ..AlsOptions::default()
+        },
+    };
+    Arc::new(AlsModel::from_parts(parts).unwrap())
+}
+
+fn publication() -> Publication {
+    let metric = |name: &str, value| StoredMetric { name: name.into(), value, baseline: 0.1 };
+    Publication {
+        model_type: "matrix_factorization".into(),
+        options: [("num_factors".to_owned(), serde_json::json!(2))].into(),
+        query: "SELECT user_id, item_id FROM clicks".into(),
+        user_col: "user_id".into(),
+        item_col: "item_id".into(),
+        rating_col: None,
+        metrics: vec![metric("coverage", f64::NAN), metric("recall@20", 0.25)],
+        iterations: vec![StoredIteration { iteration: 1, loss: 3.0, duration_ms: 1.5 }],
+        top_k: 20,
+    }
+}
+
+async fn train(catalog: &Arc<Catalog>, name: &str, mode: CreateMode, seed: f32) -> Result<u32> {
+    let claim = catalog.claim_version(&main(name), "ann", mode).await?;
+    catalog.publish(claim, model(seed), publication()).await
+}
+
+async fn first_factor(catalog: &Arc<Catalog>, name: &str, version: Option<u32>) -> f32 {
+    catalog.load_model(&main(name), version).await.unwrap().model.user_factors()[0]
+}
+
+/// Lets the clean-up of a dropped claim run.
+async fn settle(shared: &Shared) {
+    for _ in 0..1_000 {
+        if shared.paths("models").await.is_empty() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_model_survives_a_restart_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::default();
+    let catalog = open_folder(folder.path(), &clock).await;
+    assert_eq!(train(&catalog, "m", CreateMode::New, 1.0).await.unwrap(), 1);
+    let restarted = open_folder(folder.path(), &clock).await;
+    let loaded = restarted.load_model(&main("m"), None).await.unwrap();
+    let made = model(1.0);
+    assert_eq!(loaded.to_string(), "main.m@1");
+    assert_eq!(loaded.model.user_factors(), made.user_factors());
+    assert_eq!(loaded.model.item_factors(), made.item_factors());
+    assert_eq!(loaded.model.seen(), made.seen());
+    assert_eq!(loaded.model.options(), made.options());
+    assert_eq!(&loaded.model.item_ids().values(), &made.item_ids().values());
+    assert_eq!(loaded.model.memory_bytes(), made.memory_bytes());
+    assert_eq!(loaded.manifest.query, publication().query);
+    assert!(loaded.manifest.metrics[0].value.is_nan());
+    let listed = restarted.models().await.unwrap();
+    assert_eq!(listed[0].metric, Some(("recall@20".into(), 0.25)));
+    assert_eq!((listed[0].default_version, listed[0].owner.as_str()), (1, "ann"));
+    let (_, manifest) = restarted.model_manifest(&main("m"), None).await.unwrap();
+    assert_eq!(manifest.memory_bytes, made.memory_bytes());
+}
+
+#[tokio::test]
+async fn versions_stay_until_the_model_is_dropped_and_numbers_are_used_once() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    for version in 1..=3 {
+        let mode = if version == 1 { CreateMode::New } else { CreateMode::Replace };
+        assert_eq!(train(&catalog, "m", mode, version as f32).await.unwrap(), version);
+    }
+    let other = shared.open().await;
+    assert_eq!(first_factor(&other, "m", None).await, 3.0);
+    assert_eq!(first_factor(&other, "m", Some(1)).await, 1.0);
+    catalog.set_default_version(&main("m"), 2).await.unwrap();
+    assert_eq!(first_factor(&catalog, "m", None).await, 2.0);
+    assert!(catalog.set_default_version(&main("m"), 4).await.is_err());
+    let missing = catalog.load_model(&main("m"), Some(9)).await.unwrap_err();
+    assert!(missing.hint().unwrap().contains("1, 2, 3"), "{missing}");
+    let again = train(&catalog, "m", CreateMode::New, 0.0).await.unwrap_err();
+    assert!(matches!(again, Error::AlreadyExists { .. }), "{again}");
+    assert!(catalog.drop_object(&main("m"), Kind::Model).await.unwrap());
+    let gone = catalog.load_model(&main("m"), None).await.unwrap_err();
+    assert!(matches!(gone, Error::NotFound { kind: "model", .. }), "{gone}");
+    shared.clock.advance(11 * 60 * 1_000);
+    catalog.sweep().await;
+    assert_eq!(shared.paths("models").await, Vec::<String>::new());
+    assert_eq!(train(&catalog, "m", CreateMode::New, 4.0).await.unwrap(), 4);
+    assert_eq!(first_factor(&shared.open().await, "m", None).await, 4.0);
+}
+
+#[tokio::test]
+async fn a_drop_or_replacement_during_training_makes_its_publication_fail() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    train(&catalog, "m", CreateMode::New, 1.0).await.unwrap();
+    let claim = catalog.claim_version(&main("m"), "ann", CreateMode::Replace).await.unwrap();
+    shared.open().await.drop_object(&main("m"), Kind::Model).await.unwrap();
+    let lost = catalog.publish(claim, model(2.0), publication()).await.unwrap_err();
+    assert!(matches!(lost, Error::Conflict { .. }), "{lost}");
+    assert_eq!(catalog.kind(&main("m")).await.unwrap(), None);
+
+    let slow = catalog.claim_version(&main("m"), "ann", CreateMode::New).await.unwrap();
+    train(&shared.open().await, "m", CreateMode::New, 3.0).await.unwrap();
+    let lost = catalog.publish(slow, model(2.0), publication()).await.unwrap_err();
+    assert!(matches!(lost, Error::AlreadyExists { .. }), "{lost}");
+    assert_eq!(first_factor(&catalog, "m", None).await, 3.0);
+}
+
+#[tokio::test]
+async fn a_failed_or_abandoned_training_leaves_nothing() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    drop(catalog.claim_version(&main("m"), "ann", CreateMode::New).await.unwrap());
+    settle(&shared).await;
+    for refused in ["users-", "seen-", "manifest", "heads"] {
+        let claim = catalog.claim_version(&main("m"), "ann", CreateMode::New).await.unwrap();
+        shared.store.refuse(refused);
+        let failed = catalog.publish(claim, model(1.0), publication()).await;
+        assert!(matches!(failed, Err(Error::Store { .. })), "{refused}: {failed:?}");
+        shared.store.heal();
+        if refused != "heads" {
+            settle(&shared).await;
+            assert_eq!(shared.paths("models").await, Vec::<String>::new(), "{refused}");
+        }
+        assert!(catalog.models().await.unwrap().is_empty());
+    }
+    assert!(train(&catalog, "m", CreateMode::New, 5.0).await.is_ok());
+    assert_eq!(first_factor(&shared.open().await, "m", None).await, 5.0);
+}
+
+#[tokio::test]
+async fn a_stale_claim_is_swept_and_a_live_one_is_not() {
+    let shared = Shared::new();
+    let (one, two) = (shared.open().await, shared.open().await);
+    let stopped = one.claim_version(&main("m"), "ann", CreateMode::New).await.unwrap();
+    let next = two.claim_version(&main("m"), "bob", CreateMode::New).await.unwrap();
+    assert_eq!((stopped.version(), next.version()), (1, 2));
+    drop(next);
+    shared.clock.advance(61_000);
+    let swept = two.claim_version(&main("m"), "bob", CreateMode::New).await.unwrap();
+    assert_eq!(two.publish(swept, model(2.0), publication()).await.unwrap(), 1);
+    let late = one.publish(stopped, model(1.0), publication()).await.unwrap_err();
+    assert!(late.is_lost_race(), "{late}");
+    tokio::task::yield_now().await;
+    assert_eq!(first_factor(&shared.open().await, "m", None).await, 2.0);
+}
+
+#[tokio::test]
+async fn a_training_that_takes_long_keeps_its_claim() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    let claim = catalog.claim_version(&main("m"), "ann", CreateMode::New).await.unwrap();
+    for _ in 0..30 {
+        shared.clock.advance(10_000);
+        assert!(claim.touch().await);
+    }
+    let other = catalog.claim_version(&main("m"), "bob", CreateMode::New).await.unwrap();
+    assert_eq!(other.version(), 2);
+    claim.check().await.unwrap();
+    shared.clock.advance(61_000);
+    let third = shared.open().await;
+    third.claim_version(&main("m"), "eve", CreateMode::New).await.unwrap();
+    assert!(!claim.touch().await);
+    assert!(claim.check().await.unwrap_err().is_lost_race());
+}
+
+#[tokio::test]
+async fn damaged_files_are_named_and_other_models_work() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    train(&catalog, "good", CreateMode::New, 1.0).await.unwrap();
+    train(&catalog, "m", CreateMode::New, 1.0).await.unwrap();
+    let paths = shared.paths("models/main.m").await;
+    for part in ["users-", "items-", "seen-", "manifest"] {
+        let path = paths.iter().find(|path| path.contains(part)).unwrap().as_str().into();
+        let whole = shared.store.get(&path).await.unwrap().bytes().await.unwrap();
+        let cut = whole.slice(..whole.len() - 9);
+        shared.store.put(&path, cut.into()).await.unwrap();
+        let fresh = shared.open().await;
+        let error = fresh.load_model(&main("m"), None).await.unwrap_err();
+        assert!(matches!(&error, Error::Corrupt { .. }), "{part}: {error}");
+        assert!(error.to_string().contains("models/main.m/1"), "{error}");
+        assert_eq!(first_factor(&fresh, "good", None).await, 1.0);
+        shared.store.put(&path, whole.into()).await.unwrap();
+    }
+    assert_eq!(first_factor(&shared.open().await, "m", None).await, 1.0);
+}
+
+#[tokio::test]
+async fn the_cache_holds_so_many_bytes_and_loads_once() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    for name in ["a", "b", "c"] {
+        train(&catalog, name, CreateMode::New, 1.0).await.unwrap();
+    }
+    let bytes = model(1.0).memory_bytes();
+    let small = shared.open_with(|config| config.model_cache_bytes = 2 * bytes).await;
+    let load = async |name: &str| small.load_model(&main(name), None).await.unwrap().model;
+    let (first, second) = tokio::join!(load("a"), load("a"));
+    assert!(Arc::ptr_eq(&first, &second));
+    load("b").await;
+    assert!(Arc::ptr_eq(&first, &load("a").await));
+    let third = load("c").await;
+    assert_eq!(small.model_cache_bytes(), 2 * bytes);
+    // `b` was used the least recently and is loaded anew; `a`, in use, is never loaded twice.
+    load("b").await;
+    assert!(Arc::ptr_eq(&first, &load("a").await) && Arc::ptr_eq(&third, &load("c").await));
+    let none = shared.open_with(|config| config.model_cache_bytes = 0).await;
+    let held = none.load_model(&main("a"), None).await.unwrap().model;
+    assert_eq!(none.model_cache_bytes(), 0);
+    assert!(Arc::ptr_eq(&held, &none.load_model(&main("a"), None).await.unwrap().model));
+}
+
+#[tokio::test]
+async fn a_model_is_no_table_and_a_table_no_model() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    train(&catalog, "m", CreateMode::New, 1.0).await.unwrap();
+    let view = Spec::View { sql: "SELECT 1".into(), columns: vec![] };
+    assert!(catalog.create(&main("m"), view.clone(), "ann", CreateMode::Replace).await.is_err());
+    catalog.create(&main("v"), view, "ann", CreateMode::New).await.unwrap();
+    let error = catalog.load_model(&main("v"), None).await.unwrap_err();
+    assert!(error.to_string().contains("is a view"), "{error}");
+    let error = train(&catalog, "v", CreateMode::Replace, 1.0).await.unwrap_err();
+    assert!(error.to_string().contains("is a view"), "{error}");
+    let state = crate::testing::session(&catalog);
+    let error = catalog.open_table(&main("m"), None, &state).await.unwrap_err();
+    assert!(error.to_string().contains("is a model"), "{error}");
+}

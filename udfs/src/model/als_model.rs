@@ -1,0 +1,536 @@
+//! The finished recommender: ids, factors, what was seen, and what is asked of them.
+//!
+//! Scores are xᵤ·yᵢ for implicit feedback and μ + bᵤ + bᵢ + xᵤ·yᵢ for explicit. A user without
+//! factors (unknown, or without interactions in training) gets the most popular items, with the
+//! number of interactions as score.
+
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+
+use super::als::{AlsFactors, AlsOptions, Feedback, Resolved};
+use super::error::ModelError;
+use super::foldin::{ItemSide, UserVector};
+use super::ids::IdIndex;
+use super::metrics::{MetricValue, RankingMetrics, RatingMetrics};
+use super::popularity::Popularity;
+use super::sparse::Csr;
+use super::topk::{Best, Panels, ordered_product};
+
+/// What a model is made of and stored as.
+#[derive(Debug, Clone)]
+pub struct ModelParts {
+    /// Ids of users; a code is a row of the user factors.
+    pub users: IdIndex,
+    /// Ids of items.
+    pub items: IdIndex,
+    /// Learned factors.
+    pub factors: AlsFactors,
+    /// Interactions, users × items: what recommendations leave out.
+    pub seen: Csr,
+    /// Options of the training run.
+    pub options: AlsOptions,
+}
+
+/// A matrix factorization ready to answer.
+#[derive(Debug)]
+pub struct AlsModel {
+    parts: ModelParts,
+    resolved: Resolved,
+    popularity: Popularity,
+    catalog: Panels,
+    gram: OnceLock<Vec<f64>>,
+    similar_items: OnceLock<Panels>,
+    similar_users: OnceLock<Panels>,
+}
+
+/// Where a list comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The factorization.
+    Als,
+    /// The popularity ranking, for want of factors.
+    Popularity,
+}
+
+/// What is asked of [`AlsModel::recommend`]; items are codes.
+#[derive(Debug, Clone, Copy)]
+pub struct RecommendRequest<'a> {
+    /// Length of the lists at most.
+    pub top_k: usize,
+    /// Whether items that the user has had are left out.
+    pub exclude_seen: bool,
+    /// Only these items.
+    pub include: Option<&'a [u32]>,
+    /// Never these items.
+    pub exclude: Option<&'a [u32]>,
+}
+
+/// One user's list, best first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice {
+    /// Item codes.
+    pub items: Vec<u32>,
+    /// Their scores.
+    pub scores: Vec<f32>,
+    /// Where the list comes from.
+    pub source: Source,
+}
+
+impl AlsModel {
+    /// Checks that the parts fit together and prepares them for serving.
+    ///
+    /// # Errors
+    /// [`ModelError::Inconsistent`] naming what does not fit.
+    pub fn from_parts(parts: ModelParts) -> Result<Self, ModelError> {
+        parts.options.validate()?;
+        check(&parts)?;
+        let resolved = parts.options.resolve(&parts.seen);
+        let popularity = Popularity::new(&parts.seen);
+        let size = parts.options.num_factors;
+        let catalog = match parts.factors.item_bias.as_slice() {
+            [] => Panels::new(&parts.factors.item_factors, size),
+            bias => Panels::new(&extended(&parts.factors.item_factors, size, bias), size + 1),
+        };
+        Ok(Self {
+            parts,
+            resolved,
+            popularity,
+            catalog,
+            gram: OnceLock::new(),
+            similar_items: OnceLock::new(),
+            similar_users: OnceLock::new(),
+        })
+    }
+
+    /// Ids of users.
+    pub fn user_ids(&self) -> &IdIndex {
+        &self.parts.users
+    }
+
+    /// Ids of items.
+    pub fn item_ids(&self) -> &IdIndex {
+        &self.parts.items
+    }
+
+    /// Length of a factor vector.
+    pub fn num_factors(&self) -> usize {
+        self.parts.options.num_factors
+    }
+
+    /// User factors, row-major, a row of [`AlsModel::num_factors`] values for each user.
+    pub fn user_factors(&self) -> &[f32] {
+        &self.parts.factors.user_factors
+    }
+
+    /// Item factors, likewise.
+    pub fn item_factors(&self) -> &[f32] {
+        &self.parts.factors.item_factors
+    }
+
+    /// A bias for each user; empty without biases.
+    pub fn user_bias(&self) -> &[f32] {
+        &self.parts.factors.user_bias
+    }
+
+    /// A bias for each item; empty without biases.
+    pub fn item_bias(&self) -> &[f32] {
+        &self.parts.factors.item_bias
+    }
+
+    /// Mean rating; 0 without biases.
+    pub fn global_mean(&self) -> f32 {
+        self.parts.factors.global_mean
+    }
+
+    /// The objective after each iteration of training.
+    pub fn losses(&self) -> &[f64] {
+        &self.parts.factors.losses
+    }
+
+    /// Interactions, users × items.
+    pub fn seen(&self) -> &Csr {
+        &self.parts.seen
+    }
+
+    /// Options of the training run.
+    pub fn options(&self) -> &AlsOptions {
+        &self.parts.options
+    }
+
+    /// Meaning of the ratings.
+    pub fn feedback(&self) -> Feedback {
+        self.parts.options.feedback
+    }
+
+    /// Items by number of interactions.
+    pub fn popularity(&self) -> &Popularity {
+        &self.popularity
+    }
+
+    /// Bytes on the heap, with what look-ups add later.
+    pub fn memory_bytes(&self) -> usize {
+        let factors = &self.parts.factors;
+        let floats = factors.user_factors.len()
+            + factors.item_factors.len()
+            + factors.user_bias.len()
+            + factors.item_bias.len();
+        let later = factors.user_factors.len() + factors.item_factors.len();
+        (floats + later) * size_of::<f32>()
+            + self.catalog.memory_bytes()
+            + self.popularity.memory_bytes()
+            + self.parts.seen.memory_bytes()
+            + 2 * (self.parts.users.memory_bytes() + self.parts.items.memory_bytes())
+    }
+
+    /// The score of a user and an item; `None` when either is out of range.
+    pub fn score(&self, user: u32, item: u32) -> Option<f32> {
+        let size = self.num_factors();
+        let x = row(self.user_factors(), user, size)?;
+        let y = row(self.item_factors(), item, size)?;
+        // In the order of the tiles of `recommend`, so that both give the same number.
+        let sum = match self.item_bias().get(item as usize) {
+            None => ordered_product(x, y),
+            Some(&bias) => {
+                let x: Vec<f32> = x.iter().copied().chain([1.0]).collect();
+                let y: Vec<f32> = y.iter().copied().chain([bias]).collect();
+                ordered_product(&x, &y)
+            }
+        };
+        Some(sum + self.constant(self.user_bias().get(user as usize).copied()))
+    }
+
+    /// What every score of a user has in common.
+    fn constant(&self, bias: Option<f32>) -> f32 {
+        self.global_mean() + bias.unwrap_or(0.0)
+    }
+
+    /// A list for each user; `None` is an unknown user. Several users are one tiled product on
+    /// the current rayon pool; one is answered right here.
+    pub fn recommend(&self, users: &[Option<u32>], request: &RecommendRequest<'_>) -> Vec<Choice> {
+        let allowed = self.allowed(request);
+        let skip = |user: Option<u32>, item: u32| {
+            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
+                || (request.exclude_seen
+                    && user.is_some_and(|user| self.seen().contains(user as usize, item)))
+        };
+        self.recommend_unless(users, request.top_k, &skip)
+    }
+
+    /// One flag an item when the request names items.
+    fn allowed(&self, request: &RecommendRequest<'_>) -> Option<Vec<bool>> {
+        if request.include.is_none() && request.exclude.is_none() {
+            return None;
+        }
+        let mut allowed = vec![request.include.is_none(); self.parts.items.len()];
+        let mut set = |items: Option<&[u32]>, value: bool| {
+            for &item in items.unwrap_or_default() {
+                if let Some(flag) = allowed.get_mut(item as usize) {
+                    *flag = value;
+                }
+            }
+        };
+        set(request.include, true);
+        set(request.exclude, false);
+        Some(allowed)
+    }
+
+    fn recommend_unless(
+        &self,
+        users: &[Option<u32>],
+        top_k: usize,
+        skip: &(dyn Fn(Option<u32>, u32) -> bool + Sync),
+    ) -> Vec<Choice> {
+        let vectors: Vec<Option<UserVector>> =
+            users.iter().map(|&user| self.user_vector(user?)).collect();
+        let positions: Vec<usize> = (0..users.len()).filter(|&at| vectors[at].is_some()).collect();
+        let known: Vec<&UserVector> = vectors.iter().flatten().collect();
+        let best = self.best(&known, top_k, &|query, item| skip(users[positions[query]], item));
+        let mut best = best.into_iter();
+        let popular = |user| {
+            let (items, scores) = self.popularity.top(top_k, |item| !skip(user, item));
+            Choice { items, scores, source: Source::Popularity }
+        };
+        users
+            .iter()
+            .zip(&vectors)
+            .map(|(&user, vector)| match vector.as_ref().and_then(|_| best.next()) {
+                Some(best) => {
+                    Choice { items: best.codes, scores: best.scores, source: Source::Als }
+                }
+                None => popular(user),
+            })
+            .collect()
+    }
+
+    /// The user's factors; `None` when training learned nothing about the user.
+    fn user_vector(&self, user: u32) -> Option<UserVector> {
+        let factors = row(self.user_factors(), user, self.num_factors())?;
+        let bias = self.user_bias().get(user as usize).copied().unwrap_or(0.0);
+        if bias == 0.0 && factors.iter().all(|&x| x == 0.0) {
+            return None;
+        }
+        Some(UserVector { factors: factors.to_vec(), bias })
+    }
+
+    fn best(
+        &self,
+        users: &[&UserVector],
+        top_k: usize,
+        skip: &(dyn Fn(usize, u32) -> bool + Sync),
+    ) -> Vec<Best> {
+        let mut queries = Vec::with_capacity(users.len() * self.catalog.depth());
+        for user in users {
+            queries.extend_from_slice(&user.factors);
+            if !self.item_bias().is_empty() {
+                queries.push(1.0);
+            }
+        }
+        let mut best = self.catalog.best(&queries, top_k, skip);
+        for (best, user) in best.iter_mut().zip(users) {
+            let constant = self.constant(Some(user.bias));
+            best.scores.iter_mut().for_each(|score| *score += constant);
+        }
+        best
+    }
+
+    /// A user's vector from a list of items and weights, as training would solve it. Repeated
+    /// items count once: weights add up (implicit) or are averaged (explicit).
+    ///
+    /// # Errors
+    /// [`ModelError::NotFinite`] when a weight is NaN or infinite.
+    pub fn fold_in(&self, items: &[u32], weights: &[f32]) -> Result<UserVector, ModelError> {
+        let mut cells: Vec<(u32, f32)> = vec![];
+        for (&item, &value) in items.iter().zip(weights) {
+            if !value.is_finite() {
+                return Err(ModelError::NotFinite { column: "weights".to_owned(), value });
+            }
+            if (item as usize) < self.parts.items.len() {
+                cells.push((item, value));
+            }
+        }
+        cells.sort_by_key(|&(item, _)| item);
+        let merged: Vec<(u32, f32)> = cells
+            .chunk_by(|a, b| a.0 == b.0)
+            .map(|same| {
+                let sum: f64 = same.iter().map(|&(_, value)| f64::from(value)).sum();
+                let count = if self.feedback() == Feedback::Explicit { same.len() } else { 1 };
+                (same[0].0, (sum / count as f64) as f32)
+            })
+            .collect();
+        let (items, weights): (Vec<u32>, Vec<f32>) = merged.into_iter().unzip();
+        let size = self.num_factors();
+        let side = ItemSide {
+            factors: self.item_factors(),
+            bias: self.item_bias(),
+            gram: self.gram.get_or_init(|| gram(self.item_factors(), size)),
+            size,
+            mean: self.global_mean(),
+            feedback: self.feedback(),
+            resolved: &self.resolved,
+        };
+        Ok(side.fold_in(&items, &weights))
+    }
+
+    /// The best items for folded-in users, leaving out each one's own items.
+    pub fn recommend_vectors(
+        &self,
+        users: &[UserVector],
+        own: &[Vec<u32>],
+        top_k: usize,
+    ) -> Vec<Choice> {
+        let own: Vec<std::collections::HashSet<u32>> =
+            own.iter().map(|items| items.iter().copied().collect()).collect();
+        let users: Vec<&UserVector> = users.iter().collect();
+        let skip =
+            |user: usize, item: u32| own.get(user).is_some_and(|items| items.contains(&item));
+        let best = self.best(&users, top_k, &skip).into_iter();
+        best.map(|b| Choice { items: b.codes, scores: b.scores, source: Source::Als }).collect()
+    }
+
+    /// The items most similar to each given one, by cosine of their factors, without itself.
+    /// Items without factors are similar to nothing.
+    pub fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best> {
+        similar(&self.similar_items, self.item_factors(), self.num_factors(), items, top_k)
+    }
+
+    /// The users most similar to each given one, likewise.
+    pub fn similar_users(&self, users: &[u32], top_k: usize) -> Vec<Best> {
+        similar(&self.similar_users, self.user_factors(), self.num_factors(), users, top_k)
+    }
+
+    /// Ranking metrics at `top_k` on held-out interactions, beside the popularity ranking.
+    ///
+    /// Items seen in training are left out of both rankings, but for the user's test items.
+    pub fn ranking_metrics(&self, test: &Csr, top_k: usize) -> Vec<MetricValue> {
+        let skip = |user: Option<u32>, item: u32| {
+            user.is_some_and(|user| {
+                self.seen().contains(user as usize, item) && !test.contains(user as usize, item)
+            })
+        };
+        let users: Vec<u32> =
+            (0..test.rows() as u32).filter(|&user| !test.row(user as usize).0.is_empty()).collect();
+        let baseline = Popularity::from_counts(self.counts_without(test));
+        let mut model = RankingMetrics::new(top_k);
+        let mut popular = RankingMetrics::new(top_k);
+        for block in users.chunks(4096) {
+            let known: Vec<Option<u32>> = block.iter().map(|&user| Some(user)).collect();
+            let choices = self.recommend_unless(&known, top_k, &skip);
+            let lists: Vec<Vec<u32>> = block
+                .par_iter()
+                .map(|&user| baseline.top(top_k, |item| !skip(Some(user), item)).0)
+                .collect();
+            for ((&user, choice), list) in block.iter().zip(&choices).zip(&lists) {
+                let items = test.row(user as usize).0;
+                model.add(&choice.items, items);
+                popular.add(list, items);
+            }
+        }
+        let items = self.parts.items.len();
+        let pairs = model.values(items).into_iter().zip(popular.values(items));
+        pairs.map(|((name, value), (_, baseline))| MetricValue { name, value, baseline }).collect()
+    }
+
+    /// Interactions of each item, those of the test set taken off.
+    fn counts_without(&self, test: &Csr) -> Vec<u32> {
+        let mut counts = self.popularity.counts().to_vec();
+        for user in 0..test.rows() {
+            for &item in test.row(user).0 {
+                if self.seen().contains(user, item) {
+                    counts[item as usize] -= 1;
+                }
+            }
+        }
+        counts
+    }
+
+    /// Errors of predicted ratings, beside predicting each item's mean rating in training.
+    pub fn rating_metrics(&self, test: &Csr) -> Vec<MetricValue> {
+        let means = self.item_means_without(test);
+        let (mut model, mut baseline) = (RatingMetrics::default(), RatingMetrics::default());
+        for user in 0..test.rows() {
+            let (items, ratings) = test.row(user);
+            for (&item, &rating) in items.iter().zip(ratings) {
+                let Some(predicted) = self.score(user as u32, item) else { continue };
+                model.add(rating.into(), predicted.into());
+                baseline.add(rating.into(), means[item as usize]);
+            }
+        }
+        vec![
+            MetricValue { name: "rmse".into(), value: model.rmse(), baseline: baseline.rmse() },
+            MetricValue { name: "mae".into(), value: model.mae(), baseline: baseline.mae() },
+        ]
+    }
+
+    /// Mean rating of each item outside the test set; the overall mean where there is none.
+    fn item_means_without(&self, test: &Csr) -> Vec<f64> {
+        let mut sums = vec![(0.0_f64, 0.0_f64); self.parts.items.len()];
+        let mut all = (0.0_f64, 0.0_f64);
+        for user in 0..self.seen().rows() {
+            let (items, ratings) = self.seen().row(user);
+            for (&item, &rating) in items.iter().zip(ratings) {
+                if !test.contains(user, item) {
+                    for sum in [&mut sums[item as usize], &mut all] {
+                        *sum = (sum.0 + f64::from(rating), sum.1 + 1.0);
+                    }
+                }
+            }
+        }
+        let overall = if all.1 > 0.0 { all.0 / all.1 } else { f64::from(self.global_mean()) };
+        sums.iter().map(|&(sum, n)| if n > 0.0 { sum / n } else { overall }).collect()
+    }
+}
+
+fn row(values: &[f32], index: u32, size: usize) -> Option<&[f32]> {
+    let start = (index as usize).checked_mul(size)?;
+    values.get(start..start.checked_add(size)?)
+}
+
+/// Rows with one more value each.
+fn extended(rows: &[f32], size: usize, last: &[f32]) -> Vec<f32> {
+    let mut extended = Vec::with_capacity(last.len() * (size + 1));
+    for (row, &last) in rows.chunks_exact(size).zip(last) {
+        extended.extend_from_slice(row);
+        extended.push(last);
+    }
+    extended
+}
+
+fn gram(rows: &[f32], size: usize) -> Vec<f64> {
+    let mut gram = vec![0.0; size * size];
+    for row in rows.chunks_exact(size) {
+        for (line, &a) in gram.chunks_exact_mut(size).zip(row) {
+            for (cell, &b) in line.iter_mut().zip(row) {
+                *cell += f64::from(a) * f64::from(b);
+            }
+        }
+    }
+    gram
+}
+
+fn similar(
+    cache: &OnceLock<Panels>,
+    factors: &[f32],
+    size: usize,
+    codes: &[u32],
+    top_k: usize,
+) -> Vec<Best> {
+    let unit = |row: &[f32]| -> Vec<f32> {
+        let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let scale = if norm > 0.0 { 1.0 / norm } else { 0.0 };
+        row.iter().map(|&x| (f64::from(x) * scale) as f32).collect()
+    };
+    let panels = cache.get_or_init(|| {
+        let rows: Vec<f32> = factors.chunks_exact(size).flat_map(unit).collect();
+        Panels::new(&rows, size)
+    });
+    let is_zero =
+        |code: u32| row(factors, code, size).is_none_or(|row| row.iter().all(|&x| x == 0.0));
+    let queries: Vec<f32> = codes
+        .iter()
+        .flat_map(|&code| row(factors, code, size).map_or_else(|| vec![0.0; size], unit))
+        .collect();
+    let skip = |query: usize, code: u32| codes[query] == code || is_zero(code);
+    let mut best = panels.best(&queries, top_k, &skip);
+    for (best, &code) in best.iter_mut().zip(codes) {
+        if is_zero(code) {
+            *best = Best::default();
+        }
+    }
+    best
+}
+
+fn check(parts: &ModelParts) -> Result<(), ModelError> {
+    let fail = |why: &str| Err(ModelError::Inconsistent(why.to_owned()));
+    let (users, items) = (parts.users.len(), parts.items.len());
+    let size = parts.options.num_factors;
+    let factors = &parts.factors;
+    if factors.user_factors.len() != users * size || factors.item_factors.len() != items * size {
+        return fail("factors and ids differ in number");
+    }
+    let fits = |bias: &[f32], rows: usize| bias.is_empty() || bias.len() == rows;
+    if !fits(&factors.user_bias, users)
+        || !fits(&factors.item_bias, items)
+        || factors.user_bias.is_empty() != factors.item_bias.is_empty() && users * items > 0
+    {
+        return fail("biases and ids differ in number");
+    }
+    if parts.seen.rows() != users || parts.seen.columns() != items {
+        return fail("interactions and ids differ in number");
+    }
+    let all = [
+        &factors.user_factors,
+        &factors.item_factors,
+        &factors.user_bias,
+        &factors.item_bias,
+        &vec![factors.global_mean],
+    ];
+    if all.iter().any(|values| values.iter().any(|value| !value.is_finite())) {
+        return fail("a factor is not finite");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "als_model_tests.rs"]
+mod tests;

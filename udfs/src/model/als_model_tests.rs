@@ -1,0 +1,192 @@
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arrow::array::{ArrayRef, Int64Array};
+
+use super::super::als::{Scaling, Solver, train};
+use super::super::sparse::{Duplicates, Triplets};
+use super::super::split::holdout;
+use super::*;
+
+fn ids(column: &str, count: i64) -> IdIndex {
+    let values: ArrayRef = Arc::new((100..100 + count).collect::<Int64Array>());
+    IdIndex::from_values(column, values).unwrap()
+}
+
+/// Two groups of users that like two groups of items; the last user has nothing.
+fn interactions() -> Csr {
+    let mut triplets = Triplets::default();
+    for user in 0..40_u32 {
+        for step in 0..6_u32 {
+            let item = (user % 2) * 12 + (user * 5 + step * (1 + user % 3)) % 12;
+            triplets.push(user, item, 1.0 + (step % 3) as f32, "w").unwrap();
+        }
+    }
+    triplets.build(41, 25, Duplicates::Sum).0
+}
+
+fn model(feedback: Feedback) -> AlsModel {
+    trained(feedback, 6)
+}
+
+fn trained(feedback: Feedback, max_iterations: usize) -> AlsModel {
+    let seen = interactions();
+    let options = AlsOptions {
+        feedback,
+        num_factors: 6,
+        max_iterations,
+        seed: 3,
+        solver: Solver::Cholesky,
+        l2_reg: Some(0.5),
+        wals_alpha: Some(5.0),
+        regularization_scaling: Some(Scaling::Constant),
+        ..AlsOptions::default()
+    };
+    let factors = train(&seen, &options, &mut |_| {}, &AtomicBool::new(false)).unwrap();
+    let (users, items) = (ids("user_id", 41), ids("item_id", 25));
+    AlsModel::from_parts(ModelParts { users, items, factors, seen, options }).unwrap()
+}
+
+const REQUEST: RecommendRequest<'static> =
+    RecommendRequest { top_k: 5, exclude_seen: true, include: None, exclude: None };
+
+#[test]
+fn recommendations_score_like_single_pairs_and_leave_out_what_was_seen() {
+    for feedback in [Feedback::Implicit, Feedback::Explicit] {
+        let model = model(feedback);
+        let users: Vec<Option<u32>> = (0..40).map(Some).collect();
+        let choices = model.recommend(&users, &REQUEST);
+        for (user, choice) in (0..40_u32).zip(&choices) {
+            assert_eq!((choice.source, choice.items.len()), (Source::Als, 5));
+            for (&item, &score) in choice.items.iter().zip(&choice.scores) {
+                assert!(!model.seen().contains(user as usize, item));
+                assert_eq!(model.score(user, item), Some(score));
+            }
+            assert!(choice.scores.is_sorted_by(|a, b| a >= b));
+            assert_eq!(&model.recommend(&[Some(user)], &REQUEST)[0], choice);
+        }
+    }
+}
+
+#[test]
+fn implicit_lists_stay_within_the_users_group() {
+    let model = model(Feedback::Implicit);
+    let within = RecommendRequest { exclude_seen: false, top_k: 6, ..REQUEST };
+    for user in 0..40 {
+        let items = &model.recommend(&[Some(user)], &within)[0].items;
+        assert!(items.iter().all(|item| item / 12 == user % 2), "{user} {items:?}");
+    }
+}
+
+#[test]
+fn a_user_without_factors_gets_the_most_popular_items() {
+    let model = model(Feedback::Implicit);
+    let popular = model.popularity().top(5, |_| true).0;
+    for choice in model.recommend(&[None, Some(40), Some(999)], &REQUEST) {
+        assert_eq!((choice.source, &choice.items), (Source::Popularity, &popular));
+    }
+}
+
+#[test]
+fn lists_of_items_restrict_both_sources() {
+    let model = model(Feedback::Implicit);
+    let request = RecommendRequest {
+        include: Some(&[0, 1, 2, 13, 99]),
+        exclude: Some(&[2]),
+        exclude_seen: false,
+        top_k: 9,
+    };
+    for choice in model.recommend(&[Some(0), None], &request) {
+        let mut items = choice.items.clone();
+        items.sort_unstable();
+        assert_eq!(items, [0, 1, 13]);
+    }
+    let none = RecommendRequest { include: Some(&[]), ..request };
+    assert!(model.recommend(&[Some(0)], &none)[0].items.is_empty());
+    let zero = RecommendRequest { top_k: 0, ..REQUEST };
+    assert!(model.recommend(&[Some(0), None], &zero).iter().all(|c| c.items.is_empty()));
+}
+
+#[test]
+fn folding_a_user_in_again_gives_what_training_would() {
+    for feedback in [Feedback::Implicit, Feedback::Explicit] {
+        // Training solves the items once more after the users: let it settle.
+        let model = trained(feedback, 300);
+        let (items, weights) = model.seen().row(4);
+        let folded = model.fold_in(items, weights).unwrap();
+        let learned = &model.user_factors()[24..30];
+        let close = folded.factors.iter().zip(learned).all(|(a, b)| (a - b).abs() < 0.01);
+        assert!(close, "{folded:?} {learned:?}");
+        let lists = model.recommend_vectors(&[folded], &[items.to_vec()], 5);
+        assert!(lists[0].items.iter().all(|item| !items.contains(item)));
+        let halves = [items, items].concat();
+        let half: Vec<f32> = weights.iter().chain(weights).map(|w| w / 2.0).collect();
+        let again = match feedback {
+            Feedback::Implicit => model.fold_in(&halves, &half).unwrap(),
+            Feedback::Explicit => model.fold_in(&halves, &[weights, weights].concat()).unwrap(),
+        };
+        assert_eq!(again, model.fold_in(items, weights).unwrap());
+    }
+    let model = model(Feedback::Implicit);
+    assert!(model.fold_in(&[1], &[f32::NAN]).is_err());
+    assert_eq!(model.fold_in(&[], &[]).unwrap().factors, [0.0; 6]);
+    assert_eq!(model.fold_in(&[999], &[1.0]).unwrap().factors, [0.0; 6]);
+}
+
+#[test]
+fn similar_items_are_of_the_same_group_and_never_the_item_itself() {
+    let model = model(Feedback::Implicit);
+    for item in 0..24_u32 {
+        let best = &model.similar_items(&[item], 4)[0];
+        assert!(best.codes.iter().all(|&other| other != item && other / 12 == item / 12));
+        assert!(best.scores.iter().all(|&score| score <= 1.0 + 1e-5));
+    }
+    assert!(model.similar_items(&[24, 999], 3).iter().all(|best| best.codes.is_empty()));
+    let users = &model.similar_users(&[7], 3)[0].codes;
+    assert!(users.iter().all(|user| user % 2 == 1 && *user != 7));
+}
+
+#[test]
+fn metrics_beat_popularity_on_separated_groups() {
+    let all = interactions();
+    let (training, test) = holdout(&all, 0.3, 5);
+    let mut model = model(Feedback::Implicit);
+    let options = model.options().clone();
+    let factors = train(&training, &options, &mut |_| {}, &AtomicBool::new(false)).unwrap();
+    model = AlsModel::from_parts(ModelParts {
+        users: ids("user_id", 41),
+        items: ids("item_id", 25),
+        factors,
+        seen: all,
+        options,
+    })
+    .unwrap();
+    let metrics = model.ranking_metrics(&test, 6);
+    assert_eq!(metrics[0].name, "recall@6");
+    assert!(metrics[0].value > metrics[0].baseline, "{metrics:?}");
+    assert!(metrics.iter().all(|metric| (0.0..=1.0).contains(&metric.value)));
+}
+
+#[test]
+fn rating_metrics_stand_beside_the_item_means() {
+    let model = model(Feedback::Explicit);
+    let metrics = model.rating_metrics(&interactions());
+    assert_eq!((metrics[0].name.as_str(), metrics[1].name.as_str()), ("rmse", "mae"));
+    assert!(metrics[0].value < metrics[0].baseline, "{metrics:?}");
+}
+
+#[test]
+fn parts_that_do_not_fit_are_refused() {
+    let parts = |change: &dyn Fn(&mut ModelParts)| {
+        let good = model(Feedback::Explicit);
+        let mut parts = good.parts;
+        change(&mut parts);
+        AlsModel::from_parts(parts).map(|_| ())
+    };
+    assert!(parts(&|_| {}).is_ok());
+    assert!(parts(&|p| p.factors.user_factors.truncate(3)).is_err());
+    assert!(parts(&|p| p.factors.item_factors[0] = f32::NAN).is_err());
+    assert!(parts(&|p| p.factors.item_bias.clear()).is_err());
+    assert!(parts(&|p| p.seen = Csr::empty(1, 1)).is_err());
+    assert!(parts(&|p| p.options.num_factors = 0).is_err());
+}

@@ -1,0 +1,135 @@
+//! Fold-in: the factors of a user that training did not see, from a list of interactions.
+//!
+//! It is the half step that training does for a user, exactly and in `f64`: the same objective,
+//! regularization and biases, against the finished item factors.
+
+use super::als::{Feedback, Resolved};
+
+/// A user's vector and bias (0 without biases).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct UserVector {
+    /// `num_factors` values.
+    pub factors: Vec<f32>,
+    /// Added to every score, beside the global mean.
+    pub bias: f32,
+}
+
+/// The finished item side that a user is folded into.
+#[derive(Debug, Clone, Copy)]
+pub struct ItemSide<'a> {
+    /// Item factors, rows of `size`.
+    pub factors: &'a [f32],
+    /// Item biases, empty without.
+    pub bias: &'a [f32],
+    /// Gram matrix of the item factors, `size`² values; used for implicit feedback.
+    pub gram: &'a [f64],
+    /// Number of factors.
+    pub size: usize,
+    /// Mean rating.
+    pub mean: f32,
+    /// Meaning of the weights.
+    pub feedback: Feedback,
+    /// The training run's options.
+    pub resolved: &'a Resolved,
+}
+
+impl ItemSide<'_> {
+    /// Solves one user's row for distinct items with finite weights.
+    pub fn fold_in(&self, items: &[u32], weights: &[f32]) -> UserVector {
+        let size = self.size;
+        let wide = size + usize::from(!self.bias.is_empty());
+        if items.is_empty() {
+            return UserVector { factors: vec![0.0; size], bias: 0.0 };
+        }
+        let mut matrix = vec![0.0_f64; wide * wide];
+        let mut right = vec![0.0_f64; wide];
+        if self.feedback == Feedback::Implicit {
+            matrix[..size * size].copy_from_slice(self.gram);
+        }
+        for (&item, &weight) in items.iter().zip(weights) {
+            let item = item as usize;
+            let mut design: Vec<f64> =
+                self.factors[item * size..(item + 1) * size].iter().map(|&y| y.into()).collect();
+            design.resize(wide, 1.0);
+            let (extra, target) = self.cell(item, f64::from(weight));
+            for (row, &left) in design.iter().enumerate() {
+                right[row] += target * left;
+                let line = &mut matrix[row * wide..(row + 1) * wide];
+                for (cell, &value) in line.iter_mut().zip(&design) {
+                    *cell += extra * left * value;
+                }
+            }
+        }
+        let others = self.factors.len() / size;
+        let lambda = self.resolved.regularization(items.len(), others);
+        for index in 0..wide {
+            matrix[index * wide + index] += lambda;
+        }
+        let solution = solve(matrix, right);
+        UserVector {
+            factors: solution[..size].iter().map(|&x| x as f32).collect(),
+            bias: solution.get(size).map_or(0.0, |&bias| bias as f32),
+        }
+    }
+
+    /// Weight in the matrix and in the right-hand side.
+    fn cell(&self, item: usize, weight: f64) -> (f64, f64) {
+        match self.feedback {
+            Feedback::Implicit => {
+                let extra = self.resolved.alpha * weight.abs();
+                (extra, if weight > 0.0 { 1.0 + extra } else { 0.0 })
+            }
+            Feedback::Explicit => {
+                let bias = self.bias.get(item).map_or(0.0, |&bias| f64::from(bias));
+                (1.0, weight - f64::from(self.mean) - bias)
+            }
+        }
+    }
+}
+
+/// Solves a symmetric positive definite system by Cholesky's method; a pivot that rounding made
+/// too small leaves its coordinate at 0.
+fn solve(mut a: Vec<f64>, mut b: Vec<f64>) -> Vec<f64> {
+    let n = b.len();
+    for pivot in 0..n {
+        let (done, below) = a.split_at_mut((pivot + 1) * n);
+        let line = &mut done[pivot * n..];
+        let diagonal = line[pivot];
+        if !(diagonal > 1e-300 && diagonal.is_finite()) {
+            line.fill(0.0);
+            line[pivot] = 1.0;
+            b[pivot] = 0.0;
+            continue;
+        }
+        let scale = 1.0 / diagonal.sqrt();
+        for cell in &mut line[pivot..] {
+            *cell *= scale;
+        }
+        b[pivot] *= scale;
+        for (row, target) in (pivot + 1..n).zip(below.chunks_exact_mut(n)) {
+            let factor = line[row];
+            for (cell, &value) in target[row..].iter_mut().zip(&line[row..]) {
+                *cell -= factor * value;
+            }
+            b[row] -= factor * b[pivot];
+        }
+    }
+    for row in (0..n).rev() {
+        let line = &a[row * n..(row + 1) * n];
+        let known: f64 = line[row + 1..].iter().zip(&b[row + 1..]).map(|(u, x)| u * x).sum();
+        b[row] = (b[row] - known) / line[row];
+    }
+    b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_system_is_solved() {
+        let solution = solve(vec![4.0, 2.0, 2.0, 3.0], vec![10.0, 9.0]);
+        assert!((solution[0] - 1.5).abs() < 1e-12 && (solution[1] - 2.0).abs() < 1e-12);
+        assert_eq!(solve(vec![0.0; 4], vec![1.0, 1.0]), [0.0, 0.0]);
+    }
+}
