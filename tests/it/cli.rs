@@ -134,6 +134,15 @@ fn rows_go_to_standard_output_and_the_rest_to_standard_error() {
 }
 
 #[test]
+fn the_tables_that_list_columns_list_their_own_too() {
+    let place = Place::new();
+    let query = "SELECT count(*) AS n FROM system.columns WHERE \"table\" = 'columns' AND \
+                 name IN ('type', 'data_type')";
+    let ran = place.run(&["sql", "-c", query, "--format", "csv"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "n\n2\n"), "{ran:?}");
+}
+
+#[test]
 fn a_result_file_is_whole_or_not_there() {
     let place = Place::new();
     let query = "SELECT id FROM people";

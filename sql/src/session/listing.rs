@@ -103,6 +103,9 @@ impl Session {
 }
 
 async fn columns(context: &Arc<StatementContext>, schema: &str, name: &str) -> Option<SchemaRef> {
+    if let Some(known) = system::columns_of_columns(schema, name) {
+        return Some(known);
+    }
     match open(context, &ObjectName::new(schema, name)).await {
         Ok(table) => table.map(|table| table.schema()),
         Err(error) => {

@@ -67,8 +67,11 @@ pub(super) async fn tables(session: &Session) -> Result<RecordBatch> {
 }
 
 pub(super) async fn columns(session: &Session) -> Result<RecordBatch> {
-    let tables = listed(session, true).await?;
-    let rows = column_rows(&tables);
+    columns_of(&listed(session, true).await?)
+}
+
+pub(super) fn columns_of(tables: &[TableInfo]) -> Result<RecordBatch> {
+    let rows = column_rows(tables);
     batch(vec![
         ("schema", texts(rows.iter().map(|row| row.table.schema.as_str()))),
         ("table", texts(rows.iter().map(|row| row.table.name.as_str()))),
@@ -198,8 +201,11 @@ pub(super) async fn information_tables(session: &Session) -> Result<RecordBatch>
 }
 
 pub(super) async fn information_columns(session: &Session) -> Result<RecordBatch> {
-    let tables = listed(session, true).await?;
-    let rows = column_rows(&tables);
+    information_columns_of(&listed(session, true).await?)
+}
+
+pub(super) fn information_columns_of(tables: &[TableInfo]) -> Result<RecordBatch> {
+    let rows = column_rows(tables);
     let nullable = |row: &ColumnRow<'_>| if row.field.is_nullable() { "YES" } else { "NO" };
     batch(vec![
         ("table_catalog", texts(rows.iter().map(|_| CATALOG))),
