@@ -1,1 +1,54 @@
-fn main() {}
+//! The `attune` program: arguments in, exit code out.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use attune::cli::{self, Arguments, Context};
+use clap::Parser;
+
+/// Plans nest deeply, and DataFusion's planner recurses on them.
+const STACK_BYTES: usize = 8 << 20;
+
+fn main() -> ExitCode {
+    // Several crates speak TLS; all are to use one provider. It fails only if one is installed.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return called_wrongly(&error),
+    };
+    let context = Context::of_process();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK_BYTES)
+        .build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(cli::run(arguments, &context));
+            // A statement that ignores cancellation must not keep the process alive.
+            runtime.shutdown_background();
+            result
+        }
+        Err(error) => Err(cli::runtime_error(error)),
+    };
+    ExitCode::from(cli::exit_code(result, &context))
+}
+
+/// Shows what clap has to say; `--help` and `--version` are no errors.
+fn called_wrongly(error: &clap::Error) -> ExitCode {
+    let code = u8::try_from(error.exit_code()).unwrap_or(2);
+    let text = error.render().ansi().to_string();
+    let plain = error.render().to_string();
+    let context = Context::of_process();
+    let written = if error.use_stderr() {
+        let text = if context.screen.error_colours() { text } else { plain };
+        std::io::stderr().write_all(text.as_bytes())
+    } else {
+        let text = if context.screen.output_colours() { text } else { plain };
+        std::io::stdout().write_all(text.as_bytes())
+    };
+    // A closed pipe (`attune --help | head -1`) is no failure.
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::from(code),
+    }
+}

@@ -14,24 +14,17 @@ use datafusion::execution::memory_pool::{
 pub struct StatementPool {
     shared: Arc<dyn MemoryPool>,
     used: AtomicUsize,
-    peak: AtomicUsize,
     cap_bytes: usize,
 }
 
 impl StatementPool {
     /// A pool of at most `cap_bytes` within `shared`.
     pub fn new(shared: Arc<dyn MemoryPool>, cap_bytes: usize) -> Self {
-        Self { shared, used: AtomicUsize::new(0), peak: AtomicUsize::new(0), cap_bytes }
-    }
-
-    /// The most that was ever reserved, in bytes.
-    pub fn peak_bytes(&self) -> usize {
-        self.peak.load(Ordering::Relaxed)
+        Self { shared, used: AtomicUsize::new(0), cap_bytes }
     }
 
     fn add(&self, additional: usize) {
-        let used = self.used.fetch_add(additional, Ordering::Relaxed) + additional;
-        self.peak.fetch_max(used, Ordering::Relaxed);
+        self.used.fetch_add(additional, Ordering::Relaxed);
     }
 }
 

@@ -92,10 +92,9 @@ impl Program {
     /// Starts the server on a free port and waits until it listens.
     pub async fn serve(&self) -> Server {
         let flight = free_address();
-        let http = free_address();
         let child = self
             .command()
-            .args(["serve", "--flight", &flight.to_string(), "--http", &http.to_string()])
+            .args(["serve", "--flight", &flight.to_string()])
             .arg("--config")
             .arg(&self.config)
             .stdout(Stdio::null())

@@ -42,7 +42,7 @@ pub async fn engine(folder: &Path) -> Engine {
         })
         .to_vec();
     let catalog = Catalog::open(config).await.unwrap();
-    Engine::open(catalog, Limits::default()).await.unwrap()
+    Engine::open(catalog, Limits::default()).unwrap()
 }
 
 #[derive(Debug)]

@@ -31,6 +31,9 @@ const FOLDERS_AT_ONCE: usize = 16;
 /// How long a folder's format is believed.
 const FORMAT_FRESH: Duration = Duration::from_secs(60);
 
+/// A table and its name.
+type Named = (String, LakeTable);
+
 /// A lake: a place with tables.
 pub struct Lake {
     name: String,
@@ -137,7 +140,7 @@ pub async fn discover(place: &Place) -> Result<Vec<(String, LakeTable)>> {
 async fn look(
     place: &Place,
     formats: &Mutex<HashMap<Path, (Instant, Format)>>,
-) -> Result<Vec<(String, LakeTable)>> {
+) -> Result<Vec<Named>> {
     let prefix = Some(&place.path).filter(|path| !path.as_ref().is_empty());
     let listed = match place.store.list_with_delimiter(prefix).await {
         Ok(listed) => listed,
@@ -157,10 +160,10 @@ async fn look(
         }
         .boxed()
     });
-    let looks: Vec<BoxFuture<'_, Result<Option<(String, LakeTable)>>>> = looks.collect();
-    let found: Vec<Option<(String, LakeTable)>> =
+    let looks: Vec<BoxFuture<'_, Result<Option<Named>>>> = looks.collect();
+    let found: Vec<Option<Named>> =
         futures::stream::iter(looks).buffered(FOLDERS_AT_ONCE).try_collect().await?;
-    let mut tables: Vec<(String, LakeTable)> = found.into_iter().flatten().collect();
+    let mut tables: Vec<Named> = found.into_iter().flatten().collect();
     for file in listed.objects.iter().filter(|file| file.size > 0) {
         let name = file.location.filename().unwrap_or_default();
         if let Some(format) = Format::from_file_name(name).filter(|_| !is_hidden(name)) {
@@ -226,7 +229,7 @@ fn fold(name: &str) -> String {
     folded
 }
 
-fn with_distinct_names(tables: Vec<(String, LakeTable)>) -> Vec<(String, LakeTable)> {
+fn with_distinct_names(tables: Vec<Named>) -> Vec<Named> {
     // Names that are their own folded form come first, so that they keep it.
     let (exact, folded): (Vec<_>, Vec<_>) =
         tables.into_iter().partition(|(name, _)| fold(name) == *name);

@@ -264,11 +264,7 @@ impl Settings {
     /// DataFusion's format for one file of this name.
     pub fn file_format(&self, name: &str) -> Arc<dyn FileFormat> {
         match self.format {
-            Format::Csv => {
-                let mut options = self.csv_options(name);
-                options.null_regex = self.null_value.as_deref().map(null_regex);
-                Arc::new(CsvFormat::default().with_options(options))
-            }
+            Format::Csv => Arc::new(self.csv_format(name)),
             Format::Json => {
                 let options = JsonOptions {
                     compression: self.compression_of(name),
@@ -281,6 +277,13 @@ impl Settings {
             Format::Arrow => Arc::new(ArrowFormat),
             Format::Parquet | Format::Delta => Arc::new(self.parquet_format()),
         }
+    }
+
+    /// DataFusion's CSV format for one file of this name.
+    pub fn csv_format(&self, name: &str) -> CsvFormat {
+        let mut options = self.csv_options(name);
+        options.null_regex = self.null_value.as_deref().map(null_regex);
+        CsvFormat::default().with_options(options)
     }
 
     fn parquet_format(&self) -> ParquetFormat {

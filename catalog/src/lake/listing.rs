@@ -10,6 +10,7 @@
 //! does not begin with these either. Folders without a `=` in their name are read too and add no
 //! column.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,10 +59,16 @@ impl Folder {
 
 /// How long something that took `took` to find out is used.
 pub(crate) fn lifetime(fresh: Duration, took: Duration) -> Duration {
+    if fresh.is_zero() {
+        return fresh;
+    }
     fresh.max((took * 5).min(FRESH_MAX))
 }
 
 type Slot = Arc<tokio::sync::Mutex<Option<Arc<Folder>>>>;
+
+/// A folder's content and the keys of the folder.
+type Listed = (Arc<Folder>, Arc<Keys>);
 
 /// The listing of one table's location.
 pub(crate) struct Listing {
@@ -126,7 +133,7 @@ impl Listing {
             let requests = level.into_iter().map(|pending| {
                 async move { Ok((self.folder(&pending.path).await?, pending.keys)) }.boxed()
             });
-            let requests: Vec<BoxFuture<'_, Result<(Arc<Folder>, Arc<Keys>)>>> = requests.collect();
+            let requests: Vec<BoxFuture<'_, Result<Listed>>> = requests.collect();
             let listed: Vec<_> =
                 futures::stream::iter(requests).buffered(REQUESTS_MAX).try_collect().await?;
             let mut next = Vec::new();
@@ -159,7 +166,7 @@ impl Listing {
         // Folders of one depth may still know different numbers of values, when some are plain.
         let mut by_depth: HashMap<usize, (Vec<Pending>, Vec<Vec<ScalarValue>>)> = HashMap::new();
         for folder in folders {
-            let url = self.url(&folder.path);
+            let url = || self.url(&folder.path);
             check_keys(&url, &folder.keys, &names)?;
             let values = tuple(&url, &folder.keys, columns)?;
             let (pending, tuples) = by_depth.entry(folder.keys.len()).or_default();
@@ -181,19 +188,24 @@ impl Listing {
         columns: &[Column],
         pruner: &Pruner,
     ) -> Result<Vec<Found>> {
-        let mut distinct: HashMap<&Keys, usize> = HashMap::new();
+        // The files of one folder share their keys.
+        let mut distinct: HashMap<*const Keys, usize> = HashMap::new();
         let mut tuples = Vec::new();
         for file in &found {
-            if !distinct.contains_key(file.keys.as_ref()) {
-                distinct.insert(file.keys.as_ref(), tuples.len());
-                tuples.push(tuple(&self.url(&file.meta.location), &file.keys, columns)?);
+            if let Entry::Vacant(new) = distinct.entry(Arc::as_ptr(&file.keys)) {
+                new.insert(tuples.len());
+                tuples.push(tuple(&|| self.url(&file.meta.location), &file.keys, columns)?);
             }
         }
         let keep = pruner.keep(columns.len(), &tuples)?;
-        let kept = |file: &&Found| {
-            distinct.get(file.keys.as_ref()).and_then(|row| keep.get(*row)).copied().unwrap_or(true)
+        if keep.iter().all(|keep| *keep) {
+            return Ok(found);
+        }
+        let kept = |file: &Found| {
+            let row = distinct.get(&Arc::as_ptr(&file.keys));
+            row.and_then(|row| keep.get(*row)).copied().unwrap_or(true)
         };
-        Ok(found.iter().filter(kept).cloned().collect())
+        Ok(found.into_iter().filter(kept).collect())
     }
 
     async fn folder(&self, path: &Path) -> Result<Arc<Folder>> {

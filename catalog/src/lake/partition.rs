@@ -60,24 +60,22 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
+/// Makes the URL of a folder or file, when a message needs it.
+pub(crate) type MakeUrl<'a> = &'a dyn Fn() -> String;
+
 /// The partition columns of a table, from the folders that exist and the columns that are given.
 ///
 /// # Errors
 /// When two folders are partitioned by different keys; the error names one of them.
-pub(crate) fn columns<'a>(
-    folders: impl Iterator<Item = (&'a str, &'a Keys)> + Clone,
-    given: &[Column],
-) -> Result<Vec<Column>> {
+pub(crate) fn columns(folders: &[(MakeUrl<'_>, &Keys)], given: &[Column]) -> Result<Vec<Column>> {
     let names: Vec<String> = if given.is_empty() {
-        let longest = folders.clone().max_by_key(|(_, keys)| keys.len());
-        longest
-            .map(|(_, keys)| keys.iter().map(|(key, _)| key.clone()).collect())
-            .unwrap_or_default()
+        let longest = folders.iter().max_by_key(|(_, keys)| keys.len());
+        longest.map(|(_, keys)| keys.iter().map(|(k, _)| k.clone()).collect()).unwrap_or_default()
     } else {
         given.iter().map(|column| column.name.clone()).collect()
     };
     let mut unique = HashSet::new();
-    for (url, keys) in folders.clone() {
+    for (url, keys) in folders {
         check_keys(url, keys, &names)?;
         unique.extend(keys.iter().enumerate().map(|(level, (_, value))| (level, value.as_deref())));
     }
@@ -92,14 +90,14 @@ pub(crate) fn columns<'a>(
 }
 
 /// Checks that a folder's keys are the first of the table's.
-pub(crate) fn check_keys(url: &str, keys: &Keys, names: &[String]) -> Result<()> {
+pub(crate) fn check_keys(url: MakeUrl<'_>, keys: &Keys, names: &[String]) -> Result<()> {
     let fits = keys.len() <= names.len() && keys.iter().zip(names).all(|((k, _), name)| k == name);
     if fits {
         return Ok(());
     }
     let own: Vec<&str> = keys.iter().map(|(key, _)| key.as_str()).collect();
     Err(Error::File {
-        url: url.into(),
+        url: url(),
         reason: format!(
             "its folders are partitioned by ({}), but the table is partitioned by ({})",
             own.join(", "),
@@ -136,28 +134,21 @@ fn is_date(text: &str) -> bool {
 ///
 /// # Errors
 /// When a value is not of its column's type; the error names the folder.
-pub(crate) fn tuple(url: &str, keys: &Keys, columns: &[Column]) -> Result<Vec<ScalarValue>> {
+pub(crate) fn tuple(url: MakeUrl<'_>, keys: &Keys, columns: &[Column]) -> Result<Vec<ScalarValue>> {
     let value = |(level, column): (usize, &Column)| {
-        let text = keys.get(level).and_then(|(_, value)| value.clone());
-        let null = || {
-            ScalarValue::try_from(&column.data_type)
-                .map_err(|error| Error::File { url: url.into(), reason: error.to_string() })
+        let Some(text) = keys.get(level).and_then(|(_, value)| value.clone()) else {
+            return ScalarValue::try_from(&column.data_type)
+                .map_err(|error| Error::File { url: url(), reason: error.to_string() });
         };
-        match text {
-            None => null(),
-            Some(text) => {
-                let parsed = ScalarValue::try_from_string(text, &column.data_type);
-                match parsed {
-                    Ok(value) if !value.is_null() => Ok(value),
-                    _ => Err(Error::Clash {
-                        url: url.into(),
-                        column: column.name.clone(),
-                        found: "text".into(),
-                        expected: column.data_type.to_string(),
-                        other: "the other folders".into(),
-                    }),
-                }
-            }
+        match ScalarValue::try_from_string(text, &column.data_type) {
+            Ok(value) if !value.is_null() => Ok(value),
+            _ => Err(Error::Clash {
+                url: url(),
+                column: column.name.clone(),
+                found: "another type".into(),
+                expected: column.data_type.to_string(),
+                other: "the table".into(),
+            }),
         }
     };
     columns.iter().enumerate().map(value).collect()
@@ -277,20 +268,21 @@ mod tests {
         let deep = keys(&[("y", Some("1")), ("m", Some("2"))]);
         let shallow = keys(&[("y", None)]);
         let other = keys(&[("z", Some("1"))]);
-        let good = [("a/y=1/m=2", &deep), ("a/y=", &shallow)];
-        let found = columns(good.into_iter(), &[]).unwrap();
+        let url = || "the folder".to_owned();
+        let found = columns(&[(&url, &deep), (&url, &shallow)], &[]).unwrap();
         let names: Vec<_> = found.iter().map(|column| column.name.as_str()).collect();
         assert_eq!(names, ["y", "m"]);
-        let bad = [("a/y=1/m=2", &deep), ("a/z=1", &other)];
-        let error = columns(bad.into_iter(), &[]).unwrap_err().to_string();
+        let bad = || "a/z=1".to_owned();
+        let error = columns(&[(&url, &deep), (&bad, &other)], &[]).unwrap_err().to_string();
         assert!(error.contains("a/z=1") && error.contains("(y, m)"), "{error}");
     }
 
     #[test]
     fn values_become_the_columns_types() {
         let table = [Column::new("y", DataType::Int64), Column::new("d", DataType::Date32)];
-        let values = tuple("f", &keys(&[("y", Some("7"))]), &table).unwrap();
+        let url = || "f".to_owned();
+        let values = tuple(&url, &keys(&[("y", Some("7"))]), &table).unwrap();
         assert_eq!(values, [ScalarValue::Int64(Some(7)), ScalarValue::Date32(None)]);
-        assert!(tuple("f", &keys(&[("y", Some("x"))]), &table).is_err());
+        assert!(tuple(&url, &keys(&[("y", Some("x"))]), &table).is_err());
     }
 }

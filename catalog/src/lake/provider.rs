@@ -3,7 +3,8 @@
 //! The columns are those of one look at the files; the files are listed when the query is planned,
 //! so that a new file is part of the next query. The provider only reads.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,7 @@ use parking_lot::Mutex;
 use super::adapt::Adapter;
 use super::format::{Format, Settings};
 use super::listing::{Found, Listing, REQUESTS_MAX, lifetime};
-use super::partition::{Pruner, columns, decides, tuple};
+use super::partition::{Keys, MakeUrl, Pruner, columns, decides, tuple};
 use super::reason::Subject;
 use super::schema::{FILES_PER_LOOK, FileInfo, Infos, merge};
 use super::source::{LakeSource, Reading};
@@ -52,6 +53,14 @@ struct Look {
     took: Duration,
 }
 
+impl Look {
+    /// A look lists the whole table, so it may take at most a twentieth of the time.
+    fn lifetime(&self, fresh: Duration) -> Duration {
+        lifetime(fresh, self.took * 4)
+    }
+}
+
+/// The statistics of a file in a certain state.
 struct Known {
     meta: ObjectMeta,
     schema: SchemaRef,
@@ -70,7 +79,9 @@ pub(crate) struct Opened {
     /// Parquet files' statistics over the table's columns, as of a schema and a file's state.
     statistics: Mutex<HashMap<Path, Known>>,
     fresh: Duration,
-    look: tokio::sync::Mutex<Option<Arc<Look>>>,
+    last_look: Mutex<Option<Arc<Look>>>,
+    /// Held by the one that looks.
+    looking: tokio::sync::Mutex<()>,
 }
 
 impl Opened {
@@ -85,9 +96,16 @@ impl Opened {
         }
         let settings = Settings::parse(table.format, &table.options)?;
         let listing = Listing::new(place, settings.clone(), fresh);
-        let look = tokio::sync::Mutex::default();
-        let (infos, statistics) = (Infos::default(), Mutex::default());
-        Ok(Self { table, settings, listing, infos, statistics, fresh, look })
+        Ok(Self {
+            table,
+            settings,
+            listing,
+            infos: Infos::default(),
+            statistics: Mutex::default(),
+            fresh,
+            last_look: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
+        })
     }
 
     /// The table as it is now, or was a moment ago.
@@ -98,16 +116,28 @@ impl Opened {
         self: &Arc<Self>,
         session: &dyn Session,
     ) -> Result<Arc<dyn TableProvider>> {
-        let mut last = self.look.lock().await;
-        let look = match last.as_ref() {
-            Some(look) if look.at.elapsed() < lifetime(self.fresh, look.took) => Arc::clone(look),
-            _ => {
-                let look = Arc::new(self.look(session).await?);
-                *last = Some(Arc::clone(&look));
-                look
-            }
+        Ok(Arc::new(Provider::new(Arc::clone(self), self.recent_look(session).await?)))
+    }
+
+    async fn recent_look(&self, session: &dyn Session) -> Result<Arc<Look>> {
+        let last = || self.last_look.lock().clone();
+        let is_recent = |look: &Arc<Look>| look.at.elapsed() < look.lifetime(self.fresh);
+        let before = last();
+        if let Some(look) = before.as_ref().filter(|look| is_recent(look)) {
+            return Ok(Arc::clone(look));
+        }
+        let _turn = match (self.looking.try_lock(), before) {
+            (Ok(turn), _) => turn,
+            // Somebody looks already. The rows do not depend on it, only new columns do.
+            (Err(_), Some(look)) => return Ok(look),
+            (Err(_), None) => self.looking.lock().await,
         };
-        Ok(Arc::new(Provider::new(Arc::clone(self), look)))
+        if let Some(look) = last().filter(|look| is_recent(look)) {
+            return Ok(look);
+        }
+        let look = Arc::new(self.look(session).await?);
+        *self.last_look.lock() = Some(Arc::clone(&look));
+        Ok(look)
     }
 
     async fn look(&self, session: &dyn Session) -> Result<Look> {
@@ -116,15 +146,28 @@ impl Opened {
         if files.is_empty() {
             return Err(self.empty());
         }
-        let urls: Vec<String> = files.iter().map(|f| self.listing.url(&f.meta.location)).collect();
-        let folders = urls.iter().map(String::as_str).zip(files.iter().map(|f| f.keys.as_ref()));
-        let partitions = columns(folders, &self.table.partitions)?;
+        let partitions = self.partitions(&files)?;
         let schema = match self.table.given_schema() {
             Some(given) => given,
             None => self.infer(session, &files, &partitions).await?,
         };
         self.infos.retain(&files);
         Ok(Look { schema, partitions, at, took: at.elapsed() })
+    }
+
+    fn partitions(&self, files: &[Found]) -> Result<Vec<Column>> {
+        // The files of one folder share their keys.
+        let mut seen = HashSet::new();
+        let distinct: Vec<&Found> =
+            files.iter().filter(|file| seen.insert(Arc::as_ptr(&file.keys))).collect();
+        let urls: Vec<_> =
+            distinct.iter().map(|file| || self.listing.url(&file.meta.location)).collect();
+        let folders: Vec<(MakeUrl<'_>, &Keys)> = urls
+            .iter()
+            .zip(&distinct)
+            .map(|(url, file)| (url as MakeUrl<'_>, file.keys.as_ref()))
+            .collect();
+        columns(&folders, &self.table.partitions)
     }
 
     async fn infer(
@@ -229,30 +272,41 @@ impl Provider {
         } else {
             Vec::new()
         };
-        let mut files = Vec::with_capacity(found.len());
-        let mut statistics = statistics.into_iter();
-        for file in found {
-            files.push(self.file(file, statistics.next())?);
-        }
-        Ok((files, with_statistics))
+        Ok((self.partitioned(found, statistics)?, with_statistics))
     }
 
-    fn file(&self, found: Found, statistics: Option<Arc<Statistics>>) -> Result<PartitionedFile> {
-        let url = self.opened.listing.url(&found.meta.location);
-        let values = tuple(&url, &found.keys, &self.look.partitions)?;
-        let statistics = statistics.map(|of_file| with_folders(of_file, &values));
-        let info = self.opened.infos.get(&found.meta);
-        let mut file = PartitionedFile::new_from_meta(found.meta).with_partition_values(values);
-        file.statistics = statistics;
-        if let Some(info) = info {
-            self.check(&url, &info)?;
-            file = file.with_extension(info);
+    /// The files as DataFusion takes them, each with what is known of it.
+    fn partitioned(
+        &self,
+        found: Vec<Found>,
+        statistics: Vec<Arc<Statistics>>,
+    ) -> Result<Vec<PartitionedFile>> {
+        let mut statistics = statistics.into_iter();
+        let mut checked = HashSet::new();
+        let mut tuples: HashMap<*const Keys, Vec<ScalarValue>> = HashMap::new();
+        let mut files = Vec::with_capacity(found.len());
+        for file in &found {
+            let url = || self.opened.listing.url(&file.meta.location);
+            let values = match tuples.entry(Arc::as_ptr(&file.keys)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(tuple(&url, &file.keys, &self.look.partitions)?),
+            };
+            let mut partitioned = PartitionedFile::new_from_meta(file.meta.clone())
+                .with_partition_values(values.clone());
+            partitioned.statistics = statistics.next().map(|known| with_folders(known, values));
+            if let Some(info) = self.opened.infos.get(&file.meta) {
+                if checked.insert(Arc::as_ptr(&info)) {
+                    self.check(&url, &info)?;
+                }
+                partitioned = partitioned.with_extension(info);
+            }
+            files.push(partitioned);
         }
-        Ok(file)
+        Ok(files)
     }
 
     /// A file that is newer than the look may clash with it.
-    fn check(&self, url: &str, info: &FileInfo) -> Result<()> {
+    fn check(&self, url: MakeUrl<'_>, info: &FileInfo) -> Result<()> {
         let adapter = self.adapter();
         if !adapter.is_inferred {
             return Ok(());
@@ -262,7 +316,7 @@ impl Provider {
             adapter.check(field.name(), found.data_type(), field.data_type()).map_err(|error| {
                 match error {
                     Error::Clash { column, found, expected, other, .. } => {
-                        Error::Clash { url: url.to_owned(), column, found, expected, other }
+                        Error::Clash { url: url(), column, found, expected, other }
                     }
                     other => other,
                 }

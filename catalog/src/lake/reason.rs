@@ -49,8 +49,11 @@ impl Subject {
             if let Some(ours) = current.downcast_ref::<Error>() {
                 return self.complete(ours.clone());
             }
-            if let Some(store) = current.downcast_ref::<object_store::Error>() {
-                return Error::store(self.url(), store);
+            match current.downcast_ref::<object_store::Error>() {
+                // A local disk is always reachable: what it says, it says of the file.
+                Some(object_store::Error::Generic { .. }) if self.place.is_local() => {}
+                Some(store) => return Error::store(self.url(), store),
+                None => {}
             }
             link = current.source();
         }
@@ -95,7 +98,9 @@ fn without_values(message: &str) -> String {
         && let Some((data_type, place)) = tail.split_once("' for column ")
         && let Some((column, line)) = place.split_once(" at line ")
     {
-        let column = column.parse::<usize>().map_or(0, |index| index.saturating_add(1));
+        // The decoder counts columns and, for this message only, lines from zero.
+        let from_one = |text: &str| text.parse::<usize>().map_or(1, |n| n.saturating_add(1));
+        let (column, line) = (from_one(column), from_one(line));
         return format!("the value in column {column} of line {line} is not of type {data_type}");
     }
     let mut kept = String::with_capacity(message.len());
@@ -132,7 +137,7 @@ mod tests {
     fn messages_keep_the_place_and_lose_the_value() {
         let csv = "Error while parsing value 'a' as type 'x' as type 'Int64' for column 1 at \
                    line 3. Row data: '[1,secret]'";
-        assert_eq!(without_values(csv), "the value in column 2 of line 3 is not of type Int64");
+        assert_eq!(without_values(csv), "the value in column 2 of line 4 is not of type Int64");
         assert_eq!(
             without_values("incorrect number of fields for line 2, expected 2 got more than 2"),
             "incorrect number of fields for line 2, expected 2 got more than 2"

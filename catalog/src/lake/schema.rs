@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::ipc::reader::StreamReader;
 use arrow::json::reader::infer_json_schema;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::Session;
@@ -32,6 +33,9 @@ pub(crate) const FILES_PER_LOOK: usize = 2_000;
 
 /// Bytes at the beginning of a JSON file that are read to tell its columns.
 const JSON_SAMPLE_BYTES: u64 = 4 << 20;
+
+/// Bytes at the beginning of an Arrow file that are read first to tell its columns.
+const ARROW_SAMPLE_BYTES: u64 = 64 << 10;
 
 /// What is known of a file's content.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -138,8 +142,15 @@ async fn read(
 ) -> datafusion::error::Result<FileInfo> {
     let name = meta.location.filename().unwrap_or_default();
     let plain = settings.compression_of(name) == CompressionTypeVariant::UNCOMPRESSED;
+    let mut is_stream = false;
     let sampled = match settings.format {
+        Format::Csv => Some(sample_csv(session, place, settings, meta).await?),
         Format::Json if plain => sample_json(place, settings, meta).await?,
+        Format::Arrow => {
+            let (schema, is_stream_form) = sample_arrow(place, meta).await?;
+            is_stream = is_stream_form;
+            Some(schema)
+        }
         _ => None,
     };
     let schema = match sampled {
@@ -149,14 +160,47 @@ async fn read(
             format.infer_schema(session, &place.store, std::slice::from_ref(meta)).await?
         }
     };
-    let is_stream = match settings.format {
-        Format::Arrow => {
-            let end = meta.size.min(6);
-            place.store.get_range(&meta.location, 0..end).await?.as_ref() != b"ARROW1"
-        }
-        _ => false,
-    };
     Ok(FileInfo { schema: named_once(&schema)?, is_stream })
+}
+
+/// The columns of a CSV file from its header and first rows.
+///
+/// Not by `CsvFormat::infer_schema`, which makes one column of two of the same name.
+async fn sample_csv(
+    session: &dyn Session,
+    place: &Place,
+    settings: &Settings,
+    meta: &ObjectMeta,
+) -> datafusion::error::Result<SchemaRef> {
+    let format = settings.csv_format(meta.location.filename().unwrap_or_default());
+    let bytes = place.store.get(&meta.location).await?.into_stream();
+    let chunks = format.read_to_delimited_chunks_from_stream(bytes.err_into().boxed());
+    let rows = settings.sample_rows();
+    let (schema, _) = format.infer_schema_from_stream(session, rows, chunks).await?;
+    Ok(Arc::new(schema))
+}
+
+/// The columns of an Arrow file and whether it is of the stream form.
+///
+/// Both forms begin with the schema's message, the file form after its name and padding.
+async fn sample_arrow(
+    place: &Place,
+    meta: &ObjectMeta,
+) -> datafusion::error::Result<(SchemaRef, bool)> {
+    let mut end = meta.size.min(ARROW_SAMPLE_BYTES);
+    loop {
+        let sample = place.store.get_range(&meta.location, 0..end).await?;
+        // The first message begins with a byte of ones, after any padding.
+        let file_form = sample.strip_prefix(b"ARROW1");
+        let start = file_form.and_then(|after| after.iter().position(|byte| *byte != 0));
+        let message = file_form.unwrap_or(&sample).get(start.unwrap_or(0)..).unwrap_or_default();
+        let is_stream = file_form.is_none();
+        match StreamReader::try_new(message, None) {
+            Ok(reader) => return Ok((reader.schema(), is_stream)),
+            Err(_) if end < meta.size => end = meta.size.min(end.saturating_mul(16)),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// The columns of a JSON file from its beginning; `None` when its first line is longer than that.

@@ -22,10 +22,10 @@ use datafusion::datasource::physical_plan::{
 };
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::Operator;
-use datafusion::physical_expr::PhysicalSortExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, CaseExpr, Column, Literal};
 use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr};
+use datafusion::physical_expr::{PhysicalSortExpr, ScalarFunctionExpr};
 use datafusion::physical_expr_adapter::{
     PhysicalExprAdapterFactory, replace_columns_with_literals,
 };
@@ -200,9 +200,9 @@ impl FileSource for LakeSource {
         &self,
         projection: &ProjectionExprs,
     ) -> Result<Option<Arc<dyn FileSource>>> {
-        // Only columns: an error of a computed expression would be taken for the file's.
-        let is_column = |e: &ProjectionExpr| e.expr.downcast_ref::<Column>().is_some();
-        if !self.is_parquet() && !projection.iter().all(is_column) {
+        // An error of a computed expression would be taken for the file's.
+        let takes_fields = self.is_parquet();
+        if !projection.iter().all(|projected| cannot_fail(&projected.expr, takes_fields)) {
             return Ok(None);
         }
         let pushed = self.inner.try_pushdown_projection(projection)?;
@@ -215,6 +215,17 @@ impl FileSource for LakeSource {
     ) -> Result<TreeNodeRecursion> {
         self.inner.apply_expressions(f)
     }
+}
+
+/// Whether an expression is a column or, for a format that reads fields alone, a field of one.
+fn cannot_fail(expr: &Arc<dyn PhysicalExpr>, takes_fields: bool) -> bool {
+    let is_field = || {
+        let function = expr.downcast_ref::<ScalarFunctionExpr>();
+        takes_fields && function.is_some_and(|function| function.name() == "get_field")
+    };
+    expr.downcast_ref::<Column>().is_some()
+        || (expr.downcast_ref::<Literal>().is_some() && takes_fields)
+        || (is_field() && expr.children().into_iter().all(|c| cannot_fail(c, takes_fields)))
 }
 
 /// Opens each file with its own columns.

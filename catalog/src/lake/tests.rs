@@ -5,6 +5,7 @@ mod evolution;
 mod folders;
 mod formats;
 mod lakes;
+mod requests;
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::datasource::provider_as_source;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::physical_plan::displayable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use parquet::arrow::ArrowWriter;
@@ -30,7 +31,8 @@ struct Fixture {
     stores: Arc<Stores>,
     tables: Tables,
     place: Place,
-    session: SessionContext,
+    config: SessionConfig,
+    runtime: Arc<RuntimeEnv>,
 }
 
 impl Fixture {
@@ -44,10 +46,13 @@ impl Fixture {
             .build_arc()
             .unwrap();
         let config = SessionConfig::new().with_target_partitions(3);
-        let session = SessionContext::new_with_config_rt(config, runtime);
         // Nothing is believed for longer than a moment, so that tests see each change at once.
         let tables = Tables::with_fresh(Arc::clone(&stores), Duration::ZERO);
-        Self { folder, stores, tables, place, session }
+        Self { folder, stores, tables, place, config, runtime }
+    }
+
+    fn session(&self) -> SessionContext {
+        SessionContext::new_with_config_rt(self.config.clone(), Arc::clone(&self.runtime))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -69,7 +74,7 @@ impl Fixture {
     }
 
     async fn context(&self, table: &LakeTable) -> Result<SessionContext> {
-        let session = SessionContext::new_with_state(self.session.state());
+        let session = self.session();
         let provider = self.tables.open(Some(&self.place), table, &session.state()).await?;
         session.register_table("t", provider)?;
         Ok(session)

@@ -67,7 +67,6 @@ pub(crate) struct Run {
     pub(crate) session: Session,
     pub(crate) state: SessionState,
     pub(crate) parameters: Vec<ScalarValue>,
-    pub(crate) cancel: CancellationToken,
     pool: Arc<StatementPool>,
 }
 
@@ -109,7 +108,6 @@ impl Session {
             session: self.clone(),
             state: planned.state.clone(),
             parameters: parameters.to_vec(),
-            cancel: cancel.clone(),
             pool: Arc::new(StatementPool::new(shared, limits.query_memory_bytes)),
         };
         if let Action::Query(plan) = &planned.action {

@@ -49,7 +49,7 @@ mod tests {
             "metaphone",
             &[
                 ("howl", "HL"),
-                ("testing", "TSTN"),
+                ("testing", "TSTNK"),
                 ("The", "0"),
                 ("quick", "KK"),
                 ("brown", "BRN"),

@@ -24,7 +24,11 @@ pub(crate) trait Measure {
     /// The kernel for this machine.
     fn kernel(arch: Arch) -> Self::Kernel;
     /// A lane's result for a row.
-    fn from_lane(&self, row: usize, result: <Self::Kernel as GroupKernel>::Output) -> Self::Output;
+    fn lane_result(
+        &self,
+        row: usize,
+        result: <Self::Kernel as GroupKernel>::Output,
+    ) -> Self::Output;
     /// The result for any pair.
     fn single(&self, row: usize, pair: (&Pattern, &str), scratch: &mut Scratch) -> Self::Output;
     /// The answer that the lengths in code points give, if they give one.
@@ -43,7 +47,7 @@ impl<const OSA: bool, F: Fn(usize) -> usize> Measure for Edit<OSA, F> {
     }
 
     #[inline(always)]
-    fn from_lane(&self, row: usize, result: u8) -> u32 {
+    fn lane_result(&self, row: usize, result: u8) -> u32 {
         if usize::from(result) <= (self.0)(row) { u32::from(result) } else { BEYOND }
     }
 
@@ -70,7 +74,7 @@ impl<const WINKLER: bool> Measure for Jaro<WINKLER> {
     }
 
     #[inline(always)]
-    fn from_lane(&self, _row: usize, result: f64) -> f64 {
+    fn lane_result(&self, _row: usize, result: f64) -> f64 {
         result
     }
 
@@ -106,7 +110,7 @@ pub(crate) fn measure<M: Measure>(
                 continue;
             }
             let in_lane = groups.push(row, &a, &b, |row, result| {
-                results[row] = measure.from_lane(row, result);
+                results[row] = measure.lane_result(row, result);
             });
             if in_lane {
                 continue;
@@ -116,13 +120,13 @@ pub(crate) fn measure<M: Measure>(
             continue;
         };
         let in_lane = groups.push_medium(row, pattern, text, scratch, |row, result| {
-            results[row] = measure.from_lane(row, result);
+            results[row] = measure.lane_result(row, result);
         });
         if !in_lane {
             results[row] = measure.single(row, (pattern, text), scratch);
         }
     }
-    groups.finish(|row, result| results[row] = measure.from_lane(row, result));
+    groups.finish(|row, result| results[row] = measure.lane_result(row, result));
     results
 }
 

@@ -42,8 +42,12 @@ scalar_function!(
 
 fn token_sort_ratio(name: &str, arguments: &[ColumnarValue], rows: usize) -> Result<ColumnarValue> {
     let (mut pattern, mut scratch) = (Pattern::default(), Scratch::default());
+    let mut prepared = String::new();
     similarity(name, arguments, rows, move |left, right| {
-        pattern.reset(&sorted_words(left).join(" "));
+        if prepared != left {
+            pattern.reset(&sorted_words(left).join(" "));
+            left.clone_into(&mut prepared);
+        }
         100.0 * pattern.ratio(&sorted_words(right).join(" "), &mut scratch)
     })
 }

@@ -12,6 +12,7 @@ use datafusion_macros::user_doc;
 
 use super::arguments::{scalar_function, similarity, texts};
 use super::jaccard_similarity::share;
+use super::kernel::trigrams::{shared, trigrams};
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -47,11 +48,11 @@ fn trigram_similarity(
     rows: usize,
 ) -> Result<ColumnarValue> {
     let (mut left_set, mut right_set) = (Vec::new(), Vec::new());
-    let mut prepared: Option<String> = None;
+    let mut prepared = String::new();
     similarity(name, arguments, rows, move |left, right| {
-        if prepared.as_deref() != Some(left) {
+        if prepared != left {
             trigrams(left, &mut left_set);
-            prepared = Some(left.to_owned());
+            left.clone_into(&mut prepared);
         }
         trigrams(right, &mut right_set);
         if left_set.is_empty() && right_set.is_empty() {
@@ -60,49 +61,6 @@ fn trigram_similarity(
         let common = shared(&left_set, &right_set);
         share(common, left_set.len() + right_set.len() - common)
     })
-}
-
-/// The sorted set of a text's trigrams, three code points of 21 bits in a word.
-pub fn trigrams(text: &str, set: &mut Vec<u64>) {
-    const BLANK: u64 = ' ' as u64;
-    set.clear();
-    let (mut first, mut second) = (BLANK, BLANK);
-    let mut in_word = false;
-    let mut push = |letter: Option<char>| match letter {
-        Some(letter) => {
-            set.push(first << 42 | second << 21 | u64::from(letter));
-            (first, second) = (second, u64::from(letter));
-            in_word = true;
-        }
-        None => {
-            if in_word {
-                set.push(first << 42 | second << 21 | BLANK);
-            }
-            (first, second) = (BLANK, BLANK);
-            in_word = false;
-        }
-    };
-    for letter in text.chars() {
-        if letter.is_alphanumeric() {
-            letter.to_lowercase().for_each(|letter| push(Some(letter)));
-        } else {
-            push(None);
-        }
-    }
-    push(None);
-    set.sort_unstable();
-    set.dedup();
-}
-
-/// How many elements two sorted sets share.
-pub fn shared(left: &[u64], right: &[u64]) -> usize {
-    let (mut i, mut j, mut common) = (0, 0, 0);
-    while let (Some(x), Some(y)) = (left.get(i), right.get(j)) {
-        common += usize::from(x == y);
-        i += usize::from(x <= y);
-        j += usize::from(y <= x);
-    }
-    common
 }
 
 #[cfg(test)]
@@ -124,14 +82,5 @@ mod tests {
                 ("!", "?", 0.0),
             ],
         );
-    }
-
-    #[test]
-    fn the_trigrams_of_cat() {
-        let mut set = Vec::new();
-        super::trigrams("cat", &mut set);
-        assert_eq!(set.len(), 4);
-        super::trigrams("", &mut set);
-        assert!(set.is_empty());
     }
 }

@@ -98,13 +98,31 @@ const LENGTH_MAX: usize = 250;
 
 fn e164(text: &str, country: Option<country::Id>) -> Option<String> {
     let text = text.trim();
-    let starts_right = text.starts_with(|first: char| first == '+' || first == '\u{FF0B}');
-    if text.len() > LENGTH_MAX || country.is_none() && !starts_right && !text.starts_with("tel:") {
+    if text.len() > LENGTH_MAX {
         return None;
     }
-    let number = phonenumber::parse(country, text).ok()?;
+    let number = if text.starts_with(['+', '\u{FF0B}']) || text.starts_with("tel:+") {
+        // The country would lend its own trunk prefix to a foreign number.
+        phonenumber::parse(None, text).ok()?
+    } else {
+        let number = phonenumber::parse(Some(country?), text).ok()?;
+        match number.code().source() {
+            country::Source::Idd => dialled_abroad(text, number.code().value())?,
+            _ => number,
+        }
+    };
     let valid = phonenumber::is_valid(&number);
     valid.then(|| number.format().mode(Mode::E164).to_string())
+}
+
+/// Reads a number that begins with an international prefix, as `0044 …`, by the code after it.
+fn dialled_abroad(text: &str, code: u16) -> Option<phonenumber::PhoneNumber> {
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    let code = code.to_string();
+    let mut prefixes = ["0011", "011", "010", "00"].iter();
+    let rest = prefixes
+        .find_map(|prefix| digits.strip_prefix(prefix).filter(|rest| rest.starts_with(&code)))?;
+    phonenumber::parse(None, format!("+{rest}")).ok()
 }
 
 #[cfg(test)]
@@ -117,6 +135,9 @@ mod tests {
         let cases = [
             ("(0161) 496 0000", "GB", "+441614960000"),
             ("+44 161 496 0000", "US", "+441614960000"),
+            ("+44 (0)161 496 0000", "GB", "+441614960000"),
+            ("0044 161 496 0000", "DE", "+441614960000"),
+            ("011 44 161 496 0000", "US", "+441614960000"),
             ("(212) 736-5000", "us", "+12127365000"),
             ("030 123456", "DE", "+4930123456"),
             ("01 42 68 53 00", "FR", "+33142685300"),

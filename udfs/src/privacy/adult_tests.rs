@@ -1,8 +1,8 @@
 //! The aggregates and hierarchies against ARX and pycanon on the Adult data set (30,162 rows).
 //!
-//! The values are pycanon 1.3.5's and those of an exhaustive search that reproduces ARX's own tests;
-//! the ordered distances are from a direct evaluation of the formula. Where the data are not beside
-//! the checkout, in `shared/data/adult`, the tests say so and pass over them.
+//! The values are pycanon 1.3.5's and those of an exhaustive search that reproduces ARX's own
+//! tests; the ordered distances are from a direct evaluation of the formula. Where the data are not
+//! beside the checkout, in `shared/data/adult`, the tests say so and pass over them.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

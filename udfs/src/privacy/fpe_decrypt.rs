@@ -19,8 +19,8 @@ const NAME: &str = "fpe_decrypt";
 /// The function `fpe_decrypt`, with the keys of one statement or with none.
 #[user_doc(
     doc_section(label = "Privacy Functions"),
-    description = "Undoes `fpe_encrypt` under the same key, alphabet and tweak. With another key or \
-tweak the answer is other text of the same form, not an error.",
+    description = "Undoes `fpe_encrypt` under the same key, alphabet and tweak. With another key \
+or tweak the answer is other text of the same form, not an error.",
     syntax_example = "fpe_decrypt(text, 'key' [, 'alphabet' [, tweak]])",
     sql_example = r#"```sql
 > SELECT fpe_decrypt(fpe_encrypt('4111-1111-1111-1111', 'demo'), 'demo') AS card;
@@ -34,8 +34,9 @@ tweak the answer is other text of the same form, not an error.",
     argument(name = "key", description = "Name of a key that you may use, as a literal."),
     argument(
         name = "alphabet",
-        description = "'digits' (default), 'hexadecimal', 'lowercase', 'uppercase', 'base36' (digits \
-and lowercase) or 'alphanumeric', as a literal. Characters outside a named alphabet stay in place."
+        description = "'digits' (default), 'hexadecimal', 'lowercase', 'uppercase', 'base36' \
+(digits and lowercase) or 'alphanumeric', as a literal. Characters outside a named \
+alphabet stay in place."
     ),
     argument(
         name = "tweak",

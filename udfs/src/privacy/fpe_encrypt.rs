@@ -35,8 +35,9 @@ decrypt with the key. Text that allows fewer than one million values is refused.
     argument(name = "key", description = "Name of a key that you may use, as a literal."),
     argument(
         name = "alphabet",
-        description = "'digits' (default), 'hexadecimal', 'lowercase', 'uppercase', 'base36' (digits \
-and lowercase) or 'alphanumeric', as a literal. Characters outside a named alphabet stay in place."
+        description = "'digits' (default), 'hexadecimal', 'lowercase', 'uppercase', 'base36' \
+(digits and lowercase) or 'alphanumeric', as a literal. Characters outside a named \
+alphabet stay in place."
     ),
     argument(
         name = "tweak",

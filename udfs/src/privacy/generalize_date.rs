@@ -1,9 +1,9 @@
 //! `generalize_date(date, unit)`: the period a date lies in, as text that sorts in time order.
 //!
 //! `'week'` gives `2024-W20` (ISO 8601, with the week's own year), `'month'` `2024-05`,
-//! `'quarter'` `2024-Q2`, `'year'` `2024`, `'decade'` `2020s`, in the Gregorian calendar. Timestamps
-//! count by their calendar day. A date beyond the calendar (years beyond ±262,000) is `*`. An unknown
-//! unit is an error. NULL gives NULL.
+//! `'quarter'` `2024-Q2`, `'year'` `2024`, `'decade'` `2020s`, in the Gregorian calendar.
+//! Timestamps count by their calendar day. A date beyond the calendar (years beyond ±262,000) is
+//! `*`. An unknown unit is an error. NULL gives NULL.
 
 use std::fmt::Write;
 

@@ -2,7 +2,8 @@
 //!
 //! Rows form a class when all their quasi-identifiers are equal (Sweeney 2002). The answer k says
 //! that each row is one of at least k that look alike. NULL is a value of its own: two NULLs are
-//! alike, NULL and 'x' are not. Over no rows the answer is NULL, not a number that could pass a check.
+//! alike, NULL and 'x' are not. Over no rows the answer is NULL, not a number that could pass a
+//! check.
 
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion_common::Result;
@@ -18,9 +19,9 @@ const NAME: &str = "k_anonymity";
 /// The aggregate `k_anonymity`.
 #[user_doc(
     doc_section(label = "Privacy Functions"),
-    description = "The number of rows in the smallest class of rows whose quasi-identifiers are all \
-equal: the table is k-anonymous for every k up to it. NULL is a value of its own; over no rows the \
-answer is NULL.",
+    description = "The number of rows in the smallest class of rows whose quasi-identifiers are \
+all equal: the table is k-anonymous for every k up to it. NULL is a value of its own; over no rows \
+the answer is NULL.",
     syntax_example = "k_anonymity(quasi_identifier [, ...])",
     sql_example = r#"```sql
 > SELECT k_anonymity(zip, age) AS k

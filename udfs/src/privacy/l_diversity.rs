@@ -20,8 +20,8 @@ const NAME: &str = "l_diversity";
 #[user_doc(
     doc_section(label = "Privacy Functions"),
     description = "The least number of distinct sensitive values within a class of rows whose \
-quasi-identifiers are all equal (distinct l-diversity). NULL is a value of its own; over no rows the \
-answer is NULL.",
+quasi-identifiers are all equal (distinct l-diversity). NULL is a value of its own; over no rows \
+the answer is NULL.",
     syntax_example = "l_diversity(sensitive, quasi_identifier [, ...])",
     sql_example = r#"```sql
 > SELECT l_diversity(disease, zip) AS l

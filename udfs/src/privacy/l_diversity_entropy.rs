@@ -1,9 +1,9 @@
 //! `l_diversity_entropy(sensitive, q1, …)`: the l of entropy l-diversity.
 //!
-//! exp(H) of the class where it is least, with H = -Σ p ln p over the shares p of the sensitive values
-//! in the class (Machanavajjhala et al. 2007): the number of equally frequent values that would
-//! be as uncertain. It is never above `l_diversity`. pycanon reports its whole part. NULL is a
-//! value of its own; over no rows the answer is NULL.
+//! exp(H) of the class where it is least, with H = -Σ p ln p over the shares p of the sensitive
+//! values in the class (Machanavajjhala et al. 2007): the number of equally frequent values that
+//! would be as uncertain. It is never above `l_diversity`. pycanon reports its whole part. NULL is
+//! a value of its own; over no rows the answer is NULL.
 
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion_common::{Result, ScalarValue};

@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn tokens_are_those_of_an_independent_hmac() {
-        // Python: hmac(hmac(b'a' * 32, b'attune/pseudonymize/v1'), value), both with hashlib.sha256.
+        // Python: hmac(hmac(b'a' * 32, b'attune/pseudonymize/v1'), value), with sha256.
         assert_eq!(
             token(text("ada@example.com"), "demo").unwrap(),
             "13797227.18aa9ab6b5c7fd61938de171ff2920ab"

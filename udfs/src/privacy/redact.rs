@@ -2,7 +2,8 @@
 //!
 //! E-mail addresses become `[EMAIL]`, payment card numbers `[CARD]` (13 to 19 digits with a valid
 //! Luhn sum), bank accounts `[IBAN]` (the country's length and a valid ISO 7064 sum), IPv4
-//! and IPv6 addresses `[IP]`, phone numbers `[PHONE]`. Time is linear in the text, whatever it holds.
+//! and IPv6 addresses `[IP]`, phone numbers `[PHONE]`. Time is linear in the text, whatever it
+//! holds.
 //!
 //! Phone numbers have no check digit: where in doubt a number is replaced, so that an order number
 //! of ten digits goes too. Names, addresses, spelled-out numbers and digits of other scripts
@@ -23,16 +24,16 @@ const NAME: &str = "redact";
 #[user_doc(
     doc_section(label = "Privacy Functions"),
     description = "Replaces e-mail addresses, phone numbers, payment cards (Luhn), IBANs and IP \
-addresses in free text by [EMAIL], [PHONE], [CARD], [IBAN] and [IP]. In doubt a number is replaced. \
-Names and postal addresses stay.",
+addresses in free text by [EMAIL], [PHONE], [CARD], [IBAN] and [IP]. In doubt a number is \
+replaced. Names and postal addresses stay.",
     syntax_example = "redact(text)",
     sql_example = r#"```sql
 > SELECT redact('Write to ada@example.com or call +44 20 7946 0958.') AS note;
-+--------------------------------------+
-| note                                 |
-+--------------------------------------+
-| Write to [EMAIL] or call [PHONE].    |
-+--------------------------------------+
++-----------------------------------+
+| note                              |
++-----------------------------------+
+| Write to [EMAIL] or call [PHONE]. |
++-----------------------------------+
 ```"#,
     argument(name = "text", description = "Free text. NULL gives NULL.")
 )]

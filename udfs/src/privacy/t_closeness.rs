@@ -5,8 +5,8 @@
 //! (every class looks like the whole) to 1. For text, booleans and other types without a
 //! distance all values are equally far apart: half the sum of |p - q|. For numbers, dates and
 //! times the m values that occur are ranked and neighbours are 1/(m-1) apart: the sum of
-//! the absolute differences of the cumulated shares over m-1. These are the conventions of ARX and of
-//! pycanon. NULL is a value of its own and ranks first; over no rows the answer is NULL.
+//! the absolute differences of the cumulated shares over m-1. These are the conventions of ARX and
+//! of pycanon. NULL is a value of its own and ranks first; over no rows the answer is NULL.
 
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion_common::{Result, ScalarValue};
@@ -22,10 +22,10 @@ const NAME: &str = "t_closeness";
 /// The aggregate `t_closeness`.
 #[user_doc(
     doc_section(label = "Privacy Functions"),
-    description = "The greatest distance between the distribution of a sensitive column in a class of \
-rows whose quasi-identifiers are all equal and in all rows, from 0 to 1 (earth mover's distance: ordered \
-for numbers, dates and times, equal distances for all else). NULL is a value of its own; over no \
-rows the answer is NULL.",
+    description = "The greatest distance between the distribution of a sensitive column in a class \
+of rows whose quasi-identifiers are all equal and in all rows, from 0 to 1 (earth mover's \
+distance: ordered for numbers, dates and times, equal distances for all else). NULL is a value of \
+its own; over no rows the answer is NULL.",
     syntax_example = "t_closeness(sensitive, quasi_identifier [, ...])",
     sql_example = r#"```sql
 > SELECT t_closeness(disease, zip) AS t

@@ -1,6 +1,7 @@
 //! Things that go wrong: each error names the URL, and other tables go on.
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::ipc::writer::FileWriter;
 
 use super::*;
 use crate::error::Class;
@@ -99,6 +100,21 @@ async fn damaged_files_of_the_other_formats_are_named() {
         assert_eq!(error.code(), "ATT-5006", "{name}: {error}");
         assert!(error.to_string().contains(name), "{name}: {error}");
     }
+    let twice = Arc::new(Schema::new(vec![
+        Field::new("x", DataType::Int64, true),
+        Field::new("x", DataType::Int64, true),
+    ]));
+    let rows = RecordBatch::try_new(Arc::clone(&twice), vec![ints(&[1]), ints(&[2])]).unwrap();
+    let file = fs::File::create(f.path("arrow3/a.arrow")).unwrap();
+    let mut writer = FileWriter::try_new(file, &twice).unwrap();
+    writer.write(&rows).unwrap();
+    writer.finish().unwrap();
+    let text = f.error(&table("arrow3/", Format::Arrow), "SELECT x FROM t").await.to_string();
+    assert!(text.contains("arrow3/a.arrow") && text.contains("named x"), "{text}");
+    let whole = fs::read(f.path("arrow3/a.arrow")).unwrap();
+    f.write("arrow3/a.arrow", &whole[..whole.len() - 9]);
+    let text = f.error(&table("arrow3/", Format::Arrow), "SELECT x FROM t").await.to_string();
+    assert!(text.contains("arrow3/a.arrow"), "{text}");
     let mut late = "{\"id\":1}\n".repeat(3_000);
     late.push_str("{\"id\":\"secret\"}\n");
     f.write("late/a.json", late);
@@ -148,7 +164,7 @@ async fn an_unreachable_store_is_named() {
     };
     let place = f.stores.open(&config).unwrap();
     let t = table("orders/", Format::Parquet);
-    let error = f.tables.open(Some(&place), &t, &f.session.state()).await.unwrap_err();
+    let error = f.tables.open(Some(&place), &t, &f.session().state()).await.unwrap_err();
     assert_eq!(error.code(), "ATT-5001", "{error}");
     assert!(error.to_string().contains("s3://bucket/lake/orders"), "{error}");
 }

@@ -74,6 +74,9 @@ async fn csv_options_quote_comment_null_newline_and_tab() {
         .await
         .unwrap();
     assert_eq!(rows, ["1,a,b", "2,", "3,", ",two/lines"]);
+    let raw = table("t/", Format::Csv).with_option("sample_rows", "0").with_option("quote", "'");
+    let raw = raw.with_option("comment", "#").with_option("newlines_in_values", "true");
+    assert_eq!(f.columns(&raw).await.unwrap(), ["id Utf8", "text Utf8"]);
     f.write("v/a.tsv", "id\tname\n1\tx,y\n");
     let rows = f.query(&table("v/", Format::Csv), "SELECT name FROM t").await.unwrap();
     assert_eq!(rows, ["x,y"]);
@@ -81,15 +84,14 @@ async fn csv_options_quote_comment_null_newline_and_tab() {
 
 #[tokio::test]
 async fn a_large_csv_is_read_in_parts() {
-    let f = Fixture::new();
+    let mut f = Fixture::new();
+    f.config.options_mut().optimizer.repartition_file_min_size = 100_000;
     let mut text = String::from("id,name\n");
     for id in 0..200_000 {
         text.push_str(&format!("{id},name of {id}\n"));
     }
     f.write("t/a.csv", text);
     let t = table("t/", Format::Csv);
-    let state = f.session.state_ref();
-    state.write().config_mut().options_mut().optimizer.repartition_file_min_size = 100_000;
     let plan = f.plan(&t, "SELECT sum(id) FROM t").await;
     assert!(plan.contains("3 groups"), "{plan}");
     let rows = f.query(&t, "SELECT count(*), sum(id), count(DISTINCT name) FROM t").await.unwrap();

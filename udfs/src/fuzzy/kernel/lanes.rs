@@ -7,7 +7,7 @@
 //! for each instruction set by `pulp`'s dispatch; the recurrences are those of [`super::edit`] and
 //! [`super::jaro`].
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 use super::medium::{self, MEDIUM_LANES, MediumGroup};
 use super::{Pattern, Scratch};
@@ -160,11 +160,11 @@ fn transpose(words: &[u64; LANES], columns: &mut [[u8; LANES]]) {
             if low & distance != 0 {
                 continue;
             }
-            for column in 0..4 {
-                let high = low + distance;
-                let moved = ((x[low][column] >> shift) ^ x[high][column]) & mask;
-                x[high][column] ^= moved;
-                x[low][column] ^= moved << shift;
+            let (before, after) = x.split_at_mut(low + distance);
+            for (low, high) in before[low].iter_mut().zip(&mut after[0]) {
+                let moved = ((*low >> shift) ^ *high) & mask;
+                *high ^= moved;
+                *low ^= moved << shift;
             }
         }
     }
@@ -330,24 +330,15 @@ impl<const OSA: bool> GroupKernel for EditLanes<OSA> {
 
     #[inline]
     fn run_medium(&self, group: &MediumGroup) -> [u8; MEDIUM_LANES] {
-        self.0.dispatch(
-            #[inline(always)]
-            || medium::edit::<OSA>(group),
-        )
+        self.0.dispatch(MediumEdit::<OSA>(group))
     }
 
     #[inline]
     fn run(&self, group: &Group, wide: bool) -> [u8; LANES] {
         if wide {
-            self.0.dispatch(
-                #[inline(always)]
-                || edit_words::<OSA>(group),
-            )
+            self.0.dispatch(WordEdit::<OSA>(group))
         } else {
-            self.0.dispatch(
-                #[inline(always)]
-                || edit_bytes::<OSA>(group),
-            )
+            self.0.dispatch(ByteEdit::<OSA>(group))
         }
     }
 }
@@ -361,22 +352,53 @@ impl<const WINKLER: bool> GroupKernel for JaroLanes<WINKLER> {
 
     #[inline]
     fn run_medium(&self, group: &MediumGroup) -> [f64; MEDIUM_LANES] {
-        self.0.dispatch(
-            #[inline(always)]
-            || medium::jaro::<WINKLER>(group),
-        )
+        self.0.dispatch(MediumJaro::<WINKLER>(group))
     }
 
     #[inline]
     fn run(&self, group: &Group, wide: bool) -> [f64; LANES] {
-        self.0.dispatch(
-            #[inline(always)]
-            || {
-                let counts = if wide { jaro_words(group) } else { jaro_bytes(group) };
-                similarities::<WINKLER>(group, &counts.0, &counts.1)
-            },
-        )
+        if wide {
+            self.0.dispatch(WordJaro::<WINKLER>(group))
+        } else {
+            self.0.dispatch(ByteJaro::<WINKLER>(group))
+        }
     }
+}
+
+/// A kernel as `pulp` dispatches it. A closure would not do: the compiler keeps its body out of the
+/// function that has the instruction set switched on.
+macro_rules! dispatched {
+    ($name:ident, $flag:ident, $group:ty, $output:ty, $kernel:expr) => {
+        struct $name<'a, const $flag: bool>(&'a $group);
+
+        impl<const $flag: bool> WithSimd for $name<'_, $flag> {
+            type Output = $output;
+
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _simd: S) -> $output {
+                $kernel(self.0)
+            }
+        }
+    };
+}
+
+dispatched!(ByteEdit, OSA, Group, [u8; LANES], edit_bytes::<OSA>);
+dispatched!(WordEdit, OSA, Group, [u8; LANES], edit_words::<OSA>);
+dispatched!(MediumEdit, OSA, MediumGroup, [u8; MEDIUM_LANES], medium::edit::<OSA>);
+dispatched!(ByteJaro, WINKLER, Group, [f64; LANES], byte_similarities::<WINKLER>);
+dispatched!(WordJaro, WINKLER, Group, [f64; LANES], word_similarities::<WINKLER>);
+dispatched!(MediumJaro, WINKLER, MediumGroup, [f64; MEDIUM_LANES], medium::jaro::<WINKLER>);
+
+#[inline(always)]
+fn byte_similarities<const WINKLER: bool>(group: &Group) -> [f64; LANES] {
+    let (matches, unordered) = jaro_bytes(group);
+    similarities::<WINKLER>(group, &matches, &unordered)
+}
+
+#[inline(always)]
+fn word_similarities<const WINKLER: bool>(group: &Group) -> [f64; LANES] {
+    let (matches, unordered) = jaro_words(group);
+    similarities::<WINKLER>(group, &matches, &unordered)
 }
 
 #[inline(always)]
@@ -488,101 +510,4 @@ impl<K: GroupKernel> Groups<K> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::oracle;
-    use super::*;
-    use proptest::prelude::*;
-
-    fn run<K: GroupKernel>(kernel: K, pairs: &[(String, String)]) -> Vec<Option<K::Output>> {
-        let mut results = vec![None; pairs.len()];
-        let mut groups = Groups::new(kernel);
-        for (row, (left, right)) in pairs.iter().enumerate() {
-            let left = Short::read(left.as_bytes(), left.len()).unwrap();
-            let right = Short::read(right.as_bytes(), right.len()).unwrap();
-            groups.push(row, &left, &right, |row, result| results[row] = Some(result));
-        }
-        groups.finish(|row, result| results[row] = Some(result));
-        results
-    }
-
-    fn check(arch: Arch, pairs: &[(String, String)]) {
-        let levenshtein = run(EditLanes::<false>(arch), pairs);
-        let osa = run(EditLanes::<true>(arch), pairs);
-        let jaro = run(JaroLanes::<false>(arch), pairs);
-        let winkler = run(JaroLanes::<true>(arch), pairs);
-        for (row, (left, right)) in pairs.iter().enumerate() {
-            let shorter = left.len().min(right.len());
-            if shorter == 0 || shorter > PATTERN {
-                assert_eq!((levenshtein[row], jaro[row]), (None, None));
-                continue;
-            }
-            let pair = format!("{left:?} {right:?}");
-            assert_eq!(levenshtein[row], Some(oracle::edit(left, right, false) as u8), "{pair}");
-            assert_eq!(osa[row], Some(oracle::edit(left, right, true) as u8), "{pair}");
-            assert_eq!(jaro[row], Some(oracle::jaro(left, right)), "{pair}");
-            assert_eq!(winkler[row], Some(oracle::jaro_winkler(left, right)), "{pair}");
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
-
-        #[test]
-        fn lanes_equal_the_definitions(
-            pairs in prop::collection::vec(("[a-e\\x00\\x7f]{0,32}", "[a-e]{0,32}"), 1..120),
-            short in prop::collection::vec(("[a-d]{1,9}", "[a-d]{1,17}"), 1..120),
-        ) {
-            check(Arch::new(), &pairs);
-            check(Arch::new(), &short);
-            check(Arch::Scalar, &short);
-        }
-    }
-
-    fn run_medium<K: GroupKernel>(kernel: K, pairs: &[(String, String)]) -> Vec<Option<K::Output>> {
-        let mut results = vec![None; pairs.len()];
-        let (mut groups, mut scratch) = (Groups::new(kernel), Scratch::default());
-        for (row, (left, right)) in pairs.iter().enumerate() {
-            let pattern = Pattern::new(left);
-            groups.push_medium(row, &pattern, right, &mut scratch, |row, result| {
-                results[row] = Some(result);
-            });
-        }
-        groups.finish(|row, result| results[row] = Some(result));
-        results
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
-
-        #[test]
-        fn medium_lanes_equal_the_definitions(
-            pairs in prop::collection::vec(("[a-eü日]{0,70}", "[a-eü語]{0,70}"), 1..30),
-        ) {
-            for arch in [Arch::new(), Arch::Scalar] {
-                let levenshtein = run_medium(EditLanes::<false>(arch), &pairs);
-                let osa = run_medium(EditLanes::<true>(arch), &pairs);
-                let jaro = run_medium(JaroLanes::<false>(arch), &pairs);
-                let winkler = run_medium(JaroLanes::<true>(arch), &pairs);
-                for (row, (a, b)) in pairs.iter().enumerate() {
-                    let fits = [a, b].iter().all(|text| (1..=64).contains(&text.chars().count()));
-                    let expect = |value: f64| fits.then_some(value);
-                    prop_assert_eq!(jaro[row], expect(oracle::jaro(a, b)));
-                    prop_assert_eq!(winkler[row], expect(oracle::jaro_winkler(a, b)));
-                    let expect = |osa| fits.then_some(oracle::edit(a, b, osa) as u8);
-                    prop_assert_eq!(levenshtein[row], expect(false));
-                    prop_assert_eq!(osa[row], expect(true));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_text_is_read_from_the_middle_of_a_buffer() {
-        let buffer = "müller and sons ltd, somewhere far away".as_bytes();
-        assert_eq!(Short::read(&buffer[8..], 3), Short::read(b"and", 3));
-        assert_eq!(Short::read(buffer, 7), None);
-        assert_eq!(Short::read(buffer, 33), None);
-        assert_eq!(Short::read(&buffer[8..], 31).map(|text| text.len()), Some(31));
-        assert_eq!(Short::read(b"", 0), Some(Short::default()));
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ pub mod lanes;
 pub mod medium;
 mod pattern;
 pub mod subsequence;
+pub mod trigrams;
 
 #[cfg(test)]
 pub(crate) mod oracle;

@@ -1,0 +1,53 @@
+//! `attune check`: reads the configuration and tries every store, so that a wrong setting is found
+//! before a server starts, with its file, line and column.
+
+use std::io::Write;
+
+use super::Context;
+use super::arguments::{CheckArguments, ListenArguments};
+use super::run::count;
+use super::serve;
+use crate::config::Config;
+use crate::engine;
+use crate::error::Result;
+
+/// Runs `attune check`; the first thing that does not work is the error.
+pub(super) async fn run(arguments: &CheckArguments, context: &Context) -> Result<()> {
+    let config = Config::load(&arguments.store.overrides(), &context.environment)?;
+    let mut out = std::io::stdout().lock();
+    match &config.file {
+        Some(file) => writeln!(out, "configuration  {}", file.display())?,
+        None => writeln!(out, "configuration  defaults; no attune.toml here")?,
+    }
+    for variable in &config.unknown_variables {
+        context.screen.say(&format!("note: {variable} means nothing to Attune"));
+    }
+    writeln!(out, "warehouse      {}", config.warehouse.url.0)?;
+    let opened = engine::open(&config, &context.environment).await?;
+    let session = opened.session(catalog::policy::Principal::embedded());
+    for (name, lake) in &config.lakes {
+        let filter = sql::TableFilter {
+            schema_pattern: Some(name.replace('_', "\\_")),
+            with_columns: true,
+            ..sql::TableFilter::default()
+        };
+        let tables = session.tables(&filter).await?;
+        for table in tables.iter().filter(|table| table.columns.is_none()) {
+            // A table without columns could not be opened; asking for its rows says why.
+            let query = format!("SELECT * FROM \"{name}\".\"{}\" LIMIT 0", table.name);
+            session.query(&query).await?;
+        }
+        let found = count(tables.len() as u64, "table");
+        writeln!(out, "lake {name:<9} {} ({found})", lake.store.url.0)?;
+    }
+    for name in config.keys.keys() {
+        writeln!(out, "key {name:<10} can be read")?;
+    }
+    let users = opened.catalog().users().await?.len();
+    writeln!(out, "users          {users}")?;
+    let options = serve::flight_options(&config, &ListenArguments::default(), users > 0)?;
+    options.check()?;
+    writeln!(out, "flight         {}", config.server.flight)?;
+    writeln!(out, "everything works")?;
+    Ok(())
+}

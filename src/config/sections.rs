@@ -1,0 +1,245 @@
+//! The sections of the configuration, each field declared once: the declaration gives the struct,
+//! the reader of the file, the environment variable and the line in `docs/config.md`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::setting::{ByteSize, FromSetting, Hidden, Location, Setting};
+
+/// What the documentation and the error messages know of a field.
+#[derive(Debug, Clone)]
+pub struct Field {
+    /// The key in the file.
+    pub name: &'static str,
+    /// What it means.
+    pub about: &'static str,
+    /// What may be written.
+    pub expects: &'static str,
+    /// The default as it would be written; empty when there is none.
+    pub default: String,
+}
+
+/// A table of the configuration file.
+pub trait Section {
+    /// The fields in their documented order.
+    fn fields() -> Vec<Field>;
+
+    /// Sets one field; `None` when the section has no such field.
+    fn set(&mut self, name: &str, setting: &Setting<'_>) -> Option<Result<(), String>>;
+}
+
+macro_rules! section {
+    (
+        $(#[doc = $about:literal])+
+        pub struct $section:ident {
+            $($(#[doc = $doc:literal])+ pub $field:ident: $type:ty = $default:expr,)+
+        }
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $section {
+            $($(#[doc = $doc])+ pub $field: $type,)+
+        }
+
+        impl Default for $section {
+            fn default() -> Self {
+                Self { $($field: $default,)+ }
+            }
+        }
+
+        impl Section for $section {
+            fn fields() -> Vec<Field> {
+                let defaults = Self::default();
+                vec![$(Field {
+                    name: stringify!($field),
+                    about: concat!($($doc),+),
+                    expects: <$type as FromSetting>::EXPECTS,
+                    default: defaults.$field.shown(),
+                },)+]
+            }
+
+            fn set(&mut self, name: &str, setting: &Setting<'_>) -> Option<Result<(), String>> {
+                match name {
+                    $(stringify!($field) => {
+                        Some(FromSetting::from_setting(setting).map(|value| self.$field = value))
+                    })+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+section! {
+    /// Where files are, and how to reach them: a local folder, or an S3-compatible store.
+    pub struct StoreSection {
+        /// A local folder, or `s3://bucket/path`.
+        pub url: Location = Location::default(),
+        /// Address of an S3-compatible store, such as `https://minio.example.org:9000`; without
+        /// it, AWS. Else `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` is used.
+        pub endpoint: Option<String> = None,
+        /// The region; else `AWS_REGION` or `AWS_DEFAULT_REGION`, else `us-east-1`.
+        pub region: Option<String> = None,
+        /// Put the bucket into the path instead of the host name; by default when an endpoint is
+        /// given.
+        pub path_style: Option<bool> = None,
+        /// Allow an endpoint without TLS.
+        pub allow_http: bool = false,
+        /// Access key; else `AWS_ACCESS_KEY_ID`.
+        pub access_key_id: Option<String> = None,
+        /// File that holds the access key.
+        pub access_key_id_file: Option<PathBuf> = None,
+        /// Secret key; better in a file. Else `AWS_SECRET_ACCESS_KEY`.
+        pub secret_access_key: Option<Hidden> = None,
+        /// File that holds the secret key.
+        pub secret_access_key_file: Option<PathBuf> = None,
+        /// Token of temporary credentials; else `AWS_SESSION_TOKEN`.
+        pub session_token: Option<Hidden> = None,
+    }
+}
+
+section! {
+    /// What a lake has besides its store.
+    pub struct DiscoverySection {
+        /// Make every folder below the URL a table named after it.
+        pub discover: bool = false,
+    }
+}
+
+section! {
+    /// One table of a lake.
+    pub struct TableSection {
+        /// The table's name.
+        pub name: String = String::new(),
+        /// File or folder, relative to the lake's URL.
+        pub location: String = String::new(),
+        /// `parquet`, `csv`, `json`, `avro`, `arrow` or `delta`; else told by the file names.
+        pub format: Option<String> = None,
+        /// Columns that stand in the folder names, as in `day=2026-01-31`.
+        pub partitions: Vec<String> = Vec::new(),
+        /// Options of the format, such as `{ header = "false", delimiter = ";" }`.
+        pub options: BTreeMap<String, String> = BTreeMap::new(),
+    }
+}
+
+section! {
+    /// Where the server listens.
+    pub struct ServerSection {
+        /// Address of Flight SQL.
+        pub flight: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051),
+        /// PEM file with the server's certificate chain; turns TLS on.
+        pub tls_certificate_file: Option<PathBuf> = None,
+        /// PEM file with the certificate's private key.
+        pub tls_key_file: Option<PathBuf> = None,
+        /// Listen beyond this machine even without TLS or users.
+        pub insecure: bool = false,
+    }
+}
+
+section! {
+    /// What one process and one query may use.
+    pub struct LimitsSection {
+        /// Memory of all queries together; by default half of the machine's.
+        pub memory: Option<ByteSize> = None,
+        /// Memory of one query; by default half of `memory`.
+        pub query_memory: Option<ByteSize> = None,
+        /// Memory for loaded models.
+        pub model_cache: ByteSize = ByteSize(512 << 20),
+        /// Folder for intermediate results that do not fit in memory; by default the system's
+        /// temporary folder.
+        pub spill_dir: Option<PathBuf> = None,
+        /// How much may be written there.
+        pub spill: ByteSize = ByteSize(64 << 30),
+        /// How long a query may run; by default without end.
+        pub query_timeout: Option<Duration> = None,
+        /// How many rows a query may return; by default any number.
+        pub rows_max: Option<usize> = None,
+        /// How long a statement's text may be.
+        pub sql_max: ByteSize = ByteSize(1 << 20),
+        /// How many partitions a query runs in; by default one a core.
+        pub target_partitions: Option<usize> = None,
+        /// Threads that train models; by default one a core.
+        pub learner_threads: Option<usize> = None,
+        /// How long a listing of files may be reused: a new file is seen after at most this.
+        pub freshness: Duration = Duration::from_secs(2),
+    }
+}
+
+section! {
+    /// What the server writes to standard error.
+    pub struct LogSection {
+        /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `attune=debug`.
+        pub level: String = "info".into(),
+        /// `human` or `json`.
+        pub format: String = "human".into(),
+    }
+}
+
+section! {
+    /// A secret key for pseudonyms and encryption. The secret itself never stands in the file:
+    /// give exactly one of `file` and `env`.
+    pub struct KeySection {
+        /// File that holds the secret.
+        pub file: Option<PathBuf> = None,
+        /// Environment variable that holds the secret.
+        pub env: Option<String> = None,
+        /// Short id that stands in every token made with this key, so that keys can be replaced;
+        /// by default derived from the key.
+        pub id: Option<String> = None,
+    }
+}
+
+/// A lake: a store whose files are tables of the schema of the lake's name.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LakeSection {
+    /// Where the files are.
+    pub store: StoreSection,
+    /// How tables are found.
+    pub discovery: DiscoverySection,
+    /// The tables that the file lists.
+    pub tables: Vec<TableSection>,
+}
+
+impl Section for LakeSection {
+    fn fields() -> Vec<Field> {
+        let mut fields = StoreSection::fields();
+        fields.extend(DiscoverySection::fields());
+        fields
+    }
+
+    fn set(&mut self, name: &str, setting: &Setting<'_>) -> Option<Result<(), String>> {
+        self.store.set(name, setting).or_else(|| self.discovery.set(name, setting))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_documented_in_a_sentence() {
+        let sections = [
+            LakeSection::fields(),
+            TableSection::fields(),
+            ServerSection::fields(),
+            LimitsSection::fields(),
+            LogSection::fields(),
+            KeySection::fields(),
+        ];
+        for field in sections.iter().flatten() {
+            assert!(field.about.trim().ends_with('.'), "{}: {}", field.name, field.about);
+        }
+    }
+
+    #[test]
+    fn a_lake_has_the_fields_of_a_store_and_its_own() {
+        let mut lake = LakeSection::default();
+        assert_eq!(lake.set("discover", &Setting::Text("yes")), Some(Ok(())));
+        assert_eq!(lake.set("region", &Setting::Text("eu-west-3")), Some(Ok(())));
+        assert!(lake.set("nonsense", &Setting::Text("x")).is_none());
+        assert!(lake.discovery.discover);
+        assert_eq!(lake.store.region.as_deref(), Some("eu-west-3"));
+    }
+}

@@ -1,0 +1,58 @@
+//! Opens the engine over the configured stores, and decides who the caller is.
+
+use catalog::Catalog;
+use catalog::policy::Principal;
+
+use crate::auth::{Authentication, Authenticator};
+use crate::config::{Config, Environment, Location, Machine};
+use crate::error::{Error, Result};
+
+/// Opens the catalog and the engine that `config` describes.
+///
+/// # Errors
+/// When a store cannot be reached or a secret cannot be read.
+pub async fn open(config: &Config, environment: &Environment) -> Result<sql::Engine> {
+    let catalog = Catalog::open(config.catalog(environment)?).await?;
+    Ok(sql::Engine::open(catalog, config.engine_limits(Machine::here()))?)
+}
+
+/// The documentation of this program's SQL functions, which needs no lake and no warehouse.
+///
+/// # Errors
+/// When the engine cannot start.
+pub async fn functions_documentation() -> Result<Vec<sql::FunctionDoc>> {
+    // A local warehouse is made when it is first written to, so this folder never appears.
+    let nowhere = std::env::temp_dir().join(format!("attune-{}", std::process::id()));
+    let mut config = Config::default();
+    config.warehouse.url = Location(nowhere.to_string_lossy().into_owned());
+    Ok(open(&config, &Environment::default()).await?.functions_documentation())
+}
+
+/// The principal of a session inside this process.
+///
+/// A warehouse without users trusts whoever can open it. One that has users asks for the same name
+/// and password as its server does: embedded is no side door. `password` is asked for only when it
+/// is needed.
+///
+/// # Errors
+/// When the warehouse has users and `user` is none of them or the password is wrong.
+pub async fn embedded_principal(
+    engine: &sql::Engine,
+    user: Option<&str>,
+    password: impl FnOnce(&str) -> Result<String>,
+) -> Result<Principal> {
+    let catalog = engine.catalog();
+    let Some(name) = user else {
+        let open_to_all = catalog.users().await?.is_empty();
+        return if open_to_all { Ok(Principal::embedded()) } else { Err(Error::LoginRequired) };
+    };
+    if catalog.users().await?.is_empty() {
+        return Err(Error::usage(
+            format!("this warehouse has no users, so there is no {name}"),
+            format!("leave --user out, or make the user: attune user add {name} --role admin"),
+        ));
+    }
+    let password = password(name)?;
+    let authenticator = Authenticator::new(Authentication::Users, catalog).await?;
+    Ok(authenticator.login(name, password).await?.principal)
+}
