@@ -337,9 +337,10 @@ fn s3_store(url: &Url, config: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
     if let Some(token) = &config.session_token {
         builder = builder.with_token(token.reveal());
     }
-    let store = builder
-        .build()
-        .map_err(|error| Error::Location { url: config.url.clone(), reason: root_cause(&error) })?;
+    let store = builder.build().map_err(|error| Error::Location {
+        url: config.url.clone(),
+        reason: root_cause(&error),
+    })?;
     Ok(Arc::new(store))
 }
 

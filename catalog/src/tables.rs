@@ -53,8 +53,7 @@ impl Catalog {
     pub async fn table_names(&self, schema: &str) -> Result<Vec<(String, Kind)>> {
         let mut names = BTreeMap::new();
         if schema != MAIN {
-            names
-                .extend(self.lake_table_names(schema).await?.into_iter().map(|n| (n, Kind::Table)));
+            names.extend(self.lake_table_names(schema).await?.into_iter().map(|n| (n, Kind::Table)));
         }
         for ((of, name), definition) in self.definitions().await?.iter() {
             if of == schema {

@@ -61,8 +61,7 @@ async fn a_table_is_made_filled_and_read_also_after_a_restart() {
 async fn a_failed_create_leaves_nothing() {
     let shared = Shared::new();
     let catalog = shared.open().await;
-    let wrong =
-        create(&catalog, "t", "SELECT 1 / (v - 1) AS x FROM generate_series(1, 9) AS s (v)");
+    let wrong = create(&catalog, "t", "SELECT 1 / (v - 1) AS x FROM generate_series(1, 9) AS s (v)");
     let error = wrong.await.unwrap_err();
     assert!(error.to_string().to_lowercase().contains("divide by zero"), "{error}");
     for refused in ["part-", "_delta_log", "heads"] {
@@ -257,7 +256,8 @@ async fn nothing_changes_rows_but_the_catalog() {
     let catalog = shared.open().await;
     create(&catalog, "t", "SELECT 1 AS x").await.unwrap();
     let state = session(&catalog);
-    let Some(Opened::Table(table)) = catalog.open_table(&main("t"), None, &state).await.unwrap()
+    let Some(Opened::Table(table)) =
+        catalog.open_table(&main("t"), None, &state).await.unwrap()
     else {
         panic!("no table")
     };

@@ -51,10 +51,7 @@ fn dependencies(package: &str) -> BTreeSet<String> {
 #[test]
 fn the_arrows_point_downward_only() {
     let forbidden = [
-        (
-            "attune-udfs",
-            vec!["attune-catalog", "attune-sql", "tokio", "object_store", "datafusion"],
-        ),
+        ("attune-udfs", vec!["attune-catalog", "attune-sql", "tokio", "object_store", "datafusion"]),
         ("attune-catalog", vec!["attune-sql", "attune", "arrow-flight", "axum"]),
         ("attune-sql", vec!["attune", "arrow-flight", "axum"]),
     ];
@@ -77,15 +74,9 @@ fn no_openssl_is_linked() {
 #[test]
 fn layers_do_not_reach_past_their_invariant() {
     let rules: [(&str, &[&str]); 4] = [
-        (
-            "udfs/src",
-            &["std::fs", "std::net", "std::env", "SystemTime", "Instant::now", "async fn"],
-        ),
+        ("udfs/src", &["std::fs", "std::net", "std::env", "SystemTime", "Instant::now", "async fn"]),
         ("catalog/src", &["sqlparser", "TcpListener", "std::env", "SystemTime::now"]),
-        (
-            "sql/src",
-            &["object_store::", "TcpListener", "std::env", "SystemTime::now", "Instant::now"],
-        ),
+        ("sql/src", &["object_store::", "TcpListener", "std::env", "SystemTime::now", "Instant::now"]),
         ("sql/src", &["SessionContext::sql", ".sql(&"]),
     ];
     for path in sources() {

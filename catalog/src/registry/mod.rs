@@ -107,8 +107,7 @@ impl Registry {
     pub async fn retired(&self) -> Result<Vec<Retired>> {
         self.refresh().await?;
         let snapshot = self.snapshot.read();
-        let documents =
-            snapshot.entries.values().filter_map(|entry| entry.head.document.as_ref().ok());
+        let documents = snapshot.entries.values().filter_map(|entry| entry.head.document.as_ref().ok());
         Ok(documents.flat_map(|document| document.retired.clone()).collect())
     }
 

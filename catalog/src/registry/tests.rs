@@ -7,8 +7,8 @@ use object_store::ObjectStoreExt;
 
 use super::head::{Heads, encode, key};
 use super::*;
-use crate::StoreConfig;
 use crate::Stores;
+use crate::StoreConfig;
 use crate::testing::{Shared, TestClock, main};
 
 fn view(sql: &str) -> Spec {

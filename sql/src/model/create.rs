@@ -99,9 +99,11 @@ async fn check_free(
     match context.engine().catalog().kind(name).await? {
         None => Ok(()),
         Some(Kind::Model) if mode != CreateMode::New => Ok(()),
-        Some(kind) => {
-            Err(catalog::Error::AlreadyExists { kind: kind.name(), name: name.to_string() }.into())
+        Some(kind) => Err(catalog::Error::AlreadyExists {
+            kind: kind.name(),
+            name: name.to_string(),
         }
+        .into()),
     }
 }
 

@@ -97,9 +97,10 @@ impl RecommendOptions {
     }
 
     fn from_expressions(expressions: Vec<Expr>) -> DataFusionResult<Self> {
-        let [top_k, exclude_seen, include_items, exclude_items, min_score]: [Expr; 5] = expressions
-            .try_into()
-            .map_err(|_| DataFusionError::Internal("ML.RECOMMEND has five options".into()))?;
+        let [top_k, exclude_seen, include_items, exclude_items, min_score]: [Expr; 5] =
+            expressions.try_into().map_err(|_| {
+                DataFusionError::Internal("ML.RECOMMEND has five options".into())
+            })?;
         Ok(Self { top_k, exclude_seen, include_items, exclude_items, min_score })
     }
 
@@ -416,10 +417,9 @@ impl Job {
                 Source::Als => "als",
                 Source::Popularity => "popularity",
             };
-            let kept =
-                choice.items.iter().zip(&choice.scores).filter(|(_, score)| {
-                    self.options.min_score.is_none_or(|least| **score >= least)
-                });
+            let kept = choice.items.iter().zip(&choice.scores).filter(|(_, score)| {
+                self.options.min_score.is_none_or(|least| **score >= least)
+            });
             for ((item, score), rank) in kept.zip(1..) {
                 rows.push(u32::try_from(row).unwrap_or(u32::MAX));
                 items.push(*item);

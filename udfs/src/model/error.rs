@@ -30,7 +30,9 @@ pub enum ModelError {
         value: f32,
     },
     /// A key column holds NULL.
-    #[error("column \"{column}\" holds NULL. Add WHERE {column} IS NOT NULL to the training query")]
+    #[error(
+        "column \"{column}\" holds NULL. Add WHERE {column} IS NOT NULL to the training query"
+    )]
     Null {
         /// The column's name.
         column: String,

@@ -71,7 +71,12 @@ impl Csr {
 
     /// A matrix without any cell.
     pub fn empty(rows: usize, columns: usize) -> Self {
-        Self { offsets: vec![0; rows + 1], columns: vec![], values: vec![], column_count: columns }
+        Self {
+            offsets: vec![0; rows + 1],
+            columns: vec![],
+            values: vec![],
+            column_count: columns,
+        }
     }
 
     /// Number of rows.

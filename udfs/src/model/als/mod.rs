@@ -112,11 +112,12 @@ impl<'a> Trainer<'a> {
         let item_counts = interactions.column_counts();
         let user_codes = by_descending_count(user_counts);
         let item_codes = by_descending_count(item_counts.iter().map(|&count| count as usize));
-        let by_user =
-            renumber(interactions, &user_codes, &item_codes, |value| match options.feedback {
+        let by_user = renumber(interactions, &user_codes, &item_codes, |value| {
+            match options.feedback {
                 Feedback::Implicit => encode_weight(value, resolved.alpha),
                 Feedback::Explicit => (f64::from(value) - mean) as f32,
-            });
+            }
+        });
         let by_item = by_user.transpose();
         let mut users = Side::new(user_codes, by_user, options);
         let mut items = Side::new(item_codes, by_item, options);

@@ -26,8 +26,9 @@ pub fn objective(interactions: &Csr, options: &AlsOptions, factors: &AlsFactors)
             let value = f64::from(value);
             total += match options.feedback {
                 Feedback::Explicit => {
-                    let bias =
-                        |all: &[f32], at: usize| all.get(at).map_or(0.0, |&bias| f64::from(bias));
+                    let bias = |all: &[f32], at: usize| {
+                        all.get(at).map_or(0.0, |&bias| f64::from(bias))
+                    };
                     let user_bias = bias(&factors.user_bias, user);
                     let item_bias = bias(&factors.item_bias, item);
                     (value - center - user_bias - item_bias - score).powi(2)

@@ -30,13 +30,7 @@ fn sample(users: usize, items: usize, seed: u64) -> Csr {
 }
 
 /// Solves one side densely in `f64`: the definition, with no trick.
-fn oracle_side(
-    csr: &Csr,
-    o: &AlsOptions,
-    fixed: &[f64],
-    fixed_bias: &[f64],
-    mean: f64,
-) -> Vec<f64> {
+fn oracle_side(csr: &Csr, o: &AlsOptions, fixed: &[f64], fixed_bias: &[f64], mean: f64) -> Vec<f64> {
     let size = o.num_factors;
     let wide = size + usize::from(o.has_biases());
     let resolved = o.resolve(csr);
