@@ -13,13 +13,21 @@ use crate::config::{LakeConfig, LakeTable as ConfiguredTable};
 use crate::delta::{self, ReadOnlyTable};
 use crate::error::{Error, Result};
 use crate::lake::{Column, Format, Lake, LakeTable};
-use crate::registry::{CreateMode, Kind, ObjectName, exists};
+use crate::registry::{CreateMode, Definition, Kind, ObjectName, exists};
 use crate::store::{Place, Stores};
-use crate::tables::{Opened, no_version};
+use crate::tables::no_version;
 use crate::{Catalog, MAIN};
 
 /// Objects that are looked at to tell the format of a configured table that names none.
 const OBJECTS_LOOKED_AT: usize = 1_000;
+
+/// What a name means.
+pub(crate) enum Named {
+    /// Something that was defined.
+    Defined(Box<Definition>),
+    /// A lake's own table, configured or discovered.
+    Lake(LakeTable),
+}
 
 /// A lake and those of its configured tables whose format only their files tell.
 pub struct LakeSchema {
@@ -125,6 +133,22 @@ impl Catalog {
         }
     }
 
+    /// What a name means. A lake's own table needs no look into the warehouse beyond the snapshot,
+    /// so that queries of lake tables do not wait for a second store.
+    pub(crate) async fn resolve(&self, name: &ObjectName) -> Result<Option<Named>> {
+        if name.check().is_err() {
+            return Ok(None);
+        }
+        if let Some(definition) = self.objects.known(name).await? {
+            return Ok(Some(Named::Defined(Box::new(definition))));
+        }
+        if let Some(table) = self.lake_table(name).await? {
+            return Ok(Some(Named::Lake(table)));
+        }
+        let defined = self.objects.read(name).await?;
+        Ok(defined.map(|definition| Named::Defined(Box::new(definition))))
+    }
+
     /// Whether a lake's own table has the name already: `Some(false)` when it shall stay.
     pub(crate) async fn check_lake_table(
         &self,
@@ -137,21 +161,6 @@ impl Catalog {
         match mode {
             CreateMode::IfNotExists => Ok(Some(false)),
             _ => Err(exists(name, Kind::Table)),
-        }
-    }
-
-    pub(crate) async fn open_lake_table(
-        &self,
-        name: &ObjectName,
-        version: Option<u64>,
-        state: &SessionState,
-    ) -> Result<Option<Opened>> {
-        match self.lake_table(name).await? {
-            Some(table) => {
-                let table = self.open_external(name, &table, version, state).await?;
-                Ok(Some(Opened::Table(table)))
-            }
-            None => Ok(None),
         }
     }
 

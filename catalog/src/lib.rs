@@ -13,6 +13,8 @@ pub mod error;
 pub mod keys;
 pub mod lake;
 mod lakes;
+#[cfg(test)]
+mod lakes_tests;
 pub mod local;
 pub mod policy;
 pub mod registry;
@@ -42,7 +44,7 @@ pub use users::UserRecord;
 
 use delta::Tables;
 use keys::Keys;
-use lakes::LakeSchema;
+use lakes::{LakeSchema, Named};
 use registry::{ModelCache, Registry};
 use warehouse::Warehouse;
 
@@ -173,10 +175,11 @@ impl Catalog {
     /// # Errors
     /// When a store cannot be reached, or the document cannot be read.
     pub async fn kind(&self, name: &ObjectName) -> Result<Option<Kind>> {
-        if let Some(definition) = self.definition(name).await? {
-            return Ok(Some(definition.spec.kind()));
-        }
-        Ok(self.lake_table(name).await?.map(|_| Kind::Table))
+        Ok(match self.resolve(name).await? {
+            Some(Named::Defined(definition)) => Some(definition.spec.kind()),
+            Some(Named::Lake(_)) => Some(Kind::Table),
+            None => None,
+        })
     }
 
     /// Creates a definition; `false` when the name exists and `mode` is `IfNotExists`.

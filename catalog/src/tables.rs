@@ -16,6 +16,7 @@ use datafusion::logical_expr::LogicalPlan;
 use crate::delta::write::{Input, Mode};
 use crate::delta::{self, types};
 use crate::error::{Error, Result};
+use crate::lakes::Named;
 use crate::registry::head::key;
 use crate::registry::{CreateMode, Kind, ManagedTable, ObjectName, Spec, check_kind, may_create};
 use crate::store::Place;
@@ -77,10 +78,12 @@ impl Catalog {
         version: Option<u64>,
         state: &SessionState,
     ) -> Result<Option<Opened>> {
-        let Some(definition) = self.definition(name).await? else {
-            return self.open_lake_table(name, version, state).await;
+        let spec = match self.resolve(name).await? {
+            Some(Named::Defined(definition)) => definition.spec,
+            Some(Named::Lake(table)) => Spec::External(table),
+            None => return Ok(None),
         };
-        match definition.spec {
+        match spec {
             Spec::Managed(table) => {
                 let place = self.warehouse.place().child(&table.folder).folder();
                 let text = name.to_string();
@@ -194,18 +197,21 @@ impl Catalog {
     }
 
     async fn managed_place(&self, name: &ObjectName) -> Result<Place> {
-        match self.definition(name).await?.map(|definition| definition.spec) {
-            Some(Spec::Managed(table)) => Ok(self.warehouse.place().child(&table.folder).folder()),
-            Some(Spec::External(_)) => Err(not_writable(name)),
-            Some(other) => {
-                check_kind(name, other.kind(), Kind::Table)?;
-                Err(not_writable(name))
-            }
-            None if self.lake_table(name).await?.is_some() => Err(not_writable(name)),
+        let spec = match self.resolve(name).await? {
+            Some(Named::Defined(definition)) => definition.spec,
+            Some(Named::Lake(_)) => return Err(not_writable(name)),
             None => {
                 let names = self.table_names(&name.schema).await.unwrap_or_default();
                 let names = names.iter().map(|(name, _)| name.as_str());
-                Err(Error::not_found("table", &name.name, names))
+                return Err(Error::not_found("table", &name.name, names));
+            }
+        };
+        match spec {
+            Spec::Managed(table) => Ok(self.warehouse.place().child(&table.folder).folder()),
+            Spec::External(_) => Err(not_writable(name)),
+            other => {
+                check_kind(name, other.kind(), Kind::Table)?;
+                Err(not_writable(name))
             }
         }
     }

@@ -70,7 +70,8 @@ impl Warehouse {
     /// # Errors
     /// When the store cannot be reached.
     pub async fn remove_folder(&self, folder: &str) -> Result<()> {
-        // The name comes from a document: nothing outside of tables and models may be removed by it.
+        // The name comes from a document: nothing outside of tables and models may be removed
+        // by it.
         let parts: Vec<&str> = folder.split('/').collect();
         let plain = parts.iter().all(|part| !part.is_empty() && !part.starts_with('.'));
         let made_here = plain

@@ -58,6 +58,7 @@ pub struct Registry {
 #[derive(Default)]
 struct Snapshot {
     read_ms: Option<i64>,
+    changes: u64,
     entries: BTreeMap<String, Entry>,
     definitions: Arc<Definitions>,
 }
@@ -126,15 +127,21 @@ impl Registry {
     /// # Errors
     /// When the store cannot be reached, or the name's document cannot be read.
     pub async fn find(&self, name: &ObjectName) -> Result<Option<Definition>> {
-        self.refresh().await?;
-        let known = {
-            let snapshot = self.snapshot.read();
-            snapshot.entries.get(&key(&name.schema, &name.name)).map(|entry| entry.head.clone())
-        };
-        match known {
-            Some(head) if head.definition().is_some() => Ok(head.definition()),
-            _ => self.read(name).await,
+        match self.known(name).await? {
+            Some(definition) => Ok(Some(definition)),
+            None => self.read(name).await,
         }
+    }
+
+    /// The definition, at most a second old; a missing one is not looked for.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn known(&self, name: &ObjectName) -> Result<Option<Definition>> {
+        self.refresh().await?;
+        let snapshot = self.snapshot.read();
+        let entry = snapshot.entries.get(&key(&name.schema, &name.name));
+        Ok(entry.and_then(|entry| entry.head.definition()))
     }
 
     /// The definition as the store has it now.
@@ -157,23 +164,26 @@ impl Registry {
     /// When the store cannot be reached.
     pub async fn head(&self, name: &ObjectName) -> Result<Option<Head>> {
         let key = key(&name.schema, &name.name);
-        let _turn = self.turn.lock().await;
+        let changes = self.snapshot.read().changes;
         let head = match self.heads.read(&key).await? {
             Some((content, revision)) => Some(self.parse(&key, &content, revision)),
             None => None,
         };
         let mut snapshot = self.snapshot.write();
-        match &head {
-            Some(head) => {
-                let stamp = snapshot.entries.get(&key).and_then(|entry| entry.stamp.clone());
-                // The stamp of an older listing makes the next one fetch the document again.
-                snapshot.entries.insert(key, Entry { stamp, head: head.clone() });
+        // What was read may be older than what was written or listed meanwhile.
+        if snapshot.changes == changes {
+            match &head {
+                Some(head) => {
+                    // The stamp of an older listing makes the next one fetch the document again.
+                    let stamp = snapshot.entries.get(&key).and_then(|entry| entry.stamp.clone());
+                    snapshot.entries.insert(key, Entry { stamp, head: head.clone() });
+                }
+                None => {
+                    snapshot.entries.remove(&key);
+                }
             }
-            None => {
-                snapshot.entries.remove(&key);
-            }
+            snapshot.rebuild();
         }
-        snapshot.rebuild();
         Ok(head)
     }
 
@@ -312,6 +322,7 @@ impl Snapshot {
     }
 
     fn rebuild(&mut self) {
+        self.changes += 1;
         let documents = self.entries.values().filter_map(|entry| {
             let definition = entry.head.definition()?;
             let document = entry.head.document.as_ref().ok()?;

@@ -1,0 +1,150 @@
+//! Tests of lakes' schemas and users: configured, discovered and external tables, Delta folders.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use datafusion::prelude::SessionContext;
+
+use crate::lake::{Format, LakeTable as Files};
+use crate::policy::Role;
+use crate::testing::{TestClock, main, plan, session};
+use crate::{
+    Catalog, CatalogConfig, CreateMode, Error, Kind, LakeConfig, LakeTable, ObjectName, Opened,
+    Spec, StoreConfig, UserRecord,
+};
+
+fn store(folder: &Path) -> StoreConfig {
+    StoreConfig { url: folder.display().to_string(), ..StoreConfig::default() }
+}
+
+fn table(name: &str, location: &str) -> LakeTable {
+    LakeTable {
+        name: name.into(),
+        location: location.into(),
+        format: None,
+        options: BTreeMap::new(),
+        partitions: vec![],
+    }
+}
+
+/// A lake with a CSV file, a folder of CSV files by day, and a catalog over it.
+async fn lake(folder: &Path) -> Arc<Catalog> {
+    let data = folder.join("lake");
+    for day in ["2024-01-01", "2024-01-02"] {
+        let day = data.join(format!("clicks/day={day}"));
+        std::fs::create_dir_all(&day).unwrap();
+        std::fs::write(day.join("a.csv"), "id,page\n1,home\n2,cart\n").unwrap();
+    }
+    std::fs::write(data.join("orders.csv"), "id,total\n7,1.5\n").unwrap();
+    let mut config = CatalogConfig::new(store(&folder.join("house")), TestClock::default().clock());
+    let by_day = LakeTable { partitions: vec!["day".into()], ..table("daily", "clicks/") };
+    config.lakes = vec![LakeConfig {
+        name: "lake".into(),
+        store: store(&data),
+        discover: true,
+        tables: vec![by_day, table("bought", "orders.csv")],
+    }];
+    Catalog::open(config).await.unwrap()
+}
+
+fn in_lake(name: &str) -> ObjectName {
+    ObjectName::new("lake", name)
+}
+
+async fn count(catalog: &Catalog, name: &ObjectName, version: Option<u64>) -> usize {
+    let state = session(catalog);
+    let opened = catalog.open_table(name, version, &state).await.unwrap();
+    let Some(Opened::Table(table)) = opened else { panic!("{name} is no table") };
+    SessionContext::new_with_state(state).read_table(table).unwrap().count().await.unwrap()
+}
+
+#[tokio::test]
+async fn configured_and_discovered_tables_are_a_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = lake(folder.path()).await;
+    assert_eq!(catalog.schemas(), ["main", "lake"]);
+    let names = catalog.table_names("lake").await.unwrap();
+    let names: Vec<&str> = names.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["bought", "clicks", "daily", "orders"]);
+    for (name, expected) in [("bought", 1), ("orders", 1), ("daily", 4), ("clicks", 4)] {
+        assert_eq!(count(&catalog, &in_lake(name), None).await, expected, "{name}");
+    }
+    assert!(catalog.table_names("lakes").await.unwrap_err().hint().unwrap().contains("lake"));
+    let state = session(&catalog);
+    assert!(catalog.open_table(&in_lake("none"), None, &state).await.unwrap().is_none());
+    assert!(catalog.open_table(&in_lake("orders"), Some(1), &state).await.is_err());
+    assert!(!folder.path().join("house").exists());
+}
+
+#[tokio::test]
+async fn external_tables_persist_and_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = lake(folder.path()).await;
+    let spec = Spec::External(Files::new("orders.csv", Format::Csv));
+    let mode = CreateMode::New;
+    assert!(catalog.create(&in_lake("sold"), spec.clone(), "ann", mode).await.unwrap());
+    let taken = catalog.create(&in_lake("orders"), spec.clone(), "ann", mode).await.unwrap_err();
+    assert!(matches!(taken, Error::AlreadyExists { .. }), "{taken}");
+    assert!(catalog.create(&ObjectName::new("x", "t"), spec, "ann", mode).await.is_err());
+    let restarted = lake(folder.path()).await;
+    assert_eq!(count(&restarted, &in_lake("sold"), None).await, 1);
+    let rows = plan(&restarted, "SELECT 1, 2.0", &[]).await;
+    for name in ["sold", "orders"] {
+        let state = session(&restarted);
+        let error = restarted.insert(&in_lake(name), rows.clone(), state, None, false).await;
+        assert!(error.unwrap_err().to_string().contains("cannot be changed"), "{name}");
+    }
+    let outside = Files::new("/etc/", Format::Csv);
+    let state = session(&restarted);
+    assert!(restarted.try_lake_table(&in_lake("x"), &outside, &state).await.is_err());
+    assert!(restarted.drop_object(&in_lake("sold"), Kind::Table).await.unwrap());
+    assert_eq!(restarted.kind(&in_lake("sold")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_delta_folder_in_a_lake_is_read_at_any_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = lake(folder.path()).await;
+    let rows = plan(&catalog, "SELECT 1 AS x", &[]).await;
+    let (name, mode) = (main("t"), CreateMode::New);
+    let state = session(&catalog);
+    catalog.create_table_as(&name, "ann", mode, rows.clone(), state, vec![]).await.unwrap();
+    catalog.insert(&name, rows, session(&catalog), None, false).await.unwrap();
+    let Some(Spec::Managed(made)) = catalog.definition(&name).await.unwrap().map(|d| d.spec) else {
+        panic!("no table")
+    };
+    let from = folder.path().join("house").join(made.folder);
+    std::fs::rename(from, folder.path().join("lake/events")).unwrap();
+    let restarted = lake(folder.path()).await;
+    assert_eq!(count(&restarted, &in_lake("events"), None).await, 2);
+    assert_eq!(count(&restarted, &in_lake("events"), Some(0)).await, 1);
+    let empty = Files::new("clicks/", Format::Delta);
+    let state = session(&restarted);
+    let error = restarted.try_lake_table(&in_lake("x"), &empty, &state).await.unwrap_err();
+    assert!(matches!(&error, Error::Empty { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn users_are_shared_and_a_change_counts_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (lake(folder.path()).await, lake(folder.path()).await);
+    let user = |hash: &str, role| UserRecord {
+        name: "ann".into(),
+        password_hash: hash.into(),
+        roles: BTreeSet::from([role]),
+    };
+    assert_eq!(two.user("ann").await.unwrap(), None);
+    one.put_user(user("first", Role::Analyst), false).await.unwrap();
+    let taken = two.put_user(user("second", Role::Admin), false).await.unwrap_err();
+    assert!(matches!(taken, Error::AlreadyExists { kind: "user", .. }), "{taken}");
+    two.put_user(user("second", Role::Admin), true).await.unwrap();
+    let seen = one.user("ann").await.unwrap().unwrap();
+    assert_eq!((seen.password_hash.as_str(), seen.roles.contains(&Role::Admin)), ("second", true));
+    assert!(!format!("{seen:?}").contains("second"));
+    assert_eq!(one.users().await.unwrap(), [seen]);
+    assert!(one.definitions().await.unwrap().is_empty());
+    assert!(two.drop_user("ann").await.unwrap());
+    assert_eq!(one.user("ann").await.unwrap(), None);
+    assert!(!one.drop_user("ann").await.unwrap());
+}
