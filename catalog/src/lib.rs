@@ -14,7 +14,6 @@ pub mod keys;
 pub mod lake;
 mod lakes;
 pub mod local;
-pub mod models;
 pub mod policy;
 pub mod registry;
 pub mod store;

@@ -79,9 +79,8 @@ fn verify_password(password: &str, stored: Option<&str>, decoy: &str) -> bool {
     if stored.is_some() && readable.is_none() {
         tracing::warn!("a stored password hash is not in PHC form; its user cannot log in");
     }
-    let matches = PasswordHash::new(readable.unwrap_or(decoy)).is_ok_and(|hash| {
-        Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()
-    });
+    let matches = PasswordHash::new(readable.unwrap_or(decoy))
+        .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok());
     matches && readable.is_some()
 }
 

@@ -138,9 +138,9 @@ const FLIGHT_PACKAGE: &str = "type.googleapis.com/arrow.flight.protocol.";
 
 /// Reads a message of Flight itself from an action's body, bare or wrapped in `Any`.
 pub fn decode_bare<M: Message + Default>(body: &Bytes, name: &str) -> Result<M, tonic::Status> {
-    let wrapped = Any::decode(body.clone()).ok().filter(|any| {
-        any.type_url.strip_prefix(FLIGHT_PACKAGE).is_some_and(|found| found == name)
-    });
+    let wrapped = Any::decode(body.clone())
+        .ok()
+        .filter(|any| any.type_url.strip_prefix(FLIGHT_PACKAGE).is_some_and(|found| found == name));
     let bytes = wrapped.map_or_else(|| body.clone(), |any| any.value);
     M::decode(bytes).map_err(|_| status::malformed(&format!("the body is no {name}")))
 }

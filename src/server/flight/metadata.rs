@@ -15,9 +15,9 @@ use sql::{Session, TableFilter};
 use tonic::Status;
 
 use super::sql_info::SqlInfos;
+use super::status;
 use super::wire::wire_schema;
 use super::xdbc::TypeInfos;
-use super::status;
 
 /// The kinds of table there are, as GetTableTypes lists them.
 pub const TABLE_TYPES: [&str; 3] = ["SYSTEM TABLE", "TABLE", "VIEW"];

@@ -160,7 +160,8 @@ async fn state(
     let (ttl, held_max) = (options.handle_ttl, options.handles_per_user_max);
     let statements = Arc::new(Statements::new(ttl, held_max, stop));
     let facts = Facts {
-        sql_info: SqlInfos::new(ttl).map_err(|error| options.listen_error(&error))?,
+        sql_info: SqlInfos::new(ttl, engine.limits().sql_bytes_max)
+            .map_err(|error| options.listen_error(&error))?,
         types: TypeInfos::new().map_err(|error| options.listen_error(&error))?,
     };
     Ok(Arc::new(State {

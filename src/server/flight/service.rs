@@ -79,7 +79,11 @@ impl Service {
         }
     }
 
-    async fn schema(&self, caller: &Caller, descriptor: &FlightDescriptor) -> Result<Bytes, Status> {
+    async fn schema(
+        &self,
+        caller: &Caller,
+        descriptor: &FlightDescriptor,
+    ) -> Result<Bytes, Status> {
         match command(&descriptor.cmd)? {
             Command::CommandStatementQuery(query) => {
                 refuse_transaction(query.transaction_id.as_ref())?;
@@ -91,9 +95,7 @@ impl Service {
             Command::CommandPreparedStatementQuery(query) => {
                 self.state.prepared.schema(caller, &query.prepared_statement_handle)
             }
-            other => {
-                encoded_schema(&metadata::schema(&other).ok_or_else(|| misplaced(&other))?)
-            }
+            other => encoded_schema(&metadata::schema(&other).ok_or_else(|| misplaced(&other))?),
         }
     }
 
@@ -190,7 +192,8 @@ fn misplaced(command: &Command) -> Status {
 }
 
 fn encoded_schema(schema: &arrow::datatypes::SchemaRef) -> Result<Bytes, Status> {
-    ipc_schema(schema).map_err(|error| status::internal(&format!("the schema has no form: {error}")))
+    ipc_schema(schema)
+        .map_err(|error| status::internal(&format!("the schema has no form: {error}")))
 }
 
 /// Runs a handler; a panic becomes a status.
@@ -247,7 +250,10 @@ impl FlightService for Service {
     }
 
     async fn list_flights(&self, _request: Request<Criteria>) -> Answer<Self::ListFlightsStream> {
-        Err(status::unsupported("flights are not listed", "list tables with Flight SQL's GetTables"))
+        Err(status::unsupported(
+            "flights are not listed",
+            "list tables with Flight SQL's GetTables",
+        ))
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Answer<FlightInfo> {
@@ -342,7 +348,10 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_command_are_the_clients_fault() {
-        assert_eq!(command(&Bytes::from_static(b"\xff")).unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(
+            command(&Bytes::from_static(b"\xff")).unwrap_err().code(),
+            Code::InvalidArgument
+        );
         let unknown = command(&Bytes::new()).unwrap();
         assert_eq!(misplaced(&unknown).code(), Code::Unimplemented);
     }

@@ -43,11 +43,7 @@ pub struct ClientSession {
 
 impl ClientSession {
     fn new(engine: &Engine, login: Login, lasting: bool) -> Arc<Self> {
-        Arc::new(Self {
-            session: engine.session(login.principal),
-            stamp: login.stamp,
-            lasting,
-        })
+        Arc::new(Self { session: engine.session(login.principal), stamp: login.stamp, lasting })
     }
 
     /// Whether the session asks for strings as views.

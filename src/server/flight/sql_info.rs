@@ -20,8 +20,18 @@ use arrow_flight::sql::{
 
 /// Words beyond SQL:2003 that Attune reads as verbs.
 const KEYWORDS: [&str; 12] = [
-    "ANONYMIZE", "DECLASSIFY", "EXPLAIN", "EXPORT", "FORGET", "MODEL", "POLICY", "PURPOSE",
-    "RECTIFY", "RESTRICT", "RETRAIN", "SHOW",
+    "ANONYMIZE",
+    "DECLASSIFY",
+    "EXPLAIN",
+    "EXPORT",
+    "FORGET",
+    "MODEL",
+    "POLICY",
+    "PURPOSE",
+    "RECTIFY",
+    "RESTRICT",
+    "RETRAIN",
+    "SHOW",
 ];
 const NUMERIC_FUNCTIONS: [&str; 24] = [
     "abs", "acos", "asin", "atan", "atan2", "cbrt", "ceil", "cos", "cot", "degrees", "exp",
@@ -29,16 +39,56 @@ const NUMERIC_FUNCTIONS: [&str; 24] = [
     "sqrt", "trunc",
 ];
 const STRING_FUNCTIONS: [&str; 34] = [
-    "ascii", "bit_length", "btrim", "char_length", "chr", "concat", "concat_ws", "contains",
-    "initcap", "jaro_winkler_similarity", "left", "length", "levenshtein", "lower", "lpad",
-    "ltrim", "md5", "octet_length", "position", "regexp_like", "regexp_replace", "repeat",
-    "replace", "reverse", "right", "rpad", "rtrim", "soundex", "split_part", "starts_with",
-    "substr", "translate", "trim", "upper",
+    "ascii",
+    "bit_length",
+    "btrim",
+    "char_length",
+    "chr",
+    "concat",
+    "concat_ws",
+    "contains",
+    "initcap",
+    "jaro_winkler_similarity",
+    "left",
+    "length",
+    "levenshtein",
+    "lower",
+    "lpad",
+    "ltrim",
+    "md5",
+    "octet_length",
+    "position",
+    "regexp_like",
+    "regexp_replace",
+    "repeat",
+    "replace",
+    "reverse",
+    "right",
+    "rpad",
+    "rtrim",
+    "soundex",
+    "split_part",
+    "starts_with",
+    "substr",
+    "translate",
+    "trim",
+    "upper",
 ];
 const SYSTEM_FUNCTIONS: [&str; 4] = ["coalesce", "current_user", "nullif", "version"];
 const DATETIME_FUNCTIONS: [&str; 14] = [
-    "current_date", "current_time", "current_timestamp", "date_bin", "date_part", "date_trunc",
-    "extract", "from_unixtime", "make_date", "now", "to_char", "to_date", "to_timestamp",
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "date_bin",
+    "date_part",
+    "date_trunc",
+    "extract",
+    "from_unixtime",
+    "make_date",
+    "now",
+    "to_char",
+    "to_date",
+    "to_timestamp",
     "to_unixtime",
 ];
 
@@ -49,13 +99,14 @@ pub struct SqlInfos {
 }
 
 impl SqlInfos {
-    /// `handle_ttl` is how long a prepared statement lives without use.
-    pub fn new(handle_ttl: Duration) -> Result<Self, FlightError> {
+    /// `handle_ttl` is how long a prepared statement lives without use, `sql_bytes_max` how long a
+    /// statement's text may be.
+    pub fn new(handle_ttl: Duration, sql_bytes_max: usize) -> Result<Self, FlightError> {
         let mut builder = Builder::default();
         server(&mut builder, handle_ttl);
         names(&mut builder);
         grammar(&mut builder);
-        limits(&mut builder);
+        limits(&mut builder, sql_bytes_max);
         transactions_and_results(&mut builder);
         Ok(Self { data: builder.data.build()?, known: builder.known })
     }
@@ -209,7 +260,7 @@ fn grammar(builder: &mut Builder) {
     builder.int32(SqlInfo::SqlSupportedUnions, unions);
 }
 
-fn limits(builder: &mut Builder) {
+fn limits(builder: &mut Builder, sql_bytes_max: usize) {
     for info in [
         SqlInfo::SqlMaxBinaryLiteralLength,
         SqlInfo::SqlMaxCharLiteralLength,
@@ -226,7 +277,6 @@ fn limits(builder: &mut Builder) {
         SqlInfo::SqlMaxProcedureNameLength,
         SqlInfo::SqlMaxCatalogNameLength,
         SqlInfo::SqlMaxRowSize,
-        SqlInfo::SqlMaxStatementLength,
         SqlInfo::SqlMaxStatements,
         SqlInfo::SqlMaxTableNameLength,
         SqlInfo::SqlMaxTablesInSelect,
@@ -234,6 +284,8 @@ fn limits(builder: &mut Builder) {
     ] {
         builder.number(info, 0);
     }
+    let text_max = i64::try_from(sql_bytes_max).unwrap_or(i64::MAX);
+    builder.number(SqlInfo::SqlMaxStatementLength, text_max);
     builder.yes_no(SqlInfo::SqlMaxRowSizeIncludesBlobs, true);
 }
 
@@ -247,8 +299,7 @@ fn transactions_and_results(builder: &mut Builder) {
     let forward = SqlSupportedResultSetType::SqlResultSetTypeForwardOnly as i32;
     builder.int32(SqlInfo::SqlSupportedResultSetTypes, bits(&[forward]));
     let read = SqlSupportedResultSetConcurrency::SqlResultSetConcurrencyReadOnly as i32;
-    builder
-        .int32(SqlInfo::SqlSupportedConcurrenciesForResultSetForwardOnly, bits(&[read]));
+    builder.int32(SqlInfo::SqlSupportedConcurrenciesForResultSetForwardOnly, bits(&[read]));
     builder.int32(SqlInfo::SqlSupportedConcurrenciesForResultSetUnspecified, 0);
     builder.int32(SqlInfo::SqlSupportedConcurrenciesForResultSetScrollSensitive, 0);
     builder.int32(SqlInfo::SqlSupportedConcurrenciesForResultSetScrollInsensitive, 0);
@@ -264,8 +315,14 @@ fn transactions_and_results(builder: &mut Builder) {
 fn conversions() -> BTreeMap<i32, Vec<i32>> {
     use SqlSupportsConvert as To;
     let numbers = [
-        To::SqlConvertBigint, To::SqlConvertBit, To::SqlConvertDecimal, To::SqlConvertFloat,
-        To::SqlConvertInteger, To::SqlConvertNumeric, To::SqlConvertReal, To::SqlConvertSmallint,
+        To::SqlConvertBigint,
+        To::SqlConvertBit,
+        To::SqlConvertDecimal,
+        To::SqlConvertFloat,
+        To::SqlConvertInteger,
+        To::SqlConvertNumeric,
+        To::SqlConvertReal,
+        To::SqlConvertSmallint,
         To::SqlConvertTinyint,
     ];
     let times = [To::SqlConvertDate, To::SqlConvertTimestamp];
@@ -298,7 +355,7 @@ mod tests {
     use super::*;
 
     fn infos() -> SqlInfos {
-        SqlInfos::new(Duration::from_secs(600)).unwrap()
+        SqlInfos::new(Duration::from_secs(600), 1 << 20).unwrap()
     }
 
     #[test]

@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn the_text_is_code_sentence_hint() {
-        let status = status(Code::NotFound, "ATT-1", "[ATT-1] no such table", Some("did you mean t"));
+        let status =
+            status(Code::NotFound, "ATT-1", "[ATT-1] no such table", Some("did you mean t"));
         assert_eq!(status.message(), "ATT-1: no such table Hint: did you mean t");
     }
 

@@ -140,8 +140,10 @@ mod tests {
     use super::*;
 
     fn views_inside() -> RecordBatch {
-        let words = StringViewArray::from(vec![Some("a string longer than twelve"), None, Some("")]);
-        let codes: DictionaryArray<Int8Type> = vec![Some("x"), Some("y"), None].into_iter().collect();
+        let words =
+            StringViewArray::from(vec![Some("a string longer than twelve"), None, Some("")]);
+        let codes: DictionaryArray<Int8Type> =
+            vec![Some("x"), Some("y"), None].into_iter().collect();
         let lists = LargeListArray::from_iter_primitive::<Int64Type, _, _>(vec![
             Some(vec![Some(1), None]),
             None,
@@ -218,8 +220,7 @@ mod tests {
     #[test]
     fn large_batches_are_cut_and_slices_of_large_batches_are_not() {
         let numbers = Int64Array::from_iter_values(0..1_000_000);
-        let batch =
-            RecordBatch::try_from_iter([("n", Arc::new(numbers) as ArrayRef)]).unwrap();
+        let batch = RecordBatch::try_from_iter([("n", Arc::new(numbers) as ArrayRef)]).unwrap();
         let pieces = split(batch.clone());
         assert_eq!(pieces.len(), 4);
         assert_eq!(pieces.iter().map(RecordBatch::num_rows).sum::<usize>(), 1_000_000);
@@ -231,7 +232,8 @@ mod tests {
     fn a_batch_without_columns_keeps_its_rows() {
         let schema = Arc::new(Schema::empty());
         let options = RecordBatchOptions::new().with_row_count(Some(3));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), vec![], &options).unwrap();
+        let batch =
+            RecordBatch::try_new_with_options(Arc::clone(&schema), vec![], &options).unwrap();
         assert_eq!(wire_batch(&batch, &schema).unwrap().num_rows(), 3);
     }
 }

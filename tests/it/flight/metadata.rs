@@ -49,10 +49,8 @@ async fn catalogs_schemas_and_types() {
     let info = client.get_db_schemas(CommandGetDbSchemas::default()).await.unwrap();
     let schemas = browse(&mut client, info).await;
     assert!(schemas.column(1).as_string::<i32>().iter().any(|name| name == Some("main")));
-    let none = CommandGetDbSchemas {
-        catalog: Some("another".into()),
-        ..CommandGetDbSchemas::default()
-    };
+    let none =
+        CommandGetDbSchemas { catalog: Some("another".into()), ..CommandGetDbSchemas::default() };
     let info = client.get_db_schemas(none).await.unwrap();
     assert_eq!(browse(&mut client, info).await.num_rows(), 0);
     let info = client.get_table_types().await.unwrap();

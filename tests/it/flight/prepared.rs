@@ -113,7 +113,8 @@ async fn a_prepared_statement_is_unknown_to_another_user() {
     let server = start().await;
     let mut ada = server.login("ada").await;
     let mut bob = server.login("bob").await;
-    let request = ActionCreatePreparedStatementRequest { query: "SELECT 42".into(), transaction_id: None };
+    let request =
+        ActionCreatePreparedStatementRequest { query: "SELECT 42".into(), transaction_id: None };
     let bodies = support::action(&mut ada, "CreatePreparedStatement", packed(&request)).await;
     let created: ActionCreatePreparedStatementResult = unpacked(&bodies.unwrap()[0]);
     let handle = created.prepared_statement_handle;

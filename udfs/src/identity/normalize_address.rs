@@ -3,8 +3,9 @@
 //! As `normalize_name` (lower case, accents off, signs as blanks), then each word that is a usual
 //! abbreviation of a street type, direction or unit is written out, so that "12 Main St." and "12
 //! main street" meet. The words are English (after USPS Publication 28, appendices B and C); of
-//! German the ending "-str" is written out as "-strasse". A word with two readings takes the one of an address line: "st"
-//! is street unless it comes first or right after the number, where it is saint; "dr" is drive.
+//! German the ending "-str" is written out as "-strasse". A word with two readings takes the one of
+//! an address line: "st" is street unless it comes first or right after the number, where it is
+//! saint; "dr" is drive.
 //! NULL for NULL.
 
 use arrow::datatypes::DataType;

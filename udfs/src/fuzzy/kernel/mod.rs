@@ -1,8 +1,8 @@
 //! Kernels over two texts, as pure functions of slices: no Arrow here.
 //!
 //! [`Pattern`] prepares one text for comparison with many others; [`lanes`] compares 32 pairs of
-//! short texts at once, [`medium`] eight of up to 64 symbols. All count Unicode code points and give what the plain definitions give:
-//! the tests hold them against the textbook recurrences.
+//! short texts at once, [`medium`] eight pairs of up to 64 symbols. All count Unicode code points
+//! and give what the plain definitions give: the tests hold them against the textbook recurrences.
 
 pub mod edit;
 pub mod jaro;
