@@ -178,6 +178,15 @@ impl Catalog {
         self.open_external(name, table, None, state).await
     }
 
+    /// Where relative locations of a schema's external tables begin: its lake; for the warehouse's
+    /// schemas the one lake, or the lake called `lake`.
+    fn base_of(&self, schema: &str) -> &Place {
+        let mut lakes = self.lakes.values();
+        let only = lakes.next().filter(|_| lakes.next().is_none());
+        let lake = self.lakes.get(schema).or(only).or_else(|| self.lakes.get("lake"));
+        lake.map_or_else(|| self.warehouse.place(), |lake| lake.lake.place())
+    }
+
     pub(crate) async fn open_external(
         &self,
         name: &ObjectName,
@@ -185,8 +194,7 @@ impl Catalog {
         version: Option<u64>,
         state: &SessionState,
     ) -> Result<Arc<dyn TableProvider>> {
-        let base = self.lakes.get(&name.schema).map(|lake| lake.lake.place());
-        let base = base.unwrap_or_else(|| self.warehouse.place());
+        let base = self.base_of(&name.schema);
         let text = name.to_string();
         if table.format == Format::Delta {
             let place = self.stores.locate(&table.location, Some(base))?.folder();

@@ -232,10 +232,11 @@ impl Catalog {
         Err(Error::not_found("schema", &name.schema, names))
     }
 
-    /// Checks that a thing of `kind` is named in the warehouse's own schema.
+    /// Checks that a thing of `kind` is not named in a lake's schema.
     fn check_main(&self, name: &ObjectName, kind: Kind) -> Result<()> {
-        self.check_schema(name)?;
-        if name.schema == MAIN {
+        name.check()?;
+        // A schema that is no lake is the warehouse's own or a user's; `sql` knows whose.
+        if !self.lakes.contains_key(&name.schema) {
             return Ok(());
         }
         Err(Error::invalid_hint(

@@ -53,7 +53,7 @@ impl Catalog {
     /// When a store cannot be reached, or there is no such schema.
     pub async fn table_names(&self, schema: &str) -> Result<Vec<(String, Kind)>> {
         let mut names = BTreeMap::new();
-        if schema != MAIN {
+        if self.lakes.contains_key(schema) {
             names
                 .extend(self.lake_table_names(schema).await?.into_iter().map(|n| (n, Kind::Table)));
         }

@@ -1,5 +1,6 @@
 //! DELETE, UPDATE and TRUNCATE as the rows that stay.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use catalog::ObjectName;
@@ -7,7 +8,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use sqlparser::ast::{
     Assignment, AssignmentTarget, Delete, Expr, FromTable, TableFactor, TableWithJoins, Truncate,
-    Update,
+    Update, visit_expressions_mut,
 };
 
 use crate::dml::{Change, target};
@@ -86,8 +87,23 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// The condition as text; a missing one is true.
+///
+/// The one column of each `IN (SELECT …)` is renamed: DataFusion 55.2 cannot plan a nested IN over
+/// a column whose name it has to repeat.
 fn condition(selection: Option<&Expr>) -> String {
-    selection.map_or_else(|| "true".to_owned(), |expr| format!("({expr})"))
+    let Some(selection) = selection else { return "true".to_owned() };
+    let mut selection = selection.clone();
+    let _: ControlFlow<()> = visit_expressions_mut(&mut selection, |expr| {
+        if let Expr::InSubquery { subquery, .. } = expr {
+            let renamed = format!("SELECT * FROM ({subquery}) AS \"__in\" (\"__value\")");
+            if let Ok(query) = parse_query(&renamed) {
+                *subquery = query;
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    format!("({selection})")
 }
 
 /// DELETE: rows for which the condition is not true stay, so NULL keeps a row.

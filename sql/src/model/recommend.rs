@@ -30,7 +30,7 @@ use udfs::model::{Choice, RecommendRequest, Source};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::model::options::model_error;
-use crate::model::table_functions::{known_options, shown, whole_number};
+use crate::model::table_functions::{known_options, literal, shown, whole_number};
 
 /// Lists longer than this are refused; a whole catalog is better read from ML.WEIGHTS.
 const TOP_K_MAX: i64 = 10_000;
@@ -105,26 +105,24 @@ impl RecommendOptions {
     }
 
     fn bind(&self, model: &LoadedModel) -> Result<BoundOptions> {
-        let exclude_seen = match &self.exclude_seen {
-            Expr::Literal(ScalarValue::Boolean(Some(truth)), _) => *truth,
-            other => {
-                return Err(Error::invalid_hint(
-                    format!("exclude_seen is {}", shown(other)),
-                    "it takes TRUE or FALSE",
-                ));
-            }
+        let Some(ScalarValue::Boolean(Some(exclude_seen))) = literal(&self.exclude_seen) else {
+            return Err(Error::invalid_hint(
+                format!("exclude_seen is {}", shown(&self.exclude_seen)),
+                "it takes TRUE or FALSE",
+            ));
         };
-        let min_score = match &self.min_score {
-            Expr::Literal(value, _) if value.is_null() => None,
-            Expr::Literal(value, _) => match value.cast_to(&DataType::Float32) {
+        let wrong = || Error::invalid(format!("min_score is {}, no number", shown(&self.min_score)));
+        let min_score = match literal(&self.min_score) {
+            Some(value) if value.is_null() => None,
+            Some(value) => match value.cast_to(&DataType::Float32) {
                 Ok(ScalarValue::Float32(Some(score))) if !score.is_nan() => Some(score),
-                _ => return Err(Error::invalid(format!("min_score is {value}, not a number"))),
+                _ => return Err(wrong()),
             },
-            other => return Err(Error::invalid(format!("min_score is {}", shown(other)))),
+            None => return Err(wrong()),
         };
         Ok(BoundOptions {
             top_k: whole_number("top_k", &self.top_k, 1..=TOP_K_MAX)?,
-            exclude_seen,
+            exclude_seen: *exclude_seen,
             include: items("include_items", &self.include_items, model)?,
             exclude: items("exclude_items", &self.exclude_items, model)?,
             min_score,
@@ -140,7 +138,7 @@ fn items(name: &str, value: &Expr, model: &LoadedModel) -> Result<Option<Arc<[u3
             "it takes a list of items: ['a', 'b']",
         )
     };
-    let Expr::Literal(value, _) = value else { return Err(wrong()) };
+    let Some(value) = literal(value) else { return Err(wrong()) };
     if value.is_null() {
         return Ok(None);
     }

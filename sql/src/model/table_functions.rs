@@ -349,7 +349,7 @@ pub fn whole_number(
             format!("it takes a whole number from {} to {}", range.start(), range.end()),
         )
     };
-    let Expr::Literal(value, _) = value else { return Err(wrong()) };
+    let Some(value) = literal(value) else { return Err(wrong()) };
     let Ok(ScalarValue::Int64(Some(number))) = value.cast_to(&DataType::Int64) else {
         return Err(wrong());
     };
@@ -359,12 +359,18 @@ pub fn whole_number(
     usize::try_from(number).map_err(|_| wrong())
 }
 
+/// The value of a literal, whatever name folding gave it.
+pub fn literal(value: &Expr) -> Option<&ScalarValue> {
+    match value {
+        Expr::Literal(value, _) => Some(value),
+        Expr::Alias(alias) => literal(&alias.expr),
+        _ => None,
+    }
+}
+
 /// An expression as a person wrote it, as far as that is known.
 pub fn shown(value: &Expr) -> String {
-    match value {
-        Expr::Literal(value, _) => value.to_string(),
-        other => other.to_string(),
-    }
+    literal(value).map_or_else(|| value.to_string(), ScalarValue::to_string)
 }
 
 /// The documentation of the table functions.

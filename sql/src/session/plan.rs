@@ -136,17 +136,22 @@ impl StatementContext {
     /// # Errors
     /// When the name has too many parts or another catalog.
     pub(crate) fn target(&self, parts: &[String]) -> Result<ObjectName> {
-        match parts {
-            [name] => Ok(ObjectName::new(&self.settings.schema, name)),
-            [schema, name] => Ok(ObjectName::new(schema, name)),
-            [catalog, schema, name] if catalog == crate::engine::CATALOG => {
-                Ok(ObjectName::new(schema, name))
+        let (schema, name) = match parts {
+            [name] => (&self.settings.schema, name),
+            [schema, name] => (schema, name),
+            [catalog, schema, name] if catalog == crate::engine::CATALOG => (schema, name),
+            _ => {
+                return Err(Error::invalid_hint(
+                    format!("'{}' is no name", parts.join(".")),
+                    "write name or schema.name",
+                ));
             }
-            _ => Err(Error::invalid_hint(
-                format!("'{}' is no name", parts.join(".")),
-                "write name or schema.name",
-            )),
+        };
+        let schemas = self.schemas();
+        if !schemas.contains(schema) {
+            return Err(Error::unknown("schema", schema, schemas.iter().map(String::as_str)));
         }
+        Ok(ObjectName::new(schema, name))
     }
 
     /// A state for planning, with this statement's catalog and bindings.
