@@ -9,7 +9,7 @@ use arrow::array::Array;
 use arrow::datatypes::DataType;
 use datafusion_common::Result;
 use datafusion_expr::Signature;
-use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
+use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion_macros::user_doc;
 
 use super::ModelSet;
