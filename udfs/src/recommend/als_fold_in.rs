@@ -137,9 +137,9 @@ fn fold_in(function: &str, model: &AlsModel, args: &ScalarFunctionArgs) -> Resul
     let mut asked = vec![];
     let mut own = vec![];
     let mut vectors: Vec<UserVector> = vec![];
-    for row in 0..items.len() {
+    for (row, k) in k.iter().enumerate() {
         let no_weights = weights.as_ref().is_some_and(|weights| weights.is_null(row));
-        if items.is_null(row) || no_weights || k[row].is_none() {
+        if items.is_null(row) || no_weights || k.is_none() {
             continue;
         }
         let weights = weights.as_ref().map(|weights| weights.value(row));

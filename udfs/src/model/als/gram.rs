@@ -111,10 +111,10 @@ impl WithSimd for RotateOp<'_> {
             let width = stride / S::F32_LANES;
             let mut column = 0;
             while column < width {
-                column += if column + 3 <= width {
-                    rotate_tile::<S, 3>(simd, self.old, stride, columns, column, group)
-                } else {
-                    rotate_tile::<S, 1>(simd, self.old, stride, columns, column, group)
+                // Wider tiles would not leave registers for their operands.
+                column += match width - column {
+                    1 => rotate_tile::<S, 1>(simd, self.old, stride, columns, column, group),
+                    _ => rotate_tile::<S, 2>(simd, self.old, stride, columns, column, group),
                 };
             }
         }

@@ -24,6 +24,7 @@ mod row;
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
+use rayon::prelude::*;
 
 pub use self::options::{AlsOptions, Feedback, Resolved, Scaling, Solver};
 
@@ -207,15 +208,17 @@ impl Side {
         let (stride, size) = (options.stride(), options.num_factors);
         let length = if options.feedback == Feedback::Implicit { 0.1 } else { 1.0 };
         let deviation = length / (size as f64).sqrt();
-        for (row, &code) in self.factors.chunks_exact_mut(stride).zip(&self.codes) {
+        let has_bias = self.bias.is_some();
+        let rows = self.factors.par_chunks_exact_mut(stride).zip(&self.codes);
+        rows.for_each(|(row, &code)| {
             let mut state = mix(options.seed ^ mix(u64::from(code) + 1));
             for value in &mut row[..size] {
                 *value = (deviation * normal(&mut state)) as f32;
             }
-            if self.bias.is_some() {
+            if has_bias {
                 row[size] = 1.0;
             }
-        }
+        });
     }
 
     fn original_factors(&self, size: usize, stride: usize) -> Vec<f32> {

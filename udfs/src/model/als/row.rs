@@ -340,7 +340,7 @@ impl WithSimd for ChunkOp<'_, '_> {
         let (mut prepared, mut lambda) = (usize::MAX, 0.0);
         for (index, (row, x)) in rows.zip(factors.chunks_exact_mut(step.stride)).enumerate() {
             let (columns, values) = step.cells.row(row);
-            let mut bias = bias.get_mut(index);
+            let bias = bias.get_mut(index);
             if columns.is_empty() {
                 x.fill(0.0);
                 if let Some(bias) = bias {
@@ -357,7 +357,7 @@ impl WithSimd for ChunkOp<'_, '_> {
             step.warm_start(simd, x, bias.as_deref(), scratch);
             let objective = solve_row(simd, step.method, step.stride, scratch);
             sums.objective += objective + constant;
-            sums.penalty += step.finish(simd, lambda, x, bias.as_deref_mut(), scratch);
+            sums.penalty += step.finish(simd, lambda, x, bias, scratch);
         }
         sums
     }

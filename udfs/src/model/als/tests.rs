@@ -4,7 +4,7 @@ use super::super::sparse::{Duplicates, Triplets};
 use super::objective::objective;
 use super::*;
 
-const NEVER: AtomicBool = AtomicBool::new(false);
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 fn quiet(interactions: &Csr, options: &AlsOptions) -> AlsFactors {
     train(interactions, options, &mut |_| {}, &NEVER).unwrap()
