@@ -130,7 +130,7 @@ FROM customers GROUP BY known_from ORDER BY known_from;
 CREATE MODEL shop OPTIONS (
     model_type = 'matrix_factorization', feedback_type = 'implicit',
     user_col = 'customer_id', item_col = 'product_id', rating_col = 'weight',
-    num_factors = 16, l2_reg = 20, wals_alpha = 2, max_iterations = 15, seed = 42
+    num_factors = 8, l2_reg = 0.02, wals_alpha = 1, max_iterations = 15, seed = 42
 ) AS
 SELECT customer_id, product_id, sum(weight) AS weight
 FROM (
@@ -142,7 +142,8 @@ FROM (
 )
 GROUP BY customer_id, product_id;
 
-SELECT * FROM ML.EVALUATE(MODEL shop);
+SELECT metric, round(value, 3) AS value, round(popularity, 3) AS popularity
+FROM ML.EVALUATE(MODEL shop);
 -- > Alternating least squares over views (weight 1), carts (3) and purchases (10), graded on events
 -- > it has not seen, beside recommending to everybody what is popular.
 
