@@ -183,8 +183,7 @@ impl Dialect for AttuneDialect {
 /// When what follows is no model name.
 pub fn parse_model_reference(parser: &mut Parser<'_>) -> Result<String, ParserError> {
     let name = parser.parse_object_name(false)?;
-    let parts: Vec<String> =
-        name.0.iter().filter_map(|part| part.as_ident()).map(folded).collect();
+    let parts: Vec<String> = name.0.iter().filter_map(|part| part.as_ident()).map(folded).collect();
     let mut text = parts.join(".");
     if parser.consume_token(&Token::AtSign) {
         let version = parser.parse_literal_uint()?;
@@ -286,7 +285,8 @@ mod tests {
 
     #[test]
     fn words_of_the_dialect_stay_usable_as_names() {
-        for text in ["SELECT model AS y FROM t", "SELECT m.model, model + 1 FROM m WHERE (model) > 1"]
+        for text in
+            ["SELECT model AS y FROM t", "SELECT m.model, model + 1 FROM m WHERE (model) > 1"]
         {
             Parser::parse_sql(&AttuneDialect, text).unwrap();
         }

@@ -194,18 +194,18 @@ impl From<DataFusionError> for Error {
             DataFusionError::ObjectStore(inner) => {
                 Self::Catalog(CatalogError::store("the store", &inner))
             }
-            DataFusionError::SQL(inner, _) => Self::Syntax {
-                message: inner.to_string(),
-                excerpt: String::new(),
-                hint: None,
-            },
+            DataFusionError::SQL(inner, _) => {
+                Self::Syntax { message: inner.to_string(), excerpt: String::new(), hint: None }
+            }
             DataFusionError::SchemaError(inner, _) => from_schema(&inner),
             DataFusionError::NotImplemented(what) => {
                 Self::Unsupported { what: first_line(&what), hint: None }
             }
             DataFusionError::Plan(what) => from_plan(&what),
             DataFusionError::Configuration(what) => Self::invalid(first_line(&what)),
-            DataFusionError::ResourcesExhausted(what) => Self::Exhausted { what: first_line(&what) },
+            DataFusionError::ResourcesExhausted(what) => {
+                Self::Exhausted { what: first_line(&what) }
+            }
             DataFusionError::Execution(what) => {
                 let (what, hint) = split_hint(&what);
                 Self::Execution { what, hint }

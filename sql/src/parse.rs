@@ -95,7 +95,8 @@ pub fn split(text: &str) -> Result<Vec<String>> {
     for token in &tokens {
         match token.token {
             Token::SemiColon => {
-                let at = byte_offset(text, &offsets, token.span.start.line, token.span.start.column);
+                let at =
+                    byte_offset(text, &offsets, token.span.start.line, token.span.start.column);
                 if content {
                     statements.push(text[start..at].trim().to_owned());
                 }
@@ -376,10 +377,8 @@ fn parse_alter_model(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
     }
     parser.expect_token(&Token::Eq)?;
     let version = parser.parse_literal_uint()?;
-    let version = u32::try_from(version).map_err(|_| Failure {
-        message: format!("{version} is no version"),
-        place: None,
-    })?;
+    let version = u32::try_from(version)
+        .map_err(|_| Failure { message: format!("{version} is no version"), place: None })?;
     Ok(Statement::SetDefaultVersion { name, version })
 }
 
@@ -434,7 +433,9 @@ mod tests {
     fn create_model_is_read() {
         let text = "CREATE OR REPLACE MODEL main.Shop OPTIONS (Model_Type = 'matrix_factorization', \
                     num_factors = 8) AS SELECT u, i FROM t WHERE model = 1";
-        let Statement::CreateModel(create) = parse(text, 1_000).unwrap() else { panic!("no model") };
+        let Statement::CreateModel(create) = parse(text, 1_000).unwrap() else {
+            panic!("no model")
+        };
         assert_eq!((create.name.as_str(), create.replace), ("main.shop", true));
         assert_eq!(create.options[0].0, "model_type");
     }

@@ -82,8 +82,8 @@ impl QueryLog {
     pub fn cancel(&self, id: &str, principal: &catalog::policy::Principal) -> bool {
         let records = self.0.lock();
         let Some((record, token)) = records.running.get(id) else { return false };
-        let allowed = record.principal == principal.name
-            || principal.has(catalog::policy::Role::Admin);
+        let allowed =
+            record.principal == principal.name || principal.has(catalog::policy::Role::Admin);
         if allowed {
             token.cancel();
         }

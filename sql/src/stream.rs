@@ -95,8 +95,8 @@ impl Stream for Guarded {
                     return self.end(Error::Exhausted { what });
                 }
                 let columns = batch.columns().to_vec();
-                let options = arrow::array::RecordBatchOptions::new()
-                    .with_row_count(Some(batch.num_rows()));
+                let options =
+                    arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
                 let batch = RecordBatch::try_new_with_options(
                     SchemaRef::clone(&self.schema),
                     columns,

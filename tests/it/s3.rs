@@ -111,17 +111,18 @@ async fn gowalla_over_s3_survives_a_restart() {
         return;
     };
     let s3 = S3::start().await;
-    let run = uuid::Uuid::new_v4().simple().to_string();
+    // The store in this process makes file names of keys, so keys are kept short.
+    let run = uuid::Uuid::new_v4().simple().to_string()[..6].to_owned();
     let store: Arc<dyn ObjectStore> = Arc::new(s3.client());
     for (file, key) in [("train", "gowalla/train"), ("test", "gowalla_test")] {
-        let key = format!("{run}/lake/{key}/part-0.parquet");
+        let key = format!("{run}/l/{key}/part-0.parquet");
         put(&store, &key, data.join(format!("{file}.parquet"))).await;
     }
     let folder = tempfile::tempdir().unwrap();
     let config = format!(
         "[warehouse]\n{}\n[lake]\ndiscover = true\n{}",
-        s3.toml(&format!("{run}/warehouse")),
-        s3.toml(&format!("{run}/lake")),
+        s3.toml(&format!("{run}/w")),
+        s3.toml(&format!("{run}/l")),
     );
     let config_file = folder.path().join("attune.toml");
     std::fs::write(&config_file, config).unwrap();

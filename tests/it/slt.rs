@@ -23,7 +23,8 @@ pub async fn engine(folder: &Path) -> Engine {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         i64::try_from(now.as_millis()).unwrap()
     });
-    let store = |path: PathBuf| StoreConfig { url: path.display().to_string(), ..Default::default() };
+    let store =
+        |path: PathBuf| StoreConfig { url: path.display().to_string(), ..Default::default() };
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
     let mut config = CatalogConfig::new(store(folder.join("warehouse")), clock);
     config.freshness = Duration::from_millis(50);

@@ -133,11 +133,9 @@ pub(crate) async fn target(
 ) -> Result<ObjectName> {
     let catalog = context.engine().catalog();
     let candidates = match parts {
-        [name] => context
-            .search_path()
-            .into_iter()
-            .map(|schema| ObjectName::new(&schema, name))
-            .collect(),
+        [name] => {
+            context.search_path().into_iter().map(|schema| ObjectName::new(&schema, name)).collect()
+        }
         _ => vec![context.target(parts)?],
     };
     for name in &candidates {

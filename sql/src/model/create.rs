@@ -99,11 +99,9 @@ async fn check_free(
     match context.engine().catalog().kind(name).await? {
         None => Ok(()),
         Some(Kind::Model) if mode != CreateMode::New => Ok(()),
-        Some(kind) => Err(catalog::Error::AlreadyExists {
-            kind: kind.name(),
-            name: name.to_string(),
+        Some(kind) => {
+            Err(catalog::Error::AlreadyExists { kind: kind.name(), name: name.to_string() }.into())
         }
-        .into()),
     }
 }
 

@@ -91,10 +91,7 @@ fn target(context: &Arc<StatementContext>, written: &str) -> Result<ObjectName> 
 }
 
 /// The existing model that a written name means, along the search path.
-pub(crate) async fn existing(
-    context: &Arc<StatementContext>,
-    written: &str,
-) -> Result<ObjectName> {
+pub(crate) async fn existing(context: &Arc<StatementContext>, written: &str) -> Result<ObjectName> {
     let (schema, name, _) = parse_model_name(written)?;
     let schemas = match schema {
         Some(schema) => vec![schema],
@@ -112,10 +109,8 @@ pub(crate) async fn existing(
 
 async fn not_found(engine: &Engine, written: &str) -> Error {
     let models = engine.catalog().models().await.unwrap_or_default();
-    let names: Vec<String> = models
-        .iter()
-        .flat_map(|model| [model.name.to_string(), model.name.name.clone()])
-        .collect();
+    let names: Vec<String> =
+        models.iter().flat_map(|model| [model.name.to_string(), model.name.name.clone()]).collect();
     let names = names.iter().map(String::as_str);
     Error::Catalog(catalog::Error::not_found("model", written, names))
 }
@@ -139,8 +134,7 @@ pub(crate) async fn describe(
 
 /// `als_score`, bound to one model under [`BOUND_NAME`].
 pub(crate) fn score_function(model: &LoadedModel) -> Result<Arc<ScalarUDF>> {
-    let bound =
-        BoundModel::new(model.name.to_string(), model.version, Arc::clone(&model.model));
+    let bound = BoundModel::new(model.name.to_string(), model.version, Arc::clone(&model.model));
     let set = ModelSet::new(BTreeMap::from([(BOUND_NAME.to_owned(), Arc::new(bound))]));
     let functions = udfs::recommend::bound_functions(Arc::new(set));
     functions

@@ -120,14 +120,12 @@ impl TrainingOptions {
                 "0.2 keeps a fifth of the rows for evaluation",
             ));
         }
-        let split = match reader.choice(
-            "data_split_method",
-            &["auto_split", "random", "no_split"],
-        )? {
-            Some("no_split") => Split::None,
-            Some("random") => Split::Random(fraction.unwrap_or(0.2)),
-            _ => fraction.map_or(Split::Auto, Split::Random),
-        };
+        let split =
+            match reader.choice("data_split_method", &["auto_split", "random", "no_split"])? {
+                Some("no_split") => Split::None,
+                Some("random") => Split::Random(fraction.unwrap_or(0.2)),
+                _ => fraction.map_or(Split::Auto, Split::Random),
+            };
         let top_k = reader.integer("top_k")?.unwrap_or(20);
         let top_k = usize::try_from(top_k).ok().filter(|k| (1..=1_000).contains(k));
         let Some(top_k) = top_k else {

@@ -97,10 +97,9 @@ impl RecommendOptions {
     }
 
     fn from_expressions(expressions: Vec<Expr>) -> DataFusionResult<Self> {
-        let [top_k, exclude_seen, include_items, exclude_items, min_score]: [Expr; 5] =
-            expressions.try_into().map_err(|_| {
-                DataFusionError::Internal("ML.RECOMMEND has five options".into())
-            })?;
+        let [top_k, exclude_seen, include_items, exclude_items, min_score]: [Expr; 5] = expressions
+            .try_into()
+            .map_err(|_| DataFusionError::Internal("ML.RECOMMEND has five options".into()))?;
         Ok(Self { top_k, exclude_seen, include_items, exclude_items, min_score })
     }
 
@@ -111,7 +110,8 @@ impl RecommendOptions {
                 "it takes TRUE or FALSE",
             ));
         };
-        let wrong = || Error::invalid(format!("min_score is {}, no number", shown(&self.min_score)));
+        let wrong =
+            || Error::invalid(format!("min_score is {}, no number", shown(&self.min_score)));
         let min_score = match literal(&self.min_score) {
             Some(value) if value.is_null() => None,
             Some(value) => match value.cast_to(&DataType::Float32) {
@@ -415,9 +415,10 @@ impl Job {
                 Source::Als => "als",
                 Source::Popularity => "popularity",
             };
-            let kept = choice.items.iter().zip(&choice.scores).filter(|(_, score)| {
-                self.options.min_score.is_none_or(|least| **score >= least)
-            });
+            let kept =
+                choice.items.iter().zip(&choice.scores).filter(|(_, score)| {
+                    self.options.min_score.is_none_or(|least| **score >= least)
+                });
             for ((item, score), rank) in kept.zip(1..) {
                 rows.push(u32::try_from(row).unwrap_or(u32::MAX));
                 items.push(*item);

@@ -197,12 +197,8 @@ impl Arguments {
     ) -> Result<()> {
         match value {
             SqlExpr::Subquery(subquery) if self.first.is_none() => {
-                let relation = TableFactor::Derived {
-                    lateral: false,
-                    subquery,
-                    alias: None,
-                    sample: None,
-                };
+                let relation =
+                    TableFactor::Derived { lateral: false, subquery, alias: None, sample: None };
                 self.first = Some(First::Rows(Box::new(context.plan(relation)?)));
                 Ok(())
             }
@@ -260,10 +256,7 @@ pub fn known_options(given: &BTreeMap<String, Expr>, known: &[&'static str]) -> 
     }
 }
 
-fn scan(
-    name: &str,
-    table: Arc<dyn datafusion::catalog::TableProvider>,
-) -> Result<LogicalPlan> {
+fn scan(name: &str, table: Arc<dyn datafusion::catalog::TableProvider>) -> Result<LogicalPlan> {
     Ok(LogicalPlanBuilder::scan(name, provider_as_source(table), None)?.build()?)
 }
 

@@ -217,12 +217,8 @@ pub async fn read(
         memory.try_grow(batch.num_rows() * BYTES_PER_ROW)?;
         read.add(&batch, columns)?;
         let done = read.cells.len() as u64;
-        let _ = progress.send(Some(Progress {
-            phase: "reading".into(),
-            done,
-            total: 0,
-            metric: None,
-        }));
+        let _ =
+            progress.send(Some(Progress { phase: "reading".into(), done, total: 0, metric: None }));
     }
     Ok(read)
 }

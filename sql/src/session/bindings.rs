@@ -130,10 +130,8 @@ async fn load_model(context: &Arc<StatementContext>, written: &str) -> Result<Lo
         }
     }
     let models = catalog.models().await?;
-    let names: Vec<String> = models
-        .iter()
-        .flat_map(|model| [model.name.to_string(), model.name.name.clone()])
-        .collect();
+    let names: Vec<String> =
+        models.iter().flat_map(|model| [model.name.to_string(), model.name.name.clone()]).collect();
     Err(CatalogError::not_found("model", written, names.iter().map(String::as_str)).into())
 }
 

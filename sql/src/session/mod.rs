@@ -17,8 +17,8 @@ use catalog::policy::Principal;
 use tokio::sync::watch;
 
 pub use listing::{TableFilter, TableInfo};
-pub use prepared::Prepared;
 pub(crate) use plan::{Action, StatementContext};
+pub use prepared::Prepared;
 pub use run::Answer;
 pub use schema::SEARCH_PATH;
 pub(crate) use schema::open;

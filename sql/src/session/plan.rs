@@ -224,7 +224,8 @@ impl StatementContext {
         let missed = self.pinned.missed.lock().clone();
         let missing = missed.into_iter().find(|name| {
             let last = name.rsplit('.').next().unwrap_or(name);
-            text.contains(&format!(".{last}' not found")) || text.contains(&format!(".{last} not found"))
+            text.contains(&format!(".{last}' not found"))
+                || text.contains(&format!(".{last} not found"))
         });
         let Some(missing) = missing else { return error.into() };
         let names = self.session.table_names().await.unwrap_or_default();

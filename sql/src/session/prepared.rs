@@ -114,7 +114,10 @@ fn parameters(action: &Action) -> Result<Schema> {
         for (name, data_type) in plan.get_parameter_types()? {
             let number = name.trim_start_matches('$').parse::<usize>().unwrap_or(0);
             if number == 0 {
-                return Err(Error::invalid_hint(format!("{name} is no parameter"), "count from $1"));
+                return Err(Error::invalid_hint(
+                    format!("{name} is no parameter"),
+                    "count from $1",
+                ));
             }
             if types.len() < number {
                 types.resize(number, DataType::Null);

@@ -78,7 +78,12 @@ pub(super) fn columns_of(tables: &[TableInfo]) -> Result<RecordBatch> {
         ("name", texts(rows.iter().map(|row| row.field.name().as_str()))),
         ("position", integers(rows.iter().map(|row| row.position))),
         ("type", texts(rows.iter().map(|row| row.field.data_type().to_string()))),
-        ("nullable", Arc::new(rows.iter().map(|row| Some(row.field.is_nullable())).collect::<BooleanArray>())),
+        (
+            "nullable",
+            Arc::new(
+                rows.iter().map(|row| Some(row.field.is_nullable())).collect::<BooleanArray>(),
+            ),
+        ),
     ])
 }
 
@@ -95,7 +100,12 @@ pub(super) fn functions(session: &Session) -> Result<RecordBatch> {
         ("description", texts(documented.iter().map(|function| function.description.as_str()))),
         ("section", texts(documented.iter().map(|function| function.section.as_str()))),
         ("example", texts(documented.iter().map(|function| function.example.as_str()))),
-        ("own", Arc::new(documented.iter().map(|function| Some(function.own)).collect::<BooleanArray>())),
+        (
+            "own",
+            Arc::new(
+                documented.iter().map(|function| Some(function.own)).collect::<BooleanArray>(),
+            ),
+        ),
     ])
 }
 
@@ -124,7 +134,10 @@ pub(super) async fn models(session: &Session) -> Result<RecordBatch> {
                 .with_timezone("UTC"),
             ),
         ),
-        ("metric", optional_texts(models.iter().map(|model| model.metric.as_ref().map(|m| m.0.clone())))),
+        (
+            "metric",
+            optional_texts(models.iter().map(|model| model.metric.as_ref().map(|m| m.0.clone()))),
+        ),
         (
             "metric_value",
             Arc::new(

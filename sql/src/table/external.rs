@@ -59,7 +59,9 @@ pub(crate) async fn plan(
         .collect();
     let partitions = planned.table_partition_cols.iter().map(|name| {
         let given = columns.iter().find(|column| column.name == *name);
-        given.cloned().unwrap_or_else(|| Column::new(name.clone(), arrow::datatypes::DataType::Null))
+        given
+            .cloned()
+            .unwrap_or_else(|| Column::new(name.clone(), arrow::datatypes::DataType::Null))
     });
     let mut table = LakeTable::new(location.clone(), format);
     table.partitions = partitions.collect();

@@ -74,7 +74,10 @@ impl Definition {
                     }
                 }
                 let names: Vec<String> = names.iter().map(ObjectName::to_string).collect();
-                Ok(Done::new(0, format!("DROP {} {}", kind.to_string().to_uppercase(), names.join(", "))))
+                Ok(Done::new(
+                    0,
+                    format!("DROP {} {}", kind.to_string().to_uppercase(), names.join(", ")),
+                ))
             }
         }
     }
@@ -110,7 +113,10 @@ pub(crate) async fn plan(
             let mode = mode(create.or_replace, create.if_not_exists)?;
             let (state, plan) = context.plan_statement(statement.clone()).await?;
             let LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) = plan else {
-                return Err(Error::unsupported("this CREATE TABLE is not supported", "see docs/sql.md"));
+                return Err(Error::unsupported(
+                    "this CREATE TABLE is not supported",
+                    "see docs/sql.md",
+                ));
             };
             if !table.constraints.is_empty() || !table.column_defaults.is_empty() {
                 return Err(Error::unsupported(

@@ -1,3 +1,5 @@
+//! Tests of the finished recommender.
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
