@@ -157,10 +157,13 @@ impl Place {
     }
 }
 
+/// A bucket's store with the settings it was opened with.
+type Bucket = (StoreConfig, Arc<dyn ObjectStore>);
+
 /// The configured stores, and DataFusion's registry of them.
 #[derive(Debug)]
 pub struct Stores {
-    buckets: RwLock<BTreeMap<String, (StoreConfig, Arc<dyn ObjectStore>)>>,
+    buckets: RwLock<BTreeMap<String, Bucket>>,
     local: Arc<GuardedLocal>,
 }
 

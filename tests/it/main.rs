@@ -1,5 +1,13 @@
 //! The one integration test binary.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails"
+)]
+
 mod cli;
 mod flight;
 mod program;

@@ -34,8 +34,11 @@ const TABLES_KEPT: usize = 256;
 #[derive(Default)]
 pub struct Tables {
     // Snapshots by URL; `u64` counts uses, the least recently used goes first.
-    known: Mutex<(u64, HashMap<String, (u64, DeltaTable)>)>,
+    known: Mutex<(u64, Snapshots)>,
 }
+
+/// The newest known snapshot by URL, with its last use.
+type Snapshots = HashMap<String, (u64, DeltaTable)>;
 
 impl Tables {
     /// The table at its newest version.

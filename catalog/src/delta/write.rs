@@ -111,10 +111,7 @@ impl Input {
         root: &Place,
         mode: Mode,
     ) -> Result<(DeltaTable, u64)> {
-        let snapshot = match &table.state {
-            Some(state) => Some(state.snapshot().clone()),
-            None => None,
-        };
+        let snapshot = table.state.as_ref().map(|state| state.snapshot().clone());
         let retries = if mode == Mode::Append { APPEND_RETRIES } else { 0 };
         let mut builder = WriteBuilder::new(table.log_store(), snapshot)
             .with_input_plan(self.scan()?)

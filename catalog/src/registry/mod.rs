@@ -165,10 +165,8 @@ impl Registry {
     pub async fn head(&self, name: &ObjectName) -> Result<Option<Head>> {
         let key = key(&name.schema, &name.name);
         let changes = self.snapshot.read().changes;
-        let head = match self.heads.read(&key).await? {
-            Some((content, revision)) => Some(self.parse(&key, &content, revision)),
-            None => None,
-        };
+        let read = self.heads.read(&key).await?;
+        let head = read.map(|(content, revision)| self.parse(&key, &content, revision));
         let mut snapshot = self.snapshot.write();
         // What was read may be older than what was written or listed meanwhile.
         if snapshot.changes == changes {

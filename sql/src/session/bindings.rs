@@ -247,13 +247,9 @@ pub fn literal_text(argument: &FunctionArg) -> Option<String> {
     if let Some(model) = marked_model(expr) {
         return Some(model.to_owned());
     }
-    match expr {
-        Expr::Value(ValueWithSpan { value, .. }) => match value {
-            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => {
-                Some(text.clone())
-            }
-            _ => None,
-        },
+    let Expr::Value(ValueWithSpan { value, .. }) = expr else { return None };
+    match value {
+        Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Some(text.clone()),
         _ => None,
     }
 }

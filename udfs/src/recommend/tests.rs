@@ -1,3 +1,5 @@
+//! Tests of the functions over a small trained model.
+
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 

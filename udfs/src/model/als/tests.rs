@@ -1,3 +1,5 @@
+//! Tests of the learner against a plain dense one in f64.
+
 use proptest::prelude::*;
 
 use super::super::sparse::{Duplicates, Triplets};
