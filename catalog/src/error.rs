@@ -216,7 +216,14 @@ impl Error {
                 "rewrite one of the files, or give the columns in CREATE EXTERNAL TABLE".into(),
             ),
             Self::NotFound { suggestion: Some(name), .. } => Some(format!("did you mean {name}?")),
-            Self::NotFound { kind, .. } => Some(format!("SHOW {}S lists them", kind.to_uppercase())),
+            Self::NotFound { kind: kind @ ("table" | "model" | "schema"), .. } => {
+                Some(format!("SHOW {}S lists them", kind.to_uppercase()))
+            }
+            Self::NotFound { kind: "view", .. } => Some("SHOW TABLES lists them".into()),
+            Self::NotFound { kind: "key", .. } => {
+                Some("keys are named in [keys] of the configuration".into())
+            }
+            Self::NotFound { .. } => None,
             Self::AlreadyExists { .. } => Some("use OR REPLACE, or IF NOT EXISTS, or DROP it".into()),
             Self::Conflict { .. } => Some("run the statement again".into()),
             Self::Invalid { hint, .. } => hint.clone(),

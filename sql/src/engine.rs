@@ -14,6 +14,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use rayon::ThreadPool;
 
+use crate::bounded::bounded;
 use crate::error::{Error, Result};
 use crate::planner::AttuneQueryPlanner;
 use crate::queries::QueryLog;
@@ -177,6 +178,11 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> SessionState {
         .with_default_features()
         .with_query_planner(Arc::new(AttuneQueryPlanner));
     if let Some(known) = builder.scalar_functions().as_mut() {
+        for function in known.iter_mut() {
+            if let Some(limited) = bounded(function) {
+                *function = limited;
+            }
+        }
         known.extend(functions);
     }
     if let Some(known) = builder.aggregate_functions().as_mut() {

@@ -4,6 +4,7 @@
 //! principal's own catalog and passes the allow-list. No storage paths, no sockets.
 
 mod allow;
+mod bounded;
 pub mod dialect;
 mod dml;
 pub mod engine;

@@ -89,10 +89,12 @@ impl Session {
         }
         let names = self.engine().catalog().table_names(schema).await?;
         let label = |kind| match kind {
-            Kind::View => "VIEW",
-            _ => "TABLE",
+            Kind::Table => Some("TABLE"),
+            Kind::View => Some("VIEW"),
+            Kind::Model | Kind::User => None,
         };
-        Ok(names.into_iter().map(|(name, kind)| (name, label(kind))).collect())
+        let labelled = |(name, kind)| label(kind).map(|label| (name, label));
+        Ok(names.into_iter().filter_map(labelled).collect())
     }
 
     /// Schema and name of every table that this principal sees.

@@ -188,6 +188,7 @@ impl StatementContext {
         match state.statement_to_plan(statement).await {
             Ok(plan) => {
                 allow::check(&plan)?;
+                let plan = analyzed(&state, plan)?;
                 Ok((state, plan))
             }
             Err(error) => Err(self.explain_failure(error).await),
@@ -236,6 +237,21 @@ impl StatementContext {
         let known = known.iter().map(String::as_str);
         Error::Catalog(catalog::Error::not_found("table", &missing, known))
     }
+}
+
+/// Coerces types, so that the columns announced are the columns that will be sent. A plan whose
+/// parameters have no type yet is left as it is until they are bound.
+fn analyzed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
+    // What defines or changes things is taken apart first; its query is coerced when it runs.
+    if matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::DescribeTable(_)) {
+        return Ok(plan);
+    }
+    let options = state.config_options();
+    if plan.get_parameter_types()?.is_empty() {
+        return Ok(state.analyzer().execute_and_check(plan, options, |_, _| {})?);
+    }
+    let coerced = state.analyzer().execute_and_check(plan.clone(), options, |_, _| {});
+    Ok(coerced.unwrap_or(plan))
 }
 
 /// A planned statement: what it does, and the state it was planned in.

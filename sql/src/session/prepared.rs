@@ -1,9 +1,11 @@
 //! A prepared statement: parsed once, planned when needed, run any number of times.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
@@ -111,7 +113,11 @@ fn parameters(action: &Action) -> Result<Schema> {
     };
     let mut types: Vec<DataType> = Vec::new();
     for plan in plans {
-        for (name, data_type) in plan.get_parameter_types()? {
+        let mut named = plan.get_parameter_types()?;
+        if named.values().any(Option::is_none) {
+            from_casts(plan, &mut named)?;
+        }
+        for (name, data_type) in named {
             let number = name.trim_start_matches('$').parse::<usize>().unwrap_or(0);
             if number == 0 {
                 return Err(Error::invalid_hint(
@@ -129,4 +135,25 @@ fn parameters(action: &Action) -> Result<Schema> {
     }
     let field = |(index, data_type)| Field::new(format!("${}", index + 1), data_type, true);
     Ok(Schema::new(types.into_iter().enumerate().map(field).collect::<Vec<_>>()))
+}
+
+/// `CAST($1 AS T)` tells the type of a parameter that nothing else does.
+fn from_casts(
+    plan: &LogicalPlan,
+    types: &mut HashMap<String, Option<DataType>>,
+) -> Result<()> {
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                if let Expr::Cast(cast) = part
+                    && let Expr::Placeholder(placeholder) = cast.expr.as_ref()
+                    && let Some(data_type @ None) = types.get_mut(&placeholder.id)
+                {
+                    *data_type = Some(cast.field.data_type().clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(())
 }
