@@ -108,15 +108,18 @@ fn main() {
     let test = read(&folder.join("test.parquet"), &mut users, &mut items, false);
     let build = |cells: Triplets| cells.build(users.len(), items.len(), Duplicates::Sum).0;
     let (training, test) = (build(cells), build(test));
-    println!("read {:.3} s: {} + {}", start.elapsed().as_secs_f64(), training.cells(), test.cells());
+    println!(
+        "read {:.3} s: {} + {}",
+        start.elapsed().as_secs_f64(),
+        training.cells(),
+        test.cells()
+    );
     let options = options();
     let factors = fit(&training, &options);
-    let model =
-        AlsModel::from_parts(ModelParts { users, items, factors, seen: training, options })
-            .unwrap();
+    let model = AlsModel::from_parts(ModelParts { users, items, factors, seen: training, options })
+        .unwrap();
     let everyone: Vec<Option<u32>> = (0..model.user_ids().len() as u32).map(Some).collect();
-    let request =
-        RecommendRequest { top_k: 20, exclude_seen: true, include: None, exclude: None };
+    let request = RecommendRequest { top_k: 20, exclude_seen: true, include: None, exclude: None };
     let start = Instant::now();
     let lists = model.recommend(&everyone, &request);
     println!("top-20 of {} users: {:.3} s", lists.len(), start.elapsed().as_secs_f64());

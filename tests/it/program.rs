@@ -89,6 +89,18 @@ impl Program {
         assert!(output.status.success(), "{}", said(&output));
     }
 
+    /// What `attune sql` writes for a statement: the rows as CSV, and the rest.
+    pub fn sql(&self, text: &str) -> (String, String) {
+        let output = self
+            .command()
+            .args(["sql", "--format", "csv", "-c", text, "--config"])
+            .arg(&self.config)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr))
+    }
+
     /// Starts the server on a free port and waits until it listens.
     pub async fn serve(&self) -> Server {
         let flight = free_address();

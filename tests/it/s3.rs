@@ -140,3 +140,46 @@ async fn gowalla_over_s3_survives_a_restart() {
     assert!(first.contains("check-ins 810128"), "{first}");
     assert_eq!(first, second);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_refuses_or_is_away_is_named_and_the_rest_works() {
+    let s3 = S3::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let good = s3.toml("good");
+    let refused = good.replace(&s3.secret_access_key, "not the secret");
+    let away = good.replace(&s3.endpoint, "http://127.0.0.1:9");
+    let missing = good.replace(&format!("s3://{}/", s3.bucket), "s3://no-such-bucket/");
+    let store: Arc<dyn ObjectStore> = Arc::new(s3.client());
+    let csv = "id,name\n1,ann\n2,bob\n";
+    store.put(&StorePath::from("good/people/a.csv"), csv.into()).await.unwrap();
+    store.put(&StorePath::from("good/broken/a.parquet"), "PAR1 no more".into()).await.unwrap();
+    let bad_row = "id,name\n1,ann\n2\n";
+    store.put(&StorePath::from("good/ragged/a.csv"), bad_row.into()).await.unwrap();
+    let warehouse = folder.path().join("w").display().to_string();
+    let program = |name: &str, lake: &str| {
+        let config_file = folder.path().join(format!("{name}.toml"));
+        let config = format!("[warehouse]\nurl = \"{warehouse}\"\n[lake]\ndiscover = true\n{lake}");
+        std::fs::write(&config_file, config).unwrap();
+        Program::new(&config_file)
+    };
+    let fine = program("good", &good);
+    assert_eq!(fine.sql("SELECT count(*) FROM people").0, "count(*)\n2\n");
+    for (table, code, word) in
+        [("broken", "ATT-5006", "a.parquet"), ("ragged", "ATT-5006", "a.csv")]
+    {
+        let (_, error) = fine.sql(&format!("SELECT * FROM {table}"));
+        assert!(error.contains(code) && error.contains(word), "{table}: {error}");
+    }
+    assert_eq!(fine.sql("SELECT max(name) FROM people").0, "max(people.name)\nbob\n");
+    for (name, lake, code) in [
+        ("refused", &refused, "ATT-5002"),
+        ("away", &away, "ATT-5001"),
+        ("missing", &missing, "ATT-5"),
+    ] {
+        let program = program(name, lake);
+        let (rows, error) = program.sql("SELECT * FROM lake.people");
+        assert!(error.contains(code) && error.contains("s3://"), "{name}: {rows} {error}");
+        assert!(!error.contains("not the secret"), "{error}");
+        assert_eq!(program.sql("SELECT 1 AS one").0, "one\n1\n", "{name}");
+    }
+}

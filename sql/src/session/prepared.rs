@@ -138,10 +138,7 @@ fn parameters(action: &Action) -> Result<Schema> {
 }
 
 /// `CAST($1 AS T)` tells the type of a parameter that nothing else does.
-fn from_casts(
-    plan: &LogicalPlan,
-    types: &mut HashMap<String, Option<DataType>>,
-) -> Result<()> {
+fn from_casts(plan: &LogicalPlan, types: &mut HashMap<String, Option<DataType>>) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|part| {
