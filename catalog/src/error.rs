@@ -267,6 +267,10 @@ impl Error {
                 Self::Store { url, reason, denied: true }
             }
             object_store::Error::NotFound { .. } => Self::File { url, reason },
+            // A refused listing comes as a plain HTTP answer.
+            _ if reason.contains("403 Forbidden") || reason.contains("401 Unauthorized") => {
+                Self::Store { url, reason, denied: true }
+            }
             _ => Self::Store { url, reason, denied: false },
         }
     }

@@ -12,10 +12,9 @@ use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
-use rayon::ThreadPool;
 
 use crate::bounded::bounded;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::planner::AttuneQueryPlanner;
 use crate::queries::QueryLog;
 use crate::session::Session;
@@ -75,7 +74,6 @@ struct Shared {
     limits: Limits,
     base: SessionState,
     runtime: Arc<RuntimeEnv>,
-    learners: Arc<ThreadPool>,
     queries: QueryLog,
 }
 
@@ -83,23 +81,18 @@ impl Engine {
     /// Builds the engine over an open catalog.
     ///
     /// # Errors
-    /// When the spill folder cannot be used or the learners' threads cannot start.
+    /// When the spill folder cannot be used.
     pub fn open(catalog: Arc<Catalog>, limits: Limits) -> Result<Self> {
         let runtime = runtime(&catalog, &limits)?;
         let base = base_state(Arc::clone(&runtime), &limits);
-        let learners = rayon::ThreadPoolBuilder::new()
+        // Learners and vectorized functions share one pool a process; a second engine in it finds
+        // the first one's and uses that.
+        let _ = rayon::ThreadPoolBuilder::new()
             .num_threads(limits.learner_threads.max(1))
             .thread_name(|index| format!("learner-{index}"))
-            .build()
-            .map_err(|error| Error::Internal(format!("cannot start the learners: {error}")))?;
-        Ok(Self(Arc::new(Shared {
-            catalog,
-            limits,
-            base,
-            runtime,
-            learners: Arc::new(learners),
-            queries: QueryLog::default(),
-        })))
+            .build_global();
+        let queries = QueryLog::default();
+        Ok(Self(Arc::new(Shared { catalog, limits, base, runtime, queries })))
     }
 
     /// A session for somebody.
@@ -128,10 +121,6 @@ impl Engine {
 
     pub(crate) fn runtime(&self) -> &Arc<RuntimeEnv> {
         &self.0.runtime
-    }
-
-    pub(crate) fn learners(&self) -> &Arc<ThreadPool> {
-        &self.0.learners
     }
 }
 

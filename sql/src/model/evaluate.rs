@@ -32,7 +32,6 @@ use datafusion::physical_plan::{
 use udfs::model::als::Feedback;
 use udfs::model::{AlsModel, Csr};
 
-use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::model::options::TrainingOptions;
 use crate::model::table_functions::whole_number;
@@ -106,7 +105,6 @@ pub fn stored_evaluation(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> 
 #[derive(Debug, Clone)]
 pub struct EvaluateNode {
     model: LoadedModel,
-    engine: Engine,
     top_k: Expr,
     input: LogicalPlan,
     schema: DFSchemaRef,
@@ -117,16 +115,11 @@ impl EvaluateNode {
     ///
     /// # Errors
     /// When a column is missing.
-    pub fn new(
-        model: &LoadedModel,
-        engine: &Engine,
-        top_k: Option<Expr>,
-        input: LogicalPlan,
-    ) -> Result<Self> {
+    pub fn new(model: &LoadedModel, top_k: Option<Expr>, input: LogicalPlan) -> Result<Self> {
         let top_k = top_k.unwrap_or_else(|| lit(ScalarValue::from(model.manifest.top_k as u64)));
         columns(model, &Arc::new(input.schema().as_arrow().clone()))?;
         let schema = Arc::new(DFSchema::try_from(result_schema().as_ref().clone())?);
-        Ok(Self { model: model.clone(), engine: engine.clone(), top_k, input, schema })
+        Ok(Self { model: model.clone(), top_k, input, schema })
     }
 
     fn key(&self) -> (String, &Expr, &LogicalPlan) {
@@ -202,8 +195,8 @@ impl UserDefinedLogicalNodeCore for EvaluateNode {
         let (Some(top_k), Some(input)) = (expressions.pop(), inputs.pop()) else {
             return Err(DataFusionError::Internal("ML.EVALUATE has one input".into()));
         };
-        let (model, engine) = (self.model.clone(), self.engine.clone());
-        Ok(Self { model, engine, top_k, input, schema: Arc::clone(&self.schema) })
+        let model = self.model.clone();
+        Ok(Self { model, top_k, input, schema: Arc::clone(&self.schema) })
     }
 }
 
@@ -211,7 +204,6 @@ impl UserDefinedLogicalNodeCore for EvaluateNode {
 #[derive(Debug)]
 pub struct EvaluateExec {
     model: LoadedModel,
-    engine: Engine,
     top_k: usize,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
@@ -224,15 +216,10 @@ impl EvaluateExec {
     /// When top_k has no usable value.
     pub fn new(node: &EvaluateNode, input: &Arc<dyn ExecutionPlan>) -> Result<Self> {
         let top_k = whole_number("top_k", &node.top_k, 1..=1_000)?;
-        Ok(Self::build(&node.model, &node.engine, top_k, input))
+        Ok(Self::build(&node.model, top_k, input))
     }
 
-    fn build(
-        model: &LoadedModel,
-        engine: &Engine,
-        top_k: usize,
-        input: &Arc<dyn ExecutionPlan>,
-    ) -> Self {
+    fn build(model: &LoadedModel, top_k: usize, input: &Arc<dyn ExecutionPlan>) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(result_schema()),
             Partitioning::UnknownPartitioning(1),
@@ -241,7 +228,6 @@ impl EvaluateExec {
         );
         Self {
             model: model.clone(),
-            engine: engine.clone(),
             top_k,
             input: Arc::clone(input),
             properties: Arc::new(properties),
@@ -284,7 +270,7 @@ impl ExecutionPlan for EvaluateExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         match children.as_slice() {
-            [input] => Ok(Arc::new(Self::build(&self.model, &self.engine, self.top_k, input))),
+            [input] => Ok(Arc::new(Self::build(&self.model, self.top_k, input))),
             _ => Err(DataFusionError::Internal("ML.EVALUATE has one input".into())),
         }
     }
@@ -295,9 +281,9 @@ impl ExecutionPlan for EvaluateExec {
         context: Arc<TaskContext>,
     ) -> DataFusionResult<SendableRecordBatchStream> {
         let rows = self.input.execute(partition, Arc::clone(&context))?;
-        let (model, engine, top_k) = (self.model.clone(), self.engine.clone(), self.top_k);
+        let (model, top_k) = (self.model.clone(), self.top_k);
         let answer = futures::stream::once(async move {
-            answer(&model, &engine, top_k, rows, &context).await.map_err(DataFusionError::from)
+            answer(&model, top_k, rows, &context).await.map_err(DataFusionError::from)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(result_schema(), answer)))
     }
@@ -305,7 +291,6 @@ impl ExecutionPlan for EvaluateExec {
 
 async fn answer(
     model: &LoadedModel,
-    engine: &Engine,
     top_k: usize,
     rows: SendableRecordBatchStream,
     context: &TaskContext,
@@ -320,6 +305,6 @@ async fn answer(
         });
     }
     let held = Arc::clone(&model.model);
-    let metrics = crate::model::learn(engine, move || evaluate(&held, &test, top_k)).await?;
+    let metrics = crate::model::learn(move || evaluate(&held, &test, top_k)).await?;
     result(&metrics.iter().map(Metric::stored).collect::<Vec<_>>())
 }

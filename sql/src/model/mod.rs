@@ -145,11 +145,10 @@ pub(crate) fn score_function(model: &LoadedModel) -> Result<Arc<ScalarUDF>> {
 
 /// Runs work on the learners' threads; the caller waits without blocking its own.
 pub(crate) async fn learn<T: Send + 'static>(
-    engine: &Engine,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    engine.learners().spawn(move || {
+    rayon::spawn(move || {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         // A caller that went away has cancelled the work.
         let _ = sender.send(done);

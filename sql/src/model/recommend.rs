@@ -27,7 +27,6 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, TryStreamExt};
 use udfs::model::{Choice, RecommendRequest, Source};
 
-use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::model::options::model_error;
 use crate::model::table_functions::{known_options, literal, shown, whole_number};
@@ -161,7 +160,6 @@ struct BoundOptions {
 #[derive(Debug, Clone)]
 pub struct RecommendNode {
     model: LoadedModel,
-    engine: Engine,
     options: RecommendOptions,
     input: LogicalPlan,
     schema: DFSchemaRef,
@@ -172,15 +170,10 @@ impl RecommendNode {
     ///
     /// # Errors
     /// When the model's column names clash.
-    pub fn new(
-        model: &LoadedModel,
-        engine: &Engine,
-        options: RecommendOptions,
-        input: LogicalPlan,
-    ) -> Result<Self> {
+    pub fn new(model: &LoadedModel, options: RecommendOptions, input: LogicalPlan) -> Result<Self> {
         let schema = output_schema(model, input.schema().field(0).data_type());
         let schema = Arc::new(DFSchema::try_from(schema.as_ref().clone())?);
-        Ok(Self { model: model.clone(), engine: engine.clone(), options, input, schema })
+        Ok(Self { model: model.clone(), options, input, schema })
     }
 
     fn key(&self) -> (String, &RecommendOptions, &LogicalPlan) {
@@ -255,9 +248,9 @@ impl UserDefinedLogicalNodeCore for RecommendNode {
             return Err(DataFusionError::Internal("ML.RECOMMEND has one input".into()));
         };
         let options = RecommendOptions::from_expressions(expressions)?;
-        let (model, engine) = (self.model.clone(), self.engine.clone());
+        let model = self.model.clone();
         let schema = Arc::clone(&self.schema);
-        Ok(Self { model, engine, options, input, schema })
+        Ok(Self { model, options, input, schema })
     }
 }
 
@@ -265,7 +258,6 @@ impl UserDefinedLogicalNodeCore for RecommendNode {
 #[derive(Debug)]
 pub struct RecommendExec {
     model: LoadedModel,
-    engine: Engine,
     options: BoundOptions,
     input: Arc<dyn ExecutionPlan>,
     schema: SchemaRef,
@@ -280,12 +272,11 @@ impl RecommendExec {
     pub fn new(node: &RecommendNode, input: &Arc<dyn ExecutionPlan>) -> Result<Self> {
         let options = node.options.bind(&node.model)?;
         let schema = Arc::new(node.schema.as_arrow().clone());
-        Ok(Self::build(&node.model, &node.engine, options, input, schema))
+        Ok(Self::build(&node.model, options, input, schema))
     }
 
     fn build(
         model: &LoadedModel,
-        engine: &Engine,
         options: BoundOptions,
         input: &Arc<dyn ExecutionPlan>,
         schema: SchemaRef,
@@ -298,7 +289,6 @@ impl RecommendExec {
         );
         Self {
             model: model.clone(),
-            engine: engine.clone(),
             options,
             input: Arc::clone(input),
             schema,
@@ -342,7 +332,7 @@ impl ExecutionPlan for RecommendExec {
         };
         let options = self.options.clone();
         let schema = Arc::clone(&self.schema);
-        Ok(Arc::new(Self::build(&self.model, &self.engine, options, input, schema)))
+        Ok(Arc::new(Self::build(&self.model, options, input, schema)))
     }
 
     fn execute(
@@ -356,14 +346,13 @@ impl ExecutionPlan for RecommendExec {
             options: self.options.clone(),
             schema: Arc::clone(&self.schema),
         });
-        let engine = self.engine.clone();
         let per_batch = (ROWS_PER_BATCH / self.options.top_k).max(1);
         let rows = input
             .map_ok(move |batch| futures::stream::iter(slices(&batch, per_batch)).map(Ok))
             .try_flatten()
             .and_then(move |users| {
-                let (job, engine) = (Arc::clone(&job), engine.clone());
-                async move { job.run(&engine, users).await.map_err(DataFusionError::from) }
+                let job = Arc::clone(&job);
+                async move { job.run(users).await.map_err(DataFusionError::from) }
             });
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)))
     }
@@ -385,11 +374,11 @@ struct Job {
 }
 
 impl Job {
-    async fn run(self: Arc<Self>, engine: &Engine, users: ArrayRef) -> Result<RecordBatch> {
+    async fn run(self: Arc<Self>, users: ArrayRef) -> Result<RecordBatch> {
         if users.len() <= 1 {
             return self.answer(&users);
         }
-        crate::model::learn(engine, move || self.answer(&users)).await?
+        crate::model::learn(move || self.answer(&users)).await?
     }
 
     fn answer(&self, users: &ArrayRef) -> Result<RecordBatch> {

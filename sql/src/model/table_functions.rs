@@ -16,7 +16,6 @@ use sqlparser::ast::{
     Expr as SqlExpr, FunctionArg, FunctionArgExpr, FunctionArgOperator, TableAlias, TableFactor,
 };
 
-use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::functions::FunctionDoc;
 use crate::model::evaluate::{EvaluateNode, stored_evaluation};
@@ -43,13 +42,12 @@ pub fn model_argument(function: &str) -> Option<usize> {
 #[derive(Debug)]
 pub struct ModelRelations {
     models: Arc<BTreeMap<String, LoadedModel>>,
-    engine: Engine,
 }
 
 impl ModelRelations {
     /// A planner over the statement's models.
-    pub fn new(models: Arc<BTreeMap<String, LoadedModel>>, engine: Engine) -> Self {
-        Self { models, engine }
+    pub fn new(models: Arc<BTreeMap<String, LoadedModel>>) -> Self {
+        Self { models }
     }
 
     fn plan(
@@ -69,9 +67,9 @@ impl ModelRelations {
         };
         let arguments = Arguments::read(function, arguments.into_iter().skip(1), context)?;
         match function {
-            "ml_recommend" | "als_recommend" => self.recommend(model, arguments),
+            "ml_recommend" | "als_recommend" => Self::recommend(model, arguments),
             "ml_predict" => predict(model, arguments),
-            "ml_evaluate" => self.evaluate(model, arguments),
+            "ml_evaluate" => Self::evaluate(model, arguments),
             "ml_weights" => {
                 arguments.none(function)?;
                 scan(function, tables::weights(model))
@@ -83,18 +81,18 @@ impl ModelRelations {
         }
     }
 
-    fn recommend(&self, model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan> {
+    fn recommend(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan> {
         let input = match arguments.first.take() {
             Some(First::Rows(plan)) => users_of(model, *plan)?,
             Some(First::Value(user)) => one_user(model, user)?,
             None => users_of(model, scan("users", tables::users(model)?)?)?,
         };
         let options = RecommendOptions::read(&mut arguments.named)?;
-        let node = RecommendNode::new(model, &self.engine, options, input)?;
+        let node = RecommendNode::new(model, options, input)?;
         Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     }
 
-    fn evaluate(&self, model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan> {
+    fn evaluate(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan> {
         let top_k = arguments.named.remove("top_k");
         known_options(&arguments.named, &["top_k"])?;
         match arguments.first.take() {
@@ -108,7 +106,7 @@ impl ModelRelations {
                 "write (SELECT user, item, rating FROM …)",
             )),
             Some(First::Rows(plan)) => {
-                let node = EvaluateNode::new(model, &self.engine, top_k, *plan)?;
+                let node = EvaluateNode::new(model, top_k, *plan)?;
                 Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
             }
         }

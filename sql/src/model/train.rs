@@ -266,8 +266,7 @@ pub async fn fit(
     let cancel = CancelOnDrop::default();
     let flag = Arc::clone(&cancel.0);
     let clock = Arc::clone(engine.catalog());
-    crate::model::learn(engine, move || fit_now(interactions, &options, &flag, &progress, &clock))
-        .await?
+    crate::model::learn(move || fit_now(interactions, &options, &flag, &progress, &clock)).await?
 }
 
 /// Sets the flag when the waiting statement goes away.

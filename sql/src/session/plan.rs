@@ -160,7 +160,7 @@ impl StatementContext {
         state.register_catalog_list(Arc::new(StatementCatalog::new(Arc::clone(self))));
         bindings::register(&mut state, bindings)?;
         crate::functions::register_session(&mut state, &self.session, &self.settings)?;
-        let relations = ModelRelations::new(Arc::clone(&bindings.loaded), self.engine().clone());
+        let relations = ModelRelations::new(Arc::clone(&bindings.loaded));
         state.register_relation_planner(Arc::new(relations))?;
         if let Some(zone) = &self.settings.time_zone {
             state.config_mut().options_mut().execution.time_zone = Some(zone.clone());
