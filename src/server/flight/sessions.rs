@@ -4,8 +4,8 @@
 //! and gets a session for that call alone: what it sets is gone afterwards, its statement handles
 //! stay. Where anybody is admitted, a call without credentials belongs to its connection's session.
 //!
-//! `attune-purpose` states the purpose for calls whose session has none; `attune-string-views: true`
-//! asks for view types on the wire.
+//! `attune-purpose` states the purpose for calls whose session has none, and
+//! `attune-string-views: true` asks for view types on the wire.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
