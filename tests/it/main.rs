@@ -9,6 +9,7 @@
 )]
 
 mod cli;
+mod docs;
 mod flight;
 mod program;
 mod s3;
