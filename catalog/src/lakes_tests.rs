@@ -70,7 +70,8 @@ async fn configured_and_discovered_tables_are_a_schema() {
     for (name, expected) in [("bought", 1), ("orders", 1), ("daily", 4), ("clicks", 4)] {
         assert_eq!(count(&catalog, &in_lake(name), None).await, expected, "{name}");
     }
-    assert!(catalog.table_names("lakes").await.unwrap_err().hint().unwrap().contains("lake"));
+    // A schema that is no lake may be a user's, which is empty until something is made there.
+    assert!(catalog.table_names("lakes").await.unwrap().is_empty());
     let state = session(&catalog);
     assert!(catalog.open_table(&in_lake("none"), None, &state).await.unwrap().is_none());
     assert!(catalog.open_table(&in_lake("orders"), Some(1), &state).await.is_err());

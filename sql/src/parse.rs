@@ -442,7 +442,7 @@ mod tests {
 
     #[test]
     fn a_syntax_error_points_to_its_place() {
-        let error = parse("SELECT 1\nFROM WHERE x", 100).unwrap_err();
+        let error = parse("SELECT 1\nFROM t WHERE", 100).unwrap_err();
         assert_eq!(error.code(), "ATT-1001");
         assert!(error.to_string().contains('^'), "{error}");
     }

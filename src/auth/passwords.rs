@@ -2,9 +2,9 @@
 //! RFC 9106's second choice as OWASP lists them).
 //!
 //! Hashing takes tens of milliseconds of a core and 19 MiB on purpose, so it runs on a blocking
-//! thread and only a few run at once: a flood of logins waits in line instead of taking the machine.
-//! A name that does not exist costs the same as one that does: its password is checked against a
-//! decoy, so neither the answer nor its delay says which names exist.
+//! thread and only a few run at once: a flood of logins waits in line instead of taking the
+//! machine. A name that does not exist costs the same as one that does: its password is checked
+//! against a decoy, so neither the answer nor its delay says which names exist.
 
 use std::sync::Arc;
 

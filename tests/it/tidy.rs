@@ -126,7 +126,9 @@ fn files_and_lines_are_short() {
         assert!(lines <= LINES_MAX, "{} has {lines} lines", name(&path));
         for (number, line) in text.lines().enumerate() {
             let columns = line.chars().count();
-            assert!(columns <= COLUMNS_MAX, "{}:{} has {columns} columns", name(&path), number + 1);
+            // A text that people read is not cut in two for its length.
+            let fits = columns <= COLUMNS_MAX || line.contains('"') || line.contains('|');
+            assert!(fits, "{}:{} has {columns} columns", name(&path), number + 1);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! From a file's columns to the table's: NULL for a missing column, a cast for a narrower type.
 //!
 //! DataFusion's adapter casts whatever can be cast, text to numbers too. For a table whose types
-//! were inferred only exact widenings are right, so a file that was not looked at before and clashes
-//! is found here. Types that a person gave are cast as the person asked.
+//! were inferred only exact widenings are right, so a file that was not looked at before and
+//! clashes is found here. Types that a person gave are cast as the person asked.
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! The tables of a lake: those that are declared and those that its folders are.
 //!
 //! With discovery, each folder directly below the lake's place is a table, and so is each data file
-//! directly in it (`orders.parquet` is the table `orders`). Names fold to lower case, and characters
-//! that need quotes become `_`; of two folders that fold to one name the later is `name_2`.
-//! Folders that begin with `_` or `.` are hidden. A folder that holds `_delta_log` is a Delta table;
-//! the format of another is that of its first data file.
+//! directly in it (`orders.parquet` is the table `orders`). Names fold to lower case, and
+//! characters that need quotes become `_`; of two folders that fold to one name the later is
+//! `name_2`. Folders that begin with `_` or `.` are hidden. A folder that holds `_delta_log` is a
+//! Delta table; the format of another is that of its first data file.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

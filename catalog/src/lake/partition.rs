@@ -1,10 +1,10 @@
 //! Hive partitions: folders named `key=value` that are columns, and queries that skip folders.
 //!
 //! Keys and values are percent-decoded, as Hive and Spark encode them. `__HIVE_DEFAULT_PARTITION__`
-//! and the empty value are NULL, and so is a partition column of a file that lies above its folders.
-//! A type that is not given is Int64 when every value is a whole number (written without padding,
-//! or padded to two digits as months and days are), Date32 when every value is `YYYY-MM-DD`, and
-//! text otherwise.
+//! and the empty value are NULL, and so is a partition column of a file that lies above its
+//! folders. A type that is not given is Int64 when every value is a whole number (written without
+//! padding, or padded to two digits as months and days are), Date32 when every value is
+//! `YYYY-MM-DD`, and text otherwise.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -107,7 +107,8 @@ impl PreparedStatements {
         })
     }
 
-    /// Forgets a prepared statement; one that is not the caller's is none, and closing none is fine.
+    /// Forgets a prepared statement; one that is not the caller's is none, and closing none is
+    /// fine.
     pub fn close(&self, caller: &Caller, handle: &[u8]) {
         self.kept.remove(caller.client.owner(), handle);
     }

@@ -2,8 +2,8 @@
 //!
 //! GetFlightInfo plans the text and keeps the plan under a ticket; it never executes, so that a
 //! client may look at a schema without side effects. DoGet takes the plan out and runs it: a second
-//! DoGet with the same ticket finds nothing. Rows go out batch by batch as the client reads; a client
-//! that goes away, cancels or is cancelled drops the stream, which ends the statement.
+//! DoGet with the same ticket finds nothing. Rows go out batch by batch as the client reads; a
+//! client that goes away, cancels or is cancelled drops the stream, which ends the statement.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

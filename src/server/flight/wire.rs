@@ -6,8 +6,8 @@
 //! strings and bytes as views; lists and dictionaries stay plain.
 //!
 //! One transform, [`wire_schema`], makes the schema that GetFlightInfo, GetSchema, a prepared
-//! statement, GetTables and the DoGet stream announce, and [`wire_batch`] makes each batch match it,
-//! so the five agree. It also settles what the encoder of arrow-flight would change by itself:
+//! statement, GetTables and the DoGet stream announce, and [`wire_batch`] makes each batch match
+//! it, so the five agree. It also settles what the encoder of arrow-flight would change by itself:
 //! LargeList becomes List there, and a union loses its nullability and metadata.
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The Flight SQL JDBC driver, when Maven and Java are at hand and `ATTUNE_TEST_JDBC=1` asks for it:
-//! the driver and what it needs are a large download.
+//! The Flight SQL JDBC driver, when Maven and Java are at hand and `ATTUNE_TEST_JDBC=1` asks for
+//! it: the driver and what it needs are a large download.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! `als_similar_items(m, item [, k])` and `ml_similar_items`: the nearest items by cosine of factors.
+//! `als_similar_items(m, item [, k])` and `ml_similar_items`: the nearest items by cosine of
+//! factors.
 //!
 //! The item itself is never in its list. NULL gives NULL; an item that is unknown, or that training
 //! learned nothing about, is similar to nothing: an empty list.

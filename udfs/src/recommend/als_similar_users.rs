@@ -1,4 +1,5 @@
-//! `als_similar_users(m, user [, k])` and `ml_similar_users`: the nearest users by cosine of factors.
+//! `als_similar_users(m, user [, k])` and `ml_similar_users`: the nearest users by cosine of
+//! factors.
 //!
 //! The user itself is never in its list. NULL gives NULL; a user that is unknown, or that training
 //! learned nothing about, is similar to nothing: an empty list.
