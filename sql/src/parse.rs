@@ -212,12 +212,22 @@ impl From<datafusion::error::DataFusionError> for Failure {
 }
 
 fn located(text: &str, failure: Failure) -> Error {
-    let excerpt = failure.place.and_then(|(line, column)| excerpt(text, line, column));
+    // What is missing at the end has no token of its own.
+    let end = || failure.message.ends_with("found: EOF").then(|| end_of(text));
+    let place = failure.place.or_else(end);
+    let excerpt = place.and_then(|(line, column)| excerpt(text, line, column));
     let hint = failure.message.contains("Expected").then(|| {
         "names that are SQL words need double quotes; text needs single quotes".to_owned()
     });
     let message = failure.message.trim_start_matches("sql parser error: ").to_owned();
     Error::Syntax { message, excerpt: excerpt.unwrap_or_default(), hint }
+}
+
+/// Line and column behind the last character that is no white space.
+fn end_of(text: &str) -> (u64, u64) {
+    let text = text.trim_end();
+    let last = text.lines().next_back().unwrap_or_default();
+    (text.lines().count() as u64, last.chars().count() as u64 + 1)
 }
 
 /// The line at fault, cut to a screen's width, with a caret below the column.

@@ -332,7 +332,11 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            cases: 64,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
         #[test]
         fn the_matrix_equals_a_map_of_sums(
             cells in prop::collection::vec((0_u32..7, 0_u32..5, -4_i8..5), 0..60)

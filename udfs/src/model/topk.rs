@@ -353,7 +353,11 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            cases: 64,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
         #[test]
         fn equals_a_full_sort(
             rows in 1_usize..90, depth in 1_usize..9, queries in 1_usize..120, k in 1_usize..30,

@@ -171,7 +171,11 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            cases: 48,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
         #[test]
         fn vectors_are_orthonormal_and_rebuild_the_matrix(
             n in 1_usize..24, cells in prop::collection::vec(-5.0_f64..5.0, 24 * 24)

@@ -324,7 +324,11 @@ fn progress_counts_half_iterations_and_early_stop_ends_them() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn any_finite_weights_give_finite_factors(
         cells in prop::collection::vec((0_u32..6, 0_u32..5, prop::num::f32::NORMAL), 1..40),
@@ -336,7 +340,8 @@ proptest! {
         }
         let csr = triplets.build(6, 5, Duplicates::Sum).0;
         let feedback = if explicit { Feedback::Explicit } else { Feedback::Implicit };
-        let options = AlsOptions { feedback, num_factors: 4, max_iterations: 4, ..AlsOptions::default() };
+        let options =
+            AlsOptions { feedback, num_factors: 4, max_iterations: 4, ..AlsOptions::default() };
         let factors = quiet(&csr, &options);
         prop_assert!(factors.user_factors.iter().chain(&factors.item_factors).all(|x| x.is_finite()));
     }
