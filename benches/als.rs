@@ -25,7 +25,7 @@ fn read(path: &Path, users: &mut IdIndex, items: &mut IdIndex, grow: bool) -> Tr
         let batch = batch.unwrap();
         let weights = arrow::compute::cast(batch.column(2), &DataType::Float32).unwrap();
         let weights = weights.as_primitive::<Float32Type>().values();
-        let mut codes = |ids: &mut IdIndex, column: usize| -> Vec<Option<u32>> {
+        let codes = |ids: &mut IdIndex, column: usize| -> Vec<Option<u32>> {
             let column = batch.column(column);
             match grow {
                 true => ids.encode(column).unwrap().into_iter().map(Some).collect(),

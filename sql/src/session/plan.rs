@@ -241,7 +241,7 @@ impl StatementContext {
 
 /// Coerces types, so that the columns announced are the columns that will be sent. A plan whose
 /// parameters have no type yet is left as it is until they are bound.
-fn analyzed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
+pub(crate) fn analyzed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
     // What defines or changes things is taken apart first; its query is coerced when it runs.
     if matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::DescribeTable(_)) {
         return Ok(plan);

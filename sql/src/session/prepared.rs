@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::parse::Statement;
-use crate::session::plan::{self, Action, Planned};
+use crate::session::plan::{self, Action, Planned, analyzed};
 use crate::session::{Session, Settings};
 
 /// A plan older than this is made anew before it runs, so that new files, table versions, model
@@ -55,6 +56,24 @@ impl Prepared {
     /// The result's columns; none for a statement without a result.
     pub fn schema(&self) -> &SchemaRef {
         &self.0.schema
+    }
+
+    /// The result's columns once these values are bound: a column that is a parameter of unknown
+    /// type, as in `SELECT ?`, takes the type of its value.
+    pub fn schema_with(&self, parameters: &[ScalarValue]) -> SchemaRef {
+        let open = self.0.schema.fields().iter().any(|field| field.data_type().is_null());
+        if !open || parameters.is_empty() {
+            return SchemaRef::clone(&self.0.schema);
+        }
+        let planned = Arc::clone(&self.0.planned.lock().1);
+        let Action::Query(plan) = &planned.action else { return SchemaRef::clone(&self.0.schema) };
+        let bound = plan.clone().with_param_values(ParamValues::from(parameters.to_vec()));
+        let bound = bound.map_err(Error::from).and_then(|plan| analyzed(&planned.state, plan));
+        match bound {
+            Ok(plan) => Arc::new(plan.schema().as_arrow().clone()),
+            // The run will tell what is wrong with the values.
+            Err(_) => SchemaRef::clone(&self.0.schema),
+        }
     }
 
     /// Whether the statement changes something and answers no rows.

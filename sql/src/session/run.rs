@@ -112,7 +112,7 @@ impl Session {
         };
         if let Action::Query(plan) = &planned.action {
             let rows = run.start(plan).await?;
-            let schema = Arc::clone(prepared.schema());
+            let schema = prepared.schema_with(parameters);
             let rows = Guarded::new(rows, &schema, limits, cancel.clone(), ticket.clone());
             return Ok(Answer {
                 query_id: ticket.id().to_owned(),

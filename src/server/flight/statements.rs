@@ -51,7 +51,7 @@ impl Statement {
         prepared: Prepared,
         parameters: Vec<ScalarValue>,
     ) -> Self {
-        let wire = wire_schema(prepared.schema(), views);
+        let wire = wire_schema(&prepared.schema_with(&parameters), views);
         Self { client: Arc::clone(client), prepared, parameters, wire }
     }
 }
