@@ -1,7 +1,7 @@
 //! Rights that do not depend on grants: who may define what where.
 //!
 //! An analyst creates in the schema that bears its name; `engineer` also external tables; `admin`
-//! everywhere.
+//! everywhere. Only `policy_admin` decrypts.
 
 use catalog::ObjectName;
 use catalog::policy::{Principal, Role};
@@ -36,6 +36,21 @@ pub fn may_create_external(principal: &Principal, name: &ObjectName) -> Result<(
         return Ok(());
     }
     Err(denied(principal, name, "external tables need the role engineer"))
+}
+
+/// Whether a principal may turn encrypted values back: never implied by reading them.
+///
+/// # Errors
+/// When it may not.
+pub fn may_decrypt(principal: &Principal) -> Result<()> {
+    if principal.has(Role::PolicyAdmin) {
+        return Ok(());
+    }
+    Err(Error::Denied {
+        principal: principal.name.clone(),
+        action: "decrypt".into(),
+        hint: Some("decrypting needs the role policy_admin".into()),
+    })
 }
 
 fn denied(principal: &Principal, name: &ObjectName, hint: &str) -> Error {

@@ -12,6 +12,7 @@ mod cli;
 mod docs;
 mod flight;
 mod program;
+mod rights;
 mod s3;
 mod slt;
 mod tidy;

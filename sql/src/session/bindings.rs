@@ -22,6 +22,7 @@ use udfs::recommend::{BoundModel, ModelSet};
 use crate::dialect::marked_model;
 use crate::error::{Error, Result};
 use crate::parse::name_parts;
+use crate::rights;
 use crate::session::plan::StatementContext;
 
 /// What a statement names, before it is loaded.
@@ -35,6 +36,8 @@ pub struct References {
     pub hierarchies: BTreeSet<String>,
     /// Tables read at a version.
     pub versions: BTreeSet<(Vec<String>, u64)>,
+    /// Whether something is decrypted.
+    pub decrypts: bool,
 }
 
 /// What a statement's functions are bound to.
@@ -64,6 +67,9 @@ impl References {
     /// # Errors
     /// When a name does not exist, may not be used, or cannot be loaded.
     pub(crate) async fn load(&self, context: &Arc<StatementContext>) -> Result<Bindings> {
+        if self.decrypts {
+            rights::may_decrypt(context.session().principal())?;
+        }
         let mut bound = BTreeMap::new();
         let mut loaded = BTreeMap::new();
         for written in &self.models {
@@ -122,7 +128,8 @@ async fn load_model(context: &Arc<StatementContext>, written: &str) -> Result<Lo
         Some(schema) => vec![schema],
         None => context.search_path(),
     };
-    for schema in schemas {
+    // What the principal may not see does not exist for it.
+    for schema in schemas.into_iter().filter(|schema| context.may_see(schema)) {
         let name = ObjectName::new(&schema, &name);
         match catalog.load_model(&name, version).await {
             Err(CatalogError::NotFound { kind: "model", .. }) => {}
@@ -130,8 +137,11 @@ async fn load_model(context: &Arc<StatementContext>, written: &str) -> Result<Lo
         }
     }
     let models = catalog.models().await?;
-    let names: Vec<String> =
-        models.iter().flat_map(|model| [model.name.to_string(), model.name.name.clone()]).collect();
+    let names: Vec<String> = models
+        .iter()
+        .filter(|model| context.may_see(&model.name.schema))
+        .flat_map(|model| [model.name.to_string(), model.name.name.clone()])
+        .collect();
     Err(CatalogError::not_found("model", written, names.iter().map(String::as_str)).into())
 }
 
@@ -188,6 +198,7 @@ impl Collector {
         if let Some(name) = model.and_then(literal) {
             self.found.models.insert(name);
         }
+        self.found.decrypts |= function == "fpe_decrypt";
         if let Some(name) = udfs::privacy::key_argument(&function).and_then(literal) {
             self.found.keys.insert(name);
         }

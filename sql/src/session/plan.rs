@@ -222,6 +222,12 @@ impl StatementContext {
     /// A missing table gets the nearest existing name as a hint.
     async fn explain_failure(&self, error: datafusion::error::DataFusionError) -> Error {
         let text = error.strip_backtrace();
+        if let Some((_, schema)) = text.split_once("failed to resolve schema: ") {
+            let schemas = self.schemas();
+            let schema = schema.split_whitespace().next().unwrap_or(schema);
+            let known = schemas.iter().map(String::as_str);
+            return Error::Catalog(catalog::Error::not_found("schema", schema, known));
+        }
         let missed = self.pinned.missed.lock().clone();
         let missing = missed.into_iter().find(|name| {
             let last = name.rsplit('.').next().unwrap_or(name);
