@@ -222,11 +222,12 @@ impl StatementContext {
     /// A missing table gets the nearest existing name as a hint.
     async fn explain_failure(&self, error: datafusion::error::DataFusionError) -> Error {
         let text = error.strip_backtrace();
-        if let Some((_, schema)) = text.split_once("failed to resolve schema: ") {
-            let schemas = self.schemas();
-            let schema = schema.split_whitespace().next().unwrap_or(schema);
+        let schemas = self.schemas();
+        if let Some(schema) = missing_schema(&text)
+            && !schemas.contains(&schema)
+        {
             let known = schemas.iter().map(String::as_str);
-            return Error::Catalog(catalog::Error::not_found("schema", schema, known));
+            return Error::Catalog(catalog::Error::not_found("schema", &schema, known));
         }
         let missed = self.pinned.missed.lock().clone();
         let missing = missed.into_iter().find(|name| {
@@ -243,6 +244,13 @@ impl StatementContext {
         let known = known.iter().map(String::as_str);
         Error::Catalog(catalog::Error::not_found("table", &missing, known))
     }
+}
+
+/// The schema in DataFusion's "table 'attune.schema.name' not found".
+fn missing_schema(text: &str) -> Option<String> {
+    let (_, name) = text.split_once("table 'attune.")?;
+    let (schema, _) = name.split_once('.')?;
+    (schema != crate::session::SEARCH_PATH).then(|| schema.to_owned())
 }
 
 /// Coerces types, so that the columns announced are the columns that will be sent. A plan whose

@@ -62,7 +62,7 @@ impl CatalogProvider for StatementCatalog {
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        let known = name == SEARCH_PATH || self.context.schemas().iter().any(|known| known == name);
+        let known = name == SEARCH_PATH || self.context.may_see(name);
         known.then(|| {
             Arc::new(StatementSchema { context: Arc::clone(&self.context), name: name.into() }) as _
         })

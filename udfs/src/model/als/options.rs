@@ -62,7 +62,7 @@ pub enum Solver {
 pub struct AlsOptions {
     /// Meaning of the rating column.
     pub feedback: Feedback,
-    /// Length of a factor vector, 1 to 4,096.
+    /// Length of a factor vector, 1 to 1,024.
     pub num_factors: usize,
     /// Number of iterations, each solving all users, then all items.
     pub max_iterations: usize,
@@ -148,8 +148,8 @@ impl AlsOptions {
         if self.num_factors == 0 {
             return fail("num_factors", "0".to_owned(), "Give at least 1 factor; 64 is usual");
         }
-        if self.num_factors > 4096 {
-            return Err(ModelError::TooLarge { what: "num_factors", limit: 4096 });
+        if self.num_factors > 1024 {
+            return Err(ModelError::TooLarge { what: "num_factors", limit: 1024 });
         }
         if self.max_iterations == 0 || self.max_iterations > 10_000 {
             let hint = "Give 1 to 10000 iterations; 8 to 20 are usual";

@@ -25,9 +25,16 @@ public final class Browse {
       everyFact(connection.getMetaData());
       refusals(connection, url, user);
     }
-    try (Connection connection =
-        DriverManager.getConnection(url + "&catalog=attune", login(user, arguments[2]))) {
-      check("a catalog in the URL", connection.getCatalog() != null);
+    Connection named =
+        DriverManager.getConnection(url + "&catalog=attune", login(user, arguments[2]));
+    try (ResultSet rows = named.createStatement().executeQuery("SELECT current_catalog()")) {
+      check("a catalog in the URL", rows.next() && "attune".equals(rows.getString(1)));
+    }
+    try {
+      named.close();
+    } catch (SQLException error) {
+      // Driver 18.3 ends the session after it has shut its channel down.
+      check("a late CloseSession", error.getMessage().contains("Channel shutdown"));
     }
     System.out.println("ok all");
   }
