@@ -11,6 +11,7 @@
 mod cli;
 mod docs;
 mod flight;
+mod prepared;
 mod program;
 mod rights;
 mod s3;
