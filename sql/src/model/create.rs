@@ -4,9 +4,7 @@
 //! first, the files are written, the manifest is last, and a model that was dropped meanwhile
 //! stays dropped.
 
-use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray, UInt32Array};
@@ -32,6 +30,7 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 
 use crate::error::{Error, Result};
+use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
 use crate::model::train::{TrainingColumns, fit, read};
 use crate::parse::{CreateModel, parse_query};
@@ -173,25 +172,7 @@ impl CreateModelNode {
     }
 }
 
-impl PartialEq for CreateModelNode {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for CreateModelNode {}
-
-impl Hash for CreateModelNode {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
-    }
-}
-
-impl PartialOrd for CreateModelNode {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        self.key().partial_cmp(&other.key())
-    }
-}
+compared_by_key!(CreateModelNode);
 
 impl UserDefinedLogicalNodeCore for CreateModelNode {
     fn name(&self) -> &str {

@@ -6,9 +6,7 @@
 //! Explicit feedback: RMSE and MAE over pairs that the model knows; the baseline predicts the
 //! item's mean rating.
 
-use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, StringArray};
@@ -33,6 +31,7 @@ use udfs::model::als::Feedback;
 use udfs::model::{AlsModel, Csr};
 
 use crate::error::{Error, Result};
+use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
 use crate::model::table_functions::whole_number;
 use crate::model::train::{TrainingColumns, read_known};
@@ -141,25 +140,7 @@ fn columns(model: &LoadedModel, schema: &SchemaRef) -> Result<TrainingColumns> {
     TrainingColumns::find(schema, &options)
 }
 
-impl PartialEq for EvaluateNode {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for EvaluateNode {}
-
-impl Hash for EvaluateNode {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
-    }
-}
-
-impl PartialOrd for EvaluateNode {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        self.key().partial_cmp(&other.key())
-    }
-}
+compared_by_key!(EvaluateNode);
 
 impl UserDefinedLogicalNodeCore for EvaluateNode {
     fn name(&self) -> &str {

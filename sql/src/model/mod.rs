@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod evaluate;
+mod node;
 pub mod options;
 pub mod recommend;
 pub mod table_functions;

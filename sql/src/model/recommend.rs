@@ -3,10 +3,8 @@
 //! The operator answers batch by batch: a batch of users is one tiled product on the learners'
 //! threads (a single user is computed in place), with seen items left out while the product runs.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Float32Array, Int32Array, StringArray, UInt32Array};
@@ -28,6 +26,7 @@ use futures::{StreamExt, TryStreamExt};
 use udfs::model::{Choice, RecommendRequest, Source};
 
 use crate::error::{Error, Result};
+use crate::model::node::compared_by_key;
 use crate::model::options::model_error;
 use crate::model::table_functions::{known_options, literal, shown, whole_number};
 
@@ -198,25 +197,7 @@ fn output_schema(model: &LoadedModel, user_type: &DataType) -> SchemaRef {
     ]))
 }
 
-impl PartialEq for RecommendNode {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for RecommendNode {}
-
-impl Hash for RecommendNode {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
-    }
-}
-
-impl PartialOrd for RecommendNode {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        self.key().partial_cmp(&other.key())
-    }
-}
+compared_by_key!(RecommendNode);
 
 impl UserDefinedLogicalNodeCore for RecommendNode {
     fn name(&self) -> &str {
