@@ -1,8 +1,11 @@
 //! Opens the engine over the configured stores, and decides who the caller is.
 
+use std::sync::Arc;
+
 use catalog::Catalog;
 use catalog::policy::Principal;
 
+use crate::auth::hasher::Argon2Hasher;
 use crate::auth::{Authentication, Authenticator};
 use crate::config::{Config, Environment, Location, Machine};
 use crate::error::{Error, Result};
@@ -13,7 +16,8 @@ use crate::error::{Error, Result};
 /// When a store cannot be reached or a secret cannot be read.
 pub async fn open(config: &Config, environment: &Environment) -> Result<sql::Engine> {
     let catalog = Catalog::open(config.catalog(environment)?).await?;
-    Ok(sql::Engine::open(catalog, config.engine_limits(Machine::here()))?)
+    let limits = config.engine_limits(Machine::here());
+    Ok(sql::Engine::open(catalog, limits, Arc::new(Argon2Hasher::default()))?)
 }
 
 /// The documentation of this program's SQL functions, which needs no lake and no warehouse.
@@ -43,10 +47,10 @@ pub async fn embedded_principal(
 ) -> Result<Principal> {
     let catalog = engine.catalog();
     let Some(name) = user else {
-        let open_to_all = catalog.users().await?.is_empty();
+        let open_to_all = !catalog.has_users().await?;
         return if open_to_all { Ok(Principal::embedded()) } else { Err(Error::LoginRequired) };
     };
-    if catalog.users().await?.is_empty() {
+    if !catalog.has_users().await? {
         return Err(Error::usage(
             format!("this warehouse has no users, so there is no {name}"),
             format!("leave --user out, or make the user: attune user add {name} --role admin"),

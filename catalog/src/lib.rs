@@ -40,7 +40,7 @@ pub use registry::{
 };
 pub use store::{Place, Secret, StoreConfig, Stores};
 pub use tables::{Opened, Written};
-pub use users::UserRecord;
+pub use users::{Accounts, RoleRecord, UserRecord};
 
 use delta::Tables;
 use keys::Keys;

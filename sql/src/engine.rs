@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use catalog::Catalog;
 use catalog::policy::Principal;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -64,6 +65,14 @@ impl Default for Limits {
     }
 }
 
+/// Turns a new password into what a login checks. The program gives it, as it gives the clock:
+/// hashing takes randomness and, on purpose, time.
+#[async_trait]
+pub trait PasswordHasher: std::fmt::Debug + Send + Sync {
+    /// The password's hash, in PHC form; an error is a sentence without the password.
+    async fn hash(&self, password: String) -> Result<String, String>;
+}
+
 /// One engine a process; a clone is the same engine.
 #[derive(Debug, Clone)]
 pub struct Engine(Arc<Shared>);
@@ -75,14 +84,19 @@ struct Shared {
     base: SessionState,
     runtime: Arc<RuntimeEnv>,
     queries: QueryLog,
+    passwords: Arc<dyn PasswordHasher>,
 }
 
 impl Engine {
-    /// Builds the engine over an open catalog.
+    /// Builds the engine over an open catalog; `passwords` hashes those of new users.
     ///
     /// # Errors
     /// When the spill folder cannot be used.
-    pub fn open(catalog: Arc<Catalog>, limits: Limits) -> Result<Self> {
+    pub fn open(
+        catalog: Arc<Catalog>,
+        limits: Limits,
+        passwords: Arc<dyn PasswordHasher>,
+    ) -> Result<Self> {
         let runtime = runtime(&catalog, &limits)?;
         let base = base_state(Arc::clone(&runtime), &limits);
         // Learners and vectorized functions share one pool a process; a second engine in it finds
@@ -92,7 +106,7 @@ impl Engine {
             .thread_name(|index| format!("learner-{index}"))
             .build_global();
         let queries = QueryLog::default();
-        Ok(Self(Arc::new(Shared { catalog, limits, base, runtime, queries })))
+        Ok(Self(Arc::new(Shared { catalog, limits, base, runtime, queries, passwords })))
     }
 
     /// A session for somebody.
@@ -113,6 +127,10 @@ impl Engine {
     /// The statements that run or ran lately.
     pub fn queries(&self) -> &QueryLog {
         &self.0.queries
+    }
+
+    pub(crate) fn passwords(&self) -> &Arc<dyn PasswordHasher> {
+        &self.0.passwords
     }
 
     pub(crate) fn base(&self) -> &SessionState {

@@ -58,7 +58,7 @@ pub(crate) fn register_session(
     settings: &Settings,
 ) -> Result<()> {
     let principal = session.principal();
-    let roles: Vec<&str> = principal.roles.iter().map(|role| role.name()).collect();
+    let roles: Vec<&str> = principal.roles.iter().map(String::as_str).collect();
     let values = [
         ("current_user", ScalarValue::from(principal.name.as_str())),
         ("current_role", ScalarValue::from(roles.join(", ").as_str())),

@@ -21,7 +21,7 @@ mod stream;
 mod system;
 mod table;
 
-pub use engine::{CATALOG, Engine, Limits, MAIN};
+pub use engine::{CATALOG, Engine, Limits, MAIN, PasswordHasher};
 pub use error::{Class, Error, Result};
 pub use functions::FunctionDoc;
 pub use queries::{QueryLog, QueryRecord};

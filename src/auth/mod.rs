@@ -2,19 +2,20 @@
 //!
 //! The catalog holds the users (name, argon2 hash, roles). A login makes a principal and a *stamp*,
 //! which is what the user's record said then. Each later call compares the stamp with the record
-//! again, at most a second old: a user that was dropped, got another password or other roles has to
-//! log in again, so a revoke does not wait for a token to end.
+//! again, at most a second old: a user that was dropped or got another password has to log in
+//! again. Roles and grants need no new login: the engine looks at them for each statement.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use catalog::Catalog;
-use catalog::policy::{Principal, Role};
+use catalog::policy::Principal;
 use parking_lot::Mutex;
 
 use self::passwords::{PasswordError, Passwords};
 
+pub mod hasher;
 pub mod passwords;
 pub mod tokens;
 
@@ -49,9 +50,9 @@ pub enum Refusal {
     Password(#[from] PasswordError),
 }
 
-/// What a user's record said when the user logged in; None for the embedded principal.
+/// The password's hash when the user logged in; None for the embedded principal.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Stamp(Option<(String, BTreeSet<Role>)>);
+pub struct Stamp(Option<String>);
 
 /// A login that succeeded.
 pub struct Login {
@@ -111,8 +112,8 @@ impl Authenticator {
         let matches = users.passwords.verify(password, stored).await?;
         match record {
             Some(user) if matches => Ok(Login {
-                stamp: Stamp(Some((user.password_hash, user.roles.clone()))),
-                principal: Principal { name: user.name, roles: user.roles },
+                principal: Principal::of(&user),
+                stamp: Stamp(Some(user.password_hash)),
             }),
             _ => Err(Refusal::Login),
         }
@@ -126,7 +127,7 @@ impl Authenticator {
             Some((read, current)) if now.saturating_duration_since(read) < RECORD_FRESH => current,
             _ => {
                 let record = users.catalog.user(name).await?;
-                let current = record.map(|user| Stamp(Some((user.password_hash, user.roles))));
+                let current = record.map(|user| Stamp(Some(user.password_hash)));
                 users.records.lock().insert(name.to_owned(), (now, current.clone()));
                 current
             }

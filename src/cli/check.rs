@@ -45,7 +45,8 @@ pub(super) async fn run(arguments: &CheckArguments, context: &Context) -> Result
     }
     let users = opened.catalog().users().await?.len();
     writeln!(out, "users          {users}")?;
-    let options = serve::flight_options(&config, &ListenArguments::default(), users > 0)?;
+    let has_users = opened.catalog().has_users().await?;
+    let options = serve::flight_options(&config, &ListenArguments::default(), has_users)?;
     options.check()?;
     writeln!(out, "flight         {}", config.server.flight)?;
     writeln!(out, "everything works")?;

@@ -31,7 +31,7 @@ pub(super) async fn listen(
     arguments: &ListenArguments,
     context: &Context,
 ) -> Result<()> {
-    let has_users = !engine.catalog().users().await?.is_empty();
+    let has_users = engine.catalog().has_users().await?;
     let options = flight_options(config, arguments, has_users)?;
     let with_tls = options.tls.is_some();
     let server = flight::bind(engine, options).await?;

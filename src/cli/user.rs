@@ -28,8 +28,7 @@ async fn add(arguments: &UserAddArguments, context: &Context) -> Result<()> {
     let config = Config::load(&arguments.store.overrides(), environment)?;
     let engine = engine::open(&config, environment).await?;
     let catalog = engine.catalog();
-    let users = catalog.users().await?;
-    if users.is_empty() {
+    if !catalog.has_users().await? {
         if !roles.contains(&Role::Admin) {
             return Err(Error::usage(
                 "the first user of a warehouse must be an administrator, or nobody could make more",
@@ -40,12 +39,9 @@ async fn add(arguments: &UserAddArguments, context: &Context) -> Result<()> {
         authorize(&engine, arguments.administrator.as_deref(), context).await?;
     }
     let password = password::new(environment, screen, &arguments.name)?;
-    let record = UserRecord {
-        name: arguments.name.clone(),
-        password_hash: passwords::hash_password(&password)?,
-        roles,
-    };
-    let shown = record.roles.iter().map(Role::to_string).collect::<Vec<_>>().join(", ");
+    let hash = passwords::hash_password(&password)?;
+    let record = UserRecord::new(&arguments.name, hash, roles);
+    let shown = record.roles.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     catalog.put_user(record, arguments.replace).await?;
     screen.say(&format!("user {} ({shown}) is in {}", arguments.name, config.warehouse.url.0));
     Ok(())

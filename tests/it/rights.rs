@@ -1,13 +1,11 @@
 //! What one principal cannot see or do to another's things.
 
-use std::collections::BTreeSet;
-
 use catalog::policy::{Principal, Role};
 use futures::TryStreamExt;
 use sql::Session;
 
 fn somebody(name: &str, role: Role) -> Principal {
-    Principal { name: name.into(), roles: BTreeSet::from([role]) }
+    Principal::new(name, [role])
 }
 
 /// The code of a statement's error, or its number of rows.

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
+use attune::auth::hasher::Argon2Hasher;
 use catalog::policy::Principal;
 use catalog::{Catalog, CatalogConfig, KeyConfig, LakeConfig, Secret, StoreConfig};
 use futures::StreamExt;
@@ -42,7 +43,7 @@ pub async fn engine(folder: &Path) -> Engine {
         })
         .to_vec();
     let catalog = Catalog::open(config).await.unwrap();
-    Engine::open(catalog, Limits::default()).unwrap()
+    Engine::open(catalog, Limits::default(), Arc::new(Argon2Hasher::default())).unwrap()
 }
 
 #[derive(Debug)]

@@ -1,5 +1,7 @@
-//! Who may do what: principals and roles. `src::auth` makes principals, `sql` enforces.
+//! Who may do what: principals, roles and grants. `src::auth` makes principals, `sql` enforces.
 
+pub mod grant;
 pub mod principal;
 
-pub use principal::{Principal, Role};
+pub use grant::{Grant, Grantee, Privilege, Securable};
+pub use principal::{Principal, Role, is_built_in};

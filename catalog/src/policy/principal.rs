@@ -4,13 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::Error;
+use crate::users::UserRecord;
 
 /// A built-in role. `policy_admin` and `admin` do not imply each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// Reads what is granted; creates tables, views and models in schemas of its own.
     Analyst,
@@ -52,23 +50,65 @@ impl FromStr for Role {
     }
 }
 
+impl From<Role> for String {
+    fn from(role: Role) -> Self {
+        role.name().to_owned()
+    }
+}
+
+/// Whether a name is a built-in role's.
+pub fn is_built_in(role: &str) -> bool {
+    Role::ALL.iter().any(|built_in| built_in.name() == role)
+}
+
 /// Somebody who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Principal {
     /// The user's name.
     pub name: String,
-    /// The roles the user holds.
-    pub roles: BTreeSet<Role>,
+    /// The roles the user held when this was made, built-in and defined ones.
+    pub roles: BTreeSet<String>,
+    origin: Origin,
+}
+
+/// Where a principal's roles come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Origin {
+    /// The user's record, which is looked at again for each statement.
+    Record,
+    /// Whoever made the principal: a token's claims, or the embedded engine.
+    Given,
 }
 
 impl Principal {
-    /// The owner of an embedded engine whose warehouse has no users: holds every role.
+    /// The owner of an embedded engine whose warehouse has no users: holds every built-in role.
     pub fn embedded() -> Self {
-        Self { name: "local".into(), roles: BTreeSet::from(Role::ALL) }
+        Self::new("local", Role::ALL)
     }
 
-    /// Whether the principal holds `role`.
+    /// A user of the catalog. The roles and grants in force are those that the user's record has
+    /// when a statement starts, and none once the record is gone.
+    pub fn of(user: &UserRecord) -> Self {
+        Self { name: user.name.clone(), roles: user.roles.clone(), origin: Origin::Record }
+    }
+
+    /// Somebody whom others vouch for, with the roles that they say. Roles that the catalog does
+    /// not know grant nothing.
+    pub fn new(
+        name: impl Into<String>,
+        roles: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        let roles = roles.into_iter().map(Into::into).collect();
+        Self { name: name.into(), roles, origin: Origin::Given }
+    }
+
+    /// Whether the principal held `role` when it was made.
     pub fn has(&self, role: Role) -> bool {
-        self.roles.contains(&role)
+        self.roles.contains(role.name())
+    }
+
+    /// Whether the user's record has the roles and grants in force.
+    pub fn follows_record(&self) -> bool {
+        self.origin == Origin::Record
     }
 }

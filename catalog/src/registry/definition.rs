@@ -13,7 +13,7 @@ use super::head::{Revision, key};
 use super::manifest::StoredMetric;
 use crate::error::{Error, Result};
 use crate::lake::LakeTable;
-use crate::users::UserRecord;
+use crate::users::{RoleRecord, UserRecord};
 
 /// The newest document format this version reads and writes.
 const FORMAT: u32 = 1;
@@ -25,7 +25,7 @@ const RETIRED_NAMED_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 pub const NAME_CHARS_MAX: usize = 255;
 
 /// A schema's name and an object's name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectName {
     /// The schema: `main` or a lake's name.
     pub schema: String,
@@ -76,6 +76,8 @@ pub enum Spec {
     Model(ModelHead),
     /// A user of the server.
     User(UserRecord),
+    /// A role, or PUBLIC, with what was granted to it.
+    Role(RoleRecord),
 }
 
 /// Where a warehouse table's files are.
@@ -122,6 +124,8 @@ pub enum Kind {
     Model,
     /// A user.
     User,
+    /// A role.
+    Role,
 }
 
 impl Kind {
@@ -132,6 +136,7 @@ impl Kind {
             Self::View => "view",
             Self::Model => "model",
             Self::User => "user",
+            Self::Role => "role",
         }
     }
 }
@@ -150,6 +155,7 @@ impl Spec {
             Self::View { .. } => Kind::View,
             Self::Model(_) => Kind::Model,
             Self::User(_) => Kind::User,
+            Self::Role(_) => Kind::Role,
         }
     }
 }

@@ -31,7 +31,7 @@ pub use self::head::Revision;
 pub use self::model_cache::ModelCache;
 
 use self::definition::Document;
-use self::head::{Heads, Stamp, key};
+use self::head::{Heads, Stamp, encode, key};
 use crate::config::Clock;
 use crate::error::{Error, Result};
 use crate::store::Place;
@@ -120,6 +120,19 @@ impl Registry {
         let documents =
             snapshot.entries.values().filter_map(|entry| entry.head.document.as_ref().ok());
         Ok(documents.flat_map(|document| document.retired.clone()).collect())
+    }
+
+    /// Whether a schema holds anything, readable or not.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn holds(&self, schema: &str) -> Result<bool> {
+        self.refresh().await?;
+        let start = format!("{}.", encode(schema));
+        Ok(self.snapshot.read().entries.iter().any(|(key, entry)| {
+            let dropped = matches!(&entry.head.document, Ok(document) if document.spec.is_none());
+            key.starts_with(&start) && !dropped
+        }))
     }
 
     /// The definition, at most a second old; a missing one is looked for in the store.

@@ -41,7 +41,10 @@ pub struct TableInfo {
 
 impl Session {
     /// The schemas that this principal sees.
-    pub fn schemas(&self) -> Vec<String> {
+    ///
+    /// # Errors
+    /// When the principal's rights cannot be read.
+    pub async fn schemas(&self) -> Result<Vec<String>> {
         let mut schemas: BTreeSet<String> = self.engine().catalog().schemas().into_iter().collect();
         schemas.insert(MAIN.into());
         let name = &self.principal().name;
@@ -49,7 +52,7 @@ impl Session {
             schemas.insert(name.clone());
         }
         schemas.extend(system::SCHEMAS.map(String::from));
-        schemas.into_iter().collect()
+        Ok(schemas.into_iter().collect())
     }
 
     /// Tables and views that this principal sees, by schema and name.
@@ -59,12 +62,12 @@ impl Session {
     /// # Errors
     /// When the warehouse cannot be read.
     pub async fn tables(&self, filter: &TableFilter) -> Result<Vec<TableInfo>> {
-        let context = StatementContext::new(self);
+        let context = StatementContext::load(self).await?;
         let wanted = |kind: &str| {
             filter.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|wanted| wanted == kind))
         };
         let mut found = Vec::new();
-        for schema in self.schemas() {
+        for schema in self.schemas().await? {
             if !like(filter.schema_pattern.as_deref(), &schema) {
                 continue;
             }
@@ -91,7 +94,7 @@ impl Session {
         let label = |kind| match kind {
             Kind::Table => Some("TABLE"),
             Kind::View => Some("VIEW"),
-            Kind::Model | Kind::User => None,
+            Kind::Model | Kind::User | Kind::Role => None,
         };
         let labelled = |(name, kind)| label(kind).map(|label| (name, label));
         Ok(names.into_iter().filter_map(labelled).collect())

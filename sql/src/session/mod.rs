@@ -95,8 +95,8 @@ impl Session {
     ///
     /// # Errors
     /// When the setting does not exist or does not take the value.
-    pub fn set(&self, name: &str, value: &str) -> Result<()> {
-        let schemas = self.schemas();
+    pub async fn set(&self, name: &str, value: &str) -> Result<()> {
+        let schemas = self.schemas().await?;
         self.0.settings.write().set(name, value, &schemas)
     }
 

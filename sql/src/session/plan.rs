@@ -44,6 +44,7 @@ pub(crate) enum Action {
 pub(crate) struct StatementContext {
     session: Session,
     settings: Settings,
+    schemas: Arc<[String]>,
     depth: usize,
     pinned: Arc<Pinned>,
 }
@@ -57,13 +58,18 @@ struct Pinned {
 }
 
 impl StatementContext {
-    pub(crate) fn new(session: &Session) -> Arc<Self> {
-        Arc::new(Self {
+    /// The context of a statement that starts now.
+    ///
+    /// # Errors
+    /// When the principal's rights cannot be read.
+    pub(crate) async fn load(session: &Session) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self {
             settings: session.settings(),
+            schemas: session.schemas().await?.into(),
             session: session.clone(),
             depth: 0,
             pinned: Arc::default(),
-        })
+        }))
     }
 
     /// The context of a view inside the statement.
@@ -71,6 +77,7 @@ impl StatementContext {
         Arc::new(Self {
             session: self.session.clone(),
             settings: self.settings.clone(),
+            schemas: Arc::clone(&self.schemas),
             depth: self.depth + 1,
             pinned: Arc::clone(&self.pinned),
         })
@@ -101,12 +108,12 @@ impl StatementContext {
 
     /// The schemas that the principal sees.
     pub(crate) fn schemas(&self) -> Vec<String> {
-        self.session.schemas()
+        self.schemas.to_vec()
     }
 
     pub(crate) fn may_see(&self, schema: &str) -> bool {
         self.session.principal().has(Role::Admin)
-            || self.session.schemas().iter().any(|known| known == schema)
+            || self.schemas.iter().any(|known| known == schema)
     }
 
     pub(crate) fn opened(&self, name: &ObjectName) -> Option<Arc<dyn TableProvider>> {
@@ -278,7 +285,7 @@ pub(crate) struct Planned {
 
 /// Plans any statement.
 pub(crate) async fn plan(session: &Session, statement: &Statement) -> Result<Planned> {
-    let context = StatementContext::new(session);
+    let context = StatementContext::load(session).await?;
     let at_ms = session.engine().catalog().now_ms();
     let (state, action) = match statement {
         Statement::DataFusion(statement) => plan_datafusion(&context, statement).await?,

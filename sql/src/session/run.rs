@@ -149,7 +149,7 @@ impl Run {
             Action::Rows(change) => change.run(self).await,
             Action::Model(change) => change.run(self).await,
             Action::Set(name, value) => {
-                self.session.set(name, value)?;
+                self.session.set(name, value).await?;
                 Ok(Done::new(0, format!("SET {name} = {value}")))
             }
         }

@@ -87,8 +87,8 @@ pub(super) fn columns_of(tables: &[TableInfo]) -> Result<RecordBatch> {
     ])
 }
 
-pub(super) fn schemas(session: &Session) -> Result<RecordBatch> {
-    batch(vec![("name", texts(session.schemas()))])
+pub(super) async fn schemas(session: &Session) -> Result<RecordBatch> {
+    batch(vec![("name", texts(session.schemas().await?))])
 }
 
 pub(super) fn functions(session: &Session) -> Result<RecordBatch> {
@@ -110,7 +110,7 @@ pub(super) fn functions(session: &Session) -> Result<RecordBatch> {
 }
 
 pub(super) async fn models(session: &Session) -> Result<RecordBatch> {
-    let visible = session.schemas();
+    let visible = session.schemas().await?;
     let all = session.engine().catalog().models().await?;
     let models: Vec<_> = all
         .into_iter()
@@ -231,8 +231,8 @@ pub(super) fn information_columns_of(tables: &[TableInfo]) -> Result<RecordBatch
     ])
 }
 
-pub(super) fn information_schemata(session: &Session) -> Result<RecordBatch> {
-    let schemas = session.schemas();
+pub(super) async fn information_schemata(session: &Session) -> Result<RecordBatch> {
+    let schemas = session.schemas().await?;
     batch(vec![
         ("catalog_name", texts(schemas.iter().map(|_| CATALOG))),
         ("schema_name", texts(schemas.clone())),

@@ -75,14 +75,14 @@ pub(crate) async fn open(
     let batch = match (name.schema.as_str(), name.name.as_str()) {
         ("system", "tables") => batches::tables(session).await?,
         ("system", "columns") => batches::columns(session).await?,
-        ("system", "schemas") => batches::schemas(session)?,
+        ("system", "schemas") => batches::schemas(session).await?,
         ("system", "functions") => batches::functions(session)?,
         ("system", "models") => batches::models(session).await?,
         ("system", "queries") => batches::queries(session)?,
         ("system", "settings") => batches::settings(session)?,
         ("information_schema", "tables") => batches::information_tables(session).await?,
         ("information_schema", "columns") => batches::information_columns(session).await?,
-        ("information_schema", "schemata") => batches::information_schemata(session)?,
+        ("information_schema", "schemata") => batches::information_schemata(session).await?,
         _ => return Ok(None),
     };
     let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).map_err(Error::from)?;

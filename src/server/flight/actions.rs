@@ -64,7 +64,7 @@ pub async fn run(state: &State, caller: &Caller, action: &Action) -> Result<Vec<
         }
         "CancelQuery" => cancel_query(state, caller, &action.body),
         "CancelFlightInfo" => cancel_flight_info(state, caller, &action.body),
-        "SetSessionOptions" => set_options(caller, &action.body),
+        "SetSessionOptions" => set_options(caller, &action.body).await,
         "GetSessionOptions" => Ok(vec![get_options(&caller.client)]),
         "CloseSession" => {
             close_session(state, caller)?;
@@ -137,19 +137,19 @@ fn cancel(state: &State, caller: &Caller, info: &FlightInfo) -> Result<CancelSta
     outcome.ok_or_else(|| status::malformed("the FlightInfo has no ticket"))
 }
 
-fn set_options(caller: &Caller, body: &Bytes) -> Result<Vec<Bytes>, Status> {
+async fn set_options(caller: &Caller, body: &Bytes) -> Result<Vec<Bytes>, Status> {
     let client = caller.lasting()?;
     let request: SetSessionOptionsRequest = decode_bare(body, "SetSessionOptionsRequest")?;
     let mut errors = HashMap::new();
     for (name, value) in request.session_options {
-        if let Err(reason) = set_option(client, &name, value.option_value) {
+        if let Err(reason) = set_option(client, &name, value.option_value).await {
             errors.insert(name, OptionError { value: reason as i32 });
         }
     }
     Ok(vec![encoded(&SetSessionOptionsResult { errors })])
 }
 
-fn set_option(
+async fn set_option(
     client: &ClientSession,
     name: &str,
     value: Option<OptionValue>,
@@ -164,7 +164,7 @@ fn set_option(
         None => String::new(),
         Some(_) => return Err(OptionErrorValue::InvalidValue),
     };
-    client.session.set(name, &text).map_err(|error| {
+    client.session.set(name, &text).await.map_err(|error| {
         tracing::debug!(option = name, code = error.code(), "session option refused: {error}");
         match error.class() {
             Class::Invalid | Class::NotFound | Class::Syntax => OptionErrorValue::InvalidValue,

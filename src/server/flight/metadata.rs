@@ -95,7 +95,7 @@ pub async fn answer(
     let batch = match command {
         Command::CommandGetCatalogs(_) => one_column(&CATALOGS, vec![session.catalog_name()]),
         Command::CommandGetTableTypes(_) => one_column(&TYPES, TABLE_TYPES.to_vec()),
-        Command::CommandGetDbSchemas(query) => schemas(query.clone(), session),
+        Command::CommandGetDbSchemas(query) => schemas(query.clone(), session).await,
         Command::CommandGetTables(query) => tables(query.clone(), session, views).await,
         Command::CommandGetPrimaryKeys(_) => Ok(RecordBatch::new_empty(Arc::clone(&PRIMARY_KEYS))),
         Command::CommandGetExportedKeys(_)
@@ -117,9 +117,9 @@ fn one_column(schema: &SchemaRef, names: Vec<&str>) -> Result<RecordBatch, Statu
     RecordBatch::try_new(Arc::clone(schema), vec![names]).map_err(|error| refused(error.into()))
 }
 
-fn schemas(query: CommandGetDbSchemas, session: &Session) -> Result<RecordBatch, Status> {
+async fn schemas(query: CommandGetDbSchemas, session: &Session) -> Result<RecordBatch, Status> {
     let mut builder = query.into_builder();
-    for schema in session.schemas() {
+    for schema in session.schemas().await.map_err(|error| status::from_sql(&error))? {
         builder.append(session.catalog_name(), schema);
     }
     builder.build().map_err(refused)

@@ -123,7 +123,7 @@ impl Sessions {
             }
             None => self.by_connection(request.remote_addr())?,
         };
-        let client = self.with_purpose(client, headers)?;
+        let client = self.with_purpose(client, headers).await?;
         let asked = headers.get("attune-string-views").map(|value| value.as_bytes());
         let views = asked.map_or_else(|| client.string_views(), |value| value == b"true");
         Ok(Caller { client, views, key })
@@ -183,7 +183,7 @@ impl Sessions {
     }
 
     /// A purpose in the header serves a session that has none, for this call alone.
-    fn with_purpose(
+    async fn with_purpose(
         &self,
         client: Arc<ClientSession>,
         headers: &MetadataMap,
@@ -194,20 +194,21 @@ impl Sessions {
         }
         let purpose =
             purpose.to_str().map_err(|_| status::malformed("attune-purpose is not ASCII text"))?;
-        let set = |session: &Session, name: &str, value: &str| {
-            session.set(name, value).map_err(|error| status::from_sql(&error))
-        };
         let principal = client.session.principal().clone();
         let login = Login { principal, stamp: client.stamp.clone() };
         let stated = ClientSession::new(&self.engine, login, false);
         for name in INHERITED {
             if let Some(value) = client.session.setting(name) {
-                set(&stated.session, name, &value)?;
+                set(&stated.session, name, &value).await?;
             }
         }
-        set(&stated.session, PURPOSE, purpose)?;
+        set(&stated.session, PURPOSE, purpose).await?;
         Ok(stated)
     }
+}
+
+async fn set(session: &Session, name: &str, value: &str) -> Result<(), Status> {
+    session.set(name, value).await.map_err(|error| status::from_sql(&error))
 }
 
 #[derive(Debug, PartialEq)]

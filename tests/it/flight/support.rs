@@ -1,6 +1,5 @@
 //! A server with three users over a warehouse of its own, and a client.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use arrow::datatypes::Schema;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{Any, ProstMessageExt};
 use arrow_flight::{Action, FlightDescriptor, FlightInfo, Ticket};
+use attune::auth::hasher::Argon2Hasher;
 use attune::auth::passwords::hash_password;
 use attune::server::flight::{Authentication, BoundServer, FlightOptions, bind};
 use catalog::policy::Role;
@@ -73,15 +73,11 @@ async fn engine(folder: &std::path::Path) -> Engine {
     for (name, role) in [("root", Role::Admin), ("ada", Role::Analyst), ("bob", Role::Analyst)] {
         catalog.put_user(user(name, role, &format!("{name}-secret")), false).await.unwrap();
     }
-    Engine::open(catalog, Limits::default()).unwrap()
+    Engine::open(catalog, Limits::default(), Arc::new(Argon2Hasher::default())).unwrap()
 }
 
 pub fn user(name: &str, role: Role, password: &str) -> UserRecord {
-    UserRecord {
-        name: name.to_owned(),
-        password_hash: hash_password(password).unwrap(),
-        roles: BTreeSet::from([role]),
-    }
+    UserRecord::new(name, hash_password(password).unwrap(), [role])
 }
 
 impl TestServer {
