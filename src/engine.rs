@@ -58,5 +58,5 @@ pub async fn embedded_principal(
     }
     let password = password(name)?;
     let authenticator = Authenticator::new(Authentication::Users, catalog).await?;
-    Ok(authenticator.login(name, password).await?.principal)
+    Ok(authenticator.login(name, password, None).await?.principal)
 }

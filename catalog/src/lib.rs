@@ -18,12 +18,14 @@ mod lakes_tests;
 pub mod local;
 pub mod policy;
 pub mod registry;
+mod revocations;
 pub mod store;
 pub mod tables;
 #[cfg(test)]
 mod tables_tests;
 #[cfg(test)]
 mod testing;
+pub mod tokens;
 pub mod users;
 mod warehouse;
 
@@ -40,12 +42,14 @@ pub use registry::{
 };
 pub use store::{Place, Secret, StoreConfig, Stores};
 pub use tables::{Opened, Written};
+pub use tokens::TokenRecord;
 pub use users::{Accounts, RoleRecord, UserRecord};
 
 use delta::Tables;
 use keys::Keys;
 use lakes::{LakeSchema, Named};
 use registry::{ModelCache, Registry};
+use revocations::Revocations;
 use warehouse::Warehouse;
 
 /// The schema of the warehouse's own objects.
@@ -58,6 +62,8 @@ pub struct Catalog {
     warehouse: Warehouse,
     objects: Registry,
     users: Registry,
+    tokens: Registry,
+    revocations: Revocations,
     lakes: BTreeMap<String, LakeSchema>,
     files: lake::Tables,
     freshness: Duration,
@@ -112,6 +118,8 @@ impl Catalog {
         let clock = config.clock;
         let heads = place.child("_attune/heads");
         let users = place.child("_attune/users");
+        let tokens = place.child("_attune/tokens");
+        let revoked = place.child("_attune/revoked");
         let catalog = Self {
             files: lake::Tables::with_fresh(Arc::clone(&stores), config.freshness),
             freshness: config.freshness,
@@ -119,6 +127,8 @@ impl Catalog {
             warehouse: Warehouse::open(place).await,
             objects: Registry::new(heads, Arc::clone(&clock)),
             users: Registry::new(users, Arc::clone(&clock)),
+            tokens: Registry::new(tokens, Arc::clone(&clock)),
+            revocations: Revocations::new(revoked),
             clock,
             lakes,
             tables: Tables::default(),

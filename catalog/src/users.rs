@@ -51,6 +51,12 @@ impl UserRecord {
             grants: Vec::new(),
         }
     }
+
+    /// A digest of the password's hash: with another password, or for another user of the same
+    /// name, it is another stamp.
+    pub fn stamp(&self) -> String {
+        crate::tokens::digest(&self.password_hash)
+    }
 }
 
 impl fmt::Debug for UserRecord {
@@ -191,6 +197,9 @@ impl Catalog {
     /// else changed the user at the same time.
     pub async fn put_user(&self, user: UserRecord, replace: bool) -> Result<()> {
         self.writable().await?;
+        if !replace && self.user(&user.name).await?.is_none() {
+            self.drop_tokens_of(&user.name).await?;
+        }
         let name = ObjectName::new(USER, &user.name);
         let mode = if replace { CreateMode::Replace } else { CreateMode::New };
         let owner = user.name.clone();
@@ -228,6 +237,7 @@ impl Catalog {
     /// When the warehouse cannot be written, or somebody else changed the user at the same time.
     pub async fn drop_user(&self, name: &str) -> Result<bool> {
         self.writable().await?;
+        self.drop_tokens_of(name).await?;
         self.users.drop_object(&ObjectName::new(USER, name), Kind::User).await
     }
 

@@ -18,7 +18,7 @@ use crate::bounded::bounded;
 use crate::error::Result;
 use crate::planner::AttuneQueryPlanner;
 use crate::queries::QueryLog;
-use crate::session::Session;
+use crate::session::{OpenSessions, Session, SessionOptions};
 
 /// The name of the one catalog.
 pub const CATALOG: &str = "attune";
@@ -85,6 +85,7 @@ struct Shared {
     runtime: Arc<RuntimeEnv>,
     queries: QueryLog,
     passwords: Arc<dyn PasswordHasher>,
+    sessions: OpenSessions,
 }
 
 impl Engine {
@@ -105,13 +106,19 @@ impl Engine {
             .num_threads(limits.learner_threads.max(1))
             .thread_name(|index| format!("learner-{index}"))
             .build_global();
-        let queries = QueryLog::default();
-        Ok(Self(Arc::new(Shared { catalog, limits, base, runtime, queries, passwords })))
+        let (queries, sessions) = (QueryLog::default(), OpenSessions::default());
+        let shared = Shared { catalog, limits, base, runtime, queries, passwords, sessions };
+        Ok(Self(Arc::new(shared)))
     }
 
     /// A session for somebody.
     pub fn session(&self, principal: Principal) -> Session {
-        Session::new(self.clone(), principal)
+        self.session_with(principal, SessionOptions::default())
+    }
+
+    /// A session for somebody, with where it comes from.
+    pub fn session_with(&self, principal: Principal, options: SessionOptions) -> Session {
+        Session::new(self.clone(), principal, options)
     }
 
     /// What exists.
@@ -131,6 +138,11 @@ impl Engine {
 
     pub(crate) fn passwords(&self) -> &Arc<dyn PasswordHasher> {
         &self.0.passwords
+    }
+
+    /// The sessions that are open.
+    pub fn sessions(&self) -> &OpenSessions {
+        &self.0.sessions
     }
 
     pub(crate) fn base(&self) -> &SessionState {

@@ -10,6 +10,7 @@ mod dml;
 pub mod engine;
 pub mod error;
 pub mod functions;
+mod kill;
 mod memory;
 mod model;
 pub mod parse;
@@ -20,9 +21,13 @@ pub mod session;
 mod stream;
 mod system;
 mod table;
+mod tokens;
 
 pub use engine::{CATALOG, Engine, Limits, MAIN, PasswordHasher};
 pub use error::{Class, Error, Result};
 pub use functions::FunctionDoc;
 pub use queries::{QueryLog, QueryRecord};
-pub use session::{Answer, Prepared, Progress, Session, TableFilter, TableInfo};
+pub use session::{
+    Answer, OpenSessions, Origin, Prepared, Progress, Session, SessionOptions, SessionRecord,
+    TableFilter, TableInfo,
+};

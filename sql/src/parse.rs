@@ -13,6 +13,8 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use crate::dialect::{AttuneDialect, is_word, parse_model_reference};
 use crate::error::{Error, Result};
+use crate::kill::KillSession;
+use crate::tokens::{self, TokenStatement};
 
 /// How deep expressions and queries may nest.
 const RECURSION_LIMIT: usize = 64;
@@ -47,6 +49,10 @@ pub enum Statement {
     },
     /// `SHOW MODELS`, `SHOW TABLES`, `SHOW SCHEMAS`, `SHOW FUNCTIONS`, `SHOW QUERIES`.
     Show(Listing),
+    /// `CREATE TOKEN`, `DROP TOKEN`.
+    Token(TokenStatement),
+    /// `KILL SESSION 'id'`.
+    KillSession(KillSession),
     /// `DESCRIBE MODEL m`.
     DescribeModel {
         /// The model.
@@ -65,6 +71,10 @@ pub enum Listing {
     Schemas,
     /// Functions with their documentation.
     Functions,
+    /// Open sessions.
+    Sessions,
+    /// API tokens.
+    Tokens,
 }
 
 /// `CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name OPTIONS (…) AS query`.
@@ -313,10 +323,24 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
             skip(parser, 2);
             Ok(Statement::DescribeModel { name: parse_model_reference(&mut parser.parser)? })
         }
+        ["create", "token", ..] => {
+            skip(parser, 2);
+            Ok(Statement::Token(tokens::parse_create(parser)?))
+        }
+        ["drop", "token", ..] => {
+            skip(parser, 2);
+            Ok(Statement::Token(tokens::parse_drop(parser)?))
+        }
+        ["kill", "session", ..] => {
+            skip(parser, 2);
+            Ok(Statement::KillSession(KillSession::parse(parser)?))
+        }
         ["show", "models"] => show(parser, Listing::Models),
         ["show", "tables"] => show(parser, Listing::Tables),
         ["show", "schemas"] => show(parser, Listing::Schemas),
         ["show", "functions"] => show(parser, Listing::Functions),
+        ["show", "sessions"] => show(parser, Listing::Sessions),
+        ["show", "tokens"] => show(parser, Listing::Tokens),
         _ => Ok(Statement::DataFusion(Box::new(parser.parse_statement()?))),
     }
 }

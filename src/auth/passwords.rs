@@ -7,10 +7,16 @@
 //! against a decoy, so neither the answer nor its delay says which names exist.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Logins that wait for their turn; more are refused at once.
+const LINE_MAX: usize = 1_000;
+/// So long a login waits for its turn.
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Why a password could not be hashed or checked. Neither says anything about the password.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +27,9 @@ pub enum PasswordError {
     /// The blocking thread ended early, which happens while the process stops.
     #[error("the password check was interrupted")]
     Interrupted,
+    /// More logins wait than the line holds, or this one waited too long.
+    #[error("too many logins at once")]
+    Busy,
 }
 
 /// Hashes one password with a fresh salt. Takes tens of milliseconds: not for a runtime thread.
@@ -34,6 +43,7 @@ pub fn hash_password(password: &str) -> Result<String, PasswordError> {
 /// Checks passwords, a few at a time.
 pub struct Passwords {
     turns: Arc<Semaphore>,
+    line: Semaphore,
     /// The hash of a random password, checked in place of a user that does not exist.
     decoy: Arc<str>,
 }
@@ -42,35 +52,57 @@ impl Passwords {
     /// `concurrent_max` checks run at once; the rest wait. Hashes the decoy, so it takes a moment.
     pub async fn new(concurrent_max: usize) -> Result<Self, PasswordError> {
         let decoy = tokio::task::spawn_blocking(|| {
-            let secret = super::tokens::random_text(32)
+            let secret = super::live::random_text(32)
                 .map_err(|error| PasswordError::Hash(error.to_string()))?;
             hash_password(&secret)
         })
         .await
         .map_err(|_| PasswordError::Interrupted)??;
-        Ok(Self { turns: Arc::new(Semaphore::new(concurrent_max.max(1))), decoy: decoy.into() })
+        Ok(Self {
+            turns: Arc::new(Semaphore::new(concurrent_max.max(1))),
+            line: Semaphore::new(LINE_MAX),
+            decoy: decoy.into(),
+        })
     }
 
-    /// Hashes a password on a blocking thread.
-    pub async fn hash(&self, password: String) -> Result<String, PasswordError> {
-        let _turn = self.turns.acquire().await.map_err(|_| PasswordError::Interrupted)?;
-        tokio::task::spawn_blocking(move || hash_password(&password))
-            .await
-            .map_err(|_| PasswordError::Interrupted)?
+    /// Waits in line for a turn to check one password.
+    ///
+    /// # Errors
+    /// `Busy` when the line is full or the wait too long.
+    pub async fn turn(&self) -> Result<Turn, PasswordError> {
+        let _place = self.line.try_acquire().map_err(|_| PasswordError::Busy)?;
+        let turn = tokio::time::timeout(WAIT_MAX, Arc::clone(&self.turns).acquire_owned()).await;
+        let turn = turn.map_err(|_| PasswordError::Busy)?;
+        let turn = turn.map_err(|_| PasswordError::Interrupted)?;
+        Ok(Turn { _turn: turn, decoy: Arc::clone(&self.decoy) })
     }
+}
 
+/// The right to check one password now.
+pub struct Turn {
+    _turn: OwnedSemaphorePermit,
+    decoy: Arc<str>,
+}
+
+impl Turn {
     /// Whether `password` belongs to `stored`, the user's hash. None, the user that does not exist,
     /// and a hash that cannot be read are false, at the price of a real check.
+    ///
+    /// # Errors
+    /// `Interrupted` while the process stops.
     pub async fn verify(
-        &self,
+        self,
         password: String,
         stored: Option<String>,
     ) -> Result<bool, PasswordError> {
-        let _turn = self.turns.acquire().await.map_err(|_| PasswordError::Interrupted)?;
-        let decoy = Arc::clone(&self.decoy);
-        tokio::task::spawn_blocking(move || verify_password(&password, stored.as_deref(), &decoy))
-            .await
-            .map_err(|_| PasswordError::Interrupted)
+        // The whole turn goes along: a caller that gives up does not stop the thread.
+        let turn = self;
+        tokio::task::spawn_blocking(move || {
+            let turn = turn;
+            verify_password(&password, stored.as_deref(), &turn.decoy)
+        })
+        .await
+        .map_err(|_| PasswordError::Interrupted)
     }
 }
 
@@ -88,22 +120,35 @@ fn verify_password(password: &str, stored: Option<&str>, decoy: &str) -> bool {
 mod tests {
     use super::*;
 
+    async fn verify(passwords: &Passwords, password: &str, stored: Option<String>) -> bool {
+        passwords.turn().await.unwrap().verify(password.into(), stored).await.unwrap()
+    }
+
     #[tokio::test]
     async fn a_password_matches_its_own_hash_only() {
         let passwords = Passwords::new(2).await.unwrap();
-        let hash = passwords.hash("correct horse".into()).await.unwrap();
+        let hash = hash_password("correct horse").unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-        assert!(passwords.verify("correct horse".into(), Some(hash.clone())).await.unwrap());
-        assert!(!passwords.verify("correct hors".into(), Some(hash.clone())).await.unwrap());
-        assert!(!passwords.verify(String::new(), Some(hash)).await.unwrap());
+        assert!(verify(&passwords, "correct horse", Some(hash.clone())).await);
+        assert!(!verify(&passwords, "correct hors", Some(hash.clone())).await);
+        assert!(!verify(&passwords, "", Some(hash)).await);
     }
 
     #[tokio::test]
     async fn no_user_and_an_unreadable_hash_are_refused() {
         let passwords = Passwords::new(2).await.unwrap();
-        assert!(!passwords.verify("x".into(), None).await.unwrap());
-        assert!(!passwords.verify("x".into(), Some("plain".into())).await.unwrap());
-        assert!(!passwords.verify("x".into(), Some(String::new())).await.unwrap());
+        assert!(!verify(&passwords, "x", None).await);
+        assert!(!verify(&passwords, "x", Some("plain".into())).await);
+        assert!(!verify(&passwords, "x", Some(String::new())).await);
+    }
+
+    #[tokio::test]
+    async fn the_line_is_bounded() {
+        let passwords = Passwords::new(1).await.unwrap();
+        let held = passwords.turn().await.unwrap();
+        let _full = passwords.line.acquire_many(LINE_MAX as u32).await.unwrap();
+        assert!(matches!(passwords.turn().await, Err(PasswordError::Busy)));
+        drop(held);
     }
 
     #[test]

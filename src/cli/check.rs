@@ -7,9 +7,10 @@ use super::Context;
 use super::arguments::{CheckArguments, ListenArguments};
 use super::run::count;
 use super::serve;
+use crate::auth::{Authentication, Authenticator};
 use crate::config::Config;
 use crate::engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Runs `attune check`; the first thing that does not work is the error.
 pub(super) async fn run(arguments: &CheckArguments, context: &Context) -> Result<()> {
@@ -48,6 +49,18 @@ pub(super) async fn run(arguments: &CheckArguments, context: &Context) -> Result
     let has_users = opened.catalog().has_users().await?;
     let options = serve::flight_options(&config, &ListenArguments::default(), has_users)?;
     options.check()?;
+    if let Some(tls) = &options.tls {
+        tls.server_config()?;
+        writeln!(out, "certificates   can be used")?;
+    }
+    let authenticator =
+        Authenticator::open(Authentication::Users, options.credentials.clone(), opened.catalog());
+    if let Some(keys) = authenticator.await?.try_provider().await {
+        let keys = keys.map_err(|reason| {
+            Error::usage(format!("[auth.oidc]: {reason}"), "check jwks_file or jwks_url")
+        })?;
+        writeln!(out, "provider       {}", count(keys as u64, "key"))?;
+    }
     writeln!(out, "flight         {}", config.server.flight)?;
     writeln!(out, "everything works")?;
     Ok(())

@@ -2,16 +2,16 @@
 //! `crate::server`.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use super::Context;
 use super::arguments::{ListenArguments, ServeArguments};
 use crate::auth::Authentication;
-use crate::config::{Config, ServerSection};
+use crate::config::Config;
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::server;
-use crate::server::flight::{self, FlightOptions, TlsOptions};
+use crate::server::flight::{self, FlightOptions};
+use crate::server::tls::Tls;
 
 /// Runs the server until Ctrl-C or SIGTERM.
 pub(super) async fn run(arguments: &ServeArguments, context: &Context) -> Result<()> {
@@ -48,23 +48,20 @@ pub(super) fn flight_options(
     has_users: bool,
 ) -> Result<FlightOptions> {
     let section = &config.server;
+    let auth = &config.auth;
     Ok(FlightOptions {
-        tls: tls_options(section)?,
+        tls: config.tls_files().map(Tls::open).transpose()?,
+        credentials: config.credentials()?,
+        session_idle: auth.session_idle,
+        session_lifetime: auth.session_lifetime,
+        sessions_max: auth.sessions_max,
+        sessions_per_user_max: auth.sessions_per_user_max,
+        handle_ttl: auth.handle_idle,
+        handles_per_user_max: auth.handles_per_user_max,
         authentication: if has_users { Authentication::Users } else { Authentication::None },
         insecure: arguments.insecure || section.insecure,
         ..FlightOptions::at(arguments.flight.unwrap_or(section.flight))
     })
-}
-
-fn tls_options(server: &ServerSection) -> Result<Option<TlsOptions>> {
-    let (Some(certificate), Some(key)) = (&server.tls_certificate_file, &server.tls_key_file)
-    else {
-        return Ok(None);
-    };
-    let read = |path: &Path| {
-        std::fs::read_to_string(path).map_err(|error| Error::file("read", path, &error))
-    };
-    Ok(Some(TlsOptions { certificate_pem: read(certificate)?, key_pem: read(key)? }))
 }
 
 /// The addresses, and lines to paste into the clients people have.

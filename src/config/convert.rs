@@ -163,7 +163,7 @@ fn key_config(name: &str, key: &KeySection, environment: &Environment) -> Result
 }
 
 /// A secret given directly, or the content of a file without its last line break.
-fn secret_text(given: Option<String>, file: Option<&Path>) -> Result<Option<String>> {
+pub(super) fn secret_text(given: Option<String>, file: Option<&Path>) -> Result<Option<String>> {
     let Some(path) = file.filter(|_| given.is_none()) else { return Ok(given) };
     let text = std::fs::read_to_string(path).map_err(|error| Error::file("read", path, &error))?;
     let secret = text.trim_end_matches(['\r', '\n']);

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::environment::FLAGS;
 use super::sections::{
-    Field, KeySection, LakeSection, LimitsSection, LogSection, Section, ServerSection,
-    StoreSection, TableSection,
+    AuthSection, Field, KeySection, LakeSection, LimitsSection, LogSection, OidcSection, Section,
+    ServerSection, StoreSection, TableSection,
 };
 use super::{DEFAULT_WAREHOUSE, FromSetting};
 
@@ -78,6 +78,14 @@ pub fn document() -> String {
             TableSection::fields(),
         ),
         ("[server]", "Where the server listens.", "SERVER", ServerSection::fields()),
+        ("[auth]", "Logins, sessions and what is kept for clients.", "AUTH", AuthSection::fields()),
+        (
+            "[auth.oidc]",
+            "An identity provider (OpenID Connect) whose tokens are accepted as bearer tokens. Give \
+             exactly one of `jwks_file` and `jwks_url`.",
+            "AUTH_OIDC",
+            OidcSection::fields(),
+        ),
         ("[limits]", "What one process and one query may use.", "LIMITS", LimitsSection::fields()),
         ("[log]", "What the server writes to standard error.", "LOG", LogSection::fields()),
         (

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::fault::Fault;
 use super::file::is_identifier;
-use super::sections::{LakeSection, Section};
+use super::sections::{LakeSection, OidcSection, Section};
 use super::setting::Setting;
 use super::{Config, DEFAULT_LAKE};
 
@@ -74,6 +74,12 @@ fn set(config: &mut Config, name: &str, setting: &Setting<'_>) -> Option<Result<
     match section {
         "warehouse" => config.warehouse.set(field, setting),
         "server" => config.server.set(field, setting),
+        "auth" => match field.strip_prefix("oidc_") {
+            Some(field) if OidcSection::fields().iter().any(|known| known.name == field) => {
+                config.oidc.get_or_insert_default().set(field, setting)
+            }
+            _ => config.auth.set(field, setting),
+        },
         "limits" => config.limits.set(field, setting),
         "log" => config.log.set(field, setting),
         "lake" => set_lake(config, field, setting),

@@ -7,15 +7,16 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, Place};
 use super::sections::{
-    Field, KeySection, LakeSection, LimitsSection, LogSection, Section, ServerSection,
-    StoreSection, TableSection,
+    AuthSection, Field, KeySection, LakeSection, LimitsSection, LogSection, OidcSection, Section,
+    ServerSection, StoreSection, TableSection,
 };
 use super::setting::Setting;
 use super::{Config, DEFAULT_LAKE};
 use crate::error::did_you_mean;
 
 /// The tables a file may have.
-pub(super) const TABLES: [&str; 6] = ["warehouse", "lake", "server", "limits", "log", "keys"];
+pub(super) const TABLES: [&str; 7] =
+    ["warehouse", "lake", "server", "auth", "limits", "log", "keys"];
 
 /// Reads `text` into `config`. `file` names it in errors; relative paths are relative to `base`.
 pub(super) fn read(config: &mut Config, text: &str, file: &str, base: &Path) -> Vec<Fault> {
@@ -51,6 +52,7 @@ impl Reader<'_> {
             match key.get_ref().as_ref() {
                 "warehouse" => self.section(&mut config.warehouse, key, value, "[warehouse]"),
                 "server" => self.section(&mut config.server, key, value, "[server]"),
+                "auth" => self.auth(config, key, value),
                 "limits" => self.section(&mut config.limits, key, value, "[limits]"),
                 "log" => self.section(&mut config.log, key, value, "[log]"),
                 "lake" => self.lakes(config, key, value),
@@ -118,6 +120,18 @@ impl Reader<'_> {
                 }
             }
             lake.tables.push(section);
+        }
+    }
+
+    fn auth(&mut self, config: &mut Config, key: &Key<'_>, value: &Value<'_>) {
+        let Some(table) = self.table(key, value, "[auth]") else { return };
+        for (key, value) in table {
+            if key.get_ref() == "oidc" {
+                let section = config.oidc.get_or_insert_default();
+                self.section(section, key, value, "[auth.oidc]");
+            } else {
+                self.entry(&mut config.auth, key, value, "[auth]", &["oidc"]);
+            }
         }
     }
 
@@ -204,8 +218,10 @@ impl Reader<'_> {
 
 /// Which table a key that stands in the wrong one belongs to.
 fn elsewhere(name: &str) -> Option<String> {
-    let sections: [(&str, Vec<Field>); 6] = [
+    let sections: [(&str, Vec<Field>); 8] = [
         ("[server]", ServerSection::fields()),
+        ("[auth]", AuthSection::fields()),
+        ("[auth.oidc]", OidcSection::fields()),
         ("[limits]", LimitsSection::fields()),
         ("[log]", LogSection::fields()),
         ("[lake]", LakeSection::fields()),

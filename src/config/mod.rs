@@ -11,6 +11,7 @@ mod document;
 mod environment;
 mod fault;
 mod file;
+mod login;
 mod sections;
 mod setting;
 
@@ -22,8 +23,8 @@ pub use document::document;
 pub use environment::Environment;
 pub use fault::{Fault, Place};
 pub use sections::{
-    DiscoverySection, Field, KeySection, LakeSection, LimitsSection, LogSection, Section,
-    ServerSection, StoreSection, TableSection,
+    AuthSection, DiscoverySection, Field, KeySection, LakeSection, LimitsSection, LogSection,
+    OidcSection, Section, ServerSection, StoreSection, TableSection,
 };
 pub use setting::{ByteSize, FromSetting, Hidden, Location, Setting};
 
@@ -49,6 +50,10 @@ pub struct Config {
     pub lakes: BTreeMap<String, LakeSection>,
     /// Where the server listens.
     pub server: ServerSection,
+    /// Logins, sessions and what is kept for clients.
+    pub auth: AuthSection,
+    /// An identity provider whose tokens are accepted.
+    pub oidc: Option<OidcSection>,
     /// What a process and a query may use.
     pub limits: LimitsSection,
     /// What is logged.
@@ -80,6 +85,8 @@ impl Default for Config {
             warehouse,
             lakes: BTreeMap::new(),
             server: ServerSection::default(),
+            auth: AuthSection::default(),
+            oidc: None,
             limits: LimitsSection::default(),
             log: LogSection::default(),
             keys: BTreeMap::new(),
@@ -157,6 +164,7 @@ impl Config {
                 None,
             ));
         }
+        faults.extend(self.login_faults());
         if !matches!(self.log.format.as_str(), "human" | "json") {
             let message = format!("[log] format is {:?}", self.log.format);
             faults.push(Fault::new(message, Some("write human or json".into())));

@@ -131,10 +131,75 @@ section! {
         pub flight: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051),
         /// PEM file with the server's certificate chain; turns TLS on.
         pub tls_certificate_file: Option<PathBuf> = None,
-        /// PEM file with the certificate's private key.
+        /// PEM file with the certificate's private key. Both files are read again when they change.
         pub tls_key_file: Option<PathBuf> = None,
+        /// PEM file with the authorities whose client certificates are believed; turns mutual TLS
+        /// on.
+        pub tls_client_ca_file: Option<PathBuf> = None,
+        /// `optional`: a client without a certificate may log in otherwise; `required`: it is
+        /// turned away.
+        pub tls_client: String = "optional".into(),
+        /// Which name in a client's certificate is the user's: `cn` (the subject's common name),
+        /// `email` or `uri` (alternative names).
+        pub tls_client_name: String = "cn".into(),
+        /// From names in certificates to users, such as `{ "spiffe://acme/report" = "reporting" }`;
+        /// when it is empty, the name is the user.
+        pub tls_client_users: BTreeMap<String, String> = BTreeMap::new(),
         /// Listen beyond this machine even without TLS or users.
         pub insecure: bool = false,
+    }
+}
+
+section! {
+    /// Logins, sessions and what is kept for clients.
+    pub struct AuthSection {
+        /// File with the secrets that sign session tokens, one a line of at least 32 characters:
+        /// the first signs, all are accepted. By default the warehouse holds one that changes
+        /// every thirty days.
+        pub token_secret_file: Option<PathBuf> = None,
+        /// The same, such as in `ATTUNE_AUTH_TOKEN_SECRET`; better in a file.
+        pub token_secret: Option<Hidden> = None,
+        /// A session ends after so long without a call.
+        pub session_idle: Duration = Duration::from_secs(3_600),
+        /// A session and its token end after so long in any case; at most thirty days.
+        pub session_lifetime: Duration = Duration::from_secs(86_400),
+        /// Sessions of this server together; one more is refused.
+        pub sessions_max: usize = 10_000,
+        /// Sessions of one user; one more ends the one used longest ago.
+        pub sessions_per_user_max: usize = 1_000,
+        /// A prepared statement or a result that was asked for ends after so long without use.
+        pub handle_idle: Duration = Duration::from_secs(1_800),
+        /// Prepared statements of one user, and as many results that were asked for.
+        pub handles_per_user_max: usize = 1_000,
+    }
+}
+
+section! {
+    /// An identity provider (OpenID Connect) whose tokens are accepted as bearer tokens.
+    pub struct OidcSection {
+        /// The issuer, as the tokens' `iss` claim says it.
+        pub issuer: String = String::new(),
+        /// A token's `aud` claim must hold one of these.
+        pub audience: Vec<String> = Vec::new(),
+        /// File with the provider's keys (a JSON Web Key Set); give this or `jwks_url`.
+        pub jwks_file: Option<PathBuf> = None,
+        /// `https://` address of the provider's keys.
+        pub jwks_url: Option<String> = None,
+        /// The claim that is the user's name.
+        pub user_claim: String = "sub".into(),
+        /// Put in front of each name, to keep the provider's users apart from the warehouse's.
+        pub user_prefix: String = String::new(),
+        /// The claim that holds the roles: a list, or words in one text; dots lead into objects.
+        pub roles_claim: Option<String> = None,
+        /// From the provider's roles to Attune's, such as `{ "data-science" = "analyst" }`; a role
+        /// that is not in it is taken as it is.
+        pub roles: BTreeMap<String, String> = BTreeMap::new(),
+        /// Which of `RS256`, `ES256` and `EdDSA` are allowed.
+        pub algorithms: Vec<String> = vec!["RS256".into(), "ES256".into(), "EdDSA".into()],
+        /// The provider's clock and ours may differ by so much.
+        pub leeway: Duration = Duration::from_secs(60),
+        /// The keys are read again after so long, and when a token names an unknown one.
+        pub refresh: Duration = Duration::from_secs(3_600),
     }
 }
 
@@ -224,6 +289,8 @@ mod tests {
             LakeSection::fields(),
             TableSection::fields(),
             ServerSection::fields(),
+            AuthSection::fields(),
+            OidcSection::fields(),
             LimitsSection::fields(),
             LogSection::fields(),
             KeySection::fields(),

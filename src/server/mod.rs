@@ -8,6 +8,7 @@ use self::flight::FlightOptions;
 use crate::error::Result;
 
 pub mod flight;
+pub mod tls;
 
 /// What a serving process listens with.
 #[derive(Clone)]

@@ -1,11 +1,16 @@
 //! Flight SQL as clients see it: a server on a free port, and clients that call it.
 
 mod adbc;
+mod api_tokens;
+mod certificates;
+mod guessing;
 mod jdbc;
 mod lifecycle;
 mod login;
 mod metadata;
 mod prepared;
+mod provider;
 mod session;
+mod session_tokens;
 mod statements;
 mod support;

@@ -13,6 +13,7 @@ use super::head::{Revision, key};
 use super::manifest::StoredMetric;
 use crate::error::{Error, Result};
 use crate::lake::LakeTable;
+use crate::tokens::TokenRecord;
 use crate::users::{RoleRecord, UserRecord};
 
 /// The newest document format this version reads and writes.
@@ -78,6 +79,8 @@ pub enum Spec {
     User(UserRecord),
     /// A role, or PUBLIC, with what was granted to it.
     Role(RoleRecord),
+    /// An API token of a user.
+    Token(TokenRecord),
 }
 
 /// Where a warehouse table's files are.
@@ -126,6 +129,8 @@ pub enum Kind {
     User,
     /// A role.
     Role,
+    /// An API token.
+    Token,
 }
 
 impl Kind {
@@ -137,6 +142,7 @@ impl Kind {
             Self::Model => "model",
             Self::User => "user",
             Self::Role => "role",
+            Self::Token => "token",
         }
     }
 }
@@ -156,6 +162,7 @@ impl Spec {
             Self::Model(_) => Kind::Model,
             Self::User(_) => Kind::User,
             Self::Role(_) => Kind::Role,
+            Self::Token(_) => Kind::Token,
         }
     }
 }

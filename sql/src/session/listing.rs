@@ -94,7 +94,7 @@ impl Session {
         let label = |kind| match kind {
             Kind::Table => Some("TABLE"),
             Kind::View => Some("VIEW"),
-            Kind::Model | Kind::User | Kind::Role => None,
+            Kind::Model | Kind::User | Kind::Role | Kind::Token => None,
         };
         let labelled = |(name, kind)| label(kind).map(|label| (name, label));
         Ok(names.into_iter().filter_map(labelled).collect())

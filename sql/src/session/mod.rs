@@ -5,6 +5,7 @@
 
 pub mod bindings;
 mod listing;
+mod open;
 pub(crate) mod plan;
 mod prepared;
 pub(crate) mod run;
@@ -12,11 +13,14 @@ mod schema;
 pub(crate) mod settings;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use catalog::policy::Principal;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use listing::{TableFilter, TableInfo};
+pub use open::{OpenSessions, Origin, SessionOptions, SessionRecord};
 pub(crate) use plan::{Action, StatementContext};
 pub use prepared::Prepared;
 pub use run::Answer;
@@ -50,25 +54,112 @@ struct Inner {
     engine: Engine,
     id: String,
     principal: Principal,
+    origin: Origin,
+    credential_until_ms: Option<i64>,
+    delegated: bool,
+    started_ms: i64,
+    used_ms: Arc<AtomicI64>,
+    ended: CancellationToken,
     settings: parking_lot::RwLock<Settings>,
     progress: watch::Sender<Option<Progress>>,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.engine.sessions().forget(&self.id);
+    }
+}
+
 impl Session {
-    pub(crate) fn new(engine: Engine, principal: Principal) -> Self {
-        let id = engine.catalog().new_id();
-        Self(Arc::new(Inner {
-            engine,
+    pub(crate) fn new(engine: Engine, principal: Principal, options: SessionOptions) -> Self {
+        let id = options.id.unwrap_or_else(|| engine.catalog().new_id());
+        let now_ms = engine.catalog().now_ms();
+        let session = Self(Arc::new(Inner {
             id,
             principal,
+            origin: options.origin,
+            credential_until_ms: options.credential_until_ms,
+            delegated: options.delegated,
+            started_ms: now_ms,
+            used_ms: Arc::new(AtomicI64::new(now_ms)),
+            ended: CancellationToken::new(),
             settings: parking_lot::RwLock::default(),
+            progress: watch::channel(None).0,
+            engine,
+        }));
+        session.engine().sessions().add(&session);
+        session
+    }
+
+    /// A session beside this one, for one call: the same somebody under the same id and ended with
+    /// this one, with settings of its own that start as this one's are now.
+    pub fn beside(&self) -> Self {
+        let from = &self.0;
+        Self(Arc::new(Inner {
+            engine: from.engine.clone(),
+            id: from.id.clone(),
+            principal: from.principal.clone(),
+            origin: from.origin.clone(),
+            credential_until_ms: from.credential_until_ms,
+            delegated: from.delegated,
+            started_ms: from.started_ms,
+            used_ms: Arc::clone(&from.used_ms),
+            ended: from.ended.clone(),
+            settings: parking_lot::RwLock::new(from.settings.read().clone()),
             progress: watch::channel(None).0,
         }))
     }
 
-    /// The session's id, random and unguessable.
+    /// The session's id: random, shown in `system.sessions`, and no credential.
     pub fn id(&self) -> &str {
         &self.0.id
+    }
+
+    /// Where it comes from.
+    pub fn origin(&self) -> &Origin {
+        &self.0.origin
+    }
+
+    /// Until when a credential for it could be shown to another server, in Unix milliseconds.
+    pub fn credential_until_ms(&self) -> Option<i64> {
+        self.0.credential_until_ms
+    }
+
+    /// Whether an API token opened it.
+    pub fn is_delegated(&self) -> bool {
+        self.0.delegated
+    }
+
+    /// Ends the session: what runs in it is cancelled, and nothing more runs.
+    pub fn end(&self) {
+        self.0.ended.cancel();
+    }
+
+    /// Whether it was ended.
+    pub fn is_ended(&self) -> bool {
+        self.0.ended.is_cancelled()
+    }
+
+    /// Cancelled with the session; a statement runs under a child of it.
+    pub fn end_token(&self) -> &CancellationToken {
+        &self.0.ended
+    }
+
+    /// The session as others see it.
+    pub fn record(&self) -> SessionRecord {
+        SessionRecord {
+            id: self.id().to_owned(),
+            principal: self.principal().name.clone(),
+            origin: self.0.origin.clone(),
+            started_ms: self.0.started_ms,
+            used_ms: self.0.used_ms.load(Ordering::Relaxed),
+            purpose: self.setting("purpose"),
+        }
+    }
+
+    pub(crate) fn touch(&self) {
+        let now_ms = self.engine().catalog().now_ms();
+        self.0.used_ms.store(now_ms, Ordering::Relaxed);
     }
 
     /// Who asks.
@@ -127,6 +218,7 @@ impl Session {
     /// # Errors
     /// When the text is no statement, or names, types or rights do not fit.
     pub async fn prepare(&self, text: &str) -> Result<Prepared> {
+        self.touch();
         let statement = parse::parse(text, self.engine().limits().sql_bytes_max)?;
         Prepared::new(self, text, statement).await
     }

@@ -15,11 +15,13 @@ use sqlparser::ast::{Query, Statement as SqlStatement};
 use crate::allow;
 use crate::engine::{Engine, MAIN};
 use crate::error::{Error, Result};
+use crate::kill::KillSession;
 use crate::model::table_functions::ModelRelations;
 use crate::parse::Statement;
 use crate::session::bindings::{self, Bindings, References};
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings};
+use crate::tokens::TokenStatement;
 use crate::{dml, model, table};
 
 /// What a planned statement does when it runs.
@@ -35,6 +37,12 @@ pub(crate) enum Action {
     Rows(dml::Change),
     /// Changes models.
     Model(model::Change),
+    /// Makes an API token and answers its secret.
+    CreateToken(TokenStatement),
+    /// Ends an API token.
+    DropToken(TokenStatement),
+    /// Ends a session.
+    KillSession(KillSession),
     /// Changes a setting of the session.
     Set(String, String),
 }
@@ -313,6 +321,17 @@ pub(crate) async fn plan(session: &Session, statement: &Statement) -> Result<Pla
             let query = crate::system::listing_query(*listing);
             let (state, plan) = context.plan_query(crate::parse::parse_query(query)?).await?;
             (state, Action::Query(plan))
+        }
+        Statement::Token(statement) => {
+            statement.check(session)?;
+            let action = match statement {
+                TokenStatement::Create { .. } => Action::CreateToken(statement.clone()),
+                TokenStatement::Drop { .. } => Action::DropToken(statement.clone()),
+            };
+            (context.state(&Bindings::default())?, action)
+        }
+        Statement::KillSession(kill) => {
+            (context.state(&Bindings::default())?, Action::KillSession(kill.clone()))
         }
         Statement::DescribeModel { name } => {
             let (state, plan) = model::describe(&context, name).await?;

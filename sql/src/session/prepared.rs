@@ -119,6 +119,10 @@ fn result_schema(action: &Action) -> (SchemaRef, bool) {
             };
             (Arc::new(plan.schema().as_arrow().clone()), false)
         }
+        Action::CreateToken(statement) => match statement.schema() {
+            Some(schema) => (schema, false),
+            None => (Arc::new(Schema::empty()), true),
+        },
         _ => (Arc::new(Schema::empty()), true),
     }
 }
@@ -128,7 +132,11 @@ fn parameters(action: &Action) -> Result<Schema> {
         Action::Query(plan) | Action::CreateModel(plan) => vec![plan],
         Action::Definition(definition) => definition.plans(),
         Action::Rows(change) => change.plans(),
-        Action::Model(_) | Action::Set(..) => vec![],
+        Action::Model(_)
+        | Action::CreateToken(_)
+        | Action::DropToken(_)
+        | Action::KillSession(_)
+        | Action::Set(..) => vec![],
     };
     let mut types: Vec<DataType> = Vec::new();
     for plan in plans {

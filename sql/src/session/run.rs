@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::memory_pool::MemoryPool;
@@ -9,6 +10,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
 use sqlparser::ast::{Expr, Ident, Set, Use};
 use tokio_util::sync::CancellationToken;
@@ -85,7 +87,11 @@ impl Session {
                 "bind one value for each ? or $n",
             ));
         }
-        let cancel = CancellationToken::new();
+        self.touch();
+        if self.is_ended() {
+            return Err(Error::Cancelled);
+        }
+        let cancel = self.end_token().child_token();
         let ticket = self.engine().queries().start(self, prepared.text(), cancel.clone());
         let result = self.run_logged(prepared, parameters, cancel, &ticket).await;
         if let Err(error) = &result {
@@ -110,8 +116,12 @@ impl Session {
             parameters: parameters.to_vec(),
             pool: Arc::new(StatementPool::new(shared, limits.query_memory_bytes)),
         };
-        if let Action::Query(plan) = &planned.action {
-            let rows = run.start(plan).await?;
+        let rows = match &planned.action {
+            Action::Query(plan) => Some(run.start(plan).await?),
+            Action::CreateToken(statement) => Some(one_batch(statement.create(self).await?)),
+            _ => None,
+        };
+        if let Some(rows) = rows {
             let schema = prepared.schema_with(parameters);
             let rows = Guarded::new(rows, &schema, limits, cancel.clone(), ticket.clone());
             return Ok(Answer {
@@ -143,7 +153,11 @@ impl Session {
 impl Run {
     async fn change(&self, action: &Action) -> Result<Done> {
         match action {
-            Action::Query(_) => Err(Error::Internal("a query is no change".into())),
+            Action::Query(_) | Action::CreateToken(_) => {
+                Err(Error::Internal("a query is no change".into()))
+            }
+            Action::DropToken(statement) => statement.drop(self).await,
+            Action::KillSession(kill) => kill.run(self).await,
             Action::CreateModel(plan) => crate::model::create::run(self, plan).await,
             Action::Definition(definition) => definition.run(self).await,
             Action::Rows(change) => change.run(self).await,
@@ -179,6 +193,13 @@ impl Run {
             .build_arc()?;
         Ok(Arc::new(TaskContext::from(&self.state).with_runtime(runtime)))
     }
+}
+
+/// The rows of a statement that has done its work.
+fn one_batch(batch: RecordBatch) -> SendableRecordBatchStream {
+    let schema = batch.schema();
+    let rows = futures::stream::once(futures::future::ready(Ok(batch)));
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
 
 /// `SET name = value`.

@@ -14,21 +14,21 @@ use crate::session::{Session, TableFilter, TableInfo};
 
 type Column = (&'static str, ArrayRef);
 
-fn batch(columns: Vec<Column>) -> Result<RecordBatch> {
+pub(super) fn batch(columns: Vec<Column>) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter_with_nullable(
         columns.into_iter().map(|(name, array)| (name, array, true)),
     )?)
 }
 
-fn texts<T: Into<String>>(values: impl IntoIterator<Item = T>) -> ArrayRef {
+pub(super) fn texts<T: Into<String>>(values: impl IntoIterator<Item = T>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values.into_iter().map(Into::into)))
 }
 
-fn optional_texts(values: impl IntoIterator<Item = Option<String>>) -> ArrayRef {
+pub(super) fn optional_texts(values: impl IntoIterator<Item = Option<String>>) -> ArrayRef {
     Arc::new(values.into_iter().collect::<StringArray>())
 }
 
-fn integers(values: impl IntoIterator<Item = i64>) -> ArrayRef {
+pub(super) fn integers(values: impl IntoIterator<Item = i64>) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(values))
 }
 
@@ -163,7 +163,7 @@ pub(super) fn queries(session: &Session) -> Result<RecordBatch> {
         .collect();
     batch(vec![
         ("id", texts(records.iter().map(|record| record.id.as_str()))),
-        ("session_id", texts(records.iter().map(|record| short(&record.session_id)))),
+        ("session_id", texts(records.iter().map(|record| record.session_id.as_str()))),
         ("principal", texts(records.iter().map(|record| record.principal.as_str()))),
         ("text", texts(records.iter().map(|record| record.text.as_str()))),
         ("state", texts(records.iter().map(|record| record.state))),
@@ -183,11 +183,6 @@ pub(super) fn queries(session: &Session) -> Result<RecordBatch> {
         ("rows", integers(records.iter().map(|record| record.rows as i64))),
         ("error_code", optional_texts(records.iter().map(|r| r.error_code.map(str::to_owned)))),
     ])
-}
-
-/// A session's id opens the session, so its beginning only is shown.
-fn short(id: &str) -> String {
-    id.chars().take(8).collect()
 }
 
 pub(super) fn settings(session: &Session) -> Result<RecordBatch> {

@@ -4,6 +4,7 @@
 //! off: it would show other principals' tables and every configuration value.
 
 mod batches;
+mod sessions;
 
 use std::sync::Arc;
 
@@ -19,8 +20,17 @@ use crate::session::StatementContext;
 /// The schemas made here.
 pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
-const SYSTEM: [&str; 7] =
-    ["columns", "functions", "models", "queries", "schemas", "settings", "tables"];
+const SYSTEM: [&str; 9] = [
+    "columns",
+    "functions",
+    "models",
+    "queries",
+    "schemas",
+    "sessions",
+    "settings",
+    "tables",
+    "tokens",
+];
 const INFORMATION_SCHEMA: [&str; 3] = ["columns", "schemata", "tables"];
 
 /// Whether a schema is made here.
@@ -49,6 +59,8 @@ pub(crate) fn listing_query(listing: Listing) -> &'static str {
             "SELECT name, kind, syntax, description, section FROM system.functions \
              ORDER BY own DESC, name"
         }
+        Listing::Sessions => "SELECT * FROM system.sessions ORDER BY started, id",
+        Listing::Tokens => "SELECT * FROM system.tokens ORDER BY user_name, name",
     }
 }
 
@@ -79,6 +91,8 @@ pub(crate) async fn open(
         ("system", "functions") => batches::functions(session)?,
         ("system", "models") => batches::models(session).await?,
         ("system", "queries") => batches::queries(session)?,
+        ("system", "sessions") => sessions::sessions(session)?,
+        ("system", "tokens") => sessions::tokens(session).await?,
         ("system", "settings") => batches::settings(session)?,
         ("information_schema", "tables") => batches::information_tables(session).await?,
         ("information_schema", "columns") => batches::information_columns(session).await?,

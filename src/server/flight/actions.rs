@@ -67,7 +67,7 @@ pub async fn run(state: &State, caller: &Caller, action: &Action) -> Result<Vec<
         "SetSessionOptions" => set_options(caller, &action.body).await,
         "GetSessionOptions" => Ok(vec![get_options(&caller.client)]),
         "CloseSession" => {
-            close_session(state, caller)?;
+            close_session(state, caller).await?;
             Ok(vec![encoded(&CloseSessionResult { status: SESSION_CLOSED })])
         }
         "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => {
@@ -182,12 +182,11 @@ fn get_options(client: &ClientSession) -> Bytes {
     encoded(&GetSessionOptionsResult { session_options })
 }
 
-fn close_session(state: &State, caller: &Caller) -> Result<(), Status> {
-    let client = caller.lasting()?;
-    state.sessions.close(caller);
-    state.statements.forget_session(client);
-    state.prepared.forget_session(client);
-    Ok(())
+async fn close_session(state: &State, caller: &Caller) -> Result<(), Status> {
+    let id = caller.lasting()?.session.id();
+    state.statements.forget_session(id);
+    state.prepared.forget_session(id);
+    state.sessions.close(caller).await
 }
 
 #[cfg(test)]

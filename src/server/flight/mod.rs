@@ -10,23 +10,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use sql::Engine;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
 
 use self::metadata::Facts;
 use self::prepared::PreparedStatements;
 use self::service::{Service, State};
-use self::sessions::Sessions;
+use self::sessions::{SessionLimits, Sessions};
 use self::sql_info::SqlInfos;
 use self::statements::Statements;
 use self::xdbc::TypeInfos;
 pub use crate::auth::Authentication;
-use crate::auth::Authenticator;
-use crate::auth::tokens::TokenPolicy;
+use crate::auth::live::LivePolicy;
+use crate::auth::{Authenticator, CredentialOptions};
 use crate::error::{Error, Result};
+use crate::server::tls::{Tls, incoming};
 
 mod actions;
 mod handles;
@@ -47,18 +50,8 @@ const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Load balancers drop connections that are silent for minutes.
 const PING_EVERY: Duration = Duration::from_secs(30);
-const SESSIONS_PER_USER_MAX: usize = 1000;
 /// After the drain time, running statements have so long to end with their error.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// A certificate chain and its key, in PEM form.
-#[derive(Clone)]
-pub struct TlsOptions {
-    /// The server's certificate, then its issuers'.
-    pub certificate_pem: String,
-    /// The certificate's key.
-    pub key_pem: String,
-}
 
 /// How the Flight SQL server listens and what it keeps.
 #[derive(Clone)]
@@ -66,15 +59,21 @@ pub struct FlightOptions {
     /// Where to listen; port 0 takes a free one.
     pub address: SocketAddr,
     /// None for plain text.
-    pub tls: Option<TlsOptions>,
+    pub tls: Option<Arc<Tls>>,
     /// Who may connect.
     pub authentication: Authentication,
+    /// What is accepted beside passwords and API tokens.
+    pub credentials: CredentialOptions,
     /// Listen beyond this machine even without TLS or without users.
     pub insecure: bool,
     /// A session ends after so long without a call.
     pub session_idle: Duration,
     /// A session ends after so long in any case.
     pub session_lifetime: Duration,
+    /// All sessions of the server together.
+    pub sessions_max: usize,
+    /// A user has at most so many sessions; one more ends the one used longest ago.
+    pub sessions_per_user_max: usize,
     /// A prepared statement or ticket ends after so long without use.
     pub handle_ttl: Duration,
     /// A user has at most so many prepared statements, and as many tickets.
@@ -90,9 +89,12 @@ impl FlightOptions {
             address,
             tls: None,
             authentication: Authentication::Users,
+            credentials: CredentialOptions::default(),
             insecure: false,
             session_idle: Duration::from_secs(3600),
             session_lifetime: Duration::from_secs(24 * 3600),
+            sessions_max: 10_000,
+            sessions_per_user_max: 1000,
             handle_ttl: Duration::from_secs(1800),
             handles_per_user_max: 1000,
             drain: Duration::from_secs(30),
@@ -149,14 +151,16 @@ async fn state(
     options: &FlightOptions,
     stop: CancellationToken,
 ) -> Result<Arc<State>> {
-    let authenticator = Authenticator::new(options.authentication, engine.catalog())
+    let credentials = options.credentials.clone();
+    let authenticator = Authenticator::open(options.authentication, credentials, engine.catalog())
         .await
         .map_err(|error| options.listen_error(&error))?;
-    let policy = TokenPolicy {
+    let policy = LivePolicy {
         idle: options.session_idle,
         lifetime: options.session_lifetime,
-        per_owner_max: SESSIONS_PER_USER_MAX,
+        per_owner_max: options.sessions_per_user_max,
     };
+    let limits = SessionLimits { policy, total_max: options.sessions_max };
     let (ttl, held_max) = (options.handle_ttl, options.handles_per_user_max);
     let statements = Arc::new(Statements::new(ttl, held_max, stop));
     let facts = Facts {
@@ -165,7 +169,7 @@ async fn state(
         types: TypeInfos::new().map_err(|error| options.listen_error(&error))?,
     };
     Ok(Arc::new(State {
-        sessions: Sessions::new(engine, authenticator, policy),
+        sessions: Sessions::new(engine, authenticator, limits),
         prepared: PreparedStatements::new(ttl, held_max, Arc::clone(&statements)),
         statements,
         facts,
@@ -189,19 +193,22 @@ impl BoundServer {
         let service = FlightServiceServer::new(Service::new(Arc::clone(&self.state)))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(usize::MAX);
-        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
-        let mut server = Server::builder()
+        let server = Server::builder()
             .http2_keepalive_interval(Some(PING_EVERY))
-            .http2_keepalive_timeout(Some(PING_EVERY));
-        if let Some(tls) = &self.options.tls {
-            let identity = Identity::from_pem(&tls.certificate_pem, &tls.key_pem);
-            server = server
-                .tls_config(ServerTlsConfig::new().identity(identity))
-                .map_err(|error| self.options.listen_error(&sources(&error)))?;
-        }
-        let serving = server
-            .add_service(service)
-            .serve_with_incoming_shutdown(incoming, draining.clone().cancelled_owned());
+            .http2_keepalive_timeout(Some(PING_EVERY))
+            .add_service(service);
+        let drained = draining.clone().cancelled_owned();
+        let serving: BoxFuture<'_, _> = match &self.options.tls {
+            Some(tls) => {
+                let config = tls.server_config_for(&[b"h2"])?;
+                let incoming = incoming(self.listener, config);
+                server.serve_with_incoming_shutdown(incoming, drained).boxed()
+            }
+            None => {
+                let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+                server.serve_with_incoming_shutdown(incoming, drained).boxed()
+            }
+        };
         let failed = |error| self.options.listen_error(&sources(&error));
         tokio::pin!(serving, shutdown, force);
         tokio::select! {
@@ -265,6 +272,7 @@ fn sources(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::tls::TlsFiles;
 
     fn options(address: &str) -> FlightOptions {
         FlightOptions::at(address.parse().unwrap())
@@ -275,7 +283,16 @@ mod tests {
         assert!(options("127.0.0.1:0").check().is_ok());
         assert!(options("[::1]:0").check().is_ok());
         assert!(options("0.0.0.0:0").check().is_err());
-        let tls = TlsOptions { certificate_pem: String::new(), key_pem: String::new() };
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        let files = TlsFiles {
+            certificate: folder.path().join("server.pem"),
+            key: folder.path().join("server.key"),
+            ..TlsFiles::default()
+        };
+        std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+        let tls = Arc::new(Tls::read(files).unwrap());
         let mut open = options("0.0.0.0:0");
         open.tls = Some(tls);
         assert!(open.check().is_ok());

@@ -222,8 +222,8 @@ impl PreparedStatements {
     }
 
     /// Forgets what a closed session has left.
-    pub fn forget_session(&self, client: &Arc<ClientSession>) {
-        self.kept.remove_where(|kept| Arc::ptr_eq(&kept.client, client));
+    pub fn forget_session(&self, id: &str) {
+        self.kept.remove_where(|kept| kept.client.session.id() == id);
     }
 
     /// Forgets statements that nobody used for long.

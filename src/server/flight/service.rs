@@ -238,18 +238,22 @@ impl FlightService for Service {
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Answer<Self::HandshakeStream> {
         guarded("Handshake", async {
-            let token = self.state.sessions.open(request.metadata()).await?;
-            let header = MetadataValue::try_from(format!("Bearer {token}"))
-                .map_err(|_| status::internal("the token is no header"))?;
-            let answer = HandshakeResponse { protocol_version: 0, payload: token.into() };
+            let token = self.state.sessions.open(&request).await?;
+            let payload = token.clone().unwrap_or_default().into();
+            let answer = HandshakeResponse { protocol_version: 0, payload };
             let mut response = Response::new(stream::iter([Ok(answer)]).boxed());
-            response.metadata_mut().insert("authorization", header);
+            if let Some(token) = token {
+                let header = MetadataValue::try_from(format!("Bearer {token}"))
+                    .map_err(|_| status::internal("the token is no header"))?;
+                response.metadata_mut().insert("authorization", header);
+            }
             Ok(response)
         })
         .await
     }
 
-    async fn list_flights(&self, _request: Request<Criteria>) -> Answer<Self::ListFlightsStream> {
+    async fn list_flights(&self, request: Request<Criteria>) -> Answer<Self::ListFlightsStream> {
+        self.state.sessions.caller(&request).await?;
         Err(status::unsupported(
             "flights are not listed",
             "list tables with Flight SQL's GetTables",
@@ -264,7 +268,8 @@ impl FlightService for Service {
         .await
     }
 
-    async fn poll_flight_info(&self, _request: Request<FlightDescriptor>) -> Answer<PollInfo> {
+    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Answer<PollInfo> {
+        self.state.sessions.caller(&request).await?;
         Err(status::unsupported("statements cannot be polled", "use GetFlightInfo and DoGet"))
     }
 
@@ -297,8 +302,9 @@ impl FlightService for Service {
 
     async fn do_exchange(
         &self,
-        _request: Request<Streaming<FlightData>>,
+        request: Request<Streaming<FlightData>>,
     ) -> Answer<Self::DoExchangeStream> {
+        self.state.sessions.caller(&request).await?;
         Err(status::unsupported("DoExchange is not available", "use DoGet and DoPut"))
     }
 

@@ -1,51 +1,51 @@
 //! Who calls: from a call's headers to a session.
 //!
-//! `Bearer` names a session that a Handshake opened. `Basic` on any other call is checked each time
-//! and gets a session for that call alone: what it sets is gone afterwards, its statement handles
-//! stay. Where anybody is admitted, a call without credentials belongs to its connection's session.
+//! `Bearer` is a session token that a Handshake gave for a password, an API token, or a token of
+//! the identity provider. A session token leads to its one session; on a server that has none, such
+//! as another replica or this one after a restart, it opens one under the same id. The other two
+//! are credentials of their own, and each connection that shows them has a session. `Basic` on any
+//! other call is checked each time and gets a session for that call alone: what it sets is gone
+//! afterwards, its statement handles stay. Without a header, a connection whose certificate stands
+//! for a user has that user's session; where anybody is admitted, each connection has one.
 //!
-//! `attune-purpose` states the purpose for calls whose session has none, and
-//! `attune-string-views: true` asks for view types on the wire.
+//! `attune-purpose` states the purpose for calls whose session has none of its own, and
+//! `attune-string-views: true` asks for view types on the wire. Cookies are accepted and mean
+//! nothing: no second thing opens a session.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use sql::{Engine, Session};
+use sql::{Engine, Origin, Session, SessionOptions};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
 use super::status;
-use crate::auth::tokens::{TokenPolicy, Tokens};
-use crate::auth::{Authenticator, Login, Stamp};
+use crate::auth::jwt::Claims;
+use crate::auth::live::{Live, LivePolicy};
+use crate::auth::{Authenticator, Bearer, Login, Proof, Refusal};
 
 const PURPOSE: &str = "purpose";
-/// The settings that a session with another purpose inherits.
-const INHERITED: [&str; 4] = ["catalog", "schema", "time_zone", "string_views"];
 /// The Go driver sends its credentials without padding, others with it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 /// Longer headers are refused before they are decoded.
-const CREDENTIALS_BYTES_MAX: usize = 4096;
+const CREDENTIALS_BYTES_MAX: usize = 16_384;
 
 /// A client's session.
 pub struct ClientSession {
     /// The engine's side.
     pub session: Session,
-    stamp: Stamp,
+    login: Login,
     lasting: bool,
 }
 
 impl ClientSession {
-    fn new(engine: &Engine, login: Login, lasting: bool) -> Arc<Self> {
-        Arc::new(Self { session: engine.session(login.principal), stamp: login.stamp, lasting })
-    }
-
     /// Whether the session asks for strings as views.
     fn string_views(&self) -> bool {
         self.session.setting("string_views").as_deref() == Some("true")
@@ -63,152 +63,352 @@ pub struct Caller {
     pub client: Arc<ClientSession>,
     /// Whether strings go as views.
     pub views: bool,
-    key: Option<SessionKey>,
-}
-
-enum SessionKey {
-    Token(String),
-    Connection(String),
+    /// The session without what the call's headers state.
+    kept: Arc<ClientSession>,
+    key: Option<String>,
 }
 
 impl Caller {
     /// The session, for an action that changes it.
     pub fn lasting(&self) -> Result<&Arc<ClientSession>, Status> {
-        if self.client.lasting { Ok(&self.client) } else { Err(status::no_session()) }
+        if self.kept.lasting { Ok(&self.kept) } else { Err(status::no_session()) }
     }
+}
+
+/// How long a session is kept, and what leads to it.
+enum Kept {
+    ForThisCall,
+    /// Until it ends; a key that is no secret leads to it.
+    Lasting,
+    /// Until it ends; a session token with this id and end leads to it.
+    ByToken {
+        id: String,
+        until_ms: i64,
+    },
+}
+
+/// Where a call comes from.
+struct Peer {
+    address: Option<SocketAddr>,
+    /// The client's certificate, which TLS has checked.
+    certificate: Option<Vec<u8>>,
+    origin: Origin,
+}
+
+impl Peer {
+    fn of<T>(request: &Request<T>) -> Self {
+        let certificates = request.peer_certs();
+        let first = certificates.as_ref().and_then(|chain| chain.first());
+        let client = request.metadata().get("user-agent").and_then(|name| name.to_str().ok());
+        let address = request.remote_addr();
+        Self {
+            certificate: first.map(|certificate| certificate.to_vec()),
+            origin: Origin::new(client, address.map(|address| address.to_string())),
+            address,
+        }
+    }
+
+    fn ip(&self) -> Option<IpAddr> {
+        self.address.map(|address| address.ip())
+    }
+}
+
+/// How many sessions there may be, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionLimits {
+    /// When a session ends, and how many a user has.
+    pub policy: LivePolicy,
+    /// All sessions of this server together; one more is refused.
+    pub total_max: usize,
 }
 
 /// The open sessions.
 pub struct Sessions {
     engine: Engine,
     authenticator: Authenticator,
-    tokens: Tokens<ClientSession>,
-    connections: Tokens<ClientSession>,
+    live: Live<ClientSession>,
+    lifetime: Duration,
+    total_max: usize,
 }
 
 impl Sessions {
     /// No session yet.
-    pub fn new(engine: Engine, authenticator: Authenticator, policy: TokenPolicy) -> Self {
+    pub fn new(engine: Engine, authenticator: Authenticator, limits: SessionLimits) -> Self {
         Self {
             engine,
             authenticator,
-            tokens: Tokens::new(policy),
-            connections: Tokens::new(policy),
+            live: Live::new(limits.policy),
+            lifetime: limits.policy.lifetime,
+            total_max: limits.total_max,
         }
     }
 
-    /// Handshake: checks the credentials and opens a session; gives its token.
-    pub async fn open(&self, headers: &MetadataMap) -> Result<String, Status> {
-        let login = match credentials(headers)? {
-            Some(Credentials::Basic { name, password }) => self.login(&name, password).await?,
-            _ => self.authenticator.anybody().ok_or_else(status::not_logged_in)?,
-        };
-        let client = ClientSession::new(&self.engine, login, true);
-        let owner = client.owner().to_owned();
-        self.tokens
-            .issue(&owner, client, Instant::now())
-            .map_err(|error| status::internal(&format!("no randomness for a token: {error}")))
+    /// Handshake: checks the credentials and opens a session; gives the token for further calls,
+    /// or None where the connection itself is the credential. A credential that is a token already
+    /// is given back.
+    pub async fn open<T>(&self, request: &Request<T>) -> Result<Option<String>, Status> {
+        let peer = Peer::of(request);
+        match credentials(request.metadata())? {
+            Some(Credentials::Basic { name, password }) => {
+                let login = self.login(&name, password.clone(), &peer).await?;
+                match login.proof {
+                    Proof::Token { .. } => Ok(Some(password)),
+                    _ => self.open_with_token(login, &peer).await.map(Some),
+                }
+            }
+            Some(Credentials::Bearer(token)) => {
+                self.by_bearer(&token, &peer).await?;
+                Ok(Some(token))
+            }
+            None => match self.authenticator.anybody() {
+                Some(login) => self.open_with_token(login, &peer).await.map(Some),
+                None => self.by_connection(&peer).await.map(|_| None),
+            },
+        }
     }
 
     /// The session of a call.
     pub async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let peer = Peer::of(request);
         let headers = request.metadata();
         let (client, key) = match credentials(headers)? {
-            Some(Credentials::Bearer(token)) => {
-                (self.by_token(&token).await?, Some(SessionKey::Token(token)))
-            }
+            Some(Credentials::Bearer(token)) => self.by_bearer(&token, &peer).await?,
             Some(Credentials::Basic { name, password }) => {
-                let login = self.login(&name, password).await?;
-                (ClientSession::new(&self.engine, login, false), None)
+                let login = self.login(&name, password, &peer).await?;
+                (self.client(login, &peer, Kept::ForThisCall).await?, None)
             }
-            None => self.by_connection(request.remote_addr())?,
+            None => self.by_connection(&peer).await?,
         };
-        let client = self.with_purpose(client, headers).await?;
+        let stated = with_purpose(&client, headers).await?;
         let asked = headers.get("attune-string-views").map(|value| value.as_bytes());
         let views = asked.map_or_else(|| client.string_views(), |value| value == b"true");
-        Ok(Caller { client, views, key })
+        Ok(Caller { client: stated, kept: client, views, key })
     }
 
-    /// Ends the session of a call.
-    pub fn close(&self, caller: &Caller) {
-        match &caller.key {
-            Some(SessionKey::Token(token)) => self.tokens.revoke(token),
-            Some(SessionKey::Connection(address)) => self.connections.revoke(address),
-            None => false,
-        };
+    /// Ends the session of a call and makes its token worthless everywhere.
+    pub async fn close(&self, caller: &Caller) -> Result<(), Status> {
+        if let Some(key) = &caller.key {
+            self.live.end(key);
+        }
+        let session = &caller.kept.session;
+        session.end();
+        match session.credential_until_ms() {
+            Some(until_ms) => {
+                let told = self.engine.catalog().revoke_session(session.id(), until_ms).await;
+                told.map_err(|error| refused(Refusal::Catalog(error)))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Forgets the sessions that have ended.
     pub fn sweep(&self, now: Instant) {
-        self.tokens.sweep(now);
-        self.connections.sweep(now);
+        self.live.sweep(|client| client.session.is_ended(), now);
     }
 
-    async fn login(&self, name: &str, password: String) -> Result<Login, Status> {
-        let outcome = self.authenticator.login(name, password).await;
-        outcome.map_err(|refusal| status::from_refusal(&refusal))
+    async fn login(&self, name: &str, password: String, peer: &Peer) -> Result<Login, Status> {
+        self.authenticator.login(name, password, peer.ip()).await.map_err(refused)
     }
 
-    async fn by_token(&self, token: &str) -> Result<Arc<ClientSession>, Status> {
+    /// Opens a session that a token of ours leads to.
+    async fn open_with_token(&self, login: Login, peer: &Peer) -> Result<String, Status> {
+        let catalog = self.engine.catalog();
+        let id = catalog.new_id();
+        let lifetime_ms = i64::try_from(self.lifetime.as_millis()).unwrap_or(i64::MAX);
+        let until_ms = catalog.now_ms().saturating_add(lifetime_ms);
+        let token = self.authenticator.session_token(&login, &id, until_ms).await;
+        let token = token.map_err(refused)?;
+        let token = token.ok_or_else(|| status::internal("the login has no session token"))?;
+        let client = self.client(login, peer, Kept::ByToken { id: id.clone(), until_ms }).await?;
+        let owner = client.owner().to_owned();
+        self.live.bind(&id, &owner, client, true, Instant::now());
+        Ok(token)
+    }
+
+    async fn client(&self, login: Login, peer: &Peer, kept: Kept) -> Result<Arc<ClientSession>, Status> {
+        if self.engine.sessions().len() >= self.total_max {
+            self.sweep(Instant::now());
+            if self.engine.sessions().len() >= self.total_max {
+                return Err(status::too_many_sessions(self.total_max));
+            }
+        }
+        let lasting = !matches!(kept, Kept::ForThisCall);
+        let mut options = SessionOptions {
+            origin: peer.origin.clone(),
+            delegated: login.delegated,
+            ..SessionOptions::default()
+        };
+        if let Kept::ByToken { id, until_ms } = kept {
+            options.credential_until_ms =
+                self.authenticator.tokens_are_shared().then_some(until_ms);
+            options.id = Some(id);
+        }
+        let session = self.engine.session_with(login.principal.clone(), options);
+        if let Some(purpose) = &login.purpose {
+            session.set(PURPOSE, purpose).await.map_err(|error| status::from_sql(&error))?;
+        }
+        Ok(Arc::new(ClientSession { session, login, lasting }))
+    }
+
+    async fn by_bearer(&self, token: &str, peer: &Peer) -> Result<Found, Status> {
+        match self.authenticator.bearer(token).await.map_err(refused)? {
+            Bearer::Session(claims) => {
+                let client = self.by_session_token(&claims, peer).await?;
+                Ok((client, Some(claims.id)))
+            }
+            Bearer::Api { key } => {
+                self.by_key(key, peer, self.authenticator.api_token(token)).await
+            }
+            Bearer::Provider(login) => {
+                let Some(address) = peer.address else {
+                    return Ok((self.client(login, peer, Kept::ForThisCall).await?, None));
+                };
+                let key = format!("provider:{}@{address}", login.principal.name);
+                let open = self.live.get(&key, Instant::now());
+                let same = open.filter(|client| {
+                    client.login.principal == login.principal && !client.session.is_ended()
+                });
+                let client = match same {
+                    Some(client) => client,
+                    None => self.bound(&key, login, peer).await?,
+                };
+                Ok((client, Some(key)))
+            }
+        }
+    }
+
+    /// The session that a session token leads to. On a server that has none the token opens it.
+    async fn by_session_token(
+        &self,
+        claims: &Claims,
+        peer: &Peer,
+    ) -> Result<Arc<ClientSession>, Status> {
         let now = Instant::now();
-        let client = self.tokens.get(token, now).ok_or_else(status::unknown_token)?;
-        let checked = self.authenticator.check(client.owner(), &client.stamp, now).await;
+        if self.is_revoked(claims).await? {
+            self.end(&claims.id);
+            return Err(status::unknown_token());
+        }
+        if let Some(client) = self.live.get(&claims.id, now) {
+            if client.owner() != claims.user || client.session.is_ended() {
+                self.end(&claims.id);
+                return Err(status::unknown_token());
+            }
+            let checked = self.authenticator.check(&client.login.proof, now).await;
+            return self.still(&claims.id, client, checked);
+        }
+        if self.live.has_ended(&claims.id) {
+            return Err(status::unknown_token());
+        }
+        let login = self.authenticator.resume(claims).await.map_err(refused)?;
+        let kept = Kept::ByToken { id: claims.id.clone(), until_ms: claims.until_ms };
+        let client = self.client(login, peer, kept).await?;
+        tracing::debug!(user = ?claims.user, "a session token of another server opened a session");
+        Ok(self.live.bind(&claims.id, &claims.user, client, true, now))
+    }
+
+    async fn is_revoked(&self, claims: &Claims) -> Result<bool, Status> {
+        if self.live.has_ended(&claims.id) {
+            return Ok(true);
+        }
+        if !self.authenticator.tokens_are_shared() {
+            return Ok(false);
+        }
+        let revoked = self.engine.catalog().is_session_revoked(&claims.id).await;
+        revoked.map_err(|error| refused(Refusal::Catalog(error)))
+    }
+
+    async fn by_connection(&self, peer: &Peer) -> Result<Found, Status> {
+        if let Some(login) = self.authenticator.anybody() {
+            return self.by_key("connection".into(), peer, async { Ok(login) }).await;
+        }
+        let Some(certificate) = &peer.certificate else { return Err(status::not_logged_in()) };
+        let Some(key) = self.authenticator.certificate_key(certificate) else {
+            return Err(status::not_logged_in());
+        };
+        self.by_key(key, peer, self.authenticator.certificate(certificate)).await
+    }
+
+    /// The session of a connection that shows a credential again with each call; `login` is awaited
+    /// only when there is none yet.
+    async fn by_key(
+        &self,
+        key: String,
+        peer: &Peer,
+        login: impl Future<Output = Result<Login, Refusal>> + Send,
+    ) -> Result<Found, Status> {
+        let Some(address) = peer.address else {
+            let login = login.await.map_err(refused)?;
+            return Ok((self.client(login, peer, Kept::ForThisCall).await?, None));
+        };
+        let (key, now) = (format!("{key}@{address}"), Instant::now());
+        let open = self.live.get(&key, now).filter(|client| !client.session.is_ended());
+        let client = match open {
+            Some(client) => {
+                let checked = self.authenticator.check(&client.login.proof, now).await;
+                self.still(&key, client, checked)?
+            }
+            None => self.bound(&key, login.await.map_err(refused)?, peer).await?,
+        };
+        Ok((client, Some(key)))
+    }
+
+    /// A new session under a key, in place of one that ended.
+    async fn bound(&self, key: &str, login: Login, peer: &Peer) -> Result<Arc<ClientSession>, Status> {
+        self.end(key);
+        let client = self.client(login, peer, Kept::Lasting).await?;
+        let owner = client.owner().to_owned();
+        Ok(self.live.bind(key, &owner, client, false, Instant::now()))
+    }
+
+    /// A session whose login was checked again; one that no longer stands is ended.
+    fn still(
+        &self,
+        key: &str,
+        client: Arc<ClientSession>,
+        checked: Result<(), Refusal>,
+    ) -> Result<Arc<ClientSession>, Status> {
         match checked {
             Ok(()) => Ok(client),
             Err(refusal) => {
-                if matches!(refusal, crate::auth::Refusal::Changed) {
-                    self.tokens.revoke(token);
+                if matches!(refusal, Refusal::Changed | Refusal::Token) {
+                    self.end(key);
                 }
-                Err(status::from_refusal(&refusal))
+                Err(refused(refusal))
             }
         }
     }
 
-    fn by_connection(
-        &self,
-        peer: Option<SocketAddr>,
-    ) -> Result<(Arc<ClientSession>, Option<SessionKey>), Status> {
-        let login = self.authenticator.anybody().ok_or_else(status::not_logged_in)?;
-        let Some(peer) = peer else {
-            return Ok((ClientSession::new(&self.engine, login, false), None));
-        };
-        let (now, address) = (Instant::now(), peer.to_string());
-        let client = self.connections.get(&address, now).unwrap_or_else(|| {
-            let client = ClientSession::new(&self.engine, login, true);
-            let owner = client.owner().to_owned();
-            self.connections.bind(address.clone(), &owner, Arc::clone(&client), now);
-            client
-        });
-        Ok((client, Some(SessionKey::Connection(address))))
-    }
-
-    /// A purpose in the header serves a session that has none, for this call alone.
-    async fn with_purpose(
-        &self,
-        client: Arc<ClientSession>,
-        headers: &MetadataMap,
-    ) -> Result<Arc<ClientSession>, Status> {
-        let Some(purpose) = headers.get("attune-purpose") else { return Ok(client) };
-        if client.session.setting(PURPOSE).is_some() {
-            return Ok(client);
+    fn end(&self, key: &str) {
+        if let Some(client) = self.live.end(key) {
+            client.session.end();
         }
-        let purpose =
-            purpose.to_str().map_err(|_| status::malformed("attune-purpose is not ASCII text"))?;
-        let principal = client.session.principal().clone();
-        let login = Login { principal, stamp: client.stamp.clone() };
-        let stated = ClientSession::new(&self.engine, login, false);
-        for name in INHERITED {
-            if let Some(value) = client.session.setting(name) {
-                set(&stated.session, name, &value).await?;
-            }
-        }
-        set(&stated.session, PURPOSE, purpose).await?;
-        Ok(stated)
     }
 }
 
-async fn set(session: &Session, name: &str, value: &str) -> Result<(), Status> {
-    session.set(name, value).await.map_err(|error| status::from_sql(&error))
+/// A session, and the key that leads to it when it is kept.
+type Found = (Arc<ClientSession>, Option<String>);
+
+fn refused(refusal: Refusal) -> Status {
+    status::from_refusal(&refusal)
+}
+
+/// A purpose in the header serves a session that has none of its own, for this call alone. The
+/// purpose that a credential brings ranks below it.
+async fn with_purpose(
+    client: &Arc<ClientSession>,
+    headers: &MetadataMap,
+) -> Result<Arc<ClientSession>, Status> {
+    let Some(purpose) = headers.get("attune-purpose") else { return Ok(Arc::clone(client)) };
+    let own = client.session.setting(PURPOSE);
+    if own.is_some() && own != client.login.purpose {
+        return Ok(Arc::clone(client));
+    }
+    let purpose =
+        purpose.to_str().map_err(|_| status::malformed("attune-purpose is not ASCII text"))?;
+    let session = client.session.beside();
+    session.set(PURPOSE, purpose).await.map_err(|error| status::from_sql(&error))?;
+    let login = client.login.clone();
+    Ok(Arc::new(ClientSession { session, login, lasting: false }))
 }
 
 #[derive(Debug, PartialEq)]
@@ -272,7 +472,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        let long = format!("Bearer {}", "x".repeat(5000));
+        let long = format!("Bearer {}", "x".repeat(20_000));
         let no_colon = format!("Basic {}", BASE64_STANDARD.encode("ada"));
         let no_text = format!("Basic {}", BASE64_STANDARD.encode([0xff, b':']));
         for bad in ["", "Basic", "Basic %%%", "Digest x", &long, &no_colon, &no_text] {

@@ -172,9 +172,9 @@ impl Statements {
     }
 
     /// Ends what a closed session has left.
-    pub fn forget_session(&self, client: &Arc<ClientSession>) {
+    pub fn forget_session(&self, id: &str) {
         self.executions.remove_where(|execution| {
-            let mine = Arc::ptr_eq(&execution.client, client);
+            let mine = execution.client.session.id() == id;
             if mine {
                 execution.stop.cancel();
             }

@@ -3,12 +3,14 @@
 //! A status has the gRPC code of the error's class and one text: `CODE: sentence Hint: hint`. The
 //! text travels in an HTTP header, which clients limit, so it is cut at a few kilobytes.
 //!
-//! Codes of this folder: 1501 login, 1502 session, 1801 handle, 1802 message, 1803 not supported,
-//! 1804 too many, 1805 parameters, 1806 defect, 1807 cancelled.
+//! Codes of this folder: 1501 login, 1502 session or token, 1503 too many logins or sessions, 1801
+//! handle, 1802 message, 1803 not supported, 1804 too many, 1805 parameters, 1806 defect, 1807
+//! cancelled.
 
 use tonic::{Code, Status};
 
 use crate::auth::Refusal;
+use crate::auth::passwords::PasswordError;
 use crate::error::grpc_code;
 
 /// A header of 8 KiB is safe with every HTTP/2 stack; a character may take 9 bytes in it.
@@ -43,20 +45,27 @@ pub fn from_stream(error: datafusion::error::DataFusionError) -> Status {
 
 /// A login that failed or a session whose user changed.
 pub fn from_refusal(refusal: &Refusal) -> Status {
+    let sentence = refusal.to_string();
+    let denied = |id, hint| status(Code::Unauthenticated, id, &sentence, Some(hint));
     match refusal {
-        Refusal::Login => {
-            status(Code::Unauthenticated, "ATT-1501", &refusal.to_string(), Some(LOG_IN))
+        Refusal::Login => denied("ATT-1501", LOG_IN),
+        Refusal::Wait { seconds } => {
+            let hint = format!("try again in {seconds} s");
+            status(Code::ResourceExhausted, "ATT-1503", &sentence, Some(&hint))
         }
-        Refusal::Changed => {
-            status(Code::Unauthenticated, "ATT-1502", &refusal.to_string(), Some("log in again"))
-        }
+        Refusal::Token => denied("ATT-1502", "log in again, or ask for a new token"),
+        Refusal::Certificate => denied("ATT-1501", "ask for a certificate that names a user"),
+        Refusal::Changed => denied("ATT-1502", "log in again"),
         Refusal::Catalog(error) => status(
             grpc_code(error.class()),
             error.code(),
             &error.to_string(),
             error.hint().as_deref(),
         ),
-        Refusal::Password(error) => internal(&error.to_string()),
+        Refusal::Password(PasswordError::Busy) => {
+            status(Code::Unavailable, "ATT-1503", &sentence, Some("try again in a moment"))
+        }
+        Refusal::Password(_) | Refusal::Random(_) => internal(&sentence),
     }
 }
 
@@ -71,6 +80,13 @@ pub fn not_logged_in() -> Status {
 pub fn unknown_token() -> Status {
     let sentence = "the session is unknown or has expired";
     status(Code::Unauthenticated, "ATT-1502", sentence, Some("log in again"))
+}
+
+/// A server that holds as many sessions as it may.
+pub fn too_many_sessions(held_max: usize) -> Status {
+    let sentence = format!("the server has {held_max} sessions, which is the limit");
+    let hint = "close sessions that are not used, or raise sessions_max in [auth]";
+    status(Code::ResourceExhausted, "ATT-1503", &sentence, Some(hint))
 }
 
 /// An action that changes a session, on a call that has none.

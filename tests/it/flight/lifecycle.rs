@@ -2,22 +2,20 @@
 
 use std::time::Duration;
 
-use attune::server::flight::{FlightOptions, TlsOptions, bind};
+use attune::server::flight::{FlightOptions, bind};
+use attune::server::tls::Tls;
 use futures::StreamExt;
 use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
-use super::support::{Client, endless, options, rows, start, start_with, status};
+use super::support::{Client, certificate, endless, options, rows, start, start_with, status};
 
 #[tokio::test]
 async fn passwords_and_rows_travel_under_tls() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let certificate_pem = signed.cert.pem();
-    let tls = TlsOptions {
-        certificate_pem: certificate_pem.clone(),
-        key_pem: signed.signing_key.serialize_pem(),
-    };
+    let folder = tempfile::tempdir().unwrap();
+    let (files, certificate_pem) = certificate(folder.path(), "localhost");
+    let tls = Tls::open(files).unwrap();
     let server = start_with(FlightOptions { tls: Some(tls), ..options() }).await;
     let trusting = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(certificate_pem))
@@ -44,13 +42,10 @@ async fn a_bad_certificate_and_a_taken_address_are_errors() {
     let taken = FlightOptions { address: server.address, ..options() };
     let error = bind(server.engine.clone(), taken).await.err().unwrap();
     assert!(error.to_string().contains("cannot listen"), "{error}");
-    let tls = TlsOptions { certificate_pem: "no certificate".into(), key_pem: "no key".into() };
-    let broken = bind(server.engine.clone(), FlightOptions { tls: Some(tls), ..options() }).await;
-    let ended = match broken {
-        Ok(server) => server.run(std::future::pending(), std::future::pending()).await,
-        Err(error) => Err(error),
-    };
-    assert!(ended.is_err());
+    let folder = tempfile::tempdir().unwrap();
+    let (files, _) = certificate(folder.path(), "localhost");
+    std::fs::write(&files.certificate, "no certificate").unwrap();
+    assert!(Tls::open(files).is_err());
 }
 
 #[tokio::test]

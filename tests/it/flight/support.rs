@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -12,6 +13,7 @@ use arrow_flight::{Action, FlightDescriptor, FlightInfo, Ticket};
 use attune::auth::hasher::Argon2Hasher;
 use attune::auth::passwords::hash_password;
 use attune::server::flight::{Authentication, BoundServer, FlightOptions, bind};
+use attune::server::tls::TlsFiles;
 use catalog::policy::Role;
 use catalog::{Catalog, CatalogConfig, StoreConfig, UserRecord};
 use futures::TryStreamExt;
@@ -21,15 +23,20 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+/// The server's clock when it starts.
+pub const NOW_MS: i64 = 1_700_000_000_000;
+
 pub type Client = FlightSqlServiceClient<Channel>;
 
 /// A running server; it ends when this is dropped.
 pub struct TestServer {
     pub address: SocketAddr,
     pub engine: Engine,
+    /// Milliseconds by which the server's clock is ahead of the test's.
+    pub ahead_ms: Arc<AtomicI64>,
     pub shutdown: CancellationToken,
     pub ended: tokio::task::JoinHandle<attune::error::Result<()>>,
-    _warehouse: tempfile::TempDir,
+    warehouse: Arc<tempfile::TempDir>,
 }
 
 impl Drop for TestServer {
@@ -54,25 +61,38 @@ pub async fn start_open() -> TestServer {
 }
 
 pub async fn start_with(options: FlightOptions) -> TestServer {
-    let warehouse = tempfile::tempdir().unwrap();
-    let engine = engine(warehouse.path()).await;
+    let warehouse = Arc::new(tempfile::tempdir().unwrap());
+    let ahead_ms = Arc::new(AtomicI64::new(0));
+    let engine = engine(warehouse.path(), &ahead_ms).await;
+    for (name, role) in [("root", Role::Admin), ("ada", Role::Analyst), ("bob", Role::Analyst)] {
+        let user = user(name, role, &format!("{name}-secret"));
+        engine.catalog().put_user(user, false).await.unwrap();
+    }
+    serve(engine, options, warehouse, ahead_ms).await
+}
+
+async fn serve(
+    engine: Engine,
+    options: FlightOptions,
+    warehouse: Arc<tempfile::TempDir>,
+    ahead_ms: Arc<AtomicI64>,
+) -> TestServer {
     let server: BoundServer = bind(engine.clone(), options).await.unwrap();
     let address = server.local_addr();
     let shutdown = CancellationToken::new();
     let asked = shutdown.clone().cancelled_owned();
     let ended = tokio::spawn(server.run(asked, std::future::pending()));
-    TestServer { address, engine, shutdown, ended, _warehouse: warehouse }
+    TestServer { address, engine, ahead_ms, shutdown, ended, warehouse }
 }
 
-async fn engine(folder: &std::path::Path) -> Engine {
+async fn engine(folder: &std::path::Path, ahead_ms: &Arc<AtomicI64>) -> Engine {
     let warehouse = StoreConfig { url: folder.display().to_string(), ..StoreConfig::default() };
     let started = Instant::now();
-    let clock = move || 1_700_000_000_000 + started.elapsed().as_millis() as i64;
+    let ahead_ms = Arc::clone(ahead_ms);
+    let clock =
+        move || NOW_MS + started.elapsed().as_millis() as i64 + ahead_ms.load(Ordering::Relaxed);
     let config = CatalogConfig::new(warehouse, Arc::new(clock));
     let catalog = Catalog::open(config).await.unwrap();
-    for (name, role) in [("root", Role::Admin), ("ada", Role::Analyst), ("bob", Role::Analyst)] {
-        catalog.put_user(user(name, role, &format!("{name}-secret")), false).await.unwrap();
-    }
     Engine::open(catalog, Limits::default(), Arc::new(Argon2Hasher::default())).unwrap()
 }
 
@@ -81,6 +101,29 @@ pub fn user(name: &str, role: Role, password: &str) -> UserRecord {
 }
 
 impl TestServer {
+    /// Another server over the same warehouse, with the same clock.
+    pub async fn replica(&self) -> TestServer {
+        let engine = engine(self.warehouse.path(), &self.ahead_ms).await;
+        serve(engine, options(), Arc::clone(&self.warehouse), Arc::clone(&self.ahead_ms)).await
+    }
+
+    /// The warehouse's folder.
+    pub fn folder(&self) -> &std::path::Path {
+        self.warehouse.path()
+    }
+
+    /// Sets the server's clock forward.
+    pub fn later(&self, by: Duration) {
+        self.ahead_ms.fetch_add(by.as_millis() as i64, Ordering::Relaxed);
+    }
+
+    /// A client that shows a token.
+    pub async fn bearer(&self, token: &str) -> Client {
+        let mut client = self.stranger().await;
+        client.set_token(token.to_owned());
+        client
+    }
+
     pub async fn channel(&self) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
         endpoint.connect().await.unwrap()
@@ -97,6 +140,19 @@ impl TestServer {
         client.handshake(name, &format!("{name}-secret")).await.unwrap();
         client
     }
+}
+
+/// Writes a certificate that signs itself, and its key, for a host; gives where, and its PEM.
+pub fn certificate(folder: &std::path::Path, host: &str) -> (TlsFiles, String) {
+    let signed = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
+    let files = TlsFiles {
+        certificate: folder.join("server.pem"),
+        key: folder.join("server.key"),
+        ..TlsFiles::default()
+    };
+    std::fs::write(&files.key, signed.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&files.certificate, signed.cert.pem()).unwrap();
+    (files, signed.cert.pem())
 }
 
 /// The status inside a client's error.

@@ -1,0 +1,54 @@
+//! Passwords cannot be guessed quickly, and nobody is shut out for that.
+
+use tonic::Code;
+
+use super::support::{TestServer, rows, start, status};
+
+async fn attempt(server: &TestServer, name: &str, password: &str) -> (Code, String) {
+    match server.stranger().await.handshake(name, password).await {
+        Ok(_) => (Code::Ok, String::new()),
+        Err(error) => {
+            let status = status(error);
+            (status.code(), status.message().to_owned())
+        }
+    }
+}
+
+#[tokio::test]
+async fn guesses_have_to_wait_and_others_do_not() {
+    let server = start().await;
+    let mut ada = server.login("ada").await;
+    for name in ["bob", "nobody"] {
+        for _ in 0..5 {
+            assert_eq!(attempt(&server, name, "guess").await.0, Code::Unauthenticated);
+        }
+        let (code, text) = attempt(&server, name, "guess").await;
+        assert_eq!(code, Code::ResourceExhausted, "{name}");
+        assert!(text.starts_with("ATT-1503") && text.contains("try again in 1 s"), "{text}");
+    }
+    // Not even the right password tells whether it is right while the name has to wait.
+    assert_eq!(attempt(&server, "bob", "bob-secret").await.0, Code::ResourceExhausted);
+    // The address has failed as often, but ada has logged in from it before.
+    assert_eq!(attempt(&server, "ada", "ada-secret").await.0, Code::Ok);
+    assert_eq!(rows(&mut ada, "SELECT 1").await, ["1"]);
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        while attempt(&server, "bob", "bob-secret").await.0 != Code::Ok {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    });
+    waited.await.expect("bob gets in after the wait");
+}
+
+#[tokio::test]
+async fn many_guesses_at_once_are_no_way_around() {
+    let server = start().await;
+    let attempts = (0..40).map(|guess| {
+        let server = &server;
+        async move { attempt(server, "bob", &format!("guess {guess}")).await.0 }
+    });
+    let codes = futures::future::join_all(attempts).await;
+    let checked = codes.iter().filter(|code| **code == Code::Unauthenticated).count();
+    // Five are free, and two may be checked at a time.
+    assert!((5..=7).contains(&checked), "{checked}");
+    assert!(codes.iter().all(|code| *code != Code::Ok));
+}
