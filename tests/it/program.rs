@@ -153,6 +153,13 @@ impl Server {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// The memory that the server holds; `None` where there is no `/proc`.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+    }
+
     /// Asks the server to end (SIGTERM) and waits for it.
     pub fn stop(mut self) {
         self.terminate();
