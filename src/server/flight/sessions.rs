@@ -225,7 +225,12 @@ impl Sessions {
         Ok(token)
     }
 
-    async fn client(&self, login: Login, peer: &Peer, kept: Kept) -> Result<Arc<ClientSession>, Status> {
+    async fn client(
+        &self,
+        login: Login,
+        peer: &Peer,
+        kept: Kept,
+    ) -> Result<Arc<ClientSession>, Status> {
         if self.engine.sessions().len() >= self.total_max {
             self.sweep(Instant::now());
             if self.engine.sessions().len() >= self.total_max {
@@ -353,7 +358,12 @@ impl Sessions {
     }
 
     /// A new session under a key, in place of one that ended.
-    async fn bound(&self, key: &str, login: Login, peer: &Peer) -> Result<Arc<ClientSession>, Status> {
+    async fn bound(
+        &self,
+        key: &str,
+        login: Login,
+        peer: &Peer,
+    ) -> Result<Arc<ClientSession>, Status> {
         self.end(key);
         let client = self.client(login, peer, Kept::Lasting).await?;
         let owner = client.owner().to_owned();
