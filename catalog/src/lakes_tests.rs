@@ -110,7 +110,7 @@ async fn a_delta_folder_in_a_lake_is_read_at_any_version() {
     let rows = plan(&catalog, "SELECT 1 AS x", &[]).await;
     let (name, mode) = (main("t"), CreateMode::New);
     let state = session(&catalog);
-    catalog.create_table_as(&name, "ann", mode, rows.clone(), state, vec![]).await.unwrap();
+    catalog.create_table_as(&name, "ann", mode, rows.clone(), state, &[]).await.unwrap();
     catalog.insert(&name, rows, session(&catalog), None, false).await.unwrap();
     let Some(Spec::Managed(made)) = catalog.definition(&name).await.unwrap().map(|d| d.spec) else {
         panic!("no table")

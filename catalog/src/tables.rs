@@ -111,7 +111,8 @@ impl Catalog {
     }
 
     /// Creates a warehouse table from a query's rows, in one commit; `None` when IF NOT EXISTS
-    /// found one.
+    /// found one. With `cluster_by` the rows are sorted by these columns, now and whenever rows
+    /// are written later, in small pages that a look-up reads alone.
     ///
     /// # Errors
     /// As [`Catalog::create`]; the query's own error; a column that a table cannot store.
@@ -122,14 +123,14 @@ impl Catalog {
         mode: CreateMode,
         plan: LogicalPlan,
         state: SessionState,
-        partition_by: Vec<String>,
+        cluster_by: &[String],
     ) -> Result<Option<Written>> {
-        let Some(start) = self.begin_create(name, mode).await? else { return Ok(None) };
+        let Some(mut start) = self.begin_create(name, mode).await? else { return Ok(None) };
+        start.cluster_by = cluster_by.to_vec();
         let text = name.to_string();
-        let input = Input::plan(&plan, &state, None).await?;
+        let input = Input::plan(plan, &state, None, cluster_by).await?;
         let table = delta::unopened(&start.place);
-        let mode = Mode::Create(partition_by);
-        let (table, rows) = input.write(&text, table, &start.place, mode).await?;
+        let (table, rows) = input.write(&text, table, &start.place, Mode::Create).await?;
         let version = table.version().unwrap_or_default();
         self.finish_create(name, owner, start).await?;
         Ok(Some(Written { rows, version }))
@@ -145,9 +146,11 @@ impl Catalog {
         owner: &str,
         mode: CreateMode,
         schema: SchemaRef,
+        cluster_by: &[String],
     ) -> Result<bool> {
         let schema = types::storable_schema(&schema, types::Nulls::AsDeclared)?;
-        let Some(start) = self.begin_create(name, mode).await? else { return Ok(false) };
+        let Some(mut start) = self.begin_create(name, mode).await? else { return Ok(false) };
+        start.cluster_by = cluster_by.to_vec();
         delta::create_empty(&name.to_string(), &start.place, &schema).await?;
         self.finish_create(name, owner, start).await?;
         Ok(true)
@@ -171,7 +174,7 @@ impl Catalog {
     ) -> Result<Written> {
         self.writable().await?;
         let text = name.to_string();
-        let place = self.managed_place(name).await?;
+        let (place, cluster_by) = self.managed(name).await?;
         let table = self.tables.newest(&text, &place).await?;
         if expected_version.is_some() && expected_version != table.version() {
             return Err(Error::Conflict { name: text });
@@ -182,7 +185,7 @@ impl Catalog {
             (false, None) => Mode::Append,
         };
         let target = delta::plain_schema(&text, &table)?;
-        let input = Input::plan(&plan, &state, Some(target)).await?;
+        let input = Input::plan(plan, &state, Some(target), &cluster_by).await?;
         let (table, rows) = input.write(&text, table, &place, mode).await?;
         self.tables.put(&place, &table);
         Ok(Written { rows, version: table.version().unwrap_or_default() })
@@ -193,12 +196,13 @@ impl Catalog {
     /// # Errors
     /// When there is no such table, or its log cannot be read.
     pub async fn table_version(&self, name: &ObjectName) -> Result<u64> {
-        let place = self.managed_place(name).await?;
+        let (place, _) = self.managed(name).await?;
         let table = self.tables.newest(&name.to_string(), &place).await?;
         Ok(table.version().unwrap_or_default())
     }
 
-    async fn managed_place(&self, name: &ObjectName) -> Result<Place> {
+    /// A warehouse table's folder, and the columns by which it is clustered.
+    async fn managed(&self, name: &ObjectName) -> Result<(Place, Vec<String>)> {
         let spec = match self.resolve(name).await? {
             Some(Named::Defined(definition)) => definition.spec,
             Some(Named::Lake(_)) => return Err(not_writable(name)),
@@ -209,7 +213,10 @@ impl Catalog {
             }
         };
         match spec {
-            Spec::Managed(table) => Ok(self.warehouse.place().child(&table.folder).folder()),
+            Spec::Managed(table) => {
+                let place = self.warehouse.place().child(&table.folder).folder();
+                Ok((place, table.cluster_by))
+            }
             Spec::External(_) => Err(not_writable(name)),
             other => {
                 check_kind(name, other.kind(), Kind::Table)?;
@@ -227,11 +234,13 @@ impl Catalog {
             return Ok(None);
         }
         let place = self.warehouse.place().child(&folder).folder();
-        Ok(Some(Start { folder, orphan: Orphan(Some(place.clone())), place, seen, mode }))
+        let orphan = Orphan(Some(place.clone()));
+        Ok(Some(Start { folder, cluster_by: vec![], orphan, place, seen, mode }))
     }
 
     async fn finish_create(&self, name: &ObjectName, owner: &str, mut start: Start) -> Result<()> {
-        let table = ManagedTable { folder: start.folder.clone() };
+        let cluster_by = std::mem::take(&mut start.cluster_by);
+        let table = ManagedTable { folder: start.folder.clone(), cluster_by };
         let spec = Spec::Managed(table.clone());
         // Also when the statement is cancelled in the middle, a folder that the definition may
         // name is not removed.
@@ -286,6 +295,7 @@ impl Catalog {
 /// A table on its way: its folder, and the head that its definition will be put over.
 struct Start {
     folder: String,
+    cluster_by: Vec<String>,
     place: Place,
     orphan: Orphan,
     seen: Option<crate::registry::Head>,

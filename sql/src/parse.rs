@@ -14,6 +14,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 use crate::dialect::{AttuneDialect, is_word, parse_model_reference};
 use crate::error::{Error, Result};
 use crate::kill::KillSession;
+use crate::table::cluster;
 use crate::tokens::{self, TokenStatement};
 
 /// How deep expressions and queries may nest.
@@ -133,7 +134,8 @@ pub fn parse(text: &str, bytes_max: usize) -> Result<Statement> {
             what: format!("the statement has {} bytes, the limit is {bytes_max}", text.len()),
         });
     }
-    let tokens = number_placeholders(tokenize(text)?)?;
+    let mut tokens = number_placeholders(tokenize(text)?)?;
+    let cluster_by = cluster::take(&mut tokens)?;
     let mut parser = DFParserBuilder::new(tokens)
         .with_dialect(&AttuneDialect)
         .with_recursion_limit(RECURSION_LIMIT)
@@ -147,7 +149,8 @@ pub fn parse(text: &str, bytes_max: usize) -> Result<Statement> {
             hint: Some("write one, for example SHOW TABLES".into()),
         });
     }
-    let statement = parse_statement(&mut parser).map_err(|error| located(text, error))?;
+    let mut statement = parse_statement(&mut parser).map_err(|error| located(text, error))?;
+    cluster::attach(&mut statement, cluster_by);
     while parser.parser.consume_token(&Token::SemiColon) {}
     match parser.parser.peek_token_ref().token {
         Token::EOF => Ok(statement),

@@ -14,4 +14,4 @@ mod provider;
 mod session;
 mod session_tokens;
 mod statements;
-mod support;
+pub mod support;

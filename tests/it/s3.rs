@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow_flight::sql::client::FlightSqlServiceClient;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use object_store::aws::AmazonS3Builder;
@@ -15,11 +16,14 @@ use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt};
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
+use s3s::{S3, S3Request, S3Response, S3Result, dto};
+use tokio::sync::Mutex;
+use tonic::transport::Endpoint;
 
 use crate::program::{Program, python, shared_data};
 
 /// An S3-compatible store for one test.
-pub struct S3 {
+pub struct Store {
     pub endpoint: String,
     pub bucket: String,
     pub access_key_id: String,
@@ -27,7 +31,7 @@ pub struct S3 {
     _folder: Option<tempfile::TempDir>,
 }
 
-impl S3 {
+impl Store {
     /// The external store that the environment names, or one in this process.
     pub async fn start() -> Self {
         let variable = |name: &str| std::env::var(format!("ATTUNE_TEST_S3_{name}")).ok();
@@ -76,8 +80,51 @@ impl S3 {
     }
 }
 
+/// Files as objects, one write at a time: the file system behind checks a condition first and
+/// writes afterwards, so two conditional writes at once would both win, as no real store has it.
+struct OneWriteAtATime {
+    files: s3s_fs::FileSystem,
+    turn: Mutex<()>,
+}
+
+macro_rules! delegate {
+    ($($turn:ident $call:ident($input:ident) -> $output:ident;)+) => {
+        #[async_trait::async_trait]
+        impl S3 for OneWriteAtATime {
+            $(async fn $call(
+                &self,
+                request: S3Request<dto::$input>,
+            ) -> S3Result<S3Response<dto::$output>> {
+                let _turn = delegate!(@$turn self);
+                self.files.$call(request).await
+            })+
+        }
+    };
+    (@write $this:ident) => { Some($this.turn.lock().await) };
+    (@read $this:ident) => { None::<()> };
+}
+
+delegate! {
+    write put_object(PutObjectInput) -> PutObjectOutput;
+    write copy_object(CopyObjectInput) -> CopyObjectOutput;
+    write delete_object(DeleteObjectInput) -> DeleteObjectOutput;
+    write delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput;
+    write create_multipart_upload(CreateMultipartUploadInput) -> CreateMultipartUploadOutput;
+    write upload_part(UploadPartInput) -> UploadPartOutput;
+    write complete_multipart_upload(CompleteMultipartUploadInput)
+        -> CompleteMultipartUploadOutput;
+    write abort_multipart_upload(AbortMultipartUploadInput) -> AbortMultipartUploadOutput;
+    read get_object(GetObjectInput) -> GetObjectOutput;
+    read head_object(HeadObjectInput) -> HeadObjectOutput;
+    read list_objects(ListObjectsInput) -> ListObjectsOutput;
+    read list_objects_v2(ListObjectsV2Input) -> ListObjectsV2Output;
+    read get_bucket_location(GetBucketLocationInput) -> GetBucketLocationOutput;
+    read head_bucket(HeadBucketInput) -> HeadBucketOutput;
+}
+
 async fn serve(folder: &Path) -> SocketAddr {
     let files = s3s_fs::FileSystem::new(folder).unwrap();
+    let files = OneWriteAtATime { files, turn: Mutex::new(()) };
     let mut service = S3ServiceBuilder::new(files);
     service.set_auth(SimpleAuth::from_single("test", "a test's secret"));
     let service = service.build();
@@ -110,7 +157,7 @@ async fn gowalla_over_s3_survives_a_restart() {
         println!("skipped: the Python ADBC driver cannot be installed");
         return;
     };
-    let s3 = S3::start().await;
+    let s3 = Store::start().await;
     // The store in this process makes file names of keys, so keys are kept short.
     let run = uuid::Uuid::new_v4().simple().to_string()[..6].to_owned();
     let store: Arc<dyn ObjectStore> = Arc::new(s3.client());
@@ -143,7 +190,7 @@ async fn gowalla_over_s3_survives_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_refuses_or_is_away_is_named_and_the_rest_works() {
-    let s3 = S3::start().await;
+    let s3 = Store::start().await;
     let folder = tempfile::tempdir().unwrap();
     let good = s3.toml("good");
     let refused = good.replace(&s3.secret_access_key, "not the secret");
@@ -182,4 +229,65 @@ async fn a_store_that_refuses_or_is_away_is_named_and_the_rest_works() {
         assert!(!error.contains("not the secret"), "{error}");
         assert_eq!(program.sql("SELECT 1 AS one").0, "one\n1\n", "{name}");
     }
+}
+
+/// What one client of one server did to the table `log` and the names `race_0` to `race_9`.
+async fn writer(address: SocketAddr, number: usize) -> (usize, usize) {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut client = FlightSqlServiceClient::new(endpoint.connect().await.unwrap());
+    client.handshake("ann", "correct horse").await.unwrap();
+    let (mut rows, mut tables) = (0, 0);
+    for round in 0..10 {
+        let insert = format!("INSERT INTO main.log VALUES ({number}, {round})");
+        rows += usize::from(client.execute_update(insert, None).await.unwrap() == 1);
+        let create = format!("CREATE TABLE main.race_{round} AS SELECT {number} AS writer");
+        match client.execute_update(create, None).await {
+            Ok(_) => tables += 1,
+            Err(error) => {
+                let error = error.to_string();
+                assert!(error.contains("ATT-4"), "a lost race is told as one: {error}");
+            }
+        }
+    }
+    (rows, tables)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_over_one_bucket_lose_no_commit_and_never_both_win() {
+    let s3 = Store::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let run = uuid::Uuid::new_v4().simple().to_string()[..6].to_owned();
+    let config_file = folder.path().join("attune.toml");
+    let config = format!("[warehouse]\n{}", s3.toml(&format!("{run}/w")));
+    std::fs::write(&config_file, config).unwrap();
+    let program = Program::new(&config_file);
+    program.add_user("ann", "admin", "correct horse");
+    let (one, two) = (program.serve().await, program.serve().await);
+    {
+        let endpoint = Endpoint::from_shared(format!("http://{}", one.address)).unwrap();
+        let mut client = FlightSqlServiceClient::new(endpoint.connect().await.unwrap());
+        client.handshake("ann", "correct horse").await.unwrap();
+        let create = "CREATE TABLE main.log (writer BIGINT, round BIGINT)".to_owned();
+        client.execute_update(create, None).await.unwrap();
+    }
+    let writers = (0..4).map(|number| {
+        let address = if number % 2 == 0 { one.address } else { two.address };
+        tokio::spawn(writer(address, number))
+    });
+    let outcomes: Vec<(usize, usize)> =
+        futures::future::join_all(writers).await.into_iter().map(Result::unwrap).collect();
+    let rows: usize = outcomes.iter().map(|(rows, _)| rows).sum();
+    let tables: usize = outcomes.iter().map(|(_, tables)| tables).sum();
+    assert_eq!((rows, tables), (40, 10), "each row once, each table by one writer: {outcomes:?}");
+    one.stop();
+    two.stop();
+    // A third process, which has seen nothing, finds it all.
+    let server = program.serve().await;
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let mut client = FlightSqlServiceClient::new(endpoint.connect().await.unwrap());
+    client.handshake("ann", "correct horse").await.unwrap();
+    let count = "SELECT count(*) AS n, count(DISTINCT writer * 100 + round) AS d FROM main.log";
+    let found = crate::flight::support::rows(&mut client, count).await;
+    assert_eq!(found, ["40|40"]);
+    server.stop();
 }

@@ -4,6 +4,7 @@
 //! same credentials, retries and limits as everything else, and no second way to a bucket exists.
 //! A query reads one version: the provider holds a snapshot.
 
+mod layout;
 pub mod provider;
 pub mod types;
 pub mod write;

@@ -24,11 +24,12 @@ use deltalake::DeltaTable;
 use deltalake::delta_datafusion::planner::DeltaPlanner;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::operations::write::WriteBuilder;
+use deltalake::parquet::file::properties::WriterProperties;
 use deltalake::protocol::SaveMode;
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
-use super::{delta_error, types};
+use super::{delta_error, layout, types};
 use crate::error::{Error, Result};
 use crate::store::Place;
 
@@ -38,8 +39,8 @@ const APPEND_RETRIES: usize = 100;
 /// How the rows meet those that are there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// The first commit of a new table, with its partition columns.
-    Create(Vec<String>),
+    /// The first commit of a new table.
+    Create,
     /// Beside the present rows, whatever others append at the same time.
     Append,
     /// Beside the present rows, if the table is still at the version that was read.
@@ -53,6 +54,8 @@ pub struct Input {
     physical: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
     schema: SchemaRef,
+    /// How the files are laid out, where that is not Delta's default.
+    properties: Option<WriterProperties>,
     observed: Arc<Observed>,
 }
 
@@ -64,23 +67,28 @@ struct Observed {
 
 impl Input {
     /// Plans a query. With a table's `target` schema its columns take that schema's types in
-    /// order; without one, the types that a new table can store.
+    /// order; without one, the types that a new table can store. The rows are sorted by the
+    /// columns of `cluster_by`.
     ///
     /// # Errors
     /// When the query cannot be planned, or its columns cannot be stored.
     pub async fn plan(
-        plan: &LogicalPlan,
+        plan: LogicalPlan,
         state: &SessionState,
         target: Option<SchemaRef>,
+        cluster_by: &[String],
     ) -> Result<Self> {
-        let physical = state.create_physical_plan(plan).await?;
+        let plan = layout::sorted(plan, target.as_ref(), cluster_by)?;
+        let physical = state.create_physical_plan(&plan).await?;
         let found = physical.schema();
         let schema = match target {
             Some(target) => target,
             None => types::storable_schema(&found, types::Nulls::Allowed)?,
         };
         types::check_width(found.fields().len(), &schema)?;
-        Ok(Self { physical, context: state.task_ctx(), schema, observed: Arc::default() })
+        let properties = layout::properties(cluster_by);
+        let context = state.task_ctx();
+        Ok(Self { physical, context, schema, properties, observed: Arc::default() })
     }
 
     fn scan(&self) -> Result<LogicalPlan> {
@@ -118,12 +126,15 @@ impl Input {
             .with_session_state(Arc::new(writer_session(&self.context, root)))
             .with_commit_properties(CommitProperties::default().with_max_retries(retries))
             .with_save_mode(match &mode {
-                Mode::Create(_) => SaveMode::ErrorIfExists,
+                Mode::Create => SaveMode::ErrorIfExists,
                 Mode::Append | Mode::AppendExactly => SaveMode::Append,
                 Mode::Overwrite => SaveMode::Overwrite,
             });
-        if let Mode::Create(partition_by) = mode {
-            builder = builder.with_table_name(name).with_partition_columns(partition_by);
+        if mode == Mode::Create {
+            builder = builder.with_table_name(name);
+        }
+        if let Some(properties) = self.properties {
+            builder = builder.with_writer_properties(properties);
         }
         match builder.await {
             Ok(table) => Ok((table, self.observed.rows.load(Ordering::Relaxed))),

@@ -88,6 +88,10 @@ pub enum Spec {
 pub struct ManagedTable {
     /// The folder below the warehouse; each creation has its own.
     pub folder: String,
+    /// The columns by which the rows of each file are sorted and can be looked up; none: rows lie
+    /// as they came.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cluster_by: Vec<String>,
 }
 
 /// What the catalog remembers of a model beside its versions' files.

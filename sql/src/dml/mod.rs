@@ -1,4 +1,4 @@
-//! Changes of rows: INSERT, DELETE, UPDATE, TRUNCATE on warehouse tables.
+//! Changes of rows: INSERT, DELETE, UPDATE, MERGE, TRUNCATE on warehouse tables.
 //!
 //! Never through `TableProvider::delete_from` and the like: DataFusion 55.2 takes the filters from
 //! the *optimized* plan, where `WHERE id IN (SELECT …)`, `WHERE false` or `= NULL` have already
@@ -6,6 +6,7 @@
 //! the principal's own view of the table, at one version, and written as one Delta commit that
 //! fails when the table has moved on.
 
+mod merge;
 mod rewrite;
 
 use std::sync::Arc;
@@ -37,6 +38,44 @@ pub(crate) enum Change {
         keep: LogicalPlan,
         count: LogicalPlan,
     },
+    /// Writes what comes of every meeting of two tables' rows.
+    Merge(Box<MergePlan>),
+}
+
+/// A planned MERGE.
+#[derive(Debug, Clone)]
+pub(crate) struct MergePlan {
+    pub(crate) name: ObjectName,
+    pub(crate) version: u64,
+    /// The table's rows afterwards.
+    pub(crate) keep: LogicalPlan,
+    /// Rows inserted, updated and deleted, and how many changes too many rows would have had.
+    pub(crate) counts: LogicalPlan,
+}
+
+impl MergePlan {
+    async fn run(&self, run: &Run) -> Result<Done> {
+        let [inserted, updated, deleted, twice] = count_rows(run, &self.counts).await?;
+        let name = &self.name;
+        if twice > 0 {
+            return Err(Error::invalid_hint(
+                format!(
+                    "MERGE would change rows of {name} more than once ({twice} times too many)"
+                ),
+                "make the source have one row for each row it meets, by GROUP BY or DISTINCT",
+            ));
+        }
+        let changed = inserted + updated + deleted;
+        if changed > 0 {
+            let plan = run.bound(&self.keep)?;
+            let catalog = run.session.engine().catalog();
+            let state = run.writing_state()?;
+            catalog.insert(name, plan, state, Some(self.version), true).await?;
+        }
+        let message =
+            format!("MERGE into {name}: {inserted} inserted, {updated} updated, {deleted} deleted");
+        Ok(Done::new(changed, message))
+    }
 }
 
 impl Change {
@@ -44,6 +83,7 @@ impl Change {
         match self {
             Self::Insert { plan, .. } => vec![plan],
             Self::Rewrite { keep, count, .. } => vec![keep, count],
+            Self::Merge(merge) => vec![&merge.keep, &merge.counts],
         }
     }
 
@@ -52,34 +92,39 @@ impl Change {
         match self {
             Self::Insert { name, plan, overwrite } => {
                 let plan = run.bound(plan)?;
-                let state = run.state.clone();
+                let state = run.writing_state()?;
                 let written = catalog.insert(name, plan, state, None, *overwrite).await?;
                 Ok(Done::new(written.rows, format!("INSERT {} rows into {name}", written.rows)))
             }
             Self::Rewrite { name, verb, version, keep, count } => {
-                let changed = count_rows(run, count).await?;
+                let [changed] = count_rows(run, count).await?;
                 if changed > 0 {
                     let plan = run.bound(keep)?;
-                    let state = run.state.clone();
+                    let state = run.writing_state()?;
                     catalog.insert(name, plan, state, Some(*version), true).await?;
                 }
                 Ok(Done::new(changed, format!("{verb} {changed} rows of {name}")))
             }
+            Self::Merge(merge) => merge.run(run).await,
         }
     }
 }
 
-async fn count_rows(run: &Run, plan: &LogicalPlan) -> Result<u64> {
+/// The sums of a plan's first columns, which are counts.
+async fn count_rows<const N: usize>(run: &Run, plan: &LogicalPlan) -> Result<[u64; N]> {
     use arrow::array::AsArray;
     use arrow::datatypes::Int64Type;
     let mut rows = run.start(plan).await?;
-    let mut total = 0;
+    let mut totals = [0; N];
     while let Some(batch) = rows.next().await {
         let batch = batch?;
-        let counts = batch.column(0).as_primitive::<Int64Type>();
-        total += counts.values().iter().sum::<i64>();
+        for (total, column) in totals.iter_mut().zip(batch.columns()) {
+            let counts = column.as_primitive::<Int64Type>();
+            let sum: i64 = counts.values().iter().sum();
+            *total += u64::try_from(sum).unwrap_or(0);
+        }
     }
-    Ok(u64::try_from(total).unwrap_or(0))
+    Ok(totals)
 }
 
 /// Plans a change of rows.
@@ -118,10 +163,7 @@ pub(crate) async fn plan(
         SqlStatement::Delete(delete) => rewrite::delete(context, delete).await,
         SqlStatement::Update(update) => rewrite::update(context, update).await,
         SqlStatement::Truncate(truncate) => rewrite::truncate(context, truncate).await,
-        SqlStatement::Merge(_) => Err(Error::unsupported(
-            "MERGE is not supported yet",
-            "use UPDATE and INSERT INTO … SELECT … WHERE NOT EXISTS",
-        )),
+        SqlStatement::Merge(merge) => merge::merge(context, merge).await,
         _ => Err(Error::Internal("this statement changes no rows".into())),
     }
 }

@@ -1,9 +1,12 @@
 //! DELETE, UPDATE and TRUNCATE as the rows that stay.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use catalog::ObjectName;
+use datafusion::catalog::TableProvider;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use sqlparser::ast::{
@@ -17,20 +20,27 @@ use crate::parse::{name_parts, parse_query};
 use crate::session::{Action, StatementContext};
 
 /// A table to change, at the version it has now.
-struct Target {
-    name: ObjectName,
-    alias: String,
-    version: u64,
+pub(super) struct Target {
+    pub(super) name: ObjectName,
+    pub(super) alias: String,
+    pub(super) version: u64,
 }
 
 impl Target {
     async fn of(context: &Arc<StatementContext>, table: &TableWithJoins) -> Result<Self> {
-        let TableFactor::Table { name, alias, args: None, .. } = &table.relation else {
-            return Err(only_one_table());
-        };
         if !table.joins.is_empty() {
             return Err(only_one_table());
         }
+        Self::of_factor(context, &table.relation).await
+    }
+
+    pub(super) async fn of_factor(
+        context: &Arc<StatementContext>,
+        table: &TableFactor,
+    ) -> Result<Self> {
+        let TableFactor::Table { name, alias, args: None, .. } = table else {
+            return Err(only_one_table());
+        };
         let parts = name_parts(name);
         let alias = match alias {
             Some(alias) => crate::dialect::folded(&alias.name),
@@ -51,9 +61,19 @@ impl Target {
     }
 
     /// `FROM schema.name AS alias`, quoted.
-    fn from(&self) -> String {
+    pub(super) fn from(&self) -> String {
         let (schema, name) = (quoted(&self.name.schema), quoted(&self.name.name));
         format!("FROM {schema}.{name} AS {}", quoted(&self.alias))
+    }
+
+    /// The table itself.
+    pub(super) async fn open(
+        &self,
+        context: &Arc<StatementContext>,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let table = crate::session::open(context, &self.name).await?;
+        let missing = || catalog::Error::not_found("table", &self.name.to_string(), []).into();
+        table.ok_or_else(missing)
     }
 
     async fn rewrite(
@@ -83,7 +103,7 @@ async fn query(context: &Arc<StatementContext>, text: &str) -> Result<(SessionSt
     context.plan_query(parse_query(text)?).await
 }
 
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
@@ -170,12 +190,24 @@ async fn changed_columns(
     target: &Target,
     assignments: &[Assignment],
 ) -> Result<String> {
-    let table = crate::session::open(context, &target.name).await?;
-    let Some(table) = table else {
-        return Err(catalog::Error::not_found("table", &target.name.to_string(), []).into());
-    };
-    let schema = table.schema();
-    let mut values = std::collections::BTreeMap::new();
+    let schema = target.open(context).await?.schema();
+    let values = assigned(&schema, assignments)?;
+    let columns = schema.fields().iter().map(|field| {
+        let name = quoted(field.name());
+        match values.get(field.name()) {
+            Some(value) => format!("arrow_cast(({value}), '{}') AS {name}", field.data_type()),
+            None => name,
+        }
+    });
+    Ok(columns.collect::<Vec<_>>().join(", "))
+}
+
+/// The new values by column.
+pub(super) fn assigned(
+    schema: &SchemaRef,
+    assignments: &[Assignment],
+) -> Result<BTreeMap<String, String>> {
+    let mut values = BTreeMap::new();
     for assignment in assignments {
         let AssignmentTarget::ColumnName(name) = &assignment.target else {
             return Err(Error::unsupported("SET (a, b) = … is not supported", "SET a = …, b = …"));
@@ -189,12 +221,5 @@ async fn changed_columns(
             return Err(Error::invalid(format!("column {column} is set twice")));
         }
     }
-    let columns = schema.fields().iter().map(|field| {
-        let name = quoted(field.name());
-        match values.get(field.name()) {
-            Some(value) => format!("arrow_cast(({value}), '{}') AS {name}", field.data_type()),
-            None => name,
-        }
-    });
-    Ok(columns.collect::<Vec<_>>().join(", "))
+    Ok(values)
 }

@@ -6,8 +6,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::memory_pool::MemoryPool;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::session_state::SessionState;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -187,11 +187,20 @@ impl Run {
 
     /// Where the statement's operators take memory and files from.
     pub(crate) fn task(&self) -> Result<Arc<TaskContext>> {
+        Ok(Arc::new(TaskContext::from(&self.state).with_runtime(self.runtime()?)))
+    }
+
+    /// The state in which rows are written: what runs in it has this statement's memory.
+    pub(crate) fn writing_state(&self) -> Result<SessionState> {
+        let state = SessionStateBuilder::new_from_existing(self.state.clone());
+        Ok(state.with_runtime_env(self.runtime()?).build())
+    }
+
+    fn runtime(&self) -> Result<Arc<RuntimeEnv>> {
         let pool: Arc<dyn MemoryPool> = Arc::clone(&self.pool) as _;
-        let runtime = RuntimeEnvBuilder::from_runtime_env(self.session.engine().runtime())
+        Ok(RuntimeEnvBuilder::from_runtime_env(self.session.engine().runtime())
             .with_memory_pool(pool)
-            .build_arc()?;
-        Ok(Arc::new(TaskContext::from(&self.state).with_runtime(runtime)))
+            .build_arc()?)
     }
 }
 

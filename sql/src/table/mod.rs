@@ -1,5 +1,6 @@
 //! Definitions of tables and views: CREATE TABLE, CREATE VIEW, CREATE EXTERNAL TABLE, DROP.
 
+pub(crate) mod cluster;
 pub mod external;
 
 use std::sync::Arc;
@@ -21,7 +22,14 @@ use crate::session::{Action, StatementContext};
 #[derive(Debug, Clone)]
 pub(crate) enum Definition {
     /// CREATE TABLE, with rows (AS SELECT) or without.
-    Table { name: ObjectName, mode: CreateMode, plan: LogicalPlan, empty: bool },
+    Table {
+        name: ObjectName,
+        mode: CreateMode,
+        plan: LogicalPlan,
+        empty: bool,
+        /// The columns by which rows lie together; none: as they come.
+        cluster_by: Vec<String>,
+    },
     /// CREATE VIEW.
     View { name: ObjectName, mode: CreateMode, sql: String, columns: Vec<String> },
     /// CREATE EXTERNAL TABLE.
@@ -42,16 +50,17 @@ impl Definition {
         let catalog = run.session.engine().catalog();
         let owner = run.session.principal().name.as_str();
         match self {
-            Self::Table { name, mode, plan, empty: true } => {
+            Self::Table { name, mode, plan, empty: true, cluster_by } => {
                 let schema = Arc::new(plan.schema().as_arrow().clone());
-                let made = catalog.create_empty_table(name, owner, *mode, schema).await?;
+                let made =
+                    catalog.create_empty_table(name, owner, *mode, schema, cluster_by).await?;
                 Ok(created("TABLE", name, made, 0))
             }
-            Self::Table { name, mode, plan, empty: false } => {
+            Self::Table { name, mode, plan, empty: false, cluster_by } => {
                 let plan = run.bound(plan)?;
-                let state = run.state.clone();
+                let state = run.writing_state()?;
                 let written =
-                    catalog.create_table_as(name, owner, *mode, plan, state, vec![]).await?;
+                    catalog.create_table_as(name, owner, *mode, plan, state, cluster_by).await?;
                 let rows = written.map(|written| written.rows);
                 Ok(created("TABLE", name, rows.is_some(), rows.unwrap_or(0)))
             }
@@ -103,7 +112,6 @@ async fn missing(run: &Run, name: &ObjectName, kind: Kind) -> Error {
 /// Plans CREATE TABLE, CREATE VIEW and DROP.
 pub(crate) async fn plan(
     context: &Arc<StatementContext>,
-    statement: &DataFusionStatement,
     tree: &SqlStatement,
 ) -> Result<(SessionState, Action)> {
     match tree {
@@ -111,7 +119,11 @@ pub(crate) async fn plan(
             let name = context.target(&name_parts(&create.name))?;
             rights::may_create(context.session().principal(), &name)?;
             let mode = mode(create.or_replace, create.if_not_exists)?;
-            let (state, plan) = context.plan_statement(statement.clone()).await?;
+            let cluster_by = cluster::columns(create);
+            let mut plain = create.clone();
+            plain.cluster_by = None;
+            let plain = DataFusionStatement::Statement(Box::new(SqlStatement::CreateTable(plain)));
+            let (state, plan) = context.plan_statement(plain).await?;
             let LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) = plan else {
                 return Err(Error::unsupported(
                     "this CREATE TABLE is not supported",
@@ -126,7 +138,9 @@ pub(crate) async fn plan(
             }
             let empty = create.query.is_none();
             let plan = Arc::unwrap_or_clone(table.input);
-            Ok((state, Action::Definition(Definition::Table { name, mode, plan, empty })))
+            cluster::check(&cluster_by, plan.schema())?;
+            let table = Definition::Table { name, mode, plan, empty, cluster_by };
+            Ok((state, Action::Definition(table)))
         }
         SqlStatement::CreateView(create) => plan_view(context, create).await,
         SqlStatement::Drop { object_type, if_exists, names, .. } => {

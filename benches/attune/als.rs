@@ -1,10 +1,9 @@
 //! Matrix factorization on Gowalla: seconds per iteration, top-20 for every user, Recall@20.
 //!
-//! `cargo bench --bench als -- [num_factors] [max_iterations] [name=value …]` with the names
+//! `cargo bench --bench attune -- als [num_factors] [max_iterations] [name=value …]` with the names
 //! `alpha`, `reg`, `nu`, `steps`, `scaling` (constant, count, frequency) and `solver` (auto, cg,
 //! cholesky); `RAYON_NUM_THREADS` sets the threads. Data: `../shared/data/gowalla`, or the folder
 //! in `GOWALLA`. Run the peers of `../shared/peers/README.md` in the same minutes.
-#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::fs::File;
 use std::path::Path;
@@ -43,7 +42,7 @@ fn read(path: &Path, users: &mut IdIndex, items: &mut IdIndex, grow: bool) -> Tr
 }
 
 fn options() -> AlsOptions {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
     let mut numbers = arguments.iter().filter_map(|argument| argument.parse::<usize>().ok());
     let named = |name: &str| {
         arguments.iter().find_map(|argument| argument.strip_prefix(name)?.strip_prefix('='))
@@ -95,7 +94,8 @@ fn fit(training: &Csr, options: &AlsOptions) -> udfs::model::als::AlsFactors {
     factors
 }
 
-fn main() {
+/// Trains, recommends and evaluates.
+pub fn run() {
     let folder = std::env::var("GOWALLA").unwrap_or_else(|_| {
         concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/gowalla").to_owned()
     });

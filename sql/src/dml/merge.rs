@@ -1,0 +1,235 @@
+//! MERGE: a source's rows meet a table's, and each meeting changes, removes or adds a row.
+//!
+//! One full join, read once, says for every row what becomes of it. The target's rows are numbered,
+//! so that a row that meets several source rows stays one row, and is an error when more than one
+//! of them would change it: which change wins would be chance.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::execution::session_state::SessionState;
+use sqlparser::ast::{
+    Expr, Merge, MergeAction, MergeClause, MergeClauseKind, MergeInsertExpr, MergeInsertKind,
+    TableFactor,
+};
+
+use crate::dml::rewrite::{Target, assigned, quoted};
+use crate::dml::{Change, MergePlan};
+use crate::error::{Error, Result};
+use crate::parse::{name_parts, parse_query};
+use crate::session::{Action, StatementContext};
+
+/// The number of a target's row; NULL for a source row that meets none.
+const ROW: &str = "\"__row\"";
+/// Whether there is a source row.
+const SOURCE: &str = "\"__source\"";
+/// What becomes of the row: `n` written by clause n, `-n` removed by clause n, 0 kept, NULL nothing.
+const ACTION: &str = "\"__action\"";
+
+/// Plans a MERGE.
+pub(crate) async fn merge(
+    context: &Arc<StatementContext>,
+    merge: &Merge,
+) -> Result<(SessionState, Action)> {
+    if merge.output.is_some() {
+        return Err(Error::unsupported("OUTPUT is not supported", "SELECT the rows afterwards"));
+    }
+    if merge.clauses.is_empty() {
+        return Err(Error::invalid_hint("MERGE does nothing", "add WHEN MATCHED THEN …"));
+    }
+    let target = Target::of_factor(context, &merge.table).await?;
+    let table = target.open(context).await?.schema();
+    let source = source(context, &merge.source).await?;
+    let mut branches = Vec::new();
+    for (index, clause) in merge.clauses.iter().enumerate() {
+        branches.push(Branch::of(clause, index + 1, &table, &source)?);
+    }
+    let joined = joined(&target, &source, &merge.on, &branches, &table);
+    let names: Vec<String> = table.fields().iter().map(|field| quoted(field.name())).collect();
+    let keep = format!(
+        "SELECT {} FROM (SELECT *, row_number() OVER (PARTITION BY {ROW} ORDER BY abs({ACTION}) \
+         DESC) AS \"__pick\" FROM ({joined}) AS \"__all\" WHERE {ACTION} IS NOT NULL) AS \"__kept\" \
+         WHERE {ACTION} >= 0 AND ({ROW} IS NULL OR \"__pick\" = 1)",
+        names.join(", ")
+    );
+    let counts = format!(
+        "SELECT count(*) FILTER (WHERE {ACTION} > 0 AND {ROW} IS NULL) AS i, \
+         count(*) FILTER (WHERE {ACTION} > 0 AND {ROW} IS NOT NULL) AS u, \
+         count(*) FILTER (WHERE {ACTION} < 0) AS d, \
+         count(*) FILTER (WHERE {ACTION} <> 0 AND {ROW} IS NOT NULL) - \
+         count(DISTINCT {ROW}) FILTER (WHERE {ACTION} <> 0) AS twice \
+         FROM ({joined}) AS \"__all\""
+    );
+    let (_, counts) = context.plan_query(parse_query(&counts)?).await?;
+    let (state, keep) = context.plan_query(parse_query(&keep)?).await?;
+    let Target { name, version, .. } = target;
+    let plan = MergePlan { name, version, keep, counts };
+    Ok((state, Action::Rows(Change::Merge(Box::new(plan)))))
+}
+
+/// Where the rows come from: as it stands in FROM, its alias and its columns.
+struct Source {
+    from: String,
+    alias: String,
+    columns: Vec<String>,
+}
+
+async fn source(context: &Arc<StatementContext>, factor: &TableFactor) -> Result<Source> {
+    let alias = match factor {
+        TableFactor::Table { alias: Some(alias), .. }
+        | TableFactor::Derived { alias: Some(alias), .. } => crate::dialect::folded(&alias.name),
+        TableFactor::Table { name, .. } => name_parts(name).pop().unwrap_or_default(),
+        _ => {
+            return Err(Error::unsupported(
+                "the source of MERGE is a table or a query with a name",
+                "write USING t, or USING (SELECT …) AS s",
+            ));
+        }
+    };
+    let (_, plan) = context.plan_query(parse_query(&format!("SELECT * FROM {factor}"))?).await?;
+    let columns = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let from = format!("(SELECT *, true AS {SOURCE} FROM {factor}) AS {}", quoted(&alias));
+    Ok(Source { from, alias, columns })
+}
+
+/// One WHEN clause: when it applies, and the row that it makes (none: it removes the row).
+struct Branch {
+    number: usize,
+    kind: MergeClauseKind,
+    condition: String,
+    values: Option<Vec<Option<String>>>,
+}
+
+impl Branch {
+    fn of(clause: &MergeClause, number: usize, table: &SchemaRef, source: &Source) -> Result<Self> {
+        let inserts = matches!(
+            clause.clause_kind,
+            MergeClauseKind::NotMatched | MergeClauseKind::NotMatchedByTarget
+        );
+        let values = match (&clause.action, inserts) {
+            (MergeAction::Insert(insert), true) => Some(inserted(insert, table, source)?),
+            (MergeAction::Update(update), false) => {
+                if update.update_predicate.is_some() || update.delete_predicate.is_some() {
+                    return Err(Error::unsupported(
+                        "UPDATE … WHERE inside MERGE is not supported",
+                        "write WHEN MATCHED AND condition THEN UPDATE SET …",
+                    ));
+                }
+                let changed = assigned(table, &update.assignments)?;
+                let value = |field: &Arc<arrow::datatypes::Field>| changed.get(field.name());
+                Some(table.fields().iter().map(|field| value(field).cloned()).collect())
+            }
+            (MergeAction::Delete { .. }, false) => None,
+            (action, _) => {
+                return Err(Error::invalid_hint(
+                    format!("{} cannot {action}", clause.clause_kind),
+                    "a row that matches is updated or deleted, one that does not is inserted",
+                ));
+            }
+        };
+        let condition = clause.predicate.as_ref().map_or("true".into(), |when| format!("({when})"));
+        Ok(Self { number, kind: clause.clause_kind, condition, values })
+    }
+
+    fn meets(&self, wanted: &[MergeClauseKind]) -> bool {
+        wanted.contains(&self.kind)
+    }
+
+    fn action(&self) -> String {
+        let sign = if self.values.is_some() { "" } else { "-" };
+        format!("WHEN {} THEN {sign}{}", self.condition, self.number)
+    }
+}
+
+/// The values that INSERT gives to the table's columns; a column without one is NULL.
+fn inserted(
+    insert: &MergeInsertExpr,
+    table: &SchemaRef,
+    source: &Source,
+) -> Result<Vec<Option<String>>> {
+    if insert.insert_predicate.is_some() {
+        return Err(Error::unsupported(
+            "INSERT … WHERE inside MERGE is not supported",
+            "write WHEN NOT MATCHED AND condition THEN INSERT …",
+        ));
+    }
+    let columns: Vec<String> = match insert.columns.as_slice() {
+        [] => table.fields().iter().map(|field| field.name().clone()).collect(),
+        named => named.iter().filter_map(|name| name_parts(name).pop()).collect(),
+    };
+    let qualified = |name: &String| format!("{}.{}", quoted(&source.alias), quoted(name));
+    let given: Vec<String> = match &insert.kind {
+        MergeInsertKind::Row => source.columns.iter().map(qualified).collect(),
+        MergeInsertKind::Values(values) => match values.rows.as_slice() {
+            [row] => row.iter().map(Expr::to_string).collect(),
+            _ => return Err(Error::invalid("INSERT inside MERGE takes one row of VALUES")),
+        },
+    };
+    if given.len() != columns.len() {
+        let (named, given) = (columns.len(), given.len());
+        return Err(Error::invalid(format!(
+            "INSERT names {named} columns and gives {given} values"
+        )));
+    }
+    let mut values = vec![None; table.fields().len()];
+    for (column, value) in columns.iter().zip(given) {
+        let Ok(index) = table.index_of(column) else {
+            let known = table.fields().iter().map(|field| field.name().as_str());
+            return Err(Error::unknown("column", column, known));
+        };
+        if values[index].replace(value).is_some() {
+            return Err(Error::invalid(format!("column {column} is given twice")));
+        }
+    }
+    Ok(values)
+}
+
+/// Every meeting of rows with its action and the row that comes of it.
+fn joined(
+    target: &Target,
+    source: &Source,
+    on: &Expr,
+    branches: &[Branch],
+    table: &SchemaRef,
+) -> String {
+    use MergeClauseKind::{Matched, NotMatched, NotMatchedBySource, NotMatchedByTarget};
+    let case = |kinds: &[MergeClauseKind], otherwise: &str| {
+        let met: Vec<String> =
+            branches.iter().filter(|branch| branch.meets(kinds)).map(Branch::action).collect();
+        match met.is_empty() {
+            true => otherwise.to_owned(),
+            false => format!("CASE {} ELSE {otherwise} END", met.join(" ")),
+        }
+    };
+    let alias = quoted(&target.alias);
+    let action = format!(
+        "CASE WHEN {alias}.{ROW} IS NULL THEN {} WHEN {SOURCE} THEN {} ELSE {} END",
+        case(&[NotMatched, NotMatchedByTarget], "CAST(NULL AS BIGINT)"),
+        case(&[Matched], "0"),
+        case(&[NotMatchedBySource], "0"),
+    );
+    let columns = table.fields().iter().enumerate().map(|(index, field)| {
+        let name = quoted(field.name());
+        // A column without a value keeps the target's, which is NULL for a row that is new.
+        let made = branches.iter().filter_map(|branch| {
+            let value = branch.values.as_ref()?.get(index)?.as_ref()?;
+            let data_type = field.data_type();
+            Some(format!("WHEN {} THEN arrow_cast(({value}), '{data_type}')", branch.number))
+        });
+        let made: Vec<String> = made.collect();
+        match made.is_empty() {
+            true => format!("{alias}.{name} AS {name}"),
+            false => {
+                format!("CASE {action} {} ELSE {alias}.{name} END AS {name}", made.join(" "))
+            }
+        }
+    });
+    let columns: Vec<String> = columns.collect();
+    format!(
+        "SELECT {alias}.{ROW} AS {ROW}, {action} AS {ACTION}, {} \
+         FROM (SELECT *, row_number() OVER () AS {ROW} {}) AS {alias} FULL JOIN {} ON {on}",
+        columns.join(", "),
+        target.from(),
+        source.from
+    )
+}
