@@ -1,4 +1,4 @@
-//! Prepared statements: types that only the bound values tell.
+//! Prepared statements: types that only the bound values tell, and plans made before the values.
 
 use arrow::datatypes::DataType;
 use catalog::policy::Principal;
@@ -22,4 +22,105 @@ async fn a_column_that_is_a_parameter_takes_the_type_of_its_value() {
     assert_eq!(rows[0].schema(), announced);
     assert_eq!(announced.field(0).data_type(), &DataType::Int64);
     assert!(session.run(&prepared, &values[..2]).await.is_err());
+}
+
+/// The rows of a prepared statement as text, without regard to their order.
+async fn bound(session: &sql::Session, text: &str, values: &[ScalarValue]) -> Vec<String> {
+    let prepared = session.prepare(text).await.unwrap();
+    let mut last = Vec::new();
+    // The second run has the plan that the first one optimized.
+    for _ in 0..2 {
+        let answer = session.run(&prepared, values).await.unwrap();
+        let rows: Vec<_> = answer.rows.try_collect().await.unwrap();
+        last = crate::flight::support::lines(&rows);
+    }
+    last
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bound_values_give_what_the_same_values_written_out_give() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    let create = "CREATE TABLE v CLUSTER BY (id) AS SELECT value AS id, \
+                  arrow_cast(value % 7, 'Int32') AS small, 'name ' || (value % 50) AS name, \
+                  CAST(value * 0.5 AS DECIMAL(10, 2)) AS price, \
+                  DATE '2026-01-01' + arrow_cast(value % 30, 'Int32') AS day, \
+                  CASE WHEN value % 11 = 0 THEN NULL ELSE value % 3 = 0 END AS flag \
+                  FROM generate_series(1, 5000) AS s (value)";
+    session.query(create).await.unwrap();
+    let int = |value: i64| ScalarValue::Int64(Some(value));
+    let text = |value: &str| ScalarValue::from(value);
+    let cases: Vec<(&str, Vec<(ScalarValue, &str)>)> = vec![
+        ("SELECT * FROM v WHERE id = ?", vec![(int(4321), "4321")]),
+        ("SELECT * FROM v WHERE id = ?", vec![(ScalarValue::Int64(None), "NULL")]),
+        ("SELECT id FROM v WHERE id = ? + 1", vec![(int(10), "10")]),
+        (
+            "SELECT id, name FROM v WHERE name = ? AND id > ?",
+            vec![(text("name 7"), "'name 7'"), (int(4000), "4000")],
+        ),
+        ("SELECT count(*) FROM v WHERE id IN (?, ?, 77)", vec![(int(5), "5"), (int(9999), "9999")]),
+        (
+            "SELECT count(*) FROM v WHERE id NOT BETWEEN ? AND ?",
+            vec![(int(10), "10"), (int(4990), "4990")],
+        ),
+        ("SELECT max(id) FROM v WHERE name LIKE ?", vec![(text("%e 1%"), "'%e 1%'")]),
+        ("SELECT id FROM v ORDER BY id DESC LIMIT ?", vec![(int(3), "3")]),
+        (
+            "SELECT id FROM v WHERE id > ? ORDER BY id LIMIT ? OFFSET ?",
+            vec![(int(100), "100"), (int(3), "3"), (int(2), "2")],
+        ),
+        (
+            "SELECT small, count(*) FROM v GROUP BY small HAVING count(*) > ?",
+            vec![(int(714), "714")],
+        ),
+        (
+            "SELECT count(*) FROM v AS a JOIN v AS b ON a.id = b.id + ? WHERE a.small = ?",
+            vec![(int(1), "1"), (int(3), "3")],
+        ),
+        (
+            "SELECT count(*) FROM v WHERE id IN (SELECT id * 2 FROM v WHERE small = ?)",
+            vec![(int(2), "2")],
+        ),
+        ("SELECT id, ? AS given FROM v WHERE id < ?", vec![(text("x"), "'x'"), (int(4), "4")]),
+        ("SELECT count(*) FROM v WHERE flag = ?", vec![(ScalarValue::Boolean(Some(true)), "true")]),
+        (
+            "SELECT count(*) FROM v WHERE flag IS DISTINCT FROM ?",
+            vec![(ScalarValue::Boolean(None), "NULL")],
+        ),
+        (
+            "SELECT count(*) FROM v WHERE CASE WHEN ? > 3 THEN small = 1 ELSE small = 2 END",
+            vec![(int(5), "5")],
+        ),
+        ("SELECT count(*) FROM v WHERE ? = 1", vec![(int(2), "2")]),
+        (
+            "SELECT id FROM v WHERE price = ? UNION ALL SELECT id FROM v WHERE small = ? AND id < 20",
+            vec![(text("7.50"), "'7.50'"), (int(1), "1")],
+        ),
+        (
+            "WITH w AS (SELECT * FROM v WHERE id < ?) SELECT sum(id) FROM w WHERE small <> ?",
+            vec![(int(500), "500"), (int(0), "0")],
+        ),
+        (
+            "SELECT id FROM v WHERE day = CAST(? AS DATE) AND id < 100",
+            vec![(text("2026-01-05"), "'2026-01-05'")],
+        ),
+    ];
+    for (parametrized, values) in cases {
+        let mut written = parametrized.to_owned();
+        for (_, literal) in &values {
+            written = written.replacen('?', literal, 1);
+        }
+        let prepared = session.prepare(parametrized).await.unwrap();
+        let given: Vec<ScalarValue> = values
+            .iter()
+            .zip(prepared.parameters().fields())
+            .map(|((value, _), field)| match field.data_type() {
+                DataType::Null => value.clone(),
+                wanted => value.cast_to(wanted).unwrap(),
+            })
+            .collect();
+        let expected = bound(&session, &written, &[]).await;
+        assert_eq!(bound(&session, parametrized, &given).await, expected, "{parametrized}");
+    }
 }

@@ -6,6 +6,7 @@
 pub mod bindings;
 mod listing;
 mod open;
+mod optimized;
 pub(crate) mod plan;
 mod prepared;
 pub(crate) mod run;

@@ -1,11 +1,13 @@
 //! Planning: from a parsed statement to what will be done.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use arrow::datatypes::Schema;
 use catalog::ObjectName;
 use catalog::policy::Role;
 use datafusion::catalog::TableProvider;
+use datafusion::common::ScalarValue;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DataFusionStatement;
@@ -20,7 +22,7 @@ use crate::model::table_functions::ModelRelations;
 use crate::parse::Statement;
 use crate::session::bindings::{self, Bindings, References};
 use crate::session::schema::StatementCatalog;
-use crate::session::{Session, Settings};
+use crate::session::{Session, Settings, optimized};
 use crate::tokens::TokenStatement;
 use crate::{dml, model, table};
 
@@ -289,6 +291,29 @@ pub(crate) struct Planned {
     pub(crate) action: Action,
     pub(crate) state: SessionState,
     pub(crate) at_ms: i64,
+    /// The query optimized before its values are known, once somebody has asked for it.
+    optimized: OnceLock<Option<LogicalPlan>>,
+}
+
+impl Planned {
+    /// A query with its values, optimized; `None` when that has to be done from the start.
+    ///
+    /// # Errors
+    /// When a constant part of the plan cannot be computed.
+    pub(crate) fn optimized(
+        &self,
+        values: &[ScalarValue],
+        parameters: &Schema,
+    ) -> Result<Option<LogicalPlan>> {
+        let Action::Query(plan) = &self.action else { return Ok(None) };
+        if values.is_empty() {
+            return Ok(None);
+        }
+        match self.optimized.get_or_init(|| optimized::optimized(&self.state, plan)) {
+            Some(plan) => optimized::with_values(&self.state, plan, values, parameters),
+            None => Ok(None),
+        }
+    }
 }
 
 /// Plans any statement.
@@ -338,7 +363,7 @@ pub(crate) async fn plan(session: &Session, statement: &Statement) -> Result<Pla
             (state, Action::Query(plan))
         }
     };
-    Ok(Planned { action, state, at_ms })
+    Ok(Planned { action, state, at_ms, optimized: OnceLock::new() })
 }
 
 async fn plan_datafusion(

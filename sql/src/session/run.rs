@@ -117,7 +117,12 @@ impl Session {
             pool: Arc::new(StatementPool::new(shared, limits.query_memory_bytes)),
         };
         let rows = match &planned.action {
-            Action::Query(plan) => Some(run.start(plan).await?),
+            Action::Query(plan) => {
+                Some(match planned.optimized(parameters, prepared.parameters())? {
+                    Some(plan) => run.execute(&plan).await?,
+                    None => run.start(plan).await?,
+                })
+            }
             Action::CreateToken(statement) => Some(one_batch(statement.create(self).await?)),
             _ => None,
         };
@@ -182,6 +187,13 @@ impl Run {
     pub(crate) async fn start(&self, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
         let plan = self.bound(plan)?;
         let physical = self.state.create_physical_plan(&plan).await?;
+        Ok(execute_stream(physical, self.task()?)?)
+    }
+
+    /// Starts a plan that is optimized and bound already.
+    async fn execute(&self, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
+        let planner = Arc::clone(self.state.query_planner());
+        let physical = planner.create_physical_plan(plan, &self.state).await?;
         Ok(execute_stream(physical, self.task()?)?)
     }
 
