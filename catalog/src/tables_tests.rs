@@ -19,7 +19,7 @@ async fn create_as(
     mode: CreateMode,
 ) -> crate::Result<Option<Written>> {
     let plan = plan(catalog, text, &[]).await;
-    catalog.create_table_as(&main(name), "ann", mode, plan, session(catalog), vec![]).await
+    catalog.create_table_as(&main(name), "ann", mode, plan, session(catalog), &[]).await
 }
 
 async fn insert(catalog: &Catalog, name: &str, text: &str) -> crate::Result<Written> {
@@ -241,7 +241,7 @@ async fn an_empty_table_keeps_its_constraints() {
     ];
     let schema = Arc::new(Schema::new(columns));
     let mode = CreateMode::New;
-    assert!(catalog.create_empty_table(&main("t"), "ann", mode, schema).await.unwrap());
+    assert!(catalog.create_empty_table(&main("t"), "ann", mode, schema, &[]).await.unwrap());
     assert_eq!(count(&catalog, "t").await, 0);
     insert(&catalog, "t", "SELECT 1, NULL").await.unwrap();
     let error = insert(&catalog, "t", "SELECT NULL, 'x'").await.unwrap_err();
@@ -270,16 +270,20 @@ async fn nothing_changes_rows_but_the_catalog() {
 }
 
 #[tokio::test]
-async fn partition_columns_are_kept() {
+async fn a_clustered_table_sorts_whatever_is_written() {
     let shared = Shared::new();
     let catalog = shared.open().await;
-    let text = "SELECT * FROM (VALUES (1, 'a b'), (2, 'c/d'), (3, NULL)) AS v (id, kind)";
+    let text = "SELECT * FROM (VALUES (3, 'b'), (1, NULL), (2, 'a')) AS v (id, kind)";
     let plan = plan(&catalog, text, &[]).await;
-    let by = vec!["kind".to_owned()];
+    let by = ["kind".to_owned()];
     let state = session(&catalog);
-    let made = catalog.create_table_as(&main("t"), "ann", CreateMode::New, plan, state, by).await;
+    let made = catalog.create_table_as(&main("t"), "ann", CreateMode::New, plan, state, &by).await;
     assert_eq!(made.unwrap().unwrap().rows, 3);
-    insert(&catalog, "t", "SELECT 4, 'a b'").await.unwrap();
-    assert_eq!(number(&catalog, "SELECT sum(id) FROM t WHERE kind = 'a b'", &["t"]).await, 5);
-    assert_eq!(number(&catalog, "SELECT sum(id) FROM t WHERE kind IS NULL", &["t"]).await, 3);
+    let first = "SELECT id FROM t LIMIT 1";
+    assert_eq!(number(&catalog, first, &["t"]).await, 2);
+    assert_eq!(number(&catalog, "SELECT id FROM t LIMIT 1 OFFSET 2", &["t"]).await, 1);
+    insert(&catalog, "t", "SELECT 5, 'z' UNION ALL SELECT 4, 'a'").await.unwrap();
+    assert_eq!(number(&catalog, "SELECT sum(id) FROM t WHERE kind = 'a'", &["t"]).await, 6);
+    assert_eq!(number(&catalog, "SELECT sum(id) FROM t WHERE kind IS NULL", &["t"]).await, 1);
+    assert!(insert(&catalog, "t", "SELECT 5").await.is_err());
 }

@@ -142,7 +142,10 @@ fn is_space(token: &Token) -> bool {
 }
 
 fn ident(word: &Word) -> Ident {
-    Ident { value: word.value.clone(), quote_style: word.quote_style, span: Default::default() }
+    match word.quote_style {
+        Some(quote) => Ident::with_quote(quote, &word.value),
+        None => Ident::new(&word.value),
+    }
 }
 
 fn wrong() -> Error {
