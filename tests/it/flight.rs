@@ -4,6 +4,7 @@ mod adbc;
 mod api_tokens;
 mod certificates;
 mod guessing;
+mod hostile;
 mod idle;
 mod jdbc;
 mod lifecycle;

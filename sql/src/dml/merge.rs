@@ -39,10 +39,10 @@ pub(crate) async fn merge(
     }
     let target = Target::of_factor(context, &merge.table).await?;
     let table = target.open(context).await?.schema();
-    let source = source(context, &merge.source).await?;
+    let source = source(&merge.source)?;
     let mut branches = Vec::new();
     for (index, clause) in merge.clauses.iter().enumerate() {
-        branches.push(Branch::of(clause, index + 1, &table, &source)?);
+        branches.push(Branch::of(clause, index + 1, &table)?);
     }
     let joined = joined(&target, &source, &merge.on, &branches, &table);
     let names: Vec<String> = table.fields().iter().map(|field| quoted(field.name())).collect();
@@ -67,14 +67,8 @@ pub(crate) async fn merge(
     Ok((state, Action::Rows(Change::Merge(Box::new(plan)))))
 }
 
-/// Where the rows come from: as it stands in FROM, its alias and its columns.
-struct Source {
-    from: String,
-    alias: String,
-    columns: Vec<String>,
-}
-
-async fn source(context: &Arc<StatementContext>, factor: &TableFactor) -> Result<Source> {
+/// Where the rows come from, as it stands in FROM, with a mark that there is a row.
+fn source(factor: &TableFactor) -> Result<String> {
     let alias = match factor {
         TableFactor::Table { alias: Some(alias), .. }
         | TableFactor::Derived { alias: Some(alias), .. } => crate::dialect::folded(&alias.name),
@@ -86,10 +80,7 @@ async fn source(context: &Arc<StatementContext>, factor: &TableFactor) -> Result
             ));
         }
     };
-    let (_, plan) = context.plan_query(parse_query(&format!("SELECT * FROM {factor}"))?).await?;
-    let columns = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
-    let from = format!("(SELECT *, true AS {SOURCE} FROM {factor}) AS {}", quoted(&alias));
-    Ok(Source { from, alias, columns })
+    Ok(format!("(SELECT *, true AS {SOURCE} FROM {factor}) AS {}", quoted(&alias)))
 }
 
 /// One WHEN clause: when it applies, and the row that it makes (none: it removes the row).
@@ -101,13 +92,13 @@ struct Branch {
 }
 
 impl Branch {
-    fn of(clause: &MergeClause, number: usize, table: &SchemaRef, source: &Source) -> Result<Self> {
+    fn of(clause: &MergeClause, number: usize, table: &SchemaRef) -> Result<Self> {
         let inserts = matches!(
             clause.clause_kind,
             MergeClauseKind::NotMatched | MergeClauseKind::NotMatchedByTarget
         );
         let values = match (&clause.action, inserts) {
-            (MergeAction::Insert(insert), true) => Some(inserted(insert, table, source)?),
+            (MergeAction::Insert(insert), true) => Some(inserted(insert, table)?),
             (MergeAction::Update(update), false) => {
                 if update.update_predicate.is_some() || update.delete_predicate.is_some() {
                     return Err(Error::unsupported(
@@ -142,11 +133,7 @@ impl Branch {
 }
 
 /// The values that INSERT gives to the table's columns; a column without one is NULL.
-fn inserted(
-    insert: &MergeInsertExpr,
-    table: &SchemaRef,
-    source: &Source,
-) -> Result<Vec<Option<String>>> {
+fn inserted(insert: &MergeInsertExpr, table: &SchemaRef) -> Result<Vec<Option<String>>> {
     if insert.insert_predicate.is_some() {
         return Err(Error::unsupported(
             "INSERT … WHERE inside MERGE is not supported",
@@ -157,9 +144,11 @@ fn inserted(
         [] => table.fields().iter().map(|field| field.name().clone()).collect(),
         named => named.iter().filter_map(|name| name_parts(name).pop()).collect(),
     };
-    let qualified = |name: &String| format!("{}.{}", quoted(&source.alias), quoted(name));
     let given: Vec<String> = match &insert.kind {
-        MergeInsertKind::Row => source.columns.iter().map(qualified).collect(),
+        MergeInsertKind::Row => {
+            let hint = "write INSERT (column, …) VALUES (…)";
+            return Err(Error::unsupported("INSERT ROW is not supported", hint));
+        }
         MergeInsertKind::Values(values) => match values.rows.as_slice() {
             [row] => row.iter().map(Expr::to_string).collect(),
             _ => return Err(Error::invalid("INSERT inside MERGE takes one row of VALUES")),
@@ -187,7 +176,7 @@ fn inserted(
 /// Every meeting of rows with its action and the row that comes of it.
 fn joined(
     target: &Target,
-    source: &Source,
+    source: &str,
     on: &Expr,
     branches: &[Branch],
     table: &SchemaRef,
@@ -230,6 +219,6 @@ fn joined(
          FROM (SELECT *, row_number() OVER () AS {ROW} {}) AS {alias} FULL JOIN {} ON {on}",
         columns.join(", "),
         target.from(),
-        source.from
+        source
     )
 }

@@ -60,10 +60,19 @@ pub async fn start_open() -> TestServer {
     start_with(FlightOptions { authentication: Authentication::None, ..options() }).await
 }
 
+/// A server whose statements have these limits.
+pub async fn start_limited(limits: Limits) -> TestServer {
+    start_in(options(), limits).await
+}
+
 pub async fn start_with(options: FlightOptions) -> TestServer {
+    start_in(options, Limits::default()).await
+}
+
+async fn start_in(options: FlightOptions, limits: Limits) -> TestServer {
     let warehouse = Arc::new(tempfile::tempdir().unwrap());
     let ahead_ms = Arc::new(AtomicI64::new(0));
-    let engine = engine(warehouse.path(), &ahead_ms).await;
+    let engine = engine(warehouse.path(), &ahead_ms, limits).await;
     for (name, role) in [("root", Role::Admin), ("ada", Role::Analyst), ("bob", Role::Analyst)] {
         let user = user(name, role, &format!("{name}-secret"));
         engine.catalog().put_user(user, false).await.unwrap();
@@ -85,7 +94,7 @@ async fn serve(
     TestServer { address, engine, ahead_ms, shutdown, ended, warehouse }
 }
 
-async fn engine(folder: &std::path::Path, ahead_ms: &Arc<AtomicI64>) -> Engine {
+async fn engine(folder: &std::path::Path, ahead_ms: &Arc<AtomicI64>, limits: Limits) -> Engine {
     let warehouse = StoreConfig { url: folder.display().to_string(), ..StoreConfig::default() };
     let started = Instant::now();
     let ahead_ms = Arc::clone(ahead_ms);
@@ -93,7 +102,7 @@ async fn engine(folder: &std::path::Path, ahead_ms: &Arc<AtomicI64>) -> Engine {
         move || NOW_MS + started.elapsed().as_millis() as i64 + ahead_ms.load(Ordering::Relaxed);
     let config = CatalogConfig::new(warehouse, Arc::new(clock));
     let catalog = Catalog::open(config).await.unwrap();
-    Engine::open(catalog, Limits::default(), Arc::new(Argon2Hasher::default())).unwrap()
+    Engine::open(catalog, limits, Arc::new(Argon2Hasher::default())).unwrap()
 }
 
 pub fn user(name: &str, role: Role, password: &str) -> UserRecord {
@@ -103,7 +112,7 @@ pub fn user(name: &str, role: Role, password: &str) -> UserRecord {
 impl TestServer {
     /// Another server over the same warehouse, with the same clock.
     pub async fn replica(&self) -> TestServer {
-        let engine = engine(self.warehouse.path(), &self.ahead_ms).await;
+        let engine = engine(self.warehouse.path(), &self.ahead_ms, Limits::default()).await;
         serve(engine, options(), Arc::clone(&self.warehouse), Arc::clone(&self.ahead_ms)).await
     }
 
@@ -192,11 +201,14 @@ pub fn lines(batches: &[RecordBatch]) -> Vec<String> {
 
 /// The code and text with which a statement fails, at whichever call.
 pub async fn failure(client: &mut Client, text: &str) -> (Code, String) {
-    let failed = match client.execute(text.to_owned(), None).await {
-        Err(error) => status(error),
-        Ok(info) => fetch(client, &info).await.unwrap_err(),
-    };
+    let failed = attempt(client, text).await.expect_err(text);
     (failed.code(), failed.message().to_owned())
+}
+
+/// The rows of a statement, or the status it fails with at whichever call.
+pub async fn attempt(client: &mut Client, text: &str) -> Result<Vec<RecordBatch>, Status> {
+    let info = client.execute(text.to_owned(), None).await.map_err(status)?;
+    fetch(client, &info).await
 }
 
 pub fn descriptor(command: &impl ProstMessageExt) -> FlightDescriptor {
