@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use catalog::ObjectName;
+use catalog::policy::Privilege;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use sqlparser::ast::{
@@ -24,7 +25,11 @@ struct Target {
 }
 
 impl Target {
-    async fn of(context: &Arc<StatementContext>, table: &TableWithJoins) -> Result<Self> {
+    async fn of(
+        context: &Arc<StatementContext>,
+        table: &TableWithJoins,
+        privilege: Privilege,
+    ) -> Result<Self> {
         let TableFactor::Table { name, alias, args: None, .. } = &table.relation else {
             return Err(only_one_table());
         };
@@ -36,15 +41,17 @@ impl Target {
             Some(alias) => crate::dialect::folded(&alias.name),
             None => parts.last().cloned().unwrap_or_default(),
         };
-        Self::named(context, &parts, alias).await
+        Self::named(context, &parts, alias, privilege).await
     }
 
     async fn named(
         context: &Arc<StatementContext>,
         parts: &[String],
         alias: String,
+        privilege: Privilege,
     ) -> Result<Self> {
-        let name = target(context, parts).await?;
+        // The rows that stay are read and written again, so all of the table has to be readable.
+        let name = target(context, parts, &[privilege, Privilege::Select]).await?;
         let version = context.engine().catalog().table_version(&name).await?;
         context.pin(&name, version);
         Ok(Self { name, alias, version })
@@ -121,7 +128,7 @@ pub(crate) async fn delete(
     {
         return Err(only_one_table());
     }
-    let target = Target::of(context, table).await?;
+    let target = Target::of(context, table, Privilege::Delete).await?;
     let condition = condition(delete.selection.as_ref());
     let keep = format!("SELECT * {} WHERE ({condition}) IS NOT TRUE", target.from());
     target.rewrite(context, "DELETE", keep, &condition).await
@@ -135,7 +142,7 @@ pub(crate) async fn truncate(
     let [table] = truncate.table_names.as_slice() else { return Err(only_one_table()) };
     let parts = name_parts(&table.name);
     let alias = parts.last().cloned().unwrap_or_default();
-    let target = Target::named(context, &parts, alias).await?;
+    let target = Target::named(context, &parts, alias, Privilege::Delete).await?;
     let keep = format!("SELECT * {} WHERE false", target.from());
     target.rewrite(context, "DELETE", keep, "true").await
 }
@@ -153,7 +160,7 @@ pub(crate) async fn update(
     {
         return Err(only_one_table());
     }
-    let target = Target::of(context, &update.table).await?;
+    let target = Target::of(context, &update.table, Privilege::Update).await?;
     let columns = changed_columns(context, &target, &update.assignments).await?;
     let condition = condition(update.selection.as_ref());
     let from = target.from();

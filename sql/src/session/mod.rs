@@ -4,6 +4,7 @@
 //! shared base; nothing here calls `SessionContext::sql`.
 
 pub mod bindings;
+mod guard;
 mod listing;
 pub(crate) mod plan;
 mod prepared;
@@ -27,6 +28,7 @@ pub use settings::{SETTINGS, Settings};
 use crate::engine::{CATALOG, Engine};
 use crate::error::Result;
 use crate::parse;
+use crate::rights::{Rights, RightsCache};
 
 /// How far a long statement has come.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -52,6 +54,7 @@ struct Inner {
     principal: Principal,
     settings: parking_lot::RwLock<Settings>,
     progress: watch::Sender<Option<Progress>>,
+    rights: RightsCache,
 }
 
 impl Session {
@@ -63,6 +66,7 @@ impl Session {
             principal,
             settings: parking_lot::RwLock::default(),
             progress: watch::channel(None).0,
+            rights: RightsCache::default(),
         }))
     }
 
@@ -97,7 +101,16 @@ impl Session {
     /// When the setting does not exist or does not take the value.
     pub async fn set(&self, name: &str, value: &str) -> Result<()> {
         let schemas = self.schemas().await?;
-        self.0.settings.write().set(name, value, &schemas)
+        let rights = self.rights().await?;
+        self.0.settings.write().set(name, value, &schemas, &rights)
+    }
+
+    /// What the principal may do in the statement that starts now.
+    ///
+    /// # Errors
+    /// When users and grants cannot be read, or the principal's user is gone.
+    pub(crate) async fn rights(&self) -> Result<Arc<Rights>> {
+        self.0.rights.current(self).await
     }
 
     /// The settings as they are now.
