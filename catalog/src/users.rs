@@ -1,4 +1,4 @@
-//! Users and roles are documents of the warehouse, so that every server over it knows the same ones.
+//! Users and roles are documents of the warehouse, so that every server over it knows the same.
 //!
 //! A user's document holds its password's hash, its roles and what was granted to it; a role's
 //! document holds what was granted to the role. PUBLIC, which is everybody, has a role's document.

@@ -348,9 +348,9 @@ pub(crate) fn skip(parser: &mut DFParser<'_>, tokens: usize) {
     }
 }
 
-/// Up to eight unquoted words that begin the statement, in lower case.
+/// Up to twelve unquoted words that begin the statement, in lower case.
 fn leading_words(parser: &DFParser<'_>) -> Vec<String> {
-    (0..8)
+    (0..12)
         .map_while(|n| match &parser.parser.peek_nth_token_ref(n).token {
             Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_lowercase()),
             _ => None,

@@ -7,6 +7,9 @@ use std::str::FromStr;
 use crate::error::Error;
 use crate::users::UserRecord;
 
+/// The name of the embedded principal; no user has it.
+pub const EMBEDDED: &str = "local";
+
 /// A built-in role. `policy_admin` and `admin` do not imply each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -85,7 +88,7 @@ enum Origin {
 impl Principal {
     /// The owner of an embedded engine whose warehouse has no users: holds every built-in role.
     pub fn embedded() -> Self {
-        Self { origin: Origin::Embedded, ..Self::new("local", Role::ALL) }
+        Self { origin: Origin::Embedded, ..Self::new(EMBEDDED, Role::ALL) }
     }
 
     /// A user of the catalog. The roles and grants in force are those that the user's record has

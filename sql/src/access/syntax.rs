@@ -1,5 +1,5 @@
-//! How users, roles and grants are written: CREATE USER, CREATE ROLE, SHOW GRANTS, SET ROLE; GRANT and
-//! REVOKE are beside.
+//! How users, roles and grants are written: CREATE USER, CREATE ROLE, SHOW GRANTS, SET ROLE; GRANT
+//! and REVOKE are beside.
 
 use std::fmt;
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use catalog::policy::principal::EMBEDDED;
 use catalog::policy::{Role, is_built_in};
 use catalog::{Accounts, Catalog, UserRecord};
 
@@ -20,8 +21,8 @@ use crate::system;
 const PASSWORD_CHARS_MIN: usize = 8;
 /// Longer ones only cost time.
 const PASSWORD_BYTES_MAX: usize = 1_024;
-/// Names that statements use for something else.
-const RESERVED: [&str; 6] = ["public", "none", "all", "default", "user", "role"];
+/// Names that statements, or what embedded use made, give to something else.
+const RESERVED: [&str; 7] = ["public", "none", "all", "default", "user", "role", EMBEDDED];
 
 /// What CREATE USER says.
 pub(super) struct NewUser<'a> {
@@ -241,7 +242,7 @@ fn check_name(name: &str, kind: &str) -> Result<()> {
     }
     if RESERVED.contains(&name) {
         return Err(Error::invalid_hint(
-            format!("{name} cannot be a {kind}'s name: statements use the word"),
+            format!("{name} cannot be a {kind}'s name: it has a meaning already"),
             "choose another name",
         ));
     }

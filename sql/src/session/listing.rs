@@ -6,7 +6,7 @@ use arrow::datatypes::SchemaRef;
 use catalog::policy::Role;
 use catalog::{Kind, Object, ObjectName};
 
-use crate::error::Result;
+use crate::error::{Class, Result};
 use crate::session::schema::open;
 use crate::session::{Session, StatementContext};
 use crate::system;
@@ -118,6 +118,8 @@ async fn columns(context: &Arc<StatementContext>, schema: &str, name: &str) -> O
     }
     match open(context, &ObjectName::new(schema, name)).await {
         Ok(table) => table.map(|table| table.schema()),
+        // A view may be seen by somebody who may not read what it stands on.
+        Err(error) if error.class() == Class::Denied => None,
         Err(error) => {
             tracing::warn!(table = %format!("{schema}.{name}"), %error, "listed without columns");
             None

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use catalog::policy::Privilege;
 use catalog::{ObjectName, Opened};
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::datasource::ViewTable;
@@ -135,7 +136,11 @@ async fn open_now(
     let access = context.access(name).await;
     let target = access.insert && context.writes_to(name);
     if access.select == Columns::None && !target {
-        return Ok(None);
+        // Who may only write to it knows that it is there.
+        return match access.is_any() {
+            true => Err(context.rights().no_change(Privilege::Select, name)),
+            false => Ok(None),
+        };
     }
     let state = context.engine().base();
     let version = context.version_of(name);
