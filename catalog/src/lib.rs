@@ -41,13 +41,14 @@ pub use registry::{
     Revision, Spec,
 };
 pub use store::{Place, Secret, StoreConfig, Stores};
-pub use tables::{Opened, Written};
+pub use tables::{Object, Opened, Written};
 pub use tokens::TokenRecord;
-pub use users::{Accounts, RoleRecord, UserRecord};
+pub use users::{Accounts, Moment, RoleRecord, UserRecord};
 
 use delta::Tables;
 use keys::Keys;
 use lakes::{LakeSchema, Named};
+use policy::Securable;
 use registry::{ModelCache, Registry};
 use revocations::Revocations;
 use warehouse::Warehouse;
@@ -218,13 +219,25 @@ impl Catalog {
         self.objects.create(name, spec, owner, mode).await
     }
 
-    /// Drops a definition and, a while later, what it owns; `false` when there is none.
+    /// Drops a definition with the grants on it and, a while later, what it owns; `false` when
+    /// there is none.
     ///
     /// # Errors
     /// `Invalid` when the name is a thing of another kind; `Conflict` when somebody else changed
     /// it at the same time.
     pub async fn drop_object(&self, name: &ObjectName, kind: Kind) -> Result<bool> {
         self.writable().await?;
+        // Grants go first: a failure in between leaves an object that fewer may see, never grants
+        // that a later object of that name would inherit.
+        if let Ok(Some(definition)) = self.objects.read(name).await
+            && definition.spec.kind() == kind
+        {
+            let on = match kind {
+                Kind::Model => Securable::Model(name.clone()),
+                _ => Securable::Table(name.clone()),
+            };
+            self.forget_grants(&on).await?;
+        }
         let dropped = self.objects.drop_object(name, kind).await?;
         if dropped {
             self.sweep().await;

@@ -18,7 +18,9 @@ use crate::delta::{self, types};
 use crate::error::{Error, Result};
 use crate::lakes::Named;
 use crate::registry::head::key;
-use crate::registry::{CreateMode, Kind, ManagedTable, ObjectName, Spec, check_kind, may_create};
+use crate::registry::{
+    CreateMode, Definition, Kind, ManagedTable, ObjectName, Spec, check_kind, may_create,
+};
 use crate::store::Place;
 use crate::{Catalog, MAIN, warehouse};
 
@@ -37,6 +39,31 @@ pub enum Opened {
     },
 }
 
+/// What a name is, without opening it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// A table, view or model.
+    pub kind: Kind,
+    /// Who defined it; nobody for a lake's own table.
+    pub owner: Option<String>,
+    /// Whether it is a table over files that others write.
+    pub external: bool,
+}
+
+impl Object {
+    fn of(definition: &Definition) -> Self {
+        Self {
+            kind: definition.spec.kind(),
+            owner: Some(definition.owner.clone()),
+            external: matches!(definition.spec, Spec::External(_)),
+        }
+    }
+
+    fn of_lake() -> Self {
+        Self { kind: Kind::Table, owner: None, external: true }
+    }
+}
+
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
@@ -51,18 +78,39 @@ impl Catalog {
     ///
     /// # Errors
     /// When a store cannot be reached, or there is no such schema.
-    pub async fn table_names(&self, schema: &str) -> Result<Vec<(String, Kind)>> {
-        let mut names = BTreeMap::new();
+    pub async fn objects(&self, schema: &str) -> Result<BTreeMap<String, Object>> {
+        let mut objects = BTreeMap::new();
         if self.lakes.contains_key(schema) {
-            names
-                .extend(self.lake_table_names(schema).await?.into_iter().map(|n| (n, Kind::Table)));
+            let names = self.lake_table_names(schema).await?;
+            objects.extend(names.into_iter().map(|name| (name, Object::of_lake())));
         }
         for ((of, name), definition) in self.definitions().await?.iter() {
             if of == schema {
-                names.insert(name.clone(), definition.spec.kind());
+                objects.insert(name.clone(), Object::of(definition));
             }
         }
-        Ok(names.into_iter().collect())
+        Ok(objects)
+    }
+
+    /// What a name is and whose, also a lake's own table; `None` when it is nothing.
+    ///
+    /// # Errors
+    /// When a store cannot be reached, or the document cannot be read.
+    pub async fn object(&self, name: &ObjectName) -> Result<Option<Object>> {
+        Ok(match self.resolve(name).await? {
+            Some(Named::Defined(definition)) => Some(Object::of(&definition)),
+            Some(Named::Lake(_)) => Some(Object::of_lake()),
+            None => None,
+        })
+    }
+
+    /// The names and kinds of [`Catalog::objects`].
+    ///
+    /// # Errors
+    /// When a store cannot be reached, or there is no such schema.
+    pub async fn table_names(&self, schema: &str) -> Result<Vec<(String, Kind)>> {
+        let objects = self.objects(schema).await?;
+        Ok(objects.into_iter().map(|(name, object)| (name, object.kind)).collect())
     }
 
     /// Opens a table or view; `None` when there is none of that name.

@@ -1,4 +1,4 @@
-//! Users and roles are documents of the warehouse, so that every server over it knows the same ones.
+//! Users and roles are documents of the warehouse, so that every server over it knows the same.
 //!
 //! A user's document holds its password's hash, its roles and what was granted to it; a role's
 //! document holds what was granted to the role. PUBLIC, which is everybody, has a role's document.
@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
 
@@ -84,10 +84,19 @@ pub struct RoleRecord {
 #[derive(Debug, Clone)]
 pub struct Accounts(Arc<Definitions>);
 
+/// The moment of some [`Accounts`], which it does not keep alive.
+#[derive(Debug, Clone)]
+pub struct Moment(Weak<Definitions>);
+
 impl Accounts {
-    /// Whether both are of the same moment.
-    pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// The moment, to be compared with a later one's.
+    pub fn moment(&self) -> Moment {
+        Moment(Arc::downgrade(&self.0))
+    }
+
+    /// Whether these are of that moment.
+    pub fn is_of(&self, moment: &Moment) -> bool {
+        Weak::ptr_eq(&moment.0, &Arc::downgrade(&self.0))
     }
 
     /// The user of that name.

@@ -85,7 +85,7 @@ pub enum Error {
     },
     /// The catalog's error.
     #[error(transparent)]
-    Catalog(#[from] CatalogError),
+    Catalog(CatalogError),
     /// A defect in Attune.
     #[error("internal error: {0}")]
     Internal(String),
@@ -220,6 +220,16 @@ impl From<Error> for DataFusionError {
         match error {
             Error::Catalog(error) => Self::External(Box::new(error)),
             other => Self::External(Box::new(other)),
+        }
+    }
+}
+
+impl From<CatalogError> for Error {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            // A plan that the catalog ran for us fails as it would have failed here.
+            CatalogError::DataFusion(inner) => from_reference(&inner),
+            other => Self::Catalog(other),
         }
     }
 }

@@ -16,7 +16,8 @@ use udfs::recommend::ModelSet;
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::session::{Session, Settings};
+use crate::rights::Rights;
+use crate::session::Settings;
 
 /// A function's documentation, as the shell, the docs and `system.functions` show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,13 +55,12 @@ pub fn unbound() -> Vec<Arc<ScalarUDF>> {
 /// Gives a statement the functions that know who asks.
 pub(crate) fn register_session(
     state: &mut SessionState,
-    session: &Session,
+    rights: &Rights,
     settings: &Settings,
 ) -> Result<()> {
-    let principal = session.principal();
-    let roles: Vec<&str> = principal.roles.iter().map(String::as_str).collect();
+    let roles: Vec<&str> = rights.roles().iter().map(String::as_str).collect();
     let values = [
-        ("current_user", ScalarValue::from(principal.name.as_str())),
+        ("current_user", ScalarValue::from(rights.name())),
         ("current_role", ScalarValue::from(roles.join(", ").as_str())),
         ("current_purpose", ScalarValue::Utf8(settings.purpose.clone())),
         ("current_schema", ScalarValue::from(settings.schema.as_str())),

@@ -3,6 +3,7 @@
 //! Architecture invariant: the only crate that turns text into plans; every plan is made over the
 //! principal's own catalog and passes the allow-list. No storage paths, no sockets.
 
+mod access;
 mod allow;
 mod bounded;
 pub mod dialect;

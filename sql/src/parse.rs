@@ -11,6 +11,7 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::ParserError;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 
+use crate::access::syntax::{self, AccessStatement};
 use crate::dialect::{AttuneDialect, is_word, parse_model_reference};
 use crate::error::{Error, Result};
 use crate::kill::KillSession;
@@ -54,6 +55,10 @@ pub enum Statement {
     Token(TokenStatement),
     /// `KILL SESSION 'id'`.
     KillSession(KillSession),
+    /// Users, roles and grants.
+    Access(Box<AccessStatement>),
+    /// A statement that is planned for later, with what to use instead.
+    Later(&'static str, &'static str),
     /// `DESCRIBE MODEL m`.
     DescribeModel {
         /// The model.
@@ -76,6 +81,10 @@ pub enum Listing {
     Sessions,
     /// API tokens.
     Tokens,
+    /// Users.
+    Users,
+    /// Roles.
+    Roles,
 }
 
 /// `CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name OPTIONS (…) AS query`.
@@ -179,13 +188,13 @@ pub fn parse_query(text: &str) -> Result<Box<Query>> {
 
 /// A parser's failure with its place, when it is known.
 #[derive(Debug)]
-struct Failure {
+pub(crate) struct Failure {
     message: String,
     place: Option<(u64, u64)>,
 }
 
 impl Failure {
-    fn at(message: String, token: &TokenWithSpan) -> Self {
+    pub(crate) fn at(message: String, token: &TokenWithSpan) -> Self {
         let start = token.span.start;
         Self { message, place: (start.line > 0).then_some((start.line, start.column)) }
     }
@@ -225,6 +234,9 @@ impl From<datafusion::error::DataFusionError> for Failure {
 }
 
 fn located(text: &str, failure: Failure) -> Error {
+    if syntax::may_hold_password(text) {
+        return syntax::unreadable(failure.place);
+    }
     // What is missing at the end has no token of its own.
     let end = || failure.message.ends_with("found: EOF").then(|| end_of(text));
     let place = failure.place.or_else(end);
@@ -308,7 +320,8 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         ["create", "model", ..] | ["create", "or", "replace", "model", ..] => {
             Ok(Statement::CreateModel(Box::new(parse_create_model(parser)?)))
         }
-        ["explain", "create", "model", ..] | ["explain", "create", "or", "replace", "model"] => {
+        ["explain", "create", "model", ..]
+        | ["explain", "create", "or", "replace", "model", ..] => {
             parser.parser.next_token();
             Ok(Statement::ExplainModel(Box::new(parse_create_model(parser)?)))
         }
@@ -344,6 +357,9 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         ["show", "functions"] => show(parser, Listing::Functions),
         ["show", "sessions"] => show(parser, Listing::Sessions),
         ["show", "tokens"] => show(parser, Listing::Tokens),
+        ["show", "users"] => show(parser, Listing::Users),
+        ["show", "roles"] => show(parser, Listing::Roles),
+        words if syntax::is_ours(words) => syntax::parse(parser, words),
         _ => Ok(Statement::DataFusion(Box::new(parser.parse_statement()?))),
     }
 }
@@ -353,15 +369,15 @@ fn show(parser: &mut DFParser<'_>, listing: Listing) -> Result<Statement, Failur
     Ok(Statement::Show(listing))
 }
 
-fn skip(parser: &mut DFParser<'_>, tokens: usize) {
+pub(crate) fn skip(parser: &mut DFParser<'_>, tokens: usize) {
     for _ in 0..tokens {
         parser.parser.next_token();
     }
 }
 
-/// Up to five unquoted words that begin the statement, in lower case.
+/// Up to twelve unquoted words that begin the statement, in lower case.
 fn leading_words(parser: &DFParser<'_>) -> Vec<String> {
-    (0..5)
+    (0..12)
         .map_while(|n| match &parser.parser.peek_nth_token_ref(n).token {
             Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_lowercase()),
             _ => None,

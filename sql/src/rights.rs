@@ -1,62 +1,563 @@
-//! Rights that do not depend on grants: who may define what where.
+//! What a principal may do, as it stands when a statement starts.
 //!
-//! An analyst creates in the schema that bears its name; `engineer` also external tables; `admin`
-//! everywhere. Only `policy_admin` decrypts.
+//! `admin` may read, change and define everything but what is policy. Everybody else owns the
+//! schema of its own name and what it has defined elsewhere, and holds what was granted to it, to
+//! its roles and to PUBLIC. `engineer` defines external tables and reads them. What somebody may
+//! not see does not exist for it: callers give the same error as for a missing name.
+//!
+//! `admin` and `policy_admin` do not imply each other: an administrator cannot make itself a holder
+//! of `policy_admin` while others hold it, nor take over an account that does.
 
-use catalog::ObjectName;
-use catalog::policy::{Principal, Role};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use catalog::policy::principal::EMBEDDED;
+use catalog::policy::{Grant, Grantee, Principal, Privilege, Role, Securable};
+use catalog::{Accounts, Catalog, Moment, Object, ObjectName};
+
+use crate::engine::MAIN;
 use crate::error::{Error, Result};
+use crate::session::Session;
 use crate::system;
 
-/// Whether a principal may create, change or drop tables, views and models under a name.
-///
-/// # Errors
-/// When it may not.
-pub fn may_create(principal: &Principal, name: &ObjectName) -> Result<()> {
-    if system::is_system(&name.schema) {
-        return Err(denied(principal, name, "system schemas are made by Attune"));
-    }
-    if principal.has(Role::Admin) || name.schema == principal.name {
-        return Ok(());
-    }
-    let hint = format!("create it in your own schema: {}.{}", principal.name, name.name);
-    Err(denied(principal, name, &hint))
+/// Functions that only holders of EXECUTE and of `policy_admin` may call; all others are open.
+pub(crate) const RESTRICTED_FUNCTIONS: [&str; 1] = ["fpe_decrypt"];
+
+/// The columns that somebody may read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum Columns {
+    /// None: the table does not exist for a reader.
+    #[default]
+    None,
+    /// These.
+    Some(BTreeSet<String>),
+    /// All.
+    All,
 }
 
-/// Whether a principal may define external tables.
-///
-/// # Errors
-/// When it may not.
-pub fn may_create_external(principal: &Principal, name: &ObjectName) -> Result<()> {
-    if system::is_system(&name.schema) {
-        return Err(denied(principal, name, "system schemas are made by Attune"));
-    }
-    if principal.has(Role::Admin) || principal.has(Role::Engineer) {
-        return Ok(());
-    }
-    Err(denied(principal, name, "external tables need the role engineer"))
+/// What somebody may do with the rows of a table or view.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Access {
+    pub(crate) select: Columns,
+    pub(crate) insert: bool,
+    pub(crate) update: bool,
+    pub(crate) delete: bool,
 }
 
-/// Whether a principal may turn encrypted values back: never implied by reading them.
-///
-/// # Errors
-/// When it may not.
-pub fn may_decrypt(principal: &Principal) -> Result<()> {
-    if principal.has(Role::PolicyAdmin) {
-        return Ok(());
+impl Access {
+    fn all() -> Self {
+        Self { select: Columns::All, insert: true, update: true, delete: true }
     }
-    Err(Error::Denied {
-        principal: principal.name.clone(),
-        action: "decrypt".into(),
-        hint: Some("decrypting needs the role policy_admin".into()),
-    })
+
+    /// Whether nothing more could be granted.
+    pub(crate) fn is_all(&self) -> bool {
+        *self == Self::all()
+    }
+
+    /// Whether the table exists for its holder.
+    pub(crate) fn is_any(&self) -> bool {
+        self.select != Columns::None || self.insert || self.update || self.delete
+    }
+
+    fn add(&mut self, grant: &Grant) {
+        match grant.privilege {
+            Privilege::Select => {
+                let select = std::mem::take(&mut self.select);
+                self.select = match (select, &grant.columns) {
+                    (Columns::All, _) | (_, None) => Columns::All,
+                    (Columns::None, Some(new)) => Columns::Some(new.clone()),
+                    (Columns::Some(old), Some(new)) => Columns::Some(&old | new),
+                };
+            }
+            Privilege::Insert => self.insert = true,
+            Privilege::Update => self.update = true,
+            Privilege::Delete => self.delete = true,
+            Privilege::Create | Privilege::Usage | Privilege::Execute => {}
+        }
+    }
+
+    /// Whether one change of rows is allowed.
+    pub(crate) fn allows(&self, privilege: Privilege) -> bool {
+        match privilege {
+            Privilege::Select => self.select == Columns::All,
+            Privilege::Insert => self.insert,
+            Privilege::Update => self.update,
+            Privilege::Delete => self.delete,
+            Privilege::Create | Privilege::Usage | Privilege::Execute => false,
+        }
+    }
 }
 
-fn denied(principal: &Principal, name: &ObjectName, hint: &str) -> Error {
-    Error::Denied {
-        principal: principal.name.clone(),
-        action: format!("create, change or drop {name}"),
-        hint: Some(hint.to_owned()),
+/// The rights of a principal.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Rights {
+    name: String,
+    embedded: bool,
+    /// The roles held, and those of them that are active.
+    held: BTreeSet<String>,
+    active: BTreeSet<String>,
+    /// The schemas that are nobody's own: `main` and the lakes.
+    shared: BTreeSet<String>,
+    /// The users' schemas, for an administrator.
+    others: BTreeSet<String>,
+    grants: BTreeMap<Securable, Vec<Grant>>,
+}
+
+impl Rights {
+    /// The rights of `principal` with only `role` of its roles active, or all of them.
+    ///
+    /// # Errors
+    /// When the principal's user is gone.
+    pub(crate) fn new(
+        principal: &Principal,
+        role: Option<&str>,
+        accounts: &Accounts,
+        catalog: &Catalog,
+    ) -> Result<Self> {
+        let name = principal.name.clone();
+        let record = accounts.user(&name).filter(|_| principal.follows_record());
+        let held = match (principal.follows_record(), record) {
+            (false, _) => principal.roles.clone(),
+            (true, Some(user)) => user.roles.clone(),
+            (true, None) => {
+                return Err(Error::Denied {
+                    principal: name,
+                    action: "ask anything: the user was dropped".into(),
+                    hint: Some("log in as another user".into()),
+                });
+            }
+        };
+        let active: BTreeSet<String> = match role {
+            Some(role) => held.iter().filter(|held| *held == role).cloned().collect(),
+            None => held.clone(),
+        };
+        let mut grants: BTreeMap<Securable, Vec<Grant>> = BTreeMap::new();
+        let of_roles = active.iter().map(|role| Grantee::Role(role.clone()));
+        let of_user = record.map(|user| Grantee::User(user.name.clone()));
+        for grantee in of_roles.chain(of_user).chain([Grantee::Public]) {
+            for grant in accounts.grants(&grantee) {
+                grants.entry(grant.on.clone()).or_default().push(grant.clone());
+            }
+        }
+        let others = match active.contains(Role::Admin.name()) {
+            true => accounts.users().map(|user| user.name.clone()).collect(),
+            false => BTreeSet::new(),
+        };
+        let shared = catalog.schemas().into_iter().collect();
+        let embedded = principal.is_embedded();
+        Ok(Self { name, embedded, held, active, shared, others, grants })
+    }
+
+    /// The user's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether a built-in role is held and active.
+    pub(crate) fn has(&self, role: Role) -> bool {
+        self.active.contains(role.name())
+    }
+
+    /// Whether a role is held, active or not.
+    pub(crate) fn holds_role(&self, role: &str) -> bool {
+        self.held.contains(role)
+    }
+
+    /// The active roles.
+    pub(crate) fn roles(&self) -> &BTreeSet<String> {
+        &self.active
+    }
+
+    /// Checks that `role` may be made the active one.
+    ///
+    /// # Errors
+    /// When it is not held.
+    pub(crate) fn check_role(&self, role: &str) -> Result<()> {
+        if role.is_empty() || self.held.contains(role) {
+            return Ok(());
+        }
+        let held: Vec<&str> = self.held.iter().map(String::as_str).collect();
+        let hint = match held.as_slice() {
+            [] => "you hold no role".to_owned(),
+            held => format!("you hold {}", held.join(", ")),
+        };
+        Err(Error::Denied {
+            principal: self.name.clone(),
+            action: format!("take the role {role}"),
+            hint: Some(hint),
+        })
+    }
+
+    /// Whether a schema is this principal's own.
+    pub(crate) fn owns_schema(&self, schema: &str) -> bool {
+        !self.embedded
+            && schema == self.name
+            && !self.shared.contains(schema)
+            && !system::is_system(schema)
+    }
+
+    /// Whether everything in a schema may be read, changed and defined.
+    pub(crate) fn rules(&self, schema: &str) -> bool {
+        !system::is_system(schema) && (self.has(Role::Admin) || self.owns_schema(schema))
+    }
+
+    /// Whether a schema is a lake's or `main`.
+    pub(crate) fn is_shared(&self, schema: &str) -> bool {
+        self.shared.contains(schema)
+    }
+
+    /// The schemas that exist for this principal, by what the rights alone tell.
+    pub(crate) fn schemas(&self) -> BTreeSet<String> {
+        let mut schemas: BTreeSet<String> = system::SCHEMAS.map(String::from).into();
+        schemas.insert(MAIN.into());
+        if self.owns_schema(&self.name) {
+            schemas.insert(self.name.clone());
+        }
+        if self.has(Role::Admin) || self.has(Role::Engineer) {
+            schemas.extend(self.shared.iter().cloned());
+        }
+        schemas.extend(self.others.iter().filter(|name| !system::is_system(name)).cloned());
+        schemas.extend(self.grants.keys().filter_map(Securable::schema).map(str::to_owned));
+        schemas
+    }
+
+    fn granted(&self, on: &Securable) -> &[Grant] {
+        self.grants.get(on).map_or(&[], Vec::as_slice)
+    }
+
+    fn holds(&self, privilege: Privilege, on: &Securable) -> bool {
+        self.granted(on).iter().any(|grant| grant.privilege == privilege)
+    }
+
+    /// Whether a definition's owner is this principal. What embedded use made before there were
+    /// users is the administrators', whatever somebody is called.
+    fn is_me(&self, owner: Option<&str>) -> bool {
+        owner == Some(&self.name) && (self.embedded || self.name != EMBEDDED)
+    }
+
+    fn owns(&self, object: Option<&Object>) -> bool {
+        object.is_some_and(|object| self.is_me(object.owner.as_deref()))
+    }
+
+    /// What may be done with the rows of a table or view by the grants and the schema alone.
+    pub(crate) fn granted_access(&self, name: &ObjectName) -> Access {
+        if self.rules(&name.schema) {
+            return Access::all();
+        }
+        let mut access = Access::default();
+        for on in [Securable::Table(name.clone()), Securable::Tables(name.schema.clone())] {
+            self.granted(&on).iter().for_each(|grant| access.add(grant));
+        }
+        access
+    }
+
+    /// What may be done with the rows of a table or view that is `object`.
+    pub(crate) fn access(&self, name: &ObjectName, object: Option<&Object>) -> Access {
+        if self.owns(object) {
+            return Access::all();
+        }
+        let mut access = self.granted_access(name);
+        let external = object.is_some_and(|object| object.external);
+        if external && self.has(Role::Engineer) && self.is_shared(&name.schema) {
+            access.select = Columns::All;
+        }
+        access
+    }
+
+    /// Whether a model may be asked.
+    pub(crate) fn may_use(&self, model: &ObjectName, owner: Option<&str>) -> bool {
+        self.sees_definition(model, owner)
+            || self.holds(Privilege::Usage, &Securable::Model(model.clone()))
+            || self.holds(Privilege::Usage, &Securable::Models(model.schema.clone()))
+    }
+
+    /// Whether the text of a view's or model's query may be shown.
+    pub(crate) fn sees_definition(&self, name: &ObjectName, owner: Option<&str>) -> bool {
+        self.rules(&name.schema) || self.is_me(owner)
+    }
+
+    /// Whether tables, views and models may be created under a name, and those there replaced.
+    ///
+    /// # Errors
+    /// When they may not.
+    pub(crate) fn may_create(&self, name: &ObjectName) -> Result<()> {
+        if system::is_system(&name.schema) {
+            return Err(self.no_definition(name, "system schemas are made by Attune".into()));
+        }
+        let schema = Securable::Schema(name.schema.clone());
+        if self.rules(&name.schema) || self.holds(Privilege::Create, &schema) {
+            return Ok(());
+        }
+        let hint = match self.owns_schema(&self.name) {
+            true => format!("create it in your own schema: {}.{}", self.name, name.name),
+            false => format!("ask for CREATE ON SCHEMA {}", name.schema),
+        };
+        Err(self.no_definition(name, hint))
+    }
+
+    /// Whether an existing table, view or model may be dropped, replaced or retrained.
+    ///
+    /// # Errors
+    /// When it may not; also for one that does not exist, so that the error tells nothing.
+    pub(crate) fn may_change(&self, name: &ObjectName, object: Option<&Object>) -> Result<()> {
+        if !system::is_system(&name.schema) {
+            let external = object.is_some_and(|object| object.external);
+            let engineer = external && self.has(Role::Engineer) && self.is_shared(&name.schema);
+            if self.owns(object) || engineer {
+                return Ok(());
+            }
+        }
+        self.may_create(name)
+    }
+
+    /// Whether an external table may be defined, in place of `object` or as a new one.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub(crate) fn may_create_external(
+        &self,
+        name: &ObjectName,
+        object: Option<&Object>,
+    ) -> Result<()> {
+        if system::is_system(&name.schema) {
+            return Err(self.no_definition(name, "system schemas are made by Attune".into()));
+        }
+        if self.has(Role::Admin) {
+            return Ok(());
+        }
+        if !self.has(Role::Engineer) {
+            let hint = "external tables need the role engineer".into();
+            return Err(self.no_definition(name, hint));
+        }
+        if self.is_shared(&name.schema) && object.is_none_or(|object| object.external) {
+            return Ok(());
+        }
+        self.may_create(name)
+    }
+
+    /// Whether a function may be called.
+    pub(crate) fn may_execute(&self, function: &str) -> bool {
+        !RESTRICTED_FUNCTIONS.contains(&function)
+            || self.has(Role::PolicyAdmin)
+            || self.holds(Privilege::Execute, &Securable::Function(function.into()))
+    }
+
+    /// Whether encrypted values may be turned back: never implied by reading them.
+    ///
+    /// # Errors
+    /// When they may not.
+    pub(crate) fn may_decrypt(&self) -> Result<()> {
+        if self.may_execute("fpe_decrypt") {
+            return Ok(());
+        }
+        Err(Error::Denied {
+            principal: self.name.clone(),
+            action: "decrypt".into(),
+            hint: Some(
+                "decrypting needs the role policy_admin, or EXECUTE ON FUNCTION fpe_decrypt".into(),
+            ),
+        })
+    }
+
+    /// Whether others may be given rights on something: an administrator on everything, an owner
+    /// on its own, and only `policy_admin` on functions that undo protection.
+    pub(crate) fn may_grant(&self, on: &Securable, object: Option<&Object>) -> bool {
+        match on {
+            Securable::Table(name) | Securable::Model(name) => {
+                self.rules(&name.schema) || self.owns(object)
+            }
+            Securable::Tables(schema) | Securable::Models(schema) | Securable::Schema(schema) => {
+                self.rules(schema)
+            }
+            Securable::Function(_) => self.has(Role::PolicyAdmin),
+        }
+    }
+
+    /// Whether users and roles may be managed.
+    ///
+    /// # Errors
+    /// When they may not.
+    pub(crate) fn may_manage(&self, action: impl Into<String>) -> Result<()> {
+        if self.has(Role::Admin) {
+            return Ok(());
+        }
+        Err(Error::Denied {
+            principal: self.name.clone(),
+            action: action.into(),
+            hint: Some("this needs the role admin".into()),
+        })
+    }
+
+    /// The error for a change of rows that is not granted on a table that is seen.
+    pub(crate) fn no_change(&self, privilege: Privilege, name: &ObjectName) -> Error {
+        Error::Denied {
+            principal: self.name.clone(),
+            action: format!("{} rows of {name}", privilege.name().to_lowercase()),
+            hint: Some(format!("ask for {privilege} ON {name}")),
+        }
+    }
+
+    fn no_definition(&self, name: &ObjectName, hint: String) -> Error {
+        Error::Denied {
+            principal: self.name.clone(),
+            action: format!("create, change or drop {name}"),
+            hint: Some(hint),
+        }
+    }
+}
+
+/// The rights that a session looked at last, and what they were made of.
+#[derive(Debug, Default)]
+pub(crate) struct RightsCache(parking_lot::Mutex<Option<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    moment: Moment,
+    role: Option<String>,
+    rights: Arc<Rights>,
+}
+
+impl RightsCache {
+    /// The principal's rights, at most a second old. Rights that have not changed are the same
+    /// `Arc`.
+    ///
+    /// # Errors
+    /// When users and grants cannot be read: then nobody may do anything.
+    pub(crate) async fn current(&self, session: &Session) -> Result<Arc<Rights>> {
+        let (catalog, principal) = (session.engine().catalog(), session.principal());
+        let accounts = match principal.follows_record() {
+            true => catalog.accounts_with(&principal.name).await?,
+            false => catalog.accounts().await?,
+        };
+        let role = session.settings().role;
+        let mut known = self.0.lock();
+        if let Some(known) = &*known
+            && accounts.is_of(&known.moment)
+            && known.role == role
+        {
+            return Ok(Arc::clone(&known.rights));
+        }
+        let fresh = Rights::new(principal, role.as_deref(), &accounts, catalog)?;
+        let rights = match &*known {
+            Some(known) if *known.rights == fresh => Arc::clone(&known.rights),
+            _ => Arc::new(fresh),
+        };
+        let moment = accounts.moment();
+        *known = Some(Known { moment, role, rights: Arc::clone(&rights) });
+        Ok(rights)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use catalog::Kind;
+
+    use super::*;
+
+    fn rights(name: &str, roles: &[&str], grants: Vec<Grant>) -> Rights {
+        let roles: BTreeSet<String> = roles.iter().map(|role| (*role).to_owned()).collect();
+        let mut by_object: BTreeMap<Securable, Vec<Grant>> = BTreeMap::new();
+        for grant in grants {
+            by_object.entry(grant.on.clone()).or_default().push(grant);
+        }
+        Rights {
+            name: name.into(),
+            held: roles.clone(),
+            active: roles,
+            shared: ["main", "lake"].map(String::from).into(),
+            grants: by_object,
+            ..Rights::default()
+        }
+    }
+
+    fn grant(privilege: Privilege, on: Securable, columns: Option<&[&str]>) -> Grant {
+        let columns = columns.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        Grant { privilege, on, columns, by: "root".into(), at_ms: 0 }
+    }
+
+    fn named(schema: &str) -> ObjectName {
+        ObjectName::new(schema, "t")
+    }
+
+    fn object(owner: Option<&str>, external: bool) -> Object {
+        Object { kind: Kind::Table, owner: owner.map(str::to_owned), external }
+    }
+
+    #[test]
+    fn nothing_is_there_but_what_was_granted() {
+        let none = rights("ann", &["analyst"], vec![]);
+        assert!(!none.access(&named("main"), Some(&object(Some("root"), false))).is_any());
+        assert!(!none.may_use(&named("main"), Some("root")));
+        assert_eq!(
+            none.schemas(),
+            ["ann", "information_schema", "main", "system"].map(String::from).into()
+        );
+        let table = || Securable::Table(named("main"));
+        let some = rights(
+            "ann",
+            &[],
+            vec![
+                grant(Privilege::Select, table(), Some(&["a"])),
+                grant(Privilege::Select, table(), Some(&["b"])),
+                grant(Privilege::Insert, Securable::Tables("main".into()), None),
+            ],
+        );
+        let access = some.access(&named("main"), None);
+        assert_eq!(access.select, Columns::Some(["a", "b"].map(String::from).into()));
+        assert!(access.insert && !access.update && !access.allows(Privilege::Select));
+        assert!(!some.access(&ObjectName::new("lake", "t"), None).is_any());
+        let whole = grant(Privilege::Select, Securable::Tables("main".into()), None);
+        let all = rights("ann", &[], vec![grant(Privilege::Select, table(), Some(&["a"])), whole]);
+        assert_eq!(all.access(&named("main"), None).select, Columns::All);
+    }
+
+    #[test]
+    fn a_schema_is_its_users_and_an_object_its_owners() {
+        let ann = rights("ann", &["analyst"], vec![]);
+        assert!(ann.access(&named("ann"), None).is_all() && ann.may_create(&named("ann")).is_ok());
+        assert!(ann.access(&named("main"), Some(&object(Some("ann"), false))).is_all());
+        assert!(ann.may_change(&named("main"), Some(&object(Some("ann"), false))).is_ok());
+        assert!(ann.may_create(&named("main")).is_err());
+        let create = grant(Privilege::Create, Securable::Schema("main".into()), None);
+        assert!(rights("ann", &[], vec![create]).may_create(&named("main")).is_ok());
+        // A name that is a shared schema's, a system schema's or the embedded owner's owns nothing.
+        for name in ["main", "lake", "system"] {
+            let odd = rights(name, &["analyst"], vec![]);
+            assert!(!odd.owns_schema(name) && odd.may_create(&named(name)).is_err(), "{name}");
+        }
+        let local = rights("local", &["analyst"], vec![]);
+        assert!(!local.access(&named("main"), Some(&object(Some("local"), false))).is_any());
+    }
+
+    #[test]
+    fn built_in_roles_do_not_imply_each_other() {
+        let admin = rights("root", &["admin"], vec![]);
+        assert!(admin.access(&named("ann"), None).is_all() && admin.may_manage("x").is_ok());
+        assert!(admin.may_decrypt().is_err() && admin.may_execute("levenshtein"));
+        assert!(!admin.may_grant(&Securable::Function("fpe_decrypt".into()), None));
+        let officer = rights("dpo", &["policy_admin"], vec![]);
+        assert!(officer.may_decrypt().is_ok() && officer.may_manage("x").is_err());
+        assert!(!officer.access(&named("main"), None).is_any());
+        let engineer = rights("eve", &["engineer"], vec![]);
+        let (files, rows) = (object(None, true), object(Some("root"), false));
+        assert_eq!(engineer.access(&named("lake"), Some(&files)).select, Columns::All);
+        assert!(!engineer.access(&named("main"), Some(&rows)).is_any());
+        assert!(engineer.may_create_external(&named("main"), None).is_ok());
+        assert!(engineer.may_create_external(&named("main"), Some(&rows)).is_err());
+        assert!(engineer.may_create_external(&named("ann"), None).is_err());
+        assert!(rights("ann", &[], vec![]).may_create_external(&named("ann"), None).is_err());
+    }
+
+    #[test]
+    fn only_owners_and_administrators_grant() {
+        let ann = rights("ann", &["analyst", "engineer", "policy_admin"], vec![]);
+        let mine = object(Some("ann"), false);
+        assert!(ann.may_grant(&Securable::Table(named("main")), Some(&mine)));
+        assert!(ann.may_grant(&Securable::Tables("ann".into()), None));
+        assert!(!ann.may_grant(&Securable::Table(named("main")), Some(&object(None, true))));
+        assert!(!ann.may_grant(&Securable::Schema("main".into()), None));
+        assert!(
+            rights("root", &["admin"], vec![]).may_grant(&Securable::Schema("main".into()), None)
+        );
     }
 }

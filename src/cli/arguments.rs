@@ -208,7 +208,8 @@ pub enum UserCommand {
 pub struct UserAddArguments {
     /// The user's name
     pub name: String,
-    /// What the user may do: analyst, engineer, policy_admin, admin; may be given several times
+    /// What the user may do: analyst, engineer, policy_admin, admin, or a role made with CREATE
+    /// ROLE; may be given several times
     #[arg(long, value_name = "ROLE", default_value = "analyst")]
     pub role: Vec<String>,
     /// Change the password and roles of a user who exists

@@ -1,5 +1,6 @@
 //! Flight SQL as clients see it: a server on a free port, and clients that call it.
 
+mod access;
 mod adbc;
 mod api_tokens;
 mod certificates;

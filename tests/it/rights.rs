@@ -1,8 +1,14 @@
 //! What one principal cannot see or do to another's things.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use attune::auth::hasher::Argon2Hasher;
 use catalog::policy::{Principal, Role};
+use catalog::{Catalog, CatalogConfig, StoreConfig};
 use futures::TryStreamExt;
-use sql::Session;
+use sql::{Engine, Limits, Session};
 
 fn somebody(name: &str, role: Role) -> Principal {
     Principal::new(name, [role])
@@ -22,6 +28,8 @@ async fn an_analysts_schema_is_its_own() {
     let ann = engine.session(somebody("ann", Role::Analyst));
     let bob = engine.session(somebody("bob", Role::Analyst));
     let root = engine.session(somebody("root", Role::Admin));
+    let granted = "GRANT SELECT ON ALL TABLES IN SCHEMA lake TO ROLE analyst";
+    assert_eq!(outcome(&root, granted).await, Ok(0));
     let model = "CREATE MODEL ann.m OPTIONS (model_type = 'matrix_factorization', \
                  feedback_type = 'implicit', user_col = 'customer', item_col = 'order_id', \
                  num_factors = 2) AS SELECT customer, order_id FROM lake.orders";
@@ -69,4 +77,80 @@ async fn decrypting_is_never_implied() {
     assert_eq!(outcome(&ann, "SELECT fpe_encrypt('12345678', 'demo')").await, Ok(1));
     assert_eq!(outcome(&ann, hidden).await, Err("ATT-2003"));
     assert_eq!(outcome(&officer, hidden).await, Ok(1));
+}
+
+/// An engine over a warehouse whose time the test tells.
+async fn engine_at(folder: &Path, now_ms: &Arc<AtomicI64>) -> Engine {
+    let warehouse = StoreConfig { url: folder.display().to_string(), ..Default::default() };
+    let now = Arc::clone(now_ms);
+    let config = CatalogConfig::new(warehouse, Arc::new(move || now.load(Ordering::Relaxed)));
+    let catalog = Catalog::open(config).await.unwrap();
+    Engine::open(catalog, Limits::default(), Arc::new(Argon2Hasher::default())).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_over_one_warehouse_agree_within_a_second() {
+    let folder = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
+    let (one, two) =
+        (engine_at(folder.path(), &now_ms).await, engine_at(folder.path(), &now_ms).await);
+    let root = one.session(Principal::embedded());
+    for text in [
+        "CREATE USER root PASSWORD 'root-secret' ROLE admin",
+        "CREATE USER ann PASSWORD 'ann-secret'",
+        "CREATE ROLE readers",
+        "CREATE TABLE t AS SELECT 1 AS n",
+        "GRANT SELECT ON t TO ROLE readers",
+    ] {
+        assert_eq!(outcome(&root, text).await, Ok(0), "{text}");
+    }
+    // The other server has not seen the user yet, and looks for it.
+    let record = two.catalog().user("ann").await.unwrap().unwrap();
+    let ann = two.session(Principal::of(&record));
+    let text = "SELECT n FROM t";
+    assert_eq!(outcome(&ann, text).await, Err("ATT-4001"));
+    outcome(&root, "GRANT ROLE readers TO USER ann").await.unwrap();
+    now_ms.fetch_add(1_000, Ordering::Relaxed);
+    let prepared = ann.prepare(text).await.unwrap();
+    assert!(ann.run(&prepared, &[]).await.is_ok());
+    for revoke in ["REVOKE SELECT ON t FROM ROLE readers", "REVOKE ROLE readers FROM USER ann"] {
+        outcome(&root, revoke).await.unwrap();
+        now_ms.fetch_add(1_000, Ordering::Relaxed);
+        assert_eq!(ann.run(&prepared, &[]).await.unwrap_err().code(), "ATT-4001", "{revoke}");
+        assert_eq!(outcome(&ann, text).await, Err("ATT-4001"));
+        outcome(&root, "GRANT SELECT ON t TO ROLE readers").await.unwrap();
+        outcome(&root, "GRANT ROLE readers TO USER ann").await.unwrap();
+        now_ms.fetch_add(1_000, Ordering::Relaxed);
+        assert!(ann.run(&prepared, &[]).await.is_ok());
+    }
+    // Nothing is kept in memory alone: a server that starts now knows the same.
+    let restarted = engine_at(folder.path(), &now_ms).await;
+    let record = restarted.catalog().user("ann").await.unwrap().unwrap();
+    let ann = restarted.session(Principal::of(&record));
+    assert_eq!(outcome(&ann, text).await, Ok(1));
+    outcome(&root, "DROP USER ann").await.unwrap();
+    now_ms.fetch_add(1_000, Ordering::Relaxed);
+    assert_eq!(outcome(&ann, text).await, Err("ATT-2003"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_grants_at_once_are_both_there_or_one_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
+    let (one, two) =
+        (engine_at(folder.path(), &now_ms).await, engine_at(folder.path(), &now_ms).await);
+    let (left, right) = (one.session(Principal::embedded()), two.session(Principal::embedded()));
+    outcome(&left, "CREATE TABLE t AS SELECT 1 AS n").await.unwrap();
+    outcome(&left, "CREATE TABLE u AS SELECT 1 AS n").await.unwrap();
+    let (a, b) = tokio::join!(
+        outcome(&left, "GRANT SELECT ON t TO ROLE analyst"),
+        outcome(&right, "GRANT SELECT ON u TO ROLE analyst")
+    );
+    let granted = [a, b].iter().filter(|outcome| outcome.is_ok()).count();
+    for refused in [a, b].into_iter().filter_map(Result::err) {
+        assert_eq!(refused, "ATT-4003");
+    }
+    let restarted = engine_at(folder.path(), &now_ms).await;
+    let fresh = restarted.session(Principal::embedded());
+    assert_eq!(outcome(&fresh, "SELECT * FROM system.grants").await, Ok(granted));
 }

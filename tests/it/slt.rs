@@ -1,9 +1,12 @@
 //! Runs `tests/slt/**/*.slt` against a real engine over a temporary warehouse.
 //!
 //! Each file has an engine of its own, two keys (`demo`, `other`), the lake `tests/data` and the
-//! principal of an embedded engine. Floats print as the shortest text that reads back; NULL as
-//! `NULL`, an empty text as `(empty)`.
+//! principal of an embedded engine. `connection ann` before a statement runs it as the user ann,
+//! and `connection ann:secret` logs in with that password first. `$TEN_MEGABYTES`, behind
+//! `control substitution on`, is a text of that length. Floats print as the shortest text that
+//! reads back; NULL as `NULL`, an empty text as `(empty)`.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,7 +19,7 @@ use catalog::policy::Principal;
 use catalog::{Catalog, CatalogConfig, KeyConfig, LakeConfig, Secret, StoreConfig};
 use futures::StreamExt;
 use sql::{Engine, Limits, Session};
-use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
+use sqllogictest::{AsyncDB, Connection, DBOutput, DefaultColumnType, Record, Runner};
 
 /// An engine over a fresh warehouse in `folder`.
 pub async fn engine(folder: &Path) -> Engine {
@@ -148,6 +151,52 @@ fn every_slt_file_holds() {
     }
 }
 
+async fn run_file(
+    path: &Path,
+    engine: &Engine,
+    folder: &Arc<tempfile::TempDir>,
+) -> Result<(), String> {
+    // The runner opens a connection when a record first names it, and does not say which.
+    let user = RefCell::new(String::new());
+    let mut runner = Runner::new(|| async {
+        let name = user.borrow().clone();
+        let session = engine.session(principal(engine, &name).await?);
+        Ok(Database { session, _folder: Arc::clone(folder) })
+    });
+    runner.set_var("TEN_MEGABYTES".into(), "x".repeat(10 << 20));
+    let records = sqllogictest::parse_file(path).map_err(|error| error.to_string())?;
+    for record in records {
+        match &record {
+            Record::Halt { .. } => break,
+            Record::Statement { connection, .. } | Record::Query { connection, .. } => {
+                *user.borrow_mut() = match connection {
+                    Connection::Named(name) => name.clone(),
+                    Connection::Default => String::new(),
+                };
+            }
+            _ => {}
+        }
+        let ran = runner.run_async(record).await;
+        ran.map_err(|error| error.display(false).to_string())?;
+    }
+    Ok(())
+}
+
+/// Who runs the statements of a connection; see the top of this file.
+async fn principal(engine: &Engine, connection: &str) -> Result<Principal, Failed> {
+    let failed = |error: attune::error::Error| Failed(format!("{}: {error}", error.code()));
+    if let Some((name, password)) = connection.split_once(':') {
+        let password = |_: &str| Ok(password.to_owned());
+        let login = attune::engine::embedded_principal(engine, Some(name), password);
+        return login.await.map_err(failed);
+    }
+    if connection.is_empty() {
+        return Ok(Principal::embedded());
+    }
+    let user = engine.catalog().user(connection).await.unwrap();
+    Ok(Principal::of(&user.ok_or_else(|| Failed(format!("there is no user {connection}")))?))
+}
+
 async fn run_all_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt");
     let mut found = Vec::new();
@@ -161,13 +210,9 @@ async fn run_all_files() {
     for path in &found {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let engine = engine(folder.path()).await;
-        let mut runner = Runner::new(|| async {
-            let session = engine.session(Principal::embedded());
-            Ok(Database { session, _folder: Arc::clone(&folder) })
-        });
-        if let Err(error) = runner.run_file_async(path).await {
+        if let Err(error) = run_file(path, &engine, &folder).await {
             let name = path.strip_prefix(&root).unwrap().display();
-            failures.push(format!("{name}: {}", error.display(false)));
+            failures.push(format!("{name}: {error}"));
         }
     }
     println!("{} .slt files, {} failed", found.len(), failures.len());

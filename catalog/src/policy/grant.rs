@@ -1,6 +1,7 @@
 //! Grants: who may do what with which object.
 //!
-//! A grant lies in its grantee's document: a user's, a role's, or that of PUBLIC, which is everybody.
+//! A grant lies in its grantee's document: a user's, a role's, or that of PUBLIC, which is
+//! everybody.
 //! There are no denials; what is not granted is not there.
 
 use std::collections::BTreeSet;

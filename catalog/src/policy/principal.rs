@@ -7,6 +7,9 @@ use std::str::FromStr;
 use crate::error::Error;
 use crate::users::UserRecord;
 
+/// The name of the embedded principal; no user has it.
+pub const EMBEDDED: &str = "local";
+
 /// A built-in role. `policy_admin` and `admin` do not imply each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -76,14 +79,16 @@ pub struct Principal {
 enum Origin {
     /// The user's record, which is looked at again for each statement.
     Record,
-    /// Whoever made the principal: a token's claims, or the embedded engine.
+    /// A token's claims.
     Given,
+    /// Nobody asks: the engine runs in the process of whoever holds the warehouse.
+    Embedded,
 }
 
 impl Principal {
     /// The owner of an embedded engine whose warehouse has no users: holds every built-in role.
     pub fn embedded() -> Self {
-        Self::new("local", Role::ALL)
+        Self { origin: Origin::Embedded, ..Self::new(EMBEDDED, Role::ALL) }
     }
 
     /// A user of the catalog. The roles and grants in force are those that the user's record has
@@ -105,6 +110,11 @@ impl Principal {
     /// Whether the principal held `role` when it was made.
     pub fn has(&self, role: Role) -> bool {
         self.roles.contains(role.name())
+    }
+
+    /// Whether this is the owner of an embedded engine.
+    pub fn is_embedded(&self) -> bool {
+        self.origin == Origin::Embedded
     }
 
     /// Whether the user's record has the roles and grants in force.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use catalog::policy::Privilege;
 use datafusion::execution::session_state::SessionState;
 use sqlparser::ast::{
     Expr, Merge, MergeAction, MergeClause, MergeClauseKind, MergeInsertExpr, MergeInsertKind,
@@ -37,7 +38,8 @@ pub(crate) async fn merge(
     if merge.clauses.is_empty() {
         return Err(Error::invalid_hint("MERGE does nothing", "add WHEN MATCHED THEN …"));
     }
-    let target = Target::of_factor(context, &merge.table).await?;
+    let privileges: Vec<Privilege> = merge.clauses.iter().map(privilege).collect();
+    let target = Target::of_factor(context, &merge.table, &privileges).await?;
     let table = target.open(context).await?.schema();
     let source = source(&merge.source)?;
     let mut branches = Vec::new();
@@ -65,6 +67,15 @@ pub(crate) async fn merge(
     let Target { name, version, .. } = target;
     let plan = MergePlan { name, version, keep, counts };
     Ok((state, Action::Rows(Change::Merge(Box::new(plan)))))
+}
+
+/// What a clause needs on the table.
+fn privilege(clause: &MergeClause) -> Privilege {
+    match clause.action {
+        MergeAction::Insert(_) => Privilege::Insert,
+        MergeAction::Update(_) => Privilege::Update,
+        MergeAction::Delete { .. } => Privilege::Delete,
+    }
 }
 
 /// Where the rows come from, as it stands in FROM, with a mark that there is a row.

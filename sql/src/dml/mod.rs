@@ -11,7 +11,8 @@ mod rewrite;
 
 use std::sync::Arc;
 
-use catalog::{Kind, ObjectName};
+use catalog::policy::Privilege;
+use catalog::{Kind, Object, ObjectName};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{LogicalPlan, WriteOp};
@@ -21,7 +22,7 @@ use sqlparser::ast::{Statement as SqlStatement, TableObject};
 
 use crate::error::{Error, Result};
 use crate::parse::name_parts;
-use crate::rights;
+use crate::rights::Rights;
 use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
 
@@ -144,7 +145,12 @@ pub(crate) async fn plan(
                     "use INSERT INTO t SELECT …",
                 ));
             }
-            let name = target(context, &name_parts(name)).await?;
+            let needed = match insert.overwrite {
+                true => &[Privilege::Insert, Privilege::Delete][..],
+                false => &[Privilege::Insert],
+            };
+            let name = target(context, &name_parts(name), needed).await?;
+            context.write_to(&name);
             let (state, plan) = context.plan_statement(statement.clone()).await?;
             let LogicalPlan::Dml(dml) = plan else {
                 return Err(Error::Internal("INSERT was planned as something else".into()));
@@ -168,33 +174,28 @@ pub(crate) async fn plan(
     }
 }
 
-/// The warehouse table that a written name means, with the right to change it.
+/// The warehouse table that a written name means, with the rights to change it.
 pub(crate) async fn target(
     context: &Arc<StatementContext>,
     parts: &[String],
+    needed: &[Privilege],
 ) -> Result<ObjectName> {
-    let catalog = context.engine().catalog();
-    let candidates = match parts {
-        [name] => {
-            context.search_path().into_iter().map(|schema| ObjectName::new(&schema, name)).collect()
-        }
-        _ => vec![context.target(parts)?],
+    let seen = |rights: &Rights, name: &ObjectName, object: &Object| match object.kind {
+        Kind::Model => rights.may_use(name, object.owner.as_deref()),
+        _ => rights.access(name, Some(object)).is_any(),
     };
-    for name in &candidates {
-        let Some(kind) = catalog.kind(name).await? else { continue };
-        if kind != Kind::Table {
-            return Err(Error::unsupported(
-                format!("{name} is {kind}, whose rows cannot be changed"),
-                "only tables made by CREATE TABLE can be changed",
-            ));
-        }
-        rights::may_create(context.session().principal(), name)?;
-        return Ok(name.clone());
+    let Some((name, object)) = context.find(parts, seen).await? else {
+        return Err(context.no_table(&parts.join(".")).await);
+    };
+    if object.kind != Kind::Table {
+        return Err(Error::unsupported(
+            format!("{name} is a {}, whose rows cannot be changed", object.kind),
+            "only tables made by CREATE TABLE can be changed",
+        ));
     }
-    let names = context.session().table_names().await?;
-    let known: Vec<String> =
-        names.into_iter().flat_map(|(schema, name)| [format!("{schema}.{name}"), name]).collect();
-    let written = parts.join(".");
-    let known = known.iter().map(String::as_str);
-    Err(catalog::Error::not_found("table", &written, known).into())
+    let access = context.rights().access(&name, Some(&object));
+    match needed.iter().find(|privilege| !access.allows(**privilege)) {
+        Some(missing) => Err(context.rights().no_change(*missing, &name)),
+        None => Ok(name),
+    }
 }

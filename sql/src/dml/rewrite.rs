@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use catalog::ObjectName;
+use catalog::policy::Privilege;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -27,16 +28,21 @@ pub(super) struct Target {
 }
 
 impl Target {
-    async fn of(context: &Arc<StatementContext>, table: &TableWithJoins) -> Result<Self> {
+    async fn of(
+        context: &Arc<StatementContext>,
+        table: &TableWithJoins,
+        privilege: Privilege,
+    ) -> Result<Self> {
         if !table.joins.is_empty() {
             return Err(only_one_table());
         }
-        Self::of_factor(context, &table.relation).await
+        Self::of_factor(context, &table.relation, &[privilege]).await
     }
 
     pub(super) async fn of_factor(
         context: &Arc<StatementContext>,
         table: &TableFactor,
+        privileges: &[Privilege],
     ) -> Result<Self> {
         let TableFactor::Table { name, alias, args: None, .. } = table else {
             return Err(only_one_table());
@@ -46,15 +52,19 @@ impl Target {
             Some(alias) => crate::dialect::folded(&alias.name),
             None => parts.last().cloned().unwrap_or_default(),
         };
-        Self::named(context, &parts, alias).await
+        Self::named(context, &parts, alias, privileges).await
     }
 
     async fn named(
         context: &Arc<StatementContext>,
         parts: &[String],
         alias: String,
+        privileges: &[Privilege],
     ) -> Result<Self> {
-        let name = target(context, parts).await?;
+        // The rows that stay are read and written again, so all of the table has to be readable.
+        let needed: Vec<Privilege> =
+            privileges.iter().copied().chain([Privilege::Select]).collect();
+        let name = target(context, parts, &needed).await?;
         let version = context.engine().catalog().table_version(&name).await?;
         context.pin(&name, version);
         Ok(Self { name, alias, version })
@@ -141,7 +151,7 @@ pub(crate) async fn delete(
     {
         return Err(only_one_table());
     }
-    let target = Target::of(context, table).await?;
+    let target = Target::of(context, table, Privilege::Delete).await?;
     let condition = condition(delete.selection.as_ref());
     let keep = format!("SELECT * {} WHERE ({condition}) IS NOT TRUE", target.from());
     target.rewrite(context, "DELETE", keep, &condition).await
@@ -155,7 +165,7 @@ pub(crate) async fn truncate(
     let [table] = truncate.table_names.as_slice() else { return Err(only_one_table()) };
     let parts = name_parts(&table.name);
     let alias = parts.last().cloned().unwrap_or_default();
-    let target = Target::named(context, &parts, alias).await?;
+    let target = Target::named(context, &parts, alias, &[Privilege::Delete]).await?;
     let keep = format!("SELECT * {} WHERE false", target.from());
     target.rewrite(context, "DELETE", keep, "true").await
 }
@@ -173,7 +183,7 @@ pub(crate) async fn update(
     {
         return Err(only_one_table());
     }
-    let target = Target::of(context, &update.table).await?;
+    let target = Target::of(context, &update.table, Privilege::Update).await?;
     let columns = changed_columns(context, &target, &update.assignments).await?;
     let condition = condition(update.selection.as_ref());
     let from = target.from();

@@ -34,7 +34,6 @@ use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
 use crate::model::train::{TrainingColumns, fit, read};
 use crate::parse::{CreateModel, parse_query};
-use crate::rights;
 use crate::session::run::{Done, Run};
 use crate::session::{Progress, Session, StatementContext};
 use crate::table;
@@ -58,7 +57,7 @@ pub(crate) async fn plan(
     let options = TrainingOptions::read(&create.options)?;
     let parts: Vec<String> = create.name.split('.').map(str::to_owned).collect();
     let name = context.target(&parts)?;
-    rights::may_create(context.session().principal(), &name)?;
+    context.rights().may_create(&name)?;
     let mode = table::mode(create.replace, create.if_not_exists)?;
     check_free(context, &name, mode).await?;
     let (state, input) = context.plan_query(create.query.clone()).await?;
@@ -71,7 +70,7 @@ pub(crate) async fn plan_retrain(
     written: &str,
 ) -> Result<(SessionState, LogicalPlan)> {
     let name = crate::model::existing(context, written).await?;
-    rights::may_create(context.session().principal(), &name)?;
+    context.may_change(&name).await?;
     let definition = context.engine().catalog().definition(&name).await?;
     let Some(Spec::Model(head)) = definition.map(|definition| definition.spec) else {
         return Err(catalog::Error::not_found("model", &name.to_string(), []).into());

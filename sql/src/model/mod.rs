@@ -13,14 +13,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use catalog::models::LoadedModel;
-use catalog::{Kind, ObjectName};
+use catalog::{Kind, Object, ObjectName};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use udfs::recommend::{BoundModel, ModelSet};
 
-use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::rights;
+use crate::rights::Rights;
 use crate::session::StatementContext;
 use crate::session::bindings::parse_model_name;
 use crate::session::run::{Done, Run};
@@ -38,23 +37,23 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    pub(crate) fn drop(
+    pub(crate) async fn drop(
         context: &Arc<StatementContext>,
         written: &str,
         if_exists: bool,
     ) -> Result<Self> {
         let name = target(context, written)?;
-        rights::may_create(context.session().principal(), &name)?;
+        context.may_change(&name).await?;
         Ok(Self::Drop { name, if_exists })
     }
 
-    pub(crate) fn set_default(
+    pub(crate) async fn set_default(
         context: &Arc<StatementContext>,
         written: &str,
         version: u32,
     ) -> Result<Self> {
         let name = target(context, written)?;
-        rights::may_create(context.session().principal(), &name)?;
+        context.may_change(&name).await?;
         Ok(Self::SetDefault { name, version })
     }
 
@@ -64,7 +63,8 @@ impl Change {
             Self::Drop { name, if_exists } => {
                 let dropped = catalog.drop_object(name, Kind::Model).await?;
                 if !dropped && !if_exists {
-                    return Err(not_found(run.session.engine(), &name.to_string()).await);
+                    let context = StatementContext::load(&run.session).await?;
+                    return Err(context.no_model(&name.to_string()).await);
                 }
                 Ok(Done::new(0, format!("DROP MODEL {name}")))
             }
@@ -94,26 +94,14 @@ fn target(context: &Arc<StatementContext>, written: &str) -> Result<ObjectName> 
 /// The existing model that a written name means, along the search path.
 pub(crate) async fn existing(context: &Arc<StatementContext>, written: &str) -> Result<ObjectName> {
     let (schema, name, _) = parse_model_name(written)?;
-    let schemas = match schema {
-        Some(schema) => vec![schema],
-        None => context.search_path(),
+    let parts: Vec<String> = schema.into_iter().chain([name]).collect();
+    let usable = |rights: &Rights, name: &ObjectName, object: &Object| {
+        object.kind == Kind::Model && rights.may_use(name, object.owner.as_deref())
     };
-    let catalog = context.engine().catalog();
-    for schema in schemas {
-        let candidate = ObjectName::new(&schema, &name);
-        if catalog.kind(&candidate).await? == Some(Kind::Model) {
-            return Ok(candidate);
-        }
+    match context.find(&parts, usable).await? {
+        Some((name, _)) => Ok(name),
+        None => Err(context.no_model(written).await),
     }
-    Err(not_found(context.engine(), written).await)
-}
-
-async fn not_found(engine: &Engine, written: &str) -> Error {
-    let models = engine.catalog().models().await.unwrap_or_default();
-    let names: Vec<String> =
-        models.iter().flat_map(|model| [model.name.to_string(), model.name.name.clone()]).collect();
-    let names = names.iter().map(String::as_str);
-    Error::Catalog(catalog::Error::not_found("model", written, names))
 }
 
 /// DESCRIBE MODEL: its properties, one a row.
@@ -127,9 +115,12 @@ pub(crate) async fn describe(
     };
     let bindings = reference.load(context).await?;
     let Some(model) = bindings.loaded.get(written) else {
-        return Err(not_found(context.engine(), written).await);
+        return Err(context.no_model(written).await);
     };
-    let plan = tables::description(model)?;
+    let object = context.engine().catalog().object(&model.name).await?;
+    let owner = object.and_then(|object| object.owner);
+    let with_query = context.rights().sees_definition(&model.name, owner.as_deref());
+    let plan = tables::description(model, with_query)?;
     Ok((context.state(&bindings)?, plan))
 }
 

@@ -52,11 +52,11 @@ pub fn training_info(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> {
     table(RecordBatch::try_from_iter(columns)?)
 }
 
-/// DESCRIBE MODEL: a property a row.
+/// DESCRIBE MODEL: a property a row; the training query only `with_query`.
 ///
 /// # Errors
 /// When Arrow refuses a column.
-pub fn description(model: &LoadedModel) -> Result<LogicalPlan> {
+pub fn description(model: &LoadedModel, with_query: bool) -> Result<LogicalPlan> {
     let manifest = &model.manifest;
     let mut rows: Vec<(String, String)> = vec![
         ("name".into(), model.name.to_string()),
@@ -78,7 +78,9 @@ pub fn description(model: &LoadedModel) -> Result<LogicalPlan> {
         let beside = format!("{} (popularity {})", metric.value, metric.baseline);
         rows.push((format!("metric {}", metric.name), beside));
     }
-    rows.push(("query".into(), manifest.query.clone()));
+    if with_query {
+        rows.push(("query".into(), manifest.query.clone()));
+    }
     let (properties, values): (Vec<String>, Vec<String>) = rows.into_iter().unzip();
     let columns: [(&str, ArrayRef); 2] = [
         ("property", Arc::new(StringArray::from(properties))),

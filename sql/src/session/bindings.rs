@@ -22,7 +22,6 @@ use udfs::recommend::{BoundModel, ModelSet};
 use crate::dialect::marked_model;
 use crate::error::{Error, Result};
 use crate::parse::name_parts;
-use crate::rights;
 use crate::session::plan::StatementContext;
 
 /// What a statement names, before it is loaded.
@@ -68,7 +67,7 @@ impl References {
     /// When a name does not exist, may not be used, or cannot be loaded.
     pub(crate) async fn load(&self, context: &Arc<StatementContext>) -> Result<Bindings> {
         if self.decrypts {
-            rights::may_decrypt(context.session().principal())?;
+            context.rights().may_decrypt()?;
         }
         let mut bound = BTreeMap::new();
         let mut loaded = BTreeMap::new();
@@ -131,18 +130,15 @@ async fn load_model(context: &Arc<StatementContext>, written: &str) -> Result<Lo
     // What the principal may not see does not exist for it.
     for schema in schemas.into_iter().filter(|schema| context.may_see(schema)) {
         let name = ObjectName::new(&schema, &name);
+        if !context.may_use(&name).await? {
+            continue;
+        }
         match catalog.load_model(&name, version).await {
             Err(CatalogError::NotFound { kind: "model", .. }) => {}
             other => return Ok(other?),
         }
     }
-    let models = catalog.models().await?;
-    let names: Vec<String> = models
-        .iter()
-        .filter(|model| context.may_see(&model.name.schema))
-        .flat_map(|model| [model.name.to_string(), model.name.name.clone()])
-        .collect();
-    Err(CatalogError::not_found("model", written, names.iter().map(String::as_str)).into())
+    Err(context.no_model(written).await)
 }
 
 /// A hierarchy is a table: its columns are the levels, from the value to its most general form.

@@ -1,14 +1,12 @@
 //! What a principal may see: schemas and tables, for metadata calls of clients.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use catalog::policy::Role;
-use catalog::{Kind, ObjectName};
+use catalog::{Kind, Object, ObjectName};
 
-use crate::engine::MAIN;
-use crate::error::Result;
+use crate::error::{Class, Result};
 use crate::session::schema::open;
 use crate::session::{Session, StatementContext};
 use crate::system;
@@ -45,13 +43,12 @@ impl Session {
     /// # Errors
     /// When the principal's rights cannot be read.
     pub async fn schemas(&self) -> Result<Vec<String>> {
-        let mut schemas: BTreeSet<String> = self.engine().catalog().schemas().into_iter().collect();
-        schemas.insert(MAIN.into());
-        let name = &self.principal().name;
-        if !self.principal().has(Role::Admin) && !system::is_system(name) {
-            schemas.insert(name.clone());
+        let rights = self.rights().await?;
+        let mut schemas = rights.schemas();
+        if rights.has(Role::Admin) {
+            let definitions = self.engine().catalog().definitions().await?;
+            schemas.extend(definitions.keys().map(|(schema, _)| schema.clone()));
         }
-        schemas.extend(system::SCHEMAS.map(String::from));
         Ok(schemas.into_iter().collect())
     }
 
@@ -71,7 +68,7 @@ impl Session {
             if !like(filter.schema_pattern.as_deref(), &schema) {
                 continue;
             }
-            for (name, kind) in self.names_in(&schema).await? {
+            for (name, kind) in self.names_in(&context, &schema).await? {
                 if !like(filter.name_pattern.as_deref(), &name) || !wanted(kind) {
                     continue;
                 }
@@ -85,19 +82,27 @@ impl Session {
         Ok(found)
     }
 
-    async fn names_in(&self, schema: &str) -> Result<Vec<(String, &'static str)>> {
+    async fn names_in(
+        &self,
+        context: &StatementContext,
+        schema: &str,
+    ) -> Result<Vec<(String, &'static str)>> {
         if system::is_system(schema) {
             let names = system::table_names(schema).iter();
             return Ok(names.map(|name| ((*name).to_owned(), "SYSTEM TABLE")).collect());
         }
-        let names = self.engine().catalog().table_names(schema).await?;
+        let objects = self.engine().catalog().objects(schema).await?;
         let label = |kind| match kind {
             Kind::Table => Some("TABLE"),
             Kind::View => Some("VIEW"),
             Kind::Model | Kind::User | Kind::Role | Kind::Token => None,
         };
-        let labelled = |(name, kind)| label(kind).map(|label| (name, label));
-        Ok(names.into_iter().filter_map(labelled).collect())
+        let seen = |(name, object): (String, Object)| {
+            let label = label(object.kind)?;
+            let full = ObjectName::new(schema, &name);
+            context.rights().access(&full, Some(&object)).is_any().then_some((name, label))
+        };
+        Ok(objects.into_iter().filter_map(seen).collect())
     }
 
     /// Schema and name of every table that this principal sees.
@@ -113,6 +118,8 @@ async fn columns(context: &Arc<StatementContext>, schema: &str, name: &str) -> O
     }
     match open(context, &ObjectName::new(schema, name)).await {
         Ok(table) => table.map(|table| table.schema()),
+        // A view may be seen by somebody who may not read what it stands on.
+        Err(error) if error.class() == Class::Denied => None,
         Err(error) => {
             tracing::warn!(table = %format!("{schema}.{name}"), %error, "listed without columns");
             None

@@ -4,6 +4,7 @@
 //! shared base; nothing here calls `SessionContext::sql`.
 
 pub mod bindings;
+mod guard;
 mod listing;
 mod open;
 mod optimized;
@@ -32,6 +33,7 @@ pub use settings::{SETTINGS, Settings};
 use crate::engine::{CATALOG, Engine};
 use crate::error::Result;
 use crate::parse;
+use crate::rights::{Rights, RightsCache};
 
 /// How far a long statement has come.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -63,6 +65,7 @@ struct Inner {
     ended: CancellationToken,
     settings: parking_lot::RwLock<Settings>,
     progress: watch::Sender<Option<Progress>>,
+    rights: RightsCache,
 }
 
 impl Drop for Inner {
@@ -86,6 +89,7 @@ impl Session {
             ended: CancellationToken::new(),
             settings: parking_lot::RwLock::default(),
             progress: watch::channel(None).0,
+            rights: RightsCache::default(),
             engine,
         }));
         session.engine().sessions().add(&session);
@@ -108,6 +112,7 @@ impl Session {
             ended: from.ended.clone(),
             settings: parking_lot::RwLock::new(from.settings.read().clone()),
             progress: watch::channel(None).0,
+            rights: RightsCache::default(),
         }))
     }
 
@@ -189,7 +194,16 @@ impl Session {
     /// When the setting does not exist or does not take the value.
     pub async fn set(&self, name: &str, value: &str) -> Result<()> {
         let schemas = self.schemas().await?;
-        self.0.settings.write().set(name, value, &schemas)
+        let rights = self.rights().await?;
+        self.0.settings.write().set(name, value, &schemas, &rights)
+    }
+
+    /// What the principal may do in the statement that starts now.
+    ///
+    /// # Errors
+    /// When users and grants cannot be read, or the principal's user is gone.
+    pub(crate) async fn rights(&self) -> Result<Arc<Rights>> {
+        self.0.rights.current(self).await
     }
 
     /// The settings as they are now.

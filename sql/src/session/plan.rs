@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::Schema;
-use catalog::ObjectName;
 use catalog::policy::Role;
+use catalog::{Object, ObjectName};
 use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use datafusion::execution::session_state::SessionState;
@@ -20,11 +20,12 @@ use crate::error::{Error, Result};
 use crate::kill::KillSession;
 use crate::model::table_functions::ModelRelations;
 use crate::parse::Statement;
+use crate::rights::{Access, Rights};
 use crate::session::bindings::{self, Bindings, References};
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, optimized};
 use crate::tokens::TokenStatement;
-use crate::{dml, model, table};
+use crate::{access, dml, model, table};
 
 /// What a planned statement does when it runs.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub(crate) enum Action {
     DropToken(TokenStatement),
     /// Ends a session.
     KillSession(KillSession),
+    /// Changes users, roles and grants.
+    Access(access::Change),
     /// Changes a setting of the session.
     Set(String, String),
 }
@@ -55,6 +58,7 @@ pub(crate) struct StatementContext {
     session: Session,
     settings: Settings,
     schemas: Arc<[String]>,
+    rights: Arc<Rights>,
     depth: usize,
     pinned: Arc<Pinned>,
 }
@@ -62,6 +66,7 @@ pub(crate) struct StatementContext {
 /// What all parts of one statement share: tables at one version, and names that were missing.
 #[derive(Debug, Default)]
 struct Pinned {
+    target: Mutex<Option<ObjectName>>,
     opened: Mutex<HashMap<ObjectName, Arc<dyn TableProvider>>>,
     versions: Mutex<BTreeMap<ObjectName, u64>>,
     missed: Mutex<Vec<String>>,
@@ -76,6 +81,7 @@ impl StatementContext {
         Ok(Arc::new(Self {
             settings: session.settings(),
             schemas: session.schemas().await?.into(),
+            rights: session.rights().await?,
             session: session.clone(),
             depth: 0,
             pinned: Arc::default(),
@@ -88,6 +94,7 @@ impl StatementContext {
             session: self.session.clone(),
             settings: self.settings.clone(),
             schemas: Arc::clone(&self.schemas),
+            rights: Arc::clone(&self.rights),
             depth: self.depth + 1,
             pinned: Arc::clone(&self.pinned),
         })
@@ -99,6 +106,11 @@ impl StatementContext {
 
     pub(crate) fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// What the principal may do.
+    pub(crate) fn rights(&self) -> &Rights {
+        &self.rights
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -122,8 +134,7 @@ impl StatementContext {
     }
 
     pub(crate) fn may_see(&self, schema: &str) -> bool {
-        self.session.principal().has(Role::Admin)
-            || self.schemas.iter().any(|known| known == schema)
+        self.rights.has(Role::Admin) || self.schemas.iter().any(|known| known == schema)
     }
 
     pub(crate) fn opened(&self, name: &ObjectName) -> Option<Arc<dyn TableProvider>> {
@@ -141,6 +152,101 @@ impl StatementContext {
     /// Reads a table at this version in the whole statement.
     pub(crate) fn pin(&self, name: &ObjectName, version: u64) {
         self.pinned.versions.lock().insert(name.clone(), version);
+    }
+
+    /// The table that the statement adds rows to: its columns are seen though its rows may not be.
+    pub(crate) fn write_to(&self, name: &ObjectName) {
+        *self.pinned.target.lock() = Some(name.clone());
+    }
+
+    pub(crate) fn writes_to(&self, name: &ObjectName) -> bool {
+        self.pinned.target.lock().as_ref() == Some(name)
+    }
+
+    /// What the principal may do with the rows of a table or view.
+    pub(crate) async fn access(&self, name: &ObjectName) -> Access {
+        let granted = self.rights.granted_access(name);
+        if granted.is_all() {
+            return granted;
+        }
+        // What cannot be looked up is nobody's.
+        let object = self.engine().catalog().object(name).await.unwrap_or_default();
+        self.rights.access(name, object.as_ref())
+    }
+
+    /// What a written name means among the things of which `sees` says that the principal may
+    /// see them: an unqualified name is looked up along the search path.
+    pub(crate) async fn find(
+        &self,
+        parts: &[String],
+        sees: impl Fn(&Rights, &ObjectName, &Object) -> bool,
+    ) -> Result<Option<(ObjectName, Object)>> {
+        let candidates = match parts {
+            [name] => {
+                let path = self.search_path().into_iter();
+                path.map(|schema| ObjectName::new(schema, name)).collect()
+            }
+            _ => vec![self.target(parts)?],
+        };
+        for name in candidates.into_iter().filter(|name| self.may_see(&name.schema)) {
+            let object = match self.engine().catalog().object(&name).await {
+                Ok(Some(object)) => object,
+                Ok(None) => continue,
+                // A damaged definition is told to those who would see it.
+                Err(error) if self.rights.granted_access(&name).is_any() => {
+                    return Err(error.into());
+                }
+                Err(_) => continue,
+            };
+            if sees(&self.rights, &name, &object) {
+                return Ok(Some((name, object)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checks that what a name is may be replaced, dropped or retrained.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub(crate) async fn may_change(&self, name: &ObjectName) -> Result<()> {
+        if self.rights.may_create(name).is_ok() {
+            return Ok(());
+        }
+        let object = self.engine().catalog().object(name).await.unwrap_or_default();
+        self.rights.may_change(name, object.as_ref())
+    }
+
+    /// Whether a model may be asked.
+    pub(crate) async fn may_use(&self, model: &ObjectName) -> Result<bool> {
+        if self.rights.may_use(model, None) {
+            return Ok(true);
+        }
+        let object = self.engine().catalog().object(model).await?;
+        Ok(self.rights.may_use(model, object.and_then(|object| object.owner).as_deref()))
+    }
+
+    /// The error for a model that does not exist, or must not be seen.
+    pub(crate) async fn no_model(&self, written: &str) -> Error {
+        let models = self.engine().catalog().models().await.unwrap_or_default();
+        let names: Vec<String> = models
+            .iter()
+            .filter(|model| self.rights.may_use(&model.name, Some(&model.owner)))
+            .flat_map(|model| [model.name.to_string(), model.name.name.clone()])
+            .collect();
+        let names = names.iter().map(String::as_str);
+        Error::Catalog(catalog::Error::not_found("model", written, names))
+    }
+
+    /// The error for a table that does not exist, or must not be seen.
+    pub(crate) async fn no_table(&self, written: &str) -> Error {
+        let names = self.session.table_names().await.unwrap_or_default();
+        let known: Vec<String> = names
+            .into_iter()
+            .flat_map(|(schema, name)| [format!("{schema}.{name}"), name])
+            .collect();
+        let known = known.iter().map(String::as_str);
+        Error::Catalog(catalog::Error::not_found("table", written, known))
     }
 
     pub(crate) fn missed(&self, name: String) {
@@ -176,7 +282,7 @@ impl StatementContext {
         let mut state = self.engine().base().clone();
         state.register_catalog_list(Arc::new(StatementCatalog::new(Arc::clone(self))));
         bindings::register(&mut state, bindings)?;
-        crate::functions::register_session(&mut state, &self.session, &self.settings)?;
+        crate::functions::register_session(&mut state, &self.rights, &self.settings)?;
         let relations = ModelRelations::new(Arc::clone(&bindings.loaded));
         state.register_relation_planner(Arc::new(relations))?;
         if let Some(zone) = &self.settings.time_zone {
@@ -253,13 +359,7 @@ impl StatementContext {
                 || text.contains(&format!(".{last} not found"))
         });
         let Some(missing) = missing else { return error.into() };
-        let names = self.session.table_names().await.unwrap_or_default();
-        let known: Vec<String> = names
-            .into_iter()
-            .flat_map(|(schema, name)| [format!("{schema}.{name}"), name])
-            .collect();
-        let known = known.iter().map(String::as_str);
-        Error::Catalog(catalog::Error::not_found("table", &missing, known))
+        self.no_table(&missing).await
     }
 }
 
@@ -291,6 +391,7 @@ pub(crate) struct Planned {
     pub(crate) action: Action,
     pub(crate) state: SessionState,
     pub(crate) at_ms: i64,
+    pub(crate) rights: Arc<Rights>,
     /// The query optimized before its values are known, once somebody has asked for it.
     optimized: OnceLock<Option<LogicalPlan>>,
 }
@@ -335,11 +436,11 @@ pub(crate) async fn plan(session: &Session, statement: &Statement) -> Result<Pla
             (state, Action::CreateModel(plan))
         }
         Statement::DropModel { name, if_exists } => {
-            let change = model::Change::drop(&context, name, *if_exists)?;
+            let change = model::Change::drop(&context, name, *if_exists).await?;
             (context.state(&Bindings::default())?, Action::Model(change))
         }
         Statement::SetDefaultVersion { name, version } => {
-            let change = model::Change::set_default(&context, name, *version)?;
+            let change = model::Change::set_default(&context, name, *version).await?;
             (context.state(&Bindings::default())?, Action::Model(change))
         }
         Statement::Show(listing) => {
@@ -358,12 +459,15 @@ pub(crate) async fn plan(session: &Session, statement: &Statement) -> Result<Pla
         Statement::KillSession(kill) => {
             (context.state(&Bindings::default())?, Action::KillSession(kill.clone()))
         }
+        Statement::Later(what, hint) => return Err(Error::unsupported(*what, *hint)),
+        Statement::Access(statement) => access::plan(&context, statement).await?,
         Statement::DescribeModel { name } => {
             let (state, plan) = model::describe(&context, name).await?;
             (state, Action::Query(plan))
         }
     };
-    Ok(Planned { action, state, at_ms, optimized: OnceLock::new() })
+    let rights = Arc::clone(&context.rights);
+    Ok(Planned { action, state, at_ms, rights, optimized: OnceLock::new() })
 }
 
 async fn plan_datafusion(

@@ -89,10 +89,15 @@ impl Prepared {
     /// The plan to run now: the last one, or a new one when that is old.
     pub(crate) async fn current(&self, session: &Session) -> Result<Arc<Planned>> {
         let settings = session.settings();
+        // A revoke counts in the next statement, however young the plan is.
+        let rights = session.rights().await?;
         {
             let (planned_in, planned) = &*self.0.planned.lock();
             let age_ms = session.engine().catalog().now_ms() - planned.at_ms;
-            if (0..PLAN_AGE_MAX_MS).contains(&age_ms) && *planned_in == settings {
+            if (0..PLAN_AGE_MAX_MS).contains(&age_ms)
+                && *planned_in == settings
+                && Arc::ptr_eq(&planned.rights, &rights)
+            {
                 return Ok(Arc::clone(planned));
             }
         }
@@ -133,6 +138,7 @@ fn parameters(action: &Action) -> Result<Schema> {
         Action::Definition(definition) => definition.plans(),
         Action::Rows(change) => change.plans(),
         Action::Model(_)
+        | Action::Access(_)
         | Action::CreateToken(_)
         | Action::DropToken(_)
         | Action::KillSession(_)

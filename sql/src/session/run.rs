@@ -167,6 +167,7 @@ impl Run {
             Action::Definition(definition) => definition.run(self).await,
             Action::Rows(change) => change.run(self).await,
             Action::Model(change) => change.run(self).await,
+            Action::Access(change) => change.run(self).await,
             Action::Set(name, value) => {
                 self.session.set(name, value).await?;
                 Ok(Done::new(0, format!("SET {name} = {value}")))
@@ -243,7 +244,7 @@ pub(crate) fn plan_set(
         }
     };
     // A wrong name or value is an error now, not when the prepared statement runs.
-    context.session().settings().set(&name, &value, &context.schemas())?;
+    context.session().settings().set(&name, &value, &context.schemas(), context.rights())?;
     Ok((state, Action::Set(name.to_lowercase(), value)))
 }
 
@@ -257,7 +258,7 @@ pub(crate) fn plan_use(
     };
     let parts = crate::parse::name_parts(name);
     let schema = parts.last().cloned().unwrap_or_default();
-    context.session().settings().set("schema", &schema, &context.schemas())?;
+    context.session().settings().set("schema", &schema, &context.schemas(), context.rights())?;
     Ok((context.state(&Default::default())?, Action::Set("schema".into(), schema)))
 }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use catalog::policy::Privilege;
 use catalog::{ObjectName, Opened};
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::datasource::ViewTable;
@@ -14,8 +15,10 @@ use datafusion::error::Result as DataFusionResult;
 use futures::future::BoxFuture;
 
 use crate::engine::CATALOG;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::parse::parse_query;
+use crate::rights::Columns;
+use crate::session::guard::{WriteOnly, narrowed};
 use crate::session::plan::StatementContext;
 use crate::system;
 
@@ -130,6 +133,15 @@ async fn open_now(
     if !context.may_see(&name.schema) {
         return Ok(None);
     }
+    let access = context.access(name).await;
+    let target = access.insert && context.writes_to(name);
+    if access.select == Columns::None && !target {
+        // Who may only write to it knows that it is there.
+        return match access.is_any() {
+            true => Err(context.rights().no_change(Privilege::Select, name)),
+            false => Ok(None),
+        };
+    }
     let state = context.engine().base();
     let version = context.version_of(name);
     let provider = match context.engine().catalog().open_table(name, version, state).await? {
@@ -137,8 +149,17 @@ async fn open_now(
         Some(Opened::Table(table)) => table,
         Some(Opened::View { sql, .. }) => open_view(context, name, &sql).await?,
     };
-    context.remember(name, &provider);
-    Ok(Some(provider))
+    let guarded = match target && access.select != Columns::All {
+        true => {
+            let principal = context.rights().name();
+            Some(Arc::new(WriteOnly::new(name, principal, provider.as_ref())) as _)
+        }
+        false => narrowed(provider, &access.select)?,
+    };
+    if let Some(provider) = &guarded {
+        context.remember(name, provider);
+    }
+    Ok(guarded)
 }
 
 async fn open_view(
@@ -154,6 +175,24 @@ async fn open_view(
         ));
     }
     let query = parse_query(text)?;
-    let (_, plan) = Box::pin(deeper.plan_query(query)).await?;
-    Ok(Arc::new(ViewTable::new(plan, Some(text.to_owned()))))
+    match Box::pin(deeper.plan_query(query)).await {
+        Ok((_, plan)) => Ok(Arc::new(ViewTable::new(plan, Some(text.to_owned())))),
+        Err(error) => Err(unreadable(context, name, error).await),
+    }
+}
+
+/// Why a view cannot be read. Who does not own it learns neither the names in its text nor
+/// whether they exist.
+async fn unreadable(context: &Arc<StatementContext>, name: &ObjectName, error: Error) -> Error {
+    let told = !matches!(error.class(), Class::NotFound | Class::Invalid | Class::Denied);
+    let object = context.engine().catalog().object(name).await.unwrap_or_default();
+    let owner = object.as_ref().and_then(|object| object.owner.as_deref());
+    if told || context.rights().sees_definition(name, owner) {
+        return error;
+    }
+    Error::Denied {
+        principal: context.rights().name().to_owned(),
+        action: format!("read view {name}, which runs with the rights of who asks"),
+        hint: Some("ask its owner which tables it reads, and for SELECT on them".into()),
+    }
 }

@@ -5,14 +5,16 @@ use catalog::error::nearest;
 
 use crate::engine::{CATALOG, MAIN};
 use crate::error::{Error, Result};
+use crate::rights::Rights;
 
 /// Every setting's name, with what it means.
-pub const SETTINGS: [(&str, &str); 5] = [
+pub const SETTINGS: [(&str, &str); 6] = [
     ("catalog", "the catalog; always attune"),
     ("schema", "where unqualified names are looked up and created first"),
     ("time_zone", "the zone of now() and of timestamps without a zone, such as +02:00"),
     ("purpose", "the purpose that this session's reads serve"),
     ("string_views", "whether results may carry Arrow's view types"),
+    ("role", "the only role that is active; all of yours when it is not set"),
 ];
 
 /// The settings of a session.
@@ -26,11 +28,19 @@ pub struct Settings {
     pub purpose: Option<String>,
     /// Whether results may carry Arrow's view types.
     pub string_views: bool,
+    /// The only active role, `None` for all that are held.
+    pub role: Option<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { schema: MAIN.into(), time_zone: None, purpose: None, string_views: false }
+        Self {
+            schema: MAIN.into(),
+            time_zone: None,
+            purpose: None,
+            string_views: false,
+            role: None,
+        }
     }
 }
 
@@ -43,15 +53,22 @@ impl Settings {
             "time_zone" | "timezone" => Some(self.time_zone.clone().unwrap_or("+00:00".into())),
             "purpose" => self.purpose.clone(),
             "string_views" => Some(self.string_views.to_string()),
+            "role" => self.role.clone(),
             _ => None,
         }
     }
 
-    /// Changes a setting; `schemas` are those that exist.
+    /// Changes a setting; `schemas` are those that exist, `rights` know the roles.
     ///
     /// # Errors
     /// When the setting does not exist or does not take the value.
-    pub fn set(&mut self, name: &str, value: &str, schemas: &[String]) -> Result<()> {
+    pub(crate) fn set(
+        &mut self,
+        name: &str,
+        value: &str,
+        schemas: &[String],
+        rights: &Rights,
+    ) -> Result<()> {
         match name.to_lowercase().as_str() {
             "catalog" if value == CATALOG => Ok(()),
             "catalog" => Err(Error::invalid_hint(
@@ -80,6 +97,11 @@ impl Settings {
                 self.purpose = (!value.is_empty()).then(|| value.into());
                 Ok(())
             }
+            "role" => {
+                rights.check_role(value)?;
+                self.role = (!value.is_empty()).then(|| value.into());
+                Ok(())
+            }
             "string_views" => {
                 self.string_views = value.parse().map_err(|_| {
                     Error::invalid_hint(format!("{value} is no truth value"), "write true or false")
@@ -90,7 +112,7 @@ impl Settings {
                 let near = nearest(other, SETTINGS.iter().map(|(name, _)| *name));
                 let hint = match near {
                     Some(near) => format!("did you mean {near}?"),
-                    None => "settings: schema, time_zone, purpose, string_views".into(),
+                    None => "settings: schema, time_zone, purpose, string_views, role".into(),
                 };
                 Err(Error::invalid_hint(format!("setting {other} does not exist"), hint))
             }
@@ -106,16 +128,18 @@ mod tests {
     fn settings_take_only_what_they_mean() {
         let schemas = vec!["main".to_owned(), "lake".to_owned()];
         let mut settings = Settings::default();
-        settings.set("schema", "lake", &schemas).unwrap();
+        let rights = &Rights::default();
+        settings.set("schema", "lake", &schemas, rights).unwrap();
         assert_eq!(settings.get("SCHEMA").as_deref(), Some("lake"));
-        settings.set("time_zone", "+02:00", &schemas).unwrap();
+        settings.set("time_zone", "+02:00", &schemas, rights).unwrap();
         for (name, value) in [
             ("schema", "nowhere"),
             ("time_zone", "the moon"),
             ("datafusion.runtime.memory_limit", "1G"),
             ("string_views", "perhaps"),
+            ("role", "admin"),
         ] {
-            assert!(settings.set(name, value, &schemas).is_err(), "{name}");
+            assert!(settings.set(name, value, &schemas, rights).is_err(), "{name}");
         }
     }
 }

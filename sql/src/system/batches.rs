@@ -6,13 +6,14 @@ use arrow::array::{
     ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray,
     TimestampMillisecondArray,
 };
+use catalog::models::ModelInfo;
 use catalog::policy::Role;
 
 use crate::engine::CATALOG;
 use crate::error::Result;
 use crate::session::{Session, TableFilter, TableInfo};
 
-type Column = (&'static str, ArrayRef);
+pub(super) type Column = (&'static str, ArrayRef);
 
 pub(super) fn batch(columns: Vec<Column>) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter_with_nullable(
@@ -91,8 +92,10 @@ pub(super) async fn schemas(session: &Session) -> Result<RecordBatch> {
     batch(vec![("name", texts(session.schemas().await?))])
 }
 
-pub(super) fn functions(session: &Session) -> Result<RecordBatch> {
-    let documented = session.engine().functions_documentation();
+pub(super) async fn functions(session: &Session) -> Result<RecordBatch> {
+    let rights = session.rights().await?;
+    let mut documented = session.engine().functions_documentation();
+    documented.retain(|function| rights.may_execute(&function.name));
     batch(vec![
         ("name", texts(documented.iter().map(|function| function.name.as_str()))),
         ("kind", texts(documented.iter().map(|function| function.kind))),
@@ -110,14 +113,13 @@ pub(super) fn functions(session: &Session) -> Result<RecordBatch> {
 }
 
 pub(super) async fn models(session: &Session) -> Result<RecordBatch> {
-    let visible = session.schemas().await?;
+    let rights = session.rights().await?;
     let all = session.engine().catalog().models().await?;
-    let models: Vec<_> = all
-        .into_iter()
-        .filter(|model| {
-            session.principal().has(Role::Admin) || visible.contains(&model.name.schema)
-        })
-        .collect();
+    let models: Vec<_> =
+        all.into_iter().filter(|model| rights.may_use(&model.name, Some(&model.owner))).collect();
+    let query = |model: &ModelInfo| {
+        rights.sees_definition(&model.name, Some(&model.owner)).then(|| model.query.clone())
+    };
     batch(vec![
         ("schema", texts(models.iter().map(|model| model.name.schema.as_str()))),
         ("name", texts(models.iter().map(|model| model.name.name.as_str()))),
@@ -148,18 +150,18 @@ pub(super) async fn models(session: &Session) -> Result<RecordBatch> {
             ),
         ),
         ("options", texts(models.iter().map(|model| model.options.as_str()))),
-        ("query", texts(models.iter().map(|model| model.query.as_str()))),
+        ("query", optional_texts(models.iter().map(query))),
     ])
 }
 
-pub(super) fn queries(session: &Session) -> Result<RecordBatch> {
-    let principal = session.principal();
+pub(super) async fn queries(session: &Session) -> Result<RecordBatch> {
+    let rights = session.rights().await?;
     let records: Vec<_> = session
         .engine()
         .queries()
         .records()
         .into_iter()
-        .filter(|record| principal.has(Role::Admin) || record.principal == principal.name)
+        .filter(|record| rights.has(Role::Admin) || record.principal == rights.name())
         .collect();
     batch(vec![
         ("id", texts(records.iter().map(|record| record.id.as_str()))),

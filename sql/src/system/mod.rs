@@ -3,6 +3,7 @@
 //! They show a principal what it may see, and no more. DataFusion's own information schema is
 //! off: it would show other principals' tables and every configuration value.
 
+mod accounts;
 mod batches;
 mod sessions;
 
@@ -20,16 +21,19 @@ use crate::session::StatementContext;
 /// The schemas made here.
 pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
-const SYSTEM: [&str; 9] = [
+const SYSTEM: [&str; 12] = [
     "columns",
     "functions",
+    "grants",
     "models",
     "queries",
+    "roles",
     "schemas",
     "sessions",
     "settings",
     "tables",
     "tokens",
+    "users",
 ];
 const INFORMATION_SCHEMA: [&str; 3] = ["columns", "schemata", "tables"];
 
@@ -54,6 +58,8 @@ pub(crate) fn listing_query(listing: Listing) -> &'static str {
             "SELECT schema, name, kind FROM system.tables \
              WHERE schema NOT IN ('system', 'information_schema') ORDER BY schema, name"
         }
+        Listing::Users => "SELECT name, roles FROM system.users ORDER BY name",
+        Listing::Roles => "SELECT name, built_in FROM system.roles ORDER BY name",
         Listing::Schemas => "SELECT name FROM system.schemas ORDER BY name",
         Listing::Functions => {
             "SELECT name, kind, syntax, description, section FROM system.functions \
@@ -88,9 +94,12 @@ pub(crate) async fn open(
         ("system", "tables") => batches::tables(session).await?,
         ("system", "columns") => batches::columns(session).await?,
         ("system", "schemas") => batches::schemas(session).await?,
-        ("system", "functions") => batches::functions(session)?,
+        ("system", "functions") => batches::functions(session).await?,
+        ("system", "users") => accounts::users(session).await?,
+        ("system", "roles") => accounts::roles(session).await?,
+        ("system", "grants") => accounts::grants(session).await?,
         ("system", "models") => batches::models(session).await?,
-        ("system", "queries") => batches::queries(session)?,
+        ("system", "queries") => batches::queries(session).await?,
         ("system", "sessions") => sessions::sessions(session)?,
         ("system", "tokens") => sessions::tokens(session).await?,
         ("system", "settings") => batches::settings(session)?,

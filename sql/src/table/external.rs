@@ -11,7 +11,6 @@ use datafusion::sql::parser::{CreateExternalTable, Statement as DataFusionStatem
 
 use crate::error::{Error, Result};
 use crate::parse::name_parts;
-use crate::rights;
 use crate::session::bindings::Bindings;
 use crate::session::run::Run;
 use crate::session::{Action, StatementContext};
@@ -23,7 +22,8 @@ pub(crate) async fn plan(
     create: &CreateExternalTable,
 ) -> Result<(SessionState, Action)> {
     let name = context.target(&name_parts(&create.name))?;
-    rights::may_create_external(context.session().principal(), &name)?;
+    let object = context.engine().catalog().object(&name).await?;
+    context.rights().may_create_external(&name, object.as_ref())?;
     let mode = mode(create.or_replace, create.if_not_exists)?;
     if create.temporary || create.unbounded || !create.order_exprs.is_empty() {
         return Err(Error::unsupported(

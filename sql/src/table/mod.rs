@@ -14,7 +14,6 @@ use sqlparser::ast::{CreateView, ObjectType, Statement as SqlStatement};
 
 use crate::error::{Error, Result};
 use crate::parse::name_parts;
-use crate::rights;
 use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
 
@@ -117,7 +116,7 @@ pub(crate) async fn plan(
     match tree {
         SqlStatement::CreateTable(create) => {
             let name = context.target(&name_parts(&create.name))?;
-            rights::may_create(context.session().principal(), &name)?;
+            context.rights().may_create(&name)?;
             let mode = mode(create.or_replace, create.if_not_exists)?;
             let cluster_by = cluster::columns(create);
             let mut plain = create.clone();
@@ -157,7 +156,7 @@ pub(crate) async fn plan(
             let mut targets = Vec::new();
             for name in names {
                 let name = context.target(&name_parts(name))?;
-                rights::may_create(context.session().principal(), &name)?;
+                context.may_change(&name).await?;
                 targets.push(name);
             }
             let change = Definition::Drop { names: targets, kind, if_exists: *if_exists };
@@ -178,7 +177,7 @@ async fn plan_view(
         ));
     }
     let name = context.target(&name_parts(&create.name))?;
-    rights::may_create(context.session().principal(), &name)?;
+    context.rights().may_create(&name)?;
     let mode = mode(create.or_replace, create.if_not_exists)?;
     // Planning proves that the view can be read now.
     let (state, plan) = context.plan_query(create.query.clone()).await?;
