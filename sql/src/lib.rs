@@ -21,8 +21,12 @@ mod stream;
 mod system;
 mod table;
 
+pub use dml::ingest::{IfMissing, IfPresent, Ingest};
 pub use engine::{CATALOG, Engine, Limits, MAIN, PasswordHasher};
 pub use error::{Class, Error, Result};
 pub use functions::FunctionDoc;
 pub use queries::{QueryLog, QueryRecord};
-pub use session::{Answer, Prepared, Progress, Session, TableFilter, TableInfo};
+pub use session::{
+    Answer, Compression, Prepared, Progress, SETTINGS, Session, SettingKind, Split, TableFilter,
+    TableInfo, setting_kind,
+};

@@ -10,6 +10,7 @@ mod prepared;
 pub(crate) mod run;
 mod schema;
 pub(crate) mod settings;
+mod split;
 
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ pub use prepared::Prepared;
 pub use run::Answer;
 pub use schema::SEARCH_PATH;
 pub(crate) use schema::open;
-pub use settings::{SETTINGS, Settings};
+pub use settings::{Compression, SETTINGS, SettingKind, Settings, kind as setting_kind};
+pub use split::Split;
 
 use crate::engine::{CATALOG, Engine};
 use crate::error::Result;
@@ -98,6 +100,14 @@ impl Session {
     pub async fn set(&self, name: &str, value: &str) -> Result<()> {
         let schemas = self.schemas().await?;
         self.0.settings.write().set(name, value, &schemas)
+    }
+
+    /// Gives a setting its value of a new session back.
+    ///
+    /// # Errors
+    /// When the setting does not exist.
+    pub fn reset(&self, name: &str) -> Result<()> {
+        self.0.settings.write().reset(name)
     }
 
     /// The settings as they are now.

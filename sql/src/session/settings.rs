@@ -7,13 +7,66 @@ use crate::engine::{CATALOG, MAIN};
 use crate::error::{Error, Result};
 
 /// Every setting's name, with what it means.
-pub const SETTINGS: [(&str, &str); 5] = [
+pub const SETTINGS: [(&str, &str); 6] = [
     ("catalog", "the catalog; always attune"),
     ("schema", "where unqualified names are looked up and created first"),
     ("time_zone", "the zone of now() and of timestamps without a zone, such as +02:00"),
     ("purpose", "the purpose that this session's reads serve"),
     ("string_views", "whether results may carry Arrow's view types"),
+    ("compression", "how a Flight SQL server compresses results: none, lz4 or zstd"),
 ];
+
+/// What a setting holds, for clients that set it by value rather than by text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettingKind {
+    /// Text.
+    Text,
+    /// `true` or `false`.
+    Truth,
+    /// A whole number.
+    Number,
+}
+
+/// What a setting holds.
+pub fn kind(name: &str) -> SettingKind {
+    match name {
+        "string_views" => SettingKind::Truth,
+        _ => SettingKind::Text,
+    }
+}
+
+/// How results are compressed on their way to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// LZ4 frames: fast, for a network of a gigabit or less.
+    Lz4,
+    /// Zstandard: smaller, for slow networks.
+    Zstd,
+}
+
+impl Compression {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+impl std::str::FromStr for Compression {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let known = [Self::None, Self::Lz4, Self::Zstd];
+        let found = known.into_iter().find(|known| known.name().eq_ignore_ascii_case(text));
+        found.ok_or_else(|| Error::unknown("compression", text, known.map(Self::name)))
+    }
+}
 
 /// The settings of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,11 +79,19 @@ pub struct Settings {
     pub purpose: Option<String>,
     /// Whether results may carry Arrow's view types.
     pub string_views: bool,
+    /// How a Flight SQL server compresses results.
+    pub compression: Compression,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { schema: MAIN.into(), time_zone: None, purpose: None, string_views: false }
+        Self {
+            schema: MAIN.into(),
+            time_zone: None,
+            purpose: None,
+            string_views: false,
+            compression: Compression::None,
+        }
     }
 }
 
@@ -43,8 +104,29 @@ impl Settings {
             "time_zone" | "timezone" => Some(self.time_zone.clone().unwrap_or("+00:00".into())),
             "purpose" => self.purpose.clone(),
             "string_views" => Some(self.string_views.to_string()),
+            "compression" => Some(self.compression.name().into()),
             _ => None,
         }
+    }
+
+    /// Gives a setting its value of a new session back.
+    ///
+    /// # Errors
+    /// When the setting does not exist.
+    pub fn reset(&mut self, name: &str) -> Result<()> {
+        let fresh = Self::default();
+        match name.to_lowercase().as_str() {
+            "catalog" => {}
+            "schema" | "search_path" => self.schema = fresh.schema,
+            "time_zone" | "timezone" => self.time_zone = fresh.time_zone,
+            "purpose" => self.purpose = fresh.purpose,
+            "string_views" => self.string_views = fresh.string_views,
+            "compression" => self.compression = fresh.compression,
+            other => {
+                return Err(Error::unknown("setting", other, SETTINGS.map(|(name, _)| name)));
+            }
+        }
+        Ok(())
     }
 
     /// Changes a setting; `schemas` are those that exist.
@@ -86,11 +168,15 @@ impl Settings {
                 })?;
                 Ok(())
             }
+            "compression" => {
+                self.compression = value.parse()?;
+                Ok(())
+            }
             other => {
                 let near = nearest(other, SETTINGS.iter().map(|(name, _)| *name));
                 let hint = match near {
                     Some(near) => format!("did you mean {near}?"),
-                    None => "settings: schema, time_zone, purpose, string_views".into(),
+                    None => "SHOW ALL lists the settings".into(),
                 };
                 Err(Error::invalid_hint(format!("setting {other} does not exist"), hint))
             }
@@ -114,8 +200,15 @@ mod tests {
             ("time_zone", "the moon"),
             ("datafusion.runtime.memory_limit", "1G"),
             ("string_views", "perhaps"),
+            ("compression", "rar"),
         ] {
             assert!(settings.set(name, value, &schemas).is_err(), "{name}");
         }
+        settings.set("compression", "LZ4", &schemas).unwrap();
+        assert_eq!(settings.compression, Compression::Lz4);
+        for (name, _) in SETTINGS {
+            settings.reset(name).unwrap();
+        }
+        assert_eq!(settings, Settings::default());
     }
 }

@@ -24,7 +24,7 @@ use crate::auth::{Authenticator, Login, Stamp};
 
 const PURPOSE: &str = "purpose";
 /// The settings that a session with another purpose inherits.
-const INHERITED: [&str; 4] = ["catalog", "schema", "time_zone", "string_views"];
+const INHERITED: [&str; 5] = ["catalog", "schema", "time_zone", "string_views", "compression"];
 /// The Go driver sends its credentials without padding, others with it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
