@@ -121,6 +121,11 @@ impl Engine {
         Session::new(self.clone(), principal, options)
     }
 
+    /// An id for a statement that is going to run.
+    pub fn new_query_id(&self) -> String {
+        self.catalog().new_id()
+    }
+
     /// What exists.
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.0.catalog

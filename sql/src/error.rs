@@ -215,6 +215,16 @@ impl From<DataFusionError> for Error {
     }
 }
 
+impl From<CatalogError> for Error {
+    fn from(error: CatalogError) -> Self {
+        match &error {
+            // A query that the catalog ran for us failed with an error of ours.
+            CatalogError::DataFusion(inner) => from_reference(inner),
+            _ => Self::Catalog(error),
+        }
+    }
+}
+
 impl From<Error> for DataFusionError {
     fn from(error: Error) -> Self {
         match error {
@@ -269,10 +279,7 @@ fn from_external(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Err
         return ours.clone();
     }
     if let Some(catalog) = inner.downcast_ref::<CatalogError>() {
-        return match catalog {
-            CatalogError::DataFusion(inner) => from_reference(inner),
-            other => Error::Catalog(other.clone()),
-        };
+        return Error::from(catalog.clone());
     }
     if let Some(shared) = inner.downcast_ref::<DataFusionError>() {
         return match shared {

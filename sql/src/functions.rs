@@ -42,6 +42,16 @@ pub struct FunctionDoc {
     pub own: bool,
 }
 
+/// The functions that know the session, which no statement shares with another.
+pub const SESSION_FUNCTIONS: [&str; 6] = [
+    "current_user",
+    "current_role",
+    "current_purpose",
+    "current_schema",
+    "current_database",
+    "current_catalog",
+];
+
 /// Functions whose models and keys a statement binds; unbound they explain themselves only.
 pub fn unbound() -> Vec<Arc<ScalarUDF>> {
     let mut functions = udfs::recommend::bound_functions(Arc::new(ModelSet::default()));
@@ -60,14 +70,14 @@ pub(crate) fn register_session(
 ) -> Result<()> {
     let roles: Vec<&str> = rights.roles().iter().map(String::as_str).collect();
     let values = [
-        ("current_user", ScalarValue::from(rights.name())),
-        ("current_role", ScalarValue::from(roles.join(", ").as_str())),
-        ("current_purpose", ScalarValue::Utf8(settings.purpose.clone())),
-        ("current_schema", ScalarValue::from(settings.schema.as_str())),
-        ("current_database", ScalarValue::from(crate::engine::CATALOG)),
-        ("current_catalog", ScalarValue::from(crate::engine::CATALOG)),
+        ScalarValue::from(rights.name()),
+        ScalarValue::from(roles.join(", ").as_str()),
+        ScalarValue::Utf8(settings.purpose.clone()),
+        ScalarValue::from(settings.schema.as_str()),
+        ScalarValue::from(crate::engine::CATALOG),
+        ScalarValue::from(crate::engine::CATALOG),
     ];
-    for (name, value) in values {
+    for (name, value) in SESSION_FUNCTIONS.into_iter().zip(values) {
         state.register_udf(Arc::new(ScalarUDF::new_from_impl(SessionValue::new(name, value))))?;
     }
     Ok(())

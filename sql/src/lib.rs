@@ -24,11 +24,12 @@ mod system;
 mod table;
 mod tokens;
 
+pub use dml::ingest::{IfMissing, IfPresent, Ingest};
 pub use engine::{CATALOG, Engine, Limits, MAIN, PasswordHasher};
 pub use error::{Class, Error, Result};
 pub use functions::FunctionDoc;
 pub use queries::{QueryLog, QueryRecord};
 pub use session::{
-    Answer, OpenSessions, Origin, Prepared, Progress, Session, SessionOptions, SessionRecord,
-    TableFilter, TableInfo,
+    Answer, Compression, OpenSessions, Origin, Prepared, Progress, SETTINGS, Session,
+    SessionOptions, SessionRecord, SettingKind, Split, TableFilter, TableInfo, setting_kind,
 };

@@ -52,10 +52,16 @@ struct Records {
 pub struct QueryLog(Arc<Mutex<Records>>);
 
 impl QueryLog {
-    pub(crate) fn start(&self, session: &Session, text: &str, cancel: CancellationToken) -> Ticket {
+    pub(crate) fn start(
+        &self,
+        session: &Session,
+        id: &str,
+        text: &str,
+        cancel: CancellationToken,
+    ) -> Ticket {
         let catalog = session.engine().catalog();
         let record = QueryRecord {
-            id: catalog.new_id(),
+            id: id.to_owned(),
             session_id: session.id().to_owned(),
             principal: session.principal().name.clone(),
             text: without_literals(text),

@@ -53,6 +53,42 @@ def updates(connection):
         check("rows changed are counted", cursor.rowcount == 2)
         cursor.execute("SELECT name FROM people ORDER BY id")
         check("each row of values ran", [row[0] for row in cursor.fetchall()][2:] == ["Cyd", "Dov"])
+        cursor.executemany("INSERT INTO people VALUES (?, ?)", [(5, "Eve"), (6, "Fay")])
+        check("an INSERT takes many rows", cursor.rowcount == 2)
+
+
+def ingestion(connection):
+    rows = pyarrow.table({"id": [1, 2, 3], "name": ["a", "b", None]})
+    with connection.cursor() as cursor:
+        count = lambda: cursor.execute("SELECT count(*) FROM loaded").fetchone()[0]
+        try:
+            cursor.adbc_ingest("loaded", rows, mode="append")
+            raise AssertionError("rows were added to a table that does not exist")
+        except flightsql.Error as error:
+            check("append needs a table", "ATT-" in str(error))
+        check("create", cursor.adbc_ingest("loaded", rows, mode="create") == 3 and count() == 3)
+        try:
+            cursor.adbc_ingest("loaded", rows, mode="create")
+            raise AssertionError("a table was created twice")
+        except flightsql.Error as error:
+            check("create needs a free name", "exists" in str(error))
+        check("append", cursor.adbc_ingest("loaded", rows, mode="append") == 3 and count() == 6)
+        batches = rows.to_reader(max_chunksize=1)
+        done = cursor.adbc_ingest("loaded", batches, mode="replace", db_schema_name="main")
+        check("replace", done == 3 and count() == 3)
+        done = cursor.adbc_ingest("loaded", rows, mode="create_append")
+        check("create or append", done == 3 and count() == 6)
+        try:
+            cursor.adbc_ingest("loaded", pyarrow.table({"id": ["x"]}), mode="append")
+            raise AssertionError("text went into a number")
+        except flightsql.Error as error:
+            told = str(error)
+            check("a wrong type is named", all(word in told for word in ["id", "Int64", "Utf8"]))
+        try:
+            cursor.adbc_ingest("loaded", rows, mode="create", temporary=True)
+            raise AssertionError("there are temporary tables")
+        except adbc_driver_manager.NotSupportedError:
+            check("temporary tables are refused", True)
 
 
 def browse(connection):
@@ -95,6 +131,7 @@ def main():
     with connect(uri, user, password) as connection:
         queries(connection)
         updates(connection)
+        ingestion(connection)
         browse(connection)
         refusals(uri, user, connection)
 

@@ -331,6 +331,38 @@ async fn a_server_with_users_asks_for_the_password() {
     server.stop();
 }
 
+#[tokio::test]
+async fn the_shell_reaches_a_server_over_tls_and_trusts_only_what_it_is_told() {
+    let place = Place::new();
+    let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    place.write("server.pem", &signed.cert.pem());
+    place.write("server.key", &signed.signing_key.serialize_pem());
+    place.config();
+    let before = std::fs::read_to_string(place.path().join("attune.toml")).unwrap();
+    let tls = "[server]\ntls_certificate_file = \"server.pem\"\ntls_key_file = \"server.key\"\n";
+    place.write("attune.toml", &format!("{before}{tls}"));
+    let program = Program::new(&place.path().join("attune.toml"));
+    program.add_user("ann", "admin", "correct horse");
+    let server = program.serve().await;
+    let address = format!("grpc+tls://localhost:{}", server.address.port());
+    let script = "CREATE TABLE vip AS SELECT id FROM people; SELECT count(*) AS n FROM vip;";
+    let query = ["sql", "--connect", &address, "--user", "ann", "--format", "csv", "-c", script];
+    let trusting = [&query[..], &["--ca", "server.pem"]].concat();
+    let ran = place.run_with_password(&trusting, "correct horse");
+    assert_eq!((ran.code, ran.out.as_str()), (0, "n\n3\n"), "{ran:?}");
+    // What the change did is told as the embedded engine tells it.
+    assert!(ran.err.contains("CREATE TABLE main.vip, 3 rows"), "{ran:?}");
+    let ran = place.run_with_password(&query, "correct horse");
+    assert!(ran.code == 1 && ran.out.is_empty(), "{ran:?}");
+    let plain = address.replace("grpc+tls", "grpc");
+    let ran = place.run_with_password(
+        &["sql", "--connect", &plain, "--user", "ann", "-c", "SELECT 1"],
+        "correct horse",
+    );
+    assert!(ran.code == 1 && ran.out.is_empty(), "{ran:?}");
+    server.stop();
+}
+
 #[test]
 fn the_demo_runs_to_its_end_twice_and_spares_other_folders() {
     let place = Place::new();

@@ -14,7 +14,8 @@ use sqlparser::ast::{
     TableFactor,
 };
 
-use crate::dml::rewrite::{Target, assigned, quoted};
+use crate::dml::rewrite::{Target, assigned};
+use crate::dml::sent::quoted;
 use crate::dml::{Change, MergePlan};
 use crate::error::{Error, Result};
 use crate::parse::{name_parts, parse_query};

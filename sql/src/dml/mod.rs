@@ -6,8 +6,11 @@
 //! the principal's own view of the table, at one version, and written as one Delta commit that
 //! fails when the table has moved on.
 
+pub(crate) mod ingest;
+mod many;
 mod merge;
 mod rewrite;
+mod sent;
 
 use std::sync::Arc;
 

@@ -15,6 +15,7 @@ use sqlparser::ast::{
     Update, visit_expressions_mut,
 };
 
+use crate::dml::sent::quoted;
 use crate::dml::{Change, target};
 use crate::error::{Error, Result};
 use crate::parse::{name_parts, parse_query};
@@ -111,10 +112,6 @@ fn only_one_table() -> Error {
 
 async fn query(context: &Arc<StatementContext>, text: &str) -> Result<(SessionState, LogicalPlan)> {
     context.plan_query(parse_query(text)?).await
-}
-
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The condition as text; a missing one is true.

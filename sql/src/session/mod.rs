@@ -13,6 +13,7 @@ mod prepared;
 pub(crate) mod run;
 mod schema;
 pub(crate) mod settings;
+mod split;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -28,7 +29,8 @@ pub use prepared::Prepared;
 pub use run::Answer;
 pub use schema::SEARCH_PATH;
 pub(crate) use schema::open;
-pub use settings::{SETTINGS, Settings};
+pub use settings::{Compression, SETTINGS, SettingKind, Settings, kind as setting_kind};
+pub use split::Split;
 
 use crate::engine::{CATALOG, Engine};
 use crate::error::Result;
@@ -204,6 +206,14 @@ impl Session {
     /// When users and grants cannot be read, or the principal's user is gone.
     pub(crate) async fn rights(&self) -> Result<Arc<Rights>> {
         self.0.rights.current(self).await
+    }
+
+    /// Gives a setting its value of a new session back.
+    ///
+    /// # Errors
+    /// When the setting does not exist.
+    pub fn reset(&self, name: &str) -> Result<()> {
+        self.0.settings.write().reset(name)
     }
 
     /// The settings as they are now.

@@ -78,8 +78,16 @@ impl StatementContext {
     /// # Errors
     /// When the principal's rights cannot be read.
     pub(crate) async fn load(session: &Session) -> Result<Arc<Self>> {
+        Self::with_settings(session, session.settings()).await
+    }
+
+    /// A context in which the session has other settings.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) async fn with_settings(session: &Session, settings: Settings) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
-            settings: session.settings(),
+            settings,
             schemas: session.schemas().await?.into(),
             rights: session.rights().await?,
             session: session.clone(),
@@ -139,6 +147,11 @@ impl StatementContext {
 
     pub(crate) fn opened(&self, name: &ObjectName) -> Option<Arc<dyn TableProvider>> {
         self.pinned.opened.lock().get(name).cloned()
+    }
+
+    /// The names that were opened so far.
+    pub(crate) fn opened_names(&self) -> Vec<ObjectName> {
+        self.pinned.opened.lock().keys().cloned().collect()
     }
 
     pub(crate) fn remember(&self, name: &ObjectName, table: &Arc<dyn TableProvider>) {
@@ -419,8 +432,15 @@ impl Planned {
 
 /// Plans any statement.
 pub(crate) async fn plan(session: &Session, statement: &Statement) -> Result<Planned> {
-    let context = StatementContext::load(session).await?;
-    let at_ms = session.engine().catalog().now_ms();
+    plan_in(StatementContext::load(session).await?, statement).await
+}
+
+/// Plans any statement in a context that may know more tables than the catalog does.
+pub(crate) async fn plan_in(
+    context: Arc<StatementContext>,
+    statement: &Statement,
+) -> Result<Planned> {
+    let at_ms = context.engine().catalog().now_ms();
     let (state, action) = match statement {
         Statement::DataFusion(statement) => plan_datafusion(&context, statement).await?,
         Statement::CreateModel(create) => {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -9,10 +10,11 @@ use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use parking_lot::Mutex;
 
+use crate::dml::Change;
 use crate::error::{Error, Result};
 use crate::parse::Statement;
 use crate::session::plan::{self, Action, Planned, analyzed};
-use crate::session::{Session, Settings};
+use crate::session::{Session, Settings, StatementContext};
 
 /// A plan older than this is made anew before it runs, so that new files, table versions, model
 /// versions and changed rights are seen; it is the freshness of the registry's snapshot.
@@ -29,13 +31,35 @@ struct Inner {
     schema: SchemaRef,
     parameters: Schema,
     is_update: bool,
+    /// Whether the plan holds for one run, because it reads rows that come once.
+    once: bool,
+    /// Whether a run has taken the plan.
+    taken: AtomicBool,
     planned: Mutex<(Settings, Arc<Planned>)>,
 }
 
 impl Prepared {
     pub(crate) async fn new(session: &Session, text: &str, statement: Statement) -> Result<Self> {
-        let settings = session.settings();
-        let planned = plan::plan(session, &statement).await?;
+        Self::planned(StatementContext::load(session).await?, text, statement, false).await
+    }
+
+    /// A statement for one run, planned in a context that knows rows which a client sends.
+    pub(crate) async fn once(
+        context: Arc<StatementContext>,
+        text: &str,
+        statement: Statement,
+    ) -> Result<Self> {
+        Self::planned(context, text, statement, true).await
+    }
+
+    /// A statement that is planned already.
+    pub(crate) fn ready(
+        text: &str,
+        statement: Statement,
+        settings: Settings,
+        planned: Planned,
+        once: bool,
+    ) -> Result<Self> {
         let (schema, is_update) = result_schema(&planned.action);
         let parameters = parameters(&planned.action)?;
         Ok(Self(Arc::new(Inner {
@@ -44,8 +68,21 @@ impl Prepared {
             schema,
             parameters,
             is_update,
+            once,
+            taken: AtomicBool::new(false),
             planned: Mutex::new((settings, Arc::new(planned))),
         })))
+    }
+
+    async fn planned(
+        context: Arc<StatementContext>,
+        text: &str,
+        statement: Statement,
+        once: bool,
+    ) -> Result<Self> {
+        let settings = context.session().settings();
+        let planned = plan::plan_in(context, &statement).await?;
+        Self::ready(text, statement, settings, planned, once)
     }
 
     /// The statement's text.
@@ -86,6 +123,10 @@ impl Prepared {
         &self.0.parameters
     }
 
+    pub(crate) fn statement(&self) -> &Statement {
+        &self.0.statement
+    }
+
     /// The plan to run now: the last one, or a new one when that is old.
     pub(crate) async fn current(&self, session: &Session) -> Result<Arc<Planned>> {
         let settings = session.settings();
@@ -94,10 +135,14 @@ impl Prepared {
         {
             let (planned_in, planned) = &*self.0.planned.lock();
             let age_ms = session.engine().catalog().now_ms() - planned.at_ms;
-            if (0..PLAN_AGE_MAX_MS).contains(&age_ms)
+            let young = (0..PLAN_AGE_MAX_MS).contains(&age_ms)
                 && *planned_in == settings
-                && Arc::ptr_eq(&planned.rights, &rights)
-            {
+                && Arc::ptr_eq(&planned.rights, &rights);
+            // A rewrite of a table holds for the version that it was planned at, and makes the next.
+            let rewrites =
+                matches!(&planned.action, Action::Rows(Change::Rewrite { .. } | Change::Merge(_)));
+            let spent = rewrites && self.0.taken.swap(true, Ordering::Relaxed);
+            if self.0.once || (young && !spent) {
                 return Ok(Arc::clone(planned));
             }
         }

@@ -80,6 +80,20 @@ impl Session {
     /// # Errors
     /// When parameters are missing or do not fit, a limit is hit, or the statement fails.
     pub async fn run(&self, prepared: &Prepared, parameters: &[ScalarValue]) -> Result<Answer> {
+        self.run_as(&self.engine().new_query_id(), prepared, parameters).await
+    }
+
+    /// The same under an id from [`crate::Engine::new_query_id`], which the client knows before
+    /// the statement runs.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub async fn run_as(
+        &self,
+        query_id: &str,
+        prepared: &Prepared,
+        parameters: &[ScalarValue],
+    ) -> Result<Answer> {
         let wanted = prepared.parameters().fields().len();
         if parameters.len() != wanted {
             return Err(Error::invalid_hint(
@@ -92,7 +106,8 @@ impl Session {
             return Err(Error::Cancelled);
         }
         let cancel = self.end_token().child_token();
-        let ticket = self.engine().queries().start(self, prepared.text(), cancel.clone());
+        let queries = self.engine().queries();
+        let ticket = queries.start(self, query_id, prepared.text(), cancel.clone());
         let result = self.run_logged(prepared, parameters, cancel, &ticket).await;
         if let Err(error) = &result {
             ticket.fail(error);

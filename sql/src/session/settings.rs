@@ -8,14 +8,67 @@ use crate::error::{Error, Result};
 use crate::rights::Rights;
 
 /// Every setting's name, with what it means.
-pub const SETTINGS: [(&str, &str); 6] = [
+pub const SETTINGS: [(&str, &str); 7] = [
     ("catalog", "the catalog; always attune"),
     ("schema", "where unqualified names are looked up and created first"),
     ("time_zone", "the zone of now() and of timestamps without a zone, such as +02:00"),
     ("purpose", "the purpose that this session's reads serve"),
     ("string_views", "whether results may carry Arrow's view types"),
     ("role", "the only role that is active; all of yours when it is not set"),
+    ("compression", "how a Flight SQL server compresses results: none, lz4 or zstd"),
 ];
+
+/// What a setting holds, for clients that set it by value rather than by text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettingKind {
+    /// Text.
+    Text,
+    /// `true` or `false`.
+    Truth,
+    /// A whole number.
+    Number,
+}
+
+/// What a setting holds.
+pub fn kind(name: &str) -> SettingKind {
+    match name {
+        "string_views" => SettingKind::Truth,
+        _ => SettingKind::Text,
+    }
+}
+
+/// How results are compressed on their way to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// LZ4 frames: fast, for a network of a gigabit or less.
+    Lz4,
+    /// Zstandard: smaller, for slow networks.
+    Zstd,
+}
+
+impl Compression {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+impl std::str::FromStr for Compression {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let known = [Self::None, Self::Lz4, Self::Zstd];
+        let found = known.into_iter().find(|known| known.name().eq_ignore_ascii_case(text));
+        found.ok_or_else(|| Error::unknown("compression", text, known.map(Self::name)))
+    }
+}
 
 /// The settings of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +83,8 @@ pub struct Settings {
     pub string_views: bool,
     /// The only active role, `None` for all that are held.
     pub role: Option<String>,
+    /// How a Flight SQL server compresses results.
+    pub compression: Compression,
 }
 
 impl Default for Settings {
@@ -40,6 +95,7 @@ impl Default for Settings {
             purpose: None,
             string_views: false,
             role: None,
+            compression: Compression::None,
         }
     }
 }
@@ -54,8 +110,30 @@ impl Settings {
             "purpose" => self.purpose.clone(),
             "string_views" => Some(self.string_views.to_string()),
             "role" => self.role.clone(),
+            "compression" => Some(self.compression.name().into()),
             _ => None,
         }
+    }
+
+    /// Gives a setting its value of a new session back.
+    ///
+    /// # Errors
+    /// When the setting does not exist.
+    pub fn reset(&mut self, name: &str) -> Result<()> {
+        let fresh = Self::default();
+        match name.to_lowercase().as_str() {
+            "catalog" => {}
+            "schema" | "search_path" => self.schema = fresh.schema,
+            "time_zone" | "timezone" => self.time_zone = fresh.time_zone,
+            "purpose" => self.purpose = fresh.purpose,
+            "string_views" => self.string_views = fresh.string_views,
+            "role" => self.role = fresh.role,
+            "compression" => self.compression = fresh.compression,
+            other => {
+                return Err(Error::unknown("setting", other, SETTINGS.map(|(name, _)| name)));
+            }
+        }
+        Ok(())
     }
 
     /// Changes a setting; `schemas` are those that exist, `rights` know the roles.
@@ -108,11 +186,15 @@ impl Settings {
                 })?;
                 Ok(())
             }
+            "compression" => {
+                self.compression = value.parse()?;
+                Ok(())
+            }
             other => {
                 let near = nearest(other, SETTINGS.iter().map(|(name, _)| *name));
                 let hint = match near {
                     Some(near) => format!("did you mean {near}?"),
-                    None => "settings: schema, time_zone, purpose, string_views, role".into(),
+                    None => "SHOW ALL lists the settings".into(),
                 };
                 Err(Error::invalid_hint(format!("setting {other} does not exist"), hint))
             }
@@ -138,8 +220,15 @@ mod tests {
             ("datafusion.runtime.memory_limit", "1G"),
             ("string_views", "perhaps"),
             ("role", "admin"),
+            ("compression", "rar"),
         ] {
             assert!(settings.set(name, value, &schemas, rights).is_err(), "{name}");
         }
+        settings.set("compression", "LZ4", &schemas, rights).unwrap();
+        assert_eq!(settings.compression, Compression::Lz4);
+        for (name, _) in SETTINGS {
+            settings.reset(name).unwrap();
+        }
+        assert_eq!(settings, Settings::default());
     }
 }

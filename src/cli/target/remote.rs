@@ -1,5 +1,7 @@
 //! A server elsewhere, asked over Flight SQL: name and password become a bearer token, each
-//! statement is prepared first, because only its schema tells a query from an update.
+//! statement is started by PollFlightInfo and watched until its rows are there, and cancelled when
+//! nobody waits for it any more. A server that cannot be polled is asked by prepared statements,
+//! because only a prepared statement's schema tells a query from an update.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,12 +12,15 @@ use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
-use arrow_flight::sql::CommandGetTables;
 use arrow_flight::sql::client::FlightSqlServiceClient;
-use arrow_flight::{Action, FlightInfo, IpcMessage};
+use arrow_flight::sql::{CommandGetTables, CommandStatementQuery, ProstMessageExt};
+use arrow_flight::{Action, CancelFlightInfoRequest, FlightDescriptor, FlightInfo, IpcMessage};
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
+use prost::Message;
+use tokio::sync::watch;
+use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use super::{ProgressReceiver, Relation, Reply, Rows, Target};
@@ -49,6 +54,7 @@ type Client = FlightSqlServiceClient<Channel>;
 pub struct Remote {
     client: Client,
     address: String,
+    progress: watch::Sender<Option<sql::Progress>>,
 }
 
 impl Remote {
@@ -65,7 +71,60 @@ impl Remote {
         if let Some((name, password)) = &options.login {
             client.handshake(name, password).await.map_err(login_error)?;
         }
-        Ok(Self { client, address: options.address.clone() })
+        let progress = watch::channel(None).0;
+        Ok(Self { client, address: options.address.clone(), progress })
+    }
+
+    /// Starts a statement and waits for its rows; `None` where the server cannot be polled.
+    async fn poll(&self, statement: &str) -> Result<Option<FlightInfo>> {
+        let command = CommandStatementQuery { query: statement.to_owned(), transaction_id: None };
+        let mut descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
+        let mut started = Started { client: self.client.clone(), info: None };
+        loop {
+            let request = authorized(&self.client, descriptor)?;
+            let polled = self.client.clone().inner_mut().poll_flight_info(request).await;
+            let polled = match polled {
+                Ok(polled) => polled.into_inner(),
+                Err(status) if status.code() == Code::Unimplemented && started.info.is_none() => {
+                    // The server has no polls, or it has and the statement is not supported: the
+                    // other way tells.
+                    return Ok(None);
+                }
+                Err(status) => {
+                    started.info = None;
+                    return Err(status_error(&status));
+                }
+            };
+            let info = polled.info.unwrap_or_default();
+            let Some(again) = polled.flight_descriptor else {
+                started.info = None;
+                self.progress.send_replace(None);
+                return Ok(Some(info));
+            };
+            self.progress.send_replace(progress(&info));
+            started.info = Some(info);
+            descriptor = again;
+        }
+    }
+
+    async fn polled(&self, info: &FlightInfo) -> Result<Reply> {
+        let mut rows = self.rows(info).await?;
+        if !info.schema.is_empty() {
+            let schema = Schema::try_from(IpcMessage(info.schema.clone()));
+            let schema = Arc::new(schema.map_err(arrow_error)?);
+            return Ok(Reply { schema, rows, affected: None, message: None });
+        }
+        while let Some(batch) = rows.next().await {
+            batch?;
+        }
+        let said: serde_json::Value =
+            serde_json::from_slice(&info.app_metadata).unwrap_or_default();
+        Ok(Reply {
+            schema: Arc::new(Schema::empty()),
+            rows: stream::empty().boxed(),
+            affected: said["rows_affected"].as_i64(),
+            message: said["message"].as_str().map(str::to_owned),
+        })
     }
 
     async fn rows(&self, info: &FlightInfo) -> Result<Rows> {
@@ -82,6 +141,9 @@ impl Remote {
 #[async_trait]
 impl Target for Remote {
     async fn run(&self, statement: &str) -> Result<Reply> {
+        if let Some(info) = self.poll(statement).await? {
+            return self.polled(&info).await;
+        }
         let mut client = self.client.clone();
         let mut prepared =
             client.prepare(statement.to_owned(), None).await.map_err(flight_error)?;
@@ -141,7 +203,7 @@ impl Target for Remote {
     }
 
     fn progress(&self) -> Option<ProgressReceiver> {
-        None
+        Some(self.progress.subscribe())
     }
 
     fn description(&self) -> String {
@@ -154,6 +216,48 @@ impl Target for Remote {
         let _ = self.client.clone().do_action(action).await;
         Ok(())
     }
+}
+
+/// A statement that runs on the server; dropped before its rows are there, it is cancelled.
+struct Started {
+    client: Client,
+    info: Option<FlightInfo>,
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let Some(info) = self.info.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let mut client = self.client.clone();
+        runtime.spawn(async move {
+            let body = CancelFlightInfoRequest { info: Some(info) }.encode_to_vec().into();
+            let action = Action { r#type: "CancelFlightInfo".into(), body };
+            // The statement ends by itself a while later when this does not arrive.
+            let _ = client.do_action(action).await;
+        });
+    }
+}
+
+/// A call with the session's token.
+fn authorized<T>(client: &Client, message: T) -> Result<tonic::Request<T>> {
+    let mut request = tonic::Request::new(message);
+    if let Some(token) = client.token() {
+        let header = format!("Bearer {token}").parse();
+        let header = header.map_err(|_| transport_error("the token is no header".into()))?;
+        request.metadata_mut().insert("authorization", header);
+    }
+    Ok(request)
+}
+
+/// What the server says of a statement that works.
+fn progress(info: &FlightInfo) -> Option<sql::Progress> {
+    let said: serde_json::Value = serde_json::from_slice(&info.app_metadata).ok()?;
+    Some(sql::Progress {
+        phase: said["phase"].as_str()?.to_owned(),
+        done: said["done"].as_u64()?,
+        total: said["total"].as_u64()?,
+        metric: said["metric"].as_f64(),
+    })
 }
 
 /// The rows of GetTables; a column that is missing or of another type gives no relations.
@@ -326,6 +430,18 @@ mod tests {
         let text = error.render(false);
         assert!(text.contains(&address) && text.contains("refused"), "{text}");
         assert!(text.contains("hint:"), "{text}");
+    }
+
+    #[test]
+    fn progress_is_read_where_the_server_tells_it() {
+        let said = r#"{"query_id":"q","phase":"training","done":3,"total":20,"metric":0.5}"#;
+        let info = FlightInfo::new().with_app_metadata(said);
+        let read = progress(&info).unwrap();
+        assert_eq!((read.phase.as_str(), read.done, read.total), ("training", 3, 20));
+        assert_eq!(read.metric, Some(0.5));
+        for other in ["", "{}", "Attune", "[1]"] {
+            assert!(progress(&FlightInfo::new().with_app_metadata(other)).is_none(), "{other}");
+        }
     }
 
     #[test]

@@ -1,39 +1,32 @@
-//! Actions: prepare and close, cancel, session options.
-
-use std::collections::HashMap;
+//! Actions: prepare and close, cancel and renew, session options.
 
 use arrow_flight::sql::{
     ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest,
     ActionCreatePreparedStatementRequest, Any, Command, ProstMessageExt,
 };
 use arrow_flight::{
-    Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo,
+    Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus,
+    FlightEndpoint, FlightInfo, RenewFlightEndpointRequest,
 };
 use bytes::Bytes;
-use catalog::Class;
 use prost::Message;
 use tonic::Status;
 
-use super::messages::{
-    CloseSessionResult, GetSessionOptionsResult, OptionError, OptionErrorValue, OptionValue,
-    SESSION_CLOSED, SessionOptionValue, SetSessionOptionsRequest, SetSessionOptionsResult,
-    decode_bare,
-};
+use super::messages::{CloseSessionResult, SESSION_CLOSED, decode_bare};
+use super::options;
 use super::service::State;
-use super::sessions::{Caller, ClientSession};
+use super::sessions::Caller;
 use super::statements::refuse_transaction;
 use super::status;
 
-/// The settings of a session that clients may set by option.
-const OPTIONS: [&str; 5] = ["catalog", "schema", "time_zone", "purpose", "string_views"];
-
-const ACTIONS: [(&str, &str); 7] = [
+const ACTIONS: [(&str, &str); 8] = [
     ("CreatePreparedStatement", "Plans a statement and keeps the plan."),
     ("ClosePreparedStatement", "Forgets a prepared statement."),
     ("CancelQuery", "Cancels a statement, waiting or running, by its FlightInfo."),
     ("CancelFlightInfo", "Cancels a statement, waiting or running, by its FlightInfo."),
-    ("SetSessionOptions", "Sets catalog, schema, time_zone, purpose or string_views."),
-    ("GetSessionOptions", "Gives the session's options."),
+    ("RenewFlightEndpoint", "Keeps a ticket that nobody has fetched for its whole time again."),
+    ("SetSessionOptions", "Sets settings of the session; SHOW ALL lists them."),
+    ("GetSessionOptions", "Gives the session's settings."),
     ("CloseSession", "Ends the session and what it left running."),
 ];
 
@@ -64,8 +57,9 @@ pub async fn run(state: &State, caller: &Caller, action: &Action) -> Result<Vec<
         }
         "CancelQuery" => cancel_query(state, caller, &action.body),
         "CancelFlightInfo" => cancel_flight_info(state, caller, &action.body),
-        "SetSessionOptions" => set_options(caller, &action.body).await,
-        "GetSessionOptions" => Ok(vec![get_options(&caller.client)]),
+        "RenewFlightEndpoint" => renew(state, caller, &action.body),
+        "SetSessionOptions" => Ok(vec![options::set(caller, &action.body).await?]),
+        "GetSessionOptions" => Ok(vec![options::get(&caller.client)]),
         "CloseSession" => {
             close_session(state, caller).await?;
             Ok(vec![encoded(&CloseSessionResult { status: SESSION_CLOSED })])
@@ -74,10 +68,6 @@ pub async fn run(state: &State, caller: &Caller, action: &Action) -> Result<Vec<
             Err(no_transactions())
         }
         "CreatePreparedSubstraitPlan" => Err(no_substrait()),
-        "RenewFlightEndpoint" => Err(status::unsupported(
-            "tickets cannot be renewed",
-            "ask for a new one with GetFlightInfo",
-        )),
         other => Err(status::unsupported(
             &format!("there is no action {other:?}"),
             "ListActions names those there are",
@@ -123,9 +113,14 @@ fn cancel_flight_info(state: &State, caller: &Caller, body: &Bytes) -> Result<Ve
 
 fn cancel(state: &State, caller: &Caller, info: &FlightInfo) -> Result<CancelStatus, Status> {
     let tickets = info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref());
+    let mut tickets: Vec<&Bytes> = tickets.map(|ticket| &ticket.ticket).collect();
+    // While a statement is polled it has no endpoint; its descriptor is the ticket.
+    if let (true, Some(descriptor)) = (tickets.is_empty(), &info.flight_descriptor) {
+        tickets.push(&descriptor.cmd);
+    }
     let mut outcome = None;
     for ticket in tickets {
-        let command = Any::decode(ticket.ticket.clone()).ok().map(Command::try_from);
+        let command = Any::decode(ticket.clone()).ok().map(Command::try_from);
         match command {
             Some(Ok(Command::TicketStatementQuery(query))) => {
                 state.statements.cancel(caller.client.owner(), &query.statement_handle)?;
@@ -137,49 +132,27 @@ fn cancel(state: &State, caller: &Caller, info: &FlightInfo) -> Result<CancelSta
     outcome.ok_or_else(|| status::malformed("the FlightInfo has no ticket"))
 }
 
-async fn set_options(caller: &Caller, body: &Bytes) -> Result<Vec<Bytes>, Status> {
-    let client = caller.lasting()?;
-    let request: SetSessionOptionsRequest = decode_bare(body, "SetSessionOptionsRequest")?;
-    let mut errors = HashMap::new();
-    for (name, value) in request.session_options {
-        if let Err(reason) = set_option(client, &name, value.option_value).await {
-            errors.insert(name, OptionError { value: reason as i32 });
-        }
-    }
-    Ok(vec![encoded(&SetSessionOptionsResult { errors })])
-}
-
-async fn set_option(
-    client: &ClientSession,
-    name: &str,
-    value: Option<OptionValue>,
-) -> Result<(), OptionErrorValue> {
-    if !OPTIONS.contains(&name) {
-        return Err(OptionErrorValue::InvalidName);
-    }
-    let text = match value {
-        Some(OptionValue::Text(text)) => text,
-        Some(OptionValue::Bool(truth)) => truth.to_string(),
-        // Without a value the option is unset.
-        None => String::new(),
-        Some(_) => return Err(OptionErrorValue::InvalidValue),
+/// The endpoint with its new end. A ticket that is a metadata command has none: it always holds.
+fn renew(state: &State, caller: &Caller, body: &Bytes) -> Result<Vec<Bytes>, Status> {
+    let request: RenewFlightEndpointRequest = decode_bare(body, "RenewFlightEndpointRequest")?;
+    let endpoint = request.endpoint.unwrap_or_default();
+    let Some(ticket) = &endpoint.ticket else {
+        return Err(status::malformed("there is no endpoint with a ticket to renew"));
     };
-    client.session.set(name, &text).await.map_err(|error| {
-        tracing::debug!(option = name, code = error.code(), "session option refused: {error}");
-        match error.class() {
-            Class::Invalid | Class::NotFound | Class::Syntax => OptionErrorValue::InvalidValue,
-            _ => OptionErrorValue::Error,
+    let malformed = || status::malformed("the endpoint's ticket is none of this server");
+    let any = Any::decode(ticket.ticket.clone()).map_err(|_| malformed())?;
+    let expires = match Command::try_from(any).map_err(|_| malformed())? {
+        Command::TicketStatementQuery(query) => {
+            Some(state.statements.renew(caller.client.owner(), &query.statement_handle)?)
         }
-    })
-}
-
-fn get_options(client: &ClientSession) -> Bytes {
-    let text = |value| SessionOptionValue { option_value: Some(OptionValue::Text(value)) };
-    let session_options = OPTIONS
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), text(client.session.setting(name)?))))
-        .collect();
-    encoded(&GetSessionOptionsResult { session_options })
+        Command::CommandPreparedStatementQuery(query) => {
+            Some(state.prepared.renew(caller, &query.prepared_statement_handle)?)
+        }
+        Command::Unknown(_) => return Err(malformed()),
+        _ => None,
+    };
+    let renewed = FlightEndpoint { expiration_time: expires.map(Into::into), ..endpoint };
+    Ok(vec![encoded(&renewed)])
 }
 
 async fn close_session(state: &State, caller: &Caller) -> Result<(), Status> {

@@ -14,6 +14,7 @@ use arrow_flight::sql::{Command, CommandGetDbSchemas, CommandGetTables};
 use sql::{Session, TableFilter};
 use tonic::Status;
 
+use super::columns::described;
 use super::sql_info::SqlInfos;
 use super::status;
 use super::wire::wire_schema;
@@ -147,7 +148,10 @@ async fn tables(
         for table in tables {
             // A table that cannot be read now is listed without columns.
             let columns = table.columns.unwrap_or_else(|| Arc::new(Schema::empty()));
-            let columns = wire_schema(&columns, views);
+            let path = [session.catalog_name(), table.schema.as_str(), table.name.as_str()];
+            // Which tables may be changed, the rights say; a view never can.
+            let read_only = (table.kind != "TABLE").then_some(true);
+            let columns = described(&wire_schema(&columns, views), path, read_only);
             builder
                 .append(session.catalog_name(), &table.schema, &table.name, table.kind, &columns)
                 .map_err(refused)?;
@@ -175,7 +179,7 @@ mod tests {
     use super::*;
 
     /// `name:type` with `?` for a column that may be null.
-    fn described(command: &Command) -> Vec<String> {
+    fn announced(command: &Command) -> Vec<String> {
         let schema = schema(command).unwrap();
         schema
             .fields()
@@ -190,14 +194,14 @@ mod tests {
     #[test]
     fn schemas_are_those_of_the_protocol() {
         let catalogs = Command::CommandGetCatalogs(CommandGetCatalogs {});
-        assert_eq!(described(&catalogs), ["catalog_name:Utf8"]);
+        assert_eq!(announced(&catalogs), ["catalog_name:Utf8"]);
         let schemas = Command::CommandGetDbSchemas(CommandGetDbSchemas::default());
-        assert_eq!(described(&schemas), ["catalog_name:Utf8?", "db_schema_name:Utf8"]);
+        assert_eq!(announced(&schemas), ["catalog_name:Utf8?", "db_schema_name:Utf8"]);
         let types = Command::CommandGetTableTypes(CommandGetTableTypes {});
-        assert_eq!(described(&types), ["table_type:Utf8"]);
+        assert_eq!(announced(&types), ["table_type:Utf8"]);
         let tables = CommandGetTables { include_schema: true, ..Default::default() };
         assert_eq!(
-            described(&Command::CommandGetTables(tables)),
+            announced(&Command::CommandGetTables(tables)),
             [
                 "catalog_name:Utf8?",
                 "db_schema_name:Utf8?",
@@ -207,10 +211,10 @@ mod tests {
             ]
         );
         let keys = Command::CommandGetPrimaryKeys(CommandGetPrimaryKeys::default());
-        assert_eq!(described(&keys)[4..], ["key_sequence:Int32", "key_name:Utf8?"]);
+        assert_eq!(announced(&keys)[4..], ["key_sequence:Int32", "key_name:Utf8?"]);
         let keys = Command::CommandGetCrossReference(CommandGetCrossReference::default());
         assert_eq!(
-            described(&keys)[8..],
+            announced(&keys)[8..],
             [
                 "key_sequence:Int32",
                 "fk_key_name:Utf8?",

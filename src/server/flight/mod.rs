@@ -1,8 +1,8 @@
 //! Flight SQL: the protocol by which every client asks.
 //!
-//! `service` receives calls, `sessions` says who calls, `statements` and `prepared` plan and run,
-//! `metadata`, `sql_info` and `xdbc` describe, `wire` fixes the types that are sent, `status` the
-//! errors. What is kept for clients is bounded: sessions by idleness, handles by number and age.
+//! `service` receives calls, `sessions` says who calls, `statements`, `poll` and `prepared` plan and
+//! run, `incoming` and `ingest` take rows in, `rows` sends them, `metadata`, `sql_info` and `xdbc`
+//! describe, `wire` fixes the types that are sent, `status` the errors. What is kept for clients is bounded: sessions by idleness, handles by number and age.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -32,10 +32,17 @@ use crate::error::{Error, Result};
 use crate::server::tls::{Tls, incoming};
 
 mod actions;
+mod columns;
+mod execution;
 mod handles;
+mod incoming;
+mod ingest;
 mod messages;
 mod metadata;
+mod options;
+mod poll;
 mod prepared;
+mod rows;
 mod service;
 mod sessions;
 mod sql_info;
@@ -163,8 +170,9 @@ async fn state(
     let limits = SessionLimits { policy, total_max: options.sessions_max };
     let (ttl, held_max) = (options.handle_ttl, options.handles_per_user_max);
     let statements = Arc::new(Statements::new(ttl, held_max, stop));
+    let limit = engine.limits().sql_bytes_max;
     let facts = Facts {
-        sql_info: SqlInfos::new(ttl, engine.limits().sql_bytes_max)
+        sql_info: SqlInfos::new(ttl, limit, &engine.functions_documentation())
             .map_err(|error| options.listen_error(&error))?,
         types: TypeInfos::new().map_err(|error| options.listen_error(&error))?,
     };

@@ -3,33 +3,31 @@
 //! Placeholders are `?` or `$1`. The client learns their types where the plan knows them and Null
 //! where it does not; JDBC counts placeholders by that schema, so it is never left out. Values come
 //! ahead of the run and are kept with the handle until the next bind, or with the update itself. A
-//! query takes one row of values. An update takes any number and runs once for each row, in order;
+//! query takes one row of values. An INSERT of one row of expressions takes any number of rows of
+//! values and puts them all into one commit. Any other update runs once for each row, in order;
 //! when one fails, the rows before it have been done, and the error says how many.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema};
-use arrow_flight::decode::FlightRecordBatchStream;
-use arrow_flight::error::FlightError;
-use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow_flight::{FlightDescriptor, FlightInfo, PollInfo};
 use bytes::Bytes;
 use datafusion::common::ScalarValue;
-use futures::stream::{BoxStream, TryStreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
-use sql::Prepared;
+use sql::{Compression, Prepared};
 use tonic::Status;
 
 use super::handles::Handles;
+use super::incoming::{Batches, Incoming, into_engine};
 use super::messages::PreparedStatementResult;
+use super::rows::{Fetched, Told};
 use super::sessions::{Caller, ClientSession};
-use super::statements::{FlightStream, Statement, Statements, handle_error, schema_bytes};
+use super::statements::{Statement, Statements, expiration, handle_error, schema_bytes};
 use super::status;
 use super::wire::{ipc_schema, wire_schema};
-
-/// The messages of a DoPut call.
-pub type PutStream = BoxStream<'static, Result<FlightData, FlightError>>;
 
 /// Values kept between bind and run.
 const BOUND_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -51,10 +49,16 @@ impl PreparedStatement {
         Statement::new(&self.client, self.views, self.prepared.clone(), parameters)
     }
 
-    /// The query with the values bound last.
+    /// The statement with the values bound last.
     fn bound(&self) -> Result<Statement, Status> {
         let bound = self.bound.lock().clone();
         let parameters = self.prepared.parameters();
+        if bound.iter().map(RecordBatch::num_rows).sum::<usize>() > 1 {
+            return Err(status::parameters(
+                "this call runs a statement once and several rows of values are bound",
+                "send an update with several rows of values by DoPut",
+            ));
+        }
         match bound.iter().find(|batch| batch.num_rows() > 0) {
             Some(batch) => Ok(self.statement(values_of(batch, 0, parameters)?)),
             None if self.placeholders() == 0 => Ok(self.statement(Vec::new())),
@@ -67,13 +71,14 @@ impl PreparedStatement {
 pub struct PreparedStatements {
     kept: Handles<Arc<PreparedStatement>>,
     statements: Arc<Statements>,
+    ttl: Duration,
 }
 
 impl PreparedStatements {
     /// None yet; they run through `statements`. One ends after `ttl` without use; a principal
     /// has at most `per_owner_max`.
     pub fn new(ttl: Duration, per_owner_max: usize, statements: Arc<Statements>) -> Self {
-        Self { kept: Handles::new(ttl, per_owner_max, |_| false), statements }
+        Self { kept: Handles::new(ttl, per_owner_max, |_| false), statements, ttl }
     }
 
     /// Plans a text and keeps the plan.
@@ -124,6 +129,17 @@ impl PreparedStatements {
         self.statements.offer(statement, descriptor)
     }
 
+    /// PollFlightInfo: starts one run with the values bound now.
+    pub async fn poll(
+        &self,
+        caller: &Caller,
+        handle: &[u8],
+        descriptor: FlightDescriptor,
+    ) -> Result<PollInfo, Status> {
+        let statement = self.find(caller, handle)?.bound()?;
+        self.statements.poll_first(statement, descriptor).await
+    }
+
     /// GetSchema.
     pub fn schema(&self, caller: &Caller, handle: &[u8]) -> Result<Bytes, Status> {
         let found = self.find(caller, handle)?;
@@ -132,9 +148,20 @@ impl PreparedStatements {
     }
 
     /// DoGet of a client that skips GetFlightInfo: one run with the values bound now.
-    pub async fn fetch(&self, caller: &Caller, handle: &[u8]) -> Result<FlightStream, Status> {
+    pub async fn fetch(
+        &self,
+        caller: &Caller,
+        handle: &[u8],
+        compression: Compression,
+    ) -> Result<Fetched, Status> {
         let statement = self.find(caller, handle)?.bound()?;
-        self.statements.run_now(statement).await
+        self.statements.run_now(statement, compression).await
+    }
+
+    /// RenewFlightEndpoint: the use keeps it; gives its new end.
+    pub fn renew(&self, caller: &Caller, handle: &[u8]) -> Result<SystemTime, Status> {
+        let found = self.find(caller, handle)?;
+        Ok(expiration(&found.client, self.ttl))
     }
 
     /// DoPut of values ahead of the run. No row takes the values away.
@@ -142,12 +169,12 @@ impl PreparedStatements {
         &self,
         caller: &Caller,
         handle: &[u8],
-        values: PutStream,
+        incoming: Incoming,
     ) -> Result<(), Status> {
         let found = self.find(caller, handle)?;
-        let mut batches = FlightRecordBatchStream::new_from_flight_data(values);
+        let mut batches = incoming.batches;
         let (mut bound, mut rows, mut bytes) = (Vec::new(), 0, 0);
-        while let Some(batch) = batches.try_next().await.map_err(|error| unreadable(&error))? {
+        while let Some(batch) = batches.try_next().await? {
             rows += batch.num_rows();
             bytes += batch.get_array_memory_size();
             if rows > 1 && !found.prepared.is_update() {
@@ -172,53 +199,77 @@ impl PreparedStatements {
         Ok(())
     }
 
-    /// DoPut of an update: runs it once for each row of values, those that come with it or those
-    /// bound before, and gives the rows changed.
+    /// DoPut of an update: runs it with the rows of values that come with it or those bound before,
+    /// and tells how many rows it changed.
     pub async fn update(
         &self,
         caller: &Caller,
         handle: &[u8],
-        values: PutStream,
-    ) -> Result<i64, Status> {
+        incoming: Incoming,
+    ) -> Result<Told, Status> {
         let found = self.find(caller, handle)?;
-        let mut batches = FlightRecordBatchStream::new_from_flight_data(values);
-        let mut total = Repeated::default();
-        while let Some(batch) = batches.try_next().await.map_err(|error| unreadable(&error))? {
-            self.repeat(&found, &batch, &mut total).await?;
-        }
-        if total.runs == 0 {
+        // JDBC sends a row without columns along with an update without placeholders.
+        let none = found.placeholders() == 0;
+        let mut sent = rows_of(incoming.batches, none);
+        let mut next = sent.try_next().await?;
+        if next.is_none() {
             let bound = found.bound.lock().clone();
-            for batch in &bound {
-                self.repeat(&found, batch, &mut total).await?;
-            }
+            sent = rows_of(stream::iter(bound.into_iter().map(Ok)).boxed(), none);
+            next = sent.try_next().await?;
         }
-        match (total.runs, found.placeholders()) {
-            (0, 0) => self.statements.update(found.statement(Vec::new())).await,
-            (0, placeholders) => Err(unbound(placeholders)),
-            _ => Ok(total.changed),
+        let Some(first) = next else {
+            return match found.placeholders() {
+                0 => self.statements.update(found.statement(Vec::new())).await,
+                placeholders => Err(unbound(placeholders)),
+            };
+        };
+        let second = if first.num_rows() == 1 { sent.try_next().await? } else { None };
+        if first.num_rows() == 1 && second.is_none() {
+            let values = values_of(&first, 0, found.prepared.parameters())?;
+            return self.statements.update(found.statement(values)).await;
         }
+        let schema = first.schema();
+        let ahead = [Some(first), second].into_iter().flatten().map(Ok);
+        let rows = stream::iter(ahead).chain(sent).boxed();
+        if found.prepared.takes_many() {
+            return self.at_once(&found, schema, rows).await;
+        }
+        self.one_by_one(&found, rows).await
     }
 
-    async fn repeat(
+    /// All rows of values in one commit.
+    async fn at_once(
         &self,
         found: &PreparedStatement,
-        batch: &RecordBatch,
-        total: &mut Repeated,
-    ) -> Result<(), Status> {
-        // JDBC sends a row without columns along with an update without placeholders.
-        if found.placeholders() == 0 && batch.num_columns() == 0 {
-            return Ok(());
+        schema: SchemaRef,
+        rows: Batches,
+    ) -> Result<Told, Status> {
+        let session = &found.client.session;
+        let query_id = session.engine().new_query_id();
+        let rows = into_engine(schema, rows);
+        let answer = session.run_many(&query_id, &found.prepared, rows);
+        self.statements.effect(&query_id, answer).await
+    }
+
+    /// One run for each row of values.
+    async fn one_by_one(
+        &self,
+        found: &PreparedStatement,
+        mut rows: Batches,
+    ) -> Result<Told, Status> {
+        let (mut runs, mut changed, mut last) = (0, 0i64, Told::default());
+        while let Some(batch) = rows.try_next().await? {
+            for row in 0..batch.num_rows() {
+                let work = async {
+                    let values = values_of(&batch, row, found.prepared.parameters())?;
+                    self.statements.update(found.statement(values)).await
+                };
+                last = work.await.map_err(|error| after(runs, error))?;
+                changed = changed.saturating_add(last.affected.unwrap_or(0));
+                runs += 1;
+            }
         }
-        for row in 0..batch.num_rows() {
-            let work = async {
-                let values = values_of(batch, row, found.prepared.parameters())?;
-                self.statements.update(found.statement(values)).await
-            };
-            let changed = work.await.map_err(|error| after(total.runs, error))?;
-            total.changed = total.changed.saturating_add(changed);
-            total.runs += 1;
-        }
-        Ok(())
+        Ok(Told { affected: Some(changed), ..last })
     }
 
     /// Forgets what a closed session has left.
@@ -238,11 +289,14 @@ impl PreparedStatements {
     }
 }
 
-/// What an update has done so far, over its rows of values.
-#[derive(Default)]
-struct Repeated {
-    runs: usize,
-    changed: i64,
+/// The batches that hold values.
+fn rows_of(batches: Batches, none_expected: bool) -> Batches {
+    let holds = move |batch: &RecordBatch| {
+        batch.num_rows() > 0 && !(none_expected && batch.num_columns() == 0)
+    };
+    let batches =
+        batches.filter(move |batch| futures::future::ready(batch.as_ref().map_or(true, holds)));
+    batches.boxed()
 }
 
 /// The placeholders' schema with types that a client can bind; no bytes without placeholders.
@@ -288,20 +342,13 @@ fn unbound(placeholders: usize) -> Status {
     status::parameters(&sentence, "bind one value for each placeholder before running it")
 }
 
-fn unreadable(error: &FlightError) -> Status {
-    match error {
-        FlightError::Tonic(status) => status.as_ref().clone(),
-        other => status::malformed(&format!("the values cannot be read: {other}")),
-    }
-}
-
 /// Says how far a repeated update came before it failed.
 fn after(runs: usize, error: Status) -> Status {
     if runs == 0 {
         return error;
     }
     let text = format!("{} ({runs} rows of values before this one were done)", error.message());
-    Status::new(error.code(), text)
+    Status::with_metadata(error.code(), text, error.metadata().clone())
 }
 
 #[cfg(test)]

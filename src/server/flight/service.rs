@@ -8,8 +8,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use arrow_flight::encode::FlightDataEncoderBuilder;
-use arrow_flight::error::FlightError;
+use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::{Any, Command, DoPutPreparedStatementResult, DoPutUpdateResult};
 use arrow_flight::{
@@ -20,14 +19,19 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt};
 use prost::Message;
+use sql::Compression;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::actions::{self, no_substrait};
+use super::incoming::Incoming;
+use super::ingest::ingest;
 use super::metadata::{self, Facts};
-use super::prepared::{PreparedStatements, PutStream};
+use super::poll;
+use super::prepared::PreparedStatements;
+use super::rows::{Fetched, FlightStream, Told, encoded};
 use super::sessions::{Caller, Sessions};
-use super::statements::{FlightStream, Statements, flight_info, refuse_transaction};
+use super::statements::{Statements, flight_info, refuse_transaction};
 use super::status;
 use super::wire::ipc_schema;
 
@@ -61,7 +65,7 @@ impl Service {
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Status> {
         let bytes = descriptor.cmd.clone();
-        match command(&bytes)? {
+        match described(&descriptor)? {
             Command::CommandStatementQuery(query) => {
                 refuse_transaction(query.transaction_id.as_ref())?;
                 let statement = self.state.statements.plan(caller, &query.query).await?;
@@ -73,9 +77,32 @@ impl Service {
             other => {
                 let schema = metadata::schema(&other).ok_or_else(|| misplaced(&other))?;
                 let schema = encoded_schema(&schema)?;
-                // The command is its own ticket: nothing to keep.
-                Ok(flight_info(schema, bytes, descriptor))
+                // The command is its own ticket: nothing to keep, and nothing that ends.
+                Ok(flight_info(schema, bytes, descriptor, None))
             }
+        }
+    }
+
+    async fn poll(
+        &self,
+        caller: &Caller,
+        descriptor: FlightDescriptor,
+    ) -> Result<PollInfo, Status> {
+        match described(&descriptor)? {
+            Command::CommandStatementQuery(query) => {
+                refuse_transaction(query.transaction_id.as_ref())?;
+                let statement = self.state.statements.plan(caller, &query.query).await?;
+                self.state.statements.poll_first(statement, descriptor).await
+            }
+            Command::CommandPreparedStatementQuery(query) => {
+                let handle = query.prepared_statement_handle;
+                self.state.prepared.poll(caller, &handle, descriptor).await
+            }
+            Command::TicketStatementQuery(query) => {
+                let (owner, handle) = (caller.client.owner(), query.statement_handle);
+                self.state.statements.poll_again(owner, &handle, descriptor).await
+            }
+            _ => self.info(caller, descriptor).await.map(poll::complete),
         }
     }
 
@@ -84,7 +111,7 @@ impl Service {
         caller: &Caller,
         descriptor: &FlightDescriptor,
     ) -> Result<Bytes, Status> {
-        match command(&descriptor.cmd)? {
+        match described(descriptor)? {
             Command::CommandStatementQuery(query) => {
                 refuse_transaction(query.transaction_id.as_ref())?;
                 let text = &query.query;
@@ -99,25 +126,30 @@ impl Service {
         }
     }
 
-    async fn rows(&self, caller: &Caller, ticket: &Bytes) -> Result<FlightStream, Status> {
+    async fn rows(
+        &self,
+        caller: &Caller,
+        ticket: &Bytes,
+        compression: Compression,
+    ) -> Result<Fetched, Status> {
         let command = command(ticket)?;
         match &command {
             Command::TicketStatementQuery(query) => {
-                let owner = caller.client.owner();
-                self.state.statements.fetch(owner, &query.statement_handle).await
+                let (owner, handle) = (caller.client.owner(), &query.statement_handle);
+                self.state.statements.fetch(owner, handle, compression).await
             }
             Command::CommandPreparedStatementQuery(query) => {
-                self.state.prepared.fetch(caller, &query.prepared_statement_handle).await
+                let handle = &query.prepared_statement_handle;
+                self.state.prepared.fetch(caller, handle, compression).await
             }
             other => {
                 let session = &caller.client.session;
                 let facts = &self.state.facts;
                 let batch = metadata::answer(other, session, facts, caller.views).await?;
                 let batch = batch.ok_or_else(|| misplaced(other))?;
-                let encoder = FlightDataEncoderBuilder::new()
-                    .with_schema(batch.schema())
-                    .build(stream::iter([Ok(batch)]));
-                Ok(encoder.map(|message| message.map_err(Status::from)).boxed())
+                let batches = stream::iter([Ok(batch.clone())]).boxed();
+                let messages = encoded(batch.schema(), compression, batches);
+                Ok(Fetched { messages, told: Told::default() })
             }
         }
     }
@@ -126,14 +158,14 @@ impl Service {
         &self,
         caller: &Caller,
         mut messages: Streaming<FlightData>,
-    ) -> Result<Bytes, Status> {
-        let Some(first) = messages.next().await.transpose()? else {
+    ) -> Result<(Bytes, Told), Status> {
+        let Some(mut first) = messages.next().await.transpose()? else {
             return Err(status::malformed("DoPut came without a message"));
         };
-        let Some(descriptor) = &first.flight_descriptor else {
+        let Some(descriptor) = first.flight_descriptor.take() else {
             return Err(status::malformed("DoPut's first message has no descriptor"));
         };
-        let changed = match command(&descriptor.cmd)? {
+        let told = match described(&descriptor)? {
             Command::CommandStatementUpdate(update) => {
                 refuse_transaction(update.transaction_id.as_ref())?;
                 let statement = self.state.statements.plan(caller, &update.query).await?;
@@ -141,40 +173,65 @@ impl Service {
             }
             Command::CommandPreparedStatementUpdate(update) => {
                 let handle = &update.prepared_statement_handle;
-                self.state.prepared.update(caller, handle, values(first, messages)).await?
+                let incoming = Incoming::open(first, messages).await?;
+                self.state.prepared.update(caller, handle, incoming).await?
             }
             Command::CommandPreparedStatementQuery(query) => {
                 let handle = query.prepared_statement_handle;
-                self.state.prepared.bind(caller, &handle, values(first, messages)).await?;
+                let incoming = Incoming::open(first, messages).await?;
+                self.state.prepared.bind(caller, &handle, incoming).await?;
                 let result =
                     DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) };
-                return Ok(result.encode_to_vec().into());
+                return Ok((result.encode_to_vec().into(), Told::default()));
             }
-            Command::CommandStatementIngest(_) => {
-                return Err(status::unsupported(
-                    "bulk ingestion is not available",
-                    "create the table from files, or INSERT through a prepared statement",
-                ));
+            Command::CommandStatementIngest(command) => {
+                let incoming = Incoming::open(first, messages).await?;
+                ingest(&self.state.statements, caller, command, incoming).await?
             }
             other => return Err(misplaced(&other)),
         };
-        Ok(DoPutUpdateResult { record_count: changed }.encode_to_vec().into())
+        let record_count = told.affected.unwrap_or(0);
+        Ok((DoPutUpdateResult { record_count }.encode_to_vec().into(), told))
     }
 }
 
-/// The messages that carry values. A client without values sends its descriptor alone.
-fn values(first: FlightData, rest: Streaming<FlightData>) -> PutStream {
-    stream::iter([Ok(first)])
-        .chain(rest.map(|message| message.map_err(FlightError::from)))
-        .filter(|message| {
-            let empty = message.as_ref().is_ok_and(|data| data.data_header.is_empty());
-            futures::future::ready(!empty)
-        })
-        .boxed()
+/// What the headers of an answer say of its statement. A message may hold any character, so its
+/// header is a binary one.
+fn tell<T>(response: &mut Response<T>, told: &Told) {
+    let headers = response.metadata_mut();
+    if let Some(value) = told.query_id.as_ref().and_then(|id| id.parse().ok()) {
+        headers.insert(status::QUERY_ID, value);
+    }
+    if let Some(affected) = told.affected {
+        headers.insert("attune-rows-affected", affected.into());
+    }
+    if let Some(message) = &told.message {
+        headers.insert_bin("attune-message-bin", MetadataValue::from_bytes(message.as_bytes()));
+    }
+}
+
+/// How the caller wants its rows compressed: by header, else as its session says.
+fn compression<T>(request: &Request<T>, caller: &Caller) -> Result<Compression, Status> {
+    let Some(header) = request.metadata().get("attune-compression") else {
+        return Ok(caller.client.session.settings().compression);
+    };
+    let name = header.to_str().unwrap_or("?");
+    name.parse().map_err(|error| status::from_sql(&error))
+}
+
+/// The command in a descriptor.
+fn described(descriptor: &FlightDescriptor) -> Result<Command, Status> {
+    if descriptor.r#type() == DescriptorType::Path {
+        return Err(status::malformed("a path describes nothing here: send a Flight SQL command"));
+    }
+    command(&descriptor.cmd)
 }
 
 fn command(bytes: &Bytes) -> Result<Command, Status> {
     let malformed = || status::malformed("the bytes are no Flight SQL command");
+    if bytes.is_empty() {
+        return Err(status::malformed("there is no Flight SQL command"));
+    }
     let any = Any::decode(bytes.clone()).map_err(|_| malformed())?;
     Command::try_from(any).map_err(|_| malformed())
 }
@@ -253,11 +310,14 @@ impl FlightService for Service {
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Answer<Self::ListFlightsStream> {
-        self.state.sessions.caller(&request).await?;
-        Err(status::unsupported(
-            "flights are not listed",
-            "list tables with Flight SQL's GetTables",
-        ))
+        guarded("ListFlights", async {
+            self.state.sessions.caller(&request).await?;
+            Err(status::unsupported(
+                "flights are not listed",
+                "list tables with Flight SQL's GetTables",
+            ))
+        })
+        .await
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Answer<FlightInfo> {
@@ -269,8 +329,11 @@ impl FlightService for Service {
     }
 
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Answer<PollInfo> {
-        self.state.sessions.caller(&request).await?;
-        Err(status::unsupported("statements cannot be polled", "use GetFlightInfo and DoGet"))
+        guarded("PollFlightInfo", async {
+            let caller = self.state.sessions.caller(&request).await?;
+            self.poll(&caller, request.into_inner()).await.map(Response::new)
+        })
+        .await
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Answer<SchemaResult> {
@@ -285,8 +348,11 @@ impl FlightService for Service {
     async fn do_get(&self, request: Request<Ticket>) -> Answer<Self::DoGetStream> {
         guarded("DoGet", async {
             let caller = self.state.sessions.caller(&request).await?;
-            let rows = self.rows(&caller, &request.get_ref().ticket).await?;
-            Ok(Response::new(guarded_stream(rows)))
+            let compression = compression(&request, &caller)?;
+            let fetched = self.rows(&caller, &request.get_ref().ticket, compression).await?;
+            let mut response = Response::new(guarded_stream(fetched.messages));
+            tell(&mut response, &fetched.told);
+            Ok(response)
         })
         .await
     }
@@ -294,8 +360,11 @@ impl FlightService for Service {
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Answer<Self::DoPutStream> {
         guarded("DoPut", async {
             let caller = self.state.sessions.caller(&request).await?;
-            let app_metadata = self.put(&caller, request.into_inner()).await?;
-            Ok(Response::new(stream::iter([Ok(PutResult { app_metadata })]).boxed()))
+            let (app_metadata, told) = self.put(&caller, request.into_inner()).await?;
+            let result = stream::iter([Ok(PutResult { app_metadata })]).boxed();
+            let mut response = Response::new(result);
+            tell(&mut response, &told);
+            Ok(response)
         })
         .await
     }
@@ -304,8 +373,11 @@ impl FlightService for Service {
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Answer<Self::DoExchangeStream> {
-        self.state.sessions.caller(&request).await?;
-        Err(status::unsupported("DoExchange is not available", "use DoGet and DoPut"))
+        guarded("DoExchange", async {
+            self.state.sessions.caller(&request).await?;
+            Err(status::unsupported("DoExchange is not available", "use DoGet and DoPut"))
+        })
+        .await
     }
 
     async fn do_action(&self, request: Request<Action>) -> Answer<Self::DoActionStream> {
@@ -358,7 +430,11 @@ mod tests {
             command(&Bytes::from_static(b"\xff")).unwrap_err().code(),
             Code::InvalidArgument
         );
-        let unknown = command(&Bytes::new()).unwrap();
+        assert_eq!(command(&Bytes::new()).unwrap_err().code(), Code::InvalidArgument);
+        let path = FlightDescriptor::new_path(vec!["t".into()]);
+        assert_eq!(described(&path).unwrap_err().code(), Code::InvalidArgument);
+        let unknown = Any { type_url: "type.googleapis.com/x.Y".into(), value: Bytes::new() };
+        let unknown = command(&unknown.encode_to_vec().into()).unwrap();
         assert_eq!(misplaced(&unknown).code(), Code::Unimplemented);
     }
 }

@@ -17,80 +17,57 @@ use arrow_flight::sql::{
     SqlSupportedSubqueries, SqlSupportedTransaction, SqlSupportedUnions, SqlSupportsConvert,
     SqlTransactionIsolationLevel, SupportedSqlGrammar,
 };
+use sql::FunctionDoc;
+use sql::functions::SESSION_FUNCTIONS;
 
-/// Words beyond SQL:2003 that Attune reads as verbs.
+/// Words beyond SQL:2003 that Attune reads as words of a statement.
 const KEYWORDS: [&str; 12] = [
-    "ANONYMIZE",
-    "DECLASSIFY",
     "EXPLAIN",
-    "EXPORT",
-    "FORGET",
+    "ILIKE",
+    "LOCATION",
     "MODEL",
-    "POLICY",
-    "PURPOSE",
-    "RECTIFY",
-    "RESTRICT",
+    "OPTIONS",
+    "OVERWRITE",
     "RETRAIN",
     "SHOW",
+    "STORED",
+    "TRUNCATE",
+    "USE",
+    "VERSION",
 ];
-const NUMERIC_FUNCTIONS: [&str; 24] = [
-    "abs", "acos", "asin", "atan", "atan2", "cbrt", "ceil", "cos", "cot", "degrees", "exp",
-    "floor", "ln", "log", "log10", "log2", "mod", "pi", "power", "radians", "random", "round",
-    "sqrt", "trunc",
-];
-const STRING_FUNCTIONS: [&str; 34] = [
-    "ascii",
-    "bit_length",
-    "btrim",
-    "char_length",
-    "chr",
-    "concat",
-    "concat_ws",
-    "contains",
-    "initcap",
-    "jaro_winkler_similarity",
-    "left",
-    "length",
-    "levenshtein",
-    "lower",
-    "lpad",
-    "ltrim",
-    "md5",
-    "octet_length",
-    "position",
-    "regexp_like",
-    "regexp_replace",
-    "repeat",
-    "replace",
-    "reverse",
-    "right",
-    "rpad",
-    "rtrim",
-    "soundex",
-    "split_part",
-    "starts_with",
-    "substr",
-    "translate",
-    "trim",
-    "upper",
-];
-const SYSTEM_FUNCTIONS: [&str; 4] = ["coalesce", "current_user", "nullif", "version"];
-const DATETIME_FUNCTIONS: [&str; 14] = [
-    "current_date",
-    "current_time",
-    "current_timestamp",
-    "date_bin",
-    "date_part",
-    "date_trunc",
-    "extract",
-    "from_unixtime",
-    "make_date",
-    "now",
-    "to_char",
-    "to_date",
-    "to_timestamp",
-    "to_unixtime",
-];
+
+/// The scalar functions by the four kinds that the protocol has.
+#[derive(Debug, Default)]
+struct Functions<'a> {
+    numeric: BTreeSet<&'a str>,
+    text: BTreeSet<&'a str>,
+    datetime: BTreeSet<&'a str>,
+    system: BTreeSet<&'a str>,
+}
+
+impl<'a> Functions<'a> {
+    /// Sorts the engine's functions by their section. The protocol has no kind for lists, structs,
+    /// privacy or models: they stand among the system functions, so that none is missing.
+    fn of(documented: &'a [FunctionDoc]) -> Self {
+        let mut functions = Self::default();
+        for function in documented.iter().filter(|function| function.kind == "scalar") {
+            let kind = match function.section.as_str() {
+                "Math Functions" => &mut functions.numeric,
+                "Time and Date Functions" => &mut functions.datetime,
+                "String Functions"
+                | "Regular Expression Functions"
+                | "Binary String Functions"
+                | "Hashing Functions"
+                | "Identity Functions" => &mut functions.text,
+                _ => &mut functions.system,
+            };
+            kind.insert(&function.name);
+            kind.extend(function.aliases.iter().map(String::as_str));
+        }
+        functions.system.extend(SESSION_FUNCTIONS);
+        functions
+    }
+}
 
 /// The facts of this server.
 pub struct SqlInfos {
@@ -100,11 +77,15 @@ pub struct SqlInfos {
 
 impl SqlInfos {
     /// `handle_ttl` is how long a prepared statement lives without use, `sql_bytes_max` how long a
-    /// statement's text may be.
-    pub fn new(handle_ttl: Duration, sql_bytes_max: usize) -> Result<Self, FlightError> {
+    /// statement's text may be, `functions` what the engine has.
+    pub fn new(
+        handle_ttl: Duration,
+        sql_bytes_max: usize,
+        functions: &[FunctionDoc],
+    ) -> Result<Self, FlightError> {
         let mut builder = Builder::default();
         server(&mut builder, handle_ttl);
-        names(&mut builder);
+        names(&mut builder, &Functions::of(functions));
         grammar(&mut builder);
         limits(&mut builder, sql_bytes_max);
         transactions_and_results(&mut builder);
@@ -159,9 +140,10 @@ impl Builder {
         self.data.append(info, value);
     }
 
-    fn list(&mut self, info: SqlInfo, values: &[&str]) {
+    fn list<'a>(&mut self, info: SqlInfo, values: impl IntoIterator<Item = &'a str>) {
         self.mark(info);
-        self.data.append(info, values);
+        let values: Vec<&str> = values.into_iter().collect();
+        self.data.append(info, values.as_slice());
     }
 }
 
@@ -181,14 +163,14 @@ fn server(builder: &mut Builder, handle_ttl: Duration) {
     builder.text(SqlInfo::FlightSqlServerSubstraitMaxVersion, "");
     builder.int32(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
     builder.yes_no(SqlInfo::FlightSqlServerCancel, true);
-    builder.yes_no(SqlInfo::FlightSqlServerBulkIngestion, false);
+    builder.yes_no(SqlInfo::FlightSqlServerBulkIngestion, true);
     builder.yes_no(SqlInfo::FlightSqlServerIngestTransactionsSupported, false);
     let timeout_ms = i32::try_from(handle_ttl.as_millis()).unwrap_or(i32::MAX);
     builder.int32(SqlInfo::FlightSqlServerStatementTimeout, timeout_ms);
     builder.int32(SqlInfo::FlightSqlServerTransactionTimeout, 0);
 }
 
-fn names(builder: &mut Builder) {
+fn names(builder: &mut Builder, functions: &Functions<'_>) {
     let lower = SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i64;
     let exact = SqlSupportedCaseSensitivity::SqlCaseSensitivityUnknown as i64;
     builder.yes_no(SqlInfo::SqlDdlCatalog, false);
@@ -201,11 +183,11 @@ fn names(builder: &mut Builder) {
     // A policy may refuse a table that is listed.
     builder.yes_no(SqlInfo::SqlAllTablesAreSelectable, false);
     builder.number(SqlInfo::SqlNullOrdering, SqlNullOrdering::SqlNullsSortedHigh as i64);
-    builder.list(SqlInfo::SqlKeywords, &KEYWORDS);
-    builder.list(SqlInfo::SqlNumericFunctions, &NUMERIC_FUNCTIONS);
-    builder.list(SqlInfo::SqlStringFunctions, &STRING_FUNCTIONS);
-    builder.list(SqlInfo::SqlSystemFunctions, &SYSTEM_FUNCTIONS);
-    builder.list(SqlInfo::SqlDatetimeFunctions, &DATETIME_FUNCTIONS);
+    builder.list(SqlInfo::SqlKeywords, KEYWORDS);
+    builder.list(SqlInfo::SqlNumericFunctions, functions.numeric.iter().copied());
+    builder.list(SqlInfo::SqlStringFunctions, functions.text.iter().copied());
+    builder.list(SqlInfo::SqlSystemFunctions, functions.system.iter().copied());
+    builder.list(SqlInfo::SqlDatetimeFunctions, functions.datetime.iter().copied());
     builder.text(SqlInfo::SqlSearchStringEscape, "\\");
     builder.text(SqlInfo::SqlExtraNameCharacters, "$");
     builder.text(SqlInfo::SqlSchemaTerm, "schema");
@@ -355,7 +337,39 @@ mod tests {
     use super::*;
 
     fn infos() -> SqlInfos {
-        SqlInfos::new(Duration::from_secs(600), 1 << 20).unwrap()
+        SqlInfos::new(Duration::from_secs(600), 1 << 20, &documented()).unwrap()
+    }
+
+    fn documented() -> Vec<FunctionDoc> {
+        let function = |name: &str, kind, section: &str| FunctionDoc {
+            name: name.into(),
+            aliases: vec![format!("{name}_too")],
+            kind,
+            section: section.into(),
+            description: String::new(),
+            syntax: String::new(),
+            example: String::new(),
+            arguments: Vec::new(),
+            own: false,
+        };
+        vec![
+            function("sqrt", "scalar", "Math Functions"),
+            function("lower", "scalar", "String Functions"),
+            function("now", "scalar", "Time and Date Functions"),
+            function("array_length", "scalar", "Array Functions"),
+            function("sum", "aggregate", "General Functions"),
+        ]
+    }
+
+    #[test]
+    fn each_scalar_function_is_listed_once_under_all_its_names() {
+        let documented = documented();
+        let functions = Functions::of(&documented);
+        assert_eq!(functions.numeric, BTreeSet::from(["sqrt", "sqrt_too"]));
+        assert_eq!(functions.text, BTreeSet::from(["lower", "lower_too"]));
+        assert_eq!(functions.datetime, BTreeSet::from(["now", "now_too"]));
+        assert!(functions.system.contains("array_length"));
+        assert!(functions.system.contains("current_user") && !functions.system.contains("sum"));
     }
 
     #[test]

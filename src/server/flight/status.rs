@@ -32,6 +32,17 @@ fn status(code: Code, id: &str, sentence: &str, hint: Option<&str>) -> Status {
     Status::new(code, text)
 }
 
+/// The header and trailer that hold a statement's id.
+pub const QUERY_ID: &str = "attune-query-id";
+
+/// The same error with the id of the statement that it ended.
+pub fn of_query(mut error: Status, query_id: &str) -> Status {
+    if let Ok(value) = query_id.parse() {
+        error.metadata_mut().insert(QUERY_ID, value);
+    }
+    error
+}
+
 /// An error of the engine.
 pub fn from_sql(error: &sql::Error) -> Status {
     let hint = error.hint();
@@ -151,6 +162,13 @@ mod tests {
         let status = status(Code::Internal, "ATT-1", &"é".repeat(10_000), Some("the hint stays"));
         assert!(status.message().len() < MESSAGE_BYTES_MAX + 100);
         assert!(status.message().ends_with("… Hint: the hint stays"));
+    }
+
+    #[test]
+    fn an_error_has_the_id_of_its_statement() {
+        let error = of_query(cancelled(), "q-1");
+        assert_eq!(error.metadata().get(QUERY_ID).unwrap(), "q-1");
+        assert_eq!(error.code(), Code::Cancelled);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! Inside, DataFusion prefers view types and dictionaries; many clients do not know them (JDBC up
 //! to 18.3, ODBC, pandas-based tools). So by default strings go as Utf8, bytes as Binary, lists as
-//! List and dictionaries as their values, at every depth. A client that asks for views gets its
-//! strings and bytes as views; lists and dictionaries stay plain.
+//! List, dictionaries and run-end encoded columns as their values, small decimals as Decimal128
+//! and half floats as Float32, at every depth. A union stays one, and what it holds is made plain
+//! in the same way. A client that asks for views gets its strings and bytes as views.
 //!
 //! One transform, [`wire_schema`], makes the schema that GetFlightInfo, GetSchema, a prepared
 //! statement, GetTables and the DoGet stream announce, and [`wire_batch`] makes each batch match
@@ -12,7 +13,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UnionArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, UnionFields};
 use arrow::error::ArrowError;
@@ -34,6 +35,7 @@ pub fn wire_schema(schema: &Schema, views: bool) -> SchemaRef {
 fn wire_field(field: &FieldRef, views: bool) -> FieldRef {
     let data_type = wire_type(field.data_type(), views);
     if let DataType::Union(..) = data_type {
+        // A union has no NULLs of its own: its members have.
         return Arc::new(Field::new(field.name(), data_type, false));
     }
     if &data_type == field.data_type() {
@@ -48,6 +50,11 @@ fn wire_type(data_type: &DataType, views: bool) -> DataType {
         DataType::Utf8View if !views => DataType::Utf8,
         DataType::BinaryView if !views => DataType::Binary,
         DataType::Dictionary(_, value) => wire_type(value, views),
+        DataType::RunEndEncoded(_, value) => wire_type(value.data_type(), views),
+        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
+            DataType::Decimal128(*precision, *scale)
+        }
+        DataType::Float16 => DataType::Float32,
         DataType::List(item)
         | DataType::LargeList(item)
         | DataType::ListView(item)
@@ -61,7 +68,7 @@ fn wire_type(data_type: &DataType, views: bool) -> DataType {
         DataType::Map(entries, sorted) => DataType::Map(wire_field(entries, views), *sorted),
         DataType::Union(fields, mode) => {
             let children: UnionFields =
-                fields.iter().map(|(id, field)| (id, Arc::clone(field))).collect();
+                fields.iter().map(|(id, field)| (id, wire_field(field, views))).collect();
             DataType::Union(children, *mode)
         }
         other => other.clone(),
@@ -94,8 +101,21 @@ fn wire_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError>
     if column.data_type() == field.data_type() {
         return Ok(Arc::clone(column));
     }
+    if let DataType::Union(fields, _) = field.data_type()
+        && let Some(union) = column.as_any().downcast_ref::<UnionArray>()
+    {
+        return wire_union(union, fields);
+    }
     let exact = CastOptions { safe: false, ..CastOptions::default() };
     cast_with_options(column, field.data_type(), &exact)
+}
+
+/// The members of a union one by one; a cast knows no unions.
+fn wire_union(union: &UnionArray, fields: &UnionFields) -> Result<ArrayRef, ArrowError> {
+    let members = fields.iter().map(|(id, field)| wire_column(union.child(id), field));
+    let members = members.collect::<Result<Vec<_>, _>>()?;
+    let (ids, offsets) = (union.type_ids().clone(), union.offsets().cloned());
+    Ok(Arc::new(UnionArray::try_new(fields.clone(), ids, offsets, members)?))
 }
 
 /// Cuts a batch into pieces of about [`MESSAGE_BYTES`], rows in order. The size counts only what
@@ -129,8 +149,8 @@ pub fn ipc_schema(schema: &Schema) -> Result<Bytes, ArrowError> {
 #[cfg(test)]
 mod tests {
     use arrow::array::{
-        DictionaryArray, Int32Array, Int64Array, LargeListArray, StringArray, StringViewArray,
-        StructArray,
+        DictionaryArray, Float32Array, Float64Array, Int32Array, Int64Array, LargeListArray,
+        StringArray, StringViewArray, StructArray,
     };
     use arrow::datatypes::{Int8Type, Int64Type};
     use arrow_flight::decode::FlightRecordBatchStream;
@@ -194,10 +214,74 @@ mod tests {
         assert!(plain.column(1).is_null(2) && plain.column(2).is_null(1));
     }
 
+    /// A batch of types that clients do not know, each nested as well.
+    fn strange() -> RecordBatch {
+        let words: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), Some("a"), None]));
+        let runs = DataType::RunEndEncoded(
+            Arc::new(Field::new("run_ends", DataType::Int32, false)),
+            Arc::new(Field::new("values", DataType::Utf8, true)),
+        );
+        let half = Float64Array::from(vec![Some(0.5), None, Some(2.0)]);
+        let cast =
+            |column: &dyn Array, kind: &DataType| arrow::compute::cast(column, kind).unwrap();
+        let runs = cast(&words, &runs);
+        let small = cast(&half, &DataType::Decimal32(5, 1));
+        let medium = cast(&half, &DataType::Decimal64(12, 2));
+        let half = cast(&half, &DataType::Float16);
+        let view = DataType::ListView(Arc::new(Field::new("item", DataType::Utf8View, true)));
+        let lists = cast(&words, &view);
+        let members = UnionFields::try_new(
+            [0, 1],
+            [
+                Field::new("word", DataType::Utf8View, true),
+                Field::new("amount", DataType::Decimal32(5, 1), true),
+            ],
+        );
+        let ids = vec![0i8, 1, 0].into();
+        let union = UnionArray::try_new(
+            members.unwrap(),
+            ids,
+            None,
+            vec![Arc::clone(&words), Arc::clone(&small)],
+        );
+        let nested = StructArray::from(vec![
+            (Arc::new(Field::new("small", small.data_type().clone(), true)), Arc::clone(&small)),
+            (Arc::new(Field::new("lists", lists.data_type().clone(), true)), Arc::clone(&lists)),
+        ]);
+        RecordBatch::try_from_iter_with_nullable(vec![
+            ("runs", runs, true),
+            ("small", small, true),
+            ("medium", medium, true),
+            ("half", half, true),
+            ("lists", lists, true),
+            ("union", Arc::new(union.unwrap()) as ArrayRef, false),
+            ("nested", Arc::new(nested) as ArrayRef, true),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn what_clients_do_not_know_becomes_what_they_know() {
+        let batch = strange();
+        let wire = wire_schema(batch.schema_ref(), false);
+        let types: Vec<String> =
+            wire.fields().iter().map(|field| field.data_type().to_string()).collect();
+        assert_eq!(types[..4], ["Utf8", "Decimal128(5, 1)", "Decimal128(12, 2)", "Float32"]);
+        for word in ["View", "RunEnd", "Decimal32", "Float16"] {
+            assert!(types.iter().all(|name| !name.contains(word)), "{types:?}");
+        }
+        let plain = wire_batch(&batch, &wire).unwrap();
+        let words = plain.column(0).as_any().downcast_ref::<StringArray>().unwrap();
+        assert_eq!(words.iter().collect::<Vec<_>>(), [Some("a"), Some("a"), None]);
+        let halves = plain.column(3).as_any().downcast_ref::<Float32Array>().unwrap();
+        assert_eq!(halves.iter().collect::<Vec<_>>(), [Some(0.5), None, Some(2.0)]);
+    }
+
     #[tokio::test]
     async fn the_encoder_changes_nothing_more() {
-        for views in [false, true] {
-            let batch = views_inside();
+        for (views, batch) in
+            [(false, views_inside()), (true, views_inside()), (false, strange()), (true, strange())]
+        {
             let wire = wire_schema(batch.schema_ref(), views);
             let plain = wire_batch(&batch, &wire).unwrap();
             let encoder = FlightDataEncoderBuilder::new()

@@ -23,5 +23,5 @@ async fn the_python_adbc_driver_connects_asks_binds_and_browses() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let failed = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}\n{failed}");
-    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 21, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 30, "{said}");
 }

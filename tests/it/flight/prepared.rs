@@ -109,6 +109,44 @@ async fn an_update_runs_once_for_each_row_of_values() {
 }
 
 #[tokio::test]
+async fn an_insert_with_many_rows_of_values_is_one_commit() {
+    let server = start().await;
+    let mut client = server.login("root").await;
+    let create = "CREATE TABLE many (n BIGINT, word VARCHAR)";
+    client.execute_update(create.into(), None).await.unwrap();
+    let name = catalog::ObjectName::new("main", "many");
+    let before = server.engine.catalog().table_version(&name).await.unwrap();
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..500));
+    // A client that binds numbers as text gets them read.
+    let words = StringArray::from_iter_values((0..500).map(|n| n.to_string()));
+    let words: ArrayRef = Arc::new(words);
+    let values = [("1", Arc::clone(&words)), ("2", words)];
+    let values = RecordBatch::try_from_iter(values).unwrap();
+    let text = "INSERT INTO many VALUES (?, concat('word ', ?))";
+    let mut prepared = client.prepare(text.into(), None).await.unwrap();
+    prepared.set_parameters(values).unwrap();
+    assert_eq!(prepared.execute_update().await.unwrap(), 500);
+    let after = server.engine.catalog().table_version(&name).await.unwrap();
+    assert_eq!(after, before + 1);
+    let text = "SELECT count(*), min(word) FROM many WHERE n >= 10";
+    assert_eq!(rows(&mut client, text).await, ["490|word 10"]);
+    let bad: ArrayRef = Arc::new(StringArray::from(vec!["1", "many", "3"]));
+    let bad = RecordBatch::try_from_iter([("1", Arc::clone(&bad)), ("2", bad)]).unwrap();
+    prepared.set_parameters(bad).unwrap();
+    let refused = prepared.execute_update().await.map_err(error).unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("value 1 of the statement"), "{}", refused.message());
+    assert_eq!(rows(&mut client, "SELECT count(*) FROM many").await, ["500"]);
+    // A statement that is no plain INSERT runs once for each row of values.
+    let mut delete = client.prepare("DELETE FROM many WHERE n = ?".into(), None).await.unwrap();
+    let some = numbers.slice(0, 3);
+    delete.set_parameters(RecordBatch::try_from_iter([("1", some)]).unwrap()).unwrap();
+    assert_eq!(delete.execute_update().await.unwrap(), 3);
+    let version = server.engine.catalog().table_version(&name).await.unwrap();
+    assert_eq!(version, after + 3);
+}
+
+#[tokio::test]
 async fn a_prepared_statement_is_unknown_to_another_user() {
     let server = start().await;
     let mut ada = server.login("ada").await;

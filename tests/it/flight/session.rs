@@ -15,6 +15,14 @@ struct Value {
     text: Option<String>,
     #[prost(bool, optional, tag = "2")]
     truth: Option<bool>,
+    #[prost(message, optional, tag = "5")]
+    list: Option<List>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct List {
+    #[prost(string, repeated, tag = "1")]
+    values: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -41,14 +49,17 @@ async fn set(client: &mut Client, name: &str, value: Value) -> HashMap<String, F
     Faults::decode(bodies[0].clone()).unwrap().errors
 }
 
-async fn get(client: &mut Client, name: &str) -> Option<String> {
+async fn read(client: &mut Client, name: &str) -> Option<Value> {
     let bodies = action(client, "GetSessionOptions", "").await.unwrap();
-    let options = Options::decode(bodies[0].clone()).unwrap().options;
-    options.get(name).and_then(|value| value.text.clone())
+    Options::decode(bodies[0].clone()).unwrap().options.remove(name)
+}
+
+async fn get(client: &mut Client, name: &str) -> Option<String> {
+    read(client, name).await.and_then(|value| value.text)
 }
 
 fn text(value: &str) -> Value {
-    Value { text: Some(value.into()), truth: None }
+    Value { text: Some(value.into()), ..Value::default() }
 }
 
 #[tokio::test]
@@ -69,9 +80,21 @@ async fn options_that_do_not_exist_or_do_not_fit_say_so() {
     let mut client = server.login("ada").await;
     assert_eq!(set(&mut client, "colour", text("red")).await["colour"].value, 1);
     assert_eq!(set(&mut client, "catalog", text("other")).await["catalog"].value, 2);
-    let truth = Value { text: None, truth: Some(true) };
-    assert!(set(&mut client, "string_views", truth).await.is_empty());
-    assert_eq!(get(&mut client, "string_views").await.as_deref(), Some("true"));
+    let truth = Value { truth: Some(true), ..Value::default() };
+    assert_eq!(set(&mut client, "schema", truth.clone()).await["schema"].value, 2);
+    assert!(set(&mut client, "string_views", truth.clone()).await.is_empty());
+    assert_eq!(read(&mut client, "string_views").await, Some(truth));
+    assert!(set(&mut client, "compression", text("LZ4")).await.is_empty());
+    assert_eq!(get(&mut client, "compression").await.as_deref(), Some("lz4"));
+    assert_eq!(set(&mut client, "compression", text("rar")).await["compression"].value, 2);
+    // A list of one text is that text, and no value gives the first one back.
+    let list = Value { list: Some(List { values: vec!["zstd".into()] }), ..Value::default() };
+    assert!(set(&mut client, "compression", list).await.is_empty());
+    assert_eq!(get(&mut client, "compression").await.as_deref(), Some("zstd"));
+    for name in ["compression", "string_views", "schema", "time_zone"] {
+        assert!(set(&mut client, name, Value::default()).await.is_empty(), "{name}");
+    }
+    assert_eq!(get(&mut client, "compression").await.as_deref(), Some("none"));
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Statements: planned without effect, run once, cancelled, refused.
 
 use arrow_flight::sql::{
-    ActionCancelQueryRequest, ActionCancelQueryResult, CommandStatementQuery,
-    CommandStatementSubstraitPlan, CommandStatementUpdate, TicketStatementQuery,
+    ActionCancelQueryRequest, ActionCancelQueryResult, ActionCreatePreparedSubstraitPlanRequest,
+    CommandStatementQuery, CommandStatementSubstraitPlan, CommandStatementUpdate,
+    TicketStatementQuery,
 };
 use arrow_flight::{CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, Ticket};
 use futures::StreamExt;
@@ -167,17 +168,92 @@ async fn what_there_is_not_is_unimplemented() {
         let refused = client.inner_mut().get_flight_info(request).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unimplemented, "{}", refused.message());
     }
-    let poll = authorized(&client, descriptor(&CommandStatementQuery::default()));
-    let refused = client.inner_mut().poll_flight_info(poll).await.unwrap_err();
+    for descriptor in [descriptor(&inside), descriptor(&substrait)] {
+        let poll = authorized(&client, descriptor.clone());
+        let refused = client.inner_mut().poll_flight_info(poll).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented);
+        let schema = authorized(&client, descriptor);
+        let refused = client.inner_mut().get_schema(schema).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented);
+    }
+    let put = arrow_flight::FlightData {
+        flight_descriptor: Some(descriptor(&substrait)),
+        ..arrow_flight::FlightData::default()
+    };
+    let refused = client.do_put(futures::stream::iter([put])).await.map_err(status).unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
+    let plan = packed(&ActionCreatePreparedSubstraitPlanRequest::default());
+    for (name, body) in [
+        ("CreatePreparedSubstraitPlan", plan),
+        ("BeginSavepoint", Vec::new()),
+        ("EndSavepoint", Vec::new()),
+        ("EndTransaction", Vec::new()),
+        ("Invented", Vec::new()),
+    ] {
+        let refused = action(&mut client, name, body).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented, "{name}");
+    }
     let refused = client.begin_transaction().await.map_err(status).unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
-    let refused = action(&mut client, "RenewFlightEndpoint", "").await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
     // A command in the wrong call is the client's mistake, not a missing feature.
     let misplaced = authorized(&client, descriptor(&CommandStatementUpdate::default()));
     let refused = client.inner_mut().get_flight_info(misplaced).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn messages_that_are_none_are_the_clients_fault_in_every_call() {
+    let server = start().await;
+    let mut client = server.login("ada").await;
+    let any = arrow_flight::sql::Any {
+        type_url: "type.googleapis.com/arrow.flight.protocol.sql.CommandStatementQuery".into(),
+        value: b"\xff\xff\xff".as_slice().into(),
+    };
+    let whole =
+        descriptor(&CommandStatementQuery { query: "SELECT 1".into(), ..Default::default() });
+    let cut = whole.cmd.slice(..whole.cmd.len() - 3);
+    for bytes in [Vec::new(), b"\xff".to_vec(), any.encode_to_vec(), cut.to_vec()] {
+        let wrong = arrow_flight::FlightDescriptor::new_cmd(bytes.clone());
+        let request = authorized(&client, wrong.clone());
+        let info = client.inner_mut().get_flight_info(request).await.unwrap_err();
+        let request = authorized(&client, wrong.clone());
+        let poll = client.inner_mut().poll_flight_info(request).await.unwrap_err();
+        let request = authorized(&client, wrong);
+        let schema = client.inner_mut().get_schema(request).await.unwrap_err();
+        let ticket = Ticket { ticket: bytes.into() };
+        let get = client.do_get(ticket).await.map(|_| ()).map_err(status).unwrap_err();
+        for refused in [info, poll, schema, get] {
+            assert_eq!(refused.code(), Code::InvalidArgument, "{}", refused.message());
+            assert!(refused.message().starts_with("ATT-"), "{}", refused.message());
+        }
+    }
+    for name in ["CreatePreparedStatement", "CancelQuery", "CancelFlightInfo", "SetSessionOptions"]
+    {
+        let refused = action(&mut client, name, b"\xff\xff".to_vec()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn calls_without_credentials_are_refused_before_anything_else() {
+    let server = start().await;
+    let mut client = server.stranger().await;
+    let inner = client.inner_mut();
+    let nothing = arrow_flight::FlightDescriptor::new_cmd(b"\xff".as_slice());
+    let refused = [
+        inner.get_flight_info(nothing.clone()).await.unwrap_err(),
+        inner.poll_flight_info(nothing.clone()).await.unwrap_err(),
+        inner.get_schema(nothing).await.unwrap_err(),
+        inner.do_get(Ticket::default()).await.unwrap_err(),
+        inner.do_put(futures::stream::iter([])).await.unwrap_err(),
+        inner.do_exchange(futures::stream::iter([])).await.unwrap_err(),
+        inner.do_action(arrow_flight::Action::default()).await.unwrap_err(),
+        inner.list_actions(arrow_flight::Empty {}).await.unwrap_err(),
+        inner.list_flights(arrow_flight::Criteria::default()).await.unwrap_err(),
+    ];
+    for status in refused {
+        assert_eq!(status.code(), Code::Unauthenticated, "{}", status.message());
+    }
 }
 
 #[tokio::test]

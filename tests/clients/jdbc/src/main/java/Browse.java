@@ -74,10 +74,20 @@ public final class Browse {
       statement.setLong(1, 3);
       statement.setString(2, "Cyd");
       check("a prepared update", statement.executeUpdate() == 1);
+      for (int id = 4; id <= 6; id++) {
+        statement.setLong(1, id);
+        statement.setString(2, "person " + id);
+        statement.addBatch();
+      }
+      int changed = 0;
+      for (int one : statement.executeBatch()) {
+        changed += Math.max(one, 0);
+      }
+      check("a batch of updates: " + changed, changed == 3);
     }
     try (Statement statement = connection.createStatement();
         ResultSet rows = statement.executeQuery("SELECT count(*) FROM jdbc_people")) {
-      check("each statement ran once", rows.next() && rows.getLong(1) == 3);
+      check("each statement ran once", rows.next() && rows.getLong(1) == 6);
     }
   }
 

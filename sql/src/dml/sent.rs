@@ -1,0 +1,66 @@
+//! Rows that a client sends along with a statement, as a table of that one statement.
+//!
+//! The table has a name that nobody can guess, holds the rows once and in the order of their
+//! coming, and is read as the client sends: never more than a few batches are in memory. The
+//! statement over it is the ordinary one (`CREATE TABLE … AS SELECT`, `INSERT INTO … SELECT`), so
+//! rights, policies, types and the commit are those of SQL.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use catalog::ObjectName;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::error::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::session::StatementContext;
+
+/// Gives the rows a name in this statement.
+pub(crate) fn register(
+    context: &StatementContext,
+    rows: SendableRecordBatchStream,
+) -> Result<String> {
+    let schema = rows.schema();
+    let partition = Sent { schema: Arc::clone(&schema), rows: Mutex::new(Some(rows)) };
+    let table = StreamingTable::try_new(schema, vec![Arc::new(partition)]).map_err(Error::from)?;
+    let name = format!("rows {}", context.engine().catalog().new_id());
+    let path = context.search_path();
+    let schema = path.first().map_or(crate::engine::MAIN, String::as_str);
+    context.remember(&ObjectName::new(schema, &name), &(Arc::new(table) as _));
+    Ok(name)
+}
+
+struct Sent {
+    schema: SchemaRef,
+    rows: Mutex<Option<SendableRecordBatchStream>>,
+}
+
+impl fmt::Debug for Sent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Sent").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl PartitionStream for Sent {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        self.rows.lock().take().unwrap_or_else(|| {
+            let read = Error::Internal("rows that a client sends are read once".into());
+            let error = futures::stream::iter([Err(DataFusionError::from(read))]);
+            Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), error))
+        })
+    }
+}
+
+/// A name as SQL writes it, whatever it holds.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
