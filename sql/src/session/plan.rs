@@ -8,6 +8,7 @@ use catalog::policy::Role;
 use catalog::{Object, ObjectName};
 use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DataFusionStatement;
@@ -299,7 +300,7 @@ impl StatementContext {
         let relations = ModelRelations::new(Arc::clone(&bindings.loaded));
         state.register_relation_planner(Arc::new(relations))?;
         if let Some(zone) = &self.settings.time_zone {
-            state.config_mut().options_mut().execution.time_zone = Some(zone.clone());
+            set_time_zone(&mut state, zone)?;
         }
         state.mark_start_execution();
         Ok(state)
@@ -374,6 +375,22 @@ impl StatementContext {
         let Some(missing) = missing else { return error.into() };
         self.no_table(&missing).await
     }
+}
+
+/// Plans under a time zone. Functions such as `now()` hold the zone they were made for, so they
+/// are made anew.
+fn set_time_zone(state: &mut SessionState, zone: &str) -> Result<()> {
+    state.config_mut().options_mut().execution.time_zone = Some(zone.to_owned());
+    let options = state.config().options();
+    let zoned: Vec<_> = state
+        .scalar_functions()
+        .values()
+        .filter_map(|function| function.inner().with_updated_config(options))
+        .collect();
+    for function in zoned {
+        state.register_udf(Arc::new(function))?;
+    }
+    Ok(())
 }
 
 /// The schema in DataFusion's "table 'attune.schema.name' not found".

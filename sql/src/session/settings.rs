@@ -161,6 +161,10 @@ impl Settings {
                 self.schema = value.into();
                 Ok(())
             }
+            "time_zone" | "timezone" if value.is_empty() => {
+                self.time_zone = None;
+                Ok(())
+            }
             "time_zone" | "timezone" => {
                 value.parse::<arrow::array::timezone::Tz>().map_err(|_| {
                     Error::invalid_hint(

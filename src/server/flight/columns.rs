@@ -2,7 +2,8 @@
 //!
 //! Source: "Flight SQL" in Arrow's documentation, the keys `ARROW:FLIGHT:SQL:*`. Names and sizes
 //! are those of GetXdbcTypeInfo. Queries' schemas do without: a result of ten thousand columns
-//! would no longer fit into a message of the size that clients accept.
+//! would no longer fit into a message of the size that clients accept. Java's clients, which accept
+//! any, are told of a result's columns too: the JDBC driver has precision and scale from here alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,17 +27,32 @@ pub fn described(schema: &Schema, path: [&str; 3], read_only: Option<bool>) -> S
     Arc::new(Schema::new(fields))
 }
 
+/// The field of a result with what its type says.
+pub fn described_result(field: &Field) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.extend(keys(kind(field.data_type())));
+    field.clone().with_metadata(metadata)
+}
+
 fn column(
     data_type: &DataType,
     [catalog, schema, table]: [&str; 3],
     read_only: Option<bool>,
 ) -> HashMap<String, String> {
-    let flag = |truth: bool| if truth { "1" } else { "0" }.to_owned();
-    let (precision, scale) = size(data_type);
     let mut said = vec![
         ("CATALOG_NAME", catalog.to_owned()),
         ("SCHEMA_NAME", schema.to_owned()),
         ("TABLE_NAME", table.to_owned()),
+    ];
+    said.extend(kind(data_type));
+    said.extend(read_only.map(|truth| ("IS_READ_ONLY", flag(truth))));
+    keys(said).collect()
+}
+
+/// What a type says of its columns.
+fn kind(data_type: &DataType) -> Vec<(&'static str, String)> {
+    let (precision, scale) = size(data_type);
+    let mut said = vec![
         ("TYPE_NAME", type_name(data_type).to_owned()),
         ("IS_AUTO_INCREMENT", flag(false)),
         ("IS_CASE_SENSITIVE", flag(type_name(data_type) == "VARCHAR")),
@@ -44,8 +60,15 @@ fn column(
     ];
     said.extend(precision.map(|digits| ("PRECISION", digits.to_string())));
     said.extend(scale.map(|digits| ("SCALE", digits.to_string())));
-    said.extend(read_only.map(|truth| ("IS_READ_ONLY", flag(truth))));
-    said.into_iter().map(|(key, value)| (format!("{PREFIX}{key}"), value)).collect()
+    said
+}
+
+fn keys(said: Vec<(&'static str, String)>) -> impl Iterator<Item = (String, String)> {
+    said.into_iter().map(|(key, value)| (format!("{PREFIX}{key}"), value))
+}
+
+fn flag(truth: bool) -> String {
+    if truth { "1" } else { "0" }.to_owned()
 }
 
 /// The name of a type in SQL, as GetXdbcTypeInfo has it; of a nested one, what it is.

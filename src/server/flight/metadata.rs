@@ -17,7 +17,7 @@ use tonic::Status;
 use super::columns::described;
 use super::sql_info::SqlInfos;
 use super::status;
-use super::wire::wire_schema;
+use super::wire::{WireTypes, wire_schema};
 use super::xdbc::TypeInfos;
 
 /// The kinds of table there are, as GetTableTypes lists them.
@@ -91,13 +91,13 @@ pub async fn answer(
     command: &Command,
     session: &Session,
     facts: &Facts,
-    views: bool,
+    types: WireTypes,
 ) -> Result<Option<RecordBatch>, Status> {
     let batch = match command {
         Command::CommandGetCatalogs(_) => one_column(&CATALOGS, vec![session.catalog_name()]),
         Command::CommandGetTableTypes(_) => one_column(&TYPES, TABLE_TYPES.to_vec()),
         Command::CommandGetDbSchemas(query) => schemas(query.clone(), session).await,
-        Command::CommandGetTables(query) => tables(query.clone(), session, views).await,
+        Command::CommandGetTables(query) => tables(query.clone(), session, types).await,
         Command::CommandGetPrimaryKeys(_) => Ok(RecordBatch::new_empty(Arc::clone(&PRIMARY_KEYS))),
         Command::CommandGetExportedKeys(_)
         | Command::CommandGetImportedKeys(_)
@@ -129,7 +129,7 @@ async fn schemas(query: CommandGetDbSchemas, session: &Session) -> Result<Record
 async fn tables(
     query: CommandGetTables,
     session: &Session,
-    views: bool,
+    types: WireTypes,
 ) -> Result<RecordBatch, Status> {
     let include_schema = query.include_schema;
     // An empty catalog means tables outside any catalog, of which there are none.
@@ -151,7 +151,7 @@ async fn tables(
             let path = [session.catalog_name(), table.schema.as_str(), table.name.as_str()];
             // Which tables may be changed, the rights say; a view never can.
             let read_only = (table.kind != "TABLE").then_some(true);
-            let columns = described(&wire_schema(&columns, views), path, read_only);
+            let columns = described(&wire_schema(&columns, types), path, read_only);
             builder
                 .append(session.catalog_name(), &table.schema, &table.name, table.kind, &columns)
                 .map_err(refused)?;

@@ -27,7 +27,7 @@ use super::rows::{Fetched, Told};
 use super::sessions::{Caller, ClientSession};
 use super::statements::{Statement, Statements, expiration, handle_error, schema_bytes};
 use super::status;
-use super::wire::{ipc_schema, wire_schema};
+use super::wire::{WireTypes, ipc_schema, parameter_schema, wire_schema};
 
 /// Values kept between bind and run.
 const BOUND_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -36,7 +36,7 @@ const BOUND_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub struct PreparedStatement {
     client: Arc<ClientSession>,
     prepared: Prepared,
-    views: bool,
+    types: WireTypes,
     bound: Mutex<Vec<RecordBatch>>,
 }
 
@@ -46,7 +46,7 @@ impl PreparedStatement {
     }
 
     fn statement(&self, parameters: Vec<ScalarValue>) -> Statement {
-        Statement::new(&self.client, self.views, self.prepared.clone(), parameters)
+        Statement::new(&self.client, self.types, self.prepared.clone(), parameters)
     }
 
     /// The statement with the values bound last.
@@ -89,14 +89,14 @@ impl PreparedStatements {
     ) -> Result<PreparedStatementResult, Status> {
         let session = &caller.client.session;
         let prepared = session.prepare(text).await.map_err(|error| status::from_sql(&error))?;
-        let wire = wire_schema(prepared.schema(), caller.views);
+        let wire = wire_schema(prepared.schema(), caller.types);
         let dataset_schema = schema_bytes(&prepared, &wire)?;
-        let parameter_schema = parameter_bytes(prepared.parameters())?;
+        let parameter_schema = parameter_bytes(prepared.parameters(), caller.types)?;
         let is_update = Some(prepared.is_update());
         let statement = PreparedStatement {
             client: Arc::clone(&caller.client),
             prepared,
-            views: caller.views,
+            types: caller.types,
             bound: Mutex::new(Vec::new()),
         };
         let handle = self
@@ -143,7 +143,7 @@ impl PreparedStatements {
     /// GetSchema.
     pub fn schema(&self, caller: &Caller, handle: &[u8]) -> Result<Bytes, Status> {
         let found = self.find(caller, handle)?;
-        ipc_schema(&wire_schema(found.prepared.schema(), found.views))
+        ipc_schema(&wire_schema(found.prepared.schema(), found.types))
             .map_err(|error| status::internal(&format!("the schema has no form: {error}")))
     }
 
@@ -300,11 +300,11 @@ fn rows_of(batches: Batches, none_expected: bool) -> Batches {
 }
 
 /// The placeholders' schema with types that a client can bind; no bytes without placeholders.
-fn parameter_bytes(parameters: &Schema) -> Result<Bytes, Status> {
+fn parameter_bytes(parameters: &Schema, types: WireTypes) -> Result<Bytes, Status> {
     if parameters.fields().is_empty() {
         return Ok(Bytes::new());
     }
-    ipc_schema(&wire_schema(parameters, false))
+    ipc_schema(&parameter_schema(parameters, types))
         .map_err(|error| status::internal(&format!("the parameters have no form: {error}")))
 }
 
@@ -399,9 +399,10 @@ mod tests {
 
     #[test]
     fn placeholders_are_announced_and_none_is_nothing() {
-        assert!(parameter_bytes(&Schema::empty()).unwrap().is_empty());
+        assert!(parameter_bytes(&Schema::empty(), WireTypes::default()).unwrap().is_empty());
         let unknown = parameters([DataType::Null, DataType::Utf8View]);
-        let bytes = arrow_flight::IpcMessage(parameter_bytes(&unknown).unwrap());
+        let bytes =
+            arrow_flight::IpcMessage(parameter_bytes(&unknown, WireTypes::default()).unwrap());
         let schema = Schema::try_from(bytes).unwrap();
         assert_eq!(schema.field(0).data_type(), &DataType::Null);
         assert_eq!(schema.field(1).data_type(), &DataType::Utf8);

@@ -117,7 +117,7 @@ impl Service {
                 let text = &query.query;
                 let prepared = caller.client.session.prepare(text).await;
                 let prepared = prepared.map_err(|error| status::from_sql(&error))?;
-                encoded_schema(&super::wire::wire_schema(prepared.schema(), caller.views))
+                encoded_schema(&super::wire::wire_schema(prepared.schema(), caller.types))
             }
             Command::CommandPreparedStatementQuery(query) => {
                 self.state.prepared.schema(caller, &query.prepared_statement_handle)
@@ -145,7 +145,7 @@ impl Service {
             other => {
                 let session = &caller.client.session;
                 let facts = &self.state.facts;
-                let batch = metadata::answer(other, session, facts, caller.views).await?;
+                let batch = metadata::answer(other, session, facts, caller.types).await?;
                 let batch = batch.ok_or_else(|| misplaced(other))?;
                 let batches = stream::iter([Ok(batch.clone())]).boxed();
                 let messages = encoded(batch.schema(), compression, batches);

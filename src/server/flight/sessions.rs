@@ -10,7 +10,7 @@
 //!
 //! `attune-purpose` states the purpose for calls whose session has none of its own, and
 //! `attune-string-views: true` asks for view types on the wire. Cookies are accepted and mean
-//! nothing: no second thing opens a session.
+//! nothing: no second thing opens a session. A Java client is known by its `user-agent`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
 use super::status;
+use super::wire::WireTypes;
 use crate::auth::jwt::Claims;
 use crate::auth::live::{Live, LivePolicy};
 use crate::auth::{Authenticator, Bearer, Login, Proof, Refusal};
@@ -61,8 +62,8 @@ impl ClientSession {
 pub struct Caller {
     /// The session that the call's statements run in.
     pub client: Arc<ClientSession>,
-    /// Whether strings go as views.
-    pub views: bool,
+    /// Which types its results have.
+    pub types: WireTypes,
     /// The session without what the call's headers state.
     kept: Arc<ClientSession>,
     key: Option<String>,
@@ -182,7 +183,9 @@ impl Sessions {
         let stated = with_purpose(&client, headers).await?;
         let asked = headers.get("attune-string-views").map(|value| value.as_bytes());
         let views = asked.map_or_else(|| client.string_views(), |value| value == b"true");
-        Ok(Caller { client: stated, kept: client, views, key })
+        let agent = headers.get("user-agent").map(|value| value.as_bytes());
+        let java = agent.is_some_and(|name| name.starts_with(b"grpc-java"));
+        Ok(Caller { client: stated, kept: client, types: WireTypes { views, java }, key })
     }
 
     /// Ends the session of a call and makes its token worthless everywhere.

@@ -24,7 +24,7 @@ use super::handles::{Handle, HandleError, Handles};
 use super::rows::{Begun, Fetched, Told};
 use super::sessions::{Caller, ClientSession};
 use super::status;
-use super::wire::{ipc_schema, wire_schema};
+use super::wire::{WireTypes, ipc_schema, wire_schema};
 
 /// A statement that a poller has started ends when nobody asks for it for so long.
 const POLL_LEASE: Duration = Duration::from_secs(60);
@@ -47,11 +47,11 @@ impl Statement {
     /// A statement whose result will have the types that the caller asked for.
     pub fn new(
         client: &Arc<ClientSession>,
-        views: bool,
+        types: WireTypes,
         prepared: Prepared,
         parameters: Vec<ScalarValue>,
     ) -> Self {
-        let wire = wire_schema(&prepared.schema_with(&parameters), views);
+        let wire = wire_schema(&prepared.schema_with(&parameters), types);
         let query_id = client.session.engine().new_query_id();
         Self { client: Arc::clone(client), prepared, parameters, wire, query_id }
     }
@@ -83,7 +83,7 @@ impl Statements {
             let sentence = format!("the statement has {open} parameters and no values");
             return Err(status::parameters(&sentence, "prepare it and bind the values"));
         }
-        Ok(Statement::new(&caller.client, caller.views, prepared, Vec::new()))
+        Ok(Statement::new(&caller.client, caller.types, prepared, Vec::new()))
     }
 
     /// Keeps a statement for DoGet and describes how to get its rows.

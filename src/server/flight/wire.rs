@@ -2,9 +2,14 @@
 //!
 //! Inside, DataFusion prefers view types and dictionaries; many clients do not know them (JDBC up
 //! to 18.3, ODBC, pandas-based tools). So by default strings go as Utf8, bytes as Binary, lists as
-//! List, dictionaries and run-end encoded columns as their values, small decimals as Decimal128
-//! and half floats as Float32, at every depth. A union stays one, and what it holds is made plain
-//! in the same way. A client that asks for views gets its strings and bytes as views.
+//! List, dictionaries and run-end encoded columns as their values, at every depth. A union stays
+//! one, and what it holds is made plain in the same way. A client that asks for views gets its
+//! strings and bytes as views; the rest stays plain. Types that common clients refuse go as the
+//! next one that holds all their values: half floats as Float32 and small decimals as Decimal128
+//! (JDBC; polars misreads them), all intervals as months, days and nanoseconds (pyarrow).
+//!
+//! Java has no unsigned integers, and the JDBC driver shows 255 as -1. A Java client gets them as
+//! signed ones that hold them, and each column says its precision and scale ([`columns`]).
 //!
 //! One transform, [`wire_schema`], makes the schema that GetFlightInfo, GetSchema, a prepared
 //! statement, GetTables and the DoGet stream announce, and [`wire_batch`] makes each batch match
@@ -15,25 +20,40 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UnionArray};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, UnionFields};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, IntervalUnit, Schema, SchemaRef, TimeUnit, UnionFields,
+};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::{IpcMessage, SchemaAsIpc};
 use bytes::Bytes;
 
+use super::columns;
+
 /// One message carries about so much. Clients accept 4 MiB (gRPC's default) or 16 MiB (ADBC).
 const MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 
-/// The schema that a client sees for `schema`. `views` leaves strings and bytes as they are.
-/// The schema's own metadata stays behind: it describes the file a column came from.
-pub fn wire_schema(schema: &Schema, views: bool) -> SchemaRef {
-    let fields: Vec<FieldRef> =
-        schema.fields().iter().map(|field| wire_field(field, views)).collect();
-    Arc::new(Schema::new(fields))
+/// What a client's types depend on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WireTypes {
+    /// Strings and bytes stay views.
+    pub views: bool,
+    /// The client is Java's: nothing unsigned, and columns are described.
+    pub java: bool,
 }
 
-fn wire_field(field: &FieldRef, views: bool) -> FieldRef {
-    let data_type = wire_type(field.data_type(), views);
+/// The schema that a client sees for `schema`. The schema's own metadata stays behind: it
+/// describes the file a column came from.
+pub fn wire_schema(schema: &Schema, types: WireTypes) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| {
+        let field = wire_field(field, types);
+        if types.java { Arc::new(columns::described_result(&field)) } else { field }
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<FieldRef>>()))
+}
+
+fn wire_field(field: &FieldRef, types: WireTypes) -> FieldRef {
+    let data_type = wire_type(field.data_type(), types);
     if let DataType::Union(..) = data_type {
         // A union has no NULLs of its own: its members have.
         return Arc::new(Field::new(field.name(), data_type, false));
@@ -45,34 +65,64 @@ fn wire_field(field: &FieldRef, views: bool) -> FieldRef {
     Arc::new(plain.with_metadata(field.metadata().clone()))
 }
 
-fn wire_type(data_type: &DataType, views: bool) -> DataType {
+fn wire_type(data_type: &DataType, types: WireTypes) -> DataType {
     match data_type {
-        DataType::Utf8View if !views => DataType::Utf8,
-        DataType::BinaryView if !views => DataType::Binary,
-        DataType::Dictionary(_, value) => wire_type(value, views),
-        DataType::RunEndEncoded(_, value) => wire_type(value.data_type(), views),
+        DataType::Utf8View if !types.views => DataType::Utf8,
+        DataType::BinaryView if !types.views => DataType::Binary,
+        DataType::UInt8 if types.java => DataType::Int16,
+        DataType::UInt16 if types.java => DataType::Int32,
+        DataType::UInt32 if types.java => DataType::Int64,
+        DataType::UInt64 if types.java => DataType::Decimal128(20, 0),
+        DataType::Float16 => DataType::Float32,
         DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
             DataType::Decimal128(*precision, *scale)
         }
-        DataType::Float16 => DataType::Float32,
+        DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),
+        DataType::Dictionary(_, value) => wire_type(value, types),
+        DataType::RunEndEncoded(_, values) => wire_type(values.data_type(), types),
         DataType::List(item)
         | DataType::LargeList(item)
         | DataType::ListView(item)
-        | DataType::LargeListView(item) => DataType::List(wire_field(item, views)),
+        | DataType::LargeListView(item) => DataType::List(wire_field(item, types)),
         DataType::FixedSizeList(item, length) => {
-            DataType::FixedSizeList(wire_field(item, views), *length)
+            DataType::FixedSizeList(wire_field(item, types), *length)
         }
         DataType::Struct(fields) => {
-            DataType::Struct(fields.iter().map(|field| wire_field(field, views)).collect())
+            DataType::Struct(fields.iter().map(|field| wire_field(field, types)).collect())
         }
-        DataType::Map(entries, sorted) => DataType::Map(wire_field(entries, views), *sorted),
+        DataType::Map(entries, sorted) => DataType::Map(wire_field(entries, types), *sorted),
         DataType::Union(fields, mode) => {
             let children: UnionFields =
-                fields.iter().map(|(id, field)| (id, wire_field(field, views))).collect();
+                fields.iter().map(|(id, field)| (id, wire_field(field, types))).collect();
             DataType::Union(children, *mode)
         }
         other => other.clone(),
     }
+}
+
+/// The placeholders' schema in types that the client can bind; values are cast to the plan's.
+///
+/// The JDBC driver writes milliseconds into a timestamp or time of any unit and days into a date
+/// of milliseconds, so it is told the units that it writes. It binds nothing to a placeholder of
+/// unknown type, so it is told text, which it can bind.
+pub fn parameter_schema(parameters: &Schema, types: WireTypes) -> SchemaRef {
+    let wire = wire_schema(parameters, WireTypes { views: false, java: types.java });
+    if !types.java {
+        return wire;
+    }
+    let fields = wire.fields().iter().map(|field| {
+        let data_type = match field.data_type() {
+            DataType::Null => DataType::Utf8,
+            DataType::Timestamp(_, zone) => {
+                DataType::Timestamp(TimeUnit::Millisecond, zone.clone())
+            }
+            DataType::Time32(_) | DataType::Time64(_) => DataType::Time32(TimeUnit::Millisecond),
+            DataType::Date64 => DataType::Date32,
+            other => other.clone(),
+        };
+        Field::new(field.name(), data_type, field.is_nullable())
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<Field>>()))
 }
 
 /// The batch with the types of `wire`, which came from [`wire_schema`].
@@ -149,15 +199,20 @@ pub fn ipc_schema(schema: &Schema) -> Result<Bytes, ArrowError> {
 #[cfg(test)]
 mod tests {
     use arrow::array::{
-        DictionaryArray, Float32Array, Float64Array, Int32Array, Int64Array, LargeListArray,
-        StringArray, StringViewArray, StructArray,
+        Decimal32Array, DictionaryArray, Float32Array, Float64Array, Int32Array, Int64Array,
+        IntervalYearMonthArray, LargeListArray, StringArray, StringViewArray, StructArray,
+        UInt8Array, UInt64Array,
     };
     use arrow::datatypes::{Int8Type, Int64Type};
+    use arrow::util::display::array_value_to_string;
     use arrow_flight::decode::FlightRecordBatchStream;
     use arrow_flight::encode::FlightDataEncoderBuilder;
     use futures::TryStreamExt;
 
     use super::*;
+
+    const VIEWS: WireTypes = WireTypes { views: true, java: false };
+    const JAVA: WireTypes = WireTypes { views: false, java: true };
 
     fn views_inside() -> RecordBatch {
         let words =
@@ -183,7 +238,7 @@ mod tests {
 
     #[test]
     fn views_and_dictionaries_become_plain_at_every_depth() {
-        let wire = wire_schema(views_inside().schema_ref(), false);
+        let wire = wire_schema(views_inside().schema_ref(), WireTypes::default());
         let types: Vec<String> =
             wire.fields().iter().map(|field| field.data_type().to_string()).collect();
         assert!(types.iter().all(|name| !name.contains("View") && !name.contains("Dictionary")));
@@ -197,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_client_that_wants_views_keeps_them() {
-        let wire = wire_schema(views_inside().schema_ref(), true);
+        let wire = wire_schema(views_inside().schema_ref(), VIEWS);
         assert_eq!(wire.field(0).data_type(), &DataType::Utf8View);
         assert_eq!(wire.field(1).data_type(), &DataType::Utf8);
     }
@@ -205,7 +260,8 @@ mod tests {
     #[test]
     fn values_survive() {
         let batch = views_inside();
-        let plain = wire_batch(&batch, &wire_schema(batch.schema_ref(), false)).unwrap();
+        let wire = wire_schema(batch.schema_ref(), WireTypes::default());
+        let plain = wire_batch(&batch, &wire).unwrap();
         let words = plain.column(0).as_any().downcast_ref::<StringArray>().unwrap();
         assert_eq!(
             words.iter().collect::<Vec<_>>(),
@@ -260,10 +316,26 @@ mod tests {
         .unwrap()
     }
 
+    fn rare_types() -> RecordBatch {
+        let halves =
+            arrow::compute::cast(&Int32Array::from(vec![Some(3), None]), &DataType::Float16)
+                .unwrap();
+        let short = Decimal32Array::from(vec![Some(-12345), None]);
+        let short = short.with_precision_and_scale(7, 2).unwrap();
+        RecordBatch::try_from_iter_with_nullable(vec![
+            ("half", halves, true),
+            ("short", Arc::new(short) as ArrayRef, true),
+            ("months", Arc::new(IntervalYearMonthArray::from(vec![Some(14), None])), true),
+            ("byte", Arc::new(UInt8Array::from(vec![Some(255), None])), true),
+            ("long", Arc::new(UInt64Array::from(vec![Some(u64::MAX), None])), true),
+        ])
+        .unwrap()
+    }
+
     #[test]
     fn what_clients_do_not_know_becomes_what_they_know() {
         let batch = strange();
-        let wire = wire_schema(batch.schema_ref(), false);
+        let wire = wire_schema(batch.schema_ref(), WireTypes::default());
         let types: Vec<String> =
             wire.fields().iter().map(|field| field.data_type().to_string()).collect();
         assert_eq!(types[..4], ["Utf8", "Decimal128(5, 1)", "Decimal128(12, 2)", "Float32"]);
@@ -277,13 +349,51 @@ mod tests {
         assert_eq!(halves.iter().collect::<Vec<_>>(), [Some(0.5), None, Some(2.0)]);
     }
 
+    #[test]
+    fn types_that_clients_refuse_go_as_ones_that_hold_them() {
+        let batch = rare_types();
+        let plain = wire_batch(&batch, &wire_schema(batch.schema_ref(), VIEWS)).unwrap();
+        let shown = |batch: &RecordBatch, column: usize| {
+            let data_type = batch.column(column).data_type().to_string();
+            let value = array_value_to_string(batch.column(column), 0).unwrap();
+            assert!(batch.column(column).is_null(1));
+            format!("{data_type} {value}")
+        };
+        assert_eq!(shown(&plain, 0), "Float32 3.0");
+        assert_eq!(shown(&plain, 1), "Decimal128(7, 2) -123.45");
+        assert_eq!(shown(&plain, 2), "Interval(MonthDayNano) 14 mons");
+        assert_eq!(shown(&plain, 3), "UInt8 255");
+        let java = wire_batch(&batch, &wire_schema(batch.schema_ref(), JAVA)).unwrap();
+        assert_eq!(shown(&java, 3), "Int16 255");
+        assert_eq!(shown(&java, 4), format!("Decimal128(20, 0) {}", u64::MAX));
+        let metadata = java.schema_ref().field(1).metadata();
+        assert_eq!(metadata["ARROW:FLIGHT:SQL:SCALE"], "2");
+    }
+
+    #[test]
+    fn a_java_client_binds_what_its_driver_can_write() {
+        let nanoseconds = DataType::Timestamp(TimeUnit::Nanosecond, None);
+        let expected = [DataType::Null, nanoseconds, DataType::UInt32, DataType::Utf8View];
+        let fields = expected.map(|data_type| Field::new("$1", data_type, true));
+        let parameters = Schema::new(fields.to_vec());
+        let java = parameter_schema(&parameters, JAVA);
+        let types: Vec<_> = java.fields().iter().map(|field| field.data_type()).collect();
+        let milliseconds = DataType::Timestamp(TimeUnit::Millisecond, None);
+        assert_eq!(types, [&DataType::Utf8, &milliseconds, &DataType::Int64, &DataType::Utf8]);
+        let others = parameter_schema(&parameters, VIEWS);
+        assert_eq!(others.field(0).data_type(), &DataType::Null);
+        assert_eq!(others.field(3).data_type(), &DataType::Utf8);
+    }
+
     #[tokio::test]
     async fn the_encoder_changes_nothing_more() {
-        for (views, batch) in
-            [(false, views_inside()), (true, views_inside()), (false, strange()), (true, strange())]
+        let kinds = [WireTypes::default(), VIEWS, JAVA];
+        let batches = [views_inside(), strange(), rare_types()];
+        for (types, batch) in
+            kinds.iter().flat_map(|types| batches.iter().map(move |b| (*types, b)))
         {
-            let wire = wire_schema(batch.schema_ref(), views);
-            let plain = wire_batch(&batch, &wire).unwrap();
+            let wire = wire_schema(batch.schema_ref(), types);
+            let plain = wire_batch(batch, &wire).unwrap();
             let encoder = FlightDataEncoderBuilder::new()
                 .with_schema(Arc::clone(&wire))
                 .with_max_flight_data_size(usize::MAX)
@@ -297,7 +407,8 @@ mod tests {
 
     #[test]
     fn a_batch_that_differs_from_its_plan_is_an_error() {
-        let wire = wire_schema(&Schema::new(vec![Field::new("a", DataType::Int64, false)]), false);
+        let schema = Schema::new(vec![Field::new("a", DataType::Int64, false)]);
+        let wire = wire_schema(&schema, WireTypes::default());
         assert!(wire_batch(&views_inside(), &wire).is_err());
     }
 
