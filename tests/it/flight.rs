@@ -1,14 +1,12 @@
 //! Flight SQL as clients see it: a server on a free port, and clients that call it.
 
 mod access;
-mod adbc;
 mod api_tokens;
 mod certificates;
 mod guessing;
 mod hostile;
 mod idle;
 mod ingest;
-mod jdbc;
 mod lifecycle;
 mod login;
 mod metadata;

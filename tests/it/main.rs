@@ -9,6 +9,7 @@
 )]
 
 mod cli;
+mod clients;
 mod docs;
 mod flight;
 mod prepared;

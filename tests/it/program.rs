@@ -3,7 +3,6 @@
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How long a server may take to answer; a loaded machine is slow.
@@ -16,43 +15,6 @@ pub fn shared_data(name: &str) -> Option<PathBuf> {
     let beside = beside.unwrap_or_else(|| root.join("../shared"));
     let folder = beside.join("data").join(name);
     folder.is_dir().then_some(folder)
-}
-
-/// A Python with the ADBC Flight SQL driver, installed once into a folder outside the checkout;
-/// `None` where Python or the registry is missing.
-pub fn python() -> Option<PathBuf> {
-    static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
-    PYTHON.get_or_init(install_python).clone()
-}
-
-fn install_python() -> Option<PathBuf> {
-    let home = std::env::var_os("ATTUNE_CLIENTS_DIR").map(PathBuf::from).or_else(|| {
-        std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/attune/clients"))
-    })?;
-    std::fs::create_dir_all(&home).ok()?;
-    let python = home.join("venv/bin/python");
-    let works = |python: &Path| {
-        let check = "import adbc_driver_flightsql.dbapi, pyarrow";
-        succeeds(Command::new(python).args(["-c", check]))
-    };
-    if works(&python) {
-        return Some(python);
-    }
-    let made = succeeds(Command::new("python3").arg("-m").arg("venv").arg(home.join("venv")))
-        && succeeds(Command::new(&python).args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "adbc-driver-flightsql",
-            "adbc-driver-manager",
-            "pyarrow",
-        ]));
-    (made && works(&python)).then_some(python)
-}
-
-fn succeeds(command: &mut Command) -> bool {
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
 }
 
 /// The program with a configuration.
@@ -75,6 +37,13 @@ impl Program {
         }
         command.stdin(Stdio::null());
         command
+    }
+
+    /// Writes the demonstration's shop into a folder that is made.
+    pub fn demo(&self, folder: &Path) {
+        let mut command = self.command();
+        let output = command.args(["demo", "--exit", "--dir"]).arg(folder).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
     }
 
     /// Adds a user to the warehouse.

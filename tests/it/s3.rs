@@ -20,7 +20,8 @@ use s3s::{S3, S3Request, S3Response, S3Result, dto};
 use tokio::sync::Mutex;
 use tonic::transport::Endpoint;
 
-use crate::program::{Program, python, shared_data};
+use crate::clients::install::python;
+use crate::program::{Program, shared_data};
 
 /// An S3-compatible store for one test.
 pub struct Store {
@@ -154,7 +155,6 @@ async fn gowalla_over_s3_survives_a_restart() {
         return;
     };
     let Some(python) = python() else {
-        println!("skipped: the Python ADBC driver cannot be installed");
         return;
     };
     let s3 = Store::start().await;
