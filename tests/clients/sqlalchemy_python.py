@@ -13,9 +13,10 @@ import warnings
 
 import attune_sqlalchemy  # noqa: F401 registers the dialect
 import sqlalchemy
-from common import check, equal, refused
+from common import TYPES, check, equal, refused
 from sqlalchemy import MetaData, Table, func, inspect, select, text
 from sqlalchemy_adbc.reflection import adbc_type_to_sqla
+from types_python import EXPECTED, PANDAS_CANNOT
 
 warnings.filterwarnings("ignore", message="Cannot disable autocommit")
 
@@ -53,6 +54,15 @@ def statements(engine):
         equal("insert, delete, update", changed, [("zz",)])
         failed = lambda: connection.execute(text("SELECT * FROM nowhere"))
         refused("an error has its code", sqlalchemy.exc.DBAPIError, failed, "ATT-4001")
+
+
+def types(engine):
+    names = [name for name in EXPECTED if name not in PANDAS_CANNOT]
+    with engine.connect() as connection:
+        query = f"SELECT {', '.join(names)} FROM ({TYPES})"
+        first, second = connection.exec_driver_sql(query).mappings()
+        for name in names:
+            equal(name, (first[name], second[name]), (EXPECTED[name][1], None))
 
 
 def reflection(engine):
@@ -129,6 +139,7 @@ def main():
     url = f"attune://{user}:{password}@{address}/?tls=false"
     engine = sqlalchemy.create_engine(url)
     statements(engine)
+    types(engine)
     reflection(engine)
     superset(engine)
     print("ok all", flush=True)

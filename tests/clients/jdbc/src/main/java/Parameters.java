@@ -117,24 +117,26 @@ final class Parameters {
 
   private static void batches(Connection connection) throws SQLException {
     try (Statement statement = connection.createStatement()) {
-      statement.executeUpdate("CREATE TABLE jdbc_batch (id BIGINT, word VARCHAR)");
+      statement.executeUpdate("CREATE TABLE jdbc_batch (id BIGINT, word VARCHAR, at TIMESTAMP)");
     }
     try (PreparedStatement prepared =
-        connection.prepareStatement("INSERT INTO jdbc_batch VALUES (?, ?)")) {
+        connection.prepareStatement("INSERT INTO jdbc_batch VALUES (?, ?, ?)")) {
       for (int id = 0; id < 5; id++) {
         prepared.setLong(1, id);
         prepared.setString(2, id == 3 ? null : "w" + id);
+        prepared.setTimestamp(3, Timestamp.valueOf("2024-02-29 12:34:5" + id));
         prepared.addBatch();
       }
       int[] counts = prepared.executeBatch();
       Check.equal("a batch counts its rows " + Arrays.toString(counts), Arrays.stream(counts).sum(), 5);
     }
     try (Statement statement = connection.createStatement();
-        ResultSet rows = statement.executeQuery("SELECT count(*), count(word), sum(id) FROM jdbc_batch")) {
+        ResultSet rows = statement.executeQuery("SELECT count(*), count(word), sum(id), max(at) FROM jdbc_batch")) {
       rows.next();
       Check.equal("each row of the batch arrived", rows.getLong(1), 5L);
       Check.equal("and its NULL", rows.getLong(2), 4L);
       Check.equal("with its values", rows.getLong(3), 10L);
+      Check.equal("and its times", rows.getString(4), "2024-02-29 12:34:54.0");
     }
   }
 
