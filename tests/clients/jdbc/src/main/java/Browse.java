@@ -19,6 +19,7 @@ final class Browse {
     updates(connection);
     browse(connection.getMetaData());
     everyFact(connection.getMetaData());
+    tokens(connection, url);
     refusals(connection, url, login);
     Connection named = DriverManager.getConnection(url + "&catalog=attune", login);
     try (ResultSet rows = named.createStatement().executeQuery("SELECT current_catalog()")) {
@@ -104,6 +105,20 @@ final class Browse {
       }
     }
     Check.that(called + " facts", called > 100);
+  }
+
+  private static void tokens(Connection connection, String url) throws SQLException {
+    String token;
+    try (Statement statement = connection.createStatement();
+        ResultSet rows = statement.executeQuery("CREATE TOKEN jdbc EXPIRES IN '1 day'")) {
+      rows.next();
+      token = rows.getString("token");
+    }
+    try (Connection other = DriverManager.getConnection(url + "&token=" + token);
+        ResultSet rows = other.createStatement().executeQuery("SELECT current_user()")) {
+      rows.next();
+      Check.equal("a token in the URL", rows.getString(1), "root");
+    }
   }
 
   private static void refusals(Connection connection, String url, Properties login)
