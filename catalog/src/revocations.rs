@@ -56,18 +56,19 @@ impl Revocations {
         if self.known.lock().revoked.contains_key(id) {
             return Ok(true);
         }
-        self.refresh(now_ms).await?;
+        self.refresh(now_ms, FRESH_MS).await?;
         Ok(self.known.lock().revoked.contains_key(id))
     }
 
-    async fn refresh(&self, now_ms: i64) -> Result<()> {
-        if self.known.lock().is_fresh(now_ms) {
+    /// Lists what is new, unless that was done less than `age_ms` ago.
+    async fn refresh(&self, now_ms: i64, age_ms: i64) -> Result<()> {
+        if self.known.lock().is_fresh(now_ms, age_ms) {
             return Ok(());
         }
         let _turn = self.turn.lock().await;
         let whole = {
             let known = self.known.lock();
-            if known.is_fresh(now_ms) {
+            if known.is_fresh(now_ms, age_ms) {
                 return Ok(());
             }
             known.whole_ms.is_none_or(|read| now_ms >= read + WHOLE_MS)
@@ -128,9 +129,9 @@ impl Revocations {
 }
 
 impl Known {
-    fn is_fresh(&self, now_ms: i64) -> bool {
+    fn is_fresh(&self, now_ms: i64, age_ms: i64) -> bool {
         // A clock that was set back must not make old knowledge fresh.
-        self.read_ms.is_some_and(|read| (read..read + FRESH_MS).contains(&now_ms))
+        self.read_ms.is_some_and(|read| (read..read + age_ms).contains(&now_ms))
     }
 }
 
@@ -159,6 +160,15 @@ impl Catalog {
         }
         self.writable().await?;
         self.revocations.add(id, until_ms, now_ms).await
+    }
+
+    /// Learns of new revocations ahead of time, so that no call has to wait for the warehouse: to
+    /// be called about twice a second while there are sessions.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached.
+    pub async fn refresh_revocations(&self) -> Result<()> {
+        self.revocations.refresh(self.now_ms(), FRESH_MS / 2).await
     }
 
     /// Whether a session was revoked, by any server more than a second ago.

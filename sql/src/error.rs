@@ -234,16 +234,6 @@ impl From<Error> for DataFusionError {
     }
 }
 
-impl From<CatalogError> for Error {
-    fn from(error: CatalogError) -> Self {
-        match error {
-            // A plan that the catalog ran for us fails as it would have failed here.
-            CatalogError::DataFusion(inner) => from_reference(&inner),
-            other => Self::Catalog(other),
-        }
-    }
-}
-
 impl From<ArrowError> for Error {
     fn from(error: ArrowError) -> Self {
         from_arrow(&error)

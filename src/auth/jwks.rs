@@ -143,7 +143,8 @@ fn serves(key: &Jwk, algorithm: Algorithm) -> bool {
 fn parse(text: &[u8]) -> Result<Vec<Jwk>, String> {
     let set: Value = serde_json::from_slice(text).map_err(|error| format!("no JSON: {error}"))?;
     let keys = set.get("keys").and_then(Value::as_array).ok_or("the JSON has no list of keys")?;
-    Ok(keys.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).collect())
+    let read = keys.iter().filter_map(|key| serde_json::from_value::<Jwk>(key.clone()).ok());
+    Ok(read.filter(|key| !matches!(key.algorithm, AlgorithmParameters::Other(_))).collect())
 }
 
 async fn fetch(url: &str) -> Result<Vec<u8>, String> {

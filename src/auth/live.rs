@@ -45,6 +45,14 @@ struct State<T> {
     ended: HashMap<String, Instant>,
 }
 
+/// What a key leads to once something was bound to it.
+pub struct Bound<T> {
+    /// The session.
+    pub value: Arc<T>,
+    /// The session that it took the place of.
+    pub replaced: Option<Arc<T>>,
+}
+
 /// The open sessions.
 pub struct Live<T> {
     policy: LivePolicy,
@@ -58,15 +66,26 @@ impl<T> Live<T> {
         Self { policy, state: Mutex::new(state) }
     }
 
-    /// Binds `value` to a key and gives what the key leads to now: a session that somebody else
-    /// bound a moment ago stays.
-    pub fn bind(&self, key: &str, owner: &str, value: Arc<T>, once: bool, now: Instant) -> Arc<T> {
+    /// Binds `value` to a key, unless the key leads to a session already that `stays`, such as one
+    /// that another call of the same connection bound a moment ago.
+    pub fn bind(
+        &self,
+        key: &str,
+        owner: &str,
+        value: Arc<T>,
+        once: bool,
+        now: Instant,
+        stays: impl Fn(&T) -> bool,
+    ) -> Bound<T> {
         let mut state = self.state.lock();
         self.drop_ended(&mut state, now);
-        if let Some(entry) = state.entries.get_mut(key) {
+        if let Some(entry) = state.entries.get_mut(key)
+            && stays(&entry.value)
+        {
             entry.used = now;
-            return Arc::clone(&entry.value);
+            return Bound { value: Arc::clone(&entry.value), replaced: None };
         }
+        let replaced = state.entries.remove(key).map(|entry| entry.value);
         let mine = state.entries.iter().filter(|(_, entry)| entry.owner == owner);
         let (mut held, mut oldest) = (0, None);
         for (key, entry) in mine {
@@ -88,7 +107,7 @@ impl<T> Live<T> {
             once,
         };
         state.entries.insert(key.to_owned(), entry);
-        value
+        Bound { value, replaced }
     }
 
     /// What the key leads to; counts as a use.
@@ -188,11 +207,15 @@ mod tests {
         Live::new(LivePolicy { idle: 10 * SECOND, lifetime: 25 * SECOND, per_owner_max })
     }
 
+    fn bind(live: &Live<&'static str>, key: &str, owner: &str, once: bool, now: Instant) {
+        live.bind(key, owner, Arc::new("x"), once, now, |_| true);
+    }
+
     #[test]
     fn use_postpones_idleness_but_not_the_end_of_life() {
         let live = live(9);
         let start = Instant::now();
-        live.bind("key", "ada", Arc::new("x"), true, start);
+        bind(&live, "key", "ada", true, start);
         assert!(live.get("key", start + 9 * SECOND).is_some());
         assert!(live.get("key", start + 18 * SECOND).is_some());
         assert!(!live.has_ended("key"));
@@ -207,8 +230,8 @@ mod tests {
         let live = live(9);
         let start = Instant::now();
         let held = Arc::new("held");
-        live.bind("idle", "ada", Arc::new("idle"), false, start);
-        live.bind("busy", "ada", Arc::clone(&held), false, start);
+        bind(&live, "idle", "ada", false, start);
+        live.bind("busy", "ada", Arc::clone(&held), false, start, |_| true);
         live.sweep(|_| false, start + 11 * SECOND);
         assert!(live.get("idle", start + 11 * SECOND).is_none());
         assert!(live.get("busy", start + 11 * SECOND).is_some());
@@ -221,7 +244,7 @@ mod tests {
         let start = Instant::now();
         for (key, owner, at) in [("b", "bob", 0), ("1", "ada", 0), ("2", "ada", 1), ("3", "ada", 2)]
         {
-            live.bind(key, owner, Arc::new("x"), true, start + at * SECOND);
+            bind(&live, key, owner, true, start + at * SECOND);
         }
         let now = start + 3 * SECOND;
         assert!(live.get("1", now).is_none() && live.has_ended("1"));
@@ -231,12 +254,16 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_bind_one_key_the_first_wins() {
+    fn of_two_that_bind_one_key_the_first_stays_while_it_is_good() {
         let live = live(2);
         let now = Instant::now();
-        assert_eq!(*live.bind("key", "ada", Arc::new("first"), false, now), "first");
-        assert_eq!(*live.bind("key", "ada", Arc::new("second"), false, now), "first");
-        assert_eq!(live.end("key").as_deref(), Some(&"first"));
+        let bind = |value, good| live.bind("key", "ada", Arc::new(value), false, now, |_| good);
+        assert_eq!(*bind("first", true).value, "first");
+        let second = bind("second", true);
+        assert!(*second.value == "first" && second.replaced.is_none());
+        let third = bind("third", false);
+        assert_eq!((*third.value, third.replaced.as_deref()), ("third", Some(&"first")));
+        assert_eq!(live.end("key").as_deref(), Some(&"third"));
         assert!(live.end("key").is_none() && live.is_empty());
     }
 
@@ -244,8 +271,8 @@ mod tests {
     fn what_is_unwanted_goes_with_the_sweep() {
         let live = live(9);
         let now = Instant::now();
-        live.bind("kept", "ada", Arc::new("kept"), true, now);
-        live.bind("killed", "ada", Arc::new("killed"), true, now);
+        bind(&live, "kept", "ada", true, now);
+        live.bind("killed", "ada", Arc::new("killed"), true, now, |_| true);
         live.sweep(|value| *value == "killed", now);
         assert_eq!(live.len(), 1);
         assert!(live.has_ended("killed") && !live.has_ended("kept"));

@@ -7,15 +7,13 @@
 //! dropped or got another password has to log in again. Roles and grants need no new login: the
 //! engine looks at them for each statement.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use catalog::policy::Principal;
 use catalog::tokens::{TOKEN_PREFIX, digest};
 use catalog::{Catalog, Secret, UserRecord};
-use parking_lot::Mutex;
 
 use self::backoff::Backoff;
 use self::certificates::CertificateUsers;
@@ -32,8 +30,6 @@ pub mod live;
 pub mod oidc;
 pub mod passwords;
 
-/// How long a user's record may be believed before it is read again.
-const RECORD_FRESH: Duration = Duration::from_secs(1);
 /// Password checks at once; each takes 19 MiB and a core.
 const CHECKS_MAX: usize = 2;
 
@@ -158,8 +154,6 @@ struct Users {
     backoff: Backoff,
     oidc: Option<Oidc>,
     certificates: Option<CertificateUsers>,
-    /// The stamps read last, so that a busy session does not read a record with each call.
-    stamps: Mutex<HashMap<String, (Instant, Option<String>)>>,
 }
 
 impl Authenticator {
@@ -206,7 +200,6 @@ impl Authenticator {
                 backoff: Backoff::default(),
                 oidc: options.oidc.map(|options| Oidc::new(options, catalog)),
                 certificates: options.certificates,
-                stamps: Mutex::default(),
             }),
         };
         Ok(Self { users, tokens, catalog: Arc::clone(catalog) })
@@ -351,15 +344,15 @@ impl Authenticator {
     ///
     /// # Errors
     /// `Changed` or `Token` when it does not.
-    pub async fn check(&self, proof: &Proof, now: Instant) -> Result<(), Refusal> {
+    pub async fn check(&self, proof: &Proof) -> Result<(), Refusal> {
         match proof {
             Proof::Anybody => Ok(()),
-            Proof::User(user) => self.check_user(user, now).await,
+            Proof::User(user) => self.check_user(user).await,
             Proof::Token { user, hash } => {
                 let token = self.catalog.token_by_hash(hash).await?;
                 let now_ms = self.catalog.now_ms();
                 token.filter(|token| !token.has_expired(now_ms)).ok_or(Refusal::Token)?;
-                self.check_user(user, now).await
+                self.check_user(user).await
             }
             Proof::Provider { until_ms } => match self.catalog.now_ms() < *until_ms {
                 true => Ok(()),
@@ -379,19 +372,14 @@ impl Authenticator {
         }
     }
 
-    async fn check_user(&self, user: &Stamped, now: Instant) -> Result<(), Refusal> {
-        let Some(users) = &self.users else { return Ok(()) };
-        let known = users.stamps.lock().get(&user.name).cloned();
-        let current = match known {
-            Some((read, current)) if now.saturating_duration_since(read) < RECORD_FRESH => current,
-            _ => {
-                let record = self.catalog.user(&user.name).await?;
-                let current = record.map(|user| user.stamp());
-                users.stamps.lock().insert(user.name.clone(), (now, current.clone()));
-                current
-            }
-        };
-        if current.as_ref() == Some(&user.stamp) { Ok(()) } else { Err(Refusal::Changed) }
+    async fn check_user(&self, user: &Stamped) -> Result<(), Refusal> {
+        let same = |record: &UserRecord| record.stamp() == user.stamp;
+        if self.catalog.accounts().await?.user(&user.name).is_some_and(same) {
+            return Ok(());
+        }
+        // The login may be newer than what is known of the accounts.
+        let record = self.catalog.user(&user.name).await?;
+        if record.as_ref().is_some_and(same) { Ok(()) } else { Err(Refusal::Changed) }
     }
 
     /// The user whose API token this is.

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
+use catalog::policy::Privilege;
 use catalog::{Kind, ObjectName};
 use datafusion::execution::SendableRecordBatchStream;
 
@@ -117,7 +118,7 @@ async fn statement(
         }
         (false, IfMissing::Fail, _) => {
             // INSERT says that the table is missing, with the nearest name there is.
-            crate::dml::target(context, &parts).await?;
+            crate::dml::target(context, &parts, &[Privilege::Insert]).await?;
             Err(catalog::Error::not_found("table", &name.to_string(), []).into())
         }
     }
@@ -130,7 +131,9 @@ async fn columns_to_append(
     rows: &Schema,
 ) -> Result<String> {
     // The right to change the table comes before what its columns are.
-    let name = crate::dml::target(context, &[name.schema.clone(), name.name.clone()]).await?;
+    let parts = [name.schema.clone(), name.name.clone()];
+    let name = crate::dml::target(context, &parts, &[Privilege::Insert]).await?;
+    context.write_to(&name);
     let Some(table) = crate::session::open(context, &name).await? else {
         return Err(catalog::Error::not_found("table", &name.to_string(), []).into());
     };

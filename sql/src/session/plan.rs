@@ -486,7 +486,7 @@ pub(crate) async fn plan_in(
             (state, Action::Query(plan))
         }
         Statement::Token(statement) => {
-            statement.check(session)?;
+            statement.check(context.session())?;
             let action = match statement {
                 TokenStatement::Create { .. } => Action::CreateToken(statement.clone()),
                 TokenStatement::Drop { .. } => Action::DropToken(statement.clone()),

@@ -130,8 +130,9 @@ impl Session {
     async fn with_settings(&self, chosen: &BTreeMap<String, String>) -> Result<Settings> {
         let mut settings = self.settings();
         let schemas = self.schemas().await?;
+        let rights = self.rights().await?;
         for (name, value) in chosen {
-            settings.set(name, value, &schemas)?;
+            settings.set(name, value, &schemas, &rights)?;
         }
         Ok(settings)
     }

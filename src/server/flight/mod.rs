@@ -55,6 +55,7 @@ mod xdbc;
 /// smaller limit, with an error that says so.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+const REFRESH_EVERY: Duration = Duration::from_millis(500);
 /// Load balancers drop connections that are silent for minutes.
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// After the drain time, running statements have so long to end with their error.
@@ -177,7 +178,7 @@ async fn state(
         types: TypeInfos::new().map_err(|error| options.listen_error(&error))?,
     };
     Ok(Arc::new(State {
-        sessions: Sessions::new(engine, authenticator, limits),
+        sessions: Sessions::new(engine, Arc::new(authenticator), limits),
         prepared: PreparedStatements::new(ttl, held_max, Arc::clone(&statements)),
         statements,
         facts,
@@ -188,6 +189,11 @@ impl BoundServer {
     /// Where it listens; the port that was free when port 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// What checks credentials, for the other listeners of the process: guesses count together.
+    pub fn authenticator(&self) -> &Arc<Authenticator> {
+        self.state.sessions.authenticator()
     }
 
     /// Answers until `shutdown`, then drains: no new connection, running statements finish. When
@@ -223,6 +229,7 @@ impl BoundServer {
             ended = &mut serving => return ended.map_err(failed),
             () = &mut shutdown => {}
             () = sweep(&self.state) => {}
+            () = refresh(&self.state) => {}
         }
         draining.cancel();
         tracing::info!(drain_s = self.options.drain.as_secs(), "draining");
@@ -263,6 +270,16 @@ async fn sweep(state: &State) {
         state.sessions.sweep(now);
         state.statements.sweep(now);
         state.prepared.sweep(now);
+    }
+}
+
+/// Keeps what other servers said about sessions so fresh that no call has to wait for it.
+async fn refresh(state: &State) {
+    let mut ticks = tokio::time::interval(REFRESH_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        state.sessions.refresh().await;
     }
 }
 

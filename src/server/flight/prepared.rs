@@ -279,6 +279,7 @@ impl PreparedStatements {
 
     /// Forgets statements that nobody used for long.
     pub fn sweep(&self, now: Instant) {
+        self.kept.remove_where(|kept| kept.client.session.is_ended());
         self.kept.sweep(now);
     }
 

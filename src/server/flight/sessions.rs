@@ -126,7 +126,7 @@ pub struct SessionLimits {
 /// The open sessions.
 pub struct Sessions {
     engine: Engine,
-    authenticator: Authenticator,
+    authenticator: Arc<Authenticator>,
     live: Live<ClientSession>,
     lifetime: Duration,
     total_max: usize,
@@ -134,7 +134,7 @@ pub struct Sessions {
 
 impl Sessions {
     /// No session yet.
-    pub fn new(engine: Engine, authenticator: Authenticator, limits: SessionLimits) -> Self {
+    pub fn new(engine: Engine, authenticator: Arc<Authenticator>, limits: SessionLimits) -> Self {
         Self {
             engine,
             authenticator,
@@ -142,6 +142,11 @@ impl Sessions {
             lifetime: limits.policy.lifetime,
             total_max: limits.total_max,
         }
+    }
+
+    /// What checks credentials, for the other listeners of the process: guesses count together.
+    pub fn authenticator(&self) -> &Arc<Authenticator> {
+        &self.authenticator
     }
 
     /// Handshake: checks the credentials and opens a session; gives the token for further calls,
@@ -204,6 +209,16 @@ impl Sessions {
         }
     }
 
+    /// Learns ahead of time which session tokens other servers have revoked.
+    pub async fn refresh(&self) {
+        if self.live.is_empty() || !self.authenticator.tokens_are_shared() {
+            return;
+        }
+        if let Err(error) = self.engine.catalog().refresh_revocations().await {
+            tracing::warn!(%error, "revoked sessions are not known; calls wait for the warehouse");
+        }
+    }
+
     /// Forgets the sessions that have ended.
     pub fn sweep(&self, now: Instant) {
         self.live.sweep(|client| client.session.is_ended(), now);
@@ -224,7 +239,7 @@ impl Sessions {
         let token = token.ok_or_else(|| status::internal("the login has no session token"))?;
         let client = self.client(login, peer, Kept::ByToken { id: id.clone(), until_ms }).await?;
         let owner = client.owner().to_owned();
-        self.live.bind(&id, &owner, client, true, Instant::now());
+        self.live.bind(&id, &owner, client, true, Instant::now(), |_| true);
         Ok(token)
     }
 
@@ -301,7 +316,7 @@ impl Sessions {
                 self.end(&claims.id);
                 return Err(status::unknown_token());
             }
-            let checked = self.authenticator.check(&client.login.proof, now).await;
+            let checked = self.authenticator.check(&client.login.proof).await;
             return self.still(&claims.id, client, checked);
         }
         if self.live.has_ended(&claims.id) {
@@ -311,7 +326,7 @@ impl Sessions {
         let kept = Kept::ByToken { id: claims.id.clone(), until_ms: claims.until_ms };
         let client = self.client(login, peer, kept).await?;
         tracing::debug!(user = ?claims.user, "a session token of another server opened a session");
-        Ok(self.live.bind(&claims.id, &claims.user, client, true, now))
+        Ok(self.live.bind(&claims.id, &claims.user, client, true, now, |_| true).value)
     }
 
     async fn is_revoked(&self, claims: &Claims) -> Result<bool, Status> {
@@ -352,7 +367,7 @@ impl Sessions {
         let open = self.live.get(&key, now).filter(|client| !client.session.is_ended());
         let client = match open {
             Some(client) => {
-                let checked = self.authenticator.check(&client.login.proof, now).await;
+                let checked = self.authenticator.check(&client.login.proof).await;
                 self.still(&key, client, checked)?
             }
             None => self.bound(&key, login.await.map_err(refused)?, peer).await?,
@@ -360,17 +375,23 @@ impl Sessions {
         Ok((client, Some(key)))
     }
 
-    /// A new session under a key, in place of one that ended.
+    /// A new session under a key, in place of one that ended or was another principal's.
     async fn bound(
         &self,
         key: &str,
         login: Login,
         peer: &Peer,
     ) -> Result<Arc<ClientSession>, Status> {
-        self.end(key);
         let client = self.client(login, peer, Kept::Lasting).await?;
         let owner = client.owner().to_owned();
-        Ok(self.live.bind(key, &owner, client, false, Instant::now()))
+        let principal = client.login.principal.clone();
+        let bound = self.live.bind(key, &owner, client, false, Instant::now(), |open| {
+            !open.session.is_ended() && open.login.principal == principal
+        });
+        if let Some(replaced) = bound.replaced {
+            replaced.session.end();
+        }
+        Ok(bound.value)
     }
 
     /// A session whose login was checked again; one that no longer stands is ended.

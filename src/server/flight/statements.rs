@@ -251,6 +251,7 @@ impl Statements {
 
     /// Forgets tickets that nobody came for.
     pub fn sweep(&self, now: Instant) {
+        self.executions.remove_where(|execution| execution.client.session.is_ended());
         self.executions.sweep(now);
     }
 }

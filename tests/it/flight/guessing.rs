@@ -2,16 +2,10 @@
 
 use tonic::Code;
 
-use super::support::{TestServer, rows, start, status};
+use super::support::{TestServer, handshake, rows, start};
 
 async fn attempt(server: &TestServer, name: &str, password: &str) -> (Code, String) {
-    match server.stranger().await.handshake(name, password).await {
-        Ok(_) => (Code::Ok, String::new()),
-        Err(error) => {
-            let status = status(error);
-            (status.code(), status.message().to_owned())
-        }
-    }
+    handshake(server.channel().await, name, password).await
 }
 
 #[tokio::test]

@@ -2,32 +2,16 @@
 
 use std::time::Instant;
 
-use arrow_flight::HandshakeRequest;
-use arrow_flight::flight_service_client::FlightServiceClient;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use catalog::policy::Role;
-use futures::StreamExt;
-use tonic::{Code, Request};
+use tonic::Code;
 
 use super::support::{self, failure, rows, start, start_open, user};
 
-/// The status of a Handshake with a name and a password.
+/// The status of a Handshake with a name and a password, or its token.
 async fn handshake(server: &support::TestServer, name: &str, password: &str) -> (Code, String) {
-    let mut client = FlightServiceClient::new(server.channel().await);
-    let mut request = Request::new(futures::stream::iter([HandshakeRequest::default()]));
-    let pair = BASE64_STANDARD.encode(format!("{name}:{password}"));
-    request.metadata_mut().insert("authorization", format!("Basic {pair}").parse().unwrap());
-    match client.handshake(request).await {
-        Ok(response) => {
-            let header = response.metadata().get("authorization").unwrap().to_str().unwrap();
-            let token = header.strip_prefix("Bearer ").unwrap().to_owned();
-            let body = response.into_inner().next().await.unwrap().unwrap().payload;
-            assert_eq!(body, token.as_bytes());
-            (Code::Ok, token)
-        }
-        Err(status) => (status.code(), status.message().to_owned()),
-    }
+    support::handshake(server.channel().await, name, password).await
 }
 
 #[tokio::test]

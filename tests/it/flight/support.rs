@@ -7,21 +7,24 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
+use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{Any, ProstMessageExt};
-use arrow_flight::{Action, FlightDescriptor, FlightInfo, Ticket};
+use arrow_flight::{Action, FlightDescriptor, FlightInfo, HandshakeRequest, Ticket};
 use attune::auth::hasher::Argon2Hasher;
 use attune::auth::passwords::hash_password;
 use attune::server::flight::{Authentication, BoundServer, FlightOptions, bind};
 use attune::server::tls::TlsFiles;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use catalog::policy::Role;
 use catalog::{Catalog, CatalogConfig, StoreConfig, UserRecord};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use prost::Message;
 use sql::{Engine, Limits};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 /// The server's clock when it starts.
 pub const NOW_MS: i64 = 1_700_000_000_000;
@@ -162,6 +165,24 @@ pub fn certificate(folder: &std::path::Path, host: &str) -> (TlsFiles, String) {
     std::fs::write(&files.key, signed.signing_key.serialize_pem()).unwrap();
     std::fs::write(&files.certificate, signed.cert.pem()).unwrap();
     (files, signed.cert.pem())
+}
+
+/// The status of a Handshake with a name and a password, or its token.
+pub async fn handshake(channel: Channel, name: &str, password: &str) -> (Code, String) {
+    let mut client = FlightServiceClient::new(channel);
+    let mut request = Request::new(futures::stream::iter([HandshakeRequest::default()]));
+    let pair = BASE64_STANDARD.encode(format!("{name}:{password}"));
+    request.metadata_mut().insert("authorization", format!("Basic {pair}").parse().unwrap());
+    match client.handshake(request).await {
+        Ok(response) => {
+            let header = response.metadata().get("authorization").unwrap().to_str().unwrap();
+            let token = header.strip_prefix("Bearer ").unwrap().to_owned();
+            let body = response.into_inner().next().await.unwrap().unwrap().payload;
+            assert_eq!(body, token.as_bytes());
+            (Code::Ok, token)
+        }
+        Err(status) => (status.code(), status.message().to_owned()),
+    }
 }
 
 /// The status inside a client's error.
