@@ -45,7 +45,7 @@ def start(program, folder):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     begun = time.perf_counter()
     process = subprocess.Popen(
-        [program, "serve", "--flight", address, "--lake", folder / "lake", "--warehouse", folder / "w"],
+        [program, "serve", "--flight", address, "--http", "off", "--lake", folder / "lake", "--warehouse", folder / "w"],
         stderr=subprocess.DEVNULL,
     )
     while True:

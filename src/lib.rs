@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod observe;
 pub mod server;
 
 pub use error::{Error, Result};

@@ -134,7 +134,7 @@ class Attune(Server):
         add = [program, "user", "add", "bench", "--role", "admin", "--warehouse", warehouse]
         subprocess.run(add, input=PASSWORD, text=True, check=True, capture_output=True)
         port = free_port()
-        command = [program, "serve", "--flight", f"127.0.0.1:{port}"]
+        command = [program, "serve", "--flight", f"127.0.0.1:{port}", "--http", "off"]
         command += ["--lake", folder / "lake", "--warehouse", warehouse]
         super().__init__("Attune", command, port, "lake.points", "lake.scan")
 

@@ -1,11 +1,12 @@
-//! DataFusion's functions that make long texts of short ones, with a limit on what one call makes.
+//! DataFusion's functions that make much of little, with a limit on what one call makes.
 //!
-//! Their memory is charged to nobody, so `repeat('x', 2000000000)` would take it from everybody.
+//! Their memory is charged to nobody, so `repeat('x', 2000000000)` or `range(0, 1000000000000)`
+//! would take it from everybody.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, FieldRef, Int64Type};
+use arrow::array::Array;
+use arrow::datatypes::{DataType, FieldRef, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::logical_expr::{
@@ -16,23 +17,49 @@ use datafusion::logical_expr::{
 /// Bytes that one call on one batch may make.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// The functions with a limit, and which argument counts.
-const BOUNDED: [(&str, usize, bool); 3] =
-    [("repeat", 1, true), ("lpad", 1, false), ("rpad", 1, false)];
+/// How much a function makes of its arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Growth {
+    /// The first argument as often as the second says.
+    Repeats,
+    /// As many characters as the second argument says.
+    Pads,
+    /// As many elements as the second argument says.
+    Fills,
+    /// A number each step from the first to the second argument.
+    Counts,
+    /// The third argument in place of each part of the first.
+    Replaces,
+}
+
+const BOUNDED: [(&str, Growth); 9] = [
+    ("repeat", Growth::Repeats),
+    ("lpad", Growth::Pads),
+    ("rpad", Growth::Pads),
+    ("array_repeat", Growth::Repeats),
+    ("array_resize", Growth::Fills),
+    ("range", Growth::Counts),
+    ("generate_series", Growth::Counts),
+    ("replace", Growth::Replaces),
+    ("regexp_replace", Growth::Replaces),
+];
+
+/// A replacement shorter than this makes nothing large: texts in tables are not that long.
+const REPLACEMENT_BYTES: u64 = 256;
+/// An element of a list.
+const ELEMENT_BYTES: u64 = 8;
 
 /// The limited form of a function that needs a limit.
 pub fn bounded(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
-    let (_, count, multiplies) = BOUNDED.iter().find(|(name, ..)| *name == function.name())?;
-    let inner = Arc::clone(function);
-    let limited = Bounded { inner, count: *count, multiplies: *multiplies };
+    let (_, growth) = BOUNDED.iter().find(|(name, _)| *name == function.name())?;
+    let limited = Bounded { inner: Arc::clone(function), growth: *growth };
     Some(Arc::new(ScalarUDF::new_from_impl(limited)))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Bounded {
     inner: Arc<ScalarUDF>,
-    count: usize,
-    multiplies: bool,
+    growth: Growth,
 }
 
 impl ScalarUDFImpl for Bounded {
@@ -65,64 +92,127 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        let rows = arguments.number_rows;
-        if let [text, ..] = arguments.args.as_slice()
-            && let Some(count) = arguments.args.get(self.count)
-        {
-            self.check(text, count, rows)?;
-        }
+        self.check(&arguments.args, arguments.number_rows)?;
         self.inner.invoke_with_args(arguments)
     }
 }
 
 impl Bounded {
-    fn check(
-        &self,
-        text: &ColumnarValue,
-        count: &ColumnarValue,
-        rows: usize,
-    ) -> DataFusionResult<()> {
-        let rows = match (text, count) {
-            (ColumnarValue::Scalar(_), ColumnarValue::Scalar(_)) => 1,
-            _ => rows,
-        };
+    fn check(&self, arguments: &[ColumnarValue], rows: usize) -> DataFusionResult<()> {
+        let constant = |value: &ColumnarValue| matches!(value, ColumnarValue::Scalar(_));
+        let rows = if arguments.iter().all(constant) { 1 } else { rows };
         let mut bytes: u64 = 0;
         for row in 0..rows {
-            let times = number(count, row);
-            let each = if self.multiplies { length(text, row) } else { 1 };
-            bytes = bytes.saturating_add(times.saturating_mul(each));
+            bytes = bytes.saturating_add(self.bytes(arguments, row));
             if bytes > BYTES_MAX {
                 return Err(DataFusionError::ResourcesExhausted(format!(
-                    "{} would make more than {} MiB of text",
-                    self.name(),
+                    "{} would make more than {} MiB",
+                    self.inner.name(),
                     BYTES_MAX / (1024 * 1024)
                 )));
             }
         }
         Ok(())
     }
+
+    /// What a row's call makes, in bytes.
+    fn bytes(&self, arguments: &[ColumnarValue], row: usize) -> u64 {
+        match (self.growth, arguments) {
+            (Growth::Repeats, [value, times, ..]) => {
+                natural(times, row).saturating_mul(length(value, row).max(1))
+            }
+            (Growth::Pads, [_, length, ..]) => natural(length, row),
+            (Growth::Fills, [_, length, ..]) => natural(length, row).saturating_mul(ELEMENT_BYTES),
+            (Growth::Counts, [stop]) => natural(stop, row).saturating_mul(ELEMENT_BYTES),
+            (Growth::Counts, [start, stop, steps @ ..]) => {
+                let span = number(stop, row).unwrap_or(0).abs_diff(number(start, row).unwrap_or(0));
+                let step = steps.first().map_or(Some(1), |step| number(step, row));
+                let step = step.unwrap_or(1).unsigned_abs().max(1);
+                (span / step).saturating_mul(ELEMENT_BYTES)
+            }
+            (Growth::Replaces, [text, pattern, replacement, ..]) => {
+                let each = length(replacement, row);
+                if each < REPLACEMENT_BYTES {
+                    return 0;
+                }
+                // A pattern of a regular expression may match between any two characters.
+                let part = if self.inner.name() == "replace" { length(pattern, row) } else { 1 };
+                (length(text, row) / part.max(1) + 1).saturating_mul(each)
+            }
+            _ => 0,
+        }
+    }
 }
 
-fn number(value: &ColumnarValue, row: usize) -> u64 {
-    let number = match value {
-        ColumnarValue::Scalar(scalar) => match scalar.cast_to(&DataType::Int64) {
-            Ok(ScalarValue::Int64(number)) => number,
-            _ => None,
-        },
-        ColumnarValue::Array(array) => array
-            .as_primitive_opt::<Int64Type>()
-            .and_then(|numbers| numbers.is_valid(row).then(|| numbers.value(row))),
+fn natural(value: &ColumnarValue, row: usize) -> u64 {
+    u64::try_from(number(value, row).unwrap_or(0)).unwrap_or(0)
+}
+
+/// A whole number; a moment as its nanoseconds, and an interval as about as many.
+fn number(value: &ColumnarValue, row: usize) -> Option<i64> {
+    let scalar = match value {
+        ColumnarValue::Scalar(scalar) => scalar.clone(),
+        ColumnarValue::Array(array) => ScalarValue::try_from_array(array, row).ok()?,
     };
-    u64::try_from(number.unwrap_or(0)).unwrap_or(0)
+    const DAY_NS: i64 = 24 * 3_600 * 1_000_000_000;
+    if let ScalarValue::IntervalMonthDayNano(interval) = &scalar {
+        let interval = (*interval)?;
+        let days = i64::from(interval.months) * 28 + i64::from(interval.days);
+        return Some(days.saturating_mul(DAY_NS).saturating_add(interval.nanoseconds));
+    }
+    let through = match scalar.data_type() {
+        DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => {
+            scalar.cast_to(&DataType::Timestamp(TimeUnit::Nanosecond, None)).ok()?
+        }
+        _ => scalar,
+    };
+    match through.cast_to(&DataType::Int64) {
+        Ok(ScalarValue::Int64(number)) => number,
+        _ => None,
+    }
 }
 
+/// The bytes of a text; of anything else, what its row takes.
 fn length(value: &ColumnarValue, row: usize) -> u64 {
     let length = match value {
-        ColumnarValue::Scalar(scalar) => scalar.try_as_str().flatten().map_or(0, str::len),
+        ColumnarValue::Scalar(scalar) => match scalar.try_as_str() {
+            Some(text) => text.map_or(0, str::len),
+            None => scalar.size(),
+        },
         ColumnarValue::Array(array) => match udfs::text::Text::from_array("repeat", array) {
             Ok(text) => text.get(row).map_or(0, str::len),
-            Err(_) => 0,
+            Err(_) => array.slice(row, 1).to_data().get_slice_memory_size().unwrap_or(0),
         },
     };
     length as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(name: &str, arguments: &[ScalarValue]) -> u64 {
+        let known = datafusion::functions_nested::all_default_nested_functions();
+        let known = known.into_iter().chain(datafusion::functions::all_default_functions());
+        let inner = known.into_iter().find(|function| function.name() == name).unwrap();
+        let growth = BOUNDED.iter().find(|(bounded, _)| *bounded == name).unwrap().1;
+        let arguments: Vec<_> = arguments.iter().cloned().map(ColumnarValue::Scalar).collect();
+        Bounded { inner, growth }.bytes(&arguments, 0)
+    }
+
+    #[test]
+    fn what_a_call_makes_is_known_before_it_is_made() {
+        let (text, number) = (|text: &str| ScalarValue::from(text), ScalarValue::from);
+        assert_eq!(bytes("repeat", &[text("ab"), number(1_000i64)]), 2_000);
+        assert_eq!(bytes("lpad", &[text("ab"), number(1_000i64)]), 1_000);
+        assert_eq!(bytes("range", &[number(1_000i64)]), 8_000);
+        assert_eq!(bytes("range", &[number(-500i64), number(500i64), number(10i64)]), 800);
+        let long = "x".repeat(1_000);
+        assert_eq!(bytes("replace", &[text(&long), text("xx"), text(&long)]), 501_000);
+        assert_eq!(bytes("replace", &[text(&long), text("x"), text("y")]), 0);
+        let (day, second) = (ScalarValue::Date32(Some(0)), ScalarValue::Date32(Some(1)));
+        let step = ScalarValue::new_interval_mdn(0, 0, 1_000_000_000);
+        assert_eq!(bytes("range", &[day, second, step]), 86_400 * 8);
+        assert_eq!(bytes("repeat", &[text("ab"), ScalarValue::Int64(None)]), 0);
+    }
 }

@@ -14,6 +14,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 
+use crate::admission::Admission;
 use crate::bounded::bounded;
 use crate::error::Result;
 use crate::planner::AttuneQueryPlanner;
@@ -40,6 +41,16 @@ pub struct Limits {
     pub query_timeout: Option<Duration>,
     /// Rows of one result; more is an error, never a shorter result.
     pub rows_max: Option<u64>,
+    /// Bytes of one result, as Arrow holds them; more is an error.
+    pub result_bytes_max: Option<u64>,
+    /// A reader that stays away from its rows for longer loses them.
+    pub reader_idle: Option<Duration>,
+    /// Statements that run at once; `None` for any number.
+    pub statements_max: Option<usize>,
+    /// Statements that wait for a slot; one more is refused.
+    pub queue_max: usize,
+    /// How long a statement waits for a slot before it is refused.
+    pub queue_wait: Duration,
     /// Length of a statement's text, in bytes.
     pub sql_bytes_max: usize,
     /// Parallel partitions of a plan.
@@ -58,6 +69,11 @@ impl Default for Limits {
             spill_bytes: 20 * 1024 * 1024 * 1024,
             query_timeout: None,
             rows_max: None,
+            result_bytes_max: None,
+            reader_idle: None,
+            statements_max: None,
+            queue_max: 1_000,
+            queue_wait: Duration::from_secs(60),
             sql_bytes_max: MEBIBYTE,
             target_partitions: 2,
             learner_threads: 2,
@@ -73,6 +89,19 @@ pub trait PasswordHasher: std::fmt::Debug + Send + Sync {
     async fn hash(&self, password: String) -> Result<String, String>;
 }
 
+/// What an engine uses at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Sessions that are open.
+    pub sessions: usize,
+    /// Memory that statements have reserved.
+    pub memory_bytes: usize,
+    /// Disk that spilled rows take.
+    pub spill_bytes: u64,
+    /// Memory that loaded models take.
+    pub model_cache_bytes: usize,
+}
+
 /// One engine a process; a clone is the same engine.
 #[derive(Debug, Clone)]
 pub struct Engine(Arc<Shared>);
@@ -83,6 +112,7 @@ struct Shared {
     limits: Limits,
     base: SessionState,
     runtime: Arc<RuntimeEnv>,
+    admission: Admission,
     queries: QueryLog,
     passwords: Arc<dyn PasswordHasher>,
     sessions: OpenSessions,
@@ -106,9 +136,16 @@ impl Engine {
             .num_threads(limits.learner_threads.max(1))
             .thread_name(|index| format!("learner-{index}"))
             .build_global();
-        let (queries, sessions) = (QueryLog::default(), OpenSessions::default());
-        let shared = Shared { catalog, limits, base, runtime, queries, passwords, sessions };
-        Ok(Self(Arc::new(shared)))
+        Ok(Self(Arc::new(Shared {
+            admission: Admission::new(&limits),
+            queries: QueryLog::new(Arc::clone(&catalog)),
+            sessions: OpenSessions::default(),
+            catalog,
+            limits,
+            base,
+            runtime,
+            passwords,
+        })))
     }
 
     /// A session for somebody.
@@ -148,6 +185,22 @@ impl Engine {
     /// The sessions that are open.
     pub fn sessions(&self) -> &OpenSessions {
         &self.0.sessions
+    }
+
+    /// The slots that statements run in, and the queue before them.
+    pub fn admission(&self) -> &Admission {
+        &self.0.admission
+    }
+
+    /// What the engine uses now.
+    pub fn usage(&self) -> Usage {
+        let runtime = &self.0.runtime;
+        Usage {
+            sessions: self.0.sessions.len(),
+            memory_bytes: runtime.memory_pool.reserved(),
+            spill_bytes: runtime.disk_manager.used_disk_space(),
+            model_cache_bytes: self.0.catalog.model_cache_bytes(),
+        }
     }
 
     pub(crate) fn base(&self) -> &SessionState {

@@ -5,6 +5,7 @@
 //! hint says what to do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::error::ArrowError;
 use catalog::error::{nearest, root_cause};
@@ -59,10 +60,22 @@ pub enum Error {
         what: String,
     },
     /// The time limit ended the statement.
-    #[error("the statement took longer than {seconds} s")]
+    #[error("the statement took longer than {}", duration(*limit))]
     TimedOut {
         /// The limit.
-        seconds: u64,
+        limit: Duration,
+    },
+    /// The reader of the rows stayed away for too long.
+    #[error("the rows were not read for {}", duration(*limit))]
+    Idle {
+        /// The limit.
+        limit: Duration,
+    },
+    /// No slot to run in; a later try may find one.
+    #[error("{what}")]
+    Busy {
+        /// A sentence.
+        what: String,
     },
     /// The caller ended the statement.
     #[error("the statement was cancelled")]
@@ -107,6 +120,8 @@ impl Error {
             Self::Exhausted { .. } => "ATT-3002",
             Self::TimedOut { .. } => "ATT-3003",
             Self::Cancelled => "ATT-3004",
+            Self::Busy { .. } => "ATT-3005",
+            Self::Idle { .. } => "ATT-3006",
             Self::Catalog(error) => error.code(),
             Self::Internal(_) => "ATT-9001",
         }
@@ -120,7 +135,8 @@ impl Error {
             Self::Unsupported { .. } => Class::Unsupported,
             Self::Denied { .. } => Class::Denied,
             Self::Exhausted { .. } => Class::Exhausted,
-            Self::TimedOut { .. } => Class::TimedOut,
+            Self::TimedOut { .. } | Self::Idle { .. } => Class::TimedOut,
+            Self::Busy { .. } => Class::Unavailable,
             Self::Cancelled => Class::Cancelled,
             Self::Catalog(error) => error.class(),
             Self::Internal(_) => Class::Internal,
@@ -139,7 +155,15 @@ impl Error {
             Self::Exhausted { .. } => {
                 Some("ask for fewer rows or columns, or raise the limit in [limits]".into())
             }
-            Self::TimedOut { .. } => Some("narrow the query, or raise limits.query_timeout".into()),
+            Self::TimedOut { .. } => Some(
+                "narrow the query, or raise statement_timeout or [limits] query_timeout".into(),
+            ),
+            Self::Idle { .. } => {
+                Some("read the result as it comes, or raise [limits] reader_idle".into())
+            }
+            Self::Busy { .. } => {
+                Some("try again in a moment, or raise [limits] statements_max".into())
+            }
             Self::Cancelled => None,
             Self::Catalog(error) => error.hint(),
             Self::Internal(_) => Some("please report the statement that led here".into()),
@@ -318,6 +342,12 @@ fn from_schema(error: &SchemaError) -> Error {
 fn from_plan(what: &str) -> Error {
     let (what, hint) = split_hint(what);
     Error::Invalid { what, hint }
+}
+
+/// A time as people write it: `250 ms`, `30 s`.
+pub(crate) fn duration(time: Duration) -> String {
+    let ms = time.as_millis();
+    if ms.is_multiple_of(1_000) { format!("{} s", ms / 1_000) } else { format!("{ms} ms") }
 }
 
 /// At most twelve names, so that a wide table does not fill the screen.

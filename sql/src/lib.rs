@@ -4,6 +4,7 @@
 //! principal's own catalog and passes the allow-list. No storage paths, no sockets.
 
 mod access;
+mod admission;
 mod allow;
 mod bounded;
 pub mod dialect;
@@ -12,24 +13,30 @@ pub mod engine;
 pub mod error;
 pub mod functions;
 mod kill;
+mod limits;
 mod memory;
 mod model;
 pub mod parse;
+mod patience;
 mod planner;
+mod progress;
 pub mod queries;
 mod rights;
 pub mod session;
+mod size;
 mod stream;
 mod system;
 mod table;
 mod tokens;
 
+pub use admission::Admission;
 pub use dml::ingest::{IfMissing, IfPresent, Ingest};
-pub use engine::{CATALOG, Engine, Limits, MAIN, PasswordHasher};
+pub use engine::{CATALOG, Engine, Limits, MAIN, PasswordHasher, Usage};
 pub use error::{Class, Error, Result};
 pub use functions::FunctionDoc;
-pub use queries::{QueryLog, QueryRecord};
+pub use queries::{QueryLog, QueryRecord, State};
 pub use session::{
     Answer, Compression, OpenSessions, Origin, Prepared, Progress, SETTINGS, Session,
-    SessionOptions, SessionRecord, SettingKind, Split, TableFilter, TableInfo, setting_kind,
+    SessionOptions, SessionRecord, SettingKind, Split, Submitted, TableFilter, TableInfo,
+    setting_kind,
 };

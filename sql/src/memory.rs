@@ -14,17 +14,24 @@ use datafusion::execution::memory_pool::{
 pub struct StatementPool {
     shared: Arc<dyn MemoryPool>,
     used: AtomicUsize,
+    peak: AtomicUsize,
     cap_bytes: usize,
 }
 
 impl StatementPool {
     /// A pool of at most `cap_bytes` within `shared`.
     pub fn new(shared: Arc<dyn MemoryPool>, cap_bytes: usize) -> Self {
-        Self { shared, used: AtomicUsize::new(0), cap_bytes }
+        Self { shared, used: AtomicUsize::new(0), peak: AtomicUsize::new(0), cap_bytes }
+    }
+
+    /// The most that was taken at once, in bytes.
+    pub fn peak_bytes(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
     }
 
     fn add(&self, additional: usize) {
-        self.used.fetch_add(additional, Ordering::Relaxed);
+        let before = self.used.fetch_add(additional, Ordering::Relaxed);
+        self.peak.fetch_max(before.saturating_add(additional), Ordering::Relaxed);
     }
 }
 
@@ -93,12 +100,14 @@ mod tests {
     #[test]
     fn a_statement_is_capped_and_the_shared_pool_is_charged() {
         let shared: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(100));
-        let pool: Arc<dyn MemoryPool> = Arc::new(StatementPool::new(Arc::clone(&shared), 60));
+        let statement = Arc::new(StatementPool::new(Arc::clone(&shared), 60));
+        let pool: Arc<dyn MemoryPool> = Arc::clone(&statement) as _;
         let reservation = MemoryConsumer::new("test").register(&pool);
         reservation.try_grow(50).unwrap();
         assert_eq!(shared.reserved(), 50);
         assert!(reservation.try_grow(20).is_err());
         drop(reservation);
         assert_eq!((pool.reserved(), shared.reserved()), (0, 0));
+        assert_eq!(statement.peak_bytes(), 50);
     }
 }

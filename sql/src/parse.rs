@@ -64,6 +64,11 @@ pub enum Statement {
         /// The model.
         name: String,
     },
+    /// `KILL QUERY 'id'`.
+    KillQuery {
+        /// The statement's id, as `system.queries` shows it.
+        id: String,
+    },
 }
 
 /// What a `SHOW` statement lists.
@@ -144,6 +149,7 @@ pub fn parse(text: &str, bytes_max: usize) -> Result<Statement> {
         });
     }
     let mut tokens = number_placeholders(tokenize(text)?)?;
+    crate::size::check_tokens(&tokens)?;
     let cluster_by = cluster::take(&mut tokens)?;
     let mut parser = DFParserBuilder::new(tokens)
         .with_dialect(&AttuneDialect)
@@ -350,6 +356,10 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         ["kill", "session", ..] => {
             skip(parser, 2);
             Ok(Statement::KillSession(KillSession::parse(parser)?))
+        }
+        ["kill", "query", ..] => {
+            skip(parser, 2);
+            Ok(Statement::KillQuery { id: parser.parser.parse_literal_string()? })
         }
         ["show", "models"] => show(parser, Listing::Models),
         ["show", "tables"] => show(parser, Listing::Tables),

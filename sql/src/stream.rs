@@ -1,110 +1,169 @@
-//! The rows of a statement, under limits: time, rows, cancellation; a panic inside an operator
-//! ends the statement, not the server. A limit ends a result with an error, never with fewer rows.
+//! The rows of a statement, under limits: time, rows, bytes, cancellation, a reader that stays
+//! away; a panic inside an operator ends the statement, not the server. A limit ends a result with
+//! an error, never with fewer rows.
+//!
+//! The reader polls the rows; a watch beside it sees the limits of time. It takes the operators
+//! away from a reader that does not poll, so that their memory and the statement's slot are free at
+//! once, and leaves the error for the reader to find.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use arrow::array::RecordBatchOptions;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
-use futures::{FutureExt, Stream};
+use futures::Stream;
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::Sleep;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::engine::Limits;
 use crate::error::Error;
+use crate::limits::StatementLimits;
 use crate::queries::Ticket;
 
+/// How often the watch tries again to end a statement whose operators are at work this moment.
+const RETRY: Duration = Duration::from_millis(5);
+
 /// A stream of rows that obeys the statement's limits and reports to the query log.
-pub struct Guarded {
-    inner: Option<SendableRecordBatchStream>,
+pub(crate) struct Guarded {
+    shared: Arc<Shared>,
     schema: SchemaRef,
-    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
-    deadline: Option<(Pin<Box<Sleep>>, u64)>,
+    limits: StatementLimits,
     rows: u64,
-    rows_max: Option<u64>,
+    bytes: u64,
     ticket: Ticket,
+    span: tracing::Span,
+    watch: JoinHandle<()>,
+    ended: bool,
+}
+
+/// What the reader and the watch share.
+struct Shared {
+    inner: Mutex<Option<SendableRecordBatchStream>>,
+    /// Why the watch ended the statement, until the reader has heard of it.
+    fault: Mutex<Option<Error>>,
+    reader: AtomicWaker,
+    polls: AtomicU64,
+    /// Whether the reader waits for rows, rather than rows for the reader.
+    waiting: AtomicBool,
 }
 
 impl Guarded {
-    /// Guards `inner`, whose batches are cast to `schema`'s nullability and metadata.
-    pub fn new(
+    /// Guards `inner`, whose batches are cast to `schema`'s nullability and metadata. `deadline`
+    /// is what is left of the statement's time.
+    pub(crate) fn new(
         inner: SendableRecordBatchStream,
         schema: &SchemaRef,
-        limits: &Limits,
-        cancel: CancellationToken,
+        limits: StatementLimits,
+        deadline: Option<Pin<Box<Sleep>>>,
         ticket: Ticket,
+        span: tracing::Span,
     ) -> Self {
-        let deadline =
-            limits.query_timeout.map(|time| (Box::pin(tokio::time::sleep(time)), time.as_secs()));
-        Self {
-            inner: Some(inner),
-            schema: SchemaRef::clone(schema),
-            cancelled: Box::pin(cancel.cancelled_owned()),
-            deadline,
-            rows: 0,
-            rows_max: limits.rows_max,
-            ticket,
-        }
+        let shared = Arc::new(Shared {
+            inner: Mutex::new(Some(inner)),
+            fault: Mutex::new(None),
+            reader: AtomicWaker::new(),
+            polls: AtomicU64::new(0),
+            waiting: AtomicBool::new(false),
+        });
+        let watch = watch(Arc::clone(&shared), limits, deadline, ticket.clone());
+        let watch = tokio::spawn(watch);
+        let schema = SchemaRef::clone(schema);
+        Self { shared, schema, limits, rows: 0, bytes: 0, ticket, span, watch, ended: false }
     }
 
     fn end(&mut self, error: Error) -> Poll<Option<DataFusionResult<RecordBatch>>> {
-        self.inner = None;
+        self.ended = true;
+        drop(self.shared.inner.lock().take());
+        self.span.record("rows", self.rows);
+        self.span.record("code", error.code());
         self.ticket.fail(&error);
         Poll::Ready(Some(Err(error.into())))
     }
 
-    fn limit(&mut self, context: &mut Context<'_>) -> Option<Error> {
-        if self.cancelled.poll_unpin(context).is_ready() {
-            return Some(Error::Cancelled);
-        }
-        let (sleep, seconds) = self.deadline.as_mut()?;
-        sleep.poll_unpin(context).is_ready().then_some(Error::TimedOut { seconds: *seconds })
+    /// Polls the operators; `None` when the watch has taken them away.
+    fn poll_inner(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Option<std::thread::Result<Poll<Option<DataFusionResult<RecordBatch>>>>> {
+        let mut inner = self.shared.inner.lock();
+        let inner = inner.as_mut()?;
+        let _entered = self.span.enter();
+        Some(catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll_next(context))))
     }
+
+    /// Counts a batch and gives it the announced schema.
+    fn accept(&mut self, batch: &RecordBatch) -> Result<RecordBatch, Error> {
+        let (rows, bytes) = (batch.num_rows() as u64, bytes_of(batch));
+        self.rows += rows;
+        self.bytes += bytes;
+        self.ticket.add(rows, bytes);
+        if let Some(most) = self.limits.rows_max
+            && self.rows > most
+        {
+            let what = format!("the result has more than {most} rows");
+            return Err(Error::Exhausted { what });
+        }
+        if let Some(most) = self.limits.result_bytes_max
+            && self.bytes > most
+        {
+            let what = format!("the result has more than {most} bytes");
+            return Err(Error::Exhausted { what });
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let (schema, columns) = (SchemaRef::clone(&self.schema), batch.columns().to_vec());
+        RecordBatch::try_new_with_options(schema, columns, &options)
+            .map_err(|error| Error::Internal(error.to_string()))
+    }
+}
+
+/// What the batch's rows refer to; a slice of a large batch is small.
+fn bytes_of(batch: &RecordBatch) -> u64 {
+    let columns = batch.columns().iter();
+    columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or(0) as u64).sum()
 }
 
 impl Stream for Guarded {
     type Item = DataFusionResult<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.inner.is_none() {
+        if self.ended {
             return Poll::Ready(None);
         }
-        if let Some(error) = self.limit(context) {
+        let shared = Arc::clone(&self.shared);
+        shared.reader.register(context.waker());
+        shared.waiting.store(true, Ordering::Relaxed);
+        shared.polls.fetch_add(1, Ordering::Relaxed);
+        let polled = self.poll_inner(context);
+        // Looked at after the operators were let go: the watch leaves its error first.
+        let fault = shared.fault.lock().take();
+        if let Some(error) = fault {
             return self.end(error);
         }
-        let Some(inner) = self.inner.as_mut() else { return Poll::Ready(None) };
-        let polled = catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll_next(context)));
         match polled {
-            Err(_) => self.end(Error::Internal("an operator failed unexpectedly".into())),
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(None)) => {
-                self.inner = None;
-                self.ticket.finish(self.rows);
+            None => self.end(Error::Cancelled),
+            Some(Err(_)) => self.end(Error::Internal("an operator failed unexpectedly".into())),
+            Some(Ok(Poll::Pending)) => Poll::Pending,
+            Some(Ok(Poll::Ready(None))) => {
+                self.ended = true;
+                drop(shared.inner.lock().take());
+                self.span.record("rows", self.rows);
+                self.ticket.finish();
                 Poll::Ready(None)
             }
-            Ok(Poll::Ready(Some(Err(error)))) => self.end(error.into()),
-            Ok(Poll::Ready(Some(Ok(batch)))) => {
-                self.rows += batch.num_rows() as u64;
-                if let Some(most) = self.rows_max
-                    && self.rows > most
-                {
-                    let what = format!("the result has more than {most} rows");
-                    return self.end(Error::Exhausted { what });
-                }
-                let columns = batch.columns().to_vec();
-                let options =
-                    arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-                let batch = RecordBatch::try_new_with_options(
-                    SchemaRef::clone(&self.schema),
-                    columns,
-                    &options,
-                );
-                match batch {
+            Some(Ok(Poll::Ready(Some(Err(error))))) => self.end(error.into()),
+            Some(Ok(Poll::Ready(Some(Ok(batch))))) => {
+                shared.waiting.store(false, Ordering::Relaxed);
+                match self.accept(&batch) {
                     Ok(batch) => Poll::Ready(Some(Ok(batch))),
-                    Err(error) => self.end(Error::Internal(error.to_string())),
+                    Err(error) => self.end(error),
                 }
             }
         }
@@ -115,4 +174,67 @@ impl RecordBatchStream for Guarded {
     fn schema(&self) -> SchemaRef {
         SchemaRef::clone(&self.schema)
     }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.watch.abort();
+        drop(self.shared.inner.lock().take());
+        if !self.ended {
+            self.ticket.fail(&Error::Cancelled);
+        }
+    }
+}
+
+/// Ends the statement when it is cancelled, its time is over, or its reader stays away.
+async fn watch(
+    shared: Arc<Shared>,
+    limits: StatementLimits,
+    deadline: Option<Pin<Box<Sleep>>>,
+    ticket: Ticket,
+) {
+    let cancel = ticket.cancel().clone();
+    let error = tokio::select! {
+        () = cancel.cancelled() => Error::Cancelled,
+        limit = over(deadline, limits.timeout) => Error::TimedOut { limit },
+        limit = left_alone(&shared, limits.reader_idle) => Error::Idle { limit },
+    };
+    *shared.fault.lock() = Some(error.clone());
+    loop {
+        if let Some(mut inner) = shared.inner.try_lock() {
+            drop(inner.take());
+            break;
+        }
+        // The operators are being polled, after which the reader finds the error itself; if it
+        // had looked already, the next try finds them idle.
+        tokio::time::sleep(RETRY).await;
+    }
+    ticket.fail(&error);
+    shared.reader.wake();
+}
+
+/// Waits until the time is over; for ever without a limit.
+pub(crate) async fn over(deadline: Option<Pin<Box<Sleep>>>, limit: Option<Duration>) -> Duration {
+    match (deadline, limit) {
+        (Some(deadline), Some(limit)) => {
+            deadline.await;
+            limit
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+/// Waits until rows have been ready, and the reader away, for the whole limit and at most half as
+/// long again.
+async fn left_alone(shared: &Shared, limit: Option<Duration>) -> Duration {
+    let Some(limit) = limit else { return std::future::pending().await };
+    let (mut seen, mut halves) = (shared.polls.load(Ordering::Relaxed), 0);
+    while halves < 2 {
+        tokio::time::sleep(limit / 2).await;
+        let polls = shared.polls.load(Ordering::Relaxed);
+        let away = polls == seen && !shared.waiting.load(Ordering::Relaxed);
+        halves = if away { halves + 1 } else { 0 };
+        seen = polls;
+    }
+    limit
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::format::Format;
-use crate::config::Overrides;
+use crate::config::{Listen, Overrides};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,7 +34,7 @@ pub struct Arguments {
 pub enum Command {
     /// Write a small shop, run the case study on it, then serve it.
     Demo(DemoArguments),
-    /// Serve Flight SQL.
+    /// Serve Flight SQL, with health and metrics over HTTP.
     Serve(ServeArguments),
     /// Run SQL and write the result.
     Sql(SqlArguments),
@@ -167,6 +167,9 @@ pub struct ListenArguments {
     /// Address of Flight SQL [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDR", env = "ATTUNE_FLIGHT")]
     pub flight: Option<SocketAddr>,
+    /// Address of health and metrics over HTTP, or off [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR|off", env = "ATTUNE_HTTP")]
+    pub http: Option<Listen>,
     /// Listen beyond this machine even without TLS or users
     #[arg(long)]
     pub insecure: bool,
@@ -260,7 +263,8 @@ mod tests {
     fn the_flags_of_the_design_are_taken() {
         for line in [
             "demo --dir d --scale 2 --exit",
-            "serve --config a.toml --lake l --warehouse w --flight 127.0.0.1:1",
+            "serve --config a.toml --lake l --warehouse w --flight 127.0.0.1:1 --http off",
+            "serve --http 127.0.0.1:2",
             "sql -c x --format ndjson -o f --lake l --warehouse w",
             "sql -f x --connect grpc://h:1 --user ann",
             "sql -",

@@ -8,20 +8,29 @@ use super::arguments::{ListenArguments, ServeArguments};
 use crate::auth::Authentication;
 use crate::config::Config;
 use crate::engine;
-use crate::error::{Error, Result};
-use crate::server;
-use crate::server::flight::{self, FlightOptions};
+use crate::error::Result;
+use crate::observe::log;
+use crate::server::flight::FlightOptions;
+use crate::server::http::HttpOptions;
 use crate::server::tls::Tls;
+use crate::server::{self, ServeOptions};
 
 /// Runs the server until Ctrl-C or SIGTERM.
 pub(super) async fn run(arguments: &ServeArguments, context: &Context) -> Result<()> {
     let config = Config::load(&arguments.store.overrides(), &context.environment)?;
-    start_log(&config, context)?;
+    let traces = log::start(&config, context.screen.error_colours())?;
     for variable in &config.unknown_variables {
         tracing::warn!("{variable} means nothing to Attune");
     }
-    let engine = engine::open(&config, &context.environment).await?;
-    listen(engine, &config, &arguments.listen, context).await
+    let served = async {
+        let engine = engine::open(&config, &context.environment).await?;
+        listen(engine, &config, &arguments.listen, context).await
+    };
+    let outcome = served.await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
+    outcome
 }
 
 /// Serves an engine that is open.
@@ -32,12 +41,19 @@ pub(super) async fn listen(
     context: &Context,
 ) -> Result<()> {
     let has_users = engine.catalog().has_users().await?;
-    let options = flight_options(config, arguments, has_users)?;
-    let with_tls = options.tls.is_some();
-    let server = flight::bind(engine, options).await?;
-    context.screen.say(&banner(server.local_addr(), with_tls, has_users));
+    let flight = flight_options(config, arguments, has_users)?;
+    let with_tls = flight.tls.is_some();
+    let http = arguments.http.unwrap_or(config.server.http).address();
+    // On loopback there is nobody to hide health and metrics from, and probes stay simple.
+    let http = http.map(|address| HttpOptions {
+        address,
+        tls: flight.tls.clone().filter(|_| !address.ip().is_loopback()),
+    });
+    let servers = server::bind(engine, ServeOptions { flight, http }).await?;
+    let addresses = (servers.flight_addr(), servers.http_addr());
+    context.screen.say(&banner(addresses, with_tls, has_users));
     let (first, second) = server::stop_signals();
-    server.run(first, second).await
+    servers.run(first, second).await
 }
 
 /// How Flight SQL will listen. With users everybody logs in; without, everybody is the embedded
@@ -60,12 +76,14 @@ pub(super) fn flight_options(
         handles_per_user_max: auth.handles_per_user_max,
         authentication: if has_users { Authentication::Users } else { Authentication::None },
         insecure: arguments.insecure || section.insecure,
+        drain: section.drain,
         ..FlightOptions::at(arguments.flight.unwrap_or(section.flight))
     })
 }
 
 /// The addresses, and lines to paste into the clients people have.
-fn banner(address: SocketAddr, tls: bool, users: bool) -> String {
+fn banner(addresses: (SocketAddr, Option<SocketAddr>), tls: bool, users: bool) -> String {
+    let (address, http) = addresses;
     let scheme = if tls { "grpc+tls" } else { "grpc" };
     let login = if users { " --user NAME" } else { "" };
     let jdbc = if tls { "" } else { "?useEncryption=false" };
@@ -73,35 +91,18 @@ fn banner(address: SocketAddr, tls: bool, users: bool) -> String {
         true => ", db_kwargs={\"username\": \"NAME\", \"password\": \"…\"}",
         false => "",
     };
+    let health = http.map_or(String::new(), |http| {
+        format!("  health  http://{http}/health/ready, and http://{http}/metrics\n")
+    });
     format!(
         "\nattune {} serves Flight SQL at {scheme}://{address}\n\n  \
          shell   attune shell --connect {scheme}://{address}{login}\n  \
          JDBC    jdbc:arrow-flight-sql://{address}{jdbc}\n  \
          Python  import adbc_driver_flightsql.dbapi as flight\n          \
-         connection = flight.connect(\"{scheme}://{address}\"{keywords})\n\n\
+         connection = flight.connect(\"{scheme}://{address}\"{keywords})\n{health}\n\
          Ctrl-C stops it.",
         env!("CARGO_PKG_VERSION")
     )
-}
-
-/// Sends the log to standard error, as lines or as JSON.
-fn start_log(config: &Config, context: &Context) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level).map_err(|error| {
-        Error::usage(
-            format!("[log] level {:?} cannot be read: {error}", config.log.level),
-            "write info, or attune=debug,info",
-        )
-    })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(context.screen.error_colours());
-    // It fails only when a log has been started already, as in tests.
-    let _ = match config.log.format.as_str() {
-        "json" => builder.json().try_init(),
-        _ => builder.try_init(),
-    };
-    Ok(())
 }
 
 #[cfg(test)]
@@ -111,7 +112,7 @@ mod tests {
     fn options(text: &str, flight: Option<&str>, has_users: bool) -> FlightOptions {
         let config = Config::parse(text).unwrap();
         let flight = flight.map(|address| address.parse().unwrap());
-        let arguments = ListenArguments { flight, insecure: false };
+        let arguments = ListenArguments { flight, ..ListenArguments::default() };
         flight_options(&config, &arguments, has_users).unwrap()
     }
 
@@ -133,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_banner_can_be_pasted() {
-        let text = banner("127.0.0.1:50051".parse().unwrap(), false, false);
+        let text = banner(("127.0.0.1:50051".parse().unwrap(), None), false, false);
         for line in [
             "attune shell --connect grpc://127.0.0.1:50051",
             "jdbc:arrow-flight-sql://127.0.0.1:50051?useEncryption=false",
@@ -141,7 +142,10 @@ mod tests {
         ] {
             assert!(text.contains(line), "{text}");
         }
-        let text = banner("10.0.0.1:1".parse().unwrap(), true, true);
+        assert!(!text.contains("health"), "{text}");
+        let both = ("10.0.0.1:1".parse().unwrap(), "127.0.0.1:8080".parse().ok());
+        let text = banner(both, true, true);
+        assert!(text.contains("http://127.0.0.1:8080/health/ready"), "{text}");
         assert!(text.contains("grpc+tls://10.0.0.1:1 --user NAME"), "{text}");
     }
 }

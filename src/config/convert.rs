@@ -24,6 +24,9 @@ pub struct Machine {
 /// What is assumed where the operating system does not tell its memory.
 const MEMORY_BYTES_ASSUMED: u64 = 4 << 30;
 
+/// A slot is held while a client reads, which takes no core: more run at once than there are cores.
+const STATEMENTS_PER_CORE: usize = 8;
+
 impl Machine {
     /// This machine.
     pub fn here() -> Self {
@@ -81,6 +84,13 @@ impl Config {
             spill_bytes: self.limits.spill.0,
             query_timeout: self.limits.query_timeout,
             rows_max: self.limits.rows_max.map(|rows| rows as u64),
+            result_bytes_max: self.limits.result_max.map(|size| size.0),
+            reader_idle: Some(self.limits.reader_idle).filter(|time| !time.is_zero()),
+            statements_max: Some(
+                self.limits.statements_max.unwrap_or(STATEMENTS_PER_CORE * machine.cores),
+            ),
+            queue_max: self.limits.queue_max,
+            queue_wait: self.limits.queue_wait,
             sql_bytes_max: to_usize(self.limits.sql_max.0),
             target_partitions: self.limits.target_partitions.unwrap_or(machine.cores).max(1),
             learner_threads: self.limits.learner_threads.unwrap_or(machine.cores).max(1),

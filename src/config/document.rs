@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::environment::FLAGS;
 use super::sections::{
-    AuthSection, Field, KeySection, LakeSection, LimitsSection, LogSection, OidcSection, Section,
-    ServerSection, StoreSection, TableSection,
+    AuthSection, Field, KeySection, LakeSection, LimitsSection, LogSection, ObserveSection,
+    OidcSection, Section, ServerSection, StoreSection, TableSection,
 };
 use super::{DEFAULT_WAREHOUSE, FromSetting};
 
@@ -88,6 +88,12 @@ pub fn document() -> String {
         ),
         ("[limits]", "What one process and one query may use.", "LIMITS", LimitsSection::fields()),
         ("[log]", "What the server writes to standard error.", "LOG", LogSection::fields()),
+        (
+            "[observe]",
+            "Where traces of statements go; docs/operations.md has the metrics.",
+            "OBSERVE",
+            ObserveSection::fields(),
+        ),
         (
             "[keys.NAME]",
             "A key for `pseudonymize` and `fpe_encrypt`, used in SQL by its name. The secret never \

@@ -24,9 +24,9 @@ pub use environment::Environment;
 pub use fault::{Fault, Place};
 pub use sections::{
     AuthSection, DiscoverySection, Field, KeySection, LakeSection, LimitsSection, LogSection,
-    OidcSection, Section, ServerSection, StoreSection, TableSection,
+    ObserveSection, OidcSection, Section, ServerSection, StoreSection, TableSection,
 };
-pub use setting::{ByteSize, FromSetting, Hidden, Location, Setting};
+pub use setting::{ByteSize, FromSetting, Hidden, Listen, Location, Setting};
 
 use crate::error::{Error, Result};
 
@@ -58,6 +58,8 @@ pub struct Config {
     pub limits: LimitsSection,
     /// What is logged.
     pub log: LogSection,
+    /// Where traces go.
+    pub observe: ObserveSection,
     /// Keys for pseudonyms and encryption, by name.
     pub keys: BTreeMap<String, KeySection>,
     /// `ATTUNE_*` variables that mean nothing: told, but no error, because an orchestrator adds
@@ -89,6 +91,7 @@ impl Default for Config {
             oidc: None,
             limits: LimitsSection::default(),
             log: LogSection::default(),
+            observe: ObserveSection::default(),
             keys: BTreeMap::new(),
             unknown_variables: Vec::new(),
         }
@@ -165,6 +168,16 @@ impl Config {
             ));
         }
         faults.extend(self.login_faults());
+        if self.limits.statements_max == Some(0) {
+            let hint = "leave it out for eight a core".to_owned();
+            faults.push(Fault::new("[limits] statements_max is 0: nothing would run", Some(hint)));
+        }
+        if let Some(endpoint) = &self.observe.otlp_endpoint
+            && !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme))
+        {
+            let message = format!("[observe] otlp_endpoint is {endpoint:?}");
+            faults.push(Fault::new(message, Some("write http://HOST:4317".into())));
+        }
         if !matches!(self.log.format.as_str(), "human" | "json") {
             let message = format!("[log] format is {:?}", self.log.format);
             faults.push(Fault::new(message, Some("write human or json".into())));

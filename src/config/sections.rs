@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::setting::{ByteSize, FromSetting, Hidden, Location, Setting};
+use super::setting::{ByteSize, FromSetting, Hidden, Listen, Location, Setting};
 
 /// What the documentation and the error messages know of a field.
 #[derive(Debug, Clone)]
@@ -129,6 +129,8 @@ section! {
     pub struct ServerSection {
         /// Address of Flight SQL.
         pub flight: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051),
+        /// Address of health and metrics over HTTP.
+        pub http: Listen = Listen::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)),
         /// PEM file with the server's certificate chain; turns TLS on.
         pub tls_certificate_file: Option<PathBuf> = None,
         /// PEM file with the certificate's private key. Both files are read again when they change.
@@ -147,6 +149,8 @@ section! {
         pub tls_client_users: BTreeMap<String, String> = BTreeMap::new(),
         /// Listen beyond this machine even without TLS or users.
         pub insecure: bool = false,
+        /// Once asked to stop, how long running statements may take to finish.
+        pub drain: Duration = Duration::from_secs(30),
     }
 }
 
@@ -221,6 +225,16 @@ section! {
         pub query_timeout: Option<Duration> = None,
         /// How many rows a query may return; by default any number.
         pub rows_max: Option<usize> = None,
+        /// How large a result may be, as Arrow holds it; by default any size.
+        pub result_max: Option<ByteSize> = None,
+        /// How many statements run at once; others wait. By default eight a core.
+        pub statements_max: Option<usize> = None,
+        /// How many statements may wait for their turn; one more is refused.
+        pub queue_max: usize = 1000,
+        /// How long a statement waits for its turn before it is refused.
+        pub queue_wait: Duration = Duration::from_secs(60),
+        /// A client that does not read on for this long loses its result; 0: never.
+        pub reader_idle: Duration = Duration::from_secs(300),
         /// How long a statement's text may be.
         pub sql_max: ByteSize = ByteSize(1 << 20),
         /// How many partitions a query runs in; by default one a core.
@@ -239,6 +253,17 @@ section! {
         pub level: String = "info".into(),
         /// `human` or `json`.
         pub format: String = "human".into(),
+    }
+}
+
+section! {
+    /// Where traces of statements go.
+    pub struct ObserveSection {
+        /// Address of an OpenTelemetry collector that takes OTLP over gRPC, such as
+        /// `http://127.0.0.1:4317`; without it, no traces are made.
+        pub otlp_endpoint: Option<String> = None,
+        /// The service's name in traces.
+        pub service_name: String = "attune".into(),
     }
 }
 
@@ -293,6 +318,7 @@ mod tests {
             OidcSection::fields(),
             LimitsSection::fields(),
             LogSection::fields(),
+            ObserveSection::fields(),
             KeySection::fields(),
         ];
         for field in sections.iter().flatten() {

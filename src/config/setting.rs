@@ -134,6 +134,54 @@ impl FromSetting for SocketAddr {
     }
 }
 
+/// Where something listens, if at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// At an address; port 0 takes a free one.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+impl Listen {
+    /// The address, unless it is off.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::At(address) => Some(address),
+            Self::Off => None,
+        }
+    }
+}
+
+impl std::str::FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "off" => Ok(Self::Off),
+            text => match text.parse() {
+                Ok(address) => Ok(Self::At(address)),
+                Err(_) => Err(format!("expected {}, found {text:?}", Self::EXPECTS)),
+            },
+        }
+    }
+}
+
+impl FromSetting for Listen {
+    const EXPECTS: &'static str = "an address such as \"127.0.0.1:8080\", or \"off\"";
+
+    fn from_setting(setting: &Setting<'_>) -> Result<Self, String> {
+        setting.text(Self::EXPECTS)?.parse()
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Self::At(address) => address.shown(),
+            Self::Off => "\"off\"".into(),
+        }
+    }
+}
+
 impl FromSetting for PathBuf {
     const EXPECTS: &'static str = "a path";
 
@@ -360,6 +408,16 @@ mod tests {
         assert_eq!(text::<Duration>("7"), Ok(Duration::from_secs(7)));
         assert!(text::<Duration>("soon").is_err());
         assert_eq!(Duration::from_millis(1500).shown(), "\"1500 ms\"");
+    }
+
+    #[test]
+    fn a_listener_has_an_address_or_is_off() {
+        assert_eq!(text::<Listen>("off"), Ok(Listen::Off));
+        assert_eq!(
+            text::<Listen>("[::1]:1").map(|listen| listen.shown()),
+            Ok("\"[::1]:1\"".into())
+        );
+        assert!(text::<Listen>("8080").is_err());
     }
 
     #[test]

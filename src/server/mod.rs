@@ -1,32 +1,108 @@
 //! Listening: the servers, and how the process starts and stops them.
 
 use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use sql::Engine;
+use tokio_util::sync::CancellationToken;
 
 use self::flight::FlightOptions;
+use self::http::HttpOptions;
 use crate::error::Result;
 
 pub mod flight;
+pub mod http;
 pub mod tls;
+
+/// How long the last answers of HTTP may take once everything else has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What a serving process listens with.
 #[derive(Clone)]
 pub struct ServeOptions {
     /// The Flight SQL server.
     pub flight: FlightOptions,
+    /// Health and metrics; none: not at all.
+    pub http: Option<HttpOptions>,
 }
 
-/// Serves until the process is asked to stop (SIGTERM or Ctrl-C), then drains; asked a second time,
-/// it ends running statements at once.
+/// Every listener of the process; they start and stop together.
+pub struct Servers {
+    flight: flight::BoundServer,
+    http: Option<http::BoundServer>,
+    /// Cancelled when the process is asked to stop.
+    draining: CancellationToken,
+}
+
+/// Takes every address.
 ///
 /// # Errors
 /// An address that cannot be used; see [`flight::bind`].
-pub async fn serve(engine: Engine, options: ServeOptions) -> Result<()> {
-    let server = flight::bind(engine, options.flight).await?;
-    tracing::info!(address = %server.local_addr(), "Flight SQL listens");
-    let (first, second) = stop_signals();
-    server.run(first, second).await
+pub async fn bind(engine: Engine, options: ServeOptions) -> Result<Servers> {
+    let draining = CancellationToken::new();
+    let flight = flight::bind(engine.clone(), options.flight).await?;
+    let http = match &options.http {
+        Some(http) => Some(http::bind(engine, http, draining.clone()).await?),
+        None => None,
+    };
+    Ok(Servers { flight, http, draining })
+}
+
+impl Servers {
+    /// Where Flight SQL listens.
+    pub fn flight_addr(&self) -> SocketAddr {
+        self.flight.local_addr()
+    }
+
+    /// Where HTTP listens.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(http::BoundServer::local_addr)
+    }
+
+    /// Serves until `stop`, then drains: no listener takes a new connection, statements that run
+    /// may finish. `force` ends them at once. Health and metrics answer to the end.
+    ///
+    /// # Errors
+    /// A listener that breaks.
+    pub async fn run(
+        self,
+        stop: impl Future<Output = ()> + Send,
+        force: impl Future<Output = ()> + Send,
+    ) -> Result<()> {
+        let Self { flight, http, draining } = self;
+        let (forced, ended) = (CancellationToken::new(), CancellationToken::new());
+        let signals = async {
+            stop.await;
+            draining.cancel();
+            force.await;
+            forced.cancel();
+        };
+        let statements = async {
+            let outcome =
+                flight.run(draining.clone().cancelled_owned(), forced.clone().cancelled_owned());
+            let outcome = outcome.await;
+            ended.cancel();
+            outcome
+        };
+        let health = async {
+            let Some(http) = http else { return Ok(()) };
+            let late = async {
+                ended.cancelled().await;
+                tokio::time::sleep(LAST_WORDS).await;
+            };
+            tokio::select! {
+                outcome = http.run(ended.clone().cancelled_owned()) => outcome,
+                // Somebody who asks and does not read cannot hold the server.
+                () = late => Ok(()),
+            }
+        };
+        tokio::select! {
+            outcome = async { tokio::try_join!(statements, health) } => outcome.map(|_| ()),
+            // The signals never end on their own: after the second, nothing more is waited for.
+            () = async { signals.await; std::future::pending().await } => Ok(()),
+        }
+    }
 }
 
 /// Two futures: the first and the second time that the process is asked to stop.

@@ -3,6 +3,7 @@
 mod access;
 mod api_tokens;
 mod certificates;
+mod explosions;
 mod guessing;
 mod hostile;
 mod idle;
@@ -10,6 +11,7 @@ mod ingest;
 mod lifecycle;
 mod login;
 mod metadata;
+mod operations;
 mod poll;
 mod prepared;
 mod provider;
@@ -17,3 +19,5 @@ mod session;
 mod session_tokens;
 mod statements;
 pub mod support;
+
+pub use support::{certificate, endless, fetch, status, twin};

@@ -72,17 +72,17 @@ impl Program {
 
     /// Starts the server on a free port and waits until it listens.
     pub async fn serve(&self) -> Server {
-        let flight = free_address();
+        let (flight, http) = (free_address(), free_address());
         let child = self
             .command()
-            .args(["serve", "--flight", &flight.to_string()])
+            .args(["serve", "--flight", &flight.to_string(), "--http", &http.to_string()])
             .arg("--config")
             .arg(&self.config)
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        let mut server = Server { child, address: flight };
+        let mut server = Server { child, address: flight, http };
         let started = Instant::now();
         while TcpStream::connect(flight).is_err() {
             let ended = server.child.try_wait().unwrap();
@@ -99,6 +99,8 @@ pub struct Server {
     child: Child,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where health and metrics are.
+    pub http: SocketAddr,
 }
 
 impl Server {
@@ -136,7 +138,21 @@ impl Server {
         assert!(status.success(), "the server ended with {status}");
     }
 
-    fn terminate(&self) {
+    /// Ends the server as a crash does (SIGKILL).
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// The memory that the server has resident, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/statm", self.child.id());
+        let text = std::fs::read_to_string(path).unwrap();
+        text.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    }
+
+    /// Asks the server to end.
+    pub fn terminate(&self) {
         let id = self.child.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &id]).status();
     }

@@ -142,7 +142,6 @@ pub(crate) async fn run(run: &Run, plan: &LogicalPlan) -> Result<Done> {
             message = batch.column(5).as_string::<i32>().value(0).to_owned();
         }
     }
-    let _ = run.session.progress_sender().send(None);
     Ok(Done::new(1, message))
 }
 
@@ -318,14 +317,14 @@ impl Training {
         let engine = self.session.engine();
         let catalog = engine.catalog();
         let owner = self.session.principal().name.as_str();
-        let progress = self.session.progress_sender();
+        let progress = Run::reporter(context, &self.session);
         let claim = catalog.claim_version(&self.name, owner, self.mode).await?;
         let consumer = MemoryConsumer::new(format!("CREATE MODEL {}", self.name));
         let memory = consumer.register(context.memory_pool());
         let interactions = read(rows, &self.columns, &memory, &progress).await?;
         let options = self.options.clone();
         let trained = fit(engine, interactions, options, &memory, progress.clone()).await?;
-        let _ = progress.send(Some(Progress { phase: "publishing".into(), ..Progress::default() }));
+        progress.report(Progress { phase: "publishing".into(), ..Progress::default() });
         let metrics = trained.metrics.iter().map(|metric| metric.stored()).collect();
         let iterations = trained.iterations.iter().map(|now| now.stored()).collect();
         let publication = Publication {

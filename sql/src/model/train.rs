@@ -15,7 +15,6 @@ use catalog::models::StoredIteration;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
-use tokio::sync::watch;
 use udfs::model::als::{Feedback, train};
 use udfs::model::{AlsModel, Csr, Duplicates, IdIndex, ModelParts, Triplets, holdout};
 
@@ -23,6 +22,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::model::evaluate::{Metric, evaluate};
 use crate::model::options::{TrainingOptions, model_error};
+use crate::progress::Reporter;
 use crate::session::Progress;
 
 /// Rows between two looks at the memory reservation.
@@ -201,7 +201,7 @@ pub async fn read(
     mut rows: SendableRecordBatchStream,
     columns: &TrainingColumns,
     memory: &MemoryReservation,
-    progress: &watch::Sender<Option<Progress>>,
+    progress: &Reporter,
 ) -> Result<Interactions> {
     let schema = rows.schema();
     let index = |column: &(usize, String)| {
@@ -217,8 +217,7 @@ pub async fn read(
         memory.try_grow(batch.num_rows() * BYTES_PER_ROW)?;
         read.add(&batch, columns)?;
         let done = read.cells.len() as u64;
-        let _ =
-            progress.send(Some(Progress { phase: "reading".into(), done, total: 0, metric: None }));
+        progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
     }
     Ok(read)
 }
@@ -256,7 +255,7 @@ pub async fn fit(
     interactions: Interactions,
     options: TrainingOptions,
     memory: &MemoryReservation,
-    progress: watch::Sender<Option<Progress>>,
+    progress: Reporter,
 ) -> Result<Trained> {
     if interactions.cells.is_empty() {
         return Err(model_error(udfs::model::ModelError::Empty));
@@ -283,7 +282,7 @@ fn fit_now(
     mut interactions: Interactions,
     options: &TrainingOptions,
     cancel: &AtomicBool,
-    progress: &watch::Sender<Option<Progress>>,
+    progress: &Reporter,
     clock: &Catalog,
 ) -> Result<Trained> {
     // Codes follow the ids' order, not the rows', so that the same rows give the same model.
@@ -310,12 +309,12 @@ fn fit_now(
             iterations.push(Iteration { iteration: now.iteration, loss, duration_ms });
             last_ms = now_ms;
         }
-        let _ = progress.send(Some(Progress {
+        progress.report(Progress {
             phase: "training".into(),
             done: now.done as u64,
             total: now.total as u64,
             metric: now.loss,
-        }));
+        });
     };
     let factors = train(&training, &options.als, &mut report, cancel).map_err(model_error)?;
     let interaction_count = all.cells();

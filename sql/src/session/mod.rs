@@ -3,6 +3,7 @@
 //! It holds a few kilobytes. DataFusion's `SessionState` is made for each statement from one
 //! shared base; nothing here calls `SessionContext::sql`.
 
+mod apart;
 pub mod bindings;
 mod guard;
 mod listing;
@@ -21,12 +22,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use catalog::policy::Principal;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 pub use listing::{TableFilter, TableInfo};
 pub use open::{OpenSessions, Origin, SessionOptions, SessionRecord};
 pub(crate) use plan::{Action, StatementContext};
 pub use prepared::Prepared;
-pub use run::Answer;
+pub use run::{Answer, Submitted};
 pub use schema::SEARCH_PATH;
 pub(crate) use schema::open;
 pub use settings::{Compression, SETTINGS, SettingKind, Settings, kind as setting_kind};
@@ -187,7 +189,7 @@ impl Session {
 
     /// A setting's value; `None` when it is not set or does not exist.
     pub fn setting(&self, name: &str) -> Option<String> {
-        self.0.settings.read().get(name)
+        self.0.settings.read().get(name, self.engine().limits())
     }
 
     /// Changes a setting.
@@ -197,7 +199,7 @@ impl Session {
     pub async fn set(&self, name: &str, value: &str) -> Result<()> {
         let schemas = self.schemas().await?;
         let rights = self.rights().await?;
-        self.0.settings.write().set(name, value, &schemas, &rights)
+        self.0.settings.write().set(name, value, &schemas, &rights, self.engine().limits())
     }
 
     /// What the principal may do in the statement that starts now.
@@ -244,8 +246,24 @@ impl Session {
     /// When the text is no statement, or names, types or rights do not fit.
     pub async fn prepare(&self, text: &str) -> Result<Prepared> {
         self.touch();
-        let statement = parse::parse(text, self.engine().limits().sql_bytes_max)?;
-        Prepared::new(self, text, statement).await
+        let started_ms = self.engine().catalog().now_ms();
+        let (session, owned) = (self.clone(), text.to_owned());
+        let work = async move {
+            let statement = parse::parse(&owned, session.engine().limits().sql_bytes_max)?;
+            Prepared::new(&session, &owned, statement).await
+        };
+        let span = tracing::info_span!(target: "attune", "prepare", session = self.id());
+        let prepared = apart::planned(work, text.len() > apart::TEXT_BYTES).instrument(span).await;
+        if let Err(error) = &prepared {
+            self.engine().queries().refused(self, text, started_ms, error);
+        }
+        prepared
+    }
+
+    /// Logs a prepared statement under an id of [`Engine::new_query_id`]. It can be watched and
+    /// killed from now on, and runs when it is told to.
+    pub fn submit(&self, query_id: &str, prepared: &Prepared) -> Submitted {
+        Submitted::new(self, query_id, prepared)
     }
 
     /// Prepares and runs a statement without parameters.

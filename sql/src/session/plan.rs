@@ -26,7 +26,7 @@ use crate::session::bindings::{self, Bindings, References};
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, optimized};
 use crate::tokens::TokenStatement;
-use crate::{access, dml, model, table};
+use crate::{access, dml, model, size, table};
 
 /// What a planned statement does when it runs.
 #[derive(Debug, Clone)]
@@ -51,6 +51,8 @@ pub(crate) enum Action {
     Access(access::Change),
     /// Changes a setting of the session.
     Set(String, String),
+    /// Ends a statement.
+    Kill(String),
 }
 
 /// What one statement (or view inside it) is planned in.
@@ -311,19 +313,24 @@ impl StatementContext {
         self: &Arc<Self>,
         statement: DataFusionStatement,
     ) -> Result<(SessionState, LogicalPlan)> {
-        let references = match &statement {
-            DataFusionStatement::Statement(tree) => References::of(tree.as_ref()),
+        let tree = match &statement {
+            DataFusionStatement::Statement(tree) => Some(tree),
             DataFusionStatement::Explain(explain) => match explain.statement.as_ref() {
-                DataFusionStatement::Statement(tree) => References::of(tree.as_ref()),
-                _ => References::default(),
+                DataFusionStatement::Statement(tree) => Some(tree),
+                _ => None,
             },
-            _ => References::default(),
+            _ => None,
         };
+        if let Some(tree) = tree {
+            size::check_tree(tree.as_ref())?;
+        }
+        let references = tree.map(|tree| References::of(tree.as_ref())).unwrap_or_default();
         self.pin_versions(&references)?;
         let bindings = references.load(self).await?;
         let state = self.state(&bindings)?;
         match state.statement_to_plan(statement).await {
             Ok(plan) => {
+                size::check(&plan)?;
                 allow::check(&plan)?;
                 let plan = analyzed(&state, plan)?;
                 Ok((state, plan))
@@ -422,6 +429,8 @@ pub(crate) struct Planned {
     pub(crate) state: SessionState,
     pub(crate) at_ms: i64,
     pub(crate) rights: Arc<Rights>,
+    /// How large it is: nodes and columns.
+    pub(crate) parts: usize,
     /// The query optimized before its values are known, once somebody has asked for it.
     optimized: OnceLock<Option<LogicalPlan>>,
 }
@@ -502,9 +511,18 @@ pub(crate) async fn plan_in(
             let (state, plan) = model::describe(&context, name).await?;
             (state, Action::Query(plan))
         }
+        Statement::KillQuery { id } => {
+            (context.state(&Bindings::default())?, Action::Kill(id.clone()))
+        }
+    };
+    let parts = match &action {
+        Action::Query(plan) | Action::CreateModel(plan) => size::parts(plan),
+        Action::Definition(definition) => definition.plans().into_iter().map(size::parts).sum(),
+        Action::Rows(change) => change.plans().into_iter().map(size::parts).sum(),
+        _ => 0,
     };
     let rights = Arc::clone(&context.rights);
-    Ok(Planned { action, state, at_ms, rights, optimized: OnceLock::new() })
+    Ok(Planned { action, state, at_ms, rights, parts, optimized: OnceLock::new() })
 }
 
 async fn plan_datafusion(

@@ -10,9 +10,12 @@ use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use parking_lot::Mutex;
 
+use crate::admission::needs_slot;
 use crate::dml::Change;
 use crate::error::{Error, Result};
 use crate::parse::Statement;
+use crate::queries::without_literals;
+use crate::session::apart;
 use crate::session::plan::{self, Action, Planned, analyzed};
 use crate::session::{Session, Settings, StatementContext};
 
@@ -35,6 +38,10 @@ struct Inner {
     once: bool,
     /// Whether a run has taken the plan.
     taken: AtomicBool,
+    /// The text as the log shows it.
+    shown: Arc<str>,
+    /// Whether it is planned apart from serving.
+    heavy: bool,
     planned: Mutex<(Settings, Arc<Planned>)>,
 }
 
@@ -62,7 +69,10 @@ impl Prepared {
     ) -> Result<Self> {
         let (schema, is_update) = result_schema(&planned.action);
         let parameters = parameters(&planned.action)?;
+        let heavy = text.len() > apart::TEXT_BYTES || planned.parts > apart::PLAN_PARTS;
         Ok(Self(Arc::new(Inner {
+            shown: without_literals(text).into(),
+            heavy,
             text: text.to_owned(),
             statement,
             schema,
@@ -88,6 +98,26 @@ impl Prepared {
     /// The statement's text.
     pub fn text(&self) -> &str {
         &self.0.text
+    }
+
+    /// The statement's text without its literals.
+    pub(crate) fn shown(&self) -> &Arc<str> {
+        &self.0.shown
+    }
+
+    /// Whether it is planned apart from serving.
+    pub(crate) fn is_heavy(&self) -> bool {
+        self.0.heavy
+    }
+
+    /// Whether it runs in a slot.
+    pub(crate) fn needs_slot(&self) -> bool {
+        needs_slot(&self.0.planned.lock().1.action)
+    }
+
+    /// Whether it trains a model, which the configured time limit does not bind.
+    pub(crate) fn trains(&self) -> bool {
+        matches!(self.0.planned.lock().1.action, Action::CreateModel(_))
     }
 
     /// The result's columns; none for a statement without a result.
@@ -187,7 +217,8 @@ fn parameters(action: &Action) -> Result<Schema> {
         | Action::CreateToken(_)
         | Action::DropToken(_)
         | Action::KillSession(_)
-        | Action::Set(..) => vec![],
+        | Action::Set(..)
+        | Action::Kill(_) => vec![],
     };
     let mut types: Vec<DataType> = Vec::new();
     for plan in plans {

@@ -4,22 +4,28 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use catalog::policy::Role;
 use datafusion::common::{ParamValues, ScalarValue};
-use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
+use datafusion::physical_plan::{EmptyRecordBatchStream, ExecutionPlan};
 use sqlparser::ast::{Expr, Ident, Set, Use};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::error::{Error, Result};
+use crate::limits::StatementLimits;
 use crate::memory::StatementPool;
+use crate::patience::{cancellable, started};
+use crate::progress::Reporter;
 use crate::queries::Ticket;
 use crate::session::plan::StatementContext;
-use crate::session::{Action, Prepared, Session};
+use crate::session::{Action, Prepared, Progress, Session, apart};
 use crate::stream::Guarded;
 
 /// The answer to a statement.
@@ -69,7 +75,17 @@ pub(crate) struct Run {
     pub(crate) session: Session,
     pub(crate) state: SessionState,
     pub(crate) parameters: Vec<ScalarValue>,
-    pool: Arc<StatementPool>,
+    ticket: Ticket,
+}
+
+/// A statement that is logged, and waits to be told to run.
+#[derive(Debug)]
+pub struct Submitted {
+    session: Session,
+    prepared: Prepared,
+    limits: StatementLimits,
+    ticket: Ticket,
+    span: Span,
 }
 
 impl Session {
@@ -94,80 +110,163 @@ impl Session {
         prepared: &Prepared,
         parameters: &[ScalarValue],
     ) -> Result<Answer> {
-        let wanted = prepared.parameters().fields().len();
+        self.submit(query_id, prepared).run(parameters).await
+    }
+}
+
+impl Submitted {
+    pub(crate) fn new(session: &Session, query_id: &str, prepared: &Prepared) -> Self {
+        let (engine, settings) = (session.engine(), session.settings());
+        let mut limits = StatementLimits::new(engine.limits(), &settings);
+        if prepared.trains() {
+            limits.timeout = settings.statement_timeout;
+        }
+        let shared = Arc::clone(&engine.runtime().memory_pool);
+        let pool = Arc::new(StatementPool::new(shared, limits.memory_bytes));
+        let text = Arc::clone(prepared.shown());
+        let ticket = engine.queries().start(session, query_id, text, pool);
+        let span = tracing::info_span!(
+            target: "attune", "statement", query = ticket.id(), session = session.id(),
+            principal = session.principal().name, text = %prepared.shown(),
+            code = Empty,
+        );
+        Self { session: session.clone(), prepared: prepared.clone(), limits, ticket, span }
+    }
+
+    /// The id under which the statement is logged and can be killed.
+    pub fn query_id(&self) -> &str {
+        self.ticket.id()
+    }
+
+    /// How far the statement is, while it runs.
+    pub fn progress(&self) -> watch::Receiver<Option<Progress>> {
+        self.ticket.reporter().watch()
+    }
+
+    /// Cancels the statement.
+    pub fn cancel(&self) -> CancellationToken {
+        self.ticket.cancel().clone()
+    }
+
+    /// Waits for a slot, then runs, with one value a placeholder.
+    ///
+    /// # Errors
+    /// When parameters are missing or do not fit, no slot becomes free, a limit is hit, or the
+    /// statement fails.
+    pub async fn run(self, parameters: &[ScalarValue]) -> Result<Answer> {
+        let (ticket, span) = (self.ticket.clone(), self.span.clone());
+        let result = self.run_logged(parameters.to_vec()).instrument(span.clone()).await;
+        if let Err(error) = &result {
+            span.record("code", error.code());
+            ticket.fail(error);
+        }
+        result
+    }
+
+    async fn run_logged(self, parameters: Vec<ScalarValue>) -> Result<Answer> {
+        let wanted = self.prepared.parameters().fields().len();
         if parameters.len() != wanted {
             return Err(Error::invalid_hint(
                 format!("the statement has {wanted} parameters, {} were given", parameters.len()),
                 "bind one value for each ? or $n",
             ));
         }
-        self.touch();
-        if self.is_ended() {
+        self.session.touch();
+        if self.session.is_ended() {
             return Err(Error::Cancelled);
         }
-        let cancel = self.end_token().child_token();
-        let queries = self.engine().queries();
-        let ticket = queries.start(self, query_id, prepared.text(), cancel.clone());
-        let result = self.run_logged(prepared, parameters, cancel, &ticket).await;
-        if let Err(error) = &result {
-            ticket.fail(error);
-        }
-        result
-    }
-
-    async fn run_logged(
-        &self,
-        prepared: &Prepared,
-        parameters: &[ScalarValue],
-        cancel: CancellationToken,
-        ticket: &Ticket,
-    ) -> Result<Answer> {
-        let planned = prepared.current(self).await?;
-        let limits = self.engine().limits();
-        let shared = Arc::clone(&self.engine().runtime().memory_pool);
-        let run = Run {
-            session: self.clone(),
-            state: planned.state.clone(),
-            parameters: parameters.to_vec(),
-            pool: Arc::new(StatementPool::new(shared, limits.query_memory_bytes)),
+        let cancel = self.ticket.cancel().clone();
+        let slot = match self.prepared.needs_slot() {
+            true => tokio::select! {
+                slot = self.session.engine().admission().enter() => Some(slot?),
+                () = cancel.cancelled() => return Err(Error::Cancelled),
+            },
+            false => None,
         };
-        let rows = match &planned.action {
-            Action::Query(plan) => {
-                Some(match planned.optimized(parameters, prepared.parameters())? {
-                    Some(plan) => run.execute(&plan).await?,
-                    None => run.start(plan).await?,
+        self.ticket.begin(slot);
+        let limits = self.limits;
+        let mut deadline = limits.timeout.map(|time| Box::pin(tokio::time::sleep(time)));
+        let time_is_over = async {
+            match &mut deadline {
+                Some(deadline) => deadline.await,
+                None => std::future::pending().await,
+            }
+        };
+        let ticket = self.ticket.clone();
+        let begun = tokio::select! {
+            begun = self.start(parameters) => begun?,
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+            () = time_is_over => {
+                return Err(Error::TimedOut { limit: limits.timeout.unwrap_or_default() });
+            }
+        };
+        let (query_id, cancel) = (ticket.id().to_owned(), ticket.cancel().clone());
+        match begun {
+            Started::Rows { rows, schema } => {
+                let span =
+                    tracing::info_span!(target: "attune", "execute", rows = Empty, code = Empty);
+                let rows = Guarded::new(rows, &schema, limits, deadline, ticket, span);
+                let rows = Box::pin(rows);
+                Ok(Answer { query_id, schema, rows, affected: None, message: None, cancel })
+            }
+            Started::Done(done) => {
+                ticket.add(u64::try_from(done.affected).unwrap_or(0), 0);
+                ticket.finish();
+                let schema: SchemaRef = Arc::new(Schema::empty());
+                Ok(Answer {
+                    query_id,
+                    rows: Box::pin(EmptyRecordBatchStream::new(Arc::clone(&schema))),
+                    schema,
+                    affected: Some(done.affected),
+                    message: Some(done.message),
+                    cancel,
                 })
             }
-            Action::CreateToken(statement) => Some(one_batch(statement.create(self).await?)),
-            _ => None,
-        };
-        if let Some(rows) = rows {
-            let schema = prepared.schema_with(parameters);
-            let rows = Guarded::new(rows, &schema, limits, cancel.clone(), ticket.clone());
-            return Ok(Answer {
-                query_id: ticket.id().to_owned(),
-                schema,
-                rows: Box::pin(rows),
-                affected: None,
-                message: None,
-                cancel,
-            });
         }
-        let done = tokio::select! {
-            done = run.change(&planned.action) => done?,
-            () = cancel.cancelled() => return Err(Error::Cancelled),
-        };
-        ticket.finish(u64::try_from(done.affected).unwrap_or(0));
-        let schema: SchemaRef = Arc::new(Schema::empty());
-        Ok(Answer {
-            query_id: ticket.id().to_owned(),
-            rows: Box::pin(EmptyRecordBatchStream::new(Arc::clone(&schema))),
-            schema,
-            affected: Some(done.affected),
-            message: Some(done.message),
-            cancel,
-        })
     }
+
+    /// Plans and starts a query; makes a change.
+    async fn start(self, parameters: Vec<ScalarValue>) -> Result<Started> {
+        let heavy = self.prepared.is_heavy();
+        let plan = tracing::info_span!(target: "attune", "plan");
+        let work = async move {
+            let planned = self.prepared.current(&self.session).await?;
+            let run = Run {
+                session: self.session,
+                state: planned.state.clone(),
+                parameters,
+                ticket: self.ticket,
+            };
+            let logical = match &planned.action {
+                Action::Query(logical) => logical,
+                _ => return Ok((run, planned, None)),
+            };
+            let values = &run.parameters;
+            let physical = match planned.optimized(values, self.prepared.parameters())? {
+                Some(plan) => run.physical_of_optimized(&plan).await?,
+                None => run.physical(logical).await?,
+            };
+            let schema = self.prepared.schema_with(&run.parameters);
+            Ok((run, planned, Some((physical, schema))))
+        };
+        let (run, planned, query) = apart::task(work, heavy).instrument(plan).await?;
+        if let Some((physical, schema)) = query {
+            return Ok(Started::Rows { rows: started(physical, run.task()?)?, schema });
+        }
+        if let Action::CreateToken(statement) = &planned.action {
+            let batch = statement.create(&run.session).await?;
+            let schema = batch.schema();
+            return Ok(Started::Rows { rows: one_batch(batch), schema });
+        }
+        let execute = tracing::info_span!(target: "attune", "execute");
+        Ok(Started::Done(run.change(&planned.action).instrument(execute).await?))
+    }
+}
+
+/// What became of a statement that was started.
+enum Started {
+    Rows { rows: SendableRecordBatchStream, schema: SchemaRef },
+    Done(Done),
 }
 
 impl Run {
@@ -187,7 +286,18 @@ impl Run {
                 self.session.set(name, value).await?;
                 Ok(Done::new(0, format!("SET {name} = {value}")))
             }
+            Action::Kill(id) => self.kill(id).await,
         }
+    }
+
+    async fn kill(&self, id: &str) -> Result<Done> {
+        let rights = self.session.rights().await?;
+        let may = |owner: &str| rights.has(Role::Admin) || owner == rights.name();
+        if !self.session.engine().queries().cancel(id, may) {
+            let missing = catalog::Error::not_found("running query", id, []);
+            return Err(Error::Catalog(missing));
+        }
+        Ok(Done::new(0, format!("KILL QUERY {id}")))
     }
 
     /// The plan with this run's parameters in place of the placeholders.
@@ -199,23 +309,21 @@ impl Run {
         Ok(plan.clone().with_param_values(values)?)
     }
 
+    async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        let physical = self.state.create_physical_plan(&self.bound(plan)?).await?;
+        cancellable(physical, self.ticket.cancel())
+    }
+
     /// Optimizes a plan and starts it.
     pub(crate) async fn start(&self, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
-        let plan = self.bound(plan)?;
-        let physical = self.state.create_physical_plan(&plan).await?;
-        Ok(execute_stream(physical, self.task()?)?)
+        started(self.physical(plan).await?, self.task()?)
     }
 
-    /// Starts a plan that is optimized and bound already.
-    async fn execute(&self, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
+    /// The operators of a plan that is optimized and bound already.
+    async fn physical_of_optimized(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         let planner = Arc::clone(self.state.query_planner());
         let physical = planner.create_physical_plan(plan, &self.state).await?;
-        Ok(execute_stream(physical, self.task()?)?)
-    }
-
-    /// Where the statement's operators take memory and files from.
-    pub(crate) fn task(&self) -> Result<Arc<TaskContext>> {
-        Ok(Arc::new(TaskContext::from(&self.state).with_runtime(self.runtime()?)))
+        cancellable(physical, self.ticket.cancel())
     }
 
     /// The state in which rows are written: what runs in it has this statement's memory.
@@ -225,10 +333,22 @@ impl Run {
     }
 
     fn runtime(&self) -> Result<Arc<RuntimeEnv>> {
-        let pool: Arc<dyn MemoryPool> = Arc::clone(&self.pool) as _;
-        Ok(RuntimeEnvBuilder::from_runtime_env(self.session.engine().runtime())
-            .with_memory_pool(pool)
-            .build_arc()?)
+        let shared = RuntimeEnvBuilder::from_runtime_env(self.session.engine().runtime());
+        Ok(shared.with_memory_pool(self.ticket.pool()).build_arc()?)
+    }
+
+    /// Where the statement's operators take memory and files from, and tell their progress.
+    pub(crate) fn task(&self) -> Result<Arc<TaskContext>> {
+        let reporter = Arc::new(self.ticket.reporter().clone());
+        let config = self.state.config().clone().with_extension(reporter);
+        let task = TaskContext::from(&self.state).with_session_config(config);
+        Ok(Arc::new(task.with_runtime(self.runtime()?)))
+    }
+
+    /// Where an operator tells its progress; outside a statement, its session alone hears it.
+    pub(crate) fn reporter(task: &TaskContext, session: &Session) -> Reporter {
+        let reporter = task.session_config().get_extension::<Reporter>();
+        reporter.map_or_else(|| Reporter::new(session.progress_sender()), Arc::unwrap_or_clone)
     }
 }
 
@@ -259,7 +379,14 @@ pub(crate) fn plan_set(
         }
     };
     // A wrong name or value is an error now, not when the prepared statement runs.
-    context.session().settings().set(&name, &value, &context.schemas(), context.rights())?;
+    let limits = context.engine().limits();
+    context.session().settings().set(
+        &name,
+        &value,
+        &context.schemas(),
+        context.rights(),
+        limits,
+    )?;
     Ok((state, Action::Set(name.to_lowercase(), value)))
 }
 
@@ -273,7 +400,14 @@ pub(crate) fn plan_use(
     };
     let parts = crate::parse::name_parts(name);
     let schema = parts.last().cloned().unwrap_or_default();
-    context.session().settings().set("schema", &schema, &context.schemas(), context.rights())?;
+    let limits = context.engine().limits();
+    context.session().settings().set(
+        "schema",
+        &schema,
+        &context.schemas(),
+        context.rights(),
+        limits,
+    )?;
     Ok((context.state(&Default::default())?, Action::Set("schema".into(), schema)))
 }
 

@@ -1,14 +1,16 @@
 //! The few settings of a session. `datafusion.*` settings are closed to users: they would reach
 //! memory limits and folders that all sessions share.
 
+use std::time::Duration;
+
 use catalog::error::nearest;
 
-use crate::engine::{CATALOG, MAIN};
-use crate::error::{Error, Result};
+use crate::engine::{CATALOG, Limits, MAIN};
+use crate::error::{Error, Result, duration};
 use crate::rights::Rights;
 
 /// Every setting's name, with what it means.
-pub const SETTINGS: [(&str, &str); 7] = [
+pub const SETTINGS: [(&str, &str); 10] = [
     ("catalog", "the catalog; always attune"),
     ("schema", "where unqualified names are looked up and created first"),
     ("time_zone", "the zone of now() and of timestamps without a zone, such as +02:00"),
@@ -16,6 +18,9 @@ pub const SETTINGS: [(&str, &str); 7] = [
     ("string_views", "whether results may carry Arrow's view types"),
     ("role", "the only role that is active; all of yours when it is not set"),
     ("compression", "how a Flight SQL server compresses results: none, lz4 or zstd"),
+    ("statement_timeout", "how long a statement may run, such as 30 s; a bare number counts ms"),
+    ("rows_max", "how many rows a result may have"),
+    ("query_memory", "how much memory a statement may take, such as 512 MiB"),
 ];
 
 /// What a setting holds, for clients that set it by value rather than by text.
@@ -33,6 +38,7 @@ pub enum SettingKind {
 pub fn kind(name: &str) -> SettingKind {
     match name {
         "string_views" => SettingKind::Truth,
+        "rows_max" => SettingKind::Number,
         _ => SettingKind::Text,
     }
 }
@@ -85,6 +91,12 @@ pub struct Settings {
     pub role: Option<String>,
     /// How a Flight SQL server compresses results.
     pub compression: Compression,
+    /// A statement's time, within the configuration's.
+    pub statement_timeout: Option<Duration>,
+    /// A result's rows, within the configuration's.
+    pub rows_max: Option<u64>,
+    /// A statement's memory in bytes, within the configuration's.
+    pub query_memory: Option<u64>,
 }
 
 impl Default for Settings {
@@ -96,13 +108,16 @@ impl Default for Settings {
             string_views: false,
             role: None,
             compression: Compression::None,
+            statement_timeout: None,
+            rows_max: None,
+            query_memory: None,
         }
     }
 }
 
 impl Settings {
-    /// A setting's value.
-    pub fn get(&self, name: &str) -> Option<String> {
+    /// A setting's value; a limit that the session does not set is the configuration's.
+    pub fn get(&self, name: &str, limits: &Limits) -> Option<String> {
         match name.to_lowercase().as_str() {
             "catalog" => Some(CATALOG.into()),
             "schema" => Some(self.schema.clone()),
@@ -111,6 +126,12 @@ impl Settings {
             "string_views" => Some(self.string_views.to_string()),
             "role" => self.role.clone(),
             "compression" => Some(self.compression.name().into()),
+            "statement_timeout" => self.statement_timeout.or(limits.query_timeout).map(duration),
+            "rows_max" => self.rows_max.or(limits.rows_max).map(|rows| rows.to_string()),
+            "query_memory" => {
+                let most = limits.query_memory_bytes as u64;
+                Some(self.query_memory.unwrap_or(most).to_string())
+            }
             _ => None,
         }
     }
@@ -129,6 +150,9 @@ impl Settings {
             "string_views" => self.string_views = fresh.string_views,
             "role" => self.role = fresh.role,
             "compression" => self.compression = fresh.compression,
+            "statement_timeout" => self.statement_timeout = fresh.statement_timeout,
+            "rows_max" => self.rows_max = fresh.rows_max,
+            "query_memory" => self.query_memory = fresh.query_memory,
             other => {
                 return Err(Error::unknown("setting", other, SETTINGS.map(|(name, _)| name)));
             }
@@ -146,6 +170,7 @@ impl Settings {
         value: &str,
         schemas: &[String],
         rights: &Rights,
+        limits: &Limits,
     ) -> Result<()> {
         match name.to_lowercase().as_str() {
             "catalog" if value == CATALOG => Ok(()),
@@ -194,6 +219,25 @@ impl Settings {
                 self.compression = value.parse()?;
                 Ok(())
             }
+            "statement_timeout" => {
+                let most = limits.query_timeout.map(|time| time.as_millis() as u64);
+                let set = limit(name, value, &TIME_UNITS, most, |ms| {
+                    duration(Duration::from_millis(ms))
+                })?;
+                self.statement_timeout = set.map(Duration::from_millis);
+                Ok(())
+            }
+            "rows_max" => {
+                let shown = |rows: u64| rows.to_string();
+                self.rows_max = limit(name, value, &[("", 1)], limits.rows_max, shown)?;
+                Ok(())
+            }
+            "query_memory" => {
+                let most = Some(limits.query_memory_bytes as u64);
+                let shown = |bytes| format!("{bytes} bytes");
+                self.query_memory = limit(name, value, &BYTE_UNITS, most, shown)?;
+                Ok(())
+            }
             other => {
                 let near = nearest(other, SETTINGS.iter().map(|(name, _)| *name));
                 let hint = match near {
@@ -206,6 +250,55 @@ impl Settings {
     }
 }
 
+/// PostgreSQL's clients send bare milliseconds.
+const TIME_UNITS: [(&str, u64); 6] =
+    [("", 1), ("ms", 1), ("s", 1_000), ("m", 60_000), ("min", 60_000), ("h", 3_600_000)];
+const BYTE_UNITS: [(&str, u64); 8] = [
+    ("", 1),
+    ("b", 1),
+    ("kb", 1_000),
+    ("mb", 1_000_000),
+    ("gb", 1_000_000_000),
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
+];
+
+/// A limit of the session: a number with a unit, at most `most`. Nothing, `0` and `default` stand
+/// for the configuration's own limit.
+fn limit(
+    name: &str,
+    value: &str,
+    units: &[(&str, u64)],
+    most: Option<u64>,
+    shown: impl Fn(u64) -> String,
+) -> Result<Option<u64>> {
+    let text = value.trim().to_lowercase();
+    if matches!(text.as_str(), "" | "0" | "default") {
+        return Ok(None);
+    }
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = (&text[..split], text[split..].trim());
+    let scale = units.iter().find(|(known, _)| *known == unit).map(|(_, scale)| *scale);
+    let number = digits.parse::<u64>().ok().zip(scale);
+    let Some(number) = number.and_then(|(number, scale)| number.checked_mul(scale)) else {
+        let named: Vec<&str> =
+            units.iter().map(|(unit, _)| *unit).filter(|unit| !unit.is_empty()).collect();
+        let hint = match named.is_empty() {
+            true => "write a whole number".to_owned(),
+            false => format!("write a whole number and one of {}", named.join(", ")),
+        };
+        return Err(Error::invalid_hint(format!("{value} is no value of {name}"), hint));
+    };
+    match most {
+        Some(most) if number > most => Err(Error::invalid_hint(
+            format!("{name} cannot be more than {}, the server's limit", shown(most)),
+            "a session's limits may only be stricter",
+        )),
+        _ => Ok(Some(number)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,10 +307,10 @@ mod tests {
     fn settings_take_only_what_they_mean() {
         let schemas = vec!["main".to_owned(), "lake".to_owned()];
         let mut settings = Settings::default();
-        let rights = &Rights::default();
-        settings.set("schema", "lake", &schemas, rights).unwrap();
-        assert_eq!(settings.get("SCHEMA").as_deref(), Some("lake"));
-        settings.set("time_zone", "+02:00", &schemas, rights).unwrap();
+        let (rights, limits) = (&Rights::default(), &Limits::default());
+        settings.set("schema", "lake", &schemas, rights, limits).unwrap();
+        assert_eq!(settings.get("SCHEMA", limits).as_deref(), Some("lake"));
+        settings.set("time_zone", "+02:00", &schemas, rights, limits).unwrap();
         for (name, value) in [
             ("schema", "nowhere"),
             ("time_zone", "the moon"),
@@ -226,13 +319,42 @@ mod tests {
             ("role", "admin"),
             ("compression", "rar"),
         ] {
-            assert!(settings.set(name, value, &schemas, rights).is_err(), "{name}");
+            assert!(settings.set(name, value, &schemas, rights, limits).is_err(), "{name}");
         }
-        settings.set("compression", "LZ4", &schemas, rights).unwrap();
+        settings.set("compression", "LZ4", &schemas, rights, limits).unwrap();
         assert_eq!(settings.compression, Compression::Lz4);
         for (name, _) in SETTINGS {
             settings.reset(name).unwrap();
         }
         assert_eq!(settings, Settings::default());
+    }
+
+    #[test]
+    fn a_sessions_limits_are_only_stricter() {
+        let limits = Limits {
+            query_timeout: Some(Duration::from_secs(30)),
+            query_memory_bytes: 1 << 30,
+            ..Limits::default()
+        };
+        let mut settings = Settings::default();
+        let mut set = |name: &str, value: &str| {
+            settings.set(name, value, &[], &Rights::default(), &limits)?;
+            Ok::<_, Error>(settings.get(name, &limits).unwrap_or_default())
+        };
+        assert_eq!(set("statement_timeout", "5 s").unwrap(), "5 s");
+        assert_eq!(set("statement_timeout", "250").unwrap(), "250 ms");
+        assert_eq!(set("statement_timeout", "0").unwrap(), "30 s");
+        assert_eq!(set("query_memory", "512 MiB").unwrap(), (512 << 20).to_string());
+        assert_eq!(set("rows_max", "10").unwrap(), "10");
+        assert_eq!(set("rows_max", "").unwrap(), "");
+        for (name, value) in [
+            ("statement_timeout", "31 s"),
+            ("statement_timeout", "soon"),
+            ("statement_timeout", "-1"),
+            ("query_memory", "2 GiB"),
+            ("rows_max", "10 rows"),
+        ] {
+            assert!(set(name, value).is_err(), "{name} {value}");
+        }
     }
 }

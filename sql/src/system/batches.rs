@@ -156,19 +156,19 @@ pub(super) async fn models(session: &Session) -> Result<RecordBatch> {
 
 pub(super) async fn queries(session: &Session) -> Result<RecordBatch> {
     let rights = session.rights().await?;
-    let records: Vec<_> = session
-        .engine()
-        .queries()
-        .records()
-        .into_iter()
-        .filter(|record| rights.has(Role::Admin) || record.principal == rights.name())
-        .collect();
+    let mut records = session.engine().queries().records();
+    records.retain(|record| rights.has(Role::Admin) || record.principal == rights.name());
+    let progress = || records.iter().map(|record| record.progress.as_ref());
+    let optional =
+        |values: Vec<Option<i64>>| Arc::new(values.into_iter().collect::<Int64Array>()) as ArrayRef;
     batch(vec![
         ("id", texts(records.iter().map(|record| record.id.as_str()))),
         ("session_id", texts(records.iter().map(|record| record.session_id.as_str()))),
         ("principal", texts(records.iter().map(|record| record.principal.as_str()))),
-        ("text", texts(records.iter().map(|record| record.text.as_str()))),
-        ("state", texts(records.iter().map(|record| record.state))),
+        ("client", optional_texts(records.iter().map(|record| record.client.clone()))),
+        ("address", optional_texts(records.iter().map(|record| record.address.clone()))),
+        ("text", texts(records.iter().map(|record| record.text.as_ref()))),
+        ("state", texts(records.iter().map(|record| record.state.name()))),
         (
             "started",
             Arc::new(
@@ -178,11 +178,17 @@ pub(super) async fn queries(session: &Session) -> Result<RecordBatch> {
                 .with_timezone("UTC"),
             ),
         ),
+        ("queued_ms", integers(records.iter().map(|record| record.queued_ms))),
+        ("run_ms", optional(records.iter().map(|record| record.run_ms).collect())),
+        ("rows", integers(records.iter().map(|record| record.rows.cast_signed()))),
+        ("bytes", integers(records.iter().map(|record| record.bytes.cast_signed()))),
         (
-            "duration_ms",
-            Arc::new(records.iter().map(|record| record.duration_ms).collect::<Int64Array>()),
+            "memory_peak_bytes",
+            integers(records.iter().map(|record| record.memory_peak_bytes.cast_signed())),
         ),
-        ("rows", integers(records.iter().map(|record| record.rows as i64))),
+        ("phase", optional_texts(progress().map(|now| now.map(|now| now.phase.clone())))),
+        ("done", optional(progress().map(|now| now.map(|now| now.done.cast_signed())).collect())),
+        ("total", optional(progress().map(|now| now.map(|now| now.total.cast_signed())).collect())),
         ("error_code", optional_texts(records.iter().map(|r| r.error_code.map(str::to_owned)))),
     ])
 }

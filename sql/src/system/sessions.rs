@@ -20,7 +20,7 @@ pub(super) fn sessions(session: &Session) -> Result<RecordBatch> {
     let records = engine.sessions().records(session.principal());
     let mut running: HashMap<String, i64> = HashMap::new();
     let queries = engine.queries().records();
-    for query in queries.into_iter().filter(|query| query.state == "running") {
+    for query in queries.into_iter().filter(|query| query.state.is_current()) {
         *running.entry(query.session_id).or_default() += 1;
     }
     let statements = |id: &str| running.get(id).copied().unwrap_or(0);

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use self::health::Health;
 use self::metadata::Facts;
 use self::prepared::PreparedStatements;
 use self::service::{Service, State};
@@ -35,6 +36,7 @@ mod actions;
 mod columns;
 mod execution;
 mod handles;
+mod health;
 mod incoming;
 mod ingest;
 mod messages;
@@ -42,6 +44,7 @@ mod metadata;
 mod options;
 mod poll;
 mod prepared;
+mod reflection;
 mod rows;
 mod service;
 mod sessions;
@@ -207,10 +210,16 @@ impl BoundServer {
         let service = FlightServiceServer::new(Service::new(Arc::clone(&self.state)))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(usize::MAX);
-        let server = Server::builder()
+        let mut server = Server::builder()
             .http2_keepalive_interval(Some(PING_EVERY))
-            .http2_keepalive_timeout(Some(PING_EVERY))
-            .add_service(service);
+            .http2_keepalive_timeout(Some(PING_EVERY));
+        let defect = |error| self.options.listen_error(&sources(&error));
+        let health = Health::serving().await;
+        let server = server
+            .add_service(service)
+            .add_service(health.service())
+            .add_service(reflection::service().map_err(defect)?)
+            .add_service(reflection::old_service().map_err(defect)?);
         let drained = draining.clone().cancelled_owned();
         let serving: BoxFuture<'_, _> = match &self.options.tls {
             Some(tls) => {
@@ -231,6 +240,7 @@ impl BoundServer {
             () = sweep(&self.state) => {}
             () = refresh(&self.state) => {}
         }
+        health.draining().await;
         draining.cancel();
         tracing::info!(drain_s = self.options.drain.as_secs(), "draining");
         tokio::select! {
@@ -245,20 +255,6 @@ impl BoundServer {
             Err(_) => Ok(()),
         }
     }
-}
-
-/// Binds and answers until `shutdown`, then drains.
-///
-/// # Errors
-/// As [`bind`]; a listener that breaks.
-pub async fn serve(
-    engine: Engine,
-    options: FlightOptions,
-    shutdown: impl Future<Output = ()> + Send,
-) -> Result<()> {
-    let server = bind(engine, options).await?;
-    tracing::info!(address = %server.local_addr(), "Flight SQL listens");
-    server.run(shutdown, std::future::pending()).await
 }
 
 /// Forgets what has ended, again and again.

@@ -185,6 +185,15 @@ pub async fn handshake(channel: Channel, name: &str, password: &str) -> (Code, S
     }
 }
 
+/// Another client of the same session on the same connection.
+pub fn twin(client: &Client) -> Client {
+    let mut twin = Client::new_from_inner(client.inner().clone());
+    if let Some(token) = client.token() {
+        twin.set_token(token.clone());
+    }
+    twin
+}
+
 /// The status inside a client's error.
 pub fn status(error: impl Into<arrow_flight::error::FlightError>) -> Status {
     match error.into() {

@@ -1,0 +1,151 @@
+//! Operators that let go.
+//!
+//! A statement is ended by dropping its operators, which takes effect when they next pause. A join
+//! without a key does not: while no pair passes its filter it compares a whole batch of one side
+//! with all of the other, without a pause. Its filter is made to look at the statement's
+//! cancellation with each batch of pairs. And a plan's last operator runs in a task of its own, so
+//! that whoever reads the rows never waits inside an operator: time limits and KILL are heard at
+//! once.
+
+use std::any::type_name;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, FieldRef, Schema};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::ColumnarValue;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::joins::NestedLoopJoinExec;
+use datafusion::physical_plan::joins::utils::JoinFilter;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, execute_stream};
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Result};
+
+/// Batches that wait for the reader beside the one it has.
+const AHEAD: usize = 1;
+
+/// The plan with joins that end when `cancel` says so.
+///
+/// # Errors
+/// When a join cannot be rebuilt, which is a defect.
+pub(crate) fn cancellable(
+    plan: Arc<dyn ExecutionPlan>,
+    cancel: &CancellationToken,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let rebuilt = plan.transform_up(|node| {
+        let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() else {
+            return Ok(Transformed::no(node));
+        };
+        let Some(filter) = join.filter() else { return Ok(Transformed::no(node)) };
+        let expression =
+            Arc::new(Heedful { inner: Arc::clone(filter.expression()), cancel: cancel.clone() });
+        let indices = filter.column_indices().to_vec();
+        let filter = JoinFilter::new(expression, indices, Arc::clone(filter.schema()));
+        let projection = join.projection().as_ref().map(|columns| columns.to_vec());
+        let (left, right) = (Arc::clone(join.left()), Arc::clone(join.right()));
+        let join =
+            NestedLoopJoinExec::try_new(left, right, Some(filter), join.join_type(), projection)?;
+        Ok(Transformed::yes(Arc::new(join) as Arc<dyn ExecutionPlan>))
+    })?;
+    Ok(rebuilt.data)
+}
+
+/// Starts a plan so that polling its rows never computes for long. Several partitions are gathered
+/// from tasks of their own already; a single one gets such a task.
+///
+/// # Errors
+/// When an operator cannot start.
+pub(crate) fn started(
+    plan: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+) -> Result<SendableRecordBatchStream> {
+    let single = plan.output_partitioning().partition_count() == 1;
+    let mut rows = execute_stream(plan, task)?;
+    if !single {
+        return Ok(rows);
+    }
+    let mut receiver = RecordBatchReceiverStream::builder(rows.schema(), AHEAD);
+    let sender = receiver.tx();
+    receiver.spawn(async move {
+        while let Some(batch) = rows.next().await {
+            let last = batch.is_err();
+            if sender.send(batch).await.is_err() || last {
+                break;
+            }
+        }
+        Ok(())
+    });
+    Ok(receiver.build())
+}
+
+/// An expression that fails once the statement is cancelled.
+#[derive(Debug)]
+struct Heedful {
+    inner: Arc<dyn PhysicalExpr>,
+    cancel: CancellationToken,
+}
+
+impl fmt::Display for Heedful {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(formatter)
+    }
+}
+
+impl PartialEq for Heedful {
+    fn eq(&self, other: &Self) -> bool {
+        self.inner.eq(&other.inner)
+    }
+}
+
+impl Eq for Heedful {}
+
+impl Hash for Heedful {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        type_name::<Self>().hash(state);
+        self.inner.hash(state);
+    }
+}
+
+impl PhysicalExpr for Heedful {
+    fn data_type(&self, schema: &Schema) -> DataFusionResult<DataType> {
+        self.inner.data_type(schema)
+    }
+
+    fn nullable(&self, schema: &Schema) -> DataFusionResult<bool> {
+        self.inner.nullable(schema)
+    }
+
+    fn return_field(&self, schema: &Schema) -> DataFusionResult<FieldRef> {
+        self.inner.return_field(schema)
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> DataFusionResult<ColumnarValue> {
+        if self.cancel.is_cancelled() {
+            return Err(Error::Cancelled.into());
+        }
+        self.inner.evaluate(batch)
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        vec![&self.inner]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> DataFusionResult<Arc<dyn PhysicalExpr>> {
+        let inner = children.pop().unwrap_or_else(|| Arc::clone(&self.inner));
+        Ok(Arc::new(Self { inner, cancel: self.cancel.clone() }))
+    }
+
+    fn fmt_sql(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt_sql(formatter)
+    }
+}

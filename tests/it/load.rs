@@ -1,0 +1,182 @@
+//! The real program under load, stopped, killed and started again.
+//!
+//! 200 connections ask for a few seconds; `ATTUNE_LOAD_SECONDS=300 cargo test load` asks for five
+//! minutes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::flight::{fetch, twin};
+use crate::program::{Program, Server};
+
+const CONNECTIONS: usize = 200;
+const SECONDS: u64 = 6;
+/// The allocator keeps some of what was freed; more than this is a leak.
+const GROWTH_BYTES_MAX: u64 = 96 << 20;
+
+type Client = FlightSqlServiceClient<Channel>;
+
+fn place(folder: &Path) -> PathBuf {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let config = folder.join("attune.toml");
+    let text = format!(
+        "[warehouse]\nurl = \"warehouse\"\n\n[lake]\nurl = {data:?}\ndiscover = true\n\n\
+         [log]\nlevel = \"warn\"\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    config
+}
+
+async fn connect(server: &Server, login: Option<(&str, &str)>) -> Client {
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let mut client = Client::new(endpoint.connect().await.unwrap());
+    if let Some((name, password)) = login {
+        client.handshake(name, password).await.unwrap();
+    }
+    client
+}
+
+async fn rows(client: &mut Client, text: &str) -> Result<usize, tonic::Status> {
+    let info = client.execute(text.to_owned(), None).await.map_err(crate::flight::status)?;
+    let batches = fetch(client, &info).await?;
+    Ok(batches.iter().map(arrow::array::RecordBatch::num_rows).sum())
+}
+
+/// Statements, and the rows that each answers.
+const MIX: [(&str, usize); 6] = [
+    ("SELECT 1", 1),
+    ("SELECT customer, sum(amount) FROM lake.orders GROUP BY customer ORDER BY 1 LIMIT 2", 2),
+    ("SELECT n FROM generate_series(1, 20000) AS t(n)", 20_000),
+    (
+        "SELECT a.n FROM generate_series(1, 300) AS a(n) CROSS JOIN generate_series(1, 30) AS b(n)",
+        9_000,
+    ),
+    ("SHOW SCHEMAS", 4),
+    ("SELECT count(*) FROM main.things", 1),
+];
+
+async fn ask(mut client: Client, number: usize, stop: Arc<AtomicBool>, done: Arc<AtomicU64>) {
+    for turn in number.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let (text, expected) = MIX[turn % MIX.len()];
+        let count = rows(&mut client, text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(count, expected, "{text}");
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Lets every connection ask for a time; gives the statements that were answered.
+async fn load(clients: &[Client], time: Duration) -> u64 {
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let asking: Vec<_> = clients
+        .iter()
+        .enumerate()
+        .map(|(number, client)| {
+            tokio::spawn(ask(twin(client), number, Arc::clone(&stop), Arc::clone(&done)))
+        })
+        .collect();
+    tokio::time::sleep(time).await;
+    stop.store(true, Ordering::Relaxed);
+    for task in asking {
+        task.await.unwrap();
+    }
+    done.load(Ordering::Relaxed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_connections_are_served_without_error_or_growth() {
+    let seconds = std::env::var("ATTUNE_LOAD_SECONDS").ok().and_then(|text| text.parse().ok());
+    let time = Duration::from_secs(seconds.unwrap_or(SECONDS));
+    let folder = tempfile::tempdir().unwrap();
+    let server = Program::new(&place(folder.path())).serve().await;
+    let mut first = connect(&server, None).await;
+    let table = "CREATE TABLE main.things AS SELECT n FROM generate_series(1, 1000) AS t(n)";
+    first.execute_update(table.into(), None).await.unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        clients.push(connect(&server, None).await);
+    }
+    // The first third fills caches and the allocator.
+    load(&clients, time / 3).await;
+    let before = server.resident_bytes();
+    let answered = load(&clients, time - time / 3).await;
+    let after = server.resident_bytes();
+    println!(
+        "{answered} statements on {CONNECTIONS} connections in {:?}; memory {} MiB, then {} MiB",
+        time - time / 3,
+        before >> 20,
+        after >> 20
+    );
+    assert!(answered > 0);
+    assert!(after < before + GROWTH_BYTES_MAX, "{before} bytes grew to {after}");
+    let (_, _, metrics) = crate::http::get(server.http, "/metrics").await.unwrap();
+    for line in ["attune_statements_running 0", "attune_statements_queued 0"] {
+        assert!(metrics.contains(line), "no {line} in\n{metrics}");
+    }
+    assert!(metrics.contains("attune_statements_total{state=\"failed\"} 0"), "{metrics}");
+
+    // SIGTERM: a statement in mid-stream finishes, and the process ends by itself.
+    let text = "SELECT n FROM generate_series(1, 2000000) AS t(n)";
+    let info = first.execute(text.into(), None).await.unwrap();
+    let ticket = info.endpoint[0].ticket.clone().unwrap();
+    let mut stream = first.do_get(ticket).await.unwrap();
+    let mut count = futures::TryStreamExt::try_next(&mut stream).await.unwrap().unwrap().num_rows();
+    drop(clients);
+    server.terminate();
+    while let Some(batch) = futures::TryStreamExt::try_next(&mut stream).await.unwrap() {
+        count += batch.num_rows();
+    }
+    assert_eq!(count, 2_000_000);
+    drop((stream, first));
+    let started = Instant::now();
+    tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loses_no_definition_no_user_and_no_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = Program::new(&place(folder.path()));
+    program.add_user("root", "admin", "root-password");
+    let login = Some(("root", "root-password"));
+    let server = program.serve().await;
+    let mut root = connect(&server, login).await;
+    for text in [
+        "CREATE TABLE main.things AS SELECT 1 AS n",
+        "INSERT INTO main.things SELECT 2 AS n",
+        "CREATE VIEW main.seen AS SELECT n + 1 AS m FROM main.things",
+        "CREATE MODEL main.m OPTIONS (model_type = 'matrix_factorization', feedback_type = \
+         'implicit', user_col = 'customer', item_col = 'order_id', num_factors = 2) AS \
+         SELECT customer, order_id FROM lake.orders",
+    ] {
+        root.execute_update(text.into(), None).await.unwrap();
+    }
+    // Killed while it is busy with all of them.
+    let busy = tokio::spawn({
+        let mut root = twin(&root);
+        async move {
+            while root
+                .execute_update("INSERT INTO main.things SELECT 3 AS n".into(), None)
+                .await
+                .is_ok()
+            {}
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.kill();
+    busy.await.unwrap();
+    let server = program.serve().await;
+    let mut root = connect(&server, login).await;
+    assert!(rows(&mut root, "SELECT * FROM main.things").await.unwrap() >= 2);
+    assert!(rows(&mut root, "SELECT * FROM main.seen WHERE m IN (2, 3)").await.unwrap() == 2);
+    assert_eq!(rows(&mut root, "SELECT * FROM ml_recommend('main.m', 'ann', 1)").await.unwrap(), 1);
+    root.execute_update("INSERT INTO main.things SELECT 4 AS n".into(), None).await.unwrap();
+    tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
+}
