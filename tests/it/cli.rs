@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::program::Program;
+use crate::program::{Program, Server};
 
 /// A working directory with a small lake.
 struct Place(tempfile::TempDir);
@@ -361,6 +361,48 @@ async fn the_shell_reaches_a_server_over_tls_and_trusts_only_what_it_is_told() {
     );
     assert!(ran.code == 1 && ran.out.is_empty(), "{ran:?}");
     server.stop();
+}
+
+#[tokio::test]
+async fn a_killed_server_loses_no_user_role_or_grant() {
+    let place = Place::new();
+    let program = Program::new(&place.config());
+    program.add_user("root", "admin", "correct horse");
+    let ask = |server: &Server, user: &str, password: &str, text: &str| {
+        let address = format!("grpc://{}", server.address);
+        let arguments = ["sql", "--connect", &address, "--user", user, "-c", text];
+        place.run_with_password(&[&arguments[..], &["--format", "csv"]].concat(), password)
+    };
+    let server = program.serve().await;
+    let script = "CREATE USER ann PASSWORD 'battery staple'; CREATE ROLE readers; \
+                  GRANT SELECT (id) ON lake.people TO ROLE readers; GRANT readers TO ann;";
+    let ran = ask(&server, "root", "correct horse", script);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    // Dropped, it is killed.
+    drop(server);
+    let add = ["user", "add", "eve", "--role", "readers", "--as", "root"];
+    let mut command = place.command(&add);
+    command.env("ATTUNE_PASSWORD", "eve's password").env("ATTUNE_ADMIN_PASSWORD", "correct horse");
+    let ran = Ran::from(command.output().unwrap());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let server = program.serve().await;
+    for (user, password) in [("ann", "battery staple"), ("eve", "eve's password")] {
+        let ran = ask(&server, user, password, "SELECT * FROM people ORDER BY id");
+        assert_eq!((ran.code, ran.out.as_str()), (0, "id\n1\n2\n3\n"), "{ran:?}");
+        let ran = ask(&server, user, password, "SELECT name FROM people");
+        assert!(ran.code == 1 && ran.err.contains("column name does not exist"), "{ran:?}");
+        let ran = ask(&server, user, password, "SELECT * FROM orders");
+        assert!(ran.code == 1 && ran.err.contains("table orders does not exist"), "{ran:?}");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_role_that_does_not_exist_is_corrected() {
+    let place = Place::new();
+    let ran = place.run_with_password(&["user", "add", "ann", "--role", "admn"], "correct horse");
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.err.contains("did you mean admin?"), "{ran:?}");
 }
 
 #[test]

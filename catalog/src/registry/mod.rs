@@ -79,6 +79,16 @@ pub struct Head {
 }
 
 impl Head {
+    /// Whether both are what the same write left; each write has an id of its own.
+    fn is_same(&self, other: &Self) -> bool {
+        self.revision == other.revision
+            && match (&self.document, &other.document) {
+                (Ok(one), Ok(other)) => one.write_id == other.write_id,
+                (Err(_), Err(_)) => true,
+                _ => false,
+            }
+    }
+
     fn definition(&self) -> Option<Definition> {
         let document = self.document.as_ref().ok()?;
         Some(Definition {
@@ -182,7 +192,12 @@ impl Registry {
         let head = read.map(|(content, revision)| self.parse(&key, &content, revision));
         let mut snapshot = self.snapshot.write();
         // What was read may be older than what was written or listed meanwhile.
-        if snapshot.changes == changes {
+        let same = match (snapshot.entries.get(&key), &head) {
+            (Some(known), Some(head)) => known.head.is_same(head),
+            (None, None) => true,
+            _ => false,
+        };
+        if snapshot.changes == changes && !same {
             match &head {
                 Some(head) => {
                     // The stamp of an older listing makes the next one fetch the document again.
@@ -301,10 +316,15 @@ impl Registry {
         }
         let entries: Vec<Option<(String, Entry)>> =
             futures::stream::iter(fetches).buffer_unordered(FETCHES).try_collect().await?;
+        let entries: BTreeMap<String, Entry> = entries.into_iter().flatten().collect();
         let mut snapshot = self.snapshot.write();
-        snapshot.entries = entries.into_iter().flatten().collect();
+        let changed = !same(&entries, &snapshot.entries);
+        snapshot.entries = entries;
         snapshot.read_ms = Some(now_ms);
-        snapshot.rebuild();
+        // What nobody changed keeps its identity, by which readers see that nothing changed.
+        if changed {
+            snapshot.rebuild();
+        }
         Ok(())
     }
 
@@ -324,6 +344,13 @@ impl Registry {
         let head = self.parse(&key, &content, revision);
         Ok(Some((key, Entry { stamp: Some(stamp), head })))
     }
+}
+
+/// Whether two snapshots hold the same documents in the same state.
+fn same(new: &BTreeMap<String, Entry>, old: &BTreeMap<String, Entry>) -> bool {
+    let mut pairs = new.iter().zip(old);
+    new.len() == old.len()
+        && pairs.all(|(new, old)| new.0 == old.0 && new.1.head.is_same(&old.1.head))
 }
 
 impl Snapshot {
