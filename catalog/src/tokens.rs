@@ -158,7 +158,7 @@ impl Catalog {
         }
         let place = self.warehouse.place().child(&format!("_attune/keys/{period}.json"));
         if let Some(content) = place.read_if_exists().await? {
-            return key(&place.url.to_string(), &content).map(Some);
+            return key(place.url.as_ref(), &content).map(Some);
         }
         if period != now {
             return Ok(None);
@@ -177,7 +177,7 @@ impl Catalog {
             tracing::debug!(%error, "the key before last was not removed");
         }
         match place.read_if_exists().await? {
-            Some(content) => key(&place.url.to_string(), &content).map(Some),
+            Some(content) => key(place.url.as_ref(), &content).map(Some),
             None => Err(Error::Conflict { name: "the signing key".into() }),
         }
     }

@@ -20,8 +20,8 @@ impl KillSession {
     }
 
     pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
-        let (engine, principal) = (run.session.engine(), run.session.principal());
-        let Some(session) = engine.sessions().find(&self.id, principal) else {
+        let (engine, principal) = (run.session.engine(), run.session.current_principal().await?);
+        let Some(session) = engine.sessions().find(&self.id, &principal) else {
             // Somebody else's session is not told apart from one that does not exist.
             return Err(Error::invalid_hint(
                 format!("you see no session {} on this server", self.id),

@@ -16,8 +16,10 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 
+use crate::access::check_policy_role;
 use crate::dialect::{folded, is_word};
 use crate::error::{Error, Result};
+use crate::rights::Rights;
 use crate::session::Session;
 use crate::session::run::{Done, Run};
 
@@ -122,7 +124,7 @@ fn duration_ms(text: &str) -> Option<i64> {
 
 impl TokenStatement {
     /// Checks the right, so that preparing the statement says already what is wrong.
-    pub(crate) fn check(&self, session: &Session) -> Result<()> {
+    pub(crate) fn check(&self, session: &Session, rights: &Rights) -> Result<()> {
         let (Self::Create { name, user, .. } | Self::Drop { name, user, .. }) = self;
         if name.is_empty() || name.chars().count() > NAME_CHARS_MAX {
             return Err(Error::invalid(format!(
@@ -130,8 +132,7 @@ impl TokenStatement {
             )));
         }
         let principal = session.principal();
-        if user.as_ref().is_some_and(|user| *user != principal.name) && !principal.has(Role::Admin)
-        {
+        if user.as_ref().is_some_and(|user| *user != principal.name) && !rights.has(Role::Admin) {
             return Err(denied(principal, "manage tokens of others", "ask an admin"));
         }
         if session.is_delegated() && matches!(self, Self::Create { .. }) {
@@ -151,12 +152,18 @@ impl TokenStatement {
         let Self::Create { name, user, purpose, expires_in_ms } = self else {
             return Err(Error::Internal("this statement makes no token".into()));
         };
-        self.check(session)?;
+        let rights = session.rights().await?;
+        self.check(session, &rights)?;
         let catalog = session.engine().catalog();
         let made_by = session.principal().name.clone();
         let user = user.clone().unwrap_or_else(|| made_by.clone());
-        if catalog.user(&user).await?.is_none() {
+        let accounts = catalog.accounts_with(&user).await?;
+        let Some(record) = accounts.user(&user) else {
             return Err(Error::Catalog(Catalog::unknown_user(&user)));
+        };
+        // Whoever makes a token of somebody may act as that user.
+        if user != made_by {
+            check_policy_role(&rights, &accounts, &record.roles)?;
         }
         let secret = catalog.new_token_secret();
         let created_ms = catalog.now_ms();
@@ -186,7 +193,7 @@ impl TokenStatement {
         let Self::Drop { name, user, if_exists } = self else {
             return Err(Error::Internal("this statement drops no token".into()));
         };
-        self.check(&run.session)?;
+        self.check(&run.session, &*run.session.rights().await?)?;
         let user = user.as_ref().unwrap_or(&run.session.principal().name);
         let catalog = run.session.engine().catalog();
         if !catalog.drop_token(user, name).await? && !if_exists {

@@ -13,6 +13,7 @@ use catalog::{Accounts, Catalog, UserRecord};
 
 use crate::access::syntax::{Password, WrittenGrantee};
 use crate::error::{Error, Result};
+use crate::rights::Rights;
 use crate::session::StatementContext;
 use crate::session::run::Done;
 use crate::system;
@@ -49,7 +50,7 @@ pub(super) async fn create(
     };
     for role in &roles {
         existing_role(&accounts, role)?;
-        check_policy_role(context, &accounts, [role])?;
+        check_policy_role(context.rights(), &accounts, [role])?;
     }
     if !catalog.has_users().await? && !roles.contains(Role::Admin.name()) {
         return Err(Error::invalid_hint(
@@ -67,7 +68,7 @@ pub(super) async fn create(
             return Err(catalog::Error::AlreadyExists { kind: "user", name }.into());
         }
         Some(user) => {
-            check_policy_role(context, &accounts, &user.roles)?;
+            check_policy_role(context.rights(), &accounts, &user.roles)?;
             if !roles.contains(Role::Admin.name()) {
                 keep_an_administrator(&accounts, name)?;
             }
@@ -102,7 +103,7 @@ pub(super) async fn set_password(
         let Some(user) = accounts.user(name) else {
             return Err(Catalog::unknown_user(name).into());
         };
-        check_policy_role(context, &accounts, &user.roles)?;
+        check_policy_role(context.rights(), &accounts, &user.roles)?;
     }
     check_password(password)?;
     let hash = hash(context, password).await?;
@@ -124,7 +125,7 @@ pub(super) async fn drop_users(
         let accounts = catalog.accounts_with(name).await?;
         match accounts.user(name) {
             Some(user) => {
-                check_policy_role(context, &accounts, &user.roles)?;
+                check_policy_role(context.rights(), &accounts, &user.roles)?;
                 keep_an_administrator(&accounts, name)?;
                 dropped += u64::from(catalog.drop_user(name).await?);
             }
@@ -209,7 +210,7 @@ pub(super) async fn grant_roles(
                 keep_an_administrator(&accounts, name)?;
             }
         }
-        check_policy_role(context, &accounts, roles)?;
+        check_policy_role(context.rights(), &accounts, roles)?;
         let change = |user: &mut UserRecord| {
             let before = user.roles.clone();
             match revoke {
@@ -302,20 +303,20 @@ pub(super) fn no_role(accounts: &Accounts, role: &str) -> Error {
 }
 
 /// Checks that giving, taking or touching these roles does not go past `policy_admin`.
-fn check_policy_role<'a>(
-    context: &Arc<StatementContext>,
+pub(crate) fn check_policy_role<'a>(
+    rights: &Rights,
     accounts: &Accounts,
     roles: impl IntoIterator<Item = &'a String>,
 ) -> Result<()> {
     let name = Role::PolicyAdmin.name();
     let touched = roles.into_iter().any(|role| role == name);
     let nobody = || !accounts.users().any(|user| user.roles.contains(name));
-    if !touched || context.rights().has(Role::PolicyAdmin) || nobody() {
+    if !touched || rights.has(Role::PolicyAdmin) || nobody() {
         return Ok(());
     }
     Err(Error::Denied {
-        principal: context.rights().name().to_owned(),
-        action: format!("give or take {name}, or change a user who holds it"),
+        principal: rights.name().to_owned(),
+        action: format!("give or take {name}, or act for a user who holds it"),
         hint: Some(format!("admin does not imply {name}: ask one of its holders")),
     })
 }

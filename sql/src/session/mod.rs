@@ -172,7 +172,7 @@ impl Session {
         self.0.used_ms.store(now_ms, Ordering::Relaxed);
     }
 
-    /// Who asks.
+    /// Who asks, with the roles of the login; [`Session::current_principal`] has those of now.
     pub fn principal(&self) -> &Principal {
         &self.0.principal
     }
@@ -200,6 +200,15 @@ impl Session {
         let schemas = self.schemas().await?;
         let rights = self.rights().await?;
         self.0.settings.write().set(name, value, &schemas, &rights, self.engine().limits())
+    }
+
+    /// Who asks, with the roles that are held and active now.
+    ///
+    /// # Errors
+    /// When users and grants cannot be read, or the principal's user is gone.
+    pub async fn current_principal(&self) -> Result<Principal> {
+        let roles = self.rights().await?.roles().clone();
+        Ok(Principal::new(self.principal().name.clone(), roles))
     }
 
     /// What the principal may do in the statement that starts now.

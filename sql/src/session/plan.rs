@@ -495,7 +495,7 @@ pub(crate) async fn plan_in(
             (state, Action::Query(plan))
         }
         Statement::Token(statement) => {
-            statement.check(context.session())?;
+            statement.check(context.session(), context.rights())?;
             let action = match statement {
                 TokenStatement::Create { .. } => Action::CreateToken(statement.clone()),
                 TokenStatement::Drop { .. } => Action::DropToken(statement.clone()),

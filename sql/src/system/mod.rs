@@ -100,7 +100,7 @@ pub(crate) async fn open(
         ("system", "grants") => accounts::grants(session).await?,
         ("system", "models") => batches::models(session).await?,
         ("system", "queries") => batches::queries(session).await?,
-        ("system", "sessions") => sessions::sessions(session)?,
+        ("system", "sessions") => sessions::sessions(session).await?,
         ("system", "tokens") => sessions::tokens(session).await?,
         ("system", "settings") => batches::settings(session)?,
         ("information_schema", "tables") => batches::information_tables(session).await?,

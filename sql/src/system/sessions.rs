@@ -15,9 +15,9 @@ fn instants(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(values.with_timezone("UTC"))
 }
 
-pub(super) fn sessions(session: &Session) -> Result<RecordBatch> {
+pub(super) async fn sessions(session: &Session) -> Result<RecordBatch> {
     let engine = session.engine();
-    let records = engine.sessions().records(session.principal());
+    let records = engine.sessions().records(&session.current_principal().await?);
     let mut running: HashMap<String, i64> = HashMap::new();
     let queries = engine.queries().records();
     for query in queries.into_iter().filter(|query| query.state.is_current()) {
@@ -39,7 +39,7 @@ pub(super) fn sessions(session: &Session) -> Result<RecordBatch> {
 }
 
 pub(super) async fn tokens(session: &Session) -> Result<RecordBatch> {
-    let (principal, catalog) = (session.principal(), session.engine().catalog());
+    let (principal, catalog) = (session.current_principal().await?, session.engine().catalog());
     let now_ms = catalog.now_ms();
     let mut tokens = catalog.tokens().await?;
     tokens.retain(|token| principal.has(Role::Admin) || token.user == principal.name);
