@@ -154,3 +154,76 @@ async fn two_grants_at_once_are_both_there_or_one_is_an_error() {
     let fresh = restarted.session(Principal::embedded());
     assert_eq!(outcome(&fresh, "SELECT * FROM system.grants").await, Ok(granted));
 }
+
+/// What a statement says when it is refused.
+async fn refusal(session: &Session, text: &str) -> String {
+    let failed = match session.query(text).await {
+        Err(error) => error,
+        Ok(answer) => match answer.rows.try_collect::<Vec<_>>().await {
+            Err(error) => sql::Error::from(error),
+            Ok(_) => panic!("{text} was not refused"),
+        },
+    };
+    format!("{} {failed} {:?}", failed.code(), failed.hint())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_tells_what_is_hidden_from_what_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let root = engine.session(Principal::embedded());
+    for text in [
+        "CREATE TABLE main.hidden AS SELECT 1 AS a",
+        "CREATE VIEW main.unseen AS SELECT 1 AS a",
+        "CREATE MODEL main.taught OPTIONS (model_type = 'matrix_factorization', feedback_type = \
+         'implicit', user_col = 'customer', item_col = 'order_id', num_factors = 2) AS \
+         SELECT customer, order_id FROM lake.orders",
+    ] {
+        assert!(outcome(&root, text).await.is_ok(), "{text}");
+    }
+    let ann = engine.session(somebody("ann", Role::Analyst));
+    let templates = [
+        "SELECT * FROM main.{}",
+        "SELECT * FROM {}",
+        "SELECT 1 WHERE EXISTS (SELECT 1 FROM main.{})",
+        "WITH c AS (SELECT a FROM main.{}) SELECT * FROM c",
+        "SELECT * FROM main.{} VERSION AS OF 0",
+        "DESCRIBE main.{}",
+        "EXPLAIN SELECT a FROM main.{}",
+        "EXPLAIN ANALYZE SELECT a FROM main.{}",
+        "INSERT INTO main.{} VALUES (1)",
+        "INSERT INTO {} SELECT 1",
+        "DELETE FROM main.{} WHERE a = 1",
+        "UPDATE main.{} SET a = 2",
+        "TRUNCATE TABLE main.{}",
+        "DROP TABLE main.{}",
+        "DROP TABLE IF EXISTS main.{}",
+        "DROP VIEW main.{}",
+        "CREATE TABLE main.{} AS SELECT 1 AS a",
+        "CREATE TABLE IF NOT EXISTS main.{} AS SELECT 1 AS a",
+        "CREATE OR REPLACE VIEW main.{} AS SELECT 1 AS a",
+        "CREATE VIEW ann.v AS SELECT a FROM main.{}",
+        "CREATE TABLE ann.t AS SELECT a FROM main.{}",
+        "CREATE EXTERNAL TABLE main.{} STORED AS CSV LOCATION 'orders/'",
+        "SELECT generalize('x', 'main.{}', 1)",
+        "SELECT * FROM ml_recommend('main.{}', 'u', 1)",
+        "SELECT als_score('main.{}', 'u', 1)",
+        "SELECT * FROM ML.WEIGHTS(MODEL main.{})",
+        "DESCRIBE MODEL main.{}",
+        "RETRAIN MODEL main.{}",
+        "DROP MODEL main.{}",
+        "ALTER MODEL main.{} SET DEFAULT_VERSION = 1",
+        "CREATE MODEL main.{} OPTIONS (model_type = 'matrix_factorization') AS SELECT 1 AS u, 2 AS i",
+        "GRANT SELECT ON main.{} TO PUBLIC",
+        "REVOKE SELECT ON main.{} FROM PUBLIC",
+        "GRANT USAGE ON MODEL main.{} TO PUBLIC",
+        "SHOW GRANTS ON main.{}",
+    ];
+    for template in templates {
+        for (there, absent) in [("hidden", "absent"), ("unseen", "absent"), ("taught", "absent")] {
+            let told = refusal(&ann, &template.replace("{}", there)).await.replace(there, "it");
+            let missing = refusal(&ann, &template.replace("{}", absent)).await;
+            assert_eq!(told, missing.replace(absent, "it"), "{template} {there}");
+        }
+    }
+}
