@@ -94,6 +94,12 @@ pub struct ConnectArguments {
     /// PEM file of the certificates to trust with grpc+tls:// [default: the system's]
     #[arg(long, value_name = "FILE", env = "ATTUNE_CA")]
     pub ca: Option<PathBuf>,
+    /// PEM file with your own certificate, for a server that asks for one
+    #[arg(long, value_name = "FILE", env = "ATTUNE_CERTIFICATE", requires = "certificate_key")]
+    pub certificate: Option<PathBuf>,
+    /// PEM file with the certificate's private key
+    #[arg(long, value_name = "FILE", env = "ATTUNE_CERTIFICATE_KEY", requires = "certificate")]
+    pub certificate_key: Option<PathBuf>,
 }
 
 /// How results are written.

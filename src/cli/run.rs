@@ -85,7 +85,13 @@ pub(super) async fn open(
             Some(name) => Some((name.clone(), ask(name)?)),
             None => None,
         };
-        let options = RemoteOptions { address: address.to_owned(), login, ca: connect.ca.clone() };
+        let options = RemoteOptions {
+            address: address.to_owned(),
+            login,
+            token: environment.get("ATTUNE_TOKEN").map(str::to_owned),
+            ca: connect.ca.clone(),
+            certificate: connect.certificate.clone().zip(connect.certificate_key.clone()),
+        };
         return Ok(Box::new(Remote::connect(&options).await?));
     }
     let config = Config::load(&store.overrides(), environment)?;

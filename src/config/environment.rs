@@ -16,7 +16,7 @@ use super::{Config, DEFAULT_LAKE};
 pub struct Environment(BTreeMap<String, String>);
 
 /// Variables that mirror a flag or a prompt.
-pub(super) const FLAGS: [(&str, &str); 11] = [
+pub(super) const FLAGS: [(&str, &str); 14] = [
     ("ATTUNE_CONFIG", "`--config`: the configuration file."),
     ("ATTUNE_LAKE", "`--lake`: URL of the lake called `lake`, every folder a table."),
     ("ATTUNE_WAREHOUSE", "`--warehouse`: URL of the warehouse."),
@@ -27,7 +27,10 @@ pub(super) const FLAGS: [(&str, &str); 11] = [
     ("ATTUNE_PASSWORD", "The password of `--user`; there is no flag for it."),
     ("ATTUNE_ADMIN_PASSWORD", "`attune user add --as`: the administrator's password."),
     ("ATTUNE_FORMAT", "`--format`: the format of results."),
+    ("ATTUNE_TOKEN", "A bearer token for `--connect` without `--user`; there is no flag for it."),
     ("ATTUNE_CA", "`--ca`: certificates to trust with grpc+tls://."),
+    ("ATTUNE_CERTIFICATE", "`--certificate`: your own certificate for `--connect`."),
+    ("ATTUNE_CERTIFICATE_KEY", "`--certificate-key`: its private key."),
 ];
 
 impl Environment {

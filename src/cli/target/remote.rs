@@ -21,21 +21,25 @@ use futures::{StreamExt, TryStreamExt};
 use prost::Message;
 use tokio::sync::watch;
 use tonic::Code;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::{ProgressReceiver, Relation, Reply, Rows, Target};
 use crate::cli::lexer;
 use crate::error::{Error, Result};
 
 /// How to reach a server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RemoteOptions {
     /// `grpc://HOST:PORT` or `grpc+tls://HOST:PORT`.
     pub address: String,
-    /// Name and password; `None` for a server without users.
+    /// Name and password; `None` for a server without users, or with another credential.
     pub login: Option<(String, String)>,
+    /// A bearer token; name and password go before it.
+    pub token: Option<String>,
     /// PEM file of certificates to trust instead of the system's.
     pub ca: Option<PathBuf>,
+    /// PEM files of the client's own certificate and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
 /// One message; the server sends batches of about 2 MiB, but a single row may be larger.
@@ -70,6 +74,8 @@ impl Remote {
         let mut client = FlightSqlServiceClient::new_from_inner(inner);
         if let Some((name, password)) = &options.login {
             client.handshake(name, password).await.map_err(login_error)?;
+        } else if let Some(token) = &options.token {
+            client.set_token(token.clone());
         }
         let progress = watch::channel(None).0;
         Ok(Self { client, address: options.address.clone(), progress })
@@ -330,7 +336,12 @@ fn endpoint(options: &RemoteOptions) -> Result<Endpoint> {
     if !tls {
         return Ok(endpoint);
     }
-    let configuration = ClientTlsConfig::new().ca_certificate(certificates(options)?);
+    let mut configuration = ClientTlsConfig::new().ca_certificate(certificates(options)?);
+    if let Some((certificate, key)) = &options.certificate {
+        let read =
+            |path: &PathBuf| std::fs::read(path).map_err(|error| Error::file("read", path, &error));
+        configuration = configuration.identity(Identity::from_pem(read(certificate)?, read(key)?));
+    }
     endpoint.tls_config(configuration).map_err(|error| unreachable_server(place, &error))
 }
 
@@ -409,7 +420,8 @@ mod tests {
     use super::*;
 
     fn options(address: &str) -> RemoteOptions {
-        RemoteOptions { address: address.into(), login: None, ca: None }
+        let address = address.into();
+        RemoteOptions { address, login: None, token: None, ca: None, certificate: None }
     }
 
     #[test]

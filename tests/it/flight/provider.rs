@@ -23,16 +23,30 @@ const ISSUER: &str = "https://id.example.org";
 /// A key of the provider.
 struct Key {
     id: &'static str,
+    algorithm: Algorithm,
     signs: EncodingKey,
     public: Value,
 }
 
 fn key(id: &'static str) -> Key {
-    let pair = rcgen::KeyPair::generate().unwrap();
-    let signs = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
-    let mut public = Jwk::from_encoding_key(&signs, Algorithm::ES256).unwrap();
+    key_for(id, Algorithm::ES256)
+}
+
+fn key_for(id: &'static str, algorithm: Algorithm) -> Key {
+    use rcgen::{KeyPair, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
+    let (pair, read): (_, fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>) = match algorithm
+    {
+        Algorithm::RS256 => (
+            KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
+            EncodingKey::from_rsa_pem,
+        ),
+        Algorithm::EdDSA => (KeyPair::generate_for(&PKCS_ED25519), EncodingKey::from_ed_pem),
+        _ => (KeyPair::generate(), EncodingKey::from_ec_pem),
+    };
+    let signs = read(pair.unwrap().serialize_pem().as_bytes()).unwrap();
+    let mut public = Jwk::from_encoding_key(&signs, algorithm).unwrap();
     public.common.key_id = Some(id.to_owned());
-    Key { id, public: serde_json::to_value(&public).unwrap(), signs }
+    Key { id, algorithm, public: serde_json::to_value(&public).unwrap(), signs }
 }
 
 fn set(keys: &[&Key]) -> String {
@@ -49,7 +63,7 @@ fn claims() -> Value {
 }
 
 fn token(key: &Key, claims: &Value) -> String {
-    let header = Header { kid: Some(key.id.to_owned()), ..Header::new(Algorithm::ES256) };
+    let header = Header { kid: Some(key.id.to_owned()), ..Header::new(key.algorithm) };
     jsonwebtoken::encode(&header, claims, &key.signs).unwrap()
 }
 
@@ -104,6 +118,28 @@ async fn claims_make_the_principal() {
     assert_eq!(rows(&mut client, seen).await, ["carol"]);
     server.later(Duration::from_secs(661));
     assert_eq!(failure(&mut client, "SELECT 1").await.0, Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn each_algorithm_that_is_allowed_is_checked_with_its_own_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    let keys = [
+        key_for("rsa", Algorithm::RS256),
+        key_for("elliptic", Algorithm::ES256),
+        key_for("edwards", Algorithm::EdDSA),
+    ];
+    std::fs::write(&file, set(&keys.each_ref())).unwrap();
+    let server = start(KeySource::File(file)).await;
+    for (index, good) in keys.iter().enumerate() {
+        let mut client = server.bearer(&token(good, &claims())).await;
+        assert_eq!(rows(&mut client, "SELECT current_user()").await, ["carol"], "{}", good.id);
+        // The same signature under the name of another key.
+        let other = &keys[(index + 1) % keys.len()];
+        let header = Header { kid: Some(other.id.into()), ..Header::new(good.algorithm) };
+        let swapped = jsonwebtoken::encode(&header, &claims(), &good.signs).unwrap();
+        assert_eq!(code(&server, &swapped).await, Code::Unauthenticated, "{}", good.id);
+    }
 }
 
 #[tokio::test]
