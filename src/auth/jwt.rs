@@ -94,6 +94,24 @@ impl SessionTokens {
 
     /// A token.
     pub async fn sign(&self, claims: &Claims, now_ms: i64) -> Result<String, Refusal> {
+        let body = json!({
+            "jti": claims.id,
+            "sub": claims.user,
+            "iat": now_ms / 1_000,
+            "exp": claims.until_ms / 1_000,
+            "stp": claims.stamp,
+        });
+        self.seal(AUDIENCE, body, now_ms).await
+    }
+
+    /// Signs something else of ours with the same secrets, such as a ticket that any replica
+    /// serves; `audience` keeps the kinds apart.
+    pub async fn seal(
+        &self,
+        audience: &str,
+        mut body: Value,
+        now_ms: i64,
+    ) -> Result<String, Refusal> {
         let (id, secret) = match &self.keys {
             Keys::Given(keys) => keys.first().cloned().ok_or(Refusal::Token)?,
             Keys::Shared { catalog, .. } => {
@@ -103,15 +121,8 @@ impl SessionTokens {
             }
         };
         let header = Header { kid: Some(id), ..Header::new(Algorithm::HS256) };
-        let body = json!({
-            "iss": ISSUER,
-            "aud": AUDIENCE,
-            "jti": claims.id,
-            "sub": claims.user,
-            "iat": now_ms / 1_000,
-            "exp": claims.until_ms / 1_000,
-            "stp": claims.stamp,
-        });
+        body["iss"] = ISSUER.into();
+        body["aud"] = audience.into();
         let key = EncodingKey::from_secret(secret.reveal().as_bytes());
         jsonwebtoken::encode(&header, &body, &key).map_err(|_| Refusal::Token)
     }
@@ -121,18 +132,7 @@ impl SessionTokens {
         if token.len() > BYTES_MAX {
             return Err(Refusal::Token);
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| Refusal::Token)?;
-        let id = header.kid.filter(|_| header.alg == Algorithm::HS256).ok_or(Refusal::Token)?;
-        let secret = self.secret(&id, now_ms).await?.ok_or(Refusal::Token)?;
-        let mut validation = Validation::new(Algorithm::HS256);
-        // The end is checked below, against the server's own clock.
-        validation.validate_exp = false;
-        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        validation.set_issuer(&[ISSUER]);
-        validation.set_audience(&[AUDIENCE]);
-        let key = DecodingKey::from_secret(secret.reveal().as_bytes());
-        let body = jsonwebtoken::decode::<Value>(token, &key, &validation);
-        let body = body.map_err(|_| Refusal::Token)?.claims;
+        let body = self.unseal(AUDIENCE, token, now_ms).await?;
         let text = |name: &str| body.get(name)?.as_str().map(str::to_owned);
         let seconds = |name: &str| body.get(name)?.as_i64();
         let claims = || {
@@ -143,6 +143,22 @@ impl SessionTokens {
         };
         let claims = claims().ok_or(Refusal::Token)?;
         if now_ms >= claims.until_ms { Err(Refusal::Token) } else { Ok(claims) }
+    }
+
+    /// What [`Self::seal`] signed for this audience. Its end, `exp`, is for the caller to check,
+    /// against the server's own clock.
+    pub async fn unseal(&self, audience: &str, token: &str, now_ms: i64) -> Result<Value, Refusal> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Refusal::Token)?;
+        let id = header.kid.filter(|_| header.alg == Algorithm::HS256).ok_or(Refusal::Token)?;
+        let secret = self.secret(&id, now_ms).await?.ok_or(Refusal::Token)?;
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.validate_exp = false;
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_audience(&[audience]);
+        let key = DecodingKey::from_secret(secret.reveal().as_bytes());
+        let body = jsonwebtoken::decode::<Value>(token, &key, &validation);
+        Ok(body.map_err(|_| Refusal::Token)?.claims)
     }
 
     async fn secret(&self, id: &str, now_ms: i64) -> Result<Option<Arc<Secret>>, Refusal> {

@@ -302,6 +302,16 @@ impl Authenticator {
         self.tokens.are_shared()
     }
 
+    /// Signs something with the secrets of the session tokens; see [`SessionTokens::seal`].
+    pub async fn seal(&self, audience: &str, body: serde_json::Value) -> Result<String, Refusal> {
+        self.tokens.seal(audience, body, self.catalog.now_ms()).await
+    }
+
+    /// What was signed so.
+    pub async fn unseal(&self, audience: &str, text: &str) -> Result<serde_json::Value, Refusal> {
+        self.tokens.unseal(audience, text, self.catalog.now_ms()).await
+    }
+
     /// Opens a session token's login again, on a server that has no session for it: the user must
     /// be the one that logged in.
     ///

@@ -12,6 +12,7 @@ mod lifecycle;
 mod login;
 mod metadata;
 mod operations;
+mod parts;
 mod poll;
 mod prepared;
 mod provider;

@@ -10,13 +10,14 @@ use crate::error::{Error, Result, duration};
 use crate::rights::Rights;
 
 /// Every setting's name, with what it means.
-pub const SETTINGS: [(&str, &str); 10] = [
+pub const SETTINGS: [(&str, &str); 11] = [
     ("catalog", "the catalog; always attune"),
     ("schema", "where unqualified names are looked up and created first"),
     ("time_zone", "the zone of now() and of timestamps without a zone, such as +02:00"),
     ("purpose", "the purpose that this session's reads serve"),
     ("string_views", "whether results may carry Arrow's view types"),
     ("role", "the only role that is active; all of yours when it is not set"),
+    ("endpoints", "in how many parts a Flight SQL server may give a large result, 1 to 64"),
     ("compression", "how a Flight SQL server compresses results: none, lz4 or zstd"),
     ("statement_timeout", "how long a statement may run, such as 30 s; a bare number counts ms"),
     ("rows_max", "how many rows a result may have"),
@@ -38,7 +39,7 @@ pub enum SettingKind {
 pub fn kind(name: &str) -> SettingKind {
     match name {
         "string_views" => SettingKind::Truth,
-        "rows_max" => SettingKind::Number,
+        "endpoints" | "rows_max" => SettingKind::Number,
         _ => SettingKind::Text,
     }
 }
@@ -89,6 +90,8 @@ pub struct Settings {
     pub string_views: bool,
     /// The only active role, `None` for all that are held.
     pub role: Option<String>,
+    /// In how many parts a Flight SQL server may give a large result.
+    pub endpoints: usize,
     /// How a Flight SQL server compresses results.
     pub compression: Compression,
     /// A statement's time, within the configuration's.
@@ -107,6 +110,7 @@ impl Default for Settings {
             purpose: None,
             string_views: false,
             role: None,
+            endpoints: 1,
             compression: Compression::None,
             statement_timeout: None,
             rows_max: None,
@@ -125,6 +129,7 @@ impl Settings {
             "purpose" => self.purpose.clone(),
             "string_views" => Some(self.string_views.to_string()),
             "role" => self.role.clone(),
+            "endpoints" => Some(self.endpoints.to_string()),
             "compression" => Some(self.compression.name().into()),
             "statement_timeout" => self.statement_timeout.or(limits.query_timeout).map(duration),
             "rows_max" => self.rows_max.or(limits.rows_max).map(|rows| rows.to_string()),
@@ -149,6 +154,7 @@ impl Settings {
             "purpose" => self.purpose = fresh.purpose,
             "string_views" => self.string_views = fresh.string_views,
             "role" => self.role = fresh.role,
+            "endpoints" => self.endpoints = fresh.endpoints,
             "compression" => self.compression = fresh.compression,
             "statement_timeout" => self.statement_timeout = fresh.statement_timeout,
             "rows_max" => self.rows_max = fresh.rows_max,
@@ -212,6 +218,16 @@ impl Settings {
             "string_views" => {
                 self.string_views = value.parse().map_err(|_| {
                     Error::invalid_hint(format!("{value} is no truth value"), "write true or false")
+                })?;
+                Ok(())
+            }
+            "endpoints" => {
+                let number = value.parse().ok().filter(|number| (1..=64).contains(number));
+                self.endpoints = number.ok_or_else(|| {
+                    Error::invalid_hint(
+                        format!("{value} is no number of endpoints"),
+                        "write a number from 1 to 64",
+                    )
                 })?;
                 Ok(())
             }

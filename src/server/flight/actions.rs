@@ -14,6 +14,7 @@ use tonic::Status;
 
 use super::messages::{CloseSessionResult, SESSION_CLOSED, decode_bare};
 use super::options;
+use super::parts;
 use super::service::State;
 use super::sessions::Caller;
 use super::statements::refuse_transaction;
@@ -55,8 +56,8 @@ pub async fn run(state: &State, caller: &Caller, action: &Action) -> Result<Vec<
             state.prepared.close(caller, &request.prepared_statement_handle);
             Ok(Vec::new())
         }
-        "CancelQuery" => cancel_query(state, caller, &action.body),
-        "CancelFlightInfo" => cancel_flight_info(state, caller, &action.body),
+        "CancelQuery" => cancel_query(state, caller, &action.body).await,
+        "CancelFlightInfo" => cancel_flight_info(state, caller, &action.body).await,
         "RenewFlightEndpoint" => renew(state, caller, &action.body),
         "SetSessionOptions" => Ok(vec![options::set(caller, &action.body).await?]),
         "GetSessionOptions" => Ok(vec![options::get(&caller.client)]),
@@ -95,23 +96,27 @@ fn encoded(message: &impl Message) -> Bytes {
     message.encode_to_vec().into()
 }
 
-fn cancel_query(state: &State, caller: &Caller, body: &Bytes) -> Result<Vec<Bytes>, Status> {
+async fn cancel_query(state: &State, caller: &Caller, body: &Bytes) -> Result<Vec<Bytes>, Status> {
     let request: ActionCancelQueryRequest = unpack(body)?;
     let info = FlightInfo::decode(request.info)
         .map_err(|_| status::malformed("the query to cancel is no FlightInfo"))?;
     // The numbers of both cancel results' enumerations are the same.
-    let result = cancel(state, caller, &info)? as i32;
+    let result = cancel(state, caller, &info).await? as i32;
     Ok(vec![encoded(&ActionCancelQueryResult { result }.as_any())])
 }
 
-fn cancel_flight_info(state: &State, caller: &Caller, body: &Bytes) -> Result<Vec<Bytes>, Status> {
+async fn cancel_flight_info(
+    state: &State,
+    caller: &Caller,
+    body: &Bytes,
+) -> Result<Vec<Bytes>, Status> {
     let request: CancelFlightInfoRequest = decode_bare(body, "CancelFlightInfoRequest")?;
     let info = request.info.ok_or_else(|| status::malformed("there is no FlightInfo to cancel"))?;
-    let status = cancel(state, caller, &info)? as i32;
+    let status = cancel(state, caller, &info).await? as i32;
     Ok(vec![encoded(&CancelFlightInfoResult { status })])
 }
 
-fn cancel(state: &State, caller: &Caller, info: &FlightInfo) -> Result<CancelStatus, Status> {
+async fn cancel(state: &State, caller: &Caller, info: &FlightInfo) -> Result<CancelStatus, Status> {
     let tickets = info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref());
     let mut tickets: Vec<&Bytes> = tickets.map(|ticket| &ticket.ticket).collect();
     // While a statement is polled it has no endpoint; its descriptor is the ticket.
@@ -125,6 +130,14 @@ fn cancel(state: &State, caller: &Caller, info: &FlightInfo) -> Result<CancelSta
             Some(Ok(Command::TicketStatementQuery(query))) => {
                 state.statements.cancel(caller.client.owner(), &query.statement_handle)?;
                 outcome = Some(CancelStatus::Cancelled);
+            }
+            Some(Ok(Command::Unknown(any))) if parts::signed(&any).is_some() => {
+                let ended = parts::cancel(state, caller, &any.value).await?;
+                let status =
+                    if ended { CancelStatus::Cancelled } else { CancelStatus::NotCancellable };
+                if outcome != Some(CancelStatus::Cancelled) {
+                    outcome = Some(status);
+                }
             }
             _ => outcome = outcome.or(Some(CancelStatus::NotCancellable)),
         }

@@ -42,6 +42,7 @@ mod ingest;
 mod messages;
 mod metadata;
 mod options;
+mod parts;
 mod poll;
 mod prepared;
 mod reflection;

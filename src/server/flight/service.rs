@@ -27,6 +27,7 @@ use super::actions::{self, no_substrait};
 use super::incoming::Incoming;
 use super::ingest::ingest;
 use super::metadata::{self, Facts};
+use super::parts;
 use super::poll;
 use super::prepared::PreparedStatements;
 use super::rows::{Fetched, FlightStream, Told, encoded};
@@ -63,13 +64,18 @@ impl Service {
         &self,
         caller: &Caller,
         descriptor: FlightDescriptor,
+        endpoints: usize,
     ) -> Result<FlightInfo, Status> {
         let bytes = descriptor.cmd.clone();
         match described(&descriptor)? {
             Command::CommandStatementQuery(query) => {
                 refuse_transaction(query.transaction_id.as_ref())?;
                 let statement = self.state.statements.plan(caller, &query.query).await?;
-                self.state.statements.offer(statement, descriptor)
+                let cut = parts::offer(&self.state, caller, &statement, &descriptor, endpoints);
+                match cut.await? {
+                    Some(info) => Ok(info),
+                    None => self.state.statements.offer(statement, descriptor),
+                }
             }
             Command::CommandPreparedStatementQuery(query) => {
                 self.state.prepared.offer(caller, &query.prepared_statement_handle, descriptor)
@@ -102,7 +108,7 @@ impl Service {
                 let (owner, handle) = (caller.client.owner(), query.statement_handle);
                 self.state.statements.poll_again(owner, &handle, descriptor).await
             }
-            _ => self.info(caller, descriptor).await.map(poll::complete),
+            _ => self.info(caller, descriptor, 1).await.map(poll::complete),
         }
     }
 
@@ -141,6 +147,9 @@ impl Service {
             Command::CommandPreparedStatementQuery(query) => {
                 let handle = &query.prepared_statement_handle;
                 self.state.prepared.fetch(caller, handle, compression).await
+            }
+            Command::Unknown(any) if parts::signed(any).is_some() => {
+                parts::fetch(&self.state, caller, &any.value, compression).await
             }
             other => {
                 let session = &caller.client.session;
@@ -217,6 +226,18 @@ fn compression<T>(request: &Request<T>, caller: &Caller) -> Result<Compression, 
     };
     let name = header.to_str().unwrap_or("?");
     name.parse().map_err(|error| status::from_sql(&error))
+}
+
+/// In how many endpoints the caller takes a large result: by header, else as its session says.
+fn endpoints<T>(request: &Request<T>, caller: &Caller) -> Result<usize, Status> {
+    let Some(header) = request.metadata().get("attune-endpoints") else {
+        return Ok(caller.client.session.settings().endpoints);
+    };
+    let number = header.to_str().ok().and_then(|text| text.parse().ok());
+    number.filter(|number| (1..=parts::PARTS_MAX).contains(number)).ok_or_else(|| {
+        let most = parts::PARTS_MAX;
+        status::malformed(&format!("attune-endpoints is a number from 1 to {most}"))
+    })
 }
 
 /// The command in a descriptor.
@@ -323,7 +344,8 @@ impl FlightService for Service {
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Answer<FlightInfo> {
         guarded("GetFlightInfo", async {
             let caller = self.state.sessions.caller(&request).await?;
-            self.info(&caller, request.into_inner()).await.map(Response::new)
+            let endpoints = endpoints(&request, &caller)?;
+            self.info(&caller, request.into_inner(), endpoints).await.map(Response::new)
         })
         .await
     }

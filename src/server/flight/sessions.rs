@@ -219,6 +219,16 @@ impl Sessions {
         }
     }
 
+    /// Signs a ticket that any replica serves; `audience` says what it is for.
+    pub async fn seal(&self, audience: &str, body: serde_json::Value) -> Result<String, Status> {
+        self.authenticator.seal(audience, body).await.map_err(refused)
+    }
+
+    /// What such a ticket says; `None` for one that this warehouse's servers have not signed.
+    pub async fn unseal(&self, audience: &str, text: &str) -> Option<serde_json::Value> {
+        self.authenticator.unseal(audience, text).await.ok()
+    }
+
     /// Forgets the sessions that have ended.
     pub fn sweep(&self, now: Instant) {
         self.live.sweep(|client| client.session.is_ended(), now);

@@ -122,6 +122,11 @@ impl Statements {
             .ok_or_else(|| status::unknown_handle("ticket"))
     }
 
+    /// How long a ticket that nobody came for is kept.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
     /// How long a statement that a poller has started waits for the next poll.
     pub fn lease(&self) -> Duration {
         self.ttl.min(POLL_LEASE)
