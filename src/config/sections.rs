@@ -249,7 +249,8 @@ section! {
 section! {
     /// What the server writes to standard error.
     pub struct LogSection {
-        /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `attune=debug`.
+        /// `error`, `warn`, `info`, `debug`, `trace`, for Attune's own lines; or a filter such as
+        /// `info,deltalake=debug`, for all.
         pub level: String = "info".into(),
         /// `human` or `json`.
         pub format: String = "human".into(),

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// A level that cannot be read, an endpoint that is no address.
 pub fn start(config: &Config, colours: bool) -> Result<Option<Traces>> {
-    let filter = EnvFilter::try_new(&config.log.level).map_err(|error| {
+    let filter = EnvFilter::try_new(directives(&config.log.level)).map_err(|error| {
         Error::usage(
             format!("[log] level {:?} cannot be read: {error}", config.log.level),
             "write info, or attune=debug,info",
@@ -40,6 +40,18 @@ pub fn start(config: &Config, colours: bool) -> Result<Option<Traces>> {
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init();
     let _ = set_join_set_tracer(&InSpan);
     Ok(traces)
+}
+
+/// A bare level is for Attune's own lines: of what it stands on, only warnings are worth a line.
+fn directives(level: &str) -> String {
+    const OWN: [&str; 4] = ["attune", "sql", "catalog", "udfs"];
+    match level.parse::<tracing::Level>() {
+        Ok(level) if level > tracing::Level::WARN => {
+            let own = OWN.map(|name| format!("{name}={level}"));
+            format!("warn,{}", own.join(","))
+        }
+        _ => level.to_owned(),
+    }
 }
 
 /// The tasks that DataFusion spawns for a statement stand in the statement's span.
@@ -59,5 +71,18 @@ impl JoinSetTracer for InSpan {
     ) -> Box<dyn FnOnce() -> Box<dyn Any + Send> + Send> {
         let span = Span::current();
         Box::new(move || span.in_scope(block))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_level_is_for_our_own_lines() {
+        assert_eq!(directives("info"), "warn,attune=INFO,sql=INFO,catalog=INFO,udfs=INFO");
+        for said in ["warn", "error", "attune=debug,info", "off", "nonsense"] {
+            assert_eq!(directives(said), said);
+        }
     }
 }

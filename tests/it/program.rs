@@ -144,13 +144,6 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// The memory that the server has resident, in bytes.
-    pub fn resident_bytes(&self) -> u64 {
-        let path = format!("/proc/{}/statm", self.child.id());
-        let text = std::fs::read_to_string(path).unwrap();
-        text.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
-    }
-
     /// Asks the server to end.
     pub fn terminate(&self) {
         let id = self.child.id().to_string();

@@ -19,7 +19,7 @@ mod split;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use catalog::policy::Principal;
+use catalog::policy::{Principal, Role};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -217,6 +217,17 @@ impl Session {
     /// When users and grants cannot be read, or the principal's user is gone.
     pub(crate) async fn rights(&self) -> Result<Arc<Rights>> {
         self.0.rights.current(self).await
+    }
+
+    /// Cancels a statement that waits or runs, of its own or, for an administrator, anybody's;
+    /// whether there was one.
+    ///
+    /// # Errors
+    /// When users and grants cannot be read, or the principal's user is gone.
+    pub async fn cancel_query(&self, id: &str) -> Result<bool> {
+        let rights = self.rights().await?;
+        let may = |owner: &str| rights.has(Role::Admin) || owner == rights.name();
+        Ok(self.engine().queries().cancel(id, may))
     }
 
     /// Gives a setting its value of a new session back.

@@ -436,6 +436,11 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
+    /// The same for another action.
+    pub(crate) fn doing(self, action: Action) -> Self {
+        Self { action, optimized: OnceLock::new(), ..self }
+    }
+
     /// A query with its values, optimized; `None` when that has to be done from the start.
     ///
     /// # Errors

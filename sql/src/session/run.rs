@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use catalog::policy::Role;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -291,9 +290,7 @@ impl Run {
     }
 
     async fn kill(&self, id: &str) -> Result<Done> {
-        let rights = self.session.rights().await?;
-        let may = |owner: &str| rights.has(Role::Admin) || owner == rights.name();
-        if !self.session.engine().queries().cancel(id, may) {
+        if !self.session.cancel_query(id).await? {
             let missing = catalog::Error::not_found("running query", id, []);
             return Err(Error::Catalog(missing));
         }

@@ -85,7 +85,8 @@ impl Session {
     /// When the text cannot be planned.
     pub async fn split(&self, text: &str, asked: usize) -> Result<Option<Split>> {
         let own = self.settings();
-        let value = |name: &str| Some((name.to_owned(), own.get(name)?));
+        let limits = self.engine().limits();
+        let value = |name: &str| Some((name.to_owned(), own.get(name, limits)?));
         let chosen: BTreeMap<_, _> = SETTINGS.into_iter().filter_map(value).collect();
         let settings = self.with_settings(&chosen).await?;
         // The first plan tells the tables, the second reads them at the versions they have now.
@@ -122,7 +123,7 @@ impl Session {
             .filter(|cut| cut.versions == split.versions && cut.fingerprint == split.fingerprint);
         let Some(cut) = same else { return Err(changed()) };
         let action = Action::Query(cut.part(part)?);
-        let planned = Planned { action, ..cut.planned };
+        let planned = cut.planned.doing(action);
         Prepared::ready(&split.text, cut.statement, settings, planned, true)
     }
 
@@ -131,8 +132,9 @@ impl Session {
         let mut settings = self.settings();
         let schemas = self.schemas().await?;
         let rights = self.rights().await?;
+        let limits = self.engine().limits();
         for (name, value) in chosen {
-            settings.set(name, value, &schemas, &rights)?;
+            settings.set(name, value, &schemas, &rights, limits)?;
         }
         Ok(settings)
     }

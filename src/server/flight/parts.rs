@@ -20,6 +20,7 @@ use super::service::State;
 use super::sessions::Caller;
 use super::statements::{Statement, expiration, schema_bytes};
 use super::status;
+use super::wire::WireTypes;
 
 /// The type of the ticket.
 const TYPE_URL: &str = "type.googleapis.com/attune.Part";
@@ -63,7 +64,8 @@ pub async fn offer(
             "sub": caller.client.owner(),
             "exp": until_ms / 1_000,
             "part": part,
-            "views": caller.views,
+            "views": caller.types.views,
+            "java": caller.types.java,
             "split": written(&split),
         });
         let signed = state.sessions.seal(AUDIENCE, body).await?;
@@ -92,7 +94,7 @@ pub async fn fetch(
     let session = &caller.client.session;
     let prepared = session.part(&part.split, part.number).await;
     let prepared = prepared.map_err(|error| status::from_sql(&error))?;
-    let statement = Statement::new(&caller.client, part.views, prepared, Vec::new());
+    let statement = Statement::new(&caller.client, part.types, prepared, Vec::new());
     let statement = Statement { query_id: part.id, ..statement };
     state.statements.run_now(statement, compression).await
 }
@@ -101,14 +103,14 @@ pub async fn fetch(
 pub async fn cancel(state: &State, caller: &Caller, signed: &Bytes) -> Result<bool, Status> {
     let part = Part::read(state, caller, signed).await?;
     let session = &caller.client.session;
-    Ok(session.engine().queries().cancel(&part.id, session.principal()))
+    session.cancel_query(&part.id).await.map_err(|error| status::from_sql(&error))
 }
 
 /// What a ticket says.
 struct Part {
     id: String,
     number: usize,
-    views: bool,
+    types: WireTypes,
     split: Split,
 }
 
@@ -125,10 +127,11 @@ impl Part {
         }
         let number = body["part"].as_u64().and_then(|part| usize::try_from(part).ok());
         let part = || {
+            let (views, java) = (body["views"].as_bool()?, body["java"].as_bool()?);
             Some(Self {
                 id: body["id"].as_str()?.to_owned(),
                 number: number?,
-                views: body["views"].as_bool()?,
+                types: WireTypes { views, java },
                 split: read(&body["split"])?,
             })
         };
