@@ -139,11 +139,13 @@ class Attune(Server):
         super().__init__("Attune", command, port, "lake.points", "lake.scan")
 
     def prepare(self, cursor):
-        cursor.execute("CREATE TABLE IF NOT EXISTS main.points AS SELECT * FROM lake.points ORDER BY key")
+        cursor.execute(
+            "CREATE TABLE IF NOT EXISTS main.points CLUSTER BY (key) AS SELECT * FROM lake.points"
+        )
 
 
 class AttuneTable(Server):
-    """The same server, asked for its own table, which is ordered by the key."""
+    """The same server, asked for its own table, which is clustered by the key."""
 
     login = Attune.login
     prepares = True
