@@ -132,18 +132,30 @@ def ingestion(connection):
         refused("a wrong type is named", error, wrong, "id", "Int64", "Utf8")
         temporary = load(rows, "create", temporary=True)
         refused("a temporary table", error, temporary, "NOT_IMPLEMENTED")
-        cursor.execute(f"SELECT * EXCLUDE (nothing) FROM ({TYPES})")
-        everything = cursor.fetch_arrow_table()
-        cursor.adbc_ingest("everything", everything, mode="create")
-        cursor.execute("SELECT * FROM everything")
-        back = cursor.fetch_arrow_table()
-        equal("every type comes back in its column", back.column_names, everything.column_names)
-        print("types that changed:", changed(everything, back), flush=True)
+        stored(cursor)
 
 
-def changed(sent, back):
-    pairs = zip(sent.schema, back.schema)
-    return {one.name: f"{one.type} → {two.type}" for one, two in pairs if one.type != two.type}
+# Delta's tables have no such types; loading them is an error that names the column.
+UNSTORED = ("uint64", "decimal256", "time32", "time64", "duration", "interval")
+
+
+def stored(cursor):
+    cursor.execute(f"SELECT * FROM ({TYPES})")
+    everything = cursor.fetch_arrow_table()
+    names = [name for name in everything.column_names if not name.startswith(UNSTORED)]
+    cursor.adbc_ingest("everything", everything.select(names), mode="create")
+    cursor.execute("SELECT * FROM everything ORDER BY int8 NULLS LAST")
+    back = cursor.fetch_arrow_table()
+    equal("columns that a table has", back.column_names, names)
+    for name in names:
+        found, sent = back.column(name), everything.column(name)
+        if name.endswith("_ns"):
+            # A table's times end at microseconds.
+            sent = sent.cast(found.type, safe=False)
+        equal(f"stored and read: {name}", found.to_pylist(), sent.to_pylist())
+    for name in set(everything.column_names) - set(names):
+        load = lambda: cursor.adbc_ingest("never", everything.select([name]), mode="create")
+        refused(f"not stored: {name}", flightsql.Error, load, "ATT-4004", name)
 
 
 def browse(connection):
