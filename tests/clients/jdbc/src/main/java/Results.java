@@ -14,6 +14,7 @@ final class Results {
   static void run(Connection connection, String url, Properties login) throws Exception {
     large(connection);
     halfRead(connection);
+    cancelled(connection);
     closed(url, login);
   }
 
@@ -55,6 +56,21 @@ final class Results {
       }
     }
     Check.that("results left half read hinder nothing", connection.isValid(10));
+  }
+
+  private static void cancelled(Connection connection) throws Exception {
+    String ten = "(VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9))";
+    StringBuilder endless = new StringBuilder("SELECT t0.n FROM " + ten + " AS t0(n)");
+    for (int table = 1; table < 9; table++) {
+      endless.append(" CROSS JOIN ").append(ten).append(" AS t").append(table).append("(n)");
+    }
+    try (Statement statement = connection.createStatement()) {
+      ResultSet rows = statement.executeQuery(endless.toString());
+      Check.that("a long result begins", rows.next());
+      statement.cancel();
+      Check.refused("and is cancelled", () -> Check.read(rows), "cancel");
+      Check.that("the connection goes on", connection.isValid(10));
+    }
   }
 
   private static void closed(String url, Properties login) throws Exception {
