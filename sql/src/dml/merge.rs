@@ -25,7 +25,7 @@ use crate::session::{Action, StatementContext};
 const ROW: &str = "\"__row\"";
 /// Whether there is a source row.
 const SOURCE: &str = "\"__source\"";
-/// What becomes of the row: `n` written by clause n, `-n` removed by clause n, 0 kept, NULL nothing.
+/// What becomes of a row: `n` written by clause n, `-n` removed by clause n, 0 kept, NULL nothing.
 const ACTION: &str = "\"__action\"";
 
 /// Plans a MERGE.

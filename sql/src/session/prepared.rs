@@ -168,7 +168,7 @@ impl Prepared {
             let young = (0..PLAN_AGE_MAX_MS).contains(&age_ms)
                 && *planned_in == settings
                 && Arc::ptr_eq(&planned.rights, &rights);
-            // A rewrite of a table holds for the version that it was planned at, and makes the next.
+            // A rewrite of a table holds for the version that it was planned at and makes the next.
             let rewrites =
                 matches!(&planned.action, Action::Rows(Change::Rewrite { .. } | Change::Merge(_)));
             let spent = rewrites && self.0.taken.swap(true, Ordering::Relaxed);

@@ -3,7 +3,8 @@
 //! Source: "Flight SQL" in Arrow's documentation, the keys `ARROW:FLIGHT:SQL:*`. Names and sizes
 //! are those of GetXdbcTypeInfo. Queries' schemas do without: a result of ten thousand columns
 //! would no longer fit into a message of the size that clients accept. Java's clients, which accept
-//! any, are told of a result's columns too: the JDBC driver has precision and scale from here alone.
+//! any size, are told of a result's columns too: the JDBC driver has precision and scale from here
+//! alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
