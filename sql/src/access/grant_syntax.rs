@@ -85,11 +85,9 @@ fn privilege(word: &Ident) -> Option<Privilege> {
 }
 
 type Written = (Ident, Option<Vec<String>>);
+type Privileges = Vec<(Privilege, Option<Vec<String>>)>;
 
-fn privileges(
-    words: Vec<Written>,
-    first: &TokenWithSpan,
-) -> Result<Vec<(Privilege, Option<Vec<String>>)>, Failure> {
+fn privileges(words: Vec<Written>, first: &TokenWithSpan) -> Result<Privileges, Failure> {
     let all = |word: &Ident| word.value.eq_ignore_ascii_case("ALL") && word.quote_style.is_none();
     if let [(word, None)] = words.as_slice()
         && all(word)
