@@ -4,11 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use arrow::datatypes::{DataType, Field, Schema};
 use attune::auth::hasher::Argon2Hasher;
 use catalog::policy::{Principal, Role};
 use catalog::{Catalog, CatalogConfig, StoreConfig};
+use datafusion::physical_plan::EmptyRecordBatchStream;
 use futures::TryStreamExt;
-use sql::{Engine, Limits, Session};
+use sql::{Engine, IfMissing, IfPresent, Ingest, Limits, Session};
 
 fn somebody(name: &str, role: Role) -> Principal {
     Principal::new(name, [role])
@@ -219,6 +221,25 @@ async fn nothing_tells_what_is_hidden_from_what_is_not_there() {
         "GRANT USAGE ON MODEL main.{} TO PUBLIC",
         "SHOW GRANTS ON main.{}",
     ];
+    for (if_missing, if_present) in [
+        (IfMissing::Create, IfPresent::Append),
+        (IfMissing::Create, IfPresent::Fail),
+        (IfMissing::Create, IfPresent::Replace),
+        (IfMissing::Fail, IfPresent::Append),
+        (IfMissing::Fail, IfPresent::Replace),
+    ] {
+        let mut told = Vec::new();
+        for name in ["hidden", "unseen", "taught", "absent"] {
+            let (catalog, schema, table) = (None, Some("main".into()), name.to_owned());
+            let ingest = Ingest { catalog, schema, table, if_missing, if_present };
+            let columns = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, true)]));
+            let rows = Box::pin(EmptyRecordBatchStream::new(columns));
+            let error = ann.ingest(name, &ingest, rows).await.unwrap_err();
+            let text = format!("{} {error} {:?}", error.code(), error.hint());
+            told.push(text.replace(name, "it"));
+        }
+        assert!(told.iter().all(|text| *text == told[0]), "{told:#?}");
+    }
     for template in templates {
         for (there, absent) in [("hidden", "absent"), ("unseen", "absent"), ("taught", "absent")] {
             let told = refusal(&ann, &template.replace("{}", there)).await.replace(there, "it");

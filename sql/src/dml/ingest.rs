@@ -95,11 +95,7 @@ async fn statement(
     let schema = rows.schema();
     let parts = ingest.parts();
     let name = context.target(&parts)?;
-    let exists = match context.engine().catalog().kind(&name).await? {
-        None => false,
-        Some(Kind::Table | Kind::View | Kind::Model) => true,
-        Some(_) => false,
-    };
+    let exists = exists_for(context, &name).await?;
     let target = format!("{}.{}", quoted(&name.schema), quoted(&name.name));
     match (exists, ingest.if_missing, ingest.if_present) {
         (true, _, IfPresent::Append) => {
@@ -122,6 +118,15 @@ async fn statement(
             Err(catalog::Error::not_found("table", &name.to_string(), []).into())
         }
     }
+}
+
+/// Whether the name is taken, as far as the principal may know.
+async fn exists_for(context: &Arc<StatementContext>, name: &ObjectName) -> Result<bool> {
+    let rights = context.rights();
+    let Some(object) = context.engine().catalog().object(name).await? else { return Ok(false) };
+    Ok(rights.may_create(name).is_ok()
+        || rights.access(name, Some(&object)).is_any()
+        || (object.kind == Kind::Model && rights.may_use(name, object.owner.as_deref())))
 }
 
 /// The rows' columns as INSERT names them, once each is known to fit.
