@@ -228,7 +228,7 @@ impl From<DataFusionError> for Error {
             DataFusionError::Plan(what) => from_plan(&what),
             DataFusionError::Configuration(what) => Self::invalid(first_line(&what)),
             DataFusionError::ResourcesExhausted(what) => {
-                Self::Exhausted { what: first_line(&what) }
+                spill_limit(&what).unwrap_or_else(|| Self::Exhausted { what: first_line(&what) })
             }
             DataFusionError::Execution(what) => {
                 let (what, hint) = split_hint(&what);
@@ -275,7 +275,8 @@ fn from_reference(error: &Arc<DataFusionError>) -> Error {
             DataFusionError::External(inner) => return from_external(inner.as_ref()),
             DataFusionError::ArrowError(inner, _) => return from_arrow(inner),
             DataFusionError::ResourcesExhausted(what) => {
-                return Error::Exhausted { what: first_line(what) };
+                let exhausted = || Error::Exhausted { what: first_line(what) };
+                return spill_limit(what).unwrap_or_else(exhausted);
             }
             DataFusionError::Execution(what) => {
                 let (what, hint) = split_hint(what);
@@ -317,8 +318,20 @@ fn from_arrow(error: &ArrowError) -> Error {
             what: first_line(what),
             hint: Some("try_cast gives NULL instead of an error".into()),
         },
-        other => Error::Execution { what: first_line(&other.to_string()), hint: None },
+        other => match spill_limit(&other.to_string()) {
+            Some(error) => error,
+            None => Error::Execution { what: first_line(&other.to_string()), hint: None },
+        },
     }
+}
+
+/// The limit on spilled rows, which comes as a text inside an I/O error.
+fn spill_limit(text: &str) -> Option<Error> {
+    let (_, rest) = text.split_once("used disk space during the spilling process has exceeded")?;
+    let limit = rest.split_once("limit of ").and_then(|(_, rest)| rest.split_once(". "));
+    let limit = limit.map(|(size, _)| format!(" of {size}")).unwrap_or_default();
+    let what = format!("rows that do not fit in memory pass the limit{limit} on disk");
+    Some(Error::Exhausted { what })
 }
 
 fn from_schema(error: &SchemaError) -> Error {
@@ -393,6 +406,15 @@ mod tests {
         let wrapped = DataFusionError::from(ours).context("while planning");
         let shared = DataFusionError::Shared(Arc::new(wrapped));
         assert_eq!(Error::from(shared).code(), "ATT-2003");
+    }
+
+    #[test]
+    fn the_limit_on_disk_is_a_limit() {
+        let text = "Io error: The used disk space during the spilling process has exceeded the \
+                    allowable limit of 1024.0 KB. Please try increasing the config";
+        let error = from_arrow(&ArrowError::ComputeError(text.into()));
+        assert_eq!(error.code(), "ATT-3002");
+        assert!(error.to_string().ends_with("limit of 1024.0 KB on disk"), "{error}");
     }
 
     #[test]

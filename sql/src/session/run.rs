@@ -154,7 +154,9 @@ impl Submitted {
     /// statement fails.
     pub async fn run(self, parameters: &[ScalarValue]) -> Result<Answer> {
         let (ticket, span) = (self.ticket.clone(), self.span.clone());
-        let result = self.run_logged(parameters.to_vec()).instrument(span.clone()).await;
+        // On the heap, as each step below is: together they would fill a thread's stack.
+        let work = Box::pin(self.run_logged(parameters.to_vec()));
+        let result = work.instrument(span.clone()).await;
         if let Err(error) = &result {
             span.record("code", error.code());
             ticket.fail(error);
@@ -193,7 +195,7 @@ impl Submitted {
         };
         let ticket = self.ticket.clone();
         let begun = tokio::select! {
-            begun = self.start(parameters) => begun?,
+            begun = Box::pin(self.start(parameters)) => begun?,
             () = cancel.cancelled() => return Err(Error::Cancelled),
             () = time_is_over => {
                 return Err(Error::TimedOut { limit: limits.timeout.unwrap_or_default() });
@@ -258,7 +260,8 @@ impl Submitted {
             return Ok(Started::Rows { rows: one_batch(batch), schema });
         }
         let execute = tracing::info_span!(target: "attune", "execute");
-        Ok(Started::Done(run.change(&planned.action).instrument(execute).await?))
+        let change = Box::pin(run.change(&planned.action));
+        Ok(Started::Done(change.instrument(execute).await?))
     }
 }
 
@@ -276,11 +279,11 @@ impl Run {
             }
             Action::DropToken(statement) => statement.drop(self).await,
             Action::KillSession(kill) => kill.run(self).await,
-            Action::CreateModel(plan) => crate::model::create::run(self, plan).await,
-            Action::Definition(definition) => definition.run(self).await,
-            Action::Rows(change) => change.run(self).await,
+            Action::CreateModel(plan) => Box::pin(crate::model::create::run(self, plan)).await,
+            Action::Definition(definition) => Box::pin(definition.run(self)).await,
+            Action::Rows(change) => Box::pin(change.run(self)).await,
             Action::Model(change) => change.run(self).await,
-            Action::Access(change) => change.run(self).await,
+            Action::Access(change) => Box::pin(change.run(self)).await,
             Action::Set(name, value) => {
                 self.session.set(name, value).await?;
                 Ok(Done::new(0, format!("SET {name} = {value}")))
