@@ -311,6 +311,8 @@ fn limit(
             format!("{name} cannot be more than {}, the server's limit", shown(most)),
             "a session's limits may only be stricter",
         )),
+        // The server's own limit is no setting of the session.
+        Some(most) if number == most => Ok(None),
         _ => Ok(Some(number)),
     }
 }
@@ -363,6 +365,15 @@ mod tests {
         assert_eq!(set("query_memory", "512 MiB").unwrap(), (512 << 20).to_string());
         assert_eq!(set("rows_max", "10").unwrap(), "10");
         assert_eq!(set("rows_max", "").unwrap(), "");
+        // What another session was told can be set here, and changes nothing.
+        let mut other = Settings::default();
+        for (name, _) in SETTINGS {
+            if let Some(value) = Settings::default().get(name, &limits) {
+                other.set(name, &value, &["main".into()], &Rights::default(), &limits).unwrap();
+            }
+        }
+        other.time_zone = None;
+        assert_eq!(other, Settings::default());
         for (name, value) in [
             ("statement_timeout", "31 s"),
             ("statement_timeout", "soon"),
