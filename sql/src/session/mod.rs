@@ -270,10 +270,12 @@ impl Session {
         let (session, owned) = (self.clone(), text.to_owned());
         let work = async move {
             let statement = parse::parse(&owned, session.engine().limits().sql_bytes_max)?;
-            Prepared::new(&session, &owned, statement).await
+            // Planning's future is large, and whoever waits for it would hold it once more.
+            Box::pin(Prepared::new(&session, &owned, statement)).await
         };
         let span = tracing::info_span!(target: "attune", "prepare", session = self.id());
-        let prepared = apart::planned(work, text.len() > apart::TEXT_BYTES).instrument(span).await;
+        let planning = apart::planned(work, text.len() > apart::TEXT_BYTES);
+        let prepared = Box::pin(planning.instrument(span)).await;
         if let Err(error) = &prepared {
             self.engine().queries().refused(self, text, started_ms, error);
         }

@@ -473,17 +473,17 @@ pub(crate) async fn plan_in(
 ) -> Result<Planned> {
     let at_ms = context.engine().catalog().now_ms();
     let (state, action) = match statement {
-        Statement::DataFusion(statement) => plan_datafusion(&context, statement).await?,
+        Statement::DataFusion(statement) => Box::pin(plan_datafusion(&context, statement)).await?,
         Statement::CreateModel(create) => {
-            let (state, plan) = model::create::plan(&context, create).await?;
+            let (state, plan) = Box::pin(model::create::plan(&context, create)).await?;
             (state, Action::CreateModel(plan))
         }
         Statement::ExplainModel(create) => {
-            let (state, plan) = model::create::plan_explain(&context, create).await?;
+            let (state, plan) = Box::pin(model::create::plan_explain(&context, create)).await?;
             (state, Action::Query(plan))
         }
         Statement::Retrain { name } => {
-            let (state, plan) = model::create::plan_retrain(&context, name).await?;
+            let (state, plan) = Box::pin(model::create::plan_retrain(&context, name)).await?;
             (state, Action::CreateModel(plan))
         }
         Statement::DropModel { name, if_exists } => {
@@ -511,9 +511,9 @@ pub(crate) async fn plan_in(
             (context.state(&Bindings::default())?, Action::KillSession(kill.clone()))
         }
         Statement::Later(what, hint) => return Err(Error::unsupported(*what, *hint)),
-        Statement::Access(statement) => access::plan(&context, statement).await?,
+        Statement::Access(statement) => Box::pin(access::plan(&context, statement)).await?,
         Statement::DescribeModel { name } => {
-            let (state, plan) = model::describe(&context, name).await?;
+            let (state, plan) = Box::pin(model::describe(&context, name)).await?;
             (state, Action::Query(plan))
         }
         Statement::KillQuery { id } => {

@@ -39,7 +39,7 @@ pub enum SettingKind {
 pub fn kind(name: &str) -> SettingKind {
     match name {
         "string_views" => SettingKind::Truth,
-        "endpoints" | "rows_max" => SettingKind::Number,
+        "endpoints" | "rows_max" | "query_memory" => SettingKind::Number,
         _ => SettingKind::Text,
     }
 }

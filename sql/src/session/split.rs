@@ -86,13 +86,19 @@ impl Session {
     pub async fn split(&self, text: &str, asked: usize) -> Result<Option<Split>> {
         let own = self.settings();
         let limits = self.engine().limits();
+        if own.rows_max.or(limits.rows_max).is_some() {
+            // A part does not know how many rows the others have.
+            return Ok(None);
+        }
         let value = |name: &str| Some((name.to_owned(), own.get(name, limits)?));
         let chosen: BTreeMap<_, _> = SETTINGS.into_iter().filter_map(value).collect();
         let settings = self.with_settings(&chosen).await?;
         // The first plan tells the tables, the second reads them at the versions they have now.
-        let Some(first) = self.cut(text, &settings, asked, &[]).await? else { return Ok(None) };
+        let first = Box::pin(self.cut(text, &settings, asked, &[])).await?;
+        let Some(first) = first else { return Ok(None) };
         let versions = first.versions;
-        let Some(cut) = self.cut(text, &settings, asked, &versions).await? else {
+        let cut = Box::pin(self.cut(text, &settings, asked, &versions)).await?;
+        let Some(cut) = cut else {
             return Ok(None);
         };
         let parts = cut.physical.output_partitioning().partition_count();
@@ -118,7 +124,8 @@ impl Session {
     /// When the query would not be cut in the same way now.
     pub async fn part(&self, split: &Split, part: usize) -> Result<Prepared> {
         let settings = self.with_settings(&split.settings).await?;
-        let cut = self.cut(&split.text, &settings, split.asked, &split.versions).await?;
+        let cut = self.cut(&split.text, &settings, split.asked, &split.versions);
+        let cut = Box::pin(cut).await?;
         let same = cut
             .filter(|cut| cut.versions == split.versions && cut.fingerprint == split.fingerprint);
         let Some(cut) = same else { return Err(changed()) };
@@ -194,6 +201,8 @@ async fn physical(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let options = state.config_mut().options_mut();
     options.execution.target_partitions = asked;
+    // A partition that is done would read its siblings' files, and alone it would read them all.
+    options.execution.enable_file_stream_work_stealing = false;
     // Rows would move between partitions from here on.
     options.optimizer.enable_round_robin_repartition = false;
     Ok(state.create_physical_plan(plan).await?)

@@ -28,8 +28,12 @@ pub fn described(schema: &Schema, path: [&str; 3], read_only: Option<bool>) -> S
     Arc::new(Schema::new(fields))
 }
 
-/// The field of a result with what its type says.
+/// The field of a result with what its type says. The encoder leaves a union nothing but its
+/// members, so it is not described.
 pub fn described_result(field: &Field) -> Field {
+    if matches!(field.data_type(), DataType::Union(..)) {
+        return field.clone();
+    }
     let mut metadata = field.metadata().clone();
     metadata.extend(keys(kind(field.data_type())));
     field.clone().with_metadata(metadata)

@@ -37,7 +37,6 @@ pub struct Execution {
     /// Cancelled when DoGet has taken it or nobody will.
     gone: CancellationToken,
     lease: Mutex<Instant>,
-    progress: watch::Receiver<Option<Progress>>,
 }
 
 enum Stage {
@@ -78,7 +77,6 @@ impl Execution {
             query_id: statement.query_id.clone(),
             schema,
             stop,
-            progress: statement.client.session.progress(),
             stage: Mutex::new(Stage::Waiting(Box::new(statement))),
             settled: watch::channel(false).0,
             gone: CancellationToken::new(),
@@ -125,9 +123,9 @@ impl Execution {
         }
     }
 
-    /// How far it is.
-    pub fn progress(&self) -> watch::Receiver<Option<Progress>> {
-        self.progress.clone()
+    /// How far it is, while it works.
+    pub fn progress(&self) -> Option<watch::Receiver<Option<Progress>>> {
+        self.client.session.engine().queries().progress(&self.query_id)
     }
 
     /// Turns true when there is something to fetch, or the statement has failed or is gone.

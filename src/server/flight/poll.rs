@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use arrow_flight::{FlightDescriptor, FlightInfo, PollInfo};
 use sql::Progress;
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::execution::{Execution, Polled};
@@ -61,10 +62,14 @@ impl Statements {
     ) -> Result<PollInfo, Status> {
         let mut settled = execution.settled();
         let mut progress = execution.progress();
-        progress.mark_unchanged();
+        progress.iter_mut().for_each(watch::Receiver::mark_unchanged);
         let news = async {
             tokio::time::sleep(NEWS_EVERY).await;
-            if progress.changed().await.is_err() {
+            let changed = match &mut progress {
+                Some(progress) => progress.changed().await.is_ok(),
+                None => false,
+            };
+            if !changed {
                 std::future::pending::<()>().await;
             }
         };
@@ -88,7 +93,7 @@ impl Statements {
     fn working(&self, handle: Handle, execution: &Execution) -> PollInfo {
         // The ticket also tells CancelFlightInfo which statement is meant.
         let again = FlightDescriptor::new_cmd(statement_ticket(&handle));
-        let progress = execution.progress().borrow().clone();
+        let progress = execution.progress().and_then(|progress| progress.borrow().clone());
         let mut info = FlightInfo::new()
             .with_descriptor(again.clone())
             .with_total_records(-1)

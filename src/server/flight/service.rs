@@ -72,7 +72,7 @@ impl Service {
                 refuse_transaction(query.transaction_id.as_ref())?;
                 let statement = self.state.statements.plan(caller, &query.query).await?;
                 let cut = parts::offer(&self.state, caller, &statement, &descriptor, endpoints);
-                match cut.await? {
+                match Box::pin(cut).await? {
                     Some(info) => Ok(info),
                     None => self.state.statements.offer(statement, descriptor),
                 }
@@ -108,7 +108,7 @@ impl Service {
                 let (owner, handle) = (caller.client.owner(), query.statement_handle);
                 self.state.statements.poll_again(owner, &handle, descriptor).await
             }
-            _ => self.info(caller, descriptor, 1).await.map(poll::complete),
+            _ => Box::pin(self.info(caller, descriptor, 1)).await.map(poll::complete),
         }
     }
 
@@ -178,12 +178,12 @@ impl Service {
             Command::CommandStatementUpdate(update) => {
                 refuse_transaction(update.transaction_id.as_ref())?;
                 let statement = self.state.statements.plan(caller, &update.query).await?;
-                self.state.statements.update(statement).await?
+                Box::pin(self.state.statements.update(statement)).await?
             }
             Command::CommandPreparedStatementUpdate(update) => {
                 let handle = &update.prepared_statement_handle;
                 let incoming = Incoming::open(first, messages).await?;
-                self.state.prepared.update(caller, handle, incoming).await?
+                Box::pin(self.state.prepared.update(caller, handle, incoming)).await?
             }
             Command::CommandPreparedStatementQuery(query) => {
                 let handle = query.prepared_statement_handle;
@@ -195,7 +195,7 @@ impl Service {
             }
             Command::CommandStatementIngest(command) => {
                 let incoming = Incoming::open(first, messages).await?;
-                ingest(&self.state.statements, caller, command, incoming).await?
+                Box::pin(ingest(&self.state.statements, caller, command, incoming)).await?
             }
             other => return Err(misplaced(&other)),
         };
