@@ -7,8 +7,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arrow_flight::sql::client::FlightSqlServiceClient;
+use catalog::{Catalog, CatalogConfig, Secret, StoreConfig};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use object_store::aws::AmazonS3Builder;
@@ -290,4 +292,39 @@ async fn two_servers_over_one_bucket_lose_no_commit_and_never_both_win() {
     let found = crate::flight::support::rows(&mut client, count).await;
     assert_eq!(found, ["40|40"]);
     server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_revoked_at_one_server_is_refused_at_the_other() {
+    let s3 = Store::start().await;
+    let run = uuid::Uuid::new_v4().simple().to_string()[..6].to_owned();
+    let clock = Arc::new(AtomicI64::new(1_700_000_000_000));
+    let open = || {
+        let clock = Arc::clone(&clock);
+        let warehouse = StoreConfig {
+            url: format!("s3://{}/{run}", s3.bucket),
+            endpoint: Some(s3.endpoint.clone()),
+            access_key_id: Some(s3.access_key_id.clone()),
+            secret_access_key: Some(Secret::new(s3.secret_access_key.clone())),
+            allow_http: true,
+            path_style: true,
+            ..StoreConfig::default()
+        };
+        let now = move || clock.load(Ordering::Relaxed);
+        Catalog::open(CatalogConfig::new(warehouse, Arc::new(now)))
+    };
+    let (one, other) = (open().await.unwrap(), open().await.unwrap());
+    let key = one.signing_key(one.signing_period()).await.unwrap().unwrap();
+    let same = other.signing_key(other.signing_period()).await.unwrap().unwrap();
+    assert_eq!(key.reveal(), same.reveal());
+    // The first look lists everything, later ones only what is new: also across the ten minutes
+    // that a folder of revocations stands for.
+    for (id, later_ms) in [("a-1", 0), ("b-2", 1_000), ("c-3", 599_000), ("d-4", 2_000)] {
+        clock.fetch_add(later_ms, Ordering::Relaxed);
+        assert!(!other.is_session_revoked(id).await.unwrap(), "{id}");
+        one.revoke_session(id, one.now_ms() + 3_600_000).await.unwrap();
+        clock.fetch_add(1_000, Ordering::Relaxed);
+        assert!(other.is_session_revoked(id).await.unwrap(), "{id}");
+    }
+    assert!(!other.is_session_revoked("e-5").await.unwrap());
 }
