@@ -116,6 +116,7 @@ struct Shared {
     queries: QueryLog,
     passwords: Arc<dyn PasswordHasher>,
     sessions: OpenSessions,
+    postgres: crate::pg::Shared,
 }
 
 impl Engine {
@@ -140,6 +141,7 @@ impl Engine {
             admission: Admission::new(&limits),
             queries: QueryLog::new(Arc::clone(&catalog)),
             sessions: OpenSessions::default(),
+            postgres: crate::pg::Shared::default(),
             catalog,
             limits,
             base,
@@ -205,6 +207,10 @@ impl Engine {
 
     pub(crate) fn base(&self) -> &SessionState {
         &self.0.base
+    }
+
+    pub(crate) fn postgres(&self) -> &crate::pg::Shared {
+        &self.0.postgres
     }
 
     pub(crate) fn runtime(&self) -> &Arc<RuntimeEnv> {

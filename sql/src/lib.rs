@@ -18,6 +18,7 @@ mod memory;
 mod model;
 pub mod parse;
 mod patience;
+pub mod pg;
 mod planner;
 mod progress;
 pub mod queries;

@@ -176,6 +176,9 @@ pub struct ListenArguments {
     /// Address of health and metrics over HTTP, or off [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR|off", env = "ATTUNE_HTTP")]
     pub http: Option<Listen>,
+    /// Address of PostgreSQL's protocol, such as 127.0.0.1:5432 [default: off]
+    #[arg(long, value_name = "ADDR", env = "ATTUNE_PG")]
+    pub pg: Option<SocketAddr>,
     /// Listen beyond this machine even without TLS or users
     #[arg(long)]
     pub insecure: bool,

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::observe::log;
 use crate::server::flight::FlightOptions;
 use crate::server::http::HttpOptions;
+use crate::server::pg::PgOptions;
 use crate::server::tls::Tls;
 use crate::server::{self, ServeOptions};
 
@@ -49,11 +50,38 @@ pub(super) async fn listen(
         address,
         tls: flight.tls.clone().filter(|_| !address.ip().is_loopback()),
     });
-    let servers = server::bind(engine, ServeOptions { flight, http }).await?;
-    let addresses = (servers.flight_addr(), servers.http_addr());
+    let pg = arguments.pg.or(config.server.pg);
+    let pg = pg.map(|address| pg_options(address, config, &flight));
+    let servers = server::bind(engine, ServeOptions { flight, http, pg }).await?;
+    let addresses = Addresses {
+        flight: servers.flight_addr(),
+        http: servers.http_addr(),
+        pg: servers.pg_addr(),
+    };
     context.screen.say(&banner(addresses, with_tls, has_users));
     let (first, second) = server::stop_signals();
     servers.run(first, second).await
+}
+
+/// How PostgreSQL's protocol will listen: to the same users, by the same certificate.
+fn pg_options(address: SocketAddr, config: &Config, flight: &FlightOptions) -> PgOptions {
+    PgOptions {
+        tls: flight.tls.clone(),
+        authentication: flight.authentication,
+        credentials: flight.credentials.clone(),
+        insecure: flight.insecure,
+        connections_max: config.server.pg_connections_max,
+        idle_max: flight.session_idle,
+        drain: flight.drain,
+        ..PgOptions::at(address)
+    }
+}
+
+/// Where the listeners are.
+struct Addresses {
+    flight: SocketAddr,
+    http: Option<SocketAddr>,
+    pg: Option<SocketAddr>,
 }
 
 /// How Flight SQL will listen. With users everybody logs in; without, everybody is the embedded
@@ -82,8 +110,8 @@ pub(super) fn flight_options(
 }
 
 /// The addresses, and lines to paste into the clients people have.
-fn banner(addresses: (SocketAddr, Option<SocketAddr>), tls: bool, users: bool) -> String {
-    let (address, http) = addresses;
+fn banner(addresses: Addresses, tls: bool, users: bool) -> String {
+    let Addresses { flight: address, http, pg } = addresses;
     let scheme = if tls { "grpc+tls" } else { "grpc" };
     let login = if users { " --user NAME" } else { "" };
     let jdbc = if tls { "" } else { "?useEncryption=false" };
@@ -91,6 +119,11 @@ fn banner(addresses: (SocketAddr, Option<SocketAddr>), tls: bool, users: bool) -
         true => ", db_kwargs={\"username\": \"NAME\", \"password\": \"…\"}",
         false => "",
     };
+    let psql = pg.map_or(String::new(), |pg| {
+        let (login, mode) =
+            (if users { "NAME@" } else { "" }, if tls { "?sslmode=require" } else { "" });
+        format!("  psql    psql \"postgresql://{login}{pg}/attune{mode}\"\n")
+    });
     let health = http.map_or(String::new(), |http| {
         format!("  health  http://{http}/health/ready, and http://{http}/metrics\n")
     });
@@ -99,7 +132,7 @@ fn banner(addresses: (SocketAddr, Option<SocketAddr>), tls: bool, users: bool) -
          shell   attune shell --connect {scheme}://{address}{login}\n  \
          JDBC    jdbc:arrow-flight-sql://{address}{jdbc}\n  \
          Python  import adbc_driver_flightsql.dbapi as flight\n          \
-         connection = flight.connect(\"{scheme}://{address}\"{keywords})\n{health}\n\
+         connection = flight.connect(\"{scheme}://{address}\"{keywords})\n{psql}{health}\n\
          Ctrl-C stops it.",
         env!("CARGO_PKG_VERSION")
     )
@@ -134,7 +167,8 @@ mod tests {
 
     #[test]
     fn the_banner_can_be_pasted() {
-        let text = banner(("127.0.0.1:50051".parse().unwrap(), None), false, false);
+        let flight = "127.0.0.1:50051".parse().unwrap();
+        let text = banner(Addresses { flight, http: None, pg: None }, false, false);
         for line in [
             "attune shell --connect grpc://127.0.0.1:50051",
             "jdbc:arrow-flight-sql://127.0.0.1:50051?useEncryption=false",
@@ -143,8 +177,13 @@ mod tests {
             assert!(text.contains(line), "{text}");
         }
         assert!(!text.contains("health"), "{text}");
-        let both = ("10.0.0.1:1".parse().unwrap(), "127.0.0.1:8080".parse().ok());
-        let text = banner(both, true, true);
+        let all = Addresses {
+            flight: "10.0.0.1:1".parse().unwrap(),
+            http: "127.0.0.1:8080".parse().ok(),
+            pg: "10.0.0.1:5432".parse().ok(),
+        };
+        let text = banner(all, true, true);
+        assert!(text.contains("postgresql://NAME@10.0.0.1:5432/attune?sslmode=require"), "{text}");
         assert!(text.contains("http://127.0.0.1:8080/health/ready"), "{text}");
         assert!(text.contains("grpc+tls://10.0.0.1:1 --user NAME"), "{text}");
     }

@@ -131,6 +131,11 @@ section! {
         pub flight: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051),
         /// Address of health and metrics over HTTP.
         pub http: Listen = Listen::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)),
+        /// Address of PostgreSQL's protocol, such as `127.0.0.1:5432`; off by default. Passwords
+        /// go over TLS only.
+        pub pg: Option<SocketAddr> = None,
+        /// So many connections by PostgreSQL's protocol at once.
+        pub pg_connections_max: usize = 200,
         /// PEM file with the server's certificate chain; turns TLS on.
         pub tls_certificate_file: Option<PathBuf> = None,
         /// PEM file with the certificate's private key. Both files are read again when they change.

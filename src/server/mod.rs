@@ -9,10 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::flight::FlightOptions;
 use self::http::HttpOptions;
+use self::pg::PgOptions;
 use crate::error::Result;
 
 pub mod flight;
 pub mod http;
+pub mod pg;
 pub mod tls;
 
 /// How long the last answers of HTTP may take once everything else has ended.
@@ -25,12 +27,15 @@ pub struct ServeOptions {
     pub flight: FlightOptions,
     /// Health and metrics; none: not at all.
     pub http: Option<HttpOptions>,
+    /// PostgreSQL's protocol; none: not at all.
+    pub pg: Option<PgOptions>,
 }
 
 /// Every listener of the process; they start and stop together.
 pub struct Servers {
     flight: flight::BoundServer,
     http: Option<http::BoundServer>,
+    pg: Option<pg::BoundServer>,
     /// Cancelled when the process is asked to stop.
     draining: CancellationToken,
 }
@@ -42,11 +47,15 @@ pub struct Servers {
 pub async fn bind(engine: Engine, options: ServeOptions) -> Result<Servers> {
     let draining = CancellationToken::new();
     let flight = flight::bind(engine.clone(), options.flight).await?;
+    let pg = match options.pg {
+        Some(pg) => Some(pg::bind(engine.clone(), pg).await?),
+        None => None,
+    };
     let http = match &options.http {
         Some(http) => Some(http::bind(engine, http, draining.clone()).await?),
         None => None,
     };
-    Ok(Servers { flight, http, draining })
+    Ok(Servers { flight, http, pg, draining })
 }
 
 impl Servers {
@@ -60,6 +69,11 @@ impl Servers {
         self.http.as_ref().map(http::BoundServer::local_addr)
     }
 
+    /// Where PostgreSQL's protocol listens.
+    pub fn pg_addr(&self) -> Option<SocketAddr> {
+        self.pg.as_ref().map(pg::BoundServer::local_addr)
+    }
+
     /// Serves until `stop`, then drains: no listener takes a new connection, statements that run
     /// may finish. `force` ends them at once. Health and metrics answer to the end.
     ///
@@ -70,7 +84,7 @@ impl Servers {
         stop: impl Future<Output = ()> + Send,
         force: impl Future<Output = ()> + Send,
     ) -> Result<()> {
-        let Self { flight, http, draining } = self;
+        let Self { flight, http, pg, draining } = self;
         let (forced, ended) = (CancellationToken::new(), CancellationToken::new());
         let signals = async {
             stop.await;
@@ -79,11 +93,15 @@ impl Servers {
             forced.cancel();
         };
         let statements = async {
-            let outcome =
-                flight.run(draining.clone().cancelled_owned(), forced.clone().cancelled_owned());
-            let outcome = outcome.await;
+            let (asked, force) = (|| draining.clone(), || forced.clone());
+            let flight = flight.run(asked().cancelled_owned(), force().cancelled_owned());
+            let pg = async {
+                let Some(pg) = pg else { return Ok(()) };
+                pg.run(asked().cancelled_owned(), force().cancelled_owned()).await
+            };
+            let outcome = tokio::try_join!(flight, pg);
             ended.cancel();
-            outcome
+            outcome.map(|_| ())
         };
         let health = async {
             let Some(http) = http else { return Ok(()) };

@@ -33,6 +33,7 @@ fn options(http: &str) -> ServeOptions {
             ..FlightOptions::at(local)
         },
         http: Some(HttpOptions { address: http.parse().unwrap(), tls: None }),
+        pg: None,
     }
 }
 

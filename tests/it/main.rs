@@ -14,6 +14,7 @@ mod docs;
 mod flight;
 mod http;
 mod load;
+mod pg;
 mod prepared;
 mod program;
 mod rights;

@@ -59,7 +59,8 @@ impl Session {
     /// # Errors
     /// When the warehouse cannot be read.
     pub async fn tables(&self, filter: &TableFilter) -> Result<Vec<TableInfo>> {
-        let context = StatementContext::load(self).await?;
+        // The catalogs of clients are made of this list, so it is listed without them.
+        let context = StatementContext::load(self).await?.deeper();
         let wanted = |kind: &str| {
             filter.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|wanted| wanted == kind))
         };

@@ -36,8 +36,8 @@ pub use split::Split;
 
 use crate::engine::{CATALOG, Engine};
 use crate::error::Result;
-use crate::parse;
 use crate::rights::{Rights, RightsCache};
+use crate::{parse, pg};
 
 /// How far a long statement has come.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -238,6 +238,10 @@ impl Session {
         self.0.settings.write().reset(name)
     }
 
+    pub(crate) fn change_settings(&self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.0.settings.write());
+    }
+
     /// The settings as they are now.
     pub fn settings(&self) -> Settings {
         self.0.settings.read().clone()
@@ -269,7 +273,7 @@ impl Session {
         let started_ms = self.engine().catalog().now_ms();
         let (session, owned) = (self.clone(), text.to_owned());
         let work = async move {
-            let statement = parse::parse(&owned, session.engine().limits().sql_bytes_max)?;
+            let statement = session.parsed(&owned)?;
             // Planning's future is large, and whoever waits for it would hold it once more.
             Box::pin(Prepared::new(&session, &owned, statement)).await
         };
@@ -280,6 +284,15 @@ impl Session {
             self.engine().queries().refused(self, text, started_ms, error);
         }
         prepared
+    }
+
+    fn parsed(&self, text: &str) -> Result<parse::Statement> {
+        let bytes_max = self.engine().limits().sql_bytes_max;
+        let settings = self.settings();
+        match settings.postgres {
+            Some(_) => pg::parse(self, &settings, text, bytes_max),
+            None => parse::parse(text, bytes_max),
+        }
     }
 
     /// Logs a prepared statement under an id of [`Engine::new_query_id`]. It can be watched and

@@ -14,9 +14,10 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use parking_lot::Mutex;
 use sqlparser::ast::{Query, Statement as SqlStatement};
+use tokio::sync::OnceCell;
 
 use crate::allow;
-use crate::engine::{Engine, MAIN};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::kill::KillSession;
 use crate::model::table_functions::ModelRelations;
@@ -24,7 +25,7 @@ use crate::parse::Statement;
 use crate::rights::{Access, Rights};
 use crate::session::bindings::{self, Bindings, References};
 use crate::session::schema::StatementCatalog;
-use crate::session::{Session, Settings, optimized};
+use crate::session::{Session, Settings, TableFilter, TableInfo, optimized};
 use crate::tokens::TokenStatement;
 use crate::{access, dml, model, size, table};
 
@@ -73,6 +74,7 @@ struct Pinned {
     opened: Mutex<HashMap<ObjectName, Arc<dyn TableProvider>>>,
     versions: Mutex<BTreeMap<ObjectName, u64>>,
     missed: Mutex<Vec<String>>,
+    listed: OnceCell<Arc<Vec<TableInfo>>>,
 }
 
 impl StatementContext {
@@ -103,7 +105,8 @@ impl StatementContext {
     pub(crate) fn deeper(&self) -> Arc<Self> {
         Arc::new(Self {
             session: self.session.clone(),
-            settings: self.settings.clone(),
+            // A view means the same, whoever asks.
+            settings: Settings { postgres: None, ..self.settings.clone() },
             schemas: Arc::clone(&self.schemas),
             rights: Arc::clone(&self.rights),
             depth: self.depth + 1,
@@ -130,13 +133,28 @@ impl StatementContext {
 
     /// The schemas in which an unqualified name is looked up, in order.
     pub(crate) fn search_path(&self) -> Vec<String> {
-        let mut path = vec![self.settings.schema.clone()];
-        for schema in [self.session.principal().name.as_str(), MAIN, "lake"] {
-            if !path.iter().any(|known| known == schema) {
-                path.push(schema.to_owned());
-            }
+        let mut path = self.settings.search_path(&self.session.principal().name);
+        if self.speaks_postgres() {
+            path.push(crate::pg::PG_CATALOG.to_owned());
         }
         path
+    }
+
+    /// The session's settings when the statement started.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether the statement came from a client that speaks PostgreSQL.
+    pub(crate) fn speaks_postgres(&self) -> bool {
+        self.settings.postgres.is_some()
+    }
+
+    /// Every table that the principal sees, with its columns; listed once a statement.
+    pub(crate) async fn listed(&self) -> Result<Arc<Vec<TableInfo>>> {
+        let filter = TableFilter { with_columns: true, ..TableFilter::default() };
+        let listed = async { self.session.tables(&filter).await.map(Arc::new) };
+        self.pinned.listed.get_or_try_init(|| listed).await.cloned()
     }
 
     /// The schemas that the principal sees.
@@ -295,10 +313,14 @@ impl StatementContext {
 
     /// A state for planning, with this statement's catalog and bindings.
     pub(crate) fn state(self: &Arc<Self>, bindings: &Bindings) -> Result<SessionState> {
-        let mut state = self.engine().base().clone();
+        let mut state = match self.speaks_postgres() {
+            true => self.engine().postgres().base(self.engine().base())?.clone(),
+            false => self.engine().base().clone(),
+        };
         state.register_catalog_list(Arc::new(StatementCatalog::new(Arc::clone(self))));
         bindings::register(&mut state, bindings)?;
         crate::functions::register_session(&mut state, &self.rights, &self.settings)?;
+        crate::pg::register(&mut state, self)?;
         let relations = ModelRelations::new(Arc::clone(&bindings.loaded));
         state.register_relation_planner(Arc::new(relations))?;
         if let Some(zone) = &self.settings.time_zone {
@@ -369,6 +391,7 @@ impl StatementContext {
         let schemas = self.schemas();
         if let Some(schema) = missing_schema(&text)
             && !schemas.contains(&schema)
+            && schema != crate::pg::PG_CATALOG
         {
             let known = schemas.iter().map(String::as_str);
             return Error::Catalog(catalog::Error::not_found("schema", &schema, known));

@@ -20,7 +20,7 @@ use crate::parse::parse_query;
 use crate::rights::Columns;
 use crate::session::guard::{WriteOnly, narrowed};
 use crate::session::plan::StatementContext;
-use crate::system;
+use crate::{pg, system};
 
 /// The hidden schema in which unqualified names are resolved along the search path.
 pub const SEARCH_PATH: &str = "search_path";
@@ -65,7 +65,9 @@ impl CatalogProvider for StatementCatalog {
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        let known = name == SEARCH_PATH || self.context.may_see(name);
+        let known = name == SEARCH_PATH
+            || self.context.may_see(name)
+            || (name == pg::PG_CATALOG && self.context.speaks_postgres());
         known.then(|| {
             Arc::new(StatementSchema { context: Arc::clone(&self.context), name: name.into() }) as _
         })
@@ -126,6 +128,9 @@ async fn open_now(
 ) -> Result<Option<Arc<dyn TableProvider>>> {
     if let Some(known) = context.opened(name) {
         return Ok(Some(known));
+    }
+    if let Some(table) = pg::open(context, name).await? {
+        return Ok(Some(table));
     }
     if system::is_system(&name.schema) {
         return system::open(context, name).await;

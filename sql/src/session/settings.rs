@@ -7,6 +7,7 @@ use catalog::error::nearest;
 
 use crate::engine::{CATALOG, Limits, MAIN};
 use crate::error::{Error, Result, duration};
+use crate::pg::PgSession;
 use crate::rights::Rights;
 
 /// Every setting's name, with what it means.
@@ -100,6 +101,8 @@ pub struct Settings {
     pub rows_max: Option<u64>,
     /// A statement's memory in bytes, within the configuration's.
     pub query_memory: Option<u64>,
+    /// What a session that speaks PostgreSQL knows besides.
+    pub postgres: Option<PgSession>,
 }
 
 impl Default for Settings {
@@ -115,11 +118,23 @@ impl Default for Settings {
             statement_timeout: None,
             rows_max: None,
             query_memory: None,
+            postgres: None,
         }
     }
 }
 
 impl Settings {
+    /// The schemas in which a principal's unqualified names are looked up, in order.
+    pub fn search_path(&self, principal: &str) -> Vec<String> {
+        let mut path = vec![self.schema.clone()];
+        for schema in [principal, MAIN, "lake"] {
+            if !path.iter().any(|known| known == schema) {
+                path.push(schema.to_owned());
+            }
+        }
+        path
+    }
+
     /// A setting's value; a limit that the session does not set is the configuration's.
     pub fn get(&self, name: &str, limits: &Limits) -> Option<String> {
         match name.to_lowercase().as_str() {

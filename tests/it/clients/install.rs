@@ -43,6 +43,26 @@ pub fn jdbc_driver() -> Option<PathBuf> {
     Some(driver.expect("the JDBC driver's jar"))
 }
 
+/// The folder with PostgreSQL's JDBC driver; `None` without `java`, `javac` and `mvn`.
+pub fn postgresql_driver() -> Option<PathBuf> {
+    if ["java", "javac", "mvn"].iter().any(|program| !installed(program, "-version")) {
+        println!("not run: no java, javac or mvn here");
+        return None;
+    }
+    let pom = super::folder().join("pgjdbc/pom.xml");
+    let target = home().join("pgjdbc");
+    once(&target, &pom, |target| {
+        succeed(
+            "PostgreSQL's JDBC driver",
+            Command::new("mvn")
+                .args(["-q", "-B", "dependency:copy-dependencies", "-f"])
+                .arg(&pom)
+                .arg(format!("-DoutputDirectory={}", target.display())),
+        );
+    });
+    Some(target)
+}
+
 /// The Go client, built; `None` without `go`.
 pub fn go_client() -> Option<PathBuf> {
     if !installed("go", "version") {

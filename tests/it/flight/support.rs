@@ -97,7 +97,7 @@ async fn serve(
     TestServer { address, engine, ahead_ms, shutdown, ended, warehouse }
 }
 
-async fn engine(folder: &std::path::Path, ahead_ms: &Arc<AtomicI64>, limits: Limits) -> Engine {
+pub async fn engine(folder: &std::path::Path, ahead_ms: &Arc<AtomicI64>, limits: Limits) -> Engine {
     let warehouse = StoreConfig { url: folder.display().to_string(), ..StoreConfig::default() };
     let started = Instant::now();
     let ahead_ms = Arc::clone(ahead_ms);

@@ -1,0 +1,8 @@
+//! PostgreSQL's protocol as clients see it: a server on a free port, and clients that call it.
+
+mod catalog;
+mod clients;
+mod protocol;
+mod security;
+mod support;
+mod transactions;
