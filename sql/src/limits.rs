@@ -18,7 +18,7 @@ pub(crate) struct StatementLimits {
 impl StatementLimits {
     /// The stricter of what the configuration and the session say.
     pub(crate) fn new(limits: &Limits, settings: &Settings) -> Self {
-        let query_memory = settings.query_memory.map(|bytes| usize::try_from(bytes));
+        let query_memory = settings.query_memory.map(usize::try_from);
         let query_memory = query_memory.and_then(Result::ok).unwrap_or(usize::MAX);
         Self {
             timeout: stricter(limits.query_timeout, settings.statement_timeout),

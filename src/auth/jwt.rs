@@ -47,12 +47,15 @@ pub struct SessionTokens {
     shared: bool,
 }
 
+/// A secret of the warehouse, none where there is none, and when it was looked for.
+type Known = (Option<Arc<Secret>>, i64);
+
 enum Keys {
     /// The first signs, all check.
     Given(Vec<(String, Secret)>),
     Shared {
         catalog: Arc<Catalog>,
-        known: Mutex<HashMap<i64, (Option<Arc<Secret>>, i64)>>,
+        known: Mutex<HashMap<i64, Known>>,
     },
 }
 

@@ -185,9 +185,9 @@ fn columns(tables: &[TableInfo]) -> Result<RecordBatch> {
         .texts("is_nullable", rows.iter().map(|(_, field, _)| nullable(field)))
         .texts("data_type", names.iter().map(|(_, standard)| *standard))
         .same(&[("character_maximum_length", NoNumber), ("character_octet_length", NoNumber)])
-        .plain("numeric_precision", numbers(|field, oid| precision(field, oid)))
-        .plain("numeric_precision_radix", numbers(|field, oid| radix(field, oid)))
-        .plain("numeric_scale", numbers(|field, oid| scale(field, oid)))
+        .plain("numeric_precision", numbers(precision))
+        .plain("numeric_precision_radix", numbers(radix))
+        .plain("numeric_scale", numbers(scale))
         .plain("datetime_precision", numbers(|_, oid| fraction(oid)))
         .same(&[
             ("interval_type", NoText),

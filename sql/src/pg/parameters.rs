@@ -239,14 +239,14 @@ impl Session {
             return Ok(());
         };
         let schemas = self.schemas().await?;
-        let named = value.split(',').map(|name| name.trim().trim_matches('"'));
+        let mut named = value.split(',').map(|name| name.trim().trim_matches('"'));
         let first = named.clone().find(|name| schemas.iter().any(|schema| schema == name));
         match first {
             Some(first) => self.set("schema", first).await,
             // PostgreSQL's default, which drivers set again.
             None if named.clone().all(|name| ["$user", "public", ""].contains(&name)) => Ok(()),
             None => {
-                let wanted = named.last().unwrap_or_default();
+                let wanted = named.next_back().unwrap_or_default();
                 Err(Error::unknown("schema", wanted, schemas.iter().map(String::as_str)))
             }
         }

@@ -86,7 +86,7 @@ fn catalog_statement(
 ) -> Result<Option<SqlStatement>> {
     let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, text) else { return Ok(None) };
     let [mut statement] = <[SqlStatement; 1]>::try_from(statements)
-        .unwrap_or_else(|_| [SqlStatement::Commit { chain: false, end: false, modifier: None }]);
+        .unwrap_or([SqlStatement::Commit { chain: false, end: false, modifier: None }]);
     if !matches!(statement, SqlStatement::Query(_)) || !is_over_catalog(&statement) {
         return Ok(None);
     }

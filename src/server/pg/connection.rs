@@ -5,7 +5,6 @@
 //! an error all are ignored until the client says that a new start is meant.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use pgwire::messages::PgWireBackendMessage as Backend;
 use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete};
@@ -234,7 +233,7 @@ impl Connection<'_> {
     /// Whether the user is still the one that logged in.
     pub async fn still_admitted(&mut self) -> Result<(), Stop> {
         let name = self.session.principal().name.as_str();
-        let checked = self.state.authenticator.check(&self.proof, Instant::now()).await;
+        let checked = self.state.authenticator.check(&self.proof).await;
         checked.map_err(|refusal| Problem::refused(&refusal, name).into())
     }
 
