@@ -34,19 +34,30 @@ fn key(id: &'static str) -> Key {
 
 fn key_for(id: &'static str, algorithm: Algorithm) -> Key {
     use rcgen::{KeyPair, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
-    let (pair, read): (_, fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>) = match algorithm
-    {
-        Algorithm::RS256 => (
-            KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
-            EncodingKey::from_rsa_pem,
-        ),
-        Algorithm::EdDSA => (KeyPair::generate_for(&PKCS_ED25519), EncodingKey::from_ed_pem),
-        _ => (KeyPair::generate(), EncodingKey::from_ec_pem),
+    let signs = match algorithm {
+        Algorithm::RS256 => {
+            let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+            EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap()
+        }
+        Algorithm::EdDSA => edwards(&KeyPair::generate_for(&PKCS_ED25519).unwrap()),
+        _ => {
+            let pair = KeyPair::generate().unwrap();
+            EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap()
+        }
     };
-    let signs = read(pair.unwrap().serialize_pem().as_bytes()).unwrap();
     let mut public = Jwk::from_encoding_key(&signs, algorithm).unwrap();
     public.common.key_id = Some(id.to_owned());
     Key { id, algorithm, public: serde_json::to_value(&public).unwrap(), signs }
+}
+
+/// The signer wants the key in the newer form of PKCS #8, with the public half behind the seed
+/// (RFC 8410, section 10.3); the generator writes the older one.
+fn edwards(pair: &rcgen::KeyPair) -> EncodingKey {
+    use rcgen::PublicKeyData;
+    const HEAD: [u8; 16] = [0x30, 0x53, 2, 1, 1, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    let written = pair.serialize_der();
+    let (seed, public) = (&written[16..48], pair.der_bytes());
+    EncodingKey::from_ed_der(&[&HEAD, seed, &[0xa1, 0x23, 3, 0x21, 0], public].concat())
 }
 
 fn set(keys: &[&Key]) -> String {
