@@ -58,7 +58,7 @@ pub async fn run(state: &State, caller: &Caller, action: &Action) -> Result<Vec<
         }
         "CancelQuery" => cancel_query(state, caller, &action.body).await,
         "CancelFlightInfo" => cancel_flight_info(state, caller, &action.body).await,
-        "RenewFlightEndpoint" => renew(state, caller, &action.body),
+        "RenewFlightEndpoint" => renew(state, caller, &action.body).await,
         "SetSessionOptions" => Ok(vec![options::set(caller, &action.body).await?]),
         "GetSessionOptions" => Ok(vec![options::get(&caller.client)]),
         "CloseSession" => {
@@ -146,7 +146,7 @@ async fn cancel(state: &State, caller: &Caller, info: &FlightInfo) -> Result<Can
 }
 
 /// The endpoint with its new end. A ticket that is a metadata command has none: it always holds.
-fn renew(state: &State, caller: &Caller, body: &Bytes) -> Result<Vec<Bytes>, Status> {
+async fn renew(state: &State, caller: &Caller, body: &Bytes) -> Result<Vec<Bytes>, Status> {
     let request: RenewFlightEndpointRequest = decode_bare(body, "RenewFlightEndpointRequest")?;
     let endpoint = request.endpoint.unwrap_or_default();
     let Some(ticket) = &endpoint.ticket else {
@@ -161,7 +161,13 @@ fn renew(state: &State, caller: &Caller, body: &Bytes) -> Result<Vec<Bytes>, Sta
         Command::CommandPreparedStatementQuery(query) => {
             Some(state.prepared.renew(caller, &query.prepared_statement_handle)?)
         }
-        Command::Unknown(_) => return Err(malformed()),
+        Command::Unknown(any) => {
+            let signed = parts::signed(&any).ok_or_else(malformed)?;
+            let (ticket, expires) = parts::renew(state, caller, signed).await?;
+            let (ticket, expiration_time) = (Some(ticket), Some(expires.into()));
+            let renewed = FlightEndpoint { ticket, expiration_time, ..endpoint };
+            return Ok(vec![encoded(&renewed)]);
+        }
         _ => None,
     };
     let renewed = FlightEndpoint { expiration_time: expires.map(Into::into), ..endpoint };

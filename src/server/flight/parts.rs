@@ -7,6 +7,8 @@
 //! logged in as its user; the part is planned again under the rights of that moment, and refused
 //! when the plan differs. What cannot be cut for certain comes in one endpoint, as always.
 
+use std::time::SystemTime;
+
 use arrow_flight::sql::Any;
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
 use bytes::Bytes;
@@ -46,11 +48,8 @@ pub async fn offer(
     let session = &caller.client.session;
     let split = session.split(text, asked).await.map_err(|error| status::from_sql(&error))?;
     let Some(split) = split else { return Ok(None) };
-    let engine = session.engine();
-    let (query_id, now_ms) = (&statement.query_id, engine.catalog().now_ms());
-    let kept = state.statements.ttl();
-    let expires = expiration(&caller.client, kept);
-    let until_ms = now_ms.saturating_add(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
+    let query_id = &statement.query_id;
+    let expires = expiration(&caller.client, state.statements.ttl());
     let mut info = FlightInfo::new()
         .with_descriptor(descriptor.clone())
         .with_total_records(-1)
@@ -58,20 +57,10 @@ pub async fn offer(
         .with_ordered(false)
         .with_app_metadata(json!({ "query_id": query_id }).to_string());
     info.schema = schema_bytes(&statement.prepared, &statement.wire)?;
-    for part in 0..split.parts {
-        let body = json!({
-            "id": format!("{query_id}.{part}"),
-            "sub": caller.client.owner(),
-            "exp": until_ms / 1_000,
-            "part": part,
-            "views": caller.types.views,
-            "java": caller.types.java,
-            "split": written(&split),
-        });
-        let signed = state.sessions.seal(AUDIENCE, body).await?;
-        let any = Any { type_url: TYPE_URL.into(), value: signed.into() };
-        let ticket = Ticket { ticket: any.encode_to_vec().into() };
-        let mut endpoint = FlightEndpoint::new().with_ticket(ticket);
+    for number in 0..split.parts {
+        let (id, types) = (format!("{query_id}.{number}"), caller.types);
+        let part = Part { id, number, types, split: split.clone() };
+        let mut endpoint = FlightEndpoint::new().with_ticket(part.ticket(state, caller).await?);
         endpoint.expiration_time = Some(expires.into());
         info = info.with_endpoint(endpoint);
     }
@@ -106,6 +95,17 @@ pub async fn cancel(state: &State, caller: &Caller, signed: &Bytes) -> Result<bo
     session.cancel_query(&part.id).await.map_err(|error| status::from_sql(&error))
 }
 
+/// The same part in a ticket with a later end, and that end.
+pub async fn renew(
+    state: &State,
+    caller: &Caller,
+    signed: &Bytes,
+) -> Result<(Ticket, SystemTime), Status> {
+    let part = Part::read(state, caller, signed).await?;
+    let ticket = part.ticket(state, caller).await?;
+    Ok((ticket, expiration(&caller.client, state.statements.ttl())))
+}
+
 /// What a ticket says.
 struct Part {
     id: String,
@@ -115,6 +115,24 @@ struct Part {
 }
 
 impl Part {
+    /// A ticket that holds from now on.
+    async fn ticket(&self, state: &State, caller: &Caller) -> Result<Ticket, Status> {
+        let now_ms = caller.client.session.engine().catalog().now_ms();
+        let kept_ms = i64::try_from(state.statements.ttl().as_millis()).unwrap_or(i64::MAX);
+        let body = json!({
+            "id": self.id,
+            "sub": caller.client.owner(),
+            "exp": now_ms.saturating_add(kept_ms) / 1_000,
+            "part": self.number,
+            "views": self.types.views,
+            "java": self.types.java,
+            "split": written(&self.split),
+        });
+        let signed = state.sessions.seal(AUDIENCE, body).await?;
+        let any = Any { type_url: TYPE_URL.into(), value: signed.into() };
+        Ok(Ticket { ticket: any.encode_to_vec().into() })
+    }
+
     async fn read(state: &State, caller: &Caller, signed: &Bytes) -> Result<Self, Status> {
         let now_ms = caller.client.session.engine().catalog().now_ms();
         let unknown = || status::unknown_handle("ticket");

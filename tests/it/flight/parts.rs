@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use arrow_flight::sql::Any;
-use arrow_flight::{FlightInfo, Ticket};
+use arrow_flight::{FlightEndpoint, FlightInfo, RenewFlightEndpointRequest, Ticket};
 use futures::TryStreamExt;
 use prost::Message;
 use tonic::Code;
 
-use super::support::{Client, TestServer, start, status};
+use super::support::{Client, TestServer, action, start, status};
 
 const QUERY: &str = "SELECT n, n * 2 AS twice FROM wide WHERE n % 3 <> 1";
 
@@ -133,5 +133,14 @@ async fn tickets_are_for_their_user_and_nobody_forges_one() {
         let refused = read(&mut client, ticket).await.unwrap_err();
         assert_eq!(refused.code(), Code::NotFound, "{text}");
     }
-    assert!(!read(&mut client, good).await.unwrap().is_empty());
+    let endpoint = Some(info.endpoint[0].clone());
+    let request = RenewFlightEndpointRequest { endpoint }.encode_to_vec();
+    let refused = action(&mut bob, "RenewFlightEndpoint", request.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    let bodies = action(&mut client, "RenewFlightEndpoint", request).await.unwrap();
+    let renewed = FlightEndpoint::decode(bodies[0].clone()).unwrap();
+    assert!(renewed.expiration_time.is_some());
+    for ticket in [good, renewed.ticket.unwrap()] {
+        assert!(!read(&mut client, ticket).await.unwrap().is_empty());
+    }
 }
