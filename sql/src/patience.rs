@@ -1,11 +1,12 @@
 //! Operators that let go.
 //!
-//! A statement is ended by dropping its operators, which takes effect when they next pause. A join
-//! without a key does not: while no pair passes its filter it compares a whole batch of one side
-//! with all of the other, without a pause. Its filter is made to look at the statement's
-//! cancellation with each batch of pairs. And a plan's last operator runs in a task of its own, so
-//! that whoever reads the rows never waits inside an operator: time limits and KILL are heard at
-//! once.
+//! A statement is ended by dropping its operators, which takes effect when they next pause, and
+//! until then they hold a thread that serves others too. DataFusion makes its sources pause. What
+//! makes much of little needs it as well: a cross join of two short lists feeds an aggregate for
+//! days, and never waits for anything. So joins and unnesting pause after some batches. A join whose
+//! filter no pair passes has no batches to count: its filter looks at the statement's cancellation
+//! each time. And a plan's last operator runs in a task of its own, so that whoever reads the rows
+//! never waits inside an operator: time limits and KILL are heard at once.
 
 use std::any::type_name;
 use std::fmt;
@@ -19,19 +20,22 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::joins::NestedLoopJoinExec;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::joins::utils::JoinFilter;
+use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, execute_stream};
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
+use crate::model::recommend::RecommendExec;
 
 /// Batches that wait for the reader beside the one it has.
 const AHEAD: usize = 1;
 
-/// The plan with joins that end when `cancel` says so.
+/// The plan with operators that pause, and joins that end when `cancel` says so.
 ///
 /// # Errors
 /// When a join cannot be rebuilt, which is a defect.
@@ -40,21 +44,46 @@ pub(crate) fn cancellable(
     cancel: &CancellationToken,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let rebuilt = plan.transform_up(|node| {
-        let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() else {
-            return Ok(Transformed::no(node));
+        let heedful = match heedful(&node, cancel)? {
+            Some(join) => join,
+            None if multiplies(&node) => node,
+            None => return Ok(Transformed::no(node)),
         };
-        let Some(filter) = join.filter() else { return Ok(Transformed::no(node)) };
-        let expression =
-            Arc::new(Heedful { inner: Arc::clone(filter.expression()), cancel: cancel.clone() });
-        let indices = filter.column_indices().to_vec();
-        let filter = JoinFilter::new(expression, indices, Arc::clone(filter.schema()));
-        let projection = join.projection().as_ref().map(|columns| columns.to_vec());
-        let (left, right) = (Arc::clone(join.left()), Arc::clone(join.right()));
-        let join =
-            NestedLoopJoinExec::try_new(left, right, Some(filter), join.join_type(), projection)?;
-        Ok(Transformed::yes(Arc::new(join) as Arc<dyn ExecutionPlan>))
+        Ok(Transformed::yes(Arc::new(CooperativeExec::new(heedful)) as Arc<dyn ExecutionPlan>))
     })?;
     Ok(rebuilt.data)
+}
+
+/// Whether an operator may make any number of batches of one.
+fn multiplies(node: &Arc<dyn ExecutionPlan>) -> bool {
+    node.children().len() > 1 || node.is::<UnnestExec>() || node.is::<RecommendExec>()
+}
+
+/// A join whose filter heeds the cancellation; `None` for anything else.
+fn heedful(
+    node: &Arc<dyn ExecutionPlan>,
+    cancel: &CancellationToken,
+) -> DataFusionResult<Option<Arc<dyn ExecutionPlan>>> {
+    let heeds = |filter: &JoinFilter| {
+        let (inner, cancel) = (Arc::clone(filter.expression()), cancel.clone());
+        let indices = filter.column_indices().to_vec();
+        JoinFilter::new(Arc::new(Heedful { inner, cancel }), indices, Arc::clone(filter.schema()))
+    };
+    if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>()
+        && let Some(filter) = join.filter()
+    {
+        let projection = join.projection().as_ref().map(|columns| columns.to_vec());
+        let (left, right) = (Arc::clone(join.left()), Arc::clone(join.right()));
+        let filter = Some(heeds(filter));
+        let join = NestedLoopJoinExec::try_new(left, right, filter, join.join_type(), projection)?;
+        return Ok(Some(Arc::new(join)));
+    }
+    if let Some(join) = node.downcast_ref::<HashJoinExec>()
+        && let Some(filter) = join.filter()
+    {
+        return Ok(Some(Arc::new(join.builder().with_filter(Some(heeds(filter))).build()?)));
+    }
+    Ok(None)
 }
 
 /// Starts a plan so that polling its rows never computes for long. Several partitions are gathered
