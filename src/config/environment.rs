@@ -16,12 +16,13 @@ use super::{Config, DEFAULT_LAKE};
 pub struct Environment(BTreeMap<String, String>);
 
 /// Variables that mirror a flag or a prompt.
-pub(super) const FLAGS: [(&str, &str); 14] = [
+pub(super) const FLAGS: [(&str, &str); 15] = [
     ("ATTUNE_CONFIG", "`--config`: the configuration file."),
     ("ATTUNE_LAKE", "`--lake`: URL of the lake called `lake`, every folder a table."),
     ("ATTUNE_WAREHOUSE", "`--warehouse`: URL of the warehouse."),
     ("ATTUNE_FLIGHT", "`--flight`: address of Flight SQL."),
     ("ATTUNE_HTTP", "`--http`: address of health and metrics, or `off`."),
+    ("ATTUNE_PG", "`--pg`: address of PostgreSQL's protocol."),
     ("ATTUNE_CONNECT", "`--connect`: the server to ask."),
     ("ATTUNE_USER", "`--user`: the user's name."),
     ("ATTUNE_PASSWORD", "The password of `--user`; there is no flag for it."),

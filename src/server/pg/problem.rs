@@ -168,6 +168,7 @@ fn state(error: &sql::Error, text: &str) -> &'static str {
         Class::Invalid => invalid(error, text),
         Class::Denied => "42501",
         Class::Unsupported => "0A000",
+        Class::Unavailable if matches!(error, sql::Error::Busy { .. }) => "53000",
         Class::Unavailable => "58030",
         Class::Exhausted => "53000",
         Class::Cancelled | Class::TimedOut => "57014",
