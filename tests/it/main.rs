@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
+    clippy::result_large_err,
     reason = "a test that cannot go on fails"
 )]
 

@@ -43,7 +43,10 @@ async fn a_token_names_its_session_and_the_name_alone_opens_nothing() {
         "{claims}"
     );
     let id = claims["jti"].as_str().unwrap().to_owned();
-    assert_eq!(rows(&mut client, "SELECT id FROM system.sessions").await, [id.clone()]);
+    assert_eq!(
+        rows(&mut client, "SELECT id FROM system.sessions").await,
+        std::slice::from_ref(&id)
+    );
     let mut thief = server.bearer(&id).await;
     assert_eq!(failure(&mut thief, "SELECT 1").await.0, Code::Unauthenticated);
     let mut other = server.login("bob").await;

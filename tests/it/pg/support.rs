@@ -105,8 +105,8 @@ pub struct Reply {
 
 impl Reply {
     fn field(&self, key: u8) -> Option<String> {
-        let parts = self.body.split(|byte| *byte == 0);
-        let found = parts.filter(|part| part.first() == Some(&key)).next_back()?;
+        let mut parts = self.body.split(|byte| *byte == 0);
+        let found = parts.rfind(|part| part.first() == Some(&key))?;
         Some(String::from_utf8_lossy(&found[1..]).into_owned())
     }
 
