@@ -13,6 +13,7 @@ import adbc_driver_flightsql
 import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
 import pyarrow
+import pyarrow.compute
 from common import TYPES, check, connect, equal, refused
 
 TEN = "(VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9))"
@@ -219,6 +220,29 @@ def options(connection):
     equal("and goes", database.get_option(zone), "+00:00")
 
 
+def parts(uri, user, password):
+    """A large result in several endpoints, which the driver fetches side by side."""
+    asked = {"adbc.flight.sql.rpc.call_header.attune-endpoints": "4"}
+    query = "SELECT n FROM many"
+    with connect(uri, user, password, **asked) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE many AS SELECT value AS n FROM generate_series(1, 200000)")
+        statement = cursor.adbc_statement
+        statement.set_sql_query(query)
+        tickets, _, _ = statement.execute_partitions()
+        check("a large result has parts", len(tickets) > 1)
+        statement.set_sql_query(query)
+        stream, _ = statement.execute_query()
+        column = pyarrow.RecordBatchReader.from_stream(stream).read_all().column("n")
+        rows = (len(column), pyarrow.compute.sum(column).as_py())
+        equal("the parts are the result once", rows, (200000, 200000 * 200001 // 2))
+        found = 0
+        for ticket in tickets:
+            with connect(uri, user, password) as other, other.cursor() as reader:
+                reader.adbc_read_partition(ticket)
+                found += reader.fetch_arrow_table().num_rows
+        equal("each part on its own connection", found, 200000)
+
+
 def cancelling(connection):
     with connection.cursor() as cursor:
         cursor.execute(MANY)
@@ -272,6 +296,7 @@ def main():
         options(connection)
         cancelling(connection)
         refusals(uri, user, connection)
+    parts(uri, user, password)
     print("ok all", flush=True)
 
 
