@@ -3,10 +3,10 @@
 //! A statement is ended by dropping its operators, which takes effect when they next pause, and
 //! until then they hold a thread that serves others too. DataFusion makes its sources pause. What
 //! makes much of little needs it as well: a cross join of two short lists feeds an aggregate for
-//! days, and never waits for anything. So joins and unnesting pause after some batches. A join whose
-//! filter no pair passes has no batches to count: its filter looks at the statement's cancellation
-//! each time. And a plan's last operator runs in a task of its own, so that whoever reads the rows
-//! never waits inside an operator: time limits and KILL are heard at once.
+//! days, and never waits for anything. So joins and unnesting pause after some batches. A join
+//! whose filter no pair passes has no batches to count: its filter looks at the statement's
+//! cancellation each time. And a plan's last operator runs in a task of its own, so that whoever
+//! reads the rows never waits inside an operator: time limits and KILL are heard at once.
 
 use std::any::type_name;
 use std::fmt;

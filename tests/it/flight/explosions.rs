@@ -140,7 +140,7 @@ fn what_is_large_and_honest_still_works() {
         let mut client = server.login("ada").await;
         let list: Vec<String> = (0..20_000).map(|n| n.to_string()).collect();
         for (text, expected) in [
-            (format!("SELECT 7 IN ({})", list.join(", ")), "true"),
+            (format!("SELECT 7 IN ({}) AS found", list.join(", ")), "true"),
             (format!("SELECT 1{}", " + 1".repeat(1_900)), "1901"),
             (format!("SELECT false{}", " OR 1 = 2".repeat(900)), "false"),
             (format!("SELECT c99 FROM (SELECT {})", columns(1_000)), "99"),
