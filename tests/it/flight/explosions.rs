@@ -89,11 +89,13 @@ fn statements() -> Vec<(&'static str, String)> {
 
 /// Plans nest deeply; the program gives its threads so much too.
 const STACK_BYTES: usize = 8 << 20;
+/// The program has some for each core as well.
+const THREADS: usize = 12;
 
 #[test]
 fn each_ends_in_an_error_and_the_server_answers_on() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(THREADS)
         .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()
@@ -116,7 +118,7 @@ async fn explode() {
         assert!(message.starts_with("ATT-"), "{what}: {code} {message}");
         assert!(!message.contains("ATT-9001"), "{what}: {message}");
         assert!(code != Code::Internal && code != Code::Unknown, "{what}: {code} {message}");
-        assert!(took < Duration::from_secs(10), "{what} took {took:?}");
+        assert!(took < Duration::from_secs(15), "{what} took {took:?}");
         assert_eq!(rows(&mut client, "SELECT 1").await, ["1"], "after {what}");
     }
     // Nothing goes on in secret.
@@ -140,9 +142,9 @@ fn what_is_large_and_honest_still_works() {
         let mut client = server.login("ada").await;
         let list: Vec<String> = (0..20_000).map(|n| n.to_string()).collect();
         for (text, expected) in [
-            (format!("SELECT 7 IN ({}) AS found", list.join(", ")), "true"),
-            (format!("SELECT 1{}", " + 1".repeat(1_900)), "1901"),
-            (format!("SELECT false{}", " OR 1 = 2".repeat(900)), "false"),
+            (format!("SELECT 7 IN ({}) AS answer", list.join(", ")), "true"),
+            (format!("SELECT 1{} AS answer", " + 1".repeat(1_900)), "1901"),
+            (format!("SELECT false{} AS answer", " OR 1 = 2".repeat(900)), "false"),
             (format!("SELECT c99 FROM (SELECT {})", columns(1_000)), "99"),
         ] {
             assert_eq!(rows(&mut client, &text).await, [expected], "{}", &text[..60]);
