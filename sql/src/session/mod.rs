@@ -35,7 +35,8 @@ pub use settings::{Compression, SETTINGS, SettingKind, Settings, kind as setting
 pub use split::Split;
 
 use crate::engine::{CATALOG, Engine};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::limits::StatementLimits;
 use crate::rights::{Rights, RightsCache};
 use crate::{parse, pg};
 
@@ -267,7 +268,8 @@ impl Session {
     /// Parses, binds and plans a statement; nothing is executed.
     ///
     /// # Errors
-    /// When the text is no statement, or names, types or rights do not fit.
+    /// When the text is no statement, names, types or rights do not fit, or planning takes longer
+    /// than a statement may.
     pub async fn prepare(&self, text: &str) -> Result<Prepared> {
         self.touch();
         let started_ms = self.engine().catalog().now_ms();
@@ -279,7 +281,15 @@ impl Session {
         };
         let span = tracing::info_span!(target: "attune", "prepare", session = self.id());
         let planning = apart::planned(work, text.len() > apart::TEXT_BYTES);
-        let prepared = Box::pin(planning.instrument(span)).await;
+        let planning = Box::pin(planning.instrument(span));
+        let limits = StatementLimits::new(self.engine().limits(), &self.settings());
+        let prepared = match limits.timeout {
+            Some(limit) => {
+                let planned = tokio::time::timeout(limit, planning).await;
+                planned.unwrap_or(Err(Error::TimedOut { limit }))
+            }
+            None => planning.await,
+        };
         if let Err(error) = &prepared {
             self.engine().queries().refused(self, text, started_ms, error);
         }
