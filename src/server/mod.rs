@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sql::Engine;
@@ -48,7 +49,10 @@ pub async fn bind(engine: Engine, options: ServeOptions) -> Result<Servers> {
     let draining = CancellationToken::new();
     let flight = flight::bind(engine.clone(), options.flight).await?;
     let pg = match options.pg {
-        Some(pg) => Some(pg::bind(engine.clone(), pg).await?),
+        Some(pg) => {
+            let authenticator = Arc::clone(flight.authenticator());
+            Some(pg::bind_with(engine.clone(), pg, authenticator).await?)
+        }
         None => None,
     };
     let http = match &options.http {

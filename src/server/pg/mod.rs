@@ -119,7 +119,7 @@ impl PgOptions {
 /// What all connections share.
 struct State {
     engine: Engine,
-    authenticator: Authenticator,
+    authenticator: Arc<Authenticator>,
     tls: Option<Arc<ServerConfig>>,
     keys: keys::Keys,
     options: PgOptions,
@@ -141,14 +141,27 @@ pub struct BoundServer {
 /// # Errors
 /// An address that is taken, or passwords without TLS.
 pub async fn bind(engine: Engine, options: PgOptions) -> Result<BoundServer> {
-    options.check()?;
-    let listener =
-        TcpListener::bind(options.address).await.map_err(|error| options.listen_error(&error))?;
-    let local_addr = listener.local_addr().map_err(|error| options.listen_error(&error))?;
     let credentials = options.credentials.clone();
     let authenticator = Authenticator::open(options.authentication, credentials, engine.catalog())
         .await
         .map_err(|error| options.listen_error(&error))?;
+    bind_with(engine, options, Arc::new(authenticator)).await
+}
+
+/// The same beside other listeners that check credentials: guesses and password checks count
+/// together.
+///
+/// # Errors
+/// As [`bind`].
+pub async fn bind_with(
+    engine: Engine,
+    options: PgOptions,
+    authenticator: Arc<Authenticator>,
+) -> Result<BoundServer> {
+    options.check()?;
+    let listener =
+        TcpListener::bind(options.address).await.map_err(|error| options.listen_error(&error))?;
+    let local_addr = listener.local_addr().map_err(|error| options.listen_error(&error))?;
     let tls = options.tls.as_ref().map(|tls| tls.server_config_for(&[PROTOCOL])).transpose()?;
     let state = Arc::new(State {
         engine,
