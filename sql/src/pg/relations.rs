@@ -122,6 +122,7 @@ pub(super) async fn table(
         "pg_settings" => settings(context)?,
         "pg_matviews" => materialized()?,
         "pg_stat_user_tables" => statistics()?,
+        "pg_replication_slots" => replication()?,
         _ => return Ok(None),
     };
     Ok(Some(batch))
@@ -382,6 +383,18 @@ fn statistics() -> Result<RecordBatch> {
             ("idx_scan", Big(0)),
             ("n_live_tup", Big(0)),
             ("n_dead_tup", Big(0)),
+        ])
+        .batch()
+}
+
+fn replication() -> Result<RecordBatch> {
+    Columns::of(0)
+        .same(&[
+            ("slot_name", NoText),
+            ("plugin", NoText),
+            ("slot_type", NoText),
+            ("database", NoText),
+            ("active", Is(false)),
         ])
         .batch()
 }

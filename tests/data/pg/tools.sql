@@ -139,6 +139,13 @@ WHERE CASE WHEN array_length(parse_ident('main.shop'), 1) = 2
 
 SELECT current_setting('server_version_num')::int / 100 AS version
 
+SELECT CASE WHEN quote_ident(table_schema) IN (SELECT CASE WHEN trim(s[i]) = '"$user"' THEN user ELSE trim(s[i]) END
+    FROM generate_series(array_lower(string_to_array(current_setting('search_path'), ','), 1), array_upper(string_to_array(current_setting('search_path'), ','), 1)) AS i,
+      string_to_array(current_setting('search_path'), ',') s)
+  THEN quote_ident(table_name) ELSE quote_ident(table_schema) || '.' || quote_ident(table_name) END AS "table"
+FROM information_schema.tables
+ORDER BY CASE WHEN quote_ident(table_schema) IN (SELECT s[i] FROM generate_series(1, 2) AS i, string_to_array(current_setting('search_path'), ',') s) THEN 0 ELSE 1 END, 1
+
 -- Npgsql and Power BI
 SELECT version()
 
