@@ -48,7 +48,7 @@ enum Takes {
     Setting,
 }
 
-const ENCODINGS: &[&str] = &["UTF8", "UTF-8", "unicode"];
+const ENCODINGS: &[&str] = &["UTF8", "unicode"];
 const ISOLATIONS: &[&str] = &["read committed", "read uncommitted"];
 
 /// Name, default, values; in the order of names, as `SHOW ALL` lists them.
@@ -253,13 +253,19 @@ impl Session {
     }
 }
 
+/// As PostgreSQL compares names of encodings: asyncpg sends `'utf-8'`, quotes and all.
+fn alike(one: &str, value: &str) -> bool {
+    let letters = |text: &str| text.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "");
+    letters(one) == letters(value)
+}
+
 fn accepted(name: &str, takes: Takes, value: &str) -> Result<String> {
     let wrong = |hint: String| {
         Err(Error::invalid_hint(format!("parameter {name} does not take '{value}'"), hint))
     };
     match takes {
         Takes::Any | Takes::Setting => Ok(value.to_owned()),
-        Takes::Only(values) => match values.iter().any(|one| one.eq_ignore_ascii_case(value)) {
+        Takes::Only(values) => match values.iter().any(|one| alike(one, value)) {
             true => Ok(values.first().map_or(value, |_| value).to_owned()),
             false => wrong(format!("it takes {}", values.join(", "))),
         },
@@ -308,6 +314,7 @@ mod tests {
             ("datestyle", "ISO", true),
             ("DateStyle", "German", false),
             ("client_encoding", "utf8", true),
+            ("client_encoding", "'utf-8'", true),
             ("client_encoding", "LATIN1", false),
             ("statement_timeout", "5s", true),
             ("statement_timeout", "soon", false),
