@@ -81,6 +81,7 @@ impl Guarded {
 
     fn end(&mut self, error: Error) -> Poll<Option<DataFusionResult<RecordBatch>>> {
         self.ended = true;
+        self.ticket.cancel().cancel();
         drop(self.shared.inner.lock().take());
         self.span.record("rows", self.rows);
         self.span.record("code", error.code());
@@ -179,6 +180,7 @@ impl RecordBatchStream for Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         self.watch.abort();
+        self.ticket.cancel().cancel();
         drop(self.shared.inner.lock().take());
         if !self.ended {
             self.ticket.fail(&Error::Cancelled);
@@ -200,6 +202,8 @@ async fn watch(
         limit = left_alone(&shared, limits.reader_idle) => Error::Idle { limit },
     };
     *shared.fault.lock() = Some(error.clone());
+    // An operator that does not pause looks at this, and at nothing else.
+    cancel.cancel();
     loop {
         if let Some(mut inner) = shared.inner.try_lock() {
             drop(inner.take());
