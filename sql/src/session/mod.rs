@@ -15,6 +15,7 @@ pub(crate) mod run;
 mod schema;
 pub(crate) mod settings;
 mod split;
+mod visible;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

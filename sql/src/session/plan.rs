@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::Schema;
+use catalog::ObjectName;
 use catalog::policy::Role;
-use catalog::{Object, ObjectName};
 use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use datafusion::execution::FunctionRegistry;
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::kill::KillSession;
 use crate::model::table_functions::ModelRelations;
 use crate::parse::Statement;
-use crate::rights::{Access, Rights};
+use crate::rights::Rights;
 use crate::session::bindings::{self, Bindings, References};
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo, optimized};
@@ -195,92 +195,6 @@ impl StatementContext {
 
     pub(crate) fn writes_to(&self, name: &ObjectName) -> bool {
         self.pinned.target.lock().as_ref() == Some(name)
-    }
-
-    /// What the principal may do with the rows of a table or view.
-    pub(crate) async fn access(&self, name: &ObjectName) -> Access {
-        let granted = self.rights.granted_access(name);
-        if granted.is_all() {
-            return granted;
-        }
-        // What cannot be looked up is nobody's.
-        let object = self.engine().catalog().object(name).await.unwrap_or_default();
-        self.rights.access(name, object.as_ref())
-    }
-
-    /// What a written name means among the things of which `sees` says that the principal may
-    /// see them: an unqualified name is looked up along the search path.
-    pub(crate) async fn find(
-        &self,
-        parts: &[String],
-        sees: impl Fn(&Rights, &ObjectName, &Object) -> bool,
-    ) -> Result<Option<(ObjectName, Object)>> {
-        let candidates = match parts {
-            [name] => {
-                let path = self.search_path().into_iter();
-                path.map(|schema| ObjectName::new(schema, name)).collect()
-            }
-            _ => vec![self.target(parts)?],
-        };
-        for name in candidates.into_iter().filter(|name| self.may_see(&name.schema)) {
-            let object = match self.engine().catalog().object(&name).await {
-                Ok(Some(object)) => object,
-                Ok(None) => continue,
-                // A damaged definition is told to those who would see it.
-                Err(error) if self.rights.granted_access(&name).is_any() => {
-                    return Err(error.into());
-                }
-                Err(_) => continue,
-            };
-            if sees(&self.rights, &name, &object) {
-                return Ok(Some((name, object)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Checks that what a name is may be replaced, dropped or retrained.
-    ///
-    /// # Errors
-    /// When it may not.
-    pub(crate) async fn may_change(&self, name: &ObjectName) -> Result<()> {
-        if self.rights.may_create(name).is_ok() {
-            return Ok(());
-        }
-        let object = self.engine().catalog().object(name).await.unwrap_or_default();
-        self.rights.may_change(name, object.as_ref())
-    }
-
-    /// Whether a model may be asked.
-    pub(crate) async fn may_use(&self, model: &ObjectName) -> Result<bool> {
-        if self.rights.may_use(model, None) {
-            return Ok(true);
-        }
-        let object = self.engine().catalog().object(model).await?;
-        Ok(self.rights.may_use(model, object.and_then(|object| object.owner).as_deref()))
-    }
-
-    /// The error for a model that does not exist, or must not be seen.
-    pub(crate) async fn no_model(&self, written: &str) -> Error {
-        let models = self.engine().catalog().models().await.unwrap_or_default();
-        let names: Vec<String> = models
-            .iter()
-            .filter(|model| self.rights.may_use(&model.name, Some(&model.owner)))
-            .flat_map(|model| [model.name.to_string(), model.name.name.clone()])
-            .collect();
-        let names = names.iter().map(String::as_str);
-        Error::Catalog(catalog::Error::not_found("model", written, names))
-    }
-
-    /// The error for a table that does not exist, or must not be seen.
-    pub(crate) async fn no_table(&self, written: &str) -> Error {
-        let names = self.session.table_names().await.unwrap_or_default();
-        let known: Vec<String> = names
-            .into_iter()
-            .flat_map(|(schema, name)| [format!("{schema}.{name}"), name])
-            .collect();
-        let known = known.iter().map(String::as_str);
-        Error::Catalog(catalog::Error::not_found("table", written, known))
     }
 
     pub(crate) fn missed(&self, name: String) {
