@@ -124,7 +124,7 @@ async fn explode() {
     // Nothing goes on in secret.
     let started = Instant::now();
     while server.engine.usage().memory_bytes > 0 {
-        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", server.engine.usage());
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", server.engine.usage());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -33,18 +33,29 @@ fn key(id: &'static str) -> Key {
 }
 
 fn key_for(id: &'static str, algorithm: Algorithm) -> Key {
-    use rcgen::{KeyPair, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
+    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+    use rcgen::{KeyPair, PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize};
+    let mut edwards_point = None;
     let signs = match algorithm {
         Algorithm::RS256 => {
             let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
             EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap()
         }
-        Algorithm::EdDSA => edwards(&KeyPair::generate_for(&PKCS_ED25519).unwrap()),
+        Algorithm::EdDSA => {
+            let pair = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+            edwards_point = Some(BASE64_URL_SAFE_NO_PAD.encode(pair.der_bytes()));
+            edwards(&pair)
+        }
         _ => {
             let pair = KeyPair::generate().unwrap();
             EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap()
         }
     };
+    if let Some(x) = edwards_point {
+        // RFC 8037; the library makes it of the older form only.
+        let public = json!({ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": id, "x": x });
+        return Key { id, algorithm, public, signs };
+    }
     let mut public = Jwk::from_encoding_key(&signs, algorithm).unwrap();
     public.common.key_id = Some(id.to_owned());
     Key { id, algorithm, public: serde_json::to_value(&public).unwrap(), signs }
