@@ -81,11 +81,12 @@ impl Guarded {
 
     fn end(&mut self, error: Error) -> Poll<Option<DataFusionResult<RecordBatch>>> {
         self.ended = true;
-        self.ticket.cancel().cancel();
         drop(self.shared.inner.lock().take());
         self.span.record("rows", self.rows);
         self.span.record("code", error.code());
         self.ticket.fail(&error);
+        // After the log has the error: the watch would tell another.
+        self.ticket.cancel().cancel();
         Poll::Ready(Some(Err(error.into())))
     }
 
@@ -180,11 +181,11 @@ impl RecordBatchStream for Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         self.watch.abort();
-        self.ticket.cancel().cancel();
         drop(self.shared.inner.lock().take());
         if !self.ended {
             self.ticket.fail(&Error::Cancelled);
         }
+        self.ticket.cancel().cancel();
     }
 }
 

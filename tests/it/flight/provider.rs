@@ -33,42 +33,29 @@ fn key(id: &'static str) -> Key {
 }
 
 fn key_for(id: &'static str, algorithm: Algorithm) -> Key {
-    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
-    use rcgen::{KeyPair, PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize};
-    let mut edwards_point = None;
+    use rcgen::{KeyPair, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
     let signs = match algorithm {
         Algorithm::RS256 => {
             let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
             EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap()
         }
-        Algorithm::EdDSA => {
-            let pair = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-            edwards_point = Some(BASE64_URL_SAFE_NO_PAD.encode(pair.der_bytes()));
-            edwards(&pair)
-        }
+        Algorithm::EdDSA => edwards(&KeyPair::generate_for(&PKCS_ED25519).unwrap()),
         _ => {
             let pair = KeyPair::generate().unwrap();
             EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap()
         }
     };
-    if let Some(x) = edwards_point {
-        // RFC 8037; the library makes it of the older form only.
-        let public = json!({ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": id, "x": x });
-        return Key { id, algorithm, public, signs };
-    }
     let mut public = Jwk::from_encoding_key(&signs, algorithm).unwrap();
     public.common.key_id = Some(id.to_owned());
     Key { id, algorithm, public: serde_json::to_value(&public).unwrap(), signs }
 }
 
-/// The signer wants the key in the newer form of PKCS #8, with the public half behind the seed
-/// (RFC 8410, section 10.3); the generator writes the older one.
+/// The signer reads PKCS #8's older form, without the public half (RFC 8410, section 7); the generator
+/// may write the newer one, which begins alike.
 fn edwards(pair: &rcgen::KeyPair) -> EncodingKey {
-    use rcgen::PublicKeyData;
-    const HEAD: [u8; 16] = [0x30, 0x53, 2, 1, 1, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    const HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
     let written = pair.serialize_der();
-    let (seed, public) = (&written[16..48], pair.der_bytes());
-    EncodingKey::from_ed_der(&[&HEAD, seed, &[0xa1, 0x23, 3, 0x21, 0], public].concat())
+    EncodingKey::from_ed_der(&[&HEAD, &written[16..48]].concat())
 }
 
 fn set(keys: &[&Key]) -> String {
