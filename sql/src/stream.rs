@@ -81,12 +81,12 @@ impl Guarded {
 
     fn end(&mut self, error: Error) -> Poll<Option<DataFusionResult<RecordBatch>>> {
         self.ended = true;
-        drop(self.shared.inner.lock().take());
         self.span.record("rows", self.rows);
         self.span.record("code", error.code());
+        // First, because it tells the operators to stop, and the watch that there is no more to do:
+        // the watch would call a limit a cancellation.
         self.ticket.fail(&error);
-        // After the log has the error: the watch would tell another.
-        self.ticket.cancel().cancel();
+        drop(self.shared.inner.lock().take());
         Poll::Ready(Some(Err(error.into())))
     }
 
@@ -181,11 +181,10 @@ impl RecordBatchStream for Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         self.watch.abort();
-        drop(self.shared.inner.lock().take());
         if !self.ended {
             self.ticket.fail(&Error::Cancelled);
         }
-        self.ticket.cancel().cancel();
+        drop(self.shared.inner.lock().take());
     }
 }
 
