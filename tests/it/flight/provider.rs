@@ -50,8 +50,8 @@ fn key_for(id: &'static str, algorithm: Algorithm) -> Key {
     Key { id, algorithm, public: serde_json::to_value(&public).unwrap(), signs }
 }
 
-/// The signer reads PKCS #8's older form, without the public half (RFC 8410, section 7); the generator
-/// may write the newer one, which begins alike.
+/// The signer reads PKCS #8's older form, without the public half (RFC 8410, section 7); the
+/// generator may write the newer one, which begins alike.
 fn edwards(pair: &rcgen::KeyPair) -> EncodingKey {
     const HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
     let written = pair.serialize_der();
