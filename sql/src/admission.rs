@@ -116,7 +116,6 @@ pub(crate) fn needs_slot(action: &Action) -> bool {
         Action::Query(plan) => !is_look_up(plan).unwrap_or(false),
         Action::Set(..)
         | Action::Kill(_)
-        | Action::KillSession(_)
         | Action::CreateToken(_)
         | Action::DropToken(_)
         | Action::Access(_) => false,

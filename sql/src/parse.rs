@@ -14,7 +14,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 use crate::access::syntax::{self, AccessStatement};
 use crate::dialect::{AttuneDialect, is_word, parse_model_reference};
 use crate::error::{Error, Result};
-use crate::kill::KillSession;
+use crate::kill::Kill;
 use crate::table::cluster;
 use crate::tokens::{self, TokenStatement};
 
@@ -53,8 +53,8 @@ pub enum Statement {
     Show(Listing),
     /// `CREATE TOKEN`, `DROP TOKEN`.
     Token(TokenStatement),
-    /// `KILL SESSION 'id'`.
-    KillSession(KillSession),
+    /// `KILL QUERY 'id'`, `KILL SESSION 'id'`.
+    Kill(Kill),
     /// Users, roles and grants.
     Access(Box<AccessStatement>),
     /// A statement that is planned for later, with what to use instead.
@@ -63,11 +63,6 @@ pub enum Statement {
     DescribeModel {
         /// The model.
         name: String,
-    },
-    /// `KILL QUERY 'id'`.
-    KillQuery {
-        /// The statement's id, as `system.queries` shows it.
-        id: String,
     },
 }
 
@@ -355,11 +350,11 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         }
         ["kill", "session", ..] => {
             skip(parser, 2);
-            Ok(Statement::KillSession(KillSession::parse(parser)?))
+            Ok(Statement::Kill(Kill::Session(parser.parser.parse_literal_string()?)))
         }
         ["kill", "query", ..] => {
             skip(parser, 2);
-            Ok(Statement::KillQuery { id: parser.parser.parse_literal_string()? })
+            Ok(Statement::Kill(Kill::Query(parser.parser.parse_literal_string()?)))
         }
         ["show", "models"] => show(parser, Listing::Models),
         ["show", "tables"] => show(parser, Listing::Tables),

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sql::Engine;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::flight::FlightOptions;
 use self::http::HttpOptions;
 use self::pg::PgOptions;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub mod flight;
 pub mod http;
@@ -30,6 +31,22 @@ pub struct ServeOptions {
     pub http: Option<HttpOptions>,
     /// PostgreSQL's protocol; none: not at all.
     pub pg: Option<PgOptions>,
+}
+
+/// Takes an address, and tells which when port 0 was asked for.
+///
+/// # Errors
+/// An address that is taken or not this machine's.
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+    let failed = |error: std::io::Error| listen_error(address, &error);
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local_addr = listener.local_addr().map_err(failed)?;
+    Ok((listener, local_addr))
+}
+
+/// Why nothing listens at an address.
+fn listen_error(address: SocketAddr, reason: &dyn std::fmt::Display) -> Error {
+    Error::Listen { address: address.to_string(), reason: reason.to_string() }
 }
 
 /// Every listener of the process; they start and stop together.

@@ -376,10 +376,11 @@ async fn handshake(
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn write(folder: &Path, name: &str) -> TlsFiles {
+    /// A certificate of its own for a host, in files of the folder.
+    pub fn write(folder: &Path, name: &str) -> TlsFiles {
         let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
         let files = TlsFiles {
             certificate: folder.join("server.pem"),

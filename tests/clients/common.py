@@ -1,6 +1,7 @@
 """What the Python clients' tests share: a connection and a check that prints its name."""
 
 import pathlib
+import sys
 
 import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
@@ -14,6 +15,12 @@ def connect(uri, user, password, **options):
         adbc_driver_manager.DatabaseOptions.PASSWORD.value: password,
     }
     return flightsql.connect(uri, db_kwargs=login | options, autocommit=True)
+
+
+def sqlalchemy_url(scheme, query):
+    """The address and login that the test gave, as SQLAlchemy writes them."""
+    uri, user, password = sys.argv[1:4]
+    return f"{scheme}://{user}:{password}@{uri.removeprefix('grpc://')}/?{query}"
 
 
 def check(name, condition):

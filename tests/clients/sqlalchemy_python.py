@@ -8,12 +8,11 @@ asks through the driver that Superset can load. Here its calls run through this 
 
 import datetime
 import decimal
-import sys
 import warnings
 
 import attune_sqlalchemy  # noqa: F401 registers the dialect
 import sqlalchemy
-from common import TYPES, check, equal, refused
+from common import TYPES, check, equal, refused, sqlalchemy_url
 from sqlalchemy import MetaData, Table, func, inspect, select, text
 from sqlalchemy_adbc.reflection import adbc_type_to_sqla
 from types_python import EXPECTED, PANDAS_CANNOT
@@ -133,11 +132,8 @@ def superset(engine):
 
 
 def main():
-    uri, user, password = sys.argv[1:4]
     print("SQLAlchemy", sqlalchemy.__version__)
-    address = uri.removeprefix("grpc://")
-    url = f"attune://{user}:{password}@{address}/?tls=false"
-    engine = sqlalchemy.create_engine(url)
+    engine = sqlalchemy.create_engine(sqlalchemy_url("attune", "tls=false"))
     statements(engine)
     types(engine)
     reflection(engine)

@@ -6,11 +6,10 @@ calls what this script calls, in this order. Installing all of Superset is too m
 """
 
 import datetime
-import sys
 
 import flightsql.sqlalchemy  # noqa: F401 registers the dialect
 import sqlalchemy
-from common import check, equal, refused
+from common import check, equal, refused, sqlalchemy_url
 from sqlalchemy import column, func, inspect, literal_column, select, text
 
 
@@ -85,11 +84,8 @@ def charts(engine):
 
 
 def main():
-    uri, user, password = sys.argv[1:4]
     print("SQLAlchemy", sqlalchemy.__version__)
-    address = uri.removeprefix("grpc://")
-    url = f"datafusion+flightsql://{user}:{password}@{address}?insecure=true"
-    engine = sqlalchemy.create_engine(url)
+    engine = sqlalchemy.create_engine(sqlalchemy_url("datafusion+flightsql", "insecure=true"))
     prepare(engine)
     connection_test(engine)
     browse(engine)

@@ -1,6 +1,6 @@
 //! The real program under load, stopped, killed and started again.
 //!
-//! 200 connections ask for a few seconds; `ATTUNE_LOAD_SECONDS=300 cargo test load` asks for five
+//! 200 connections ask for half a minute; `ATTUNE_LOAD_SECONDS=300 cargo test load` asks for five
 //! minutes.
 
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::flight::{fetch, twin};
 use crate::program::{Program, Server};
 
 const CONNECTIONS: usize = 200;
-const SECONDS: u64 = 6;
+const SECONDS: u64 = 30;
 /// The allocator keeps some of what was freed; more than this is a leak.
 const GROWTH_BYTES_MAX: u64 = 96 << 20;
 

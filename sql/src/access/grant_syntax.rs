@@ -202,13 +202,7 @@ pub(super) fn grantee(parser: &mut Parser<'_>) -> Result<WrittenGrantee, Failure
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn read(text: &str) -> AccessStatement {
-        match crate::parse::parse(text, 1_000) {
-            Ok(Statement::Access(statement)) => *statement,
-            other => panic!("{text}: {other:?}"),
-        }
-    }
+    use crate::access::syntax::tests::read;
 
     #[test]
     fn grants_are_told_from_roles() {

@@ -346,10 +346,10 @@ pub(crate) fn unreadable(place: Option<(u64, u64)>) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn read(text: &str) -> AccessStatement {
+    pub fn read(text: &str) -> AccessStatement {
         match crate::parse::parse(text, 1_000) {
             Ok(Statement::Access(statement)) => *statement,
             other => panic!("{text}: {other:?}"),

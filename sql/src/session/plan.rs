@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 use crate::allow;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::kill::KillSession;
+use crate::kill::Kill;
 use crate::model::table_functions::ModelRelations;
 use crate::parse::Statement;
 use crate::rights::Rights;
@@ -46,14 +46,12 @@ pub(crate) enum Action {
     CreateToken(TokenStatement),
     /// Ends an API token.
     DropToken(TokenStatement),
-    /// Ends a session.
-    KillSession(KillSession),
     /// Changes users, roles and grants.
     Access(access::Change),
     /// Changes a setting of the session.
     Set(String, String),
-    /// Ends a statement.
-    Kill(String),
+    /// Ends a statement or a session.
+    Kill(Kill),
 }
 
 /// What one statement (or view inside it) is planned in.
@@ -155,6 +153,15 @@ impl StatementContext {
         let filter = TableFilter { with_columns: true, ..TableFilter::default() };
         let listed = async { self.session.tables(&filter).await.map(Arc::new) };
         self.pinned.listed.get_or_try_init(|| listed).await.cloned()
+    }
+
+    /// Tries a setting: a wrong name or value is an error now, not when a prepared statement runs.
+    ///
+    /// # Errors
+    /// When the setting does not exist or does not take the value.
+    pub(crate) fn check_setting(&self, name: &str, value: &str) -> Result<()> {
+        let limits = self.engine().limits();
+        self.settings.clone().set(name, value, &self.schemas, &self.rights, limits)
     }
 
     /// The schemas that the principal sees.
@@ -444,17 +451,12 @@ pub(crate) async fn plan_in(
             };
             (context.state(&Bindings::default())?, action)
         }
-        Statement::KillSession(kill) => {
-            (context.state(&Bindings::default())?, Action::KillSession(kill.clone()))
-        }
+        Statement::Kill(kill) => (context.state(&Bindings::default())?, Action::Kill(kill.clone())),
         Statement::Later(what, hint) => return Err(Error::unsupported(*what, *hint)),
         Statement::Access(statement) => Box::pin(access::plan(&context, statement)).await?,
         Statement::DescribeModel { name } => {
             let (state, plan) = Box::pin(model::describe(&context, name)).await?;
             (state, Action::Query(plan))
-        }
-        Statement::KillQuery { id } => {
-            (context.state(&Bindings::default())?, Action::Kill(id.clone()))
         }
     };
     let parts = match &action {

@@ -216,7 +216,6 @@ fn parameters(action: &Action) -> Result<Schema> {
         | Action::Access(_)
         | Action::CreateToken(_)
         | Action::DropToken(_)
-        | Action::KillSession(_)
         | Action::Set(..)
         | Action::Kill(_) => vec![],
     };

@@ -278,7 +278,6 @@ impl Run {
                 Err(Error::Internal("a query is no change".into()))
             }
             Action::DropToken(statement) => statement.drop(self).await,
-            Action::KillSession(kill) => kill.run(self).await,
             Action::CreateModel(plan) => Box::pin(crate::model::create::run(self, plan)).await,
             Action::Definition(definition) => Box::pin(definition.run(self)).await,
             Action::Rows(change) => Box::pin(change.run(self)).await,
@@ -288,16 +287,8 @@ impl Run {
                 self.session.set(name, value).await?;
                 Ok(Done::new(0, format!("SET {name} = {value}")))
             }
-            Action::Kill(id) => self.kill(id).await,
+            Action::Kill(kill) => kill.run(self).await,
         }
-    }
-
-    async fn kill(&self, id: &str) -> Result<Done> {
-        if !self.session.cancel_query(id).await? {
-            let missing = catalog::Error::not_found("running query", id, []);
-            return Err(Error::Catalog(missing));
-        }
-        Ok(Done::new(0, format!("KILL QUERY {id}")))
     }
 
     /// The plan with this run's parameters in place of the placeholders.
@@ -378,15 +369,7 @@ pub(crate) fn plan_set(
             ));
         }
     };
-    // A wrong name or value is an error now, not when the prepared statement runs.
-    let limits = context.engine().limits();
-    context.session().settings().set(
-        &name,
-        &value,
-        &context.schemas(),
-        context.rights(),
-        limits,
-    )?;
+    context.check_setting(&name, &value)?;
     Ok((state, Action::Set(name.to_lowercase(), value)))
 }
 
@@ -400,14 +383,7 @@ pub(crate) fn plan_use(
     };
     let parts = crate::parse::name_parts(name);
     let schema = parts.last().cloned().unwrap_or_default();
-    let limits = context.engine().limits();
-    context.session().settings().set(
-        "schema",
-        &schema,
-        &context.schemas(),
-        context.rights(),
-        limits,
-    )?;
+    context.check_setting("schema", &schema)?;
     Ok((context.state(&Default::default())?, Action::Set("schema".into(), schema)))
 }
 

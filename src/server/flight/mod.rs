@@ -32,6 +32,7 @@ use crate::auth::live::LivePolicy;
 use crate::auth::{Authenticator, CredentialOptions};
 use crate::error::{Error, Result};
 use crate::server::tls::{Tls, incoming};
+use crate::server::{listen, listen_error};
 
 mod actions;
 mod columns;
@@ -129,10 +130,6 @@ impl FlightOptions {
             hint: Some("configure TLS and users, listen on 127.0.0.1, or say --insecure".into()),
         })
     }
-
-    fn listen_error(&self, reason: &dyn std::fmt::Display) -> Error {
-        Error::Listen { address: self.address.to_string(), reason: reason.to_string() }
-    }
 }
 
 /// A server that has its address and does not answer yet.
@@ -151,9 +148,7 @@ pub struct BoundServer {
 /// An address that is taken, or that other machines reach while TLS or users are missing.
 pub async fn bind(engine: Engine, options: FlightOptions) -> Result<BoundServer> {
     options.check()?;
-    let listener =
-        TcpListener::bind(options.address).await.map_err(|error| options.listen_error(&error))?;
-    let local_addr = listener.local_addr().map_err(|error| options.listen_error(&error))?;
+    let (listener, local_addr) = listen(options.address).await?;
     let stop = CancellationToken::new();
     let state = state(engine, &options, stop.clone()).await?;
     Ok(BoundServer { listener, local_addr, options, state, stop })
@@ -167,7 +162,7 @@ async fn state(
     let credentials = options.credentials.clone();
     let authenticator = Authenticator::open(options.authentication, credentials, engine.catalog())
         .await
-        .map_err(|error| options.listen_error(&error))?;
+        .map_err(|error| listen_error(options.address, &error))?;
     let policy = LivePolicy {
         idle: options.session_idle,
         lifetime: options.session_lifetime,
@@ -179,8 +174,8 @@ async fn state(
     let limit = engine.limits().sql_bytes_max;
     let facts = Facts {
         sql_info: SqlInfos::new(ttl, limit, &engine.functions_documentation())
-            .map_err(|error| options.listen_error(&error))?,
-        types: TypeInfos::new().map_err(|error| options.listen_error(&error))?,
+            .map_err(|error| listen_error(options.address, &error))?,
+        types: TypeInfos::new().map_err(|error| listen_error(options.address, &error))?,
     };
     Ok(Arc::new(State {
         sessions: Sessions::new(engine, Arc::new(authenticator), limits),
@@ -215,7 +210,7 @@ impl BoundServer {
         let mut server = Server::builder()
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_EVERY));
-        let defect = |error| self.options.listen_error(&sources(&error));
+        let defect = |error| listen_error(self.options.address, &sources(&error));
         let health = Health::serving().await;
         let server = server
             .add_service(service)
@@ -234,7 +229,7 @@ impl BoundServer {
                 server.serve_with_incoming_shutdown(incoming, drained).boxed()
             }
         };
-        let failed = |error| self.options.listen_error(&sources(&error));
+        let failed = |error| listen_error(self.options.address, &sources(&error));
         tokio::pin!(serving, shutdown, force);
         tokio::select! {
             ended = &mut serving => return ended.map_err(failed),
@@ -295,7 +290,7 @@ fn sources(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::tls::TlsFiles;
+    use crate::server::tls::tests::write;
 
     fn options(address: &str) -> FlightOptions {
         FlightOptions::at(address.parse().unwrap())
@@ -307,15 +302,7 @@ mod tests {
         assert!(options("[::1]:0").check().is_ok());
         assert!(options("0.0.0.0:0").check().is_err());
         let folder = tempfile::tempdir().unwrap();
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-        let files = TlsFiles {
-            certificate: folder.path().join("server.pem"),
-            key: folder.path().join("server.key"),
-            ..TlsFiles::default()
-        };
-        std::fs::write(&files.certificate, made.cert.pem()).unwrap();
-        std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-        let tls = Arc::new(Tls::read(files).unwrap());
+        let tls = Arc::new(Tls::read(write(folder.path(), "localhost")).unwrap());
         let mut open = options("0.0.0.0:0");
         open.tls = Some(tls);
         assert!(open.check().is_ok());

@@ -22,9 +22,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::observe::metrics::{MEDIA_TYPE, Metrics};
 use crate::server::tls::{Tls, incoming};
+use crate::server::{listen, listen_error};
 
 /// A warehouse that does not answer for so long counts as away.
 const READY_MAX: Duration = Duration::from_secs(3);
@@ -61,12 +62,7 @@ pub async fn bind(
     options: &HttpOptions,
     draining: CancellationToken,
 ) -> Result<BoundServer> {
-    let failed = |error: std::io::Error| Error::Listen {
-        address: options.address.to_string(),
-        reason: error.to_string(),
-    };
-    let listener = TcpListener::bind(options.address).await.map_err(failed)?;
-    let local_addr = listener.local_addr().map_err(failed)?;
+    let (listener, local_addr) = listen(options.address).await?;
     let metrics = Metrics::new(engine.clone());
     let router = router(Arc::new(Shared { engine, metrics, draining }));
     Ok(BoundServer { listener, local_addr, tls: options.tls.clone(), router })
@@ -100,10 +96,7 @@ impl BoundServer {
                 axum::serve(listener, self.router).with_graceful_shutdown(stop).await
             }
         };
-        ended.map_err(|error| Error::Listen {
-            address: address.to_string(),
-            reason: error.to_string(),
-        })
+        ended.map_err(|error| listen_error(address, &error))
     }
 }
 

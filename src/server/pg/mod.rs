@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Authentication, Authenticator, CredentialOptions};
 use crate::error::{Error, Result};
 use crate::server::tls::Tls;
+use crate::server::{listen, listen_error};
 
 mod cells;
 mod connection;
@@ -110,10 +111,6 @@ impl PgOptions {
             ),
         })
     }
-
-    fn listen_error(&self, reason: &dyn std::fmt::Display) -> Error {
-        Error::Listen { address: self.address.to_string(), reason: reason.to_string() }
-    }
 }
 
 /// What all connections share.
@@ -144,7 +141,7 @@ pub async fn bind(engine: Engine, options: PgOptions) -> Result<BoundServer> {
     let credentials = options.credentials.clone();
     let authenticator = Authenticator::open(options.authentication, credentials, engine.catalog())
         .await
-        .map_err(|error| options.listen_error(&error))?;
+        .map_err(|error| listen_error(options.address, &error))?;
     bind_with(engine, options, Arc::new(authenticator)).await
 }
 
@@ -159,9 +156,7 @@ pub async fn bind_with(
     authenticator: Arc<Authenticator>,
 ) -> Result<BoundServer> {
     options.check()?;
-    let listener =
-        TcpListener::bind(options.address).await.map_err(|error| options.listen_error(&error))?;
-    let local_addr = listener.local_addr().map_err(|error| options.listen_error(&error))?;
+    let (listener, local_addr) = listen(options.address).await?;
     let tls = options.tls.as_ref().map(|tls| tls.server_config_for(&[PROTOCOL])).transpose()?;
     let state = Arc::new(State {
         engine,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sql::Limits;
 use tonic::Code;
 
-use super::support::{endless, failure, rows, start_limited, twin};
+use super::support::{attempt, endless, failure, rows, start_limited, twin};
 
 fn limits() -> Limits {
     const MEBIBYTE: usize = 1 << 20;
@@ -121,6 +121,15 @@ async fn explode() {
         assert!(took < Duration::from_secs(15), "{what} took {took:?}");
         assert_eq!(rows(&mut client, "SELECT 1").await, ["1"], "after {what}");
     }
+    // A fast machine plans this within the limit.
+    let wide = format!("SELECT * FROM (SELECT {}) AS wide", columns(10_000));
+    let started = Instant::now();
+    match attempt(&mut client, &wide).await {
+        Ok(batches) => assert_eq!(batches[0].num_columns(), 10_000),
+        Err(status) => assert!(status.message().starts_with("ATT-"), "{}", status.message()),
+    }
+    assert!(started.elapsed() < Duration::from_secs(15), "it took {:?}", started.elapsed());
+    assert_eq!(rows(&mut client, "SELECT 1").await, ["1"], "after ten thousand columns");
     // Nothing goes on in secret.
     let started = Instant::now();
     while server.engine.usage().memory_bytes > 0 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use attune::server::flight::Authentication;
 use attune::server::pg::{self, PgOptions};
-use attune::server::tls::{Tls, TlsFiles};
+use attune::server::tls::Tls;
 use catalog::policy::Role;
 use rustls::pki_types::ServerName;
 use sql::Engine;
@@ -73,14 +73,7 @@ pub async fn engine(folder: &std::path::Path) -> Engine {
 /// A certificate of its own, and the folder of its files.
 pub fn certificate() -> (Arc<Tls>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-    let files = TlsFiles {
-        certificate: folder.path().join("server.pem"),
-        key: folder.path().join("server.key"),
-        ..TlsFiles::default()
-    };
-    std::fs::write(&files.certificate, made.cert.pem()).unwrap();
-    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    let (files, _) = crate::flight::certificate(folder.path(), "localhost");
     (Arc::new(Tls::read(files).unwrap()), folder)
 }
 
