@@ -23,6 +23,8 @@ type Client = FlightSqlServiceClient<Channel>;
 const LOOKUPS: usize = 2_000;
 const CONNECTIONS: usize = 16;
 const UNDER_LOAD: Duration = Duration::from_secs(5);
+/// A user has at most a thousand sessions.
+const USERS: [&str; 2] = ["ann", "bob"];
 const PASSWORD: &str = "correct horse";
 
 /// A running `attune serve`; killed when it is dropped.
@@ -43,13 +45,17 @@ impl Server {
         let program = env!("CARGO_BIN_EXE_attune");
         let lake = folder.join("lake");
         let warehouse = folder.join("warehouse");
-        let added = Command::new(program)
-            .args(["user", "add", "ann", "--role", "admin", "--warehouse"])
-            .arg(&warehouse)
-            .env("ATTUNE_PASSWORD", PASSWORD)
-            .stderr(Stdio::null())
-            .status();
-        assert!(added.unwrap().success());
+        for user in USERS {
+            let added = Command::new(program)
+                .args(["user", "add", user, "--role", "admin", "--warehouse"])
+                .arg(&warehouse)
+                .env("ATTUNE_ADMIN_PASSWORD", PASSWORD)
+                .env("ATTUNE_PASSWORD", PASSWORD)
+                .args(if user == USERS[0] { vec![] } else { vec!["--as", USERS[0]] })
+                .stderr(Stdio::null())
+                .status();
+            assert!(added.unwrap().success());
+        }
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let child = Command::new(program)
             .args(["serve", "--flight", &address.to_string(), "--http", "off", "--lake"])
@@ -70,7 +76,7 @@ impl Server {
     async fn connect(&self) -> Client {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
         let mut client = Client::new(endpoint.connect().await.unwrap());
-        client.handshake("ann", PASSWORD).await.unwrap();
+        client.handshake(USERS[0], PASSWORD).await.unwrap();
         client
     }
 
@@ -137,6 +143,17 @@ async fn lookup(client: &mut Client, prepared: &mut PreparedStatement<Channel>, 
     let ticket = info.endpoint[0].ticket.clone().unwrap();
     let rows: Vec<RecordBatch> = client.do_get(ticket).await.unwrap().try_collect().await.unwrap();
     assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
+}
+
+async fn nothing(client: &mut Client) -> Times {
+    let mut prepared = client.prepare("SELECT CAST(? AS BIGINT) AS id".into(), None).await.unwrap();
+    let mut times = Vec::with_capacity(LOOKUPS);
+    for run in 0..LOOKUPS + 50 {
+        let begun = Instant::now();
+        lookup(client, &mut prepared, run as i64).await;
+        times.push(begun.elapsed());
+    }
+    Times(times.split_off(50))
 }
 
 async fn lookups(client: &mut Client, table: &str, rows: usize) -> Times {
@@ -241,10 +258,15 @@ async fn connections(server: &Server) {
 async fn idle_sessions(server: &Server) {
     const SESSIONS: usize = 1_000;
     let mut client = server.connect().await;
+    let mut open = async |sessions: usize| {
+        for number in 0..sessions {
+            client.handshake(USERS[number % 2], PASSWORD).await.unwrap();
+        }
+    };
+    // The memory of the password hash stays with the allocator.
+    open(50).await;
     let before = server.memory("VmRSS");
-    for _ in 0..SESSIONS {
-        client.handshake("ann", PASSWORD).await.unwrap();
-    }
+    open(SESSIONS).await;
     println!("{SESSIONS} idle sessions: {:.1} MiB", server.memory("VmRSS") - before);
 }
 
@@ -255,9 +277,11 @@ async fn run_all(rows: usize, scan_rows: usize) {
     write(&folder.path().join("lake/scan/part-0.parquet"), scan_rows);
     let server = Server::start(folder.path());
     let mut client = server.connect().await;
+    idle_sessions(&server).await;
     let create = "CREATE TABLE main.people CLUSTER BY (id) AS SELECT * FROM lake.events";
     client.execute_update(create.into(), None).await.unwrap();
     in_process(&file, rows).await.tell("DataFusion alone, in process, default Parquet file");
+    nothing(&mut client).await.tell("SELECT ?, prepared: the calls alone");
     lookups(&mut client, "lake.events", rows).await.tell("the same file through Attune, prepared");
     lookups(&mut client, "main.people", rows).await.tell("a clustered table, prepared");
     for table in ["lake.events", "main.people"] {
@@ -266,7 +290,6 @@ async fn run_all(rows: usize, scan_rows: usize) {
     }
     connections(&server).await;
     scan(&server, &mut client, scan_rows).await;
-    idle_sessions(&server).await;
 }
 
 /// Measures everything on data of its own.

@@ -135,11 +135,13 @@ impl Catalog {
             Spec::Managed(table) => {
                 let place = self.warehouse.place().child(&table.folder).folder();
                 let text = name.to_string();
-                let table = match version {
+                let opened = match version {
                     Some(version) => self.tables.at(&text, &place, version).await?,
                     None => self.tables.newest(&text, &place).await?,
                 };
-                Ok(Some(Opened::Table(delta::provider(&text, &table, state)?)))
+                let cluster_by = &table.cluster_by;
+                let provider = self.tables.provider(&text, &place, &opened, cluster_by, state)?;
+                Ok(Some(Opened::Table(provider)))
             }
             Spec::View { sql, .. } => {
                 no_version(name, version)?;

@@ -5,6 +5,7 @@
 //! A query reads one version: the provider holds a snapshot.
 
 mod layout;
+mod plain;
 pub mod provider;
 pub mod types;
 pub mod write;
@@ -23,9 +24,11 @@ use futures::TryStreamExt;
 use object_store::prefix::PrefixStore;
 use parking_lot::Mutex;
 
+use self::plain::{PlainFiles, PlainTable};
 pub use self::provider::ReadOnlyTable;
 
 use crate::error::{Error, Result, root_cause};
+use crate::lake::scan::FileStatistics;
 use crate::store::Place;
 
 /// How many tables' newest snapshots stay in memory.
@@ -38,8 +41,18 @@ pub struct Tables {
     known: Mutex<(u64, Snapshots)>,
 }
 
-/// The newest known snapshot by URL, with its last use.
-type Snapshots = HashMap<String, (u64, DeltaTable)>;
+/// The newest known snapshot by URL.
+type Snapshots = HashMap<String, Known>;
+
+struct Known {
+    /// When it was used last, in uses.
+    used: u64,
+    table: DeltaTable,
+    /// What is remembered of its files from version to version.
+    files: Arc<FileStatistics>,
+    /// Its files at that version, once a query has asked for them.
+    plain: Option<Arc<PlainFiles>>,
+}
 
 impl Tables {
     /// The table at its newest version.
@@ -85,9 +98,9 @@ impl Tables {
         let mut known = self.known.lock();
         let (clock, tables) = &mut *known;
         *clock += 1;
-        let (used, table) = tables.get_mut(place.url.as_str())?;
-        *used = *clock;
-        Some(table.clone())
+        let known = tables.get_mut(place.url.as_str())?;
+        known.used = *clock;
+        Some(known.table.clone())
     }
 
     /// Remembers a snapshot, unless a newer one is known.
@@ -96,16 +109,57 @@ impl Tables {
         let (clock, tables) = &mut *known;
         *clock += 1;
         let url = place.url.to_string();
-        if tables.get(&url).is_some_and(|(_, old)| old.version() > table.version()) {
+        let before = tables.get(&url);
+        if before.is_some_and(|before| before.table.version() >= table.version()) {
             return;
         }
-        tables.insert(url, (*clock, table.clone()));
+        let files = before.map(|before| Arc::clone(&before.files)).unwrap_or_default();
+        tables.insert(url, Known { used: *clock, table: table.clone(), files, plain: None });
         if tables.len() > TABLES_KEPT {
-            let oldest = tables.iter().min_by_key(|(_, (used, _))| *used);
+            let oldest = tables.iter().min_by_key(|(_, known)| known.used);
             if let Some(url) = oldest.map(|(url, _)| url.clone()) {
                 tables.remove(&url);
             }
         }
+    }
+
+    /// A provider of a warehouse table's rows at the version of `table`.
+    ///
+    /// # Errors
+    /// When the table needs a reader feature that is not supported.
+    pub fn provider(
+        &self,
+        name: &str,
+        place: &Place,
+        table: &DeltaTable,
+        cluster_by: &[String],
+        state: &SessionState,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let known = || {
+            let known = self.known.lock();
+            let known = known.1.get(place.url.as_str())?;
+            let is_newest = known.table.version() == table.version();
+            Some((Arc::clone(&known.files), known.plain.clone().filter(|_| is_newest), is_newest))
+        };
+        let (statistics, plain, is_newest) = known().unwrap_or_default();
+        let files = match plain {
+            Some(files) => files,
+            None => {
+                let views = views(state);
+                let Some(files) = PlainFiles::of(name, place, table, views, statistics)? else {
+                    return provider(name, table, state);
+                };
+                let files = Arc::new(files);
+                if is_newest
+                    && let Some(known) = self.known.lock().1.get_mut(place.url.as_str())
+                    && known.table.version() == table.version()
+                {
+                    known.plain = Some(Arc::clone(&files));
+                }
+                files
+            }
+        };
+        Ok(Arc::new(ReadOnlyTable::new(name, Arc::new(PlainTable::new(files, cluster_by)))))
     }
 
     /// Forgets a table.
@@ -145,8 +199,12 @@ pub fn provider(
     table: &DeltaTable,
     state: &SessionState,
 ) -> Result<Arc<dyn TableProvider>> {
-    let views = state.config_options().execution.parquet.schema_force_view_types;
-    Ok(Arc::new(ReadOnlyTable::new(name, Arc::new(scan(name, table, views)?))))
+    Ok(Arc::new(ReadOnlyTable::new(name, Arc::new(scan(name, table, views(state))?))))
+}
+
+/// Whether text is read as views.
+fn views(state: &SessionState) -> bool {
+    state.config_options().execution.parquet.schema_force_view_types
 }
 
 /// The schema with plain types, in which rows are written.

@@ -4,15 +4,16 @@
 //! and remembers listings and columns between queries; [`Lake`] knows the tables of a place. What
 //! is a file of a table, how types are told and when files clash is in `docs/lake.md`.
 
-mod adapt;
+pub(crate) mod adapt;
 mod discover;
-mod format;
+pub(crate) mod format;
 mod listing;
 mod partition;
 mod provider;
 mod reason;
+pub(crate) mod scan;
 mod schema;
-mod source;
+pub(crate) mod source;
 mod table;
 mod widen;
 

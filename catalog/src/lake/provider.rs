@@ -12,17 +12,12 @@ use arrow::datatypes::{Field, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::{ColumnStatistics, ScalarValue, Statistics, internal_err, project_schema};
+use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder};
-use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::{TableSchema, TableSchemaBuilder};
 use datafusion::error::Result as DataFusionResult;
-use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::empty::EmptyExec;
-use datafusion_datasource::compute_all_files_statistics;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
@@ -34,14 +29,12 @@ use super::format::{Format, Settings};
 use super::listing::{Found, Listing, REQUESTS_MAX, lifetime};
 use super::partition::{Keys, MakeUrl, Pruner, columns, decides, tuple};
 use super::reason::Subject;
+use super::scan::{FileStatistics, Wanted, scan};
 use super::schema::{FILES_PER_LOOK, FileInfo, Infos, merge};
-use super::source::{LakeSource, Reading};
+use super::source::Reading;
 use super::table::{Column, LakeTable};
 use crate::error::{Error, Result};
 use crate::store::Place;
-
-/// Files of one scan whose statistics are read; beyond that planning would cost more than it saves.
-const STATISTICS_FILES_MAX: usize = 1_000;
 
 /// What one look at a table's files found.
 struct Look {
@@ -60,24 +53,13 @@ impl Look {
     }
 }
 
-/// The statistics of a file in a certain state.
-struct Known {
-    meta: ObjectMeta,
-    schema: SchemaRef,
-    statistics: Arc<Statistics>,
-}
-
-/// Statistics that are kept for one table.
-const STATISTICS_KEPT: usize = 10_000;
-
 /// A table's files and all that is remembered of them between queries.
 pub(crate) struct Opened {
     table: LakeTable,
     settings: Settings,
     listing: Listing,
     infos: Infos,
-    /// Parquet files' statistics over the table's columns, as of a schema and a file's state.
-    statistics: Mutex<HashMap<Path, Known>>,
+    statistics: FileStatistics,
     fresh: Duration,
     last_look: Mutex<Option<Arc<Look>>>,
     /// Held by the one that looks.
@@ -101,7 +83,7 @@ impl Opened {
             settings,
             listing,
             infos: Infos::default(),
-            statistics: Mutex::default(),
+            statistics: FileStatistics::default(),
             fresh,
             last_look: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
@@ -185,37 +167,6 @@ impl Opened {
         merge(place, &self.settings, &known, partitions)
     }
 
-    /// A Parquet file's statistics over the table's columns in the files.
-    async fn statistics(
-        &self,
-        session: &dyn Session,
-        meta: &ObjectMeta,
-        schema: &SchemaRef,
-    ) -> Result<Arc<Statistics>> {
-        if let Some(known) = self.statistics.lock().get(&meta.location)
-            && known.meta == *meta
-            && known.schema == *schema
-        {
-            return Ok(Arc::clone(&known.statistics));
-        }
-        let place = self.listing.place();
-        let found = self
-            .settings
-            .file_format(meta.location.filename().unwrap_or_default())
-            .infer_stats(session, &place.store, Arc::clone(schema), meta)
-            .await
-            .map_err(|error| Subject::new(place, &meta.location, 0).explain(&error))?;
-        let statistics = Arc::new(found);
-        let (meta, schema) = (meta.clone(), Arc::clone(schema));
-        let known = Known { meta, schema, statistics: Arc::clone(&statistics) };
-        let mut kept = self.statistics.lock();
-        if kept.len() >= STATISTICS_KEPT {
-            kept.clear();
-        }
-        kept.insert(known.meta.location.clone(), known);
-        Ok(statistics)
-    }
-
     fn empty(&self) -> Error {
         Error::Empty { url: self.listing.place().url.to_string(), format: self.settings.wanted() }
     }
@@ -261,17 +212,11 @@ impl Provider {
             let place = opened.listing.place();
             opened.infos.look(session, place, &opened.settings, &found, usize::MAX).await?;
         }
-        let with_statistics = session.config().collect_statistics()
-            && opened.settings.format == Format::Parquet
-            && found.len() <= STATISTICS_FILES_MAX;
-        let statistics: Vec<Arc<Statistics>> = if with_statistics {
-            let schema = &self.look.schema;
-            let wanted: Vec<BoxFuture<'_, _>> =
-                found.iter().map(|f| opened.statistics(session, &f.meta, schema).boxed()).collect();
-            futures::stream::iter(wanted).buffered(REQUESTS_MAX).try_collect().await?
-        } else {
-            Vec::new()
-        };
+        let metas: Vec<&ObjectMeta> = found.iter().map(|file| &file.meta).collect();
+        let reading = self.reading();
+        let known = opened.statistics.of(session, &reading, &metas).await?;
+        let with_statistics = known.is_some();
+        let statistics = known.unwrap_or_default();
         Ok((self.partitioned(found, statistics)?, with_statistics))
     }
 
@@ -341,30 +286,8 @@ impl Provider {
             schema: Arc::clone(&self.look.schema),
             partitions: self.look.partitions.iter().map(|column| column.name.clone()).collect(),
             adapter: Arc::new(self.adapter()),
+            whole: false,
         }
-    }
-
-    /// Puts our way of opening files around DataFusion's source.
-    async fn plan(
-        &self,
-        session: &dyn Session,
-        mut config: FileScanConfig,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        if self.opened.settings.format == Format::Parquet {
-            // Parquet's format puts its reader with the cache of footers into the plan.
-            let format = self.opened.settings.file_format("");
-            let plan = format.create_physical_plan(session, config).await?;
-            let scan = plan.downcast_ref::<DataSourceExec>();
-            let found = scan.and_then(|s| s.data_source().downcast_ref::<FileScanConfig>());
-            let Some(found) = found else {
-                return internal_err!("the Parquet format planned no file scan");
-            };
-            config = found.clone();
-        }
-        let inner = Arc::clone(&config.file_source);
-        let source = Arc::new(LakeSource::new(inner, Arc::new(self.reading())));
-        let config = FileScanConfigBuilder::from(config).with_source(source).build();
-        Ok(DataSourceExec::from_data_source(config))
     }
 }
 
@@ -399,24 +322,8 @@ impl TableProvider for Provider {
         let of_folders: Vec<Expr> =
             filters.iter().filter(|f| decides(f, &self.look.partitions)).cloned().collect();
         let (files, with_statistics) = self.files(session, &of_folders).await?;
-        if files.is_empty() {
-            let schema = project_schema(&self.schema(), projection)?;
-            return Ok(Arc::new(EmptyExec::new(schema)));
-        }
-        let groups = FileGroup::new(files).split_files(session.config().target_partitions());
-        let (groups, statistics) =
-            compute_all_files_statistics(groups, self.schema(), with_statistics, false)?;
-        let place = self.opened.listing.place();
-        let store = ObjectStoreUrl::parse(&place.url[..url::Position::BeforePath])?;
-        let source = self.opened.settings.file_format("").file_source(self.table_schema.clone());
-        let config = FileScanConfigBuilder::new(store, source)
-            .with_file_groups(groups)
-            .with_statistics(statistics)
-            .with_projection_indices(projection.cloned())?
-            .with_limit(limit)
-            .with_expr_adapter(Some(Arc::new(self.adapter())))
-            .build();
-        self.plan(session, config).await
+        let wanted = Wanted { files, with_statistics, projection, limit };
+        scan(session, &self.table_schema, self.reading(), wanted).await
     }
 }
 

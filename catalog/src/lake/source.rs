@@ -54,6 +54,8 @@ pub(crate) struct Reading {
     /// The table's columns that are in the folders' names.
     pub partitions: Vec<String>,
     pub adapter: Arc<Adapter>,
+    /// Whether files are read as they are, one after the other, rather than cut for all cores.
+    pub whole: bool,
 }
 
 /// DataFusion's source of a format, with our way of opening a file.
@@ -148,7 +150,9 @@ impl FileSource for LakeSource {
     fn supports_repartitioning(&self) -> bool {
         // An Arrow file is read as a whole: the ranged reader trusts a damaged footer.
         let format = self.reading.settings.format;
-        !matches!(format, Format::Arrow | Format::Avro) && self.inner.supports_repartitioning()
+        !self.reading.whole
+            && !matches!(format, Format::Arrow | Format::Avro)
+            && self.inner.supports_repartitioning()
     }
 
     fn repartitioned(
