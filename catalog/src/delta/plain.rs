@@ -22,9 +22,9 @@ use datafusion::datasource::table_schema::{TableSchema, TableSchemaBuilder};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown, TableType};
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
-use deltalake::kernel::{EagerSnapshot, TableFeature};
+use deltalake::kernel::EagerSnapshot;
 use deltalake::{DeltaTable, DeltaTableError};
 use object_store::ObjectMeta;
 
@@ -69,7 +69,7 @@ impl PlainFiles {
         let protocol = snapshot.protocol();
         let features = protocol.reader_features().unwrap_or_default();
         let is_plain = (protocol.min_reader_version() == 1 || protocol.min_reader_version() == 3)
-            && features.iter().all(|feature| *feature == TableFeature::TimestampWithoutTimezone)
+            && features.iter().all(|feature| feature.as_ref() == "timestampNtz")
             && snapshot.metadata().partition_columns().is_empty();
         if !is_plain {
             return Ok(None);
@@ -173,7 +173,9 @@ impl PlainTable {
         let schema = &self.files.schema;
         let columns = DFSchema::try_from(Arc::clone(schema))?;
         let predicate = session.create_physical_expr(filter, &columns)?;
-        let predicate = PruningPredicate::try_new(predicate, Arc::clone(schema))?;
+        let predicate = PruningPredicateBuilder::new()
+            .with_file_schema(Arc::clone(schema))
+            .try_build(predicate)?;
         if predicate.always_true() {
             return Ok(None);
         }

@@ -18,17 +18,14 @@ use datafusion::datasource::table_schema::{TableSchema, TableSchemaBuilder};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use parking_lot::Mutex;
 
 use super::adapt::Adapter;
 use super::format::{Format, Settings};
-use super::listing::{Found, Listing, REQUESTS_MAX, lifetime};
+use super::listing::{Found, Listing, lifetime};
 use super::partition::{Keys, MakeUrl, Pruner, columns, decides, tuple};
-use super::reason::Subject;
 use super::scan::{FileStatistics, Wanted, scan};
 use super::schema::{FILES_PER_LOOK, FileInfo, Infos, merge};
 use super::source::Reading;
