@@ -9,8 +9,9 @@
 
 use std::sync::Arc;
 
-use datafusion_expr::{AggregateUDF, ScalarUDF};
+use datafusion_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
+pub mod features;
 pub mod fuzzy;
 pub mod identity;
 pub mod model;
@@ -20,10 +21,16 @@ pub mod text;
 
 /// Every scalar function that needs no binding, in documentation order.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    [fuzzy::functions(), identity::functions(), privacy::functions()].concat()
+    [fuzzy::functions(), identity::functions(), privacy::functions(), features::functions()]
+        .concat()
 }
 
 /// Every aggregate function.
 pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
-    privacy::aggregates()
+    [privacy::aggregates(), features::aggregates()].concat()
+}
+
+/// Every window function.
+pub fn window_functions() -> Vec<Arc<WindowUDF>> {
+    features::windows()
 }

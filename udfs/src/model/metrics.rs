@@ -3,8 +3,22 @@
 //! As the published tables define them: recall = hits / |test items|; precision = hits / k; ideal
 //! DCG over min(|test items|, k); average precision over min(|test items|, k); means over users
 //! that have test items. Coverage is the share of all items that were recommended to anyone.
+//!
+//! [`RankingMetrics`] and [`RatingMetrics`] sum up and keep nothing. [`RankingEvaluation`] and
+//! [`RatingEvaluation`] keep what each user adds, so that [`Bootstrap`] can say how sure a metric
+//! is and whether one model is better than another.
 
 use std::collections::HashSet;
+
+pub mod auc;
+pub mod beyond_accuracy;
+pub mod bootstrap;
+pub mod per_user;
+pub mod ranking;
+
+pub use self::bootstrap::{Bootstrap, Comparison, Estimate};
+pub use self::per_user::{Contribution, Metric, PerUser, RatingEvaluation};
+pub use self::ranking::{RankingEvaluation, UserList, UserRanking};
 
 /// A metric beside the same metric of the baseline.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,32 +55,14 @@ impl RankingMetrics {
     pub fn add(&mut self, list: &[u32], test: &[u32]) {
         let list = &list[..list.len().min(self.k)];
         self.recommended.extend(list);
-        if test.is_empty() {
-            return;
-        }
+        let Some(user) = UserRanking::new(self.k, list, test) else { return };
         self.users += 1;
-        let mut hits = 0.0;
-        let mut dcg = 0.0;
-        let mut precisions = 0.0;
-        for (rank, item) in (1_u32..).zip(list) {
-            if test.binary_search(item).is_ok() {
-                if hits == 0.0 {
-                    self.reciprocal_rank += 1.0 / f64::from(rank);
-                }
-                hits += 1.0;
-                dcg += discount(rank);
-                precisions += hits / f64::from(rank);
-            }
-        }
-        let reachable = test.len().min(self.k);
-        let ideal: f64 = (1_u32..).take(reachable).map(discount).sum();
-        self.recall += hits / test.len() as f64;
-        self.precision += hits / self.k as f64;
-        self.hit_rate += f64::from(u8::from(hits > 0.0));
-        if reachable > 0 {
-            self.ndcg += dcg / ideal;
-            self.average_precision += precisions / reachable as f64;
-        }
+        self.recall += user.recall;
+        self.ndcg += user.ndcg;
+        self.precision += user.precision;
+        self.average_precision += user.average_precision;
+        self.hit_rate += user.hit;
+        self.reciprocal_rank += user.reciprocal_rank;
     }
 
     /// Names and values, recall first, against a catalog of `items`.
@@ -86,10 +82,6 @@ impl RankingMetrics {
         .map(|(name, value)| (format!("{name}@{}", self.k), value))
         .collect()
     }
-}
-
-fn discount(rank: u32) -> f64 {
-    1.0 / f64::from(rank + 1).log2()
 }
 
 /// Errors of predicted ratings.
