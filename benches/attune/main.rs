@@ -1,7 +1,7 @@
 //! What Attune's speed is measured with, beside the same work without Attune.
 //!
 //! `cargo bench --bench attune -- als …` trains on Gowalla, `cargo bench --bench attune -- serving`
-//! starts the real program and asks it over Flight SQL. `benches/README.md` has the figures.
+//! starts the real program and asks it over Flight SQL, `… -- client` asks any server. `benches/README.md` has the figures.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -10,13 +10,15 @@
 )]
 
 mod als;
+mod client;
 mod serving;
 
 fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("als") => als::run(),
         Some("serving") => serving::run(),
+        Some("client") => client::run(),
         // Cargo passes flags of its own when it runs every bench.
-        _ => println!("say which: als, serving"),
+        _ => println!("say which: als, serving, client"),
     }
 }

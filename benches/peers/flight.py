@@ -1,20 +1,19 @@
-"""Serving beside its peers: Attune, ROAPI and Sail over Flight SQL, the same client, files and minutes.
+"""Serving beside its peers: Attune, ROAPI and Sail over Flight SQL, the same clients, files and minutes.
 
-    python benches/peers/flight.py TARGET/release/attune [--folder DIR] [--points 1000000]
-        [--scan 10000000] [--runs 1000] [--seconds 5] [--rounds 3]
+    python benches/peers/flight.py TARGET/release/attune TARGET/release/deps/attune-HASH [--folder DIR]
+        [--points 1000000] [--scan 10000000] [--runs 1000] [--seconds 5] [--rounds 3]
 
 Needs roapi, pysail, adbc-driver-flightsql, adbc-driver-manager, pyarrow and numpy; `roapi` and
 `sail` are found beside this Python. Every server runs all the time on loopback and is asked in turn,
 round by round; the best round counts, so that what else the machine does hits nobody more. Measured:
-(a) SELECT 1 and one row by its key of a Parquet table, at one connection: median and 99th percentile;
-(b) the same look-up at 16 connections: questions a second;
-(c) a scan of all rows to the client: rows a second, and the server's memory above idle;
+(a) SELECT 1 and one row by its key of a Parquet table, at one connection of ADBC: median and 99th
+percentile;
+(b) the same look-up at 16 connections of a Rust client, which costs little: questions a second;
+(c) a scan of all rows to the Rust client: rows a second, and the server's memory above idle;
 (d) a new connection and its first answer. Attune checks a password (argon2id) there, its peers none.
 """
 
 import argparse
-import concurrent.futures
-import multiprocessing
 import pathlib
 import socket
 import statistics
@@ -29,17 +28,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 PASSWORD = "a password of the bench"
-PROCESSES, CONNECTIONS_EACH = 4, 4
+CONNECTIONS = 16
+CLIENT = None
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("attune")
+    parser.add_argument("client", help="the bench binary that `cargo bench --bench attune --no-run` names")
     parser.add_argument("--folder", type=pathlib.Path)
     parser.add_argument("--points", type=int, default=1_000_000)
     parser.add_argument("--scan", type=int, default=10_000_000)
     parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 
@@ -245,56 +246,27 @@ def select_one(server, runs):
         return timed(runs, ask)
 
 
-class Asked:
-    """What a process of the crowd needs of a server."""
-
-    def __init__(self, server):
-        self.name, self.uri, self.login, self.points = server.name, server.uri, server.login, server.points
-
-    connect, lookup = Server.connect, Server.lookup
-
-
-def crowd(asked, prepared, keys, seconds, seed):
-    """The connections of one process; gives the number of answers."""
-    askers = [Asker(asked, prepared, keys, 100 * seed + i) for i in range(CONNECTIONS_EACH)]
-    for asker in askers:
-        asker.ask()
-
-    def work(asker):
-        answers, end = 0, time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            asker.ask()
-            answers += 1
-        return answers
-
-    with concurrent.futures.ThreadPoolExecutor(CONNECTIONS_EACH) as threads:
-        answers = sum(threads.map(work, askers))
-    for asker in askers:
-        asker.close()
-    return answers
+def client(server, *arguments):
+    """Runs the Rust client against a server; gives the numbers it prints."""
+    login = [server.login[name] for name in ("username", "password") if name in server.login]
+    command = [CLIENT, "client", arguments[0], server.uri.removeprefix("grpc://"), *arguments[1:], *login]
+    ended = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if ended.returncode:
+        raise RuntimeError(ended.stderr[-500:])
+    return [float(number) for number in ended.stdout.split()]
 
 
 def many_connections(server, prepared, keys, seconds):
-    # The driver's runtime does not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(PROCESSES, context) as processes:
-        jobs = [
-            processes.submit(crowd, Asked(server), prepared, keys, seconds, seed)
-            for seed in range(PROCESSES)
-        ]
-        return sum(job.result() for job in jobs) / seconds
+    query = f"SELECT * FROM {server.points} WHERE key = {'?' if prepared else '{}'}"
+    return client(server, "rate", query, keys, CONNECTIONS, seconds)[0]
 
 
 def scan(server, rows):
     server.forget_peak()
     idle = server.memory("VmRSS")
-    begun = time.perf_counter()
-    with server.connect() as connection, connection.cursor() as cursor:
-        cursor.execute(f"SELECT * FROM {server.scan}")
-        found = sum(batch.num_rows for batch in cursor.fetch_record_batch())
-    seconds = time.perf_counter() - begun
+    found, rate = client(server, "scan", f"SELECT * FROM {server.scan}")
     assert found == rows, (server.name, found)
-    return rows / seconds, server.memory("VmHWM") - idle
+    return rate, server.memory("VmHWM") - idle
 
 
 def first_answers(server, runs=20):
@@ -366,7 +338,9 @@ def report(figures):
 
 
 def main():
+    global CLIENT
     options = arguments()
+    CLIENT = options.client
     temporary = None if options.folder else tempfile.TemporaryDirectory()
     folder = (options.folder or pathlib.Path(temporary.name)).absolute()
     for name, write, rows in [("points", write_points, options.points), ("scan", write_scan, options.scan)]:

@@ -271,6 +271,9 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> SessionState {
     if let Some(known) = builder.aggregate_functions().as_mut() {
         known.extend(udfs::aggregate_functions());
     }
+    if let Some(known) = builder.window_functions().as_mut() {
+        known.extend(udfs::window_functions());
+    }
     // Tables come from the catalog only.
     if let Some(factories) = builder.table_factories().as_mut() {
         factories.clear();

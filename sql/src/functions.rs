@@ -123,6 +123,7 @@ impl Engine {
             .chain(&unbound())
             .map(|function| function.name().to_owned())
             .chain(udfs::aggregate_functions().iter().map(|function| function.name().to_owned()))
+            .chain(udfs::window_functions().iter().map(|function| function.name().to_owned()))
             .collect();
         let base = self.base();
         let mut found: Vec<FunctionDoc> = Vec::new();

@@ -228,7 +228,16 @@ impl TableProvider for PlainTable {
             .collect();
         reading.whole = files.len() <= LOOKUP_FILES_MAX && self.is_lookup(filters);
         let with_statistics = statistics.is_some();
-        scan(session, &of.table_schema, reading, Wanted { files, with_statistics, projection, limit })
-            .await
+        scan(
+            session,
+            &of.table_schema,
+            reading,
+            Wanted { files, with_statistics, projection, limit },
+        )
+        .await
     }
 }
+
+#[cfg(test)]
+#[path = "plain_tests.rs"]
+mod tests;

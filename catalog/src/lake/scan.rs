@@ -129,12 +129,8 @@ pub(crate) async fn scan(
     }
     let partitions = if reading.whole { 1 } else { session.config().target_partitions() };
     let groups = FileGroup::new(wanted.files).split_files(partitions);
-    let (groups, statistics) = compute_all_files_statistics(
-        groups,
-        Arc::clone(schema),
-        wanted.with_statistics,
-        false,
-    )?;
+    let (groups, statistics) =
+        compute_all_files_statistics(groups, Arc::clone(schema), wanted.with_statistics, false)?;
     let store = ObjectStoreUrl::parse(&reading.place.url[..url::Position::BeforePath])?;
     let format = reading.settings.file_format("");
     let mut config = FileScanConfigBuilder::new(store, format.file_source(table.clone()))
