@@ -1,7 +1,8 @@
 //! Learners on slices: no I/O, no async, no clock; seeds, pools and cancel flags are arguments.
 //!
 //! [`ids`] turns ids of any type into dense codes and back, [`sparse`] holds interactions, and
-//! [`als`] learns factors from them. [`AlsModel`] is the finished recommender.
+//! [`als`] learns factors from them. A finished model ([`AlsModel`], [`PopularityModel`]) is a
+//! [`Recommender`].
 
 pub mod als;
 mod als_model;
@@ -12,15 +13,19 @@ pub mod ids;
 pub mod kernel;
 pub mod metrics;
 pub mod popularity;
+mod popularity_model;
+mod recommender;
 pub mod sparse;
 pub mod split;
 pub mod topk;
 
-pub use self::als_model::{AlsModel, Choice, ModelParts, RecommendRequest, Source};
+pub use self::als_model::{AlsModel, ModelParts};
 pub use self::error::ModelError;
 pub use self::foldin::UserVector;
 pub use self::ids::IdIndex;
 pub use self::metrics::MetricValue;
+pub use self::popularity_model::{NO_SEGMENT, PopularityModel, PopularityParts, Segments};
+pub use self::recommender::{Choice, RecommendRequest, Recommender, Source, ranking_metrics};
 pub use self::sparse::{Csr, Duplicates, Triplets};
 pub use self::split::holdout;
 pub use self::topk::Best;
