@@ -2,8 +2,8 @@
 //!
 //! [`ids`] turns ids of any type into dense codes and back, [`sparse`] holds interactions, and
 //! [`als`] learns factors from them, [`item_knn`] and [`ease`] weights between items. A finished
-//! model ([`AlsModel`], [`ItemModel`], [`PopularityModel`]) is a [`Recommender`]. [`kmeans`] learns
-//! from rows of features.
+//! model ([`AlsModel`], [`ItemModel`], [`PopularityModel`]) is a [`Recommender`]. [`kmeans`] and
+//! [`pca`] learn from rows of features.
 
 pub mod als;
 mod als_model;
@@ -18,6 +18,7 @@ mod item_model;
 pub mod kernel;
 pub mod kmeans;
 pub mod metrics;
+pub mod pca;
 pub mod popularity;
 mod popularity_model;
 mod recommender;
