@@ -2,6 +2,8 @@
 //! and two columns element by element, at the lengths of the peers' runs (surnames, address lines,
 //! whole name-and-address lines). `items/s` is pairs a second on one core.
 //!
+//! Learners are in `learners.rs`.
+//!
 //! Run: `cargo bench -p attune-udfs --bench kernels`.
 
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+mod learners;
 
 fn main() {
     divan::main();

@@ -6,14 +6,15 @@
 
 use std::sync::OnceLock;
 
-use rayon::prelude::*;
-
 use super::als::{AlsFactors, AlsOptions, Feedback, Resolved};
 use super::error::ModelError;
 use super::foldin::{ItemSide, UserVector};
 use super::ids::IdIndex;
-use super::metrics::{MetricValue, RankingMetrics, RatingMetrics};
+use super::metrics::{MetricValue, RatingMetrics};
 use super::popularity::Popularity;
+use super::recommender::{
+    Choice, RecommendRequest, Recommender, Source, is_known, ranking_metrics,
+};
 use super::sparse::Csr;
 use super::topk::{Best, Panels, ordered_product};
 
@@ -42,39 +43,6 @@ pub struct AlsModel {
     gram: OnceLock<Vec<f64>>,
     similar_items: OnceLock<Panels>,
     similar_users: OnceLock<Panels>,
-}
-
-/// Where a list comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// The factorization.
-    Als,
-    /// The popularity ranking, for want of factors.
-    Popularity,
-}
-
-/// What is asked of [`AlsModel::recommend`]; items are codes.
-#[derive(Debug, Clone, Copy)]
-pub struct RecommendRequest<'a> {
-    /// Length of the lists at most.
-    pub top_k: usize,
-    /// Whether items that the user has had are left out.
-    pub exclude_seen: bool,
-    /// Only these items.
-    pub include: Option<&'a [u32]>,
-    /// Never these items.
-    pub exclude: Option<&'a [u32]>,
-}
-
-/// One user's list, best first.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Choice {
-    /// Item codes.
-    pub items: Vec<u32>,
-    /// Their scores.
-    pub scores: Vec<f32>,
-    /// Where the list comes from.
-    pub source: Source,
 }
 
 impl AlsModel {
@@ -208,31 +176,13 @@ impl AlsModel {
     /// A list for each user; `None` is an unknown user. Several users are one tiled product on
     /// the current rayon pool; one is answered right here.
     pub fn recommend(&self, users: &[Option<u32>], request: &RecommendRequest<'_>) -> Vec<Choice> {
-        let allowed = self.allowed(request);
+        let allowed = request.allowed(self.parts.items.len());
         let skip = |user: Option<u32>, item: u32| {
             allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
                 || (request.exclude_seen
                     && user.is_some_and(|user| self.seen().contains(user as usize, item)))
         };
         self.recommend_unless(users, request.top_k, &skip)
-    }
-
-    /// One flag an item when the request names items.
-    fn allowed(&self, request: &RecommendRequest<'_>) -> Option<Vec<bool>> {
-        if request.include.is_none() && request.exclude.is_none() {
-            return None;
-        }
-        let mut allowed = vec![request.include.is_none(); self.parts.items.len()];
-        let mut set = |items: Option<&[u32]>, value: bool| {
-            for &item in items.unwrap_or_default() {
-                if let Some(flag) = allowed.get_mut(item as usize) {
-                    *flag = value;
-                }
-            }
-        };
-        set(request.include, true);
-        set(request.exclude, false);
-        Some(allowed)
     }
 
     fn recommend_unless(
@@ -363,45 +313,7 @@ impl AlsModel {
     ///
     /// Items seen in training are left out of both rankings, but for the user's test items.
     pub fn ranking_metrics(&self, test: &Csr, top_k: usize) -> Vec<MetricValue> {
-        let skip = |user: Option<u32>, item: u32| {
-            user.is_some_and(|user| {
-                self.seen().contains(user as usize, item) && !test.contains(user as usize, item)
-            })
-        };
-        let users: Vec<u32> =
-            (0..test.rows() as u32).filter(|&user| !test.row(user as usize).0.is_empty()).collect();
-        let baseline = Popularity::from_counts(self.counts_without(test));
-        let mut model = RankingMetrics::new(top_k);
-        let mut popular = RankingMetrics::new(top_k);
-        for block in users.chunks(4096) {
-            let known: Vec<Option<u32>> = block.iter().map(|&user| Some(user)).collect();
-            let choices = self.recommend_unless(&known, top_k, &skip);
-            let lists: Vec<Vec<u32>> = block
-                .par_iter()
-                .map(|&user| baseline.top(top_k, |item| !skip(Some(user), item)).0)
-                .collect();
-            for ((&user, choice), list) in block.iter().zip(&choices).zip(&lists) {
-                let items = test.row(user as usize).0;
-                model.add(&choice.items, items);
-                popular.add(list, items);
-            }
-        }
-        let items = self.parts.items.len();
-        let pairs = model.values(items).into_iter().zip(popular.values(items));
-        pairs.map(|((name, value), (_, baseline))| MetricValue { name, value, baseline }).collect()
-    }
-
-    /// Interactions of each item, those of the test set taken off.
-    fn counts_without(&self, test: &Csr) -> Vec<u32> {
-        let mut counts = self.popularity.counts().to_vec();
-        for user in 0..test.rows() {
-            for &item in test.row(user).0 {
-                if self.seen().contains(user, item) {
-                    counts[item as usize] -= 1;
-                }
-            }
-        }
-        counts
+        ranking_metrics(self, test, top_k)
     }
 
     /// Errors of predicted ratings, beside predicting each item's mean rating in training.
@@ -438,6 +350,44 @@ impl AlsModel {
         }
         let overall = if all.1 > 0.0 { all.0 / all.1 } else { f64::from(self.global_mean()) };
         sums.iter().map(|&(sum, n)| if n > 0.0 { sum / n } else { overall }).collect()
+    }
+}
+
+impl Recommender for AlsModel {
+    fn user_ids(&self) -> &IdIndex {
+        self.user_ids()
+    }
+
+    fn item_ids(&self) -> &IdIndex {
+        self.item_ids()
+    }
+
+    fn seen(&self) -> &Csr {
+        self.seen()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.memory_bytes()
+    }
+
+    fn score(&self, user: u32, item: u32) -> Option<f32> {
+        self.score(user, item)
+    }
+
+    fn recommend(&self, users: &[Option<u32>], request: &RecommendRequest<'_>) -> Vec<Choice> {
+        self.recommend(users, request)
+    }
+
+    fn recommend_held_out(&self, users: &[u32], test: &Csr, top_k: usize) -> Vec<Choice> {
+        let users: Vec<Option<u32>> = users.iter().map(|&user| Some(user)).collect();
+        let skip = |user: Option<u32>, item: u32| {
+            user.is_some_and(|user| is_known(self.seen(), test, user, item))
+        };
+        self.recommend_unless(&users, top_k, &skip)
+    }
+
+    fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best> {
+        self.similar_items(items, top_k)
     }
 }
 

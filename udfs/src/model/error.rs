@@ -55,6 +55,19 @@ pub enum ModelError {
         /// The largest count allowed.
         limit: u64,
     },
+    /// The learner would need more memory than it may have; known before it starts.
+    #[error(
+        "{what} needs {needed_bytes} bytes of memory and may have {limit_bytes}. Reduce the \
+         training query, raise the limit or take another model_type"
+    )]
+    Memory {
+        /// What is to be learned, with its size, such as `ease over 41000 items`.
+        what: String,
+        /// Peak bytes of training.
+        needed_bytes: usize,
+        /// Bytes it may have.
+        limit_bytes: usize,
+    },
     /// Stored parts do not fit together.
     #[error("the stored model is not consistent: {0}. Train it again")]
     Inconsistent(String),
@@ -76,6 +89,7 @@ impl ModelError {
             Self::Null { .. } => "model_null",
             Self::Type { .. } => "model_type",
             Self::TooLarge { .. } => "model_too_large",
+            Self::Memory { .. } => "model_memory",
             Self::Inconsistent(_) => "model_inconsistent",
             Self::Cancelled => "model_cancelled",
             Self::Arrow(_) => "model_arrow",

@@ -11,15 +11,18 @@ use pulp::Simd;
 /// Rows handled together by [`products`]: pad the number of rows to a multiple.
 pub const ROW_GROUP: usize = 4;
 
-/// `f32`s that start on a 64-byte line, so that no vector load straddles two.
+/// Values that start on a 64-byte line, so that no vector load straddles two.
 #[derive(Debug, Default)]
-pub struct Aligned {
-    buffer: Vec<f32>,
+pub struct AlignedVec<T> {
+    buffer: Vec<T>,
     start: usize,
     len: usize,
 }
 
-impl Aligned {
+/// Aligned `f32`s, which most learners compute with.
+pub type Aligned = AlignedVec<f32>;
+
+impl<T: Copy + Default> AlignedVec<T> {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
         let mut aligned = Self::default();
@@ -30,25 +33,25 @@ impl Aligned {
     /// Makes room for `len` values; what they are is unspecified.
     pub fn grow(&mut self, len: usize) {
         if self.start + len > self.buffer.len() {
-            self.buffer = vec![0.0; len + 15];
+            self.buffer = vec![T::default(); len + 15];
             self.start = self.buffer.as_ptr().align_offset(64).min(15);
         }
         self.len = len;
     }
 }
 
-impl Deref for Aligned {
-    type Target = [f32];
+impl<T> Deref for AlignedVec<T> {
+    type Target = [T];
 
     #[inline(always)]
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[T] {
         &self.buffer[self.start..self.start + self.len]
     }
 }
 
-impl DerefMut for Aligned {
+impl<T> DerefMut for AlignedVec<T> {
     #[inline(always)]
-    fn deref_mut(&mut self) -> &mut [f32] {
+    fn deref_mut(&mut self) -> &mut [T] {
         &mut self.buffer[self.start..self.start + self.len]
     }
 }

@@ -1,27 +1,40 @@
 //! Learners on slices: no I/O, no async, no clock; seeds, pools and cancel flags are arguments.
 //!
 //! [`ids`] turns ids of any type into dense codes and back, [`sparse`] holds interactions, and
-//! [`als`] learns factors from them. [`AlsModel`] is the finished recommender.
+//! [`als`] learns factors from them, [`item_knn`] and [`ease`] weights between items. A finished
+//! model ([`AlsModel`], [`ItemModel`], [`PopularityModel`]) is a [`Recommender`]. [`kmeans`] and
+//! [`pca`] learn from rows of features.
 
 pub mod als;
 mod als_model;
+mod dense;
+pub mod ease;
 pub mod error;
 pub mod foldin;
 mod id_table;
 pub mod ids;
+pub mod item_knn;
+mod item_model;
 pub mod kernel;
+pub mod kmeans;
 pub mod metrics;
+pub mod pca;
 pub mod popularity;
+mod popularity_model;
+mod recommender;
 pub mod rerank;
 pub mod sparse;
 pub mod split;
 pub mod topk;
 
-pub use self::als_model::{AlsModel, Choice, ModelParts, RecommendRequest, Source};
+pub use self::als_model::{AlsModel, ModelParts};
 pub use self::error::ModelError;
 pub use self::foldin::UserVector;
 pub use self::ids::IdIndex;
+pub use self::item_model::{Explanation, ItemModel, ItemParts, Similarity};
 pub use self::metrics::MetricValue;
+pub use self::popularity_model::{NO_SEGMENT, PopularityModel, PopularityParts, Segments};
+pub use self::recommender::{Choice, RecommendRequest, Recommender, Source, ranking_metrics};
 pub use self::sparse::{Csr, Duplicates, Triplets};
 pub use self::split::holdout;
 pub use self::topk::Best;

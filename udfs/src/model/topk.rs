@@ -44,7 +44,7 @@ impl Panels {
     /// Packs `rows` of `depth` finite values each.
     pub fn new(rows: &[f32], depth: usize) -> Self {
         let depth = depth.max(1);
-        let width = Arch::new().dispatch(PanelWidth);
+        let width = panel_width();
         let norm = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
         let mut order: Vec<(f64, u32)> = rows.chunks_exact(depth).map(norm).zip(0..).collect();
         order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -134,6 +134,11 @@ impl WithSimd for OrderedProduct<'_> {
     }
 }
 
+/// Rows of one panel on this processor.
+pub(super) fn panel_width() -> usize {
+    Arch::new().dispatch(PanelWidth)
+}
+
 struct PanelWidth;
 
 impl WithSimd for PanelWidth {
@@ -146,17 +151,18 @@ impl WithSimd for PanelWidth {
 }
 
 /// The k best of one query; the worst is at the root once `k` are held.
-struct Heap {
+pub(super) struct Heap {
     entries: Vec<(f32, u32)>,
     k: usize,
     /// Scores below this cannot enter.
-    threshold: f32,
+    pub(super) threshold: f32,
     /// Length of the query, with room for rounding.
     norm: f32,
 }
 
 impl Heap {
-    fn new(k: usize, query: &[f32]) -> Self {
+    /// An empty heap; the query's length bounds the panels that can matter to it.
+    pub(super) fn new(k: usize, query: &[f32]) -> Self {
         let norm = query.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
         let norm = (norm * (1.0 + 1e-4)) as f32;
         Self { entries: Vec::with_capacity(k), k, threshold: f32::NEG_INFINITY, norm }
@@ -168,7 +174,8 @@ impl Heap {
         a.0 < b.0 || (a.0 == b.0 && a.1 > b.1)
     }
 
-    fn offer(&mut self, score: f32, code: u32) {
+    /// Takes the entry in if it is among the k best so far.
+    pub(super) fn offer(&mut self, score: f32, code: u32) {
         let entry = (score, code);
         if self.entries.len() < self.k {
             self.entries.push(entry);
@@ -214,7 +221,8 @@ impl Heap {
         }
     }
 
-    fn into_best(mut self) -> Best {
+    /// The entries, best first.
+    pub(super) fn into_best(mut self) -> Best {
         self.entries.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let (scores, codes) = self.entries.into_iter().unzip();
         Best { codes, scores }
@@ -302,7 +310,7 @@ impl BlockOp<'_> {
 }
 
 /// Transposes up to `Q` queries to `Q` values a coordinate; missing queries are zeros.
-fn pack<const Q: usize>(rows: &[f32], depth: usize) -> Aligned {
+pub(super) fn pack<const Q: usize>(rows: &[f32], depth: usize) -> Aligned {
     let mut packed = Aligned::zeros(Q * depth);
     for (query, row) in rows.chunks_exact(depth).enumerate() {
         for (coordinate, &value) in row.iter().enumerate() {
@@ -314,7 +322,11 @@ fn pack<const Q: usize>(rows: &[f32], depth: usize) -> Aligned {
 
 /// `Q` queries times one panel, summed over coordinates in registers.
 #[inline(always)]
-fn tile<S: Simd, const Q: usize>(simd: S, queries: &[f32], panel: &[S::f32s]) -> [[S::f32s; 2]; Q] {
+pub(super) fn tile<S: Simd, const Q: usize>(
+    simd: S,
+    queries: &[f32],
+    panel: &[S::f32s],
+) -> [[S::f32s; 2]; Q] {
     let mut sums = [[simd.splat_f32s(0.0); 2]; Q];
     for (query, row) in queries.as_chunks::<Q>().0.iter().zip(panel.as_chunks::<2>().0) {
         for (sum, &value) in sums.iter_mut().zip(query) {

@@ -34,16 +34,16 @@ use super::error::ModelError;
 use super::kernel::Aligned;
 use super::sparse::Csr;
 
-/// Where training is; reported after each half iteration.
+/// Where training is; reported after each half iteration here, after each step of other learners.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Progress {
     /// Iteration, from 1.
     pub iteration: usize,
-    /// Half iterations done.
+    /// Half iterations, or steps, done.
     pub done: usize,
-    /// Half iterations planned.
+    /// Half iterations, or steps, planned.
     pub total: usize,
-    /// The objective, known at the end of an iteration.
+    /// The objective, known at the end of an iteration; `None` for learners without one.
     pub loss: Option<f64>,
 }
 

@@ -1,0 +1,340 @@
+//! Item neighbourhoods: each item's most similar items by the users they share.
+//!
+//! The similarity of items i and j is Σ over users u of wᵤᵢ·wᵤⱼ, where w comes from the
+//! interactions ([`weights`]): unit columns give the cosine. With shrinkage h it is multiplied by
+//! n/(n + h), n being the number of users of both (Bell and Koren 2007), so that pairs with little
+//! evidence count less.
+//!
+//! A row of the sparse product WᵀW is summed user by user in a dense row (Gustavson 1978), whose
+//! used blocks are marked. Items are renumbered by descending number of users, so that what is
+//! used often lies together. Every row is summed in one order: the result is exact and does not
+//! depend on the number of threads.
+//!
+//! Definitions are those of the Python package implicit (0.7, `nearest_neighbours`); as there, an
+//! item counts among its own neighbours.
+
+mod weights;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::als::Progress;
+use super::error::ModelError;
+use super::kernel::Aligned;
+use super::sparse::{Csr, csr_bytes};
+use super::topk::Heap;
+
+/// What two items are compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Weighting {
+    /// The cosine of the items' columns.
+    #[default]
+    Cosine,
+    /// The cosine after TF-IDF, which trusts users with few items more.
+    TfIdf,
+    /// The inner product after BM25, which also saturates large weights and damps popular items.
+    Bm25,
+}
+
+/// Options of item neighbourhoods.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ItemKnnOptions {
+    /// How interactions are weighted.
+    pub weighting: Weighting,
+    /// Neighbours kept for each item, 1 to 100,000, the item itself being one of them.
+    pub num_neighbors: usize,
+    /// Shrinkage h in users, 0 or more.
+    pub shrinkage: f64,
+    /// K1 of BM25, 0 or more: how late a weight saturates.
+    pub bm25_k1: f64,
+    /// B of BM25, 0 to 1: how much popular items are damped.
+    pub bm25_b: f64,
+}
+
+impl Default for ItemKnnOptions {
+    fn default() -> Self {
+        Self {
+            weighting: Weighting::Cosine,
+            num_neighbors: 100,
+            shrinkage: 0.0,
+            bm25_k1: 1.2,
+            bm25_b: 0.75,
+        }
+    }
+}
+
+impl ItemKnnOptions {
+    /// Checks every option's domain.
+    ///
+    /// # Errors
+    /// [`ModelError::Option`] naming the option.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        let fail = |option, value: String, hint| Err(ModelError::Option { option, value, hint });
+        if self.num_neighbors == 0 || self.num_neighbors > 100_000 {
+            let hint = "Give 1 to 100000 neighbours; 20 to 200 are usual";
+            return fail("num_neighbors", self.num_neighbors.to_string(), hint);
+        }
+        for (option, value) in [("shrinkage", self.shrinkage), ("bm25_k1", self.bm25_k1)] {
+            if !(0.0..=1e12).contains(&value) {
+                return fail(option, value.to_string(), "Give a finite number of 0 or more");
+            }
+        }
+        if !(0.0..=1.0).contains(&self.bm25_b) {
+            return fail("bm25_b", self.bm25_b.to_string(), "Give a number from 0 to 1");
+        }
+        Ok(())
+    }
+
+    /// Peak bytes of training on `threads` threads, interactions and result included.
+    pub fn memory_bytes(&self, users: usize, items: usize, cells: usize, threads: usize) -> usize {
+        let sides = 2 * csr_bytes(users, cells) + csr_bytes(items, cells);
+        let kept = items * self.num_neighbors.min(items);
+        // Rows as they are found, then the matrix made of them.
+        let found = 2 * csr_bytes(items, kept) + items * 6 * size_of::<usize>();
+        let scratch = threads * (2 * items * size_of::<f32>() + self.num_neighbors * 8);
+        let statistics = (users + items) * 3 * size_of::<f64>();
+        sides + found + scratch + statistics
+    }
+}
+
+/// Finds each item's neighbours in `interactions` (users × items) on the current rayon pool: an
+/// items × items matrix, row i holding the neighbours of item i with their similarities. Ties
+/// are broken by code; similarities of exactly 0 are left out.
+///
+/// # Errors
+/// Invalid options, an empty matrix, a value that is not finite, or cancellation (the flag is
+/// read before every item).
+pub fn train(
+    interactions: &Csr,
+    options: &ItemKnnOptions,
+    progress: &mut dyn FnMut(Progress),
+    cancel: &AtomicBool,
+) -> Result<Csr, ModelError> {
+    options.validate()?;
+    if interactions.cells() == 0 {
+        return Err(ModelError::Empty);
+    }
+    if let Some(&value) = interactions.values().iter().find(|value| !value.is_finite()) {
+        return Err(ModelError::NotFinite { column: "rating".to_owned(), value });
+    }
+    let codes = by_descending_count(&interactions.column_counts());
+    let by_user = weights::weighted(interactions, options, &codes);
+    let search = Search {
+        by_item: by_user.transpose(),
+        by_user,
+        codes,
+        options,
+        cancel,
+        pool: Mutex::new(vec![]),
+    };
+    search.run(progress)
+}
+
+/// Item codes in descending order of count; ties keep the order of codes.
+fn by_descending_count(counts: &[u32]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..counts.len() as u32).collect();
+    order.sort_by_key(|&item| std::cmp::Reverse(counts[item as usize]));
+    order
+}
+
+/// Cells of the dense row that share a mark.
+const MARK_CELLS: usize = 64;
+/// Products that one task sums, about; a millisecond or two.
+const TASK_PRODUCTS: usize = 1 << 20;
+/// Progress is reported about so often.
+const REPORTS: usize = 50;
+
+/// Neighbours of one item: codes ascending, similarities.
+type Neighbors = (Vec<u32>, Vec<f32>);
+
+struct Search<'a> {
+    /// Weighted interactions, columns renumbered.
+    by_user: Csr,
+    by_item: Csr,
+    /// Code of each position.
+    codes: Vec<u32>,
+    options: &'a ItemKnnOptions,
+    cancel: &'a AtomicBool,
+    pool: Mutex<Vec<Scratch>>,
+}
+
+/// A thread's dense row.
+struct Scratch {
+    sums: Aligned,
+    /// Users that both items have; only with shrinkage.
+    common: Vec<u32>,
+    marks: Vec<bool>,
+}
+
+impl Search<'_> {
+    fn run(self, progress: &mut dyn FnMut(Progress)) -> Result<Csr, ModelError> {
+        let tasks = self.tasks();
+        let total = tasks.len();
+        let mut rows: Vec<Neighbors> = vec![(vec![], vec![]); self.codes.len()];
+        let mut done = 0;
+        for wave in tasks.chunks(total.div_ceil(REPORTS).max(1)) {
+            let found: Vec<Vec<Neighbors>> =
+                wave.par_iter().with_max_len(1).map(|task| self.task(task.clone())).collect();
+            if self.cancel.load(Ordering::Relaxed) {
+                return Err(ModelError::Cancelled);
+            }
+            for (task, found) in wave.iter().zip(found) {
+                for (position, row) in task.clone().zip(found) {
+                    rows[self.codes[position] as usize] = row;
+                }
+            }
+            done += wave.len();
+            progress(Progress { iteration: done, done, total, loss: None });
+        }
+        Ok(assemble(rows))
+    }
+
+    /// Ranges of items of about equal work.
+    fn tasks(&self) -> Vec<std::ops::Range<usize>> {
+        let mut tasks = vec![];
+        let (mut start, mut products) = (0, 0);
+        for item in 0..self.codes.len() {
+            products += self.products(item) + MARK_CELLS;
+            if products >= TASK_PRODUCTS {
+                tasks.push(start..item + 1);
+                (start, products) = (item + 1, 0);
+            }
+        }
+        if start < self.codes.len() {
+            tasks.push(start..self.codes.len());
+        }
+        tasks
+    }
+
+    /// Products that the item's row sums.
+    fn products(&self, item: usize) -> usize {
+        let offsets = self.by_user.offsets();
+        let users = self.by_item.row(item).0.iter();
+        users.map(|&user| offsets[user as usize + 1] - offsets[user as usize]).sum()
+    }
+
+    fn task(&self, items: std::ops::Range<usize>) -> Vec<Neighbors> {
+        let mut scratch = self.pool.lock().pop().unwrap_or_else(|| self.scratch());
+        let mut found = Vec::with_capacity(items.len());
+        for item in items {
+            if self.cancel.load(Ordering::Relaxed) {
+                break;
+            }
+            found.push(self.neighbors(item, &mut scratch));
+        }
+        self.pool.lock().push(scratch);
+        found
+    }
+
+    fn scratch(&self) -> Scratch {
+        let cells = self.codes.len().next_multiple_of(MARK_CELLS);
+        let common = if self.options.shrinkage > 0.0 { vec![0; cells] } else { vec![] };
+        Scratch { sums: Aligned::zeros(cells), common, marks: vec![false; cells / MARK_CELLS] }
+    }
+
+    fn neighbors(&self, item: usize, scratch: &mut Scratch) -> Neighbors {
+        self.sum(item, scratch);
+        if !scratch.common.is_empty() {
+            self.count_and_shrink(item, scratch);
+        }
+        let mut heap = Heap::new(self.options.num_neighbors.min(self.codes.len()), &[]);
+        for (block, mark) in scratch.marks.iter_mut().enumerate() {
+            if std::mem::take(mark) {
+                let cells = block * MARK_CELLS..(block + 1) * MARK_CELLS;
+                let sums = &mut scratch.sums[cells.clone()];
+                let highest = Arch::new().dispatch(Highest(sums));
+                if highest >= heap.threshold {
+                    for (&sum, position) in sums.iter().zip(cells) {
+                        if sum >= heap.threshold && sum != 0.0 {
+                            heap.offer(sum, self.codes[position]);
+                        }
+                    }
+                }
+                sums.fill(0.0);
+            }
+        }
+        let best = heap.into_best();
+        let mut row: Vec<(u32, f32)> = best.codes.into_iter().zip(best.scores).collect();
+        row.sort_unstable_by_key(|&(code, _)| code);
+        row.into_iter().unzip()
+    }
+
+    /// Sums the item's row and marks the blocks that it touches.
+    fn sum(&self, item: usize, scratch: &mut Scratch) {
+        let (users, values) = self.by_item.row(item);
+        let sums = &mut scratch.sums[..];
+        // A row that touches nearly all blocks need not say which.
+        let marks = &mut scratch.marks[..];
+        let dense = self.products(item) >= sums.len();
+        if dense {
+            marks.fill(true);
+        }
+        for (&user, &value) in users.iter().zip(values) {
+            let (columns, others) = self.by_user.row(user as usize);
+            if dense {
+                for (&column, &other) in columns.iter().zip(others) {
+                    sums[column as usize] += value * other;
+                }
+            } else {
+                for (&column, &other) in columns.iter().zip(others) {
+                    sums[column as usize] += value * other;
+                    marks[column as usize / MARK_CELLS] = true;
+                }
+            }
+        }
+    }
+
+    /// Multiplies marked sums by n/(n + h) and leaves the counts at 0.
+    fn count_and_shrink(&self, item: usize, scratch: &mut Scratch) {
+        for &user in self.by_item.row(item).0 {
+            for &column in self.by_user.row(user as usize).0 {
+                scratch.common[column as usize] += 1;
+            }
+        }
+        let h = self.options.shrinkage;
+        for (block, _) in scratch.marks.iter().enumerate().filter(|(_, mark)| **mark) {
+            let cells = block * MARK_CELLS..(block + 1) * MARK_CELLS;
+            let common = &mut scratch.common[cells.clone()];
+            for (sum, common) in scratch.sums[cells].iter_mut().zip(common) {
+                let n = f64::from(std::mem::take(common));
+                *sum = (f64::from(*sum) * n / (n + h)) as f32;
+            }
+        }
+    }
+}
+
+/// The largest of some cells, a multiple of 16.
+struct Highest<'a>(&'a [f32]);
+
+impl WithSimd for Highest<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        let mut highest = simd.splat_f32s(f32::NEG_INFINITY);
+        for &values in S::as_simd_f32s(self.0).0 {
+            highest = simd.max_f32s(highest, values);
+        }
+        simd.reduce_max_f32s(highest)
+    }
+}
+
+fn assemble(rows: Vec<Neighbors>) -> Csr {
+    let items = rows.len();
+    let cells = rows.iter().map(|row| row.0.len()).sum();
+    let mut offsets = Vec::with_capacity(items + 1);
+    offsets.push(0);
+    let (mut columns, mut values) = (Vec::with_capacity(cells), Vec::with_capacity(cells));
+    for (codes, similarities) in rows {
+        columns.extend(codes);
+        values.extend(similarities);
+        offsets.push(columns.len());
+    }
+    Csr::from_unsorted(offsets, columns, values, items)
+}
+
+#[cfg(test)]
+mod tests;
