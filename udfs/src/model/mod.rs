@@ -12,6 +12,7 @@ pub mod ids;
 pub mod kernel;
 pub mod metrics;
 pub mod popularity;
+pub mod search;
 pub mod sparse;
 pub mod split;
 pub mod topk;
