@@ -4,21 +4,45 @@
 //! (Golub and Van Loan, *Matrix Computations*, §8.3). Vectors are kept as rows, so that both
 //! reflections and rotations run over contiguous memory.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pulp::Arch;
+
 /// Diagonalizes the symmetric `matrix` (`size`² values, row-major): returns the eigenvalues and,
 /// row by row, the orthonormal eigenvectors. The order of eigenvalues is unspecified.
 pub fn symmetric_eigen(matrix: &[f64], size: usize) -> (Vec<f64>, Vec<f64>) {
-    if size == 0 {
-        return (vec![], vec![]);
-    }
-    let mut work = matrix.to_vec();
-    let (mut diagonal, mut off, mut vectors) = tridiagonalize(&mut work, size);
-    diagonalize(&mut diagonal, &mut off, &mut vectors, size);
-    (diagonal, vectors)
+    eigen_unless(matrix, size, &AtomicBool::new(false)).unwrap_or_default()
 }
 
-/// Reduces to tridiagonal form: diagonal, off-diagonal (`off[i]` couples i and i + 1) and the
-/// transposed orthogonal transformation.
-fn tridiagonalize(a: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+/// [`symmetric_eigen`] that gives up, with `None`, once the flag is set. It looks at it every
+/// 4 · `size`² multiplications.
+pub fn eigen_unless(
+    matrix: &[f64],
+    size: usize,
+    cancel: &AtomicBool,
+) -> Option<(Vec<f64>, Vec<f64>)> {
+    if size == 0 {
+        return Some((vec![], vec![]));
+    }
+    // The closure's loops are compiled for the processor at hand.
+    Arch::new().dispatch(|| {
+        let mut work = matrix.to_vec();
+        let (mut diagonal, mut off, mut vectors) = tridiagonalize(&mut work, size, cancel)?;
+        diagonalize(&mut diagonal, &mut off, &mut vectors, size, cancel)?;
+        Some((diagonal, vectors))
+    })
+}
+
+fn go_on(cancel: &AtomicBool) -> Option<()> {
+    (!cancel.load(Ordering::Relaxed)).then_some(())
+}
+
+/// Diagonal, off-diagonal (`off[i]` couples i and i + 1) and transposed transformation.
+type Tridiagonal = (Vec<f64>, Vec<f64>, Vec<f64>);
+
+/// Reduces to tridiagonal form.
+#[inline(always)]
+fn tridiagonalize(a: &mut [f64], n: usize, cancel: &AtomicBool) -> Option<Tridiagonal> {
     let mut vectors = vec![0.0; n * n];
     for i in 0..n {
         vectors[i * n + i] = 1.0;
@@ -27,6 +51,7 @@ fn tridiagonalize(a: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let mut v = vec![0.0; n];
     let mut w = vec![0.0; n];
     for k in 0..n.saturating_sub(1) {
+        go_on(cancel)?;
         let column: Vec<f64> = (k + 1..n).map(|row| a[row * n + k]).collect();
         let norm = column.iter().map(|x| x * x).sum::<f64>().sqrt();
         let rest: f64 = column.iter().skip(1).map(|x| x * x).sum();
@@ -43,16 +68,31 @@ fn tridiagonalize(a: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
         off[k] = alpha;
     }
     let diagonal = (0..n).map(|i| a[i * n + i]).collect();
-    (diagonal, off, vectors)
+    Some((diagonal, off, vectors))
+}
+
+/// Sum of products in sixteen lanes, which one running sum would not let run side by side.
+#[inline(always)]
+fn inner(a: &[f64], b: &[f64]) -> f64 {
+    let mut lanes = [0.0_f64; 16];
+    let (a_groups, a_rest) = a.as_chunks::<16>();
+    let (b_groups, b_rest) = b.as_chunks::<16>();
+    for (a, b) in a_groups.iter().zip(b_groups) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    lanes.iter().sum::<f64>() + rest
 }
 
 /// `A = H·A·H` on the trailing block that starts at `from`, with `H = I − β·v·vᵀ`.
+#[inline(always)]
 fn reflect_both_sides(a: &mut [f64], n: usize, from: usize, v: &[f64], w: &mut [f64], beta: f64) {
     for row in from..n {
-        let line = &a[row * n + from..(row + 1) * n];
-        w[row] = beta * line.iter().zip(&v[from..]).map(|(a, v)| a * v).sum::<f64>();
+        w[row] = beta * inner(&a[row * n + from..(row + 1) * n], &v[from..]);
     }
-    let projection: f64 = w[from..].iter().zip(&v[from..]).map(|(w, v)| w * v).sum();
+    let projection = inner(&w[from..], &v[from..]);
     for (w, v) in w[from..].iter_mut().zip(&v[from..]) {
         *w -= 0.5 * beta * projection * v;
     }
@@ -66,6 +106,7 @@ fn reflect_both_sides(a: &mut [f64], n: usize, from: usize, v: &[f64], w: &mut [
 }
 
 /// `M = H·M` for the rows from `from` on.
+#[inline(always)]
 fn reflect_rows(m: &mut [f64], n: usize, from: usize, v: &[f64], w: &mut [f64], beta: f64) {
     w.fill(0.0);
     for row in from..n {
@@ -82,8 +123,16 @@ fn reflect_rows(m: &mut [f64], n: usize, from: usize, v: &[f64], w: &mut [f64], 
 }
 
 /// Implicit QL on a tridiagonal matrix; rotations are applied to neighbouring rows of `vectors`.
-fn diagonalize(d: &mut [f64], e: &mut [f64], vectors: &mut [f64], n: usize) {
+#[inline(always)]
+fn diagonalize(
+    d: &mut [f64],
+    e: &mut [f64],
+    vectors: &mut [f64],
+    n: usize,
+    cancel: &AtomicBool,
+) -> Option<()> {
     for l in 0..n {
+        go_on(cancel)?;
         // Each eigenvalue takes two or three sweeps; the limit only guards against NaN.
         for _ in 0..100 {
             let m = (l..n - 1)
@@ -95,9 +144,11 @@ fn diagonalize(d: &mut [f64], e: &mut [f64], vectors: &mut [f64], n: usize) {
             sweep(d, e, vectors, n, l, m);
         }
     }
+    Some(())
 }
 
 /// One implicit QL sweep over the unreduced block `l..=m`.
+#[inline(always)]
 fn sweep(d: &mut [f64], e: &mut [f64], vectors: &mut [f64], n: usize, l: usize, m: usize) {
     let mut g = (d[l + 1] - d[l]) / (2.0 * e[l]);
     let r = g.hypot(1.0);
@@ -161,6 +212,11 @@ mod tests {
         check(&[1.0; 25], 5);
         check(&[2.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, -1.0], 3);
         assert_eq!(symmetric_eigen(&[], 0), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_set_flag_stops_it() {
+        assert_eq!(eigen_unless(&[2.0, 1.0, 1.0, 2.0], 2, &AtomicBool::new(true)), None);
     }
 
     #[test]
