@@ -1,9 +1,10 @@
 //! Matrix factorization on Gowalla: seconds per iteration, top-20 for every user, Recall@20.
 //!
 //! `cargo bench --bench attune -- als [num_factors] [max_iterations] [name=value …]` with the names
-//! `alpha`, `reg`, `nu`, `steps`, `scaling` (constant, count, frequency) and `solver` (auto, cg,
-//! cholesky); `RAYON_NUM_THREADS` sets the threads. Data: `../shared/data/gowalla`, or the folder
-//! in `GOWALLA`. Run the peers of `../shared/peers/README.md` in the same minutes.
+//! `alpha`, `reg`, `nu`, `steps`, `scaling` (constant, count, frequency), `solver` (auto, cg,
+//! cholesky, subspace), `block` and `nonnegative` (0 or 1); `RAYON_NUM_THREADS` sets the threads.
+//! Data: `../shared/data/gowalla`, or the folder in `GOWALLA`. Run the peers of
+//! `../shared/peers/README.md` in the same minutes.
 
 use std::fs::File;
 use std::path::Path;
@@ -66,8 +67,11 @@ fn options() -> AlsOptions {
         solver: match named("solver") {
             Some("cg") => Solver::ConjugateGradient,
             Some("cholesky") => Solver::Cholesky,
+            Some("subspace") => Solver::Subspace,
             _ => Solver::Auto,
         },
+        block_size: number("block").map(|size| size as usize),
+        non_negative: number("nonnegative") == Some(1.0),
         seed: 42,
         ..usual
     }

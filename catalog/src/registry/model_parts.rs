@@ -24,6 +24,16 @@ pub struct StoredOptions {
     biases: bool,
     seed: u64,
     min_rel_progress: Option<f64>,
+    #[serde(default)]
+    block_size: Option<usize>,
+    #[serde(default)]
+    non_negative: bool,
+    #[serde(default = "one")]
+    feature_reg: f64,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +50,7 @@ enum StoredSolver {
     Auto,
     Cholesky,
     ConjugateGradient,
+    Subspace,
 }
 
 impl StoredOptions {
@@ -61,11 +72,15 @@ impl StoredOptions {
                 Solver::Auto => StoredSolver::Auto,
                 Solver::Cholesky => StoredSolver::Cholesky,
                 Solver::ConjugateGradient => StoredSolver::ConjugateGradient,
+                Solver::Subspace => StoredSolver::Subspace,
             },
             cg_steps: options.cg_steps,
             biases: options.biases,
             seed: options.seed,
             min_rel_progress: options.min_rel_progress,
+            block_size: options.block_size,
+            non_negative: options.non_negative,
+            feature_reg: options.feature_reg,
         }
     }
 
@@ -87,11 +102,15 @@ impl StoredOptions {
                 StoredSolver::Auto => Solver::Auto,
                 StoredSolver::Cholesky => Solver::Cholesky,
                 StoredSolver::ConjugateGradient => Solver::ConjugateGradient,
+                StoredSolver::Subspace => Solver::Subspace,
             },
             cg_steps: self.cg_steps,
             biases: self.biases,
             seed: self.seed,
             min_rel_progress: self.min_rel_progress,
+            block_size: self.block_size,
+            non_negative: self.non_negative,
+            feature_reg: self.feature_reg,
         }
     }
 }

@@ -9,7 +9,7 @@ use udfs::model::als::{AlsOptions, Feedback, Scaling, Solver};
 use crate::error::{Error, Result};
 
 /// Every option's name, in the order of the documentation.
-pub const OPTIONS: [&str; 20] = [
+pub const OPTIONS: [&str; 22] = [
     "model_type",
     "feedback_type",
     "user_col",
@@ -23,6 +23,8 @@ pub const OPTIONS: [&str; 20] = [
     "frequency_exponent",
     "solver",
     "cg_steps",
+    "block_size",
+    "non_negative",
     "biases",
     "seed",
     "early_stop",
@@ -199,14 +201,11 @@ fn als_options(reader: &Reader<'_>) -> Result<AlsOptions> {
     als.solver = match reader.choice("solver", &["auto", "cholesky", "cg", "subspace"])? {
         Some("cholesky") => Solver::Cholesky,
         Some("cg") => Solver::ConjugateGradient,
-        Some("subspace") => {
-            return Err(Error::unsupported(
-                "solver 'subspace' is not supported yet",
-                "use 'auto', 'cholesky' or 'cg'",
-            ));
-        }
+        Some("subspace") => Solver::Subspace,
         _ => Solver::Auto,
     };
+    als.block_size = reader.count("block_size")?;
+    als.non_negative = reader.truth("non_negative")?.unwrap_or(false);
     if let Some(biases) = reader.truth("biases")? {
         als.biases = biases;
     }

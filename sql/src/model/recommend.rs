@@ -23,7 +23,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
 };
 use futures::{StreamExt, TryStreamExt};
-use udfs::model::{Choice, RecommendRequest, Source};
+use udfs::model::{Choice, RecommendRequest};
 
 use crate::error::{Error, Result};
 use crate::model::node::compared_by_key;
@@ -381,10 +381,7 @@ impl Job {
             if users.is_null(row) {
                 continue;
             }
-            let source = match choice.source {
-                Source::Als => "als",
-                Source::Popularity => "popularity",
-            };
+            let source = choice.source.name();
             let kept =
                 choice.items.iter().zip(&choice.scores).filter(|(_, score)| {
                     self.options.min_score.is_none_or(|least| **score >= least)

@@ -278,8 +278,9 @@ impl AlsModel {
             mean: self.global_mean(),
             feedback: self.feedback(),
             resolved: &self.resolved,
+            non_negative: self.options().non_negative,
         };
-        Ok(side.fold_in(&items, &weights))
+        Ok(side.fold_in(&items, &weights, None))
     }
 
     /// The best items for folded-in users, leaving out each one's own items.

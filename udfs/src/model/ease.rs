@@ -62,7 +62,7 @@ pub fn train(
     let mut done = 0;
     let mut step = || {
         done += 1;
-        progress(Progress { iteration: done, done, total, loss: None });
+        progress(Progress { iteration: done, done, total, loss: None, metric: None });
     };
     let mut matrix = gram(interactions, options.l2_reg, cancel)?;
     step();

@@ -31,15 +31,29 @@ pub struct ItemSide<'a> {
     pub feedback: Feedback,
     /// The training run's options.
     pub resolved: &'a Resolved,
+    /// Whether factors are 0 or more.
+    pub non_negative: bool,
 }
 
 impl ItemSide<'_> {
-    /// Solves one user's row for distinct items with finite weights.
-    pub fn fold_in(&self, items: &[u32], weights: &[f32]) -> UserVector {
+    /// Solves one user's row for distinct items with finite weights, drawn to what the user's
+    /// features say ([`super::als::FeatureMap::prior_mean`]) where there is a `prior`; without
+    /// items that is the answer ([`super::als::FeatureMap::vector`]).
+    pub fn fold_in(
+        &self,
+        items: &[u32],
+        weights: &[f32],
+        prior: Option<&UserVector>,
+    ) -> UserVector {
         let size = self.size;
         let wide = size + usize::from(!self.bias.is_empty());
         if items.is_empty() {
-            return UserVector { factors: vec![0.0; size], bias: 0.0 };
+            let nothing = UserVector { factors: vec![0.0; size], bias: 0.0 };
+            let mut told = prior.cloned().unwrap_or(nothing);
+            if self.non_negative {
+                told.factors.iter_mut().for_each(|value| *value = value.max(0.0));
+            }
+            return told;
         }
         let mut matrix = vec![0.0_f64; wide * wide];
         let mut right = vec![0.0_f64; wide];
@@ -65,7 +79,15 @@ impl ItemSide<'_> {
         for index in 0..wide {
             matrix[index * wide + index] += lambda;
         }
-        let solution = solve(matrix, right);
+        if let Some(prior) = prior {
+            for (right, &mean) in right.iter_mut().zip(prior.factors.iter().chain([&prior.bias])) {
+                *right += lambda * f64::from(mean);
+            }
+        }
+        let solution = match self.non_negative {
+            true => solve_non_negative(&matrix, &right, size),
+            false => solve(matrix, right),
+        };
         UserVector {
             factors: solution[..size].iter().map(|&x| x as f32).collect(),
             bias: solution.get(size).map_or(0.0, |&bias| bias as f32),
@@ -85,6 +107,28 @@ impl ItemSide<'_> {
             }
         }
     }
+}
+
+/// Minimizes xᵀA·x − 2·bᵀx with the first `size` coordinates 0 or more, one coordinate at a time.
+fn solve_non_negative(a: &[f64], b: &[f64], size: usize) -> Vec<f64> {
+    let mut x = vec![0.0; b.len()];
+    let mut gradient: Vec<f64> = b.iter().map(|b| -b).collect();
+    for _ in 0..10_000 {
+        let (mut moved, mut norm) = (0.0, 0.0);
+        for (at, line) in a.chunks_exact(b.len()).enumerate() {
+            let least = if at < size { 0.0 } else { f64::NEG_INFINITY };
+            let best = (x[at] - gradient[at] / line[at].max(1e-300)).max(least);
+            let change = best - x[at];
+            x[at] = best;
+            gradient.iter_mut().zip(line).for_each(|(gradient, cell)| *gradient += change * cell);
+            moved += change * change * line[at];
+            norm += best * best * line[at];
+        }
+        if moved.is_nan() || moved <= 1e-20 * norm {
+            break;
+        }
+    }
+    x
 }
 
 /// Solves a symmetric positive definite system by Cholesky's method; a pivot that rounding made
@@ -124,7 +168,48 @@ fn solve(mut a: Vec<f64>, mut b: Vec<f64>) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::als::{AlsOptions, Scaling};
+    use super::super::sparse::Csr;
     use super::*;
+
+    #[test]
+    fn a_coordinate_that_would_be_negative_is_0() {
+        let matrix = [2.0, 1.0, 1.0, 2.0];
+        let solution = solve_non_negative(&matrix, &[4.0, 1.0], 2);
+        assert!((solution[0] - 2.0).abs() < 1e-9 && solution[1] == 0.0);
+        let free = solve_non_negative(&matrix, &[4.0, 1.0], 1);
+        assert!((free[0] - 7.0 / 3.0).abs() < 1e-9 && (free[1] + 2.0 / 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_user_is_drawn_to_what_the_features_say() {
+        let (csr, size) = (Csr::new(vec![0, 1], vec![0], vec![1.0], 1).unwrap(), 1);
+        let options = AlsOptions {
+            l2_reg: Some(3.0),
+            regularization_scaling: Some(Scaling::Constant),
+            num_factors: size,
+            ..AlsOptions::default()
+        };
+        let resolved = options.resolve(&csr);
+        let side = |non_negative| ItemSide {
+            factors: &[2.0],
+            bias: &[],
+            gram: &[],
+            size,
+            mean: 0.0,
+            feedback: Feedback::Explicit,
+            resolved: &resolved,
+            non_negative,
+        };
+        // The least of (5 − 2x)² + 3·(x − m)².
+        let prior = UserVector { factors: vec![-4.0], bias: 0.0 };
+        let folded = side(false).fold_in(&[0], &[5.0], Some(&prior));
+        assert!((folded.factors[0] - (2.0 * 5.0 - 3.0 * 4.0) / 7.0).abs() < 1e-6);
+        assert_eq!(side(true).fold_in(&[0], &[5.0], Some(&prior)).factors, [0.0]);
+        assert_eq!(side(false).fold_in(&[], &[], Some(&prior)), prior);
+        assert_eq!(side(true).fold_in(&[], &[], Some(&prior)).factors, [0.0]);
+        assert_eq!(side(true).fold_in(&[], &[], None).factors, [0.0]);
+    }
 
     #[test]
     fn a_small_system_is_solved() {

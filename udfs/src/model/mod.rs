@@ -23,6 +23,7 @@ pub mod popularity;
 mod popularity_model;
 mod recommender;
 pub mod rerank;
+pub mod search;
 pub mod sparse;
 pub mod split;
 pub mod topk;

@@ -19,23 +19,23 @@ const SHARED_SIZE: usize = 256;
 /// Diagonalizes the symmetric `matrix` (`size`² values, row-major): returns the eigenvalues and,
 /// row by row, the orthonormal eigenvectors. The order of eigenvalues is unspecified.
 pub fn symmetric_eigen(matrix: &[f64], size: usize) -> (Vec<f64>, Vec<f64>) {
-    symmetric_eigen_unless(matrix, size, &AtomicBool::new(false))
+    eigen_unless(matrix, size, &AtomicBool::new(false)).unwrap_or_default()
 }
 
-/// [`symmetric_eigen`] that stops early, with unspecified results, once `cancel` is set.
-pub fn symmetric_eigen_unless(
+/// [`symmetric_eigen`] that gives up, with `None`, once `cancel` is set.
+pub fn eigen_unless(
     matrix: &[f64],
     size: usize,
     cancel: &AtomicBool,
-) -> (Vec<f64>, Vec<f64>) {
+) -> Option<(Vec<f64>, Vec<f64>)> {
     if size == 0 {
-        return (vec![], vec![]);
+        return Some((vec![], vec![]));
     }
     let mut work = matrix.to_vec();
     let mut vectors = Vectors::identity(size);
     let (mut diagonal, mut off) = tridiagonalize(&mut work, &mut vectors, cancel);
     diagonalize(&mut diagonal, &mut off, &mut vectors, cancel);
-    (diagonal, vectors.rows())
+    (!cancel.load(Ordering::Relaxed)).then(|| (diagonal, vectors.rows()))
 }
 
 /// The transposed transformation: `size` rows, in blocks of [`BLOCK`] columns.

@@ -5,32 +5,47 @@
 //! part of every row's normal equations, YᵀY + λI, is diagonal: applying it costs k instead of
 //! k², and scaling by its square root preconditions the row perfectly.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::super::error::ModelError;
 use super::super::kernel::{Aligned, add_gram, mirror_upper};
-use super::eigen::symmetric_eigen;
+use super::eigen::eigen_unless;
 
 /// Rows whose products are added in `f32` before they are added to the `f64` total. Fixed, so
 /// that the sum does not depend on the number of threads.
 const CHUNK_ROWS: usize = 2048;
+/// Partial matrices held at a time, so that memory does not grow with the rows.
+const PARTIALS: usize = 32;
 /// Rows that stay in the first-level cache while every tile visits them.
 const BLOCK_ROWS: usize = 128;
 
-/// `factorsᵀ · factors` for rows of `stride` values.
-pub(super) fn gram(factors: &[f32], stride: usize) -> Vec<f64> {
-    let partials: Vec<Aligned> = factors
-        .par_chunks(CHUNK_ROWS * stride)
-        .map(|chunk| {
-            let mut gram = Aligned::zeros(stride * stride);
-            Arch::new().dispatch(GramOp { chunk, stride, gram: &mut gram });
-            gram
-        })
-        .collect();
+/// Partial matrices that the Gram matrix of `rows` rows takes at a time.
+pub(super) fn partials(rows: usize) -> usize {
+    rows.div_ceil(CHUNK_ROWS).min(PARTIALS)
+}
+
+/// `factorsᵀ · factors` for rows of `stride` values. With the flag set it is wrong, and soon
+/// there: the caller looks at the flag.
+pub(super) fn gram(factors: &[f32], stride: usize, cancel: &AtomicBool) -> Vec<f64> {
     let mut total = vec![0.0_f64; stride * stride];
-    for partial in &partials {
-        for (total, &partial) in total.iter_mut().zip(partial.iter()) {
-            *total += f64::from(partial);
+    for group in factors.chunks(PARTIALS * CHUNK_ROWS * stride) {
+        let partials: Vec<Aligned> = group
+            .par_chunks(CHUNK_ROWS * stride)
+            .map(|chunk| {
+                let mut gram = Aligned::zeros(stride * stride);
+                if !cancel.load(Ordering::Relaxed) {
+                    Arch::new().dispatch(GramOp { chunk, stride, gram: &mut gram });
+                }
+                gram
+            })
+            .collect();
+        for partial in &partials {
+            for (total, &partial) in total.iter_mut().zip(partial.iter()) {
+                *total += f64::from(partial);
+            }
         }
     }
     mirror_upper(&mut total, stride);
@@ -63,12 +78,20 @@ pub(super) struct Basis {
 }
 
 /// Diagonalizes the Gram matrix; coordinates from `size` on are padding and stay themselves.
-pub(super) fn diagonal_basis(gram: &[f64], size: usize, stride: usize) -> Basis {
+///
+/// # Errors
+/// [`ModelError::Cancelled`] once the flag is set.
+pub(super) fn diagonal_basis(
+    gram: &[f64],
+    size: usize,
+    stride: usize,
+    cancel: &AtomicBool,
+) -> Result<Basis, ModelError> {
     let mut dense = Vec::with_capacity(size * size);
     for row in gram.chunks_exact(stride).take(size) {
         dense.extend_from_slice(&row[..size]);
     }
-    let (values, vectors) = symmetric_eigen(&dense, size);
+    let (values, vectors) = eigen_unless(&dense, size, cancel).ok_or(ModelError::Cancelled)?;
     let mut spectrum: Vec<f64> = values.into_iter().map(|value| value.max(0.0)).collect();
     spectrum.resize(stride, 0.0);
     let mut columns = Aligned::zeros(stride * stride);
@@ -77,13 +100,16 @@ pub(super) fn diagonal_basis(gram: &[f64], size: usize, stride: usize) -> Basis 
             columns[coordinate * stride + index] = value as f32;
         }
     }
-    Basis { spectrum, columns }
+    Ok(Basis { spectrum, columns })
 }
 
 impl Basis {
-    /// Rotates every row in place.
-    pub(super) fn rotate(&self, factors: &mut [f32], stride: usize) {
+    /// Rotates every row in place, unless the flag is set.
+    pub(super) fn rotate(&self, factors: &mut [f32], stride: usize, cancel: &AtomicBool) {
         factors.par_chunks_mut(CHUNK_ROWS / 4 * stride).for_each(|rows| {
+            if cancel.load(Ordering::Relaxed) {
+                return;
+            }
             let mut old = Aligned::zeros(4 * stride);
             let columns = &self.columns;
             Arch::new().dispatch(RotateOp { rows, stride, columns, old: &mut old });
@@ -164,18 +190,19 @@ mod tests {
                 factors[row * stride + column] = ((row * 7 + column * 13) % 11) as f32 - 5.0;
             }
         }
-        let before = gram(&factors, stride);
+        let never = AtomicBool::new(false);
+        let before = gram(&factors, stride, &never);
         let direct: f64 = (0..rows).map(|r| f64::from(factors[r * stride]).powi(2)).sum();
         assert!((before[0] - direct).abs() < 1e-3 * direct);
-        let basis = diagonal_basis(&before, size, stride);
+        let basis = diagonal_basis(&before, size, stride, &never).unwrap();
         let product = |f: &[f32], a: usize, b: usize| -> f32 {
             let row = |r: usize| &f[r * stride..(r + 1) * stride];
             row(a).iter().zip(row(b)).map(|(a, b)| a * b).sum()
         };
         let expected = product(&factors, 3, 36);
-        basis.rotate(&mut factors, stride);
+        basis.rotate(&mut factors, stride, &never);
         assert!((product(&factors, 3, 36) - expected).abs() < 1e-3);
-        let after = gram(&factors, stride);
+        let after = gram(&factors, stride, &never);
         for row in 0..stride {
             for column in 0..stride {
                 let expected = if row == column { basis.spectrum[row] } else { 0.0 };

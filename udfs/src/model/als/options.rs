@@ -2,6 +2,9 @@
 
 use super::super::error::ModelError;
 use super::super::sparse::{Csr, csr_bytes};
+use super::gram::partials;
+use super::normal::part_limit;
+use super::row::{GATHERED_VALUES, HEAVY_CELLS, Method};
 
 /// What a value of the training query's rating column means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,13 +31,16 @@ pub enum Scaling {
 /// How a row's normal equations are solved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Solver {
-    /// Conjugate gradients for implicit feedback, Cholesky for explicit; small rows exactly.
+    /// Conjugate gradients for implicit feedback, Cholesky for explicit.
     #[default]
     Auto,
     /// Exactly.
     Cholesky,
     /// A few steps of preconditioned conjugate gradients from the last iteration's factors.
     ConjugateGradient,
+    /// One sweep over blocks of coordinates, each solved exactly with the others held fixed
+    /// (iALS++, Rendle et al. 2021).
+    Subspace,
 }
 
 /// Options of matrix factorization by alternating least squares.
@@ -58,6 +64,12 @@ pub enum Solver {
 /// ```
 ///
 /// where α₀ = 0. In every scaling n counts the row's distinct interactions.
+///
+/// A negative weight is evidence against (implicit feedback): preference 0, held with the
+/// confidence 1 + α·|r|.
+///
+/// With features of a side, λ·|x|² of its rows becomes λ·|x − Wᵀf|² and γ·|W|² is added, where γ is
+/// `feature_reg` times the mean λ of the side's rows; see [`super::features`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct AlsOptions {
     /// Meaning of the rating column.
@@ -80,6 +92,14 @@ pub struct AlsOptions {
     pub cg_steps: usize,
     /// Explicit feedback only: learn the mean and a bias for each user and item.
     pub biases: bool,
+    /// Coordinates that solver `subspace` solves together, rounded up to a multiple of 16; `None`
+    /// is 64.
+    pub block_size: Option<usize>,
+    /// Only factors of 0 or more, with every other term of the objective as it is; biases may be
+    /// negative. It has its own solver: `solver` has to be `auto`.
+    pub non_negative: bool,
+    /// How strongly the map from features to factors is held to 0, in rows of average λ.
+    pub feature_reg: f64,
     /// Seed of the initial factors.
     pub seed: u64,
     /// Stop once an iteration lowers the loss by less than this share; `None` never stops early.
@@ -99,6 +119,9 @@ impl Default for AlsOptions {
             solver: Solver::Auto,
             cg_steps: 2,
             biases: true,
+            block_size: None,
+            non_negative: false,
+            feature_reg: 1.0,
             seed: 0,
             min_rel_progress: None,
         }
@@ -159,12 +182,21 @@ impl AlsOptions {
             let hint = "Give 1 to 1000 steps; 2 or 3 are usual";
             return fail("cg_steps", self.cg_steps.to_string(), hint);
         }
+        if self.block_size.is_some_and(|size| size == 0 || size > 1024) {
+            let value = self.block_size.unwrap_or_default().to_string();
+            return fail("block_size", value, "Give 1 to 1024 factors; 32 to 128 are usual");
+        }
+        if self.non_negative && self.solver != Solver::Auto {
+            let hint = "Leave solver = 'auto': non-negative factors have a solver of their own";
+            return fail("solver", format!("{:?}", self.solver).to_lowercase(), hint);
+        }
         let positive = |value: f64| value.is_finite() && value >= 0.0;
         let hint = "Give a finite number of 0 or more";
         for (option, value) in [
             ("l2_reg", self.l2_reg),
             ("wals_alpha", self.wals_alpha),
             ("frequency_exponent", Some(self.frequency_exponent)),
+            ("feature_reg", Some(self.feature_reg)),
             ("min_rel_progress", self.min_rel_progress),
         ] {
             if let Some(value) = value.filter(|&value| !positive(value) || value > 1e12) {
@@ -207,20 +239,67 @@ impl AlsOptions {
         stride(self.num_factors + usize::from(self.has_biases()))
     }
 
-    /// Peak bytes of training, the interactions themselves included; an upper estimate that is
-    /// known before the start.
+    /// How rows are solved.
+    ///
+    /// Subspaces are never chosen by `auto`. In the basis where the dense part is diagonal
+    /// (implicit feedback) two steps of conjugate gradients cost 6·n·k multiplications a row, a
+    /// sweep over blocks n·k·b/2 and more, at no lower loss.
+    pub(super) fn method(&self) -> Method {
+        let implicit = self.feedback == Feedback::Implicit;
+        match self.solver {
+            _ if self.non_negative => Method::NonNegative,
+            Solver::Auto if implicit => Method::Gradient { steps: self.cg_steps },
+            Solver::Auto | Solver::Cholesky => Method::Exact,
+            Solver::ConjugateGradient => Method::Gradient { steps: self.cg_steps },
+            Solver::Subspace => {
+                let block = self.block_size.unwrap_or(USUAL_BLOCK).next_multiple_of(16);
+                Method::Subspace { block: block.min(self.stride()) }
+            }
+        }
+    }
+
+    /// Peak bytes of training on the current rayon pool, the interactions themselves included;
+    /// known before the start. Side features come on top: see [`super::Training::memory_bytes`].
+    ///
+    /// Three copies of the interactions (as given, by user, by item), the factors padded and, as
+    /// the finished or best model, unpadded; then what depends on `num_factors` alone.
     pub fn memory_bytes(&self, users: usize, items: usize, cells: usize) -> usize {
         let stride = self.stride();
-        let factors = (users + items) * stride * size_of::<f32>();
-        let sides = csr_bytes(users, cells) + csr_bytes(items, cells);
-        let original = csr_bytes(users, cells);
-        let codes = (users + items) * 4 * size_of::<u32>();
-        let gram = 16 * stride * stride * size_of::<f64>();
-        // The finished model is copied out of the padded factors, with packed items for serving.
-        let model = (users + 2 * items) * stride * size_of::<f32>();
-        factors + sides + original + codes + gram + model
+        let rows = users + items;
+        let interactions = 2 * csr_bytes(users, cells) + csr_bytes(items, cells);
+        let width = self.num_factors + usize::from(self.has_biases());
+        let factors = rows * (stride + width) * size_of::<f32>();
+        // Codes, positions, and what renumbering takes for a while.
+        let codes = rows * 2 * size_of::<u32>() + users.max(items) * 2 * size_of::<usize>();
+        let square = stride * stride;
+        let gram = match self.feedback {
+            Feedback::Explicit => 0,
+            // Partial matrices in f32 and their sum; then that and four more of the eigenproblem.
+            Feedback::Implicit => square * (8 + (4 * partials(users.max(items))).max(28)),
+        };
+        let longest = users.max(items).min(cells);
+        interactions + factors + codes + gram + self.scratch_bytes(longest)
+    }
+
+    /// Working memory of all threads for rows of at most `longest` interactions.
+    fn scratch_bytes(&self, longest: usize) -> usize {
+        let stride = self.stride();
+        let gathered = longest.min(HEAVY_CELLS);
+        let matrix = stride * stride;
+        let (each, parts) = match self.method() {
+            Method::Gradient { .. } => ((gathered * stride).min(GATHERED_VALUES), 0),
+            Method::Subspace { block } => (gathered * block + matrix, longest / HEAVY_CELLS),
+            Method::Exact | Method::NonNegative => {
+                (gathered.min(stride.max(512)) * stride + matrix, longest / HEAVY_CELLS)
+            }
+        };
+        let shared = parts.min(part_limit(stride)) * matrix;
+        (rayon::current_num_threads() * each + shared) * size_of::<f32>()
     }
 }
+
+/// Coordinates of a subspace unless told.
+const USUAL_BLOCK: usize = 64;
 
 /// Rows are padded with zeros to whole 64-byte lines.
 pub(super) fn stride(columns: usize) -> usize {
@@ -251,11 +330,29 @@ mod tests {
             AlsOptions { l2_reg: Some(-0.1), ..AlsOptions::default() },
             AlsOptions { wals_alpha: Some(f64::NAN), ..AlsOptions::default() },
             AlsOptions { frequency_exponent: f64::INFINITY, ..AlsOptions::default() },
+            AlsOptions { feature_reg: -1.0, ..AlsOptions::default() },
+            AlsOptions { block_size: Some(0), ..AlsOptions::default() },
+            AlsOptions { non_negative: true, solver: Solver::Subspace, ..AlsOptions::default() },
         ];
         for (index, options) in bad.iter().enumerate() {
             assert!(options.validate().is_err(), "{index}");
         }
         assert_eq!(AlsOptions::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn memory_is_at_most_three_times_the_interactions_and_factors() {
+        // Gowalla, and ten million interactions.
+        for (users, items, cells) in [(29_858, 40_981, 810_128), (200_000, 50_000, 10_000_000)] {
+            for num_factors in [32, 64, 128, 256] {
+                for feedback in [Feedback::Implicit, Feedback::Explicit] {
+                    let options = AlsOptions { feedback, num_factors, ..AlsOptions::default() };
+                    let own = csr_bytes(users, cells) + (users + items) * num_factors * 4;
+                    let peak = options.memory_bytes(users, items, cells);
+                    assert!(peak <= 3 * own && peak >= 2 * own, "{peak} {own} {options:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! A row's interactions are gathered once, scaled by the square root of their weight and of the
 //! inverse dense part, into a scratch matrix that the solver then works on alone. Rows come in
-//! descending order of length; chunks of equal cost are taken by whichever thread is free. A row
-//! does not depend on any other, so the result does not depend on the number of threads.
+//! descending order of length; chunks of equal cost are taken by whichever thread is free, and a
+//! row long enough to keep the others waiting is divided among all of them. No sum depends on
+//! which thread made which part, so neither does the result.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,15 +14,21 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::error::ModelError;
-use super::super::kernel::{Aligned, ROW_GROUP, add_gram, dot, scaled_product, weighted_sum};
+use super::super::kernel::{Aligned, ROW_GROUP, dot, scaled_product};
 use super::super::sparse::Csr;
+use super::features::Prior;
 use super::options::{Feedback, Resolved};
-use super::{cg, cholesky};
+use super::{cg, cholesky, nonnegative, normal, stream, subspace};
 
-/// Rows longer than this are summed up in parallel and solved exactly, one after the other.
-const HEAVY_CELLS: usize = 8192;
+/// Rows longer than this are divided among the threads, one row after the other.
+pub(super) const HEAVY_CELLS: usize = 8192;
+/// Rows whose gathered matrix has more values than this (2 MiB) are not gathered: they are read
+/// from the factors in each step, which costs no more once the matrix leaves the cache.
+pub(super) const GATHERED_VALUES: usize = 1 << 19;
 /// Chunks a half step is divided into, at most about.
 const CHUNKS: usize = 256;
+/// Steps of conjugate gradients for a matrix too badly conditioned for Cholesky in `f32`.
+const RESCUE_STEPS: usize = 50;
 
 /// Working memory of one thread; sized once for the longest row it meets.
 #[derive(Debug, Default)]
@@ -36,8 +43,13 @@ pub(super) struct Scratch {
     pub(super) matrix: Aligned,
     pub(super) right: Aligned,
     pub(super) solution: Aligned,
-    scale: Aligned,
+    /// Coordinate `i` of a row times this is the solver's own: `x = scale ∘ w`.
+    pub(super) scale: Aligned,
     inverse: Aligned,
+    /// λ·scale∘m, where m is the row's prior mean; meaningful when `has_prior`.
+    pub(super) prior: Aligned,
+    pub(super) has_prior: bool,
+    mean: Aligned,
 }
 
 impl Scratch {
@@ -49,30 +61,36 @@ impl Scratch {
             &mut self.image,
             &mut self.scale,
             &mut self.inverse,
+            &mut self.prior,
+            &mut self.mean,
         ] {
             vector.grow(stride);
         }
     }
 
-    fn fit_cells(&mut self, cells: usize, stride: usize) {
+    fn fit_cells(&mut self, cells: usize, width: usize) {
         let rows = cells.next_multiple_of(ROW_GROUP);
-        self.z.grow(rows * stride);
+        self.z.grow(rows * width);
         self.targets.grow(rows);
         self.products.grow(rows);
-        self.z[cells * stride..].fill(0.0);
+        self.z[cells * width..].fill(0.0);
         self.targets[cells..].fill(0.0);
     }
 }
 
 /// How rows are solved in this run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
     Exact,
-    /// Steps of conjugate gradients; rows of at most `exact_cells` are solved exactly.
+    /// Steps of conjugate gradients.
     Gradient {
         steps: usize,
-        exact_cells: usize,
     },
+    /// Coordinates solved together, a multiple of 16.
+    Subspace {
+        block: usize,
+    },
+    NonNegative,
 }
 
 /// What a half step reads.
@@ -86,6 +104,10 @@ pub(super) struct HalfStep<'a> {
     pub(super) stride: usize,
     /// Eigenvalues of the fixed side's Gram matrix (implicit feedback), in whose basis both are.
     pub(super) spectrum: Option<&'a [f64]>,
+    /// The fixed side's Gram matrix, where the basis has to stay (non-negative, implicit).
+    pub(super) dense: Option<&'a [f32]>,
+    /// What features say of the rows.
+    pub(super) prior: Option<&'a Prior>,
     pub(super) feedback: Feedback,
     pub(super) resolved: &'a Resolved,
     pub(super) method: Method,
@@ -98,7 +120,7 @@ pub(super) struct HalfStep<'a> {
 pub(super) struct Sums {
     /// The whole objective but for the fixed side's penalty.
     pub(super) objective: f64,
-    /// Σ λ·|x|² of the solved side.
+    /// Σ λ·|x − m|² of the solved side; the prior mean m is 0 without features.
     pub(super) penalty: f64,
 }
 
@@ -121,25 +143,29 @@ impl HalfStep<'_> {
     ) -> Result<Sums, ModelError> {
         let heavy = self.heavy_rows();
         let mut total = Sums::default();
-        let (front, mut factors) = solved.split_at_mut(heavy * self.stride);
         let mut no_bias: [f32; 0] = [];
-        let bias = bias.unwrap_or(&mut no_bias);
-        let (front_bias, mut bias) = bias.split_at_mut(heavy.min(bias.len()));
+        let (mut factors, mut bias) = (solved, bias.unwrap_or(&mut no_bias));
+        let mut take = |rows: &Range<usize>| {
+            let (chunk, rest) = std::mem::take(&mut factors).split_at_mut(rows.len() * self.stride);
+            let at = rows.len().min(bias.len());
+            let (chunk_bias, rest_bias) = std::mem::take(&mut bias).split_at_mut(at);
+            (factors, bias) = (rest, rest_bias);
+            (chunk, chunk_bias)
+        };
         for row in 0..heavy {
-            let x = &mut front[row * self.stride..(row + 1) * self.stride];
-            total += self.heavy_row(row, x, front_bias.get_mut(row))?;
+            let rows = row..row + 1;
+            let (chunk, chunk_bias) = take(&rows);
+            total += self.chunk(rows, chunk, chunk_bias, true)?;
         }
         let mut tasks = vec![];
         for rows in self.chunks(heavy) {
-            let (chunk, rest) = factors.split_at_mut(rows.len() * self.stride);
-            let (chunk_bias, rest_bias) = bias.split_at_mut(rows.len().min(bias.len()));
-            (factors, bias) = (rest, rest_bias);
+            let (chunk, chunk_bias) = take(&rows);
             tasks.push((rows, chunk, chunk_bias));
         }
         let sums: Vec<Result<Sums, ModelError>> = tasks
             .into_par_iter()
             .with_max_len(1)
-            .map(|(rows, factors, bias)| self.chunk(rows, factors, bias))
+            .map(|(rows, factors, bias)| self.chunk(rows, factors, bias, false))
             .collect();
         for sum in sums {
             total += sum?;
@@ -158,7 +184,13 @@ impl HalfStep<'_> {
     /// Neighbouring rows of about equal cost.
     fn chunks(&self, from: usize) -> Vec<Range<usize>> {
         let rows = self.cells.rows();
-        let cost = |row| self.length(row) + 4;
+        // A row without interactions costs next to nothing, one solved over its whole matrix as
+        // much as many interactions.
+        let fixed = if self.method == Method::NonNegative { self.stride } else { 4 };
+        let cost = |row| match self.length(row) {
+            0 => 1,
+            length => length + fixed,
+        };
         let limit = (from..rows).map(cost).sum::<usize>() / CHUNKS + 1;
         let mut chunks = vec![];
         let (mut start, mut sum) = (from, 0);
@@ -175,8 +207,19 @@ impl HalfStep<'_> {
         chunks
     }
 
-    fn check_cancel(&self) -> Result<(), ModelError> {
-        if self.cancel.load(Ordering::Relaxed) { Err(ModelError::Cancelled) } else { Ok(()) }
+    /// Whether the caller asked to stop; what is computed from then on is thrown away.
+    #[inline(always)]
+    pub(super) fn cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    /// Runs `work` with a scratch of the pool.
+    pub(super) fn with_scratch<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {
+        let mut scratch = self.pool.lock().pop().unwrap_or_default();
+        scratch.fit_factors(self.stride);
+        let result = work(&mut scratch);
+        self.pool.lock().push(scratch);
+        result
     }
 
     fn chunk(
@@ -184,67 +227,31 @@ impl HalfStep<'_> {
         rows: Range<usize>,
         factors: &mut [f32],
         bias: &mut [f32],
+        parallel: bool,
     ) -> Result<Sums, ModelError> {
-        self.check_cancel()?;
-        let mut scratch = self.pool.lock().pop().unwrap_or_default();
-        scratch.fit_factors(self.stride);
-        let op = ChunkOp { step: self, rows, factors, bias, scratch: &mut scratch };
-        let sums = Arch::new().dispatch(op);
-        self.pool.lock().push(scratch);
-        Ok(sums)
+        let sums = self.with_scratch(|scratch| {
+            let op = ChunkOp { step: self, rows, factors, bias, parallel, scratch };
+            Arch::new().dispatch(op)
+        });
+        if self.cancelled() { Err(ModelError::Cancelled) } else { Ok(sums) }
     }
 
-    fn heavy_row(
-        &self,
-        row: usize,
-        x: &mut [f32],
-        bias: Option<&mut f32>,
-    ) -> Result<Sums, ModelError> {
-        let (columns, values) = self.cells.row(row);
-        // At most 64 partial sums, whatever the length: fixed, for the same sum on any machine.
-        let part = HEAVY_CELLS.max(columns.len().div_ceil(64));
-        let parts: Vec<Result<(Aligned, Aligned, f64), ModelError>> = columns
-            .par_chunks(part)
-            .zip(values.par_chunks(part))
-            .map(|(columns, values)| {
-                self.check_cancel()?;
-                let mut scratch = self.pool.lock().pop().unwrap_or_default();
-                scratch.fit_factors(self.stride);
-                let count = self.length(row);
-                let op = PartOp { step: self, count, columns, values, scratch: &mut scratch };
-                let part = Arch::new().dispatch(op);
-                self.pool.lock().push(scratch);
-                Ok(part)
-            })
-            .collect();
-        let mut scratch = Scratch::default();
-        scratch.fit_factors(self.stride);
-        scratch.matrix = Aligned::zeros(self.stride * self.stride);
-        scratch.right = Aligned::zeros(self.stride);
-        let mut constant = 0.0;
-        for part in parts {
-            let (matrix, right, part_constant) = part?;
-            constant += part_constant;
-            for (sum, &value) in scratch.matrix.iter_mut().zip(matrix.iter()) {
-                *sum += value;
-            }
-            for (sum, &value) in scratch.right.iter_mut().zip(right.iter()) {
-                *sum += value;
-            }
-        }
-        let op = HeavyOp { step: self, row, x, bias, constant, scratch: &mut scratch };
-        Ok(Arch::new().dispatch(op))
+    /// λ of a row with `count` interactions.
+    pub(super) fn lambda(&self, count: usize) -> f64 {
+        self.resolved.regularization(count, self.fixed.len() / self.stride)
     }
 
     /// Fills `scale` with 1/√(spectrum + λ) and `inverse` with its reciprocal; returns λ.
     #[inline(always)]
-    fn prepare_scale(&self, count: usize, scratch: &mut Scratch) -> f64 {
-        let others = self.fixed.len() / self.stride;
-        let lambda = self.resolved.regularization(count, others);
+    pub(super) fn prepare_scale(&self, count: usize, scratch: &mut Scratch) -> f64 {
+        let lambda = self.lambda(count);
         match self.spectrum {
             None => {
-                scratch.scale.fill((1.0 / lambda.sqrt()) as f32);
-                scratch.inverse.fill(lambda.sqrt() as f32);
+                // Non-negative rows are solved as they are, λ on the diagonal.
+                let scaled = self.method != Method::NonNegative;
+                let root = if scaled { lambda.sqrt() } else { 1.0 };
+                scratch.scale.fill((1.0 / root) as f32);
+                scratch.inverse.fill(root as f32);
             }
             Some(spectrum) => {
                 let scales = scratch.scale.iter_mut().zip(scratch.inverse.iter_mut());
@@ -258,37 +265,58 @@ impl HalfStep<'_> {
         lambda
     }
 
-    /// Gathers scaled rows and targets into the scratch; returns the objective's constant part.
+    /// Fills in the row's prior mean; returns its share λ·|m|² of the objective.
     #[inline(always)]
-    fn gather<S: Simd>(
+    fn prepare_prior<S: Simd>(&self, simd: S, row: usize, lambda: f64, s: &mut Scratch) -> f64 {
+        s.has_prior = self.prior.is_some_and(|prior| prior.mean(row, &mut s.mean));
+        if !s.has_prior {
+            return 0.0;
+        }
+        scaled_product(simd, &mut s.prior, &s.mean, &s.scale, lambda as f32);
+        lambda * f64::from(dot(simd, &s.mean, &s.mean))
+    }
+
+    /// A cell's multiplier of the fixed row, its target and its share of the constant: the cell
+    /// enters the objective as (target − multiplier·x·y)², to which an unobserved cell's (x·y)²
+    /// is added elsewhere.
+    #[inline(always)]
+    pub(super) fn cell(&self, column: usize, value: f32) -> (f32, f32, f64) {
+        match self.feedback {
+            // c·p over √(α|r|): see `super::side::encode_weight`.
+            Feedback::Implicit if value > 0.0 => {
+                (value, value + 1.0 / value, 1.0 + f64::from(value * value))
+            }
+            Feedback::Implicit => (value, 0.0, 0.0),
+            Feedback::Explicit => {
+                let target = value - self.fixed_bias.map_or(0.0, |bias| bias[column]);
+                (1.0, target, f64::from(target * target))
+            }
+        }
+    }
+
+    /// Gathers coordinates `from..from + width` of the cells' scaled rows, and their targets,
+    /// into the scratch; returns the objective's constant part.
+    #[inline(always)]
+    pub(super) fn gather<S: Simd>(
         &self,
         simd: S,
-        columns: &[u32],
-        values: &[f32],
+        (columns, values): (&[u32], &[f32]),
+        (from, width): (usize, usize),
         scratch: &mut Scratch,
     ) -> f64 {
-        let stride = self.stride;
-        scratch.fit_cells(columns.len(), stride);
+        scratch.fit_cells(columns.len(), width);
         let Scratch { z, targets, scale, .. } = scratch;
+        let scale = &scale[from..from + width];
         let mut constant = 0.0_f64;
         let cells = columns.iter().zip(values);
-        let rows = z.chunks_exact_mut(stride).zip(targets.iter_mut());
+        let rows = z.chunks_exact_mut(width).zip(targets.iter_mut());
         for ((&column, &value), (row, target)) in cells.zip(rows) {
             let column = column as usize;
-            let fixed = &self.fixed[column * stride..(column + 1) * stride];
-            match self.feedback {
-                Feedback::Implicit => {
-                    scaled_product(simd, row, fixed, scale, value);
-                    // c·p over √(α|r|): see `super::encode_weight`.
-                    *target = if value > 0.0 { value + 1.0 / value } else { 0.0 };
-                    constant += if value > 0.0 { 1.0 + f64::from(value * value) } else { 0.0 };
-                }
-                Feedback::Explicit => {
-                    scaled_product(simd, row, fixed, scale, 1.0);
-                    *target = value - self.fixed_bias.map_or(0.0, |bias| bias[column]);
-                    constant += f64::from(*target * *target);
-                }
-            }
+            let start = column * self.stride + from;
+            let (multiplier, wanted, share) = self.cell(column, value);
+            scaled_product(simd, row, &self.fixed[start..start + width], scale, multiplier);
+            *target = wanted;
+            constant += share;
         }
         constant
     }
@@ -302,7 +330,7 @@ impl HalfStep<'_> {
         scaled_product(simd, &mut s.w, x, &s.inverse, 1.0);
     }
 
-    /// Writes the solution back; returns λ·|x|².
+    /// Scales the solution back, moves the bias to its place and returns the penalty.
     #[inline(always)]
     fn finish<S: Simd>(
         &self,
@@ -313,7 +341,13 @@ impl HalfStep<'_> {
         scratch: &Scratch,
     ) -> f64 {
         scaled_product(simd, x, &scratch.w, &scratch.scale, 1.0);
-        let penalty = lambda * f64::from(dot(simd, x, x));
+        let penalty = match scratch.has_prior {
+            false => lambda * f64::from(dot(simd, x, x)),
+            true => {
+                let pairs = x.iter().zip(scratch.mean.iter());
+                lambda * pairs.map(|(&x, &mean)| f64::from(x - mean).powi(2)).sum::<f64>()
+            }
+        };
         if let Some(bias) = bias {
             *bias = x[self.bias_column];
             x[self.bias_column] = 1.0;
@@ -327,6 +361,8 @@ struct ChunkOp<'a, 'b> {
     rows: Range<usize>,
     factors: &'a mut [f32],
     bias: &'a mut [f32],
+    /// Whether each row is divided among the threads.
+    parallel: bool,
     scratch: &'a mut Scratch,
 }
 
@@ -335,13 +371,13 @@ impl WithSimd for ChunkOp<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Sums {
-        let Self { step, rows, factors, bias, scratch } = self;
+        let Self { step, rows, factors, bias, parallel, scratch } = self;
         let mut sums = Sums::default();
         let (mut prepared, mut lambda) = (usize::MAX, 0.0);
         for (index, (row, x)) in rows.zip(factors.chunks_exact_mut(step.stride)).enumerate() {
-            let (columns, values) = step.cells.row(row);
             let bias = bias.get_mut(index);
-            if columns.is_empty() {
+            let count = step.length(row);
+            if count == 0 {
                 x.fill(0.0);
                 if let Some(bias) = bias {
                     *bias = 0.0;
@@ -349,84 +385,61 @@ impl WithSimd for ChunkOp<'_, '_> {
                 }
                 continue;
             }
-            if prepared != columns.len() {
-                prepared = columns.len();
-                lambda = step.prepare_scale(prepared, scratch);
+            if step.cancelled() {
+                break;
             }
-            let constant = step.gather(simd, columns, values, scratch);
+            if prepared != count {
+                prepared = count;
+                lambda = step.prepare_scale(count, scratch);
+            }
+            sums.objective += step.prepare_prior(simd, row, lambda, scratch);
             step.warm_start(simd, x, bias.as_deref(), scratch);
-            let objective = solve_row(simd, step.method, step.stride, scratch);
-            sums.objective += objective + constant;
+            sums.objective += solve_row(simd, step, row, parallel, scratch);
             sums.penalty += step.finish(simd, lambda, x, bias, scratch);
         }
         sums
     }
 }
 
+/// Moves `scratch.w` to the row's solution, or nearer to it, and returns the row's objective.
 #[inline(always)]
-fn solve_row<S: Simd>(simd: S, method: Method, stride: usize, scratch: &mut Scratch) -> f64 {
-    let steps = match method {
-        Method::Gradient { steps, exact_cells } if scratch.targets.len() > exact_cells => steps,
-        _ => match cholesky::solve(simd, scratch, stride) {
-            Some(objective) => return objective,
-            // Too badly conditioned for `f32`: gradients never divide by a bad pivot.
-            None => 50,
-        },
-    };
-    cg::solve(simd, scratch, steps)
-}
-
-/// One part of a heavy row: its Gram matrix, right-hand side and constant.
-struct PartOp<'a, 'b> {
-    step: &'a HalfStep<'b>,
-    count: usize,
-    columns: &'a [u32],
-    values: &'a [f32],
-    scratch: &'a mut Scratch,
-}
-
-impl WithSimd for PartOp<'_, '_> {
-    type Output = (Aligned, Aligned, f64);
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
-        let stride = self.step.stride;
-        let mut matrix = Aligned::zeros(stride * stride);
-        let mut right = Aligned::zeros(stride);
-        let mut constant = 0.0;
-        self.step.prepare_scale(self.count, self.scratch);
-        for (columns, values) in self.columns.chunks(512).zip(self.values.chunks(512)) {
-            constant += self.step.gather(simd, columns, values, self.scratch);
-            add_gram(simd, &self.scratch.z, stride, &mut matrix);
-            let Scratch { z, targets, image, .. } = &mut *self.scratch;
-            image.copy_from_slice(&right);
-            weighted_sum(simd, z, targets, Some(image), &mut right);
-        }
-        (matrix, right, constant)
-    }
-}
-
-/// Solves a heavy row from its summed parts.
-struct HeavyOp<'a, 'b> {
-    step: &'a HalfStep<'b>,
+fn solve_row<S: Simd>(
+    simd: S,
+    step: &HalfStep<'_>,
     row: usize,
-    x: &'a mut [f32],
-    bias: Option<&'a mut f32>,
-    constant: f64,
-    scratch: &'a mut Scratch,
-}
-
-impl WithSimd for HeavyOp<'_, '_> {
-    type Output = Sums;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Sums {
-        let Self { step, row, x, bias, constant, scratch } = self;
-        let lambda = step.prepare_scale(step.length(row), scratch);
-        step.warm_start(simd, x, bias.as_deref(), scratch);
-        // An indefinite matrix keeps the last iteration's factors, whose objective is unknown.
-        let objective = cholesky::solve_normal(simd, scratch, step.stride).unwrap_or(0.0);
-        let penalty = step.finish(simd, lambda, x, bias, scratch);
-        Sums { objective: objective + constant, penalty }
+    parallel: bool,
+    scratch: &mut Scratch,
+) -> f64 {
+    let cells = step.cells.row(row);
+    let (count, stride) = (cells.0.len(), step.stride);
+    let all = (0, stride);
+    let (constant, exact) = match step.method {
+        Method::Gradient { steps } if count * stride > GATHERED_VALUES || parallel => {
+            return stream::solve(step, row, steps, parallel, scratch);
+        }
+        Method::Gradient { steps } => {
+            let constant = step.gather(simd, cells, all, scratch);
+            return constant + cg::solve(simd, scratch, steps, step.cancel);
+        }
+        Method::Subspace { block } if count > block && !parallel => {
+            return subspace::solve(simd, step, cells, block, scratch);
+        }
+        Method::NonNegative => {
+            let constant = normal::accumulate(simd, step, row, parallel, scratch);
+            return constant + nonnegative::solve(simd, step, count, scratch);
+        }
+        Method::Exact | Method::Subspace { .. } if count < stride && !parallel => {
+            let constant = step.gather(simd, cells, all, scratch);
+            (constant, cholesky::solve_dual(simd, scratch, stride, count, step.cancel))
+        }
+        Method::Exact | Method::Subspace { .. } => {
+            let constant = normal::accumulate(simd, step, row, parallel, scratch);
+            (constant, cholesky::solve_normal(simd, scratch, stride, step.cancel))
+        }
+    };
+    match exact {
+        Some(objective) => objective + constant,
+        // Gradients never divide by a bad pivot.
+        None => stream::solve(step, row, RESCUE_STEPS, parallel, scratch),
     }
 }

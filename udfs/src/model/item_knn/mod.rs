@@ -187,7 +187,7 @@ impl Search<'_> {
                 }
             }
             done += wave.len();
-            progress(Progress { iteration: done, done, total, loss: None });
+            progress(Progress { iteration: done, done, total, loss: None, metric: None });
         }
         Ok(assemble(rows))
     }

@@ -62,7 +62,13 @@ impl<'a> Lloyd<'a> {
             let changed = self.assign(cancel)?;
             let loss = self.inertia();
             self.losses.push(loss);
-            progress(Progress { iteration, done: iteration, total, loss: Some(loss) });
+            progress(Progress {
+                iteration,
+                done: iteration,
+                total,
+                loss: Some(loss),
+                metric: None,
+            });
             let small = last - loss < self.options.min_rel_progress * last.abs();
             // An empty cluster restarts first.
             if changed == 0 || small && !self.counts.contains(&0) {

@@ -3,7 +3,7 @@
 //! [`Moments`] gathers mean and scatter batch by batch, so that rows need not be held. The
 //! components are the eigenvectors of the covariance matrix Σ (x − m)(x − m)ᵀ / (n − 1), or of the
 //! correlation matrix with `scale_features`; their eigenvalues are the variance they explain.
-//! All of them are found by [`symmetric_eigen_unless`] (Golub and Van Loan §8.3); where there are
+//! All of them are found by [`eigen_unless`] (Golub and Van Loan §8.3); where there are
 //! more than [`ALL_FEATURES`] features, the leading ones by a randomized range finder. A
 //! component's largest absolute value is positive, so that components do not flip between
 //! trainings.
@@ -11,14 +11,14 @@
 mod moments;
 mod subspace;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
 pub use self::moments::Moments;
 
 use super::als::Progress;
-use super::als::eigen::symmetric_eigen_unless;
+use super::als::eigen::eigen_unless;
 use super::dense::{Left, Part, Right, add_products, stride};
 use super::error::ModelError;
 
@@ -137,7 +137,7 @@ pub fn fit(
     let whole: f64 = (0..features).map(|f| covariance[f * features + f]).sum();
     let (values, mut components) = eigen(&covariance, features, whole, options, cancel)?;
     components.chunks_exact_mut(features).for_each(fix_sign);
-    progress(Progress { iteration: 1, done: 1, total: 1, loss: None });
+    progress(Progress { iteration: 1, done: 1, total: 1, loss: None, metric: None });
     let ratio = |value: &f64| if whole > 0.0 { value / whole } else { 0.0 };
     Ok(PcaModel {
         mean: moments.mean().to_vec(),
@@ -186,10 +186,8 @@ fn eigen(
             None => wanted *= 2,
         }
     }
-    let (values, vectors) = symmetric_eigen_unless(covariance, features, cancel);
-    if cancel.load(Ordering::Relaxed) {
-        return Err(ModelError::Cancelled);
-    }
+    let found = eigen_unless(covariance, features, cancel);
+    let (values, vectors) = found.ok_or(ModelError::Cancelled)?;
     let mut order: Vec<usize> = (0..features).collect();
     order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
     let sorted: Vec<f64> = order.iter().map(|&at| values[at]).collect();

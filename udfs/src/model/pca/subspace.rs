@@ -6,11 +6,11 @@
 //! eigenvalues stand still. The block is larger than what is asked for, which makes it converge
 //! by the ratio of eigenvalues far apart.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
-use super::super::als::eigen::symmetric_eigen_unless;
+use super::super::als::eigen::eigen_unless;
 use super::super::als::mix;
 use super::super::dense::{Left, Part, Right, add_products, stride};
 use super::super::error::ModelError;
@@ -52,10 +52,8 @@ pub(super) fn leading_eigen(
     for _ in 0..MAX_ITERATIONS {
         let product = times_matrix(&packed, &basis, size, cancel);
         let small = inner_products(&basis, &product, size);
-        let (values, vectors) = symmetric_eigen_unless(&small, rows, cancel);
-        if cancel.load(Ordering::Relaxed) {
-            return Err(ModelError::Cancelled);
-        }
+        let found = eigen_unless(&small, rows, cancel);
+        let (values, vectors) = found.ok_or(ModelError::Cancelled)?;
         let mut order: Vec<usize> = (0..rows).collect();
         order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
         let found: Vec<f64> = order[..count].iter().map(|&at| values[at]).collect();

@@ -1,10 +1,15 @@
-//! Tests of the learner against a plain dense one in f64.
+//! Tests of the learner, first against a plain dense one in f64.
 
 use proptest::prelude::*;
 
 use super::super::sparse::{Duplicates, Triplets};
 use super::objective::objective;
+use super::side::draw;
 use super::*;
+
+mod features;
+mod life;
+mod methods;
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
@@ -125,10 +130,14 @@ fn oracle_scores(csr: &Csr, options: &AlsOptions) -> Vec<f64> {
         l2_reg: Some(options.resolve(csr).l2_reg),
         ..options.clone()
     };
-    let mut start = Side::new((0..csr.columns() as u32).collect(), transposed.clone(), options);
-    start.start(options);
-    let initial = start.original_factors(size, options.stride());
-    let mut items: Vec<f64> = initial.iter().map(|&y| f64::from(y)).collect();
+    let mut items = vec![];
+    for item in 0..csr.columns() {
+        let mut row = vec![0.0_f32; size];
+        if !transposed.row(item).0.is_empty() {
+            draw(options, item as u32, &mut row);
+        }
+        items.extend(row.iter().map(|&y| f64::from(y)));
+    }
     let mut item_bias = vec![0.0; csr.columns()];
     let (mut users, mut user_bias) = (vec![], vec![]);
     for _ in 0..options.max_iterations {
@@ -343,6 +352,7 @@ proptest! {
         let options =
             AlsOptions { feedback, num_factors: 4, max_iterations: 4, ..AlsOptions::default() };
         let factors = quiet(&csr, &options);
-        prop_assert!(factors.user_factors.iter().chain(&factors.item_factors).all(|x| x.is_finite()));
+        let mut all = factors.user_factors.iter().chain(&factors.item_factors);
+        prop_assert!(all.all(|x| x.is_finite()));
     }
 }
