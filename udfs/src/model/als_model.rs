@@ -269,8 +269,13 @@ impl AlsModel {
             })
             .collect();
         let (items, weights): (Vec<u32>, Vec<f32>) = merged.into_iter().unzip();
+        Ok(self.item_side().fold_in(&items, &weights))
+    }
+
+    /// The finished item side, into which users are folded.
+    pub(super) fn item_side(&self) -> ItemSide<'_> {
         let size = self.num_factors();
-        let side = ItemSide {
+        ItemSide {
             factors: self.item_factors(),
             bias: self.item_bias(),
             gram: self.gram.get_or_init(|| gram(self.item_factors(), size)),
@@ -278,8 +283,7 @@ impl AlsModel {
             mean: self.global_mean(),
             feedback: self.feedback(),
             resolved: &self.resolved,
-        };
-        Ok(side.fold_in(&items, &weights))
+        }
     }
 
     /// The best items for folded-in users, leaving out each one's own items.

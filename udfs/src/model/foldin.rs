@@ -14,6 +14,15 @@ pub struct UserVector {
     pub bias: f32,
 }
 
+/// What a score is made of, biases and mean of the model apart.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Contributions {
+    /// What each of the user's items adds through the user's factors, in their order.
+    pub of_items: Vec<f64>,
+    /// The user's bias; 0 without biases.
+    pub user_bias: f64,
+}
+
 /// The finished item side that a user is folded into.
 #[derive(Debug, Clone, Copy)]
 pub struct ItemSide<'a> {
@@ -37,24 +46,78 @@ impl ItemSide<'_> {
     /// Solves one user's row for distinct items with finite weights.
     pub fn fold_in(&self, items: &[u32], weights: &[f32]) -> UserVector {
         let size = self.size;
-        let wide = size + usize::from(!self.bias.is_empty());
         if items.is_empty() {
             return UserVector { factors: vec![0.0; size], bias: 0.0 };
         }
+        let (matrix, targets) = self.equations(items, weights);
+        let mut right = vec![0.0_f64; self.wide()];
+        for (&item, target) in items.iter().zip(targets) {
+            for (right, left) in right.iter_mut().zip(self.design(item)) {
+                *right += target * left;
+            }
+        }
+        let solution = solve(matrix, right);
+        UserVector {
+            factors: solution[..size].iter().map(|&x| x as f32).collect(),
+            bias: solution.get(size).map_or(0.0, |&bias| bias as f32),
+        }
+    }
+
+    /// What each of the user's items adds to the score of `item`, and what the user's bias adds.
+    pub fn contributions(&self, items: &[u32], weights: &[f32], item: u32) -> Contributions {
+        if items.is_empty() {
+            return Contributions { of_items: vec![], user_bias: 0.0 };
+        }
+        let (matrix, targets) = self.equations(items, weights);
+        // A⁻¹ is symmetric: solved for the asked item once, it serves every one of the user's.
+        let mut asked = self.design(item);
+        asked.truncate(self.size);
+        asked.resize(self.wide(), 0.0);
+        let toward = solve(matrix.clone(), asked);
+        let product = |left: &[f64], item| -> f64 {
+            left.iter().zip(self.design(item)).map(|(a, b)| a * b).sum()
+        };
+        let pairs = || items.iter().zip(&targets);
+        let of_items = pairs().map(|(&own, target)| target * product(&toward, own)).collect();
+        let user_bias = match self.bias.is_empty() {
+            true => 0.0,
+            false => {
+                let mut last = vec![0.0; self.wide()];
+                last[self.size] = 1.0;
+                let toward = solve(matrix, last);
+                pairs().map(|(&own, target)| target * product(&toward, own)).sum()
+            }
+        };
+        Contributions { of_items, user_bias }
+    }
+
+    /// Unknowns of a user: the factors and, with biases, the bias.
+    fn wide(&self) -> usize {
+        self.size + usize::from(!self.bias.is_empty())
+    }
+
+    /// What the unknowns are multiplied by in the prediction of an item.
+    fn design(&self, item: u32) -> Vec<f64> {
+        let start = item as usize * self.size;
+        let factors = &self.factors[start..start + self.size];
+        let mut design: Vec<f64> = factors.iter().map(|&y| y.into()).collect();
+        design.resize(self.wide(), 1.0);
+        design
+    }
+
+    /// The matrix of the normal equations, and each item's target on their right-hand side.
+    fn equations(&self, items: &[u32], weights: &[f32]) -> (Vec<f64>, Vec<f64>) {
+        let (size, wide) = (self.size, self.wide());
         let mut matrix = vec![0.0_f64; wide * wide];
-        let mut right = vec![0.0_f64; wide];
+        let mut targets = Vec::with_capacity(items.len());
         if self.feedback == Feedback::Implicit {
             matrix[..size * size].copy_from_slice(self.gram);
         }
         for (&item, &weight) in items.iter().zip(weights) {
-            let item = item as usize;
-            let mut design: Vec<f64> =
-                self.factors[item * size..(item + 1) * size].iter().map(|&y| y.into()).collect();
-            design.resize(wide, 1.0);
-            let (extra, target) = self.cell(item, f64::from(weight));
-            for (row, &left) in design.iter().enumerate() {
-                right[row] += target * left;
-                let line = &mut matrix[row * wide..(row + 1) * wide];
+            let design = self.design(item);
+            let (extra, target) = self.cell(item as usize, f64::from(weight));
+            targets.push(target);
+            for (line, &left) in matrix.chunks_exact_mut(wide).zip(&design) {
                 for (cell, &value) in line.iter_mut().zip(&design) {
                     *cell += extra * left * value;
                 }
@@ -65,11 +128,7 @@ impl ItemSide<'_> {
         for index in 0..wide {
             matrix[index * wide + index] += lambda;
         }
-        let solution = solve(matrix, right);
-        UserVector {
-            factors: solution[..size].iter().map(|&x| x as f32).collect(),
-            bias: solution.get(size).map_or(0.0, |&bias| bias as f32),
-        }
+        (matrix, targets)
     }
 
     /// Weight in the matrix and in the right-hand side.
