@@ -171,9 +171,18 @@ impl Dialect for AttuneDialect {
         if !is_word(&parser.peek_token_ref().token, MODEL_MARKER) || !follows_open_call(parser) {
             return None;
         }
-        let Token::Word(_) = parser.peek_nth_token_ref(1).token else { return None };
+        // A name, or the text as which a syntax tree shows one.
+        let is_text = match parser.peek_nth_token_ref(1).token {
+            Token::Word(_) => false,
+            Token::SingleQuotedString(_) => true,
+            _ => return None,
+        };
         parser.advance_token();
-        Some(parse_model_reference(parser).map(model_marker))
+        let name = match is_text {
+            true => parser.parse_literal_string(),
+            false => parse_model_reference(parser),
+        };
+        Some(name.map(model_marker))
     }
 }
 
@@ -278,6 +287,8 @@ mod tests {
             panic!("no call")
         };
         assert!(call.args.to_string().contains("main.Shop@3"), "{}", call.args);
+        let again = expression("ML.RECOMMEND(MODEL Main.\"Shop\"@3, 10)").to_string();
+        assert_eq!(expression(&again).to_string(), again);
         assert!(matches!(expression("model"), Expr::Identifier(_)));
         assert!(matches!(expression("f(model)"), Expr::Function(_)));
         assert!(!expression("f(1, model)").to_string().contains('\''));

@@ -45,12 +45,12 @@ impl ExtensionPlanner for Operators {
         _session: &dyn Session,
         _context: &PhysicalPlanningContext,
     ) -> DataFusionResult<Option<Arc<dyn ExecutionPlan>>> {
+        if let Some(node) = node.as_any().downcast_ref::<model::recommend::RecommendNode>() {
+            return Ok(Some(Arc::new(model::recommend::RecommendExec::new(node, inputs)?)));
+        }
         let [input] = inputs else { return Ok(None) };
         if let Some(node) = node.as_any().downcast_ref::<model::create::CreateModelNode>() {
             return Ok(Some(Arc::new(model::create::CreateModelExec::new(node, input))));
-        }
-        if let Some(node) = node.as_any().downcast_ref::<model::recommend::RecommendNode>() {
-            return Ok(Some(Arc::new(model::recommend::RecommendExec::new(node, input)?)));
         }
         if let Some(node) = node.as_any().downcast_ref::<model::evaluate::EvaluateNode>() {
             return Ok(Some(Arc::new(model::evaluate::EvaluateExec::new(node, input)?)));

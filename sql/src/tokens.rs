@@ -105,7 +105,7 @@ fn parse_name(parser: &mut Parser<'_>) -> Result<String, ParserError> {
 }
 
 /// `90 days`, `12 hours`, `2 weeks`.
-fn duration_ms(text: &str) -> Option<i64> {
+pub(crate) fn duration_ms(text: &str) -> Option<i64> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit())?;
     let (digits, unit) = text.split_at(split);

@@ -6,7 +6,7 @@ mod check;
 mod demo;
 mod docs;
 mod format;
-mod lexer;
+pub mod lexer;
 mod password;
 mod progress;
 mod run;

@@ -18,6 +18,7 @@ mod load;
 mod pg;
 mod prepared;
 mod program;
+mod recipes;
 mod rights;
 mod s3;
 mod slt;

@@ -5,15 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use udfs::model::AlsModel;
+use udfs::model::Model;
 
 use super::definition::ObjectName;
 use super::model_files::StoredFile;
-use super::model_parts::StoredOptions;
+use super::model_parts::StoredLearner;
 use crate::error::{Error, Result};
 
-/// The newest manifest format this version reads and writes.
-const FORMAT: u32 = 1;
+/// The manifest format this version reads and writes.
+const FORMAT: u32 = 2;
 
 /// A metric of a model beside the same metric of the popularity baseline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,6 +60,9 @@ pub struct Publication {
     pub metrics: Vec<StoredMetric>,
     /// The training history.
     pub iterations: Vec<StoredIteration>,
+    /// The names of a popularity model's segments, by code.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<String>,
     /// How many recommendations the ranking metrics look at.
     pub top_k: usize,
 }
@@ -74,26 +77,12 @@ pub struct Manifest {
     pub owner: String,
     /// When it was published, in Unix milliseconds.
     pub created_ms: i64,
-    /// How many factors a user or item has.
-    pub num_factors: usize,
-    /// How many users there are.
-    pub users: usize,
-    /// How many items there are.
-    pub items: usize,
-    /// Whether users and items have biases.
-    pub biases: bool,
-    /// The mean rating; 0 without biases.
-    pub global_mean: f32,
     /// What the model takes in memory.
     pub memory_bytes: usize,
-    /// The learner's options.
-    pub learner: StoredOptions,
-    /// The users' file.
-    pub user_file: StoredFile,
-    /// The items' file.
-    pub item_file: StoredFile,
-    /// The interactions' file.
-    pub seen_file: StoredFile,
+    /// What the model's type needs beside its files.
+    pub learner: StoredLearner,
+    /// The version's files, by what they hold.
+    pub files: BTreeMap<String, StoredFile>,
     #[serde(flatten)]
     publication: Publication,
 }
@@ -106,11 +95,10 @@ impl std::ops::Deref for Manifest {
     }
 }
 
-/// The three files of a version.
-pub(super) struct Files {
-    pub users: StoredFile,
-    pub items: StoredFile,
-    pub seen: StoredFile,
+/// What every format of the document has.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
 }
 
 impl Manifest {
@@ -118,8 +106,8 @@ impl Manifest {
         id: String,
         owner: String,
         created_ms: i64,
-        model: &AlsModel,
-        files: Files,
+        model: &Model,
+        files: BTreeMap<String, StoredFile>,
         publication: Publication,
     ) -> Self {
         Self {
@@ -127,28 +115,25 @@ impl Manifest {
             id,
             owner,
             created_ms,
-            num_factors: model.num_factors(),
-            users: model.user_ids().len(),
-            items: model.item_ids().len(),
-            biases: !model.user_bias().is_empty(),
-            global_mean: model.global_mean(),
             memory_bytes: model.memory_bytes(),
-            learner: StoredOptions::new(model.options()),
-            user_file: files.users,
-            item_file: files.items,
-            seen_file: files.seen,
+            learner: StoredLearner::new(model),
+            files,
             publication,
         }
     }
 
     pub(super) fn parse(url: &str, content: &[u8]) -> Result<Self> {
         let corrupt = |reason: String| Error::Corrupt { what: url.into(), reason };
-        let manifest: Self =
-            serde_json::from_slice(content).map_err(|error| corrupt(error.to_string()))?;
-        if manifest.format > FORMAT {
-            let reason = format!("it has format {}, newer than {FORMAT}", manifest.format);
-            return Err(corrupt(reason));
+        let read = |error: serde_json::Error| corrupt(error.to_string());
+        let Format { format } = serde_json::from_slice(content).map_err(read)?;
+        if format > FORMAT {
+            return Err(corrupt(format!("it has format {format}, newer than {FORMAT}")));
         }
+        if format < FORMAT {
+            let reason = "it was written by an older Attune; RETRAIN MODEL makes a new version";
+            return Err(corrupt(format!("it has format {format}, not {FORMAT}: {reason}")));
+        }
+        let manifest: Self = serde_json::from_slice(content).map_err(read)?;
         Ok(manifest)
     }
 }
@@ -160,8 +145,8 @@ pub struct LoadedModel {
     pub name: ObjectName,
     /// The version.
     pub version: u32,
-    /// The recommender.
-    pub model: Arc<AlsModel>,
+    /// The model.
+    pub model: Arc<Model>,
     /// Where it comes from.
     pub manifest: Arc<Manifest>,
 }

@@ -1,14 +1,15 @@
 //! Models: versions in the warehouse, published by one change of the head, loaded on demand.
 //!
-//! A version is a folder `models/<model>/<version>/` with factor files and, written last and only
-//! once, a manifest. It counts from the moment the model's head names it; the head is put over
+//! A version is a folder `models/<model>/<version>/` with the model's files and, written last and
+//! only once, a manifest. It counts from the moment the model's head names it; the head is put over
 //! exactly the state that was seen when training began, so that DROP or OR REPLACE meanwhile
 //! makes the publication fail. Numbers are never used twice, not even after DROP.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use object_store::ObjectStoreExt;
-use udfs::model::AlsModel;
+use udfs::model::Model;
 
 pub use super::claim::Claim;
 pub use super::manifest::{
@@ -19,8 +20,7 @@ pub use super::model_files::StoredFile;
 use super::claim::MANIFEST;
 use super::definition::{CreateMode, Kind, ModelHead, ModelVersion, ObjectName, Spec};
 use super::head::key;
-use super::manifest::Files;
-use super::model_files::{read_cells, read_side, write_cells, write_side};
+use super::model_files::{read, write};
 use super::{exists, may_create, model_parts};
 use crate::Catalog;
 use crate::error::{Error, Result};
@@ -57,7 +57,7 @@ impl Catalog {
     pub async fn publish(
         &self,
         mut claim: Claim,
-        model: Arc<AlsModel>,
+        model: Arc<Model>,
         publication: Publication,
     ) -> Result<u32> {
         let files = write_files(&claim, &model).await?;
@@ -75,7 +75,7 @@ impl Catalog {
         }
         // A sweeper that took the claim for stale may have removed files before the manifest.
         claim.check().await?;
-        for file in [&manifest.user_file, &manifest.item_file, &manifest.seen_file] {
+        for file in manifest.files.values() {
             let place = claim.folder.child(&file.name);
             let found = place.store.head(&place.path).await;
             found.map_err(|error| Error::store(place.url.as_str(), &error))?;
@@ -273,32 +273,29 @@ fn no_version(name: &ObjectName, version: u32, head: &ModelHead) -> Error {
     )
 }
 
-async fn write_files(claim: &Claim, model: &AlsModel) -> Result<Files> {
-    // The claim's id is in the names, so that a training that was swept away but writes on does
-    // not write into the files of the one that has taken its number.
-    let name = |what: &str| format!("{what}-{}.parquet", claim.id);
-    let folder = &claim.folder;
-    let (users, items) = (model.user_ids().values(), model.item_ids().values());
-    let (factors, bias) = (model.user_factors(), model.user_bias());
-    let users = write_side(folder, name("users"), &users, factors, bias).await?;
-    let (factors, bias) = (model.item_factors(), model.item_bias());
-    let items = write_side(folder, name("items"), &items, factors, bias).await?;
-    let seen = model.seen();
-    let (offsets, codes) = (seen.offsets(), seen.column_indices());
-    let seen = write_cells(folder, name("seen"), offsets, codes, seen.values()).await?;
-    Ok(Files { users, items, seen })
+async fn write_files(claim: &Claim, model: &Model) -> Result<BTreeMap<String, StoredFile>> {
+    let mut files = BTreeMap::new();
+    for (piece, columns) in model_parts::pieces(model) {
+        // The claim's id is in the names, so that a training that was swept away but writes on does
+        // not write into the files of the one that has taken its number.
+        let name = format!("{piece}-{}.parquet", claim.id);
+        files.insert(piece.to_owned(), write(&claim.folder, name, &columns).await?);
+    }
+    Ok(files)
 }
 
-async fn read_model(folder: &Place, manifest: &Manifest) -> Result<AlsModel> {
-    let (width, biased) = (manifest.num_factors, manifest.biases);
-    let corrupt = |reason: String| Error::Corrupt { what: folder.url.to_string(), reason };
-    let counts = (manifest.users as u64, manifest.items as u64);
-    if counts != (manifest.user_file.rows, manifest.item_file.rows) {
-        return Err(corrupt("its manifest contradicts itself".into()));
+async fn read_model(folder: &Place, manifest: &Manifest) -> Result<Model> {
+    let corrupt =
+        |error: Error| Error::Corrupt { what: folder.url.to_string(), reason: error.to_string() };
+    let mut tables = BTreeMap::new();
+    for (piece, columns) in model_parts::wanted(manifest).map_err(corrupt)? {
+        let missing = || corrupt(Error::invalid(format!("its manifest names no file {piece}")));
+        let file = manifest.files.get(piece).ok_or_else(missing)?;
+        tables.insert(piece, read(folder, file, &columns).await?);
     }
-    let users = read_side(folder, &manifest.user_file, width, biased).await?;
-    let items = read_side(folder, &manifest.item_file, width, biased).await?;
-    let cells = read_cells(folder, &manifest.seen_file, manifest.users).await?;
-    let model = model_parts::assemble(users, items, cells, manifest);
-    model.map_err(|error| corrupt(error.to_string()))
+    // A large model takes seconds to be put together.
+    let manifest = manifest.clone();
+    let assembled =
+        tokio::task::spawn_blocking(move || model_parts::assemble(tables, &manifest)).await;
+    assembled.unwrap_or_else(|_| Err(Error::invalid("reading it failed"))).map_err(corrupt)
 }

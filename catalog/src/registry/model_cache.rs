@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use udfs::model::AlsModel;
+use udfs::model::Model;
 
 use super::manifest::Manifest;
 use crate::error::Result;
 
-type Loaded = (Arc<AlsModel>, Arc<Manifest>);
+type Loaded = (Arc<Model>, Arc<Manifest>);
 
 /// The cache of loaded models, by the version's own id.
 pub struct ModelCache {
@@ -25,7 +25,7 @@ struct Held {
     clock: u64,
     bytes: usize,
     models: HashMap<String, Entry>,
-    used_elsewhere: HashMap<String, (Weak<AlsModel>, Arc<Manifest>)>,
+    used_elsewhere: HashMap<String, (Weak<Model>, Arc<Manifest>)>,
     loading: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
 

@@ -1,17 +1,18 @@
-//! A model version's factor files: Parquet that any tool can read.
+//! A model version's files: Parquet that any tool can read.
 //!
-//! `users` and `items` have an `id` of the training query's own type, `factors` (a list of
-//! `num_factors` 32-bit floats) and, with biases, `bias`; row n is code n. `seen` has the
-//! interactions as codes, `user`, `item` and `weight`, by user and item. What is read is checked
-//! against the manifest, so that a file that was cut or swapped is an error and never a wrong
-//! recommendation.
+//! A file is a table of named columns: ids of the training query's own type, vectors (lists of
+//! 32-bit floats of one length), numbers, and codes; row n of a file with ids is code n. Sparse
+//! matrices are files of cells, `row`, `column` and weight, by row and column. What is read is
+//! checked against the manifest, so that a file that was cut or swapped is an error and never a
+//! wrong recommendation.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch, UInt32Array,
 };
-use arrow::datatypes::{DataType, Field, Float32Type, Schema, SchemaRef, UInt32Type};
+use arrow::datatypes::{DataType, Field, Float32Type, Schema, UInt32Type};
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use object_store::buffered::BufWriter;
@@ -24,10 +25,13 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::store::Place;
 
-/// Rows of a batch while writing.
+/// Rows of a batch at most.
 const BATCH_ROWS: usize = 8_192;
 
-/// Rows of a row group: small enough to write with little memory.
+/// Bytes of a batch, about: a row of a dense matrix may be long.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// Rows of a row group at most: small enough to write with little memory.
 const ROW_GROUP_ROWS: usize = 65_536;
 
 /// What the manifest says of a file.
@@ -41,133 +45,216 @@ pub struct StoredFile {
     pub rows: u64,
 }
 
-/// One side of a factorization: users or items.
-#[derive(Debug, Clone)]
-pub struct Side {
-    /// The ids, by code.
-    pub ids: ArrayRef,
-    /// `ids × width` values, row by row.
-    pub factors: Vec<f32>,
-    /// One bias an id; empty without biases.
-    pub bias: Vec<f32>,
+/// A column to be written; the columns of a file have as many rows.
+pub enum Column<'a> {
+    /// Ids of any type.
+    Ids(ArrayRef),
+    /// Vectors of this length, one after the other.
+    Vectors(&'a [f32], usize),
+    /// Vectors of one length, each on its own.
+    Lists(&'a [Vec<f32>]),
+    /// A number a row.
+    Numbers(&'a [f32]),
+    /// A code a row.
+    Codes(&'a [u32]),
+    /// The row of each cell of a sparse matrix, by the offsets of its rows.
+    Rows(&'a [usize]),
 }
 
-/// Interactions as compressed sparse rows.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Cells {
-    /// `offsets[u]..offsets[u + 1]` are user u's cells.
-    pub offsets: Vec<usize>,
-    /// Item codes.
-    pub items: Vec<u32>,
-    /// Weights or ratings.
-    pub weights: Vec<f32>,
+/// The columns of a file by name.
+pub type Columns<'a> = Vec<(&'static str, Column<'a>)>;
+
+/// What a column to be read holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Ids.
+    Ids,
+    /// Vectors of this length.
+    Vectors(usize),
+    /// Finite numbers.
+    Numbers,
+    /// Codes.
+    Codes,
+    /// Rows of cells, ascending; there are this many rows.
+    Rows(usize),
 }
 
-/// Writes a side.
-///
-/// # Errors
-/// When the store cannot be written, or the lengths do not fit together.
-pub async fn write_side(
-    place: &Place,
-    name: String,
-    ids: &ArrayRef,
-    factors: &[f32],
-    bias: &[f32],
-) -> Result<StoredFile> {
-    let rows = ids.len();
-    let width = factors.len().checked_div(rows).unwrap_or(0);
-    let size = i32::try_from(width).unwrap_or(i32::MAX);
-    if width == 0 || factors.len() != rows * width || !(bias.is_empty() || bias.len() == rows) {
-        return Err(Error::invalid("a model's factors do not fit its ids"));
+/// A column that was read.
+enum Content {
+    Ids(Vec<ArrayRef>),
+    Numbers(Vec<f32>),
+    Codes(Vec<u32>),
+    Offsets(Vec<usize>),
+}
+
+/// A file that was read; each column is taken out once.
+pub struct Table(BTreeMap<&'static str, Content>);
+
+impl Table {
+    /// Takes ids.
+    ///
+    /// # Errors
+    /// When there is no such column.
+    pub fn ids(&mut self, name: &str) -> Result<ArrayRef> {
+        let Some(Content::Ids(parts)) = self.0.remove(name) else { return Err(absent(name)) };
+        let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+        arrow::compute::concat(&parts).map_err(|error| Error::invalid(error.to_string()))
     }
-    let item = Arc::new(Field::new("element", DataType::Float32, false));
-    let mut fields = vec![
-        Field::new("id", ids.data_type().clone(), false),
-        Field::new("factors", DataType::FixedSizeList(Arc::clone(&item), size), false),
-    ];
-    if !bias.is_empty() {
-        fields.push(Field::new("bias", DataType::Float32, false));
-    }
-    let schema = Arc::new(Schema::new(fields));
-    let batch = |start: usize, end: usize| {
-        let values = factors.get(start * width..end * width).unwrap_or_default().to_vec();
-        let values = Arc::new(Float32Array::from(values));
-        let lists = FixedSizeListArray::try_new(Arc::clone(&item), size, values, None)?;
-        let mut columns: Vec<ArrayRef> = vec![ids.slice(start, end - start), Arc::new(lists)];
-        if let Some(bias) = bias.get(start..end) {
-            columns.push(Arc::new(Float32Array::from(bias.to_vec())));
+
+    /// Takes numbers, or vectors one after the other.
+    ///
+    /// # Errors
+    /// When there is no such column.
+    pub fn numbers(&mut self, name: &str) -> Result<Vec<f32>> {
+        match self.0.remove(name) {
+            Some(Content::Numbers(numbers)) => Ok(numbers),
+            _ => Err(absent(name)),
         }
-        RecordBatch::try_new(Arc::clone(&schema), columns)
-    };
-    write(place, name, &schema, rows, batch).await
+    }
+
+    /// Takes codes.
+    ///
+    /// # Errors
+    /// When there is no such column.
+    pub fn codes(&mut self, name: &str) -> Result<Vec<u32>> {
+        match self.0.remove(name) {
+            Some(Content::Codes(codes)) => Ok(codes),
+            _ => Err(absent(name)),
+        }
+    }
+
+    /// Takes the offsets of a sparse matrix's rows.
+    ///
+    /// # Errors
+    /// When there is no such column.
+    pub fn offsets(&mut self, name: &str) -> Result<Vec<usize>> {
+        match self.0.remove(name) {
+            Some(Content::Offsets(offsets)) => Ok(offsets),
+            _ => Err(absent(name)),
+        }
+    }
 }
 
-/// Writes interactions.
-///
-/// # Errors
-/// When the store cannot be written.
-pub async fn write_cells(
-    place: &Place,
-    name: String,
-    offsets: &[usize],
-    items: &[u32],
-    weights: &[f32],
-) -> Result<StoredFile> {
-    let schema = Arc::new(Schema::new(vec![
-        Field::new("user", DataType::UInt32, false),
-        Field::new("item", DataType::UInt32, false),
-        Field::new("weight", DataType::Float32, false),
-    ]));
-    let mut user = 0_usize;
-    let batch = |start: usize, end: usize| {
-        let mut users = Vec::with_capacity(end - start);
-        for cell in start..end {
-            while offsets.get(user + 1).is_some_and(|next| *next <= cell) {
-                user += 1;
+fn absent(name: &str) -> Error {
+    Error::invalid(format!("column {name} was not read"))
+}
+
+impl Column<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Ids(ids) => ids.len(),
+            Self::Vectors(values, width) => values.len().checked_div(*width).unwrap_or(0),
+            Self::Lists(lists) => lists.len(),
+            Self::Numbers(numbers) => numbers.len(),
+            Self::Codes(codes) => codes.len(),
+            Self::Rows(offsets) => offsets.last().copied().unwrap_or(0),
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        match self {
+            Self::Vectors(values, width) => values.len() == self.len() * width && *width > 0,
+            Self::Lists(lists) => lists.iter().all(|list| list.len() == width(lists)),
+            _ => true,
+        }
+    }
+
+    fn row_bytes(&self) -> usize {
+        match self {
+            Self::Vectors(_, width) => width * size_of::<f32>(),
+            Self::Lists(lists) => width(lists) * size_of::<f32>(),
+            _ => 16,
+        }
+    }
+
+    fn data_type(&self) -> DataType {
+        match self {
+            Self::Ids(ids) => ids.data_type().clone(),
+            Self::Vectors(_, width) => DataType::FixedSizeList(element(), list_size(*width)),
+            Self::Lists(lists) => DataType::FixedSizeList(element(), list_size(width(lists))),
+            Self::Numbers(_) => DataType::Float32,
+            Self::Codes(_) | Self::Rows(_) => DataType::UInt32,
+        }
+    }
+
+    fn slice(&self, start: usize, end: usize) -> Result<ArrayRef, arrow::error::ArrowError> {
+        Ok(match self {
+            Self::Ids(ids) => ids.slice(start, end - start),
+            Self::Vectors(values, width) => {
+                let values = values.get(start * width..end * width).unwrap_or_default().to_vec();
+                vectors(values, *width)?
             }
-            users.push(u32::try_from(user).unwrap_or(u32::MAX));
-        }
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(UInt32Array::from(users)),
-            Arc::new(UInt32Array::from(items.get(start..end).unwrap_or_default().to_vec())),
-            Arc::new(Float32Array::from(weights.get(start..end).unwrap_or_default().to_vec())),
-        ];
-        RecordBatch::try_new(Arc::clone(&schema), columns)
-    };
-    write(place, name, &schema, items.len(), batch).await
+            Self::Lists(lists) => {
+                vectors(lists.get(start..end).unwrap_or_default().concat(), width(lists))?
+            }
+            Self::Numbers(numbers) => {
+                let numbers = numbers.get(start..end).unwrap_or_default().to_vec();
+                Arc::new(Float32Array::from(numbers))
+            }
+            Self::Codes(codes) => {
+                Arc::new(UInt32Array::from(codes.get(start..end).unwrap_or_default().to_vec()))
+            }
+            Self::Rows(offsets) => {
+                let mut row = offsets.partition_point(|offset| *offset <= start).max(1) - 1;
+                let rows = (start..end).map(|cell| {
+                    while offsets.get(row + 1).is_some_and(|next| *next <= cell) {
+                        row += 1;
+                    }
+                    u32::try_from(row).unwrap_or(u32::MAX)
+                });
+                Arc::new(UInt32Array::from_iter_values(rows))
+            }
+        })
+    }
 }
 
-async fn write(
-    place: &Place,
-    name: String,
-    schema: &SchemaRef,
-    rows: usize,
-    mut batch: impl FnMut(usize, usize) -> Result<RecordBatch, arrow::error::ArrowError>,
-) -> Result<StoredFile> {
+fn width(lists: &[Vec<f32>]) -> usize {
+    lists.first().map_or(0, Vec::len)
+}
+
+fn vectors(values: Vec<f32>, width: usize) -> Result<ArrayRef, arrow::error::ArrowError> {
+    let values = Arc::new(Float32Array::from(values));
+    Ok(Arc::new(FixedSizeListArray::try_new(element(), list_size(width), values, None)?))
+}
+
+fn element() -> Arc<Field> {
+    Arc::new(Field::new("element", DataType::Float32, false))
+}
+
+fn list_size(width: usize) -> i32 {
+    i32::try_from(width).unwrap_or(i32::MAX)
+}
+
+/// Writes a file.
+///
+/// # Errors
+/// When the store cannot be written, or the columns do not fit together.
+pub async fn write(place: &Place, name: String, columns: &Columns<'_>) -> Result<StoredFile> {
+    let rows = columns.first().map_or(0, |(_, column)| column.len());
+    if columns.iter().any(|(_, column)| column.len() != rows || !column.is_whole()) {
+        return Err(Error::invalid(format!("the columns of {name} do not fit together")));
+    }
     let file = place.child(&name);
     let wrong = |error: &dyn std::error::Error| Error::Store {
         url: file.url.to_string(),
         reason: crate::error::root_cause(error),
         denied: false,
     };
-    // Factors have no repeated values; ids and codes compress well.
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::LZ4_RAW)
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_statistics_enabled(EnabledStatistics::None)
-        .set_dictionary_enabled(false)
-        .set_column_encoding("user".into(), Encoding::DELTA_BINARY_PACKED)
-        .set_column_encoding("item".into(), Encoding::DELTA_BINARY_PACKED)
-        .build();
+    let fields = columns.iter().map(|(name, column)| Field::new(*name, column.data_type(), false));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     let upload = BufWriter::new(Arc::clone(&file.store), file.path.clone());
-    let mut writer = AsyncArrowWriter::try_new(upload, Arc::clone(schema), Some(properties))
-        .map_err(|error| wrong(&error))?;
-    let mut start = 0;
-    while start < rows {
-        let end = rows.min(start + BATCH_ROWS);
-        let batch = batch(start, end).map_err(|error| Error::invalid(error.to_string()))?;
+    let mut writer =
+        AsyncArrowWriter::try_new(upload, Arc::clone(&schema), Some(properties(columns)))
+            .map_err(|error| wrong(&error))?;
+    let step = batch_rows(columns);
+    for start in (0..rows).step_by(step) {
+        let end = rows.min(start + step);
+        let arrays = columns.iter().map(|(_, column)| column.slice(start, end));
+        let batch = arrays
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(|arrays| RecordBatch::try_new(Arc::clone(&schema), arrays))
+            .map_err(|error| Error::invalid(error.to_string()))?;
         writer.write(&batch).await.map_err(|error| wrong(&error))?;
-        start = end;
     }
     writer.close().await.map_err(|error| wrong(&error))?;
     let head = file.store.head(&file.path).await;
@@ -175,90 +262,122 @@ async fn write(
     Ok(StoredFile { name, bytes: head.size, rows: rows as u64 })
 }
 
-/// Reads a side of `width` factors and, if `biased`, a bias a row.
+fn batch_rows(columns: &Columns<'_>) -> usize {
+    let row_bytes: usize = columns.iter().map(|(_, column)| column.row_bytes()).sum();
+    (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS)
+}
+
+/// Vectors have no repeated values; ids and codes compress well.
+fn properties(columns: &Columns<'_>) -> WriterProperties {
+    let group = (8 * batch_rows(columns)).min(ROW_GROUP_ROWS);
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::LZ4_RAW)
+        .set_max_row_group_row_count(Some(group))
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_dictionary_enabled(false);
+    for (name, column) in columns {
+        if matches!(column, Column::Codes(_) | Column::Rows(_)) {
+            let encoding = Encoding::DELTA_BINARY_PACKED;
+            properties = properties.set_column_encoding((*name).into(), encoding);
+        }
+    }
+    properties.build()
+}
+
+/// Reads the named columns of a file.
 ///
 /// # Errors
-/// `Corrupt` when the file is missing, cut, of other sizes or types, or holds a value that is not
+/// `Corrupt` when the file is missing, cut, of other sizes or types, or holds a number that is not
 /// finite.
-pub async fn read_side(
+pub async fn read(
     place: &Place,
     file: &StoredFile,
-    width: usize,
-    biased: bool,
-) -> Result<Side> {
+    wanted: &[(&'static str, Kind)],
+) -> Result<Table> {
     let (url, content) = content(place, file).await?;
     let rows = usize::try_from(file.rows).unwrap_or(usize::MAX);
+    let wanted = wanted.to_vec();
     decode(url, content, move |batches| {
-        let mut ids = Vec::new();
-        let mut factors = Vec::with_capacity(capacity(rows.saturating_mul(width)));
-        let mut bias = Vec::new();
+        let mut read: Vec<Content> = wanted.iter().map(|(_, kind)| start(*kind, rows)).collect();
+        let mut before = 0;
         for batch in batches {
             let batch = batch?;
-            ids.push(Arc::clone(batch.column_by_name("id").ok_or("it has no column id")?));
-            let lists = batch.column_by_name("factors").and_then(|c| c.as_fixed_size_list_opt());
-            let lists = lists.ok_or("it has no column factors")?;
-            if usize::try_from(lists.value_length()).ok() != Some(width) || lists.null_count() > 0 {
-                return Err(format!("its vectors have not {width} factors").into());
+            for ((name, kind), content) in wanted.iter().zip(&mut read) {
+                let column = batch.column_by_name(name);
+                let column = column.ok_or_else(|| format!("it has no column {name}"))?;
+                add(content, *kind, name, column, before)?;
             }
-            let values = lists.values().as_primitive_opt::<Float32Type>();
-            factors.extend_from_slice(finite(values)?);
-            if biased {
-                let column = batch.column_by_name("bias");
-                let column = column.and_then(|column| column.as_primitive_opt::<Float32Type>());
-                bias.extend_from_slice(finite(column)?);
+            before += batch.num_rows();
+        }
+        if before != rows {
+            return Err(format!("it has {before} rows, not {rows}").into());
+        }
+        for ((_, kind), content) in wanted.iter().zip(&mut read) {
+            if let (Kind::Rows(count), Content::Offsets(offsets)) = (kind, content) {
+                offsets.resize(count + 1, rows);
             }
         }
-        let parts: Vec<&dyn Array> = ids.iter().map(|part| part.as_ref() as &dyn Array).collect();
-        let ids = arrow::compute::concat(&parts).map_err(|error| error.to_string())?;
-        if ids.len() != rows || factors.len() != rows * width || ids.null_count() > 0 {
-            return Err(format!("it has {} rows, not {rows}", ids.len()).into());
-        }
-        Ok(Side { ids, factors, bias })
+        Ok(Table(wanted.iter().map(|(name, _)| *name).zip(read).collect()))
     })
     .await
 }
 
-/// Reads interactions of `users` users.
-///
-/// # Errors
-/// As [`read_side`]; also when the rows are not by user.
-pub async fn read_cells(place: &Place, file: &StoredFile, users: usize) -> Result<Cells> {
-    let (url, content) = content(place, file).await?;
-    let rows = usize::try_from(file.rows).unwrap_or(usize::MAX);
-    decode(url, content, move |batches| {
-        let mut cells = Cells {
-            offsets: Vec::with_capacity(capacity(users.saturating_add(1))),
-            items: Vec::with_capacity(capacity(rows)),
-            weights: Vec::with_capacity(capacity(rows)),
-        };
-        cells.offsets.push(0);
-        for batch in batches {
-            let batch = batch?;
-            let codes = |name: &str| {
-                let column = batch.column_by_name(name)?.as_primitive_opt::<UInt32Type>()?;
-                (column.null_count() == 0).then(|| column.values())
-            };
-            let of = codes("user").ok_or("it has no column user")?;
-            for (row, user) in of.iter().enumerate() {
-                let user = *user as usize;
-                if user >= users || user + 1 < cells.offsets.len() {
-                    return Err("its rows are not by user".into());
-                }
-                // Users without cells end where the one before them ended.
-                cells.offsets.resize(user + 1, cells.items.len() + row);
+fn start(kind: Kind, rows: usize) -> Content {
+    match kind {
+        Kind::Ids => Content::Ids(vec![]),
+        Kind::Vectors(width) => {
+            Content::Numbers(Vec::with_capacity(capacity(rows.saturating_mul(width))))
+        }
+        Kind::Numbers => Content::Numbers(Vec::with_capacity(capacity(rows))),
+        Kind::Codes => Content::Codes(Vec::with_capacity(capacity(rows))),
+        Kind::Rows(count) => {
+            let mut offsets = Vec::with_capacity(capacity(count.saturating_add(1)));
+            offsets.push(0);
+            Content::Offsets(offsets)
+        }
+    }
+}
+
+/// Adds a batch's column, `before` rows having come before.
+fn add(
+    content: &mut Content,
+    kind: Kind,
+    name: &str,
+    column: &ArrayRef,
+    before: usize,
+) -> Result<(), Reason> {
+    if column.null_count() > 0 {
+        return Err(format!("its column {name} holds NULL").into());
+    }
+    match (content, kind) {
+        (Content::Ids(ids), _) => ids.push(Arc::clone(column)),
+        (Content::Numbers(numbers), Kind::Vectors(width)) => {
+            let lists = column.as_fixed_size_list_opt();
+            let lists = lists.ok_or_else(|| format!("its column {name} holds no vectors"))?;
+            if usize::try_from(lists.value_length()).ok() != Some(width) {
+                let found = lists.value_length();
+                return Err(format!("its vectors have {found} numbers, not {width}").into());
             }
-            cells.items.extend_from_slice(codes("item").ok_or("it has no column item")?);
-            let weights = batch.column_by_name("weight");
-            let weights = weights.and_then(|column| column.as_primitive_opt::<Float32Type>());
-            cells.weights.extend_from_slice(finite(weights)?);
+            // A slice of the list array has a slice of its values.
+            let start = usize::try_from(lists.value_offset(0)).unwrap_or_default();
+            let values = lists.values().slice(start, lists.len() * width);
+            numbers.extend_from_slice(finite(name, &values)?);
         }
-        cells.offsets.resize(users + 1, cells.items.len());
-        if cells.items.len() != rows {
-            return Err(format!("it has {} rows, not {rows}", cells.items.len()).into());
+        (Content::Numbers(numbers), _) => numbers.extend_from_slice(finite(name, column)?),
+        (Content::Codes(codes), _) => codes.extend_from_slice(codes_of(name, column)?),
+        (Content::Offsets(offsets), kind) => {
+            let Kind::Rows(count) = kind else { return Ok(()) };
+            for (cell, row) in codes_of(name, column)?.iter().enumerate() {
+                let row = *row as usize;
+                if row >= count || row + 1 < offsets.len() {
+                    return Err(format!("its cells are not by {name}").into());
+                }
+                // Rows without cells end where the one before them ended.
+                offsets.resize(row + 1, before + cell);
+            }
         }
-        Ok(cells)
-    })
-    .await
+    }
+    Ok(())
 }
 
 /// How much to reserve: a manifest that lies must not reserve the machine's memory.
@@ -266,15 +385,19 @@ fn capacity(wanted: usize) -> usize {
     wanted.min(1 << 28)
 }
 
-fn finite(column: Option<&Float32Array>) -> Result<&[f32], Reason> {
-    let column = column.filter(|column| column.null_count() == 0);
-    let values = column.ok_or("it has no column of 32-bit floats")?.values();
-    match values.iter().all(|value| value.is_finite()) {
-        true => Ok(values),
-        false => Err("it holds a value that is not finite".into()),
-    }
+fn codes_of<'a>(name: &str, column: &'a ArrayRef) -> Result<&'a [u32], Reason> {
+    let codes = column.as_primitive_opt::<UInt32Type>();
+    Ok(codes.ok_or_else(|| format!("its column {name} holds no codes"))?.values())
 }
 
+fn finite<'a>(name: &str, column: &'a ArrayRef) -> Result<&'a [f32], Reason> {
+    let values = column.as_primitive_opt::<Float32Type>();
+    let values = values.ok_or_else(|| format!("its column {name} holds no 32-bit floats"))?;
+    match values.values().iter().all(|value| value.is_finite()) {
+        true => Ok(values.values()),
+        false => Err(format!("its column {name} holds a value that is not finite").into()),
+    }
+}
 async fn content(place: &Place, file: &StoredFile) -> Result<(String, Bytes)> {
     let place = place.child(&file.name);
     let url = place.url.to_string();
@@ -333,12 +456,12 @@ mod tests {
     use super::*;
     use crate::testing::Shared;
 
-    fn factors(rows: usize, width: usize) -> Vec<f32> {
+    fn numbers(rows: usize, width: usize) -> Vec<f32> {
         (0..rows * width).map(|index| (index as f32).sin()).collect()
     }
 
     #[tokio::test]
-    async fn sides_of_every_id_type_come_back() {
+    async fn ids_of_every_type_come_back_with_their_vectors() {
         let place = Shared::new().place;
         let uuids = (0..20_000_u128).map(|index| index.to_be_bytes());
         let ids: [ArrayRef; 3] = [
@@ -346,44 +469,84 @@ mod tests {
             Arc::new(StringArray::from_iter_values((0..20_000).map(|id| format!("user {id}")))),
             Arc::new(FixedSizeBinaryArray::try_from_iter(uuids).unwrap()),
         ];
-        let (values, bias) = (factors(20_000, 3), factors(20_000, 1));
+        let (values, bias) = (numbers(20_000, 3), numbers(20_000, 1));
         for ids in ids {
-            let file = write_side(&place, "u".into(), &ids, &values, &bias).await.unwrap();
-            let side = read_side(&place, &file, 3, true).await.unwrap();
-            assert_eq!((&side.ids, &side.factors, &side.bias), (&ids, &values, &bias));
+            let columns = vec![
+                ("id", Column::Ids(Arc::clone(&ids))),
+                ("factors", Column::Vectors(&values, 3)),
+                ("bias", Column::Numbers(&bias)),
+            ];
+            let file = write(&place, "u".into(), &columns).await.unwrap();
+            let wanted =
+                [("id", Kind::Ids), ("factors", Kind::Vectors(3)), ("bias", Kind::Numbers)];
+            let mut table = read(&place, &file, &wanted).await.unwrap();
+            assert_eq!(&table.ids("id").unwrap(), &ids);
+            assert_eq!(table.numbers("factors").unwrap(), values);
+            assert_eq!(table.numbers("bias").unwrap(), bias);
+            assert!(table.numbers("bias").is_err() && table.codes("id").is_err());
         }
     }
 
     #[tokio::test]
-    async fn cells_come_back_with_users_that_have_none() {
+    async fn cells_come_back_with_rows_that_have_none() {
         let place = Shared::new().place;
-        for offsets in [vec![0, 0, 2, 2, 3, 3], vec![0, 3], vec![0, 0]] {
-            let count = *offsets.last().unwrap();
-            let cells = Cells {
-                items: [7, 9, 1].into_iter().take(count).collect(),
-                weights: [1.0, 0.5, -2.0].into_iter().take(count).collect(),
-                offsets,
-            };
-            let (items, weights) = (&cells.items, &cells.weights);
-            let file = write_cells(&place, "s".into(), &cells.offsets, items, weights).await;
-            let users = cells.offsets.len() - 1;
-            assert_eq!(read_cells(&place, &file.unwrap(), users).await.unwrap(), cells);
+        let long: Vec<usize> = (0..=3_000).map(|row| row * 7).collect();
+        for offsets in [vec![0, 0, 2, 2, 3, 3], vec![0, 3], vec![0, 0], long] {
+            let cells = *offsets.last().unwrap();
+            let items: Vec<u32> = (0..cells as u32).map(|cell| cell * 31 % 97).collect();
+            let weights = numbers(cells, 1);
+            let columns = vec![
+                ("user", Column::Rows(&offsets)),
+                ("item", Column::Codes(&items)),
+                ("weight", Column::Numbers(&weights)),
+            ];
+            let file = write(&place, "s".into(), &columns).await.unwrap();
+            let rows = offsets.len() - 1;
+            let wanted =
+                [("user", Kind::Rows(rows)), ("item", Kind::Codes), ("weight", Kind::Numbers)];
+            let mut table = read(&place, &file, &wanted).await.unwrap();
+            assert_eq!(table.offsets("user").unwrap(), offsets);
+            assert_eq!(table.codes("item").unwrap(), items);
+            assert_eq!(table.numbers("weight").unwrap(), weights);
         }
+    }
+
+    #[tokio::test]
+    async fn long_rows_are_written_in_small_batches() {
+        let place = Shared::new().place;
+        let values = numbers(3, 3_000_000);
+        let columns = vec![("weights", Column::Vectors(&values, 3_000_000))];
+        assert_eq!(batch_rows(&columns), 1);
+        let file = write(&place, "d".into(), &columns).await.unwrap();
+        let wanted = [("weights", Kind::Vectors(3_000_000))];
+        let mut table = read(&place, &file, &wanted).await.unwrap();
+        assert_eq!(table.numbers("weights").unwrap(), values);
     }
 
     #[tokio::test]
     async fn cut_swapped_and_senseless_files_are_corrupt() {
         let place = Shared::new().place;
         let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
-        let file = write_side(&place, "u".into(), &ids, &factors(2, 4), &[]).await.unwrap();
+        let save = async |values: &[f32], width: usize| {
+            let vectors = Column::Vectors(values, width);
+            let columns = vec![("id", Column::Ids(Arc::clone(&ids))), ("factors", vectors)];
+            write(&place, "u".into(), &columns).await
+        };
+        let file = save(&numbers(2, 4), 4).await.unwrap();
         let expect = async |file: &StoredFile, width, part: &str| {
-            let error = read_side(&place, file, width, false).await.unwrap_err();
+            let wanted = [("id", Kind::Ids), ("factors", Kind::Vectors(width))];
+            let error = read(&place, file, &wanted).await.err().unwrap();
             assert!(matches!(&error, Error::Corrupt { .. }), "{error}");
             assert!(error.to_string().contains(part), "{error}");
         };
-        expect(&file, 5, "5 factors").await;
+        expect(&file, 5, "4 numbers, not 5").await;
         expect(&StoredFile { rows: 3, ..file.clone() }, 4, "2 rows, not 3").await;
         expect(&StoredFile { name: "gone".into(), ..file.clone() }, 4, "missing").await;
+        let wanted = [("id", Kind::Codes), ("factors", Kind::Numbers), ("bias", Kind::Numbers)];
+        for (wanted, part) in wanted.iter().zip(["no codes", "no 32-bit", "no column bias"]) {
+            let error = read(&place, &file, &[*wanted]).await.err().unwrap().to_string();
+            assert!(error.contains(part), "{error}");
+        }
         let target = place.child("u");
         let content = target.read().await.unwrap();
         let cut = content.slice(..content.len() / 2);
@@ -391,8 +554,12 @@ mod tests {
         expect(&file, 4, "bytes").await;
         expect(&StoredFile { bytes: cut.len() as u64, ..file.clone() }, 4, "u cannot be read")
             .await;
-        let nan = [1.0, f32::NAN, 0.0, 0.0];
-        let file = write_side(&place, "u".into(), &ids, &nan, &[]).await.unwrap();
+        let file = save(&[1.0, f32::NAN, 0.0, 0.0], 2).await.unwrap();
         expect(&file, 2, "not finite").await;
+        assert!(save(&[1.0, 2.0, 3.0], 2).await.is_err());
+        let cells = vec![("row", Column::Codes(&[1, 0]))];
+        let file = write(&place, "c".into(), &cells).await.unwrap();
+        let error = read(&place, &file, &[("row", Kind::Rows(2))]).await.err().unwrap();
+        assert!(error.to_string().contains("not by row"), "{error}");
     }
 }

@@ -1,12 +1,16 @@
-//! Between a recommender in memory and what its files and manifest hold.
+//! Between a model in memory and what its files and manifest hold.
 
-use arrow::array::Array;
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use udfs::model::als::{AlsFactors, AlsOptions, Feedback, Scaling, Solver};
-use udfs::model::{AlsModel, Csr, IdIndex, ModelError, ModelParts};
+use udfs::model::{
+    AlsModel, Csr, IdIndex, ItemModel, ItemParts, Model, ModelError, ModelParts, PopularityModel,
+    PopularityParts, Recommender, Segments, Similarity,
+};
 
 use super::manifest::Manifest;
-use super::model_files::{Cells, Side};
+use super::model_files::{Column, Columns, Kind, Table};
 use crate::error::{Error, Result};
 
 /// The learner's options as the manifest holds them; see [`AlsOptions`] for their meaning.
@@ -115,29 +119,221 @@ impl StoredOptions {
     }
 }
 
+/// What a type of model needs, beside its files, to be put together again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum StoredLearner {
+    /// A matrix factorization.
+    MatrixFactorization {
+        /// The learner's options.
+        options: StoredOptions,
+        /// Whether users and items have biases.
+        biased: bool,
+        /// The mean rating; 0 without biases.
+        global_mean: f32,
+    },
+    /// Item neighbourhoods.
+    ItemKnn,
+    /// The item-item weights of EASE.
+    Ease,
+    /// What is popular.
+    Popularity {
+        /// Whether there are rankings of segments.
+        segmented: bool,
+    },
+}
+
+impl StoredLearner {
+    /// What is kept of a model.
+    pub fn new(model: &Model) -> Self {
+        match model {
+            Model::Als(model) => Self::MatrixFactorization {
+                options: StoredOptions::new(model.options()),
+                biased: !model.user_bias().is_empty(),
+                global_mean: model.global_mean(),
+            },
+            Model::Item(model) => match model.similarity() {
+                Similarity::Sparse(_) => Self::ItemKnn,
+                Similarity::Dense(_) => Self::Ease,
+            },
+            Model::Popularity(model) => Self::Popularity { segmented: model.segments().is_some() },
+        }
+    }
+}
+
+/// The files of a version: their columns by the file's name in the manifest.
+pub type Pieces<'a> = BTreeMap<&'static str, Columns<'a>>;
+
+/// What a model's files hold.
+pub fn pieces(model: &Model) -> Pieces<'_> {
+    match model {
+        Model::Als(model) => {
+            let width = model.num_factors();
+            let mut pieces = recommender_pieces(model.as_ref());
+            for (name, factors, bias) in [
+                ("users", model.user_factors(), model.user_bias()),
+                ("items", model.item_factors(), model.item_bias()),
+            ] {
+                let columns = pieces.entry(name).or_default();
+                columns.push(("factors", Column::Vectors(factors, width)));
+                if !bias.is_empty() {
+                    columns.push(("bias", Column::Numbers(bias)));
+                }
+            }
+            pieces
+        }
+        Model::Item(model) => {
+            let mut pieces = recommender_pieces(model);
+            match model.similarity() {
+                Similarity::Sparse(cells) => {
+                    pieces.insert("neighbors", cell_columns(cells, "item", "neighbor"));
+                }
+                Similarity::Dense(weights) => {
+                    let vectors = Column::Vectors(weights, model.item_ids().len());
+                    pieces.entry("items").or_default().push(("weights", vectors));
+                }
+            }
+            pieces
+        }
+        Model::Popularity(model) => {
+            let mut pieces = recommender_pieces(model);
+            let items = pieces.entry("items").or_default();
+            items.push(("weight", Column::Numbers(model.weights())));
+            if let Some(segments) = model.segments() {
+                let users = pieces.entry("users").or_default();
+                users.push(("segment", Column::Codes(&segments.of_user)));
+                let weights = Column::Lists(&segments.weights);
+                pieces.insert("segments", vec![("weights", weights)]);
+            }
+            pieces
+        }
+    }
+}
+
+/// Users, items and interactions, which every recommender has.
+fn recommender_pieces<'a>(model: &'a dyn Recommender) -> Pieces<'a> {
+    BTreeMap::from([
+        ("users", vec![("id", Column::Ids(model.user_ids().values()))]),
+        ("items", vec![("id", Column::Ids(model.item_ids().values()))]),
+        ("seen", cell_columns(model.seen(), "user", "item")),
+    ])
+}
+
+fn cell_columns<'a>(cells: &'a Csr, row: &'static str, column: &'static str) -> Columns<'a> {
+    vec![
+        (row, Column::Rows(cells.offsets())),
+        (column, Column::Codes(cells.column_indices())),
+        ("weight", Column::Numbers(cells.values())),
+    ]
+}
+
+/// The columns to read of each file of a version.
+///
+/// # Errors
+/// When the manifest names no such file.
+pub fn wanted(manifest: &Manifest) -> Result<BTreeMap<&'static str, Vec<(&'static str, Kind)>>> {
+    let (users, items) = (rows(manifest, "users")?, rows(manifest, "items")?);
+    let cells = |row, column, rows| {
+        vec![(row, Kind::Rows(rows)), (column, Kind::Codes), ("weight", Kind::Numbers)]
+    };
+    let mut wanted = BTreeMap::from([
+        ("users", vec![("id", Kind::Ids)]),
+        ("items", vec![("id", Kind::Ids)]),
+        ("seen", cells("user", "item", users)),
+    ]);
+    let mut also = |file, name, kind| wanted.entry(file).or_default().push((name, kind));
+    match &manifest.learner {
+        StoredLearner::MatrixFactorization { options, biased, .. } => {
+            for side in ["users", "items"] {
+                also(side, "factors", Kind::Vectors(options.num_factors));
+                if *biased {
+                    also(side, "bias", Kind::Numbers);
+                }
+            }
+        }
+        StoredLearner::ItemKnn => {
+            wanted.insert("neighbors", cells("item", "neighbor", items));
+        }
+        StoredLearner::Ease => also("items", "weights", Kind::Vectors(items)),
+        StoredLearner::Popularity { segmented } => {
+            also("items", "weight", Kind::Numbers);
+            if *segmented {
+                also("users", "segment", Kind::Codes);
+                also("segments", "weights", Kind::Vectors(items));
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+fn rows(manifest: &Manifest, name: &str) -> Result<usize> {
+    let file = manifest.files.get(name);
+    let file = file.ok_or_else(|| Error::invalid(format!("it names no file {name}")))?;
+    Ok(usize::try_from(file.rows).unwrap_or(usize::MAX))
+}
+
 /// Puts a model together from what its files hold.
 ///
 /// # Errors
 /// When the parts contradict each other: ids that repeat, codes out of range.
-pub fn assemble(users: Side, items: Side, cells: Cells, manifest: &Manifest) -> Result<AlsModel> {
-    let wrong = |error: ModelError| Error::invalid(error.to_string());
-    let seen = Csr::new(cells.offsets, cells.items, cells.weights, items.ids.len());
-    let user_ids = IdIndex::from_values(&manifest.user_col, users.ids).map_err(wrong)?;
-    let item_ids = IdIndex::from_values(&manifest.item_col, items.ids).map_err(wrong)?;
-    let factors = AlsFactors {
-        user_factors: users.factors,
-        item_factors: items.factors,
-        user_bias: users.bias,
-        item_bias: items.bias,
-        global_mean: manifest.global_mean,
-        losses: manifest.iterations.iter().map(|iteration| iteration.loss).collect(),
-    };
-    let parts = ModelParts {
-        users: user_ids,
-        items: item_ids,
-        factors,
-        seen: seen.map_err(wrong)?,
-        options: manifest.learner.to_options(),
-    };
-    AlsModel::from_parts(parts).map_err(wrong)
+pub fn assemble(mut tables: BTreeMap<&'static str, Table>, manifest: &Manifest) -> Result<Model> {
+    let mut take = |name| tables.remove(name).ok_or_else(|| Error::invalid("a file was not read"));
+    let (mut users, mut items) = (take("users")?, take("items")?);
+    let user_ids = IdIndex::from_values(&manifest.user_col, users.ids("id")?).map_err(wrong)?;
+    let item_ids = IdIndex::from_values(&manifest.item_col, items.ids("id")?).map_err(wrong)?;
+    let count = item_ids.len();
+    let seen = cells(&mut take("seen")?, "user", "item", count)?;
+    match &manifest.learner {
+        StoredLearner::MatrixFactorization { options, biased, global_mean } => {
+            let bias = |side: &mut Table| match biased {
+                true => side.numbers("bias"),
+                false => Ok(vec![]),
+            };
+            let factors = AlsFactors {
+                user_factors: users.numbers("factors")?,
+                item_factors: items.numbers("factors")?,
+                user_bias: bias(&mut users)?,
+                item_bias: bias(&mut items)?,
+                global_mean: *global_mean,
+                losses: manifest.iterations.iter().map(|iteration| iteration.loss).collect(),
+            };
+            let options = options.to_options();
+            let parts = ModelParts { users: user_ids, items: item_ids, factors, seen, options };
+            Ok(AlsModel::from_parts(parts).map_err(wrong)?.into())
+        }
+        StoredLearner::ItemKnn => {
+            let similarity = cells(&mut take("neighbors")?, "item", "neighbor", count)?;
+            let similarity = Similarity::Sparse(similarity);
+            let parts = ItemParts { users: user_ids, items: item_ids, seen, similarity };
+            Ok(ItemModel::from_parts(parts).map_err(wrong)?.into())
+        }
+        StoredLearner::Ease => {
+            let similarity = Similarity::Dense(items.numbers("weights")?);
+            let parts = ItemParts { users: user_ids, items: item_ids, seen, similarity };
+            Ok(ItemModel::from_parts(parts).map_err(wrong)?.into())
+        }
+        StoredLearner::Popularity { segmented } => {
+            let segments = match segmented {
+                false => None,
+                true => {
+                    let weights = take("segments")?.numbers("weights")?;
+                    let weights = weights.chunks_exact(count.max(1)).map(<[f32]>::to_vec).collect();
+                    Some(Segments { of_user: users.codes("segment")?, weights })
+                }
+            };
+            let weights = items.numbers("weight")?;
+            let (users, items) = (user_ids, item_ids);
+            let parts = PopularityParts { users, items, seen, weights, segments };
+            Ok(PopularityModel::from_parts(parts).map_err(wrong)?.into())
+        }
+    }
+}
+
+fn wrong(error: ModelError) -> Error {
+    Error::invalid(error.to_string())
+}
+
+fn cells(table: &mut Table, row: &str, column: &str, columns: usize) -> Result<Csr> {
+    let (offsets, codes) = (table.offsets(row)?, table.codes(column)?);
+    Csr::new(offsets, codes, table.numbers("weight")?, columns).map_err(wrong)
 }

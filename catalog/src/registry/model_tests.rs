@@ -5,7 +5,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use object_store::ObjectStoreExt;
 use udfs::model::als::{AlsFactors, AlsOptions};
-use udfs::model::{AlsModel, Csr, IdIndex, ModelParts};
+use udfs::model::{
+    AlsModel, Csr, IdIndex, ItemModel, ItemParts, Model, ModelParts, NO_SEGMENT, PopularityModel,
+    PopularityParts, Segments, Similarity,
+};
 
 use super::model::{Publication, StoredIteration, StoredMetric};
 use crate::testing::{Shared, TestClock, main, open_folder};
@@ -19,7 +22,7 @@ fn index(name: &str, ids: ArrayRef) -> IdIndex {
     index
 }
 
-fn model(seed: f32) -> Arc<AlsModel> {
+fn model(seed: f32) -> Arc<Model> {
     let users: ArrayRef = Arc::new(Int64Array::from_iter_values((0..USERS as i64).map(|n| n * 7)));
     let items: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c"]));
     let values = |count: usize| (0..count).map(|n| n as f32 * 0.5 + seed).collect::<Vec<f32>>();
@@ -41,7 +44,7 @@ fn model(seed: f32) -> Arc<AlsModel> {
             ..AlsOptions::default()
         },
     };
-    Arc::new(AlsModel::from_parts(parts).unwrap())
+    Arc::new(AlsModel::from_parts(parts).unwrap().into())
 }
 
 fn publication() -> Publication {
@@ -55,6 +58,7 @@ fn publication() -> Publication {
         rating_col: None,
         metrics: vec![metric("coverage", f64::NAN), metric("recall@20", 0.25)],
         iterations: vec![StoredIteration { iteration: 1, loss: 3.0, duration_ms: 1.5 }],
+        segments: vec![],
         top_k: 20,
     }
 }
@@ -65,7 +69,8 @@ async fn train(catalog: &Arc<Catalog>, name: &str, mode: CreateMode, seed: f32) 
 }
 
 async fn first_factor(catalog: &Arc<Catalog>, name: &str, version: Option<u32>) -> f32 {
-    catalog.load_model(&main(name), version).await.unwrap().model.user_factors()[0]
+    let loaded = catalog.load_model(&main(name), version).await.unwrap();
+    loaded.model.als().unwrap().user_factors()[0]
 }
 
 /// Lets the clean-up of a dropped claim run.
@@ -86,13 +91,14 @@ async fn a_model_survives_a_restart_whole() {
     assert_eq!(train(&catalog, "m", CreateMode::New, 1.0).await.unwrap(), 1);
     let restarted = open_folder(folder.path(), &clock).await;
     let loaded = restarted.load_model(&main("m"), None).await.unwrap();
-    let made = model(1.0);
     assert_eq!(loaded.to_string(), "main.m@1");
-    assert_eq!(loaded.model.user_factors(), made.user_factors());
-    assert_eq!(loaded.model.item_factors(), made.item_factors());
-    assert_eq!(loaded.model.seen(), made.seen());
-    assert_eq!(loaded.model.options(), made.options());
-    assert_eq!(&loaded.model.item_ids().values(), &made.item_ids().values());
+    let made = model(1.0);
+    let (read, wrote) = (loaded.model.als().unwrap(), made.als().unwrap());
+    assert_eq!(read.user_factors(), wrote.user_factors());
+    assert_eq!(read.item_factors(), wrote.item_factors());
+    assert_eq!(read.seen(), wrote.seen());
+    assert_eq!(read.options(), wrote.options());
+    assert_eq!(&read.item_ids().values(), &wrote.item_ids().values());
     assert_eq!(loaded.model.memory_bytes(), made.memory_bytes());
     assert_eq!(loaded.manifest.query, publication().query);
     assert!(loaded.manifest.metrics[0].value.is_nan());
@@ -101,6 +107,81 @@ async fn a_model_survives_a_restart_whole() {
     assert_eq!((listed[0].default_version, listed[0].owner.as_str()), (1, "ann"));
     let (_, manifest) = restarted.model_manifest(&main("m"), None).await.unwrap();
     assert_eq!(manifest.memory_bytes, made.memory_bytes());
+}
+
+#[tokio::test]
+async fn models_of_every_type_come_back() {
+    let made = model(1.0);
+    let als = made.als().unwrap();
+    let item = |similarity| {
+        let parts = ItemParts {
+            users: als.user_ids().clone(),
+            items: als.item_ids().clone(),
+            seen: als.seen().clone(),
+            similarity,
+        };
+        Model::from(ItemModel::from_parts(parts).unwrap())
+    };
+    let popularity = |segments| {
+        let parts = PopularityParts {
+            users: als.user_ids().clone(),
+            items: als.item_ids().clone(),
+            seen: als.seen().clone(),
+            weights: vec![0.5, 2.0, 1.0],
+            segments,
+        };
+        Model::from(PopularityModel::from_parts(parts).unwrap())
+    };
+    let neighbors = Csr::new(vec![0, 1, 1, 3], vec![1, 0, 2], vec![0.5, 0.25, 1.0], 3).unwrap();
+    let segments = Segments {
+        of_user: vec![0, 1, NO_SEGMENT, 0, 1],
+        weights: vec![vec![1.0, 0.0, 2.0], vec![0.0, 3.0, 0.5]],
+    };
+    let dense = (0..9).map(|n| n as f32).collect();
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    for (name, made) in [
+        ("knn", item(Similarity::Sparse(neighbors))),
+        ("ease", item(Similarity::Dense(dense))),
+        ("top", popularity(None)),
+        ("top_of_segment", popularity(Some(segments))),
+    ] {
+        let claim = catalog.claim_version(&main(name), "ann", CreateMode::New).await.unwrap();
+        let made = Arc::new(made);
+        catalog.publish(claim, Arc::clone(&made), publication()).await.unwrap();
+        let loaded = shared.open().await.load_model(&main(name), None).await.unwrap().model;
+        assert_eq!(loaded.type_name(), made.type_name(), "{name}");
+        let (read, wrote) = (loaded.recommender().unwrap(), made.recommender().unwrap());
+        assert_eq!(&read.user_ids().values(), &wrote.user_ids().values());
+        assert_eq!(&read.item_ids().values(), &wrote.item_ids().values());
+        assert_eq!(read.seen(), wrote.seen());
+        match (loaded.as_ref(), made.as_ref()) {
+            (Model::Item(read), Model::Item(wrote)) => {
+                assert_eq!(read.similarity(), wrote.similarity());
+            }
+            (Model::Popularity(read), Model::Popularity(wrote)) => {
+                assert_eq!(read.weights(), wrote.weights());
+                assert_eq!(read.segments(), wrote.segments());
+            }
+            _ => panic!("{name} came back as another type"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_of_another_format_is_refused_with_what_to_do() {
+    let shared = Shared::new();
+    train(&shared.open().await, "m", CreateMode::New, 1.0).await.unwrap();
+    let paths = shared.paths("models/main.m").await;
+    let path = paths.iter().find(|path| path.contains("manifest")).unwrap().as_str().into();
+    let whole = shared.store.get(&path).await.unwrap().bytes().await.unwrap();
+    let whole = String::from_utf8(whole.to_vec()).unwrap();
+    for (format, part) in [("1", "RETRAIN MODEL makes a new version"), ("3", "newer than 2")] {
+        let other = whole.replacen("\"format\": 2", &format!("\"format\": {format}"), 1);
+        shared.store.put(&path, other.into()).await.unwrap();
+        let error = shared.open().await.load_model(&main("m"), None).await.unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -30,9 +30,10 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 
 use crate::error::{Error, Result};
+use crate::model::fit::fit;
 use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
-use crate::model::train::{TrainingColumns, fit, read};
+use crate::model::train::{TrainingColumns, read};
 use crate::parse::{CreateModel, parse_query};
 use crate::session::run::{Done, Run};
 use crate::session::{Progress, Session, StatementContext};
@@ -61,7 +62,7 @@ pub(crate) async fn plan(
     let mode = table::mode(create.replace, create.if_not_exists)?;
     check_free(context, &name, mode).await?;
     let (state, input) = context.plan_query(create.query.clone()).await?;
-    node(context, state, input, name, mode, options, create.query.to_string())
+    node(context, state, input, name, mode, options, create.query.to_string()).await
 }
 
 /// Plans RETRAIN MODEL: the stored query and options, as the next version.
@@ -77,7 +78,7 @@ pub(crate) async fn plan_retrain(
     };
     let options = TrainingOptions::from_given(head.options)?;
     let (state, input) = context.plan_query(parse_query(&head.query)?).await?;
-    node(context, state, input, name, CreateMode::Replace, options, head.query)
+    node(context, state, input, name, CreateMode::Replace, options, head.query).await
 }
 
 /// Plans EXPLAIN CREATE MODEL.
@@ -103,7 +104,7 @@ async fn check_free(
     }
 }
 
-fn node(
+async fn node(
     context: &Arc<StatementContext>,
     state: SessionState,
     input: LogicalPlan,
@@ -114,6 +115,9 @@ fn node(
 ) -> Result<(SessionState, LogicalPlan)> {
     let schema: SchemaRef = Arc::new(input.schema().as_arrow().clone());
     let columns = TrainingColumns::find(&schema, &options)?;
+    if let Some(table) = &options.item_table {
+        crate::model::items::check(context, table, &columns.item.1).await?;
+    }
     let session = context.session().clone();
     let training = Arc::new(Training { name, mode, options, query, columns, session });
     let schema = Arc::new(DFSchema::try_from(result_schema().as_ref().clone())?);
@@ -213,11 +217,9 @@ impl UserDefinedLogicalNodeCore for CreateModelNode {
 
 impl fmt::Display for Training {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let als = &self.options.als;
         let (user, item) = (&self.columns.user.1, &self.columns.item.1);
-        let feedback = format!("{:?}", als.feedback).to_lowercase();
-        write!(formatter, "{}, feedback={feedback}, num_factors={}", self.name, als.num_factors)?;
-        write!(formatter, ", max_iterations={}, columns={user}, {item}", als.max_iterations)?;
+        let learner = &self.options.learner;
+        write!(formatter, "{}, {learner}, columns={user}, {item}", self.name)?;
         match &self.columns.rating {
             Some((_, rating)) => write!(formatter, ", {rating}"),
             None => Ok(()),
@@ -328,7 +330,7 @@ impl Training {
         let metrics = trained.metrics.iter().map(|metric| metric.stored()).collect();
         let iterations = trained.iterations.iter().map(|now| now.stored()).collect();
         let publication = Publication {
-            model_type: "matrix_factorization".into(),
+            model_type: self.options.learner.model_type().into(),
             options: self.options.given.clone(),
             query: self.query.clone(),
             user_col: self.columns.user.1.clone(),
@@ -336,20 +338,20 @@ impl Training {
             rating_col: self.columns.rating.as_ref().map(|(_, name)| name.clone()),
             metrics,
             iterations,
+            segments: trained.segments,
             top_k: self.options.top_k,
         };
         let model = trained.model;
-        let (users, items) = (model.user_ids().len(), model.item_ids().len());
+        let known =
+            model.recommender().map(|found| (found.user_ids().len(), found.item_ids().len()));
+        let (users, items) = known.unwrap_or_default();
         let version = catalog.publish(claim, Arc::new(model), publication).await?;
         let mut message = format!(
             "CREATE MODEL {}@{version}: {users} users, {items} items, {} interactions",
             self.name, trained.interactions
         );
         if trained.merged > 0 {
-            let how = match self.options.als.feedback {
-                udfs::model::als::Feedback::Implicit => "summed",
-                udfs::model::als::Feedback::Explicit => "averaged",
-            };
+            let how = if self.options.learner.is_explicit() { "averaged" } else { "summed" };
             message.push_str(&format!(" ({} rows of the same pair were {how})", trained.merged));
         }
         result(&self.name, version, [users, items, trained.interactions], message)

@@ -28,13 +28,15 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, Partitioning, PlanProperties,
 };
 use udfs::model::als::Feedback;
-use udfs::model::{AlsModel, Csr};
+use udfs::model::{Csr, Model};
 
 use crate::error::{Error, Result};
+use crate::model::learners::{Learner, PopularityOptions};
 use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
+use crate::model::recommender;
 use crate::model::table_functions::whole_number;
-use crate::model::train::{TrainingColumns, read_known};
+use crate::model::train::{TrainingColumns, duplicates, read_known};
 
 /// A metric of the model, and of the popularity baseline.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,16 +56,23 @@ impl Metric {
     }
 }
 
-/// Evaluates a model on interactions in the model's own codes.
-pub fn evaluate(model: &AlsModel, test: &Csr, top_k: usize) -> Vec<Metric> {
-    let pairs = match model.feedback() {
-        Feedback::Implicit => model.ranking_metrics(test, top_k),
-        Feedback::Explicit => model.rating_metrics(test),
+/// Evaluates a model on interactions in the model's own codes; a model that is no recommender has
+/// no metrics.
+pub fn evaluate(model: &Model, test: &Csr, top_k: usize) -> Vec<Metric> {
+    let metrics = match (model.als(), model.recommender()) {
+        (Some(als), _) if is_explicit(model) => als.rating_metrics(test),
+        (_, Some(recommender)) => recommender.ranking_metrics(test, top_k),
+        (_, None) => vec![],
     };
-    pairs
+    metrics
         .into_iter()
         .map(|metric| Metric { name: metric.name, value: metric.value, baseline: metric.baseline })
         .collect()
+}
+
+/// Whether the model predicts ratings.
+fn is_explicit(model: &Model) -> bool {
+    model.als().is_some_and(|als| als.feedback() == Feedback::Explicit)
 }
 
 fn result_schema() -> SchemaRef {
@@ -130,13 +139,17 @@ impl EvaluateNode {
 fn columns(model: &LoadedModel, schema: &SchemaRef) -> Result<TrainingColumns> {
     let manifest = &model.manifest;
     let mut options = TrainingOptions::from_given(manifest.options.clone())?;
+    recommender(model)?;
     options.user_col = Some(manifest.user_col.clone());
     options.item_col = Some(manifest.item_col.clone());
     let given = manifest.rating_col.as_ref().filter(|name| schema.field_with_name(name).is_ok());
-    options.rating_col = match model.model.feedback() {
-        Feedback::Implicit => given.cloned(),
-        Feedback::Explicit => manifest.rating_col.clone(),
+    options.rating_col = match options.learner.is_explicit() {
+        false => given.cloned(),
+        true => manifest.rating_col.clone(),
     };
+    if let Learner::Popularity(popularity) = &mut options.learner {
+        *popularity = PopularityOptions::default();
+    }
     TrainingColumns::find(schema, &options)
 }
 
@@ -278,7 +291,9 @@ async fn answer(
 ) -> Result<RecordBatch> {
     let columns = columns(model, &rows.schema())?;
     let memory = MemoryConsumer::new("ML.EVALUATE").register(context.memory_pool());
-    let test = read_known(rows, &columns, &model.model, &memory).await?;
+    let duplicates = duplicates(is_explicit(&model.model));
+    let recommender = recommender(model)?;
+    let test = read_known(rows, &columns, recommender, duplicates, &memory).await?;
     if test.cells() == 0 {
         return Err(Error::Model {
             what: format!("none of the rows has a user and an item that {model} knows"),

@@ -2,12 +2,18 @@
 
 pub mod create;
 pub mod evaluate;
+mod fit;
+pub mod items;
+mod learners;
 mod node;
 pub mod options;
+mod ranking;
 pub mod recommend;
+mod recommend_options;
 pub mod table_functions;
 mod tables;
 mod train;
+mod weights;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +22,7 @@ use catalog::models::LoadedModel;
 use catalog::{Kind, Object, ObjectName};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
+use udfs::model::Recommender;
 use udfs::recommend::{BoundModel, ModelSet};
 
 use crate::error::{Error, Result};
@@ -124,15 +131,28 @@ pub(crate) async fn describe(
     Ok((context.state(&bindings)?, plan))
 }
 
-/// `als_score`, bound to one model under [`BOUND_NAME`].
-pub(crate) fn score_function(model: &LoadedModel) -> Result<Arc<ScalarUDF>> {
+/// The model as a recommender.
+///
+/// # Errors
+/// When it recommends nothing.
+pub(crate) fn recommender(model: &LoadedModel) -> Result<&dyn Recommender> {
+    model.model.recommender().ok_or_else(|| {
+        Error::invalid_hint(
+            format!("{model} is of type {}, which recommends nothing", model.model.type_name()),
+            "SHOW MODELS tells the type of each",
+        )
+    })
+}
+
+/// A function of a pair (`ml_score`, `ml_reasons`), bound to one model under [`BOUND_NAME`].
+pub(crate) fn pair_function(name: &str, model: &LoadedModel) -> Result<Arc<ScalarUDF>> {
     let bound = BoundModel::new(model.name.to_string(), model.version, Arc::clone(&model.model));
     let set = ModelSet::new(BTreeMap::from([(BOUND_NAME.to_owned(), Arc::new(bound))]));
     let functions = udfs::recommend::bound_functions(Arc::new(set));
     functions
         .into_iter()
-        .find(|function| function.name() == "ml_score")
-        .ok_or_else(|| Error::Internal("ml_score is missing".into()))
+        .find(|function| function.name() == name)
+        .ok_or_else(|| Error::Internal(format!("{name} is missing")))
 }
 
 /// Runs work on the learners' threads; the caller waits without blocking its own.

@@ -4,43 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use sqlparser::ast::{Expr, UnaryOperator, Value, ValueWithSpan};
-use udfs::model::als::{AlsOptions, Feedback, Scaling, Solver};
 
 use crate::error::{Error, Result};
-
-/// Every option's name, in the order of the documentation.
-pub const OPTIONS: [&str; 22] = [
-    "model_type",
-    "feedback_type",
-    "user_col",
-    "item_col",
-    "rating_col",
-    "num_factors",
-    "max_iterations",
-    "l2_reg",
-    "wals_alpha",
-    "regularization_scaling",
-    "frequency_exponent",
-    "solver",
-    "cg_steps",
-    "block_size",
-    "non_negative",
-    "biases",
-    "seed",
-    "early_stop",
-    "min_rel_progress",
-    "data_split_method",
-    "data_split_eval_fraction",
-    "top_k",
-];
-
-/// Names of options that other models or later versions have, with what to do today.
-const ELSEWHERE: [(&str, &str); 4] = [
-    ("num_trials", "hyper-parameter search is not supported yet; name one value an option"),
-    ("hparam_tuning_algorithm", "hyper-parameter search is not supported yet"),
-    ("purpose", "purposes of models are not supported yet"),
-    ("schedule", "scheduled retraining is not supported yet; use RETRAIN MODEL"),
-];
+use crate::model::learners::Learner;
 
 /// How rows are kept aside for evaluation.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,17 +32,21 @@ impl Split {
     }
 }
 
-/// The options of a matrix factorization.
+/// The options of a training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingOptions {
-    /// The learner's options.
-    pub als: AlsOptions,
+    /// The learner with its options.
+    pub learner: Learner,
+    /// Of the split, and of what the learner draws.
+    pub seed: u64,
     /// The user column, when named.
     pub user_col: Option<String>,
     /// The item column, when named.
     pub item_col: Option<String>,
     /// The rating column, when named.
     pub rating_col: Option<String>,
+    /// The table that tells more of the items, when named.
+    pub item_table: Option<String>,
     /// How rows are kept aside for evaluation.
     pub split: Split,
     /// The length of the lists that evaluation looks at.
@@ -93,12 +63,6 @@ impl TrainingOptions {
     pub fn read(options: &[(String, Expr)]) -> Result<Self> {
         let mut given = BTreeMap::new();
         for (name, value) in options {
-            if let Some((_, why)) = ELSEWHERE.iter().find(|(known, _)| known == name) {
-                return Err(Error::unsupported(format!("option {name} is not supported"), *why));
-            }
-            if !OPTIONS.contains(&name.as_str()) {
-                return Err(Error::unknown("option", name, OPTIONS));
-            }
             if given.insert(name.clone(), literal(name, value)?).is_some() {
                 return Err(Error::invalid(format!("option {name} is given twice")));
             }
@@ -112,9 +76,7 @@ impl TrainingOptions {
     /// When a value is not taken any more.
     pub fn from_given(given: BTreeMap<String, Json>) -> Result<Self> {
         let reader = Reader(&given);
-        check_model_type(reader.text("model_type")?)?;
-        let als = als_options(&reader)?;
-        als.validate().map_err(model_error)?;
+        let learner = Learner::read(&given)?;
         let fraction = reader.number("data_split_eval_fraction")?;
         if fraction.is_some_and(|fraction| !(fraction > 0.0 && fraction < 1.0)) {
             return Err(Error::invalid_hint(
@@ -134,90 +96,17 @@ impl TrainingOptions {
             return Err(Error::invalid("top_k lies between 1 and 1000"));
         };
         Ok(Self {
-            als,
+            learner,
+            seed: reader.integer("seed")?.unwrap_or(0).cast_unsigned(),
             user_col: reader.text("user_col")?.map(str::to_owned),
             item_col: reader.text("item_col")?.map(str::to_owned),
             rating_col: reader.text("rating_col")?.map(str::to_owned),
+            item_table: reader.text("item_table")?.map(str::to_owned),
             split,
             top_k,
             given,
         })
     }
-}
-
-fn check_model_type(given: Option<&str>) -> Result<()> {
-    const LATER: [&str; 10] = [
-        "item_knn",
-        "ease",
-        "popularity",
-        "hybrid",
-        "entity_resolution",
-        "kmeans",
-        "pca",
-        "boosted_tree_classifier",
-        "boosted_tree_regressor",
-        "boosted_tree_ranker",
-    ];
-    match given.map(str::to_lowercase).as_deref() {
-        Some("matrix_factorization") => Ok(()),
-        Some(later) if LATER.contains(&later) => Err(Error::unsupported(
-            format!("model_type '{later}' is not supported yet"),
-            "use model_type = 'matrix_factorization'",
-        )),
-        Some(other) => Err(Error::unknown("model_type", other, ["matrix_factorization"])),
-        None => Err(Error::invalid_hint(
-            "CREATE MODEL needs the option model_type",
-            "write OPTIONS (model_type = 'matrix_factorization', …)",
-        )),
-    }
-}
-
-fn als_options(reader: &Reader<'_>) -> Result<AlsOptions> {
-    let mut als = AlsOptions::default();
-    if reader.choice("feedback_type", &["explicit", "implicit"])? == Some("implicit") {
-        als.feedback = Feedback::Implicit;
-    }
-    if let Some(factors) = reader.count("num_factors")? {
-        als.num_factors = factors;
-    }
-    if let Some(iterations) = reader.count("max_iterations")? {
-        als.max_iterations = iterations;
-    }
-    if let Some(steps) = reader.count("cg_steps")? {
-        als.cg_steps = steps;
-    }
-    als.l2_reg = reader.number("l2_reg")?;
-    als.wals_alpha = reader.number("wals_alpha")?;
-    let scalings = ["constant", "count", "frequency"];
-    als.regularization_scaling = match reader.choice("regularization_scaling", &scalings)? {
-        Some("constant") => Some(Scaling::Constant),
-        Some("count") => Some(Scaling::Count),
-        Some(_) => Some(Scaling::Frequency),
-        None => None,
-    };
-    if let Some(exponent) = reader.number("frequency_exponent")? {
-        als.frequency_exponent = exponent;
-    }
-    als.solver = match reader.choice("solver", &["auto", "cholesky", "cg", "subspace"])? {
-        Some("cholesky") => Solver::Cholesky,
-        Some("cg") => Solver::ConjugateGradient,
-        Some("subspace") => Solver::Subspace,
-        _ => Solver::Auto,
-    };
-    als.block_size = reader.count("block_size")?;
-    als.non_negative = reader.truth("non_negative")?.unwrap_or(false);
-    if let Some(biases) = reader.truth("biases")? {
-        als.biases = biases;
-    }
-    if let Some(seed) = reader.integer("seed")? {
-        als.seed = seed.cast_unsigned();
-    }
-    let early_stop = reader.truth("early_stop")?.unwrap_or(false);
-    als.min_rel_progress = match reader.number("min_rel_progress")? {
-        Some(progress) => Some(progress),
-        None => early_stop.then_some(0.01),
-    };
-    Ok(als)
 }
 
 /// The learner's error as a statement's.
@@ -257,14 +146,23 @@ fn literal(name: &str, value: &Expr) -> Result<Json> {
 }
 
 /// Reads typed values out of the options as given.
-struct Reader<'a>(&'a BTreeMap<String, Json>);
+pub struct Reader<'a>(pub &'a BTreeMap<String, Json>);
 
 impl<'a> Reader<'a> {
+    /// Whether the option is given.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     fn wrong(name: &str, value: &Json, wanted: &str) -> Error {
         Error::invalid_hint(format!("option {name} is {value}"), format!("it takes {wanted}"))
     }
 
-    fn text(&self, name: &str) -> Result<Option<&'a str>> {
+    /// A text.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn text(&self, name: &str) -> Result<Option<&'a str>> {
         match self.0.get(name) {
             None => Ok(None),
             Some(Json::String(text)) => Ok(Some(text)),
@@ -272,7 +170,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn choice(&self, name: &str, known: &[&'static str]) -> Result<Option<&'static str>> {
+    /// One of a few texts, whatever its case.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn choice(&self, name: &str, known: &[&'static str]) -> Result<Option<&'static str>> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         let found = known.iter().find(|known| known.eq_ignore_ascii_case(text));
         match found {
@@ -281,7 +183,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn number(&self, name: &str) -> Result<Option<f64>> {
+    /// A number.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn number(&self, name: &str) -> Result<Option<f64>> {
         match self.0.get(name) {
             None => Ok(None),
             Some(value) => match value.as_f64() {
@@ -291,7 +197,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn integer(&self, name: &str) -> Result<Option<i64>> {
+    /// A whole number.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn integer(&self, name: &str) -> Result<Option<i64>> {
         match self.0.get(name) {
             None => Ok(None),
             Some(value) => match value.as_i64() {
@@ -301,7 +211,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn count(&self, name: &str) -> Result<Option<usize>> {
+    /// A whole number from 1.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn count(&self, name: &str) -> Result<Option<usize>> {
         let Some(number) = self.integer(name)? else { return Ok(None) };
         match usize::try_from(number) {
             Ok(count) => Ok(Some(count)),
@@ -309,7 +223,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn truth(&self, name: &str) -> Result<Option<bool>> {
+    /// TRUE or FALSE.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn truth(&self, name: &str) -> Result<Option<bool>> {
         match self.0.get(name) {
             None => Ok(None),
             Some(Json::Bool(truth)) => Ok(Some(*truth)),
@@ -320,6 +238,8 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use udfs::model::als::Feedback;
+
     use super::*;
     use crate::parse::{Statement, parse};
 
@@ -336,8 +256,9 @@ mod tests {
              l2_reg = 1e-2, seed = -7, solver = 'cg', data_split_method = 'no_split'",
         )
         .unwrap();
-        assert_eq!(options.als.num_factors, 32);
-        assert_eq!(options.als.feedback, Feedback::Implicit);
+        let Learner::Als(als) = &options.learner else { panic!("{options:?}") };
+        assert_eq!((als.num_factors, als.feedback), (32, Feedback::Implicit));
+        assert_eq!((als.seed, options.seed), (7_u64.wrapping_neg(), 7_u64.wrapping_neg()));
         assert_eq!(options.split, Split::None);
         assert_eq!(TrainingOptions::from_given(options.given.clone()).unwrap(), options);
     }
@@ -352,7 +273,16 @@ mod tests {
             ("model_type = 'matrix_factorization', l2_reg = -1", "l2_reg"),
             ("model_type = 'matrix_factorization', num_factors = 'x'", "whole number"),
             ("model_type = 'matrix_factorization', seed = 1, seed = 2", "twice"),
-            ("model_type = 'kmeans'", "not supported yet"),
+            ("model_type = 'hybrid'", "not supported yet"),
+            ("model_type = 'item_knn', num_factors = 8", "belongs to matrix_factorization"),
+            ("model_type = 'ease', l2_reg = 0", "above 0"),
+            ("model_type = 'ease', half_life = '1 day'", "belongs to popularity, not to ease"),
+            ("model_type = 'matrix_factorization', num_trials = 8", "not supported"),
+            ("model_type = 'item_knn', similarity = 'cosin'", "did you mean cosine"),
+            ("model_type = 'item_knn', bm25_b = 0.5", "needs similarity = 'bm25'"),
+            ("model_type = 'item_knn', num_neighbors = 0", "num_neighbors"),
+            ("model_type = 'popularity', half_life = 30", "text in quotes"),
+            ("model_type = 'popularity', half_life = '30'", "'30 days'"),
             ("model_type = 'matrix_factorization', num_factors = 1 + 1", "literal"),
         ] {
             let error = read(options).unwrap_err();

@@ -1,166 +1,72 @@
 //! ML.RECOMMEND: the plan node over a column of users, and its operator.
 //!
-//! The operator answers batch by batch: a batch of users is one tiled product on the learners'
-//! threads (a single user is computed in place), with seen items left out while the product runs.
+//! Beside the users the node may have up to three inputs of items: the sub-queries of
+//! `include_items` and `exclude_items`, and rows of the model's item table. The operator reads
+//! those first and once, whatever its partitions. Users it answers batch by batch: a batch is one
+//! tiled product on the learners' threads (a single user is computed in place), with seen items
+//! left out while the product runs.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float32Array, Int32Array, StringArray, UInt32Array};
-use arrow::compute::take;
+use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use catalog::models::LoadedModel;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
+use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
+    DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties,
+    PlanProperties,
 };
 use futures::{StreamExt, TryStreamExt};
-use udfs::model::{Choice, RecommendRequest};
+use tokio::sync::OnceCell;
+use udfs::model::Recommender;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::node::compared_by_key;
-use crate::model::options::model_error;
-use crate::model::table_functions::{known_options, literal, shown, whole_number};
+use crate::model::ranking::{Job, Prepared, SideRows};
+use crate::model::recommend_options::{BoundOptions, RecommendOptions};
+use crate::model::recommender;
 
-/// Lists longer than this are refused; a whole catalog is better read from ML.WEIGHTS.
-const TOP_K_MAX: i64 = 10_000;
 /// Rows that one output batch holds at most, whatever top_k is.
 const ROWS_PER_BATCH: usize = 8_192;
 
-/// The options of a recommendation; parameters may stand in for the values.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Hash)]
-pub struct RecommendOptions {
-    /// Items a user.
-    pub top_k: Expr,
-    /// Whether items that the user has had are left out.
-    pub exclude_seen: Expr,
-    /// Only these items: a list, or NULL for all.
-    pub include_items: Expr,
-    /// Never these items: a list, or NULL for none.
-    pub exclude_items: Expr,
-    /// Scores below this are left out; NULL for none.
-    pub min_score: Expr,
+/// Which inputs there are beside the users, in this order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Hash)]
+struct Layout {
+    include: bool,
+    exclude: bool,
+    items: bool,
+    /// Whether the item table's rows are those that a filter kept.
+    is_filtered: bool,
 }
 
-impl RecommendOptions {
-    /// Takes the options out of the named arguments.
-    ///
-    /// # Errors
-    /// When an option is unknown or not supported.
-    pub fn read(named: &mut BTreeMap<String, Expr>) -> Result<Self> {
-        for later in ["item_filter", "max_per", "diversity"] {
-            if named.contains_key(later) {
-                return Err(Error::unsupported(
-                    format!("option {later} is not supported yet"),
-                    "filter the answer with WHERE, or use include_items",
-                ));
-            }
-        }
-        let null = || lit(ScalarValue::Null);
-        let mut take = |name: &str, default: Expr| named.remove(name).unwrap_or(default);
-        let options = Self {
-            top_k: take("top_k", lit(10_i64)),
-            exclude_seen: take("exclude_seen", lit(true)),
-            include_items: take("include_items", null()),
-            exclude_items: take("exclude_items", null()),
-            min_score: take("min_score", null()),
-        };
-        known_options(
-            named,
-            &["top_k", "exclude_seen", "include_items", "exclude_items", "min_score"],
-        )?;
-        // What is a literal already is checked now, so that a wrong one fails while planning.
-        if matches!(options.top_k, Expr::Literal(..)) {
-            whole_number("top_k", &options.top_k, 1..=TOP_K_MAX)?;
-        }
-        Ok(options)
-    }
-
-    fn expressions(&self) -> Vec<Expr> {
-        vec![
-            self.top_k.clone(),
-            self.exclude_seen.clone(),
-            self.include_items.clone(),
-            self.exclude_items.clone(),
-            self.min_score.clone(),
-        ]
-    }
-
-    fn from_expressions(expressions: Vec<Expr>) -> DataFusionResult<Self> {
-        let [top_k, exclude_seen, include_items, exclude_items, min_score]: [Expr; 5] = expressions
-            .try_into()
-            .map_err(|_| DataFusionError::Internal("ML.RECOMMEND has five options".into()))?;
-        Ok(Self { top_k, exclude_seen, include_items, exclude_items, min_score })
-    }
-
-    fn bind(&self, model: &LoadedModel) -> Result<BoundOptions> {
-        let Some(ScalarValue::Boolean(Some(exclude_seen))) = literal(&self.exclude_seen) else {
-            return Err(Error::invalid_hint(
-                format!("exclude_seen is {}", shown(&self.exclude_seen)),
-                "it takes TRUE or FALSE",
-            ));
-        };
-        let wrong =
-            || Error::invalid(format!("min_score is {}, no number", shown(&self.min_score)));
-        let min_score = match literal(&self.min_score) {
-            Some(value) if value.is_null() => None,
-            Some(value) => match value.cast_to(&DataType::Float32) {
-                Ok(ScalarValue::Float32(Some(score))) if !score.is_nan() => Some(score),
-                _ => return Err(wrong()),
-            },
-            None => return Err(wrong()),
-        };
-        Ok(BoundOptions {
-            top_k: whole_number("top_k", &self.top_k, 1..=TOP_K_MAX)?,
-            exclude_seen: *exclude_seen,
-            include: items("include_items", &self.include_items, model)?,
-            exclude: items("exclude_items", &self.exclude_items, model)?,
-            min_score,
-        })
-    }
+/// The inputs beside the users.
+#[derive(Debug, Default)]
+pub struct Sides {
+    /// The sub-query of include_items, one column.
+    pub include: Option<LogicalPlan>,
+    /// The sub-query of exclude_items, one column.
+    pub exclude: Option<LogicalPlan>,
+    /// Rows of the item table: item, and the category when one is asked for.
+    pub items: Option<LogicalPlan>,
+    /// Whether these rows are those that a filter kept.
+    pub is_filtered: bool,
 }
 
-/// The codes of a list of items; items that the model does not know are left out.
-fn items(name: &str, value: &Expr, model: &LoadedModel) -> Result<Option<Arc<[u32]>>> {
-    let wrong = || {
-        Error::invalid_hint(
-            format!("{name} is {}", shown(value)),
-            "it takes a list of items: ['a', 'b']",
-        )
-    };
-    let Some(value) = literal(value) else { return Err(wrong()) };
-    if value.is_null() {
-        return Ok(None);
-    }
-    let ScalarValue::List(list) = value else { return Err(wrong()) };
-    let codes = model.model.item_ids().lookup(&list.value(0)).map_err(model_error)?;
-    Ok(Some(codes.into_iter().flatten().collect()))
-}
-
-/// The options once every parameter has a value.
-#[derive(Debug, Clone)]
-struct BoundOptions {
-    top_k: usize,
-    exclude_seen: bool,
-    include: Option<Arc<[u32]>>,
-    exclude: Option<Arc<[u32]>>,
-    min_score: Option<f32>,
-}
-
-/// Recommendations for the users of `input`, one column.
+/// Recommendations for the users of the first input, one column.
 #[derive(Debug, Clone)]
 pub struct RecommendNode {
     model: LoadedModel,
     options: RecommendOptions,
-    input: LogicalPlan,
+    inputs: Vec<LogicalPlan>,
+    layout: Layout,
     schema: DFSchemaRef,
 }
 
@@ -169,25 +75,42 @@ impl RecommendNode {
     ///
     /// # Errors
     /// When the model's column names clash.
-    pub fn new(model: &LoadedModel, options: RecommendOptions, input: LogicalPlan) -> Result<Self> {
-        let schema = output_schema(model, input.schema().field(0).data_type());
+    pub fn new(
+        model: &LoadedModel,
+        options: RecommendOptions,
+        input: LogicalPlan,
+        sides: Sides,
+    ) -> Result<Self> {
+        let schema = output_schema(model, recommender(model)?, input.schema().field(0).data_type());
         let schema = Arc::new(DFSchema::try_from(schema.as_ref().clone())?);
-        Ok(Self { model: model.clone(), options, input, schema })
+        let layout = Layout {
+            include: sides.include.is_some(),
+            exclude: sides.exclude.is_some(),
+            items: sides.items.is_some(),
+            is_filtered: sides.is_filtered,
+        };
+        let also = [sides.include, sides.exclude, sides.items];
+        let inputs = std::iter::once(input).chain(also.into_iter().flatten()).collect();
+        Ok(Self { model: model.clone(), options, inputs, layout, schema })
     }
 
-    fn key(&self) -> (String, &RecommendOptions, &LogicalPlan) {
-        (self.model.to_string(), &self.options, &self.input)
+    fn key(&self) -> (String, &RecommendOptions, &[LogicalPlan], Layout) {
+        (self.model.to_string(), &self.options, &self.inputs, self.layout)
     }
 }
 
 /// user, item, score, rank, source; the users keep the query's type, a parameter takes the
 /// model's.
-fn output_schema(model: &LoadedModel, user_type: &DataType) -> SchemaRef {
+fn output_schema(
+    model: &LoadedModel,
+    recommender: &dyn Recommender,
+    user_type: &DataType,
+) -> SchemaRef {
     let user_type = match user_type {
-        DataType::Null => model.model.user_ids().data_type(),
+        DataType::Null => recommender.user_ids().data_type(),
         other => other,
     };
-    let item_type = model.model.item_ids().data_type().clone();
+    let item_type = recommender.item_ids().data_type().clone();
     Arc::new(Schema::new(vec![
         Field::new(&model.manifest.user_col, user_type.clone(), true),
         Field::new(&model.manifest.item_col, item_type, true),
@@ -205,7 +128,7 @@ impl UserDefinedLogicalNodeCore for RecommendNode {
     }
 
     fn inputs(&self) -> Vec<&LogicalPlan> {
-        vec![&self.input]
+        self.inputs.iter().collect()
     }
 
     fn schema(&self) -> &DFSchemaRef {
@@ -216,6 +139,12 @@ impl UserDefinedLogicalNodeCore for RecommendNode {
         self.options.expressions()
     }
 
+    // The node reads its columns by position, so none may be pruned below it.
+    fn necessary_children_exprs(&self, _output: &[usize]) -> Option<Vec<Vec<usize>>> {
+        let columns = |input: &LogicalPlan| (0..input.schema().fields().len()).collect();
+        Some(self.inputs.iter().map(columns).collect())
+    }
+
     fn fmt_for_explain(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Recommend: model={}, top_k={}", self.model, self.options.top_k)
     }
@@ -223,26 +152,32 @@ impl UserDefinedLogicalNodeCore for RecommendNode {
     fn with_exprs_and_inputs(
         &self,
         expressions: Vec<Expr>,
-        mut inputs: Vec<LogicalPlan>,
+        inputs: Vec<LogicalPlan>,
     ) -> DataFusionResult<Self> {
-        let Some(input) = inputs.pop() else {
-            return Err(DataFusionError::Internal("ML.RECOMMEND has one input".into()));
-        };
+        if inputs.len() != self.inputs.len() {
+            return Err(DataFusionError::Internal("ML.RECOMMEND keeps its inputs".into()));
+        }
         let options = RecommendOptions::from_expressions(expressions)?;
-        let model = self.model.clone();
-        let schema = Arc::clone(&self.schema);
-        Ok(Self { model, options, input, schema })
+        let (model, schema) = (self.model.clone(), Arc::clone(&self.schema));
+        Ok(Self { model, options, inputs, layout: self.layout, schema })
     }
 }
 
 /// The operator.
-#[derive(Debug)]
 pub struct RecommendExec {
     model: LoadedModel,
     options: BoundOptions,
-    input: Arc<dyn ExecutionPlan>,
+    inputs: Vec<Arc<dyn ExecutionPlan>>,
+    layout: Layout,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
+    prepared: Arc<OnceCell<Arc<Prepared>>>,
+}
+
+impl fmt::Debug for RecommendExec {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "RecommendExec({}, {:?})", self.model, self.options)
+    }
 }
 
 impl RecommendExec {
@@ -250,31 +185,61 @@ impl RecommendExec {
     ///
     /// # Errors
     /// When an option has no usable value.
-    pub fn new(node: &RecommendNode, input: &Arc<dyn ExecutionPlan>) -> Result<Self> {
+    pub fn new(node: &RecommendNode, inputs: &[Arc<dyn ExecutionPlan>]) -> Result<Self> {
         let options = node.options.bind(&node.model)?;
         let schema = Arc::new(node.schema.as_arrow().clone());
-        Ok(Self::build(&node.model, options, input, schema))
+        Ok(Self::build(&node.model, options, inputs, node.layout, schema)?)
     }
 
     fn build(
         model: &LoadedModel,
         options: BoundOptions,
-        input: &Arc<dyn ExecutionPlan>,
+        inputs: &[Arc<dyn ExecutionPlan>],
+        layout: Layout,
         schema: SchemaRef,
-    ) -> Self {
+    ) -> DataFusionResult<Self> {
+        let Some(users) = inputs.first() else {
+            return Err(DataFusionError::Internal("ML.RECOMMEND has an input of users".into()));
+        };
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
-            input.output_partitioning().clone(),
-            input.pipeline_behavior(),
-            input.boundedness(),
+            users.output_partitioning().clone(),
+            users.pipeline_behavior(),
+            users.boundedness(),
         );
-        Self {
+        Ok(Self {
             model: model.clone(),
             options,
-            input: Arc::clone(input),
+            inputs: inputs.to_vec(),
+            layout,
             schema,
             properties: Arc::new(properties),
-        }
+            prepared: Arc::default(),
+        })
+    }
+}
+
+/// All inputs, of which the first has the users.
+struct Sources {
+    inputs: Vec<Arc<dyn ExecutionPlan>>,
+    layout: Layout,
+}
+
+impl Sources {
+    /// Starts the inputs beside the users.
+    fn start(&self, context: &Arc<TaskContext>) -> DataFusionResult<SideRows> {
+        let mut sides = self.inputs.iter().skip(1);
+        let mut next = |is_there: bool| match is_there.then(|| sides.next()).flatten() {
+            Some(side) => side.execute(0, Arc::clone(context)).map(Some),
+            None => Ok(None),
+        };
+        let Layout { include, exclude, items, is_filtered } = self.layout;
+        Ok(SideRows {
+            include: next(include)?,
+            exclude: next(exclude)?,
+            items: next(items)?,
+            is_filtered,
+        })
     }
 }
 
@@ -294,7 +259,12 @@ impl ExecutionPlan for RecommendExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
+        self.inputs.iter().collect()
+    }
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        let sides = self.inputs.iter().skip(1).map(|_| Distribution::SinglePartition);
+        std::iter::once(Distribution::UnspecifiedDistribution).chain(sides).collect()
     }
 
     fn apply_expressions(
@@ -308,12 +278,8 @@ impl ExecutionPlan for RecommendExec {
         self: Arc<Self>,
         children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let [input] = children.as_slice() else {
-            return Err(DataFusionError::Internal("ML.RECOMMEND has one input".into()));
-        };
-        let options = self.options.clone();
-        let schema = Arc::clone(&self.schema);
-        Ok(Arc::new(Self::build(&self.model, options, input, schema)))
+        let (options, schema) = (self.options.clone(), Arc::clone(&self.schema));
+        Ok(Arc::new(Self::build(&self.model, options, &children, self.layout, schema)?))
     }
 
     fn execute(
@@ -321,20 +287,31 @@ impl ExecutionPlan for RecommendExec {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> DataFusionResult<SendableRecordBatchStream> {
-        let input = self.input.execute(partition, context)?;
-        let job = Arc::new(Job {
-            model: self.model.clone(),
-            options: self.options.clone(),
-            schema: Arc::clone(&self.schema),
-        });
+        let Some(users) = self.inputs.first() else {
+            return Err(DataFusionError::Internal("ML.RECOMMEND has an input of users".into()));
+        };
+        let users = users.execute(partition, Arc::clone(&context))?;
+        let (model, options) = (self.model.clone(), self.options.clone());
+        let (schema, cell) = (Arc::clone(&self.schema), Arc::clone(&self.prepared));
+        let sides = Sources { inputs: self.inputs.clone(), layout: self.layout };
         let per_batch = (ROWS_PER_BATCH / self.options.top_k).max(1);
-        let rows = input
-            .map_ok(move |batch| futures::stream::iter(slices(&batch, per_batch)).map(Ok))
-            .try_flatten()
-            .and_then(move |users| {
-                let job = Arc::clone(&job);
-                async move { job.run(users).await.map_err(DataFusionError::from) }
-            });
+        let rows = futures::stream::once(async move {
+            let prepare = || async {
+                let rows = sides.start(&context)?;
+                Prepared::read(&model, &options, rows).await.map(Arc::new)
+            };
+            let prepared = Arc::clone(cell.get_or_try_init(prepare).await?);
+            let job = Arc::new(Job { model, options, prepared, schema });
+            let answers = users
+                .map_ok(move |batch| futures::stream::iter(slices(&batch, per_batch)).map(Ok))
+                .try_flatten()
+                .and_then(move |users| {
+                    let job = Arc::clone(&job);
+                    async move { job.run(users).await.map_err(DataFusionError::from) }
+                });
+            Ok::<_, DataFusionError>(answers)
+        });
+        let rows = rows.try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)))
     }
 }
@@ -346,63 +323,4 @@ fn slices(batch: &RecordBatch, rows: usize) -> Vec<ArrayRef> {
         .step_by(rows)
         .map(|start| users.slice(start, rows.min(users.len() - start)))
         .collect()
-}
-
-struct Job {
-    model: LoadedModel,
-    options: BoundOptions,
-    schema: SchemaRef,
-}
-
-impl Job {
-    async fn run(self: Arc<Self>, users: ArrayRef) -> Result<RecordBatch> {
-        if users.len() <= 1 {
-            return self.answer(&users);
-        }
-        crate::model::learn(move || self.answer(&users)).await?
-    }
-
-    fn answer(&self, users: &ArrayRef) -> Result<RecordBatch> {
-        let model = &self.model.model;
-        let codes = model.user_ids().lookup(users).map_err(model_error)?;
-        let request = RecommendRequest {
-            top_k: self.options.top_k,
-            exclude_seen: self.options.exclude_seen,
-            include: self.options.include.as_deref(),
-            exclude: self.options.exclude.as_deref(),
-        };
-        let choices: Vec<Choice> = model.recommend(&codes, &request);
-        let mut rows = Vec::new();
-        let mut items = Vec::new();
-        let mut scores = Vec::new();
-        let mut ranks = Vec::new();
-        let mut sources = Vec::new();
-        for (row, choice) in choices.iter().enumerate() {
-            if users.is_null(row) {
-                continue;
-            }
-            let source = choice.source.name();
-            let kept =
-                choice.items.iter().zip(&choice.scores).filter(|(_, score)| {
-                    self.options.min_score.is_none_or(|least| **score >= least)
-                });
-            for ((item, score), rank) in kept.zip(1..) {
-                rows.push(u32::try_from(row).unwrap_or(u32::MAX));
-                items.push(*item);
-                scores.push(*score);
-                ranks.push(rank);
-                sources.push(source);
-            }
-        }
-        let users = take(users, &UInt32Array::from(rows), None)?;
-        let users = arrow::compute::cast(&users, self.schema.field(0).data_type())?;
-        let columns: Vec<ArrayRef> = vec![
-            users,
-            take(model.item_ids().values().as_ref(), &UInt32Array::from(items), None)?,
-            Arc::new(Float32Array::from(scores)),
-            Arc::new(Int32Array::from(ranks)),
-            Arc::new(StringArray::from(sources)),
-        ];
-        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
-    }
 }

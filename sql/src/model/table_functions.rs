@@ -3,35 +3,46 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field};
 use catalog::models::LoadedModel;
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::{DFSchema, ScalarValue, UnnestOptions};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::functions::core::expr_fn::get_field;
 use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
 };
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder, lit};
 use sqlparser::ast::{
-    Expr as SqlExpr, FunctionArg, FunctionArgExpr, FunctionArgOperator, TableAlias, TableFactor,
+    Expr as SqlExpr, FunctionArg, FunctionArgExpr, FunctionArgOperator, Query, TableAlias,
+    TableFactor,
 };
 
 use crate::error::{Error, Result};
 use crate::functions::FunctionDoc;
 use crate::model::evaluate::{EvaluateNode, stored_evaluation};
-use crate::model::recommend::{RecommendNode, RecommendOptions};
-use crate::model::tables;
+use crate::model::items::{self, ItemQuery};
+use crate::model::recommend::{RecommendNode, Sides};
+use crate::model::recommend_options::RecommendOptions;
+use crate::model::{recommender, tables, weights};
 use crate::parse::name_parts;
-use crate::session::bindings::literal_text;
+use crate::session::bindings::{ItemPlans, literal_text};
 
-const FUNCTIONS: [&str; 6] = [
+const FUNCTIONS: [&str; 7] = [
     "ml_recommend",
     "als_recommend",
     "ml_predict",
+    "ml_explain",
     "ml_evaluate",
     "ml_weights",
     "ml_training_info",
 ];
+
+/// Options that may be queries.
+const QUERIES: [&str; 2] = ["include_items", "exclude_items"];
+
+/// The column of lists that ML.EXPLAIN unfolds.
+const REASONS: &str = "reasons";
 
 /// Which argument of a table function names a model.
 pub fn model_argument(function: &str) -> Option<usize> {
@@ -42,12 +53,13 @@ pub fn model_argument(function: &str) -> Option<usize> {
 #[derive(Debug)]
 pub struct ModelRelations {
     models: Arc<BTreeMap<String, LoadedModel>>,
+    items: Arc<ItemPlans>,
 }
 
 impl ModelRelations {
-    /// A planner over the statement's models.
-    pub fn new(models: Arc<BTreeMap<String, LoadedModel>>) -> Self {
-        Self { models }
+    /// A planner over the statement's models and what it asks of their item tables.
+    pub fn new(models: Arc<BTreeMap<String, LoadedModel>>, items: Arc<ItemPlans>) -> Self {
+        Self { models, items }
     }
 
     fn plan(
@@ -65,31 +77,38 @@ impl ModelRelations {
         let Some(model) = self.models.get(&name) else {
             return Err(Error::Internal(format!("model {name} was not bound")));
         };
+        let query = ItemQuery::of(&arguments);
         let arguments = Arguments::read(function, arguments.into_iter().skip(1), context)?;
         match function {
-            "ml_recommend" | "als_recommend" => Self::recommend(model, arguments),
+            "ml_recommend" | "als_recommend" => {
+                if function == "als_recommend" && model.model.als().is_none() {
+                    let type_name = model.model.type_name();
+                    return Err(Error::invalid_hint(
+                        format!(
+                            "als_recommend asks a matrix factorization, and {model} is of type \
+                                 '{type_name}'"
+                        ),
+                        format!("use ml_recommend('{}', …)", model.name),
+                    ));
+                }
+                let items = query
+                    .as_ref()
+                    .and_then(|query| self.items.get(&(name.clone(), query.clone())).cloned());
+                let is_filtered = query.is_some_and(|query| query.filter.is_some());
+                recommend(model, arguments, Sides { items, is_filtered, ..Sides::default() })
+            }
             "ml_predict" => predict(model, arguments),
+            "ml_explain" => explain(model, arguments),
             "ml_evaluate" => Self::evaluate(model, arguments),
             "ml_weights" => {
                 arguments.none(function)?;
-                scan(function, tables::weights(model))
+                scan(function, weights::weights(model)?)
             }
             _ => {
                 arguments.none(function)?;
                 scan(function, tables::training_info(model)?)
             }
         }
-    }
-
-    fn recommend(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan> {
-        let input = match arguments.first.take() {
-            Some(First::Rows(plan)) => users_of(model, *plan)?,
-            Some(First::Value(user)) => one_user(model, user)?,
-            None => users_of(model, scan("users", tables::users(model)?)?)?,
-        };
-        let options = RecommendOptions::read(&mut arguments.named)?;
-        let node = RecommendNode::new(model, options, input)?;
-        Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     }
 
     fn evaluate(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan> {
@@ -158,6 +177,8 @@ enum First {
 struct Arguments {
     first: Option<First>,
     named: BTreeMap<String, Expr>,
+    /// Options that are queries.
+    rows: BTreeMap<String, LogicalPlan>,
 }
 
 impl Arguments {
@@ -166,15 +187,14 @@ impl Arguments {
         arguments: impl Iterator<Item = FunctionArg>,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<Self> {
-        let mut read = Self { first: None, named: BTreeMap::new() };
+        let mut read = Self { first: None, named: BTreeMap::new(), rows: BTreeMap::new() };
         for argument in arguments {
             match argument {
                 FunctionArg::Named { name, arg: FunctionArgExpr::Expr(value), operator } => {
                     if operator != FunctionArgOperator::RightArrow {
                         return Err(Error::invalid_hint("named arguments use =>", "top_k => 10"));
                     }
-                    let value = expression(value, context)?;
-                    read.name(name.value.to_lowercase(), value)?;
+                    read.option(name.value.to_lowercase(), value, context)?;
                 }
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => {
                     read.positional(function, value, context)?;
@@ -195,9 +215,7 @@ impl Arguments {
     ) -> Result<()> {
         match value {
             SqlExpr::Subquery(subquery) if self.first.is_none() => {
-                let relation =
-                    TableFactor::Derived { lateral: false, subquery, alias: None, sample: None };
-                self.first = Some(First::Rows(Box::new(context.plan(relation)?)));
+                self.first = Some(First::Rows(Box::new(rows(subquery, context)?)));
                 Ok(())
             }
             SqlExpr::Struct { values, .. } => {
@@ -208,8 +226,7 @@ impl Arguments {
                             "write STRUCT(10 AS top_k)",
                         ));
                     };
-                    let value = expression(*expr, context)?;
-                    self.name(name.value.to_lowercase(), value)?;
+                    self.option(name.value.to_lowercase(), *expr, context)?;
                 }
                 Ok(())
             }
@@ -227,6 +244,32 @@ impl Arguments {
         }
     }
 
+    /// An option: a value, a query, or for `max_per` the quota in its struct.
+    fn option(
+        &mut self,
+        name: String,
+        value: SqlExpr,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<()> {
+        match value {
+            SqlExpr::Subquery(subquery) if QUERIES.contains(&name.as_str()) => {
+                if self.named.contains_key(&name) || self.rows.contains_key(&name) {
+                    return Err(Error::invalid(format!("option {name} is given twice")));
+                }
+                self.rows.insert(name, rows(subquery, context)?);
+                Ok(())
+            }
+            value if name == "max_per" => match items::quota(&value) {
+                Some((_, quota)) => self.name(name, expression(quota, context)?),
+                None => Err(Error::invalid_hint(
+                    format!("max_per is {value}"),
+                    "it takes a number for a column of the item table: STRUCT(2 AS brand)",
+                )),
+            },
+            value => self.name(name, expression(value, context)?),
+        }
+    }
+
     fn name(&mut self, name: String, value: Expr) -> Result<()> {
         match self.named.insert(name.clone(), value) {
             None => Ok(()),
@@ -235,11 +278,16 @@ impl Arguments {
     }
 
     fn none(&self, function: &str) -> Result<()> {
-        if self.first.is_none() && self.named.is_empty() {
+        if self.first.is_none() && self.named.is_empty() && self.rows.is_empty() {
             return Ok(());
         }
         Err(Error::invalid(format!("{function} takes a model and nothing else")))
     }
+}
+
+fn rows(subquery: Box<Query>, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+    let relation = TableFactor::Derived { lateral: false, subquery, alias: None, sample: None };
+    Ok(context.plan(relation)?)
 }
 
 fn expression(value: SqlExpr, context: &mut dyn RelationPlannerContext) -> Result<Expr> {
@@ -262,35 +310,109 @@ fn one_user(model: &LoadedModel, user: Expr) -> Result<LogicalPlan> {
     if matches!(&user, Expr::Literal(value, _) if value.is_null()) {
         return Err(Error::invalid_hint("the user is NULL", "give a user's id"));
     }
-    // A parameter takes the type of the model's ids, so that clients can bind their own.
-    let user = match user {
-        Expr::Placeholder(mut placeholder) => {
-            let data_type = model.model.user_ids().data_type().clone();
-            placeholder.field =
-                Some(Arc::new(arrow::datatypes::Field::new(&placeholder.id, data_type, true)));
-            Expr::Placeholder(placeholder)
-        }
-        other => other,
-    };
+    let user = typed(user, recommender(model)?.user_ids().data_type());
     let column = model.manifest.user_col.as_str();
     Ok(LogicalPlanBuilder::empty(true).project(vec![user.alias(column)])?.build()?)
 }
 
+/// A parameter takes the type of the model's ids, so that clients can bind their own.
+fn typed(id: Expr, data_type: &DataType) -> Expr {
+    match id {
+        Expr::Placeholder(mut placeholder) => {
+            let field = Field::new(&placeholder.id, data_type.clone(), true);
+            placeholder.field = Some(Arc::new(field));
+            Expr::Placeholder(placeholder)
+        }
+        other => other,
+    }
+}
+
 /// The user column of a query, under the model's name for it.
 fn users_of(model: &LoadedModel, plan: LogicalPlan) -> Result<LogicalPlan> {
-    let column = model.manifest.user_col.as_str();
-    let fields = plan.schema().fields();
-    let index = match fields.iter().position(|field| field.name() == column) {
-        Some(index) => index,
-        None if fields.len() == 1 => 0,
-        None => {
-            let known = fields.iter().map(|field| field.name().as_str());
-            return Err(Error::unknown("column", column, known));
+    column_of(&model.manifest.user_col, plan)
+}
+
+/// The column of that name, or the only one under that name.
+fn column_of(name: &str, plan: LogicalPlan) -> Result<LogicalPlan> {
+    let found = match plan.schema().fields().len() {
+        1 => Expr::from(plan.schema().qualified_field(0)),
+        _ => column(&plan, name)?,
+    };
+    Ok(LogicalPlanBuilder::from(plan).project(vec![found.alias(name)])?.build()?)
+}
+
+fn recommend(
+    model: &LoadedModel,
+    mut arguments: Arguments,
+    mut sides: Sides,
+) -> Result<LogicalPlan> {
+    let input = match arguments.first.take() {
+        Some(First::Rows(plan)) => users_of(model, *plan)?,
+        Some(First::Value(user)) => one_user(model, user)?,
+        None => users_of(model, scan("users", tables::users(model)?)?)?,
+    };
+    let mut items = |name: &str| match arguments.rows.remove(name) {
+        Some(plan) => column_of(&model.manifest.item_col, plan).map(Some),
+        None => Ok(None),
+    };
+    (sides.include, sides.exclude) = (items("include_items")?, items("exclude_items")?);
+    let options = RecommendOptions::read(&mut arguments.named)?;
+    let node = RecommendNode::new(model, options, input, sides)?;
+    Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+}
+
+/// `ML.EXPLAIN`: a row for each part of a pair's score.
+fn explain(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan> {
+    let manifest = &model.manifest;
+    let (user_col, item_col) = (manifest.user_col.as_str(), manifest.item_col.as_str());
+    let pairs = match (arguments.first.take(), arguments.named.remove("top_k")) {
+        (Some(First::Rows(plan)), None) => {
+            let pair = [column(&plan, user_col)?, column(&plan, item_col)?];
+            LogicalPlanBuilder::from(*plan).project(pair)?.build()?
+        }
+        // The second value of a call is its item here.
+        (Some(First::Value(user)), Some(item)) => {
+            let ids = recommender(model)?;
+            let user = typed(user, ids.user_ids().data_type());
+            let item = typed(item, ids.item_ids().data_type());
+            let pair = [user.alias(user_col), item.alias(item_col)];
+            LogicalPlanBuilder::empty(true).project(pair)?.build()?
+        }
+        _ => {
+            return Err(Error::invalid_hint(
+                "ml_explain needs a user and an item, or rows of them",
+                "write ML.EXPLAIN(MODEL m, 'user', 'item') or \
+                 ML.EXPLAIN(MODEL m, (SELECT user, item FROM …))",
+            ));
         }
     };
-    let (qualifier, field) = plan.schema().qualified_field(index);
-    let user = Expr::from((qualifier, field)).alias(column);
-    Ok(LogicalPlanBuilder::from(plan).project(vec![user])?.build()?)
+    known_options(&arguments.named, &[])?;
+    let (user, item) = (column(&pairs, user_col)?, column(&pairs, item_col)?);
+    let reasons = crate::model::pair_function("ml_reasons", model)?;
+    let bound = lit(ScalarValue::Utf8(Some(crate::model::BOUND_NAME.into())));
+    let reasons = reasons.call(vec![bound, user.clone(), item.clone()]).alias(REASONS);
+    let unfolded = LogicalPlanBuilder::from(pairs)
+        .project([user, item, reasons])?
+        .unnest_column_with_options(REASONS, UnnestOptions::new().with_preserve_nulls(false))?
+        .build()?;
+    let of = column(&unfolded, REASONS)?;
+    let mut columns = vec![column(&unfolded, user_col)?, column(&unfolded, item_col)?];
+    for name in ["term", "because_item", "weight", "contribution", "share"] {
+        columns.push(get_field(of.clone(), name).alias(name));
+    }
+    Ok(LogicalPlanBuilder::from(unfolded).project(columns)?.build()?)
+}
+
+/// The column of a plan by its name.
+fn column(plan: &LogicalPlan, name: &str) -> Result<Expr> {
+    let fields = plan.schema().fields();
+    match fields.iter().position(|field| field.name() == name) {
+        Some(index) => Ok(Expr::from(plan.schema().qualified_field(index))),
+        None => {
+            let known = fields.iter().map(|field| field.name().as_str());
+            Err(Error::unknown("column", name, known))
+        }
+    }
 }
 
 /// `ML.PREDICT`: the query's rows with their score.
@@ -303,20 +425,11 @@ fn predict(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan>
         ));
     };
     let manifest = &model.manifest;
-    let column = |name: &str| -> Result<Expr> {
-        let fields = plan.schema().fields();
-        let found = fields.iter().position(|field| field.name() == name);
-        let Some(index) = found else {
-            let known = fields.iter().map(|field| field.name().as_str());
-            return Err(Error::unknown("column", name, known));
-        };
-        Ok(Expr::from(plan.schema().qualified_field(index)))
-    };
-    let score = crate::model::score_function(model)?;
+    let score = crate::model::pair_function("ml_score", model)?;
     let arguments = vec![
         lit(ScalarValue::Utf8(Some(crate::model::BOUND_NAME.into()))),
-        column(&manifest.user_col)?,
-        column(&manifest.item_col)?,
+        column(&plan, &manifest.user_col)?,
+        column(&plan, &manifest.item_col)?,
     ];
     let label = manifest.rating_col.as_deref().unwrap_or("rating");
     let predicted = score.call(arguments).alias(format!("predicted_{label}"));
@@ -382,9 +495,12 @@ pub fn documentation() -> Vec<FunctionDoc> {
             "ml_recommend",
             "ML.RECOMMEND(MODEL m [, user | (query)] [, STRUCT(10 AS top_k, TRUE AS exclude_seen)])",
             "Recommends items to one user, to the users of a query, or to everyone. Answers the \
-             model's user and item columns, score, rank (from 1) and source: als, or popularity \
-             for a user that the model does not know. Options: top_k (10), exclude_seen (TRUE), \
-             include_items, exclude_items, min_score.",
+             model's user and item columns, score, rank (from 1) and source: als, item_knn, ease, \
+             or popularity for a user of whom the model knows nothing. Options: top_k (10), \
+             exclude_seen (TRUE), include_items and exclude_items (a list or a query in \
+             parentheses), item_filter ('stock > 0', a condition on the model's item_table), \
+             max_per (STRUCT(2 AS brand): so many items of one value of a column of item_table), \
+             diversity (0 by score, to 1 as different as can be), min_score.",
             "SELECT * FROM ml_recommend('main.shop', 'user-42', 10);",
         ),
         entry(
@@ -393,6 +509,15 @@ pub fn documentation() -> Vec<FunctionDoc> {
             "The query's rows with predicted_<rating column>: the model's score of the pair, NULL \
              when the model does not know the user or the item.",
             "SELECT * FROM ML.PREDICT(MODEL shop, (SELECT user_id, item_id FROM pairs));",
+        ),
+        entry(
+            "ml_explain",
+            "ML.EXPLAIN(MODEL m, user, item | (SELECT user, item FROM …))",
+            "Why a pair has its score: the model's user and item columns, term (interaction, mean, \
+             user_bias, item_bias or popularity), because_item, weight, contribution and share. \
+             Contributions add up to the score and shares to 1; for a factorization it is the \
+             score that fold-in gives the user's own interactions.",
+            "SELECT * FROM ML.EXPLAIN(MODEL shop, 'user-42', 'sku-7') ORDER BY contribution DESC;",
         ),
         entry(
             "ml_evaluate",
@@ -404,8 +529,10 @@ pub fn documentation() -> Vec<FunctionDoc> {
         entry(
             "ml_weights",
             "ML.WEIGHTS(MODEL m)",
-            "The factors: processed_input (the id column's name), feature (the id as text), \
-             factor_weights and intercept (the bias, 0 without biases).",
+            "What was learned. Factorization: processed_input (the id column's name), feature (the \
+             id as text), factor_weights and intercept (the bias, 0 without biases). item_knn and \
+             ease: item, neighbor and weight, without weights of 0. popularity: item, segment \
+             (NULL overall) and weight.",
             "SELECT * FROM ML.WEIGHTS(MODEL shop) LIMIT 5;",
         ),
         entry(

@@ -1,32 +1,27 @@
-//! Training: a query's rows stream into interactions, which the learner turns into a model.
-//!
-//! Rows are read batch by batch into dense codes and 12 bytes a row; the memory of the whole
-//! training is reserved before it starts. The learner runs on its own threads, reports after each
-//! half iteration and stops within a block of rows when it is cancelled.
+//! The training query's rows: their columns, read batch by batch into dense codes and 12 bytes a
+//! row, with times and segments where a learner asks for them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float32Array};
-use arrow::datatypes::{DataType, Float32Type, SchemaRef};
+use arrow::datatypes::{DataType, Float32Type, SchemaRef, TimeUnit, TimestampMillisecondType};
 use arrow::record_batch::RecordBatch;
-use catalog::Catalog;
-use catalog::models::StoredIteration;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
-use udfs::model::als::{Feedback, train};
-use udfs::model::{AlsModel, Csr, Duplicates, IdIndex, ModelParts, Triplets, holdout};
+use udfs::model::{Csr, Duplicates, IdIndex, NO_SEGMENT, Recommender, Triplets};
 
-use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::model::evaluate::{Metric, evaluate};
+use crate::model::learners::Learner;
 use crate::model::options::{TrainingOptions, model_error};
 use crate::progress::Reporter;
 use crate::session::Progress;
 
-/// Rows between two looks at the memory reservation.
+/// What a row takes, ids apart.
 const BYTES_PER_ROW: usize = 24;
+
+/// More segments than this are a mistake.
+const SEGMENTS_MAX: usize = 10_000;
 
 /// The training query's columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +32,10 @@ pub struct TrainingColumns {
     pub item: (usize, String),
     /// Position and name of the rating column; none: every row weighs 1.
     pub rating: Option<(usize, String)>,
+    /// Position and name of the column of times.
+    pub timestamp: Option<(usize, String)>,
+    /// Position and name of the column of segments.
+    pub segment: Option<(usize, String)>,
 }
 
 impl TrainingColumns {
@@ -47,20 +46,7 @@ impl TrainingColumns {
     pub fn find(schema: &SchemaRef, options: &TrainingOptions) -> Result<Self> {
         let user = find(schema, "user_col", options.user_col.as_deref(), &["user_id", "user"])?;
         let item = find(schema, "item_col", options.item_col.as_deref(), &["item_id", "item"])?;
-        let usual = ["rating", "weight", "value", "score", "quantity"];
-        let rating = match find(schema, "rating_col", options.rating_col.as_deref(), &usual) {
-            Ok(found) => Some(found),
-            Err(_) if options.rating_col.is_none() => match options.als.feedback {
-                Feedback::Implicit => None,
-                Feedback::Explicit => {
-                    return Err(Error::invalid_hint(
-                        "explicit feedback needs a rating column",
-                        "name it with rating_col, or use feedback_type = 'implicit'",
-                    ));
-                }
-            },
-            Err(error) => return Err(error),
-        };
+        let rating = rating(schema, options)?;
         if let Some((index, name)) = &rating {
             let data_type = schema.field(*index).data_type();
             if !data_type.is_numeric() && !matches!(data_type, DataType::Boolean | DataType::Null) {
@@ -70,7 +56,20 @@ impl TrainingColumns {
                 ));
             }
         }
-        let found = Self { user, item, rating };
+        let (timestamp, segment) = match &options.learner {
+            Learner::Popularity(popularity) => {
+                let named = popularity.timestamp_col.as_deref();
+                let timestamp = match (named, popularity.half_life_ms) {
+                    (None, None) => None,
+                    _ => Some(timestamp(schema, named)?),
+                };
+                let segment = popularity.segment_col.as_deref();
+                let segment = segment.map(|name| find(schema, "segment_col", Some(name), &[]));
+                (timestamp, segment.transpose()?)
+            }
+            _ => (None, None),
+        };
+        let found = Self { user, item, rating, timestamp, segment };
         if found.user.0 == found.item.0 {
             return Err(Error::invalid("user_col and item_col are the same column"));
         }
@@ -86,6 +85,37 @@ impl TrainingColumns {
             None => Ok((None, "weight")),
         }
     }
+}
+
+/// The rating column; learners that count rows take one only when it is named.
+fn rating(schema: &SchemaRef, options: &TrainingOptions) -> Result<Option<(usize, String)>> {
+    let named = options.rating_col.as_deref();
+    if named.is_none() && !options.learner.finds_rating() {
+        return Ok(None);
+    }
+    let usual = ["rating", "weight", "value", "score", "quantity"];
+    match find(schema, "rating_col", named, &usual) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if named.is_some() => Err(error),
+        Err(_) if options.learner.is_explicit() => Err(Error::invalid_hint(
+            "explicit feedback needs a rating column",
+            "name it with rating_col, or use feedback_type = 'implicit'",
+        )),
+        Err(_) => Ok(None),
+    }
+}
+
+fn timestamp(schema: &SchemaRef, named: Option<&str>) -> Result<(usize, String)> {
+    let usual = ["timestamp", "time", "event_time", "created_at", "ts"];
+    let (index, name) = find(schema, "timestamp_col", named, &usual)?;
+    let data_type = schema.field(index).data_type();
+    if !matches!(data_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64) {
+        return Err(Error::invalid_hint(
+            format!("column {name} has type {data_type}, which is no time"),
+            "cast it in the training query, as with to_timestamp",
+        ));
+    }
+    Ok((index, name))
 }
 
 fn find(
@@ -120,7 +150,8 @@ fn find(
 pub async fn read_known(
     mut rows: SendableRecordBatchStream,
     columns: &TrainingColumns,
-    model: &AlsModel,
+    model: &dyn Recommender,
+    duplicates: Duplicates,
     memory: &MemoryReservation,
 ) -> Result<Csr> {
     let mut cells = Triplets::default();
@@ -137,60 +168,36 @@ pub async fn read_known(
         }
     }
     let (users, items) = (model.user_ids().len(), model.item_ids().len());
-    Ok(cells.build(users, items, duplicates(model.feedback())).0)
+    Ok(cells.build(users, items, duplicates).0)
 }
 
 /// Rows of one pair: evidence adds up, ratings are averaged.
-fn duplicates(feedback: Feedback) -> Duplicates {
-    match feedback {
-        Feedback::Implicit => Duplicates::Sum,
-        Feedback::Explicit => Duplicates::Mean,
-    }
-}
-
-/// What training gives.
-#[derive(Debug)]
-pub struct Trained {
-    /// The model.
-    pub model: AlsModel,
-    /// Loss and time of each iteration.
-    pub iterations: Vec<Iteration>,
-    /// Metrics on the rows kept aside; empty when none were.
-    pub metrics: Vec<Metric>,
-    /// Interactions, and rows that were merged into another of the same user and item.
-    pub interactions: usize,
-    /// Rows merged into another of the same user and item.
-    pub merged: usize,
-}
-
-/// One iteration of training.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Iteration {
-    /// From 1.
-    pub iteration: usize,
-    /// The objective.
-    pub loss: f64,
-    /// How long it took, in milliseconds.
-    pub duration_ms: f64,
-}
-
-impl Iteration {
-    /// The form that a model's manifest keeps.
-    pub fn stored(&self) -> StoredIteration {
-        StoredIteration {
-            iteration: u32::try_from(self.iteration).unwrap_or(u32::MAX),
-            loss: self.loss,
-            duration_ms: self.duration_ms,
-        }
-    }
+pub fn duplicates(is_explicit: bool) -> Duplicates {
+    if is_explicit { Duplicates::Mean } else { Duplicates::Sum }
 }
 
 /// Interactions read from a query.
 #[derive(Debug)]
 pub struct Interactions {
-    users: IdIndex,
-    items: IdIndex,
-    cells: Triplets,
+    /// Users in the order in which they came.
+    pub users: IdIndex,
+    /// Items likewise.
+    pub items: IdIndex,
+    /// Rows, with codes of users and items.
+    pub cells: Triplets,
+    /// The time of each row in Unix milliseconds; empty when nobody asks.
+    pub times_ms: Vec<i64>,
+    /// Segments, when somebody asks.
+    pub segments: Option<RowSegments>,
+}
+
+/// The segment of each row.
+#[derive(Debug, Default)]
+pub struct RowSegments {
+    /// Names of segments and their codes.
+    pub codes: HashMap<String, u32>,
+    /// User and segment of each row; rows without a segment are left out.
+    pub rows: Vec<(u32, u32)>,
 }
 
 /// Reads the training rows.
@@ -211,10 +218,14 @@ pub async fn read(
         users: index(&columns.user)?,
         items: index(&columns.item)?,
         cells: Triplets::default(),
+        times_ms: vec![],
+        segments: columns.segment.as_ref().map(|_| RowSegments::default()),
     };
+    let also = [columns.timestamp.is_some(), columns.segment.is_some()];
+    let row_bytes = BYTES_PER_ROW + also.into_iter().filter(|also| *also).count() * 8;
     while let Some(batch) = rows.next().await {
         let batch = batch?;
-        memory.try_grow(batch.num_rows() * BYTES_PER_ROW)?;
+        memory.try_grow(batch.num_rows() * row_bytes)?;
         read.add(&batch, columns)?;
         let done = read.cells.len() as u64;
         progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
@@ -227,11 +238,81 @@ impl Interactions {
         let users = self.users.encode(batch.column(columns.user.0)).map_err(model_error)?;
         let items = self.items.encode(batch.column(columns.item.0)).map_err(model_error)?;
         let (weights, name) = columns.weights(batch)?;
+        if let (Some((index, name)), Some(segments)) = (&columns.segment, &mut self.segments) {
+            segments.add(&users, batch.column(*index), name)?;
+        }
+        if let Some((index, name)) = &columns.timestamp {
+            add_times(&mut self.times_ms, batch.column(*index), name)?;
+        }
         for (row, (user, item)) in users.into_iter().zip(items).enumerate() {
             let weight = weights.as_ref().map_or(1.0, |weights| weights.value(row));
             self.cells.push(user, item, weight, name).map_err(model_error)?;
         }
         Ok(())
+    }
+}
+
+fn add_times(times_ms: &mut Vec<i64>, column: &ArrayRef, name: &str) -> Result<()> {
+    if column.null_count() > 0 {
+        return Err(Error::Model {
+            what: format!("column {name} holds NULL, which is no time"),
+            hint: Some(format!("add WHERE {name} IS NOT NULL to the training query")),
+        });
+    }
+    let milliseconds = DataType::Timestamp(TimeUnit::Millisecond, None);
+    let times = arrow::compute::cast(column, &milliseconds)?;
+    times_ms.extend(times.as_primitive::<TimestampMillisecondType>().values());
+    Ok(())
+}
+
+impl RowSegments {
+    fn add(&mut self, users: &[u32], column: &ArrayRef, name: &str) -> Result<()> {
+        let texts = arrow::compute::cast(column, &DataType::Utf8)?;
+        for (user, text) in users.iter().zip(texts.as_string::<i32>()) {
+            let Some(text) = text else { continue };
+            let next = self.codes.len();
+            let code = match self.codes.get(text) {
+                Some(code) => *code,
+                None if next >= SEGMENTS_MAX => {
+                    return Err(Error::Model {
+                        what: format!("column {name} has more than {SEGMENTS_MAX} segments"),
+                        hint: Some("group them in the training query".into()),
+                    });
+                }
+                None => {
+                    let code = u32::try_from(next).unwrap_or(NO_SEGMENT);
+                    self.codes.insert(text.to_owned(), code);
+                    code
+                }
+            };
+            self.rows.push((*user, code));
+        }
+        Ok(())
+    }
+
+    /// Names in order, and the segment of each of `users` users by its new code: the one that most
+    /// of the user's rows name, the first by name among equals.
+    pub fn by_user(self, new_users: &[u32]) -> (Vec<String>, Vec<u32>) {
+        let mut named: Vec<(String, u32)> = self.codes.into_iter().collect();
+        named.sort_unstable();
+        let mut new_codes = vec![NO_SEGMENT; named.len()];
+        for (new, (_, old)) in (0..).zip(&named) {
+            new_codes[*old as usize] = new;
+        }
+        let renamed =
+            |(user, segment): (u32, u32)| (new_users[user as usize], new_codes[segment as usize]);
+        let mut rows: Vec<(u32, u32)> = self.rows.into_iter().map(renamed).collect();
+        rows.sort_unstable();
+        let mut of_user = vec![NO_SEGMENT; new_users.len()];
+        let mut most = vec![0; new_users.len()];
+        for same in rows.chunk_by(|a, b| a == b) {
+            let (user, segment) = same[0];
+            if same.len() > most[user as usize] {
+                most[user as usize] = same.len();
+                of_user[user as usize] = segment;
+            }
+        }
+        (named.into_iter().map(|(name, _)| name).collect(), of_user)
     }
 }
 
@@ -246,93 +327,17 @@ fn weights(column: &ArrayRef, name: &str) -> Result<Float32Array> {
     Ok(cast.as_primitive::<Float32Type>().clone())
 }
 
-/// Trains on the learners' threads.
-///
-/// # Errors
-/// An empty training set, too little memory, cancellation.
-pub async fn fit(
-    engine: &Engine,
-    interactions: Interactions,
-    options: TrainingOptions,
-    memory: &MemoryReservation,
-    progress: Reporter,
-) -> Result<Trained> {
-    if interactions.cells.is_empty() {
-        return Err(model_error(udfs::model::ModelError::Empty));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_in_the_segment_of_most_of_its_rows() {
+        let codes = [("b", 0), ("a", 1)].map(|(name, code)| (name.to_owned(), code));
+        let rows = vec![(0, 0), (0, 1), (0, 1), (1, 0), (1, 1)];
+        let segments = RowSegments { codes: codes.into(), rows };
+        let (names, of_user) = segments.by_user(&[2, 0, 1]);
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(of_user, [0, NO_SEGMENT, 0]);
     }
-    let (users, items) = (interactions.users.len(), interactions.items.len());
-    memory.try_grow(options.als.memory_bytes(users, items, interactions.cells.len()))?;
-    let cancel = CancelOnDrop::default();
-    let flag = Arc::clone(&cancel.0);
-    let clock = Arc::clone(engine.catalog());
-    crate::model::learn(move || fit_now(interactions, &options, &flag, &progress, &clock)).await?
-}
-
-/// Sets the flag when the waiting statement goes away.
-#[derive(Debug, Default)]
-struct CancelOnDrop(Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-fn fit_now(
-    mut interactions: Interactions,
-    options: &TrainingOptions,
-    cancel: &AtomicBool,
-    progress: &Reporter,
-    clock: &Catalog,
-) -> Result<Trained> {
-    // Codes follow the ids' order, not the rows', so that the same rows give the same model.
-    let user_codes = interactions.users.sort().map_err(model_error)?;
-    let item_codes = interactions.items.sort().map_err(model_error)?;
-    interactions.cells.recode(&user_codes, &item_codes);
-    let (users, items) = (interactions.users.len(), interactions.items.len());
-    let duplicates = duplicates(options.als.feedback);
-    let (all, merged) = interactions.cells.build(users, items, duplicates);
-    let fraction = options.split.fraction(all.cells());
-    let (training, kept_aside) = holdout(&all, fraction, options.als.seed);
-    if training.cells() == 0 {
-        return Err(Error::Model {
-            what: "no rows are left for training after the split".into(),
-            hint: Some("use data_split_method = 'no_split'".into()),
-        });
-    }
-    let mut iterations = Vec::new();
-    let mut last_ms = clock.now_ms();
-    let mut report = |now: udfs::model::als::Progress| {
-        if let Some(loss) = now.loss {
-            let now_ms = clock.now_ms();
-            let duration_ms = (now_ms - last_ms) as f64;
-            iterations.push(Iteration { iteration: now.iteration, loss, duration_ms });
-            last_ms = now_ms;
-        }
-        progress.report(Progress {
-            phase: "training".into(),
-            done: now.done as u64,
-            total: now.total as u64,
-            metric: now.loss,
-        });
-    };
-    let factors = train(&training, &options.als, &mut report, cancel).map_err(model_error)?;
-    let interaction_count = all.cells();
-    let model = assemble(interactions.users, interactions.items, factors, all, options)?;
-    let metrics = match kept_aside.cells() {
-        0 => Vec::new(),
-        _ => evaluate(&model, &kept_aside, options.top_k),
-    };
-    Ok(Trained { model, iterations, metrics, interactions: interaction_count, merged })
-}
-
-fn assemble(
-    users: IdIndex,
-    items: IdIndex,
-    factors: udfs::model::als::AlsFactors,
-    seen: Csr,
-    options: &TrainingOptions,
-) -> Result<AlsModel> {
-    let parts = ModelParts { users, items, factors, seen, options: options.als.clone() };
-    AlsModel::from_parts(parts).map_err(model_error)
 }

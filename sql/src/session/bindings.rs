@@ -11,6 +11,7 @@ use std::sync::Arc;
 use catalog::models::LoadedModel;
 use catalog::{Error as CatalogError, ObjectName};
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName as SqlName, TableFactor,
@@ -21,6 +22,7 @@ use udfs::recommend::{BoundModel, ModelSet};
 
 use crate::dialect::marked_model;
 use crate::error::{Error, Result};
+use crate::model::items::ItemQuery;
 use crate::parse::name_parts;
 use crate::session::plan::StatementContext;
 
@@ -29,6 +31,8 @@ use crate::session::plan::StatementContext;
 pub struct References {
     /// Models as written: `shop`, `main.shop@3`.
     pub models: BTreeSet<String>,
+    /// What calls ask of the item tables of models, by the model as written.
+    pub items: BTreeSet<(String, ItemQuery)>,
     /// Key names.
     pub keys: BTreeSet<String>,
     /// Hierarchies: names of tables.
@@ -46,11 +50,16 @@ pub struct Bindings {
     pub models: Arc<ModelSet>,
     /// The same models for table functions.
     pub loaded: Arc<BTreeMap<String, LoadedModel>>,
+    /// What calls ask of the models' item tables, planned as who asks.
+    pub items: Arc<ItemPlans>,
     /// Keys.
     pub keys: Arc<KeySet>,
     /// Hierarchies.
     pub hierarchies: Arc<HierarchySet>,
 }
+
+/// Queries of item tables, by the model as written and what is asked.
+pub type ItemPlans = BTreeMap<(String, ItemQuery), LogicalPlan>;
 
 impl References {
     /// Collects the references of a syntax tree.
@@ -78,6 +87,13 @@ impl References {
             bound.insert(written.clone(), Arc::new(value));
             loaded.insert(written.clone(), model);
         }
+        let mut items = BTreeMap::new();
+        for (written, query) in &self.items {
+            if let Some(model) = loaded.get(written) {
+                let plan = query.plan(context, model).await?;
+                items.insert((written.clone(), query.clone()), plan);
+            }
+        }
         let mut keys = Vec::new();
         for name in &self.keys {
             keys.push(context.engine().catalog().key(name)?);
@@ -89,6 +105,7 @@ impl References {
         Ok(Bindings {
             models: Arc::new(ModelSet::new(bound)),
             loaded: Arc::new(loaded),
+            items: Arc::new(items),
             keys: Arc::new(KeySet::new(keys)),
             hierarchies: Arc::new(HierarchySet::new(hierarchies)),
         })
@@ -192,6 +209,9 @@ impl Collector {
         let model = udfs::recommend::model_argument(&function)
             .or_else(|| crate::model::table_functions::model_argument(&function));
         if let Some(name) = model.and_then(literal) {
+            if let Some(query) = ItemQuery::of(arguments) {
+                self.found.items.insert((name.clone(), query));
+            }
             self.found.models.insert(name);
         }
         self.found.decrypts |= function == "fpe_decrypt";

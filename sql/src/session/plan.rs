@@ -242,7 +242,8 @@ impl StatementContext {
         bindings::register(&mut state, bindings)?;
         crate::functions::register_session(&mut state, &self.rights, &self.settings)?;
         crate::pg::register(&mut state, self)?;
-        let relations = ModelRelations::new(Arc::clone(&bindings.loaded));
+        let (models, items) = (Arc::clone(&bindings.loaded), Arc::clone(&bindings.items));
+        let relations = ModelRelations::new(models, items);
         state.register_relation_planner(Arc::new(relations))?;
         if let Some(zone) = &self.settings.time_zone {
             set_time_zone(&mut state, zone)?;

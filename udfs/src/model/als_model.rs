@@ -269,8 +269,13 @@ impl AlsModel {
             })
             .collect();
         let (items, weights): (Vec<u32>, Vec<f32>) = merged.into_iter().unzip();
+        Ok(self.item_side().fold_in(&items, &weights, None))
+    }
+
+    /// The finished item side, into which users are folded.
+    pub(super) fn item_side(&self) -> ItemSide<'_> {
         let size = self.num_factors();
-        let side = ItemSide {
+        ItemSide {
             factors: self.item_factors(),
             bias: self.item_bias(),
             gram: self.gram.get_or_init(|| gram(self.item_factors(), size)),
@@ -279,8 +284,7 @@ impl AlsModel {
             feedback: self.feedback(),
             resolved: &self.resolved,
             non_negative: self.options().non_negative,
-        };
-        Ok(side.fold_in(&items, &weights, None))
+        }
     }
 
     /// The best items for folded-in users, leaving out each one's own items.

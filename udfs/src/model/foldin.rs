@@ -14,6 +14,15 @@ pub struct UserVector {
     pub bias: f32,
 }
 
+/// What a score is made of, biases and mean of the model apart.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Contributions {
+    /// What each of the user's items adds through the user's factors, in their order.
+    pub of_items: Vec<f64>,
+    /// The user's bias; 0 without biases.
+    pub user_bias: f64,
+}
+
 /// The finished item side that a user is folded into.
 #[derive(Debug, Clone, Copy)]
 pub struct ItemSide<'a> {
@@ -35,6 +44,16 @@ pub struct ItemSide<'a> {
     pub non_negative: bool,
 }
 
+/// Normal equations of a row.
+struct Equations {
+    /// Unknowns², row-major.
+    matrix: Vec<f64>,
+    /// Each item's target on the right-hand side.
+    targets: Vec<f64>,
+    /// Regularization, which is on the matrix's diagonal already.
+    lambda: f64,
+}
+
 impl ItemSide<'_> {
     /// Solves one user's row for distinct items with finite weights, drawn to what the user's
     /// features say ([`super::als::FeatureMap::prior_mean`]) where there is a `prior`; without
@@ -46,7 +65,6 @@ impl ItemSide<'_> {
         prior: Option<&UserVector>,
     ) -> UserVector {
         let size = self.size;
-        let wide = size + usize::from(!self.bias.is_empty());
         if items.is_empty() {
             let nothing = UserVector { factors: vec![0.0; size], bias: 0.0 };
             let mut told = prior.cloned().unwrap_or(nothing);
@@ -55,30 +73,8 @@ impl ItemSide<'_> {
             }
             return told;
         }
-        let mut matrix = vec![0.0_f64; wide * wide];
-        let mut right = vec![0.0_f64; wide];
-        if self.feedback == Feedback::Implicit {
-            matrix[..size * size].copy_from_slice(self.gram);
-        }
-        for (&item, &weight) in items.iter().zip(weights) {
-            let item = item as usize;
-            let mut design: Vec<f64> =
-                self.factors[item * size..(item + 1) * size].iter().map(|&y| y.into()).collect();
-            design.resize(wide, 1.0);
-            let (extra, target) = self.cell(item, f64::from(weight));
-            for (row, &left) in design.iter().enumerate() {
-                right[row] += target * left;
-                let line = &mut matrix[row * wide..(row + 1) * wide];
-                for (cell, &value) in line.iter_mut().zip(&design) {
-                    *cell += extra * left * value;
-                }
-            }
-        }
-        let others = self.factors.len() / size;
-        let lambda = self.resolved.regularization(items.len(), others);
-        for index in 0..wide {
-            matrix[index * wide + index] += lambda;
-        }
+        let Equations { matrix, targets, lambda } = self.equations(items, weights);
+        let mut right = self.right(items, &targets);
         if let Some(prior) = prior {
             for (right, &mean) in right.iter_mut().zip(prior.factors.iter().chain([&prior.bias])) {
                 *right += lambda * f64::from(mean);
@@ -92,6 +88,106 @@ impl ItemSide<'_> {
             factors: solution[..size].iter().map(|&x| x as f32).collect(),
             bias: solution.get(size).map_or(0.0, |&bias| bias as f32),
         }
+    }
+
+    /// What each of the user's items adds to the score of `item`, and what the user's bias adds.
+    pub fn contributions(&self, items: &[u32], weights: &[f32], item: u32) -> Contributions {
+        if items.is_empty() {
+            return Contributions { of_items: vec![], user_bias: 0.0 };
+        }
+        let Equations { mut matrix, targets, .. } = self.equations(items, weights);
+        let held = self.held_at_zero(&mut matrix, items, &targets);
+        // A⁻¹ is symmetric: solved for the asked item once, it serves every one of the user's.
+        let mut asked = self.design(item);
+        asked.truncate(self.size);
+        asked.resize(self.wide(), 0.0);
+        held.iter().for_each(|&at| asked[at] = 0.0);
+        let toward = solve(matrix.clone(), asked);
+        let product = |left: &[f64], item| -> f64 {
+            left.iter().zip(self.design(item)).map(|(a, b)| a * b).sum()
+        };
+        let pairs = || items.iter().zip(&targets);
+        let of_items = pairs().map(|(&own, target)| target * product(&toward, own)).collect();
+        let user_bias = match self.bias.is_empty() {
+            true => 0.0,
+            false => {
+                let mut last = vec![0.0; self.wide()];
+                last[self.size] = 1.0;
+                let toward = solve(matrix, last);
+                pairs().map(|(&own, target)| target * product(&toward, own)).sum()
+            }
+        };
+        Contributions { of_items, user_bias }
+    }
+
+    /// The right-hand side of the normal equations.
+    fn right(&self, items: &[u32], targets: &[f64]) -> Vec<f64> {
+        let mut right = vec![0.0_f64; self.wide()];
+        for (&item, target) in items.iter().zip(targets) {
+            for (right, left) in right.iter_mut().zip(self.design(item)) {
+                *right += target * left;
+            }
+        }
+        right
+    }
+
+    /// The factors that only their bound holds at 0, taken out of the matrix: with them fixed the
+    /// others solve plain equations, so that the shares of items add up.
+    fn held_at_zero(&self, matrix: &mut [f64], items: &[u32], targets: &[f64]) -> Vec<usize> {
+        if !self.non_negative {
+            return vec![];
+        }
+        let wide = self.wide();
+        let solution = solve_non_negative(matrix, &self.right(items, targets), self.size);
+        let held: Vec<usize> = (0..self.size).filter(|&at| solution[at] == 0.0).collect();
+        for &at in &held {
+            for other in 0..wide {
+                matrix[at * wide + other] = 0.0;
+                matrix[other * wide + at] = 0.0;
+            }
+            matrix[at * wide + at] = 1.0;
+        }
+        held
+    }
+
+    /// Unknowns of a user: the factors and, with biases, the bias.
+    fn wide(&self) -> usize {
+        self.size + usize::from(!self.bias.is_empty())
+    }
+
+    /// What the unknowns are multiplied by in the prediction of an item.
+    fn design(&self, item: u32) -> Vec<f64> {
+        let start = item as usize * self.size;
+        let factors = &self.factors[start..start + self.size];
+        let mut design: Vec<f64> = factors.iter().map(|&y| y.into()).collect();
+        design.resize(self.wide(), 1.0);
+        design
+    }
+
+    /// The normal equations of a user's row.
+    fn equations(&self, items: &[u32], weights: &[f32]) -> Equations {
+        let (size, wide) = (self.size, self.wide());
+        let mut matrix = vec![0.0_f64; wide * wide];
+        let mut targets = Vec::with_capacity(items.len());
+        if self.feedback == Feedback::Implicit {
+            matrix[..size * size].copy_from_slice(self.gram);
+        }
+        for (&item, &weight) in items.iter().zip(weights) {
+            let design = self.design(item);
+            let (extra, target) = self.cell(item as usize, f64::from(weight));
+            targets.push(target);
+            for (line, &left) in matrix.chunks_exact_mut(wide).zip(&design) {
+                for (cell, &value) in line.iter_mut().zip(&design) {
+                    *cell += extra * left * value;
+                }
+            }
+        }
+        let others = self.factors.len() / size;
+        let lambda = self.resolved.regularization(items.len(), others);
+        for index in 0..wide {
+            matrix[index * wide + index] += lambda;
+        }
+        Equations { matrix, targets, lambda }
     }
 
     /// Weight in the matrix and in the right-hand side.

@@ -204,6 +204,13 @@ impl Triplets {
         self.rows.capacity() * 12
     }
 
+    /// Multiplies the value of each cell by a finite factor, given the cell's position.
+    pub fn scale(&mut self, factor: impl Fn(usize) -> f32) {
+        for (position, value) in self.values.iter_mut().enumerate() {
+            *value *= factor(position);
+        }
+    }
+
     /// Exchanges every code: row `r` becomes `rows[r]`, column `c` becomes `columns[c]`.
     pub fn recode(&mut self, rows: &[u32], columns: &[u32]) {
         for row in &mut self.rows {

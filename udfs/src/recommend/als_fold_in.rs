@@ -1,11 +1,12 @@
 //! `als_fold_in(m, items [, weights [, k]])` and `ml_fold_in`: recommendations for somebody whom
 //! training did not see, from a list of interactions.
 //!
-//! The factors are those that training would give a user with these interactions; the items of
-//! the list are left out of the answer. Without weights each item weighs 1; for implicit feedback
-//! a negative weight says that the item is not wanted. Items that are NULL or unknown are passed
-//! over, as are items with a NULL weight; with none left the answer is the most popular items.
-//! A NULL list gives NULL.
+//! A factorization answers with the factors that training would give a user with these
+//! interactions, item-item weights with their sum over the items, popularity with what is popular;
+//! the items of the list are left out of the answer. Without weights each item weighs 1; for
+//! implicit feedback a negative weight says that the item is not wanted. Items that are NULL or
+//! unknown are passed over, as are items with a NULL weight; with none left the answer is the most
+//! popular items. A NULL list gives NULL.
 
 use std::sync::Arc;
 
@@ -18,11 +19,11 @@ use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion_macros::user_doc;
 
 use super::ModelSet;
-use super::binding::bound_function;
+use super::binding::{Asked, bound_function};
 use super::lists::{
     Rows, check_k, cut, is_constant, k_rows, list_type, lists, longest, model_error, rows,
 };
-use crate::model::{AlsModel, UserVector};
+use crate::model::Basket;
 
 /// The function `als_fold_in`.
 #[user_doc(
@@ -83,7 +84,7 @@ pub struct MlFoldIn {
 bound_function!(AlsFoldIn, "als_fold_in", [2, 3, 4], fold_in_type, fold_in);
 bound_function!(MlFoldIn, "ml_fold_in", [2, 3, 4], fold_in_type, fold_in);
 
-fn fold_in_type(function: &str, model: &AlsModel, args: &ReturnFieldArgs) -> Result<DataType> {
+fn fold_in_type(function: &str, asked: &Asked<'_>, args: &ReturnFieldArgs) -> Result<DataType> {
     for (index, what) in [(1, "items"), (2, "weights")] {
         if let Some(field) = args.arg_fields.get(index) {
             let data_type = field.data_type();
@@ -95,7 +96,7 @@ fn fold_in_type(function: &str, model: &AlsModel, args: &ReturnFieldArgs) -> Res
         }
     }
     check_k(function, args, 3)?;
-    Ok(list_type("item", model.item_ids()))
+    Ok(list_type("item", asked.recommender.item_ids()))
 }
 
 fn is_list(data_type: &DataType) -> bool {
@@ -127,49 +128,39 @@ fn plain_list(array: &ArrayRef, element: Option<&DataType>) -> Result<ListArray>
     Ok(cast(array, &list)?.as_list::<i32>().clone())
 }
 
-fn fold_in(function: &str, model: &AlsModel, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+fn fold_in(function: &str, asked: &Asked<'_>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let items = plain_list(&rows(function, args, 1)?, None)?;
     let weights = match args.args.len() {
         0..=2 => None,
         _ => Some(plain_list(&rows(function, args, 2)?, Some(&DataType::Float32))?),
     };
     let k = k_rows(function, args, 3, items.len())?;
-    let mut asked = vec![];
-    let mut own = vec![];
-    let mut vectors: Vec<UserVector> = vec![];
+    let mut kept = vec![];
+    let mut baskets: Vec<Basket> = vec![];
     for (row, k) in k.iter().enumerate() {
         let no_weights = weights.as_ref().is_some_and(|weights| weights.is_null(row));
         if items.is_null(row) || no_weights || k.is_none() {
             continue;
         }
         let weights = weights.as_ref().map(|weights| weights.value(row));
-        let (codes, weights) = interactions(function, model, &items.value(row), weights)?;
-        vectors.push(model.fold_in(&codes, &weights).map_err(model_error)?);
-        own.push(codes);
-        asked.push(row);
+        baskets.push(interactions(function, asked, &items.value(row), weights)?);
+        kept.push(row);
     }
-    let longest = longest(&k);
-    let choices = model.recommend_vectors(&vectors, &own, longest);
+    let choices = asked.model.recommend_baskets(&baskets, longest(&k)).map_err(model_error)?;
     let mut answer: Rows = vec![None; items.len()];
-    for (((row, own), vector), choice) in asked.into_iter().zip(&own).zip(&vectors).zip(choices) {
-        let is_unknown = own.is_empty() || vector.factors.iter().all(|&x| x == 0.0);
-        let (codes, scores) = if is_unknown && vector.bias == 0.0 {
-            model.popularity().top(longest, |item| !own.contains(&item))
-        } else {
-            (choice.items, choice.scores)
-        };
-        answer[row] = k[row].map(|k| cut(codes, scores, k));
+    for (row, choice) in kept.into_iter().zip(choices) {
+        answer[row] = k[row].map(|k| cut(choice.items, choice.scores, k));
     }
-    lists("item", model.item_ids(), answer, is_constant(args))
+    lists("item", asked.recommender.item_ids(), answer, is_constant(args))
 }
 
 /// Codes and weights of a row's known items.
 fn interactions(
     function: &str,
-    model: &AlsModel,
+    asked: &Asked<'_>,
     items: &ArrayRef,
     weights: Option<ArrayRef>,
-) -> Result<(Vec<u32>, Vec<f32>)> {
+) -> Result<Basket> {
     let weights = match &weights {
         Some(weights) => weights.as_primitive::<Float32Type>().clone(),
         None => Float32Array::from(vec![1.0; items.len()]),
@@ -182,6 +173,6 @@ fn interactions(
         );
     }
     let codes: UInt32Array =
-        model.item_ids().lookup(items).map_err(model_error)?.into_iter().collect();
+        asked.recommender.item_ids().lookup(items).map_err(model_error)?.into_iter().collect();
     Ok(codes.iter().zip(weights.iter()).filter_map(|(code, weight)| code.zip(weight)).unzip())
 }

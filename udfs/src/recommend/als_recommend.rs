@@ -14,11 +14,11 @@ use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion_macros::user_doc;
 
 use super::ModelSet;
-use super::binding::bound_function;
+use super::binding::{Asked, bound_function};
 use super::lists::{
     Rows, check_k, cut, is_constant, k_rows, list_type, lists, longest, model_error, rows,
 };
-use crate::model::{AlsModel, RecommendRequest};
+use crate::model::RecommendRequest;
 
 /// The function `als_recommend`.
 #[user_doc(
@@ -46,25 +46,29 @@ pub struct AlsRecommend {
 
 bound_function!(AlsRecommend, "als_recommend", [2, 3], recommend_type, recommend);
 
-fn recommend_type(function: &str, model: &AlsModel, args: &ReturnFieldArgs) -> Result<DataType> {
+fn recommend_type(function: &str, asked: &Asked<'_>, args: &ReturnFieldArgs) -> Result<DataType> {
     check_k(function, args, 2)?;
-    Ok(list_type("item", model.item_ids()))
+    Ok(list_type("item", asked.recommender.item_ids()))
 }
 
-fn recommend(function: &str, model: &AlsModel, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+fn recommend(
+    function: &str,
+    asked: &Asked<'_>,
+    args: &ScalarFunctionArgs,
+) -> Result<ColumnarValue> {
     let users = rows(function, args, 1)?;
     let k = k_rows(function, args, 2, users.len())?;
-    let codes = model.user_ids().lookup(&users).map_err(model_error)?;
+    let codes = asked.recommender.user_ids().lookup(&users).map_err(model_error)?;
     let nulls = users.logical_nulls();
     let is_null = |row| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
-    let asked: Vec<usize> =
+    let kept: Vec<usize> =
         (0..users.len()).filter(|&row| !is_null(row) && k[row].is_some()).collect();
-    let codes: Vec<Option<u32>> = asked.iter().map(|&row| codes[row]).collect();
+    let codes: Vec<Option<u32>> = kept.iter().map(|&row| codes[row]).collect();
     let request =
         RecommendRequest { top_k: longest(&k), exclude_seen: true, include: None, exclude: None };
     let mut answer: Rows = vec![None; users.len()];
-    for (&row, choice) in asked.iter().zip(model.recommend(&codes, &request)) {
+    for (&row, choice) in kept.iter().zip(asked.recommender.recommend(&codes, &request)) {
         answer[row] = k[row].map(|k| cut(choice.items, choice.scores, k));
     }
-    lists("item", model.item_ids(), answer, is_constant(args))
+    lists("item", asked.recommender.item_ids(), answer, is_constant(args))
 }

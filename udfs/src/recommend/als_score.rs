@@ -13,9 +13,8 @@ use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion_macros::user_doc;
 
 use super::ModelSet;
-use super::binding::bound_function;
+use super::binding::{Asked, bound_function};
 use super::lists::{is_constant, model_error, rows, value};
-use crate::model::AlsModel;
 
 /// The function `als_score`.
 #[user_doc(
@@ -65,15 +64,18 @@ pub struct MlScore {
 bound_function!(AlsScore, "als_score", [3], score_type, score);
 bound_function!(MlScore, "ml_score", [3], score_type, score);
 
-fn score_type(_: &str, _: &AlsModel, _: &ReturnFieldArgs) -> Result<DataType> {
+fn score_type(_: &str, _: &Asked<'_>, _: &ReturnFieldArgs) -> Result<DataType> {
     Ok(DataType::Float32)
 }
 
-fn score(function: &str, model: &AlsModel, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    let users = model.user_ids().lookup(&rows(function, args, 1)?).map_err(model_error)?;
-    let items = model.item_ids().lookup(&rows(function, args, 2)?).map_err(model_error)?;
+fn score(function: &str, asked: &Asked<'_>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let users =
+        asked.recommender.user_ids().lookup(&rows(function, args, 1)?).map_err(model_error)?;
+    let items =
+        asked.recommender.item_ids().lookup(&rows(function, args, 2)?).map_err(model_error)?;
     let pairs = users.into_iter().zip(items);
-    let scores: Float32Array =
-        pairs.map(|(user, item)| user.zip(item).and_then(|(u, i)| model.score(u, i))).collect();
+    let scores: Float32Array = pairs
+        .map(|(user, item)| user.zip(item).and_then(|(u, i)| asked.recommender.score(u, i)))
+        .collect();
     value(Arc::new(scores), is_constant(args))
 }

@@ -1,5 +1,6 @@
-//! `als_similar_users(m, user [, k])` and `ml_similar_users`: the nearest users by cosine of
-//! factors.
+//! `als_similar_users(m, user [, k])` and `ml_similar_users`: the nearest users.
+//!
+//! Near is the cosine of factors, or, for a model without factors, the cosine of interactions.
 //!
 //! The user itself is never in its list. NULL gives NULL; a user that is unknown, or that training
 //! learned nothing about, is similar to nothing: an empty list.
@@ -14,11 +15,10 @@ use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion_macros::user_doc;
 
 use super::ModelSet;
-use super::binding::bound_function;
+use super::binding::{Asked, bound_function};
 use super::lists::{
     Rows, check_k, cut, is_constant, k_rows, list_type, lists, longest, model_error, rows,
 };
-use crate::model::AlsModel;
 
 /// The function `als_similar_users`.
 #[user_doc(
@@ -68,25 +68,25 @@ pub struct MlSimilarUsers {
 bound_function!(AlsSimilarUsers, "als_similar_users", [2, 3], similar_type, similar);
 bound_function!(MlSimilarUsers, "ml_similar_users", [2, 3], similar_type, similar);
 
-fn similar_type(function: &str, model: &AlsModel, args: &ReturnFieldArgs) -> Result<DataType> {
+fn similar_type(function: &str, asked: &Asked<'_>, args: &ReturnFieldArgs) -> Result<DataType> {
     check_k(function, args, 2)?;
-    Ok(list_type("user", model.user_ids()))
+    Ok(list_type("user", asked.recommender.user_ids()))
 }
 
-fn similar(function: &str, model: &AlsModel, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+fn similar(function: &str, asked: &Asked<'_>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let ids = rows(function, args, 1)?;
     let k = k_rows(function, args, 2, ids.len())?;
-    let found = model.user_ids().lookup(&ids).map_err(model_error)?;
+    let found = asked.recommender.user_ids().lookup(&ids).map_err(model_error)?;
     let nulls = ids.logical_nulls();
     let is_null = |row| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
     let known: Vec<usize> = (0..ids.len()).filter(|&row| found[row].is_some()).collect();
     let codes: Vec<u32> = found.iter().copied().flatten().collect();
-    let best = model.similar_users(&codes, longest(&k));
+    let best = asked.model.similar_users(&codes, longest(&k));
     let mut answer: Rows = (0..ids.len())
         .map(|row| k[row].filter(|_| !is_null(row)).map(|_| (vec![], vec![])))
         .collect();
     for (row, best) in known.into_iter().zip(best) {
         answer[row] = k[row].map(|k| cut(best.codes, best.scores, k));
     }
-    lists("user", model.user_ids(), answer, is_constant(args))
+    lists("user", asked.recommender.user_ids(), answer, is_constant(args))
 }

@@ -11,18 +11,18 @@ use std::sync::Arc;
 use datafusion_common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs};
 
-use crate::model::AlsModel;
+use crate::model::{Model, Recommender};
 
 /// One version of a model under its full name.
 pub struct BoundModel {
     name: String,
     version: u32,
-    model: Arc<AlsModel>,
+    model: Arc<Model>,
 }
 
 impl BoundModel {
     /// A loaded model.
-    pub fn new(name: String, version: u32, model: Arc<AlsModel>) -> Self {
+    pub fn new(name: String, version: u32, model: Arc<Model>) -> Self {
         Self { name, version, model }
     }
 
@@ -37,8 +37,27 @@ impl BoundModel {
     }
 
     /// The model itself.
-    pub fn model(&self) -> &Arc<AlsModel> {
+    pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// The model for a function: `als_*` functions ask factorizations only.
+    fn asked(&self, function: &str) -> Result<Asked<'_>> {
+        let model = self.model.as_ref();
+        let type_name = model.type_name();
+        let Some(recommender) = model.recommender() else {
+            return plan_err!("{function} asks a recommender, and {self} is of type '{type_name}'");
+        };
+        if model.als().is_none()
+            && let Some(what) = function.strip_prefix("als_")
+        {
+            return plan_err!(
+                "{function} asks a matrix factorization, and {self} is of type '{type_name}': use \
+                 ml_{what}('{}', …)",
+                self.name
+            );
+        }
+        Ok(Asked { model, recommender })
     }
 
     fn key(&self) -> (&str, u32) {
@@ -72,6 +91,12 @@ impl Hash for BoundModel {
     }
 }
 
+/// The model that a call asks, as the recommender that it is.
+pub(super) struct Asked<'a> {
+    pub(super) model: &'a Model,
+    pub(super) recommender: &'a dyn Recommender,
+}
+
 /// The models of one statement, by the name as the statement writes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct ModelSet(BTreeMap<String, Arc<BoundModel>>);
@@ -88,7 +113,7 @@ impl ModelSet {
     }
 
     /// The model that a call names, while planning.
-    pub(super) fn planned(&self, function: &str, args: &ReturnFieldArgs) -> Result<&AlsModel> {
+    pub(super) fn planned(&self, function: &str, args: &ReturnFieldArgs) -> Result<Asked<'_>> {
         match args.scalar_arguments.first().copied().flatten() {
             Some(name) => self.named(function, name),
             None => plan_err!(
@@ -99,14 +124,14 @@ impl ModelSet {
     }
 
     /// The model that a call names, while running.
-    pub(super) fn running(&self, function: &str, args: &ScalarFunctionArgs) -> Result<&AlsModel> {
+    pub(super) fn running(&self, function: &str, args: &ScalarFunctionArgs) -> Result<Asked<'_>> {
         match args.args.first() {
             Some(ColumnarValue::Scalar(name)) => self.named(function, name),
             _ => exec_err!("{function} needs its model as a literal"),
         }
     }
 
-    fn named(&self, function: &str, name: &ScalarValue) -> Result<&AlsModel> {
+    fn named(&self, function: &str, name: &ScalarValue) -> Result<Asked<'_>> {
         let name = match name {
             ScalarValue::Dictionary(_, value) => value.try_as_str(),
             other => other.try_as_str(),
@@ -115,7 +140,7 @@ impl ModelSet {
             return plan_err!("{function} needs the model's name as text, such as 'main.shop'");
         };
         match self.0.get(name) {
-            Some(bound) => Ok(&bound.model),
+            Some(bound) => bound.asked(function),
             None => plan_err!(
                 "{function} does not know the model '{name}': SHOW MODELS lists those that exist, \
                  CREATE MODEL makes one"
@@ -166,7 +191,7 @@ macro_rules! bound_function {
                 args: datafusion_expr::ReturnFieldArgs,
             ) -> datafusion_common::Result<arrow::datatypes::FieldRef> {
                 let model = self.models.planned($name, &args)?;
-                let data_type = $return_type($name, model, &args)?;
+                let data_type = $return_type($name, &model, &args)?;
                 Ok(std::sync::Arc::new(arrow::datatypes::Field::new($name, data_type, true)))
             }
 
@@ -175,7 +200,7 @@ macro_rules! bound_function {
                 args: datafusion_expr::ScalarFunctionArgs,
             ) -> datafusion_common::Result<datafusion_expr::ColumnarValue> {
                 let model = self.models.running($name, &args)?;
-                $invoke($name, model, &args)
+                $invoke($name, &model, &args)
             }
 
             fn documentation(&self) -> Option<&datafusion_expr::Documentation> {

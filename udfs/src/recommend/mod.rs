@@ -21,11 +21,12 @@ pub mod als_similar_items;
 pub mod als_similar_users;
 mod binding;
 mod lists;
+pub mod ml_reasons;
 
 pub use self::binding::{BoundModel, ModelSet, model_argument};
 
 /// Names of the functions that take a model first.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "als_score",
     "ml_score",
     "als_recommend",
@@ -35,6 +36,7 @@ const NAMES: [&str; 9] = [
     "ml_similar_users",
     "als_fold_in",
     "ml_fold_in",
+    "ml_reasons",
 ];
 
 /// The package's functions with the models of one statement; with an empty set they can be listed
@@ -51,6 +53,7 @@ pub fn bound_functions(models: Arc<ModelSet>) -> Vec<Arc<ScalarUDF>> {
         ScalarUDF::from(als_similar_users::MlSimilarUsers::new(models())),
         ScalarUDF::from(als_fold_in::AlsFoldIn::new(models())),
         ScalarUDF::from(als_fold_in::MlFoldIn::new(models())),
+        ScalarUDF::from(ml_reasons::MlReasons::new(models())),
     ];
     functions.into_iter().map(Arc::new).collect()
 }

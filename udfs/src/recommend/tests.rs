@@ -11,7 +11,9 @@ use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs};
 
 use super::*;
 use crate::model::als::{AlsOptions, Feedback, train};
-use crate::model::{AlsModel, Duplicates, IdIndex, ModelParts, Triplets};
+use crate::model::{
+    AlsModel, Duplicates, IdIndex, ModelParts, PopularityModel, PopularityParts, Triplets,
+};
 
 /// Users 'u0' … 'u9' of two groups; items 1000 … 1019, of which the even ones please even users.
 fn models() -> Arc<ModelSet> {
@@ -40,13 +42,17 @@ fn models() -> Arc<ModelSet> {
         seen,
         options,
     };
-    let model = Arc::new(AlsModel::from_parts(parts).unwrap());
+    let model = Arc::new(AlsModel::from_parts(parts).unwrap().into());
     let bound = Arc::new(BoundModel::new("main.tiny".to_owned(), 3, model));
     Arc::new(ModelSet::new(BTreeMap::from([("tiny".to_owned(), bound)])))
 }
 
 fn call(name: &str, args: Vec<ColumnarValue>) -> Result<ArrayRef> {
-    let functions = bound_functions(models());
+    call_with(models(), name, args)
+}
+
+fn call_with(models: Arc<ModelSet>, name: &str, args: Vec<ColumnarValue>) -> Result<ArrayRef> {
+    let functions = bound_functions(models);
     let function = functions.iter().find(|function| function.name() == name).unwrap();
     let rows = args.iter().find_map(|arg| match arg {
         ColumnarValue::Array(array) => Some(array.len()),
@@ -217,4 +223,34 @@ fn bound_models_show_and_compare_by_name_and_version() {
         assert!(function.documentation().is_some());
     }
     assert_eq!(model_argument("levenshtein"), None);
+}
+
+#[test]
+fn ml_functions_ask_any_recommender_and_als_functions_only_factorizations() {
+    let tiny = models();
+    let tiny = tiny.get("tiny").unwrap().model();
+    let als = tiny.recommender().unwrap();
+    let parts = PopularityParts {
+        users: als.user_ids().clone(),
+        items: als.item_ids().clone(),
+        seen: als.seen().clone(),
+        weights: (0..20).map(|item| item as f32).collect(),
+        segments: None,
+    };
+    let model = Arc::new(PopularityModel::from_parts(parts).unwrap().into());
+    let bound = Arc::new(BoundModel::new("main.top".to_owned(), 1, model));
+    let set = Arc::new(ModelSet::new(BTreeMap::from([("top".to_owned(), bound)])));
+    let call = |name: &str, args| call_with(Arc::clone(&set), name, args);
+    let score = call("ml_score", vec![text("top"), text("u1"), int(1019)]).unwrap();
+    assert_eq!(score.as_primitive::<Float32Type>().value(0), 19.0);
+    let items = list_of::<Int64Type>(&[1019]);
+    let lists = call("ml_fold_in", vec![text("top"), items]).unwrap();
+    assert_eq!(items_of(&lists, 0)[..2], [1018, 1017]);
+    assert!(call("ml_similar_items", vec![text("top"), int(1019)]).unwrap().is_valid(0));
+    assert!(call("ml_similar_users", vec![text("top"), text("u1")]).unwrap().is_valid(0));
+    let error = call("als_score", vec![text("top"), text("u1"), int(1)]).unwrap_err().to_string();
+    assert!(
+        error.contains("main.top@1 is of type 'popularity': use ml_score('main.top', "),
+        "{error}"
+    );
 }

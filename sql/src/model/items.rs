@@ -1,0 +1,199 @@
+//! The table that tells more of a model's items, and what a recommendation asks of it.
+//!
+//! `item_filter => 'stock > 0'` keeps the items of the rows for which the text is true;
+//! `max_per => STRUCT(2 AS brand)` takes the category of an item from a column. Both read the
+//! model's `item_table`, which is planned like any query of whoever asks: under his rights and
+//! policies, with one version of every table a statement. So the text must be known while planning.
+
+use std::sync::Arc;
+
+use catalog::models::LoadedModel;
+use datafusion::logical_expr::LogicalPlan;
+use sqlparser::ast::{
+    Expr as SqlExpr, FunctionArg, FunctionArgExpr, Ident, Query, SelectItem, SetExpr,
+};
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::Token;
+
+use crate::dialect::{AttuneDialect, folded};
+use crate::error::{Error, Result};
+use crate::parse::parse_query;
+use crate::session::StatementContext;
+use crate::session::bindings::literal_text;
+
+/// What a call asks of the item table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ItemQuery {
+    /// The condition that items meet.
+    pub filter: Option<String>,
+    /// The column with the category of an item.
+    pub category: Option<String>,
+}
+
+impl ItemQuery {
+    /// What the arguments of a call ask; `None` when they ask nothing.
+    pub fn of(arguments: &[FunctionArg]) -> Option<Self> {
+        let mut found = Self::default();
+        for argument in arguments {
+            match argument {
+                FunctionArg::Named { name, arg: FunctionArgExpr::Expr(value), .. } => {
+                    found.option(name, value);
+                }
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(SqlExpr::Struct { values, .. })) => {
+                    for value in values {
+                        if let SqlExpr::Named { expr, name } = value {
+                            found.option(name, expr);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        (found != Self::default()).then_some(found)
+    }
+
+    fn option(&mut self, name: &Ident, value: &SqlExpr) {
+        match name.value.to_lowercase().as_str() {
+            "item_filter" => {
+                let argument = FunctionArg::Unnamed(FunctionArgExpr::Expr(value.clone()));
+                self.filter = literal_text(&argument);
+            }
+            "max_per" => self.category = quota(value).map(|(category, _)| category),
+            _ => {}
+        }
+    }
+
+    /// Plans the query as whoever asks: item, and the category when one is asked for.
+    ///
+    /// # Errors
+    /// When the model has no item table, the caller may not read it, or the filter is no condition
+    /// on its columns.
+    pub(crate) async fn plan(
+        &self,
+        context: &Arc<StatementContext>,
+        model: &LoadedModel,
+    ) -> Result<LogicalPlan> {
+        let options = &model.manifest.options;
+        let Some(table) = options.get("item_table").and_then(|table| table.as_str()) else {
+            return Err(Error::invalid_hint(
+                format!("{model} has no item_table for item_filter and max_per to read"),
+                "name one: CREATE MODEL … OPTIONS (item_table = 'products', …)",
+            ));
+        };
+        let mut columns = vec![model.manifest.item_col.as_str()];
+        columns.extend(self.category.as_deref());
+        let mut query = select(table, &columns)?;
+        if let (Some(filter), SetExpr::Select(select)) = (&self.filter, query.body.as_mut()) {
+            select.selection = Some(SqlExpr::Nested(Box::new(condition(filter)?)));
+        }
+        let (_, plan) = Box::pin(context.plan_query(query)).await?;
+        Ok(plan)
+    }
+}
+
+/// The category column and the quota in `STRUCT(2 AS brand)` or `{brand: 2}`.
+pub fn quota(value: &SqlExpr) -> Option<(String, SqlExpr)> {
+    match value {
+        SqlExpr::Struct { values, .. } => match values.as_slice() {
+            [SqlExpr::Named { expr, name }] => Some((folded(name), expr.as_ref().clone())),
+            _ => None,
+        },
+        SqlExpr::Dictionary(fields) => match fields.as_slice() {
+            [field] => Some((folded(&field.key), field.value.as_ref().clone())),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Checks, before anything is trained, that the item table can be read and has the item's column.
+///
+/// # Errors
+/// When it cannot or has not.
+pub(crate) async fn check(
+    context: &Arc<StatementContext>,
+    table: &str,
+    item_col: &str,
+) -> Result<()> {
+    let mut query = select(table, &[])?;
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        select.projection = vec![SelectItem::Wildcard(Default::default())];
+    }
+    let (_, plan) = Box::pin(context.plan_query(query)).await?;
+    let names = || plan.schema().fields().iter().map(|field| field.name().as_str());
+    if names().any(|name| name == item_col) {
+        return Ok(());
+    }
+    Err(Error::invalid_hint(
+        format!("item_table {table} has no column {item_col}, the model's item column"),
+        format!("it has {}", names().collect::<Vec<_>>().join(", ")),
+    ))
+}
+
+/// `SELECT columns FROM table`, every name quoted.
+fn select(table: &str, columns: &[&str]) -> Result<Box<Query>> {
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let columns = match columns {
+        [] => "*".to_owned(),
+        columns => columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "),
+    };
+    let table: Vec<String> = table.split('.').map(quoted).collect();
+    parse_query(&format!("SELECT {columns} FROM {}", table.join(".")))
+}
+
+/// A text that is one condition and nothing else.
+fn condition(text: &str) -> Result<SqlExpr> {
+    let wrong = |why: String| {
+        Error::invalid_hint(
+            format!("item_filter '{text}' is no condition: {why}"),
+            "write a condition on the item table's columns, such as 'stock > 0'",
+        )
+    };
+    let parser = Parser::new(&AttuneDialect).try_with_sql(text);
+    let mut parser = parser.map_err(|error| wrong(error.to_string()))?;
+    let condition = parser.parse_expr().map_err(|error| wrong(error.to_string()))?;
+    match &parser.peek_token_ref().token {
+        Token::EOF => Ok(condition),
+        other => Err(wrong(format!("{other} comes after it"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_one_condition_and_nothing_else() {
+        assert!(condition("stock > 0 AND brand IN (SELECT b FROM t)").is_ok());
+        for (text, part) in [
+            ("", "no condition"),
+            ("stock >", "no condition"),
+            ("true) UNION SELECT (1", "comes after"),
+            ("stock > 0; DROP TABLE t", "comes after"),
+            ("stock > 0 ORDER BY 1", "comes after"),
+        ] {
+            let error = condition(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        let query = select("main.a\"b", &["x"]).unwrap().to_string();
+        assert_eq!(query, "SELECT \"x\" FROM \"main\".\"a\"\"b\"");
+    }
+
+    #[test]
+    fn a_call_tells_what_it_asks_of_the_item_table() {
+        let arguments = |call: &str| {
+            let mut parser = Parser::new(&AttuneDialect).try_with_sql(call).unwrap();
+            let SqlExpr::Function(call) = parser.parse_expr().unwrap() else { panic!("no call") };
+            let sqlparser::ast::FunctionArguments::List(list) = call.args else { panic!("none") };
+            list.args
+        };
+        let of = |call: &str| ItemQuery::of(&arguments(call));
+        let both = ItemQuery { filter: Some("a > 0".into()), category: Some("brand".into()) };
+        let named = "f('m', 1, item_filter => 'a > 0', max_per => STRUCT(2 AS Brand))";
+        assert_eq!(of(named), Some(both.clone()));
+        let in_struct = "f('m', 1, STRUCT('a > 0' AS item_filter, STRUCT(2 AS brand) AS max_per))";
+        assert_eq!(of(in_struct), Some(both.clone()));
+        assert_eq!(of("f('m', 1, max_per => {brand: 2})").unwrap().category, both.category);
+        assert_eq!(of("f('m', 1, 10)"), None);
+    }
+}

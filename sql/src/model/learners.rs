@@ -1,0 +1,328 @@
+//! What can be learned: the types of models, and the options that each of them takes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::Value as Json;
+use udfs::model::als::{AlsOptions, Feedback, Scaling, Solver};
+use udfs::model::ease::{self, EaseOptions};
+use udfs::model::item_knn::{ItemKnnOptions, Weighting};
+
+use crate::error::{Error, Result};
+use crate::model::options::{Reader, model_error};
+
+/// Options that every type takes.
+const COMMON: [&str; 9] = [
+    "model_type",
+    "user_col",
+    "item_col",
+    "rating_col",
+    "item_table",
+    "seed",
+    "data_split_method",
+    "data_split_eval_fraction",
+    "top_k",
+];
+
+/// Each type with the options that it takes beside the common ones.
+const TYPES: [(&str, &[&str]); 4] = [
+    (
+        "matrix_factorization",
+        &[
+            "feedback_type",
+            "num_factors",
+            "max_iterations",
+            "l2_reg",
+            "wals_alpha",
+            "regularization_scaling",
+            "frequency_exponent",
+            "solver",
+            "cg_steps",
+            "block_size",
+            "non_negative",
+            "biases",
+            "early_stop",
+            "min_rel_progress",
+        ],
+    ),
+    ("item_knn", &["similarity", "num_neighbors", "shrinkage", "bm25_k1", "bm25_b"]),
+    ("ease", &["l2_reg"]),
+    ("popularity", &["half_life", "timestamp_col", "segment_col"]),
+];
+
+/// Types that later versions have.
+const LATER: [&str; 7] = [
+    "hybrid",
+    "entity_resolution",
+    "kmeans",
+    "pca",
+    "boosted_tree_classifier",
+    "boosted_tree_regressor",
+    "boosted_tree_ranker",
+];
+
+/// Options that later versions have, with what to do today.
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("num_trials", "hyper-parameter search is not supported yet; name one value an option"),
+    ("hparam_tuning_algorithm", "hyper-parameter search is not supported yet"),
+    ("purpose", "purposes of models are not supported yet"),
+    ("schedule", "scheduled retraining is not supported yet; use RETRAIN MODEL"),
+];
+
+/// A learner with its options.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Learner {
+    /// A matrix factorization.
+    Als(AlsOptions),
+    /// Item neighbourhoods.
+    ItemKnn(ItemKnnOptions),
+    /// EASE.
+    Ease(EaseOptions),
+    /// What is popular.
+    Popularity(PopularityOptions),
+}
+
+/// Options of popularity.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PopularityOptions {
+    /// After how long an interaction counts half, in milliseconds; none: it always counts whole.
+    pub half_life_ms: Option<i64>,
+    /// The column with the time of an interaction, when named.
+    pub timestamp_col: Option<String>,
+    /// The column with the user's segment, when named.
+    pub segment_col: Option<String>,
+}
+
+impl Learner {
+    /// The learner that options ask for, once every name is known to be an option of its type.
+    ///
+    /// # Errors
+    /// When the type is missing or unknown, an option is unknown or belongs to another type, or a
+    /// value is not taken.
+    pub fn read(given: &BTreeMap<String, Json>) -> Result<Self> {
+        let reader = Reader(given);
+        let model_type = model_type(reader.text("model_type")?)?;
+        check_names(model_type, given)?;
+        Ok(match model_type {
+            "item_knn" => Self::ItemKnn(item_knn(&reader)?),
+            "ease" => Self::Ease(ease_options(&reader)?),
+            "popularity" => Self::Popularity(popularity(&reader)?),
+            _ => Self::Als(als(&reader)?),
+        })
+    }
+
+    /// The `model_type`.
+    pub fn model_type(&self) -> &'static str {
+        match self {
+            Self::Als(_) => "matrix_factorization",
+            Self::ItemKnn(_) => "item_knn",
+            Self::Ease(_) => "ease",
+            Self::Popularity(_) => "popularity",
+        }
+    }
+
+    /// Whether ratings are predicted; else they are weights of evidence.
+    pub fn is_explicit(&self) -> bool {
+        matches!(self, Self::Als(als) if als.feedback == Feedback::Explicit)
+    }
+
+    /// Whether a column of a usual name is taken for the rating when none is named.
+    pub fn finds_rating(&self) -> bool {
+        matches!(self, Self::Als(_) | Self::ItemKnn(_))
+    }
+
+    /// Peak bytes of training, known before it starts.
+    pub fn memory_bytes(&self, users: usize, items: usize, cells: usize, segments: usize) -> usize {
+        let kept = cells.saturating_mul(16).saturating_add((users + items).saturating_mul(16));
+        match self {
+            Self::Als(options) => options.memory_bytes(users, items, cells),
+            Self::ItemKnn(options) => {
+                kept + options.memory_bytes(users, items, cells, rayon::current_num_threads())
+            }
+            Self::Ease(_) => ease::memory_bytes(users, items, cells).saturating_add(kept),
+            Self::Popularity(_) => {
+                kept.saturating_add(items.saturating_mul(segments + 1).saturating_mul(8))
+            }
+        }
+    }
+}
+
+/// As EXPLAIN shows it.
+impl fmt::Display for Learner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Als(als) => {
+                let feedback = format!("{:?}", als.feedback).to_lowercase();
+                let (factors, iterations) = (als.num_factors, als.max_iterations);
+                write!(formatter, "feedback={feedback}, num_factors={factors}, ")?;
+                write!(formatter, "max_iterations={iterations}")
+            }
+            Self::ItemKnn(knn) => {
+                let similarity = format!("{:?}", knn.weighting).to_lowercase();
+                write!(formatter, "item_knn, similarity={similarity}, ")?;
+                write!(formatter, "num_neighbors={}", knn.num_neighbors)
+            }
+            Self::Ease(ease) => write!(formatter, "ease, l2_reg={}", ease.l2_reg),
+            Self::Popularity(popularity) => match popularity.half_life_ms {
+                Some(half_life_ms) => {
+                    write!(formatter, "popularity, half_life_ms={half_life_ms}")
+                }
+                None => formatter.write_str("popularity"),
+            },
+        }
+    }
+}
+
+fn model_type(given: Option<&str>) -> Result<&'static str> {
+    let known = TYPES.map(|(name, _)| name);
+    let Some(given) = given.map(str::to_lowercase) else {
+        return Err(Error::invalid_hint(
+            "CREATE MODEL needs the option model_type",
+            format!("write OPTIONS (model_type = '{}', …)", known.join("' or '")),
+        ));
+    };
+    if let Some(found) = known.into_iter().find(|name| *name == given) {
+        return Ok(found);
+    }
+    if LATER.contains(&given.as_str()) {
+        return Err(Error::unsupported(
+            format!("model_type '{given}' is not supported yet"),
+            format!("use one of {}", known.join(", ")),
+        ));
+    }
+    Err(Error::unknown("model_type", &given, known))
+}
+
+fn check_names(model_type: &str, given: &BTreeMap<String, Json>) -> Result<()> {
+    let own = |name: &str| TYPES.iter().find(|(other, _)| *other == name).map_or(&[][..], |t| t.1);
+    for name in given.keys().map(String::as_str) {
+        if COMMON.contains(&name) || own(model_type).contains(&name) {
+            continue;
+        }
+        let others: Vec<&str> = TYPES
+            .iter()
+            .filter(|(_, names)| names.contains(&name))
+            .map(|(other, _)| *other)
+            .collect();
+        if !others.is_empty() {
+            return Err(Error::invalid_hint(
+                format!("option {name} belongs to {}, not to {model_type}", others.join(", ")),
+                format!("{model_type} takes {}", own(model_type).join(", ")),
+            ));
+        }
+        if let Some((_, why)) = ELSEWHERE.iter().find(|(known, _)| *known == name) {
+            return Err(Error::unsupported(format!("option {name} is not supported"), *why));
+        }
+        let known = COMMON.iter().chain(own(model_type)).copied();
+        return Err(Error::unknown("option", name, known));
+    }
+    Ok(())
+}
+
+fn item_knn(reader: &Reader<'_>) -> Result<ItemKnnOptions> {
+    let usual = ItemKnnOptions::default();
+    let options = ItemKnnOptions {
+        weighting: match reader.choice("similarity", &["cosine", "tfidf", "bm25"])? {
+            Some("tfidf") => Weighting::TfIdf,
+            Some("bm25") => Weighting::Bm25,
+            _ => Weighting::Cosine,
+        },
+        num_neighbors: reader.count("num_neighbors")?.unwrap_or(usual.num_neighbors),
+        shrinkage: reader.number("shrinkage")?.unwrap_or(usual.shrinkage),
+        bm25_k1: reader.number("bm25_k1")?.unwrap_or(usual.bm25_k1),
+        bm25_b: reader.number("bm25_b")?.unwrap_or(usual.bm25_b),
+    };
+    options.validate().map_err(model_error)?;
+    if options.weighting != Weighting::Bm25
+        && let Some(name) = ["bm25_k1", "bm25_b"].into_iter().find(|name| reader.has(name))
+    {
+        return Err(Error::invalid_hint(
+            format!("option {name} needs similarity = 'bm25'"),
+            "leave it out, or take similarity = 'bm25'",
+        ));
+    }
+    Ok(options)
+}
+
+fn ease_options(reader: &Reader<'_>) -> Result<EaseOptions> {
+    let mut options = EaseOptions::default();
+    if let Some(l2_reg) = reader.number("l2_reg")? {
+        if !(l2_reg > 0.0 && l2_reg.is_finite()) {
+            return Err(Error::invalid_hint(
+                format!("l2_reg = {l2_reg} is not valid"),
+                "give a number above 0; 100 to 1000 are usual",
+            ));
+        }
+        options.l2_reg = l2_reg;
+    }
+    Ok(options)
+}
+
+fn popularity(reader: &Reader<'_>) -> Result<PopularityOptions> {
+    let half_life_ms = match reader.text("half_life")? {
+        None => None,
+        Some(written) => match crate::tokens::duration_ms(written) {
+            Some(length) => Some(length),
+            None => {
+                return Err(Error::invalid_hint(
+                    format!("half_life is '{written}'"),
+                    "it takes a time such as '30 days', '12 hours' or '2 weeks'",
+                ));
+            }
+        },
+    };
+    Ok(PopularityOptions {
+        half_life_ms,
+        timestamp_col: reader.text("timestamp_col")?.map(str::to_owned),
+        segment_col: reader.text("segment_col")?.map(str::to_owned),
+    })
+}
+
+fn als(reader: &Reader<'_>) -> Result<AlsOptions> {
+    let mut als = AlsOptions::default();
+    if reader.choice("feedback_type", &["explicit", "implicit"])? == Some("implicit") {
+        als.feedback = Feedback::Implicit;
+    }
+    if let Some(factors) = reader.count("num_factors")? {
+        als.num_factors = factors;
+    }
+    if let Some(iterations) = reader.count("max_iterations")? {
+        als.max_iterations = iterations;
+    }
+    if let Some(steps) = reader.count("cg_steps")? {
+        als.cg_steps = steps;
+    }
+    als.l2_reg = reader.number("l2_reg")?;
+    als.wals_alpha = reader.number("wals_alpha")?;
+    let scalings = ["constant", "count", "frequency"];
+    als.regularization_scaling = match reader.choice("regularization_scaling", &scalings)? {
+        Some("constant") => Some(Scaling::Constant),
+        Some("count") => Some(Scaling::Count),
+        Some(_) => Some(Scaling::Frequency),
+        None => None,
+    };
+    if let Some(exponent) = reader.number("frequency_exponent")? {
+        als.frequency_exponent = exponent;
+    }
+    als.solver = match reader.choice("solver", &["auto", "cholesky", "cg", "subspace"])? {
+        Some("cholesky") => Solver::Cholesky,
+        Some("cg") => Solver::ConjugateGradient,
+        Some("subspace") => Solver::Subspace,
+        _ => Solver::Auto,
+    };
+    als.block_size = reader.count("block_size")?;
+    als.non_negative = reader.truth("non_negative")?.unwrap_or(false);
+    if let Some(biases) = reader.truth("biases")? {
+        als.biases = biases;
+    }
+    if let Some(seed) = reader.integer("seed")? {
+        als.seed = seed.cast_unsigned();
+    }
+    let early_stop = reader.truth("early_stop")?.unwrap_or(false);
+    als.min_rel_progress = match reader.number("min_rel_progress")? {
+        Some(progress) => Some(progress),
+        None => early_stop.then_some(0.01),
+    };
+    als.validate().map_err(model_error)?;
+    Ok(als)
+}

@@ -1,0 +1,251 @@
+//! A trained model of any type: what the catalog stores and functions are bound to.
+
+use std::borrow::Cow;
+
+use super::als_model::AlsModel;
+use super::error::ModelError;
+use super::foldin::UserVector;
+use super::item_model::{ItemModel, Similarity};
+use super::popularity_model::PopularityModel;
+use super::recommender::{Choice, RecommendRequest, Recommender, Source};
+use super::row_cosine::RowCosines;
+use super::topk::Best;
+
+/// A trained model.
+#[derive(Debug)]
+pub enum Model {
+    /// A matrix factorization.
+    Als(Box<AlsModel>),
+    /// Item-item weights: neighbourhoods or EASE.
+    Item(ItemModel),
+    /// What is popular.
+    Popularity(PopularityModel),
+}
+
+impl From<AlsModel> for Model {
+    fn from(model: AlsModel) -> Self {
+        Self::Als(Box::new(model))
+    }
+}
+
+impl From<ItemModel> for Model {
+    fn from(model: ItemModel) -> Self {
+        Self::Item(model)
+    }
+}
+
+impl From<PopularityModel> for Model {
+    fn from(model: PopularityModel) -> Self {
+        Self::Popularity(model)
+    }
+}
+
+/// Items of somebody whom training did not see, with a weight each.
+pub type Basket = (Vec<u32>, Vec<f32>);
+
+impl Model {
+    /// The `model_type` of CREATE MODEL.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Als(_) => "matrix_factorization",
+            Self::Item(model) => match model.similarity() {
+                Similarity::Sparse(_) => "item_knn",
+                Similarity::Dense(_) => "ease",
+            },
+            Self::Popularity(_) => "popularity",
+        }
+    }
+
+    /// The model as a recommender; `None` when it recommends nothing.
+    pub fn recommender(&self) -> Option<&dyn Recommender> {
+        match self {
+            Self::Als(model) => Some(model.as_ref()),
+            Self::Item(model) => Some(model),
+            Self::Popularity(model) => Some(model),
+        }
+    }
+
+    /// The factorization, when it is one.
+    pub fn als(&self) -> Option<&AlsModel> {
+        match self {
+            Self::Als(model) => Some(model),
+            _ => None,
+        }
+    }
+
+    /// Bytes on the heap, with what look-ups add later.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Als(model) => model.memory_bytes(),
+            Self::Item(model) => model.memory_bytes(),
+            Self::Popularity(model) => Recommender::memory_bytes(model),
+        }
+    }
+
+    /// A list for each basket of items, whose own items are left out; the most popular items where
+    /// nothing in a basket is known.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFinite`] when a weight is NaN or infinite.
+    pub fn recommend_baskets(
+        &self,
+        baskets: &[Basket],
+        top_k: usize,
+    ) -> Result<Vec<Choice>, ModelError> {
+        match self {
+            Self::Als(model) => fold_in(model, baskets, top_k),
+            Self::Item(model) => {
+                let request =
+                    RecommendRequest { top_k, exclude_seen: true, include: None, exclude: None };
+                let lists = baskets.iter();
+                lists
+                    .map(|(items, weights)| model.recommend_items(items, weights, &request))
+                    .collect()
+            }
+            Self::Popularity(model) => Ok(popular(model, baskets, top_k)),
+        }
+    }
+
+    /// The users most similar to each given one, without itself: by the cosine of their factors,
+    /// or, where a model has none, of their interactions.
+    pub fn similar_users(&self, users: &[u32], top_k: usize) -> Vec<Best> {
+        match self {
+            Self::Als(model) => model.similar_users(users, top_k),
+            Self::Item(model) => RowCosines::new(Cow::Borrowed(model.seen())).nearest(users, top_k),
+            Self::Popularity(model) => {
+                RowCosines::new(Cow::Borrowed(model.seen())).nearest(users, top_k)
+            }
+        }
+    }
+}
+
+impl Model {
+    /// What [`Model::item_cosine`] compares where a model has no factors: the items' interactions.
+    pub fn item_rows(&self) -> Option<RowCosines<'static>> {
+        match (self.als(), self.recommender()) {
+            (None, Some(recommender)) => {
+                Some(RowCosines::new(Cow::Owned(recommender.seen().transpose())))
+            }
+            _ => None,
+        }
+    }
+
+    /// How alike two items are, −1 to 1: the cosine of their factors, or of their `rows`.
+    pub fn item_cosine(&self, rows: Option<&RowCosines<'_>>, a: u32, b: u32) -> f32 {
+        match (self.als(), rows) {
+            (Some(als), _) => {
+                let factors = |item| {
+                    let start = item as usize * als.num_factors();
+                    als.item_factors().get(start..start + als.num_factors()).unwrap_or_default()
+                };
+                cosine(factors(a), factors(b))
+            }
+            (None, Some(rows)) => rows.pair(a, b),
+            (None, None) => 0.0,
+        }
+    }
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let product = |a: &[f32], b: &[f32]| {
+        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>()
+    };
+    let lengths = (product(a, a) * product(b, b)).sqrt();
+    if lengths > 0.0 { (product(a, b) / lengths) as f32 } else { 0.0 }
+}
+
+fn fold_in(model: &AlsModel, baskets: &[Basket], top_k: usize) -> Result<Vec<Choice>, ModelError> {
+    let vectors = baskets.iter().map(|(items, weights)| model.fold_in(items, weights));
+    let vectors: Vec<UserVector> = vectors.collect::<Result<_, _>>()?;
+    let own: Vec<Vec<u32>> = baskets.iter().map(|(items, _)| items.clone()).collect();
+    let choices = model.recommend_vectors(&vectors, &own, top_k);
+    let lists = vectors.iter().zip(&own).zip(choices);
+    let list = |((vector, own), choice): ((&UserVector, &Vec<u32>), Choice)| {
+        let is_unknown = own.is_empty() || vector.factors.iter().all(|&x| x == 0.0);
+        if !is_unknown || vector.bias != 0.0 {
+            return choice;
+        }
+        let (items, scores) = model.popularity().top(top_k, |item| !own.contains(&item));
+        Choice { items, scores, source: Source::Popularity }
+    };
+    Ok(lists.map(list).collect())
+}
+
+fn popular(model: &PopularityModel, baskets: &[Basket], top_k: usize) -> Vec<Choice> {
+    let choice = |(items, _): &Basket| {
+        let exclude = Some(items.as_slice());
+        let request = RecommendRequest { top_k, exclude_seen: false, include: None, exclude };
+        let list = model.recommend(&[None], &request).into_iter().next();
+        let source = Source::Popularity;
+        list.unwrap_or(Choice { items: vec![], scores: vec![], source })
+    };
+    baskets.iter().map(choice).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+
+    use super::super::{Csr, IdIndex, ItemParts, PopularityParts};
+    use super::*;
+
+    fn ids(column: &str, count: i64) -> IdIndex {
+        let values: ArrayRef = Arc::new((0..count).collect::<Int64Array>());
+        IdIndex::from_values(column, values).unwrap()
+    }
+
+    fn seen() -> Csr {
+        Csr::new(vec![0, 2, 4, 5], vec![0, 1, 0, 1, 2], vec![1.0; 5], 3).unwrap()
+    }
+
+    fn models() -> [Model; 2] {
+        let similarity = Csr::new(vec![0, 1, 2, 3], vec![1, 0, 2], vec![0.5; 3], 3).unwrap();
+        let parts = ItemParts {
+            users: ids("user_id", 3),
+            items: ids("item_id", 3),
+            seen: seen(),
+            similarity: Similarity::Sparse(similarity),
+        };
+        let popular = PopularityParts {
+            users: ids("user_id", 3),
+            items: ids("item_id", 3),
+            seen: seen(),
+            weights: vec![2.0, 2.0, 1.0],
+            segments: None,
+        };
+        [
+            ItemModel::from_parts(parts).unwrap().into(),
+            PopularityModel::from_parts(popular).unwrap().into(),
+        ]
+    }
+
+    #[test]
+    fn types_are_named_and_all_of_them_recommend() {
+        let [item, popular] = models();
+        assert_eq!((item.type_name(), popular.type_name()), ("item_knn", "popularity"));
+        for model in [&item, &popular] {
+            assert!(model.recommender().is_some() && model.als().is_none());
+            assert!(model.memory_bytes() > 0);
+            assert_eq!(model.similar_users(&[0, 2], 3)[0].codes, [1]);
+            assert!(model.similar_users(&[0, 2], 3)[1].codes.is_empty());
+            let rows = model.item_rows();
+            assert!((model.item_cosine(rows.as_ref(), 0, 1) - 1.0).abs() < 1e-6);
+            assert_eq!(model.item_cosine(rows.as_ref(), 0, 2), 0.0);
+        }
+    }
+
+    #[test]
+    fn baskets_get_lists_without_their_own_items() {
+        let [item, popular] = models();
+        let baskets = [(vec![0], vec![2.0]), (vec![], vec![])];
+        let lists = item.recommend_baskets(&baskets, 2).unwrap();
+        assert_eq!((&lists[0].items[..], &lists[0].scores[..]), (&[1][..], &[1.0][..]));
+        assert_eq!(lists[1].source, Source::Popularity);
+        let lists = popular.recommend_baskets(&baskets, 2).unwrap();
+        assert_eq!((&lists[0].items[..], &lists[1].items[..]), (&[1, 2][..], &[0, 1][..]));
+        let wrong = [(vec![0], vec![f32::NAN])];
+        assert!(item.recommend_baskets(&wrong, 2).is_err());
+    }
+}
