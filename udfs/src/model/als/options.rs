@@ -241,9 +241,9 @@ impl AlsOptions {
 
     /// How rows are solved.
     ///
-    /// Subspaces are never chosen by `auto`. In the basis where the dense part is diagonal
+    /// Subspaces are never chosen by `auto`: in the basis where the dense part is diagonal
     /// (implicit feedback) two steps of conjugate gradients cost 6·n·k multiplications a row, a
-    /// sweep over blocks n·k·b/2 and more, at no lower loss.
+    /// sweep over blocks of b coordinates n·k·b/2 and more. By count, not by measurement.
     pub(super) fn method(&self) -> Method {
         let implicit = self.feedback == Feedback::Implicit;
         match self.solver {
