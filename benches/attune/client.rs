@@ -1,7 +1,7 @@
 //! A client of any Flight SQL server that costs less than the servers it asks.
 //!
-//! `attune client rate ADDRESS QUERY KEYS CONNECTIONS SECONDS [USER PASSWORD]` runs the query with a
-//! key in place of `{}` over many connections, or prepared with `?`, and prints answers a second;
+//! `attune client rate ADDRESS QUERY KEYS CONNECTIONS SECONDS [USER PASSWORD]` runs the query with
+//! a key in place of `{}` over many connections, or prepared with `?`, and prints answers a second;
 //! `attune client scan ADDRESS QUERY [USER PASSWORD]` reads an answer to its end and prints rows a
 //! second. `benches/peers/flight.py` asks every server with it.
 

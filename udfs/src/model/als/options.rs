@@ -43,6 +43,18 @@ pub enum Solver {
     Subspace,
 }
 
+impl Solver {
+    /// Its name as an option.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cholesky => "cholesky",
+            Self::ConjugateGradient => "cg",
+            Self::Subspace => "subspace",
+        }
+    }
+}
+
 /// Options of matrix factorization by alternating least squares.
 ///
 /// Implicit feedback minimizes, with r the weight, c = 1 + α·|r| and p = 1 where r > 0, else 0,
@@ -188,7 +200,7 @@ impl AlsOptions {
         }
         if self.non_negative && self.solver != Solver::Auto {
             let hint = "Leave solver = 'auto': non-negative factors have a solver of their own";
-            return fail("solver", format!("{:?}", self.solver).to_lowercase(), hint);
+            return fail("solver", self.solver.name().to_owned(), hint);
         }
         let positive = |value: f64| value.is_finite() && value >= 0.0;
         let hint = "Give a finite number of 0 or more";
