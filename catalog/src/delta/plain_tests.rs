@@ -52,7 +52,8 @@ async fn a_look_up_reads_the_file_that_may_have_the_key_in_one_piece() {
         ("id = 12345", 1, 1),
         ("12345 = id", 1, 1),
         ("id IN (1, 2, 25000)", 2, 3),
-        ("id = 12345 AND day = 99", 1, 0),
+        ("id = 12345 AND day = 3", 1, 0),
+        ("id = 12345 AND day = 99", 0, 0),
         ("id = 99999", 0, 0),
         ("id = 5 OR id = 29999", 2, 2),
         ("id >= 10000 AND id < 10010", 1, 10),
@@ -63,7 +64,7 @@ async fn a_look_up_reads_the_file_that_may_have_the_key_in_one_piece() {
         assert_eq!(number(&catalog, &text, &["t"]).await, found, "{filter}");
         let plan = explained(&catalog, &format!("SELECT * FROM t WHERE {filter}")).await;
         assert_eq!(files(&plan), read, "{filter}: {plan}");
-        let groups = plan.contains("1 group");
+        let groups = read == 0 || plan.contains("1 group");
         assert!(groups || !filter.starts_with("id = 12345"), "{filter}: {plan}");
     }
 }
