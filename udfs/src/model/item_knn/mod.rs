@@ -5,8 +5,8 @@
 //! n/(n + h), n being the number of users of both (Bell and Koren 2007), so that pairs with little
 //! evidence count less.
 //!
-//! A row of the sparse product WᵀW is summed user by user in a dense row (Gustavson 1978), whose
-//! used blocks are marked. Items are renumbered by descending number of users, so that what is
+//! A row of the sparse product WᵀW is summed user by user in a dense row (Gustavson 1978) beside a
+//! list of the cells in use. Items are renumbered by descending number of users, so that what is
 //! used often lies together. Every row is summed in one order: the result is exact and does not
 //! depend on the number of threads.
 //!
@@ -18,14 +18,11 @@ mod weights;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::als::Progress;
 use super::error::ModelError;
-use super::kernel::Aligned;
 use super::sparse::{Csr, csr_bytes};
-use super::topk::Heap;
 
 /// What two items are compared by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,7 +91,8 @@ impl ItemKnnOptions {
         let kept = items * self.num_neighbors.min(items);
         // Rows as they are found, then the matrix made of them.
         let found = 2 * csr_bytes(items, kept) + items * 6 * size_of::<usize>();
-        let scratch = threads * (2 * items * size_of::<f32>() + self.num_neighbors * 8);
+        // Sums, counts, the list of cells in use and the candidates' keys.
+        let scratch = threads * items * (3 * size_of::<u32>() + size_of::<u64>());
         let statistics = (users + items) * 3 * size_of::<f64>();
         sides + found + scratch + statistics
     }
@@ -140,10 +138,10 @@ fn by_descending_count(counts: &[u32]) -> Vec<u32> {
     order
 }
 
-/// Cells of the dense row that share a mark.
-const MARK_CELLS: usize = 64;
 /// Products that one task sums, about; a millisecond or two.
 const TASK_PRODUCTS: usize = 1 << 20;
+/// What an item costs beside its products, in products.
+const ITEM_PRODUCTS: usize = 1000;
 /// Progress is reported about so often.
 const REPORTS: usize = 50;
 
@@ -163,10 +161,13 @@ struct Search<'a> {
 
 /// A thread's dense row.
 struct Scratch {
-    sums: Aligned,
-    /// Users that both items have; only with shrinkage.
+    sums: Vec<f32>,
+    /// Users that both items have; empty without shrinkage.
     common: Vec<u32>,
-    marks: Vec<bool>,
+    /// Cells in use; one more than there are items.
+    touched: Vec<u32>,
+    /// Candidates, see [`key`].
+    keys: Vec<u64>,
 }
 
 impl Search<'_> {
@@ -197,7 +198,7 @@ impl Search<'_> {
         let mut tasks = vec![];
         let (mut start, mut products) = (0, 0);
         for item in 0..self.codes.len() {
-            products += self.products(item) + MARK_CELLS;
+            products += self.products(item) + ITEM_PRODUCTS;
             if products >= TASK_PRODUCTS {
                 tasks.push(start..item + 1);
                 (start, products) = (item + 1, 0);
@@ -230,96 +231,91 @@ impl Search<'_> {
     }
 
     fn scratch(&self) -> Scratch {
-        let cells = self.codes.len().next_multiple_of(MARK_CELLS);
-        let common = if self.options.shrinkage > 0.0 { vec![0; cells] } else { vec![] };
-        Scratch { sums: Aligned::zeros(cells), common, marks: vec![false; cells / MARK_CELLS] }
+        let items = self.codes.len();
+        let common = if self.options.shrinkage > 0.0 { vec![0; items] } else { vec![] };
+        let touched = vec![0; items + 1];
+        Scratch { sums: vec![0.0; items], common, touched, keys: vec![] }
     }
 
     fn neighbors(&self, item: usize, scratch: &mut Scratch) -> Neighbors {
-        self.sum(item, scratch);
-        if !scratch.common.is_empty() {
-            self.count_and_shrink(item, scratch);
-        }
-        let mut heap = Heap::new(self.options.num_neighbors.min(self.codes.len()), &[]);
-        for (block, mark) in scratch.marks.iter_mut().enumerate() {
-            if std::mem::take(mark) {
-                let cells = block * MARK_CELLS..(block + 1) * MARK_CELLS;
-                let sums = &mut scratch.sums[cells.clone()];
-                let highest = Arch::new().dispatch(Highest(sums));
-                if highest >= heap.threshold {
-                    for (&sum, position) in sums.iter().zip(cells) {
-                        if sum >= heap.threshold && sum != 0.0 {
-                            heap.offer(sum, self.codes[position]);
-                        }
-                    }
-                }
-                sums.fill(0.0);
+        let shrinks = !scratch.common.is_empty();
+        // A row that may use all cells need not say which.
+        let dense = self.products(item) >= self.codes.len();
+        let used = match (dense, shrinks) {
+            (false, false) => self.sum::<false, false>(item, scratch),
+            (false, true) => self.sum::<false, true>(item, scratch),
+            (true, false) => self.sum::<true, false>(item, scratch),
+            (true, true) => self.sum::<true, true>(item, scratch),
+        };
+        let Scratch { sums, common, touched, keys } = scratch;
+        keys.clear();
+        let mut take = |position: usize| {
+            // A sum that was 0 on its way is listed twice and taken the first time.
+            let mut sum = std::mem::take(&mut sums[position]);
+            if shrinks {
+                let n = f64::from(std::mem::take(&mut common[position]));
+                sum = (f64::from(sum) * n / (n + self.options.shrinkage)) as f32;
             }
+            if sum != 0.0 {
+                keys.push(key(sum, self.codes[position]));
+            }
+        };
+        if dense {
+            (0..self.codes.len()).for_each(take);
+        } else {
+            touched[..used].iter().for_each(|&position| take(position as usize));
         }
-        let best = heap.into_best();
-        let mut row: Vec<(u32, f32)> = best.codes.into_iter().zip(best.scores).collect();
-        row.sort_unstable_by_key(|&(code, _)| code);
-        row.into_iter().unzip()
+        let count = self.options.num_neighbors;
+        if keys.len() > count {
+            keys.select_nth_unstable(count);
+            keys.truncate(count);
+        }
+        keys.sort_unstable_by_key(|&key| key as u32);
+        keys.iter().map(|&key| (key as u32, score(key))).unzip()
     }
 
-    /// Sums the item's row and marks the blocks that it touches.
-    fn sum(&self, item: usize, scratch: &mut Scratch) {
+    /// Sums the item's row and lists the cells that it uses, unless `DENSE`; counts common users
+    /// if `COUNT`. Returns the length of the list.
+    fn sum<const DENSE: bool, const COUNT: bool>(
+        &self,
+        item: usize,
+        scratch: &mut Scratch,
+    ) -> usize {
+        let Scratch { sums, common, touched, .. } = scratch;
+        let mut used = 0;
         let (users, values) = self.by_item.row(item);
-        let sums = &mut scratch.sums[..];
-        // A row that touches nearly all blocks need not say which.
-        let marks = &mut scratch.marks[..];
-        let dense = self.products(item) >= sums.len();
-        if dense {
-            marks.fill(true);
-        }
         for (&user, &value) in users.iter().zip(values) {
             let (columns, others) = self.by_user.row(user as usize);
-            if dense {
-                for (&column, &other) in columns.iter().zip(others) {
-                    sums[column as usize] += value * other;
+            for (&column, &other) in columns.iter().zip(others) {
+                let sum = &mut sums[column as usize];
+                if !DENSE {
+                    // Without a branch, which could not be foreseen. There are fewer products
+                    // than cells.
+                    touched[used] = column;
+                    used += usize::from(*sum == 0.0);
                 }
-            } else {
-                for (&column, &other) in columns.iter().zip(others) {
-                    sums[column as usize] += value * other;
-                    marks[column as usize / MARK_CELLS] = true;
+                *sum += value * other;
+                if COUNT {
+                    common[column as usize] += 1;
                 }
             }
         }
-    }
-
-    /// Multiplies marked sums by n/(n + h) and leaves the counts at 0.
-    fn count_and_shrink(&self, item: usize, scratch: &mut Scratch) {
-        for &user in self.by_item.row(item).0 {
-            for &column in self.by_user.row(user as usize).0 {
-                scratch.common[column as usize] += 1;
-            }
-        }
-        let h = self.options.shrinkage;
-        for (block, _) in scratch.marks.iter().enumerate().filter(|(_, mark)| **mark) {
-            let cells = block * MARK_CELLS..(block + 1) * MARK_CELLS;
-            let common = &mut scratch.common[cells.clone()];
-            for (sum, common) in scratch.sums[cells].iter_mut().zip(common) {
-                let n = f64::from(std::mem::take(common));
-                *sum = (f64::from(*sum) * n / (n + h)) as f32;
-            }
-        }
+        used
     }
 }
 
-/// The largest of some cells, a multiple of 16.
-struct Highest<'a>(&'a [f32]);
+/// Ascending keys are descending scores, then ascending codes: the score's bits in an order that
+/// integers share, above the code.
+fn key(score: f32, code: u32) -> u64 {
+    let bits = score.to_bits();
+    let ascending = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
+    u64::from(!ascending) << 32 | u64::from(code)
+}
 
-impl WithSimd for Highest<'_> {
-    type Output = f32;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f32 {
-        let mut highest = simd.splat_f32s(f32::NEG_INFINITY);
-        for &values in S::as_simd_f32s(self.0).0 {
-            highest = simd.max_f32s(highest, values);
-        }
-        simd.reduce_max_f32s(highest)
-    }
+/// The score of a key.
+fn score(key: u64) -> f32 {
+    let ascending = !((key >> 32) as u32);
+    f32::from_bits(if ascending >> 31 == 1 { ascending & !(1 << 31) } else { !ascending })
 }
 
 fn assemble(rows: Vec<Neighbors>) -> Csr {

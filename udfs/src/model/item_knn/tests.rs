@@ -78,6 +78,16 @@ fn small_similarities_equal_figures_of_the_definitions() {
 }
 
 #[test]
+fn keys_order_scores_downwards_and_codes_upwards() {
+    let scores = [f32::MAX, 2.0, 1e-30, -1e-30, -2.0, f32::MIN];
+    let keys: Vec<u64> =
+        scores.iter().flat_map(|&s| [0, 7, u32::MAX].map(|code| key(s, code))).collect();
+    assert!(keys.is_sorted_by(|a, b| a < b));
+    let back: Vec<(f32, u32)> = keys.iter().map(|&key| (score(key), key as u32)).collect();
+    assert_eq!((back[4], back[17]), ((2.0, 7), (f32::MIN, u32::MAX)));
+}
+
+#[test]
 fn equal_similarities_are_kept_by_code() {
     let cells: Vec<_> = (0..5).map(|item| (0, item, 1.0)).collect();
     let options = ItemKnnOptions { num_neighbors: 3, ..ItemKnnOptions::default() };
