@@ -15,7 +15,9 @@ use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Float32Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use udfs::model::als::{AlsOptions, Feedback, Scaling, Solver, train};
-use udfs::model::{AlsModel, Csr, Duplicates, IdIndex, ModelParts, RecommendRequest, Triplets};
+use udfs::model::{
+    AlsModel, Csr, Duplicates, IdIndex, ModelParts, RecommendRequest, Recommender, Triplets,
+};
 
 /// Adds a file's rows to the dictionaries; rows with ids that `grow` forbids are left out.
 fn read(path: &Path, users: &mut IdIndex, items: &mut IdIndex, grow: bool) -> Triplets {

@@ -11,8 +11,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use udfs::model::kmeans::{Init, KMeansOptions};
 use udfs::model::{
-    Csr, Duplicates, IdIndex, ItemModel, ItemParts, RecommendRequest, Similarity, Triplets, ease,
-    item_knn, kmeans, pca,
+    Csr, Duplicates, IdIndex, ItemModel, ItemParts, RecommendRequest, Recommender, Similarity,
+    Triplets, ease, item_knn, kmeans, pca,
 };
 
 static GO_ON: AtomicBool = AtomicBool::new(false);

@@ -7,7 +7,7 @@ use object_store::ObjectStoreExt;
 use udfs::model::als::{AlsFactors, AlsOptions};
 use udfs::model::{
     AlsModel, Csr, IdIndex, ItemModel, ItemParts, Model, ModelParts, NO_SEGMENT, PopularityModel,
-    PopularityParts, Segments, Similarity,
+    PopularityParts, Recommender, Segments, Similarity,
 };
 
 use super::model::{Publication, StoredIteration, StoredMetric};

@@ -82,6 +82,75 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// What the aggregates over a [`Kernel`] have in common: how they are made, and the methods of
+/// `AggregateUDFImpl` that do not differ. `own` is the rest of the implementation; the kernel is
+/// made by `planned(&AccumulatorArgs)`.
+macro_rules! kernel_aggregate {
+    ($type:ident, $name:expr, $kernel:ident, { $($own:tt)* }) => {
+        impl $type {
+            /// The aggregate.
+            pub fn new() -> Self {
+                let volatility = datafusion_expr::Volatility::Immutable;
+                Self { signature: datafusion_expr::Signature::user_defined(volatility) }
+            }
+        }
+
+        impl Default for $type {
+            fn default() -> Self {
+                Self::new()
+            }
+        }
+
+        impl datafusion_expr::AggregateUDFImpl for $type {
+            $($own)*
+
+            fn name(&self) -> &str {
+                $name
+            }
+
+            fn signature(&self) -> &datafusion_expr::Signature {
+                &self.signature
+            }
+
+            fn accumulator(
+                &self,
+                args: datafusion_expr::function::AccumulatorArgs,
+            ) -> datafusion_common::Result<Box<dyn datafusion_expr::Accumulator>> {
+                $crate::features::groups::refuse_distinct($name, &args)?;
+                Ok(Box::new($crate::features::groups::Single::new($kernel::planned(&args)?)))
+            }
+
+            fn groups_accumulator_supported(
+                &self,
+                args: datafusion_expr::function::AccumulatorArgs,
+            ) -> bool {
+                !args.is_distinct
+            }
+
+            fn create_groups_accumulator(
+                &self,
+                args: datafusion_expr::function::AccumulatorArgs,
+            ) -> datafusion_common::Result<Box<dyn datafusion_expr::GroupsAccumulator>> {
+                Ok(Box::new($crate::features::groups::Grouped($kernel::planned(&args)?)))
+            }
+
+            fn order_sensitivity(&self) -> datafusion_expr::utils::AggregateOrderSensitivity {
+                datafusion_expr::utils::AggregateOrderSensitivity::Insensitive
+            }
+
+            fn supports_null_handling_clause(&self) -> bool {
+                false
+            }
+
+            fn documentation(&self) -> Option<&datafusion_expr::Documentation> {
+                self.doc()
+            }
+        }
+    };
+}
+
+pub(super) use kernel_aggregate;
+
 /// A kernel under GROUP BY.
 #[derive(Debug)]
 pub(super) struct Grouped<K>(pub(super) K);

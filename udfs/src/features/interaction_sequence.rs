@@ -19,13 +19,11 @@ use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion_common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion_expr::Signature;
 use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion_expr::utils::AggregateOrderSensitivity;
-use datafusion_expr::{Accumulator, AggregateUDFImpl, Documentation, GroupsAccumulator};
-use datafusion_expr::{Signature, Volatility};
 use datafusion_macros::user_doc;
 
-use super::groups::{self, Grouped, Kernel, Rows, Single};
+use super::groups::{self, Kernel, Rows, kernel_aggregate};
 use super::times::{self, Times};
 
 const NAME: &str = "interaction_sequence";
@@ -63,28 +61,7 @@ pub struct InteractionSequence {
     signature: Signature,
 }
 
-impl InteractionSequence {
-    /// The aggregate.
-    pub fn new() -> Self {
-        Self { signature: Signature::user_defined(Volatility::Immutable) }
-    }
-}
-
-impl Default for InteractionSequence {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl AggregateUDFImpl for InteractionSequence {
-    fn name(&self) -> &str {
-        NAME
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
+kernel_aggregate!(InteractionSequence, NAME, Sequences, {
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
         times::check_count(SYNTAX, arg_types, 2, 3)?;
         let item = item_type(&arg_types[0]);
@@ -108,11 +85,6 @@ impl AggregateUDFImpl for InteractionSequence {
         Ok(DataType::List(Arc::new(Field::new_list_field(item.clone(), true))))
     }
 
-    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        groups::refuse_distinct(NAME, &args)?;
-        Ok(Box::new(Single::new(Sequences::planned(&args)?)))
-    }
-
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         let field = |part: &str, of: DataType| {
             let list = DataType::List(Arc::new(Field::new_list_field(of, true)));
@@ -120,30 +92,7 @@ impl AggregateUDFImpl for InteractionSequence {
         };
         Ok(vec![field("times", DataType::Int64), field("items", DataType::LargeBinary)])
     }
-
-    fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
-        !args.is_distinct
-    }
-
-    fn create_groups_accumulator(
-        &self,
-        args: AccumulatorArgs,
-    ) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Grouped(Sequences::planned(&args)?)))
-    }
-
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        AggregateOrderSensitivity::Insensitive
-    }
-
-    fn supports_null_handling_clause(&self) -> bool {
-        false
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.doc()
-    }
-}
+});
 
 /// The type of the list's items: encodings of a column are no types of a value.
 fn item_type(given: &DataType) -> DataType {
@@ -325,6 +274,8 @@ mod tests {
     use arrow::compute::cast;
     use datafusion_common::ScalarValue;
     use proptest::prelude::*;
+
+    use datafusion_expr::AggregateUDFImpl;
 
     use super::super::groups::testing::{aggregate, check_groups};
     use super::super::times::testing::{in_every_type, stamps};

@@ -10,13 +10,11 @@ use arrow::array::types::Int64Type;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion_common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion_expr::Signature;
 use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion_expr::utils::AggregateOrderSensitivity;
-use datafusion_expr::{Accumulator, AggregateUDFImpl, Documentation, GroupsAccumulator};
-use datafusion_expr::{Signature, Volatility};
 use datafusion_macros::user_doc;
 
-use super::groups::{self, Grouped, Kernel, Rows, Single};
+use super::groups::{self, Kernel, Rows, kernel_aggregate};
 use super::times::{self, Times};
 
 const NAME: &str = "purchase_frequency";
@@ -51,28 +49,7 @@ pub struct PurchaseFrequency {
     signature: Signature,
 }
 
-impl PurchaseFrequency {
-    /// The aggregate.
-    pub fn new() -> Self {
-        Self { signature: Signature::user_defined(Volatility::Immutable) }
-    }
-}
-
-impl Default for PurchaseFrequency {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl AggregateUDFImpl for PurchaseFrequency {
-    fn name(&self) -> &str {
-        NAME
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
+kernel_aggregate!(PurchaseFrequency, NAME, Spans, {
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
         times::check_count(SYNTAX, arg_types, 1, 2)?;
         let mut types = vec![times::time_type(NAME, "ts", &arg_types[0])?];
@@ -92,41 +69,13 @@ impl AggregateUDFImpl for PurchaseFrequency {
         Ok(DataType::Float64)
     }
 
-    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        groups::refuse_distinct(NAME, &args)?;
-        Ok(Box::new(Single::new(Spans::planned(&args)?)))
-    }
-
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         let field = |part: &str| {
             Arc::new(Field::new(format!("{}[{part}]", args.name), DataType::Int64, true))
         };
         Ok(vec![field("events"), field("first"), field("last")])
     }
-
-    fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
-        !args.is_distinct
-    }
-
-    fn create_groups_accumulator(
-        &self,
-        args: AccumulatorArgs,
-    ) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Grouped(Spans::planned(&args)?)))
-    }
-
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        AggregateOrderSensitivity::Insensitive
-    }
-
-    fn supports_null_handling_clause(&self) -> bool {
-        false
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.doc()
-    }
-}
+});
 
 fn unit_seconds(unit: Option<&ScalarValue>) -> Result<f64> {
     let Some(unit) = unit else { return Ok(30.0 * SECONDS_PER_DAY) };
@@ -254,6 +203,8 @@ impl Kernel for Spans {
 
 #[cfg(test)]
 mod tests {
+    use datafusion_expr::AggregateUDFImpl;
+
     use super::super::groups::testing::{aggregate, check_groups};
     use super::super::times::testing::{in_every_type, stamps};
     use super::*;

@@ -11,13 +11,11 @@ use arrow::array::types::Int64Type;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion_common::{Result, exec_err};
+use datafusion_expr::Signature;
 use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion_expr::utils::AggregateOrderSensitivity;
-use datafusion_expr::{Accumulator, AggregateUDFImpl, Documentation, GroupsAccumulator};
-use datafusion_expr::{Signature, Volatility};
 use datafusion_macros::user_doc;
 
-use super::groups::{self, Grouped, Kernel, Rows, Single};
+use super::groups::{self, Kernel, Rows, kernel_aggregate};
 use super::times::{self, Times};
 
 const NAME: &str = "time_since_last";
@@ -51,28 +49,7 @@ pub struct TimeSinceLast {
     signature: Signature,
 }
 
-impl TimeSinceLast {
-    /// The aggregate.
-    pub fn new() -> Self {
-        Self { signature: Signature::user_defined(Volatility::Immutable) }
-    }
-}
-
-impl Default for TimeSinceLast {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl AggregateUDFImpl for TimeSinceLast {
-    fn name(&self) -> &str {
-        NAME
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
+kernel_aggregate!(TimeSinceLast, NAME, Latest, {
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
         if arg_types.len() == 1 {
             return datafusion_common::plan_err!(
@@ -88,41 +65,13 @@ impl AggregateUDFImpl for TimeSinceLast {
         Ok(DataType::Float64)
     }
 
-    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        groups::refuse_distinct(NAME, &args)?;
-        Ok(Box::new(Single::new(Latest::planned(&args)?)))
-    }
-
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         let field = |part: &str| {
             Arc::new(Field::new(format!("{}[{part}]", args.name), DataType::Int64, true))
         };
         Ok(vec![field("latest"), field("reference")])
     }
-
-    fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
-        !args.is_distinct
-    }
-
-    fn create_groups_accumulator(
-        &self,
-        args: AccumulatorArgs,
-    ) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Grouped(Latest::planned(&args)?)))
-    }
-
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        AggregateOrderSensitivity::Insensitive
-    }
-
-    fn supports_null_handling_clause(&self) -> bool {
-        false
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.doc()
-    }
-}
+});
 
 /// The latest time of each of two columns, in the column's own unit.
 #[derive(Debug, Clone)]
@@ -211,6 +160,8 @@ impl Kernel for Latest {
 mod tests {
     use arrow::array::TimestampNanosecondArray;
     use datafusion_common::ScalarValue;
+
+    use datafusion_expr::AggregateUDFImpl;
 
     use super::super::groups::testing::{aggregate, check_groups};
     use super::super::times::testing::{in_every_type, stamps};

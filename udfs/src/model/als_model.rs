@@ -12,9 +12,7 @@ use super::foldin::{ItemSide, UserVector};
 use super::ids::IdIndex;
 use super::metrics::{MetricValue, RatingMetrics};
 use super::popularity::Popularity;
-use super::recommender::{
-    Choice, RecommendRequest, Recommender, Source, is_known, ranking_metrics,
-};
+use super::recommender::{Choice, RecommendRequest, Recommender, Source, is_known};
 use super::sparse::Csr;
 use super::topk::{Best, Panels, ordered_product};
 
@@ -71,16 +69,6 @@ impl AlsModel {
         })
     }
 
-    /// Ids of users.
-    pub fn user_ids(&self) -> &IdIndex {
-        &self.parts.users
-    }
-
-    /// Ids of items.
-    pub fn item_ids(&self) -> &IdIndex {
-        &self.parts.items
-    }
-
     /// Length of a factor vector.
     pub fn num_factors(&self) -> usize {
         self.parts.options.num_factors
@@ -116,11 +104,6 @@ impl AlsModel {
         &self.parts.factors.losses
     }
 
-    /// Interactions, users × items.
-    pub fn seen(&self) -> &Csr {
-        &self.parts.seen
-    }
-
     /// Options of the training run.
     pub fn options(&self) -> &AlsOptions {
         &self.parts.options
@@ -136,53 +119,9 @@ impl AlsModel {
         &self.popularity
     }
 
-    /// Bytes on the heap, with what look-ups add later.
-    pub fn memory_bytes(&self) -> usize {
-        let factors = &self.parts.factors;
-        let floats = factors.user_factors.len()
-            + factors.item_factors.len()
-            + factors.user_bias.len()
-            + factors.item_bias.len();
-        let later = factors.user_factors.len() + factors.item_factors.len();
-        (floats + later) * size_of::<f32>()
-            + self.catalog.memory_bytes()
-            + self.popularity.memory_bytes()
-            + self.parts.seen.memory_bytes()
-            + 2 * (self.parts.users.memory_bytes() + self.parts.items.memory_bytes())
-    }
-
-    /// The score of a user and an item; `None` when either is out of range.
-    pub fn score(&self, user: u32, item: u32) -> Option<f32> {
-        let size = self.num_factors();
-        let x = row(self.user_factors(), user, size)?;
-        let y = row(self.item_factors(), item, size)?;
-        // In the order of the tiles of `recommend`, so that both give the same number.
-        let sum = match self.item_bias().get(item as usize) {
-            None => ordered_product(x, y),
-            Some(&bias) => {
-                let x: Vec<f32> = x.iter().copied().chain([1.0]).collect();
-                let y: Vec<f32> = y.iter().copied().chain([bias]).collect();
-                ordered_product(&x, &y)
-            }
-        };
-        Some(sum + self.constant(self.user_bias().get(user as usize).copied()))
-    }
-
     /// What every score of a user has in common.
     fn constant(&self, bias: Option<f32>) -> f32 {
         self.global_mean() + bias.unwrap_or(0.0)
-    }
-
-    /// A list for each user; `None` is an unknown user. Several users are one tiled product on
-    /// the current rayon pool; one is answered right here.
-    pub fn recommend(&self, users: &[Option<u32>], request: &RecommendRequest<'_>) -> Vec<Choice> {
-        let allowed = request.allowed(self.parts.items.len());
-        let skip = |user: Option<u32>, item: u32| {
-            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
-                || (request.exclude_seen
-                    && user.is_some_and(|user| self.seen().contains(user as usize, item)))
-        };
-        self.recommend_unless(users, request.top_k, &skip)
     }
 
     fn recommend_unless(
@@ -303,22 +242,9 @@ impl AlsModel {
         best.map(|b| Choice { items: b.codes, scores: b.scores, source: Source::Als }).collect()
     }
 
-    /// The items most similar to each given one, by cosine of their factors, without itself.
-    /// Items without factors are similar to nothing.
-    pub fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best> {
-        similar(&self.similar_items, self.item_factors(), self.num_factors(), items, top_k)
-    }
-
     /// The users most similar to each given one, likewise.
     pub fn similar_users(&self, users: &[u32], top_k: usize) -> Vec<Best> {
         similar(&self.similar_users, self.user_factors(), self.num_factors(), users, top_k)
-    }
-
-    /// Ranking metrics at `top_k` on held-out interactions, beside the popularity ranking.
-    ///
-    /// Items seen in training are left out of both rankings, but for the user's test items.
-    pub fn ranking_metrics(&self, test: &Csr, top_k: usize) -> Vec<MetricValue> {
-        ranking_metrics(self, test, top_k)
     }
 
     /// Errors of predicted ratings, beside predicting each item's mean rating in training.
@@ -360,27 +286,55 @@ impl AlsModel {
 
 impl Recommender for AlsModel {
     fn user_ids(&self) -> &IdIndex {
-        self.user_ids()
+        &self.parts.users
     }
 
     fn item_ids(&self) -> &IdIndex {
-        self.item_ids()
+        &self.parts.items
     }
 
     fn seen(&self) -> &Csr {
-        self.seen()
+        &self.parts.seen
     }
 
     fn memory_bytes(&self) -> usize {
-        self.memory_bytes()
+        let factors = &self.parts.factors;
+        let floats = factors.user_factors.len()
+            + factors.item_factors.len()
+            + factors.user_bias.len()
+            + factors.item_bias.len();
+        let later = factors.user_factors.len() + factors.item_factors.len();
+        (floats + later) * size_of::<f32>()
+            + self.catalog.memory_bytes()
+            + self.popularity.memory_bytes()
+            + self.parts.seen.memory_bytes()
+            + 2 * (self.parts.users.memory_bytes() + self.parts.items.memory_bytes())
     }
 
     fn score(&self, user: u32, item: u32) -> Option<f32> {
-        self.score(user, item)
+        let size = self.num_factors();
+        let x = row(self.user_factors(), user, size)?;
+        let y = row(self.item_factors(), item, size)?;
+        // In the order of the tiles of `recommend`, so that both give the same number.
+        let sum = match self.item_bias().get(item as usize) {
+            None => ordered_product(x, y),
+            Some(&bias) => {
+                let x: Vec<f32> = x.iter().copied().chain([1.0]).collect();
+                let y: Vec<f32> = y.iter().copied().chain([bias]).collect();
+                ordered_product(&x, &y)
+            }
+        };
+        Some(sum + self.constant(self.user_bias().get(user as usize).copied()))
     }
 
     fn recommend(&self, users: &[Option<u32>], request: &RecommendRequest<'_>) -> Vec<Choice> {
-        self.recommend(users, request)
+        let allowed = request.allowed(self.parts.items.len());
+        let skip = |user: Option<u32>, item: u32| {
+            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
+                || (request.exclude_seen
+                    && user.is_some_and(|user| self.seen().contains(user as usize, item)))
+        };
+        self.recommend_unless(users, request.top_k, &skip)
     }
 
     fn recommend_held_out(&self, users: &[u32], test: &Csr, top_k: usize) -> Vec<Choice> {
@@ -392,7 +346,7 @@ impl Recommender for AlsModel {
     }
 
     fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best> {
-        self.similar_items(items, top_k)
+        similar(&self.similar_items, self.item_factors(), self.num_factors(), items, top_k)
     }
 }
 

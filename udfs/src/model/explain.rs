@@ -13,6 +13,7 @@
 
 use super::als_model::AlsModel;
 use super::item_model::ItemModel;
+use super::recommender::Recommender;
 use super::trained::Model;
 
 /// What a part of a score comes from.

@@ -16,11 +16,8 @@ use rayon::prelude::*;
 
 use super::error::ModelError;
 use super::ids::IdIndex;
-use super::metrics::MetricValue;
 use super::popularity::Popularity;
-use super::recommender::{
-    Choice, RecommendRequest, Recommender, Source, counts_without, is_known, ranking_metrics,
-};
+use super::recommender::{Choice, RecommendRequest, Recommender, Source, counts_without, is_known};
 use super::sparse::Csr;
 use super::topk::{Best, Heap};
 
@@ -94,21 +91,6 @@ impl ItemModel {
         Ok(Self { parts, popularity })
     }
 
-    /// Ids of users.
-    pub fn user_ids(&self) -> &IdIndex {
-        &self.parts.users
-    }
-
-    /// Ids of items.
-    pub fn item_ids(&self) -> &IdIndex {
-        &self.parts.items
-    }
-
-    /// Interactions, users × items.
-    pub fn seen(&self) -> &Csr {
-        &self.parts.seen
-    }
-
     /// Item-item weights.
     pub fn similarity(&self) -> &Similarity {
         &self.parts.similarity
@@ -127,18 +109,6 @@ impl ItemModel {
         }
     }
 
-    /// Bytes on the heap, with what look-ups add later.
-    pub fn memory_bytes(&self) -> usize {
-        let weights = match &self.parts.similarity {
-            Similarity::Sparse(csr) => csr.memory_bytes(),
-            Similarity::Dense(weights) => weights.len() * size_of::<f32>(),
-        };
-        weights
-            + self.popularity.memory_bytes()
-            + self.parts.seen.memory_bytes()
-            + 2 * (self.parts.users.memory_bytes() + self.parts.items.memory_bytes())
-    }
-
     /// The weight of `item` in the row of `own`; 0 where none is kept.
     fn weight(&self, own: u32, item: u32) -> f32 {
         match &self.parts.similarity {
@@ -150,16 +120,6 @@ impl ItemModel {
                 weights[own as usize * self.parts.items.len() + item as usize]
             }
         }
-    }
-
-    /// The score of a user and an item; `None` when either is out of range.
-    pub fn score(&self, user: u32, item: u32) -> Option<f32> {
-        if user as usize >= self.parts.users.len() || item as usize >= self.parts.items.len() {
-            return None;
-        }
-        let (own, weights) = self.seen().row(user as usize);
-        let parts = own.iter().zip(weights).map(|(&own, &r)| r * self.weight(own, item));
-        Some(parts.fold(0.0, |sum, part| sum + part))
     }
 
     /// What each of the user's items adds to the score of `item`; `None` when either is out of
@@ -176,23 +136,6 @@ impl ItemModel {
         parts.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         let (items, contributions) = parts.into_iter().unzip();
         Some(Explanation { items, contributions })
-    }
-
-    /// A list for each user; `None` is an unknown user. Several users run on the current rayon
-    /// pool.
-    pub fn recommend(&self, users: &[Option<u32>], request: &RecommendRequest<'_>) -> Vec<Choice> {
-        let allowed = request.allowed(self.parts.items.len());
-        let skip = |at: usize, item: u32| {
-            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
-                || (request.exclude_seen
-                    && users[at].is_some_and(|user| self.seen().contains(user as usize, item)))
-        };
-        let own: Vec<Own<'_>> = users
-            .iter()
-            .map(|user| user.map_or((&[][..], &[][..]), |user| self.seen().row(user as usize)))
-            .map(|(items, weights)| (items.into(), weights.into()))
-            .collect();
-        self.choose(&own, request.top_k, &self.popularity, &skip)
     }
 
     /// A list for someone with the given items and weights, whether known or not. Repeated items
@@ -252,9 +195,73 @@ impl ItemModel {
         };
         best.into_iter().enumerate().map(choice).collect()
     }
+}
 
-    /// The items that each given one says most about, itself and weights of 0 or less left out.
-    pub fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best> {
+impl Recommender for ItemModel {
+    fn user_ids(&self) -> &IdIndex {
+        &self.parts.users
+    }
+
+    fn item_ids(&self) -> &IdIndex {
+        &self.parts.items
+    }
+
+    fn seen(&self) -> &Csr {
+        &self.parts.seen
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let weights = match &self.parts.similarity {
+            Similarity::Sparse(csr) => csr.memory_bytes(),
+            Similarity::Dense(weights) => weights.len() * size_of::<f32>(),
+        };
+        weights
+            + self.popularity.memory_bytes()
+            + self.parts.seen.memory_bytes()
+            + 2 * (self.parts.users.memory_bytes() + self.parts.items.memory_bytes())
+    }
+
+    fn score(&self, user: u32, item: u32) -> Option<f32> {
+        if user as usize >= self.parts.users.len() || item as usize >= self.parts.items.len() {
+            return None;
+        }
+        let (own, weights) = self.seen().row(user as usize);
+        let parts = own.iter().zip(weights).map(|(&own, &r)| r * self.weight(own, item));
+        Some(parts.fold(0.0, |sum, part| sum + part))
+    }
+
+    fn recommend(&self, users: &[Option<u32>], request: &RecommendRequest<'_>) -> Vec<Choice> {
+        let allowed = request.allowed(self.parts.items.len());
+        let skip = |at: usize, item: u32| {
+            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
+                || (request.exclude_seen
+                    && users[at].is_some_and(|user| self.seen().contains(user as usize, item)))
+        };
+        let own: Vec<Own<'_>> = users
+            .iter()
+            .map(|user| user.map_or((&[][..], &[][..]), |user| self.seen().row(user as usize)))
+            .map(|(items, weights)| (items.into(), weights.into()))
+            .collect();
+        self.choose(&own, request.top_k, &self.popularity, &skip)
+    }
+
+    fn recommend_held_out(&self, users: &[u32], test: &Csr, top_k: usize) -> Vec<Choice> {
+        let own: Vec<Own<'_>> = users
+            .iter()
+            .map(|&user| {
+                let (items, weights) = self.seen().row(user as usize);
+                let cells = items.iter().copied().zip(weights.iter().copied());
+                let kept = cells.filter(|&(item, _)| !test.contains(user as usize, item));
+                let (items, weights): (Vec<u32>, Vec<f32>) = kept.unzip();
+                (items.into(), weights.into())
+            })
+            .collect();
+        let skip = |at: usize, item: u32| is_known(self.seen(), test, users[at], item);
+        let popularity = Popularity::from_counts(counts_without(self.seen(), test));
+        self.choose(&own, top_k, &popularity, &skip)
+    }
+
+    fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best> {
         let best = |&item: &u32| {
             if item as usize >= self.parts.items.len() || top_k == 0 {
                 return Best::default();
@@ -279,58 +286,6 @@ impl ItemModel {
             heap.into_best()
         };
         items.iter().map(best).collect()
-    }
-
-    /// Ranking metrics at `top_k` on held-out interactions, beside the popularity ranking. Scores
-    /// come from the user's other interactions only.
-    pub fn ranking_metrics(&self, test: &Csr, top_k: usize) -> Vec<MetricValue> {
-        ranking_metrics(self, test, top_k)
-    }
-}
-
-impl Recommender for ItemModel {
-    fn user_ids(&self) -> &IdIndex {
-        self.user_ids()
-    }
-
-    fn item_ids(&self) -> &IdIndex {
-        self.item_ids()
-    }
-
-    fn seen(&self) -> &Csr {
-        self.seen()
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.memory_bytes()
-    }
-
-    fn score(&self, user: u32, item: u32) -> Option<f32> {
-        self.score(user, item)
-    }
-
-    fn recommend(&self, users: &[Option<u32>], request: &RecommendRequest<'_>) -> Vec<Choice> {
-        self.recommend(users, request)
-    }
-
-    fn recommend_held_out(&self, users: &[u32], test: &Csr, top_k: usize) -> Vec<Choice> {
-        let own: Vec<Own<'_>> = users
-            .iter()
-            .map(|&user| {
-                let (items, weights) = self.seen().row(user as usize);
-                let cells = items.iter().copied().zip(weights.iter().copied());
-                let kept = cells.filter(|&(item, _)| !test.contains(user as usize, item));
-                let (items, weights): (Vec<u32>, Vec<f32>) = kept.unzip();
-                (items.into(), weights.into())
-            })
-            .collect();
-        let skip = |at: usize, item: u32| is_known(self.seen(), test, users[at], item);
-        let popularity = Popularity::from_counts(counts_without(self.seen(), test));
-        self.choose(&own, top_k, &popularity, &skip)
-    }
-
-    fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best> {
-        self.similar_items(items, top_k)
     }
 }
 
