@@ -150,4 +150,5 @@ def latency(connection, runs=2000):
         print(f"prepared ml_recommend: median {statistics.median(times):.2f} ms, p99 {ordered[int(runs * .99)]:.2f} ms")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
 //! Flight SQL: the protocol by which every client asks.
 //!
 //! `service` receives calls, `sessions` says who calls, `statements`, `poll` and `prepared` plan
-//! and run, `parts` cuts large results, `incoming` and `ingest` take rows in, `rows` sends them,
-//! `metadata`, `sql_info` and `xdbc` describe, `wire` fixes the types that are sent, `status` the
+//! and run, `parts` cuts large results, `incoming` and `ingest` take rows in, `rows` and `body` send
+//! them, `metadata`, `sql_info` and `xdbc` describe, `wire` fixes the types that are sent, `status` the
 //! errors. What is kept for clients is bounded: sessions by idleness, handles by number and age.
 
 use std::future::Future;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use self::body::Rows;
 use self::health::Health;
 use self::metadata::Facts;
 use self::prepared::PreparedStatements;
@@ -35,6 +36,7 @@ use crate::server::tls::{Tls, incoming};
 use crate::server::{listen, listen_error};
 
 mod actions;
+mod body;
 mod columns;
 mod execution;
 mod handles;
@@ -213,7 +215,7 @@ impl BoundServer {
         let defect = |error| listen_error(self.options.address, &sources(&error));
         let health = Health::serving().await;
         let server = server
-            .add_service(service)
+            .add_service(Rows::new(service))
             .add_service(health.service())
             .add_service(reflection::service().map_err(defect)?)
             .add_service(reflection::old_service().map_err(defect)?);

@@ -7,29 +7,25 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use arrow::ipc::CompressionType;
 use arrow::ipc::writer::IpcWriteOptions;
-use arrow_flight::FlightData;
-use arrow_flight::encode::FlightDataEncoderBuilder;
-use arrow_flight::error::FlightError;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::stream::{self, BoxStream, StreamExt};
 use sql::Compression;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::body::{Encoder, Messages};
 use super::sessions::ClientSession;
 use super::statements::{Running, Statement};
 use super::status;
 use super::wire::{split, wire_batch};
 
-/// The messages of an answer.
-pub type FlightStream = BoxStream<'static, Result<FlightData, Status>>;
-
 /// The answer to DoGet: its messages and what the headers tell of the statement.
 pub struct Fetched {
     /// The rows.
-    pub messages: FlightStream,
+    pub messages: Messages,
     /// The statement.
     pub told: Told,
 }
@@ -100,31 +96,29 @@ pub fn encoded(
     wire: SchemaRef,
     compression: Compression,
     batches: BoxStream<'static, Batch>,
-) -> FlightStream {
-    let schema = Arc::clone(&wire);
-    let batches = batches.flat_map(move |batch| {
-        let pieces = batch.and_then(|batch| {
-            wire_batch(&batch, &wire)
-                .map(split)
-                .map_err(|error| status::internal(&format!("a batch cannot be sent: {error}")))
-        });
-        let pieces: Vec<Result<_, FlightError>> = match pieces {
-            Ok(pieces) => pieces.into_iter().map(Ok).collect(),
-            Err(status) => vec![Err(status.into())],
-        };
-        stream::iter(pieces)
-    });
-    let options = match write_options(compression) {
-        Ok(options) => options,
+) -> Messages {
+    let encoder = write_options(compression)
+        .and_then(|options| Encoder::new(&wire, options).map_err(|error| unsent(&error)));
+    let (mut encoder, announced) = match encoder {
+        Ok(made) => made,
         Err(status) => return stream::iter([Err(status)]).boxed(),
     };
-    let encoder = FlightDataEncoderBuilder::new()
-        .with_schema(schema)
-        .with_options(options)
-        // The pieces have their size already.
-        .with_max_flight_data_size(usize::MAX)
-        .build(batches);
-    encoder.map(|message| message.map_err(Status::from)).boxed()
+    let rows = batches.flat_map(move |batch| {
+        let messages = batch.and_then(|batch| {
+            let pieces = wire_batch(&batch, &wire).map(split).map_err(|error| unsent(&error))?;
+            let messages = pieces.iter().map(|piece| encoder.encode(piece));
+            messages.collect::<Result<Vec<_>, _>>().map_err(|error| unsent(&error))
+        });
+        match messages {
+            Ok(messages) => stream::iter(messages).map(Ok).left_stream(),
+            Err(status) => stream::iter([Err(status)]).right_stream(),
+        }
+    });
+    stream::iter([Ok(announced)]).chain(rows).boxed()
+}
+
+fn unsent(error: &ArrowError) -> Status {
+    status::internal(&format!("a batch cannot be sent: {error}"))
 }
 
 fn write_options(compression: Compression) -> Result<IpcWriteOptions, Status> {

@@ -24,13 +24,14 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::actions::{self, no_substrait};
+use super::body::{self, Messages};
 use super::incoming::Incoming;
 use super::ingest::ingest;
 use super::metadata::{self, Facts};
 use super::parts;
 use super::poll;
 use super::prepared::PreparedStatements;
-use super::rows::{Fetched, FlightStream, Told, encoded};
+use super::rows::{Fetched, Told, encoded};
 use super::sessions::{Caller, Sessions};
 use super::statements::{Statements, flight_info, refuse_transaction};
 use super::status;
@@ -286,7 +287,7 @@ async fn guarded<T>(
 }
 
 /// Guards a stream in the same way; after a panic nothing more comes.
-fn guarded_stream(inner: FlightStream) -> FlightStream {
+fn guarded_stream(inner: Messages) -> Messages {
     AssertUnwindSafe(inner)
         .catch_unwind()
         .map(|message| message.unwrap_or_else(|_| Err(panicked("the stream of DoGet"))))
@@ -305,11 +306,12 @@ type Answer<T> = Result<Response<T>, Status>;
 impl FlightService for Service {
     type HandshakeStream = BoxStream<'static, Result<HandshakeResponse, Status>>;
     type ListFlightsStream = BoxStream<'static, Result<FlightInfo, Status>>;
-    type DoGetStream = FlightStream;
+    /// Empty: the messages go around tonic's codec, see [`body`].
+    type DoGetStream = stream::Empty<Result<FlightData, Status>>;
     type DoPutStream = BoxStream<'static, Result<PutResult, Status>>;
     type DoActionStream = BoxStream<'static, Result<arrow_flight::Result, Status>>;
     type ListActionsStream = BoxStream<'static, Result<ActionType, Status>>;
-    type DoExchangeStream = FlightStream;
+    type DoExchangeStream = BoxStream<'static, Result<FlightData, Status>>;
 
     async fn handshake(
         &self,
@@ -372,7 +374,8 @@ impl FlightService for Service {
             let caller = self.state.sessions.caller(&request).await?;
             let compression = compression(&request, &caller)?;
             let fetched = self.rows(&caller, &request.get_ref().ticket, compression).await?;
-            let mut response = Response::new(guarded_stream(fetched.messages));
+            let mut response = Response::new(stream::empty());
+            body::attach(&mut response, guarded_stream(fetched.messages));
             tell(&mut response, &fetched.told);
             Ok(response)
         })
@@ -439,7 +442,7 @@ mod tests {
     async fn a_panic_in_a_stream_ends_it_with_a_status() {
         let inner = stream::iter([1, 2]).map(|number| {
             assert!(number < 2, "a defect");
-            Ok(FlightData::default())
+            Ok(body::Message::default())
         });
         let outcome: Vec<_> = guarded_stream(inner.boxed()).collect().await;
         assert_eq!(outcome.len(), 2);
