@@ -303,8 +303,11 @@ impl Recommender for AlsModel {
             + factors.item_factors.len()
             + factors.user_bias.len()
             + factors.item_bias.len();
-        let later = factors.user_factors.len() + factors.item_factors.len();
-        (floats + later) * size_of::<f32>()
+        let (users, items) = (self.parts.users.len(), self.parts.items.len());
+        let later =
+            Panels::bytes(users, self.num_factors()) + Panels::bytes(items, self.num_factors());
+        floats * size_of::<f32>()
+            + later
             + self.catalog.memory_bytes()
             + self.popularity.memory_bytes()
             + self.parts.seen.memory_bytes()

@@ -25,6 +25,7 @@ mod popularity_model;
 mod recommender;
 pub mod rerank;
 mod row_cosine;
+mod screen;
 pub mod search;
 pub mod sparse;
 pub mod split;
