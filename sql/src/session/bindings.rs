@@ -33,6 +33,8 @@ pub struct References {
     pub models: BTreeSet<String>,
     /// What calls ask of the item tables of models, by the model as written.
     pub items: BTreeSet<(String, ItemQuery)>,
+    /// Models that are asked what made a score: what somebody did.
+    pub explained: BTreeSet<String>,
     /// Key names.
     pub keys: BTreeSet<String>,
     /// Hierarchies: names of tables.
@@ -82,6 +84,9 @@ impl References {
         let mut loaded = BTreeMap::new();
         for written in &self.models {
             let model = load_model(context, written).await?;
+            if self.explained.contains(written) {
+                context.may_explain(&model.name).await?;
+            }
             let name = model.name.to_string();
             let value = BoundModel::new(name, model.version, Arc::clone(&model.model));
             bound.insert(written.clone(), Arc::new(value));
@@ -211,6 +216,9 @@ impl Collector {
         if let Some(name) = model.and_then(literal) {
             if let Some(query) = ItemQuery::of(arguments) {
                 self.found.items.insert((name.clone(), query));
+            }
+            if ["ml_explain", "ml_reasons"].contains(&function.as_str()) {
+                self.found.explained.insert(name.clone());
             }
             self.found.models.insert(name);
         }
