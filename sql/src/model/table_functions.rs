@@ -40,7 +40,7 @@ const FUNCTIONS: [&str; 7] = [
 ];
 
 /// Options that may be queries.
-const QUERIES: [&str; 2] = ["include_items", "exclude_items"];
+const QUERIES: [&str; 3] = ["include_items", "exclude_items", "promote"];
 
 /// The column of lists that ML.EXPLAIN unfolds.
 const REASONS: &str = "reasons";
@@ -100,8 +100,10 @@ impl ModelRelations {
                 let items = query
                     .as_ref()
                     .and_then(|query| self.items.get(&(name.clone(), query.clone())).cloned());
+                let is_boosted = query.as_ref().is_some_and(|query| query.boost.is_some());
                 let is_filtered = query.is_some_and(|query| query.filter.is_some());
-                recommend(model, arguments, Sides { items, is_filtered, ..Sides::default() })
+                let sides = Sides { items, is_filtered, is_boosted, ..Sides::default() };
+                recommend(model, arguments, sides)
             }
             "ml_predict" => predict(model, arguments),
             "ml_explain" => explain(model, arguments),
@@ -342,7 +344,8 @@ fn recommend(
         None => Ok(None),
     };
     (sides.include, sides.exclude) = (items("include_items")?, items("exclude_items")?);
-    let options = RecommendOptions::read(&mut arguments.named)?;
+    sides.promote = items("promote")?;
+    let options = RecommendOptions::read(&mut arguments.named, sides.promote.is_some())?;
     let node = RecommendNode::new(model, options, input, sides)?;
     Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
 }
@@ -514,7 +517,9 @@ pub fn documentation() -> Vec<FunctionDoc> {
              exclude_seen (TRUE), include_items and exclude_items (a list or a query in \
              parentheses), item_filter ('stock > 0', a condition on the model's item_table), \
              max_per (STRUCT(2 AS brand): so many items of one value of a column of item_table), \
-             diversity (0 by score, to 1 as different as can be), min_score.",
+             diversity (0 by score, to 1 as different as can be), min_score, popularity_penalty (0), \
+             boost ('0.2 * margin', added to the score), promote (a list or a query) and \
+             promote_share (0.2 of the places).",
             "SELECT * FROM ml_recommend('main.shop', 'user-42', 10);",
         ),
         entry(
