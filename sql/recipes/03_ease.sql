@@ -22,7 +22,8 @@ CREATE OR REPLACE MODEL radio OPTIONS (
     top_k = 10
 ) AS SELECT user_id, item_id FROM plays;
 
-SELECT metric, round(value, 3) AS value, round(popularity, 3) AS popularity
+SELECT metric, round(value, 3) AS value, round(lower, 3) AS lower, round(upper, 3) AS upper,
+    round(popularity, 3) AS popularity
 FROM ML.EVALUATE(MODEL radio) WHERE metric IN ('recall@10', 'ndcg@10');
 
 SELECT item_id, neighbor, round(weight, 3) AS weight FROM ML.WEIGHTS(MODEL radio)
@@ -30,6 +31,8 @@ WHERE item_id = 0 ORDER BY weight DESC, neighbor LIMIT 5;
 -- > The weights are there to be read: what a song says of the next.
 
 -- # What has to hold
+
+SELECT lower > popularity AS holds FROM ML.EVALUATE(MODEL radio) WHERE metric = 'ndcg@10';
 
 SELECT value > 2 * popularity AS holds FROM ML.EVALUATE(MODEL radio) WHERE metric = 'recall@10';
 

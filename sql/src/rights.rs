@@ -271,6 +271,25 @@ impl Rights {
             || self.holds(Privilege::Usage, &Securable::Models(model.schema.clone()))
     }
 
+    /// Whether what a model learned of single persons may be read: the interactions behind a score
+    /// are rows of its training, which asking it does not give.
+    ///
+    /// # Errors
+    /// When they may not.
+    pub(crate) fn may_explain(&self, model: &ObjectName, owner: Option<&str>) -> Result<()> {
+        if self.sees_definition(model, owner)
+            || self.holds(Privilege::Select, &Securable::Model(model.clone()))
+            || self.holds(Privilege::Select, &Securable::Models(model.schema.clone()))
+        {
+            return Ok(());
+        }
+        Err(Error::Denied {
+            principal: self.name.clone(),
+            action: format!("read with {model} what somebody did"),
+            hint: Some(format!("ask for SELECT ON MODEL {model}; USAGE gives scores alone")),
+        })
+    }
+
     /// Whether the text of a view's or model's query may be shown.
     pub(crate) fn sees_definition(&self, name: &ObjectName, owner: Option<&str>) -> bool {
         self.rules(&name.schema) || self.is_me(owner)
@@ -527,6 +546,22 @@ mod tests {
         }
         let local = rights("local", &["analyst"], vec![]);
         assert!(!local.access(&named("main"), Some(&object(Some("local"), false))).is_any());
+    }
+
+    #[test]
+    fn asking_a_model_does_not_give_what_somebody_did() {
+        let model = || Securable::Model(named("main"));
+        let of = |grants: Vec<Grant>| rights("ann", &[], grants);
+        let usage = of(vec![grant(Privilege::Usage, model(), None)]);
+        assert!(usage.may_use(&named("main"), Some("root")));
+        assert!(usage.may_explain(&named("main"), Some("root")).is_err());
+        assert!(usage.may_explain(&named("main"), Some("ann")).is_ok());
+        let select = of(vec![grant(Privilege::Select, model(), None)]);
+        assert!(select.may_explain(&named("main"), Some("root")).is_ok());
+        assert!(!select.may_use(&named("main"), Some("root")));
+        let all = of(vec![grant(Privilege::Select, Securable::Models("main".into()), None)]);
+        assert!(all.may_explain(&named("main"), Some("root")).is_ok());
+        assert!(rights("root", &["admin"], vec![]).may_explain(&named("main"), None).is_ok());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::registry::ObjectName;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Privilege {
-    /// Read rows, of all columns or of some.
+    /// Read rows, of all columns or of some; of a model, what single persons did in its training.
     Select,
     /// Add rows.
     Insert,
@@ -88,7 +88,7 @@ impl Securable {
         match self {
             Self::Table(_) | Self::Tables(_) => &[Select, Insert, Update, Delete],
             Self::Schema(_) => &[Create, Usage],
-            Self::Model(_) | Self::Models(_) => &[Usage],
+            Self::Model(_) | Self::Models(_) => &[Usage, Select],
             Self::Function(_) => &[Execute],
         }
     }

@@ -26,6 +26,15 @@ pub struct StoredMetric {
     /// The baseline's value.
     #[serde(with = "number")]
     pub baseline: f64,
+    /// The lower end of the value's interval.
+    #[serde(with = "number", default = "number::none")]
+    pub lower: f64,
+    /// The upper end.
+    #[serde(with = "number", default = "number::none")]
+    pub upper: f64,
+    /// How many users have a say.
+    #[serde(default)]
+    pub users: usize,
 }
 
 /// An iteration of training.
@@ -190,6 +199,11 @@ pub struct ModelInfo {
 /// number.
 mod number {
     use super::{Deserialize, Deserializer, Serialize, Serializer};
+
+    /// Not a number, where an older document has nothing.
+    pub fn none() -> f64 {
+        f64::NAN
+    }
 
     #[allow(clippy::trivially_copy_pass_by_ref)]
     pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {

@@ -163,6 +163,15 @@ impl Catalog {
         Ok(LoadedModel { name: name.clone(), version: version.version, model, manifest })
     }
 
+    /// The number of the version that was published before `version`, if any is left.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such model.
+    pub async fn version_before(&self, name: &ObjectName, version: u32) -> Result<Option<u32>> {
+        let head = self.model_head(name).await?;
+        Ok(head.versions.iter().map(|found| found.version).filter(|found| *found < version).max())
+    }
+
     async fn model_version(&self, name: &ObjectName, version: Option<u32>) -> Result<ModelVersion> {
         let head = self.model_head(name).await?;
         let wanted = version.unwrap_or(head.version);

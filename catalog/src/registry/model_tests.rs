@@ -48,7 +48,14 @@ fn model(seed: f32) -> Arc<Model> {
 }
 
 fn publication() -> Publication {
-    let metric = |name: &str, value| StoredMetric { name: name.into(), value, baseline: 0.1 };
+    let metric = |name: &str, value| StoredMetric {
+        name: name.into(),
+        value,
+        baseline: 0.1,
+        lower: value,
+        upper: value,
+        users: 3,
+    };
     Publication {
         model_type: "matrix_factorization".into(),
         options: [("num_factors".to_owned(), serde_json::json!(2))].into(),

@@ -1,18 +1,17 @@
-//! Evaluation: metrics of a model beside those of recommending the most popular items.
+//! ML.EVALUATE: the metrics of [`udfs::model::evaluation`] on a query's rows, or as training stored
+//! them.
 //!
-//! Implicit feedback: recall, precision, NDCG, MAP, hit rate and MRR at k, and coverage, as the
-//! published tables define them (hits / |test items|; ideal DCG over min(|test items|, k); items
-//! seen in training, other than the tested ones, left out; means over users with test items).
-//! Explicit feedback: RMSE and MAE over pairs that the model knows; the baseline predicts the
-//! item's mean rating.
+//! Each metric stands with its interval beside the same metric of recommending what is popular and
+//! of the version before. On a query's rows both versions are measured on those rows whose user
+//! and item they know; without rows each has what its own training measured on the rows that it
+//! kept aside.
 
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use catalog::models::{LoadedModel, StoredMetric};
+use catalog::models::LoadedModel;
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
@@ -27,77 +26,26 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, Partitioning, PlanProperties,
 };
-use udfs::model::als::Feedback;
-use udfs::model::{Csr, Model};
+use udfs::model::Evaluation;
 
 use crate::error::{Error, Result};
+use crate::model::fit::CancelOnDrop;
 use crate::model::learners::{Learner, PopularityOptions};
+use crate::model::measure::{self, Judged, Previous, read_known};
 use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
 use crate::model::recommender;
-use crate::model::table_functions::whole_number;
-use crate::model::train::{TrainingColumns, duplicates, read_known};
-
-/// A metric of the model, and of the popularity baseline.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Metric {
-    /// Its name, such as `recall@20`.
-    pub name: String,
-    /// The model's.
-    pub value: f64,
-    /// The baseline's.
-    pub baseline: f64,
-}
-
-impl Metric {
-    /// The form that a model's manifest keeps.
-    pub fn stored(&self) -> StoredMetric {
-        StoredMetric { name: self.name.clone(), value: self.value, baseline: self.baseline }
-    }
-}
-
-/// Evaluates a model on interactions in the model's own codes; a model that is no recommender has
-/// no metrics.
-pub fn evaluate(model: &Model, test: &Csr, top_k: usize) -> Vec<Metric> {
-    let metrics = match (model.als(), model.recommender()) {
-        (Some(als), _) if is_explicit(model) => als.rating_metrics(test),
-        (_, Some(recommender)) => recommender.ranking_metrics(test, top_k),
-        (_, None) => vec![],
-    };
-    metrics
-        .into_iter()
-        .map(|metric| Metric { name: metric.name, value: metric.value, baseline: metric.baseline })
-        .collect()
-}
-
-/// Whether the model predicts ratings.
-fn is_explicit(model: &Model) -> bool {
-    model.als().is_some_and(|als| als.feedback() == Feedback::Explicit)
-}
-
-fn result_schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("metric", DataType::Utf8, false),
-        Field::new("value", DataType::Float64, true),
-        Field::new("popularity", DataType::Float64, true),
-    ]))
-}
-
-fn result(metrics: &[StoredMetric]) -> Result<RecordBatch> {
-    let finite = |value: f64| value.is_finite().then_some(value);
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(metrics.iter().map(|metric| &metric.name))),
-        Arc::new(metrics.iter().map(|metric| finite(metric.value)).collect::<Float64Array>()),
-        Arc::new(metrics.iter().map(|metric| finite(metric.baseline)).collect::<Float64Array>()),
-    ];
-    Ok(RecordBatch::try_new(result_schema(), columns)?)
-}
+use crate::model::table_functions::{literal, shown, whole_number};
+use crate::model::train::{TrainingColumns, find};
 
 /// The metrics that training measured on the rows it kept aside.
 ///
 /// # Errors
 /// When training kept no rows aside.
-pub fn stored_evaluation(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> {
+pub fn stored_evaluation(
+    model: &LoadedModel,
+    previous: Option<&Previous>,
+) -> Result<Arc<dyn TableProvider>> {
     if model.manifest.metrics.is_empty() {
         return Err(Error::invalid_hint(
             format!("{model} was trained on all rows and has no evaluation"),
@@ -105,14 +53,66 @@ pub fn stored_evaluation(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> 
              'auto_split'",
         ));
     }
-    let batch = result(&model.manifest.metrics)?;
+    let before = previous.map_or(&[][..], |previous| &previous.metrics);
+    let batch = measure::batch(&measure::stored(&model.manifest.metrics, before), false)?;
     Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?))
+}
+
+/// What is measured, and how.
+#[derive(Debug, Clone)]
+struct Asked {
+    model: LoadedModel,
+    previous: Option<LoadedModel>,
+    segment_col: Option<String>,
+}
+
+impl Asked {
+    /// As plans compare it.
+    fn key(&self) -> (String, Option<String>, Option<&str>) {
+        let previous = self.previous.as_ref().map(LoadedModel::to_string);
+        (self.model.to_string(), previous, self.segment_col.as_deref())
+    }
+
+    fn schema(&self) -> SchemaRef {
+        measure::schema(self.segment_col.is_some())
+    }
+
+    /// The model's columns among a query's.
+    fn columns(&self, schema: &SchemaRef) -> Result<TrainingColumns> {
+        let mut columns = columns(&self.model, schema)?;
+        if let Some(name) = &self.segment_col {
+            columns.segment = Some(find(schema, "segment_col", Some(name), &[])?);
+        }
+        Ok(columns)
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "model={}", self.model)?;
+        if let Some(previous) = &self.previous {
+            write!(formatter, ", previous={previous}")?;
+        }
+        match &self.segment_col {
+            Some(name) => write!(formatter, ", segment_col={name}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The options of an evaluation on a query's rows.
+#[derive(Debug, Default)]
+pub struct EvaluateOptions {
+    /// The length of the lists; none: as in training.
+    pub top_k: Option<Expr>,
+    /// The column with a row's segment.
+    pub segment_col: Option<Expr>,
 }
 
 /// The plan node of an evaluation on a query's rows.
 #[derive(Debug, Clone)]
 pub struct EvaluateNode {
-    model: LoadedModel,
+    asked: Asked,
     top_k: Expr,
     input: LogicalPlan,
     schema: DFSchemaRef,
@@ -123,15 +123,36 @@ impl EvaluateNode {
     ///
     /// # Errors
     /// When a column is missing.
-    pub fn new(model: &LoadedModel, top_k: Option<Expr>, input: LogicalPlan) -> Result<Self> {
-        let top_k = top_k.unwrap_or_else(|| lit(ScalarValue::from(model.manifest.top_k as u64)));
-        columns(model, &Arc::new(input.schema().as_arrow().clone()))?;
-        let schema = Arc::new(DFSchema::try_from(result_schema().as_ref().clone())?);
-        Ok(Self { model: model.clone(), top_k, input, schema })
+    pub fn new(
+        model: &LoadedModel,
+        previous: Option<&Previous>,
+        options: EvaluateOptions,
+        input: LogicalPlan,
+    ) -> Result<Self> {
+        let usual = || lit(ScalarValue::from(model.manifest.top_k as u64));
+        let top_k = options.top_k.unwrap_or_else(usual);
+        // The columns of the answer depend on it, so it must be known while planning.
+        let segment_col = match options.segment_col {
+            None => None,
+            Some(value) => match literal(&value) {
+                Some(ScalarValue::Utf8(Some(name))) => Some(name.clone()),
+                _ => {
+                    return Err(Error::invalid_hint(
+                        format!("segment_col is {}", shown(&value)),
+                        "it takes the name of a column of the query in quotes: 'country'",
+                    ));
+                }
+            },
+        };
+        let previous = previous.and_then(|previous| previous.model.clone());
+        let asked = Asked { model: model.clone(), previous, segment_col };
+        asked.columns(&Arc::new(input.schema().as_arrow().clone()))?;
+        let schema = Arc::new(DFSchema::try_from(asked.schema().as_ref().clone())?);
+        Ok(Self { asked, top_k, input, schema })
     }
 
-    fn key(&self) -> (String, &Expr, &LogicalPlan) {
-        (self.model.to_string(), &self.top_k, &self.input)
+    fn key(&self) -> ((String, Option<String>, Option<&str>), &Expr, &LogicalPlan) {
+        (self.asked.key(), &self.top_k, &self.input)
     }
 }
 
@@ -178,7 +199,7 @@ impl UserDefinedLogicalNodeCore for EvaluateNode {
     }
 
     fn fmt_for_explain(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Evaluate: model={}, top_k={}", self.model, self.top_k)
+        write!(formatter, "Evaluate: {}, top_k={}", self.asked, self.top_k)
     }
 
     fn with_exprs_and_inputs(
@@ -189,15 +210,15 @@ impl UserDefinedLogicalNodeCore for EvaluateNode {
         let (Some(top_k), Some(input)) = (expressions.pop(), inputs.pop()) else {
             return Err(DataFusionError::Internal("ML.EVALUATE has one input".into()));
         };
-        let model = self.model.clone();
-        Ok(Self { model, top_k, input, schema: Arc::clone(&self.schema) })
+        let asked = self.asked.clone();
+        Ok(Self { asked, top_k, input, schema: Arc::clone(&self.schema) })
     }
 }
 
 /// The operator.
 #[derive(Debug)]
 pub struct EvaluateExec {
-    model: LoadedModel,
+    asked: Asked,
     top_k: usize,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
@@ -210,18 +231,18 @@ impl EvaluateExec {
     /// When top_k has no usable value.
     pub fn new(node: &EvaluateNode, input: &Arc<dyn ExecutionPlan>) -> Result<Self> {
         let top_k = whole_number("top_k", &node.top_k, 1..=1_000)?;
-        Ok(Self::build(&node.model, top_k, input))
+        Ok(Self::build(&node.asked, top_k, input))
     }
 
-    fn build(model: &LoadedModel, top_k: usize, input: &Arc<dyn ExecutionPlan>) -> Self {
+    fn build(asked: &Asked, top_k: usize, input: &Arc<dyn ExecutionPlan>) -> Self {
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(result_schema()),
+            EquivalenceProperties::new(asked.schema()),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Final,
             Boundedness::Bounded,
         );
         Self {
-            model: model.clone(),
+            asked: asked.clone(),
             top_k,
             input: Arc::clone(input),
             properties: Arc::new(properties),
@@ -231,7 +252,7 @@ impl EvaluateExec {
 
 impl DisplayAs for EvaluateExec {
     fn fmt_as(&self, _: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "EvaluateExec: model={}, top_k={}", self.model, self.top_k)
+        write!(formatter, "EvaluateExec: {}, top_k={}", self.asked, self.top_k)
     }
 }
 
@@ -264,7 +285,7 @@ impl ExecutionPlan for EvaluateExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         match children.as_slice() {
-            [input] => Ok(Arc::new(Self::build(&self.model, self.top_k, input))),
+            [input] => Ok(Arc::new(Self::build(&self.asked, self.top_k, input))),
             _ => Err(DataFusionError::Internal("ML.EVALUATE has one input".into())),
         }
     }
@@ -275,32 +296,49 @@ impl ExecutionPlan for EvaluateExec {
         context: Arc<TaskContext>,
     ) -> DataFusionResult<SendableRecordBatchStream> {
         let rows = self.input.execute(partition, Arc::clone(&context))?;
-        let (model, top_k) = (self.model.clone(), self.top_k);
+        let (asked, top_k) = (self.asked.clone(), self.top_k);
+        let schema = asked.schema();
         let answer = futures::stream::once(async move {
-            answer(&model, top_k, rows, &context).await.map_err(DataFusionError::from)
+            answer(&asked, top_k, rows, &context).await.map_err(DataFusionError::from)
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(result_schema(), answer)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, answer)))
     }
 }
 
 async fn answer(
-    model: &LoadedModel,
+    asked: &Asked,
     top_k: usize,
     rows: SendableRecordBatchStream,
     context: &TaskContext,
 ) -> Result<RecordBatch> {
-    let columns = columns(model, &rows.schema())?;
+    let model = &asked.model;
+    let columns = asked.columns(&rows.schema())?;
     let memory = MemoryConsumer::new("ML.EVALUATE").register(context.memory_pool());
-    let duplicates = duplicates(is_explicit(&model.model));
-    let recommender = recommender(model)?;
-    let test = read_known(rows, &columns, recommender, duplicates, &memory).await?;
-    if test.cells() == 0 {
+    // A version that recommends nothing has nothing to compare.
+    let previous = asked.previous.as_ref().map(|previous| Arc::clone(&previous.model));
+    let previous = previous.filter(|previous| previous.recommender().is_some());
+    let models: Vec<_> = std::iter::once(&model.model).chain(&previous).map(Arc::as_ref).collect();
+    let mut known = read_known(rows, &columns, &models, &memory).await?.into_iter();
+    let Some(test) = known.next().filter(|known| known.cells.cells() > 0) else {
         return Err(Error::Model {
             what: format!("none of the rows has a user and an item that {model} knows"),
             hint: Some("evaluate on rows of users and items that were trained on".into()),
         });
-    }
+    };
+    let users = test.cells.rows().min(test.cells.cells());
+    memory.try_grow(Evaluation::memory_bytes(recommender(model)?, users, top_k))?;
+    let cancel = CancelOnDrop::default();
+    let flag = Arc::clone(&cancel.0);
     let held = Arc::clone(&model.model);
-    let metrics = crate::model::learn(move || evaluate(&held, &test, top_k)).await?;
-    result(&metrics.iter().map(Metric::stored).collect::<Vec<_>>())
+    let before = previous.zip(known.next());
+    let with_segment = asked.segment_col.is_some();
+    let lines = crate::model::learn(move || {
+        let now = Judged::new(&held, test, top_k, &flag)?;
+        let before = match before {
+            Some((model, known)) => Some(Judged::new(&model, known, top_k, &flag)?),
+            None => None,
+        };
+        now.lines(before.as_ref(), &flag)
+    });
+    measure::batch(&lines.await??, with_segment)
 }

@@ -18,8 +18,8 @@ use udfs::model::{
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::memory::mebibytes;
-use crate::model::evaluate::{Metric, evaluate};
 use crate::model::learners::Learner;
+use crate::model::measure::{Metric, evaluate};
 use crate::model::options::{TrainingOptions, model_error};
 use crate::model::train::{Interactions, duplicates};
 use crate::progress::Reporter;
@@ -109,7 +109,7 @@ fn reserve(
 
 /// Sets the flag when the waiting statement goes away.
 #[derive(Debug, Default)]
-struct CancelOnDrop(Arc<AtomicBool>);
+pub(super) struct CancelOnDrop(pub(super) Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -181,7 +181,7 @@ fn fit_now(
     let model = rows.learn(&options.learner, of_user, segments.len(), &mut watch, cancel)?;
     let metrics = match kept_aside.cells() {
         0 => Vec::new(),
-        _ => evaluate(&model, &kept_aside, options.top_k),
+        _ => evaluate(&model, &kept_aside, options.top_k, cancel)?,
     };
     let iterations = watch.iterations;
     Ok(Trained { model, iterations, segments, metrics, interactions: interaction_count, merged })

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use catalog::models::LoadedModel;
 use datafusion::logical_expr::LogicalPlan;
 use sqlparser::ast::{
@@ -28,6 +29,8 @@ pub struct ItemQuery {
     pub filter: Option<String>,
     /// The column with the category of an item.
     pub category: Option<String>,
+    /// The expression that is added to an item's score.
+    pub boost: Option<String>,
 }
 
 impl ItemQuery {
@@ -53,17 +56,16 @@ impl ItemQuery {
     }
 
     fn option(&mut self, name: &Ident, value: &SqlExpr) {
+        let text = || literal_text(&FunctionArg::Unnamed(FunctionArgExpr::Expr(value.clone())));
         match name.value.to_lowercase().as_str() {
-            "item_filter" => {
-                let argument = FunctionArg::Unnamed(FunctionArgExpr::Expr(value.clone()));
-                self.filter = literal_text(&argument);
-            }
+            "item_filter" => self.filter = text(),
+            "boost" => self.boost = text(),
             "max_per" => self.category = quota(value).map(|(category, _)| category),
             _ => {}
         }
     }
 
-    /// Plans the query as whoever asks: item, and the category when one is asked for.
+    /// Plans the query as whoever asks: item, the category and the boost where they are asked for.
     ///
     /// # Errors
     /// When the model has no item table, the caller may not read it, or the filter is no condition
@@ -76,7 +78,7 @@ impl ItemQuery {
         let options = &model.manifest.options;
         let Some(table) = options.get("item_table").and_then(|table| table.as_str()) else {
             return Err(Error::invalid_hint(
-                format!("{model} has no item_table for item_filter and max_per to read"),
+                format!("{model} has no item_table for item_filter, max_per and boost to read"),
                 "name one: CREATE MODEL … OPTIONS (item_table = 'products', …)",
             ));
         };
@@ -84,10 +86,23 @@ impl ItemQuery {
         columns.extend(self.category.as_deref());
         let mut query = select(table, &columns)?;
         if let (Some(filter), SetExpr::Select(select)) = (&self.filter, query.body.as_mut()) {
-            select.selection = Some(SqlExpr::Nested(Box::new(condition(filter)?)));
+            select.selection = Some(SqlExpr::Nested(Box::new(expression(&FILTER, filter)?)));
+        }
+        if let (Some(boost), SetExpr::Select(select)) = (&self.boost, query.body.as_mut()) {
+            let boost = SqlExpr::Nested(Box::new(expression(&BOOST, boost)?));
+            select.projection.push(SelectItem::UnnamedExpr(boost));
         }
         let (_, plan) = Box::pin(context.plan_query(query)).await?;
-        Ok(plan)
+        let added = plan.schema().fields().last().map(|field| field.data_type().clone());
+        match (&self.boost, added) {
+            (Some(boost), Some(added)) if !added.is_numeric() && added != DataType::Null => {
+                Err(Error::invalid_hint(
+                    format!("boost '{boost}' has type {added}, which cannot be added to a score"),
+                    "write an expression that gives numbers, in units of the score",
+                ))
+            }
+            _ => Ok(plan),
+        }
     }
 }
 
@@ -141,19 +156,35 @@ fn select(table: &str, columns: &[&str]) -> Result<Box<Query>> {
     parse_query(&format!("SELECT {columns} FROM {}", table.join(".")))
 }
 
-/// A text that is one condition and nothing else.
-fn condition(text: &str) -> Result<SqlExpr> {
-    let wrong = |why: String| {
-        Error::invalid_hint(
-            format!("item_filter '{text}' is no condition: {why}"),
-            "write a condition on the item table's columns, such as 'stock > 0'",
-        )
-    };
+/// An option whose text is an expression over the item table.
+struct Written {
+    option: &'static str,
+    kind: &'static str,
+    hint: &'static str,
+}
+
+const FILTER: Written = Written {
+    option: "item_filter",
+    kind: "condition",
+    hint: "write a condition on the item table's columns, such as 'stock > 0'",
+};
+
+const BOOST: Written = Written {
+    option: "boost",
+    kind: "expression",
+    hint: "write an expression over the item table's columns, such as '0.2 * margin'",
+};
+
+/// A text that is one expression and nothing else.
+fn expression(written: &Written, text: &str) -> Result<SqlExpr> {
+    let Written { option, kind, hint } = written;
+    let wrong =
+        |why: String| Error::invalid_hint(format!("{option} '{text}' is no {kind}: {why}"), *hint);
     let parser = Parser::new(&AttuneDialect).try_with_sql(text);
     let mut parser = parser.map_err(|error| wrong(error.to_string()))?;
-    let condition = parser.parse_expr().map_err(|error| wrong(error.to_string()))?;
+    let expression = parser.parse_expr().map_err(|error| wrong(error.to_string()))?;
     match &parser.peek_token_ref().token {
-        Token::EOF => Ok(condition),
+        Token::EOF => Ok(expression),
         other => Err(wrong(format!("{other} comes after it"))),
     }
 }
@@ -164,7 +195,10 @@ mod tests {
 
     #[test]
     fn a_filter_is_one_condition_and_nothing_else() {
-        assert!(condition("stock > 0 AND brand IN (SELECT b FROM t)").is_ok());
+        assert!(expression(&FILTER, "stock > 0 AND brand IN (SELECT b FROM t)").is_ok());
+        assert!(
+            expression(&BOOST, "").unwrap_err().to_string().contains("boost '' is no expression")
+        );
         for (text, part) in [
             ("", "no condition"),
             ("stock >", "no condition"),
@@ -172,7 +206,7 @@ mod tests {
             ("stock > 0; DROP TABLE t", "comes after"),
             ("stock > 0 ORDER BY 1", "comes after"),
         ] {
-            let error = condition(text).unwrap_err().to_string();
+            let error = expression(&FILTER, text).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
         let query = select("main.a\"b", &["x"]).unwrap().to_string();
@@ -188,12 +222,15 @@ mod tests {
             list.args
         };
         let of = |call: &str| ItemQuery::of(&arguments(call));
-        let both = ItemQuery { filter: Some("a > 0".into()), category: Some("brand".into()) };
+        let both =
+            ItemQuery { filter: Some("a > 0".into()), category: Some("brand".into()), boost: None };
         let named = "f('m', 1, item_filter => 'a > 0', max_per => STRUCT(2 AS Brand))";
         assert_eq!(of(named), Some(both.clone()));
         let in_struct = "f('m', 1, STRUCT('a > 0' AS item_filter, STRUCT(2 AS brand) AS max_per))";
         assert_eq!(of(in_struct), Some(both.clone()));
         assert_eq!(of("f('m', 1, max_per => {brand: 2})").unwrap().category, both.category);
+        let boost = of("f('m', 1, STRUCT('2 * margin' AS boost))").unwrap().boost;
+        assert_eq!(boost.as_deref(), Some("2 * margin"));
         assert_eq!(of("f('m', 1, 10)"), None);
     }
 }

@@ -5,6 +5,7 @@ pub mod evaluate;
 mod fit;
 pub mod items;
 mod learners;
+pub mod measure;
 mod node;
 pub mod options;
 mod ranking;

@@ -3,22 +3,23 @@
 //! Lists, the sub-queries of `include_items` and `exclude_items` and the rows of the item table are
 //! read once, before the first user, into one flag and one category an item. Without rules the
 //! model's list is the answer. A quota asks the model for more candidates until every list is full
-//! or the catalog is used up; diversity chooses among the ten times `top_k` best, 100 at least.
+//! or the catalog is used up; diversity, a penalty and boosts choose among the ten times `top_k`
+//! best, 100 at least, and among as many of the boosted and the promoted items.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, Float32Array, Int32Array, RecordBatch, StringArray, UInt32Array,
 };
 use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Float32Type, SchemaRef};
 use catalog::models::LoadedModel;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::TryStreamExt;
 use udfs::model::{Choice, RecommendRequest, Recommender, Rerank, RowCosines};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::options::model_error;
 use crate::model::recommend_options::BoundOptions;
 use crate::model::recommender;
@@ -34,10 +35,14 @@ pub(super) struct SideRows {
     pub(super) include: Option<SendableRecordBatchStream>,
     /// Items of the sub-query of exclude_items.
     pub(super) exclude: Option<SendableRecordBatchStream>,
-    /// Items of the item table, with their category when one is asked for.
+    /// Items of the sub-query of promote.
+    pub(super) promote: Option<SendableRecordBatchStream>,
+    /// Items of the item table, with their category and boost where they are asked for.
     pub(super) items: Option<SendableRecordBatchStream>,
     /// Whether items that the item table's rows leave out are left out.
     pub(super) is_filtered: bool,
+    /// Whether the last column of the item table's rows is a boost.
+    pub(super) is_boosted: bool,
 }
 
 /// What all users of a call have in common.
@@ -45,6 +50,14 @@ pub(super) struct Prepared {
     include: Option<Vec<u32>>,
     exclude: Option<Vec<u32>>,
     categories: Option<Vec<Option<u32>>>,
+    /// What is added to each item's score.
+    boosts: Option<Vec<f32>>,
+    /// Which items are promoted.
+    promoted: Option<Vec<bool>>,
+    /// Items that are boosted or promoted: candidates of their own.
+    special: Option<Vec<u32>>,
+    /// How many users have had each item, where it counts.
+    popularity: Option<Vec<u32>>,
     cosines: Option<RowCosines<'static>>,
 }
 
@@ -64,21 +77,37 @@ impl Prepared {
             options.include.as_ref().map(|items| flags(items, count));
         let mut exclude: Option<Vec<u32>> = options.exclude.as_ref().map(|items| items.to_vec());
         if let Some(rows) = rows.include {
-            let (found, _) = read(recommender, rows).await?;
+            let found = read(recommender, rows).await?.items;
             include = Some(both(include, flags(&found, count)));
         }
         if let Some(rows) = rows.exclude {
-            let (found, _) = read(recommender, rows).await?;
+            let found = read(recommender, rows).await?.items;
             exclude.get_or_insert_default().extend(found);
         }
-        let mut categories = None;
-        if let Some(item_rows) = rows.items {
-            let (found, of_item) = read(recommender, item_rows).await?;
-            if rows.is_filtered {
-                include = Some(both(include, flags(&found, count)));
-            }
-            categories = options.max_per.map(|_| of_item);
+        let mut promoted = options.promote.as_ref().map(|items| flags(items, count));
+        if let Some(rows) = rows.promote {
+            let found = read(recommender, rows).await?.items;
+            promoted = Some(either(promoted, flags(&found, count)));
         }
+        let (mut categories, mut boosts) = (None, None);
+        if let Some(item_rows) = rows.items {
+            let columns = Columns { category: options.max_per.is_some(), boost: rows.is_boosted };
+            let found = read_items(recommender, item_rows, columns).await?;
+            if rows.is_filtered {
+                include = Some(both(include, flags(&found.items, count)));
+            }
+            categories = columns.category.then_some(found.categories);
+            boosts = columns.boost.then_some(found.boosts);
+        }
+        let mut special = promoted.clone();
+        if let Some(boosts) = &boosts {
+            special = Some(either(special, boosts.iter().map(|boost| *boost > 0.0).collect()));
+        }
+        if let (Some(special), Some(include)) = (&mut special, &include) {
+            special.iter_mut().zip(include).for_each(|(special, include)| *special &= include);
+        }
+        let popularity =
+            (options.popularity_penalty != 0.0).then(|| recommender.seen().column_counts());
         let cosines = match options.diversity > 0.0 {
             true => {
                 let model = Arc::clone(&model.model);
@@ -89,7 +118,9 @@ impl Prepared {
         let codes = |flags: Vec<bool>| {
             (0..).zip(flags).filter_map(|(code, kept)| kept.then_some(code)).collect()
         };
-        Ok(Self { include: include.map(codes), exclude, categories, cosines })
+        let include = include.map(codes);
+        let special = special.map(codes).filter(|items: &Vec<u32>| !items.is_empty());
+        Ok(Self { include, exclude, categories, boosts, promoted, special, popularity, cosines })
     }
 }
 
@@ -110,27 +141,57 @@ fn both(one: Option<Vec<bool>>, other: Vec<bool>) -> Vec<bool> {
     }
 }
 
-/// The known items of rows, each once, and a code of the category (the second column) of each.
-async fn read(
+fn either(one: Option<Vec<bool>>, other: Vec<bool>) -> Vec<bool> {
+    match one {
+        None => other,
+        Some(one) => one.into_iter().zip(other).map(|(one, other)| one || other).collect(),
+    }
+}
+
+/// What rows of items have beside the item, in this order.
+#[derive(Debug, Clone, Copy, Default)]
+struct Columns {
+    category: bool,
+    boost: bool,
+}
+
+/// Rows of items, by the model's codes.
+struct ItemRows {
+    /// The known items of the rows, each once, ascending.
+    items: Vec<u32>,
+    /// A code of the category of each of the model's items.
+    categories: Vec<Option<u32>>,
+    /// The boost of each, 0 where none is given.
+    boosts: Vec<f32>,
+}
+
+async fn read(recommender: &dyn Recommender, rows: SendableRecordBatchStream) -> Result<ItemRows> {
+    read_items(recommender, rows, Columns::default()).await
+}
+
+async fn read_items(
     recommender: &dyn Recommender,
     mut rows: SendableRecordBatchStream,
-) -> Result<(Vec<u32>, Vec<Option<u32>>)> {
+    columns: Columns,
+) -> Result<ItemRows> {
     let count = recommender.item_ids().len();
     let mut found = vec![false; count];
-    let mut categories: Vec<Option<u32>> = vec![None; count];
+    let of_each = |is_there: bool| if is_there { count } else { 0 };
+    let mut categories: Vec<Option<u32>> = vec![None; of_each(columns.category)];
+    let mut boosts = vec![0.0; of_each(columns.boost)];
     let mut codes: HashMap<String, u32> = HashMap::new();
     while let Some(batch) = rows.try_next().await? {
         let items = recommender.item_ids().lookup(batch.column(0)).map_err(model_error)?;
-        let texts = match batch.columns().get(1) {
-            Some(column) => Some(cast(column, &DataType::Utf8)?),
-            None => None,
+        let column = |is_there: bool, at: usize, to: &DataType| match is_there {
+            true => cast(batch.column(at), to).map(Some),
+            false => Ok(None),
         };
+        let texts = column(columns.category, 1, &DataType::Utf8)?;
+        let added = column(columns.boost, 1 + usize::from(columns.category), &DataType::Float32)?;
         for (row, item) in items.into_iter().enumerate() {
             let Some(item) = item.map(|item| item as usize) else { continue };
             found[item] = true;
-            if let Some(texts) = &texts
-                && texts.is_valid(row)
-            {
+            if let Some(texts) = texts.as_ref().filter(|texts| texts.is_valid(row)) {
                 let next = u32::try_from(codes.len()).unwrap_or(u32::MAX);
                 let text = texts.as_string::<i32>().value(row);
                 let code = match codes.get(text) {
@@ -139,10 +200,24 @@ async fn read(
                 };
                 categories[item] = Some(code);
             }
+            if let Some(added) = added.as_ref().filter(|added| added.is_valid(row)) {
+                let boost = added.as_primitive::<Float32Type>().value(row);
+                if !boost.is_finite() {
+                    return Err(Error::Model {
+                        what: format!("boost gives {boost} for an item"),
+                        hint: Some(
+                            "give numbers; to put items into a list whatever their score, use \
+                             promote"
+                                .into(),
+                        ),
+                    });
+                }
+                boosts[item] = boost;
+            }
         }
     }
     let items = (0..).zip(found).filter_map(|(item, found)| found.then_some(item)).collect();
-    Ok((items, categories))
+    Ok(ItemRows { items, categories, boosts })
 }
 
 /// A call: everything but the users.
@@ -204,7 +279,8 @@ impl Job {
         let count = recommender.item_ids().len();
         let top_k = self.options.top_k;
         let mut candidates = top_k;
-        if self.options.diversity > 0.0 {
+        let changes_scores = self.prepared.boosts.is_some() || self.prepared.popularity.is_some();
+        if self.options.diversity > 0.0 || changes_scores {
             candidates = (top_k * CANDIDATES_PER_PLACE).max(CANDIDATES_MIN);
         } else if self.prepared.categories.is_some() {
             candidates = top_k * 2;
@@ -220,10 +296,18 @@ impl Job {
                 exclude: self.prepared.exclude.as_deref(),
             };
             let mut short = vec![];
+            let mut special = match &self.prepared.special {
+                Some(items) => {
+                    let only = RecommendRequest { include: Some(items), ..request };
+                    recommender.recommend(&asked, &only)
+                }
+                None => vec![],
+            }
+            .into_iter();
             for (row, found) in open.into_iter().zip(recommender.recommend(&asked, &request)) {
                 let there_may_be_more = found.items.len() == candidates && candidates < count;
                 let least = found.scores.last().copied();
-                let list = self.list(found)?;
+                let list = self.list(together(found, special.next()))?;
                 let more_would_count =
                     self.options.min_score.zip(least).is_none_or(|(min, least)| least >= min);
                 if list.items.len() < top_k && there_may_be_more && more_would_count {
@@ -249,7 +333,30 @@ impl Job {
         };
         let cosines = self.prepared.cosines.as_ref();
         let similarity = |a: u32, b: u32| self.model.model.item_cosine(cosines, a, b);
+        let of = |values: &Option<Vec<f32>>, item: u32| {
+            values.as_ref().and_then(|values| values.get(item as usize)).copied().unwrap_or(0.0)
+        };
+        let prepared = &self.prepared;
+        let boost = |item: u32| of(&prepared.boosts, item);
+        let popularity = |item: u32| {
+            let counts = prepared.popularity.as_ref();
+            counts.and_then(|counts| counts.get(item as usize)).copied().unwrap_or(0)
+        };
+        let promoted = |item: u32| {
+            let flags = prepared.promoted.as_ref();
+            flags.and_then(|flags| flags.get(item as usize)).copied().unwrap_or(false)
+        };
         let mut rules = Rerank::new(self.options.top_k);
+        let penalty = self.options.popularity_penalty;
+        if prepared.popularity.is_some() {
+            rules = rules.popularity(penalty, &popularity).map_err(model_error)?;
+        }
+        if prepared.boosts.is_some() {
+            rules = rules.boost(&boost);
+        }
+        if let (Some(_), Some(share)) = (&prepared.promoted, self.options.promote_share) {
+            rules = rules.promote(share, &promoted).map_err(model_error)?;
+        }
         if let Some(max_per) = self.options.max_per {
             rules = rules.max_per(max_per, &category).map_err(model_error)?;
         }
@@ -257,10 +364,31 @@ impl Job {
             rules =
                 rules.diversity(1.0 - self.options.diversity, &similarity).map_err(model_error)?;
         }
-        if self.options.max_per.is_some() || self.options.diversity > 0.0 {
+        let changes = prepared.popularity.is_some() || prepared.boosts.is_some();
+        if changes
+            || prepared.promoted.is_some()
+            || self.options.max_per.is_some()
+            || self.options.diversity > 0.0
+        {
             let list = rules.apply(&found.items, &found.scores);
             (found.items, found.scores) = list.into_iter().unzip();
         }
         Ok(found)
     }
+}
+
+/// The candidates and those of the boosted and promoted items, each once, best first. Where the
+/// model says nothing of the latter their score is 0, as that of any other item of which it says
+/// nothing.
+fn together(mut found: Choice, special: Option<Choice>) -> Choice {
+    let Some(special) = special else { return found };
+    let known: HashSet<u32> = found.items.iter().copied().collect();
+    let is_of_model = special.source == found.source;
+    for (item, score) in special.items.into_iter().zip(special.scores) {
+        if !known.contains(&item) {
+            found.items.push(item);
+            found.scores.push(if is_of_model { score } else { 0.0 });
+        }
+    }
+    found
 }

@@ -1,7 +1,7 @@
 //! ML.RECOMMEND: the plan node over a column of users, and its operator.
 //!
-//! Beside the users the node may have up to three inputs of items: the sub-queries of
-//! `include_items` and `exclude_items`, and rows of the model's item table. The operator reads
+//! Beside the users the node may have up to four inputs of items: the sub-queries of
+//! `include_items`, `exclude_items` and `promote`, and rows of the model's item table. The operator reads
 //! those first and once, whatever its partitions. Users it answers batch by batch: a batch is one
 //! tiled product on the learners' threads (a single user is computed in place), with seen items
 //! left out while the product runs.
@@ -42,9 +42,12 @@ const ROWS_PER_BATCH: usize = 8_192;
 struct Layout {
     include: bool,
     exclude: bool,
+    promote: bool,
     items: bool,
     /// Whether the item table's rows are those that a filter kept.
     is_filtered: bool,
+    /// Whether their last column is a boost.
+    is_boosted: bool,
 }
 
 /// The inputs beside the users.
@@ -54,10 +57,14 @@ pub struct Sides {
     pub include: Option<LogicalPlan>,
     /// The sub-query of exclude_items, one column.
     pub exclude: Option<LogicalPlan>,
-    /// Rows of the item table: item, and the category when one is asked for.
+    /// The sub-query of promote, one column.
+    pub promote: Option<LogicalPlan>,
+    /// Rows of the item table: item, the category and the boost where they are asked for.
     pub items: Option<LogicalPlan>,
     /// Whether these rows are those that a filter kept.
     pub is_filtered: bool,
+    /// Whether their last column is a boost.
+    pub is_boosted: bool,
 }
 
 /// Recommendations for the users of the first input, one column.
@@ -86,10 +93,12 @@ impl RecommendNode {
         let layout = Layout {
             include: sides.include.is_some(),
             exclude: sides.exclude.is_some(),
+            promote: sides.promote.is_some(),
             items: sides.items.is_some(),
             is_filtered: sides.is_filtered,
+            is_boosted: sides.is_boosted,
         };
-        let also = [sides.include, sides.exclude, sides.items];
+        let also = [sides.include, sides.exclude, sides.promote, sides.items];
         let inputs = std::iter::once(input).chain(also.into_iter().flatten()).collect();
         Ok(Self { model: model.clone(), options, inputs, layout, schema })
     }
@@ -157,7 +166,7 @@ impl UserDefinedLogicalNodeCore for RecommendNode {
         if inputs.len() != self.inputs.len() {
             return Err(DataFusionError::Internal("ML.RECOMMEND keeps its inputs".into()));
         }
-        let options = RecommendOptions::from_expressions(expressions)?;
+        let options = self.options.with_expressions(expressions)?;
         let (model, schema) = (self.model.clone(), Arc::clone(&self.schema));
         Ok(Self { model, options, inputs, layout: self.layout, schema })
     }
@@ -233,12 +242,14 @@ impl Sources {
             Some(side) => side.execute(0, Arc::clone(context)).map(Some),
             None => Ok(None),
         };
-        let Layout { include, exclude, items, is_filtered } = self.layout;
+        let Layout { include, exclude, promote, items, is_filtered, is_boosted } = self.layout;
         Ok(SideRows {
             include: next(include)?,
             exclude: next(exclude)?,
+            promote: next(promote)?,
             items: next(items)?,
             is_filtered,
+            is_boosted,
         })
     }
 }

@@ -18,7 +18,7 @@ use crate::model::table_functions::{known_options, literal, shown, whole_number}
 const TOP_K_MAX: i64 = 10_000;
 
 /// Every option.
-const OPTIONS: [&str; 8] = [
+const OPTIONS: [&str; 12] = [
     "top_k",
     "exclude_seen",
     "include_items",
@@ -27,7 +27,14 @@ const OPTIONS: [&str; 8] = [
     "max_per",
     "diversity",
     "min_score",
+    "popularity_penalty",
+    "boost",
+    "promote",
+    "promote_share",
 ];
+
+/// The share of places that promoted items have unless another one is given.
+const PROMOTE_SHARE: f64 = 0.2;
 
 /// The options of a recommendation; parameters may stand in for the values.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Hash)]
@@ -45,6 +52,14 @@ pub struct RecommendOptions {
     diversity: Expr,
     /// Items of one category at most; NULL for any number.
     max_per: Expr,
+    /// What the logarithm of an item's popularity takes off its score.
+    popularity_penalty: Expr,
+    /// Promoted items: a list, or NULL for none.
+    promote: Expr,
+    /// The share of places that they have; NULL for the usual one.
+    promote_share: Expr,
+    /// Whether promoted items come from a query.
+    promotes_rows: bool,
 }
 
 impl RecommendOptions {
@@ -52,16 +67,18 @@ impl RecommendOptions {
     ///
     /// # Errors
     /// When an option is unknown or a literal is no value of it.
-    pub fn read(named: &mut BTreeMap<String, Expr>) -> Result<Self> {
+    pub fn read(named: &mut BTreeMap<String, Expr>, promotes_rows: bool) -> Result<Self> {
         known_options(named, &OPTIONS)?;
-        // The text itself was planned as a query of the item table.
-        if let Some(filter) = named.remove("item_filter")
-            && !matches!(literal(&filter), Some(ScalarValue::Utf8(Some(_))))
-        {
-            return Err(Error::invalid_hint(
-                format!("item_filter is {}", shown(&filter)),
-                "it takes a condition as a text in quotes, such as 'stock > 0'",
-            ));
+        // The texts themselves were planned as a query of the item table.
+        for (name, hint) in [
+            ("item_filter", "it takes a condition as a text in quotes, such as 'stock > 0'"),
+            ("boost", "it takes an expression as a text in quotes, such as '0.2 * margin'"),
+        ] {
+            if let Some(text) = named.remove(name)
+                && !matches!(literal(&text), Some(ScalarValue::Utf8(Some(_))))
+            {
+                return Err(Error::invalid_hint(format!("{name} is {}", shown(&text)), hint));
+            }
         }
         let null = || lit(ScalarValue::Null);
         let mut take = |name: &str, default: Expr| named.remove(name).unwrap_or(default);
@@ -73,6 +90,10 @@ impl RecommendOptions {
             min_score: take("min_score", null()),
             diversity: take("diversity", lit(0.0)),
             max_per: take("max_per", null()),
+            popularity_penalty: take("popularity_penalty", lit(0.0)),
+            promote: take("promote", null()),
+            promote_share: take("promote_share", null()),
+            promotes_rows,
         };
         // What is a literal already is checked now, so that a wrong one fails while planning.
         if matches!(options.top_k, Expr::Literal(..)) {
@@ -81,6 +102,10 @@ impl RecommendOptions {
         if matches!(options.diversity, Expr::Literal(..)) {
             share("diversity", &options.diversity)?;
         }
+        if matches!(options.popularity_penalty, Expr::Literal(..)) {
+            penalty(&options.popularity_penalty)?;
+        }
+        options.promote_share()?;
         Ok(options)
     }
 
@@ -94,6 +119,9 @@ impl RecommendOptions {
             self.min_score.clone(),
             self.diversity.clone(),
             self.max_per.clone(),
+            self.popularity_penalty.clone(),
+            self.promote.clone(),
+            self.promote_share.clone(),
         ]
     }
 
@@ -101,20 +129,51 @@ impl RecommendOptions {
     ///
     /// # Errors
     /// When there are not as many.
-    pub fn from_expressions(expressions: Vec<Expr>) -> DataFusionResult<Self> {
-        let [top_k, exclude_seen, include, exclude, min_score, diversity, max_per]: [Expr; 7] =
-            expressions
-                .try_into()
-                .map_err(|_| DataFusionError::Internal("ML.RECOMMEND has seven options".into()))?;
+    pub fn with_expressions(&self, expressions: Vec<Expr>) -> DataFusionResult<Self> {
+        let mut expressions = expressions.into_iter();
+        let mut next = || {
+            let missing = || DataFusionError::Internal("ML.RECOMMEND has ten options".into());
+            expressions.next().ok_or_else(missing)
+        };
         Ok(Self {
-            top_k,
-            exclude_seen,
-            include_items: include,
-            exclude_items: exclude,
-            min_score,
-            diversity,
-            max_per,
+            top_k: next()?,
+            exclude_seen: next()?,
+            include_items: next()?,
+            exclude_items: next()?,
+            min_score: next()?,
+            diversity: next()?,
+            max_per: next()?,
+            popularity_penalty: next()?,
+            promote: next()?,
+            promote_share: next()?,
+            promotes_rows: self.promotes_rows,
         })
+    }
+
+    /// The share of places of promoted items, when there are any.
+    fn promote_share(&self) -> Result<Option<f64>> {
+        let is_null = |value: &Expr| literal(value).is_some_and(ScalarValue::is_null);
+        let promotes = self.promotes_rows || !is_null(&self.promote);
+        if is_null(&self.promote_share) {
+            return Ok(promotes.then_some(PROMOTE_SHARE));
+        }
+        if !promotes {
+            return Err(Error::invalid_hint(
+                "promote_share needs items to promote",
+                "name them: promote => ['a', 'b'] or promote => (SELECT item_id FROM sponsored)",
+            ));
+        }
+        // A parameter has its value later.
+        if literal(&self.promote_share).is_none() {
+            return Ok(None);
+        }
+        match number(&self.promote_share).filter(|share| (0.0..=1.0).contains(share)) {
+            Some(share) => Ok(Some(share.into())),
+            None => Err(Error::invalid_hint(
+                format!("promote_share is {}", shown(&self.promote_share)),
+                "it takes a share of the places from 0 to 1",
+            )),
+        }
     }
 
     /// The values, every one known.
@@ -140,7 +199,20 @@ impl RecommendOptions {
             min_score: min_score(&self.min_score)?,
             diversity: share("diversity", &self.diversity)?,
             max_per,
+            popularity_penalty: penalty(&self.popularity_penalty)?,
+            promote: items("promote", &self.promote, model)?,
+            promote_share: self.promote_share()?,
         })
+    }
+}
+
+fn penalty(value: &Expr) -> Result<f32> {
+    match number(value).filter(|penalty| penalty.is_finite()) {
+        Some(penalty) => Ok(penalty),
+        None => Err(Error::invalid_hint(
+            format!("popularity_penalty is {}", shown(value)),
+            "it takes a number in units of the score: 0 changes nothing, more favours rare items",
+        )),
     }
 }
 
@@ -205,4 +277,10 @@ pub struct BoundOptions {
     pub diversity: f32,
     /// Items of one category at most.
     pub max_per: Option<usize>,
+    /// What the logarithm of an item's popularity takes off its score.
+    pub popularity_penalty: f32,
+    /// Promoted items.
+    pub promote: Option<Arc<[u32]>>,
+    /// The share of places that they have, when there are any.
+    pub promote_share: Option<f64>,
 }

@@ -20,13 +20,14 @@ use sqlparser::ast::{
 
 use crate::error::{Error, Result};
 use crate::functions::FunctionDoc;
-use crate::model::evaluate::{EvaluateNode, stored_evaluation};
+use crate::model::evaluate::{EvaluateNode, EvaluateOptions, stored_evaluation};
 use crate::model::items::{self, ItemQuery};
+use crate::model::measure::Previous;
 use crate::model::recommend::{RecommendNode, Sides};
 use crate::model::recommend_options::RecommendOptions;
 use crate::model::{recommender, tables, weights};
 use crate::parse::name_parts;
-use crate::session::bindings::{ItemPlans, literal_text};
+use crate::session::bindings::{Bindings, ItemPlans, literal_text};
 
 const FUNCTIONS: [&str; 7] = [
     "ml_recommend",
@@ -39,7 +40,7 @@ const FUNCTIONS: [&str; 7] = [
 ];
 
 /// Options that may be queries.
-const QUERIES: [&str; 2] = ["include_items", "exclude_items"];
+const QUERIES: [&str; 3] = ["include_items", "exclude_items", "promote"];
 
 /// The column of lists that ML.EXPLAIN unfolds.
 const REASONS: &str = "reasons";
@@ -54,12 +55,17 @@ pub fn model_argument(function: &str) -> Option<usize> {
 pub struct ModelRelations {
     models: Arc<BTreeMap<String, LoadedModel>>,
     items: Arc<ItemPlans>,
+    previous: Arc<BTreeMap<String, Previous>>,
 }
 
 impl ModelRelations {
-    /// A planner over the statement's models and what it asks of their item tables.
-    pub fn new(models: Arc<BTreeMap<String, LoadedModel>>, items: Arc<ItemPlans>) -> Self {
-        Self { models, items }
+    /// A planner over what the statement is bound to.
+    pub fn new(bindings: &Bindings) -> Self {
+        Self {
+            models: Arc::clone(&bindings.loaded),
+            items: Arc::clone(&bindings.items),
+            previous: Arc::clone(&bindings.previous),
+        }
     }
 
     fn plan(
@@ -94,12 +100,14 @@ impl ModelRelations {
                 let items = query
                     .as_ref()
                     .and_then(|query| self.items.get(&(name.clone(), query.clone())).cloned());
+                let is_boosted = query.as_ref().is_some_and(|query| query.boost.is_some());
                 let is_filtered = query.is_some_and(|query| query.filter.is_some());
-                recommend(model, arguments, Sides { items, is_filtered, ..Sides::default() })
+                let sides = Sides { items, is_filtered, is_boosted, ..Sides::default() };
+                recommend(model, arguments, sides)
             }
             "ml_predict" => predict(model, arguments),
             "ml_explain" => explain(model, arguments),
-            "ml_evaluate" => Self::evaluate(model, arguments),
+            "ml_evaluate" => evaluate(model, self.previous.get(&name), arguments),
             "ml_weights" => {
                 arguments.none(function)?;
                 scan(function, weights::weights(model)?)
@@ -107,26 +115,6 @@ impl ModelRelations {
             _ => {
                 arguments.none(function)?;
                 scan(function, tables::training_info(model)?)
-            }
-        }
-    }
-
-    fn evaluate(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan> {
-        let top_k = arguments.named.remove("top_k");
-        known_options(&arguments.named, &["top_k"])?;
-        match arguments.first.take() {
-            None if top_k.is_none() => scan("evaluation", stored_evaluation(model)?),
-            None => Err(Error::invalid_hint(
-                "top_k needs rows to evaluate on",
-                "write ML.EVALUATE(MODEL m, (SELECT …), STRUCT(10 AS top_k))",
-            )),
-            Some(First::Value(_)) => Err(Error::invalid_hint(
-                "the second argument of ml_evaluate is a query",
-                "write (SELECT user, item, rating FROM …)",
-            )),
-            Some(First::Rows(plan)) => {
-                let node = EvaluateNode::new(model, top_k, *plan)?;
-                Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
             }
         }
     }
@@ -356,9 +344,38 @@ fn recommend(
         None => Ok(None),
     };
     (sides.include, sides.exclude) = (items("include_items")?, items("exclude_items")?);
-    let options = RecommendOptions::read(&mut arguments.named)?;
+    sides.promote = items("promote")?;
+    let options = RecommendOptions::read(&mut arguments.named, sides.promote.is_some())?;
     let node = RecommendNode::new(model, options, input, sides)?;
     Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+}
+
+/// `ML.EVALUATE`: on rows, or as training stored it.
+fn evaluate(
+    model: &LoadedModel,
+    previous: Option<&Previous>,
+    mut arguments: Arguments,
+) -> Result<LogicalPlan> {
+    let mut take = |name: &str| arguments.named.remove(name);
+    let options = EvaluateOptions { top_k: take("top_k"), segment_col: take("segment_col") };
+    known_options(&arguments.named, &["top_k", "segment_col"])?;
+    match arguments.first.take() {
+        None if options.top_k.is_none() && options.segment_col.is_none() => {
+            scan("evaluation", stored_evaluation(model, previous)?)
+        }
+        None => Err(Error::invalid_hint(
+            "top_k and segment_col need rows to evaluate on",
+            "write ML.EVALUATE(MODEL m, (SELECT …), STRUCT(10 AS top_k))",
+        )),
+        Some(First::Value(_)) => Err(Error::invalid_hint(
+            "the second argument of ml_evaluate is a query",
+            "write (SELECT user, item, rating FROM …)",
+        )),
+        Some(First::Rows(plan)) => {
+            let node = EvaluateNode::new(model, previous, options, *plan)?;
+            Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+        }
+    }
 }
 
 /// `ML.EXPLAIN`: a row for each part of a pair's score.
@@ -500,7 +517,9 @@ pub fn documentation() -> Vec<FunctionDoc> {
              exclude_seen (TRUE), include_items and exclude_items (a list or a query in \
              parentheses), item_filter ('stock > 0', a condition on the model's item_table), \
              max_per (STRUCT(2 AS brand): so many items of one value of a column of item_table), \
-             diversity (0 by score, to 1 as different as can be), min_score.",
+             diversity (0 by score, to 1 as different as can be), min_score, popularity_penalty (0), \
+             boost ('0.2 * margin', added to the score), promote (a list or a query) and \
+             promote_share (0.2 of the places).",
             "SELECT * FROM ml_recommend('main.shop', 'user-42', 10);",
         ),
         entry(
@@ -521,9 +540,11 @@ pub fn documentation() -> Vec<FunctionDoc> {
         ),
         entry(
             "ml_evaluate",
-            "ML.EVALUATE(MODEL m [, (query)] [, STRUCT(20 AS top_k)])",
-            "Metrics, each beside the same metric of recommending the most popular items. Without \
-             a query: on the rows that training kept aside; with one: on its rows.",
+            "ML.EVALUATE(MODEL m [, (query)] [, STRUCT(20 AS top_k, 'country' AS segment_col)])",
+            "Metrics: value with the ends lower and upper of its 95 % interval over users, how \
+             many users have a say, and the same metric of recommending what is popular and of \
+             the previous version. Without a query: on the rows that training kept aside; with \
+             one: on its rows, and with segment_col also in each segment of users.",
             "SELECT * FROM ML.EVALUATE(MODEL shop);",
         ),
         entry(

@@ -9,7 +9,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
-use udfs::model::{Csr, Duplicates, IdIndex, NO_SEGMENT, Recommender, Triplets};
+use udfs::model::{Duplicates, IdIndex, NO_SEGMENT, Triplets};
 
 use crate::error::{Error, Result};
 use crate::model::learners::Learner;
@@ -18,7 +18,7 @@ use crate::progress::Reporter;
 use crate::session::Progress;
 
 /// What a row takes, ids apart.
-const BYTES_PER_ROW: usize = 24;
+pub(super) const BYTES_PER_ROW: usize = 24;
 
 /// More segments than this are a mistake.
 const SEGMENTS_MAX: usize = 10_000;
@@ -79,7 +79,7 @@ impl TrainingColumns {
 
 impl TrainingColumns {
     /// The rating column of a batch, and the name that errors give it.
-    fn weights(&self, batch: &RecordBatch) -> Result<(Option<Float32Array>, &str)> {
+    pub(super) fn weights(&self, batch: &RecordBatch) -> Result<(Option<Float32Array>, &str)> {
         match &self.rating {
             Some((index, name)) => Ok((Some(weights(batch.column(*index), name)?), name)),
             None => Ok((None, "weight")),
@@ -118,7 +118,7 @@ fn timestamp(schema: &SchemaRef, named: Option<&str>) -> Result<(usize, String)>
     Ok((index, name))
 }
 
-fn find(
+pub(super) fn find(
     schema: &SchemaRef,
     option: &str,
     named: Option<&str>,
@@ -141,34 +141,6 @@ fn find(
                 )
             }),
     }
-}
-
-/// Reads rows of a known model's users and items; others are left out.
-///
-/// # Errors
-/// Weights that are not finite, or too little memory.
-pub async fn read_known(
-    mut rows: SendableRecordBatchStream,
-    columns: &TrainingColumns,
-    model: &dyn Recommender,
-    duplicates: Duplicates,
-    memory: &MemoryReservation,
-) -> Result<Csr> {
-    let mut cells = Triplets::default();
-    while let Some(batch) = rows.next().await {
-        let batch = batch?;
-        memory.try_grow(batch.num_rows() * BYTES_PER_ROW)?;
-        let users = model.user_ids().lookup(batch.column(columns.user.0)).map_err(model_error)?;
-        let items = model.item_ids().lookup(batch.column(columns.item.0)).map_err(model_error)?;
-        let (weights, name) = columns.weights(&batch)?;
-        for (row, (user, item)) in users.into_iter().zip(items).enumerate() {
-            let (Some(user), Some(item)) = (user, item) else { continue };
-            let weight = weights.as_ref().map_or(1.0, |weights| weights.value(row));
-            cells.push(user, item, weight, name).map_err(model_error)?;
-        }
-    }
-    let (users, items) = (model.user_ids().len(), model.item_ids().len());
-    Ok(cells.build(users, items, duplicates).0)
 }
 
 /// Rows of one pair: evidence adds up, ratings are averaged.
@@ -239,7 +211,7 @@ impl Interactions {
         let items = self.items.encode(batch.column(columns.item.0)).map_err(model_error)?;
         let (weights, name) = columns.weights(batch)?;
         if let (Some((index, name)), Some(segments)) = (&columns.segment, &mut self.segments) {
-            segments.add(&users, batch.column(*index), name)?;
+            segments.add(&users, batch.column(*index), name, SEGMENTS_MAX)?;
         }
         if let Some((index, name)) = &columns.timestamp {
             add_times(&mut self.times_ms, batch.column(*index), name)?;
@@ -266,17 +238,24 @@ fn add_times(times_ms: &mut Vec<i64>, column: &ArrayRef, name: &str) -> Result<(
 }
 
 impl RowSegments {
-    fn add(&mut self, users: &[u32], column: &ArrayRef, name: &str) -> Result<()> {
+    /// Takes the segments of rows, of `most` different names altogether.
+    pub(super) fn add(
+        &mut self,
+        users: &[u32],
+        column: &ArrayRef,
+        name: &str,
+        most: usize,
+    ) -> Result<()> {
         let texts = arrow::compute::cast(column, &DataType::Utf8)?;
         for (user, text) in users.iter().zip(texts.as_string::<i32>()) {
             let Some(text) = text else { continue };
             let next = self.codes.len();
             let code = match self.codes.get(text) {
                 Some(code) => *code,
-                None if next >= SEGMENTS_MAX => {
+                None if next >= most => {
                     return Err(Error::Model {
-                        what: format!("column {name} has more than {SEGMENTS_MAX} segments"),
-                        hint: Some("group them in the training query".into()),
+                        what: format!("column {name} has more than {most} segments"),
+                        hint: Some("group them in the query".into()),
                     });
                 }
                 None => {

@@ -23,6 +23,7 @@ use udfs::recommend::{BoundModel, ModelSet};
 use crate::dialect::marked_model;
 use crate::error::{Error, Result};
 use crate::model::items::ItemQuery;
+use crate::model::measure::Previous;
 use crate::parse::name_parts;
 use crate::session::plan::StatementContext;
 
@@ -33,6 +34,10 @@ pub struct References {
     pub models: BTreeSet<String>,
     /// What calls ask of the item tables of models, by the model as written.
     pub items: BTreeSet<(String, ItemQuery)>,
+    /// Models that are asked what made a score: what somebody did.
+    pub explained: BTreeSet<String>,
+    /// Models that are evaluated, and whether on rows of a query.
+    pub evaluated: BTreeMap<String, bool>,
     /// Key names.
     pub keys: BTreeSet<String>,
     /// Hierarchies: names of tables.
@@ -52,6 +57,8 @@ pub struct Bindings {
     pub loaded: Arc<BTreeMap<String, LoadedModel>>,
     /// What calls ask of the models' item tables, planned as who asks.
     pub items: Arc<ItemPlans>,
+    /// The versions before those that are evaluated, by the name as written.
+    pub previous: Arc<BTreeMap<String, Previous>>,
     /// Keys.
     pub keys: Arc<KeySet>,
     /// Hierarchies.
@@ -82,6 +89,9 @@ impl References {
         let mut loaded = BTreeMap::new();
         for written in &self.models {
             let model = load_model(context, written).await?;
+            if self.explained.contains(written) {
+                context.may_explain(&model.name).await?;
+            }
             let name = model.name.to_string();
             let value = BoundModel::new(name, model.version, Arc::clone(&model.model));
             bound.insert(written.clone(), Arc::new(value));
@@ -92,6 +102,14 @@ impl References {
             if let Some(model) = loaded.get(written) {
                 let plan = query.plan(context, model).await?;
                 items.insert((written.clone(), query.clone()), plan);
+            }
+        }
+        let mut previous = BTreeMap::new();
+        for (written, on_rows) in &self.evaluated {
+            if let Some(model) = loaded.get(written)
+                && let Some(found) = load_previous(context, model, *on_rows).await?
+            {
+                previous.insert(written.clone(), found);
             }
         }
         let mut keys = Vec::new();
@@ -106,6 +124,7 @@ impl References {
             models: Arc::new(ModelSet::new(bound)),
             loaded: Arc::new(loaded),
             items: Arc::new(items),
+            previous: Arc::new(previous),
             keys: Arc::new(KeySet::new(keys)),
             hierarchies: Arc::new(HierarchySet::new(hierarchies)),
         })
@@ -156,6 +175,31 @@ async fn load_model(context: &Arc<StatementContext>, written: &str) -> Result<Lo
         }
     }
     Err(context.no_model(written).await)
+}
+
+/// The version before a model's: with the model itself where it is to be measured on rows. One that
+/// cannot be read any more, as of an older format, compares to nothing.
+async fn load_previous(
+    context: &Arc<StatementContext>,
+    model: &LoadedModel,
+    on_rows: bool,
+) -> Result<Option<Previous>> {
+    let catalog = context.engine().catalog();
+    let Some(version) = catalog.version_before(&model.name, model.version).await? else {
+        return Ok(None);
+    };
+    let found = async {
+        if on_rows {
+            let model = catalog.load_model(&model.name, Some(version)).await?;
+            return Ok(Previous { metrics: vec![], model: Some(model) });
+        }
+        let (_, manifest) = catalog.model_manifest(&model.name, Some(version)).await?;
+        Ok(Previous { metrics: manifest.metrics.clone(), model: None })
+    };
+    match found.await {
+        Err(CatalogError::Corrupt { .. } | CatalogError::NotFound { .. }) => Ok(None),
+        other => Ok(Some(other?)),
+    }
 }
 
 /// A hierarchy is a table: its columns are the levels, from the value to its most general form.
@@ -212,6 +256,13 @@ impl Collector {
             if let Some(query) = ItemQuery::of(arguments) {
                 self.found.items.insert((name.clone(), query));
             }
+            if function == "ml_evaluate" {
+                let on_rows = arguments.get(1).is_some_and(is_query);
+                *self.found.evaluated.entry(name.clone()).or_default() |= on_rows;
+            }
+            if ["ml_explain", "ml_reasons"].contains(&function.as_str()) {
+                self.found.explained.insert(name.clone());
+            }
             self.found.models.insert(name);
         }
         self.found.decrypts |= function == "fpe_decrypt";
@@ -264,6 +315,11 @@ pub fn version_number(version: &TableVersion) -> Option<u64> {
     }
 }
 
+/// Whether an argument is a query in parentheses.
+fn is_query(argument: &FunctionArg) -> bool {
+    matches!(argument, FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Subquery(_))))
+}
+
 /// A literal text or model reference in an argument.
 pub fn literal_text(argument: &FunctionArg) -> Option<String> {
     let expr = match argument {
@@ -314,6 +370,7 @@ mod tests {
         let models: Vec<&str> = found.models.iter().map(String::as_str).collect();
         assert_eq!(models, ["main.m@2", "other", "shop"]);
         assert!(found.keys.contains("k1") && found.hierarchies.contains("h"));
+        assert!(found.explained.is_empty() && found.evaluated.is_empty());
     }
 
     #[test]

@@ -242,8 +242,7 @@ impl StatementContext {
         bindings::register(&mut state, bindings)?;
         crate::functions::register_session(&mut state, &self.rights, &self.settings)?;
         crate::pg::register(&mut state, self)?;
-        let (models, items) = (Arc::clone(&bindings.loaded), Arc::clone(&bindings.items));
-        let relations = ModelRelations::new(models, items);
+        let relations = ModelRelations::new(bindings);
         state.register_relation_planner(Arc::new(relations))?;
         if let Some(zone) = &self.settings.time_zone {
             set_time_zone(&mut state, zone)?;

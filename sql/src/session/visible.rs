@@ -71,6 +71,19 @@ impl StatementContext {
         Ok(self.rights().may_use(model, object.and_then(|object| object.owner).as_deref()))
     }
 
+    /// Whether what a model learned of single persons may be read.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub(crate) async fn may_explain(&self, model: &ObjectName) -> Result<()> {
+        if self.rights().may_explain(model, None).is_ok() {
+            return Ok(());
+        }
+        let object = self.engine().catalog().object(model).await?;
+        let owner = object.and_then(|object| object.owner);
+        self.rights().may_explain(model, owner.as_deref())
+    }
+
     /// The error for a model that does not exist, or must not be seen.
     pub(crate) async fn no_model(&self, written: &str) -> Error {
         let models = self.engine().catalog().models().await.unwrap_or_default();

@@ -10,9 +10,9 @@ use super::als::{AlsFactors, AlsOptions, Feedback, Resolved};
 use super::error::ModelError;
 use super::foldin::{ItemSide, UserVector};
 use super::ids::IdIndex;
-use super::metrics::{MetricValue, RatingMetrics};
+use super::metrics::RatingEvaluation;
 use super::popularity::Popularity;
-use super::recommender::{Choice, RecommendRequest, Recommender, Source, is_known};
+use super::recommender::{Choice, HeldOut, RecommendRequest, Recommender, Source};
 use super::sparse::Csr;
 use super::topk::{Best, Panels, ordered_product};
 
@@ -128,6 +128,7 @@ impl AlsModel {
         &self,
         users: &[Option<u32>],
         top_k: usize,
+        popularity: &Popularity,
         skip: &(dyn Fn(Option<u32>, u32) -> bool + Sync),
     ) -> Vec<Choice> {
         let vectors: Vec<Option<UserVector>> =
@@ -137,7 +138,7 @@ impl AlsModel {
         let best = self.best(&known, top_k, &|query, item| skip(users[positions[query]], item));
         let mut best = best.into_iter();
         let popular = |user| {
-            let (items, scores) = self.popularity.top(top_k, |item| !skip(user, item));
+            let (items, scores) = popularity.top(top_k, |item| !skip(user, item));
             Choice { items, scores, source: Source::Popularity }
         };
         users
@@ -247,22 +248,29 @@ impl AlsModel {
         similar(&self.similar_users, self.user_factors(), self.num_factors(), users, top_k)
     }
 
-    /// Errors of predicted ratings, beside predicting each item's mean rating in training.
-    pub fn rating_metrics(&self, test: &Csr) -> Vec<MetricValue> {
+    /// Errors of predicted ratings by user, and those of predicting each item's mean rating
+    /// outside the test set.
+    pub fn rating_evaluation(&self, test: &Csr) -> [RatingEvaluation; 2] {
         let means = self.item_means_without(test);
-        let (mut model, mut baseline) = (RatingMetrics::default(), RatingMetrics::default());
-        for user in 0..test.rows() {
-            let (items, ratings) = test.row(user);
-            for (&item, &rating) in items.iter().zip(ratings) {
-                let Some(predicted) = self.score(user as u32, item) else { continue };
-                model.add(rating.into(), predicted.into());
-                baseline.add(rating.into(), means[item as usize]);
+        let mut evaluations = [RatingEvaluation::new(), RatingEvaluation::new()];
+        for (user, row) in (0_u32..).zip(0..test.rows()) {
+            let (items, ratings) = test.row(row);
+            let pairs: Vec<(f64, [f64; 2])> = items
+                .iter()
+                .zip(ratings)
+                .filter_map(|(&item, &rating)| {
+                    let predicted = f64::from(self.score(user, item)?);
+                    Some((f64::from(rating), [predicted, means[item as usize]]))
+                })
+                .collect();
+            if pairs.is_empty() {
+                continue;
+            }
+            for (which, evaluation) in evaluations.iter_mut().enumerate() {
+                evaluation.add(user, pairs.iter().map(|(rating, of)| (*rating, of[which])));
             }
         }
-        vec![
-            MetricValue { name: "rmse".into(), value: model.rmse(), baseline: baseline.rmse() },
-            MetricValue { name: "mae".into(), value: model.mae(), baseline: baseline.mae() },
-        ]
+        evaluations
     }
 
     /// Mean rating of each item outside the test set; the overall mean where there is none.
@@ -303,8 +311,11 @@ impl Recommender for AlsModel {
             + factors.item_factors.len()
             + factors.user_bias.len()
             + factors.item_bias.len();
-        let later = factors.user_factors.len() + factors.item_factors.len();
-        (floats + later) * size_of::<f32>()
+        let (users, items) = (self.parts.users.len(), self.parts.items.len());
+        let later =
+            Panels::bytes(users, self.num_factors()) + Panels::bytes(items, self.num_factors());
+        floats * size_of::<f32>()
+            + later
             + self.catalog.memory_bytes()
             + self.popularity.memory_bytes()
             + self.parts.seen.memory_bytes()
@@ -334,15 +345,37 @@ impl Recommender for AlsModel {
                 || (request.exclude_seen
                     && user.is_some_and(|user| self.seen().contains(user as usize, item)))
         };
-        self.recommend_unless(users, request.top_k, &skip)
+        self.recommend_unless(users, request.top_k, &self.popularity, &skip)
     }
 
-    fn recommend_held_out(&self, users: &[u32], test: &Csr, top_k: usize) -> Vec<Choice> {
+    fn recommend_held_out(
+        &self,
+        users: &[u32],
+        held_out: &HeldOut<'_>,
+        top_k: usize,
+    ) -> Vec<Choice> {
         let users: Vec<Option<u32>> = users.iter().map(|&user| Some(user)).collect();
-        let skip = |user: Option<u32>, item: u32| {
-            user.is_some_and(|user| is_known(self.seen(), test, user, item))
-        };
-        self.recommend_unless(&users, top_k, &skip)
+        let skip =
+            |user: Option<u32>, item: u32| user.is_some_and(|user| held_out.is_known(user, item));
+        self.recommend_unless(&users, top_k, &held_out.popularity, &skip)
+    }
+
+    fn scores_held_out(&self, users: &[u32], items: &[u32], _: &HeldOut<'_>) -> Vec<f32> {
+        let (size, zeros) = (self.num_factors(), vec![0.0; self.num_factors()]);
+        let factors = |all, code| row(all, code, size).unwrap_or(&zeros);
+        let rows: Vec<f32> =
+            items.iter().flat_map(|&item| factors(self.item_factors(), item)).copied().collect();
+        let queries: Vec<f32> =
+            users.iter().flat_map(|&user| factors(self.user_factors(), user)).copied().collect();
+        let mut scores = Panels::new(&rows, size).scores(&queries);
+        for (scores, &user) in scores.chunks_exact_mut(items.len().max(1)).zip(users) {
+            let constant = self.constant(self.user_bias().get(user as usize).copied());
+            for (score, &item) in scores.iter_mut().zip(items) {
+                *score += self.item_bias().get(item as usize).copied().unwrap_or(0.0);
+                *score += constant;
+            }
+        }
+        scores
     }
 
     fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best> {

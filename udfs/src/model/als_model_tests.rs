@@ -172,9 +172,12 @@ fn metrics_beat_popularity_on_separated_groups() {
 #[test]
 fn rating_metrics_stand_beside_the_item_means() {
     let model = model(Feedback::Explicit);
-    let metrics = model.rating_metrics(&interactions());
-    assert_eq!((metrics[0].name.as_str(), metrics[1].name.as_str()), ("rmse", "mae"));
-    assert!(metrics[0].value < metrics[0].baseline, "{metrics:?}");
+    let [errors, baseline] = model.rating_evaluation(&interactions());
+    let values = errors.per_user().values();
+    assert_eq!((values[0].0.as_str(), values[1].0.as_str()), ("rmse", "mae"));
+    assert!(values[0].1 < baseline.per_user().values()[0].1, "{values:?}");
+    // The last user has no interactions.
+    assert_eq!(errors.per_user().counts(), [40, 40]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use super::error::ModelError;
 use super::ids::IdIndex;
 use super::popularity::Popularity;
-use super::recommender::{Choice, RecommendRequest, Recommender, Source, counts_without, is_known};
+use super::recommender::{Choice, HeldOut, RecommendRequest, Recommender, Source};
 use super::sparse::Csr;
 use super::topk::{Best, Heap};
 
@@ -172,6 +172,18 @@ impl ItemModel {
         Ok(choices.into_iter().next().unwrap_or_else(popular))
     }
 
+    /// What each user has had outside the test set.
+    fn own_without(&self, users: &[u32], held_out: &HeldOut<'_>) -> Vec<Own<'_>> {
+        let own = |&user: &u32| -> Own<'_> {
+            let (items, weights) = self.seen().row(user as usize);
+            let cells = items.iter().copied().zip(weights.iter().copied());
+            let kept = cells.filter(|&(item, _)| !held_out.test.contains(user as usize, item));
+            let (items, weights): (Vec<u32>, Vec<f32>) = kept.unzip();
+            (items.into(), weights.into())
+        };
+        users.iter().map(own).collect()
+    }
+
     /// The exact best items of each set of own items that `skip(position, item)` does not refuse;
     /// the most popular ones where there is none.
     fn choose(
@@ -245,20 +257,48 @@ impl Recommender for ItemModel {
         self.choose(&own, request.top_k, &self.popularity, &skip)
     }
 
-    fn recommend_held_out(&self, users: &[u32], test: &Csr, top_k: usize) -> Vec<Choice> {
-        let own: Vec<Own<'_>> = users
-            .iter()
-            .map(|&user| {
-                let (items, weights) = self.seen().row(user as usize);
-                let cells = items.iter().copied().zip(weights.iter().copied());
-                let kept = cells.filter(|&(item, _)| !test.contains(user as usize, item));
-                let (items, weights): (Vec<u32>, Vec<f32>) = kept.unzip();
-                (items.into(), weights.into())
-            })
-            .collect();
-        let skip = |at: usize, item: u32| is_known(self.seen(), test, users[at], item);
-        let popularity = Popularity::from_counts(counts_without(self.seen(), test));
-        self.choose(&own, top_k, &popularity, &skip)
+    fn recommend_held_out(
+        &self,
+        users: &[u32],
+        held_out: &HeldOut<'_>,
+        top_k: usize,
+    ) -> Vec<Choice> {
+        let own = self.own_without(users, held_out);
+        let skip = |at: usize, item: u32| held_out.is_known(users[at], item);
+        self.choose(&own, top_k, &held_out.popularity, &skip)
+    }
+
+    fn scores_held_out(&self, users: &[u32], items: &[u32], held_out: &HeldOut<'_>) -> Vec<f32> {
+        let own = self.own_without(users, held_out);
+        let size = self.parts.items.len();
+        let mut sums = vec![0.0_f32; size];
+        let mut scores = Vec::with_capacity(users.len() * items.len());
+        for (own, weights) in &own {
+            match &self.parts.similarity {
+                Similarity::Sparse(csr) => {
+                    let rows = || own.iter().map(|&item| csr.row(item as usize));
+                    for ((codes, values), &r) in rows().zip(weights.iter()) {
+                        for (&code, &weight) in codes.iter().zip(values) {
+                            sums[code as usize] += r * weight;
+                        }
+                    }
+                    let of = |item: &u32| sums.get(*item as usize).copied().unwrap_or(0.0);
+                    scores.extend(items.iter().map(of));
+                    rows().flat_map(|row| row.0).for_each(|&code| sums[code as usize] = 0.0);
+                }
+                Similarity::Dense(dense) => {
+                    let start = scores.len();
+                    scores.resize(start + items.len(), 0.0);
+                    for (&item, &r) in own.iter().zip(weights.iter()) {
+                        let row = &dense[item as usize * size..][..size];
+                        for (score, &item) in scores[start..].iter_mut().zip(items) {
+                            *score += r * row.get(item as usize).copied().unwrap_or(0.0);
+                        }
+                    }
+                }
+            }
+        }
+        scores
     }
 
     fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best> {

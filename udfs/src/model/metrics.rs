@@ -4,15 +4,16 @@
 //! DCG over min(|test items|, k); average precision over min(|test items|, k); means over users
 //! that have test items. Coverage is the share of all items that were recommended to anyone.
 //!
-//! [`RankingMetrics`] and [`RatingMetrics`] sum up and keep nothing. [`RankingEvaluation`] and
-//! [`RatingEvaluation`] keep what each user adds, so that [`Bootstrap`] can say how sure a metric
-//! is and whether one model is better than another.
+//! [`RankingMetrics`] sums up and keeps nothing. [`RankingEvaluation`] and [`RatingEvaluation`]
+//! keep what each user adds, so that [`Bootstrap`] can say how sure a metric is and whether one
+//! model is better than another.
 
 use std::collections::HashSet;
 
 pub mod auc;
 pub mod beyond_accuracy;
 pub mod bootstrap;
+pub mod calibration;
 pub mod per_user;
 pub mod ranking;
 
@@ -84,34 +85,6 @@ impl RankingMetrics {
     }
 }
 
-/// Errors of predicted ratings.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct RatingMetrics {
-    count: f64,
-    squared: f64,
-    absolute: f64,
-}
-
-impl RatingMetrics {
-    /// Adds one rating and its prediction.
-    pub fn add(&mut self, rating: f64, predicted: f64) {
-        let error = rating - predicted;
-        self.count += 1.0;
-        self.squared += error * error;
-        self.absolute += error.abs();
-    }
-
-    /// Root mean squared error; NaN without ratings.
-    pub fn rmse(&self) -> f64 {
-        (self.squared / self.count).sqrt()
-    }
-
-    /// Mean absolute error; NaN without ratings.
-    pub fn mae(&self) -> f64 {
-        self.absolute / self.count
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,14 +119,5 @@ mod tests {
         let values = metrics.values(4);
         assert_eq!(values[0].1, 0.5);
         assert!((values[1].1 - 1.0).abs() < 1e-12 && (values[3].1 - 1.0).abs() < 1e-12);
-    }
-
-    #[test]
-    fn rating_metrics_equal_values_computed_by_hand() {
-        let mut metrics = RatingMetrics::default();
-        assert!(metrics.rmse().is_nan());
-        metrics.add(4.0, 3.0);
-        metrics.add(1.0, 3.0);
-        assert!((metrics.rmse() - 2.5_f64.sqrt()).abs() < 1e-12 && metrics.mae() == 1.5);
     }
 }

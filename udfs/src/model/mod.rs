@@ -10,6 +10,7 @@ mod als_model;
 mod dense;
 pub mod ease;
 pub mod error;
+pub mod evaluation;
 mod explain;
 pub mod foldin;
 mod id_table;
@@ -25,6 +26,7 @@ mod popularity_model;
 mod recommender;
 pub mod rerank;
 mod row_cosine;
+mod screen;
 pub mod search;
 pub mod sparse;
 pub mod split;
@@ -33,13 +35,16 @@ mod trained;
 
 pub use self::als_model::{AlsModel, ModelParts};
 pub use self::error::ModelError;
+pub use self::evaluation::{Evaluation, Measured};
 pub use self::explain::{Part, Reasons, Term};
 pub use self::foldin::UserVector;
 pub use self::ids::IdIndex;
 pub use self::item_model::{Explanation, ItemModel, ItemParts, Similarity};
 pub use self::metrics::MetricValue;
 pub use self::popularity_model::{NO_SEGMENT, PopularityModel, PopularityParts, Segments};
-pub use self::recommender::{Choice, RecommendRequest, Recommender, Source, ranking_metrics};
+pub use self::recommender::{
+    Choice, HeldOut, RecommendRequest, Recommender, Source, ranking_metrics,
+};
 pub use self::rerank::Rerank;
 pub use self::row_cosine::RowCosines;
 pub use self::sparse::{Csr, Duplicates, Triplets};

@@ -8,7 +8,7 @@
 
 use super::error::ModelError;
 use super::ids::IdIndex;
-use super::recommender::{Choice, RecommendRequest, Recommender, Source, is_known};
+use super::recommender::{Choice, HeldOut, RecommendRequest, Recommender, Source};
 use super::sparse::Csr;
 use super::topk::Best;
 
@@ -157,11 +157,23 @@ impl Recommender for PopularityModel {
     }
 
     /// The weights are the caller's: they count test interactions unless it left them out.
-    fn recommend_held_out(&self, users: &[u32], test: &Csr, top_k: usize) -> Vec<Choice> {
-        let choice = |&user: &u32| {
-            self.choose(Some(user), top_k, |item| is_known(self.seen(), test, user, item))
-        };
+    fn recommend_held_out(
+        &self,
+        users: &[u32],
+        held_out: &HeldOut<'_>,
+        top_k: usize,
+    ) -> Vec<Choice> {
+        let choice =
+            |&user: &u32| self.choose(Some(user), top_k, |item| held_out.is_known(user, item));
         users.iter().map(choice).collect()
+    }
+
+    fn scores_held_out(&self, users: &[u32], items: &[u32], _: &HeldOut<'_>) -> Vec<f32> {
+        let scores = |&user: &u32| {
+            let weights = self.ranking(Some(user)).1;
+            items.iter().map(|&item| weights.get(item as usize).copied().unwrap_or(0.0))
+        };
+        users.iter().flat_map(scores).collect()
     }
 
     /// Popularity knows no similarity: every answer is empty.

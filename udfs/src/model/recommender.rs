@@ -101,8 +101,17 @@ pub trait Recommender: Send + Sync {
     /// A list for each user; `None` is an unknown user.
     fn recommend(&self, users: &[Option<u32>], request: &RecommendRequest<'_>) -> Vec<Choice>;
 
-    /// A list for each user as it would be had the interactions in `test` not been seen.
-    fn recommend_held_out(&self, users: &[u32], test: &Csr, top_k: usize) -> Vec<Choice>;
+    /// A list for each user as it would be had the held-out interactions not been seen.
+    fn recommend_held_out(
+        &self,
+        users: &[u32],
+        held_out: &HeldOut<'_>,
+        top_k: usize,
+    ) -> Vec<Choice>;
+
+    /// The scores of `items` (ascending) for each user, users × items, as they would be had the
+    /// held-out interactions not been seen; 0 for codes out of range.
+    fn scores_held_out(&self, users: &[u32], items: &[u32], held_out: &HeldOut<'_>) -> Vec<f32>;
 
     /// The items most similar to each given one, without itself; empty where nothing is known.
     fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best>;
@@ -114,9 +123,46 @@ pub trait Recommender: Send + Sync {
     }
 }
 
-/// Whether the user has had the item outside the test set: such items are never recommended.
-pub(super) fn is_known(seen: &Csr, test: &Csr, user: u32, item: u32) -> bool {
-    seen.contains(user as usize, item) && !test.contains(user as usize, item)
+/// Interactions that a model is measured on, and what was popular without them.
+#[derive(Debug, Clone)]
+pub struct HeldOut<'a> {
+    /// What the model has seen, users × items, with or without the test interactions.
+    pub seen: &'a Csr,
+    /// The test interactions, users × items.
+    pub test: &'a Csr,
+    /// Items by their interactions outside the test set.
+    pub popularity: Popularity,
+}
+
+impl<'a> HeldOut<'a> {
+    /// Counts what is popular without the test interactions.
+    pub fn new(seen: &'a Csr, test: &'a Csr) -> Self {
+        let mut counts = seen.column_counts();
+        for user in 0..test.rows() {
+            for &item in test.row(user).0 {
+                if seen.contains(user, item) {
+                    counts[item as usize] -= 1;
+                }
+            }
+        }
+        Self { seen, test, popularity: Popularity::from_counts(counts) }
+    }
+
+    /// Whether the user has had the item outside the test set: such items are never recommended.
+    pub fn is_known(&self, user: u32, item: u32) -> bool {
+        self.seen.contains(user as usize, item) && !self.test.contains(user as usize, item)
+    }
+
+    /// Users with test interactions, ascending.
+    pub fn users(&self) -> Vec<u32> {
+        let users = 0..self.test.rows() as u32;
+        users.filter(|&user| !self.test.row(user as usize).0.is_empty()).collect()
+    }
+
+    /// The popularity ranking for a user.
+    pub fn popular(&self, user: u32, top_k: usize) -> (Vec<u32>, Vec<f32>) {
+        self.popularity.top(top_k, |item| !self.is_known(user, item))
+    }
 }
 
 /// Ranking metrics at `top_k` on held-out interactions (users × items), beside the popularity
@@ -129,18 +175,14 @@ pub fn ranking_metrics<R: Recommender + ?Sized>(
     test: &Csr,
     top_k: usize,
 ) -> Vec<MetricValue> {
-    let seen = recommender.seen();
-    let users: Vec<u32> =
-        (0..test.rows() as u32).filter(|&user| !test.row(user as usize).0.is_empty()).collect();
-    let baseline = Popularity::from_counts(counts_without(seen, test));
+    let held_out = HeldOut::new(recommender.seen(), test);
+    let users = held_out.users();
     let mut model = RankingMetrics::new(top_k);
     let mut popular = RankingMetrics::new(top_k);
     for block in users.chunks(4096) {
-        let choices = recommender.recommend_held_out(block, test, top_k);
-        let lists: Vec<Vec<u32>> = block
-            .par_iter()
-            .map(|&user| baseline.top(top_k, |item| !is_known(seen, test, user, item)).0)
-            .collect();
+        let choices = recommender.recommend_held_out(block, &held_out, top_k);
+        let lists: Vec<Vec<u32>> =
+            block.par_iter().map(|&user| held_out.popular(user, top_k).0).collect();
         for ((&user, choice), list) in block.iter().zip(&choices).zip(&lists) {
             let items = test.row(user as usize).0;
             model.add(&choice.items, items);
@@ -150,17 +192,4 @@ pub fn ranking_metrics<R: Recommender + ?Sized>(
     let items = recommender.item_ids().len();
     let pairs = model.values(items).into_iter().zip(popular.values(items));
     pairs.map(|((name, value), (_, baseline))| MetricValue { name, value, baseline }).collect()
-}
-
-/// Interactions of each item, those of the test set taken off.
-pub(super) fn counts_without(seen: &Csr, test: &Csr) -> Vec<u32> {
-    let mut counts = seen.column_counts();
-    for user in 0..test.rows() {
-        for &item in test.row(user).0 {
-            if seen.contains(user, item) {
-                counts[item as usize] -= 1;
-            }
-        }
-    }
-    counts
 }

@@ -4,13 +4,15 @@
 //! queries meet one panel at a time in registers (6 queries × 2 vectors); scores never reach
 //! memory: they are compared with the query's k-th best so far, and only candidates are looked
 //! at. A query stops at the panel whose longest row cannot reach its threshold any more
-//! (Cauchy-Schwarz). Ties go to the lower code. Each product is summed in order of coordinates
+//! (Cauchy-Schwarz). One query alone passes over many rows in bytes first ([`super::screen`]) and
+//! reads only panels that may hold one of its best. Ties go to the lower code. Each product is summed in order of coordinates
 //! whatever the path, so one query scores as it does in a batch.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::kernel::Aligned;
+use super::screen::{Screen, ScreenQuery};
 
 /// Queries that share a tile.
 const TILE_QUERIES: usize = 6;
@@ -29,6 +31,8 @@ pub struct Panels {
     codes: Vec<u32>,
     /// Length of the longest row from each panel on.
     bounds: Vec<f32>,
+    /// Where there are so many rows that it pays.
+    screen: Option<Screen>,
 }
 
 /// The best rows of one query: codes and scores, best first.
@@ -43,6 +47,10 @@ pub struct Best {
 impl Panels {
     /// Packs `rows` of `depth` finite values each.
     pub fn new(rows: &[f32], depth: usize) -> Self {
+        Self::build(rows, depth, Screen::pays(rows.len() / depth.max(1), depth))
+    }
+
+    fn build(rows: &[f32], depth: usize, with_screen: bool) -> Self {
         let depth = depth.max(1);
         let width = panel_width();
         let norm = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
@@ -60,7 +68,8 @@ impl Panels {
             }
         }
         let bounds = order.iter().step_by(width).map(|&(norm, _)| norm as f32).collect();
-        Self { depth, width, data, codes, bounds }
+        let screen = with_screen.then(|| Screen::new(&data, depth, width));
+        Self { depth, width, data, codes, bounds, screen }
     }
 
     /// Values of a row or query.
@@ -71,6 +80,18 @@ impl Panels {
     /// Bytes on the heap.
     pub fn memory_bytes(&self) -> usize {
         (self.data.len() + self.codes.len() + self.bounds.len()) * size_of::<f32>()
+            + self.screen.as_ref().map_or(0, |_| Screen::bytes(self.rows(), self.depth, self.width))
+    }
+
+    /// Bytes on the heap that so many rows of `depth` values will take.
+    pub fn bytes(rows: usize, depth: usize) -> usize {
+        let (depth, width) = (depth.max(1), panel_width());
+        let screen = if Screen::pays(rows, depth) { Screen::bytes(rows, depth, width) } else { 0 };
+        rows.div_ceil(width) * (width * (depth + 1) + 1) * size_of::<f32>() + screen
+    }
+
+    fn rows(&self) -> usize {
+        self.codes.iter().filter(|&&code| code != NO_CODE).count()
     }
 
     /// The best `k` rows of each query (`depth` values each) among those that
@@ -82,9 +103,8 @@ impl Panels {
         k: usize,
         skip: &(dyn Fn(usize, u32) -> bool + Sync),
     ) -> Vec<Best> {
-        let rows = self.codes.iter().filter(|&&code| code != NO_CODE).count();
         let count = queries.len() / self.depth;
-        let k = k.min(rows);
+        let k = k.min(self.rows());
         if k == 0 {
             return vec![Best::default(); count];
         }
@@ -99,6 +119,11 @@ impl Panels {
         blocks.into_iter().flatten().collect()
     }
 
+    /// Every score, queries × rows in order of codes, as [`Panels::best`] computes them.
+    pub fn scores(&self, queries: &[f32]) -> Vec<f32> {
+        Arch::new().dispatch(AllScores { panels: self, queries })
+    }
+
     fn block(
         &self,
         queries: &[f32],
@@ -108,6 +133,38 @@ impl Panels {
     ) -> Vec<Best> {
         let op = BlockOp { panels: self, queries, first, k, skip };
         Arch::new().dispatch(op).into_iter().map(Heap::into_best).collect()
+    }
+}
+
+struct AllScores<'a> {
+    panels: &'a Panels,
+    queries: &'a [f32],
+}
+
+impl WithSimd for AllScores<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
+        let Panels { depth, width, data, codes, .. } = self.panels;
+        let rows = self.panels.rows();
+        let mut scores = vec![0.0; self.queries.len() / depth * rows];
+        let groups = self.queries.chunks(TILE_QUERIES * depth);
+        for (queries, scores) in groups.zip(scores.chunks_mut((TILE_QUERIES * rows).max(1))) {
+            let packed = pack::<TILE_QUERIES>(queries, *depth);
+            for (panel, codes) in data.chunks_exact(depth * width).zip(codes.chunks(*width)) {
+                let sums = tile::<S, TILE_QUERIES>(simd, &packed, S::as_simd_f32s(panel).0);
+                for (sums, scores) in sums.iter().zip(scores.chunks_exact_mut(rows)) {
+                    let sums: &[f32] = pulp::bytemuck::cast_slice(sums);
+                    for (&sum, &code) in sums.iter().zip(codes) {
+                        if let Some(score) = scores.get_mut(code as usize) {
+                            *score = sum;
+                        }
+                    }
+                }
+            }
+        }
+        scores
     }
 }
 
@@ -257,12 +314,20 @@ impl WithSimd for BlockOp<'_> {
 impl BlockOp<'_> {
     #[inline(always)]
     fn run<S: Simd, const Q: usize>(&self, simd: S, heaps: &mut [Heap]) {
-        let Panels { depth, width, data, codes, bounds } = self.panels;
+        let Panels { depth, width, data, codes, bounds, screen } = self.panels;
+        let screen = screen.as_ref().filter(|_| heaps.len() == 1);
+        let screen = screen.map(|screen| (screen, screen.query(self.queries)));
         let groups: Vec<Aligned> =
             self.queries.chunks(Q * depth).map(|rows| pack::<Q>(rows, *depth)).collect();
         let mut active: Vec<bool> = vec![true; groups.len()];
         let panels = data.chunks_exact(depth * width).zip(codes.chunks_exact(*width));
-        for ((panel, codes), &bound) in panels.zip(bounds) {
+        for (position, ((panel, codes), &bound)) in panels.zip(bounds).enumerate() {
+            if let (Some((screen, query)), [heap]) = (&screen, &*heaps)
+                && bound * heap.norm >= heap.threshold
+                && is_below::<S>(screen, query, position, heap.threshold)
+            {
+                continue;
+            }
             let panel = S::as_simd_f32s(panel).0;
             let mut any = false;
             for (index, (group, heaps)) in groups.iter().zip(heaps.chunks_mut(Q)).enumerate() {
@@ -307,6 +372,23 @@ impl BlockOp<'_> {
             }
         }
     }
+}
+
+/// Whether no row of a panel can reach the threshold of a query whose list is full.
+#[inline(always)]
+fn is_below<S: Simd>(screen: &Screen, query: &ScreenQuery, panel: usize, threshold: f32) -> bool {
+    if threshold == f32::NEG_INFINITY {
+        return false;
+    }
+    // As wide as the panels of `panel_width`.
+    let bound = match 2 * S::F32_LANES {
+        32 => screen.bound::<32>(panel, query),
+        16 => screen.bound::<16>(panel, query),
+        8 => screen.bound::<8>(panel, query),
+        2 => screen.bound::<2>(panel, query),
+        _ => f64::INFINITY,
+    };
+    bound < f64::from(threshold)
 }
 
 /// Transposes up to `Q` queries to `Q` values a coordinate; missing queries are zeros.
@@ -383,9 +465,99 @@ mod tests {
             for (query, best) in users.chunks(depth).zip(&found) {
                 prop_assert_eq!(best, &sorted(&items, depth, query, k.min(rows)));
             }
-            // One query alone gives what the batch gave.
+            let scores = Panels::new(&items, depth).scores(&users);
+            for (query, scores) in users.chunks(depth).zip(scores.chunks(rows)) {
+                for (row, score) in items.chunks(depth).zip(scores) {
+                    prop_assert_eq!(ordered_product(query, row), *score);
+                }
+            }
+            // One query alone gives what the batch gave, screened or not.
+            let screened = Panels::build(&items, depth, true);
+            for (query, best) in users.chunks(depth).zip(&found) {
+                let skip = |_: usize, code: u32| code % 3 == 1;
+                let plain = Panels::new(&items, depth).best(query, k, &skip);
+                prop_assert_eq!(&screened.best(query, k, &skip), &plain);
+                prop_assert_eq!(&screened.best(query, k, &|_, _| false)[0], best);
+            }
             let alone = Panels::new(&items, depth).best(&users[..depth], k, &|_, _| false);
             prop_assert_eq!(&alone[0], &found[0]);
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 24,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+        /// Bit for bit, whatever the sizes of the rows and of the values in them.
+        #[test]
+        fn screening_changes_nothing(
+            seed in 0_u64..u64::MAX, depth in 1_usize..70, k in 1_usize..25,
+            (sizes, few) in (0_i32..30, 0_u32..3),
+        ) {
+            let mut state = seed;
+            let mut next = || {
+                state = super::super::als::mix(state);
+                (state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5
+            };
+            let rows = 900;
+            let mut items = Vec::with_capacity(rows * depth);
+            for row in 0..rows {
+                let size = 2_f32.powi(row as i32 % (sizes + 1) - sizes / 2);
+                for _ in 0..depth {
+                    // Some coordinates far beyond the others, some rows all zeros.
+                    let far = if next() > 0.48 { 50.0 } else { 1.0 };
+                    items.push(if row % 97 == 5 { 0.0 } else { next() * size * far });
+                }
+            }
+            let screened = Panels::build(&items, depth, true);
+            let plain = Panels::build(&items, depth, false);
+            for _ in 0..8 {
+                let query: Vec<f32> = (0..depth).map(|_| next()).collect();
+                let skip = |_: usize, code: u32| few > 0 && code.is_multiple_of(few + 1);
+                let (found, full) = (screened.best(&query, k, &skip), plain.best(&query, k, &skip));
+                let bits = |best: &Best| -> Vec<(u32, u32)> {
+                    best.codes.iter().copied().zip(best.scores.iter().map(|s| s.to_bits())).collect()
+                };
+                prop_assert_eq!(bits(&found[0]), bits(&full[0]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_screen_passes_over_almost_everything() {
+        let (rows, depth) = (20_000, 32);
+        let mut state = 7;
+        let mut next = || {
+            state = super::super::als::mix(state);
+            (state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5
+        };
+        let items: Vec<f32> = (0..rows * depth).map(|_| next()).collect();
+        let query: Vec<f32> = (0..depth).map(|_| next()).collect();
+        let panels = Panels::build(&items, depth, true);
+        let best = &panels.best(&query, 10, &|_, _| false)[0];
+        assert_eq!(best, &sorted(&items, depth, &query, 10));
+        let screen = panels.screen.as_ref().unwrap();
+        let in_bytes = screen.query(&query);
+        let bounds: Vec<f64> = (0..rows.div_ceil(panels.width))
+            .map(|panel| match panels.width {
+                32 => screen.bound::<32>(panel, &in_bytes),
+                16 => screen.bound::<16>(panel, &in_bytes),
+                8 => screen.bound::<8>(panel, &in_bytes),
+                _ => screen.bound::<2>(panel, &in_bytes),
+            })
+            .collect();
+        let least = f64::from(best.scores[9]);
+        let read = bounds.iter().filter(|bound| **bound >= least).count();
+        assert!((1..40).contains(&read), "{read} of {} panels", bounds.len());
+        for (position, codes) in panels.codes.chunks(panels.width).enumerate() {
+            for &code in codes.iter().filter(|code| **code != NO_CODE) {
+                let row = &items[code as usize * depth..][..depth];
+                assert!(f64::from(ordered_product(&query, row)) <= bounds[position]);
+            }
+        }
+        let plain = Panels::build(&items, depth, false);
+        assert!(panels.memory_bytes() >= plain.memory_bytes() + rows * depth);
     }
 }

@@ -99,6 +99,15 @@ impl Exposure {
         self.ends.extend(other.ends.iter().map(|end| start + end));
     }
 
+    /// The lists of the users that `keep` accepts: a segment.
+    pub fn select(&self, keep: impl Fn(u32) -> bool) -> Self {
+        let mut kept = Self::new(self.k, self.items);
+        for (user, list) in self.lists().filter(|(user, _)| keep(*user)) {
+            kept.add(user, list);
+        }
+        kept
+    }
+
     /// The number of items of the catalog.
     pub fn items(&self) -> usize {
         self.items
@@ -191,6 +200,7 @@ mod tests {
         assert_eq!(exposure.counts(), [1, 2, 0, 0]);
         let lists: Vec<_> = exposure.lists().collect();
         assert_eq!(lists, [(7, &[0, 1][..]), (9, &[1][..])]);
+        assert_eq!(exposure.select(|user| user > 7).counts(), [0, 1, 0, 0]);
         let values = exposure.values();
         assert_eq!(values[0], ("coverage@2".to_owned(), 0.5));
         // Of 0, 0, 1, 2: (1·1 + 3·2) / (4·3).

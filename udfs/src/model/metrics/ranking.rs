@@ -11,8 +11,9 @@
 //! | `hit_rate` | 1 with a hit, else 0 |
 //! | `mrr` | 1 / rank of the first hit, 0 without one |
 //!
-//! These are the definitions of the published LightGCN tables (He et al. 2020). `auc`, `diversity`
-//! and `novelty` are those of [`super::auc`] and [`super::beyond_accuracy`]. A metric's value is
+//! These are the definitions of the published LightGCN tables (He et al. 2020). `auc`,
+//! `log_loss`, `diversity` and `novelty` are those of [`super::auc`] and
+//! [`super::beyond_accuracy`]. A metric's value is
 //! the mean over users who have one: test items for the six above, what the metric itself asks for
 //! else.
 
@@ -83,6 +84,8 @@ pub struct UserList<'a> {
     pub test: &'a [u32],
     /// [`super::auc::user_auc`], where it was computed.
     pub auc: Option<f64>,
+    /// The mean [`super::auc::log_loss`] of the user's pairs, where it was computed.
+    pub log_loss: Option<f64>,
     /// [`super::beyond_accuracy::diversity`] of the list.
     pub diversity: Option<f64>,
     /// [`super::beyond_accuracy::novelty`] of the list.
@@ -104,7 +107,7 @@ impl RankingEvaluation {
         let beyond = ["diversity", "novelty"];
         let at_k = |name: &str| format!("{name}@{k}");
         let mut metrics: Vec<String> = names.into_iter().map(at_k).collect();
-        metrics.push("auc".to_owned());
+        metrics.extend(["auc", "log_loss"].map(str::to_owned));
         metrics.extend(beyond.into_iter().map(at_k));
         Self { k, per_user: PerUser::means(metrics), exposure: Exposure::new(k, items) }
     }
@@ -123,6 +126,7 @@ impl RankingEvaluation {
             read(|ranking| ranking.hit),
             read(|ranking| ranking.reciprocal_rank),
             of.auc,
+            of.log_loss,
             of.diversity,
             of.novelty,
         ];
