@@ -16,6 +16,7 @@ mod id_table;
 pub mod ids;
 pub mod item_knn;
 mod item_model;
+pub mod judge;
 pub mod kernel;
 pub mod kmeans;
 pub mod metrics;
