@@ -35,6 +35,7 @@ use crate::model::learners::{Learner, PopularityOptions};
 use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
 use crate::model::recommender;
+use crate::model::splitting::SplitOptions;
 use crate::model::table_functions::whole_number;
 use crate::model::train::{TrainingColumns, duplicates, read_known};
 
@@ -147,6 +148,7 @@ fn columns(model: &LoadedModel, schema: &SchemaRef) -> Result<TrainingColumns> {
         false => given.cloned(),
         true => manifest.rating_col.clone(),
     };
+    options.split = SplitOptions::nothing();
     if let Learner::Popularity(popularity) = &mut options.learner {
         *popularity = PopularityOptions::default();
     }

@@ -5,14 +5,18 @@ pub mod evaluate;
 mod fit;
 pub mod items;
 mod learners;
+mod lifecycle;
 mod node;
 pub mod options;
 mod ranking;
 pub mod recommend;
 mod recommend_options;
+mod splitting;
 pub mod table_functions;
 mod tables;
 mod train;
+mod trials;
+mod tuning;
 mod weights;
 
 use std::collections::BTreeMap;
