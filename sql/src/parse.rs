@@ -8,7 +8,7 @@
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement as DataFusionStatement};
 use sqlparser::ast::{Expr, ObjectName, Query};
 use sqlparser::keywords::Keyword;
-use sqlparser::parser::ParserError;
+use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use crate::access::syntax::{self, AccessStatement};
@@ -30,10 +30,12 @@ pub enum Statement {
     CreateModel(Box<CreateModel>),
     /// `EXPLAIN CREATE MODEL`.
     ExplainModel(Box<CreateModel>),
-    /// `RETRAIN MODEL m`.
+    /// `RETRAIN MODEL m [OPTIONS (…)]`.
     Retrain {
         /// The model.
         name: String,
+        /// The options in the order written, keys in lower case.
+        options: Vec<(String, Expr)>,
     },
     /// `DROP MODEL [IF EXISTS] m`.
     DropModel {
@@ -328,7 +330,9 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         }
         ["retrain", "model", ..] => {
             skip(parser, 2);
-            Ok(Statement::Retrain { name: parse_model_reference(&mut parser.parser)? })
+            let parser = &mut parser.parser;
+            let name = parse_model_reference(parser)?;
+            Ok(Statement::Retrain { name, options: parse_options(parser)? })
         }
         ["drop", "model", ..] => {
             skip(parser, 2);
@@ -405,22 +409,29 @@ fn parse_create_model(parser: &mut DFParser<'_>) -> Result<CreateModel, Failure>
         let found = parser.peek_token_ref().clone();
         return Err(Failure::at("a new model's name has no version".into(), &found));
     }
-    let mut options = Vec::new();
-    if is_word(&parser.peek_token_ref().token, "OPTIONS") {
-        parser.next_token();
-        parser.expect_token(&Token::LParen)?;
-        if !parser.consume_token(&Token::RParen) {
-            options = parser.parse_comma_separated(|parser| {
-                let key = parser.parse_identifier()?.value.to_lowercase();
-                parser.expect_token(&Token::Eq)?;
-                Ok((key, parser.parse_expr()?))
-            })?;
-            parser.expect_token(&Token::RParen)?;
-        }
-    }
+    let options = parse_options(parser)?;
     parser.expect_keyword(Keyword::AS)?;
     let query = parser.parse_query()?;
     Ok(CreateModel { name, replace, if_not_exists, options, query })
+}
+
+/// `[OPTIONS (name = value, …)]`.
+fn parse_options(parser: &mut Parser<'_>) -> Result<Vec<(String, Expr)>, Failure> {
+    if !is_word(&parser.peek_token_ref().token, "OPTIONS") {
+        return Ok(vec![]);
+    }
+    parser.next_token();
+    parser.expect_token(&Token::LParen)?;
+    if parser.consume_token(&Token::RParen) {
+        return Ok(vec![]);
+    }
+    let options = parser.parse_comma_separated(|parser| {
+        let key = parser.parse_identifier()?.value.to_lowercase();
+        parser.expect_token(&Token::Eq)?;
+        Ok((key, parser.parse_expr()?))
+    })?;
+    parser.expect_token(&Token::RParen)?;
+    Ok(options)
 }
 
 fn parse_alter_model(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {

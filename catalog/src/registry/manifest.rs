@@ -48,6 +48,51 @@ pub struct StoredIteration {
     /// How long it took, in milliseconds.
     #[serde(with = "number")]
     pub duration_ms: f64,
+    /// The validation metric after it, when there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<f64>,
+}
+
+/// A search for hyper-parameters, as a model remembers it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredTuning {
+    /// `bayesian`, `random_search` or `grid_search`.
+    pub algorithm: String,
+    /// The metric on the validation rows that decided, such as `ndcg@20`.
+    pub objective: String,
+    /// The options that were chosen, by name.
+    pub chosen: BTreeMap<String, serde_json::Value>,
+    /// Every trial, in order.
+    pub trials: Vec<StoredTrial>,
+}
+
+/// A trial of a search.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredTrial {
+    /// From 1.
+    pub trial: u32,
+    /// The options tried, by name.
+    pub values: BTreeMap<String, serde_json::Value>,
+    /// The objective on the validation rows; not a number where the trial failed.
+    #[serde(with = "number")]
+    pub metric: f64,
+    /// The loss on the training rows, for learners that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Iterations run, for learners that have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<u32>,
+    /// The iteration that the metric is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_iteration: Option<u32>,
+    /// How long it took, in milliseconds.
+    #[serde(with = "number")]
+    pub duration_ms: f64,
+    /// Whether it was ended early because others were ahead.
+    pub stopped: bool,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// What the caller tells of a model that is being published.
@@ -69,6 +114,18 @@ pub struct Publication {
     pub metrics: Vec<StoredMetric>,
     /// The training history.
     pub iterations: Vec<StoredIteration>,
+    /// The name of the validation metric in the history, when there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_metric: Option<String>,
+    /// The iteration that the model is of, when a validation metric chose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_iteration: Option<u32>,
+    /// The iterations that the factors have had, with those of the versions that they go on from.
+    #[serde(default)]
+    pub total_iterations: u32,
+    /// The search that chose the options; a version retrained without one keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<StoredTuning>,
     /// The names of a popularity model's segments, by code.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub segments: Vec<String>,

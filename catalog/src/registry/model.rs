@@ -13,7 +13,8 @@ use udfs::model::Model;
 
 pub use super::claim::Claim;
 pub use super::manifest::{
-    LoadedModel, Manifest, ModelInfo, Publication, StoredIteration, StoredMetric,
+    LoadedModel, Manifest, ModelInfo, Publication, StoredIteration, StoredMetric, StoredTrial,
+    StoredTuning,
 };
 pub use super::model_files::StoredFile;
 
@@ -25,6 +26,21 @@ use super::{exists, may_create, model_parts};
 use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::store::Place;
+
+/// What becomes of a published version and of those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether it becomes the default version; a model's first version always does.
+    pub promote: bool,
+    /// How many versions stay, the newest ones and the default; all of them when not said.
+    pub keep_versions: Option<usize>,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { promote: true, keep_versions: None }
+    }
+}
 
 impl Catalog {
     /// Claims the next version of a model, before it is trained. The claim lives until it is
@@ -49,7 +65,7 @@ impl Catalog {
         Claim::make(name, owner, mode, seen, &self.versions(name), last, &self.clock).await
     }
 
-    /// Publishes a trained model as the claimed version and makes it the default.
+    /// Publishes a trained model as the claimed version, with the standing that it is to have.
     ///
     /// # Errors
     /// `Conflict` when the model was dropped, replaced or retrained since the claim, or the claim
@@ -59,6 +75,7 @@ impl Catalog {
         mut claim: Claim,
         model: Arc<Model>,
         publication: Publication,
+        standing: Standing,
     ) -> Result<u32> {
         let files = write_files(&claim, &model).await?;
         claim.check().await?;
@@ -82,7 +99,7 @@ impl Catalog {
         }
         // Whatever happens from here on, files that the head may name are not removed.
         claim.keep();
-        if let Err(error) = self.put_version(&claim, &manifest).await {
+        if let Err(error) = self.put_version(&claim, &manifest, standing).await {
             if !error.is_lost_race() {
                 return self.published(&claim).await.ok_or(error);
             }
@@ -103,24 +120,34 @@ impl Catalog {
         found.map(|found| found.version)
     }
 
-    async fn put_version(&self, claim: &Claim, manifest: &Manifest) -> Result<()> {
+    async fn put_version(
+        &self,
+        claim: &Claim,
+        manifest: &Manifest,
+        standing: Standing,
+    ) -> Result<()> {
         let seen = claim.seen.as_ref();
         let before = seen.and_then(|head| head.document.as_ref().ok());
-        let (mut versions, owner) = match before.map(|document| (&document.spec, document)) {
+        let (live, owner) = match before.map(|document| (&document.spec, document)) {
             Some((Some(Spec::Model(head)), document)) => {
-                (head.versions.clone(), document.owner.clone())
+                (Some(head.clone()), document.owner.clone())
             }
-            _ => (vec![], claim.owner.clone()),
+            _ => (None, claim.owner.clone()),
         };
+        let mut versions = live.as_ref().map_or_else(Vec::new, |head| head.versions.clone());
         versions.push(ModelVersion { version: claim.version, id: claim.id.clone() });
-        let head = ModelHead {
-            version: claim.version,
-            versions,
-            model_type: manifest.model_type.clone(),
-            options: manifest.options.clone(),
-            query: manifest.query.clone(),
-            metrics: manifest.metrics.clone(),
+        let mut head = match live {
+            Some(live) if !standing.promote => live,
+            _ => ModelHead {
+                version: claim.version,
+                versions: vec![],
+                model_type: manifest.model_type.clone(),
+                options: manifest.options.clone(),
+                query: manifest.query.clone(),
+                metrics: manifest.metrics.clone(),
+            },
         };
+        head.versions = kept(versions, head.version, standing.keep_versions);
         let put = self.objects.put(&claim.name, Some(Spec::Model(head)), &owner, seen).await;
         match put {
             Err(Error::Conflict { .. }) if claim.mode == CreateMode::New => {
@@ -231,6 +258,7 @@ impl Catalog {
         };
         let manifest = self.read_manifest(name, &found).await?;
         head.version = version;
+        head.model_type = manifest.model_type.clone();
         head.options = manifest.options.clone();
         head.query = manifest.query.clone();
         head.metrics = manifest.metrics.clone();
@@ -272,6 +300,16 @@ impl Catalog {
         let folder = format!("models/{}", key(&name.schema, &name.name));
         self.warehouse.place().child(&folder).folder()
     }
+}
+
+/// The newest versions, at most so many, and the default one whatever its age. The new version is
+/// the last.
+fn kept(versions: Vec<ModelVersion>, default: u32, most: Option<usize>) -> Vec<ModelVersion> {
+    let Some(most) = most else { return versions };
+    let newest = versions.len().saturating_sub(most.max(1));
+    let rest = versions.into_iter().enumerate();
+    let stays = |(at, found): &(usize, ModelVersion)| *at >= newest || found.version == default;
+    rest.filter(stays).map(|(_, found)| found).collect()
 }
 
 fn no_version(name: &ObjectName, version: u32, head: &ModelHead) -> Error {

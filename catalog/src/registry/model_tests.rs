@@ -1,5 +1,6 @@
 //! Tests of models: publication, races, restarts, damage, stale claims, the cache.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
@@ -10,7 +11,9 @@ use udfs::model::{
     PopularityParts, Recommender, Segments, Similarity,
 };
 
-use super::model::{Publication, StoredIteration, StoredMetric};
+use super::model::{
+    Publication, Standing, StoredIteration, StoredMetric, StoredTrial, StoredTuning,
+};
 use crate::testing::{Shared, TestClock, main, open_folder};
 use crate::{Catalog, CreateMode, Error, Kind, Result, Spec};
 
@@ -64,15 +67,45 @@ fn publication() -> Publication {
         item_col: "item_id".into(),
         rating_col: None,
         metrics: vec![metric("coverage", f64::NAN), metric("recall@20", 0.25)],
-        iterations: vec![StoredIteration { iteration: 1, loss: 3.0, duration_ms: 1.5 }],
+        iterations: vec![StoredIteration {
+            iteration: 1,
+            loss: 3.0,
+            duration_ms: 1.5,
+            metric: Some(0.5),
+        }],
+        validation_metric: Some("ndcg@20".into()),
+        best_iteration: Some(1),
+        total_iterations: 1,
+        tuning: Some(tuning()),
         segments: vec![],
         top_k: 20,
     }
 }
 
+fn tuning() -> StoredTuning {
+    let values: BTreeMap<_, _> = [("num_factors".to_owned(), serde_json::json!(2))].into();
+    let trial = StoredTrial {
+        trial: 1,
+        values: values.clone(),
+        metric: 0.5,
+        loss: Some(3.0),
+        iterations: Some(1),
+        best_iteration: Some(1),
+        duration_ms: 1.5,
+        stopped: false,
+        error: None,
+    };
+    StoredTuning {
+        algorithm: "bayesian".into(),
+        objective: "ndcg@20".into(),
+        chosen: values,
+        trials: vec![trial],
+    }
+}
+
 async fn train(catalog: &Arc<Catalog>, name: &str, mode: CreateMode, seed: f32) -> Result<u32> {
     let claim = catalog.claim_version(&main(name), "ann", mode).await?;
-    catalog.publish(claim, model(seed), publication()).await
+    catalog.publish(claim, model(seed), publication(), Standing::default()).await
 }
 
 async fn first_factor(catalog: &Arc<Catalog>, name: &str, version: Option<u32>) -> f32 {
@@ -155,7 +188,10 @@ async fn models_of_every_type_come_back() {
     ] {
         let claim = catalog.claim_version(&main(name), "ann", CreateMode::New).await.unwrap();
         let made = Arc::new(made);
-        catalog.publish(claim, Arc::clone(&made), publication()).await.unwrap();
+        catalog
+            .publish(claim, Arc::clone(&made), publication(), Standing::default())
+            .await
+            .unwrap();
         let loaded = shared.open().await.load_model(&main(name), None).await.unwrap().model;
         assert_eq!(loaded.type_name(), made.type_name(), "{name}");
         let (read, wrote) = (loaded.recommender().unwrap(), made.recommender().unwrap());
@@ -189,6 +225,34 @@ async fn a_manifest_of_another_format_is_refused_with_what_to_do() {
         let error = shared.open().await.load_model(&main("m"), None).await.unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_version_may_stand_back_and_old_ones_go_but_never_the_default() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    let train = async |promote, keep_versions, factor| {
+        let claim = catalog.claim_version(&main("m"), "ann", CreateMode::Replace).await?;
+        let standing = Standing { promote, keep_versions };
+        catalog.publish(claim, model(factor), publication(), standing).await
+    };
+    // The first version is the default whatever is said.
+    assert_eq!(train(false, None, 1.0).await.unwrap(), 1);
+    assert_eq!(train(false, None, 2.0).await.unwrap(), 2);
+    assert_eq!(first_factor(&catalog, "m", None).await, 1.0);
+    assert_eq!(train(false, Some(1), 3.0).await.unwrap(), 3);
+    let versions = async || {
+        let definition = catalog.definition(&main("m")).await.unwrap().unwrap();
+        let Spec::Model(head) = definition.spec else { panic!("no model") };
+        head.versions.iter().map(|found| found.version).collect::<Vec<_>>()
+    };
+    assert_eq!(versions().await, [1, 3]);
+    assert_eq!(train(true, Some(2), 4.0).await.unwrap(), 4);
+    assert_eq!(versions().await, [3, 4]);
+    assert_eq!(first_factor(&shared.open().await, "m", None).await, 4.0);
+    assert!(catalog.load_model(&main("m"), Some(1)).await.is_err());
+    let loaded = catalog.load_model(&main("m"), Some(3)).await.unwrap();
+    assert_eq!(loaded.manifest.tuning, Some(tuning()));
 }
 
 #[tokio::test]
@@ -226,13 +290,15 @@ async fn a_drop_or_replacement_during_training_makes_its_publication_fail() {
     train(&catalog, "m", CreateMode::New, 1.0).await.unwrap();
     let claim = catalog.claim_version(&main("m"), "ann", CreateMode::Replace).await.unwrap();
     shared.open().await.drop_object(&main("m"), Kind::Model).await.unwrap();
-    let lost = catalog.publish(claim, model(2.0), publication()).await.unwrap_err();
+    let lost =
+        catalog.publish(claim, model(2.0), publication(), Standing::default()).await.unwrap_err();
     assert!(matches!(lost, Error::Conflict { .. }), "{lost}");
     assert_eq!(catalog.kind(&main("m")).await.unwrap(), None);
 
     let slow = catalog.claim_version(&main("m"), "ann", CreateMode::New).await.unwrap();
     train(&shared.open().await, "m", CreateMode::New, 3.0).await.unwrap();
-    let lost = catalog.publish(slow, model(2.0), publication()).await.unwrap_err();
+    let lost =
+        catalog.publish(slow, model(2.0), publication(), Standing::default()).await.unwrap_err();
     assert!(matches!(lost, Error::AlreadyExists { .. }), "{lost}");
     assert_eq!(first_factor(&catalog, "m", None).await, 3.0);
 }
@@ -246,7 +312,7 @@ async fn a_failed_or_abandoned_training_leaves_nothing() {
     for refused in ["users-", "seen-", "manifest", "heads"] {
         let claim = catalog.claim_version(&main("m"), "ann", CreateMode::New).await.unwrap();
         shared.store.refuse(refused);
-        let failed = catalog.publish(claim, model(1.0), publication()).await;
+        let failed = catalog.publish(claim, model(1.0), publication(), Standing::default()).await;
         assert!(matches!(failed, Err(Error::Store { .. })), "{refused}: {failed:?}");
         shared.store.heal();
         if refused != "heads" {
@@ -269,8 +335,12 @@ async fn a_stale_claim_is_swept_and_a_live_one_is_not() {
     drop(next);
     shared.clock.advance(61_000);
     let swept = two.claim_version(&main("m"), "bob", CreateMode::New).await.unwrap();
-    assert_eq!(two.publish(swept, model(2.0), publication()).await.unwrap(), 1);
-    let late = one.publish(stopped, model(1.0), publication()).await.unwrap_err();
+    assert_eq!(
+        two.publish(swept, model(2.0), publication(), Standing::default()).await.unwrap(),
+        1
+    );
+    let late =
+        one.publish(stopped, model(1.0), publication(), Standing::default()).await.unwrap_err();
     assert!(late.is_lost_race(), "{late}");
     tokio::task::yield_now().await;
     assert_eq!(first_factor(&shared.open().await, "m", None).await, 2.0);

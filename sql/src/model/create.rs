@@ -10,12 +10,12 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use catalog::models::Publication;
+use catalog::models::{Publication, StoredTuning};
 use catalog::{CreateMode, Kind, ObjectName, Spec};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{
@@ -28,9 +28,12 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, Partitioning, PlanProperties,
 };
 use futures::StreamExt;
+use sqlparser::ast::Expr as SqlExpr;
 
 use crate::error::{Error, Result};
-use crate::model::fit::fit;
+use crate::model::evaluate::Metric;
+use crate::model::fit::{Iteration, Trained, fit};
+use crate::model::lifecycle::{Previous, Retrain, standing};
 use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
 use crate::model::train::{TrainingColumns, read};
@@ -47,7 +50,17 @@ pub struct Training {
     options: TrainingOptions,
     query: String,
     columns: TrainingColumns,
+    retrained: Option<Retrained>,
     session: Session,
+}
+
+/// What RETRAIN adds to a training.
+#[derive(Debug)]
+struct Retrained {
+    /// The search that has chosen the options, unless they are searched anew.
+    tuning: Option<StoredTuning>,
+    /// Whether the statement says how many iterations there are to be.
+    are_iterations_given: bool,
 }
 
 /// Plans CREATE MODEL.
@@ -62,23 +75,55 @@ pub(crate) async fn plan(
     let mode = table::mode(create.replace, create.if_not_exists)?;
     check_free(context, &name, mode).await?;
     let (state, input) = context.plan_query(create.query.clone()).await?;
-    node(context, state, input, name, mode, options, create.query.to_string()).await
+    let query = create.query.to_string();
+    let columns = columns(context, &input, &options).await?;
+    let session = context.session().clone();
+    node(state, input, Training { name, mode, options, query, columns, retrained: None, session })
 }
 
-/// Plans RETRAIN MODEL: the stored query and options, as the next version.
+/// Plans RETRAIN MODEL: the stored query and options, as the next version. Options that a search
+/// has chosen are taken again, unless they are to be searched anew.
 pub(crate) async fn plan_retrain(
     context: &Arc<StatementContext>,
     written: &str,
+    options: &[(String, SqlExpr)],
 ) -> Result<(SessionState, LogicalPlan)> {
+    let retrain = Retrain::read(options)?;
     let name = crate::model::existing(context, written).await?;
     context.may_change(&name).await?;
-    let definition = context.engine().catalog().definition(&name).await?;
+    let catalog = context.engine().catalog();
+    let definition = catalog.definition(&name).await?;
     let Some(Spec::Model(head)) = definition.map(|definition| definition.spec) else {
         return Err(catalog::Error::not_found("model", &name.to_string(), []).into());
     };
-    let options = TrainingOptions::from_given(head.options)?;
+    let mut given = head.options.clone();
+    given.extend(retrain.instead.clone());
+    let mut options = TrainingOptions::from_given(given)?;
+    // What is said of this training is not said of the next one.
+    options.given = head.options;
+    if retrain.tune && options.tuning.is_none() {
+        return Err(Error::invalid_hint(
+            format!("model {name} has no search to do anew"),
+            "CREATE OR REPLACE MODEL with num_trials, or RETRAIN without tune",
+        ));
+    }
+    let mut tuning = None;
+    if options.tuning.is_some() && !retrain.tune {
+        // A version that cannot be read has chosen nothing: then the search is done again.
+        let manifest = catalog.model_manifest(&name, None).await.ok();
+        tuning = manifest.and_then(|(_, manifest)| manifest.tuning.clone());
+        if let Some(tuning) = &tuning {
+            let mut chosen = tuning.chosen.clone();
+            chosen.retain(|name, _| !retrain.instead.contains_key(name));
+            options.settle(&chosen)?;
+        }
+    }
     let (state, input) = context.plan_query(parse_query(&head.query)?).await?;
-    node(context, state, input, name, CreateMode::Replace, options, head.query).await
+    let columns = columns(context, &input, &options).await?;
+    let are_iterations_given = retrain.instead.contains_key("max_iterations");
+    let retrained = Some(Retrained { tuning, are_iterations_given });
+    let (query, mode, session) = (head.query, CreateMode::Replace, context.session().clone());
+    node(state, input, Training { name, mode, options, query, columns, retrained, session })
 }
 
 /// Plans EXPLAIN CREATE MODEL.
@@ -104,24 +149,27 @@ async fn check_free(
     }
 }
 
-async fn node(
+/// The training query's columns.
+async fn columns(
     context: &Arc<StatementContext>,
-    state: SessionState,
-    input: LogicalPlan,
-    name: ObjectName,
-    mode: CreateMode,
-    options: TrainingOptions,
-    query: String,
-) -> Result<(SessionState, LogicalPlan)> {
+    input: &LogicalPlan,
+    options: &TrainingOptions,
+) -> Result<TrainingColumns> {
     let schema: SchemaRef = Arc::new(input.schema().as_arrow().clone());
-    let columns = TrainingColumns::find(&schema, &options)?;
+    let columns = TrainingColumns::find(&schema, options)?;
     if let Some(table) = &options.item_table {
         crate::model::items::check(context, table, &columns.item.1).await?;
     }
-    let session = context.session().clone();
-    let training = Arc::new(Training { name, mode, options, query, columns, session });
+    Ok(columns)
+}
+
+fn node(
+    state: SessionState,
+    input: LogicalPlan,
+    training: Training,
+) -> Result<(SessionState, LogicalPlan)> {
     let schema = Arc::new(DFSchema::try_from(result_schema().as_ref().clone())?);
-    let node = Arc::new(CreateModelNode { training, input, schema });
+    let node = Arc::new(CreateModelNode { training: Arc::new(training), input, schema });
     Ok((state, LogicalPlan::Extension(Extension { node })))
 }
 
@@ -220,8 +268,11 @@ impl fmt::Display for Training {
         let (user, item) = (&self.columns.user.1, &self.columns.item.1);
         let learner = &self.options.learner;
         write!(formatter, "{}, {learner}, columns={user}, {item}", self.name)?;
-        match &self.columns.rating {
-            Some((_, rating)) => write!(formatter, ", {rating}"),
+        if let Some((_, rating)) = &self.columns.rating {
+            write!(formatter, ", {rating}")?;
+        }
+        match &self.options.tuning {
+            Some(tuning) => write!(formatter, ", num_trials={}", tuning.num_trials),
             None => Ok(()),
         }
     }
@@ -323,39 +374,111 @@ impl Training {
         let claim = catalog.claim_version(&self.name, owner, self.mode).await?;
         let consumer = MemoryConsumer::new(format!("CREATE MODEL {}", self.name));
         let memory = consumer.register(context.memory_pool());
-        let interactions = read(rows, &self.columns, &memory, &progress).await?;
+        let (previous, why_cold) = self.previous(&memory).await?;
+        let live = previous.as_ref().map(|previous| previous.version.version);
+        let split = &self.options.split;
+        let interactions = read(rows, &self.columns, split, &memory, &progress).await?;
         let options = self.options.clone();
-        let trained = fit(engine, interactions, options, &memory, progress.clone()).await?;
+        let trained =
+            fit(engine, interactions, options, previous, &memory, progress.clone()).await?;
         progress.report(Progress { phase: "publishing".into(), ..Progress::default() });
-        let metrics = trained.metrics.iter().map(|metric| metric.stored()).collect();
-        let iterations = trained.iterations.iter().map(|now| now.stored()).collect();
-        let publication = Publication {
+        let version = claim.version();
+        let compared = trained.compared.as_ref();
+        let name = self.name.to_string();
+        let (standing, told) = standing(&self.options.lifecycle, compared, live, &name, version);
+        let mut message = self.message(version, &trained);
+        for more in [trained.began.clone().or(why_cold), told].into_iter().flatten() {
+            message.push_str("; ");
+            message.push_str(&more);
+        }
+        let publication = self.publication(&trained);
+        let (model, interactions) = (trained.model, trained.interactions);
+        let known =
+            model.recommender().map(|found| (found.user_ids().len(), found.item_ids().len()));
+        let (users, items) = known.unwrap_or_default();
+        let version = catalog.publish(claim, Arc::new(model), publication, standing).await?;
+        result(&self.name, version, [users, items, interactions], message)
+    }
+
+    /// The version to go on from when a model is retrained; or why there is none.
+    async fn previous(
+        &self,
+        memory: &MemoryReservation,
+    ) -> Result<(Option<Previous>, Option<String>)> {
+        let Some(retrained) = &self.retrained else { return Ok((None, None)) };
+        let catalog = self.session.engine().catalog();
+        let cold = |why: String| Ok((None, Some(format!("trained cold ({why})"))));
+        let (version, manifest) = match catalog.model_manifest(&self.name, None).await {
+            Ok(found) => found,
+            Err(error) => return cold(error.to_string()),
+        };
+        if memory.try_grow(manifest.memory_bytes).is_err() {
+            return cold(format!("version {version} does not fit into memory beside the training"));
+        }
+        match catalog.load_model(&self.name, Some(version)).await {
+            Err(error) => cold(error.to_string()),
+            Ok(version) => {
+                let are_iterations_given = retrained.are_iterations_given;
+                Ok((Some(Previous { version, are_iterations_given }), None))
+            }
+        }
+    }
+
+    fn publication(&self, trained: &Trained) -> Publication {
+        let kept = self.retrained.as_ref().and_then(|retrained| retrained.tuning.clone());
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Publication {
             model_type: self.options.learner.model_type().into(),
             options: self.options.given.clone(),
             query: self.query.clone(),
             user_col: self.columns.user.1.clone(),
             item_col: self.columns.item.1.clone(),
             rating_col: self.columns.rating.as_ref().map(|(_, name)| name.clone()),
-            metrics,
-            iterations,
-            segments: trained.segments,
+            metrics: trained.metrics.iter().map(Metric::stored).collect(),
+            iterations: trained.iterations.iter().map(Iteration::stored).collect(),
+            validation_metric: trained.validation_metric.clone(),
+            best_iteration: trained.best_iteration.map(count),
+            total_iterations: count(trained.total_iterations),
+            tuning: trained.tuning.clone().or(kept),
+            segments: trained.segments.clone(),
             top_k: self.options.top_k,
-        };
-        let model = trained.model;
-        let known =
-            model.recommender().map(|found| (found.user_ids().len(), found.item_ids().len()));
-        let (users, items) = known.unwrap_or_default();
-        let version = catalog.publish(claim, Arc::new(model), publication).await?;
+        }
+    }
+
+    /// What was made.
+    fn message(&self, version: u32, trained: &Trained) -> String {
+        let verb = if self.retrained.is_some() { "RETRAIN MODEL" } else { "CREATE MODEL" };
+        let known = trained.model.recommender();
+        let (users, items) =
+            known.map(|known| (known.user_ids().len(), known.item_ids().len())).unwrap_or_default();
         let mut message = format!(
-            "CREATE MODEL {}@{version}: {users} users, {items} items, {} interactions",
+            "{verb} {}@{version}: {users} users, {items} items, {} interactions",
             self.name, trained.interactions
         );
         if trained.merged > 0 {
             let how = if self.options.learner.is_explicit() { "averaged" } else { "summed" };
             message.push_str(&format!(" ({} rows of the same pair were {how})", trained.merged));
         }
-        result(&self.name, version, [users, items, trained.interactions], message)
+        if let (Some(best), Some(metric)) = (trained.best_iteration, &trained.validation_metric) {
+            let of = trained.iterations.len();
+            let value = trained.iterations.get(best.saturating_sub(1)).and_then(|now| now.metric);
+            let value = value.map(|value| format!(" with {metric} {value:.4}")).unwrap_or_default();
+            message.push_str(&format!("; iteration {best} of {of} is the best{value}"));
+        }
+        if let Some(tuning) = &trained.tuning {
+            message.push_str(&best_trial(tuning));
+        }
+        message
     }
+}
+
+fn best_trial(tuning: &StoredTuning) -> String {
+    let chosen = tuning.chosen.iter().map(|(name, value)| match value.as_str() {
+        Some(text) => format!("{name} = '{text}'"),
+        None => format!("{name} = {value}"),
+    });
+    let chosen: Vec<String> = chosen.collect();
+    format!("; best of {} trials: {}", tuning.trials.len(), chosen.join(", "))
 }
 
 fn result(

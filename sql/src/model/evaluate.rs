@@ -35,6 +35,7 @@ use crate::model::measure::{self, Judged, Previous, read_known};
 use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
 use crate::model::recommender;
+use crate::model::splitting::SplitOptions;
 use crate::model::table_functions::{literal, shown, whole_number};
 use crate::model::train::{TrainingColumns, find};
 
@@ -168,6 +169,7 @@ fn columns(model: &LoadedModel, schema: &SchemaRef) -> Result<TrainingColumns> {
         false => given.cloned(),
         true => manifest.rating_col.clone(),
     };
+    options.split = SplitOptions::nothing();
     if let Learner::Popularity(popularity) = &mut options.learner {
         *popularity = PopularityOptions::default();
     }

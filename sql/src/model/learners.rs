@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::options::{Reader, model_error};
 
 /// Options that every type takes.
-const COMMON: [&str; 9] = [
+const COMMON: [&str; 18] = [
     "model_type",
     "user_col",
     "item_col",
@@ -21,7 +21,16 @@ const COMMON: [&str; 9] = [
     "seed",
     "data_split_method",
     "data_split_eval_fraction",
+    "data_split_test_fraction",
+    "data_split_col",
     "top_k",
+    "num_trials",
+    "hparam_tuning_algorithm",
+    "hparam_tuning_objectives",
+    "successive_halving",
+    "promote",
+    "promote_tolerance",
+    "keep_versions",
 ];
 
 /// Each type with the options that it takes beside the common ones.
@@ -43,6 +52,9 @@ const TYPES: [(&str, &[&str]); 4] = [
             "biases",
             "early_stop",
             "min_rel_progress",
+            "early_stop_metric",
+            "early_stop_patience",
+            "warm_start",
         ],
     ),
     ("item_knn", &["similarity", "num_neighbors", "shrinkage", "bm25_k1", "bm25_b"]),
@@ -62,9 +74,8 @@ const LATER: [&str; 7] = [
 ];
 
 /// Options that later versions have, with what to do today.
-const ELSEWHERE: [(&str, &str); 4] = [
-    ("num_trials", "hyper-parameter search is not supported yet; name one value an option"),
-    ("hparam_tuning_algorithm", "hyper-parameter search is not supported yet"),
+const ELSEWHERE: [(&str, &str); 3] = [
+    ("max_parallel_trials", "leave it out: trials run one after another, each on all cores"),
     ("purpose", "purposes of models are not supported yet"),
     ("schedule", "scheduled retraining is not supported yet; use RETRAIN MODEL"),
 ];
@@ -94,16 +105,13 @@ pub struct PopularityOptions {
 }
 
 impl Learner {
-    /// The learner that options ask for, once every name is known to be an option of its type.
+    /// The learner that options ask for; [`check_names`] has looked at their names.
     ///
     /// # Errors
-    /// When the type is missing or unknown, an option is unknown or belongs to another type, or a
-    /// value is not taken.
+    /// When the type is missing or unknown, or a value is not taken.
     pub fn read(given: &BTreeMap<String, Json>) -> Result<Self> {
         let reader = Reader(given);
-        let model_type = model_type(reader.text("model_type")?)?;
-        check_names(model_type, given)?;
-        Ok(match model_type {
+        Ok(match model_type(reader.text("model_type")?)? {
             "item_knn" => Self::ItemKnn(item_knn(&reader)?),
             "ease" => Self::Ease(ease_options(&reader)?),
             "popularity" => Self::Popularity(popularity(&reader)?),
@@ -193,7 +201,17 @@ fn model_type(given: Option<&str>) -> Result<&'static str> {
     Err(Error::unknown("model_type", &given, known))
 }
 
-fn check_names(model_type: &str, given: &BTreeMap<String, Json>) -> Result<()> {
+/// Whether any type has an option of that name.
+pub fn is_option(name: &str) -> bool {
+    COMMON.contains(&name) || TYPES.iter().any(|(_, names)| names.contains(&name))
+}
+
+/// Checks that every name is an option of the type.
+///
+/// # Errors
+/// When the type is missing or unknown, or an option is unknown or belongs to another type.
+pub fn check_names(given: &BTreeMap<String, Json>) -> Result<()> {
+    let model_type = model_type(Reader(given).text("model_type")?)?;
     let own = |name: &str| TYPES.iter().find(|(other, _)| *other == name).map_or(&[][..], |t| t.1);
     for name in given.keys().map(String::as_str) {
         if COMMON.contains(&name) || own(model_type).contains(&name) {
@@ -320,6 +338,8 @@ fn als(reader: &Reader<'_>) -> Result<AlsOptions> {
     }
     let early_stop = reader.truth("early_stop")?.unwrap_or(false);
     als.min_rel_progress = match reader.number("min_rel_progress")? {
+        // Of the metric, then.
+        _ if reader.has("early_stop_metric") => None,
         Some(progress) => Some(progress),
         None => early_stop.then_some(0.01),
     };

@@ -3,33 +3,35 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
-use sqlparser::ast::{Expr, UnaryOperator, Value, ValueWithSpan};
+use sqlparser::ast::{Array, Expr, UnaryOperator, Value as Literal, ValueWithSpan};
+use udfs::model::Csr;
+use udfs::model::item_knn::ItemKnnOptions;
+use udfs::model::judge::Objective;
+use udfs::model::search::{Space, Value};
 
 use crate::error::{Error, Result};
-use crate::model::learners::Learner;
+use crate::model::learners::{Learner, check_names};
+use crate::model::lifecycle::Lifecycle;
+use crate::model::splitting::SplitOptions;
+use crate::model::tuning::{
+    Tuning, USUAL_NEIGHBORS_MAX, objective, read_hparam, usual_objective, with_values,
+};
 
-/// How rows are kept aside for evaluation.
+/// Iterations at most when the best of them is chosen, unless `max_iterations` says otherwise.
+const ITERATIONS_TO_CHOOSE_FROM: usize = 16;
+
+/// Iterations without an improvement that end a training, unless `early_stop_patience` says.
+const USUAL_PATIENCE: usize = 3;
+
+/// A metric on the validation part that chooses the iteration.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Split {
-    /// All rows train.
-    None,
-    /// BigQuery's rule: none below 500 rows, a fifth up to 50,000 rows, then 10,000 rows.
-    Auto,
-    /// This share of the rows, drawn by the seed.
-    Random(f64),
-}
-
-impl Split {
-    /// The share of `rows` that is kept aside.
-    pub fn fraction(self, rows: usize) -> f64 {
-        match self {
-            Self::None => 0.0,
-            Self::Random(fraction) => fraction,
-            Self::Auto if rows < 500 => 0.0,
-            Self::Auto if rows <= 50_000 => 0.2,
-            Self::Auto => 10_000.0 / rows as f64,
-        }
-    }
+pub struct EarlyStop {
+    /// The metric.
+    pub objective: Objective,
+    /// Training ends after so many iterations without an improvement.
+    pub patience: usize,
+    /// What counts as one, as a share.
+    pub min_rel_improvement: f64,
 }
 
 /// The options of a training.
@@ -47,12 +49,22 @@ pub struct TrainingOptions {
     pub rating_col: Option<String>,
     /// The table that tells more of the items, when named.
     pub item_table: Option<String>,
-    /// How rows are kept aside for evaluation.
-    pub split: Split,
+    /// Which rows are kept aside.
+    pub split: SplitOptions,
+    /// The search for the learner's options, when there is one.
+    pub tuning: Option<Tuning>,
+    /// The metric that chooses the iteration, when there is one.
+    pub early_stop: Option<EarlyStop>,
+    /// The metric that options are searched by, and that versions are compared by.
+    pub objective: Objective,
+    /// What becomes of versions.
+    pub lifecycle: Lifecycle,
     /// The length of the lists that evaluation looks at.
     pub top_k: usize,
     /// The options as given, for the definition.
     pub given: BTreeMap<String, Json>,
+    /// Those of them that the learner has whatever is searched.
+    fixed: BTreeMap<String, Json>,
 }
 
 impl TrainingOptions {
@@ -61,13 +73,7 @@ impl TrainingOptions {
     /// # Errors
     /// When an option is unknown, given twice, or has a value it does not take.
     pub fn read(options: &[(String, Expr)]) -> Result<Self> {
-        let mut given = BTreeMap::new();
-        for (name, value) in options {
-            if given.insert(name.clone(), literal(name, value)?).is_some() {
-                return Err(Error::invalid(format!("option {name} is given twice")));
-            }
-        }
-        Self::from_given(given)
+        Self::from_given(read_options(options)?)
     }
 
     /// Reads the options of a stored definition.
@@ -76,26 +82,29 @@ impl TrainingOptions {
     /// When a value is not taken any more.
     pub fn from_given(given: BTreeMap<String, Json>) -> Result<Self> {
         let reader = Reader(&given);
-        let learner = Learner::read(&given)?;
-        let fraction = reader.number("data_split_eval_fraction")?;
-        if fraction.is_some_and(|fraction| !(fraction > 0.0 && fraction < 1.0)) {
-            return Err(Error::invalid_hint(
-                "data_split_eval_fraction lies between 0 and 1",
-                "0.2 keeps a fifth of the rows for evaluation",
-            ));
+        check_names(&given)?;
+        let (fixed, tuning) = Tuning::separate(&given)?;
+        let mut learner = None;
+        for sample in tuning.as_ref().map_or_else(|| vec![vec![]], Tuning::samples) {
+            let read = Learner::read(&with_values(&fixed, &sample))?;
+            learner.get_or_insert(read);
         }
-        let split =
-            match reader.choice("data_split_method", &["auto_split", "random", "no_split"])? {
-                Some("no_split") => Split::None,
-                Some("random") => Split::Random(fraction.unwrap_or(0.2)),
-                _ => fraction.map_or(Split::Auto, Split::Random),
-            };
+        let Some(learner) = learner else {
+            return Err(Error::Internal("a search has no setting".into()));
+        };
+        let early_stop = early_stop(&reader, &learner)?;
+        let searched = objective(&reader, "hparam_tuning_objectives", &learner)?;
+        let objective = searched
+            .or(early_stop.map(|stop| stop.objective))
+            .unwrap_or_else(|| usual_objective(&learner));
+        let split = SplitOptions::read(&given, tuning.is_some() || early_stop.is_some())?;
         let top_k = reader.integer("top_k")?.unwrap_or(20);
         let top_k = usize::try_from(top_k).ok().filter(|k| (1..=1_000).contains(k));
         let Some(top_k) = top_k else {
             return Err(Error::invalid("top_k lies between 1 and 1000"));
         };
-        Ok(Self {
+        let lifecycle = Lifecycle::read(&given)?;
+        let options = Self {
             learner,
             seed: reader.integer("seed")?.unwrap_or(0).cast_unsigned(),
             user_col: reader.text("user_col")?.map(str::to_owned),
@@ -103,10 +112,124 @@ impl TrainingOptions {
             rating_col: reader.text("rating_col")?.map(str::to_owned),
             item_table: reader.text("item_table")?.map(str::to_owned),
             split,
+            tuning,
+            early_stop,
+            objective,
+            lifecycle,
             top_k,
             given,
-        })
+            fixed,
+        };
+        Ok(Self { learner: options.usual_iterations(options.learner.clone()), ..options })
     }
+
+    /// The learner of a trial.
+    ///
+    /// # Errors
+    /// When a value is not taken beside the others.
+    pub fn learner_with(&self, values: &[(String, Value)]) -> Result<Learner> {
+        let given = with_values(&self.fixed, values);
+        let is_given = given.contains_key("max_iterations");
+        let learner = Learner::read(&given)?;
+        Ok(if is_given { learner } else { self.usual_iterations(learner) })
+    }
+
+    /// The learner that takes the most memory of all that a search may try.
+    ///
+    /// # Errors
+    /// None in practice: the samples of a search were read before.
+    pub fn largest_learner(&self) -> Result<Learner> {
+        let Some(tuning) = &self.tuning else { return Ok(self.learner.clone()) };
+        match (tuning.samples().pop(), &self.learner) {
+            (Some(sample), _) if !sample.is_empty() => self.learner_with(&sample),
+            (_, Learner::ItemKnn(knn)) => {
+                let num_neighbors = knn.num_neighbors.max(USUAL_NEIGHBORS_MAX);
+                Ok(Learner::ItemKnn(ItemKnnOptions { num_neighbors, ..*knn }))
+            }
+            _ => Ok(self.learner.clone()),
+        }
+    }
+
+    /// What of a trial's values its learner takes.
+    pub fn effective(&self, values: &[(String, Value)]) -> BTreeMap<String, Json> {
+        let mut given = with_values(&self.fixed, values);
+        given.retain(|name, _| values.iter().any(|(other, _)| other == name));
+        given
+    }
+
+    /// Where the best iteration is chosen there are more to choose from.
+    fn usual_iterations(&self, learner: Learner) -> Learner {
+        let chooses = self.tuning.is_some() || self.early_stop.is_some();
+        match learner {
+            Learner::Als(mut als) if chooses && !self.given.contains_key("max_iterations") => {
+                als.max_iterations = ITERATIONS_TO_CHOOSE_FROM;
+                Learner::Als(als)
+            }
+            other => other,
+        }
+    }
+
+    /// The search of the learner's options on these rows.
+    ///
+    /// # Errors
+    /// When there is nothing to search.
+    pub fn space(&self, tuning: &Tuning, training: &Csr) -> Result<Space> {
+        tuning.space(&self.learner, &self.fixed, training)
+    }
+
+    /// Takes the options that a search has chosen instead of searching.
+    ///
+    /// # Errors
+    /// When a value is not taken any more.
+    pub fn settle(&mut self, chosen: &BTreeMap<String, Json>) -> Result<()> {
+        let mut given = self.fixed.clone();
+        given.extend(chosen.iter().map(|(name, value)| (name.clone(), value.clone())));
+        self.learner = Learner::read(&given)?;
+        self.fixed = given;
+        self.tuning = None;
+        Ok(())
+    }
+}
+
+/// The options of a statement by name.
+///
+/// # Errors
+/// When an option is given twice or is no literal.
+pub fn read_options(written: &[(String, Expr)]) -> Result<BTreeMap<String, Json>> {
+    let mut given = BTreeMap::new();
+    for (name, value) in written {
+        if given.insert(name.clone(), literal(name, value)?).is_some() {
+            return Err(Error::invalid(format!("option {name} is given twice")));
+        }
+    }
+    Ok(given)
+}
+
+/// `early_stop_metric` with what goes with it; `early_stop` alone is about the loss and the
+/// learner's own.
+fn early_stop(reader: &Reader<'_>, learner: &Learner) -> Result<Option<EarlyStop>> {
+    let patience = reader.count("early_stop_patience")?;
+    let Some(objective) = objective(reader, "early_stop_metric", learner)? else {
+        if patience.is_some() {
+            return Err(Error::invalid_hint(
+                "early_stop_patience needs early_stop_metric",
+                "name the metric, such as early_stop_metric = 'ndcg'",
+            ));
+        }
+        return Ok(None);
+    };
+    if reader.truth("early_stop")? == Some(false) {
+        return Err(Error::invalid_hint(
+            "early_stop = FALSE and early_stop_metric exclude each other",
+            "leave one of them out",
+        ));
+    }
+    if patience == Some(0) {
+        return Err(Error::invalid_hint("early_stop_patience is 0", "it takes 1 or more"));
+    }
+    let min_rel_improvement = reader.number("min_rel_progress")?.unwrap_or(0.0);
+    let patience = patience.unwrap_or(USUAL_PATIENCE);
+    Ok(Some(EarlyStop { objective, patience, min_rel_improvement }))
 }
 
 /// The learner's error as a statement's.
@@ -122,6 +245,12 @@ pub fn model_error(error: udfs::model::ModelError) -> Error {
 }
 
 fn literal(name: &str, value: &Expr) -> Result<Json> {
+    if let Some(searched) = read_hparam(value, &|value| literal(name, value)) {
+        return searched;
+    }
+    if let Expr::Array(Array { elem, .. }) = value {
+        return elem.iter().map(|value| literal(name, value)).collect();
+    }
     let wrong = || {
         Error::invalid_hint(
             format!("option {name} takes a literal, not {value}"),
@@ -130,13 +259,13 @@ fn literal(name: &str, value: &Expr) -> Result<Json> {
     };
     match value {
         Expr::Value(ValueWithSpan { value, .. }) => match value {
-            Value::SingleQuotedString(text) => Ok(Json::from(text.as_str())),
-            Value::Boolean(truth) => Ok(Json::from(*truth)),
-            Value::Number(number, _) => number.parse().map_err(|_| wrong()),
+            Literal::SingleQuotedString(text) => Ok(Json::from(text.as_str())),
+            Literal::Boolean(truth) => Ok(Json::from(*truth)),
+            Literal::Number(number, _) => number.parse().map_err(|_| wrong()),
             _ => Err(wrong()),
         },
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match expr.as_ref() {
-            Expr::Value(ValueWithSpan { value: Value::Number(number, _), .. }) => {
+            Expr::Value(ValueWithSpan { value: Literal::Number(number, _), .. }) => {
                 format!("-{number}").parse().map_err(|_| wrong())
             }
             _ => Err(wrong()),
@@ -241,6 +370,7 @@ mod tests {
     use udfs::model::als::Feedback;
 
     use super::*;
+    use crate::model::splitting::Method;
     use crate::parse::{Statement, parse};
 
     fn read(options: &str) -> Result<TrainingOptions> {
@@ -259,8 +389,34 @@ mod tests {
         let Learner::Als(als) = &options.learner else { panic!("{options:?}") };
         assert_eq!((als.num_factors, als.feedback), (32, Feedback::Implicit));
         assert_eq!((als.seed, options.seed), (7_u64.wrapping_neg(), 7_u64.wrapping_neg()));
-        assert_eq!(options.split, Split::None);
+        assert_eq!(options.split.method, Method::Nothing);
         assert_eq!(TrainingOptions::from_given(options.given.clone()).unwrap(), options);
+    }
+
+    #[test]
+    fn a_search_is_read_and_kept() {
+        let options = read(
+            "model_type = 'matrix_factorization', feedback_type = 'implicit', num_trials = 7, \
+             num_factors = HPARAM_CANDIDATES([16, 8]), l2_reg = HPARAM_RANGE(0.01, 1), \
+             hparam_tuning_algorithm = 'VIZIER_DEFAULT', \
+             hparam_tuning_objectives = ['MEAN_AVERAGE_PRECISION']",
+        )
+        .unwrap();
+        let tuning = options.tuning.as_ref().unwrap();
+        assert_eq!((tuning.num_trials, tuning.algorithm_name()), (7, "bayesian"));
+        assert_eq!(options.objective, Objective::Map);
+        let Learner::Als(als) = &options.learner else { panic!("{options:?}") };
+        assert_eq!((als.num_factors, als.max_iterations), (16, 16));
+        let values = [("num_factors".to_owned(), Value::Int(8))];
+        let Learner::Als(als) = options.learner_with(&values).unwrap() else { panic!() };
+        assert_eq!((als.num_factors, als.max_iterations), (8, 16));
+        let mut settled = TrainingOptions::from_given(options.given.clone()).unwrap();
+        assert_eq!(settled, options);
+        let chosen = [("num_factors", 8), ("max_iterations", 5)];
+        let chosen = chosen.map(|(name, value)| (name.to_owned(), Json::from(value)));
+        settled.settle(&chosen.into()).unwrap();
+        let Learner::Als(als) = &settled.learner else { panic!() };
+        assert_eq!((als.num_factors, als.max_iterations, settled.tuning), (8, 5, None));
     }
 
     #[test]
@@ -277,7 +433,38 @@ mod tests {
             ("model_type = 'item_knn', num_factors = 8", "belongs to matrix_factorization"),
             ("model_type = 'ease', l2_reg = 0", "above 0"),
             ("model_type = 'ease', half_life = '1 day'", "belongs to popularity, not to ease"),
-            ("model_type = 'matrix_factorization', num_trials = 8", "not supported"),
+            ("model_type = 'matrix_factorization', num_trials = 0", "between 1 and 1000"),
+            ("model_type = 'popularity', num_trials = 8", "nothing to search"),
+            ("model_type = 'ease', l2_reg = 9, successive_halving = TRUE", "needs a search"),
+            ("model_type = 'ease', l2_reg = HPARAM_RANGE(1)", "not complete"),
+            ("model_type = 'ease', l2_reg = HPARAM_RANGE(9, 1)", "lower end first"),
+            ("model_type = 'ease', l2_reg = HPARAM_RANGE(0, 1)", "above 0"),
+            ("model_type = 'ease', l2_reg = HPARAM_CANDIDATES([])", "1 to 1000 candidates"),
+            ("model_type = 'ease', l2_reg = HPARAM_CANDIDATES(['x'])", "of the type"),
+            ("model_type = 'ease', top_k = HPARAM_RANGE(1, 2)", "cannot be searched"),
+            (
+                "model_type = 'matrix_factorization', num_factors = HPARAM_RANGE(8, 5000)",
+                "num_factors exceeds the limit",
+            ),
+            (
+                "model_type = 'matrix_factorization', num_factors = HPARAM_RANGE(8, 9.5)",
+                "whole numbers",
+            ),
+            (
+                "model_type = 'ease', l2_reg = HPARAM_RANGE(1, 2), hparam_tuning_objectives = \
+                 ['rmse']",
+                "measures ratings",
+            ),
+            ("model_type = 'matrix_factorization', early_stop_metric = 'ndcg'", "use one of rmse"),
+            ("model_type = 'matrix_factorization', early_stop_patience = 2", "early_stop_metric"),
+            (
+                "model_type = 'matrix_factorization', early_stop_metric = 'rmse', early_stop = \
+                 FALSE",
+                "exclude each other",
+            ),
+            ("model_type = 'matrix_factorization', keep_versions = 0", "keep_versions is 0"),
+            ("model_type = 'matrix_factorization', promote = 'maybe'", "promote"),
+            ("model_type = 'item_knn', warm_start = TRUE", "belongs to matrix_factorization"),
             ("model_type = 'item_knn', similarity = 'cosin'", "did you mean cosine"),
             ("model_type = 'item_knn', bm25_b = 0.5", "needs similarity = 'bm25'"),
             ("model_type = 'item_knn', num_neighbors = 0", "num_neighbors"),

@@ -29,7 +29,7 @@ use crate::model::{recommender, tables, weights};
 use crate::parse::name_parts;
 use crate::session::bindings::{Bindings, ItemPlans, literal_text};
 
-const FUNCTIONS: [&str; 7] = [
+const FUNCTIONS: [&str; 8] = [
     "ml_recommend",
     "als_recommend",
     "ml_predict",
@@ -37,6 +37,7 @@ const FUNCTIONS: [&str; 7] = [
     "ml_evaluate",
     "ml_weights",
     "ml_training_info",
+    "ml_trial_info",
 ];
 
 /// Options that may be queries.
@@ -111,6 +112,10 @@ impl ModelRelations {
             "ml_weights" => {
                 arguments.none(function)?;
                 scan(function, weights::weights(model)?)
+            }
+            "ml_trial_info" => {
+                arguments.none(function)?;
+                scan(function, tables::trial_info(model)?)
             }
             _ => {
                 arguments.none(function)?;
@@ -559,8 +564,20 @@ pub fn documentation() -> Vec<FunctionDoc> {
         entry(
             "ml_training_info",
             "ML.TRAINING_INFO(MODEL m)",
-            "One row an iteration: iteration, loss and duration_ms.",
+            "One row an iteration: iteration, loss, duration_ms, validation_metric and \
+             validation_value (NULL without early_stop_metric), and is_best: the iteration that \
+             the model is of.",
             "SELECT * FROM ML.TRAINING_INFO(MODEL shop) ORDER BY iteration;",
+        ),
+        entry(
+            "ml_trial_info",
+            "ML.TRIAL_INFO(MODEL m)",
+            "One row a trial of the search for hyper-parameters: trial_id, hyperparameters and \
+             hparam_tuning_evaluation_metrics (structs), training_loss, iterations, \
+             best_iteration, duration_ms, status (SUCCEEDED, STOPPED when others were ahead, \
+             FAILED), error_message and is_optimal. A version retrained without a search keeps \
+             the trials that chose its options.",
+            "SELECT * FROM ML.TRIAL_INFO(MODEL shop) ORDER BY trial_id;",
         ),
     ]
 }

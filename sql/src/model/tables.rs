@@ -1,13 +1,17 @@
 //! What a model knows, as tables: users, training history, description.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, StructArray};
+use arrow::datatypes::{Field, FieldRef, Fields};
 use arrow::record_batch::RecordBatch;
-use catalog::models::LoadedModel;
+use catalog::models::{LoadedModel, StoredTrial};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use serde_json::Value as Json;
+use udfs::model::judge::Objective;
 
 use crate::error::{Error, Result};
 use crate::model::recommender;
@@ -31,17 +35,133 @@ pub fn users(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> {
 /// # Errors
 /// When Arrow refuses a column.
 pub fn training_info(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> {
-    let iterations = &model.manifest.iterations;
+    let manifest = &model.manifest;
+    let iterations = &manifest.iterations;
     let numbers = iterations.iter().map(|now| i64::from(now.iteration));
-    let columns: [(&str, ArrayRef); 3] = [
-        ("iteration", Arc::new(Int64Array::from_iter_values(numbers))),
-        ("loss", Arc::new(Float64Array::from_iter_values(iterations.iter().map(|now| now.loss)))),
+    let metrics: Float64Array = iterations.iter().map(|now| now.metric).collect();
+    let names = iterations
+        .iter()
+        .map(|now| manifest.validation_metric.as_deref().filter(|_| now.metric.is_some()));
+    let last = iterations.last().map(|now| now.iteration);
+    let best = manifest.best_iteration.or(last);
+    let is_best = iterations.iter().map(|now| Some(Some(now.iteration) == best));
+    let columns: [(&str, ArrayRef, bool); 6] = [
+        ("iteration", Arc::new(Int64Array::from_iter_values(numbers)), false),
+        (
+            "loss",
+            Arc::new(Float64Array::from_iter_values(iterations.iter().map(|now| now.loss))),
+            false,
+        ),
         (
             "duration_ms",
             Arc::new(Float64Array::from_iter_values(iterations.iter().map(|now| now.duration_ms))),
+            false,
+        ),
+        ("validation_metric", Arc::new(names.collect::<StringArray>()), true),
+        ("validation_value", Arc::new(metrics), true),
+        ("is_best", Arc::new(is_best.collect::<BooleanArray>()), false),
+    ];
+    table(RecordBatch::try_from_iter_with_nullable(columns)?)
+}
+
+/// `ML.TRIAL_INFO`: a row a trial, the options tried and the metric in structs of their own.
+///
+/// # Errors
+/// When the model's options were not searched.
+pub fn trial_info(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> {
+    let Some(tuning) = &model.manifest.tuning else {
+        return Err(Error::invalid_hint(
+            format!("the options of {model} were not searched"),
+            "CREATE MODEL with num_trials, or with an option HPARAM_RANGE(a, b), searches them",
+        ));
+    };
+    let trials = &tuning.trials;
+    let best = trials.iter().filter(|trial| trial.metric.is_finite());
+    let is_error = Objective::ALL.iter().any(|o| o.is_error() && o.name() == tuning.objective);
+    let worth = |trial: &StoredTrial| if is_error { -trial.metric } else { trial.metric };
+    // Of equal ones the first, as the search chooses.
+    let best = best.rev().max_by(|a, b| worth(a).total_cmp(&worth(b))).map(|trial| trial.trial);
+    let status = |trial: &StoredTrial| match (&trial.error, trial.stopped) {
+        (Some(_), _) => "FAILED",
+        (None, true) => "STOPPED",
+        (None, false) => "SUCCEEDED",
+    };
+    let metrics: Float64Array =
+        trials.iter().map(|trial| Some(trial.metric).filter(|value| value.is_finite())).collect();
+    let whole = |of: fn(&StoredTrial) -> Option<u32>| -> ArrayRef {
+        Arc::new(trials.iter().map(|trial| of(trial).map(i64::from)).collect::<Int64Array>())
+    };
+    let of_metric: ArrayRef = Arc::new(metrics);
+    let columns: [(&str, ArrayRef, bool); 10] = [
+        ("trial_id", whole(|trial| Some(trial.trial)), false),
+        ("hyperparameters", hyperparameters(trials)?, false),
+        (
+            "hparam_tuning_evaluation_metrics",
+            structure(vec![(tuning.objective.clone(), of_metric)])?,
+            false,
+        ),
+        (
+            "training_loss",
+            Arc::new(trials.iter().map(|trial| trial.loss).collect::<Float64Array>()),
+            true,
+        ),
+        ("iterations", whole(|trial| trial.iterations), true),
+        ("best_iteration", whole(|trial| trial.best_iteration), true),
+        (
+            "duration_ms",
+            Arc::new(Float64Array::from_iter_values(trials.iter().map(|trial| trial.duration_ms))),
+            false,
+        ),
+        ("status", Arc::new(StringArray::from_iter_values(trials.iter().map(status))), false),
+        (
+            "error_message",
+            Arc::new(trials.iter().map(|trial| trial.error.as_deref()).collect::<StringArray>()),
+            true,
+        ),
+        (
+            "is_optimal",
+            Arc::new(
+                trials
+                    .iter()
+                    .map(|trial| Some(Some(trial.trial) == best))
+                    .collect::<BooleanArray>(),
+            ),
+            false,
         ),
     ];
-    table(RecordBatch::try_from_iter(columns)?)
+    table(RecordBatch::try_from_iter_with_nullable(columns)?)
+}
+
+/// The options tried: whole numbers, numbers or texts, NULL where a trial has none.
+fn hyperparameters(trials: &[StoredTrial]) -> Result<ArrayRef> {
+    let names: BTreeSet<&String> = trials.iter().flat_map(|trial| trial.values.keys()).collect();
+    let column = |name: &String| -> ArrayRef {
+        let values: Vec<Option<&Json>> =
+            trials.iter().map(|trial| trial.values.get(name)).collect();
+        let all = |fits: fn(&Json) -> bool| values.iter().flatten().all(|value| fits(value));
+        if all(Json::is_i64) {
+            Arc::new(
+                values.iter().map(|value| value.and_then(Json::as_i64)).collect::<Int64Array>(),
+            )
+        } else if all(Json::is_number) {
+            Arc::new(
+                values.iter().map(|value| value.and_then(Json::as_f64)).collect::<Float64Array>(),
+            )
+        } else {
+            Arc::new(
+                values.iter().map(|value| value.and_then(Json::as_str)).collect::<StringArray>(),
+            )
+        }
+    };
+    structure(names.into_iter().map(|name| (name.clone(), column(name))).collect())
+}
+
+fn structure(columns: Vec<(String, ArrayRef)>) -> Result<ArrayRef> {
+    let fields = columns.into_iter().map(|(name, column)| {
+        (Arc::new(Field::new(name, column.data_type().clone(), true)), column)
+    });
+    let (fields, columns): (Vec<FieldRef>, Vec<ArrayRef>) = fields.unzip();
+    Ok(Arc::new(StructArray::try_new(Fields::from(fields), columns, None)?))
 }
 
 /// DESCRIBE MODEL: a property a row; the training query only `with_query`.
@@ -71,6 +191,12 @@ pub fn description(model: &LoadedModel, with_query: bool) -> Result<LogicalPlan>
     for (name, value) in &manifest.options {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         rows.push((format!("option {name}"), value));
+    }
+    if let Some(tuning) = &manifest.tuning {
+        for (name, value) in &tuning.chosen {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            rows.push((format!("chosen {name}"), value));
+        }
     }
     for metric in &manifest.metrics {
         let beside = format!("{} (popularity {})", metric.value, metric.baseline);

@@ -14,6 +14,7 @@ use udfs::model::{Duplicates, IdIndex, NO_SEGMENT, Triplets};
 use crate::error::{Error, Result};
 use crate::model::learners::Learner;
 use crate::model::options::{TrainingOptions, model_error};
+use crate::model::splitting::{Keys, SplitOptions};
 use crate::progress::Reporter;
 use crate::session::Progress;
 
@@ -36,6 +37,8 @@ pub struct TrainingColumns {
     pub timestamp: Option<(usize, String)>,
     /// Position and name of the column of segments.
     pub segment: Option<(usize, String)>,
+    /// Position and name of the column that the split is by.
+    pub split: Option<(usize, String)>,
 }
 
 impl TrainingColumns {
@@ -69,7 +72,10 @@ impl TrainingColumns {
             }
             _ => (None, None),
         };
-        let found = Self { user, item, rating, timestamp, segment };
+        let usual = ["timestamp", "time", "event_time", "created_at", "ts"];
+        let split =
+            options.split.column(schema, |named| find(schema, "data_split_col", named, &usual))?;
+        let found = Self { user, item, rating, timestamp, segment, split };
         if found.user.0 == found.item.0 {
             return Err(Error::invalid("user_col and item_col are the same column"));
         }
@@ -161,6 +167,8 @@ pub struct Interactions {
     pub times_ms: Vec<i64>,
     /// Segments, when somebody asks.
     pub segments: Option<RowSegments>,
+    /// What the split asks of each row, when it does.
+    pub split_keys: Keys,
 }
 
 /// The segment of each row.
@@ -179,6 +187,7 @@ pub struct RowSegments {
 pub async fn read(
     mut rows: SendableRecordBatchStream,
     columns: &TrainingColumns,
+    split: &SplitOptions,
     memory: &MemoryReservation,
     progress: &Reporter,
 ) -> Result<Interactions> {
@@ -192,13 +201,16 @@ pub async fn read(
         cells: Triplets::default(),
         times_ms: vec![],
         segments: columns.segment.as_ref().map(|_| RowSegments::default()),
+        split_keys: columns.split.as_ref().map(|_| vec![]),
     };
-    let also = [columns.timestamp.is_some(), columns.segment.is_some()];
+    // A key is kept for a row and then for a cell.
+    let by_column = columns.split.is_some();
+    let also = [columns.timestamp.is_some(), columns.segment.is_some(), by_column, by_column];
     let row_bytes = BYTES_PER_ROW + also.into_iter().filter(|also| *also).count() * 8;
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         memory.try_grow(batch.num_rows() * row_bytes)?;
-        read.add(&batch, columns)?;
+        read.add(&batch, columns, split)?;
         let done = read.cells.len() as u64;
         progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
     }
@@ -206,7 +218,12 @@ pub async fn read(
 }
 
 impl Interactions {
-    fn add(&mut self, batch: &RecordBatch, columns: &TrainingColumns) -> Result<()> {
+    fn add(
+        &mut self,
+        batch: &RecordBatch,
+        columns: &TrainingColumns,
+        split: &SplitOptions,
+    ) -> Result<()> {
         let users = self.users.encode(batch.column(columns.user.0)).map_err(model_error)?;
         let items = self.items.encode(batch.column(columns.item.0)).map_err(model_error)?;
         let (weights, name) = columns.weights(batch)?;
@@ -215,6 +232,9 @@ impl Interactions {
         }
         if let Some((index, name)) = &columns.timestamp {
             add_times(&mut self.times_ms, batch.column(*index), name)?;
+        }
+        if let (Some((index, name)), Some(keys)) = (&columns.split, &mut self.split_keys) {
+            keys.extend(split.keys(batch.column(*index), name)?);
         }
         for (row, (user, item)) in users.into_iter().zip(items).enumerate() {
             let weight = weights.as_ref().map_or(1.0, |weights| weights.value(row));

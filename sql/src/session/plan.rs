@@ -426,8 +426,9 @@ pub(crate) async fn plan_in(
             let (state, plan) = Box::pin(model::create::plan_explain(&context, create)).await?;
             (state, Action::Query(plan))
         }
-        Statement::Retrain { name } => {
-            let (state, plan) = Box::pin(model::create::plan_retrain(&context, name)).await?;
+        Statement::Retrain { name, options } => {
+            let planned = Box::pin(model::create::plan_retrain(&context, name, options));
+            let (state, plan) = planned.await?;
             (state, Action::CreateModel(plan))
         }
         Statement::DropModel { name, if_exists } => {

@@ -74,6 +74,11 @@ impl AlsModel {
         self.parts.options.num_factors
     }
 
+    /// All factors, as a warm start takes them.
+    pub fn factors(&self) -> &AlsFactors {
+        &self.parts.factors
+    }
+
     /// User factors, row-major, a row of [`AlsModel::num_factors`] values for each user.
     pub fn user_factors(&self) -> &[f32] {
         &self.parts.factors.user_factors

@@ -179,7 +179,7 @@ struct Found {
 }
 
 /// The model's and the popularity ranking's evaluation.
-fn rankings(
+pub(super) fn rankings(
     recommender: &dyn Recommender,
     test: &Csr,
     top_k: usize,

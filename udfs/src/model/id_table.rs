@@ -102,6 +102,14 @@ impl IdTable {
         (0..ends.len()).map(move |code| bytes_at(ends, data, code))
     }
 
+    /// The hash of each id, by code.
+    pub(super) fn hashes(&self) -> Vec<u64> {
+        match &self.keys {
+            Keys::Integers { values, .. } => values.iter().map(|&v| hash_integer(v)).collect(),
+            Keys::Bytes { .. } => self.bytes_iter().map(hash_bytes).collect(),
+        }
+    }
+
     /// Renumbers in ascending order; returns the new code of each old one.
     pub(super) fn sort(&mut self) -> Result<Vec<u32>, ModelError> {
         let mut order: Vec<u32> = (0..self.len() as u32).collect();

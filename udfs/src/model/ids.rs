@@ -233,6 +233,11 @@ impl IdIndex {
         back.unwrap_or_else(|_| new_null_array(&self.data_type, self.len()))
     }
 
+    /// A hash of each id in code order; it depends on the id alone, not on the other ids.
+    pub fn hashes(&self) -> Vec<u64> {
+        self.table.hashes()
+    }
+
     /// Bytes on the heap, without the array that [`IdIndex::values`] keeps.
     pub fn memory_bytes(&self) -> usize {
         self.table.memory_bytes()

@@ -17,6 +17,7 @@ mod id_table;
 pub mod ids;
 pub mod item_knn;
 mod item_model;
+pub mod judge;
 pub mod kernel;
 pub mod kmeans;
 pub mod metrics;
@@ -40,11 +41,8 @@ pub use self::explain::{Part, Reasons, Term};
 pub use self::foldin::UserVector;
 pub use self::ids::IdIndex;
 pub use self::item_model::{Explanation, ItemModel, ItemParts, Similarity};
-pub use self::metrics::MetricValue;
 pub use self::popularity_model::{NO_SEGMENT, PopularityModel, PopularityParts, Segments};
-pub use self::recommender::{
-    Choice, HeldOut, RecommendRequest, Recommender, Source, ranking_metrics,
-};
+pub use self::recommender::{Choice, HeldOut, RecommendRequest, Recommender, Source};
 pub use self::rerank::Rerank;
 pub use self::row_cosine::RowCosines;
 pub use self::sparse::{Csr, Duplicates, Triplets};

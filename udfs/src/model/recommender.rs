@@ -3,10 +3,7 @@
 //! Users and items are codes of [`IdIndex`]; lists are exact, best first, ties by code. A user of
 //! whom a model knows nothing gets the popularity ranking and [`Source`] says so.
 
-use rayon::prelude::*;
-
 use super::ids::IdIndex;
-use super::metrics::{MetricValue, RankingMetrics};
 use super::popularity::Popularity;
 use super::sparse::Csr;
 use super::topk::Best;
@@ -115,12 +112,6 @@ pub trait Recommender: Send + Sync {
 
     /// The items most similar to each given one, without itself; empty where nothing is known.
     fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best>;
-
-    /// Ranking metrics at `top_k` on held-out interactions, beside the popularity ranking: see
-    /// [`ranking_metrics`].
-    fn ranking_metrics(&self, test: &Csr, top_k: usize) -> Vec<MetricValue> {
-        ranking_metrics(self, test, top_k)
-    }
 }
 
 /// Interactions that a model is measured on, and what was popular without them.
@@ -163,33 +154,4 @@ impl<'a> HeldOut<'a> {
     pub fn popular(&self, user: u32, top_k: usize) -> (Vec<u32>, Vec<f32>) {
         self.popularity.top(top_k, |item| !self.is_known(user, item))
     }
-}
-
-/// Ranking metrics at `top_k` on held-out interactions (users × items), beside the popularity
-/// ranking, for users that have any. Runs on the current rayon pool.
-///
-/// Items seen in training are left out of both rankings, but for the user's test items; the
-/// popularity ranking counts interactions outside the test set.
-pub fn ranking_metrics<R: Recommender + ?Sized>(
-    recommender: &R,
-    test: &Csr,
-    top_k: usize,
-) -> Vec<MetricValue> {
-    let held_out = HeldOut::new(recommender.seen(), test);
-    let users = held_out.users();
-    let mut model = RankingMetrics::new(top_k);
-    let mut popular = RankingMetrics::new(top_k);
-    for block in users.chunks(4096) {
-        let choices = recommender.recommend_held_out(block, &held_out, top_k);
-        let lists: Vec<Vec<u32>> =
-            block.par_iter().map(|&user| held_out.popular(user, top_k).0).collect();
-        for ((&user, choice), list) in block.iter().zip(&choices).zip(&lists) {
-            let items = test.row(user as usize).0;
-            model.add(&choice.items, items);
-            popular.add(list, items);
-        }
-    }
-    let items = recommender.item_ids().len();
-    let pairs = model.values(items).into_iter().zip(popular.values(items));
-    pairs.map(|((name, value), (_, baseline))| MetricValue { name, value, baseline }).collect()
 }

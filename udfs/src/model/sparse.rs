@@ -221,6 +221,11 @@ impl Triplets {
         }
     }
 
+    /// Row and column of each cell.
+    pub fn codes(&self) -> (&[u32], &[u32]) {
+        (&self.rows, &self.columns)
+    }
+
     /// Builds the matrix and says how many cells were merged into another.
     pub fn build(self, rows: usize, columns: usize, duplicates: Duplicates) -> (Csr, usize) {
         let by_column = self.bucket_by_column(columns);

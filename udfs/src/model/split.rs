@@ -8,10 +8,11 @@
 //! | [`Split::LeaveOneOut`] | one interaction of each user with two or more, random or the latest |
 //! | [`Split::Chosen`] | those that the caller chose |
 //!
-//! What is random depends on the seed and the cell's two codes alone, and what is latest on the
-//! time and, among equal times, on the same hash: a split is reproducible and the same for every
-//! order of rows. Times are any keys that ascend, one a cell in the matrix's order;
-//! [`cell_latest`] makes them from rows and [`order_key`] from numbers.
+//! What is random depends on the seed and the cell's two codes alone, or on the hashes of its two
+//! ids where [`Ids`] are given, and what is latest on the time and, among equal times, on the same
+//! hash: a split is reproducible and the same for every order of rows; by ids, an interaction stays
+//! on its side when others come and go. Times are any keys that ascend, one a cell in the matrix's
+//! order; [`cell_latest`] makes them from rows and [`order_key`] from numbers.
 
 use super::als::mix;
 use super::error::ModelError;
@@ -62,44 +63,68 @@ pub enum Split<'a> {
     ),
 }
 
+/// Hashes of the users' and items' ids, by code: see
+/// [`IdIndex::hashes`](super::ids::IdIndex::hashes).
+#[derive(Debug, Clone, Copy)]
+pub struct Ids<'a> {
+    /// One a row.
+    pub users: &'a [u64],
+    /// One a column.
+    pub items: &'a [u64],
+}
+
 /// Splits into training and held-out interactions of the same shape.
 ///
 /// # Errors
-/// When a fraction is no number from 0 to 1, or there is not one time or mark a cell.
-pub fn split(interactions: &Csr, how: Split<'_>) -> Result<(Csr, Csr), ModelError> {
-    check(interactions.cells(), &how)?;
+/// Those of [`marks`].
+pub fn split(
+    interactions: &Csr,
+    how: Split<'_>,
+    ids: Option<Ids<'_>>,
+) -> Result<(Csr, Csr), ModelError> {
+    Ok(divide(interactions, &marks(interactions, how, ids)?))
+}
+
+/// Which interactions are held out: one mark a cell.
+///
+/// # Errors
+/// When a fraction is no number from 0 to 1, or there is not one time or mark a cell, or not one
+/// hash a row and column.
+pub fn marks(
+    interactions: &Csr,
+    how: Split<'_>,
+    ids: Option<Ids<'_>>,
+) -> Result<Vec<bool>, ModelError> {
+    check(interactions, &how, ids)?;
+    let cells = Cells { interactions, ids };
     Ok(match how {
-        Split::Nothing => holdout(interactions, 0.0, 0),
-        Split::Random { fraction, seed } => holdout(interactions, fraction, seed),
+        Split::Nothing => vec![false; interactions.cells()],
+        Split::Random { fraction, seed } => cells.random(fraction, seed),
         Split::PerUser { fraction, seed, times } => {
             let held = |cells: usize| rounded(cells, fraction).min(cells.saturating_sub(1));
-            by_user(interactions, seed, times, held)
+            cells.by_user(seed, times, held)
         }
         Split::LeaveOneOut { seed, times } => {
-            by_user(interactions, seed, times, |cells| usize::from(cells > 1))
+            cells.by_user(seed, times, |cells| usize::from(cells > 1))
         }
-        Split::Latest { fraction, seed, times } => latest(interactions, fraction, seed, times),
-        Split::Chosen(held) => divide(interactions, |cell, _, _| held[cell]),
+        Split::Latest { fraction, seed, times } => cells.latest(fraction, seed, times),
+        Split::Chosen(held) => held.to_vec(),
     })
 }
 
 /// Splits at random; a fraction of 0 or less holds nothing out, one of 1 or more everything.
 pub fn holdout(interactions: &Csr, fraction: f64, seed: u64) -> (Csr, Csr) {
-    if fraction.is_nan() || fraction <= 0.0 {
-        let nothing = Csr::empty(interactions.rows(), interactions.columns());
-        return (interactions.clone(), nothing);
+    let marks = Cells { interactions, ids: None }.random(fraction, seed);
+    divide(interactions, &marks)
+}
+
+fn check(interactions: &Csr, how: &Split<'_>, ids: Option<Ids<'_>>) -> Result<(), ModelError> {
+    let cells = interactions.cells();
+    if ids.is_some_and(|ids| {
+        ids.users.len() != interactions.rows() || ids.items.len() != interactions.columns()
+    }) {
+        return Err(ModelError::Inconsistent("a split has not one hash an id".to_owned()));
     }
-    divide(interactions, |_, row, column| {
-        let uniform = (draw(seed, row, column) >> 11) as f64 / (1_u64 << 53) as f64;
-        uniform < fraction
-    })
-}
-
-fn draw(seed: u64, row: usize, column: u32) -> u64 {
-    mix(mix(mix(seed) ^ row as u64) ^ u64::from(column))
-}
-
-fn check(cells: usize, how: &Split<'_>) -> Result<(), ModelError> {
     let fraction = match how {
         Split::Random { fraction, .. }
         | Split::PerUser { fraction, .. }
@@ -132,56 +157,90 @@ fn rounded(cells: usize, fraction: f64) -> usize {
     ((cells as f64 * fraction).round() as usize).min(cells)
 }
 
-/// Holds out of each row the number of cells that `held` says, by time or hash.
-fn by_user(
-    interactions: &Csr,
-    seed: u64,
-    times: Option<&[i64]>,
-    held: impl Fn(usize) -> usize,
-) -> (Csr, Csr) {
-    let mut marks = vec![false; interactions.cells()];
-    let mut order = vec![];
-    let mut start = 0;
-    for row in 0..interactions.rows() {
-        let columns = interactions.row(row).0;
-        order.clear();
-        order.extend(columns.iter().enumerate().map(|(position, &column)| {
-            let cell = start + position;
-            (times.map_or(0, |times| times[cell]), draw(seed, row, column), cell)
-        }));
-        order.sort_unstable_by(|a, b| b.cmp(a));
-        order.iter().take(held(columns.len())).for_each(|&(_, _, cell)| marks[cell] = true);
-        start += columns.len();
-    }
-    divide(interactions, |cell, _, _| marks[cell])
+/// The interactions, with a draw for each.
+#[derive(Clone, Copy)]
+struct Cells<'a> {
+    interactions: &'a Csr,
+    ids: Option<Ids<'a>>,
 }
 
-fn latest(interactions: &Csr, fraction: f64, seed: u64, times: &[i64]) -> (Csr, Csr) {
-    let mut order = Vec::with_capacity(times.len());
-    for row in 0..interactions.rows() {
-        for &column in interactions.row(row).0 {
-            let cell = order.len();
-            order.push((times[cell], draw(seed, row, column), cell));
+impl Cells<'_> {
+    fn draw(&self, seed: u64, row: usize, column: u32) -> u64 {
+        let (user, item) = match self.ids {
+            Some(ids) => (ids.users[row], ids.items[column as usize]),
+            None => (row as u64, u64::from(column)),
+        };
+        mix(mix(mix(seed) ^ user) ^ item)
+    }
+
+    fn random(&self, fraction: f64, seed: u64) -> Vec<bool> {
+        let mut marks = vec![false; self.interactions.cells()];
+        if fraction.is_nan() || fraction <= 0.0 {
+            return marks;
         }
+        let mut cell = 0;
+        for row in 0..self.interactions.rows() {
+            for &column in self.interactions.row(row).0 {
+                let uniform = (self.draw(seed, row, column) >> 11) as f64 / (1_u64 << 53) as f64;
+                marks[cell] = uniform < fraction;
+                cell += 1;
+            }
+        }
+        marks
     }
-    let kept = order.len() - rounded(order.len(), fraction);
-    let mut marks = vec![false; order.len()];
-    if kept < order.len() {
-        let (_, first, later) = order.select_nth_unstable(kept);
-        marks[first.2] = true;
-        later.iter().for_each(|&(_, _, cell)| marks[cell] = true);
+
+    /// Holds out of each row the number of cells that `held` says, by time or hash.
+    fn by_user(
+        &self,
+        seed: u64,
+        times: Option<&[i64]>,
+        held: impl Fn(usize) -> usize,
+    ) -> Vec<bool> {
+        let mut marks = vec![false; self.interactions.cells()];
+        let mut order = vec![];
+        let mut start = 0;
+        for row in 0..self.interactions.rows() {
+            let columns = self.interactions.row(row).0;
+            order.clear();
+            order.extend(columns.iter().enumerate().map(|(position, &column)| {
+                let cell = start + position;
+                (times.map_or(0, |times| times[cell]), self.draw(seed, row, column), cell)
+            }));
+            order.sort_unstable_by(|a, b| b.cmp(a));
+            order.iter().take(held(columns.len())).for_each(|&(_, _, cell)| marks[cell] = true);
+            start += columns.len();
+        }
+        marks
     }
-    divide(interactions, |cell, _, _| marks[cell])
+
+    fn latest(&self, fraction: f64, seed: u64, times: &[i64]) -> Vec<bool> {
+        let mut order = Vec::with_capacity(times.len());
+        for row in 0..self.interactions.rows() {
+            for &column in self.interactions.row(row).0 {
+                let cell = order.len();
+                order.push((times[cell], self.draw(seed, row, column), cell));
+            }
+        }
+        let kept = order.len() - rounded(order.len(), fraction);
+        let mut marks = vec![false; order.len()];
+        if kept < order.len() {
+            let (_, first, later) = order.select_nth_unstable(kept);
+            marks[first.2] = true;
+            later.iter().for_each(|&(_, _, cell)| marks[cell] = true);
+        }
+        marks
+    }
 }
 
-/// Divides the cells by `held(cell, row, column)`.
-fn divide(interactions: &Csr, held: impl Fn(usize, usize, u32) -> bool) -> (Csr, Csr) {
+/// Divides the cells into those without and those with a mark; a cell beyond the marks has none.
+pub fn divide(interactions: &Csr, marks: &[bool]) -> (Csr, Csr) {
     let mut sides = [Part::default(), Part::default()];
     let mut cell = 0;
     for row in 0..interactions.rows() {
         let (columns, values) = interactions.row(row);
         for (&column, &value) in columns.iter().zip(values) {
-            let side = &mut sides[usize::from(held(cell, row, column))];
+            let is_held = marks.get(cell).copied().unwrap_or(false);
+            let side = &mut sides[usize::from(is_held)];
             side.columns.push(column);
             side.values.push(value);
             cell += 1;

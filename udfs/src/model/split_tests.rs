@@ -32,12 +32,41 @@ fn a_random_split_is_seeded_complete_and_of_the_asked_size() {
     assert!(disjoint(&all, &training, &held));
     assert!((held.cells() as f64 / 4000.0 - 0.25).abs() < 0.03, "{}", held.cells());
     assert_eq!(holdout(&all, 0.25, 9).1, held);
-    assert_eq!(split(&all, Split::Random { fraction: 0.25, seed: 9 }).unwrap().1, held);
+    assert_eq!(split(&all, Split::Random { fraction: 0.25, seed: 9 }, None).unwrap().1, held);
     assert_ne!(holdout(&all, 0.25, 10).1, held);
     assert_eq!(holdout(&all, 0.0, 9).0, all);
     assert_eq!(holdout(&all, f64::NAN, 9).1.cells(), 0);
     assert_eq!(holdout(&all, 1.0, 9).0.cells(), 0);
-    assert_eq!(split(&all, Split::Nothing).unwrap().0, all);
+    assert_eq!(split(&all, Split::Nothing, None).unwrap().0, all);
+}
+
+#[test]
+fn by_ids_an_interaction_stays_on_its_side_when_others_come() {
+    let all = full();
+    let users: Vec<u64> = (0..100).map(|user| user * 31 + 5).collect();
+    let items: Vec<u64> = (0..40).map(|item| item * 77 + 1).collect();
+    let how = Split::Random { fraction: 0.25, seed: 9 };
+    let ids = Ids { users: &users, items: &items };
+    let held = split(&all, how, Some(ids)).unwrap().1;
+    // Without the first user and the first two items, whose codes the others take.
+    let fewer =
+        matrix(&(0..3960_u32).map(|c| (c / 40, c % 40)).filter(|c| c.1 > 1).collect::<Vec<_>>());
+    let fewer = Csr::new(
+        fewer.offsets().to_vec(),
+        fewer.column_indices().iter().map(|&item| item - 2).collect(),
+        fewer.values().to_vec(),
+        38,
+    )
+    .unwrap();
+    let users: Vec<u64> = users[1..].iter().copied().chain([1]).collect();
+    let ids = Ids { users: &users, items: &items[2..] };
+    let later = split(&fewer, how, Some(ids)).unwrap().1;
+    for user in 0..99 {
+        let expected: Vec<u32> = held.row(user + 1).0.iter().copied().filter(|&i| i > 1).collect();
+        let found: Vec<u32> = later.row(user).0.iter().map(|&item| item + 2).collect();
+        assert_eq!(found, expected, "{user}");
+    }
+    assert!(split(&all, how, Some(Ids { users: &users, items: &items[2..] })).is_err());
 }
 
 #[test]
@@ -46,7 +75,7 @@ fn each_user_gives_the_same_fraction_and_keeps_one() {
     let all = matrix(&cells);
     for fraction in [0.2, 0.5, 1.0] {
         let (training, held) =
-            split(&all, Split::PerUser { fraction, seed: 3, times: None }).unwrap();
+            split(&all, Split::PerUser { fraction, seed: 3, times: None }, None).unwrap();
         assert!(disjoint(&all, &training, &held));
         for row in 0..40 {
             let cells = row + 1;
@@ -54,7 +83,8 @@ fn each_user_gives_the_same_fraction_and_keeps_one() {
             assert_eq!(held.row(row).0.len(), expected, "{row} {fraction}");
         }
     }
-    let of = |seed| split(&all, Split::PerUser { fraction: 0.5, seed, times: None }).unwrap().1;
+    let of =
+        |seed| split(&all, Split::PerUser { fraction: 0.5, seed, times: None }, None).unwrap().1;
     assert_eq!(of(3), of(3));
     assert_ne!(of(3), of(4));
 }
@@ -64,22 +94,22 @@ fn the_latest_of_each_user_are_held_out() {
     let all = matrix(&[(0, 1), (0, 5), (0, 7), (0, 9), (1, 0), (1, 2)]);
     let times = [40, 10, 30, 20, 5, 6];
     let how = Split::PerUser { fraction: 0.5, seed: 1, times: Some(&times) };
-    let (_, held) = split(&all, how).unwrap();
+    let (_, held) = split(&all, how, None).unwrap();
     assert_eq!((held.row(0).0, held.row(1).0), (&[1, 7][..], &[2][..]));
     let how = Split::LeaveOneOut { seed: 1, times: Some(&times) };
-    let (_, held) = split(&all, how).unwrap();
+    let (_, held) = split(&all, how, None).unwrap();
     assert_eq!((held.row(0).0, held.row(1).0), (&[1][..], &[2][..]));
 }
 
 #[test]
 fn leave_one_out_takes_one_of_each_user_who_has_two() {
     let all = matrix(&[(0, 1), (1, 1), (1, 2), (2, 3), (2, 4), (2, 5)]);
-    let (training, held) = split(&all, Split::LeaveOneOut { seed: 7, times: None }).unwrap();
+    let (training, held) = split(&all, Split::LeaveOneOut { seed: 7, times: None }, None).unwrap();
     assert!(disjoint(&all, &training, &held));
     assert_eq!([0, 1, 2, 3].map(|row| held.row(row).0.len()), [0, 1, 1, 0]);
     // Over many users every place is held out about equally often.
     let all = matrix(&(0..400).map(|cell| (cell / 4, cell % 4)).collect::<Vec<_>>());
-    let held = split(&all, Split::LeaveOneOut { seed: 7, times: None }).unwrap().1;
+    let held = split(&all, Split::LeaveOneOut { seed: 7, times: None }, None).unwrap().1;
     let counts = held.column_counts();
     assert_eq!(held.cells(), 100);
     assert!(counts[..4].iter().all(|count| (12..=40).contains(count)), "{counts:?}");
@@ -90,7 +120,7 @@ fn the_latest_fraction_of_all_is_held_out() {
     let all = full();
     let times: Vec<i64> = (0..4000).map(|cell| (cell * 7919) % 4000).collect();
     let (training, held) =
-        split(&all, Split::Latest { fraction: 0.1, seed: 1, times: &times }).unwrap();
+        split(&all, Split::Latest { fraction: 0.1, seed: 1, times: &times }, None).unwrap();
     assert!(disjoint(&all, &training, &held));
     assert_eq!(held.cells(), 400);
     let time = |row: usize, column: u32| times[row * 40 + column as usize];
@@ -100,18 +130,21 @@ fn the_latest_fraction_of_all_is_held_out() {
     }
     // Equal times are ordered by the hash: still the exact fraction.
     let equal = vec![5; 4000];
-    let held = split(&all, Split::Latest { fraction: 0.1, seed: 1, times: &equal }).unwrap().1;
+    let held =
+        split(&all, Split::Latest { fraction: 0.1, seed: 1, times: &equal }, None).unwrap().1;
     assert_eq!(held.cells(), 400);
-    let everything = split(&all, Split::Latest { fraction: 1.0, seed: 1, times: &equal }).unwrap();
+    let everything =
+        split(&all, Split::Latest { fraction: 1.0, seed: 1, times: &equal }, None).unwrap();
     assert_eq!(everything.1, all);
-    let nothing = split(&all, Split::Latest { fraction: 0.0, seed: 1, times: &equal }).unwrap();
+    let nothing =
+        split(&all, Split::Latest { fraction: 0.0, seed: 1, times: &equal }, None).unwrap();
     assert_eq!(nothing.0, all);
 }
 
 #[test]
 fn chosen_cells_are_held_out() {
     let all = matrix(&[(0, 1), (0, 5), (1, 0)]);
-    let (training, held) = split(&all, Split::Chosen(&[false, true, true])).unwrap();
+    let (training, held) = split(&all, Split::Chosen(&[false, true, true]), None).unwrap();
     assert_eq!((held.row(0).0, held.row(1).0), (&[5][..], &[0][..]));
     assert_eq!(training.row(0).0, &[1]);
 }
@@ -136,11 +169,13 @@ fn numbers_keep_their_order_as_keys() {
 fn what_does_not_fit_is_refused() {
     let all = full();
     for fraction in [-0.1, 1.1, f64::NAN] {
-        let error = split(&all, Split::Random { fraction, seed: 1 }).unwrap_err();
+        let error = split(&all, Split::Random { fraction, seed: 1 }, None).unwrap_err();
         assert_eq!(error.code(), "model_option");
     }
     let short = Split::LeaveOneOut { seed: 1, times: Some(&[1]) };
-    assert!(split(&all, short).is_err() && split(&all, Split::Chosen(&[true])).is_err());
+    assert!(
+        split(&all, short, None).is_err() && split(&all, Split::Chosen(&[true]), None).is_err()
+    );
 }
 
 proptest! {
@@ -169,7 +204,7 @@ proptest! {
                 Split::LeaveOneOut { seed, times: None },
                 Split::LeaveOneOut { seed, times: Some(&times) },
             ]
-            .map(|how| split(&all, how).unwrap().1.column_indices().to_vec())
+            .map(|how| split(&all, how, None).unwrap().1.column_indices().to_vec())
         };
         let mut turned = cells.clone();
         turned.rotate_left(turn % cells.len());
