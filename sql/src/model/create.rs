@@ -31,9 +31,9 @@ use futures::StreamExt;
 use sqlparser::ast::Expr as SqlExpr;
 
 use crate::error::{Error, Result};
-use crate::model::evaluate::Metric;
 use crate::model::fit::{Iteration, Trained, fit};
 use crate::model::lifecycle::{Previous, Retrain, standing};
+use crate::model::measure::Metric;
 use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
 use crate::model::train::{TrainingColumns, read};

@@ -17,9 +17,9 @@ use crate::model::learners::Learner;
 use crate::model::options::{Reader, read_options};
 use crate::model::splitting::beside;
 
-/// By so much the metric of one and the same model differs from sample to sample of the usual size:
-/// on 10,000 interactions of Gowalla a version that is worth as much on the test set was a hundredth
-/// worse.
+/// By so much the metric of one and the same model differs from sample to sample of the usual
+/// size: on 10,000 interactions of Gowalla a version that is worth as much on the test set was a
+/// hundredth worse.
 const USUAL_TOLERANCE: f64 = 0.02;
 
 /// Factors that have gone on for so many times `max_iterations` begin anew: more iterations fit the

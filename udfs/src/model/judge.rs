@@ -9,8 +9,8 @@ use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::als::{FactorView, mix};
-use super::metrics::{RatingMetrics, UserRanking};
-use super::recommender::{Choice, Recommender};
+use super::metrics::{RatingEvaluation, UserRanking};
+use super::recommender::{Choice, HeldOut, Recommender};
 use super::sparse::Csr;
 use super::topk::Panels;
 
@@ -97,8 +97,10 @@ impl Objective {
         }
     }
 
-    fn of_ratings(self, ratings: &RatingMetrics) -> f64 {
-        if self == Self::Mae { ratings.mae() } else { ratings.rmse() }
+    fn of_ratings(self, ratings: &RatingEvaluation) -> f64 {
+        let values = ratings.per_user().values();
+        let found = values.iter().find(|(name, _)| name == self.name());
+        found.map_or(f64::NAN, |(_, value)| *value)
     }
 }
 
@@ -209,7 +211,8 @@ impl<'a> Judge<'a> {
             None => item,
             Some(back) => back.get(item as usize).copied().unwrap_or(NO_ITEM),
         };
-        let held = self.held_as(model, &its_user, &its_item);
+        let test = self.held_as(model, &its_user, &its_item);
+        let held = HeldOut::new(model.seen(), &test);
         let users: Vec<(u32, u32)> =
             self.users.iter().filter_map(|&user| Some((user, its_user(user)?))).collect();
         let mut mean = Mean::default();
@@ -249,16 +252,16 @@ impl<'a> Judge<'a> {
     }
 
     fn ratings(&self, score: impl Fn(u32, u32) -> Option<f32>) -> f64 {
-        let mut metrics = RatingMetrics::default();
+        let mut ratings = RatingEvaluation::default();
         for &user in &self.users {
-            let (items, ratings) = self.held.row(user as usize);
-            for (&item, &rating) in items.iter().zip(ratings) {
-                if let Some(predicted) = score(user, item) {
-                    metrics.add(rating.into(), predicted.into());
-                }
-            }
+            let (items, given) = self.held.row(user as usize);
+            let pairs = items.iter().zip(given);
+            let scored = pairs.filter_map(|(&item, &rating)| {
+                score(user, item).map(|predicted| (rating.into(), predicted.into()))
+            });
+            ratings.add(user, scored);
         }
-        self.objective.of_ratings(&metrics)
+        self.objective.of_ratings(&ratings)
     }
 
     /// What is held out, of the users looked at, in the model's codes.
