@@ -111,6 +111,9 @@ pub struct Publication {
     /// The iteration that the model is of, when a validation metric chose it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best_iteration: Option<u32>,
+    /// The iterations that the factors have had, with those of the versions that they go on from.
+    #[serde(default)]
+    pub total_iterations: u32,
     /// The search that chose the options; a version retrained without one keeps it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuning: Option<StoredTuning>,

@@ -68,6 +68,7 @@ fn publication() -> Publication {
         }],
         validation_metric: Some("ndcg@20".into()),
         best_iteration: Some(1),
+        total_iterations: 1,
         tuning: Some(tuning()),
         segments: vec![],
         top_k: 20,

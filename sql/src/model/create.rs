@@ -268,8 +268,11 @@ impl fmt::Display for Training {
         let (user, item) = (&self.columns.user.1, &self.columns.item.1);
         let learner = &self.options.learner;
         write!(formatter, "{}, {learner}, columns={user}, {item}", self.name)?;
-        match &self.columns.rating {
-            Some((_, rating)) => write!(formatter, ", {rating}"),
+        if let Some((_, rating)) = &self.columns.rating {
+            write!(formatter, ", {rating}")?;
+        }
+        match &self.options.tuning {
+            Some(tuning) => write!(formatter, ", num_trials={}", tuning.num_trials),
             None => Ok(()),
         }
     }
@@ -435,6 +438,7 @@ impl Training {
             iterations: trained.iterations.iter().map(Iteration::stored).collect(),
             validation_metric: trained.validation_metric.clone(),
             best_iteration: trained.best_iteration.map(count),
+            total_iterations: count(trained.total_iterations),
             tuning: trained.tuning.clone().or(kept),
             segments: trained.segments.clone(),
             top_k: self.options.top_k,

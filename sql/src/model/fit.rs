@@ -37,6 +37,9 @@ const PAIRS_MAX: usize = 200_000_000;
 /// A metric looks at so many users, whatever the number of items.
 const USERS_MIN: usize = 1_000;
 
+/// A warm start takes one in so many of the iterations.
+const WARM_SHARE: usize = 8;
+
 /// What training gives.
 #[derive(Debug)]
 pub struct Trained {
@@ -48,6 +51,8 @@ pub struct Trained {
     pub validation_metric: Option<String>,
     /// The iteration that was chosen.
     pub best_iteration: Option<usize>,
+    /// The iterations that the factors have had, with those of the versions before.
+    pub total_iterations: usize,
     /// The search that chose the options.
     pub tuning: Option<StoredTuning>,
     /// Names of a popularity model's segments, by code.
@@ -206,13 +211,10 @@ impl Fit<'_> {
             (true, Some(_)) => Some("its options are searched anew"),
             (true, None) => None,
         };
-        let mapped = match previous {
-            None => None,
-            Some(previous) => {
-                let (users, items) = (&rows.users, &rows.items);
-                Mapped::new(&previous.version, users, items, &options.learner, unwanted)?
-            }
-        };
+        let mapped = previous.and_then(|previous| {
+            let (users, items) = (&rows.users, &rows.items);
+            Mapped::new(previous, users, items, &options.learner, unwanted)
+        });
         let parts = rows.divide(options, mapped.as_ref())?;
         let mut learner = options.learner.clone();
         let mut tuning = None;
@@ -225,7 +227,7 @@ impl Fit<'_> {
             && options.early_stop.is_none()
             && previous.is_some_and(|previous| !previous.are_iterations_given)
         {
-            als.max_iterations = als.max_iterations.div_ceil(4);
+            als.max_iterations = als.max_iterations.div_ceil(WARM_SHARE);
         }
         let stop = options.early_stop.filter(|_| options.tuning.is_none());
         let training = match (stop, parts.validation.cells()) {
@@ -252,6 +254,9 @@ impl Fit<'_> {
             Some(stop) => self.stopping(&rows, &parts, &learner, warm, stop, &mut watch),
         }?;
         let best_iteration = stop.and_then(|_| learned.best_iteration());
+        let before = mapped.as_ref().filter(|mapped| mapped.cold.is_none());
+        let total_iterations = best_iteration.unwrap_or(watch.iterations.len())
+            + before.map_or(0, |mapped| mapped.iterations);
         let (interactions, merged) = (rows.all.cells(), rows.merged);
         let segments = rows.segments.clone();
         // The interactions are the model's from here on, but for a comparison.
@@ -271,6 +276,7 @@ impl Fit<'_> {
             iterations: watch.iterations,
             validation_metric: stop.map(|stop| stop.objective.name_at(options.top_k)),
             best_iteration,
+            total_iterations,
             tuning,
             segments,
             metrics,
@@ -296,7 +302,7 @@ impl Fit<'_> {
         stop: EarlyStop,
         watch: &mut Watch<'_>,
     ) -> Result<Learned> {
-        let judge = judge(self.options, stop.objective, parts)?;
+        let judge = judge(self.options, stop.objective, parts)?.cancelled_by(self.cancel);
         let mut metric = |view: &FactorView<'_>, _: usize| {
             ControlFlow::Continue(stop.objective.worth(judge.factors(view)))
         };

@@ -70,7 +70,7 @@ struct Outcome {
 /// When no trial succeeds, there is nothing to judge on, or the statement is cancelled.
 pub fn search(tuning: &Tuning, ground: &Ground<'_>) -> Result<Found> {
     let options = ground.options;
-    let judge = judge(options, options.objective, ground.parts)?;
+    let judge = judge(options, options.objective, ground.parts)?.cancelled_by(ground.cancel);
     let space = options.space(tuning, &ground.parts.training)?;
     let mut search = Search::new(space, tuning.algorithm, tuning.num_trials, options.seed)
         .map_err(model_error)?;

@@ -6,6 +6,7 @@
 //! left out of every list. A judge may look at a sample of users, the same ones at every look.
 
 use std::cmp::Reverse;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::als::{FactorView, mix};
 use super::metrics::{RatingMetrics, UserRanking};
@@ -14,7 +15,7 @@ use super::sparse::Csr;
 use super::topk::Panels;
 
 /// Users whose lists are held at once.
-const BLOCK_USERS: usize = 2048;
+const BLOCK_USERS: usize = 1024;
 
 /// A list is asked for so much longer at most, for what is known here and not to the model.
 const LONGER_MAX: usize = 200;
@@ -118,6 +119,7 @@ pub struct Judge<'a> {
     known: &'a Csr,
     held: &'a Csr,
     users: Vec<u32>,
+    cancel: Option<&'a AtomicBool>,
 }
 
 impl<'a> Judge<'a> {
@@ -129,7 +131,7 @@ impl<'a> Judge<'a> {
             has(held) && (objective.is_error() || has(known))
         };
         let users = (0..held.rows() as u32).filter(|&user| counts(user)).collect();
-        Self { objective, top_k, known, held, users }
+        Self { objective, top_k, known, held, users, cancel: None }
     }
 
     /// Looks at so many users at most, drawn by the seed.
@@ -141,6 +143,12 @@ impl<'a> Judge<'a> {
             self.users.sort_unstable();
         }
         self
+    }
+
+    /// Looks at no more users once the flag is set: the figure then means nothing.
+    #[must_use]
+    pub fn cancelled_by(self, cancel: &'a AtomicBool) -> Self {
+        Self { cancel: Some(cancel), ..self }
     }
 
     /// How many users are looked at.
@@ -169,7 +177,7 @@ impl<'a> Judge<'a> {
         let panels = Panels::new(&rows, size);
         drop(rows);
         let mut mean = Mean::default();
-        for block in self.users.chunks(BLOCK_USERS) {
+        for block in self.users.chunks(BLOCK_USERS).take_while(|_| !self.is_cancelled()) {
             let queries: Vec<f32> =
                 block.iter().flat_map(|&user| view.user(user)).copied().collect();
             let skip = |query: usize, item: u32| self.known.contains(block[query] as usize, item);
@@ -205,7 +213,7 @@ impl<'a> Judge<'a> {
         let users: Vec<(u32, u32)> =
             self.users.iter().filter_map(|&user| Some((user, its_user(user)?))).collect();
         let mut mean = Mean::default();
-        for block in users.chunks(BLOCK_USERS) {
+        for block in users.chunks(BLOCK_USERS).take_while(|_| !self.is_cancelled()) {
             let longer = match codes {
                 None => 0,
                 Some(_) => {
@@ -226,6 +234,10 @@ impl<'a> Judge<'a> {
             }
         }
         mean.value()
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed))
     }
 
     fn add(&self, mean: &mut Mean, user: u32, list: &[u32]) {
@@ -426,6 +438,17 @@ mod tests {
         assert_eq!((few.users(), &few.users), (5, &again.users));
         assert_ne!(few.users, judge.clone().sampled(5, 3).users);
         assert!(judge.users() > 5 && few.users.is_sorted());
+        let cancelled = AtomicBool::new(true);
+        let model = PopularityModel::from_parts(PopularityParts {
+            users: ids("user_id", &(0..20).collect::<Vec<_>>()),
+            items: ids("item_id", &(0..20).collect::<Vec<_>>()),
+            seen: all.clone(),
+            weights: vec![1.0; 20],
+            segments: None,
+        });
+        let model = model.unwrap();
+        assert!(few.model(&model, None) >= 0.0);
+        assert!(few.cancelled_by(&cancelled).model(&model, None).is_nan());
         assert_eq!(
             (Objective::Ndcg.name_at(20), Objective::Mae.name_at(20)),
             ("ndcg@20".into(), "mae".into())
