@@ -16,7 +16,8 @@ use arrow::datatypes::{DataType, Float32Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use udfs::model::als::{AlsOptions, Feedback, Scaling, Solver, train};
 use udfs::model::{
-    AlsModel, Csr, Duplicates, IdIndex, ModelParts, RecommendRequest, Recommender, Triplets,
+    AlsModel, Csr, Duplicates, Evaluation, IdIndex, Model, ModelParts, RecommendRequest,
+    Recommender, Triplets,
 };
 
 /// Adds a file's rows to the dictionaries; rows with ids that `grow` forbids are left out.
@@ -134,8 +135,12 @@ pub fn run() {
         model.recommend(std::slice::from_ref(user), &request);
     }
     println!("one user at a time: {:.3} ms", start.elapsed().as_secs_f64());
-    for metric in model.ranking_metrics(&test, 20) {
+    println!("model {} MB", model.memory_bytes() >> 20);
+    let (model, run) = (Model::from(model), AtomicBool::new(false));
+    let start = Instant::now();
+    let evaluation = Evaluation::of(&model, &test, 20, &run).unwrap();
+    for metric in evaluation.measure(&|_| true, &run).unwrap() {
         println!("{:14} {:.4}   popularity {:.4}", metric.name, metric.value, metric.baseline);
     }
-    println!("model {} MB", model.memory_bytes() >> 20);
+    println!("evaluation {:.3} s", start.elapsed().as_secs_f64());
 }
