@@ -1,9 +1,9 @@
 //! ML.RECOMMEND: the plan node over a column of users, and its operator.
 //!
 //! Beside the users the node may have up to four inputs of items: the sub-queries of
-//! `include_items`, `exclude_items` and `promote`, and rows of the model's item table. The operator reads
-//! those first and once, whatever its partitions. Users it answers batch by batch: a batch is one
-//! tiled product on the learners' threads (a single user is computed in place), with seen items
+//! `include_items`, `exclude_items` and `promote`, and rows of the model's item table. The operator
+//! reads those first and once, whatever its partitions. Users it answers batch by batch: a batch is
+//! one tiled product on the learners' threads (a single user is computed in place), with seen items
 //! left out while the product runs.
 
 use std::fmt;

@@ -522,8 +522,8 @@ pub fn documentation() -> Vec<FunctionDoc> {
              exclude_seen (TRUE), include_items and exclude_items (a list or a query in \
              parentheses), item_filter ('stock > 0', a condition on the model's item_table), \
              max_per (STRUCT(2 AS brand): so many items of one value of a column of item_table), \
-             diversity (0 by score, to 1 as different as can be), min_score, popularity_penalty (0), \
-             boost ('0.2 * margin', added to the score), promote (a list or a query) and \
+             diversity (0 by score, to 1 as different as can be), min_score, popularity_penalty \
+             (0), boost ('0.2 * margin', added to the score), promote (a list or a query) and \
              promote_share (0.2 of the places).",
             "SELECT * FROM ml_recommend('main.shop', 'user-42', 10);",
         ),

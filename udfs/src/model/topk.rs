@@ -5,8 +5,8 @@
 //! memory: they are compared with the query's k-th best so far, and only candidates are looked
 //! at. A query stops at the panel whose longest row cannot reach its threshold any more
 //! (Cauchy-Schwarz). One query alone passes over many rows in bytes first ([`super::screen`]) and
-//! reads only panels that may hold one of its best. Ties go to the lower code. Each product is summed in order of coordinates
-//! whatever the path, so one query scores as it does in a batch.
+//! reads only panels that may hold one of its best. Ties go to the lower code. Each product is
+//! summed in order of coordinates whatever the path, so one query scores as it does in a batch.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -518,7 +518,8 @@ mod tests {
                 let skip = |_: usize, code: u32| few > 0 && code.is_multiple_of(few + 1);
                 let (found, full) = (screened.best(&query, k, &skip), plain.best(&query, k, &skip));
                 let bits = |best: &Best| -> Vec<(u32, u32)> {
-                    best.codes.iter().copied().zip(best.scores.iter().map(|s| s.to_bits())).collect()
+                    let scores = best.scores.iter().map(|score| score.to_bits());
+                    best.codes.iter().copied().zip(scores).collect()
                 };
                 prop_assert_eq!(bits(&found[0]), bits(&full[0]));
             }
