@@ -108,7 +108,8 @@ def measure(process, connection, seconds):
         "SELECT metric, value, popularity FROM ML.EVALUATE(MODEL main.gowalla, "
         "(SELECT * FROM lake.test), STRUCT(20 AS top_k))"
     )
-    print("evaluation", [(n, round(v, 4), round(b, 4)) for n, v, b in cursor.fetchall()])
+    four = lambda value: value and round(value, 4)
+    print("evaluation", [(name, four(value), four(popular)) for name, value, popular in cursor.fetchall()])
     begun = time.perf_counter()
     cursor.execute("SELECT count(*) FROM ML.RECOMMEND(MODEL main.gowalla, STRUCT(20 AS top_k))")
     rows = cursor.fetchall()[0][0]

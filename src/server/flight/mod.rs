@@ -1,9 +1,10 @@
 //! Flight SQL: the protocol by which every client asks.
 //!
 //! `service` receives calls, `sessions` says who calls, `statements`, `poll` and `prepared` plan
-//! and run, `parts` cuts large results, `incoming` and `ingest` take rows in, `rows` and `body` send
-//! them, `metadata`, `sql_info` and `xdbc` describe, `wire` fixes the types that are sent, `status` the
-//! errors. What is kept for clients is bounded: sessions by idleness, handles by number and age.
+//! and run, `parts` cuts large results, `incoming` and `ingest` take rows in, `rows` and `body`
+//! send them, `metadata`, `sql_info` and `xdbc` describe, `wire` fixes the types that are sent,
+//! `status` the errors. What is kept for clients is bounded: sessions by idleness, handles by
+//! number and age.
 
 use std::future::Future;
 use std::net::SocketAddr;
