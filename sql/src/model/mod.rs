@@ -90,6 +90,11 @@ impl Change {
 
 /// The model that a written name means for changing: in the session's schema when unqualified.
 fn target(context: &Arc<StatementContext>, written: &str) -> Result<ObjectName> {
+    context.target(&whole(written)?)
+}
+
+/// The parts of a name that means a model and not one of its versions.
+pub(crate) fn whole(written: &str) -> Result<Vec<String>> {
     let (schema, name, version) = parse_model_name(written)?;
     if version.is_some() {
         return Err(Error::invalid_hint(
@@ -97,10 +102,7 @@ fn target(context: &Arc<StatementContext>, written: &str) -> Result<ObjectName> 
             "name the model without @version",
         ));
     }
-    match schema {
-        Some(schema) => context.target(&[schema, name]),
-        None => context.target(&[name]),
-    }
+    Ok(schema.into_iter().chain([name]).collect())
 }
 
 /// The existing model that a written name means, along the search path.

@@ -7,6 +7,7 @@
 //! around tonic's service, puts them in the place of the body. Each ends with the status in the
 //! trailers.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,9 +19,9 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
-use futures::{FutureExt, ready};
 use http_body::Frame;
 use parking_lot::Mutex;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
@@ -31,11 +32,13 @@ use tower_service::Service;
 
 /// A buffer below this size is copied behind what goes before it: a frame costs more.
 const SHARED_BYTES_MIN: usize = 4096;
+/// Small pieces go together up to about this size: HTTP/2's usual frame.
+const FRAME_BYTES_MAX: usize = 16_384;
 /// Fields of `FlightData`.
 const DATA_HEADER: u32 = 2;
 const DATA_BODY: u32 = 1000;
-/// gRPC's frame: whether it is compressed, and its length.
-const FRAME_BYTES: usize = 5;
+/// Before each message of gRPC: whether it is compressed, and its length.
+const PREFACE_BYTES: usize = 5;
 /// An IPC message begins with a continuation mark and the length of its header.
 const PREFIX_BYTES: usize = 8;
 
@@ -113,7 +116,7 @@ impl Message {
         let Ok(framed) = u32::try_from(length) else {
             return Err(ArrowError::IpcError(format!("a message of {length} bytes is too long")));
         };
-        let mut copied = BytesMut::with_capacity(FRAME_BYTES + length - body_bytes);
+        let mut copied = BytesMut::with_capacity(PREFACE_BYTES + length - body_bytes);
         copied.put_u8(0);
         copied.put_u32(framed);
         put_field(DATA_HEADER, header.len(), &mut copied);
@@ -166,10 +169,39 @@ pub fn attach<T>(response: &mut tonic::Response<T>, messages: Messages) {
     response.extensions_mut().insert(attached);
 }
 
-/// The HTTP body: the pieces of each message, then the status.
+/// The HTTP body: the pieces of each message, then the status. Small pieces that are ready together
+/// go in one frame.
 struct MessageBody {
     messages: Option<Messages>,
-    pieces: std::vec::IntoIter<Bytes>,
+    pieces: VecDeque<Bytes>,
+    small: BytesMut,
+    trailers: Option<HeaderMap>,
+}
+
+impl MessageBody {
+    fn new(messages: Messages) -> Self {
+        let (pieces, small) = (VecDeque::new(), BytesMut::new());
+        Self { messages: Some(messages), pieces, small, trailers: None }
+    }
+
+    /// The next frame of data out of the pieces at hand.
+    fn piece(&mut self) -> Option<Bytes> {
+        while let Some(piece) = self.pieces.pop_front() {
+            if piece.len() < SHARED_BYTES_MIN && self.small.len() < FRAME_BYTES_MAX {
+                self.small.extend_from_slice(&piece);
+            } else if self.small.is_empty() {
+                return Some(piece);
+            } else {
+                self.pieces.push_front(piece);
+                return self.small();
+            }
+        }
+        None
+    }
+
+    fn small(&mut self) -> Option<Bytes> {
+        (!self.small.is_empty()).then(|| self.small.split().freeze())
+    }
 }
 
 impl http_body::Body for MessageBody {
@@ -182,28 +214,41 @@ impl http_body::Body for MessageBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         loop {
-            if let Some(piece) = this.pieces.next() {
+            if let Some(piece) = this.piece() {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
-            let Some(messages) = &mut this.messages else { return Poll::Ready(None) };
-            let status = match ready!(messages.poll_next_unpin(context)) {
-                Some(Ok(message)) => {
-                    this.pieces = message.pieces.into_iter();
+            let Some(messages) = &mut this.messages else {
+                let last = this.small().map(Frame::data);
+                let last = last.or_else(|| this.trailers.take().map(Frame::trailers));
+                return Poll::Ready(last.map(Ok));
+            };
+            let status = match messages.poll_next_unpin(context) {
+                Poll::Ready(Some(Ok(message))) => {
+                    this.pieces = message.pieces.into();
                     continue;
                 }
-                Some(Err(status)) => status,
-                None => Status::ok(""),
+                Poll::Ready(Some(Err(status))) => status,
+                Poll::Ready(None) => Status::ok(""),
+                Poll::Pending => {
+                    return match this.small() {
+                        Some(small) => Poll::Ready(Some(Ok(Frame::data(small)))),
+                        None => Poll::Pending,
+                    };
+                }
             };
             // Dropping the messages ends their statement.
             this.messages = None;
             let mut trailers = HeaderMap::new();
-            let told = status.add_header(&mut trailers).map(|()| Frame::trailers(trailers));
-            return Poll::Ready(Some(told));
+            match status.add_header(&mut trailers) {
+                Ok(()) => this.trailers = Some(trailers),
+                Err(status) => return Poll::Ready(Some(Err(status))),
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.messages.is_none() && self.pieces.len() == 0
+        let is_sent = self.pieces.is_empty() && self.small.is_empty();
+        self.messages.is_none() && is_sent && self.trailers.is_none()
     }
 }
 
@@ -245,8 +290,7 @@ where
             let Some(messages) = attached.and_then(|attached| attached.0.lock().take()) else {
                 return Ok(response);
             };
-            let body = MessageBody { messages: Some(messages), pieces: Vec::new().into_iter() };
-            Ok(response.map(|_| Body::new(body)))
+            Ok(response.map(|_| Body::new(MessageBody::new(messages))))
         }
         .boxed()
     }
@@ -265,9 +309,9 @@ pub mod tests {
     /// The message as a client reads it.
     pub fn decoded(message: &Message) -> FlightData {
         let bytes = message.pieces.concat();
-        let length = u32::from_be_bytes(bytes[1..FRAME_BYTES].try_into().unwrap());
-        assert_eq!((bytes[0], length as usize), (0, bytes.len() - FRAME_BYTES));
-        FlightData::decode(&bytes[FRAME_BYTES..]).unwrap()
+        let length = u32::from_be_bytes(bytes[1..PREFACE_BYTES].try_into().unwrap());
+        assert_eq!((bytes[0], length as usize), (0, bytes.len() - PREFACE_BYTES));
+        FlightData::decode(&bytes[PREFACE_BYTES..]).unwrap()
     }
 
     fn batch(rows: i64) -> RecordBatch {
@@ -309,9 +353,9 @@ pub mod tests {
         use http_body::Body as _;
 
         let failed = Err(Status::not_found("no such thing"));
-        let messages = stream::iter([Ok(Message { pieces: vec![Bytes::from("x")] }), failed]);
-        let mut body =
-            MessageBody { messages: Some(messages.boxed()), pieces: Vec::new().into_iter() };
+        let message = |text: &'static str| Ok(Message { pieces: vec![Bytes::from(text)] });
+        let messages = stream::iter([message("x"), message("y"), failed]);
+        let mut body = MessageBody::new(messages.boxed());
         let mut next = || {
             let frame = Pin::new(&mut body)
                 .poll_frame(&mut Context::from_waker(futures::task::noop_waker_ref()));
@@ -320,7 +364,7 @@ pub mod tests {
                 Poll::Pending => panic!("nothing to wait for"),
             }
         };
-        assert_eq!(next().unwrap().into_data().unwrap(), "x");
+        assert_eq!(next().unwrap().into_data().unwrap(), "xy");
         let trailers = next().unwrap().into_trailers().unwrap();
         assert_eq!(trailers["grpc-status"], "5");
         assert!(next().is_none());

@@ -302,27 +302,29 @@ impl WithSimd for BlockOp<'_> {
         let depth = self.panels.depth;
         let mut heaps: Vec<Heap> =
             self.queries.chunks_exact(depth).map(|query| Heap::new(self.k, query)).collect();
-        if heaps.len() == 1 {
-            self.run::<S, 1>(simd, &mut heaps);
-        } else {
-            self.run::<S, TILE_QUERIES>(simd, &mut heaps);
+        match (heaps.len(), &self.panels.screen) {
+            (1, Some(_)) => self.run::<S, 1, true>(simd, &mut heaps),
+            (1, None) => self.run::<S, 1, false>(simd, &mut heaps),
+            _ => self.run::<S, TILE_QUERIES, false>(simd, &mut heaps),
         }
         heaps
     }
 }
 
 impl BlockOp<'_> {
+    /// The loops without a screen are compiled apart from the one with it.
     #[inline(always)]
-    fn run<S: Simd, const Q: usize>(&self, simd: S, heaps: &mut [Heap]) {
+    fn run<S: Simd, const Q: usize, const SCREENED: bool>(&self, simd: S, heaps: &mut [Heap]) {
         let Panels { depth, width, data, codes, bounds, screen } = self.panels;
-        let screen = screen.as_ref().filter(|_| heaps.len() == 1);
+        let screen = screen.as_ref().filter(|_| SCREENED);
         let screen = screen.map(|screen| (screen, screen.query(self.queries)));
         let groups: Vec<Aligned> =
             self.queries.chunks(Q * depth).map(|rows| pack::<Q>(rows, *depth)).collect();
         let mut active: Vec<bool> = vec![true; groups.len()];
         let panels = data.chunks_exact(depth * width).zip(codes.chunks_exact(*width));
         for (position, ((panel, codes), &bound)) in panels.zip(bounds).enumerate() {
-            if let (Some((screen, query)), [heap]) = (&screen, &*heaps)
+            if SCREENED
+                && let (Some((screen, query)), [heap]) = (&screen, &*heaps)
                 && bound * heap.norm >= heap.threshold
                 && is_below::<S>(screen, query, position, heap.threshold)
             {
