@@ -59,6 +59,8 @@ class Program:
         return f"Recall@20 {found['recall@20']:.4f}, NDCG@20 {found['ndcg@20']:.4f}"
 
     def stop(self):
+        self.cursor.close()
+        self.connection.close()
         self.process.terminate()
         self.process.wait()
 
@@ -150,15 +152,15 @@ def retrain(program):
 
 def catalog(program, runs=300):
     program.train("c", "SELECT * FROM lake.catalog", num_factors=64, max_iterations=2, data_split_method="'no_split'")
-    cursor = program.connection.cursor()
-    cursor.adbc_prepare("SELECT * FROM ml_recommend('main.c', ?, 10)")
     times = []
-    for user in range(runs):
-        begun = time.perf_counter()
-        cursor.adbc_statement.bind(pa.record_batch([pa.array([user], pa.int32())], names=["1"]))
-        stream, _ = cursor.adbc_statement.execute_query()
-        assert pa.RecordBatchReader.from_stream(stream).read_all().num_rows == 10
-        times.append((time.perf_counter() - begun) * 1000)
+    with program.connection.cursor() as cursor:
+        cursor.adbc_prepare("SELECT * FROM ml_recommend('main.c', ?, 10)")
+        for user in range(runs):
+            begun = time.perf_counter()
+            cursor.adbc_statement.bind(pa.record_batch([pa.array([user], pa.int32())], names=["1"]))
+            stream, _ = cursor.adbc_statement.execute_query()
+            assert pa.RecordBatchReader.from_stream(stream).read_all().num_rows == 10
+            times.append((time.perf_counter() - begun) * 1000)
     first, times = times[0], sorted(times[1:])
     print(
         f"one user of 1 million items, k = 64: median {statistics.median(times):.2f} ms, "
