@@ -4,8 +4,8 @@
 //! DCG over min(|test items|, k); average precision over min(|test items|, k); means over users
 //! that have test items. Coverage is the share of all items that were recommended to anyone.
 //!
-//! [`RankingEvaluation`] and [`RatingEvaluation`] keep what each user adds, so that [`Bootstrap`] can say how sure a metric is and whether one
-//! model is better than another.
+//! [`RankingEvaluation`] and [`RatingEvaluation`] keep what each user adds, so that [`Bootstrap`]
+//! can say how sure a metric is and whether one model is better than another.
 
 pub mod auc;
 pub mod beyond_accuracy;
