@@ -28,45 +28,61 @@ pub struct Short {
     len: u8,
 }
 
+/// The bytes that a text of each length leaves of its words.
+const KEPT: [[u64; WORDS]; SHORT + 1] = {
+    let mut kept = [[0; WORDS]; SHORT + 1];
+    let mut len = 0;
+    while len <= SHORT {
+        let mut byte = 0;
+        while byte < len {
+            kept[len][byte / 8] |= 0xFF << (8 * (byte % 8));
+            byte += 1;
+        }
+        len += 1;
+    }
+    kept
+};
+
 impl Short {
     /// Makes a short text of eight-byte words, the first byte lowest; bytes after `len` are
     /// dropped. `None` when it is too long or no ASCII.
     #[inline(always)]
     pub fn from_words(mut words: [u64; WORDS], len: usize) -> Option<Self> {
-        if len > SHORT {
-            return None;
+        let kept = KEPT.get(len)?;
+        let mut all = 0;
+        for (word, kept) in words.iter_mut().zip(kept) {
+            *word &= kept;
+            all |= *word;
         }
-        let mut other = 0;
-        for (index, word) in words.iter_mut().enumerate() {
-            *word &= super::low_bits(8 * len.saturating_sub(8 * index));
-            other |= *word;
-        }
-        (other & 0x8080_8080_8080_8080 == 0).then_some(Self { words, len: len as u8 })
+        (all & 0x8080_8080_8080_8080 == 0).then_some(Self { words, len: len as u8 })
     }
 
     /// Reads the text that starts a slice of at least `len` bytes; what follows it is ignored, and
-    /// a slice that goes on for some bytes is read faster.
+    /// a slice of [`SHORT`] bytes or more is read faster.
     #[inline(always)]
     pub fn read(bytes: &[u8], len: usize) -> Option<Self> {
         if len > SHORT {
             return None;
         }
+        match bytes.first_chunk() {
+            Some(bytes) => Self::from_bytes(bytes, len),
+            None => Self::read_end(bytes, len),
+        }
+    }
+
+    #[inline(always)]
+    fn from_bytes(bytes: &[u8; SHORT], len: usize) -> Option<Self> {
         let mut words = [0; WORDS];
-        let used = if len <= 8 {
-            1
-        } else if len <= 16 {
-            2
-        } else {
-            WORDS
-        };
-        for (index, word) in words[..used].iter_mut().enumerate() {
-            let from = 8 * index;
-            *word = match bytes.get(from..from + 8).and_then(|eight| eight.try_into().ok()) {
-                Some(eight) => u64::from_le_bytes(eight),
-                None => partial_word(bytes.get(from..).unwrap_or_default()),
-            };
+        for (word, eight) in words.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u64::from_le_bytes(*eight);
         }
         Self::from_words(words, len)
+    }
+
+    fn read_end(bytes: &[u8], len: usize) -> Option<Self> {
+        let mut padded = [0; SHORT];
+        padded.get_mut(..len)?.copy_from_slice(bytes.get(..len)?);
+        Self::from_bytes(&padded, len)
     }
 
     /// Length in bytes, which are code points.
@@ -79,10 +95,6 @@ impl Short {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
-}
-
-fn partial_word(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |word, &byte| (word << 8) | u64::from(byte))
 }
 
 /// Up to 32 pairs that wait for their common run.
@@ -315,7 +327,7 @@ pub trait GroupKernel {
     type Output: Copy;
 
     /// The results of the eight lanes of a group of longer texts.
-    fn run_medium(&self, group: &MediumGroup) -> [Self::Output; MEDIUM_LANES];
+    fn run_medium(&self, group: &mut MediumGroup) -> [Self::Output; MEDIUM_LANES];
 
     /// The results of the 32 lanes, for patterns of up to 8 or, when `wide`, 16 bytes.
     fn run(&self, group: &Group, wide: bool) -> [Self::Output; LANES];
@@ -329,7 +341,7 @@ impl<const OSA: bool> GroupKernel for EditLanes<OSA> {
     type Output = u8;
 
     #[inline]
-    fn run_medium(&self, group: &MediumGroup) -> [u8; MEDIUM_LANES] {
+    fn run_medium(&self, group: &mut MediumGroup) -> [u8; MEDIUM_LANES] {
         self.0.dispatch(MediumEdit::<OSA>(group))
     }
 
@@ -351,7 +363,7 @@ impl<const WINKLER: bool> GroupKernel for JaroLanes<WINKLER> {
     type Output = f64;
 
     #[inline]
-    fn run_medium(&self, group: &MediumGroup) -> [f64; MEDIUM_LANES] {
+    fn run_medium(&self, group: &mut MediumGroup) -> [f64; MEDIUM_LANES] {
         self.0.dispatch(MediumJaro::<WINKLER>(group))
     }
 
@@ -387,7 +399,17 @@ dispatched!(WordEdit, OSA, Group, [u8; LANES], edit_words::<OSA>);
 dispatched!(MediumEdit, OSA, MediumGroup, [u8; MEDIUM_LANES], medium::edit::<OSA>);
 dispatched!(ByteJaro, WINKLER, Group, [f64; LANES], byte_similarities::<WINKLER>);
 dispatched!(WordJaro, WINKLER, Group, [f64; LANES], word_similarities::<WINKLER>);
-dispatched!(MediumJaro, WINKLER, MediumGroup, [f64; MEDIUM_LANES], medium::jaro::<WINKLER>);
+
+struct MediumJaro<'a, const WINKLER: bool>(&'a mut MediumGroup);
+
+impl<const WINKLER: bool> WithSimd for MediumJaro<'_, WINKLER> {
+    type Output = [f64; MEDIUM_LANES];
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> [f64; MEDIUM_LANES] {
+        medium::jaro::<S, WINKLER>(simd, self.0)
+    }
+}
 
 #[inline(always)]
 fn byte_similarities<const WINKLER: bool>(group: &Group) -> [f64; LANES] {
@@ -485,7 +507,7 @@ impl<K: GroupKernel> Groups<K> {
     }
 
     fn flush_medium(&mut self, mut take: impl FnMut(usize, K::Output)) {
-        let results = self.kernel.run_medium(&self.medium);
+        let results = self.kernel.run_medium(&mut self.medium);
         self.medium.drain(|row, lane| take(row, results[lane]));
     }
 

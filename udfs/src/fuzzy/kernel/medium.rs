@@ -3,6 +3,12 @@
 //! Each pair brings the masks of its text's symbols, looked up in its pattern's table when it joins
 //! the group, so that lanes may have different patterns and any script. The recurrences are those
 //! of [`super::edit`] and [`super::jaro`]; a lane whose text has ended keeps its result.
+//!
+//! Jaro is written in `pulp`'s vectors: as a loop over lanes the compiler makes scalar code of it.
+
+use std::ops::Range;
+
+use pulp::Simd;
 
 use super::{jaro, low_bits};
 
@@ -107,43 +113,102 @@ pub(crate) fn edit<const OSA: bool>(group: &MediumGroup) -> [u8; MEDIUM_LANES] {
     distance.map(|distance| distance as u8)
 }
 
-/// Jaro or Jaro-Winkler similarity of each lane.
+/// Jaro or Jaro-Winkler similarity of each lane. Spends the group's masks.
 #[inline(always)]
-pub(crate) fn jaro<const WINKLER: bool>(group: &MediumGroup) -> [f64; MEDIUM_LANES] {
-    let mut window = [0; MEDIUM_LANES];
-    let mut near = [0; MEDIUM_LANES];
+pub(crate) fn jaro<S: Simd, const WINKLER: bool>(
+    simd: S,
+    group: &mut MediumGroup,
+) -> [f64; MEDIUM_LANES] {
+    let (mut window, mut near) = ([0; MEDIUM_LANES], [0; MEDIUM_LANES]);
     for lane in 0..MEDIUM_LANES {
-        let lengths = (group.pattern_len[lane] as usize, group.text_len[lane] as usize);
-        window[lane] = jaro::window(lengths.0, lengths.1) as i64;
+        let longer = group.pattern_len[lane].max(group.text_len[lane]);
+        window[lane] = (longer / 2).saturating_sub(1);
         near[lane] = low_bits(window[lane] as usize + 1);
     }
     let length = group.longest();
-    let mut taken = [0_u64; MEDIUM_LANES];
-    let mut hits = [[0_u64; MEDIUM_LANES]; MEDIUM];
-    for (position, (masks, hits)) in group.masks.iter().zip(&mut hits).enumerate().take(length) {
-        for lane in 0..MEDIUM_LANES {
-            let going = (position as i64) < group.text_len[lane] as i64;
-            let free = if going { masks[lane] & near[lane] & !taken[lane] } else { 0 };
-            taken[lane] |= free & free.wrapping_neg();
-            hits[lane] = if free != 0 { u64::MAX } else { 0 };
-            near[lane] = (near[lane] << 1) | u64::from((position as i64) < window[lane]);
-        }
-    }
-    let (mut matches, mut unordered) = ([0_u64; MEDIUM_LANES], [0_u64; MEDIUM_LANES]);
-    for (masks, hits) in group.masks.iter().zip(&hits).take(length) {
-        for lane in 0..MEDIUM_LANES {
-            let lowest = taken[lane] & taken[lane].wrapping_neg() & hits[lane];
-            matches[lane] += hits[lane] & 1;
-            unordered[lane] += if masks[lane] & lowest == 0 { hits[lane] & 1 } else { 0 };
-            taken[lane] ^= lowest;
-        }
+    let masks = &mut group.masks[..length.min(MEDIUM)];
+    let (mut matches, mut unordered) = ([0; MEDIUM_LANES], [0; MEDIUM_LANES]);
+    for lanes in (0..MEDIUM_LANES).step_by(S::U64_LANES) {
+        let lanes = lanes..lanes + S::U64_LANES;
+        let taken = matching(
+            simd,
+            masks,
+            lanes.clone(),
+            vector::<S>(&group.text_len[lanes.clone()]),
+            vector::<S>(&window[lanes.clone()]),
+            vector::<S>(&near[lanes.clone()]),
+        );
+        store::<S>(&mut matches[lanes.clone()], taken);
+        store::<S>(&mut unordered[lanes.clone()], order(simd, masks, lanes, taken));
     }
     let mut similarity = [0.0; MEDIUM_LANES];
     for lane in 0..MEDIUM_LANES {
         let lengths = (group.pattern_len[lane] as usize, group.text_len[lane] as usize);
-        let (matches, unordered) = (matches[lane] as usize, unordered[lane] as usize);
+        let matches = matches[lane].count_ones() as usize;
+        // The places without a match count as out of order, too.
+        let unordered = unordered[lane] as usize + matches - length;
         let plain = jaro::similarity(matches, unordered, lengths.0, lengths.1);
         similarity[lane] = if WINKLER { jaro::winkler(plain, group.prefix[lane]) } else { plain };
     }
     similarity
+}
+
+/// Finds the places of the patterns that match; leaves the masks of the texts' symbols that do.
+#[inline(always)]
+fn matching<S: Simd>(
+    simd: S,
+    masks: &mut [[u64; MEDIUM_LANES]],
+    lanes: Range<usize>,
+    text_len: S::u64s,
+    window: S::u64s,
+    mut near: S::u64s,
+) -> S::u64s {
+    let (zero, one) = (simd.splat_u64s(0), simd.splat_u64s(1));
+    let mut taken = zero;
+    let mut position = zero;
+    for masks in masks {
+        let going = simd.less_than_u64s(position, text_len);
+        let opening = simd.less_than_u64s(position, window);
+        let mask = vector::<S>(&masks[lanes.clone()]);
+        let mask = simd.select_u64s(going, mask, zero);
+        let free = simd.and_u64s(simd.and_u64s(mask, near), simd.not_u64s(taken));
+        taken = simd.or_u64s(taken, simd.and_u64s(free, simd.sub_u64s(zero, free)));
+        let kept = simd.select_u64s(simd.equal_u64s(free, zero), zero, mask);
+        store::<S>(&mut masks[lanes.clone()], kept);
+        near = simd.add_u64s(near, near);
+        near = simd.add_u64s(near, simd.select_u64s(opening, one, zero));
+        position = simd.add_u64s(position, one);
+    }
+    taken
+}
+
+/// Counts the places whose symbol is not that of the next place taken, those without a match too.
+#[inline(always)]
+fn order<S: Simd>(
+    simd: S,
+    masks: &[[u64; MEDIUM_LANES]],
+    lanes: Range<usize>,
+    mut taken: S::u64s,
+) -> S::u64s {
+    let (zero, one) = (simd.splat_u64s(0), simd.splat_u64s(1));
+    let mut unordered = zero;
+    for masks in masks {
+        let mask = vector::<S>(&masks[lanes.clone()]);
+        let lowest = simd.and_u64s(taken, simd.sub_u64s(zero, taken));
+        let lowest = simd.select_u64s(simd.equal_u64s(mask, zero), zero, lowest);
+        let wrong = simd.equal_u64s(simd.and_u64s(mask, lowest), zero);
+        unordered = simd.add_u64s(unordered, simd.select_u64s(wrong, one, zero));
+        taken = simd.xor_u64s(taken, lowest);
+    }
+    unordered
+}
+
+#[inline(always)]
+fn vector<S: Simd>(lanes: &[u64]) -> S::u64s {
+    S::as_simd_u64s(lanes).0[0]
+}
+
+#[inline(always)]
+fn store<S: Simd>(lanes: &mut [u64], vector: S::u64s) {
+    S::as_mut_simd_u64s(lanes).0[0] = vector;
 }

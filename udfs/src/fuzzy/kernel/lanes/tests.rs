@@ -16,6 +16,15 @@ fn run<K: GroupKernel>(kernel: K, pairs: &[(String, String)]) -> Vec<Option<K::O
     results
 }
 
+/// The widest instruction set of the machine, a narrower one, and none.
+fn arches() -> Vec<Arch> {
+    #[cfg(target_arch = "x86_64")]
+    let narrower = pulp::x86::V3::try_new().map(Arch::V3);
+    #[cfg(not(target_arch = "x86_64"))]
+    let narrower = None;
+    [Arch::new(), Arch::Scalar].into_iter().chain(narrower).collect()
+}
+
 fn check(arch: Arch, pairs: &[(String, String)]) {
     let levenshtein = run(EditLanes::<false>(arch), pairs);
     let osa = run(EditLanes::<true>(arch), pairs);
@@ -43,9 +52,10 @@ proptest! {
         pairs in prop::collection::vec(("[a-e\\x00\\x7f]{0,32}", "[a-e]{0,32}"), 1..120),
         short in prop::collection::vec(("[a-d]{1,9}", "[a-d]{1,17}"), 1..120),
     ) {
-        check(Arch::new(), &pairs);
-        check(Arch::new(), &short);
-        check(Arch::Scalar, &short);
+        for arch in arches() {
+            check(arch, &pairs);
+            check(arch, &short);
+        }
     }
 }
 
@@ -69,7 +79,7 @@ proptest! {
     fn medium_lanes_equal_the_definitions(
         pairs in prop::collection::vec(("[a-eü日]{0,70}", "[a-eü語]{0,70}"), 1..30),
     ) {
-        for arch in [Arch::new(), Arch::Scalar] {
+        for arch in arches() {
             let levenshtein = run_medium(EditLanes::<false>(arch), &pairs);
             let osa = run_medium(EditLanes::<true>(arch), &pairs);
             let jaro = run_medium(JaroLanes::<false>(arch), &pairs);
