@@ -26,6 +26,11 @@ const BYTES_MAX: usize = 2_048;
 const MISSING_MS: i64 = 10_000;
 /// Servers' clocks may differ by so much.
 const SKEW_MS: i64 = 30_000;
+/// A token whose signature was checked is known again for so long: a client shows it with each call,
+/// three times for one look-up.
+const CHECKED_MS: i64 = 60_000;
+/// So many of them at most.
+const CHECKED_MAX: usize = 4_096;
 
 /// What a session token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +50,8 @@ pub struct SessionTokens {
     keys: Keys,
     /// Whether another process may know the secrets.
     shared: bool,
+    /// Tokens checked lately, by their hash, and when.
+    checked: Mutex<HashMap<String, (Claims, i64)>>,
 }
 
 /// A secret of the warehouse, none where there is none, and when it was looked for.
@@ -73,7 +80,8 @@ impl SessionTokens {
             // Another error may pass; whoever logs in meanwhile is told.
             _ => {
                 let (catalog, known) = (Arc::clone(catalog), Mutex::default());
-                Ok(Self { keys: Keys::Shared { catalog, known }, shared: true })
+                let keys = Keys::Shared { catalog, known };
+                Ok(Self { keys, shared: true, checked: Mutex::default() })
             }
         }
     }
@@ -87,7 +95,8 @@ impl SessionTokens {
 
     fn given(secrets: Vec<Secret>, shared: bool) -> Self {
         let named = |secret: Secret| (key_id(&secret), secret);
-        Self { keys: Keys::Given(secrets.into_iter().map(named).collect()), shared }
+        let keys = Keys::Given(secrets.into_iter().map(named).collect());
+        Self { keys, shared, checked: Mutex::default() }
     }
 
     /// Whether another server may accept these tokens.
@@ -135,6 +144,31 @@ impl SessionTokens {
         if token.len() > BYTES_MAX {
             return Err(Refusal::Token);
         }
+        let hash = catalog::tokens::digest(token);
+        let checked = self.checked.lock().get(&hash).cloned();
+        let claims = match checked {
+            Some((claims, at_ms)) if (at_ms..at_ms + CHECKED_MS).contains(&now_ms) => claims,
+            _ => {
+                let claims = self.check(token, now_ms).await?;
+                self.remember(hash, claims.clone(), now_ms);
+                claims
+            }
+        };
+        if now_ms >= claims.until_ms { Err(Refusal::Token) } else { Ok(claims) }
+    }
+
+    fn remember(&self, hash: String, claims: Claims, now_ms: i64) {
+        let mut checked = self.checked.lock();
+        if checked.len() >= CHECKED_MAX {
+            checked.retain(|_, (_, at_ms)| (*at_ms..*at_ms + CHECKED_MS).contains(&now_ms));
+        }
+        if checked.len() < CHECKED_MAX {
+            checked.insert(hash, (claims, now_ms));
+        }
+    }
+
+    /// What a token says, when one of our secrets signed it.
+    async fn check(&self, token: &str, now_ms: i64) -> Result<Claims, Refusal> {
         let body = self.unseal(AUDIENCE, token, now_ms).await?;
         let text = |name: &str| body.get(name)?.as_str().map(str::to_owned);
         let seconds = |name: &str| body.get(name)?.as_i64();
@@ -144,8 +178,7 @@ impl SessionTokens {
             (issued_ms <= now_ms + SKEW_MS).then_some(())?;
             Some(Claims { id: text("jti")?, user: text("sub")?, stamp: text("stp")?, until_ms })
         };
-        let claims = claims().ok_or(Refusal::Token)?;
-        if now_ms >= claims.until_ms { Err(Refusal::Token) } else { Ok(claims) }
+        claims().ok_or(Refusal::Token)
     }
 
     /// What [`Self::seal`] signed for this audience. Its end, `exp`, is for the caller to check,
@@ -245,6 +278,26 @@ mod tests {
         assert_eq!(tokens.read(&token, NOW_MS).await.unwrap(), claims());
         assert!(tokens.read(&token, NOW_MS + 60_000).await.is_err());
         assert!(tokens.read(&token, NOW_MS - 60_000).await.is_err(), "issued in the future");
+    }
+
+    #[tokio::test]
+    async fn a_token_known_already_ends_as_it_says() {
+        let tokens = SessionTokens::given(vec![secret("abcd")], true);
+        let short = Claims { until_ms: NOW_MS + 10_000, ..claims() };
+        let token = tokens.sign(&short, NOW_MS).await.unwrap();
+        for later_ms in [0, 9_999] {
+            assert_eq!(tokens.read(&token, NOW_MS + later_ms).await.unwrap(), short);
+        }
+        assert!(tokens.read(&token, NOW_MS + 10_000).await.is_err());
+        let changed = format!("{token}x");
+        assert!(tokens.read(&changed, NOW_MS).await.is_err());
+        for number in 0..2 * CHECKED_MAX {
+            let other = Claims { id: number.to_string(), ..claims() };
+            tokens.remember(number.to_string(), other, NOW_MS);
+        }
+        assert_eq!(tokens.checked.lock().len(), CHECKED_MAX);
+        tokens.remember("later".into(), claims(), NOW_MS + CHECKED_MS);
+        assert_eq!(tokens.checked.lock().len(), 1);
     }
 
     #[tokio::test]
