@@ -35,6 +35,7 @@ pub use dml::ingest::{IfMissing, IfPresent, Ingest};
 pub use engine::{CATALOG, Engine, Limits, MAIN, PasswordHasher, Usage};
 pub use error::{Class, Error, Result};
 pub use functions::FunctionDoc;
+pub use model::schedule::{Retrained, retrain_due};
 pub use queries::{QueryLog, QueryRecord, State};
 pub use session::{
     Answer, Compression, OpenSessions, Origin, Prepared, Progress, SETTINGS, Session,

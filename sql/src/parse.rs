@@ -51,6 +51,13 @@ pub enum Statement {
         /// The version that `m` means from now on.
         version: u32,
     },
+    /// `ALTER MODEL m SET (name = value, …)`.
+    SetModelOptions {
+        /// The model.
+        name: String,
+        /// The options in the order written, keys in lower case.
+        options: Vec<(String, Expr)>,
+    },
     /// `SHOW MODELS`, `SHOW TABLES`, `SHOW SCHEMAS`, `SHOW FUNCTIONS`, `SHOW QUERIES`.
     Show(Listing),
     /// `CREATE TOKEN`, `DROP TOKEN`.
@@ -422,6 +429,11 @@ fn parse_options(parser: &mut Parser<'_>) -> Result<Vec<(String, Expr)>, Failure
     }
     parser.next_token();
     parser.expect_token(&Token::LParen)?;
+    parse_rest_of_options(parser)
+}
+
+/// `name = value, …)`.
+fn parse_rest_of_options(parser: &mut Parser<'_>) -> Result<Vec<(String, Expr)>, Failure> {
     if parser.consume_token(&Token::RParen) {
         return Ok(vec![]);
     }
@@ -440,8 +452,11 @@ fn parse_alter_model(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
     let name = parse_model_reference(parser)?;
     parser.expect_keyword(Keyword::SET)?;
     let found = parser.next_token();
+    if found.token == Token::LParen {
+        return Ok(Statement::SetModelOptions { name, options: parse_rest_of_options(parser)? });
+    }
     if !is_word(&found.token, "DEFAULT_VERSION") {
-        let message = format!("Expected: DEFAULT_VERSION = n, found: {found}");
+        let message = format!("Expected: DEFAULT_VERSION = n or (name = value, …), found: {found}");
         return Err(Failure::at(message, &found));
     }
     parser.expect_token(&Token::Eq)?;

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 pub mod flight;
 pub mod http;
 pub mod pg;
+pub mod schedule;
 pub mod tls;
 
 /// How long the last answers of HTTP may take once everything else has ended.
@@ -51,6 +52,7 @@ fn listen_error(address: SocketAddr, reason: &dyn std::fmt::Display) -> Error {
 
 /// Every listener of the process; they start and stop together.
 pub struct Servers {
+    engine: Engine,
     flight: flight::BoundServer,
     http: Option<http::BoundServer>,
     pg: Option<pg::BoundServer>,
@@ -73,10 +75,10 @@ pub async fn bind(engine: Engine, options: ServeOptions) -> Result<Servers> {
         None => None,
     };
     let http = match &options.http {
-        Some(http) => Some(http::bind(engine, http, draining.clone()).await?),
+        Some(http) => Some(http::bind(engine.clone(), http, draining.clone()).await?),
         None => None,
     };
-    Ok(Servers { flight, http, pg, draining })
+    Ok(Servers { engine, flight, http, pg, draining })
 }
 
 impl Servers {
@@ -105,7 +107,7 @@ impl Servers {
         stop: impl Future<Output = ()> + Send,
         force: impl Future<Output = ()> + Send,
     ) -> Result<()> {
-        let Self { flight, http, pg, draining } = self;
+        let Self { engine, flight, http, pg, draining } = self;
         let (forced, ended) = (CancellationToken::new(), CancellationToken::new());
         let signals = async {
             stop.await;
@@ -136,8 +138,13 @@ impl Servers {
                 () = late => Ok(()),
             }
         };
+        let scheduled = async {
+            schedule::run(&engine, draining.clone()).await;
+            std::future::pending().await
+        };
         tokio::select! {
             outcome = async { tokio::try_join!(statements, health) } => outcome.map(|_| ()),
+            () = scheduled => Ok(()),
             // The signals never end on their own: after the second, nothing more is waited for.
             () = async { signals.await; std::future::pending().await } => Ok(()),
         }

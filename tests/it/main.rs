@@ -21,6 +21,7 @@ mod program;
 mod recipes;
 mod rights;
 mod s3;
+mod schedule;
 mod slt;
 mod tidy;
 mod traces;

@@ -12,12 +12,12 @@ use datafusion::physical_plan::EmptyRecordBatchStream;
 use futures::TryStreamExt;
 use sql::{Engine, IfMissing, IfPresent, Ingest, Limits, Session};
 
-fn somebody(name: &str, role: Role) -> Principal {
+pub fn somebody(name: &str, role: Role) -> Principal {
     Principal::new(name, [role])
 }
 
 /// The code of a statement's error, or its number of rows.
-async fn outcome(session: &Session, text: &str) -> Result<usize, &'static str> {
+pub async fn outcome(session: &Session, text: &str) -> Result<usize, &'static str> {
     let answer = session.query(text).await.map_err(|error| error.code())?;
     let rows: Vec<_> = answer.rows.try_collect().await.map_err(|e| sql::Error::from(e).code())?;
     Ok(rows.iter().map(arrow::array::RecordBatch::num_rows).sum())
@@ -82,7 +82,7 @@ async fn decrypting_is_never_implied() {
 }
 
 /// An engine over a warehouse whose time the test tells.
-async fn engine_at(folder: &Path, now_ms: &Arc<AtomicI64>) -> Engine {
+pub async fn engine_at(folder: &Path, now_ms: &Arc<AtomicI64>) -> Engine {
     let warehouse = StoreConfig { url: folder.display().to_string(), ..Default::default() };
     let now = Arc::clone(now_ms);
     let config = CatalogConfig::new(warehouse, Arc::new(move || now.load(Ordering::Relaxed)));

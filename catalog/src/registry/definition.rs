@@ -109,7 +109,14 @@ pub struct ModelHead {
     pub query: String,
     /// The evaluation of the default version.
     pub metrics: Vec<StoredMetric>,
+    /// When a version was published last, or a scheduled training begun, in Unix milliseconds.
+    #[serde(default)]
+    pub trained_ms: i64,
 }
+
+/// Options of a model that are not of its training: ALTER MODEL changes them, and they stay when
+/// another version becomes the default.
+pub const ALTERABLE: [&str; 4] = ["schedule", "keep_versions", "promote", "promote_tolerance"];
 
 /// A published version of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

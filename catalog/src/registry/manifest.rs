@@ -244,6 +244,8 @@ pub struct ModelInfo {
     pub owner: String,
     /// When it was last published or changed, in Unix milliseconds.
     pub created_ms: i64,
+    /// When a version was published last, or a scheduled training begun, in Unix milliseconds.
+    pub trained_ms: i64,
     /// The first metric of the newest version, by name, when it has a value.
     pub metric: Option<(String, f64)>,
     /// The options as JSON.

@@ -12,6 +12,7 @@ use object_store::ObjectStoreExt;
 use udfs::model::Model;
 
 pub use super::claim::Claim;
+pub use super::definition::ALTERABLE;
 pub use super::manifest::{
     LoadedModel, Manifest, ModelInfo, Publication, StoredIteration, StoredMetric, StoredTrial,
     StoredTuning,
@@ -145,8 +146,10 @@ impl Catalog {
                 options: manifest.options.clone(),
                 query: manifest.query.clone(),
                 metrics: manifest.metrics.clone(),
+                trained_ms: 0,
             },
         };
+        head.trained_ms = manifest.created_ms;
         head.versions = kept(versions, head.version, standing.keep_versions);
         let put = self.objects.put(&claim.name, Some(Spec::Model(head)), &owner, seen).await;
         match put {
@@ -259,12 +262,78 @@ impl Catalog {
         let manifest = self.read_manifest(name, &found).await?;
         head.version = version;
         head.model_type = manifest.model_type.clone();
-        head.options = manifest.options.clone();
+        let altered = head.options.into_iter().filter(|(name, _)| is_alterable(name));
+        let trained = manifest.options.iter().filter(|(name, _)| !is_alterable(name));
+        head.options =
+            trained.map(|(name, value)| (name.clone(), value.clone())).chain(altered).collect();
         head.query = manifest.query.clone();
         head.metrics = manifest.metrics.clone();
         let owner = document.map(|document| document.owner.clone()).unwrap_or_default();
         let spec = Some(Spec::Model(head));
         self.objects.put(name, spec, &owner, seen.as_ref()).await.map(|_| ())
+    }
+
+    /// Gives a model other [`ALTERABLE`] options; `None` takes one away.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such model; `Conflict` when somebody else changed it at the same
+    /// time.
+    pub async fn set_model_options(
+        &self,
+        name: &ObjectName,
+        changes: &BTreeMap<String, Option<serde_json::Value>>,
+    ) -> Result<()> {
+        let change = |head: &mut ModelHead| {
+            for (name, value) in changes.iter().filter(|(name, _)| is_alterable(name)) {
+                match value {
+                    Some(value) => head.options.insert(name.clone(), value.clone()),
+                    None => head.options.remove(name),
+                };
+            }
+            true
+        };
+        self.alter_model(name, change).await.map(|_| ())
+    }
+
+    /// Notes that a scheduled training begins now. False when another server has begun one, or the
+    /// model has been trained since `trained_ms`.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such model.
+    pub async fn begin_training(&self, name: &ObjectName, trained_ms: i64) -> Result<bool> {
+        let now_ms = self.now_ms();
+        let change = |head: &mut ModelHead| {
+            let is_first = head.trained_ms == trained_ms;
+            head.trained_ms = now_ms;
+            is_first
+        };
+        match self.alter_model(name, change).await {
+            Err(Error::Conflict { .. }) => Ok(false),
+            other => other,
+        }
+    }
+
+    /// Changes what is remembered of a model, unless `change` says no.
+    async fn alter_model(
+        &self,
+        name: &ObjectName,
+        change: impl FnOnce(&mut ModelHead) -> bool,
+    ) -> Result<bool> {
+        self.writable().await?;
+        let seen = self.objects.head(name).await?;
+        let document = match &seen {
+            Some(head) => Some(head.document.clone()?),
+            None => None,
+        };
+        let Some(Spec::Model(mut head)) = document.as_ref().and_then(|found| found.spec.clone())
+        else {
+            return self.model_head(name).await.map(|_| false);
+        };
+        if !change(&mut head) {
+            return Ok(false);
+        }
+        let owner = document.map(|document| document.owner.clone()).unwrap_or_default();
+        self.objects.put(name, Some(Spec::Model(head)), &owner, seen.as_ref()).await.map(|_| true)
     }
 
     /// Every model, by name.
@@ -283,6 +352,7 @@ impl Catalog {
                 versions: head.versions.len(),
                 owner: definition.owner.clone(),
                 created_ms: definition.created_ms,
+                trained_ms: head.trained_ms,
                 metric: metric.map(|metric| (metric.name.clone(), metric.value)),
                 options: serde_json::to_string(&head.options).unwrap_or_default(),
                 query: head.query.clone(),
@@ -310,6 +380,10 @@ fn kept(versions: Vec<ModelVersion>, default: u32, most: Option<usize>) -> Vec<M
     let rest = versions.into_iter().enumerate();
     let stays = |(at, found): &(usize, ModelVersion)| *at >= newest || found.version == default;
     rest.filter(stays).map(|(_, found)| found).collect()
+}
+
+fn is_alterable(option: &str) -> bool {
+    ALTERABLE.contains(&option)
 }
 
 fn no_version(name: &ObjectName, version: u32, head: &ModelHead) -> Error {

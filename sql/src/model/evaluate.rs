@@ -29,6 +29,7 @@ use datafusion::physical_plan::{
 use udfs::model::Evaluation;
 
 use crate::error::{Error, Result};
+use crate::model::arguments::{literal, shown, whole_number};
 use crate::model::fit::CancelOnDrop;
 use crate::model::learners::{Learner, PopularityOptions};
 use crate::model::measure::{self, Judged, Previous, read_known};
@@ -36,7 +37,6 @@ use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
 use crate::model::recommender;
 use crate::model::splitting::SplitOptions;
-use crate::model::table_functions::{literal, shown, whole_number};
 use crate::model::train::{TrainingColumns, find};
 
 /// The metrics that training measured on the rows it kept aside.

@@ -350,7 +350,7 @@ fn decay(interactions: &mut Interactions, learner: &Learner) {
 }
 
 /// Every interaction counts 1.
-fn binary(cells: &Csr) -> Result<Csr> {
+pub(super) fn binary(cells: &Csr) -> Result<Csr> {
     let (offsets, columns) = (cells.offsets().to_vec(), cells.column_indices().to_vec());
     let ones = vec![1.0; cells.cells()];
     Csr::new(offsets, columns, ones, cells.columns()).map_err(model_error)

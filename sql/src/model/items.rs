@@ -10,14 +10,13 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use catalog::models::LoadedModel;
 use datafusion::logical_expr::LogicalPlan;
-use sqlparser::ast::{
-    Expr as SqlExpr, FunctionArg, FunctionArgExpr, Ident, Query, SelectItem, SetExpr,
-};
+use sqlparser::ast::{Expr as SqlExpr, FunctionArg, FunctionArgExpr, Query, SelectItem, SetExpr};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use crate::dialect::{AttuneDialect, folded};
 use crate::error::{Error, Result};
+use crate::model::arguments::written_options;
 use crate::parse::parse_query;
 use crate::session::StatementContext;
 use crate::session::bindings::literal_text;
@@ -37,27 +36,15 @@ impl ItemQuery {
     /// What the arguments of a call ask; `None` when they ask nothing.
     pub fn of(arguments: &[FunctionArg]) -> Option<Self> {
         let mut found = Self::default();
-        for argument in arguments {
-            match argument {
-                FunctionArg::Named { name, arg: FunctionArgExpr::Expr(value), .. } => {
-                    found.option(name, value);
-                }
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(SqlExpr::Struct { values, .. })) => {
-                    for value in values {
-                        if let SqlExpr::Named { expr, name } = value {
-                            found.option(name, expr);
-                        }
-                    }
-                }
-                _ => {}
-            }
+        for (name, value) in written_options(arguments) {
+            found.option(&name, value);
         }
         (found != Self::default()).then_some(found)
     }
 
-    fn option(&mut self, name: &Ident, value: &SqlExpr) {
+    fn option(&mut self, name: &str, value: &SqlExpr) {
         let text = || literal_text(&FunctionArg::Unnamed(FunctionArgExpr::Expr(value.clone())));
-        match name.value.to_lowercase().as_str() {
+        match name {
             "item_filter" => self.filter = text(),
             "boost" => self.boost = text(),
             "max_per" => self.category = quota(value).map(|(category, _)| category),

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::options::{Reader, model_error};
 
 /// Options that every type takes.
-const COMMON: [&str; 18] = [
+const COMMON: [&str; 19] = [
     "model_type",
     "user_col",
     "item_col",
@@ -31,6 +31,7 @@ const COMMON: [&str; 18] = [
     "promote",
     "promote_tolerance",
     "keep_versions",
+    "schedule",
 ];
 
 /// Each type with the options that it takes beside the common ones.
@@ -74,10 +75,9 @@ const LATER: [&str; 7] = [
 ];
 
 /// Options that later versions have, with what to do today.
-const ELSEWHERE: [(&str, &str); 3] = [
+const ELSEWHERE: [(&str, &str); 2] = [
     ("max_parallel_trials", "leave it out: trials run one after another, each on all cores"),
     ("purpose", "purposes of models are not supported yet"),
-    ("schedule", "scheduled retraining is not supported yet; use RETRAIN MODEL"),
 ];
 
 /// A learner with its options.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use catalog::models::{LoadedModel, Standing};
+use catalog::models::{ALTERABLE, LoadedModel, Standing};
 use serde_json::Value as Json;
-use sqlparser::ast::Expr;
+use sqlparser::ast::{Expr, Value as Literal, ValueWithSpan};
 use udfs::model::Csr;
 use udfs::model::als::{AlsOptions, WarmStart};
 use udfs::model::judge::{Codes, Judge, Objective};
@@ -48,6 +48,8 @@ pub struct Lifecycle {
     pub tolerance: f64,
     /// How many versions stay.
     pub keep_versions: Option<usize>,
+    /// How long after a training the next one begins by itself, in milliseconds.
+    pub schedule_ms: Option<i64>,
 }
 
 impl Lifecycle {
@@ -77,8 +79,58 @@ impl Lifecycle {
             ));
         }
         let warm_start = reader.truth("warm_start")?.unwrap_or(true);
-        Ok(Self { warm_start, promote, tolerance, keep_versions })
+        let schedule_ms = schedule_ms(&reader)?;
+        Ok(Self { warm_start, promote, tolerance, keep_versions, schedule_ms })
     }
+}
+
+fn schedule_ms(reader: &Reader<'_>) -> Result<Option<i64>> {
+    let Some(written) = reader.text("schedule")? else { return Ok(None) };
+    match crate::tokens::duration_ms(written) {
+        Some(length) => Ok(Some(length)),
+        None => Err(Error::invalid_hint(
+            format!("schedule is '{written}'"),
+            "it takes the time from one training to the next, such as '6 hours' or '1 day'",
+        )),
+    }
+}
+
+/// What ALTER MODEL … SET (…) says: each option with its value, or none for NULL.
+///
+/// # Errors
+/// When an option is given twice, is no literal, or is one of the training itself.
+pub fn altered(written: &[(String, Expr)]) -> Result<BTreeMap<String, Option<Json>>> {
+    if written.is_empty() {
+        return Err(Error::invalid_hint(
+            "ALTER MODEL … SET () changes nothing",
+            format!("it takes {}", ALTERABLE.join(", ")),
+        ));
+    }
+    let (removed, given): (Vec<_>, Vec<_>) =
+        written.iter().cloned().partition(|(_, value)| is_null(value));
+    let given = read_options(&given)?;
+    let mut changes: BTreeMap<String, Option<Json>> =
+        given.into_iter().map(|(name, value)| (name, Some(value))).collect();
+    for (name, _) in removed {
+        if changes.insert(name.clone(), None).is_some() {
+            return Err(Error::invalid_hint(
+                format!("option {name} is given twice"),
+                "give it once: NULL, or its value",
+            ));
+        }
+    }
+    match changes.keys().find(|name| !ALTERABLE.contains(&name.as_str())) {
+        None => Ok(changes),
+        Some(name) if crate::model::learners::is_option(name) => Err(Error::invalid_hint(
+            format!("ALTER MODEL does not change option {name}, which is of the training"),
+            "CREATE OR REPLACE MODEL gives a model other options",
+        )),
+        Some(name) => Err(Error::unknown("option", name, ALTERABLE)),
+    }
+}
+
+fn is_null(value: &Expr) -> bool {
+    matches!(value, Expr::Value(ValueWithSpan { value: Literal::Null, .. }))
 }
 
 /// The options that RETRAIN takes, for this training alone.
@@ -334,7 +386,13 @@ mod tests {
     use super::*;
 
     fn lifecycle(promote: Promote, tolerance: f64) -> Lifecycle {
-        Lifecycle { warm_start: true, promote, tolerance, keep_versions: Some(3) }
+        Lifecycle {
+            warm_start: true,
+            promote,
+            tolerance,
+            keep_versions: Some(3),
+            schedule_ms: None,
+        }
     }
 
     fn compared(metric: &str, new: f64, live: f64) -> Compared {

@@ -1,8 +1,10 @@
 //! Models: CREATE MODEL, RETRAIN, DROP, ALTER, DESCRIBE, and the functions that ask them.
 
+mod arguments;
 pub mod create;
 pub mod evaluate;
 mod fit;
+pub mod history;
 pub mod items;
 mod learners;
 mod lifecycle;
@@ -12,6 +14,7 @@ pub mod options;
 mod ranking;
 pub mod recommend;
 mod recommend_options;
+pub mod schedule;
 mod splitting;
 pub mod table_functions;
 mod tables;
@@ -24,13 +27,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use catalog::models::LoadedModel;
-use catalog::{Kind, Object, ObjectName};
+use catalog::{Kind, Object, ObjectName, Spec};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
+use serde_json::Value as Json;
+use sqlparser::ast::Expr;
 use udfs::model::Recommender;
 use udfs::recommend::{BoundModel, ModelSet};
 
 use crate::error::{Error, Result};
+use crate::model::options::TrainingOptions;
 use crate::rights::Rights;
 use crate::session::StatementContext;
 use crate::session::bindings::parse_model_name;
@@ -46,6 +52,8 @@ pub(crate) enum Change {
     Drop { name: ObjectName, if_exists: bool },
     /// ALTER MODEL … SET DEFAULT_VERSION.
     SetDefault { name: ObjectName, version: u32 },
+    /// ALTER MODEL … SET (…): each option with its value, or none.
+    SetOptions { name: ObjectName, options: BTreeMap<String, Option<Json>> },
 }
 
 impl Change {
@@ -69,6 +77,29 @@ impl Change {
         Ok(Self::SetDefault { name, version })
     }
 
+    pub(crate) async fn set_options(
+        context: &Arc<StatementContext>,
+        written: &str,
+        options: &[(String, Expr)],
+    ) -> Result<Self> {
+        let name = target(context, written)?;
+        context.may_change(&name).await?;
+        let options = lifecycle::altered(options)?;
+        let definition = context.engine().catalog().definition(&name).await?;
+        let Some(Spec::Model(head)) = definition.map(|definition| definition.spec) else {
+            return Err(context.no_model(written).await);
+        };
+        let mut given = head.options;
+        for (name, value) in &options {
+            match value {
+                Some(value) => given.insert(name.clone(), value.clone()),
+                None => given.remove(name),
+            };
+        }
+        TrainingOptions::from_given(given)?;
+        Ok(Self::SetOptions { name, options })
+    }
+
     pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
         let catalog = run.session.engine().catalog();
         match self {
@@ -83,6 +114,11 @@ impl Change {
             Self::SetDefault { name, version } => {
                 catalog.set_default_version(name, *version).await?;
                 Ok(Done::new(0, format!("ALTER MODEL {name}: {name} is {name}@{version} now")))
+            }
+            Self::SetOptions { name, options } => {
+                catalog.set_model_options(name, options).await?;
+                let names: Vec<&str> = options.keys().map(String::as_str).collect();
+                Ok(Done::new(0, format!("ALTER MODEL {name}: {} set", names.join(", "))))
             }
         }
     }

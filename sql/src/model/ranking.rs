@@ -16,10 +16,12 @@ use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Float32Type, SchemaRef};
 use catalog::models::LoadedModel;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
 use futures::TryStreamExt;
-use udfs::model::{Choice, RecommendRequest, Recommender, Rerank, RowCosines};
+use udfs::model::{Basket, Choice, RecommendRequest, Recommender, Rerank, RowCosines};
 
 use crate::error::{Error, Result};
+use crate::model::history::{History, Reading};
 use crate::model::options::model_error;
 use crate::model::recommend_options::BoundOptions;
 use crate::model::recommender;
@@ -39,6 +41,8 @@ pub(super) struct SideRows {
     pub(super) promote: Option<SendableRecordBatchStream>,
     /// Items of the item table, with their category and boost where they are asked for.
     pub(super) items: Option<SendableRecordBatchStream>,
+    /// What the users have had by now, how it is read, and the memory that it is kept in.
+    pub(super) history: Option<(SendableRecordBatchStream, Reading, MemoryReservation)>,
     /// Whether items that the item table's rows leave out are left out.
     pub(super) is_filtered: bool,
     /// Whether the last column of the item table's rows is a boost.
@@ -59,6 +63,8 @@ pub(super) struct Prepared {
     /// How many users have had each item, where it counts.
     popularity: Option<Vec<u32>>,
     cosines: Option<RowCosines<'static>>,
+    /// What users have had by now, where lists are made from that.
+    history: Option<History>,
 }
 
 impl Prepared {
@@ -99,6 +105,13 @@ impl Prepared {
             categories = columns.category.then_some(found.categories);
             boosts = columns.boost.then_some(found.boosts);
         }
+        let history = match rows.history {
+            Some((stream, reading, memory)) => {
+                let items = recommender.item_ids();
+                Some(History::read(items, stream, &reading, memory).await?)
+            }
+            None => None,
+        };
         let mut special = promoted.clone();
         if let Some(boosts) = &boosts {
             special = Some(either(special, boosts.iter().map(|boost| *boost > 0.0).collect()));
@@ -120,7 +133,17 @@ impl Prepared {
         };
         let include = include.map(codes);
         let special = special.map(codes).filter(|items: &Vec<u32>| !items.is_empty());
-        Ok(Self { include, exclude, categories, boosts, promoted, special, popularity, cosines })
+        Ok(Self {
+            include,
+            exclude,
+            categories,
+            boosts,
+            promoted,
+            special,
+            popularity,
+            cosines,
+            history,
+        })
     }
 }
 
@@ -220,6 +243,46 @@ async fn read_items(
     Ok(ItemRows { items, categories, boosts })
 }
 
+/// Whose lists are asked for.
+enum Asked {
+    /// Users as training knew them.
+    Users(Vec<Option<u32>>),
+    /// Users with what they have had by now.
+    Baskets(Vec<Basket>),
+}
+
+impl Asked {
+    fn len(&self) -> usize {
+        match self {
+            Self::Users(users) => users.len(),
+            Self::Baskets(baskets) => baskets.len(),
+        }
+    }
+
+    /// Those at some positions.
+    fn only(&self, rows: &[usize]) -> Self {
+        match self {
+            Self::Users(users) => Self::Users(rows.iter().map(|&row| users[row]).collect()),
+            Self::Baskets(baskets) => {
+                Self::Baskets(rows.iter().map(|&row| baskets[row].clone()).collect())
+            }
+        }
+    }
+
+    fn recommend(
+        &self,
+        recommender: &dyn Recommender,
+        request: &RecommendRequest<'_>,
+    ) -> Result<Vec<Choice>> {
+        match self {
+            Self::Users(users) => Ok(recommender.recommend(users, request)),
+            Self::Baskets(baskets) => {
+                recommender.recommend_baskets(baskets, request).map_err(model_error)
+            }
+        }
+    }
+}
+
 /// A call: everything but the users.
 pub(super) struct Job {
     pub(super) model: LoadedModel,
@@ -234,7 +297,8 @@ impl Job {
     /// # Errors
     /// When ids have a type that the model's do not compare to.
     pub(super) async fn run(self: Arc<Self>, users: ArrayRef) -> Result<RecordBatch> {
-        if users.len() <= 1 {
+        // The first fold-in sums up the items' factors.
+        if users.len() <= 1 && self.prepared.history.is_none() {
             return self.answer(&users);
         }
         crate::model::learn(move || self.answer(&users)).await?
@@ -244,7 +308,11 @@ impl Job {
         let recommender = recommender(&self.model)?;
         let codes = recommender.user_ids().lookup(users).map_err(model_error)?;
         let nulls = users.logical_nulls();
-        let choices = self.choices(recommender, &codes)?;
+        let asked = match &self.prepared.history {
+            Some(history) => Asked::Baskets(history.baskets(users, &codes)?),
+            None => Asked::Users(codes),
+        };
+        let choices = self.choices(recommender, &asked)?;
         let mut rows = Vec::new();
         let mut items = Vec::new();
         let mut scores = Vec::new();
@@ -275,7 +343,7 @@ impl Job {
     }
 
     /// The lists of users, `top_k` items at most.
-    fn choices(&self, recommender: &dyn Recommender, users: &[Option<u32>]) -> Result<Vec<Choice>> {
+    fn choices(&self, recommender: &dyn Recommender, users: &Asked) -> Result<Vec<Choice>> {
         let count = recommender.item_ids().len();
         let top_k = self.options.top_k;
         let mut candidates = top_k;
@@ -288,7 +356,7 @@ impl Job {
         let mut lists: Vec<Option<Choice>> = vec![None; users.len()];
         let mut open: Vec<usize> = (0..users.len()).collect();
         while !open.is_empty() {
-            let asked: Vec<Option<u32>> = open.iter().map(|&row| users[row]).collect();
+            let asked = users.only(&open);
             let request = RecommendRequest {
                 top_k: candidates,
                 exclude_seen: self.options.exclude_seen,
@@ -299,12 +367,12 @@ impl Job {
             let mut special = match &self.prepared.special {
                 Some(items) => {
                     let only = RecommendRequest { include: Some(items), ..request };
-                    recommender.recommend(&asked, &only)
+                    asked.recommend(recommender, &only)?
                 }
                 None => vec![],
             }
             .into_iter();
-            for (row, found) in open.into_iter().zip(recommender.recommend(&asked, &request)) {
+            for (row, found) in open.into_iter().zip(asked.recommend(recommender, &request)?) {
                 let there_may_be_more = found.items.len() == candidates && candidates < count;
                 let least = found.scores.last().copied();
                 let list = self.list(together(found, special.next()))?;

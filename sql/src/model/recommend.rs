@@ -1,8 +1,8 @@
 //! ML.RECOMMEND: the plan node over a column of users, and its operator.
 //!
-//! Beside the users the node may have up to four inputs of items: the sub-queries of
-//! `include_items`, `exclude_items` and `promote`, and rows of the model's item table. The operator
-//! reads those first and once, whatever its partitions. Users it answers batch by batch: a batch is
+//! Beside the users the node may have up to five inputs: the sub-queries of `include_items`,
+//! `exclude_items` and `promote`, rows of the model's item table, and with `fold_in` what the users
+//! have had by now. The operator reads those first and once, whatever its partitions. Users it answers batch by batch: a batch is
 //! one tiled product on the learners' threads (a single user is computed in place), with seen items
 //! left out while the product runs.
 
@@ -16,6 +16,7 @@ use catalog::models::LoadedModel;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
@@ -29,6 +30,7 @@ use tokio::sync::OnceCell;
 use udfs::model::Recommender;
 
 use crate::error::Result;
+use crate::model::history::Reading;
 use crate::model::node::compared_by_key;
 use crate::model::ranking::{Job, Prepared, SideRows};
 use crate::model::recommend_options::{BoundOptions, RecommendOptions};
@@ -44,6 +46,7 @@ struct Layout {
     exclude: bool,
     promote: bool,
     items: bool,
+    history: bool,
     /// Whether the item table's rows are those that a filter kept.
     is_filtered: bool,
     /// Whether their last column is a boost.
@@ -61,6 +64,10 @@ pub struct Sides {
     pub promote: Option<LogicalPlan>,
     /// Rows of the item table: item, the category and the boost where they are asked for.
     pub items: Option<LogicalPlan>,
+    /// What the users have had by now: user, item and, where there is one, rating.
+    pub history: Option<LogicalPlan>,
+    /// How those rows are read.
+    pub(super) reading: Option<Reading>,
     /// Whether these rows are those that a filter kept.
     pub is_filtered: bool,
     /// Whether their last column is a boost.
@@ -74,6 +81,7 @@ pub struct RecommendNode {
     options: RecommendOptions,
     inputs: Vec<LogicalPlan>,
     layout: Layout,
+    reading: Option<Reading>,
     schema: DFSchemaRef,
 }
 
@@ -95,12 +103,13 @@ impl RecommendNode {
             exclude: sides.exclude.is_some(),
             promote: sides.promote.is_some(),
             items: sides.items.is_some(),
+            history: sides.history.is_some(),
             is_filtered: sides.is_filtered,
             is_boosted: sides.is_boosted,
         };
-        let also = [sides.include, sides.exclude, sides.promote, sides.items];
+        let also = [sides.include, sides.exclude, sides.promote, sides.items, sides.history];
         let inputs = std::iter::once(input).chain(also.into_iter().flatten()).collect();
-        Ok(Self { model: model.clone(), options, inputs, layout, schema })
+        Ok(Self { model: model.clone(), options, inputs, layout, reading: sides.reading, schema })
     }
 
     fn key(&self) -> (String, &RecommendOptions, &[LogicalPlan], Layout) {
@@ -167,8 +176,9 @@ impl UserDefinedLogicalNodeCore for RecommendNode {
             return Err(DataFusionError::Internal("ML.RECOMMEND keeps its inputs".into()));
         }
         let options = self.options.with_expressions(expressions)?;
-        let (model, schema) = (self.model.clone(), Arc::clone(&self.schema));
-        Ok(Self { model, options, inputs, layout: self.layout, schema })
+        let (model, reading) = (self.model.clone(), self.reading.clone());
+        let schema = Arc::clone(&self.schema);
+        Ok(Self { model, options, inputs, layout: self.layout, reading, schema })
     }
 }
 
@@ -178,6 +188,7 @@ pub struct RecommendExec {
     options: BoundOptions,
     inputs: Vec<Arc<dyn ExecutionPlan>>,
     layout: Layout,
+    reading: Option<Reading>,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
     prepared: Arc<OnceCell<Arc<Prepared>>>,
@@ -197,7 +208,8 @@ impl RecommendExec {
     pub fn new(node: &RecommendNode, inputs: &[Arc<dyn ExecutionPlan>]) -> Result<Self> {
         let options = node.options.bind(&node.model)?;
         let schema = Arc::new(node.schema.as_arrow().clone());
-        Ok(Self::build(&node.model, options, inputs, node.layout, schema)?)
+        let reading = node.reading.clone();
+        Ok(Self::build(&node.model, options, inputs, node.layout, reading, schema)?)
     }
 
     fn build(
@@ -205,6 +217,7 @@ impl RecommendExec {
         options: BoundOptions,
         inputs: &[Arc<dyn ExecutionPlan>],
         layout: Layout,
+        reading: Option<Reading>,
         schema: SchemaRef,
     ) -> DataFusionResult<Self> {
         let Some(users) = inputs.first() else {
@@ -221,6 +234,7 @@ impl RecommendExec {
             options,
             inputs: inputs.to_vec(),
             layout,
+            reading,
             schema,
             properties: Arc::new(properties),
             prepared: Arc::default(),
@@ -232,6 +246,7 @@ impl RecommendExec {
 struct Sources {
     inputs: Vec<Arc<dyn ExecutionPlan>>,
     layout: Layout,
+    reading: Option<Reading>,
 }
 
 impl Sources {
@@ -242,12 +257,17 @@ impl Sources {
             Some(side) => side.execute(0, Arc::clone(context)).map(Some),
             None => Ok(None),
         };
-        let Layout { include, exclude, promote, items, is_filtered, is_boosted } = self.layout;
+        let Layout { include, exclude, promote, items, history, is_filtered, is_boosted } =
+            self.layout;
         Ok(SideRows {
             include: next(include)?,
             exclude: next(exclude)?,
             promote: next(promote)?,
             items: next(items)?,
+            history: next(history)?.zip(self.reading.clone()).map(|(rows, reading)| {
+                let memory = MemoryConsumer::new("ML.RECOMMEND").register(context.memory_pool());
+                (rows, reading, memory)
+            }),
             is_filtered,
             is_boosted,
         })
@@ -290,7 +310,8 @@ impl ExecutionPlan for RecommendExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let (options, schema) = (self.options.clone(), Arc::clone(&self.schema));
-        Ok(Arc::new(Self::build(&self.model, options, &children, self.layout, schema)?))
+        let (layout, reading) = (self.layout, self.reading.clone());
+        Ok(Arc::new(Self::build(&self.model, options, &children, layout, reading, schema)?))
     }
 
     fn execute(
@@ -304,7 +325,8 @@ impl ExecutionPlan for RecommendExec {
         let users = users.execute(partition, Arc::clone(&context))?;
         let (model, options) = (self.model.clone(), self.options.clone());
         let (schema, cell) = (Arc::clone(&self.schema), Arc::clone(&self.prepared));
-        let sides = Sources { inputs: self.inputs.clone(), layout: self.layout };
+        let (inputs, reading) = (self.inputs.clone(), self.reading.clone());
+        let sides = Sources { inputs, layout: self.layout, reading };
         let per_batch = (ROWS_PER_BATCH / self.options.top_k).max(1);
         let rows = futures::stream::once(async move {
             let prepare = || async {

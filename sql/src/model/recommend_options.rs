@@ -10,15 +10,16 @@ use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::logical_expr::{Expr, lit};
 
 use crate::error::{Error, Result};
+use crate::model::arguments::{known_options, literal, shown, whole_number};
+use crate::model::history::OPTION;
 use crate::model::options::model_error;
 use crate::model::recommender;
-use crate::model::table_functions::{known_options, literal, shown, whole_number};
 
 /// Lists longer than this are refused; a whole catalog is better read from ML.WEIGHTS.
 const TOP_K_MAX: i64 = 10_000;
 
 /// Every option.
-const OPTIONS: [&str; 12] = [
+const OPTIONS: [&str; 13] = [
     "top_k",
     "exclude_seen",
     "include_items",
@@ -31,6 +32,7 @@ const OPTIONS: [&str; 12] = [
     "boost",
     "promote",
     "promote_share",
+    "fold_in",
 ];
 
 /// The share of places that promoted items have unless another one is given.
@@ -80,6 +82,8 @@ impl RecommendOptions {
                 return Err(Error::invalid_hint(format!("{name} is {}", shown(&text)), hint));
             }
         }
+        // Planned as an input of the rows it asks for.
+        named.remove(OPTION);
         let null = || lit(ScalarValue::Null);
         let mut take = |name: &str, default: Expr| named.remove(name).unwrap_or(default);
         let options = Self {

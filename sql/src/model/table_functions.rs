@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use catalog::models::LoadedModel;
-use datafusion::common::{DFSchema, ScalarValue, UnnestOptions};
+use datafusion::common::{ScalarValue, UnnestOptions};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::functions::core::expr_fn::get_field;
@@ -13,15 +13,14 @@ use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
 };
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder, lit};
-use sqlparser::ast::{
-    Expr as SqlExpr, FunctionArg, FunctionArgExpr, FunctionArgOperator, Query, TableAlias,
-    TableFactor,
-};
+use sqlparser::ast::{FunctionArg, TableAlias, TableFactor};
 
 use crate::error::{Error, Result};
 use crate::functions::FunctionDoc;
+use crate::model::arguments::{Arguments, First, known_options};
 use crate::model::evaluate::{EvaluateNode, EvaluateOptions, stored_evaluation};
-use crate::model::items::{self, ItemQuery};
+use crate::model::history::{self, TrainingRows};
+use crate::model::items::ItemQuery;
 use crate::model::measure::Previous;
 use crate::model::recommend::{RecommendNode, Sides};
 use crate::model::recommend_options::RecommendOptions;
@@ -40,9 +39,6 @@ const FUNCTIONS: [&str; 8] = [
     "ml_trial_info",
 ];
 
-/// Options that may be queries.
-const QUERIES: [&str; 3] = ["include_items", "exclude_items", "promote"];
-
 /// The column of lists that ML.EXPLAIN unfolds.
 const REASONS: &str = "reasons";
 
@@ -56,6 +52,7 @@ pub fn model_argument(function: &str) -> Option<usize> {
 pub struct ModelRelations {
     models: Arc<BTreeMap<String, LoadedModel>>,
     items: Arc<ItemPlans>,
+    histories: Arc<BTreeMap<String, TrainingRows>>,
     previous: Arc<BTreeMap<String, Previous>>,
 }
 
@@ -65,6 +62,7 @@ impl ModelRelations {
         Self {
             models: Arc::clone(&bindings.loaded),
             items: Arc::clone(&bindings.items),
+            histories: Arc::clone(&bindings.histories),
             previous: Arc::clone(&bindings.previous),
         }
     }
@@ -85,6 +83,7 @@ impl ModelRelations {
             return Err(Error::Internal(format!("model {name} was not bound")));
         };
         let query = ItemQuery::of(&arguments);
+        let folds_in = history::is_asked(&arguments);
         let arguments = Arguments::read(function, arguments.into_iter().skip(1), context)?;
         match function {
             "ml_recommend" | "als_recommend" => {
@@ -104,7 +103,8 @@ impl ModelRelations {
                 let is_boosted = query.as_ref().is_some_and(|query| query.boost.is_some());
                 let is_filtered = query.is_some_and(|query| query.filter.is_some());
                 let sides = Sides { items, is_filtered, is_boosted, ..Sides::default() };
-                recommend(model, arguments, sides)
+                let history = self.histories.get(&name).filter(|_| folds_in);
+                recommend(model, arguments, sides, history)
             }
             "ml_predict" => predict(model, arguments),
             "ml_explain" => explain(model, arguments),
@@ -160,152 +160,19 @@ impl RelationPlanner for ModelRelations {
     }
 }
 
-/// The second positional argument: a value or rows.
-enum First {
-    Value(Expr),
-    Rows(Box<LogicalPlan>),
-}
-
-/// The arguments behind the model.
-struct Arguments {
-    first: Option<First>,
-    named: BTreeMap<String, Expr>,
-    /// Options that are queries.
-    rows: BTreeMap<String, LogicalPlan>,
-}
-
-impl Arguments {
-    fn read(
-        function: &str,
-        arguments: impl Iterator<Item = FunctionArg>,
-        context: &mut dyn RelationPlannerContext,
-    ) -> Result<Self> {
-        let mut read = Self { first: None, named: BTreeMap::new(), rows: BTreeMap::new() };
-        for argument in arguments {
-            match argument {
-                FunctionArg::Named { name, arg: FunctionArgExpr::Expr(value), operator } => {
-                    if operator != FunctionArgOperator::RightArrow {
-                        return Err(Error::invalid_hint("named arguments use =>", "top_k => 10"));
-                    }
-                    read.option(name.value.to_lowercase(), value, context)?;
-                }
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => {
-                    read.positional(function, value, context)?;
-                }
-                other => {
-                    return Err(Error::invalid(format!("{function} does not take {other}")));
-                }
-            }
-        }
-        Ok(read)
-    }
-
-    fn positional(
-        &mut self,
-        function: &str,
-        value: SqlExpr,
-        context: &mut dyn RelationPlannerContext,
-    ) -> Result<()> {
-        match value {
-            SqlExpr::Subquery(subquery) if self.first.is_none() => {
-                self.first = Some(First::Rows(Box::new(rows(subquery, context)?)));
-                Ok(())
-            }
-            SqlExpr::Struct { values, .. } => {
-                for value in values {
-                    let SqlExpr::Named { expr, name } = value else {
-                        return Err(Error::invalid_hint(
-                            "the fields of STRUCT have names",
-                            "write STRUCT(10 AS top_k)",
-                        ));
-                    };
-                    self.option(name.value.to_lowercase(), *expr, context)?;
-                }
-                Ok(())
-            }
-            value if self.first.is_none() && !self.named.contains_key("top_k") => {
-                self.first = Some(First::Value(expression(value, context)?));
-                Ok(())
-            }
-            value => {
-                let value = expression(value, context)?;
-                if self.named.contains_key("top_k") {
-                    return Err(Error::invalid(format!("{function} has too many arguments")));
-                }
-                self.name("top_k".into(), value)
-            }
-        }
-    }
-
-    /// An option: a value, a query, or for `max_per` the quota in its struct.
-    fn option(
-        &mut self,
-        name: String,
-        value: SqlExpr,
-        context: &mut dyn RelationPlannerContext,
-    ) -> Result<()> {
-        match value {
-            SqlExpr::Subquery(subquery) if QUERIES.contains(&name.as_str()) => {
-                if self.named.contains_key(&name) || self.rows.contains_key(&name) {
-                    return Err(Error::invalid(format!("option {name} is given twice")));
-                }
-                self.rows.insert(name, rows(subquery, context)?);
-                Ok(())
-            }
-            value if name == "max_per" => match items::quota(&value) {
-                Some((_, quota)) => self.name(name, expression(quota, context)?),
-                None => Err(Error::invalid_hint(
-                    format!("max_per is {value}"),
-                    "it takes a number for a column of the item table: STRUCT(2 AS brand)",
-                )),
-            },
-            value => self.name(name, expression(value, context)?),
-        }
-    }
-
-    fn name(&mut self, name: String, value: Expr) -> Result<()> {
-        match self.named.insert(name.clone(), value) {
-            None => Ok(()),
-            Some(_) => Err(Error::invalid(format!("option {name} is given twice"))),
-        }
-    }
-
-    fn none(&self, function: &str) -> Result<()> {
-        if self.first.is_none() && self.named.is_empty() && self.rows.is_empty() {
-            return Ok(());
-        }
-        Err(Error::invalid(format!("{function} takes a model and nothing else")))
-    }
-}
-
-fn rows(subquery: Box<Query>, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
-    let relation = TableFactor::Derived { lateral: false, subquery, alias: None, sample: None };
-    Ok(context.plan(relation)?)
-}
-
-fn expression(value: SqlExpr, context: &mut dyn RelationPlannerContext) -> Result<Expr> {
-    Ok(context.sql_to_expr(value, &DFSchema::empty())?)
-}
-
-/// Refuses options that a function does not have.
-pub fn known_options(given: &BTreeMap<String, Expr>, known: &[&'static str]) -> Result<()> {
-    match given.keys().find(|name| !known.contains(&name.as_str())) {
-        None => Ok(()),
-        Some(name) => Err(Error::unknown("option", name, known.iter().copied())),
-    }
-}
-
 fn scan(name: &str, table: Arc<dyn datafusion::catalog::TableProvider>) -> Result<LogicalPlan> {
     Ok(LogicalPlanBuilder::scan(name, provider_as_source(table), None)?.build()?)
 }
 
-fn one_user(model: &LoadedModel, user: Expr) -> Result<LogicalPlan> {
+/// A plan of the user, and the user.
+fn one_user(model: &LoadedModel, user: Expr) -> Result<(LogicalPlan, Expr)> {
     if matches!(&user, Expr::Literal(value, _) if value.is_null()) {
         return Err(Error::invalid_hint("the user is NULL", "give a user's id"));
     }
     let user = typed(user, recommender(model)?.user_ids().data_type());
     let column = model.manifest.user_col.as_str();
-    Ok(LogicalPlanBuilder::empty(true).project(vec![user.alias(column)])?.build()?)
+    let plan = LogicalPlanBuilder::empty(true).project(vec![user.clone().alias(column)])?;
+    Ok((plan.build()?, user))
 }
 
 /// A parameter takes the type of the model's ids, so that clients can bind their own.
@@ -338,12 +205,26 @@ fn recommend(
     model: &LoadedModel,
     mut arguments: Arguments,
     mut sides: Sides,
+    history: Option<&TrainingRows>,
 ) -> Result<LogicalPlan> {
     let input = match arguments.first.take() {
-        Some(First::Rows(plan)) => users_of(model, *plan)?,
-        Some(First::Value(user)) => one_user(model, user)?,
-        None => users_of(model, scan("users", tables::users(model)?)?)?,
+        Some(First::Rows(plan)) => {
+            let users = users_of(model, *plan)?;
+            sides.history = history.map(|rows| rows.of_users(&users)).transpose()?;
+            users
+        }
+        Some(First::Value(user)) => {
+            let (users, user) = one_user(model, user)?;
+            sides.history = history.map(|rows| rows.of_user(user)).transpose()?;
+            users
+        }
+        None => {
+            let users = users_of(model, scan("users", tables::users(model)?)?)?;
+            sides.history = history.map(|rows| rows.of_users(&users)).transpose()?;
+            users
+        }
     };
+    sides.reading = history.map(|rows| rows.reading.clone());
     let mut items = |name: &str| match arguments.rows.remove(name) {
         Some(plan) => column_of(&model.manifest.item_col, plan).map(Some),
         None => Ok(None),
@@ -460,45 +341,6 @@ fn predict(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan>
     Ok(LogicalPlanBuilder::from(*plan).project(columns)?.build()?)
 }
 
-/// A literal whole number in `range`, once parameters are bound.
-///
-/// # Errors
-/// When it is no such number.
-pub fn whole_number(
-    name: &str,
-    value: &Expr,
-    range: std::ops::RangeInclusive<i64>,
-) -> Result<usize> {
-    let wrong = || {
-        Error::invalid_hint(
-            format!("{name} is {}", shown(value)),
-            format!("it takes a whole number from {} to {}", range.start(), range.end()),
-        )
-    };
-    let Some(value) = literal(value) else { return Err(wrong()) };
-    let Ok(ScalarValue::Int64(Some(number))) = value.cast_to(&DataType::Int64) else {
-        return Err(wrong());
-    };
-    if !range.contains(&number) || value.data_type().is_floating() {
-        return Err(wrong());
-    }
-    usize::try_from(number).map_err(|_| wrong())
-}
-
-/// The value of a literal, whatever name folding gave it.
-pub fn literal(value: &Expr) -> Option<&ScalarValue> {
-    match value {
-        Expr::Literal(value, _) => Some(value),
-        Expr::Alias(alias) => literal(&alias.expr),
-        _ => None,
-    }
-}
-
-/// An expression as a person wrote it, as far as that is known.
-pub fn shown(value: &Expr) -> String {
-    literal(value).map_or_else(|| value.to_string(), ScalarValue::to_string)
-}
-
 /// The documentation of the table functions.
 pub fn documentation() -> Vec<FunctionDoc> {
     let entry = |name: &str, syntax: &str, description: &str, example: &str| FunctionDoc {
@@ -517,14 +359,15 @@ pub fn documentation() -> Vec<FunctionDoc> {
             "ml_recommend",
             "ML.RECOMMEND(MODEL m [, user | (query)] [, STRUCT(10 AS top_k, TRUE AS exclude_seen)])",
             "Recommends items to one user, to the users of a query, or to everyone. Answers the \
-             model's user and item columns, score, rank (from 1) and source: als, item_knn, ease, \
-             or popularity for a user of whom the model knows nothing. Options: top_k (10), \
+             model's user and item columns, score, rank (from 1) and source: als, fold_in, \
+             item_knn, ease, or popularity for a user of whom the model knows nothing. Options: top_k (10), \
              exclude_seen (TRUE), include_items and exclude_items (a list or a query in \
              parentheses), item_filter ('stock > 0', a condition on the model's item_table), \
              max_per (STRUCT(2 AS brand): so many items of one value of a column of item_table), \
              diversity (0 by score, to 1 as different as can be), min_score, popularity_penalty \
-             (0), boost ('0.2 * margin', added to the score), promote (a list or a query) and \
-             promote_share (0.2 of the places).",
+             (0), boost ('0.2 * margin', added to the score), promote (a list or a query), \
+             promote_share (0.2 of the places) and fold_in (TRUE: from what the users have had by \
+             now).",
             "SELECT * FROM ml_recommend('main.shop', 'user-42', 10);",
         ),
         entry(

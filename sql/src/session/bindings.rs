@@ -22,6 +22,7 @@ use udfs::recommend::{BoundModel, ModelSet};
 
 use crate::dialect::marked_model;
 use crate::error::{Error, Result};
+use crate::model::history::{self, TrainingRows};
 use crate::model::items::ItemQuery;
 use crate::model::measure::Previous;
 use crate::parse::name_parts;
@@ -34,6 +35,8 @@ pub struct References {
     pub models: BTreeSet<String>,
     /// What calls ask of the item tables of models, by the model as written.
     pub items: BTreeSet<(String, ItemQuery)>,
+    /// Models whose training query is run again, by the name as written.
+    pub histories: BTreeSet<String>,
     /// Models that are asked what made a score: what somebody did.
     pub explained: BTreeSet<String>,
     /// Models that are evaluated, and whether on rows of a query.
@@ -57,6 +60,8 @@ pub struct Bindings {
     pub loaded: Arc<BTreeMap<String, LoadedModel>>,
     /// What calls ask of the models' item tables, planned as who asks.
     pub items: Arc<ItemPlans>,
+    /// Training queries, planned as who asks, by the model as written.
+    pub histories: Arc<BTreeMap<String, TrainingRows>>,
     /// The versions before those that are evaluated, by the name as written.
     pub previous: Arc<BTreeMap<String, Previous>>,
     /// Keys.
@@ -104,6 +109,12 @@ impl References {
                 items.insert((written.clone(), query.clone()), plan);
             }
         }
+        let mut histories = BTreeMap::new();
+        for written in &self.histories {
+            if let Some(model) = loaded.get(written) {
+                histories.insert(written.clone(), TrainingRows::plan(context, model).await?);
+            }
+        }
         let mut previous = BTreeMap::new();
         for (written, on_rows) in &self.evaluated {
             if let Some(model) = loaded.get(written)
@@ -124,6 +135,7 @@ impl References {
             models: Arc::new(ModelSet::new(bound)),
             loaded: Arc::new(loaded),
             items: Arc::new(items),
+            histories: Arc::new(histories),
             previous: Arc::new(previous),
             keys: Arc::new(KeySet::new(keys)),
             hierarchies: Arc::new(HierarchySet::new(hierarchies)),
@@ -255,6 +267,9 @@ impl Collector {
         if let Some(name) = model.and_then(literal) {
             if let Some(query) = ItemQuery::of(arguments) {
                 self.found.items.insert((name.clone(), query));
+            }
+            if history::is_asked(arguments) {
+                self.found.histories.insert(name.clone());
             }
             if function == "ml_evaluate" {
                 let on_rows = arguments.get(1).is_some_and(is_query);

@@ -439,6 +439,10 @@ pub(crate) async fn plan_in(
             let change = model::Change::set_default(&context, name, *version).await?;
             (context.state(&Bindings::default())?, Action::Model(change))
         }
+        Statement::SetModelOptions { name, options } => {
+            let change = model::Change::set_options(&context, name, options).await?;
+            (context.state(&Bindings::default())?, Action::Model(change))
+        }
         Statement::Show(listing) => {
             let query = crate::system::listing_query(*listing);
             let (state, plan) = context.plan_query(crate::parse::parse_query(query)?).await?;

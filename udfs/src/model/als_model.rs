@@ -4,7 +4,10 @@
 //! factors (unknown, or without interactions in training) gets the most popular items, with the
 //! number of interactions as score.
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
+
+use rayon::prelude::*;
 
 use super::als::{AlsFactors, AlsOptions, Feedback, Resolved};
 use super::error::ModelError;
@@ -12,7 +15,7 @@ use super::foldin::{ItemSide, UserVector};
 use super::ids::IdIndex;
 use super::metrics::RatingEvaluation;
 use super::popularity::Popularity;
-use super::recommender::{Choice, HeldOut, RecommendRequest, Recommender, Source};
+use super::recommender::{Basket, Choice, HeldOut, RecommendRequest, Recommender, Source};
 use super::sparse::Csr;
 use super::topk::{Best, Panels, ordered_product};
 
@@ -138,34 +141,43 @@ impl AlsModel {
     ) -> Vec<Choice> {
         let vectors: Vec<Option<UserVector>> =
             users.iter().map(|&user| self.user_vector(user?)).collect();
-        let positions: Vec<usize> = (0..users.len()).filter(|&at| vectors[at].is_some()).collect();
+        let skip = |at: usize, item: u32| skip(users[at], item);
+        self.lists(&vectors, Source::Als, top_k, popularity, &skip)
+    }
+
+    /// A list for each vector; the most popular items where there is none.
+    fn lists(
+        &self,
+        vectors: &[Option<UserVector>],
+        source: Source,
+        top_k: usize,
+        popularity: &Popularity,
+        skip: &(dyn Fn(usize, u32) -> bool + Sync),
+    ) -> Vec<Choice> {
+        let positions: Vec<usize> =
+            (0..vectors.len()).filter(|&at| vectors[at].is_some()).collect();
         let known: Vec<&UserVector> = vectors.iter().flatten().collect();
-        let best = self.best(&known, top_k, &|query, item| skip(users[positions[query]], item));
+        let best = self.best(&known, top_k, &|query, item| skip(positions[query], item));
         let mut best = best.into_iter();
-        let popular = |user| {
-            let (items, scores) = popularity.top(top_k, |item| !skip(user, item));
+        let popular = |at| {
+            let (items, scores) = popularity.top(top_k, |item| !skip(at, item));
             Choice { items, scores, source: Source::Popularity }
         };
-        users
-            .iter()
-            .zip(&vectors)
-            .map(|(&user, vector)| match vector.as_ref().and_then(|_| best.next()) {
-                Some(best) => {
-                    Choice { items: best.codes, scores: best.scores, source: Source::Als }
-                }
-                None => popular(user),
-            })
-            .collect()
+        let list = |(at, vector): (usize, &Option<UserVector>)| match vector
+            .as_ref()
+            .and_then(|_| best.next())
+        {
+            Some(best) => Choice { items: best.codes, scores: best.scores, source },
+            None => popular(at),
+        };
+        vectors.iter().enumerate().map(list).collect()
     }
 
     /// The user's factors; `None` when training learned nothing about the user.
     fn user_vector(&self, user: u32) -> Option<UserVector> {
         let factors = row(self.user_factors(), user, self.num_factors())?;
         let bias = self.user_bias().get(user as usize).copied().unwrap_or(0.0);
-        if bias == 0.0 && factors.iter().all(|&x| x == 0.0) {
-            return None;
-        }
-        Some(UserVector { factors: factors.to_vec(), bias })
+        Some(UserVector { factors: factors.to_vec(), bias }).filter(UserVector::says_something)
     }
 
     fn best(
@@ -230,22 +242,6 @@ impl AlsModel {
             resolved: &self.resolved,
             non_negative: self.options().non_negative,
         }
-    }
-
-    /// The best items for folded-in users, leaving out each one's own items.
-    pub fn recommend_vectors(
-        &self,
-        users: &[UserVector],
-        own: &[Vec<u32>],
-        top_k: usize,
-    ) -> Vec<Choice> {
-        let own: Vec<std::collections::HashSet<u32>> =
-            own.iter().map(|items| items.iter().copied().collect()).collect();
-        let users: Vec<&UserVector> = users.iter().collect();
-        let skip =
-            |user: usize, item: u32| own.get(user).is_some_and(|items| items.contains(&item));
-        let best = self.best(&users, top_k, &skip).into_iter();
-        best.map(|b| Choice { items: b.codes, scores: b.scores, source: Source::Als }).collect()
     }
 
     /// The users most similar to each given one, likewise.
@@ -351,6 +347,29 @@ impl Recommender for AlsModel {
                     && user.is_some_and(|user| self.seen().contains(user as usize, item)))
         };
         self.recommend_unless(users, request.top_k, &self.popularity, &skip)
+    }
+
+    fn recommend_baskets(
+        &self,
+        baskets: &[Basket],
+        request: &RecommendRequest<'_>,
+    ) -> Result<Vec<Choice>, ModelError> {
+        let folded = baskets.par_iter().map(|basket| {
+            let vector = self.fold_in(&basket.items, &basket.weights)?;
+            Ok(Some(vector).filter(UserVector::says_something))
+        });
+        let vectors: Vec<Option<UserVector>> = folded.collect::<Result<_, ModelError>>()?;
+        let allowed = request.allowed(self.parts.items.len());
+        let own = |basket: &Basket| match request.exclude_seen {
+            true => basket.items.iter().copied().collect(),
+            false => HashSet::new(),
+        };
+        let own: Vec<HashSet<u32>> = baskets.iter().map(own).collect();
+        let skip = |at: usize, item: u32| {
+            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
+                || own[at].contains(&item)
+        };
+        Ok(self.lists(&vectors, Source::FoldIn, request.top_k, &self.popularity, &skip))
     }
 
     fn recommend_held_out(

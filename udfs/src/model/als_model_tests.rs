@@ -120,8 +120,15 @@ fn folding_a_user_in_again_gives_what_training_would() {
         let learned = &model.user_factors()[24..30];
         let close = folded.factors.iter().zip(learned).all(|(a, b)| (a - b).abs() < 0.01);
         assert!(close, "{folded:?} {learned:?}");
-        let lists = model.recommend_vectors(&[folded], &[items.to_vec()], 5);
+        let basket = Basket { user: Some(4), items: items.to_vec(), weights: weights.to_vec() };
+        let baskets = [basket, Basket::default()];
+        let request = RecommendRequest { top_k: 5, exclude_seen: true, ..REQUEST };
+        let lists = model.recommend_baskets(&baskets, &request).unwrap();
+        let learned = model.recommend(&[Some(4)], &request);
+        assert_eq!((lists[0].source, learned[0].source), (Source::FoldIn, Source::Als));
+        assert_eq!(lists[0].items[0], learned[0].items[0]);
         assert!(lists[0].items.iter().all(|item| !items.contains(item)));
+        assert_eq!(lists[1], model.recommend(&[None], &request)[0]);
         let halves = [items, items].concat();
         let half: Vec<f32> = weights.iter().chain(weights).map(|w| w / 2.0).collect();
         let again = match feedback {

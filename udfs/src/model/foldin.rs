@@ -14,6 +14,13 @@ pub struct UserVector {
     pub bias: f32,
 }
 
+impl UserVector {
+    /// Whether anything is known of the user.
+    pub fn says_something(&self) -> bool {
+        self.bias != 0.0 || self.factors.iter().any(|&x| x != 0.0)
+    }
+}
+
 /// What a score is made of, biases and mean of the model apart.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Contributions {

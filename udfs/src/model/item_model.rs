@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use super::error::ModelError;
 use super::ids::IdIndex;
 use super::popularity::Popularity;
-use super::recommender::{Choice, HeldOut, RecommendRequest, Recommender, Source};
+use super::recommender::{Basket, Choice, HeldOut, RecommendRequest, Recommender, Source};
 use super::sparse::Csr;
 use super::topk::{Best, Heap};
 
@@ -138,19 +138,10 @@ impl ItemModel {
         Some(Explanation { items, contributions })
     }
 
-    /// A list for someone with the given items and weights, whether known or not. Repeated items
-    /// add up, codes out of range are ignored, and `exclude_seen` means these items.
-    ///
-    /// # Errors
-    /// [`ModelError::NotFinite`] when a weight is NaN or infinite.
-    pub fn recommend_items(
-        &self,
-        items: &[u32],
-        weights: &[f32],
-        request: &RecommendRequest<'_>,
-    ) -> Result<Choice, ModelError> {
+    /// A basket's items in order, each once; repeated ones add up.
+    fn own_of(&self, basket: &Basket) -> Result<Own<'static>, ModelError> {
         let mut cells = std::collections::BTreeMap::<u32, f64>::new();
-        for (&item, &value) in items.iter().zip(weights) {
+        for (&item, &value) in basket.items.iter().zip(&basket.weights) {
             if !value.is_finite() {
                 return Err(ModelError::NotFinite { column: "weights".to_owned(), value });
             }
@@ -161,15 +152,7 @@ impl ItemModel {
         let narrow = |sum: f64| (sum as f32).clamp(f32::MIN, f32::MAX);
         let (items, weights): (Vec<u32>, Vec<f32>) =
             cells.into_iter().map(|(item, sum)| (item, narrow(sum))).unzip();
-        let allowed = request.allowed(self.parts.items.len());
-        let skip = |_: usize, item: u32| {
-            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
-                || (request.exclude_seen && items.binary_search(&item).is_ok())
-        };
-        let own = [(Cow::Borrowed(items.as_slice()), Cow::Borrowed(weights.as_slice()))];
-        let popular = || popular(&self.popularity, request.top_k, |item| !skip(0, item));
-        let choices = self.choose(&own, request.top_k, &self.popularity, &skip);
-        Ok(choices.into_iter().next().unwrap_or_else(popular))
+        Ok((items.into(), weights.into()))
     }
 
     /// What each user has had outside the test set.
@@ -255,6 +238,21 @@ impl Recommender for ItemModel {
             .map(|(items, weights)| (items.into(), weights.into()))
             .collect();
         self.choose(&own, request.top_k, &self.popularity, &skip)
+    }
+
+    fn recommend_baskets(
+        &self,
+        baskets: &[Basket],
+        request: &RecommendRequest<'_>,
+    ) -> Result<Vec<Choice>, ModelError> {
+        let own: Vec<Own<'_>> =
+            baskets.iter().map(|basket| self.own_of(basket)).collect::<Result<_, _>>()?;
+        let allowed = request.allowed(self.parts.items.len());
+        let skip = |at: usize, item: u32| {
+            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
+                || (request.exclude_seen && own[at].0.binary_search(&item).is_ok())
+        };
+        Ok(self.choose(&own, request.top_k, &self.popularity, &skip))
     }
 
     fn recommend_held_out(

@@ -141,17 +141,21 @@ fn shares_of_an_explanation_add_up_to_the_score() {
 #[test]
 fn own_items_give_the_users_list_and_repeated_items_add_up() {
     for model in models() {
+        let list = |items: &[u32], weights: &[f32]| {
+            let basket = Basket { user: None, items: items.to_vec(), weights: weights.to_vec() };
+            model.recommend_baskets(&[basket], &REQUEST).map(|mut lists| lists.remove(0))
+        };
         for user in 0..20_usize {
             let (items, weights) = model.seen().row(user);
             let expected = &model.recommend(&[Some(user as u32)], &REQUEST)[0];
-            assert_eq!(&model.recommend_items(items, weights, &REQUEST).unwrap(), expected);
+            assert_eq!(&list(items, weights).unwrap(), expected);
             let twice = [items, items, &[9999]].concat();
             let halves: Vec<f32> = weights.iter().chain(weights).map(|w| w / 2.0).collect();
             let halves = [halves, vec![1.0]].concat();
-            assert_eq!(&model.recommend_items(&twice, &halves, &REQUEST).unwrap(), expected);
+            assert_eq!(&list(&twice, &halves).unwrap(), expected);
         }
-        assert_eq!(model.recommend_items(&[], &[], &REQUEST).unwrap().source, Source::Popularity);
-        assert!(model.recommend_items(&[1], &[f32::NAN], &REQUEST).is_err());
+        assert_eq!(list(&[], &[]).unwrap().source, Source::Popularity);
+        assert!(list(&[1], &[f32::NAN]).is_err());
     }
 }
 

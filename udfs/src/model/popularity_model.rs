@@ -8,7 +8,7 @@
 
 use super::error::ModelError;
 use super::ids::IdIndex;
-use super::recommender::{Choice, HeldOut, RecommendRequest, Recommender, Source};
+use super::recommender::{Basket, Choice, HeldOut, RecommendRequest, Recommender, Source};
 use super::sparse::Csr;
 use super::topk::Best;
 
@@ -154,6 +154,23 @@ impl Recommender for PopularityModel {
             self.choose(user, request.top_k, skip)
         };
         users.iter().map(choice).collect()
+    }
+
+    /// The items are left out; who is in a segment stays there.
+    fn recommend_baskets(
+        &self,
+        baskets: &[Basket],
+        request: &RecommendRequest<'_>,
+    ) -> Result<Vec<Choice>, ModelError> {
+        let allowed = request.allowed(self.parts.items.len());
+        let choice = |basket: &Basket| {
+            let skip = |item: u32| {
+                allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
+                    || (request.exclude_seen && basket.items.contains(&item))
+            };
+            self.choose(basket.user, request.top_k, skip)
+        };
+        Ok(baskets.iter().map(choice).collect())
     }
 
     /// The weights are the caller's: they count test interactions unless it left them out.

@@ -3,6 +3,7 @@
 //! Users and items are codes of [`IdIndex`]; lists are exact, best first, ties by code. A user of
 //! whom a model knows nothing gets the popularity ranking and [`Source`] says so.
 
+use super::error::ModelError;
 use super::ids::IdIndex;
 use super::popularity::Popularity;
 use super::sparse::Csr;
@@ -13,6 +14,8 @@ use super::topk::Best;
 pub enum Source {
     /// The factorization.
     Als,
+    /// The factorization, for what the user has had by now.
+    FoldIn,
     /// Item neighbourhoods.
     ItemKnn,
     /// The item-item weights of EASE.
@@ -26,6 +29,7 @@ impl Source {
     pub fn name(self) -> &'static str {
         match self {
             Self::Als => "als",
+            Self::FoldIn => "fold_in",
             Self::ItemKnn => "item_knn",
             Self::Ease => "ease",
             Self::Popularity => "popularity",
@@ -78,6 +82,17 @@ pub struct Choice {
     pub source: Source,
 }
 
+/// What somebody has had.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Basket {
+    /// Who, when training knew them.
+    pub user: Option<u32>,
+    /// Item codes.
+    pub items: Vec<u32>,
+    /// The weight of each.
+    pub weights: Vec<f32>,
+}
+
 /// A finished recommender.
 pub trait Recommender: Send + Sync {
     /// Ids of users.
@@ -97,6 +112,18 @@ pub trait Recommender: Send + Sync {
 
     /// A list for each user; `None` is an unknown user.
     fn recommend(&self, users: &[Option<u32>], request: &RecommendRequest<'_>) -> Vec<Choice>;
+
+    /// A list for each basket, as [`Recommender::recommend`] gives one to a user who has had these
+    /// items and no others: repeated ones as in training, codes out of range ignored. The most
+    /// popular items where nothing in a basket is known.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFinite`] when a weight is NaN or infinite.
+    fn recommend_baskets(
+        &self,
+        baskets: &[Basket],
+        request: &RecommendRequest<'_>,
+    ) -> Result<Vec<Choice>, ModelError>;
 
     /// A list for each user as it would be had the held-out interactions not been seen.
     fn recommend_held_out(

@@ -3,11 +3,9 @@
 use std::borrow::Cow;
 
 use super::als_model::AlsModel;
-use super::error::ModelError;
-use super::foldin::UserVector;
 use super::item_model::{ItemModel, Similarity};
 use super::popularity_model::PopularityModel;
-use super::recommender::{Choice, RecommendRequest, Recommender, Source};
+use super::recommender::Recommender;
 use super::row_cosine::RowCosines;
 use super::topk::Best;
 
@@ -39,9 +37,6 @@ impl From<PopularityModel> for Model {
         Self::Popularity(model)
     }
 }
-
-/// Items of somebody whom training did not see, with a weight each.
-pub type Basket = (Vec<u32>, Vec<f32>);
 
 impl Model {
     /// The `model_type` of CREATE MODEL.
@@ -79,30 +74,6 @@ impl Model {
             Self::Als(model) => model.memory_bytes(),
             Self::Item(model) => model.memory_bytes(),
             Self::Popularity(model) => Recommender::memory_bytes(model),
-        }
-    }
-
-    /// A list for each basket of items, whose own items are left out; the most popular items where
-    /// nothing in a basket is known.
-    ///
-    /// # Errors
-    /// [`ModelError::NotFinite`] when a weight is NaN or infinite.
-    pub fn recommend_baskets(
-        &self,
-        baskets: &[Basket],
-        top_k: usize,
-    ) -> Result<Vec<Choice>, ModelError> {
-        match self {
-            Self::Als(model) => fold_in(model, baskets, top_k),
-            Self::Item(model) => {
-                let request =
-                    RecommendRequest { top_k, exclude_seen: true, include: None, exclude: None };
-                let lists = baskets.iter();
-                lists
-                    .map(|(items, weights)| model.recommend_items(items, weights, &request))
-                    .collect()
-            }
-            Self::Popularity(model) => Ok(popular(model, baskets, top_k)),
         }
     }
 
@@ -154,41 +125,15 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
     if lengths > 0.0 { (product(a, b) / lengths) as f32 } else { 0.0 }
 }
 
-fn fold_in(model: &AlsModel, baskets: &[Basket], top_k: usize) -> Result<Vec<Choice>, ModelError> {
-    let vectors = baskets.iter().map(|(items, weights)| model.fold_in(items, weights));
-    let vectors: Vec<UserVector> = vectors.collect::<Result<_, _>>()?;
-    let own: Vec<Vec<u32>> = baskets.iter().map(|(items, _)| items.clone()).collect();
-    let choices = model.recommend_vectors(&vectors, &own, top_k);
-    let lists = vectors.iter().zip(&own).zip(choices);
-    let list = |((vector, own), choice): ((&UserVector, &Vec<u32>), Choice)| {
-        let is_unknown = own.is_empty() || vector.factors.iter().all(|&x| x == 0.0);
-        if !is_unknown || vector.bias != 0.0 {
-            return choice;
-        }
-        let (items, scores) = model.popularity().top(top_k, |item| !own.contains(&item));
-        Choice { items, scores, source: Source::Popularity }
-    };
-    Ok(lists.map(list).collect())
-}
-
-fn popular(model: &PopularityModel, baskets: &[Basket], top_k: usize) -> Vec<Choice> {
-    let choice = |(items, _): &Basket| {
-        let exclude = Some(items.as_slice());
-        let request = RecommendRequest { top_k, exclude_seen: false, include: None, exclude };
-        let list = model.recommend(&[None], &request).into_iter().next();
-        let source = Source::Popularity;
-        list.unwrap_or(Choice { items: vec![], scores: vec![], source })
-    };
-    baskets.iter().map(choice).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use arrow::array::{ArrayRef, Int64Array};
 
-    use super::super::{Csr, IdIndex, ItemParts, PopularityParts};
+    use super::super::{
+        Basket, Csr, IdIndex, ItemParts, PopularityParts, RecommendRequest, Source,
+    };
     use super::*;
 
     fn ids(column: &str, count: i64) -> IdIndex {
@@ -238,14 +183,21 @@ mod tests {
 
     #[test]
     fn baskets_get_lists_without_their_own_items() {
-        let [item, popular] = models();
-        let baskets = [(vec![0], vec![2.0]), (vec![], vec![])];
-        let lists = item.recommend_baskets(&baskets, 2).unwrap();
+        let models = models();
+        let [item, popular] = [0, 1].map(|at: usize| models[at].recommender().unwrap());
+        let request =
+            RecommendRequest { top_k: 2, exclude_seen: true, include: None, exclude: None };
+        let basket = Basket { user: None, items: vec![0], weights: vec![2.0] };
+        let baskets = [basket.clone(), Basket::default()];
+        let lists = item.recommend_baskets(&baskets, &request).unwrap();
         assert_eq!((&lists[0].items[..], &lists[0].scores[..]), (&[1][..], &[1.0][..]));
         assert_eq!(lists[1].source, Source::Popularity);
-        let lists = popular.recommend_baskets(&baskets, 2).unwrap();
+        let lists = popular.recommend_baskets(&baskets, &request).unwrap();
         assert_eq!((&lists[0].items[..], &lists[1].items[..]), (&[1, 2][..], &[0, 1][..]));
-        let wrong = [(vec![0], vec![f32::NAN])];
-        assert!(item.recommend_baskets(&wrong, 2).is_err());
+        let only = RecommendRequest { exclude_seen: false, include: Some(&[0, 2]), ..request };
+        let lists = popular.recommend_baskets(&baskets, &only).unwrap();
+        assert_eq!((&lists[0].items[..], &lists[1].items[..]), (&[0, 2][..], &[0, 2][..]));
+        let wrong = [Basket { weights: vec![f32::NAN], ..basket }];
+        assert!(item.recommend_baskets(&wrong, &request).is_err());
     }
 }

@@ -23,7 +23,7 @@ use super::binding::{Asked, bound_function};
 use super::lists::{
     Rows, check_k, cut, is_constant, k_rows, list_type, lists, longest, model_error, rows,
 };
-use crate::model::Basket;
+use crate::model::{Basket, RecommendRequest};
 
 /// The function `als_fold_in`.
 #[user_doc(
@@ -146,7 +146,9 @@ fn fold_in(function: &str, asked: &Asked<'_>, args: &ScalarFunctionArgs) -> Resu
         baskets.push(interactions(function, asked, &items.value(row), weights)?);
         kept.push(row);
     }
-    let choices = asked.model.recommend_baskets(&baskets, longest(&k)).map_err(model_error)?;
+    let request =
+        RecommendRequest { top_k: longest(&k), exclude_seen: true, include: None, exclude: None };
+    let choices = asked.recommender.recommend_baskets(&baskets, &request).map_err(model_error)?;
     let mut answer: Rows = vec![None; items.len()];
     for (row, choice) in kept.into_iter().zip(choices) {
         answer[row] = k[row].map(|k| cut(choice.items, choice.scores, k));
@@ -174,5 +176,7 @@ fn interactions(
     }
     let codes: UInt32Array =
         asked.recommender.item_ids().lookup(items).map_err(model_error)?.into_iter().collect();
-    Ok(codes.iter().zip(weights.iter()).filter_map(|(code, weight)| code.zip(weight)).unzip())
+    let known = codes.iter().zip(weights.iter()).filter_map(|(code, weight)| code.zip(weight));
+    let (items, weights) = known.unzip();
+    Ok(Basket { user: None, items, weights })
 }

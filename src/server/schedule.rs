@@ -1,0 +1,42 @@
+//! Retrains models when their schedules have run out, for as long as the process serves.
+
+use std::time::Duration;
+
+use sql::Engine;
+use tokio_util::sync::CancellationToken;
+
+/// How often models are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Looks for models that are due, again and again; a training that runs when `stop` is cancelled
+/// ends without a new version.
+pub async fn run(engine: &Engine, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let look = async {
+        loop {
+            ticks.tick().await;
+            tell(sql::retrain_due(engine, engine.catalog().now_ms()).await);
+        }
+    };
+    tokio::select! {
+        () = look => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+fn tell(done: sql::Result<Vec<sql::Retrained>>) {
+    match done {
+        Err(error) => tracing::warn!(code = error.code(), "scheduled trainings: {error}"),
+        Ok(done) => {
+            for sql::Retrained { model, outcome } in done {
+                match outcome {
+                    Ok(message) => tracing::info!(model, "retrained by schedule: {message}"),
+                    Err(error) => {
+                        tracing::warn!(model, code = error.code(), "retraining failed: {error}");
+                    }
+                }
+            }
+        }
+    }
+}
