@@ -141,7 +141,7 @@ impl Engine {
         for function in base.window_functions().values() {
             add(function.name(), function.aliases(), "window", function.documentation());
         }
-        found.extend(crate::model::table_functions::documentation());
+        found.extend(crate::model::function_docs::documentation());
         found.sort_by(|a, b| (!a.own, &a.name).cmp(&(!b.own, &b.name)));
         found
     }

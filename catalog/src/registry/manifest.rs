@@ -104,9 +104,9 @@ pub struct Publication {
     pub options: BTreeMap<String, serde_json::Value>,
     /// The training query's text.
     pub query: String,
-    /// The training query's user column.
+    /// The training query's user column; empty where a model has no users.
     pub user_col: String,
-    /// Its item column.
+    /// Its item column; likewise.
     pub item_col: String,
     /// Its rating column, if it had one.
     pub rating_col: Option<String>,

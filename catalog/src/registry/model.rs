@@ -396,7 +396,7 @@ fn no_version(name: &ObjectName, version: u32, head: &ModelHead) -> Error {
 
 async fn write_files(claim: &Claim, model: &Model) -> Result<BTreeMap<String, StoredFile>> {
     let mut files = BTreeMap::new();
-    for (piece, columns) in model_parts::pieces(model) {
+    for (piece, columns) in model_parts::pieces(model)? {
         // The claim's id is in the names, so that a training that was swept away but writes on does
         // not write into the files of the one that has taken its number.
         let name = format!("{piece}-{}.parquet", claim.id);

@@ -47,7 +47,7 @@ pub struct StoredFile {
 
 /// A column to be written; the columns of a file have as many rows.
 pub enum Column<'a> {
-    /// Ids of any type.
+    /// Ids of any type, or other values that are kept as they are.
     Ids(ArrayRef),
     /// Vectors of this length, one after the other.
     Vectors(&'a [f32], usize),
@@ -67,7 +67,7 @@ pub type Columns<'a> = Vec<(&'static str, Column<'a>)>;
 /// What a column to be read holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Ids.
+    /// Ids, or other values that were kept as they are.
     Ids,
     /// Vectors of this length.
     Vectors(usize),

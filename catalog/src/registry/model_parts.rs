@@ -9,6 +9,7 @@ use udfs::model::{
     PopularityParts, Recommender, Segments, Similarity,
 };
 
+use super::feature_parts::{self, StoredFeatures};
 use super::manifest::Manifest;
 use super::model_files::{Column, Columns, Kind, Table};
 use crate::error::{Error, Result};
@@ -141,6 +142,8 @@ pub enum StoredLearner {
         /// Whether there are rankings of segments.
         segmented: bool,
     },
+    /// A model of rows of features.
+    Features(StoredFeatures),
 }
 
 impl StoredLearner {
@@ -157,6 +160,9 @@ impl StoredLearner {
                 Similarity::Dense(_) => Self::Ease,
             },
             Model::Popularity(model) => Self::Popularity { segmented: model.segments().is_some() },
+            Model::KMeans(model) => Self::Features(StoredFeatures::clusters(model)),
+            Model::Pca(model) => Self::Features(StoredFeatures::components(model)),
+            Model::Boosted(model) => Self::Features(StoredFeatures::trees(model)),
         }
     }
 }
@@ -165,8 +171,11 @@ impl StoredLearner {
 pub type Pieces<'a> = BTreeMap<&'static str, Columns<'a>>;
 
 /// What a model's files hold.
-pub fn pieces(model: &Model) -> Pieces<'_> {
-    match model {
+///
+/// # Errors
+/// When they cannot hold the model.
+pub fn pieces(model: &Model) -> Result<Pieces<'_>> {
+    Ok(match model {
         Model::Als(model) => {
             let width = model.num_factors();
             let mut pieces = recommender_pieces(model.as_ref());
@@ -207,7 +216,10 @@ pub fn pieces(model: &Model) -> Pieces<'_> {
             }
             pieces
         }
-    }
+        Model::KMeans(model) => feature_parts::clusters(model.learned()),
+        Model::Pca(model) => feature_parts::components(model.learned()),
+        Model::Boosted(model) => feature_parts::trees(model.learned())?,
+    })
 }
 
 /// Users, items and interactions, which every recommender has.
@@ -232,6 +244,9 @@ fn cell_columns<'a>(cells: &'a Csr, row: &'static str, column: &'static str) -> 
 /// # Errors
 /// When the manifest names no such file.
 pub fn wanted(manifest: &Manifest) -> Result<BTreeMap<&'static str, Vec<(&'static str, Kind)>>> {
+    if let StoredLearner::Features(features) = &manifest.learner {
+        return Ok(features.wanted());
+    }
     let (users, items) = (rows(manifest, "users")?, rows(manifest, "items")?);
     let cells = |row, column, rows| {
         vec![(row, Kind::Rows(rows)), (column, Kind::Codes), ("weight", Kind::Numbers)]
@@ -262,6 +277,7 @@ pub fn wanted(manifest: &Manifest) -> Result<BTreeMap<&'static str, Vec<(&'stati
                 also("segments", "weights", Kind::Vectors(items));
             }
         }
+        StoredLearner::Features(_) => {}
     }
     Ok(wanted)
 }
@@ -277,6 +293,9 @@ fn rows(manifest: &Manifest, name: &str) -> Result<usize> {
 /// # Errors
 /// When the parts contradict each other: ids that repeat, codes out of range.
 pub fn assemble(mut tables: BTreeMap<&'static str, Table>, manifest: &Manifest) -> Result<Model> {
+    if let StoredLearner::Features(features) = &manifest.learner {
+        return features.assemble(tables, manifest);
+    }
     let mut take = |name| tables.remove(name).ok_or_else(|| Error::invalid("a file was not read"));
     let (mut users, mut items) = (take("users")?, take("items")?);
     let user_ids = IdIndex::from_values(&manifest.user_col, users.ids("id")?).map_err(wrong)?;
@@ -326,6 +345,7 @@ pub fn assemble(mut tables: BTreeMap<&'static str, Table>, manifest: &Manifest) 
             let parts = PopularityParts { users, items, seen, weights, segments };
             Ok(PopularityModel::from_parts(parts).map_err(wrong)?.into())
         }
+        StoredLearner::Features(features) => features.assemble(tables, manifest),
     }
 }
 

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use arrow::array::{ArrayRef, Int64Array, StringArray};
+use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
+use arrow::datatypes::DataType;
 use object_store::ObjectStoreExt;
 use udfs::model::als::{AlsFactors, AlsOptions};
+use udfs::model::boosted::{BoostedOptions, Calibration, ClassType, Classes, Growth, Part, Task};
 use udfs::model::{
-    AlsModel, Csr, IdIndex, ItemModel, ItemParts, Model, ModelParts, NO_SEGMENT, PopularityModel,
-    PopularityParts, Recommender, Segments, Similarity,
+    AlsModel, Csr, FeatureRows, GatheredRows, IdIndex, ItemModel, ItemParts, Model, ModelParts,
+    NO_SEGMENT, PopularityModel, PopularityParts, Preparation, Prepared, Recommender, Segments,
+    Similarity, kmeans, pca,
 };
 
 use super::model::{
@@ -208,6 +212,77 @@ async fn models_of_every_type_come_back() {
             }
             _ => panic!("{name} came back as another type"),
         }
+    }
+}
+
+/// A model of each type that learns of rows of features.
+fn feature_models() -> Vec<(&'static str, Model)> {
+    let columns = [("size", &DataType::Float64), ("kind", &DataType::Utf8)];
+    let mut rows = FeatureRows::new(&columns).unwrap();
+    rows.add(&feature_rows()).unwrap();
+    let GatheredRows { features, columns, .. } = rows.finish(&[]);
+    let preparation = Preparation::new(features).unwrap();
+    let dense = preparation.one_hot(&columns);
+    let go_on = AtomicBool::new(false);
+    let options = kmeans::KMeansOptions { num_clusters: 2, ..Default::default() };
+    let clusters = kmeans::train(&dense, 3, &options, &mut |_| {}, &go_on).unwrap();
+    let components =
+        pca::train(&dense, 3, &pca::PcaOptions::default(), &mut |_| {}, &go_on).unwrap();
+    let mut models = vec![
+        ("kmeans", Prepared::clusters(preparation.clone(), clusters).unwrap().into()),
+        ("pca", Prepared::components(preparation.clone(), components).unwrap().into()),
+    ];
+    for (name, calibration) in [("platt", Calibration::Platt), ("isotonic", Calibration::Isotonic)]
+    {
+        let labels: Vec<f32> = (0..columns[0].len()).map(|row| (row % 2) as f32).collect();
+        let part = Part {
+            values: preparation.codes(&columns, 0..labels.len()),
+            labels,
+            group_sizes: vec![],
+        };
+        let names = vec!["false".to_owned(), "true".to_owned()];
+        let options = BoostedOptions {
+            calibration,
+            max_iterations: 3,
+            ..BoostedOptions::new(Task::Classifier)
+        };
+        let growth = Growth {
+            features: preparation.features(),
+            label: "is".into(),
+            group: None,
+            classes: Some(Classes { of: ClassType::Truth, names }),
+            options: &options,
+        };
+        let grown = growth.run(part.clone(), Some(part), &mut |_| {}, &go_on).unwrap();
+        models.push((name, Prepared::trees(preparation.clone(), grown.trees).unwrap().into()));
+    }
+    models
+}
+
+fn feature_rows() -> Vec<ArrayRef> {
+    let sizes = (0..40).map(|n| f64::from(n % 2) / 3.0 + f64::from(n).sin());
+    let kinds = (0..40).map(|n| ["moss", "fern"][n % 2]);
+    vec![
+        Arc::new(Float64Array::from_iter_values(sizes)),
+        Arc::new(StringArray::from_iter_values(kinds)),
+    ]
+}
+
+#[tokio::test]
+async fn models_of_features_come_back_and_predict_the_same() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    for (name, made) in feature_models() {
+        let claim = catalog.claim_version(&main(name), "ann", CreateMode::New).await.unwrap();
+        let made = Arc::new(made);
+        let publication =
+            Publication { user_col: String::new(), item_col: String::new(), ..publication() };
+        catalog.publish(claim, Arc::clone(&made), publication, Standing::default()).await.unwrap();
+        let loaded = shared.open().await.load_model(&main(name), None).await.unwrap().model;
+        assert_eq!(loaded.type_name(), made.type_name(), "{name}");
+        assert_eq!(loaded.preparation(), made.preparation(), "{name}");
+        let rows = feature_rows();
+        assert_eq!(loaded.predict(&rows, 40).unwrap(), made.predict(&rows, 40).unwrap(), "{name}");
     }
 }
 

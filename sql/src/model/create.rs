@@ -31,6 +31,7 @@ use futures::StreamExt;
 use sqlparser::ast::Expr as SqlExpr;
 
 use crate::error::{Error, Result};
+use crate::model::features::{self, FeatureColumns};
 use crate::model::fit::{Iteration, Trained, fit};
 use crate::model::lifecycle::{Previous, Retrain, standing};
 use crate::model::measure::Metric;
@@ -49,9 +50,18 @@ pub struct Training {
     mode: CreateMode,
     options: TrainingOptions,
     query: String,
-    columns: TrainingColumns,
+    columns: Columns,
     retrained: Option<Retrained>,
     session: Session,
+}
+
+/// The training query's columns.
+#[derive(Debug)]
+enum Columns {
+    /// Of interactions of users and items.
+    Interactions(TrainingColumns),
+    /// Of rows of features.
+    Features(FeatureColumns),
 }
 
 /// What RETRAIN adds to a training.
@@ -155,13 +165,16 @@ async fn columns(
     context: &Arc<StatementContext>,
     input: &LogicalPlan,
     options: &TrainingOptions,
-) -> Result<TrainingColumns> {
+) -> Result<Columns> {
     let schema: SchemaRef = Arc::new(input.schema().as_arrow().clone());
+    if options.learner.features().is_some() {
+        return FeatureColumns::find(&schema, options).map(Columns::Features);
+    }
     let columns = TrainingColumns::find(&schema, options)?;
     if let Some(table) = &options.item_table {
         crate::model::items::check(context, table, &columns.item.1).await?;
     }
-    Ok(columns)
+    Ok(Columns::Interactions(columns))
 }
 
 fn node(
@@ -266,11 +279,19 @@ impl UserDefinedLogicalNodeCore for CreateModelNode {
 
 impl fmt::Display for Training {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (user, item) = (&self.columns.user.1, &self.columns.item.1);
-        let learner = &self.options.learner;
-        write!(formatter, "{}, {learner}, columns={user}, {item}", self.name)?;
-        if let Some((_, rating)) = &self.columns.rating {
-            write!(formatter, ", {rating}")?;
+        write!(formatter, "{}, {}, columns=", self.name, self.options.learner)?;
+        match &self.columns {
+            Columns::Interactions(columns) => {
+                write!(formatter, "{}, {}", columns.user.1, columns.item.1)?;
+                if let Some((_, rating)) = &columns.rating {
+                    write!(formatter, ", {rating}")?;
+                }
+            }
+            Columns::Features(columns) => {
+                let names: Vec<&str> =
+                    columns.features.iter().map(|(_, name)| name.as_str()).collect();
+                formatter.write_str(&names.join(", "))?;
+            }
         }
         match &self.options.tuning {
             Some(tuning) => write!(formatter, ", num_trials={}", tuning.num_trials),
@@ -377,11 +398,16 @@ impl Training {
         let memory = consumer.register(context.memory_pool());
         let (previous, why_cold) = self.previous(&memory).await?;
         let live = previous.as_ref().map(|previous| previous.version.version);
-        let split = &self.options.split;
-        let interactions = read(rows, &self.columns, split, &memory, &progress).await?;
-        let options = self.options.clone();
-        let trained =
-            fit(engine, interactions, options, previous, &memory, progress.clone()).await?;
+        let (options, told) = (&self.options, progress.clone());
+        let trained = match &self.columns {
+            Columns::Interactions(columns) => {
+                let interactions = read(rows, columns, &options.split, &memory, &progress).await?;
+                fit(engine, interactions, options.clone(), previous, &memory, told).await?
+            }
+            Columns::Features(columns) => {
+                features::fit::train(engine, rows, columns, options, &memory, told).await?
+            }
+        };
         progress.report(Progress { phase: "publishing".into(), ..Progress::default() });
         let version = claim.version();
         let compared = trained.compared.as_ref();
@@ -428,13 +454,18 @@ impl Training {
     fn publication(&self, trained: &Trained) -> Publication {
         let kept = self.retrained.as_ref().and_then(|retrained| retrained.tuning.clone());
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let name = |column: &(usize, String)| column.1.clone();
+        let interactions = match &self.columns {
+            Columns::Interactions(columns) => Some(columns),
+            Columns::Features(_) => None,
+        };
         Publication {
             model_type: self.options.learner.model_type().into(),
             options: self.options.given.clone(),
             query: self.query.clone(),
-            user_col: self.columns.user.1.clone(),
-            item_col: self.columns.item.1.clone(),
-            rating_col: self.columns.rating.as_ref().map(|(_, name)| name.clone()),
+            user_col: interactions.map(|columns| name(&columns.user)).unwrap_or_default(),
+            item_col: interactions.map(|columns| name(&columns.item)).unwrap_or_default(),
+            rating_col: interactions.and_then(|columns| columns.rating.as_ref().map(name)),
             metrics: trained.metrics.iter().map(Metric::stored).collect(),
             iterations: trained.iterations.iter().map(Iteration::stored).collect(),
             validation_metric: trained.validation_metric.clone(),
@@ -452,10 +483,12 @@ impl Training {
         let known = trained.model.recommender();
         let (users, items) =
             known.map(|known| (known.user_ids().len(), known.item_ids().len())).unwrap_or_default();
-        let mut message = format!(
-            "{verb} {}@{version}: {users} users, {items} items, {} interactions",
-            self.name, trained.interactions
-        );
+        let rows = trained.interactions;
+        let of = match trained.model.preparation() {
+            None => format!("{users} users, {items} items, {rows} interactions"),
+            Some(found) => format!("{rows} rows, {}", features::fit::described(found)),
+        };
+        let mut message = format!("{verb} {}@{version}: {of}", self.name);
         if trained.merged > 0 {
             let how = if self.options.learner.is_explicit() { "averaged" } else { "summed" };
             message.push_str(&format!(" ({} rows of the same pair were {how})", trained.merged));

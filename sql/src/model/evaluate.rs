@@ -30,6 +30,7 @@ use udfs::model::Evaluation;
 
 use crate::error::{Error, Result};
 use crate::model::arguments::{literal, shown, whole_number};
+use crate::model::features;
 use crate::model::fit::CancelOnDrop;
 use crate::model::learners::{Learner, PopularityOptions};
 use crate::model::measure::{self, Judged, Previous, read_known};
@@ -47,6 +48,10 @@ pub fn stored_evaluation(
     model: &LoadedModel,
     previous: Option<&Previous>,
 ) -> Result<Arc<dyn TableProvider>> {
+    if model.model.preparation().is_some() && !model.manifest.metrics.is_empty() {
+        let batch = features::evaluate::stored(model)?;
+        return Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?));
+    }
     if model.manifest.metrics.is_empty() {
         return Err(Error::invalid_hint(
             format!("{model} was trained on all rows and has no evaluation"),
@@ -75,7 +80,18 @@ impl Asked {
     }
 
     fn schema(&self) -> SchemaRef {
+        if self.model.model.preparation().is_some() {
+            return features::evaluate::schema(&self.model);
+        }
         measure::schema(self.segment_col.is_some())
+    }
+
+    /// Refuses a query without the model's columns.
+    fn check(&self, schema: &SchemaRef) -> Result<()> {
+        match self.model.model.preparation() {
+            Some(_) => features::columns::Positions::to_measure(&self.model, schema).map(|_| ()),
+            None => self.columns(schema).map(|_| ()),
+        }
     }
 
     /// The model's columns among a query's.
@@ -147,7 +163,7 @@ impl EvaluateNode {
         };
         let previous = previous.and_then(|previous| previous.model.clone());
         let asked = Asked { model: model.clone(), previous, segment_col };
-        asked.columns(&Arc::new(input.schema().as_arrow().clone()))?;
+        asked.check(&Arc::new(input.schema().as_arrow().clone()))?;
         let schema = Arc::new(DFSchema::try_from(asked.schema().as_ref().clone())?);
         Ok(Self { asked, top_k, input, schema })
     }
@@ -314,8 +330,11 @@ async fn answer(
     context: &TaskContext,
 ) -> Result<RecordBatch> {
     let model = &asked.model;
-    let columns = asked.columns(&rows.schema())?;
     let memory = MemoryConsumer::new("ML.EVALUATE").register(context.memory_pool());
+    if model.model.preparation().is_some() {
+        return features::evaluate::on_rows(model, rows, &memory).await;
+    }
+    let columns = asked.columns(&rows.schema())?;
     // A version that recommends nothing has nothing to compare.
     let previous = asked.previous.as_ref().map(|previous| Arc::clone(&previous.model));
     let previous = previous.filter(|previous| previous.recommender().is_some());

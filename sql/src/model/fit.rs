@@ -442,6 +442,9 @@ impl Rows {
                 });
                 Ok(Learned::Popularity { weights: popular(training), segments })
             }
+            Learner::Features(_) => {
+                Err(Error::Internal("features are no interactions of users and items".into()))
+            }
         }
     }
 }

@@ -9,16 +9,19 @@ use udfs::model::ease::{self, EaseOptions};
 use udfs::model::item_knn::{ItemKnnOptions, Weighting};
 
 use crate::error::{Error, Result};
+use crate::model::features::FeatureLearner;
 use crate::model::options::{Reader, model_error};
 
 /// Options that every type takes.
-const COMMON: [&str; 19] = [
-    "model_type",
+const COMMON: [&str; 6] =
+    ["model_type", "seed", "promote", "promote_tolerance", "keep_versions", "schedule"];
+
+/// Options that every recommender takes.
+const OF_RECOMMENDERS: [&str; 13] = [
     "user_col",
     "item_col",
     "rating_col",
     "item_table",
-    "seed",
     "data_split_method",
     "data_split_eval_fraction",
     "data_split_test_fraction",
@@ -28,14 +31,10 @@ const COMMON: [&str; 19] = [
     "hparam_tuning_algorithm",
     "hparam_tuning_objectives",
     "successive_halving",
-    "promote",
-    "promote_tolerance",
-    "keep_versions",
-    "schedule",
 ];
 
-/// Each type with the options that it takes beside the common ones.
-const TYPES: [(&str, &[&str]); 4] = [
+/// Each recommender with the options that it takes beside the common ones.
+const RECOMMENDERS: [(&str, &[&str]); 4] = [
     (
         "matrix_factorization",
         &[
@@ -63,16 +62,46 @@ const TYPES: [(&str, &[&str]); 4] = [
     ("popularity", &["half_life", "timestamp_col", "segment_col"]),
 ];
 
-/// Types that later versions have.
-const LATER: [&str; 7] = [
-    "hybrid",
-    "entity_resolution",
-    "kmeans",
-    "pca",
-    "boosted_tree_classifier",
-    "boosted_tree_regressor",
-    "boosted_tree_ranker",
+/// Each type that learns of rows of features, likewise.
+const OF_FEATURES: [(&str, &[&str]); 5] = [
+    (
+        "kmeans",
+        &[
+            "num_clusters",
+            "kmeans_init_method",
+            "distance_type",
+            "standardize_features",
+            "max_iterations",
+            "early_stop",
+            "min_rel_progress",
+        ],
+    ),
+    ("pca", &["num_principal_components", "pca_explained_variance_ratio", "scale_features"]),
+    ("boosted_tree_classifier", &["calibration", "auto_class_weights", "class_weights"]),
+    ("boosted_tree_regressor", &[]),
+    ("boosted_tree_ranker", &["query_group_col"]),
 ];
+
+/// Options that all boosted trees take.
+const OF_TREES: [&str; 14] = [
+    "input_label_cols",
+    "max_iterations",
+    "learn_rate",
+    "max_tree_depth",
+    "min_tree_child_weight",
+    "subsample",
+    "colsample_bytree",
+    "l1_reg",
+    "l2_reg",
+    "early_stop",
+    "data_split_method",
+    "data_split_eval_fraction",
+    "data_split_test_fraction",
+    "data_split_col",
+];
+
+/// Types that later versions have.
+const LATER: [&str; 2] = ["hybrid", "entity_resolution"];
 
 /// Options that later versions have, with what to do today.
 const ELSEWHERE: [(&str, &str); 2] = [
@@ -91,6 +120,8 @@ pub enum Learner {
     Ease(EaseOptions),
     /// What is popular.
     Popularity(PopularityOptions),
+    /// Of rows of features.
+    Features(FeatureLearner),
 }
 
 /// Options of popularity.
@@ -111,7 +142,11 @@ impl Learner {
     /// When the type is missing or unknown, or a value is not taken.
     pub fn read(given: &BTreeMap<String, Json>) -> Result<Self> {
         let reader = Reader(given);
-        Ok(match model_type(reader.text("model_type")?)? {
+        let model_type = model_type(reader.text("model_type")?)?;
+        if let Some(learner) = FeatureLearner::read(model_type, &reader)? {
+            return Ok(Self::Features(learner));
+        }
+        Ok(match model_type {
             "item_knn" => Self::ItemKnn(item_knn(&reader)?),
             "ease" => Self::Ease(ease_options(&reader)?),
             "popularity" => Self::Popularity(popularity(&reader)?),
@@ -126,6 +161,15 @@ impl Learner {
             Self::ItemKnn(_) => "item_knn",
             Self::Ease(_) => "ease",
             Self::Popularity(_) => "popularity",
+            Self::Features(learner) => learner.model_type(),
+        }
+    }
+
+    /// The learner of rows of features, when it is one.
+    pub fn features(&self) -> Option<&FeatureLearner> {
+        match self {
+            Self::Features(learner) => Some(learner),
+            _ => None,
         }
     }
 
@@ -139,7 +183,7 @@ impl Learner {
         matches!(self, Self::Als(_) | Self::ItemKnn(_))
     }
 
-    /// Peak bytes of training, known before it starts.
+    /// Peak bytes of training, known before it starts; of features, `cells` rows of `items` numbers.
     pub fn memory_bytes(&self, users: usize, items: usize, cells: usize, segments: usize) -> usize {
         let kept = cells.saturating_mul(16).saturating_add((users + items).saturating_mul(16));
         match self {
@@ -151,6 +195,7 @@ impl Learner {
             Self::Popularity(_) => {
                 kept.saturating_add(items.saturating_mul(segments + 1).saturating_mul(8))
             }
+            Self::Features(learner) => learner.memory_bytes(cells, items),
         }
     }
 }
@@ -177,19 +222,20 @@ impl fmt::Display for Learner {
                 }
                 None => formatter.write_str("popularity"),
             },
+            Self::Features(learner) => fmt::Display::fmt(learner, formatter),
         }
     }
 }
 
 fn model_type(given: Option<&str>) -> Result<&'static str> {
-    let known = TYPES.map(|(name, _)| name);
+    let known: Vec<&'static str> = types().map(|(name, _)| name).collect();
     let Some(given) = given.map(str::to_lowercase) else {
         return Err(Error::invalid_hint(
             "CREATE MODEL needs the option model_type",
             format!("write OPTIONS (model_type = '{}', …)", known.join("' or '")),
         ));
     };
-    if let Some(found) = known.into_iter().find(|name| *name == given) {
+    if let Some(found) = known.iter().copied().find(|name| *name == given) {
         return Ok(found);
     }
     if LATER.contains(&given.as_str()) {
@@ -201,9 +247,25 @@ fn model_type(given: Option<&str>) -> Result<&'static str> {
     Err(Error::unknown("model_type", &given, known))
 }
 
+/// Each type with its own options.
+fn types() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    RECOMMENDERS.into_iter().chain(OF_FEATURES)
+}
+
+/// The options that a type shares with those like it.
+fn shared(model_type: &str) -> &'static [&'static str] {
+    if RECOMMENDERS.iter().any(|(name, _)| *name == model_type) {
+        return &OF_RECOMMENDERS;
+    }
+    if model_type.starts_with("boosted_tree") { &OF_TREES } else { &[] }
+}
+
 /// Whether any type has an option of that name.
 pub fn is_option(name: &str) -> bool {
-    COMMON.contains(&name) || TYPES.iter().any(|(_, names)| names.contains(&name))
+    COMMON.contains(&name)
+        || OF_RECOMMENDERS.contains(&name)
+        || OF_TREES.contains(&name)
+        || types().any(|(_, names)| names.contains(&name))
 }
 
 /// Checks that every name is an option of the type.
@@ -212,26 +274,31 @@ pub fn is_option(name: &str) -> bool {
 /// When the type is missing or unknown, or an option is unknown or belongs to another type.
 pub fn check_names(given: &BTreeMap<String, Json>) -> Result<()> {
     let model_type = model_type(Reader(given).text("model_type")?)?;
-    let own = |name: &str| TYPES.iter().find(|(other, _)| *other == name).map_or(&[][..], |t| t.1);
+    let own = |name: &str| types().find(|(other, _)| *other == name).map_or(&[][..], |t| t.1);
     for name in given.keys().map(String::as_str) {
-        if COMMON.contains(&name) || own(model_type).contains(&name) {
+        if COMMON.contains(&name)
+            || shared(model_type).contains(&name)
+            || own(model_type).contains(&name)
+        {
             continue;
         }
-        let others: Vec<&str> = TYPES
-            .iter()
-            .filter(|(_, names)| names.contains(&name))
-            .map(|(other, _)| *other)
-            .collect();
+        let takes = |(other, names): &(&str, &[&str])| {
+            names.contains(&name) || shared(other).contains(&name)
+        };
+        let others: Vec<&str> = types().filter(takes).map(|(other, _)| other).collect();
         if !others.is_empty() {
             return Err(Error::invalid_hint(
                 format!("option {name} belongs to {}, not to {model_type}", others.join(", ")),
-                format!("{model_type} takes {}", own(model_type).join(", ")),
+                match own(model_type) {
+                    [] => format!("{model_type} takes {}", shared(model_type).join(", ")),
+                    own => format!("{model_type} takes {}", own.join(", ")),
+                },
             ));
         }
         if let Some((_, why)) = ELSEWHERE.iter().find(|(known, _)| *known == name) {
             return Err(Error::unsupported(format!("option {name} is not supported"), *why));
         }
-        let known = COMMON.iter().chain(own(model_type)).copied();
+        let known = COMMON.iter().chain(shared(model_type)).chain(own(model_type)).copied();
         return Err(Error::unknown("option", name, known));
     }
     Ok(())

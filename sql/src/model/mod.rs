@@ -3,7 +3,9 @@
 mod arguments;
 pub mod create;
 pub mod evaluate;
+mod features;
 mod fit;
+pub mod function_docs;
 pub mod history;
 pub mod items;
 mod learners;

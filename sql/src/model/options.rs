@@ -97,7 +97,10 @@ impl TrainingOptions {
         let objective = searched
             .or(early_stop.map(|stop| stop.objective))
             .unwrap_or_else(|| usual_objective(&learner));
-        let split = SplitOptions::read(&given, tuning.is_some() || early_stop.is_some())?;
+        let split = match learner.features() {
+            Some(features) => features.split(&given)?,
+            None => SplitOptions::read(&given, tuning.is_some() || early_stop.is_some())?,
+        };
         let top_k = reader.integer("top_k")?.unwrap_or(20);
         let top_k = usize::try_from(top_k).ok().filter(|k| (1..=1_000).contains(k));
         let Some(top_k) = top_k else {
@@ -247,6 +250,9 @@ pub fn model_error(error: udfs::model::ModelError) -> Error {
 fn literal(name: &str, value: &Expr) -> Result<Json> {
     if let Some(searched) = read_hparam(value, &|value| literal(name, value)) {
         return searched;
+    }
+    if let Expr::Struct { values, .. } = value {
+        return values.iter().map(|value| literal(name, value)).collect();
     }
     if let Expr::Array(Array { elem, .. }) = value {
         return elem.iter().map(|value| literal(name, value)).collect();

@@ -24,8 +24,10 @@ const ENOUGH_TO_CHOOSE: f64 = 100_000.0;
 
 /// The parts of a split by column, as keys: of several rows of one user and item the last counts.
 const TRAIN: i64 = 0;
-const EVAL: i64 = 1;
-const TEST: i64 = 2;
+/// Rows to choose on, or of two parts the second.
+pub const EVAL: i64 = 1;
+/// Rows to measure on.
+pub const TEST: i64 = 2;
 
 /// `data_split_method`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,15 +57,18 @@ pub struct SplitOptions {
     test_fraction: Option<f64>,
     column: Option<String>,
     /// Whether a validation part is split off as well.
-    is_three_way: bool,
-    seed: u64,
+    pub is_three_way: bool,
+    /// Of what is drawn.
+    pub seed: u64,
 }
 
 /// What is split off, as shares of all interactions.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Shares {
-    validation: f64,
-    test: f64,
+pub struct Shares {
+    /// To choose on.
+    pub validation: f64,
+    /// To measure on.
+    pub test: f64,
 }
 
 /// What a split needs of each row: a time, or a part.
@@ -250,7 +255,7 @@ impl SplitOptions {
     /// The shares of `cells` interactions that are kept aside. Alone, `'auto_split'` is BigQuery's
     /// rule: none below 500, a fifth up to 50,000, then 10,000 interactions. To choose by, more are
     /// needed: a fifth each below 500, then a tenth each, 100,000 at most.
-    fn shares(&self, cells: usize) -> Shares {
+    pub fn shares(&self, cells: usize) -> Shares {
         let evaluation = match (self.method, self.eval_fraction) {
             (Method::Nothing | Method::LeaveOneOut | Method::Custom, _) => 0.0,
             (_, Some(fraction)) => fraction,

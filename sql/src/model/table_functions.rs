@@ -16,7 +16,6 @@ use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder,
 use sqlparser::ast::{FunctionArg, TableAlias, TableFactor};
 
 use crate::error::{Error, Result};
-use crate::functions::FunctionDoc;
 use crate::model::arguments::{Arguments, First, known_options};
 use crate::model::evaluate::{EvaluateNode, EvaluateOptions, stored_evaluation};
 use crate::model::history::{self, TrainingRows};
@@ -24,11 +23,11 @@ use crate::model::items::ItemQuery;
 use crate::model::measure::Previous;
 use crate::model::recommend::{RecommendNode, Sides};
 use crate::model::recommend_options::RecommendOptions;
-use crate::model::{recommender, tables, weights};
+use crate::model::{features, recommender, tables, weights};
 use crate::parse::name_parts;
 use crate::session::bindings::{Bindings, ItemPlans, literal_text};
 
-const FUNCTIONS: [&str; 8] = [
+const FUNCTIONS: [&str; 12] = [
     "ml_recommend",
     "als_recommend",
     "ml_predict",
@@ -37,6 +36,10 @@ const FUNCTIONS: [&str; 8] = [
     "ml_weights",
     "ml_training_info",
     "ml_trial_info",
+    "ml_centroids",
+    "ml_principal_components",
+    "ml_principal_component_info",
+    "ml_feature_importance",
 ];
 
 /// The column of lists that ML.EXPLAIN unfolds.
@@ -116,6 +119,22 @@ impl ModelRelations {
             "ml_trial_info" => {
                 arguments.none(function)?;
                 scan(function, tables::trial_info(model)?)
+            }
+            "ml_centroids" => {
+                arguments.none(function)?;
+                scan(function, features::tables::centroids(model)?)
+            }
+            "ml_principal_components" => {
+                arguments.none(function)?;
+                scan(function, features::tables::principal_components(model)?)
+            }
+            "ml_principal_component_info" => {
+                arguments.none(function)?;
+                scan(function, features::tables::principal_component_info(model)?)
+            }
+            "ml_feature_importance" => {
+                arguments.none(function)?;
+                scan(function, features::tables::feature_importance(model)?)
             }
             _ => {
                 arguments.none(function)?;
@@ -245,6 +264,17 @@ fn evaluate(
     let mut take = |name: &str| arguments.named.remove(name);
     let options = EvaluateOptions { top_k: take("top_k"), segment_col: take("segment_col") };
     known_options(&arguments.named, &["top_k", "segment_col"])?;
+    if model.model.preparation().is_some()
+        && (options.top_k.is_some() || options.segment_col.is_some())
+    {
+        return Err(Error::invalid_hint(
+            format!(
+                "{model} is of type '{}', which has neither lists nor segments of users",
+                model.model.type_name()
+            ),
+            "leave top_k and segment_col out",
+        ));
+    }
     match arguments.first.take() {
         None if options.top_k.is_none() && options.segment_col.is_none() => {
             scan("evaluation", stored_evaluation(model, previous)?)
@@ -324,9 +354,12 @@ fn predict(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan>
     let Some(First::Rows(plan)) = arguments.first.take() else {
         return Err(Error::invalid_hint(
             "ml_predict needs rows to predict",
-            "write ML.PREDICT(MODEL m, (SELECT user, item FROM …))",
+            "write ML.PREDICT(MODEL m, (SELECT … FROM …))",
         ));
     };
+    if model.model.preparation().is_some() {
+        return features::predict::plan(model, *plan);
+    }
     let manifest = &model.manifest;
     let score = crate::model::pair_function("ml_score", model)?;
     let arguments = vec![
@@ -339,88 +372,4 @@ fn predict(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan>
     let mut columns: Vec<Expr> = plan.schema().iter().map(Expr::from).collect();
     columns.push(predicted);
     Ok(LogicalPlanBuilder::from(*plan).project(columns)?.build()?)
-}
-
-/// The documentation of the table functions.
-pub fn documentation() -> Vec<FunctionDoc> {
-    let entry = |name: &str, syntax: &str, description: &str, example: &str| FunctionDoc {
-        name: name.into(),
-        aliases: vec![name.replacen("ml_", "ML.", 1).to_uppercase()],
-        kind: "table",
-        section: "Recommendation Functions".into(),
-        description: description.into(),
-        syntax: syntax.into(),
-        example: example.into(),
-        arguments: Vec::new(),
-        own: true,
-    };
-    vec![
-        entry(
-            "ml_recommend",
-            "ML.RECOMMEND(MODEL m [, user | (query)] [, STRUCT(10 AS top_k, TRUE AS exclude_seen)])",
-            "Recommends items to one user, to the users of a query, or to everyone. Answers the \
-             model's user and item columns, score, rank (from 1) and source: als, fold_in, \
-             item_knn, ease, or popularity for a user of whom the model knows nothing. Options: top_k (10), \
-             exclude_seen (TRUE), include_items and exclude_items (a list or a query in \
-             parentheses), item_filter ('stock > 0', a condition on the model's item_table), \
-             max_per (STRUCT(2 AS brand): so many items of one value of a column of item_table), \
-             diversity (0 by score, to 1 as different as can be), min_score, popularity_penalty \
-             (0), boost ('0.2 * margin', added to the score), promote (a list or a query), \
-             promote_share (0.2 of the places) and fold_in (TRUE: from what the users have had by \
-             now).",
-            "SELECT * FROM ml_recommend('main.shop', 'user-42', 10);",
-        ),
-        entry(
-            "ml_predict",
-            "ML.PREDICT(MODEL m, (SELECT user, item, … FROM …))",
-            "The query's rows with predicted_<rating column>: the model's score of the pair, NULL \
-             when the model does not know the user or the item.",
-            "SELECT * FROM ML.PREDICT(MODEL shop, (SELECT user_id, item_id FROM pairs));",
-        ),
-        entry(
-            "ml_explain",
-            "ML.EXPLAIN(MODEL m, user, item | (SELECT user, item FROM …))",
-            "Why a pair has its score: the model's user and item columns, term (interaction, mean, \
-             user_bias, item_bias or popularity), because_item, weight, contribution and share. \
-             Contributions add up to the score and shares to 1; for a factorization it is the \
-             score that fold-in gives the user's own interactions.",
-            "SELECT * FROM ML.EXPLAIN(MODEL shop, 'user-42', 'sku-7') ORDER BY contribution DESC;",
-        ),
-        entry(
-            "ml_evaluate",
-            "ML.EVALUATE(MODEL m [, (query)] [, STRUCT(20 AS top_k, 'country' AS segment_col)])",
-            "Metrics: value with the ends lower and upper of its 95 % interval over users, how \
-             many users have a say, and the same metric of recommending what is popular and of \
-             the previous version. Without a query: on the rows that training kept aside; with \
-             one: on its rows, and with segment_col also in each segment of users.",
-            "SELECT * FROM ML.EVALUATE(MODEL shop);",
-        ),
-        entry(
-            "ml_weights",
-            "ML.WEIGHTS(MODEL m)",
-            "What was learned. Factorization: processed_input (the id column's name), feature (the \
-             id as text), factor_weights and intercept (the bias, 0 without biases). item_knn and \
-             ease: item, neighbor and weight, without weights of 0. popularity: item, segment \
-             (NULL overall) and weight.",
-            "SELECT * FROM ML.WEIGHTS(MODEL shop) LIMIT 5;",
-        ),
-        entry(
-            "ml_training_info",
-            "ML.TRAINING_INFO(MODEL m)",
-            "One row an iteration: iteration, loss, duration_ms, validation_metric and \
-             validation_value (NULL without early_stop_metric), and is_best: the iteration that \
-             the model is of.",
-            "SELECT * FROM ML.TRAINING_INFO(MODEL shop) ORDER BY iteration;",
-        ),
-        entry(
-            "ml_trial_info",
-            "ML.TRIAL_INFO(MODEL m)",
-            "One row a trial of the search for hyper-parameters: trial_id, hyperparameters and \
-             hparam_tuning_evaluation_metrics (structs), training_loss, iterations, \
-             best_iteration, duration_ms, status (SUCCEEDED, STOPPED when others were ahead, \
-             FAILED), error_message and is_optimal. A version retrained without a search keeps \
-             the trials that chose its options.",
-            "SELECT * FROM ML.TRIAL_INFO(MODEL shop) ORDER BY trial_id;",
-        ),
-    ]
 }

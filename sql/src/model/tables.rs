@@ -11,6 +11,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use serde_json::Value as Json;
+use udfs::model::Model;
 use udfs::model::judge::Objective;
 
 use crate::error::{Error, Result};
@@ -174,11 +175,21 @@ pub fn description(model: &LoadedModel, with_query: bool) -> Result<LogicalPlan>
         ("name".into(), model.name.to_string()),
         ("version".into(), model.version.to_string()),
         ("model_type".into(), manifest.model_type.clone()),
-        ("user_col".into(), manifest.user_col.clone()),
-        ("item_col".into(), manifest.item_col.clone()),
-        ("rating_col".into(), manifest.rating_col.clone().unwrap_or_default()),
-        ("memory_bytes".into(), model.model.memory_bytes().to_string()),
     ];
+    if model.model.recommender().is_some() {
+        rows.push(("user_col".into(), manifest.user_col.clone()));
+        rows.push(("item_col".into(), manifest.item_col.clone()));
+        rows.push(("rating_col".into(), manifest.rating_col.clone().unwrap_or_default()));
+    }
+    if let Some(preparation) = model.model.preparation() {
+        let names: Vec<&str> =
+            preparation.features().iter().map(|feature| feature.name.as_str()).collect();
+        rows.push(("features".into(), names.join(", ")));
+        if let Model::Boosted(trees) = model.model.as_ref() {
+            rows.push(("label".into(), trees.learned().label.clone()));
+        }
+    }
+    rows.push(("memory_bytes".into(), model.model.memory_bytes().to_string()));
     if let Some(recommender) = model.model.recommender() {
         let counts = [
             ("users", recommender.user_ids().len()),
@@ -199,7 +210,10 @@ pub fn description(model: &LoadedModel, with_query: bool) -> Result<LogicalPlan>
         }
     }
     for metric in &manifest.metrics {
-        let beside = format!("{} (popularity {})", metric.value, metric.baseline);
+        let beside = match metric.baseline.is_nan() {
+            true => metric.value.to_string(),
+            false => format!("{} (popularity {})", metric.value, metric.baseline),
+        };
         rows.push((format!("metric {}", metric.name), beside));
     }
     if with_query {

@@ -32,6 +32,13 @@ const BATCH_ROWS: usize = 4_096;
 /// # Errors
 /// When a model has none.
 pub fn weights(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> {
+    if model.model.preparation().is_some() {
+        return Err(Error::invalid_hint(
+            format!("{model} is of type '{}', which has no weights", model.model.type_name()),
+            "ML.CENTROIDS tells of kmeans, ML.PRINCIPAL_COMPONENTS of pca, ML.FEATURE_IMPORTANCE \
+             of boosted trees",
+        ));
+    }
     let schema = schema(model);
     let rows: Arc<dyn PartitionStream> =
         Arc::new(Weights { model: model.clone(), schema: Arc::clone(&schema) });
@@ -60,6 +67,7 @@ fn schema(model: &LoadedModel) -> SchemaRef {
         Model::Popularity(found) => {
             vec![item(found), Field::new("segment", DataType::Utf8, true), weight]
         }
+        Model::KMeans(_) | Model::Pca(_) | Model::Boosted(_) => vec![],
     }))
 }
 
@@ -88,6 +96,7 @@ impl PartitionStream for Weights {
                 Model::Popularity(popular) => {
                     ranking(popular, &model.manifest.segments, &schema, &mut place)
                 }
+                Model::KMeans(_) | Model::Pca(_) | Model::Boosted(_) => Ok(None),
             };
             made.map_err(DataFusionError::from).transpose()
         });

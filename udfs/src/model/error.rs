@@ -29,6 +29,28 @@ pub enum ModelError {
         /// `NaN`, `inf` or `-inf`.
         value: f32,
     },
+    /// A feature is NaN or infinite.
+    #[error(
+        "column \"{column}\" holds {value}, which is no feature. Write NULL for what is missing, \
+         or filter such rows out in the query"
+    )]
+    FeatureValue {
+        /// The column's name.
+        column: String,
+        /// `NaN`, `inf` or `-inf`.
+        value: f64,
+    },
+    /// A text column has more values than there are categories.
+    #[error(
+        "column \"{column}\" has more than {limit} different texts, which are no categories. \
+         Group the rare ones in the query, or leave the column out"
+    )]
+    Categories {
+        /// The column's name.
+        column: String,
+        /// The most that there may be.
+        limit: usize,
+    },
     /// A key column holds NULL.
     #[error("column \"{column}\" holds NULL. Add WHERE {column} IS NOT NULL to the training query")]
     Null {
@@ -68,6 +90,9 @@ pub enum ModelError {
         /// Bytes it may have.
         limit_bytes: usize,
     },
+    /// Trees could not be grown.
+    #[error("boosted trees: {0}. Check the options and the training query")]
+    Boosting(String),
     /// Stored parts do not fit together.
     #[error("the stored model is not consistent: {0}. Train it again")]
     Inconsistent(String),
@@ -86,10 +111,13 @@ impl ModelError {
             Self::Option { .. } => "model_option",
             Self::Empty => "model_empty",
             Self::NotFinite { .. } => "model_not_finite",
+            Self::FeatureValue { .. } => "model_feature_value",
+            Self::Categories { .. } => "model_categories",
             Self::Null { .. } => "model_null",
             Self::Type { .. } => "model_type",
             Self::TooLarge { .. } => "model_too_large",
             Self::Memory { .. } => "model_memory",
+            Self::Boosting(_) => "model_boosting",
             Self::Inconsistent(_) => "model_inconsistent",
             Self::Cancelled => "model_cancelled",
             Self::Arrow(_) => "model_arrow",

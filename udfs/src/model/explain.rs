@@ -96,6 +96,7 @@ impl Model {
                 let contribution = f64::from(score);
                 vec![Part { term: Term::Popularity, weight: score, contribution }]
             }
+            Self::KMeans(_) | Self::Pca(_) | Self::Boosted(_) => return None,
         };
         Some(Reasons::new(parts))
     }

@@ -2,16 +2,18 @@
 //!
 //! [`ids`] turns ids of any type into dense codes and back, [`sparse`] holds interactions, and
 //! [`als`] learns factors from them, [`item_knn`] and [`ease`] weights between items. A finished
-//! model ([`AlsModel`], [`ItemModel`], [`PopularityModel`]) is a [`Recommender`]. [`kmeans`] and
-//! [`pca`] learn from rows of features.
+//! model ([`AlsModel`], [`ItemModel`], [`PopularityModel`]) is a [`Recommender`]. [`kmeans`],
+//! [`pca`] and [`boosted`] learn from rows of [`features`]; what they give is [`Prepared`].
 
 pub mod als;
 mod als_model;
+pub mod boosted;
 mod dense;
 pub mod ease;
 pub mod error;
 pub mod evaluation;
 mod explain;
+pub mod features;
 pub mod foldin;
 mod id_table;
 pub mod ids;
@@ -24,6 +26,7 @@ pub mod metrics;
 pub mod pca;
 pub mod popularity;
 mod popularity_model;
+mod prepared;
 mod recommender;
 pub mod rerank;
 mod row_cosine;
@@ -38,10 +41,12 @@ pub use self::als_model::{AlsModel, ModelParts};
 pub use self::error::ModelError;
 pub use self::evaluation::{Evaluation, Measured};
 pub use self::explain::{Part, Reasons, Term};
+pub use self::features::{Feature, FeatureKind, FeatureRows, GatheredRows, Preparation};
 pub use self::foldin::UserVector;
 pub use self::ids::IdIndex;
 pub use self::item_model::{Explanation, ItemModel, ItemParts, Similarity};
 pub use self::popularity_model::{NO_SEGMENT, PopularityModel, PopularityParts, Segments};
+pub use self::prepared::Prepared;
 pub use self::recommender::{Basket, Choice, HeldOut, RecommendRequest, Recommender, Source};
 pub use self::rerank::Rerank;
 pub use self::row_cosine::RowCosines;

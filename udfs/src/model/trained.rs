@@ -3,8 +3,12 @@
 use std::borrow::Cow;
 
 use super::als_model::AlsModel;
+use super::boosted::Trees;
 use super::item_model::{ItemModel, Similarity};
+use super::kmeans::KMeansModel;
+use super::pca::PcaModel;
 use super::popularity_model::PopularityModel;
+use super::prepared::Prepared;
 use super::recommender::Recommender;
 use super::row_cosine::RowCosines;
 use super::topk::Best;
@@ -18,6 +22,12 @@ pub enum Model {
     Item(ItemModel),
     /// What is popular.
     Popularity(PopularityModel),
+    /// Clusters of rows of features.
+    KMeans(Prepared<KMeansModel>),
+    /// Principal components of rows of features.
+    Pca(Prepared<PcaModel>),
+    /// Boosted trees on rows of features.
+    Boosted(Box<Prepared<Trees>>),
 }
 
 impl From<AlsModel> for Model {
@@ -38,6 +48,24 @@ impl From<PopularityModel> for Model {
     }
 }
 
+impl From<Prepared<KMeansModel>> for Model {
+    fn from(model: Prepared<KMeansModel>) -> Self {
+        Self::KMeans(model)
+    }
+}
+
+impl From<Prepared<PcaModel>> for Model {
+    fn from(model: Prepared<PcaModel>) -> Self {
+        Self::Pca(model)
+    }
+}
+
+impl From<Prepared<Trees>> for Model {
+    fn from(model: Prepared<Trees>) -> Self {
+        Self::Boosted(Box::new(model))
+    }
+}
+
 impl Model {
     /// The `model_type` of CREATE MODEL.
     pub fn type_name(&self) -> &'static str {
@@ -48,6 +76,9 @@ impl Model {
                 Similarity::Dense(_) => "ease",
             },
             Self::Popularity(_) => "popularity",
+            Self::KMeans(_) => "kmeans",
+            Self::Pca(_) => "pca",
+            Self::Boosted(model) => model.learned().task.type_name(),
         }
     }
 
@@ -57,6 +88,7 @@ impl Model {
             Self::Als(model) => Some(model.as_ref()),
             Self::Item(model) => Some(model),
             Self::Popularity(model) => Some(model),
+            Self::KMeans(_) | Self::Pca(_) | Self::Boosted(_) => None,
         }
     }
 
@@ -74,11 +106,14 @@ impl Model {
             Self::Als(model) => model.memory_bytes(),
             Self::Item(model) => model.memory_bytes(),
             Self::Popularity(model) => Recommender::memory_bytes(model),
+            Self::KMeans(model) => model.memory_bytes(),
+            Self::Pca(model) => model.memory_bytes(),
+            Self::Boosted(model) => model.memory_bytes(),
         }
     }
 
     /// The users most similar to each given one, without itself: by the cosine of their factors,
-    /// or, where a model has none, of their interactions.
+    /// or, where a model has none, of their interactions. Nobody where it knows no users.
     pub fn similar_users(&self, users: &[u32], top_k: usize) -> Vec<Best> {
         match self {
             Self::Als(model) => model.similar_users(users, top_k),
@@ -86,6 +121,7 @@ impl Model {
             Self::Popularity(model) => {
                 RowCosines::new(Cow::Borrowed(model.seen())).nearest(users, top_k)
             }
+            Self::KMeans(_) | Self::Pca(_) | Self::Boosted(_) => vec![Best::default(); users.len()],
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod als_similar_items;
 pub mod als_similar_users;
 mod binding;
 mod lists;
+pub mod ml_predict;
 pub mod ml_reasons;
 
 pub use self::binding::{BoundModel, ModelSet, model_argument};

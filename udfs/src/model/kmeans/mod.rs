@@ -13,6 +13,7 @@
 mod init;
 mod lloyd;
 mod points;
+mod quality;
 
 use std::sync::atomic::AtomicBool;
 
@@ -20,6 +21,7 @@ use rayon::prelude::*;
 
 use self::lloyd::Lloyd;
 use self::points::Points;
+pub use self::quality::Quality;
 use super::als::Progress;
 use super::error::ModelError;
 

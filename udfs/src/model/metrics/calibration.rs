@@ -24,6 +24,16 @@ pub struct Logistic {
 }
 
 impl Logistic {
+    /// What it is made of, to be stored.
+    pub fn parameters(&self) -> [f64; 4] {
+        [self.mean, self.scale, self.slope, self.offset]
+    }
+
+    /// The logistic of [`Logistic::parameters`].
+    pub fn from_parameters([mean, scale, slope, offset]: [f64; 4]) -> Self {
+        Self { mean, scale, slope, offset }
+    }
+
     /// Fits the probability that a pair of this score is one that came true. Scores that are not
     /// finite are left out. Without any score every probability is ½.
     pub fn fit(pairs: &[(f32, bool)]) -> Self {

@@ -251,6 +251,22 @@ impl PcaModel {
         self.explained_variance.len()
     }
 
+    /// The share of the rows' squared distance from the training mean that the components keep; on
+    /// the training rows the sum of [`PcaModel::explained_variance_ratio`]. NaN when no row is
+    /// anywhere but at the mean.
+    ///
+    /// # Errors
+    /// As [`PcaModel::transform`].
+    pub fn explained<T: Copy + Into<f64> + Sync>(&self, rows: &[T]) -> Result<f64, ModelError> {
+        let kept: f64 = self.transform(rows)?.iter().map(|x| x * x).sum();
+        let units = self.mean.iter().zip(&self.scale).cycle();
+        let squares = rows.iter().zip(units).map(|(&x, (mean, scale))| {
+            let x: f64 = x.into();
+            ((x - mean) / scale).powi(2)
+        });
+        Ok(kept / squares.sum::<f64>())
+    }
+
     /// The rows' coordinates along the components: row-major, [`PcaModel::num_components`] values
     /// a row. A row's answer does not depend on the others. Runs on the current rayon pool.
     ///

@@ -1,0 +1,298 @@
+//! Training on rows of features: the query's rows, read into columns of numbers, become a model on
+//! the learners' threads.
+//!
+//! The memory of the whole training is reserved before it starts. Rows are sorted by their values
+//! first, so that the same rows give the same model.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use catalog::Catalog;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+use futures::StreamExt;
+use udfs::model::als::Progress as Step;
+use udfs::model::{
+    FeatureKind, FeatureRows, GatheredRows, IdIndex, Model, ModelError, Preparation, Prepared,
+    kmeans, pca,
+};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::memory::mebibytes;
+use crate::model::features::{FeatureColumns, FeatureLearner, trees};
+use crate::model::fit::{CancelOnDrop, Iteration, Trained};
+use crate::model::learners::Learner;
+use crate::model::measure::Metric;
+use crate::model::options::{TrainingOptions, model_error};
+use crate::model::splitting::SplitOptions;
+use crate::progress::Reporter;
+use crate::session::Progress;
+
+/// Rows as they are read.
+struct Read {
+    rows: FeatureRows,
+    /// The query of each row, as it came.
+    groups: Option<(IdIndex, Vec<u32>)>,
+    /// What the split asks of each row, when it does.
+    keys: Vec<i64>,
+}
+
+/// Rows to learn from, sorted by their queries and values.
+#[derive(Debug)]
+pub struct Sorted {
+    /// The features, and the label behind them.
+    pub rows: GatheredRows,
+    /// The query of each row, from 0; empty without queries.
+    pub groups: Vec<u32>,
+    /// What the split asks of each row, when it does.
+    pub keys: Vec<i64>,
+}
+
+/// Reads a query's rows and trains on them.
+///
+/// # Errors
+/// Rows that are no features, an empty training set, too little memory, cancellation.
+pub async fn train(
+    engine: &Engine,
+    rows: SendableRecordBatchStream,
+    columns: &FeatureColumns,
+    options: &TrainingOptions,
+    memory: &MemoryReservation,
+    progress: Reporter,
+) -> Result<Trained> {
+    let read = read(rows, columns, &options.split, memory, &progress).await?;
+    if read.rows.rows() == 0 {
+        return Err(model_error(ModelError::Empty));
+    }
+    let Some(learner) = options.learner.features().cloned() else {
+        return Err(Error::Internal("a recommender has no features".into()));
+    };
+    let cancel = CancelOnDrop::default();
+    let flag = Arc::clone(&cancel.0);
+    let clock = Arc::clone(engine.catalog());
+    let sorted = crate::model::learn(move || sort(read)).await??;
+    reserve(&options.learner, &sorted.rows, columns.features.len(), memory)?;
+    let (columns, split) = (columns.clone(), options.split.clone());
+    let now = move || {
+        let (cancel, progress, clock) = (&*flag, &progress, &*clock);
+        Fit { learner, columns, split, cancel, progress, clock }.run(sorted)
+    };
+    crate::model::learn(now).await?
+}
+
+async fn read(
+    mut rows: SendableRecordBatchStream,
+    columns: &FeatureColumns,
+    split: &SplitOptions,
+    memory: &MemoryReservation,
+    progress: &Reporter,
+) -> Result<Read> {
+    let schema = rows.schema();
+    let groups = columns.group.as_ref().map(|(index, name)| {
+        IdIndex::new(name, schema.field(*index).data_type()).map(|index| (index, vec![]))
+    });
+    let groups = groups.transpose().map_err(model_error)?;
+    let mut read = Read { rows: columns.rows(&schema)?, groups, keys: vec![] };
+    // A value of each column, twice while they are sorted, the order, the query and the key.
+    let row_bytes = (columns.features.len() * 2 + 6) * size_of::<f64>();
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        memory.try_grow(batch.num_rows() * row_bytes)?;
+        read.rows.add(&columns.of(&batch)?).map_err(model_error)?;
+        if let (Some((index, _)), Some((ids, codes))) = (&columns.group, &mut read.groups) {
+            codes.extend(ids.encode(batch.column(*index)).map_err(model_error)?);
+        }
+        if let Some((index, name)) = &columns.split {
+            read.keys.extend(split.keys(batch.column(*index), name)?);
+        }
+        let done = read.rows.rows() as u64;
+        progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
+    }
+    Ok(read)
+}
+
+fn sort(read: Read) -> Result<Sorted> {
+    let groups = match read.groups {
+        None => vec![],
+        Some((mut ids, codes)) => {
+            let new = ids.sort().map_err(model_error)?;
+            codes.into_iter().map(|code| new[code as usize]).collect()
+        }
+    };
+    let rows = read.rows.finish(&groups);
+    let groups = match groups.is_empty() {
+        true => groups,
+        false => rows.order.iter().map(|&row| groups[row]).collect(),
+    };
+    let keys = match read.keys.is_empty() {
+        true => read.keys,
+        false => rows.order.iter().map(|&row| read.keys[row]).collect(),
+    };
+    Ok(Sorted { rows, groups, keys })
+}
+
+/// Takes the memory of the whole training, or says how much it would have been.
+fn reserve(
+    learner: &Learner,
+    rows: &GatheredRows,
+    features: usize,
+    memory: &MemoryReservation,
+) -> Result<()> {
+    let width = match learner.features().and_then(FeatureLearner::trees) {
+        Some(_) => features,
+        None => rows.features.iter().map(udfs::model::Feature::width).sum(),
+    };
+    let count = rows.order.len();
+    let needed_bytes = learner.memory_bytes(0, width, count, 0);
+    memory.try_grow(needed_bytes).map_err(|error| match Error::from(error) {
+        Error::Exhausted { what } => Error::Exhausted {
+            what: format!(
+                "training '{}' on {count} rows of {width} numbers needs {}: {what}",
+                learner.model_type(),
+                mebibytes(needed_bytes)
+            ),
+        },
+        other => other,
+    })
+}
+
+/// One training.
+struct Fit<'a> {
+    learner: FeatureLearner,
+    columns: FeatureColumns,
+    split: SplitOptions,
+    cancel: &'a AtomicBool,
+    progress: &'a Reporter,
+    clock: &'a Catalog,
+}
+
+/// What was learned, and its worth by the names of [`Model::measures`].
+pub struct Learned {
+    /// The model.
+    pub model: Model,
+    /// Empty where no rows were kept aside to measure on.
+    pub metrics: Vec<f64>,
+    /// The rows that they are of.
+    pub measured_rows: usize,
+    /// The name of the metric of each iteration, where there is one.
+    pub validation_metric: Option<&'static str>,
+    /// The iteration that the model is of, when that metric chose it.
+    pub best_iteration: Option<usize>,
+}
+
+impl Fit<'_> {
+    fn run(self, sorted: Sorted) -> Result<Trained> {
+        let count = sorted.rows.order.len();
+        let empty = |feature: &&udfs::model::Feature| feature.width() == 0;
+        if let Some(empty) = sorted.rows.features.iter().find(empty) {
+            return Err(Error::Model {
+                what: format!("column {} is NULL in every row", empty.name),
+                hint: Some("leave it out of the training query".into()),
+            });
+        }
+        let mut iterations = vec![];
+        let mut last_ms = self.clock.now_ms();
+        let mut report = |now: Step| {
+            if let Some(loss) = now.loss {
+                let now_ms = self.clock.now_ms();
+                let duration_ms = (now_ms - last_ms) as f64;
+                let (iteration, metric) = (now.iteration, now.metric);
+                iterations.push(Iteration { iteration, loss, duration_ms, metric });
+                last_ms = now_ms;
+            }
+            self.progress.report(Progress {
+                phase: "training".into(),
+                done: now.done as u64,
+                total: now.total as u64,
+                metric: now.metric.or(now.loss),
+            });
+        };
+        let learned = match &self.learner {
+            FeatureLearner::KMeans(options) => self.clusters(sorted, options, &mut report),
+            FeatureLearner::Pca(options) => self.components(sorted, options, &mut report),
+            FeatureLearner::Boosted(options) => {
+                let division = (&self.columns, &self.split);
+                trees::grow(sorted, options, division, &mut report, self.cancel)
+            }
+        }?;
+        let Learned { model, metrics, measured_rows, validation_metric, best_iteration } = learned;
+        let names = model.measures().iter().copied();
+        let metric = |(name, value)| metric(name, value, measured_rows);
+        let metrics = names.zip(metrics).map(metric).collect();
+        Ok(Trained {
+            total_iterations: best_iteration.unwrap_or(iterations.len()),
+            model,
+            iterations,
+            validation_metric: validation_metric.map(str::to_owned),
+            best_iteration,
+            tuning: None,
+            segments: vec![],
+            metrics,
+            began: None,
+            compared: None,
+            interactions: count,
+            merged: 0,
+        })
+    }
+
+    fn clusters(
+        &self,
+        sorted: Sorted,
+        options: &kmeans::KMeansOptions,
+        report: &mut dyn FnMut(Step),
+    ) -> Result<Learned> {
+        let (preparation, dense) = dense(sorted)?;
+        let width = preparation.width();
+        let learned = kmeans::train(&dense, width, options, report, self.cancel);
+        let learned = learned.map_err(model_error)?;
+        let rows = dense.len() / width;
+        let loss = learned.losses.last().copied().unwrap_or(f64::NAN);
+        let metrics = vec![learned.davies_bouldin, loss / rows as f64];
+        let model = Prepared::clusters(preparation, learned).map_err(model_error)?;
+        Ok(unvalidated(model.into(), metrics, rows))
+    }
+
+    fn components(
+        &self,
+        sorted: Sorted,
+        options: &pca::PcaOptions,
+        report: &mut dyn FnMut(Step),
+    ) -> Result<Learned> {
+        let (preparation, dense) = dense(sorted)?;
+        let width = preparation.width();
+        let learned = pca::train(&dense, width, options, report, self.cancel);
+        let learned = learned.map_err(model_error)?;
+        let metrics = vec![learned.explained_variance_ratio.iter().sum()];
+        let model = Prepared::components(preparation, learned).map_err(model_error)?;
+        Ok(unvalidated(model.into(), metrics, dense.len() / width))
+    }
+}
+
+/// The rows for learners of distances.
+fn dense(sorted: Sorted) -> Result<(Preparation, Vec<f64>)> {
+    let preparation = Preparation::new(sorted.rows.features).map_err(model_error)?;
+    let dense = preparation.one_hot(&sorted.rows.columns);
+    Ok((preparation, dense))
+}
+
+/// A model that was measured on the rows that it learned from.
+fn unvalidated(model: Model, metrics: Vec<f64>, measured_rows: usize) -> Learned {
+    Learned { model, metrics, measured_rows, validation_metric: None, best_iteration: None }
+}
+
+/// A metric over rows; it has neither interval nor baseline.
+fn metric(name: &str, value: f64, rows: usize) -> Metric {
+    let none = f64::NAN;
+    Metric { name: name.into(), value, lower: none, upper: none, users: rows, baseline: none }
+}
+
+/// The categories of a model's texts, for its message.
+pub fn described(preparation: &Preparation) -> String {
+    let features = preparation.features();
+    let texts = |feature: &&udfs::model::Feature| matches!(feature.kind, FeatureKind::Category(_));
+    match features.iter().filter(texts).count() {
+        0 => format!("{} features", features.len()),
+        _ => format!("{} features ({} numbers a row)", features.len(), preparation.width()),
+    }
+}
