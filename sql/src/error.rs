@@ -212,9 +212,7 @@ impl From<DataFusionError> for Error {
             },
             DataFusionError::External(inner) => from_external(inner.as_ref()),
             DataFusionError::ArrowError(inner, _) => from_arrow(&inner),
-            DataFusionError::ParquetError(inner) => {
-                Self::Execution { what: format!("cannot read a Parquet file: {inner}"), hint: None }
-            }
+            DataFusionError::ParquetError(inner) => from_parquet(&inner.to_string()),
             DataFusionError::ObjectStore(inner) => {
                 Self::Catalog(CatalogError::store("the store", &inner))
             }
@@ -274,6 +272,7 @@ fn from_reference(error: &Arc<DataFusionError>) -> Error {
             DataFusionError::Shared(inner) => current = inner,
             DataFusionError::External(inner) => return from_external(inner.as_ref()),
             DataFusionError::ArrowError(inner, _) => return from_arrow(inner),
+            DataFusionError::ParquetError(inner) => return from_parquet(&inner.to_string()),
             DataFusionError::ResourcesExhausted(what) => {
                 let exhausted = || Error::Exhausted { what: first_line(what) };
                 return spill_limit(what).unwrap_or_else(exhausted);
@@ -301,6 +300,7 @@ fn from_external(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Err
             DataFusionError::External(deeper) => from_external(deeper.as_ref()),
             DataFusionError::Shared(deeper) => from_reference(deeper),
             DataFusionError::ArrowError(deeper, _) => from_arrow(deeper),
+            DataFusionError::ParquetError(deeper) => from_parquet(&deeper.to_string()),
             other => Error::Execution { what: first_line(&other.to_string()), hint: None },
         };
     }
@@ -318,11 +318,37 @@ fn from_arrow(error: &ArrowError) -> Error {
             what: first_line(what),
             hint: Some("try_cast gives NULL instead of an error".into()),
         },
-        other => match spill_limit(&other.to_string()) {
-            Some(error) => error,
-            None => Error::Execution { what: first_line(&other.to_string()), hint: None },
-        },
+        other => {
+            let text = other.to_string();
+            let known = spill_limit(&text).or_else(|| in_condition(&text));
+            known.unwrap_or_else(|| Error::Execution { what: first_line(&text), hint: None })
+        }
     }
+}
+
+fn from_parquet(text: &str) -> Error {
+    let unreadable =
+        || Error::Execution { what: format!("cannot read a Parquet file: {text}"), hint: None };
+    in_condition(text).unwrap_or_else(unreadable)
+}
+
+/// What failed while the reader of a file computed a condition for us, which comes as a text of the
+/// error's inner parts: not the file is to blame.
+fn in_condition(text: &str) -> Option<Error> {
+    let (_, parts) = text.split_once("Error evaluating filter predicate: ")?;
+    if parts.contains("DivideByZero") {
+        return Some(from_arrow(&ArrowError::DivideByZero));
+    }
+    let said = |part: &str| {
+        let (_, rest) = parts.split_once(&format!("{part}(\""))?;
+        Some(rest.split_once("\")").map_or(rest, |(said, _)| said).replace("\\\"", "\""))
+    };
+    if let Some(what) = said("CastError") {
+        return Some(from_arrow(&ArrowError::CastError(what)));
+    }
+    let what = said("Execution").or_else(|| said("Error")).unwrap_or_else(|| parts.to_owned());
+    let (what, hint) = split_hint(&what);
+    Some(Error::Execution { what, hint })
 }
 
 /// The limit on spilled rows, which comes as a text inside an I/O error.
@@ -415,6 +441,26 @@ mod tests {
         let error = from_arrow(&ArrowError::ComputeError(text.into()));
         assert_eq!(error.code(), "ATT-3002");
         assert!(error.to_string().ends_with("limit of 1024.0 KB on disk"), "{error}");
+    }
+
+    #[test]
+    fn a_condition_that_fails_in_a_reader_does_not_blame_the_file() {
+        let inner = DataFusionError::ArrowError(Box::new(ArrowError::DivideByZero), None);
+        let cast = ArrowError::CastError("Cannot cast string 'x' to value of Int64 type".into());
+        let cast = DataFusionError::ArrowError(Box::new(cast), None);
+        let own = DataFusionError::Execution("k is \"0\". Hint: use 1".into());
+        for (inner, what) in [
+            (inner, "division by zero"),
+            (cast, "Cannot cast string 'x' to value of Int64 type"),
+            (own, "k is \"0\""),
+        ] {
+            let text =
+                format!("External: Compute error: Error evaluating filter predicate: {inner:?}");
+            let error = from_parquet(&text);
+            assert_eq!((error.code(), error.to_string().as_str()), ("ATT-3001", what));
+            assert!(error.hint().is_some());
+        }
+        assert!(from_parquet("EOF: file too small").to_string().contains("cannot read a Parquet"));
     }
 
     #[test]

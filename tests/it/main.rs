@@ -25,3 +25,4 @@ mod schedule;
 mod slt;
 mod tidy;
 mod traces;
+mod training;

@@ -53,7 +53,10 @@ impl Arguments {
                     read.positional(function, value, context)?;
                 }
                 other => {
-                    return Err(Error::invalid(format!("{function} does not take {other}")));
+                    return Err(Error::invalid_hint(
+                        format!("{function} does not take {other}"),
+                        "give values, queries in parentheses, and options as name => value",
+                    ));
                 }
             }
         }
@@ -90,7 +93,10 @@ impl Arguments {
             value => {
                 let value = expression(value, context)?;
                 if self.named.contains_key("top_k") {
-                    return Err(Error::invalid(format!("{function} has too many arguments")));
+                    return Err(Error::invalid_hint(
+                        format!("{function} has too many arguments"),
+                        "name the options: top_k => 10",
+                    ));
                 }
                 self.name("top_k".into(), value)
             }
@@ -107,7 +113,7 @@ impl Arguments {
         match value {
             SqlExpr::Subquery(subquery) if QUERIES.contains(&name.as_str()) => {
                 if self.named.contains_key(&name) || self.rows.contains_key(&name) {
-                    return Err(Error::invalid(format!("option {name} is given twice")));
+                    return Err(given_twice(&name));
                 }
                 self.rows.insert(name, rows(subquery, context)?);
                 Ok(())
@@ -132,7 +138,7 @@ impl Arguments {
     fn name(&mut self, name: String, value: Expr) -> Result<()> {
         match self.named.insert(name.clone(), value) {
             None => Ok(()),
-            Some(_) => Err(Error::invalid(format!("option {name} is given twice"))),
+            Some(_) => Err(given_twice(&name)),
         }
     }
 
@@ -144,8 +150,15 @@ impl Arguments {
         if self.first.is_none() && self.named.is_empty() && self.rows.is_empty() {
             return Ok(());
         }
-        Err(Error::invalid(format!("{function} takes a model and nothing else")))
+        Err(Error::invalid_hint(
+            format!("{function} takes a model and nothing else"),
+            "select from its rows with WHERE, ORDER BY and LIMIT",
+        ))
     }
+}
+
+fn given_twice(option: &str) -> Error {
+    Error::invalid_hint(format!("option {option} is given twice"), "leave one of them out")
 }
 
 fn rows(subquery: Box<Query>, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
@@ -204,14 +217,22 @@ pub fn whole_number(
             format!("it takes a whole number from {} to {}", range.start(), range.end()),
         )
     };
-    let Some(value) = literal(value) else { return Err(wrong()) };
-    let Ok(ScalarValue::Int64(Some(number))) = value.cast_to(&DataType::Int64) else {
-        return Err(wrong());
+    let is_whole = |value: &&ScalarValue| {
+        is_number(value) && !value.data_type().is_floating() && !value.data_type().is_decimal()
     };
-    if !range.contains(&number) || value.data_type().is_floating() {
-        return Err(wrong());
+    let Some(value) = literal(value).filter(is_whole) else { return Err(wrong()) };
+    match value.cast_to(&DataType::Int64) {
+        Ok(ScalarValue::Int64(Some(number))) if range.contains(&number) => {
+            usize::try_from(number).map_err(|_| wrong())
+        }
+        _ => Err(wrong()),
     }
-    usize::try_from(number).map_err(|_| wrong())
+}
+
+/// Whether a value is a number, or a text, as the parameters of clients are that tell no type.
+pub fn is_number(value: &ScalarValue) -> bool {
+    let data_type = value.data_type();
+    data_type.is_numeric() || data_type.is_string()
 }
 
 /// The value of a literal, whatever name folding gave it.

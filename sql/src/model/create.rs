@@ -99,7 +99,6 @@ pub(crate) async fn plan_retrain(
     options: &[(String, SqlExpr)],
 ) -> Result<(SessionState, LogicalPlan)> {
     let retrain = Retrain::read(options)?;
-    crate::model::whole(written)?;
     let name = crate::model::existing(context, written).await?;
     context.may_change(&name).await?;
     let catalog = context.engine().catalog();

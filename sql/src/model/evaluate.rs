@@ -53,10 +53,11 @@ pub fn stored_evaluation(
         return Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?));
     }
     if model.manifest.metrics.is_empty() {
+        let options = TrainingOptions::from_given(model.manifest.options.clone())?;
+        let (why, hint) = options.split.why_none_measured();
         return Err(Error::invalid_hint(
-            format!("{model} was trained on all rows and has no evaluation"),
-            "give rows: ML.EVALUATE(MODEL m, (SELECT …)), or train with data_split_method = \
-             'auto_split'",
+            format!("{model} has no evaluation: it was trained {why}"),
+            format!("give rows: ML.EVALUATE(MODEL m, (SELECT …)), or {hint}"),
         ));
     }
     let before = previous.map_or(&[][..], |previous| &previous.metrics);
@@ -347,7 +348,9 @@ async fn answer(
         });
     };
     let users = test.cells.rows().min(test.cells.cells());
-    memory.try_grow(Evaluation::memory_bytes(recommender(model)?, users, top_k))?;
+    let all = recommender(model)?;
+    let size = [all.user_ids().len(), all.item_ids().len(), all.seen().cells()];
+    memory.try_grow(Evaluation::memory_bytes(size, users, top_k))?;
     let cancel = CancelOnDrop::default();
     let flag = Arc::clone(&cancel.0);
     let held = Arc::clone(&model.model);

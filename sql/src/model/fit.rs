@@ -14,7 +14,7 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use udfs::model::als::{FactorView, Validation, WarmStart};
 use udfs::model::judge::{Judge, Objective};
 use udfs::model::{
-    AlsModel, Csr, IdIndex, ItemModel, ItemParts, Model, ModelParts, PopularityModel,
+    AlsModel, Csr, Evaluation, IdIndex, ItemModel, ItemParts, Model, ModelParts, PopularityModel,
     PopularityParts, Segments, Similarity, als, ease, item_knn,
 };
 
@@ -144,6 +144,12 @@ fn reserve(
         let parts = cells.saturating_mul(26).saturating_add((users + items).saturating_mul(48));
         needed_bytes = needed_bytes.saturating_add(parts);
     }
+    let tested = users.min(options.split.tested_max(cells));
+    if tested > 0 {
+        let size = [users, items, cells];
+        let evaluation = Evaluation::memory_bytes(size, tested, options.top_k);
+        needed_bytes = needed_bytes.saturating_add(evaluation);
+    }
     memory.try_grow(needed_bytes).map_err(|error| match Error::from(error) {
         Error::Exhausted { what } => Error::Exhausted {
             what: format!(
@@ -206,6 +212,7 @@ impl Fit<'_> {
     fn run(&self, interactions: Interactions, previous: Option<&Previous>) -> Result<Trained> {
         let options = self.options;
         let rows = Rows::new(interactions, options)?;
+        self.go_on()?;
         let unwanted = match (options.lifecycle.warm_start, &options.tuning) {
             (false, _) => Some("as asked"),
             (true, Some(_)) => Some("its options are searched anew"),
@@ -216,6 +223,7 @@ impl Fit<'_> {
             Mapped::new(previous, users, items, &options.learner, unwanted)
         });
         let parts = rows.divide(options, mapped.as_ref())?;
+        self.go_on()?;
         let mut learner = options.learner.clone();
         let mut tuning = None;
         if let Some(search) = &options.tuning {
@@ -263,14 +271,16 @@ impl Fit<'_> {
         let compared_on =
             mapped.as_ref().filter(|_| parts.fresh.cells() > 0).map(|_| rows.all.clone());
         let Rows { users, items, all, .. } = rows;
-        let model = learned.into_model(users, items, all, &learner)?;
+        let model = learned.into_model(users, items, all, &learner, self.cancel)?;
         let metrics = match parts.test.cells() {
             0 => Vec::new(),
             _ => evaluate(&model, &parts.test, options.top_k, self.cancel)?,
         };
         let compared = mapped.as_ref().zip(compared_on.as_ref()).and_then(|(mapped, all)| {
-            compare(options.objective, options.top_k, &model, mapped, all, &parts.fresh)
+            let asked = (options.objective, options.top_k);
+            compare(asked, &model, mapped, all, &parts.fresh, self.cancel)
         });
+        self.go_on()?;
         Ok(Trained {
             model,
             iterations: watch.iterations,
@@ -285,6 +295,14 @@ impl Fit<'_> {
             interactions,
             merged,
         })
+    }
+
+    /// Steps that take a moment look at the flag between them, long ones on their way.
+    fn go_on(&self) -> Result<()> {
+        match self.cancel.load(Ordering::Relaxed) {
+            true => Err(Error::Cancelled),
+            false => Ok(()),
+        }
     }
 
     fn ground<'a>(&'a self, rows: &'a Rows, parts: &'a Parts) -> Ground<'a> {
@@ -436,10 +454,13 @@ impl Rows {
                 Ok(Learned::Similarity(Similarity::Dense(weights.map_err(model_error)?)))
             }
             Learner::Popularity(_) => {
-                let segments = self.of_user.as_ref().map(|of_user| Segments {
-                    of_user: of_user.clone(),
-                    weights: segment_weights(training, of_user, self.segments.len()),
-                });
+                let segments = match &self.of_user {
+                    None => None,
+                    Some(of_user) => Some(Segments {
+                        of_user: of_user.clone(),
+                        weights: segment_weights(training, of_user, self.segments.len(), cancel)?,
+                    }),
+                };
                 Ok(Learned::Popularity { weights: popular(training), segments })
             }
             Learner::Features(_) => {
@@ -476,13 +497,14 @@ impl Learned {
     /// The model, with what users have had.
     ///
     /// # Errors
-    /// When the parts do not fit together.
+    /// When the parts do not fit together, or the training was cancelled.
     pub fn into_model(
         self,
         users: IdIndex,
         items: IdIndex,
         seen: Csr,
         learner: &Learner,
+        cancel: &AtomicBool,
     ) -> Result<Model> {
         let model = match self {
             Self::Factors(trained) => {
@@ -498,7 +520,7 @@ impl Learned {
             }
             Self::Popularity { weights, segments } => {
                 let parts = PopularityParts { users, items, seen, weights, segments };
-                PopularityModel::from_parts(parts).map(Model::from)
+                PopularityModel::ranked(parts, cancel).map(Model::from)
             }
         };
         model.map_err(model_error)
@@ -514,16 +536,24 @@ fn popular(training: &Csr) -> Vec<f32> {
     sums.into_iter().map(narrow).collect()
 }
 
-fn segment_weights(training: &Csr, of_user: &[u32], segments: usize) -> Vec<Vec<f32>> {
+fn segment_weights(
+    training: &Csr,
+    of_user: &[u32],
+    segments: usize,
+    cancel: &AtomicBool,
+) -> Result<Vec<Vec<f32>>> {
     let mut sums = vec![vec![0.0_f64; training.columns()]; segments];
     for (user, segment) in of_user.iter().enumerate() {
+        if cancel.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled);
+        }
         let Some(sums) = sums.get_mut(*segment as usize) else { continue };
         let (items, values) = training.row(user);
         for (&item, &value) in items.iter().zip(values) {
             sums[item as usize] += f64::from(value);
         }
     }
-    sums.into_iter().map(|sums| sums.into_iter().map(narrow).collect()).collect()
+    Ok(sums.into_iter().map(|sums| sums.into_iter().map(narrow).collect()).collect())
 }
 
 fn narrow(sum: f64) -> f32 {

@@ -28,7 +28,8 @@ pub fn documentation() -> Vec<FunctionDoc> {
              diversity (0 by score, to 1 as different as can be), min_score, popularity_penalty \
              (0), boost ('0.2 * margin', added to the score), promote (a list or a query), \
              promote_share (0.2 of the places) and fold_in (TRUE: from what the users have had by \
-             now).",
+             now). NULL for include_items, exclude_items, min_score, max_per's number or promote \
+             is as if it were not given. For max_per and boost an item has one row in item_table.",
             "SELECT * FROM ml_recommend('main.shop', 'user-42', 10);",
         ),
         entry(

@@ -5,12 +5,16 @@
 //! model's `item_table`, which is planned like any query of whoever asks: under his rights and
 //! policies, with one version of every table a statement. So the text must be known while planning.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use catalog::models::LoadedModel;
+use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use sqlparser::ast::{Expr as SqlExpr, FunctionArg, FunctionArgExpr, Query, SelectItem, SetExpr};
+use sqlparser::ast::{
+    Expr as SqlExpr, FunctionArg, FunctionArgExpr, Query, SelectItem, SetExpr, Visit, Visitor,
+};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
@@ -19,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::model::arguments::written_options;
 use crate::parse::parse_query;
 use crate::session::StatementContext;
-use crate::session::bindings::literal_text;
+use crate::session::bindings::{Bindings, literal_text};
 
 /// What a call asks of the item table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +44,21 @@ impl ItemQuery {
             found.option(&name, value);
         }
         (found != Self::default()).then_some(found)
+    }
+
+    /// An error of a row's computation, with the expressions that it may come of.
+    pub(super) fn blamed(&self, error: Error) -> Error {
+        let texts = [("item_filter", &self.filter), ("boost", &self.boost)];
+        let texts = texts
+            .into_iter()
+            .filter_map(|(option, text)| text.as_ref().map(|text| format!("{option} '{text}'")));
+        let texts: Vec<String> = texts.collect();
+        match error {
+            Error::Execution { what, hint } if !texts.is_empty() => {
+                Error::Execution { what: format!("{}: {what}", texts.join(" and ")), hint }
+            }
+            other => other,
+        }
     }
 
     fn option(&mut self, name: &str, value: &SqlExpr) {
@@ -69,17 +88,35 @@ impl ItemQuery {
                 "name one: CREATE MODEL … OPTIONS (item_table = 'products', …)",
             ));
         };
+        let state = context.state(&Bindings::default())?;
+        let parsed = |written: &Written, text: &Option<String>| -> Result<Option<SqlExpr>> {
+            let Some(text) = text else { return Ok(None) };
+            let parsed = expression(written, text)?;
+            row_by_row(written, text, &parsed, &state)?;
+            Ok(Some(SqlExpr::Nested(Box::new(parsed))))
+        };
+        let (filter, boost) = (parsed(&FILTER, &self.filter)?, parsed(&BOOST, &self.boost)?);
         let mut columns = vec![model.manifest.item_col.as_str()];
         columns.extend(self.category.as_deref());
         let mut query = select(table, &columns)?;
-        if let (Some(filter), SetExpr::Select(select)) = (&self.filter, query.body.as_mut()) {
-            select.selection = Some(SqlExpr::Nested(Box::new(expression(&FILTER, filter)?)));
+        if let SetExpr::Select(select) = query.body.as_mut() {
+            select.selection = filter.clone();
+            select.projection.extend(boost.map(SelectItem::UnnamedExpr));
         }
-        if let (Some(boost), SetExpr::Select(select)) = (&self.boost, query.body.as_mut()) {
-            let boost = SqlExpr::Nested(Box::new(expression(&BOOST, boost)?));
-            select.projection.push(SelectItem::UnnamedExpr(boost));
-        }
-        let (_, plan) = Box::pin(context.plan_query(query)).await?;
+        let plan = match (Box::pin(context.plan_query(query)).await, filter, &self.filter) {
+            (Ok((_, plan)), ..) => plan,
+            (Err(error), Some(filter), Some(text)) => {
+                let found = type_of(context, table, filter).await;
+                return Err(match found.filter(|found| *found != DataType::Boolean) {
+                    None => error,
+                    Some(found) => Error::invalid_hint(
+                        format!("item_filter '{text}' has type {found}, which is no condition"),
+                        FILTER.hint,
+                    ),
+                });
+            }
+            (Err(error), ..) => return Err(error),
+        };
         let added = plan.schema().fields().last().map(|field| field.data_type().clone());
         match (&self.boost, added) {
             (Some(boost), Some(added)) if !added.is_numeric() && added != DataType::Null => {
@@ -143,28 +180,46 @@ fn select(table: &str, columns: &[&str]) -> Result<Box<Query>> {
     parse_query(&format!("SELECT {columns} FROM {}", table.join(".")))
 }
 
+/// The type of an expression over a table, as far as it has one.
+async fn type_of(
+    context: &Arc<StatementContext>,
+    table: &str,
+    expression: SqlExpr,
+) -> Option<DataType> {
+    let mut query = select(table, &[]).ok()?;
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        select.projection = vec![SelectItem::UnnamedExpr(expression)];
+    }
+    let (_, plan) = Box::pin(context.plan_query(query)).await.ok()?;
+    Some(plan.schema().fields().first()?.data_type().clone())
+}
+
 /// An option whose text is an expression over the item table.
 struct Written {
     option: &'static str,
     kind: &'static str,
+    /// Whether it may look into other tables.
+    may_query: bool,
     hint: &'static str,
 }
 
 const FILTER: Written = Written {
     option: "item_filter",
     kind: "condition",
+    may_query: true,
     hint: "write a condition on the item table's columns, such as 'stock > 0'",
 };
 
 const BOOST: Written = Written {
     option: "boost",
     kind: "expression",
+    may_query: false,
     hint: "write an expression over the item table's columns, such as '0.2 * margin'",
 };
 
 /// A text that is one expression and nothing else.
 fn expression(written: &Written, text: &str) -> Result<SqlExpr> {
-    let Written { option, kind, hint } = written;
+    let Written { option, kind, hint, .. } = written;
     let wrong =
         |why: String| Error::invalid_hint(format!("{option} '{text}' is no {kind}: {why}"), *hint);
     let parser = Parser::new(&AttuneDialect).try_with_sql(text);
@@ -173,6 +228,67 @@ fn expression(written: &Written, text: &str) -> Result<SqlExpr> {
     match &parser.peek_token_ref().token {
         Token::EOF => Ok(expression),
         other => Err(wrong(format!("{other} comes after it"))),
+    }
+}
+
+/// Refuses what does not give one value for each row of the item table.
+fn row_by_row(
+    written: &Written,
+    text: &str,
+    expression: &SqlExpr,
+    state: &SessionState,
+) -> Result<()> {
+    let mut finder = Finder { state, may_query: written.may_query, depth: 0 };
+    let ControlFlow::Break(found) = expression.visit(&mut finder) else { return Ok(()) };
+    let Written { option, hint, .. } = written;
+    Err(Error::invalid_hint(
+        format!("{option} '{text}' has {found}, which is not computed row by row"),
+        format!("{hint}; a view can have the rest as a column, and be the model's item_table"),
+    ))
+}
+
+/// Finds what is not computed row by row, outside of sub-queries.
+struct Finder<'a> {
+    state: &'a SessionState,
+    may_query: bool,
+    depth: usize,
+}
+
+impl Visitor for Finder<'_> {
+    type Break = String;
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<String> {
+        if !self.may_query {
+            return ControlFlow::Break("a sub-query".into());
+        }
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<String> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expression: &SqlExpr) -> ControlFlow<String> {
+        let SqlExpr::Function(function) = expression else { return ControlFlow::Continue(()) };
+        let name = function.name.to_string().to_lowercase();
+        let is_scalar = self.state.scalar_functions().contains_key(&name);
+        let kind = if function.over.is_some() {
+            "window function"
+        } else if name == "unnest" {
+            "list function"
+        } else if !is_scalar && self.state.aggregate_functions().contains_key(&name) {
+            "aggregate function"
+        } else if !is_scalar && self.state.window_functions().contains_key(&name) {
+            "window function"
+        } else {
+            return ControlFlow::Continue(());
+        };
+        match self.depth {
+            0 => ControlFlow::Break(format!("the {kind} {name}")),
+            _ => ControlFlow::Continue(()),
+        }
     }
 }
 

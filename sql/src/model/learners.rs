@@ -318,14 +318,6 @@ fn item_knn(reader: &Reader<'_>) -> Result<ItemKnnOptions> {
         bm25_b: reader.number("bm25_b")?.unwrap_or(usual.bm25_b),
     };
     options.validate().map_err(model_error)?;
-    if options.weighting != Weighting::Bm25
-        && let Some(name) = ["bm25_k1", "bm25_b"].into_iter().find(|name| reader.has(name))
-    {
-        return Err(Error::invalid_hint(
-            format!("option {name} needs similarity = 'bm25'"),
-            "leave it out, or take similarity = 'bm25'",
-        ));
-    }
     Ok(options)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use catalog::models::{ALTERABLE, LoadedModel, Standing};
 use serde_json::Value as Json;
@@ -67,8 +68,8 @@ impl Lifecycle {
         let tolerance = reader.number("promote_tolerance")?.unwrap_or(USUAL_TOLERANCE);
         if !(0.0..1.0).contains(&tolerance) {
             return Err(Error::invalid_hint(
-                "promote_tolerance lies between 0 and 1",
-                "0.02 promotes a version whose metric is up to a fiftieth worse, 0 none",
+                format!("promote_tolerance is {tolerance}"),
+                "it lies between 0 and 1: 0.02 promotes a version whose metric is up to a fiftieth worse, 0 none",
             ));
         }
         let keep_versions = reader.count("keep_versions")?;
@@ -294,21 +295,22 @@ pub struct Compared {
     is_error: bool,
 }
 
-/// Compares two versions on `fresh` interactions, those of users whom both know.
+/// Compares two versions by a metric at `top_k` on `fresh` interactions, those of users whom both
+/// know; nothing soon after the flag was set.
 pub fn compare(
-    objective: Objective,
-    top_k: usize,
+    (objective, top_k): (Objective, usize),
     model: &Model,
     previous: &Mapped,
     all: &Csr,
     fresh: &Csr,
+    cancel: &AtomicBool,
 ) -> Option<Compared> {
     let live = previous.recommender()?;
     let (known, both) = known_to_both(objective, previous, all, fresh);
     if both.cells() == 0 {
         return None;
     }
-    let judge = Judge::new(objective, top_k, &known, &both);
+    let judge = Judge::new(objective, top_k, &known, &both).cancelled_by(cancel);
     let compared = Compared {
         metric: objective.name_at(top_k),
         new: judge.model(model.recommender()?, None),

@@ -7,6 +7,7 @@ mod features;
 mod fit;
 pub mod function_docs;
 pub mod history;
+mod idle;
 pub mod items;
 mod learners;
 mod lifecycle;
@@ -132,7 +133,7 @@ fn target(context: &Arc<StatementContext>, written: &str) -> Result<ObjectName> 
 }
 
 /// The parts of a name that means a model and not one of its versions.
-pub(crate) fn whole(written: &str) -> Result<Vec<String>> {
+fn whole(written: &str) -> Result<Vec<String>> {
     let (schema, name, version) = parse_model_name(written)?;
     if version.is_some() {
         return Err(Error::invalid_hint(
@@ -145,8 +146,7 @@ pub(crate) fn whole(written: &str) -> Result<Vec<String>> {
 
 /// The existing model that a written name means, along the search path.
 pub(crate) async fn existing(context: &Arc<StatementContext>, written: &str) -> Result<ObjectName> {
-    let (schema, name, _) = parse_model_name(written)?;
-    let parts: Vec<String> = schema.into_iter().chain([name]).collect();
+    let parts = whole(written)?;
     let usable = |rights: &Rights, name: &ObjectName, object: &Object| {
         object.kind == Kind::Model && rights.may_use(name, object.owner.as_deref())
     };

@@ -10,11 +10,12 @@ use udfs::model::judge::Objective;
 use udfs::model::search::{Space, Value};
 
 use crate::error::{Error, Result};
+use crate::model::idle;
 use crate::model::learners::{Learner, check_names};
 use crate::model::lifecycle::Lifecycle;
 use crate::model::splitting::SplitOptions;
 use crate::model::tuning::{
-    Tuning, USUAL_NEIGHBORS_MAX, objective, read_hparam, usual_objective, with_values,
+    Tuning, USUAL_NEIGHBORS_MAX, all_values, objective, read_hparam, usual_objective, with_values,
 };
 
 /// Iterations at most when the best of them is chosen, unless `max_iterations` says otherwise.
@@ -73,7 +74,12 @@ impl TrainingOptions {
     /// # Errors
     /// When an option is unknown, given twice, or has a value it does not take.
     pub fn read(options: &[(String, Expr)]) -> Result<Self> {
-        Self::from_given(read_options(options)?)
+        let read = Self::from_given(read_options(options)?)?;
+        // A stored definition may hold such options from before they were refused.
+        let samples = read.tuning.as_ref().map_or_else(|| vec![vec![]], Tuning::samples);
+        let settings: Vec<_> = samples.iter().map(|of| all_values(&read.fixed, of)).collect();
+        idle::refuse(&settings)?;
+        Ok(read)
     }
 
     /// Reads the options of a stored definition.
@@ -101,11 +107,13 @@ impl TrainingOptions {
             Some(features) => features.split(&given)?,
             None => SplitOptions::read(&given, tuning.is_some() || early_stop.is_some())?,
         };
-        let top_k = reader.integer("top_k")?.unwrap_or(20);
-        let top_k = usize::try_from(top_k).ok().filter(|k| (1..=1_000).contains(k));
-        let Some(top_k) = top_k else {
-            return Err(Error::invalid("top_k lies between 1 and 1000"));
-        };
+        let top_k = reader.count("top_k")?.unwrap_or(20);
+        if !(1..=1_000).contains(&top_k) {
+            return Err(Error::invalid_hint(
+                format!("top_k is {top_k}"),
+                "it takes 1 to 1000, the length of the lists that are measured; 20 is usual",
+            ));
+        }
         let lifecycle = Lifecycle::read(&given)?;
         let options = Self {
             learner,
@@ -202,7 +210,8 @@ pub fn read_options(written: &[(String, Expr)]) -> Result<BTreeMap<String, Json>
     let mut given = BTreeMap::new();
     for (name, value) in written {
         if given.insert(name.clone(), literal(name, value)?).is_some() {
-            return Err(Error::invalid(format!("option {name} is given twice")));
+            let what = format!("option {name} is given twice");
+            return Err(Error::invalid_hint(what, "leave one of them out"));
         }
     }
     Ok(given)
@@ -231,6 +240,13 @@ fn early_stop(reader: &Reader<'_>, learner: &Learner) -> Result<Option<EarlyStop
         return Err(Error::invalid_hint("early_stop_patience is 0", "it takes 1 or more"));
     }
     let min_rel_improvement = reader.number("min_rel_progress")?.unwrap_or(0.0);
+    if !(0.0..1.0).contains(&min_rel_improvement) {
+        return Err(Error::invalid_hint(
+            format!("min_rel_progress is {min_rel_improvement}"),
+            "it takes a share from 0 to below 1; with 0.01 an iteration is better when its metric \
+             is so by a hundredth",
+        ));
+    }
     let patience = patience.unwrap_or(USUAL_PATIENCE);
     Ok(Some(EarlyStop { objective, patience, min_rel_improvement }))
 }
@@ -260,23 +276,37 @@ fn literal(name: &str, value: &Expr) -> Result<Json> {
     let wrong = || {
         Error::invalid_hint(
             format!("option {name} takes a literal, not {value}"),
-            "write a text in quotes, a number, TRUE or FALSE",
+            "write a text in quotes, a number, TRUE or FALSE, or leave the option out",
         )
     };
     match value {
         Expr::Value(ValueWithSpan { value, .. }) => match value {
             Literal::SingleQuotedString(text) => Ok(Json::from(text.as_str())),
             Literal::Boolean(truth) => Ok(Json::from(*truth)),
-            Literal::Number(number, _) => number.parse().map_err(|_| wrong()),
+            Literal::Number(text, _) => number(name, text),
             _ => Err(wrong()),
         },
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match expr.as_ref() {
-            Expr::Value(ValueWithSpan { value: Literal::Number(number, _), .. }) => {
-                format!("-{number}").parse().map_err(|_| wrong())
+            Expr::Value(ValueWithSpan { value: Literal::Number(text, _), .. }) => {
+                number(name, &format!("-{text}"))
             }
             _ => Err(wrong()),
         },
         _ => Err(wrong()),
+    }
+}
+
+/// A number as SQL writes it, `.5` and `1.` too, which JSON does not have.
+fn number(name: &str, text: &str) -> Result<Json> {
+    if let Ok(whole) = text.parse::<i64>() {
+        return Ok(Json::from(whole));
+    }
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(Json::from(number)),
+        _ => Err(Error::invalid_hint(
+            format!("option {name} is {text}, beyond what a number can be"),
+            "give a number between -1.7e308 and 1.7e308",
+        )),
     }
 }
 
@@ -426,6 +456,15 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_written_as_sql_has_them() {
+        for (written, expected) in [(".5", 0.5), ("2.", 2.0), ("5e-1", 0.5), ("3", 3.0)] {
+            let options = read(&format!("model_type = 'ease', l2_reg = {written}")).unwrap();
+            let Learner::Ease(ease) = options.learner else { panic!("{written}") };
+            assert_eq!(ease.l2_reg, expected);
+        }
+    }
+
+    #[test]
     fn wrong_options_say_what_is_taken() {
         for (options, part) in [
             ("num_factors = 8", "model_type"),
@@ -440,17 +479,47 @@ mod tests {
             ("model_type = 'ease', l2_reg = 0", "above 0"),
             ("model_type = 'ease', half_life = '1 day'", "belongs to popularity, not to ease"),
             ("model_type = 'matrix_factorization', num_trials = 0", "between 1 and 1000"),
+            ("model_type = 'ease', top_k = 0", "top_k is 0 it takes 1 to 1000"),
+            ("model_type = 'ease', top_k = -3", "whole number from 1"),
+            ("model_type = 'ease', l2_reg = 1e999", "beyond what a number can be"),
+            ("model_type = 'ease', l2_reg = NULL", "leave the option out"),
+            (
+                "model_type = 'matrix_factorization', wals_alpha = 1e30, feedback_type = \
+                 'implicit'",
+                "wals_alpha = 1000000000000000000000000000000 is not valid Give a number from 0 to \
+                 1e12",
+            ),
+            (
+                "model_type = 'matrix_factorization', early_stop_metric = 'rmse', \
+                 min_rel_progress = -0.1",
+                "min_rel_progress is -0.1 it takes a share",
+            ),
+            (
+                "model_type = 'matrix_factorization', hparam_tuning_objectives = [], num_trials = 2",
+                "names no metric write hparam_tuning_objectives = ['rmse']",
+            ),
+            (
+                "model_type = 'matrix_factorization', hparam_tuning_objectives = [1], num_trials = 2",
+                "names no metric",
+            ),
             ("model_type = 'popularity', num_trials = 8", "nothing to search"),
             ("model_type = 'ease', l2_reg = 9, successive_halving = TRUE", "needs a search"),
             ("model_type = 'ease', l2_reg = HPARAM_RANGE(1)", "not complete"),
-            ("model_type = 'ease', l2_reg = HPARAM_RANGE(9, 1)", "lower end first"),
+            (
+                "model_type = 'ease', l2_reg = HPARAM_RANGE(9, 1)",
+                "l2_reg = HPARAM_RANGE(9, 1) is not valid Give the lower end first",
+            ),
             ("model_type = 'ease', l2_reg = HPARAM_RANGE(0, 1)", "above 0"),
-            ("model_type = 'ease', l2_reg = HPARAM_CANDIDATES([])", "1 to 1000 candidates"),
+            (
+                "model_type = 'ease', l2_reg = HPARAM_CANDIDATES([])",
+                "l2_reg = HPARAM_CANDIDATES([]) is not valid Give 1 to 1000 candidates",
+            ),
+            ("model_type = 'ease', l2_reg = HPARAM_CANDIDATES([2, 2])", "each candidate once"),
             ("model_type = 'ease', l2_reg = HPARAM_CANDIDATES(['x'])", "of the type"),
             ("model_type = 'ease', top_k = HPARAM_RANGE(1, 2)", "cannot be searched"),
             (
                 "model_type = 'matrix_factorization', num_factors = HPARAM_RANGE(8, 5000)",
-                "num_factors exceeds the limit",
+                "num_factors = 5000 is not valid Give 1 to 1024 factors",
             ),
             (
                 "model_type = 'matrix_factorization', num_factors = HPARAM_RANGE(8, 9.5)",

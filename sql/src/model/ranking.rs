@@ -14,6 +14,7 @@ use arrow::array::{
 };
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Float32Type, SchemaRef};
+use arrow::util::display::array_value_to_string;
 use catalog::models::LoadedModel;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -22,8 +23,9 @@ use udfs::model::{Basket, Choice, RecommendRequest, Recommender, Rerank, RowCosi
 
 use crate::error::{Error, Result};
 use crate::model::history::{History, Reading};
+use crate::model::items::ItemQuery;
 use crate::model::options::model_error;
-use crate::model::recommend_options::BoundOptions;
+use crate::model::recommend_options::{BoundOptions, CHANGE_MAX, KnownItems};
 use crate::model::recommender;
 
 /// Candidates that diversity chooses from, for each place of the list.
@@ -43,10 +45,8 @@ pub(super) struct SideRows {
     pub(super) items: Option<SendableRecordBatchStream>,
     /// What the users have had by now, how it is read, and the memory that it is kept in.
     pub(super) history: Option<(SendableRecordBatchStream, Reading, MemoryReservation)>,
-    /// Whether items that the item table's rows leave out are left out.
-    pub(super) is_filtered: bool,
-    /// Whether the last column of the item table's rows is a boost.
-    pub(super) is_boosted: bool,
+    /// What the item table's rows were asked for.
+    pub(super) asked: ItemQuery,
 }
 
 /// What all users of a call have in common.
@@ -83,26 +83,29 @@ impl Prepared {
             options.include.as_ref().map(|items| flags(items, count));
         let mut exclude: Option<Vec<u32>> = options.exclude.as_ref().map(|items| items.to_vec());
         if let Some(rows) = rows.include {
-            let found = read(recommender, rows).await?.items;
+            let found = read("include_items", recommender, rows).await?.items;
             include = Some(both(include, flags(&found, count)));
         }
         if let Some(rows) = rows.exclude {
-            let found = read(recommender, rows).await?.items;
+            let found = read("exclude_items", recommender, rows).await?.items;
             exclude.get_or_insert_default().extend(found);
         }
         let mut promoted = options.promote.as_ref().map(|items| flags(items, count));
         if let Some(rows) = rows.promote {
-            let found = read(recommender, rows).await?.items;
+            let found = read("promote", recommender, rows).await?.items;
             promoted = Some(either(promoted, flags(&found, count)));
         }
         let (mut categories, mut boosts) = (None, None);
         if let Some(item_rows) = rows.items {
-            let columns = Columns { category: options.max_per.is_some(), boost: rows.is_boosted };
-            let found = read_items(recommender, item_rows, columns).await?;
-            if rows.is_filtered {
+            let asked = &rows.asked;
+            let columns =
+                Columns { category: asked.category.is_some(), boost: asked.boost.is_some() };
+            let found = read_items("item_table", recommender, item_rows, columns).await;
+            let found = found.map_err(|error| asked.blamed(error))?;
+            if asked.filter.is_some() {
                 include = Some(both(include, flags(&found.items, count)));
             }
-            categories = columns.category.then_some(found.categories);
+            categories = options.max_per.map(|_| found.categories);
             boosts = columns.boost.then_some(found.boosts);
         }
         let history = match rows.history {
@@ -188,11 +191,16 @@ struct ItemRows {
     boosts: Vec<f32>,
 }
 
-async fn read(recommender: &dyn Recommender, rows: SendableRecordBatchStream) -> Result<ItemRows> {
-    read_items(recommender, rows, Columns::default()).await
+async fn read(
+    option: &str,
+    recommender: &dyn Recommender,
+    rows: SendableRecordBatchStream,
+) -> Result<ItemRows> {
+    read_items(option, recommender, rows, Columns::default()).await
 }
 
 async fn read_items(
+    option: &str,
     recommender: &dyn Recommender,
     mut rows: SendableRecordBatchStream,
     columns: Columns,
@@ -203,8 +211,9 @@ async fn read_items(
     let mut categories: Vec<Option<u32>> = vec![None; of_each(columns.category)];
     let mut boosts = vec![0.0; of_each(columns.boost)];
     let mut codes: HashMap<String, u32> = HashMap::new();
+    let mut known = KnownItems::new(option, recommender.item_ids());
     while let Some(batch) = rows.try_next().await? {
-        let items = recommender.item_ids().lookup(batch.column(0)).map_err(model_error)?;
+        let items = known.codes(batch.column(0))?;
         let column = |is_there: bool, at: usize, to: &DataType| match is_there {
             true => cast(batch.column(at), to).map(Some),
             false => Ok(None),
@@ -213,6 +222,9 @@ async fn read_items(
         let added = column(columns.boost, 1 + usize::from(columns.category), &DataType::Float32)?;
         for (row, item) in items.into_iter().enumerate() {
             let Some(item) = item.map(|item| item as usize) else { continue };
+            if found[item] && (columns.category || columns.boost) {
+                return Err(several_rows(&array_value_to_string(batch.column(0), row)?));
+            }
             found[item] = true;
             if let Some(texts) = texts.as_ref().filter(|texts| texts.is_valid(row)) {
                 let next = u32::try_from(codes.len()).unwrap_or(u32::MAX);
@@ -225,12 +237,14 @@ async fn read_items(
             }
             if let Some(added) = added.as_ref().filter(|added| added.is_valid(row)) {
                 let boost = added.as_primitive::<Float32Type>().value(row);
-                if !boost.is_finite() {
+                // NaN is beyond too.
+                if !(-CHANGE_MAX..=CHANGE_MAX).contains(&boost) {
+                    let item = array_value_to_string(batch.column(0), row)?;
                     return Err(Error::Model {
-                        what: format!("boost gives {boost} for an item"),
+                        what: format!("boost gives {boost} for item {item}"),
                         hint: Some(
-                            "give numbers; to put items into a list whatever their score, use \
-                             promote"
+                            "give numbers up to 1e30; to put items into a list whatever their \
+                             score, use promote"
                                 .into(),
                         ),
                     });
@@ -239,8 +253,20 @@ async fn read_items(
             }
         }
     }
+    known.check()?;
     let items = (0..).zip(found).filter_map(|(item, found)| found.then_some(item)).collect();
     Ok(ItemRows { items, categories, boosts })
+}
+
+fn several_rows(item: &str) -> Error {
+    Error::Model {
+        what: format!(
+            "item {item} has several rows in item_table, so that its category or boost is not one"
+        ),
+        hint: Some(
+            "keep one row an item, as a view with GROUP BY does, and name it in item_table".into(),
+        ),
+    }
 }
 
 /// Whose lists are asked for.
@@ -422,7 +448,8 @@ impl Job {
         if prepared.boosts.is_some() {
             rules = rules.boost(&boost);
         }
-        if let (Some(_), Some(share)) = (&prepared.promoted, self.options.promote_share) {
+        if prepared.promoted.is_some() {
+            let share = self.options.promote_share;
             rules = rules.promote(share, &promoted).map_err(model_error)?;
         }
         if let Some(max_per) = self.options.max_per {

@@ -31,6 +31,7 @@ use udfs::model::Recommender;
 
 use crate::error::Result;
 use crate::model::history::Reading;
+use crate::model::items::ItemQuery;
 use crate::model::node::compared_by_key;
 use crate::model::ranking::{Job, Prepared, SideRows};
 use crate::model::recommend_options::{BoundOptions, RecommendOptions};
@@ -40,17 +41,15 @@ use crate::model::recommender;
 const ROWS_PER_BATCH: usize = 8_192;
 
 /// Which inputs there are beside the users, in this order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Hash)]
 struct Layout {
     include: bool,
     exclude: bool,
     promote: bool,
     items: bool,
     history: bool,
-    /// Whether the item table's rows are those that a filter kept.
-    is_filtered: bool,
-    /// Whether their last column is a boost.
-    is_boosted: bool,
+    /// What the rows of the item table were asked for.
+    asked: ItemQuery,
 }
 
 /// The inputs beside the users.
@@ -68,10 +67,8 @@ pub struct Sides {
     pub history: Option<LogicalPlan>,
     /// How those rows are read.
     pub(super) reading: Option<Reading>,
-    /// Whether these rows are those that a filter kept.
-    pub is_filtered: bool,
-    /// Whether their last column is a boost.
-    pub is_boosted: bool,
+    /// What these rows were asked for.
+    pub asked: ItemQuery,
 }
 
 /// Recommendations for the users of the first input, one column.
@@ -104,16 +101,15 @@ impl RecommendNode {
             promote: sides.promote.is_some(),
             items: sides.items.is_some(),
             history: sides.history.is_some(),
-            is_filtered: sides.is_filtered,
-            is_boosted: sides.is_boosted,
+            asked: sides.asked,
         };
         let also = [sides.include, sides.exclude, sides.promote, sides.items, sides.history];
         let inputs = std::iter::once(input).chain(also.into_iter().flatten()).collect();
         Ok(Self { model: model.clone(), options, inputs, layout, reading: sides.reading, schema })
     }
 
-    fn key(&self) -> (String, &RecommendOptions, &[LogicalPlan], Layout) {
-        (self.model.to_string(), &self.options, &self.inputs, self.layout)
+    fn key(&self) -> (String, &RecommendOptions, &[LogicalPlan], &Layout) {
+        (self.model.to_string(), &self.options, &self.inputs, &self.layout)
     }
 }
 
@@ -178,7 +174,7 @@ impl UserDefinedLogicalNodeCore for RecommendNode {
         let options = self.options.with_expressions(expressions)?;
         let (model, reading) = (self.model.clone(), self.reading.clone());
         let schema = Arc::clone(&self.schema);
-        Ok(Self { model, options, inputs, layout: self.layout, reading, schema })
+        Ok(Self { model, options, inputs, layout: self.layout.clone(), reading, schema })
     }
 }
 
@@ -209,7 +205,7 @@ impl RecommendExec {
         let options = node.options.bind(&node.model)?;
         let schema = Arc::new(node.schema.as_arrow().clone());
         let reading = node.reading.clone();
-        Ok(Self::build(&node.model, options, inputs, node.layout, reading, schema)?)
+        Ok(Self::build(&node.model, options, inputs, node.layout.clone(), reading, schema)?)
     }
 
     fn build(
@@ -257,19 +253,17 @@ impl Sources {
             Some(side) => side.execute(0, Arc::clone(context)).map(Some),
             None => Ok(None),
         };
-        let Layout { include, exclude, promote, items, history, is_filtered, is_boosted } =
-            self.layout;
+        let Layout { include, exclude, promote, items, history, asked } = &self.layout;
         Ok(SideRows {
-            include: next(include)?,
-            exclude: next(exclude)?,
-            promote: next(promote)?,
-            items: next(items)?,
-            history: next(history)?.zip(self.reading.clone()).map(|(rows, reading)| {
+            include: next(*include)?,
+            exclude: next(*exclude)?,
+            promote: next(*promote)?,
+            items: next(*items)?,
+            history: next(*history)?.zip(self.reading.clone()).map(|(rows, reading)| {
                 let memory = MemoryConsumer::new("ML.RECOMMEND").register(context.memory_pool());
                 (rows, reading, memory)
             }),
-            is_filtered,
-            is_boosted,
+            asked: asked.clone(),
         })
     }
 }
@@ -310,7 +304,7 @@ impl ExecutionPlan for RecommendExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let (options, schema) = (self.options.clone(), Arc::clone(&self.schema));
-        let (layout, reading) = (self.layout, self.reading.clone());
+        let (layout, reading) = (self.layout.clone(), self.reading.clone());
         Ok(Arc::new(Self::build(&self.model, options, &children, layout, reading, schema)?))
     }
 
@@ -326,7 +320,7 @@ impl ExecutionPlan for RecommendExec {
         let (model, options) = (self.model.clone(), self.options.clone());
         let (schema, cell) = (Arc::clone(&self.schema), Arc::clone(&self.prepared));
         let (inputs, reading) = (self.inputs.clone(), self.reading.clone());
-        let sides = Sources { inputs, layout: self.layout, reading };
+        let sides = Sources { inputs, layout: self.layout.clone(), reading };
         let per_batch = (ROWS_PER_BATCH / self.options.top_k).max(1);
         let rows = futures::stream::once(async move {
             let prepare = || async {

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::DataType;
 use catalog::models::LoadedModel;
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::logical_expr::{Expr, lit};
+use udfs::model::IdIndex;
 
 use crate::error::{Error, Result};
-use crate::model::arguments::{known_options, literal, shown, whole_number};
+use crate::model::arguments::{is_number, known_options, literal, shown, whole_number};
 use crate::model::history::OPTION;
-use crate::model::options::model_error;
 use crate::model::recommender;
 
 /// Lists longer than this are refused; a whole catalog is better read from ML.WEIGHTS.
@@ -38,6 +39,9 @@ const OPTIONS: [&str; 13] = [
 /// The share of places that promoted items have unless another one is given.
 const PROMOTE_SHARE: f64 = 0.2;
 
+/// More than this is added to no score and taken off none: sums stay within f32.
+pub(super) const CHANGE_MAX: f32 = 1e30;
+
 /// The options of a recommendation; parameters may stand in for the values.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Hash)]
 pub struct RecommendOptions {
@@ -58,10 +62,8 @@ pub struct RecommendOptions {
     popularity_penalty: Expr,
     /// Promoted items: a list, or NULL for none.
     promote: Expr,
-    /// The share of places that they have; NULL for the usual one.
+    /// The share of places that they have.
     promote_share: Expr,
-    /// Whether promoted items come from a query.
-    promotes_rows: bool,
 }
 
 impl RecommendOptions {
@@ -71,6 +73,13 @@ impl RecommendOptions {
     /// When an option is unknown or a literal is no value of it.
     pub fn read(named: &mut BTreeMap<String, Expr>, promotes_rows: bool) -> Result<Self> {
         known_options(named, &OPTIONS)?;
+        let promotes = promotes_rows || named.contains_key("promote");
+        if named.contains_key("promote_share") && !promotes {
+            return Err(Error::invalid_hint(
+                "promote_share needs items to promote",
+                "name them: promote => ['a', 'b'] or promote => (SELECT item_id FROM sponsored)",
+            ));
+        }
         // The texts themselves were planned as a query of the item table.
         for (name, hint) in [
             ("item_filter", "it takes a condition as a text in quotes, such as 'stock > 0'"),
@@ -96,20 +105,16 @@ impl RecommendOptions {
             max_per: take("max_per", null()),
             popularity_penalty: take("popularity_penalty", lit(0.0)),
             promote: take("promote", null()),
-            promote_share: take("promote_share", null()),
-            promotes_rows,
+            promote_share: take("promote_share", lit(PROMOTE_SHARE)),
         };
         // What is a literal already is checked now, so that a wrong one fails while planning.
-        if matches!(options.top_k, Expr::Literal(..)) {
-            whole_number("top_k", &options.top_k, 1..=TOP_K_MAX)?;
-        }
-        if matches!(options.diversity, Expr::Literal(..)) {
-            share("diversity", &options.diversity)?;
-        }
-        if matches!(options.popularity_penalty, Expr::Literal(..)) {
-            penalty(&options.popularity_penalty)?;
-        }
-        options.promote_share()?;
+        known(&options.top_k, top_k)?;
+        known(&options.exclude_seen, exclude_seen)?;
+        known(&options.min_score, min_score)?;
+        known(&options.diversity, diversity)?;
+        known(&options.max_per, max_per)?;
+        known(&options.popularity_penalty, penalty)?;
+        known(&options.promote_share, promote_share)?;
         Ok(options)
     }
 
@@ -150,34 +155,7 @@ impl RecommendOptions {
             popularity_penalty: next()?,
             promote: next()?,
             promote_share: next()?,
-            promotes_rows: self.promotes_rows,
         })
-    }
-
-    /// The share of places of promoted items, when there are any.
-    fn promote_share(&self) -> Result<Option<f64>> {
-        let is_null = |value: &Expr| literal(value).is_some_and(ScalarValue::is_null);
-        let promotes = self.promotes_rows || !is_null(&self.promote);
-        if is_null(&self.promote_share) {
-            return Ok(promotes.then_some(PROMOTE_SHARE));
-        }
-        if !promotes {
-            return Err(Error::invalid_hint(
-                "promote_share needs items to promote",
-                "name them: promote => ['a', 'b'] or promote => (SELECT item_id FROM sponsored)",
-            ));
-        }
-        // A parameter has its value later.
-        if literal(&self.promote_share).is_none() {
-            return Ok(None);
-        }
-        match number(&self.promote_share).filter(|share| (0.0..=1.0).contains(share)) {
-            Some(share) => Ok(Some(share.into())),
-            None => Err(Error::invalid_hint(
-                format!("promote_share is {}", shown(&self.promote_share)),
-                "it takes a share of the places from 0 to 1",
-            )),
-        }
     }
 
     /// The values, every one known.
@@ -185,66 +163,87 @@ impl RecommendOptions {
     /// # Errors
     /// When one is none that its option takes.
     pub fn bind(&self, model: &LoadedModel) -> Result<BoundOptions> {
-        let Some(ScalarValue::Boolean(Some(exclude_seen))) = literal(&self.exclude_seen) else {
-            return Err(Error::invalid_hint(
-                format!("exclude_seen is {}", shown(&self.exclude_seen)),
-                "it takes TRUE or FALSE",
-            ));
-        };
-        let max_per = match literal(&self.max_per) {
-            Some(value) if value.is_null() => None,
-            _ => Some(whole_number("max_per", &self.max_per, 1..=TOP_K_MAX)?),
-        };
         Ok(BoundOptions {
-            top_k: whole_number("top_k", &self.top_k, 1..=TOP_K_MAX)?,
-            exclude_seen: *exclude_seen,
+            top_k: top_k(&self.top_k)?,
+            exclude_seen: exclude_seen(&self.exclude_seen)?,
             include: items("include_items", &self.include_items, model)?,
             exclude: items("exclude_items", &self.exclude_items, model)?,
             min_score: min_score(&self.min_score)?,
-            diversity: share("diversity", &self.diversity)?,
-            max_per,
+            diversity: diversity(&self.diversity)?,
+            max_per: max_per(&self.max_per)?,
             popularity_penalty: penalty(&self.popularity_penalty)?,
             promote: items("promote", &self.promote, model)?,
-            promote_share: self.promote_share()?,
+            promote_share: promote_share(&self.promote_share)?,
         })
     }
 }
 
-fn penalty(value: &Expr) -> Result<f32> {
-    match number(value).filter(|penalty| penalty.is_finite()) {
-        Some(penalty) => Ok(penalty),
-        None => Err(Error::invalid_hint(
-            format!("popularity_penalty is {}", shown(value)),
-            "it takes a number in units of the score: 0 changes nothing, more favours rare items",
+/// Reads a value that is known already; a parameter has its value later.
+fn known<T>(value: &Expr, read: impl Fn(&Expr) -> Result<T>) -> Result<()> {
+    match literal(value) {
+        Some(_) => read(value).map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+fn is_null(value: &Expr) -> bool {
+    literal(value).is_some_and(ScalarValue::is_null)
+}
+
+fn top_k(value: &Expr) -> Result<usize> {
+    whole_number("top_k", value, 1..=TOP_K_MAX)
+}
+
+fn exclude_seen(value: &Expr) -> Result<bool> {
+    match literal(value) {
+        Some(ScalarValue::Boolean(Some(exclude_seen))) => Ok(*exclude_seen),
+        _ => Err(Error::invalid_hint(
+            format!("exclude_seen is {}", shown(value)),
+            "it takes TRUE or FALSE",
         )),
     }
 }
 
-fn number(value: &Expr) -> Option<f32> {
-    match literal(value)?.cast_to(&DataType::Float32) {
-        Ok(ScalarValue::Float32(Some(number))) if !number.is_nan() => Some(number),
-        _ => None,
+fn max_per(value: &Expr) -> Result<Option<usize>> {
+    if is_null(value) {
+        return Ok(None);
     }
+    whole_number("max_per", value, 1..=TOP_K_MAX).map(Some)
+}
+
+/// A number of an option between two others.
+fn number(name: &str, value: &Expr, [least, most]: [f64; 2], hint: &str) -> Result<f64> {
+    let found = literal(value).filter(|value| is_number(value));
+    match found.and_then(|value| value.cast_to(&DataType::Float64).ok()) {
+        Some(ScalarValue::Float64(Some(number))) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(Error::invalid_hint(format!("{name} is {}", shown(value)), hint)),
+    }
+}
+
+fn penalty(value: &Expr) -> Result<f32> {
+    let hint = "it takes a number up to 1e30 in units of the score: 0 changes nothing, more \
+                favours rare items";
+    let most = f64::from(CHANGE_MAX);
+    number("popularity_penalty", value, [-most, most], hint).map(|penalty| penalty as f32)
 }
 
 fn min_score(value: &Expr) -> Result<Option<f32>> {
-    match literal(value) {
-        Some(literal) if literal.is_null() => Ok(None),
-        _ => match number(value) {
-            Some(score) => Ok(Some(score)),
-            None => Err(Error::invalid(format!("min_score is {}, no number", shown(value)))),
-        },
+    if is_null(value) {
+        return Ok(None);
     }
+    let ends = [f32::MIN, f32::MAX].map(f64::from);
+    let hint = "it takes a number in units of the score; NULL or none leaves nothing out";
+    number("min_score", value, ends, hint).map(|score| Some(score as f32))
 }
 
-fn share(name: &str, value: &Expr) -> Result<f32> {
-    match number(value).filter(|share| (0.0..=1.0).contains(share)) {
-        Some(share) => Ok(share),
-        None => Err(Error::invalid_hint(
-            format!("{name} is {}", shown(value)),
-            "it takes a number from 0 (by score) to 1 (as different as can be)",
-        )),
-    }
+fn diversity(value: &Expr) -> Result<f32> {
+    let hint = "it takes a number from 0 (by score) to 1 (as different as can be)";
+    number("diversity", value, [0.0, 1.0], hint).map(|diversity| diversity as f32)
+}
+
+fn promote_share(value: &Expr) -> Result<f64> {
+    let hint = "it takes a share of the places from 0 to 1";
+    number("promote_share", value, [0.0, 1.0], hint)
 }
 
 /// The codes of a list of items; items that the model does not know are left out.
@@ -260,8 +259,64 @@ fn items(name: &str, value: &Expr, model: &LoadedModel) -> Result<Option<Arc<[u3
         return Ok(None);
     }
     let ScalarValue::List(list) = value else { return Err(wrong()) };
-    let codes = recommender(model)?.item_ids().lookup(&list.value(0)).map_err(model_error)?;
+    let items = list.value(0);
+    let mut found = KnownItems::new(name, recommender(model)?.item_ids());
+    let codes = found.codes(&items)?;
+    found.check()?;
     Ok(Some(codes.into_iter().flatten().collect()))
+}
+
+/// Items by the model's codes, with an eye on their type: ids of another type that are none of the
+/// model's would do nothing without a word.
+pub(super) struct KnownItems<'a> {
+    option: &'a str,
+    ids: &'a IdIndex,
+    /// The type of ids that are not alike.
+    other_type: Option<DataType>,
+    is_any_known: bool,
+}
+
+impl<'a> KnownItems<'a> {
+    /// Items of an option.
+    pub(super) fn new(option: &'a str, ids: &'a IdIndex) -> Self {
+        Self { option, ids, other_type: None, is_any_known: false }
+    }
+
+    /// The codes of some items; none of NULL and of items that the model does not know.
+    ///
+    /// # Errors
+    /// When their type is no type of ids.
+    pub(super) fn codes(&mut self, items: &ArrayRef) -> Result<Vec<Option<u32>>> {
+        let codes = self.ids.lookup(items).map_err(|_| self.wrong(items.data_type()))?;
+        self.is_any_known |= codes.iter().any(Option::is_some);
+        if items.logical_null_count() < items.len() && !self.ids.is_alike(items.data_type()) {
+            self.other_type = Some(items.data_type().clone());
+        }
+        Ok(codes)
+    }
+
+    /// Looks back at all of them.
+    ///
+    /// # Errors
+    /// When they are of another type than the model's and none is known.
+    pub(super) fn check(&self) -> Result<()> {
+        match &self.other_type {
+            Some(other) if !self.is_any_known => Err(self.wrong(other)),
+            _ => Ok(()),
+        }
+    }
+
+    fn wrong(&self, found: &DataType) -> Error {
+        let Self { option, ids, .. } = self;
+        Error::invalid_hint(
+            format!(
+                "{option} has items of type {found}, none of which is one of the model's, of type \
+                 {}",
+                ids.data_type()
+            ),
+            format!("give values of the model's column {}, or cast them", ids.column()),
+        )
+    }
 }
 
 /// The options once every parameter has a value.
@@ -285,6 +340,6 @@ pub struct BoundOptions {
     pub popularity_penalty: f32,
     /// Promoted items.
     pub promote: Option<Arc<[u32]>>,
-    /// The share of places that they have, when there are any.
-    pub promote_share: Option<f64>,
+    /// The share of places that they have.
+    pub promote_share: f64,
 }

@@ -139,10 +139,18 @@ impl SplitOptions {
         }
         let shares = self.shares(usize::MAX);
         if shares.validation + shares.test >= 1.0 {
-            return Err(Error::invalid_hint(
-                "the evaluation and test fractions leave nothing to train on",
-                "their sum has to be below 1",
-            ));
+            let what = "the evaluation and test fractions leave nothing to train on";
+            let hint = match (self.eval_fraction, self.test_fraction) {
+                (Some(share), None) => format!(
+                    "{share} is kept aside to choose on and as much to measure on: lower it, or \
+                     give data_split_test_fraction"
+                ),
+                _ => format!(
+                    "{} to choose on and {} to measure on: their sum has to be below 1",
+                    shares.validation, shares.test
+                ),
+            };
+            return Err(Error::invalid_hint(what, hint));
         }
         if self.method == Method::Nothing && self.is_three_way {
             return Err(Error::invalid_hint(
@@ -232,8 +240,7 @@ impl SplitOptions {
         }
         Ok(match column.data_type() {
             DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
-                let to = DataType::Timestamp(TimeUnit::Microsecond, None);
-                let times = arrow::compute::cast(column, &to)?;
+                let times = time(column, name, TimeUnit::Microsecond)?;
                 times.as_primitive::<TimestampMicrosecondType>().values().to_vec()
             }
             data_type if data_type.is_signed_integer() => {
@@ -242,12 +249,14 @@ impl SplitOptions {
             }
             _ => {
                 let numbers = arrow::compute::cast(column, &DataType::Float64)?;
-                numbers
-                    .as_primitive::<Float64Type>()
-                    .values()
-                    .iter()
-                    .map(|&x| order_key(x))
-                    .collect()
+                let numbers = numbers.as_primitive::<Float64Type>().values();
+                if let Some(number) = numbers.iter().find(|number| !number.is_finite()) {
+                    return Err(Error::Model {
+                        what: format!("column {name} holds {number}, which is no time"),
+                        hint: Some("filter such rows out in the training query".into()),
+                    });
+                }
+                numbers.iter().map(|&x| order_key(x)).collect()
             }
         })
     }
@@ -259,10 +268,14 @@ impl SplitOptions {
         let evaluation = match (self.method, self.eval_fraction) {
             (Method::Nothing | Method::LeaveOneOut | Method::Custom, _) => 0.0,
             (_, Some(fraction)) => fraction,
-            (Method::Auto, None) if self.is_three_way => match cells {
-                0..500 => 0.2,
-                _ => (ENOUGH_TO_CHOOSE / cells as f64).min(0.1),
-            },
+            (Method::Auto, None) if self.is_three_way => {
+                let usual = match cells {
+                    0..500 => 0.2,
+                    _ => (ENOUGH_TO_CHOOSE / cells as f64).min(0.1),
+                };
+                // Where much is to be measured on, half of the rest stays to learn from.
+                usual.min((1.0 - self.test_fraction.unwrap_or(0.0)) / 2.0)
+            }
             (Method::Auto, None) => match cells {
                 0..500 => 0.0,
                 500..=50_000 => 0.2,
@@ -275,6 +288,50 @@ impl SplitOptions {
             true => {
                 Shares { validation: evaluation, test: self.test_fraction.unwrap_or(evaluation) }
             }
+        }
+    }
+
+    /// So many of `cells` interactions are measured on at most, but for rare draws.
+    pub fn tested_max(&self, cells: usize) -> usize {
+        match self.method {
+            Method::Nothing => 0,
+            Method::LeaveOneOut | Method::Custom => cells,
+            _ => {
+                let share = self.shares(cells).test;
+                // Six standard deviations of a draw are less than that.
+                let most = if share > 0.0 { 1.1 * share * cells as f64 + 100.0 } else { 0.0 };
+                cells.min(most as usize)
+            }
+        }
+    }
+
+    /// Why no rows were kept aside to measure on, and what keeps some.
+    pub fn why_none_measured(&self) -> (&'static str, &'static str) {
+        match self.method {
+            Method::Nothing => ("on all rows", "train with data_split_method = 'auto_split'"),
+            Method::Auto if !self.is_three_way && self.eval_fraction.is_none() => (
+                "on all rows, which are fewer than 'auto_split' divides",
+                "train with data_split_method = 'random', which keeps a fifth aside",
+            ),
+            Method::Custom => {
+                ("without rows to measure on", "mark some as 'TEST', or TRUE, in data_split_col")
+            }
+            Method::LeaveOneOut => (
+                "without rows to measure on: too few users have several",
+                "train on users with more rows",
+            ),
+            _ if self.test_fraction == Some(0.0) => (
+                "without rows to measure on, with data_split_test_fraction = 0",
+                "train with data_split_test_fraction = 0.1",
+            ),
+            _ if self.is_three_way => (
+                "without rows to measure on: the test fraction of them is none",
+                "train with a greater data_split_test_fraction, or on more rows",
+            ),
+            _ => (
+                "without rows to measure on: the fraction of them is none",
+                "train with a greater data_split_eval_fraction, or on more rows",
+            ),
         }
     }
 
@@ -328,13 +385,28 @@ fn fraction(reader: &Reader<'_>, option: &str, may_be_zero: bool) -> Result<Opti
     let fraction = reader.number(option)?;
     let fits =
         |&fraction: &f64| (fraction > 0.0 || may_be_zero && fraction == 0.0) && fraction < 1.0;
-    if fraction.is_none() || fraction.as_ref().is_some_and(fits) {
-        return Ok(fraction);
+    match fraction.filter(|fraction| !fits(fraction)) {
+        None => Ok(fraction),
+        Some(wrong) => Err(Error::invalid_hint(
+            format!("{option} is {wrong}"),
+            "it lies between 0 and 1; 0.2 keeps a fifth of the rows aside",
+        )),
     }
-    Err(Error::invalid_hint(
-        format!("{option} lies between 0 and 1"),
-        "0.2 keeps a fifth of the rows aside",
-    ))
+}
+
+/// Times in one unit.
+///
+/// # Errors
+/// When one lies beyond what the unit can tell.
+pub fn time(column: &ArrayRef, name: &str, unit: TimeUnit) -> Result<ArrayRef> {
+    let times = arrow::compute::cast(column, &DataType::Timestamp(unit, None))?;
+    if times.null_count() > column.null_count() {
+        return Err(Error::Model {
+            what: format!("column {name} holds a time beyond what can be compared"),
+            hint: Some("filter such rows out in the training query".into()),
+        });
+    }
+    Ok(times)
 }
 
 fn parts(column: &ArrayRef, name: &str) -> Result<Vec<i64>> {
@@ -489,107 +561,5 @@ fn without(keys: &[i64], held: &[bool]) -> Vec<i64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn options(text: &[(&str, Json)], is_three_way: bool) -> Result<SplitOptions> {
-        let given = text.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
-        SplitOptions::read(&given.collect(), is_three_way)
-    }
-
-    #[test]
-    fn auto_split_keeps_aside_what_it_says() {
-        let shares = |is_three_way, cells| {
-            let shares = options(&[], is_three_way).unwrap().shares(cells);
-            (shares.validation, shares.test)
-        };
-        assert_eq!([499, 500, 50_000].map(|n| shares(false, n).1), [0.0, 0.2, 0.2]);
-        assert_eq!(shares(false, 100_000), (0.0, 0.1));
-        assert_eq!(
-            [10, 500, 1_000_000].map(|n| shares(true, n)),
-            [(0.2, 0.2), (0.1, 0.1), (0.1, 0.1)]
-        );
-        assert_eq!(shares(true, 2_000_000), (0.05, 0.05));
-        let both = [
-            ("data_split_eval_fraction", Json::from(0.3)),
-            ("data_split_test_fraction", Json::from(0.0)),
-        ];
-        let shares = options(&both, true).unwrap().shares(9);
-        assert_eq!((shares.validation, shares.test), (0.3, 0.0));
-    }
-
-    #[test]
-    fn three_parts_are_disjoint_and_whole_for_every_method() {
-        let columns: Vec<u32> = (0..50).flat_map(|_| 0..40).collect();
-        let offsets = (0..=50).map(|row| row * 40).collect();
-        let all = Csr::new(offsets, columns, vec![1.0; 2000], 40).unwrap();
-        let users: Vec<u64> = (0..50).collect();
-        let items: Vec<u64> = (100..140).collect();
-        let times: Vec<i64> = (0..2000).map(|cell| cell * 7 % 2000).collect();
-        let parts_of: Vec<i64> = (0..2000).map(|cell| cell % 3).collect();
-        for (method, keys, sizes) in [
-            ("auto_split", None, None),
-            ("random", None, None),
-            ("per_user", None, Some((1200, 400, 400))),
-            ("per_user", Some(times.clone()), Some((1200, 400, 400))),
-            ("seq", Some(times.clone()), Some((1200, 400, 400))),
-            ("leave_one_out", None, Some((1900, 50, 50))),
-            ("leave_one_out", Some(times.clone()), Some((1900, 50, 50))),
-            ("custom", Some(parts_of), Some((667, 667, 666))),
-        ] {
-            let mut given = vec![("data_split_method", Json::from(method))];
-            if method == "custom" {
-                given.push(("data_split_col", Json::from("part")));
-            }
-            let options = options(&given, true).unwrap();
-            let is_timed = keys.as_ref().is_some_and(|_| method != "custom");
-            let keys = keys.as_deref();
-            let whole = Whole { all: &all, users: &users, items: &items, keys };
-            let parts = whole.divide(&options, None).unwrap();
-            let found = (parts.training.cells(), parts.validation.cells(), parts.test.cells());
-            assert_eq!(found.0 + found.1 + found.2, 2000, "{method}");
-            assert!(found.1 > 0 && found.2 > 0, "{method}");
-            if let Some(sizes) = sizes {
-                assert_eq!(found, sizes, "{method}");
-            }
-            for user in 0..50 {
-                let in_parts = [&parts.training, &parts.validation, &parts.test]
-                    .map(|part| part.row(user).0.to_vec());
-                for item in 0..40 {
-                    assert_eq!(in_parts.iter().filter(|part| part.contains(&item)).count(), 1);
-                }
-                if is_timed && method != "seq" {
-                    let latest = |part: &[u32]| {
-                        part.iter().map(|&item| times[user * 40 + item as usize]).max()
-                    };
-                    assert!(latest(&in_parts[0]) < latest(&in_parts[1]), "{method}");
-                    assert!(latest(&in_parts[1]) < latest(&in_parts[2]), "{method}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_does_not_go_together_is_refused() {
-        let text = |text: &str| Json::from(text);
-        for (given, is_three_way, part) in [
-            (vec![("data_split_eval_fraction", Json::from(1.0))], false, "between 0 and 1"),
-            (vec![("data_split_test_fraction", Json::from(0.1))], false, "chosen"),
-            (vec![("data_split_eval_fraction", Json::from(0.5))], true, "nothing to train on"),
-            (vec![("data_split_method", text("no_split"))], true, "no rows to choose on"),
-            (vec![("data_split_method", text("custom"))], false, "needs data_split_col"),
-            (vec![("data_split_col", text("at"))], false, "takes no data_split_col"),
-            (
-                vec![
-                    ("data_split_method", text("leave_one_out")),
-                    ("data_split_eval_fraction", Json::from(0.1)),
-                ],
-                false,
-                "takes no data_split_eval_fraction",
-            ),
-        ] {
-            let error = options(&given, is_three_way).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
-        }
-    }
-}
+#[path = "splitting_tests.rs"]
+mod tests;

@@ -100,14 +100,10 @@ impl ModelRelations {
                         format!("use ml_recommend('{}', …)", model.name),
                     ));
                 }
-                let items = query
-                    .as_ref()
-                    .and_then(|query| self.items.get(&(name.clone(), query.clone())).cloned());
-                let is_boosted = query.as_ref().is_some_and(|query| query.boost.is_some());
-                let is_filtered = query.is_some_and(|query| query.filter.is_some());
-                let sides = Sides { items, is_filtered, is_boosted, ..Sides::default() };
+                let asked = query.unwrap_or_default();
+                let items = self.items.get(&(name.clone(), asked.clone())).cloned();
                 let history = self.histories.get(&name).filter(|_| folds_in);
-                recommend(model, arguments, sides, history)
+                recommend(model, arguments, Sides { items, asked, ..Sides::default() }, history)
             }
             "ml_predict" => predict(model, arguments),
             "ml_explain" => explain(model, arguments),

@@ -98,7 +98,7 @@ pub fn trial_info(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> {
         ("hyperparameters", hyperparameters(trials)?, false),
         (
             "hparam_tuning_evaluation_metrics",
-            structure(vec![(tuning.objective.clone(), of_metric)])?,
+            structure(vec![(tuning.objective.clone(), of_metric)], trials.len())?,
             false,
         ),
         (
@@ -154,15 +154,17 @@ fn hyperparameters(trials: &[StoredTrial]) -> Result<ArrayRef> {
             )
         }
     };
-    structure(names.into_iter().map(|name| (name.clone(), column(name))).collect())
+    let columns = names.into_iter().map(|name| (name.clone(), column(name))).collect();
+    structure(columns, trials.len())
 }
 
-fn structure(columns: Vec<(String, ArrayRef)>) -> Result<ArrayRef> {
+fn structure(columns: Vec<(String, ArrayRef)>, rows: usize) -> Result<ArrayRef> {
     let fields = columns.into_iter().map(|(name, column)| {
         (Arc::new(Field::new(name, column.data_type().clone(), true)), column)
     });
     let (fields, columns): (Vec<FieldRef>, Vec<ArrayRef>) = fields.unzip();
-    Ok(Arc::new(StructArray::try_new(Fields::from(fields), columns, None)?))
+    // The length counts where there is no column: no trial of an old version had an option.
+    Ok(Arc::new(StructArray::try_new_with_length(Fields::from(fields), columns, None, rows)?))
 }
 
 /// DESCRIBE MODEL: a property a row; the training query only `with_query`.

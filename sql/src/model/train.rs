@@ -14,7 +14,7 @@ use udfs::model::{Duplicates, IdIndex, NO_SEGMENT, Triplets};
 use crate::error::{Error, Result};
 use crate::model::learners::Learner;
 use crate::model::options::{TrainingOptions, model_error};
-use crate::model::splitting::{Keys, SplitOptions};
+use crate::model::splitting::{Keys, SplitOptions, time};
 use crate::progress::Reporter;
 use crate::session::Progress;
 
@@ -51,13 +51,7 @@ impl TrainingColumns {
         let item = find(schema, "item_col", options.item_col.as_deref(), &["item_id", "item"])?;
         let rating = rating(schema, options)?;
         if let Some((index, name)) = &rating {
-            let data_type = schema.field(*index).data_type();
-            if !data_type.is_numeric() && !matches!(data_type, DataType::Boolean | DataType::Null) {
-                return Err(Error::invalid_hint(
-                    format!("column {name} has type {data_type}, which is no rating"),
-                    "cast it to a number in the training query",
-                ));
-            }
+            check_rating(name, schema.field(*index).data_type())?;
         }
         let (timestamp, segment) = match &options.learner {
             Learner::Popularity(popularity) => {
@@ -77,10 +71,31 @@ impl TrainingColumns {
             options.split.column(schema, |named| find(schema, "data_split_col", named, &usual))?;
         let found = Self { user, item, rating, timestamp, segment, split };
         if found.user.0 == found.item.0 {
-            return Err(Error::invalid("user_col and item_col are the same column"));
+            return Err(Error::invalid_hint(
+                format!("user_col and item_col are the same column, {}", found.user.1),
+                "name one column of users and one of items",
+            ));
         }
         Ok(found)
     }
+}
+
+fn check_rating(name: &str, data_type: &DataType) -> Result<()> {
+    let hint = match data_type {
+        number if number.is_numeric() => return Ok(()),
+        DataType::Null => {
+            return Err(Error::invalid_hint(
+                format!("column {name} is NULL in every row, which is no rating"),
+                "select numbers, or leave the column out: then every row counts 1",
+            ));
+        }
+        DataType::Boolean => {
+            "write CASE WHEN … THEN 1 ELSE -1 END: a rating of FALSE may mean 0 or a dislike"
+        }
+        _ => "cast it to a number in the training query",
+    };
+    let what = format!("column {name} has type {data_type}, which is no rating");
+    Err(Error::invalid_hint(what, hint))
 }
 
 impl TrainingColumns {
@@ -251,8 +266,7 @@ fn add_times(times_ms: &mut Vec<i64>, column: &ArrayRef, name: &str) -> Result<(
             hint: Some(format!("add WHERE {name} IS NOT NULL to the training query")),
         });
     }
-    let milliseconds = DataType::Timestamp(TimeUnit::Millisecond, None);
-    let times = arrow::compute::cast(column, &milliseconds)?;
+    let times = time(column, name, TimeUnit::Millisecond)?;
     times_ms.extend(times.as_primitive::<TimestampMillisecondType>().values());
     Ok(())
 }

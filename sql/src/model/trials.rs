@@ -146,7 +146,7 @@ impl Ground<'_> {
                     self.rows.learn(training, &learner, None, None, &mut |_| {}, self.cancel)?;
                 let (users, items) = (self.rows.users.clone(), self.rows.items.clone());
                 let seen = beside(&self.rows.all, &self.parts.test);
-                let model = learned.into_model(users, items, seen, &learner)?;
+                let model = learned.into_model(users, items, seen, &learner, self.cancel)?;
                 let Some(recommender) = model.recommender() else {
                     return Err(Error::Internal("a trial learned no recommender".into()));
                 };

@@ -14,6 +14,7 @@ use udfs::model::judge::Objective;
 use udfs::model::search::{Algorithm, Dimension, Space, Value};
 
 use crate::error::{Error, Result};
+use crate::model::idle;
 use crate::model::learners::Learner;
 use crate::model::options::{Reader, model_error};
 
@@ -113,10 +114,10 @@ impl Tuning {
             }
             return Ok((fixed, None));
         }
-        if trials.is_some_and(|trials| !(1..=1_000).contains(&trials)) {
+        if let Some(trials) = trials.filter(|trials| !(1..=1_000).contains(trials)) {
             return Err(Error::invalid_hint(
-                "num_trials lies between 1 and 1000",
-                "10 to 30 are usual",
+                format!("num_trials is {trials}"),
+                "it lies between 1 and 1000; 10 to 30 are usual",
             ));
         }
         let algorithms = ["bayesian", "vizier_default", "random_search", "grid_search"];
@@ -130,9 +131,10 @@ impl Tuning {
             halving: reader.truth("successive_halving")?.unwrap_or(true),
             dimensions: asked,
         };
-        if !tuning.dimensions.is_empty() {
-            Space::new(tuning.dimensions.clone()).map_err(model_error)?;
-        } else if !SEARCHED.iter().any(|(name, _)| *name == model_type) && !model_type.is_empty() {
+        if tuning.dimensions.is_empty()
+            && !SEARCHED.iter().any(|(name, _)| *name == model_type)
+            && !model_type.is_empty()
+        {
             return Err(nothing_to_search(&model_type));
         }
         Ok((fixed, Some(tuning)))
@@ -240,18 +242,19 @@ fn usual(learner: &Learner, training: &Csr) -> Vec<(String, Dimension)> {
 }
 
 /// The fixed options with a trial's.
-pub fn with_values(fixed: &Given, values: &[(String, Value)]) -> Given {
+pub fn all_values(fixed: &Given, values: &[(String, Value)]) -> Given {
     let mut all = fixed.clone();
-    for (name, value) in values {
-        all.insert(name.clone(), json(value));
-    }
-    // A search over kinds of similarity gives each kind the options that it has.
-    let is_bm25 = all.get("similarity").and_then(Json::as_str) == Some("bm25");
-    if !is_bm25 {
-        let searched = |name: &str| values.iter().any(|(other, _)| other == name);
-        all.retain(|name, _| !(matches!(name.as_str(), "bm25_k1" | "bm25_b") && searched(name)));
-    }
+    all.extend(values.iter().map(|(name, value)| (name.clone(), json(value))));
     all
+}
+
+/// Those of them that do something: a search over kinds of similarity gives each kind the options
+/// that it has.
+pub fn with_values(fixed: &Given, values: &[(String, Value)]) -> Given {
+    let all = all_values(fixed, values);
+    let does_something = |name: &str| idle::missing(name, &all).is_none();
+    let kept = all.iter().filter(|(name, _)| does_something(name));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// A value as an option holds it.
@@ -273,13 +276,21 @@ pub fn objective(
     learner: &Learner,
 ) -> Result<Option<Objective>> {
     let named = match reader.0.get(option) {
-        Some(Json::Array(names)) if names.len() == 1 => names[0].as_str().map(str::to_lowercase),
-        Some(Json::Array(_)) => {
-            return Err(Error::invalid_hint(
-                format!("{option} names several metrics"),
-                "one metric decides; ML.EVALUATE gives the others",
-            ));
-        }
+        Some(Json::Array(names)) => match names.as_slice() {
+            [Json::String(name)] => Some(name.to_lowercase()),
+            [_, _, ..] => {
+                return Err(Error::invalid_hint(
+                    format!("{option} names several metrics"),
+                    "one metric decides; ML.EVALUATE gives the others",
+                ));
+            }
+            _ => {
+                return Err(Error::invalid_hint(
+                    format!("{option} names no metric"),
+                    format!("write {option} = ['{}']", usual_objective(learner).name()),
+                ));
+            }
+        },
         _ => reader.text(option)?.map(str::to_lowercase),
     };
     let Some(named) = named else { return Ok(None) };
@@ -358,9 +369,35 @@ fn dimension(model_type: &str, name: &str, value: &Json) -> Result<Dimension> {
             },
         ));
     };
-    let refused = |wanted: &str| {
-        Err(Error::invalid_hint(format!("{name} is searched among {value}"), wanted.to_owned()))
+    let refused = |wanted: &str| Error::invalid_hint(as_written(name, value), wanted);
+    let dimension = values_of(*scale, value).map_err(refused)?;
+    match dimension.check() {
+        Ok(()) => Ok(dimension),
+        Err(wanted) => Err(refused(wanted)),
+    }
+}
+
+/// A search as a statement has it: `l2_reg = HPARAM_RANGE(1, 10)`.
+fn as_written(name: &str, value: &Json) -> String {
+    let list = |values: &Json| {
+        let values = values.as_array().map(Vec::as_slice).unwrap_or_default();
+        let text = |value: &Json| match value {
+            Json::String(text) => format!("'{text}'"),
+            other => other.to_string(),
+        };
+        values.iter().map(text).collect::<Vec<_>>().join(", ")
     };
+    match (value.get(RANGE), value.get(CANDIDATES)) {
+        (Some(ends), _) => format!("{name} = HPARAM_RANGE({}) is not valid", list(ends)),
+        (None, Some(values)) => {
+            format!("{name} = HPARAM_CANDIDATES([{}]) is not valid", list(values))
+        }
+        (None, None) => format!("{name} = {value} is not valid"),
+    }
+}
+
+/// The values of a search, or what to give instead.
+fn values_of(scale: Scale, value: &Json) -> Result<Dimension, &'static str> {
     if let Some(Json::Array(values)) = value.get(CANDIDATES) {
         let candidate = |value: &Json| match scale {
             Scale::Word => value.as_str().map(|text| Value::Text(text.to_lowercase())),
@@ -369,26 +406,30 @@ fn dimension(model_type: &str, name: &str, value: &Json) -> Result<Dimension> {
         };
         return match values.iter().map(candidate).collect::<Option<Vec<Value>>>() {
             Some(values) => Ok(Dimension::Candidates(values)),
-            None => refused("give candidates of the type that the option takes"),
+            None => Err(match scale {
+                Scale::Word => "give candidates of the type that the option takes: words in quotes",
+                Scale::Whole => "give candidates of the type that the option takes: whole numbers",
+                _ => "give candidates of the type that the option takes: numbers",
+            }),
         };
     }
     let ends = match value.get(RANGE) {
         Some(Json::Array(ends)) => ends.as_slice(),
         _ => &[],
     };
-    let [low, high] = ends else { return refused("give HPARAM_RANGE(a, b)") };
+    let [low, high] = ends else { return Err("give HPARAM_RANGE(a, b)") };
     match scale {
-        Scale::Word => refused("this option takes words: give HPARAM_CANDIDATES(['a', 'b'])"),
+        Scale::Word => Err("this option takes words: give HPARAM_CANDIDATES(['a', 'b'])"),
         Scale::Whole => match (low.as_i64(), high.as_i64()) {
             (Some(low), Some(high)) => Ok(Dimension::Int { low, high, log: low > 0 }),
-            _ => refused("this option takes whole numbers"),
+            _ => Err("this option takes whole numbers"),
         },
         Scale::Ratio | Scale::Linear => match (low.as_f64(), high.as_f64()) {
             (Some(low), Some(high)) => {
-                let log = *scale == Scale::Ratio && low > 0.0;
+                let log = scale == Scale::Ratio && low > 0.0;
                 Ok(Dimension::Float { low, high, log })
             }
-            _ => refused("this option takes numbers"),
+            _ => Err("this option takes numbers"),
         },
     }
 }

@@ -323,6 +323,10 @@ impl Recommender for AlsModel {
             + 2 * (self.parts.users.memory_bytes() + self.parts.items.memory_bytes())
     }
 
+    fn source(&self) -> Source {
+        Source::Als
+    }
+
     fn score(&self, user: u32, item: u32) -> Option<f32> {
         let size = self.num_factors();
         let x = row(self.user_factors(), user, size)?;

@@ -14,6 +14,10 @@
 //!   model has, for 2,000 users evenly spread.
 //! * `novelty`, by the users that have had the items outside the test set.
 //!
+//! A user of whom training learned nothing, as when all of the user's interactions are kept aside,
+//! is measured as the model answers at query time: by the popularity ranking, in every metric. The
+//! scores of these users have a logistic of their own, for they are counts.
+//!
 //! The same interactions give the same values whatever the number of threads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +30,8 @@ use super::metrics::auc::user_auc;
 use super::metrics::beyond_accuracy::novelty;
 use super::metrics::calibration::Logistic;
 use super::metrics::{Bootstrap, PerUser, RankingEvaluation, RatingEvaluation, UserList};
-use super::recommender::{HeldOut, Recommender};
-use super::sparse::Csr;
+use super::recommender::{Choice, HeldOut, Recommender};
+use super::sparse::{Csr, csr_bytes};
 use super::trained::Model;
 
 /// Users that share drawn items.
@@ -119,14 +123,14 @@ impl Evaluation {
         }
     }
 
-    /// Peak bytes of an evaluation beside the model and the test interactions.
-    pub fn memory_bytes(recommender: &dyn Recommender, users: usize, top_k: usize) -> usize {
-        let lists = users.saturating_mul(2 * (top_k * 8 + 400));
-        let (all, items) = (recommender.user_ids().len(), recommender.item_ids().len());
+    /// Peak bytes of an evaluation beside the model and the test interactions: lists of `top_k`
+    /// items for `tested` users of a model of `users`, `items` and `cells` interactions.
+    pub fn memory_bytes([users, items, cells]: [usize; 3], tested: usize, top_k: usize) -> usize {
+        let lists = tested.saturating_mul(2 * (top_k.min(items) * 8 + 400));
         let threads = rayon::current_num_threads();
         lists
-            .saturating_add(recommender.seen().memory_bytes())
-            .saturating_add(threads.saturating_mul(all * 8 + items * 40))
+            .saturating_add(csr_bytes(items, cells))
+            .saturating_add(threads.saturating_mul(users * 8 + items * 40))
     }
 
     /// Every metric with its interval, over the users (by code) that `keep` accepts.
@@ -170,6 +174,8 @@ impl Evaluation {
 /// What was measured of one user's list.
 struct Found {
     list: Vec<u32>,
+    /// Whether popularity stands in for the model.
+    stands_in: bool,
     auc: Option<f64>,
     diversity: Option<f64>,
     novelty: Option<f64>,
@@ -196,8 +202,7 @@ pub(super) fn rankings(
         if cancel.load(Ordering::Relaxed) {
             return Err(ModelError::Cancelled);
         }
-        let choices = recommender.recommend_held_out(block, &held_out, top_k);
-        let lists: Vec<Vec<u32>> = choices.into_iter().map(|choice| choice.items).collect();
+        let lists = recommender.recommend_held_out(block, &held_out, top_k);
         let first = found.len();
         let groups = block.par_chunks(GROUP_USERS).zip(lists.par_chunks(GROUP_USERS)).enumerate();
         let measured: Vec<Vec<[Found; 2]>> = groups
@@ -211,10 +216,14 @@ pub(super) fn rankings(
             let hits = of.hits.iter().map(|&score| (score, true));
             hits.chain(of.misses.iter().map(|&score| (score, false))).collect::<Vec<_>>()
         };
-        let all: Vec<(f32, bool)> = found.iter().flat_map(|sides| pairs(&sides[which])).collect();
-        let logistic = Logistic::fit(&all);
+        let logistics = [false, true].map(|stands_in| {
+            let those = found.iter().map(|sides| &sides[which]);
+            let those = those.filter(|of| of.stands_in == stands_in);
+            Logistic::fit(&those.flat_map(pairs).collect::<Vec<_>>())
+        });
         for (&user, sides) in users.iter().zip(&found) {
             let of = &sides[which];
+            let logistic = logistics[usize::from(of.stands_in)];
             evaluation.add(&UserList {
                 user,
                 list: &of.list,
@@ -239,7 +248,7 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// A group of users with their lists; the first is the `first` of all users.
-    fn group(&self, first: usize, users: &[u32], lists: &[Vec<u32>]) -> Vec<[Found; 2]> {
+    fn group(&self, first: usize, users: &[u32], lists: &[Choice]) -> Vec<[Found; 2]> {
         let drawn = drawn(self.recommender.item_ids().len(), first as u64);
         let mut items = drawn.clone();
         for &user in users {
@@ -254,15 +263,20 @@ impl Judge<'_> {
         let popular: Vec<f32> = items.iter().map(|&item| counts[item as usize] as f32).collect();
         let mut sums = vec![];
         let mut found = Vec::with_capacity(users.len());
-        for (((at, &user), list), scores) in
+        for (((at, &user), choice), scores) in
             (first..).zip(users).zip(lists).zip(scores.chunks(items.len().max(1)))
         {
+            let stands_in = choice.source != self.recommender.source();
+            let scores = if stands_in { &popular } else { scores };
+            let model = (&choice.items, scores, stands_in);
             let sides = Against::new(self.held_out, user, &items, &is_drawn);
             let ranked = self.held_out.popular(user, self.top_k).0;
-            found.push([(list, scores), (&ranked, popular.as_slice())].map(|(list, scores)| {
+            let baseline = (&ranked, popular.as_slice(), false);
+            found.push([model, baseline].map(|(list, scores, stands_in)| {
                 let (hits, misses) = sides.pairs(scores, u64::from(user));
                 Found {
                     list: list.clone(),
+                    stands_in,
                     auc: user_auc(scores, &sides.test, &sides.excluded),
                     diversity: self.likeness.diversity(at, list, &mut sums),
                     novelty: novelty(list, counts, self.held_out.seen.rows()),

@@ -140,6 +140,40 @@ fn popularity_that_stands_in_does_not_count_test_interactions() {
     assert!(lists.iter().all(|list| list.source == Source::Popularity && list.items == [0]));
     let sides = rankings(&model, &test, 1, &RUN).unwrap();
     assert!(sides.iter().all(|side| side.values()[0] == ("recall@1".to_owned(), 0.0)));
+    // In every metric: what is no number is none on both sides.
+    let [ours, baseline] = sides.map(|side| format!("{:?}", side.values()));
+    assert_eq!(ours, baseline);
+}
+
+/// As when all interactions of a user are kept aside.
+#[test]
+fn a_user_without_factors_is_measured_as_popularity_in_every_metric() {
+    let test = test_cells();
+    let stranger = (0..USERS).find(|&user| !test.row(user as usize).0.is_empty()).unwrap();
+    let known = model(csr(is_seen));
+    let Model::Als(shape) = &known else { panic!("no factorization") };
+    let mut factors = shape.factors().clone();
+    let width = FACTORS as usize;
+    factors.user_factors[stranger as usize * width..][..width].fill(0.0);
+    let (users, items) = (shape.user_ids().clone(), shape.item_ids().clone());
+    let parts =
+        ModelParts { users, items, factors, seen: csr(is_seen), options: shape.options().clone() };
+    let without: Model = AlsModel::from_parts(parts).unwrap().into();
+    let [with, without] =
+        [&known, &without].map(|model| Evaluation::of(model, &test, 6, &RUN).unwrap());
+    for found in without.measure(&|user| user == stranger, &RUN).unwrap() {
+        // The probabilities of the baseline are fitted to everybody's counts.
+        if found.name != "log_loss" {
+            assert_eq!(found.value, found.baseline, "{found:?}");
+        }
+        assert!(found.value.is_finite(), "{found:?}");
+    }
+    let others = |user: u32| user != stranger;
+    for (with, without) in with.values(&others).iter().zip(without.values(&others)) {
+        if with.0 != "log_loss" {
+            assert_eq!(*with, without);
+        }
+    }
 }
 
 #[test]

@@ -197,6 +197,16 @@ impl IdIndex {
         }
     }
 
+    /// Whether a type is of the same kind of ids: whole numbers, text or bytes.
+    pub fn is_alike(&self, data_type: &DataType) -> bool {
+        let class = |kind| match kind {
+            Kind::Signed | Kind::Unsigned | Kind::Decimal => 0,
+            Kind::Text => 1,
+            Kind::Binary => 2,
+        };
+        Self::new("", data_type).is_ok_and(|other| class(other.kind) == class(self.kind))
+    }
+
     /// The ids in code order, of [`IdIndex::data_type`].
     pub fn values(&self) -> ArrayRef {
         Arc::clone(self.values.get_or_init(|| self.build_values()))
@@ -350,6 +360,22 @@ mod tests {
 
     fn text(values: &[&str]) -> ArrayRef {
         Arc::new(StringArray::from(values.to_vec()))
+    }
+
+    #[test]
+    fn ids_of_one_kind_are_alike() {
+        let numbers = IdIndex::new("id", &DataType::Int64).unwrap();
+        for (data_type, is_alike) in [
+            (DataType::UInt8, true),
+            (DataType::Decimal128(20, 0), true),
+            (DataType::Utf8, false),
+            (DataType::Float64, false),
+            (DataType::Null, false),
+        ] {
+            assert_eq!(numbers.is_alike(&data_type), is_alike, "{data_type}");
+        }
+        let texts = IdIndex::new("id", &DataType::Utf8View).unwrap();
+        assert!(texts.is_alike(&DataType::LargeUtf8) && !texts.is_alike(&DataType::Binary));
     }
 
     #[test]

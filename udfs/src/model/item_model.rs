@@ -101,14 +101,6 @@ impl ItemModel {
         &self.popularity
     }
 
-    /// Where lists come from unless popularity stands in.
-    pub fn source(&self) -> Source {
-        match self.parts.similarity {
-            Similarity::Sparse(_) => Source::ItemKnn,
-            Similarity::Dense(_) => Source::Ease,
-        }
-    }
-
     /// The weight of `item` in the row of `own`; 0 where none is kept.
     fn weight(&self, own: u32, item: u32) -> f32 {
         match &self.parts.similarity {
@@ -214,6 +206,13 @@ impl Recommender for ItemModel {
             + self.popularity.memory_bytes()
             + self.parts.seen.memory_bytes()
             + 2 * (self.parts.users.memory_bytes() + self.parts.items.memory_bytes())
+    }
+
+    fn source(&self) -> Source {
+        match self.parts.similarity {
+            Similarity::Sparse(_) => Source::ItemKnn,
+            Similarity::Dense(_) => Source::Ease,
+        }
     }
 
     fn score(&self, user: u32, item: u32) -> Option<f32> {

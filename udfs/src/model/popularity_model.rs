@@ -6,6 +6,8 @@
 //! that nobody in the segment had follow in overall order. Who is in no segment gets the overall
 //! ranking.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::error::ModelError;
 use super::ids::IdIndex;
 use super::recommender::{Basket, Choice, HeldOut, RecommendRequest, Recommender, Source};
@@ -53,6 +55,14 @@ impl PopularityModel {
     /// # Errors
     /// [`ModelError::Inconsistent`] naming what does not fit.
     pub fn from_parts(parts: PopularityParts) -> Result<Self, ModelError> {
+        Self::ranked(parts, &AtomicBool::new(false))
+    }
+
+    /// The same; with thousands of segments it takes a while, and the flag ends it.
+    ///
+    /// # Errors
+    /// Those of [`Self::from_parts`], and [`ModelError::Cancelled`] soon after the flag was set.
+    pub fn ranked(parts: PopularityParts, cancel: &AtomicBool) -> Result<Self, ModelError> {
         let fail = |why: &str| Err(ModelError::Inconsistent(why.to_owned()));
         let items = parts.items.len();
         if parts.seen.rows() != parts.users.len() || parts.seen.columns() != items {
@@ -74,17 +84,20 @@ impl PopularityModel {
             return fail("a user is in a segment without ranking");
         }
         let ranked = |weights: &[f32]| {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(ModelError::Cancelled);
+            }
             let mut order: Vec<u32> = (0..items as u32).collect();
             let key = |item: u32| (weights[item as usize], parts.weights[item as usize]);
             order.sort_by(|&a, &b| {
                 let (a, b) = (key(a), key(b));
                 b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1))
             });
-            order
+            Ok(order)
         };
-        let overall = ranked(&parts.weights);
-        let rankings = segments.weights.iter().map(|weights| ranked(weights)).collect();
-        Ok(Self { parts, overall, rankings })
+        let overall = ranked(&parts.weights)?;
+        let rankings: Result<_, _> = segments.weights.iter().map(|of| ranked(of)).collect();
+        Ok(Self { rankings: rankings?, parts, overall })
     }
 
     /// A weight for each item.
@@ -134,6 +147,10 @@ impl Recommender for PopularityModel {
             + self.parts.users.len() * size_of::<u32>()
             + self.parts.seen.memory_bytes()
             + 2 * (self.parts.users.memory_bytes() + self.parts.items.memory_bytes())
+    }
+
+    fn source(&self) -> Source {
+        Source::Popularity
     }
 
     fn score(&self, user: u32, item: u32) -> Option<f32> {
@@ -202,7 +219,6 @@ impl Recommender for PopularityModel {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
 
     use arrow::array::{ArrayRef, Int64Array};
 
@@ -267,5 +283,11 @@ mod tests {
         assert!(build(&|p| p.seen = Csr::empty(1, 1)).is_err());
         assert!(build(&|p| p.segments.as_mut().unwrap().of_user[0] = 2).is_err());
         assert!(build(&|p| p.segments.as_mut().unwrap().of_user.truncate(1)).is_err());
+    }
+
+    #[test]
+    fn a_ranking_stops_when_it_is_told_to() {
+        let stopped = PopularityModel::ranked(parts(), &AtomicBool::new(true));
+        assert!(matches!(stopped, Err(ModelError::Cancelled)));
     }
 }

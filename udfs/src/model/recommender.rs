@@ -107,6 +107,9 @@ pub trait Recommender: Send + Sync {
     /// Bytes on the heap, with what look-ups add later.
     fn memory_bytes(&self) -> usize;
 
+    /// Where lists come from unless popularity stands in.
+    fn source(&self) -> Source;
+
     /// The score of a user and an item; `None` when either is out of range.
     fn score(&self, user: u32, item: u32) -> Option<f32>;
 
@@ -134,7 +137,8 @@ pub trait Recommender: Send + Sync {
     ) -> Vec<Choice>;
 
     /// The scores of `items` (ascending) for each user, users × items, as they would be had the
-    /// held-out interactions not been seen; 0 for codes out of range.
+    /// held-out interactions not been seen; 0 for codes out of range. Of a user for whom popularity
+    /// stands in they say nothing.
     fn scores_held_out(&self, users: &[u32], items: &[u32], held_out: &HeldOut<'_>) -> Vec<f32>;
 
     /// The items most similar to each given one, without itself; empty where nothing is known.

@@ -17,7 +17,8 @@
 //!    every model; all r are 1 when all s′ are equal. The first place compares r alone. λ = 1 is
 //!    the order of s′.
 //!
-//! Ties go to the candidate that came first. A score that is NaN ranks last. Candidates · k calls
+//! Ties go to the candidate that came first. A score that is NaN ranks last, and s′ stays within
+//! what f32 holds. Candidates · k calls
 //! of the similarity, none of them when λ = 1.
 
 use super::error::ModelError;
@@ -95,7 +96,7 @@ impl<'a> Rerank<'a> {
     /// When `share` is no number from 0 to 1.
     pub fn promote(mut self, share: f64, promoted: OfItem<'a, bool>) -> Result<Self, ModelError> {
         if !(0.0..=1.0).contains(&share) {
-            return Err(refused("promoted_share", share, "Use a share from 0 to 1"));
+            return Err(refused("promote_share", share, "Use a share from 0 to 1"));
         }
         self.promotion = Some((share, promoted));
         Ok(self)
@@ -180,7 +181,8 @@ impl<'a> Rerank<'a> {
         let penalty = self
             .popularity
             .map_or(0.0, |(beta, popularity)| beta * (popularity(item).max(1) as f32).ln());
-        score - penalty + self.boost.map_or(0.0, |boost| boost(item))
+        let changed = score - penalty + self.boost.map_or(0.0, |boost| boost(item));
+        changed.clamp(f32::MIN, f32::MAX)
     }
 
     /// The position of the best candidate; candidates are by descending s′.

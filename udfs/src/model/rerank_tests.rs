@@ -27,6 +27,13 @@ fn without_rules_the_best_come_first_and_ties_as_given() {
 }
 
 #[test]
+fn changed_scores_stay_within_what_f32_holds() {
+    let (boost, popularity) = (|_: u32| f32::MAX, |_: u32| 1_000_u32);
+    let rules = Rerank::new(2).boost(&boost).popularity(-1e30, &popularity).unwrap();
+    assert_eq!(rules.apply(&[1, 2], &[f32::MAX, f32::MIN])[0], (1, f32::MAX));
+}
+
+#[test]
 fn marginal_relevance_is_computed_step_by_step() {
     // Relevance 1, .75, .5, 0 of items 0, 3, 1, 2; 0 and 3 are alike.
     let (items, scores) = ([0, 3, 1, 2], [9.0, 8.0, 7.0, 5.0]);

@@ -177,14 +177,12 @@ impl AlsOptions {
     /// Checks every option's domain.
     ///
     /// # Errors
-    /// [`ModelError::Option`] naming the option, or [`ModelError::TooLarge`].
+    /// [`ModelError::Option`] naming the option.
     pub fn validate(&self) -> Result<(), ModelError> {
         let fail = |option, value: String, hint| Err(ModelError::Option { option, value, hint });
-        if self.num_factors == 0 {
-            return fail("num_factors", "0".to_owned(), "Give at least 1 factor; 64 is usual");
-        }
-        if self.num_factors > 1024 {
-            return Err(ModelError::TooLarge { what: "num_factors", limit: 1024 });
+        if self.num_factors == 0 || self.num_factors > 1024 {
+            let hint = "Give 1 to 1024 factors; 32 to 256 are usual";
+            return fail("num_factors", self.num_factors.to_string(), hint);
         }
         if self.max_iterations == 0 || self.max_iterations > 10_000 {
             let hint = "Give 1 to 10000 iterations; 8 to 20 are usual";
@@ -202,17 +200,39 @@ impl AlsOptions {
             let hint = "Leave solver = 'auto': non-negative factors have a solver of their own";
             return fail("solver", self.solver.name().to_owned(), hint);
         }
-        let positive = |value: f64| value.is_finite() && value >= 0.0;
-        let hint = "Give a finite number of 0 or more";
-        for (option, value) in [
-            ("l2_reg", self.l2_reg),
-            ("wals_alpha", self.wals_alpha),
-            ("frequency_exponent", Some(self.frequency_exponent)),
-            ("feature_reg", Some(self.feature_reg)),
-            ("min_rel_progress", self.min_rel_progress),
+        self.check_numbers()
+    }
+
+    fn check_numbers(&self) -> Result<(), ModelError> {
+        for (option, value, most, hint) in [
+            ("l2_reg", self.l2_reg, 1e12, "Give a number from 0 to 1e12; 0.01 to 10 are usual"),
+            (
+                "wals_alpha",
+                self.wals_alpha,
+                1e12,
+                "Give a number from 0 to 1e12; 1 to 100 are usual",
+            ),
+            (
+                "frequency_exponent",
+                Some(self.frequency_exponent),
+                16.0,
+                "Give a number from 0 to 16; 0.5 to 1 are usual",
+            ),
+            (
+                "feature_reg",
+                Some(self.feature_reg),
+                1e12,
+                "Give a number from 0 to 1e12; 1 is usual",
+            ),
+            (
+                "min_rel_progress",
+                self.min_rel_progress,
+                1.0,
+                "Give a share from 0 to 1; 0.01 stops once an iteration gains less than a hundredth",
+            ),
         ] {
-            if let Some(value) = value.filter(|&value| !positive(value) || value > 1e12) {
-                return fail(option, value.to_string(), hint);
+            if let Some(value) = value.filter(|value| !(0.0..=most).contains(value)) {
+                return Err(ModelError::Option { option, value: value.to_string(), hint });
             }
         }
         Ok(())

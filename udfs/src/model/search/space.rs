@@ -156,17 +156,27 @@ impl Space {
 }
 
 impl Dimension {
-    fn check(&self) -> Result<(), &'static str> {
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// What to give instead.
+    pub fn check(&self) -> Result<(), &'static str> {
         match self {
             Self::Float { low, high, log } => {
-                if !(low.is_finite() && high.is_finite() && low <= high && high - low < f64::MAX) {
-                    return Err("Give a finite range, the lower end first");
+                if low > high {
+                    return Err("Give the lower end first");
+                }
+                if !(low.is_finite() && high.is_finite() && high - low < f64::MAX) {
+                    return Err("Give a finite range");
                 }
                 if *log && *low <= 0.0 { Err("A logarithmic range begins above 0") } else { Ok(()) }
             }
             Self::Int { low, high, log } => {
-                if low > high || high.checked_sub(*low).is_none_or(|width| width >= 1 << 52) {
-                    return Err("Give a range of less than 2^52 numbers, the lower end first");
+                if low > high {
+                    return Err("Give the lower end first");
+                }
+                if high.checked_sub(*low).is_none_or(|width| width >= 1 << 52) {
+                    return Err("Give a range of less than 2^52 numbers");
                 }
                 if *log && *low <= 0 { Err("A logarithmic range begins above 0") } else { Ok(()) }
             }

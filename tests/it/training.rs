@@ -1,0 +1,123 @@
+//! Trainings that are ended: what was begun leaves nothing behind.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use catalog::policy::Principal;
+use futures::TryStreamExt;
+use sql::Session;
+
+/// 1,000 users of 20 items each: a trial takes a moment.
+const ROWS: &str = "SELECT u AS user_id, (u * 7919 + i * 104729) % 300 AS item_id \
+                    FROM generate_series(1, 1000) AS a(u) CROSS JOIN generate_series(1, 20) AS b(i)";
+
+async fn rows(session: &Session, text: &str) -> sql::Result<usize> {
+    let batches: Vec<RecordBatch> =
+        session.query(text).await?.rows.try_collect().await.map_err(sql::Error::from)?;
+    Ok(batches.iter().map(RecordBatch::num_rows).sum())
+}
+
+/// Folders of versions that are not whole: without a manifest.
+fn half_versions(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return vec![] };
+    let folders: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    let mut found = vec![];
+    for path in folders {
+        let is_version = path.file_name().is_some_and(|name| {
+            let name = name.to_string_lossy();
+            !name.is_empty() && name.chars().all(|digit| digit.is_ascii_digit())
+        });
+        let is_model = path.components().any(|part| part.as_os_str() == "models");
+        if is_version && is_model && !path.join("manifest.json").exists() {
+            found.push(path.clone());
+        }
+        found.extend(half_versions(&path));
+    }
+    found
+}
+
+/// Waits for what comes within a bounded time.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Cancels a training once it is in a phase; gives how long it took to end.
+async fn cancel_in(session: &Session, phase: &str, text: &str) -> Duration {
+    let prepared = session.prepare(text).await.unwrap();
+    let submitted = session.submit(&session.engine().new_query_id(), &prepared);
+    let (mut progress, cancel) = (submitted.progress(), submitted.cancel());
+    let running = tokio::spawn(async move { submitted.run(&[]).await.map(|_| ()) });
+    let reached = progress.wait_for(|now| now.as_ref().is_some_and(|now| now.phase == phase));
+    tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap().unwrap();
+    let started = Instant::now();
+    cancel.cancel();
+    let error = running.await.unwrap().unwrap_err();
+    assert_eq!(error.code(), "ATT-3004", "{error}");
+    started.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_training_leaves_no_half_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    let popular = "CREATE MODEL m OPTIONS (model_type = 'popularity') AS SELECT 1 AS user_id, \
+                   2 AS item_id";
+    rows(&session, popular).await.unwrap();
+    for (phase, options) in [
+        ("training", "num_factors = 16, max_iterations = 10000"),
+        ("searching", "num_trials = 1000, num_factors = HPARAM_RANGE(8, 64)"),
+    ] {
+        let text = format!(
+            "CREATE OR REPLACE MODEL m OPTIONS (model_type = 'matrix_factorization', \
+             feedback_type = 'implicit', {options}) AS {ROWS}"
+        );
+        let took = cancel_in(&session, phase, &text).await;
+        assert!(took < Duration::from_secs(2), "{phase}: {took:?}");
+        assert_eq!(rows(&session, "SELECT * FROM ml_recommend('m', 9, 1)").await.unwrap(), 1);
+        assert!(rows(&session, "DESCRIBE MODEL m@2").await.is_err());
+        until("the claim is withdrawn", || half_versions(folder.path()).is_empty()).await;
+    }
+    // A new model that is cancelled is none.
+    let text = format!(
+        "CREATE MODEL n OPTIONS (model_type = 'item_knn', num_trials = 1000, \
+         hparam_tuning_algorithm = 'random_search') AS {ROWS}"
+    );
+    cancel_in(&session, "searching", &text).await;
+    let missing = rows(&session, "DESCRIBE MODEL n").await.unwrap_err();
+    assert_eq!(missing.code(), "ATT-4001", "{missing}");
+    until("the claim is withdrawn", || half_versions(folder.path()).is_empty()).await;
+    // And the next training goes through.
+    rows(&session, "RETRAIN MODEL m").await.unwrap();
+    assert!(rows(&session, "DESCRIBE MODEL m@2").await.unwrap() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_dropped_while_a_search_runs_stays_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    let popular = "CREATE MODEL m OPTIONS (model_type = 'popularity') AS SELECT 1 AS user_id, \
+                   2 AS item_id";
+    rows(&session, popular).await.unwrap();
+    let text = format!(
+        "CREATE OR REPLACE MODEL m OPTIONS (model_type = 'item_knn', num_trials = 30) AS {ROWS}"
+    );
+    let prepared = session.prepare(&text).await.unwrap();
+    let submitted = session.submit(&engine.new_query_id(), &prepared);
+    let mut progress = submitted.progress();
+    let running = tokio::spawn(async move { submitted.run(&[]).await.map(|_| ()) });
+    let reached = progress.wait_for(|now| now.as_ref().is_some_and(|now| now.phase == "searching"));
+    tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap().unwrap();
+    rows(&session, "DROP MODEL m").await.unwrap();
+    let error = running.await.unwrap().unwrap_err();
+    assert_eq!(error.code(), "ATT-4003", "{error}");
+    assert!(rows(&session, "DESCRIBE MODEL m").await.is_err());
+    until("the claim is withdrawn", || half_versions(folder.path()).is_empty()).await;
+}
