@@ -124,7 +124,7 @@ pub(super) fn probabilities(margins: &[f32], width: usize, calibrators: &[Calibr
         };
         return margins.iter().map(positive).flat_map(|p| [1.0 - p, p]).collect();
     }
-    let rows = match calibrators {
+    match calibrators {
         [] => margins.chunks_exact(width).flat_map(softmax).collect(),
         _ => {
             let odds = log_odds(margins, width);
@@ -136,8 +136,7 @@ pub(super) fn probabilities(margins: &[f32], width: usize, calibrators: &[Calibr
             };
             odds.chunks_exact(width).flat_map(row).collect::<Vec<f64>>()
         }
-    };
-    rows
+    }
 }
 
 fn softmax(row: &[f32]) -> Vec<f64> {
