@@ -26,8 +26,8 @@ const BYTES_MAX: usize = 2_048;
 const MISSING_MS: i64 = 10_000;
 /// Servers' clocks may differ by so much.
 const SKEW_MS: i64 = 30_000;
-/// A token whose signature was checked is known again for so long: a client shows it with each call,
-/// three times for one look-up.
+/// A token whose signature was checked is known again for so long: a client shows it with each
+/// call, three times for one look-up.
 const CHECKED_MS: i64 = 60_000;
 /// So many of them at most.
 const CHECKED_MAX: usize = 4_096;

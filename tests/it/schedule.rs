@@ -86,7 +86,8 @@ async fn a_scheduled_training_has_its_owners_rights_of_now() {
     for text in [
         "CREATE TABLE plays AS SELECT u % 7 AS user_id, u % 5 AS item_id \
          FROM generate_series(1, 60) AS t(u)",
-        "CREATE USER ann PASSWORD 'a long enough password' ROLE analyst",
+        "CREATE USER root PASSWORD 'root-secret' ROLE admin",
+        "CREATE USER ann PASSWORD 'ann-secret' ROLE analyst",
         "GRANT SELECT ON plays TO USER ann",
     ] {
         assert_eq!(outcome(&root, text).await, Ok(0), "{text}");

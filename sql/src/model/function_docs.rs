@@ -19,112 +19,115 @@ pub fn documentation() -> Vec<FunctionDoc> {
         entry(
             "ml_recommend",
             "ML.RECOMMEND(MODEL m [, user | (query)] [, STRUCT(10 AS top_k, TRUE AS exclude_seen)])",
-            "Recommends items to one user, to the users of a query, or to everyone. Answers the \
-             model's user and item columns, score, rank (from 1) and source: als, fold_in, \
-             item_knn, ease, or popularity for a user of whom the model knows nothing. Options: top_k (10), \
-             exclude_seen (TRUE), include_items and exclude_items (a list or a query in \
-             parentheses), item_filter ('stock > 0', a condition on the model's item_table), \
-             max_per (STRUCT(2 AS brand): so many items of one value of a column of item_table), \
-             diversity (0 by score, to 1 as different as can be), min_score, popularity_penalty \
-             (0), boost ('0.2 * margin', added to the score), promote (a list or a query), \
-             promote_share (0.2 of the places) and fold_in (TRUE: from what the users have had by \
-             now). NULL for include_items, exclude_items, min_score, max_per's number or promote \
-             is as if it were not given. For max_per and boost an item has one row in item_table.",
+            "Recommends items to one user, to the users of a query, or to everyone. Answers \
+             the model's user and item columns, score, rank (from 1) and source: als, \
+             fold_in, item_knn, ease, or popularity for a user of whom the model knows \
+             nothing. Options: top_k (10), exclude_seen (TRUE), include_items and \
+             exclude_items (a list or a query in parentheses), item_filter ('stock > 0', a \
+             condition on the model's item_table), max_per (STRUCT(2 AS brand): so many items \
+             of one value of a column of item_table), diversity (0 by score, to 1 as \
+             different as can be), min_score, popularity_penalty (0), boost ('0.2 * margin', \
+             added to the score), promote (a list or a query), promote_share (0.2 of the \
+             places) and fold_in (TRUE: from what the users have had by now). NULL for \
+             include_items, exclude_items, min_score, max_per's number or promote is as if it \
+             were not given. For max_per and boost an item has one row in item_table.",
             "SELECT * FROM ml_recommend('main.shop', 'user-42', 10);",
         ),
         entry(
             "ml_predict",
             "ML.PREDICT(MODEL m, (SELECT user, item, … FROM …))",
-            "The query's rows with predicted_<rating column>: the model's score of the pair, NULL \
-             when the model does not know the user or the item. Of kmeans: centroid_id, the nearest \
-             centroid (from 1), and distance, that to it. Of pca: principal_component_1 and so on. \
-             Of boosted trees: predicted_<label>, of a classifier also predicted_<label>_probs, a \
-             list of (label, prob), the most likely first; of a ranker the score of a row in its \
-             query. \
-             The query has every column that such a model has learned from; a text that training \
-             did not see counts as NULL.",
+            "The query's rows with predicted_<rating column>: the model's score of the pair, \
+             NULL when the model does not know the user or the item. Of kmeans: centroid_id, \
+             the nearest centroid (from 1), and distance, that to it. Of pca: \
+             principal_component_1 and so on. Of boosted trees: predicted_<label>, of a \
+             classifier also predicted_<label>_probs, a list of (label, prob), the most \
+             likely first; of a ranker the score of a row in its query. The query has every \
+             column that such a model has learned from; a text that training did not see \
+             counts as NULL.",
             "SELECT * FROM ML.PREDICT(MODEL shop, (SELECT user_id, item_id FROM pairs));",
         ),
         entry(
             "ml_explain",
             "ML.EXPLAIN(MODEL m, user, item | (SELECT user, item FROM …))",
-            "Why a pair has its score: the model's user and item columns, term (interaction, mean, \
-             user_bias, item_bias or popularity), because_item, weight, contribution and share. \
-             Contributions add up to the score and shares to 1; for a factorization it is the \
-             score that fold-in gives the user's own interactions.",
+            "Why a pair has its score: the model's user and item columns, term (interaction, \
+             mean, user_bias, item_bias or popularity), because_item, weight, contribution \
+             and share. Contributions add up to the score and shares to 1; for a \
+             factorization it is the score that fold-in gives the user's own interactions.",
             "SELECT * FROM ML.EXPLAIN(MODEL shop, 'user-42', 'sku-7') ORDER BY contribution DESC;",
         ),
         entry(
             "ml_evaluate",
             "ML.EVALUATE(MODEL m [, (query)] [, STRUCT(20 AS top_k, 'country' AS segment_col)])",
-            "Metrics: value with the ends lower and upper of its 95 % interval over users, how \
-             many users have a say, and the same metric of recommending what is popular and of \
-             the previous version. Without a query: on the rows that training kept aside; with \
-             one: on its rows, and with segment_col also in each segment of users. A model of \
-             features has one row with a column a metric: kmeans davies_bouldin_index and \
-             mean_squared_distance; pca total_explained_variance_ratio; classifiers precision, \
-             recall, accuracy, f1_score, log_loss, roc_auc; regressors mean_absolute_error, \
-             mean_squared_error, mean_squared_log_error, median_absolute_error, r2_score, \
-             explained_variance; rankers ndcg.",
+            "Metrics: value with the ends lower and upper of its 95 % interval over users, \
+             how many users have a say, and the same metric of recommending what is popular \
+             and of the previous version. Without a query: on the rows that training kept \
+             aside; with one: on its rows, and with segment_col also in each segment of \
+             users. A model of features has one row with a column a metric: kmeans \
+             davies_bouldin_index and mean_squared_distance; pca \
+             total_explained_variance_ratio; classifiers precision, recall, accuracy, \
+             f1_score, log_loss, roc_auc; regressors mean_absolute_error, mean_squared_error, \
+             mean_squared_log_error, median_absolute_error, r2_score, explained_variance; \
+             rankers ndcg.",
             "SELECT * FROM ML.EVALUATE(MODEL shop);",
         ),
         entry(
             "ml_weights",
             "ML.WEIGHTS(MODEL m)",
-            "What was learned. Factorization: processed_input (the id column's name), feature (the \
-             id as text), factor_weights and intercept (the bias, 0 without biases). item_knn and \
-             ease: item, neighbor and weight, without weights of 0. popularity: item, segment \
-             (NULL overall) and weight.",
+            "What was learned. Factorization: processed_input (the id column's name), feature \
+             (the id as text), factor_weights and intercept (the bias, 0 without biases). \
+             item_knn and ease: item, neighbor and weight, without weights of 0. popularity: \
+             item, segment (NULL overall) and weight.",
             "SELECT * FROM ML.WEIGHTS(MODEL shop) LIMIT 5;",
         ),
         entry(
             "ml_training_info",
             "ML.TRAINING_INFO(MODEL m)",
             "One row an iteration: iteration, loss, duration_ms, validation_metric and \
-             validation_value (NULL without early_stop_metric), and is_best: the iteration that \
-             the model is of.",
+             validation_value (NULL without early_stop_metric), and is_best: the iteration \
+             that the model is of.",
             "SELECT * FROM ML.TRAINING_INFO(MODEL shop) ORDER BY iteration;",
         ),
         entry(
             "ml_trial_info",
             "ML.TRIAL_INFO(MODEL m)",
-            "One row a trial of the search for hyper-parameters: trial_id, hyperparameters and \
-             hparam_tuning_evaluation_metrics (structs), training_loss, iterations, \
+            "One row a trial of the search for hyper-parameters: trial_id, hyperparameters \
+             and hparam_tuning_evaluation_metrics (structs), training_loss, iterations, \
              best_iteration, duration_ms, status (SUCCEEDED, STOPPED when others were ahead, \
-             FAILED), error_message and is_optimal. A version retrained without a search keeps \
-             the trials that chose its options.",
+             FAILED), error_message and is_optimal. A version retrained without a search \
+             keeps the trials that chose its options.",
             "SELECT * FROM ML.TRIAL_INFO(MODEL shop) ORDER BY trial_id;",
         ),
         entry(
             "ml_centroids",
             "ML.CENTROIDS(MODEL m)",
-            "The centroids of a kmeans model, a row for each of them and each column of features: \
-             centroid_id (from 1), feature, numerical_value, and categorical_value, of a text the \
-             list of its categories with their share (category, value).",
+            "The centroids of a kmeans model, a row for each of them and each column of \
+             features: centroid_id (from 1), feature, numerical_value, and categorical_value, \
+             of a text the list of its categories with their share (category, value).",
             "SELECT * FROM ML.CENTROIDS(MODEL groups) ORDER BY centroid_id, feature;",
         ),
         entry(
             "ml_principal_components",
             "ML.PRINCIPAL_COMPONENTS(MODEL m)",
-            "The components of a pca model, a row for each of them and each column of features: \
-             principal_component_id (from 1, the largest variance first), feature, \
+            "The components of a pca model, a row for each of them and each column of \
+             features: principal_component_id (from 1, the largest variance first), feature, \
              numerical_value, and categorical_value, of a text a list (category, value).",
             "SELECT * FROM ML.PRINCIPAL_COMPONENTS(MODEL axes) ORDER BY principal_component_id;",
         ),
         entry(
             "ml_principal_component_info",
             "ML.PRINCIPAL_COMPONENT_INFO(MODEL m)",
-            "The variance along each component of a pca model: principal_component_id (from 1), \
-             eigenvalue, explained_variance_ratio and cumulative_explained_variance_ratio.",
+            "The variance along each component of a pca model: principal_component_id (from \
+             1), eigenvalue, explained_variance_ratio and \
+             cumulative_explained_variance_ratio.",
             "SELECT * FROM ML.PRINCIPAL_COMPONENT_INFO(MODEL axes);",
         ),
         entry(
             "ml_feature_importance",
             "ML.FEATURE_IMPORTANCE(MODEL m)",
             "What boosted trees look at, a row for each column of features: feature, \
-             importance_weight (how many splits), importance_gain (the loss that a split takes \
-             away, on average) and importance_cover (the rows that a split sees, on average, each \
-             by its Hessian).",
+             importance_weight (how many splits), importance_gain (the loss that a split \
+             takes away, on average) and importance_cover (the rows that a split sees, on \
+             average, each by its Hessian).",
             "SELECT * FROM ML.FEATURE_IMPORTANCE(MODEL clicks) ORDER BY importance_gain DESC;",
         ),
     ]

@@ -7,16 +7,18 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use catalog::models::LoadedModel;
 use datafusion::common::Column;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
-use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{
+    Distinct, Expr, JoinType, LogicalPlan, LogicalPlanBuilder, try_cast,
+};
 use futures::StreamExt;
 use sqlparser::ast::{Expr as SqlExpr, FunctionArg, Value, ValueWithSpan};
-use udfs::model::{Basket, Csr, Duplicates, IdIndex, Triplets};
+use udfs::model::{Basket, Csr, Duplicates, IdIndex, ModelError, Triplets};
 
 use crate::error::{Error, Result};
 use crate::model::arguments::written_options;
@@ -93,16 +95,18 @@ impl TrainingRows {
         Ok(Self { plan: LogicalPlanBuilder::from(plan).project(kept)?.build()?, reading })
     }
 
-    fn user(&self) -> Expr {
-        Expr::from(self.plan.schema().qualified_field(0))
+    /// An id as one of the rows' type: NULL, and so nobody's, when it is none.
+    fn as_user(&self, id: Expr) -> Expr {
+        try_cast(id, self.plan.schema().field(0).data_type().clone())
     }
 
     /// The rows of one user.
     ///
     /// # Errors
-    /// When the user's type does not compare to that of the rows.
+    /// When the user's type is none that an id can have.
     pub(super) fn of_user(&self, user: Expr) -> Result<LogicalPlan> {
-        let is_user = self.user().eq(user);
+        let of_row = Expr::from(self.plan.schema().qualified_field(0));
+        let is_user = of_row.eq(self.as_user(user));
         Ok(LogicalPlanBuilder::from(self.plan.clone()).filter(is_user)?.build()?)
     }
 
@@ -110,7 +114,7 @@ impl TrainingRows {
     /// give different users.
     ///
     /// # Errors
-    /// When the users' type does not compare to that of the rows.
+    /// When the users' type is none that an id can have.
     pub(super) fn of_users(&self, users: &LogicalPlan) -> Result<LogicalPlan> {
         if !gives_the_same_again(users)? {
             return Ok(self.plan.clone());
@@ -118,7 +122,7 @@ impl TrainingRows {
         let column = |relation: &str, plan: &LogicalPlan| {
             Expr::from(Column::new(Some(relation), plan.schema().field(0).name()))
         };
-        let is_asked = column("rows", &self.plan).eq(column("asked", users));
+        let is_asked = column("rows", &self.plan).eq(self.as_user(column("asked", users)));
         let users = LogicalPlanBuilder::from(users.clone()).alias("asked")?.build()?;
         let rows = LogicalPlanBuilder::from(self.plan.clone()).alias("rows")?;
         Ok(rows.join_on(users, JoinType::LeftSemi, [is_asked])?.build()?)
@@ -222,6 +226,10 @@ fn add(
     reading: &Reading,
 ) -> Result<()> {
     let users = users.encode(batch.column(0)).map_err(model_error)?;
+    if batch.column(1).logical_null_count() > 0 {
+        let column = reading.columns.item.1.clone();
+        return Err(model_error(ModelError::Null { column }));
+    }
     let items = items.lookup(batch.column(1)).map_err(model_error)?;
     let (weights, name) = reading.columns.weights(batch)?;
     for (row, (user, item)) in users.into_iter().zip(items).enumerate() {

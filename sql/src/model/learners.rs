@@ -183,7 +183,8 @@ impl Learner {
         matches!(self, Self::Als(_) | Self::ItemKnn(_))
     }
 
-    /// Peak bytes of training, known before it starts; of features, `cells` rows of `items` numbers.
+    /// Peak bytes of training, known before it starts; of features, `cells` rows of `items`
+    /// numbers.
     pub fn memory_bytes(&self, users: usize, items: usize, cells: usize, segments: usize) -> usize {
         let kept = cells.saturating_mul(16).saturating_add((users + items).saturating_mul(16));
         match self {

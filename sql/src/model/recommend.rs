@@ -2,9 +2,9 @@
 //!
 //! Beside the users the node may have up to five inputs: the sub-queries of `include_items`,
 //! `exclude_items` and `promote`, rows of the model's item table, and with `fold_in` what the users
-//! have had by now. The operator reads those first and once, whatever its partitions. Users it answers batch by batch: a batch is
-//! one tiled product on the learners' threads (a single user is computed in place), with seen items
-//! left out while the product runs.
+//! have had by now. The operator reads those first and once, whatever its partitions. Users it
+//! answers batch by batch: a batch is one tiled product on the learners' threads (a single user is
+//! computed in place), with seen items left out while the product runs.
 
 use std::fmt;
 use std::sync::Arc;

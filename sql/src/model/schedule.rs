@@ -1,5 +1,5 @@
-//! Scheduled retraining: a model whose `schedule` has run out since it was last trained is retrained
-//! as its owner, with the owner's rights, whether anybody is there or not.
+//! Scheduled retraining: a model whose `schedule` has run out since it was last trained is
+//! retrained as its owner, with the owner's rights, whether anybody is there or not.
 //!
 //! The start is noted in the model's head by compare and swap first, so that of several servers one
 //! trains, and a training that fails is tried again when the schedule has run out once more.
