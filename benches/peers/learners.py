@@ -1,6 +1,6 @@
 """Clusters, components and trees through SQL beside scikit-learn and XGBoost, on the same generated rows.
 
-    python benches/peers/types.py TARGET/release/attune FOLDER
+    python benches/peers/learners.py TARGET/release/attune FOLDER
 
 Ours is the whole CREATE MODEL through Python ADBC, with reading the Parquet file; theirs is `fit` over
 arrays in memory. Equal work: the same number of clusters, iterations, components, trees, depth and learning
