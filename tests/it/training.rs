@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use catalog::policy::Principal;
 use futures::TryStreamExt;
-use sql::Session;
+use sql::{Engine, Session};
 
 /// 1,000 users of 20 items each: a trial takes a moment.
 const ROWS: &str = "SELECT u AS user_id, (u * 7919 + i * 104729) % 300 AS item_id \
@@ -62,14 +62,20 @@ async fn cancel_in(session: &Session, phase: &str, text: &str) -> Duration {
     started.elapsed()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_training_leaves_no_half_version() {
-    let folder = tempfile::tempdir().unwrap();
-    let engine = crate::slt::engine(folder.path()).await;
+/// An engine that has a model `m` already.
+async fn with_model(folder: &Path) -> (Engine, Session) {
+    let engine = crate::slt::engine(folder).await;
     let session = engine.session(Principal::embedded());
     let popular = "CREATE MODEL m OPTIONS (model_type = 'popularity') AS SELECT 1 AS user_id, \
                    2 AS item_id";
     rows(&session, popular).await.unwrap();
+    (engine, session)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_training_leaves_no_half_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_engine, session) = with_model(folder.path()).await;
     for (phase, options) in [
         ("training", "num_factors = 16, max_iterations = 10000"),
         ("searching", "num_trials = 1000, num_factors = HPARAM_RANGE(8, 64)"),
@@ -101,11 +107,7 @@ async fn a_cancelled_training_leaves_no_half_version() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_dropped_while_a_search_runs_stays_dropped() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = crate::slt::engine(folder.path()).await;
-    let session = engine.session(Principal::embedded());
-    let popular = "CREATE MODEL m OPTIONS (model_type = 'popularity') AS SELECT 1 AS user_id, \
-                   2 AS item_id";
-    rows(&session, popular).await.unwrap();
+    let (engine, session) = with_model(folder.path()).await;
     let text = format!(
         "CREATE OR REPLACE MODEL m OPTIONS (model_type = 'item_knn', num_trials = 30) AS {ROWS}"
     );

@@ -248,8 +248,8 @@ pub struct ModelInfo {
     pub trained_ms: i64,
     /// The first metric of the newest version, by name, when it has a value.
     pub metric: Option<(String, f64)>,
-    /// The options as JSON.
-    pub options: String,
+    /// The options as given, by name.
+    pub options: BTreeMap<String, serde_json::Value>,
     /// The training query's text.
     pub query: String,
 }

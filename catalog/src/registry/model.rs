@@ -23,7 +23,7 @@ use super::claim::MANIFEST;
 use super::definition::{CreateMode, Kind, ModelHead, ModelVersion, ObjectName, Spec};
 use super::head::key;
 use super::model_files::{read, write};
-use super::{exists, may_create, model_parts};
+use super::{Head, exists, may_create, model_parts};
 use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::store::Place;
@@ -41,6 +41,13 @@ impl Default for Standing {
     fn default() -> Self {
         Self { promote: true, keep_versions: None }
     }
+}
+
+/// A model's head that is going to be changed.
+struct Changing {
+    seen: Head,
+    owner: String,
+    head: ModelHead,
 }
 
 impl Catalog {
@@ -245,16 +252,7 @@ impl Catalog {
     /// `NotFound` when there is no such model; `Invalid` when it has no such version; `Conflict`
     /// when somebody else changed it at the same time.
     pub async fn set_default_version(&self, name: &ObjectName, version: u32) -> Result<()> {
-        self.writable().await?;
-        let seen = self.objects.head(name).await?;
-        let document = match &seen {
-            Some(head) => Some(head.document.clone()?),
-            None => None,
-        };
-        let Some(Spec::Model(mut head)) = document.as_ref().and_then(|found| found.spec.clone())
-        else {
-            return self.model_head(name).await.map(|_| ());
-        };
+        let Changing { seen, owner, mut head } = self.changing(name).await?;
         let Some(found) = head.versions.iter().find(|found| found.version == version).cloned()
         else {
             return Err(no_version(name, version, &head));
@@ -268,9 +266,7 @@ impl Catalog {
             trained.map(|(name, value)| (name.clone(), value.clone())).chain(altered).collect();
         head.query = manifest.query.clone();
         head.metrics = manifest.metrics.clone();
-        let owner = document.map(|document| document.owner.clone()).unwrap_or_default();
-        let spec = Some(Spec::Model(head));
-        self.objects.put(name, spec, &owner, seen.as_ref()).await.map(|_| ())
+        self.objects.put(name, Some(Spec::Model(head)), &owner, Some(&seen)).await.map(|_| ())
     }
 
     /// Gives a model other [`ALTERABLE`] options; `None` takes one away.
@@ -283,16 +279,14 @@ impl Catalog {
         name: &ObjectName,
         changes: &BTreeMap<String, Option<serde_json::Value>>,
     ) -> Result<()> {
-        let change = |head: &mut ModelHead| {
-            for (name, value) in changes.iter().filter(|(name, _)| is_alterable(name)) {
-                match value {
-                    Some(value) => head.options.insert(name.clone(), value.clone()),
-                    None => head.options.remove(name),
-                };
-            }
-            true
-        };
-        self.alter_model(name, change).await.map(|_| ())
+        let Changing { seen, owner, mut head } = self.changing(name).await?;
+        for (name, value) in changes.iter().filter(|(name, _)| is_alterable(name)) {
+            match value {
+                Some(value) => head.options.insert(name.clone(), value.clone()),
+                None => head.options.remove(name),
+            };
+        }
+        self.objects.put(name, Some(Spec::Model(head)), &owner, Some(&seen)).await.map(|_| ())
     }
 
     /// Notes that a scheduled training begins now. False when another server has begun one, or the
@@ -301,39 +295,29 @@ impl Catalog {
     /// # Errors
     /// `NotFound` when there is no such model.
     pub async fn begin_training(&self, name: &ObjectName, trained_ms: i64) -> Result<bool> {
-        let now_ms = self.now_ms();
-        let change = |head: &mut ModelHead| {
-            let is_first = head.trained_ms == trained_ms;
-            head.trained_ms = now_ms;
-            is_first
-        };
-        match self.alter_model(name, change).await {
+        let Changing { seen, owner, mut head } = self.changing(name).await?;
+        if head.trained_ms != trained_ms {
+            return Ok(false);
+        }
+        head.trained_ms = self.now_ms();
+        match self.objects.put(name, Some(Spec::Model(head)), &owner, Some(&seen)).await {
             Err(Error::Conflict { .. }) => Ok(false),
-            other => other,
+            other => other.map(|_| true),
         }
     }
 
-    /// Changes what is remembered of a model, unless `change` says no.
-    async fn alter_model(
-        &self,
-        name: &ObjectName,
-        change: impl FnOnce(&mut ModelHead) -> bool,
-    ) -> Result<bool> {
+    /// What is remembered of a model, read anew to be put back changed over what was seen.
+    async fn changing(&self, name: &ObjectName) -> Result<Changing> {
         self.writable().await?;
-        let seen = self.objects.head(name).await?;
-        let document = match &seen {
-            Some(head) => Some(head.document.clone()?),
-            None => None,
-        };
-        let Some(Spec::Model(mut head)) = document.as_ref().and_then(|found| found.spec.clone())
-        else {
-            return self.model_head(name).await.map(|_| false);
-        };
-        if !change(&mut head) {
-            return Ok(false);
+        if let Some(seen) = self.objects.head(name).await? {
+            let document = seen.document.clone()?;
+            if let Some(Spec::Model(head)) = document.spec.clone() {
+                return Ok(Changing { owner: document.owner.clone(), seen, head });
+            }
         }
-        let owner = document.map(|document| document.owner.clone()).unwrap_or_default();
-        self.objects.put(name, Some(Spec::Model(head)), &owner, seen.as_ref()).await.map(|_| true)
+        // Says what is there instead; a model that is there by now was made meanwhile.
+        self.model_head(name).await?;
+        Err(Error::Conflict { name: name.to_string() })
     }
 
     /// Every model, by name.
@@ -354,7 +338,7 @@ impl Catalog {
                 created_ms: definition.created_ms,
                 trained_ms: head.trained_ms,
                 metric: metric.map(|metric| (metric.name.clone(), metric.value)),
-                options: serde_json::to_string(&head.options).unwrap_or_default(),
+                options: head.options.clone(),
                 query: head.query.clone(),
             })
         });

@@ -150,11 +150,21 @@ fn reserve(
         let evaluation = Evaluation::memory_bytes(size, tested, options.top_k);
         needed_bytes = needed_bytes.saturating_add(evaluation);
     }
+    take(memory, needed_bytes, &options.learner, &format!("{users} users and {items} items"))
+}
+
+/// Takes memory of a training, or says how much it would have been, and for what.
+pub(super) fn take(
+    memory: &MemoryReservation,
+    needed_bytes: usize,
+    learner: &Learner,
+    rows: &str,
+) -> Result<()> {
     memory.try_grow(needed_bytes).map_err(|error| match Error::from(error) {
         Error::Exhausted { what } => Error::Exhausted {
             what: format!(
-                "training '{}' on {users} users and {items} items needs {}: {what}",
-                options.learner.model_type(),
+                "training '{}' on {rows} needs {}: {what}",
+                learner.model_type(),
                 mebibytes(needed_bytes)
             ),
         },
@@ -173,17 +183,30 @@ impl Drop for CancelOnDrop {
 }
 
 /// What a learner says while it runs.
-struct Watch<'a> {
+pub(super) struct Watch<'a> {
     progress: &'a Reporter,
     clock: &'a Catalog,
-    objective: Objective,
+    /// What a metric is the worth of; none: it is the metric itself.
+    objective: Option<Objective>,
     last_ms: i64,
-    iterations: Vec<Iteration>,
+    /// The iterations so far.
+    pub(super) iterations: Vec<Iteration>,
 }
 
-impl Watch<'_> {
-    fn report(&mut self, now: als::Progress) {
-        let metric = now.metric.map(|worth| self.objective.worth(worth));
+impl<'a> Watch<'a> {
+    /// Before the first iteration.
+    pub(super) fn new(
+        progress: &'a Reporter,
+        clock: &'a Catalog,
+        objective: Option<Objective>,
+    ) -> Self {
+        Self { progress, clock, objective, last_ms: clock.now_ms(), iterations: vec![] }
+    }
+
+    /// Notes an iteration and tells how far the training is.
+    pub(super) fn report(&mut self, now: als::Progress) {
+        let told = |worth| self.objective.map_or(worth, |objective| objective.worth(worth));
+        let metric = now.metric.map(told);
         if let Some(loss) = now.loss {
             let now_ms = self.clock.now_ms();
             let duration_ms = (now_ms - self.last_ms) as f64;
@@ -243,13 +266,7 @@ impl Fit<'_> {
             _ => &parts.training,
         };
         let objective = stop.map_or(options.objective, |stop| stop.objective);
-        let mut watch = Watch {
-            progress: self.progress,
-            clock: self.clock,
-            objective,
-            last_ms: self.clock.now_ms(),
-            iterations: vec![],
-        };
+        let mut watch = Watch::new(self.progress, self.clock, Some(objective));
         let learned = match stop {
             None => rows.learn(
                 training,

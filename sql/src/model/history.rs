@@ -28,6 +28,7 @@ use crate::model::options::{TrainingOptions, model_error};
 use crate::model::train::{BYTES_PER_ROW, TrainingColumns, duplicates};
 use crate::parse::parse_query;
 use crate::session::StatementContext;
+use crate::system::is_system;
 
 /// The option's name.
 pub const OPTION: &str = "fold_in";
@@ -142,18 +143,21 @@ async fn told(context: &Arc<StatementContext>, model: &LoadedModel, error: Error
     ))
 }
 
-/// Whether a plan gives the same rows however often it runs: no LIMIT, which takes any rows, and
-/// nothing random.
+/// Whether a plan gives the same rows however often it runs: no LIMIT, which takes any rows,
+/// nothing random, and nothing that the order of rows decides.
 fn gives_the_same_again(plan: &LogicalPlan) -> Result<bool> {
     let mut same = true;
     plan.apply_with_subqueries(|node| {
         let is_plain = match node {
-            LogicalPlan::TableScan(scan) => scan.fetch.is_none(),
+            // System tables tell of this moment.
+            LogicalPlan::TableScan(scan) => {
+                scan.fetch.is_none() && !scan.table_name.schema().is_some_and(is_system)
+            }
+            LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().all(is_exact),
             LogicalPlan::Sort(sort) => sort.fetch.is_none(),
             LogicalPlan::Distinct(Distinct::All(_))
             | LogicalPlan::Projection(_)
             | LogicalPlan::Filter(_)
-            | LogicalPlan::Aggregate(_)
             | LogicalPlan::Join(_)
             | LogicalPlan::Union(_)
             | LogicalPlan::Unnest(_)
@@ -167,6 +171,16 @@ fn gives_the_same_again(plan: &LogicalPlan) -> Result<bool> {
         Ok(if same { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
     Ok(same)
+}
+
+/// Whether an aggregate gives the same in any order of its rows, as one that takes the first does
+/// not.
+fn is_exact(aggregate: &Expr) -> bool {
+    match aggregate {
+        Expr::Alias(alias) => is_exact(&alias.expr),
+        Expr::AggregateFunction(call) => ["count", "min", "max"].contains(&call.func.name()),
+        _ => false,
+    }
 }
 
 /// What users have had by now.

@@ -60,13 +60,7 @@ pub fn refuse(settings: &[BTreeMap<String, Json>]) -> Result<()> {
 mod tests {
     use super::*;
     use crate::model::options::TrainingOptions;
-    use crate::parse::{Statement, parse};
-
-    fn read(options: &str) -> Result<TrainingOptions> {
-        let text = format!("CREATE MODEL m OPTIONS ({options}) AS SELECT 1");
-        let Statement::CreateModel(create) = parse(&text, 10_000)? else { panic!("no model") };
-        TrainingOptions::read(&create.options)
-    }
+    use crate::model::options::tests::read;
 
     #[test]
     fn options_that_do_nothing_are_refused_searched_or_not() {

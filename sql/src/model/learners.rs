@@ -183,8 +183,8 @@ impl Learner {
         matches!(self, Self::Als(_) | Self::ItemKnn(_))
     }
 
-    /// Peak bytes of training, known before it starts; of features, `cells` rows of `items`
-    /// numbers.
+    /// Peak bytes of training, known before it starts; of features, `cells` rows of `items` numbers
+    /// and `segments` classes.
     pub fn memory_bytes(&self, users: usize, items: usize, cells: usize, segments: usize) -> usize {
         let kept = cells.saturating_mul(16).saturating_add((users + items).saturating_mul(16));
         match self {
@@ -196,7 +196,7 @@ impl Learner {
             Self::Popularity(_) => {
                 kept.saturating_add(items.saturating_mul(segments + 1).saturating_mul(8))
             }
-            Self::Features(learner) => learner.memory_bytes(cells, items),
+            Self::Features(learner) => learner.memory_bytes(cells, items, segments),
         }
     }
 }

@@ -402,14 +402,15 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use udfs::model::als::Feedback;
 
     use super::*;
     use crate::model::splitting::Method;
     use crate::parse::{Statement, parse};
 
-    fn read(options: &str) -> Result<TrainingOptions> {
+    /// The options of a CREATE MODEL.
+    pub fn read(options: &str) -> Result<TrainingOptions> {
         let text = format!("CREATE MODEL m OPTIONS ({options}) AS SELECT 1");
         let Statement::CreateModel(create) = parse(&text, 10_000)? else { panic!("no model") };
         TrainingOptions::read(&create.options)

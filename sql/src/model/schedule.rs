@@ -7,7 +7,6 @@
 use catalog::models::ModelInfo;
 use catalog::policy::Principal;
 use catalog::policy::principal::EMBEDDED;
-use serde_json::Value as Json;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -47,10 +46,9 @@ pub async fn retrain_due(engine: &Engine, now_ms: i64) -> Result<Vec<Retrained>>
     Ok(done)
 }
 
+/// The schedule of a model; of one whose options are not read any more, none.
 fn schedule_ms(model: &ModelInfo) -> Option<i64> {
-    let options: std::collections::BTreeMap<String, Json> =
-        serde_json::from_str(&model.options).ok()?;
-    Lifecycle::read(&options).ok()?.schedule_ms
+    Lifecycle::read(&model.options).ok()?.schedule_ms
 }
 
 async fn retrain(engine: &Engine, model: &ModelInfo) -> Result<String> {

@@ -117,6 +117,8 @@ pub(super) async fn models(session: &Session) -> Result<RecordBatch> {
     let all = session.engine().catalog().models().await?;
     let models: Vec<_> =
         all.into_iter().filter(|model| rights.may_use(&model.name, Some(&model.owner))).collect();
+    let options = models.iter().map(|model| serde_json::to_string(&model.options));
+    let options: Vec<String> = options.map(Result::unwrap_or_default).collect();
     let query = |model: &ModelInfo| {
         rights.sees_definition(&model.name, Some(&model.owner)).then(|| model.query.clone())
     };
@@ -149,7 +151,7 @@ pub(super) async fn models(session: &Session) -> Result<RecordBatch> {
                     .collect::<Float64Array>(),
             ),
         ),
-        ("options", texts(models.iter().map(|model| model.options.as_str()))),
+        ("options", texts(options.iter().map(String::as_str))),
         ("query", optional_texts(models.iter().map(query))),
     ])
 }

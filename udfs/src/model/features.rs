@@ -10,11 +10,13 @@
 //! side at every split for trees; of a text, none of the categories. A category that training did
 //! not see counts as NULL. NaN and infinite values are refused.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
+use rayon::prelude::*;
 
 use super::error::ModelError;
 
@@ -179,19 +181,32 @@ impl FeatureRows {
             features.push(Feature { name, kind });
             columns.push(values);
         }
-        let mut order: Vec<usize> = (0..rows).collect();
-        order.sort_unstable_by(|&a, &b| {
-            let compared = columns.iter().map(|column| column[a].total_cmp(&column[b]));
-            compared.fold(first.get(a).cmp(&first.get(b)), std::cmp::Ordering::then)
-        });
-        for (feature, column) in features.iter_mut().zip(&mut columns) {
+        let order = order(&columns, first, rows);
+        features.par_iter_mut().zip(&mut columns).for_each(|(feature, column)| {
             *column = order.iter().map(|&row| column[row]).collect();
             if let FeatureKind::Number { mean } = &mut feature.kind {
                 *mean = mean_of(column);
             }
-        }
+        });
         GatheredRows { features, columns, order }
     }
+}
+
+/// The order of rows by `first` and their values. What mostly decides lies beside the row's number,
+/// so that the other columns are looked up for equal ones only.
+fn order(columns: &[Vec<f64>], first: &[u32], rows: usize) -> Vec<usize> {
+    let lead = |row: usize| columns.first().map_or(0.0, |column| column[row]);
+    let key = |row: usize| (first.get(row).copied().unwrap_or(0), lead(row), row);
+    let mut keys: Vec<(u32, f64, usize)> = (0..rows).map(key).collect();
+    keys.par_sort_unstable_by(|a, b| {
+        let rest = || {
+            let mut compared =
+                columns.iter().skip(1).map(|column| column[a.2].total_cmp(&column[b.2]));
+            compared.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+        };
+        a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then_with(rest)
+    });
+    keys.into_iter().map(|(_, _, row)| row).collect()
 }
 
 fn code(

@@ -19,9 +19,8 @@ use udfs::model::{
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::memory::mebibytes;
 use crate::model::features::{FeatureColumns, FeatureLearner, trees};
-use crate::model::fit::{CancelOnDrop, Iteration, Trained};
+use crate::model::fit::{CancelOnDrop, Trained, Watch, take};
 use crate::model::learners::Learner;
 use crate::model::measure::Metric;
 use crate::model::options::{TrainingOptions, model_error};
@@ -143,18 +142,11 @@ fn reserve(
         Some(_) => features,
         None => rows.features.iter().map(udfs::model::Feature::width).sum(),
     };
+    // The label is behind the features.
+    let classes = rows.features.last().map_or(0, udfs::model::Feature::width);
     let count = rows.order.len();
-    let needed_bytes = learner.memory_bytes(0, width, count, 0);
-    memory.try_grow(needed_bytes).map_err(|error| match Error::from(error) {
-        Error::Exhausted { what } => Error::Exhausted {
-            what: format!(
-                "training '{}' on {count} rows of {width} numbers needs {}: {what}",
-                learner.model_type(),
-                mebibytes(needed_bytes)
-            ),
-        },
-        other => other,
-    })
+    let needed_bytes = learner.memory_bytes(0, width, count, classes);
+    take(memory, needed_bytes, learner, &format!("{count} rows of {width} numbers"))
 }
 
 /// One training.
@@ -191,23 +183,8 @@ impl Fit<'_> {
                 hint: Some("leave it out of the training query".into()),
             });
         }
-        let mut iterations = vec![];
-        let mut last_ms = self.clock.now_ms();
-        let mut report = |now: Step| {
-            if let Some(loss) = now.loss {
-                let now_ms = self.clock.now_ms();
-                let duration_ms = (now_ms - last_ms) as f64;
-                let (iteration, metric) = (now.iteration, now.metric);
-                iterations.push(Iteration { iteration, loss, duration_ms, metric });
-                last_ms = now_ms;
-            }
-            self.progress.report(Progress {
-                phase: "training".into(),
-                done: now.done as u64,
-                total: now.total as u64,
-                metric: now.metric.or(now.loss),
-            });
-        };
+        let mut watch = Watch::new(self.progress, self.clock, None);
+        let mut report = |now: Step| watch.report(now);
         let learned = match &self.learner {
             FeatureLearner::KMeans(options) => self.clusters(sorted, options, &mut report),
             FeatureLearner::Pca(options) => self.components(sorted, options, &mut report),
@@ -221,9 +198,9 @@ impl Fit<'_> {
         let metric = |(name, value)| metric(name, value, measured_rows);
         let metrics = names.zip(metrics).map(metric).collect();
         Ok(Trained {
-            total_iterations: best_iteration.unwrap_or(iterations.len()),
+            total_iterations: best_iteration.unwrap_or(watch.iterations.len()),
             model,
-            iterations,
+            iterations: watch.iterations,
             validation_metric: validation_metric.map(str::to_owned),
             best_iteration,
             tuning: None,

@@ -84,15 +84,15 @@ impl FeatureLearner {
         Ok(split)
     }
 
-    /// Peak bytes of training on `rows` rows of `width` numbers, the rows among them.
-    pub fn memory_bytes(&self, rows: usize, width: usize) -> usize {
+    /// Peak bytes of training on `rows` rows of `width` numbers, the rows among them, and on as many
+    /// classes where there are any.
+    pub fn memory_bytes(&self, rows: usize, width: usize, classes: usize) -> usize {
         let dense = rows.saturating_mul(width).saturating_mul(size_of::<f64>());
         dense.saturating_add(match self {
             // The rows once more while they are measured.
             Self::KMeans(options) => options.memory_bytes(rows, width),
             Self::Pca(_) => pca::memory_bytes(width),
-            // How many classes there are is known once they are read: many take more trees.
-            Self::Boosted(trees) => trees.boosted.memory_bytes(rows, width, 2),
+            Self::Boosted(trees) => trees.boosted.memory_bytes(rows, width, classes),
         })
     }
 }

@@ -204,6 +204,9 @@ mod tests {
         close(&found[3..5], &[0.5, 1.0 - 1.5 / 29.1875]);
         assert!((found[5] - 0.957_173_447_537_473_2).abs() < 1e-12);
         assert!(of_numbers(&[1.0], &[1.0])[4].is_nan());
+        // mean_squared_log_error of scikit-learn's own example.
+        let found = of_numbers(&[2.5, 5.0, 4.0, 8.0], &[3.0, 5.0, 2.5, 7.0]);
+        assert!((found[2] - 0.039_730_122_984_593_79).abs() < 1e-12);
     }
 
     #[test]
