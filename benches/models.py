@@ -3,7 +3,7 @@
     python benches/models.py TARGET/release/attune ../shared/data/gowalla [--only NAME ...] [--folder DIR]
 
 Parts: `gowalla` (k = 64 and 256: seconds per iteration, quality on the test rows), `search` (hyper-parameters
-chosen on a validation split), `scale` (1 and 10 million generated interactions: cost per iteration, memory),
+chosen on a validation split), `hybrid` (models blended by weights learned on a validation split), `scale` (1 and 10 million generated interactions: cost per iteration, memory),
 `retrain` (a warm RETRAIN after 1 % more interactions beside training anew), `catalog` (one user's
 recommendations from 1 million items). Needs adbc-driver-flightsql, adbc-driver-manager, pyarrow, numpy.
 Memory is the server's resident set.
@@ -97,6 +97,18 @@ def search(program):
         print(f"search, {name}: {seconds:.0f} s, {program.shown('h')}, chosen {chosen[0][0]}")
 
 
+def hybrid(program):
+    """Weights learned on a tenth of the training rows; the test rows are asked once, at the end."""
+    split = "data_split_method = 'per_user', data_split_eval_fraction = 0.1, data_split_test_fraction = 0.001"
+    columns = "user_col = 'user_id', item_col = 'item_id', rating_col = 'weight'"
+    for factors in (64, 256):
+        options = f"model_type = 'hybrid', {columns}, num_factors = {factors}, similarity = 'tfidf', {split}"
+        seconds = program.timed(f"CREATE OR REPLACE MODEL main.b OPTIONS ({options}) AS {TRAIN}")
+        weights = program.ask("SELECT model_type, weight FROM ML.WEIGHTS(MODEL main.b)")
+        shares = ", ".join(f"{model} {weight:.2f}" for model, weight in weights)
+        print(f"hybrid, k = {factors}: {seconds:.0f} s, {program.shown('b')}, of {shares}")
+
+
 def write_interactions(file, rows, users, items, seed, dense_items=False):
     """Distinct pairs; users' activity and items' popularity follow power laws."""
     random = np.random.default_rng(seed)
@@ -168,7 +180,7 @@ def catalog(program, runs=300):
     )
 
 
-PARTS = {"gowalla": gowalla, "search": search, "scale": scale, "retrain": retrain, "catalog": catalog}
+PARTS = {"gowalla": gowalla, "search": search, "hybrid": hybrid, "scale": scale, "retrain": retrain, "catalog": catalog}
 
 
 def main():

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use udfs::model::als::{AlsFactors, AlsOptions, Feedback, Scaling, Solver};
+use udfs::model::hybrid::{Base, Member, Weight};
 use udfs::model::{
-    AlsModel, Csr, IdIndex, ItemModel, ItemParts, Model, ModelError, ModelParts, PopularityModel,
-    PopularityParts, Recommender, Segments, Similarity,
+    AlsModel, Csr, HybridModel, IdIndex, ItemModel, ItemParts, Model, ModelError, ModelParts,
+    PopularityModel, PopularityParts, Recommender, Segments, Similarity,
 };
 
 use super::feature_parts::{self, StoredFeatures};
@@ -142,28 +143,76 @@ pub enum StoredLearner {
         /// Whether there are rankings of segments.
         segmented: bool,
     },
+    /// A blend of models, one of each type at most: their columns have names of their own.
+    Hybrid {
+        /// The models in the order that scores are added up.
+        members: Vec<StoredMember>,
+    },
     /// A model of rows of features.
     Features(StoredFeatures),
+}
+
+/// A model of a blend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredMember {
+    /// The share of the blend.
+    share: f32,
+    /// How far the model's own scores spread.
+    scale: f32,
+    /// What it needs to be put together again.
+    learner: StoredLearner,
 }
 
 impl StoredLearner {
     /// What is kept of a model.
     pub fn new(model: &Model) -> Self {
         match model {
-            Model::Als(model) => Self::MatrixFactorization {
-                options: StoredOptions::new(model.options()),
-                biased: !model.user_bias().is_empty(),
-                global_mean: model.global_mean(),
-            },
-            Model::Item(model) => match model.similarity() {
-                Similarity::Sparse(_) => Self::ItemKnn,
-                Similarity::Dense(_) => Self::Ease,
-            },
-            Model::Popularity(model) => Self::Popularity { segmented: model.segments().is_some() },
+            Model::Als(model) => Self::factorization(model),
+            Model::Item(model) => Self::item_weights(model),
+            Model::Popularity(model) => Self::popularity(model),
+            Model::Hybrid(model) => {
+                let member = |member: &Member| StoredMember {
+                    share: member.weight.share,
+                    scale: member.weight.scale,
+                    learner: match &member.base {
+                        Base::Als(model) => Self::factorization(model),
+                        Base::Item(model) => Self::item_weights(model),
+                        Base::Popularity(model) => Self::popularity(model),
+                    },
+                };
+                Self::Hybrid { members: model.members().map(member).collect() }
+            }
             Model::KMeans(model) => Self::Features(StoredFeatures::clusters(model)),
             Model::Pca(model) => Self::Features(StoredFeatures::components(model)),
             Model::Boosted(model) => Self::Features(StoredFeatures::trees(model)),
         }
+    }
+
+    fn factorization(model: &AlsModel) -> Self {
+        Self::MatrixFactorization {
+            options: StoredOptions::new(model.options()),
+            biased: !model.user_bias().is_empty(),
+            global_mean: model.global_mean(),
+        }
+    }
+
+    fn item_weights(model: &ItemModel) -> Self {
+        match model.similarity() {
+            Similarity::Sparse(_) => Self::ItemKnn,
+            Similarity::Dense(_) => Self::Ease,
+        }
+    }
+
+    /// The learners of one model: itself, or the members of a blend.
+    fn recommenders(&self) -> Vec<&Self> {
+        match self {
+            Self::Hybrid { members } => members.iter().map(|member| &member.learner).collect(),
+            one => vec![one],
+        }
+    }
+
+    fn popularity(model: &PopularityModel) -> Self {
+        Self::Popularity { segmented: model.segments().is_some() }
     }
 }
 
@@ -175,51 +224,64 @@ pub type Pieces<'a> = BTreeMap<&'static str, Columns<'a>>;
 /// # Errors
 /// When they cannot hold the model.
 pub fn pieces(model: &Model) -> Result<Pieces<'_>> {
-    Ok(match model {
-        Model::Als(model) => {
-            let width = model.num_factors();
-            let mut pieces = recommender_pieces(model.as_ref());
-            for (name, factors, bias) in [
-                ("users", model.user_factors(), model.user_bias()),
-                ("items", model.item_factors(), model.item_bias()),
-            ] {
-                let columns = pieces.entry(name).or_default();
-                columns.push(("factors", Column::Vectors(factors, width)));
-                if !bias.is_empty() {
-                    columns.push(("bias", Column::Numbers(bias)));
+    let mut pieces = match model.recommender() {
+        Some(recommender) => recommender_pieces(recommender),
+        None => Pieces::new(),
+    };
+    match model {
+        Model::Als(model) => add_factors(&mut pieces, model),
+        Model::Item(model) => add_item_weights(&mut pieces, model),
+        Model::Popularity(model) => add_popularity(&mut pieces, model),
+        Model::Hybrid(model) => {
+            for member in model.members() {
+                match &member.base {
+                    Base::Als(model) => add_factors(&mut pieces, model),
+                    Base::Item(model) => add_item_weights(&mut pieces, model),
+                    Base::Popularity(model) => add_popularity(&mut pieces, model),
                 }
             }
-            pieces
         }
-        Model::Item(model) => {
-            let mut pieces = recommender_pieces(model);
-            match model.similarity() {
-                Similarity::Sparse(cells) => {
-                    pieces.insert("neighbors", cell_columns(cells, "item", "neighbor"));
-                }
-                Similarity::Dense(weights) => {
-                    let vectors = Column::Vectors(weights, model.item_ids().len());
-                    pieces.entry("items").or_default().push(("weights", vectors));
-                }
-            }
-            pieces
+        Model::KMeans(model) => pieces = feature_parts::clusters(model.learned()),
+        Model::Pca(model) => pieces = feature_parts::components(model.learned()),
+        Model::Boosted(model) => pieces = feature_parts::trees(model.learned())?,
+    }
+    Ok(pieces)
+}
+
+fn add_factors<'a>(pieces: &mut Pieces<'a>, model: &'a AlsModel) {
+    let width = model.num_factors();
+    for (name, factors, bias) in [
+        ("users", model.user_factors(), model.user_bias()),
+        ("items", model.item_factors(), model.item_bias()),
+    ] {
+        let columns = pieces.entry(name).or_default();
+        columns.push(("factors", Column::Vectors(factors, width)));
+        if !bias.is_empty() {
+            columns.push(("bias", Column::Numbers(bias)));
         }
-        Model::Popularity(model) => {
-            let mut pieces = recommender_pieces(model);
-            let items = pieces.entry("items").or_default();
-            items.push(("weight", Column::Numbers(model.weights())));
-            if let Some(segments) = model.segments() {
-                let users = pieces.entry("users").or_default();
-                users.push(("segment", Column::Codes(&segments.of_user)));
-                let weights = Column::Lists(&segments.weights);
-                pieces.insert("segments", vec![("weights", weights)]);
-            }
-            pieces
+    }
+}
+
+fn add_item_weights<'a>(pieces: &mut Pieces<'a>, model: &'a ItemModel) {
+    match model.similarity() {
+        Similarity::Sparse(cells) => {
+            pieces.insert("neighbors", cell_columns(cells, "item", "neighbor"));
         }
-        Model::KMeans(model) => feature_parts::clusters(model.learned()),
-        Model::Pca(model) => feature_parts::components(model.learned()),
-        Model::Boosted(model) => feature_parts::trees(model.learned())?,
-    })
+        Similarity::Dense(weights) => {
+            let vectors = Column::Vectors(weights, model.item_ids().len());
+            pieces.entry("items").or_default().push(("weights", vectors));
+        }
+    }
+}
+
+fn add_popularity<'a>(pieces: &mut Pieces<'a>, model: &'a PopularityModel) {
+    let items = pieces.entry("items").or_default();
+    items.push(("weight", Column::Numbers(model.weights())));
+    if let Some(segments) = model.segments() {
+        let users = pieces.entry("users").or_default();
+        users.push(("segment", Column::Codes(&segments.of_user)));
+        pieces.insert("segments", vec![("weights", Column::Lists(&segments.weights))]);
+    }
 }
 
 /// Users, items and interactions, which every recommender has.
@@ -256,28 +318,30 @@ pub fn wanted(manifest: &Manifest) -> Result<BTreeMap<&'static str, Vec<(&'stati
         ("items", vec![("id", Kind::Ids)]),
         ("seen", cells("user", "item", users)),
     ]);
-    let mut also = |file, name, kind| wanted.entry(file).or_default().push((name, kind));
-    match &manifest.learner {
-        StoredLearner::MatrixFactorization { options, biased, .. } => {
-            for side in ["users", "items"] {
-                also(side, "factors", Kind::Vectors(options.num_factors));
-                if *biased {
-                    also(side, "bias", Kind::Numbers);
+    for learner in manifest.learner.recommenders() {
+        let mut also = |file, name, kind| wanted.entry(file).or_default().push((name, kind));
+        match learner {
+            StoredLearner::MatrixFactorization { options, biased, .. } => {
+                for side in ["users", "items"] {
+                    also(side, "factors", Kind::Vectors(options.num_factors));
+                    if *biased {
+                        also(side, "bias", Kind::Numbers);
+                    }
                 }
             }
-        }
-        StoredLearner::ItemKnn => {
-            wanted.insert("neighbors", cells("item", "neighbor", items));
-        }
-        StoredLearner::Ease => also("items", "weights", Kind::Vectors(items)),
-        StoredLearner::Popularity { segmented } => {
-            also("items", "weight", Kind::Numbers);
-            if *segmented {
-                also("users", "segment", Kind::Codes);
-                also("segments", "weights", Kind::Vectors(items));
+            StoredLearner::ItemKnn => {
+                wanted.insert("neighbors", cells("item", "neighbor", items));
             }
+            StoredLearner::Ease => also("items", "weights", Kind::Vectors(items)),
+            StoredLearner::Popularity { segmented } => {
+                also("items", "weight", Kind::Numbers);
+                if *segmented {
+                    also("users", "segment", Kind::Codes);
+                    also("segments", "weights", Kind::Vectors(items));
+                }
+            }
+            StoredLearner::Hybrid { .. } | StoredLearner::Features(_) => {}
         }
-        StoredLearner::Features(_) => {}
     }
     Ok(wanted)
 }
@@ -292,61 +356,112 @@ fn rows(manifest: &Manifest, name: &str) -> Result<usize> {
 ///
 /// # Errors
 /// When the parts contradict each other: ids that repeat, codes out of range.
-pub fn assemble(mut tables: BTreeMap<&'static str, Table>, manifest: &Manifest) -> Result<Model> {
+pub fn assemble(tables: BTreeMap<&'static str, Table>, manifest: &Manifest) -> Result<Model> {
     if let StoredLearner::Features(features) = &manifest.learner {
         return features.assemble(tables, manifest);
     }
-    let mut take = |name| tables.remove(name).ok_or_else(|| Error::invalid("a file was not read"));
-    let (mut users, mut items) = (take("users")?, take("items")?);
-    let user_ids = IdIndex::from_values(&manifest.user_col, users.ids("id")?).map_err(wrong)?;
-    let item_ids = IdIndex::from_values(&manifest.item_col, items.ids("id")?).map_err(wrong)?;
-    let count = item_ids.len();
-    let seen = cells(&mut take("seen")?, "user", "item", count)?;
+    let (mut files, common) = Files::new(tables, manifest)?;
     match &manifest.learner {
-        StoredLearner::MatrixFactorization { options, biased, global_mean } => {
-            let bias = |side: &mut Table| match biased {
-                true => side.numbers("bias"),
-                false => Ok(vec![]),
+        StoredLearner::Hybrid { members } => {
+            let member = |of: &StoredMember| {
+                let base =
+                    Base::try_from(files.model(&of.learner, common.clone())?).map_err(wrong)?;
+                Ok(Member { base, weight: Weight { share: of.share, scale: of.scale } })
             };
-            let factors = AlsFactors {
-                user_factors: users.numbers("factors")?,
-                item_factors: items.numbers("factors")?,
-                user_bias: bias(&mut users)?,
-                item_bias: bias(&mut items)?,
-                global_mean: *global_mean,
-                losses: manifest.iterations.iter().map(|iteration| iteration.loss).collect(),
-            };
-            let options = options.to_options();
-            let parts = ModelParts { users: user_ids, items: item_ids, factors, seen, options };
-            Ok(AlsModel::from_parts(parts).map_err(wrong)?.into())
+            let members = members.iter().map(member).collect::<Result<_>>()?;
+            Ok(HybridModel::from_members(members).map_err(wrong)?.into())
         }
-        StoredLearner::ItemKnn => {
-            let similarity = cells(&mut take("neighbors")?, "item", "neighbor", count)?;
-            let similarity = Similarity::Sparse(similarity);
-            let parts = ItemParts { users: user_ids, items: item_ids, seen, similarity };
-            Ok(ItemModel::from_parts(parts).map_err(wrong)?.into())
-        }
-        StoredLearner::Ease => {
-            let similarity = Similarity::Dense(items.numbers("weights")?);
-            let parts = ItemParts { users: user_ids, items: item_ids, seen, similarity };
-            Ok(ItemModel::from_parts(parts).map_err(wrong)?.into())
-        }
-        StoredLearner::Popularity { segmented } => {
-            let segments = match segmented {
-                false => None,
-                true => {
-                    let weights = take("segments")?.numbers("weights")?;
-                    let weights = weights.chunks_exact(count.max(1)).map(<[f32]>::to_vec).collect();
-                    Some(Segments { of_user: users.codes("segment")?, weights })
-                }
-            };
-            let weights = items.numbers("weight")?;
-            let (users, items) = (user_ids, item_ids);
-            let parts = PopularityParts { users, items, seen, weights, segments };
-            Ok(PopularityModel::from_parts(parts).map_err(wrong)?.into())
-        }
-        StoredLearner::Features(features) => features.assemble(tables, manifest),
+        learner => files.model(learner, common),
     }
+}
+
+/// What every recommender has.
+#[derive(Clone)]
+struct Common {
+    users: IdIndex,
+    items: IdIndex,
+    seen: Csr,
+}
+
+/// What the files of a recommender hold beside.
+struct Files<'a> {
+    tables: BTreeMap<&'static str, Table>,
+    manifest: &'a Manifest,
+    users: Table,
+    items: Table,
+}
+
+impl<'a> Files<'a> {
+    fn new(
+        mut tables: BTreeMap<&'static str, Table>,
+        manifest: &'a Manifest,
+    ) -> Result<(Self, Common)> {
+        let (mut users, mut items) = (take(&mut tables, "users")?, take(&mut tables, "items")?);
+        let user_ids = IdIndex::from_values(&manifest.user_col, users.ids("id")?).map_err(wrong)?;
+        let item_ids = IdIndex::from_values(&manifest.item_col, items.ids("id")?).map_err(wrong)?;
+        let seen = cells(&mut take(&mut tables, "seen")?, "user", "item", item_ids.len())?;
+        let common = Common { users: user_ids, items: item_ids, seen };
+        Ok((Self { tables, manifest, users, items }, common))
+    }
+
+    /// Takes a model out of the files.
+    fn model(&mut self, learner: &StoredLearner, common: Common) -> Result<Model> {
+        let Common { users, items, seen } = common;
+        let count = items.len();
+        match learner {
+            StoredLearner::MatrixFactorization { options, biased, global_mean } => {
+                let bias = |side: &mut Table| match biased {
+                    true => side.numbers("bias"),
+                    false => Ok(vec![]),
+                };
+                let iterations = &self.manifest.iterations;
+                let factors = AlsFactors {
+                    user_factors: self.users.numbers("factors")?,
+                    item_factors: self.items.numbers("factors")?,
+                    user_bias: bias(&mut self.users)?,
+                    item_bias: bias(&mut self.items)?,
+                    global_mean: *global_mean,
+                    losses: iterations.iter().map(|iteration| iteration.loss).collect(),
+                };
+                let options = options.to_options();
+                let parts = ModelParts { users, items, factors, seen, options };
+                Ok(AlsModel::from_parts(parts).map_err(wrong)?.into())
+            }
+            StoredLearner::ItemKnn => {
+                let mut neighbors = take(&mut self.tables, "neighbors")?;
+                let similarity =
+                    Similarity::Sparse(cells(&mut neighbors, "item", "neighbor", count)?);
+                let parts = ItemParts { users, items, seen, similarity };
+                Ok(ItemModel::from_parts(parts).map_err(wrong)?.into())
+            }
+            StoredLearner::Ease => {
+                let similarity = Similarity::Dense(self.items.numbers("weights")?);
+                let parts = ItemParts { users, items, seen, similarity };
+                Ok(ItemModel::from_parts(parts).map_err(wrong)?.into())
+            }
+            StoredLearner::Popularity { segmented } => {
+                let segments = match segmented {
+                    false => None,
+                    true => {
+                        let weights = take(&mut self.tables, "segments")?.numbers("weights")?;
+                        let weights = weights.chunks_exact(count.max(1));
+                        let weights = weights.map(<[f32]>::to_vec).collect();
+                        Some(Segments { of_user: self.users.codes("segment")?, weights })
+                    }
+                };
+                let weights = self.items.numbers("weight")?;
+                let parts = PopularityParts { users, items, seen, weights, segments };
+                Ok(PopularityModel::from_parts(parts).map_err(wrong)?.into())
+            }
+            StoredLearner::Hybrid { .. } | StoredLearner::Features(_) => {
+                Err(Error::invalid("a model that is no recommender of one type"))
+            }
+        }
+    }
+}
+
+fn take(tables: &mut BTreeMap<&'static str, Table>, name: &str) -> Result<Table> {
+    tables.remove(name).ok_or_else(|| Error::invalid("a file was not read"))
 }
 
 fn wrong(error: ModelError) -> Error {

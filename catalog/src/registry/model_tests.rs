@@ -9,10 +9,11 @@ use arrow::datatypes::DataType;
 use object_store::ObjectStoreExt;
 use udfs::model::als::{AlsFactors, AlsOptions};
 use udfs::model::boosted::{BoostedOptions, Calibration, ClassType, Classes, Growth, Part, Task};
+use udfs::model::hybrid::{Base, Member, Weight};
 use udfs::model::{
-    AlsModel, Csr, FeatureRows, GatheredRows, IdIndex, ItemModel, ItemParts, Model, ModelParts,
-    NO_SEGMENT, PopularityModel, PopularityParts, Preparation, Prepared, Recommender, Segments,
-    Similarity, kmeans, pca,
+    AlsModel, Csr, FeatureRows, GatheredRows, HybridModel, IdIndex, ItemModel, ItemParts, Model,
+    ModelParts, NO_SEGMENT, PopularityModel, PopularityParts, Preparation, Prepared, Recommender,
+    Segments, Similarity, kmeans, pca,
 };
 
 use super::model::{
@@ -176,6 +177,27 @@ async fn models_of_every_type_come_back() {
         };
         Model::from(PopularityModel::from_parts(parts).unwrap())
     };
+    let blend = |shares: [f32; 3]| {
+        let parts = ModelParts {
+            users: als.user_ids().clone(),
+            items: als.item_ids().clone(),
+            factors: als.factors().clone(),
+            seen: als.seen().clone(),
+            options: als.options().clone(),
+        };
+        let dense = (0..9).map(|n| n as f32).collect();
+        let models = [
+            Model::from(AlsModel::from_parts(parts).unwrap()),
+            item(Similarity::Dense(dense)),
+            popularity(None),
+        ];
+        let member = |(model, share)| Member {
+            base: Base::try_from(model).unwrap(),
+            weight: Weight { share, scale: 0.5 },
+        };
+        let members = models.into_iter().zip(shares).map(member).collect();
+        Model::from(HybridModel::from_members(members).unwrap())
+    };
     let neighbors = Csr::new(vec![0, 1, 1, 3], vec![1, 0, 2], vec![0.5, 0.25, 1.0], 3).unwrap();
     let segments = Segments {
         of_user: vec![0, 1, NO_SEGMENT, 0, 1],
@@ -189,6 +211,7 @@ async fn models_of_every_type_come_back() {
         ("ease", item(Similarity::Dense(dense))),
         ("top", popularity(None)),
         ("top_of_segment", popularity(Some(segments))),
+        ("blend", blend([0.5, 0.25, 0.25])),
     ] {
         let claim = catalog.claim_version(&main(name), "ann", CreateMode::New).await.unwrap();
         let made = Arc::new(made);
@@ -209,6 +232,15 @@ async fn models_of_every_type_come_back() {
             (Model::Popularity(read), Model::Popularity(wrote)) => {
                 assert_eq!(read.weights(), wrote.weights());
                 assert_eq!(read.segments(), wrote.segments());
+            }
+            (Model::Hybrid(read), Model::Hybrid(wrote)) => {
+                let told = |of: &HybridModel| -> Vec<_> {
+                    of.members().map(|member| (member.base.type_name(), member.weight)).collect()
+                };
+                assert_eq!(told(read), told(wrote));
+                for (user, item) in [(0, 0), (1, 2), (4, 1)] {
+                    assert_eq!(read.score(user, item), wrote.score(user, item));
+                }
             }
             _ => panic!("{name} came back as another type"),
         }

@@ -133,7 +133,7 @@ fn reserve(
     let cells = interactions.cells.len();
     let learner = options.largest_learner()?;
     let mut needed_bytes = learner.memory_bytes(users, items, cells, segments);
-    let chooses = options.early_stop.is_some() || options.tuning.is_some();
+    let chooses = options.early_stop.is_some() || options.tuning.is_some() || learner.chooses();
     if let (Learner::Als(als), true) = (&learner, chooses) {
         // The best iteration's factors, and the items' twice while lists are made of them.
         let rows = users.saturating_add(items.saturating_mul(3));
@@ -214,8 +214,13 @@ impl<'a> Watch<'a> {
             self.iterations.push(Iteration { iteration, loss, duration_ms, metric });
             self.last_ms = now_ms;
         }
-        self.progress.report(Progress {
-            phase: "training".into(),
+        Self::tell(self.progress, "training", now, metric);
+    }
+
+    /// Tells how far a phase is, without a note of it.
+    fn tell(progress: &Reporter, phase: &'static str, now: als::Progress, metric: Option<f64>) {
+        progress.report(Progress {
+            phase: phase.into(),
             done: now.done as u64,
             total: now.total as u64,
             metric: metric.or(now.loss),
@@ -252,6 +257,11 @@ impl Fit<'_> {
         if let Some(search) = &options.tuning {
             let found = trials::search(search, &self.ground(&rows, &parts))?;
             (learner, tuning) = (found.learner, Some(found.record));
+        }
+        if let Learner::Hybrid(hybrid) = &learner {
+            let mut report = |now| Watch::tell(self.progress, "blending", now, None);
+            let blended = hybrid.blended(&rows, &parts, options, &mut report, self.cancel)?;
+            learner = Learner::Hybrid(blended);
         }
         let warm = mapped.as_ref().and_then(Mapped::warm_start);
         if let (Learner::Als(als), Some(_)) = (&mut learner, &warm)
@@ -419,9 +429,9 @@ impl Rows {
             (Some(rows), Some(keys)) => Some(cell_keys(&all, &rows, &keys)?),
             _ => None,
         };
-        let all = match options.learner {
-            Learner::Ease(_) if options.rating_col.is_none() => binary(&all)?,
-            _ => all,
+        let all = match options.rating_col.is_none() && options.learner.is_of_sets() {
+            true => binary(&all)?,
+            false => all,
         };
         let (segments, of_user) = match interactions.segments {
             None => (vec![], None),
@@ -480,6 +490,19 @@ impl Rows {
                 };
                 Ok(Learned::Popularity { weights: popular(training), segments })
             }
+            Learner::Hybrid(hybrid) => {
+                let mut learned = vec![];
+                for base in &hybrid.bases {
+                    learned.push(self.learn(training, base, None, None, &mut *report, cancel)?);
+                }
+                // Counts spread over orders of magnitude, scores of the others do not.
+                for base in &mut learned {
+                    if let Learned::Popularity { weights, .. } = base {
+                        weights.iter_mut().for_each(|weight| *weight = weight.max(0.0).ln_1p());
+                    }
+                }
+                Ok(Learned::Hybrid(learned))
+            }
             Learner::Features(_) => {
                 Err(Error::Internal("features are no interactions of users and items".into()))
             }
@@ -500,6 +523,8 @@ pub enum Learned {
         /// Of segments.
         segments: Option<Segments>,
     },
+    /// What each model of a blend has learned.
+    Hybrid(Vec<Learned>),
 }
 
 impl Learned {
@@ -538,6 +563,14 @@ impl Learned {
             Self::Popularity { weights, segments } => {
                 let parts = PopularityParts { users, items, seen, weights, segments };
                 PopularityModel::ranked(parts, cancel).map(Model::from)
+            }
+            Self::Hybrid(learned) => {
+                let Learner::Hybrid(hybrid) = learner else {
+                    return Err(Error::Internal("a blend of another learner".into()));
+                };
+                return hybrid.put_together(learned, &|learned, base| {
+                    learned.into_model(users.clone(), items.clone(), seen.clone(), base, cancel)
+                });
             }
         };
         model.map_err(model_error)

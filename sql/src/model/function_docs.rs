@@ -21,8 +21,8 @@ pub fn documentation() -> Vec<FunctionDoc> {
             "ML.RECOMMEND(MODEL m [, user | (query)] [, STRUCT(10 AS top_k, TRUE AS exclude_seen)])",
             "Recommends items to one user, to the users of a query, or to everyone. Answers \
              the model's user and item columns, score, rank (from 1) and source: als, \
-             fold_in, item_knn, ease, or popularity for a user of whom the model knows \
-             nothing. Options: top_k (10), exclude_seen (TRUE), include_items and \
+             fold_in, item_knn, ease, hybrid, or popularity for a user of whom the model \
+             knows nothing. Options: top_k (10), exclude_seen (TRUE), include_items and \
              exclude_items (a list or a query in parentheses), item_filter ('stock > 0', a \
              condition on the model's item_table), max_per (STRUCT(2 AS brand): so many items \
              of one value of a column of item_table), diversity (0 by score, to 1 as \
@@ -76,7 +76,8 @@ pub fn documentation() -> Vec<FunctionDoc> {
             "What was learned. Factorization: processed_input (the id column's name), feature \
              (the id as text), factor_weights and intercept (the bias, 0 without biases). \
              item_knn and ease: item, neighbor and weight, without weights of 0. popularity: \
-             item, segment (NULL overall) and weight.",
+             item, segment (NULL overall) and weight. hybrid: model_type, weight (the share \
+             of the blend) and scale (how far the model's own scores spread).",
             "SELECT * FROM ML.WEIGHTS(MODEL shop) LIMIT 5;",
         ),
         entry(

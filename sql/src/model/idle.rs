@@ -15,7 +15,8 @@ pub fn missing(option: &str, given: &BTreeMap<String, Json>) -> Option<&'static 
     let text = |name: &str, usual: &str| {
         given.get(name).and_then(Json::as_str).unwrap_or(usual).to_lowercase()
     };
-    let is_implicit = text("feedback_type", "explicit") == "implicit";
+    let is_implicit = text("feedback_type", "explicit") == "implicit"
+        || text("model_type", "matrix_factorization") == "hybrid";
     let usual_scaling = if is_implicit { "frequency" } else { "count" };
     let solver = text("solver", "auto");
     let has = |name: &str, value: bool| given.get(name) == Some(&Json::Bool(value));

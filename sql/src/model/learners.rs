@@ -10,6 +10,7 @@ use udfs::model::item_knn::{ItemKnnOptions, Weighting};
 
 use crate::error::{Error, Result};
 use crate::model::features::FeatureLearner;
+use crate::model::hybrid::{self, HybridOptions};
 use crate::model::options::{Reader, model_error};
 
 /// Options that every type takes.
@@ -34,7 +35,7 @@ const OF_RECOMMENDERS: [&str; 13] = [
 ];
 
 /// Each recommender with the options that it takes beside the common ones.
-const RECOMMENDERS: [(&str, &[&str]); 4] = [
+pub(super) const RECOMMENDERS: [(&str, &[&str]); 5] = [
     (
         "matrix_factorization",
         &[
@@ -60,6 +61,7 @@ const RECOMMENDERS: [(&str, &[&str]); 4] = [
     ("item_knn", &["similarity", "num_neighbors", "shrinkage", "bm25_k1", "bm25_b"]),
     ("ease", &["l2_reg"]),
     ("popularity", &["half_life", "timestamp_col", "segment_col"]),
+    ("hybrid", &hybrid::OPTIONS),
 ];
 
 /// Each type that learns of rows of features, likewise.
@@ -101,7 +103,7 @@ const OF_TREES: [&str; 14] = [
 ];
 
 /// Types that later versions have.
-const LATER: [&str; 2] = ["hybrid", "entity_resolution"];
+const LATER: [&str; 1] = ["entity_resolution"];
 
 /// Options that later versions have, with what to do today.
 const ELSEWHERE: [(&str, &str); 2] = [
@@ -120,6 +122,8 @@ pub enum Learner {
     Ease(EaseOptions),
     /// What is popular.
     Popularity(PopularityOptions),
+    /// A blend of recommenders.
+    Hybrid(HybridOptions),
     /// Of rows of features.
     Features(FeatureLearner),
 }
@@ -150,6 +154,7 @@ impl Learner {
             "item_knn" => Self::ItemKnn(item_knn(&reader)?),
             "ease" => Self::Ease(ease_options(&reader)?),
             "popularity" => Self::Popularity(popularity(&reader)?),
+            "hybrid" => Self::Hybrid(HybridOptions::read(given)?),
             _ => Self::Als(als(&reader)?),
         })
     }
@@ -161,6 +166,7 @@ impl Learner {
             Self::ItemKnn(_) => "item_knn",
             Self::Ease(_) => "ease",
             Self::Popularity(_) => "popularity",
+            Self::Hybrid(_) => "hybrid",
             Self::Features(learner) => learner.model_type(),
         }
     }
@@ -180,7 +186,25 @@ impl Learner {
 
     /// Whether a column of a usual name is taken for the rating when none is named.
     pub fn finds_rating(&self) -> bool {
-        matches!(self, Self::Als(_) | Self::ItemKnn(_))
+        match self {
+            Self::Als(_) | Self::ItemKnn(_) => true,
+            Self::Hybrid(hybrid) => hybrid.bases.iter().any(Self::finds_rating),
+            _ => false,
+        }
+    }
+
+    /// Whether an interaction counts once, however often it is told, when no rating is named.
+    pub fn is_of_sets(&self) -> bool {
+        match self {
+            Self::Ease(_) => true,
+            Self::Hybrid(hybrid) => hybrid.bases.iter().any(Self::is_of_sets),
+            _ => false,
+        }
+    }
+
+    /// Whether training has to choose something on a validation part, whatever the options.
+    pub fn chooses(&self) -> bool {
+        matches!(self, Self::Hybrid(_))
     }
 
     /// Peak bytes of training, known before it starts; of features, `cells` rows of `items` numbers
@@ -196,6 +220,7 @@ impl Learner {
             Self::Popularity(_) => {
                 kept.saturating_add(items.saturating_mul(segments + 1).saturating_mul(8))
             }
+            Self::Hybrid(hybrid) => hybrid.memory_bytes(users, items, cells),
             Self::Features(learner) => learner.memory_bytes(cells, items, segments),
         }
     }
@@ -223,6 +248,7 @@ impl fmt::Display for Learner {
                 }
                 None => formatter.write_str("popularity"),
             },
+            Self::Hybrid(hybrid) => fmt::Display::fmt(hybrid, formatter),
             Self::Features(learner) => fmt::Display::fmt(learner, formatter),
         }
     }

@@ -7,6 +7,7 @@ mod features;
 mod fit;
 pub mod function_docs;
 pub mod history;
+mod hybrid;
 mod idle;
 pub mod items;
 mod learners;

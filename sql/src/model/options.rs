@@ -105,7 +105,10 @@ impl TrainingOptions {
             .unwrap_or_else(|| usual_objective(&learner));
         let split = match learner.features() {
             Some(features) => features.split(&given)?,
-            None => SplitOptions::read(&given, tuning.is_some() || early_stop.is_some())?,
+            None => {
+                let chooses = tuning.is_some() || early_stop.is_some() || learner.chooses();
+                SplitOptions::read(&given, chooses)?
+            }
         };
         let top_k = reader.count("top_k")?.unwrap_or(20);
         if !(1..=1_000).contains(&top_k) {
@@ -475,7 +478,21 @@ pub(super) mod tests {
             ("model_type = 'matrix_factorization', l2_reg = -1", "l2_reg"),
             ("model_type = 'matrix_factorization', num_factors = 'x'", "whole number"),
             ("model_type = 'matrix_factorization', seed = 1, seed = 2", "twice"),
-            ("model_type = 'hybrid'", "not supported yet"),
+            ("model_type = 'entity_resolution'", "not supported yet"),
+            ("model_type = 'hybrid', base_models = ['ease']", "leaves nothing to blend"),
+            ("model_type = 'hybrid', base_models = ['ease', 'EASE']", "names ease twice"),
+            ("model_type = 'hybrid', base_models = ['ease', 'item_kn']", "did you mean item_knn"),
+            ("model_type = 'hybrid', base_models = 'ease'", "base_models is \"ease\""),
+            ("model_type = 'hybrid', base_models = [1, 2]", "names 1, which is no text"),
+            (
+                "model_type = 'hybrid', base_models = ['ease', 'popularity'], num_factors = 8",
+                "num_factors is of matrix_factorization, which base_models leaves out",
+            ),
+            ("model_type = 'hybrid', ease_l2_reg = 100", "is of ease, which base_models leaves"),
+            ("model_type = 'hybrid', num_trials = 4", "nothing to search"),
+            ("model_type = 'hybrid', data_split_method = 'no_split'", "no rows to choose on"),
+            ("model_type = 'hybrid', bm25_b = 0.5", "needs similarity = 'bm25'"),
+            ("model_type = 'hybrid', half_life = '1 day'", "belongs to popularity, not to hybrid"),
             ("model_type = 'item_knn', num_factors = 8", "belongs to matrix_factorization"),
             ("model_type = 'ease', l2_reg = 0", "above 0"),
             ("model_type = 'ease', half_life = '1 day'", "belongs to popularity, not to ease"),

@@ -155,7 +155,7 @@ impl SplitOptions {
         if self.method == Method::Nothing && self.is_three_way {
             return Err(Error::invalid_hint(
                 "data_split_method = 'no_split' leaves no rows to choose on",
-                "use another split, or neither a search nor early_stop_metric",
+                "use another split; a search, early_stop_metric and 'hybrid' need one",
             ));
         }
         let takes_column = matches!(

@@ -3,7 +3,8 @@
 //! A factorization has a row for each user and item: `processed_input`, `feature`,
 //! `factor_weights`, `intercept`. Item-item weights have a row for each pair that has one: the
 //! item, `neighbor`, `weight`. Popularity has a row for each item, and for each item of a segment
-//! that it has a weight in: the item, `segment` (NULL overall), `weight`.
+//! that it has a weight in: the item, `segment` (NULL overall), `weight`. A blend has a row for each
+//! of its models: `model_type`, `weight` (its share) and `scale` (how far its own scores spread).
 
 use std::sync::Arc;
 
@@ -20,7 +21,9 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
-use udfs::model::{AlsModel, ItemModel, Model, PopularityModel, Recommender, Similarity};
+use udfs::model::{
+    AlsModel, HybridModel, ItemModel, Model, PopularityModel, Recommender, Similarity,
+};
 
 use crate::error::{Error, Result};
 
@@ -67,6 +70,11 @@ fn schema(model: &LoadedModel) -> SchemaRef {
         Model::Popularity(found) => {
             vec![item(found), Field::new("segment", DataType::Utf8, true), weight]
         }
+        Model::Hybrid(_) => vec![
+            Field::new("model_type", DataType::Utf8, false),
+            weight,
+            Field::new("scale", DataType::Float32, false),
+        ],
         Model::KMeans(_) | Model::Pca(_) | Model::Boosted(_) => vec![],
     }))
 }
@@ -96,6 +104,7 @@ impl PartitionStream for Weights {
                 Model::Popularity(popular) => {
                     ranking(popular, &model.manifest.segments, &schema, &mut place)
                 }
+                Model::Hybrid(blend) => members(blend, &schema, &mut place),
                 Model::KMeans(_) | Model::Pca(_) | Model::Boosted(_) => Ok(None),
             };
             made.map_err(DataFusionError::from).transpose()
@@ -194,6 +203,27 @@ fn neighbors(
         take(&ids, &UInt32Array::from(items), None)?,
         take(&ids, &UInt32Array::from(others), None)?,
         Arc::new(Float32Array::from(weights)),
+    ];
+    Ok(Some(RecordBatch::try_new(Arc::clone(schema), columns)?))
+}
+
+/// The models of a blend.
+fn members(
+    model: &HybridModel,
+    schema: &SchemaRef,
+    place: &mut Place,
+) -> Result<Option<RecordBatch>> {
+    if place.part > 0 {
+        return Ok(None);
+    }
+    place.part = 1;
+    let names = model.members().map(|member| member.base.type_name());
+    let shares = model.members().map(|member| member.weight.share);
+    let scales = model.members().map(|member| member.weight.scale);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(names)),
+        Arc::new(Float32Array::from_iter_values(shares)),
+        Arc::new(Float32Array::from_iter_values(scales)),
     ];
     Ok(Some(RecordBatch::try_new(Arc::clone(schema), columns)?))
 }

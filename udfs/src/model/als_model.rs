@@ -15,7 +15,7 @@ use super::foldin::{ItemSide, UserVector};
 use super::ids::IdIndex;
 use super::metrics::RatingEvaluation;
 use super::popularity::Popularity;
-use super::recommender::{Basket, Choice, HeldOut, RecommendRequest, Recommender, Source};
+use super::recommender::{Basket, Choice, HeldOut, RecommendRequest, Recommender, Source, Whose};
 use super::sparse::Csr;
 use super::topk::{Best, Panels, ordered_product};
 
@@ -186,6 +186,16 @@ impl AlsModel {
         top_k: usize,
         skip: &(dyn Fn(usize, u32) -> bool + Sync),
     ) -> Vec<Best> {
+        let mut best = self.catalog.best(&self.queries(users), top_k, skip);
+        for (best, user) in best.iter_mut().zip(users) {
+            let constant = self.constant(Some(user.bias));
+            best.scores.iter_mut().for_each(|score| *score += constant);
+        }
+        best
+    }
+
+    /// The users' rows as the catalog multiplies them.
+    fn queries(&self, users: &[&UserVector]) -> Vec<f32> {
         let mut queries = Vec::with_capacity(users.len() * self.catalog.depth());
         for user in users {
             queries.extend_from_slice(&user.factors);
@@ -193,12 +203,29 @@ impl AlsModel {
                 queries.push(1.0);
             }
         }
-        let mut best = self.catalog.best(&queries, top_k, skip);
-        for (best, user) in best.iter_mut().zip(users) {
-            let constant = self.constant(Some(user.bias));
-            best.scores.iter_mut().for_each(|score| *score += constant);
+        queries
+    }
+
+    /// Rows of the catalog; zeros for codes out of range.
+    fn item_rows(&self, items: &[u32]) -> Vec<f32> {
+        let zeros = vec![0.0; self.num_factors()];
+        let mut rows = Vec::with_capacity(items.len() * self.catalog.depth());
+        for &item in items {
+            rows.extend(row(self.item_factors(), item, self.num_factors()).unwrap_or(&zeros));
+            if !self.item_bias().is_empty() {
+                rows.push(self.item_bias().get(item as usize).copied().unwrap_or(0.0));
+            }
         }
-        best
+        rows
+    }
+
+    /// The vector of each basket; none where its items say nothing.
+    fn folded(&self, baskets: &[Basket]) -> Result<Vec<Option<UserVector>>, ModelError> {
+        let folded = baskets.par_iter().map(|basket| {
+            let vector = self.fold_in(&basket.items, &basket.weights)?;
+            Ok(Some(vector).filter(UserVector::says_something))
+        });
+        folded.collect()
     }
 
     /// A user's vector from a list of items and weights, as training would solve it. Repeated
@@ -358,11 +385,7 @@ impl Recommender for AlsModel {
         baskets: &[Basket],
         request: &RecommendRequest<'_>,
     ) -> Result<Vec<Choice>, ModelError> {
-        let folded = baskets.par_iter().map(|basket| {
-            let vector = self.fold_in(&basket.items, &basket.weights)?;
-            Ok(Some(vector).filter(UserVector::says_something))
-        });
-        let vectors: Vec<Option<UserVector>> = folded.collect::<Result<_, ModelError>>()?;
+        let vectors = self.folded(baskets)?;
         let allowed = request.allowed(self.parts.items.len());
         let own = |basket: &Basket| match request.exclude_seen {
             true => basket.items.iter().copied().collect(),
@@ -388,22 +411,28 @@ impl Recommender for AlsModel {
         self.recommend_unless(&users, top_k, &held_out.popularity, &skip)
     }
 
-    fn scores_held_out(&self, users: &[u32], items: &[u32], _: &HeldOut<'_>) -> Vec<f32> {
-        let (size, zeros) = (self.num_factors(), vec![0.0; self.num_factors()]);
-        let factors = |all, code| row(all, code, size).unwrap_or(&zeros);
-        let rows: Vec<f32> =
-            items.iter().flat_map(|&item| factors(self.item_factors(), item)).copied().collect();
-        let queries: Vec<f32> =
-            users.iter().flat_map(|&user| factors(self.user_factors(), user)).copied().collect();
-        let mut scores = Panels::new(&rows, size).scores(&queries);
-        for (scores, &user) in scores.chunks_exact_mut(items.len().max(1)).zip(users) {
-            let constant = self.constant(self.user_bias().get(user as usize).copied());
-            for (score, &item) in scores.iter_mut().zip(items) {
-                *score += self.item_bias().get(item as usize).copied().unwrap_or(0.0);
-                *score += constant;
+    fn scores(&self, whose: Whose<'_>, items: &[u32]) -> Result<Vec<f32>, ModelError> {
+        let vectors = match whose {
+            Whose::Users(users) | Whose::HeldOut(users, _) => {
+                users.iter().map(|&user| self.user_vector(user)).collect()
             }
+            Whose::Baskets(baskets) => self.folded(baskets)?,
+        };
+        let nobody = UserVector { factors: vec![0.0; self.num_factors()], bias: 0.0 };
+        let vectors: Vec<&UserVector> =
+            vectors.iter().map(|vector| vector.as_ref().unwrap_or(&nobody)).collect();
+        let queries = self.queries(&vectors);
+        let count = self.parts.items.len();
+        let are_all = items.len() == count && items.last().is_none_or(|&i| i as usize + 1 == count);
+        let mut scores = match are_all {
+            true => self.catalog.scores(&queries),
+            false => Panels::new(&self.item_rows(items), self.catalog.depth()).scores(&queries),
+        };
+        for (scores, vector) in scores.chunks_exact_mut(items.len().max(1)).zip(vectors) {
+            let constant = self.constant(Some(vector.bias));
+            scores.iter_mut().for_each(|score| *score += constant);
         }
-        scores
+        Ok(scores)
     }
 
     fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best> {

@@ -30,7 +30,7 @@ use super::metrics::auc::user_auc;
 use super::metrics::beyond_accuracy::novelty;
 use super::metrics::calibration::Logistic;
 use super::metrics::{Bootstrap, PerUser, RankingEvaluation, RatingEvaluation, UserList};
-use super::recommender::{Choice, HeldOut, Recommender};
+use super::recommender::{Choice, HeldOut, Recommender, Whose};
 use super::sparse::{Csr, csr_bytes};
 use super::trained::Model;
 
@@ -207,7 +207,7 @@ pub(super) fn rankings(
         let groups = block.par_chunks(GROUP_USERS).zip(lists.par_chunks(GROUP_USERS)).enumerate();
         let measured: Vec<Vec<[Found; 2]>> = groups
             .map(|(group, (users, lists))| judge.group(first + group * GROUP_USERS, users, lists))
-            .collect();
+            .collect::<Result<_, _>>()?;
         found.extend(measured.into_iter().flatten());
     }
     let mut evaluations = [(); 2].map(|()| RankingEvaluation::new(top_k, items));
@@ -248,7 +248,12 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// A group of users with their lists; the first is the `first` of all users.
-    fn group(&self, first: usize, users: &[u32], lists: &[Choice]) -> Vec<[Found; 2]> {
+    fn group(
+        &self,
+        first: usize,
+        users: &[u32],
+        lists: &[Choice],
+    ) -> Result<Vec<[Found; 2]>, ModelError> {
         let drawn = drawn(self.recommender.item_ids().len(), first as u64);
         let mut items = drawn.clone();
         for &user in users {
@@ -258,7 +263,8 @@ impl Judge<'_> {
         items.dedup();
         let is_drawn: Vec<bool> =
             items.iter().map(|item| drawn.binary_search(item).is_ok()).collect();
-        let scores = self.recommender.scores_held_out(users, &items, self.held_out);
+        let whose = Whose::HeldOut(users, self.held_out);
+        let scores = self.recommender.scores(whose, &items)?;
         let counts = self.held_out.popularity.counts();
         let popular: Vec<f32> = items.iter().map(|&item| counts[item as usize] as f32).collect();
         let mut sums = vec![];
@@ -285,7 +291,7 @@ impl Judge<'_> {
                 }
             }));
         }
-        found
+        Ok(found)
     }
 }
 

@@ -10,8 +10,12 @@
 //! With biases the mean, the user's bias and the item's are parts of their own.
 //!
 //! *Popularity*: the item's weight is all there is.
+//!
+//! *Blend*: what explains the members' scores, times what each member counts for; the parts of one
+//! interaction are one.
 
 use super::als_model::AlsModel;
+use super::hybrid::{Base, HybridModel};
 use super::item_model::ItemModel;
 use super::recommender::Recommender;
 use super::trained::Model;
@@ -92,14 +96,38 @@ impl Model {
         let parts = match self {
             Self::Als(model) => of_factors(model, user, item),
             Self::Item(model) => of_items(model, user, item),
-            Self::Popularity(_) => {
-                let contribution = f64::from(score);
-                vec![Part { term: Term::Popularity, weight: score, contribution }]
-            }
+            Self::Popularity(_) => vec![of_popularity(score)],
+            Self::Hybrid(model) => of_blend(model, user, item),
             Self::KMeans(_) | Self::Pca(_) | Self::Boosted(_) => return None,
         };
         Some(Reasons::new(parts))
     }
+}
+
+fn of_popularity(score: f32) -> Part {
+    Part { term: Term::Popularity, weight: score, contribution: f64::from(score) }
+}
+
+fn of_blend(model: &HybridModel, user: u32, item: u32) -> Vec<Part> {
+    let mut blended: Vec<Part> = vec![];
+    for member in model.members().filter(|member| member.weight.share > 0.0) {
+        let factor = f64::from(member.weight.factor());
+        let parts = match &member.base {
+            Base::Als(model) => of_factors(model, user, item),
+            Base::Item(model) => of_items(model, user, item),
+            Base::Popularity(model) => {
+                model.score(user, item).map(of_popularity).into_iter().collect()
+            }
+        };
+        for part in parts {
+            let contribution = factor * part.contribution;
+            match blended.iter_mut().find(|other| other.term == part.term) {
+                Some(same) => same.contribution += contribution,
+                None => blended.push(Part { contribution, ..part }),
+            }
+        }
+    }
+    blended
 }
 
 fn of_items(model: &ItemModel, user: u32, item: u32) -> Vec<Part> {

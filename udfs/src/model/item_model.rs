@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use super::error::ModelError;
 use super::ids::IdIndex;
 use super::popularity::Popularity;
-use super::recommender::{Basket, Choice, HeldOut, RecommendRequest, Recommender, Source};
+use super::recommender::{Basket, Choice, HeldOut, RecommendRequest, Recommender, Source, Whose};
 use super::sparse::Csr;
 use super::topk::{Best, Heap};
 
@@ -265,8 +265,17 @@ impl Recommender for ItemModel {
         self.choose(&own, top_k, &held_out.popularity, &skip)
     }
 
-    fn scores_held_out(&self, users: &[u32], items: &[u32], held_out: &HeldOut<'_>) -> Vec<f32> {
-        let own = self.own_without(users, held_out);
+    fn scores(&self, whose: Whose<'_>, items: &[u32]) -> Result<Vec<f32>, ModelError> {
+        let own: Vec<Own<'_>> = match whose {
+            Whose::Users(users) => {
+                let rows = users.iter().map(|&user| self.seen().row(user as usize));
+                rows.map(|(items, weights)| (items.into(), weights.into())).collect()
+            }
+            Whose::HeldOut(users, held_out) => self.own_without(users, held_out),
+            Whose::Baskets(baskets) => {
+                baskets.iter().map(|basket| self.own_of(basket)).collect::<Result<_, _>>()?
+            }
+        };
         let size = self.parts.items.len();
         let mut sums = vec![0.0_f32; size];
         let mut scores = Vec::with_capacity(users.len() * items.len());
@@ -295,7 +304,7 @@ impl Recommender for ItemModel {
                 }
             }
         }
-        scores
+        Ok(scores)
     }
 
     fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best> {

@@ -163,6 +163,27 @@ impl<'a> Judge<'a> {
         self.objective
     }
 
+    /// The length of the lists.
+    pub(super) fn top_k(&self) -> usize {
+        self.top_k
+    }
+
+    /// The users that are looked at.
+    pub(super) fn sample(&self) -> &[u32] {
+        &self.users
+    }
+
+    /// Whether lists leave the item out for the user.
+    pub(super) fn is_known(&self, user: u32, item: u32) -> bool {
+        self.known.contains(user as usize, item)
+    }
+
+    /// What a user's list is worth; none without anything held out.
+    pub(super) fn of_list(&self, user: u32, list: &[u32]) -> Option<f64> {
+        let ranking = UserRanking::new(self.top_k, list, self.held.row(user as usize).0)?;
+        Some(self.objective.of_user(&ranking))
+    }
+
     /// The objective for factors that are being learned, in the judge's own codes; NaN when there
     /// is nothing to measure. Runs on the current rayon pool.
     pub fn factors(&self, view: &FactorView<'_>) -> f64 {
@@ -244,9 +265,8 @@ impl<'a> Judge<'a> {
     }
 
     fn add(&self, mean: &mut Mean, user: u32, list: &[u32]) {
-        let test = self.held.row(user as usize).0;
-        if let Some(ranking) = UserRanking::new(self.top_k, list, test) {
-            mean.sum += self.objective.of_user(&ranking);
+        if let Some(value) = self.of_list(user, list) {
+            mean.sum += value;
             mean.count += 1.0;
         }
     }

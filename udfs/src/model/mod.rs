@@ -2,8 +2,9 @@
 //!
 //! [`ids`] turns ids of any type into dense codes and back, [`sparse`] holds interactions, and
 //! [`als`] learns factors from them, [`item_knn`] and [`ease`] weights between items. A finished
-//! model ([`AlsModel`], [`ItemModel`], [`PopularityModel`]) is a [`Recommender`]. [`kmeans`],
-//! [`pca`] and [`boosted`] learn from rows of [`features`]; what they give is [`Prepared`].
+//! model ([`AlsModel`], [`ItemModel`], [`PopularityModel`], or a [`HybridModel`] of several) is a
+//! [`Recommender`]. [`kmeans`], [`pca`] and [`boosted`] learn from rows of [`features`]; what they
+//! give is [`Prepared`].
 
 pub mod als;
 mod als_model;
@@ -15,6 +16,7 @@ pub mod evaluation;
 mod explain;
 pub mod features;
 pub mod foldin;
+pub mod hybrid;
 mod id_table;
 pub mod ids;
 pub mod item_knn;
@@ -43,11 +45,14 @@ pub use self::evaluation::{Evaluation, Measured};
 pub use self::explain::{Part, Reasons, Term};
 pub use self::features::{Feature, FeatureKind, FeatureRows, GatheredRows, Preparation};
 pub use self::foldin::UserVector;
+pub use self::hybrid::HybridModel;
 pub use self::ids::IdIndex;
 pub use self::item_model::{Explanation, ItemModel, ItemParts, Similarity};
 pub use self::popularity_model::{NO_SEGMENT, PopularityModel, PopularityParts, Segments};
 pub use self::prepared::Prepared;
-pub use self::recommender::{Basket, Choice, HeldOut, RecommendRequest, Recommender, Source};
+pub use self::recommender::{
+    Basket, Choice, HeldOut, RecommendRequest, Recommender, Source, Whose,
+};
 pub use self::rerank::Rerank;
 pub use self::row_cosine::RowCosines;
 pub use self::sparse::{Csr, Duplicates, Triplets};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::ModelError;
 use super::ids::IdIndex;
-use super::recommender::{Basket, Choice, HeldOut, RecommendRequest, Recommender, Source};
+use super::recommender::{Basket, Choice, HeldOut, RecommendRequest, Recommender, Source, Whose};
 use super::sparse::Csr;
 use super::topk::Best;
 
@@ -202,12 +202,18 @@ impl Recommender for PopularityModel {
         users.iter().map(choice).collect()
     }
 
-    fn scores_held_out(&self, users: &[u32], items: &[u32], _: &HeldOut<'_>) -> Vec<f32> {
-        let scores = |&user: &u32| {
-            let weights = self.ranking(Some(user)).1;
+    fn scores(&self, whose: Whose<'_>, items: &[u32]) -> Result<Vec<f32>, ModelError> {
+        let users: Vec<Option<u32>> = match whose {
+            Whose::Users(users) | Whose::HeldOut(users, _) => {
+                users.iter().copied().map(Some).collect()
+            }
+            Whose::Baskets(baskets) => baskets.iter().map(|basket| basket.user).collect(),
+        };
+        let scores = |&user: &Option<u32>| {
+            let weights = self.ranking(user).1;
             items.iter().map(|&item| weights.get(item as usize).copied().unwrap_or(0.0))
         };
-        users.iter().flat_map(scores).collect()
+        Ok(users.iter().flat_map(scores).collect())
     }
 
     /// Popularity knows no similarity: every answer is empty.

@@ -20,6 +20,8 @@ pub enum Source {
     ItemKnn,
     /// The item-item weights of EASE.
     Ease,
+    /// A blend of models.
+    Hybrid,
     /// The popularity ranking.
     Popularity,
 }
@@ -32,6 +34,7 @@ impl Source {
             Self::FoldIn => "fold_in",
             Self::ItemKnn => "item_knn",
             Self::Ease => "ease",
+            Self::Hybrid => "hybrid",
             Self::Popularity => "popularity",
         }
     }
@@ -93,6 +96,42 @@ pub struct Basket {
     pub weights: Vec<f32>,
 }
 
+/// Whose scores are asked for, and what counts as had.
+#[derive(Debug, Clone, Copy)]
+pub enum Whose<'a> {
+    /// Users, with all that training saw of them.
+    Users(&'a [u32]),
+    /// Users, as they would be had the held-out interactions not been seen.
+    HeldOut(&'a [u32], &'a HeldOut<'a>),
+    /// Whoever has had these items and no others.
+    Baskets(&'a [Basket]),
+}
+
+impl Whose<'_> {
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Users(users) | Self::HeldOut(users, _) => users.len(),
+            Self::Baskets(baskets) => baskets.len(),
+        }
+    }
+
+    /// Whether there is nobody.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// At most `count` of them from the `first` on.
+    pub fn part(&self, first: usize, count: usize) -> Self {
+        let range = first.min(self.len())..first.saturating_add(count).min(self.len());
+        match *self {
+            Self::Users(users) => Self::Users(&users[range]),
+            Self::HeldOut(users, held_out) => Self::HeldOut(&users[range], held_out),
+            Self::Baskets(baskets) => Self::Baskets(&baskets[range]),
+        }
+    }
+}
+
 /// A finished recommender.
 pub trait Recommender: Send + Sync {
     /// Ids of users.
@@ -136,10 +175,12 @@ pub trait Recommender: Send + Sync {
         top_k: usize,
     ) -> Vec<Choice>;
 
-    /// The scores of `items` (ascending) for each user, users × items, as they would be had the
-    /// held-out interactions not been seen; 0 for codes out of range. Of a user for whom popularity
-    /// stands in they say nothing.
-    fn scores_held_out(&self, users: &[u32], items: &[u32], held_out: &HeldOut<'_>) -> Vec<f32>;
+    /// The scores of `items` (ascending codes, each once), whose × items; 0 for codes out of range.
+    /// Of somebody for whom popularity stands in they say nothing.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFinite`] when a weight of a basket is NaN or infinite.
+    fn scores(&self, whose: Whose<'_>, items: &[u32]) -> Result<Vec<f32>, ModelError>;
 
     /// The items most similar to each given one, without itself; empty where nothing is known.
     fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best>;

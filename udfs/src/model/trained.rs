@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::als_model::AlsModel;
 use super::boosted::Trees;
+use super::hybrid::HybridModel;
 use super::item_model::{ItemModel, Similarity};
 use super::kmeans::KMeansModel;
 use super::pca::PcaModel;
@@ -22,6 +23,8 @@ pub enum Model {
     Item(ItemModel),
     /// What is popular.
     Popularity(PopularityModel),
+    /// A blend of recommenders.
+    Hybrid(Box<HybridModel>),
     /// Clusters of rows of features.
     KMeans(Prepared<KMeansModel>),
     /// Principal components of rows of features.
@@ -45,6 +48,12 @@ impl From<ItemModel> for Model {
 impl From<PopularityModel> for Model {
     fn from(model: PopularityModel) -> Self {
         Self::Popularity(model)
+    }
+}
+
+impl From<HybridModel> for Model {
+    fn from(model: HybridModel) -> Self {
+        Self::Hybrid(Box::new(model))
     }
 }
 
@@ -76,6 +85,7 @@ impl Model {
                 Similarity::Dense(_) => "ease",
             },
             Self::Popularity(_) => "popularity",
+            Self::Hybrid(_) => "hybrid",
             Self::KMeans(_) => "kmeans",
             Self::Pca(_) => "pca",
             Self::Boosted(model) => model.learned().task.type_name(),
@@ -88,6 +98,7 @@ impl Model {
             Self::Als(model) => Some(model.as_ref()),
             Self::Item(model) => Some(model),
             Self::Popularity(model) => Some(model),
+            Self::Hybrid(model) => Some(model.as_ref()),
             Self::KMeans(_) | Self::Pca(_) | Self::Boosted(_) => None,
         }
     }
@@ -106,6 +117,7 @@ impl Model {
             Self::Als(model) => model.memory_bytes(),
             Self::Item(model) => model.memory_bytes(),
             Self::Popularity(model) => Recommender::memory_bytes(model),
+            Self::Hybrid(model) => Recommender::memory_bytes(model.as_ref()),
             Self::KMeans(model) => model.memory_bytes(),
             Self::Pca(model) => model.memory_bytes(),
             Self::Boosted(model) => model.memory_bytes(),
@@ -115,13 +127,10 @@ impl Model {
     /// The users most similar to each given one, without itself: by the cosine of their factors,
     /// or, where a model has none, of their interactions. Nobody where it knows no users.
     pub fn similar_users(&self, users: &[u32], top_k: usize) -> Vec<Best> {
-        match self {
-            Self::Als(model) => model.similar_users(users, top_k),
-            Self::Item(model) => RowCosines::new(Cow::Borrowed(model.seen())).nearest(users, top_k),
-            Self::Popularity(model) => {
-                RowCosines::new(Cow::Borrowed(model.seen())).nearest(users, top_k)
-            }
-            Self::KMeans(_) | Self::Pca(_) | Self::Boosted(_) => vec![Best::default(); users.len()],
+        match (self, self.recommender()) {
+            (Self::Als(model), _) => model.similar_users(users, top_k),
+            (_, Some(model)) => RowCosines::new(Cow::Borrowed(model.seen())).nearest(users, top_k),
+            (_, None) => vec![Best::default(); users.len()],
         }
     }
 }

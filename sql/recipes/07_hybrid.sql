@@ -1,0 +1,64 @@
+-- Several models are better than the best of them: a hybrid learns a factorization, neighbourhoods
+-- and popularity from the same rows, and on rows of their own what each of them counts for.
+-- Everything here is generated: attune sql -f sql/recipes/07_hybrid.sql
+
+-- # Taste, and what everybody buys
+
+CREATE OR REPLACE TABLE baskets AS
+SELECT buyer AS user_id, item AS item_id
+FROM (
+    SELECT buyer, (buyer % 6) * 15 + (buyer * 7 + step * step * 3) % 15 AS item
+    FROM generate_series(1, 900) AS a(buyer), generate_series(1, 6) AS b(step)
+    UNION
+    SELECT buyer, 90 + ((buyer * 31 + step * 17) % 97) % (4 + (buyer * step) % 26)
+    FROM generate_series(1, 900) AS a(buyer), generate_series(1, 4) AS b(step)
+);
+-- > A buyer has a taste of six; beside, a few of thirty things that everybody buys, some more than
+-- > others.
+
+-- # The models alone, and blended
+
+CREATE OR REPLACE MODEL alone OPTIONS (
+    model_type = 'matrix_factorization', feedback_type = 'implicit', num_factors = 16,
+    data_split_method = 'random', data_split_eval_fraction = 0.2, top_k = 10
+) AS SELECT user_id, item_id FROM baskets;
+
+CREATE OR REPLACE MODEL neighbors OPTIONS (
+    model_type = 'item_knn', data_split_method = 'random', data_split_eval_fraction = 0.2, top_k = 10
+) AS SELECT user_id, item_id FROM baskets;
+
+CREATE OR REPLACE MODEL blend OPTIONS (
+    model_type = 'hybrid', num_factors = 16, data_split_method = 'random',
+    data_split_eval_fraction = 0.1, data_split_test_fraction = 0.2, top_k = 10
+) AS SELECT user_id, item_id FROM baskets;
+
+SELECT model_type, round(weight, 2) AS weight FROM ML.WEIGHTS(MODEL blend);
+
+SELECT 'alone' AS model, round(value, 3) AS ndcg FROM ML.EVALUATE(MODEL alone) WHERE metric = 'ndcg@10'
+UNION ALL
+SELECT 'neighbors', round(value, 3) FROM ML.EVALUATE(MODEL neighbors) WHERE metric = 'ndcg@10'
+UNION ALL
+SELECT 'blend', round(value, 3) FROM ML.EVALUATE(MODEL blend) WHERE metric = 'ndcg@10'
+ORDER BY ndcg DESC;
+-- > The weights were learned on rows that neither the models nor this measure have seen.
+
+-- # Why
+
+SELECT term, because_item, round(share, 2) AS share FROM ML.EXPLAIN(MODEL blend, 7, 92)
+ORDER BY share DESC LIMIT 5;
+-- > The shares of a blend add up as those of its models do.
+
+-- # What has to hold
+
+SELECT (SELECT value FROM ML.EVALUATE(MODEL blend) WHERE metric = 'ndcg@10')
+    >= (SELECT max(value) FROM (
+        SELECT value FROM ML.EVALUATE(MODEL alone) WHERE metric = 'ndcg@10'
+        UNION ALL SELECT value FROM ML.EVALUATE(MODEL neighbors) WHERE metric = 'ndcg@10'))
+    AS holds;
+
+SELECT lower > 2 * popularity AS holds FROM ML.EVALUATE(MODEL blend) WHERE metric = 'ndcg@10';
+
+SELECT abs(sum(weight) - 1) < 1e-6 AND min(weight) >= 0 AS holds FROM ML.WEIGHTS(MODEL blend);
+
+SELECT abs(sum(share) - 1) < 1e-6 AS holds FROM ML.EXPLAIN(MODEL blend, 7, 92);
+-- > The blend is worth no less than the best model in it, and twice what is popular.
