@@ -48,10 +48,10 @@ impl ExtensionPlanner for Operators {
         if let Some(node) = node.as_any().downcast_ref::<model::recommend::RecommendNode>() {
             return Ok(Some(Arc::new(model::recommend::RecommendExec::new(node, inputs)?)));
         }
-        let [input] = inputs else { return Ok(None) };
         if let Some(node) = node.as_any().downcast_ref::<model::create::CreateModelNode>() {
-            return Ok(Some(Arc::new(model::create::CreateModelExec::new(node, input))));
+            return Ok(Some(Arc::new(model::create::CreateModelExec::new(node, inputs))));
         }
+        let [input] = inputs else { return Ok(None) };
         if let Some(node) = node.as_any().downcast_ref::<model::evaluate::EvaluateNode>() {
             return Ok(Some(Arc::new(model::evaluate::EvaluateExec::new(node, input)?)));
         }

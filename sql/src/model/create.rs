@@ -37,6 +37,7 @@ use crate::model::lifecycle::{Previous, Retrain, standing};
 use crate::model::measure::Metric;
 use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
+use crate::model::side::{self, SideTable};
 use crate::model::train::{TrainingColumns, read};
 use crate::parse::{CreateModel, parse_query};
 use crate::session::run::{Done, Run};
@@ -86,9 +87,10 @@ pub(crate) async fn plan(
     check_free(context, &name, mode).await?;
     let (state, input) = context.plan_query(create.query.clone()).await?;
     let query = create.query.to_string();
-    let columns = columns(context, &input, &options).await?;
+    let (columns, sides) = columns(context, &input, &options).await?;
     let session = context.session().clone();
-    node(state, input, Training { name, mode, options, query, columns, retrained: None, session })
+    let training = Training { name, mode, options, query, columns, retrained: None, session };
+    node(state, input, sides, training)
 }
 
 /// Plans RETRAIN MODEL: the stored query and options, as the next version. Options that a search
@@ -129,11 +131,12 @@ pub(crate) async fn plan_retrain(
         }
     }
     let (state, input) = context.plan_query(parse_query(&head.query)?).await?;
-    let columns = columns(context, &input, &options).await?;
+    let (columns, sides) = columns(context, &input, &options).await?;
     let are_iterations_given = retrain.instead.contains_key("max_iterations");
     let retrained = Some(Retrained { tuning, are_iterations_given });
     let (query, mode, session) = (head.query, CreateMode::Replace, context.session().clone());
-    node(state, input, Training { name, mode, options, query, columns, retrained, session })
+    let training = Training { name, mode, options, query, columns, retrained, session };
+    node(state, input, sides, training)
 }
 
 /// Plans EXPLAIN CREATE MODEL.
@@ -159,30 +162,35 @@ async fn check_free(
     }
 }
 
-/// The training query's columns.
+/// The training query's columns, and the tables of features beside it.
 async fn columns(
     context: &Arc<StatementContext>,
     input: &LogicalPlan,
     options: &TrainingOptions,
-) -> Result<Columns> {
+) -> Result<(Columns, Vec<(SideTable, LogicalPlan)>)> {
     let schema: SchemaRef = Arc::new(input.schema().as_arrow().clone());
     if options.learner.features().is_some() {
-        return FeatureColumns::find(&schema, options).map(Columns::Features);
+        return Ok((Columns::Features(FeatureColumns::find(&schema, options)?), vec![]));
     }
     let columns = TrainingColumns::find(&schema, options)?;
     if let Some(table) = &options.item_table {
         crate::model::items::check(context, table, &columns.item.1).await?;
     }
-    Ok(Columns::Interactions(columns))
+    let sides = side::plan(context, options, &columns).await?;
+    Ok((Columns::Interactions(columns), sides))
 }
 
 fn node(
     state: SessionState,
     input: LogicalPlan,
+    sides: Vec<(SideTable, LogicalPlan)>,
     training: Training,
 ) -> Result<(SessionState, LogicalPlan)> {
     let schema = Arc::new(DFSchema::try_from(result_schema().as_ref().clone())?);
-    let node = Arc::new(CreateModelNode { training: Arc::new(training), input, schema });
+    let (sides, mut plans): (Vec<SideTable>, Vec<LogicalPlan>) = sides.into_iter().unzip();
+    plans.insert(0, input);
+    let what = What { training: Arc::new(training), sides: sides.into() };
+    let node = Arc::new(CreateModelNode { what, inputs: plans, schema });
     Ok((state, LogicalPlan::Extension(Extension { node })))
 }
 
@@ -192,10 +200,10 @@ pub(crate) async fn run(run: &Run, plan: &LogicalPlan) -> Result<Done> {
         return Err(Error::Internal("CREATE MODEL was planned as something else".into()));
     };
     if let Some(node) = extension.node.as_any().downcast_ref::<CreateModelNode>()
-        && node.training.mode == CreateMode::IfNotExists
-        && run.session.engine().catalog().kind(&node.training.name).await?.is_some()
+        && node.what.training.mode == CreateMode::IfNotExists
+        && run.session.engine().catalog().kind(&node.what.training.name).await?.is_some()
     {
-        let message = format!("{} exists already, nothing was changed", node.training.name);
+        let message = format!("{} exists already, nothing was changed", node.what.training.name);
         return Ok(Done::new(0, message));
     }
     let mut rows = run.start(plan).await?;
@@ -210,11 +218,19 @@ pub(crate) async fn run(run: &Run, plan: &LogicalPlan) -> Result<Done> {
     Ok(Done::new(1, message))
 }
 
-/// The plan node: its input is the training query.
+/// What is trained on what.
+#[derive(Debug, Clone)]
+struct What {
+    training: Arc<Training>,
+    /// What the inputs after the first are.
+    sides: Arc<[SideTable]>,
+}
+
+/// The plan node: its inputs are the training query and the tables of features.
 #[derive(Debug, Clone)]
 pub struct CreateModelNode {
-    training: Arc<Training>,
-    input: LogicalPlan,
+    what: What,
+    inputs: Vec<LogicalPlan>,
     schema: DFSchemaRef,
 }
 
@@ -230,8 +246,8 @@ fn result_schema() -> SchemaRef {
 }
 
 impl CreateModelNode {
-    fn key(&self) -> (&ObjectName, &LogicalPlan) {
-        (&self.training.name, &self.input)
+    fn key(&self) -> (&ObjectName, &[LogicalPlan]) {
+        (&self.what.training.name, &self.inputs)
     }
 }
 
@@ -243,7 +259,7 @@ impl UserDefinedLogicalNodeCore for CreateModelNode {
     }
 
     fn inputs(&self) -> Vec<&LogicalPlan> {
-        vec![&self.input]
+        self.inputs.iter().collect()
     }
 
     fn schema(&self) -> &DFSchemaRef {
@@ -256,23 +272,23 @@ impl UserDefinedLogicalNodeCore for CreateModelNode {
 
     // The node reads its columns by position, so none may be pruned below it.
     fn necessary_children_exprs(&self, _output: &[usize]) -> Option<Vec<Vec<usize>>> {
-        Some(vec![(0..self.input.schema().fields().len()).collect()])
+        let all = |input: &LogicalPlan| (0..input.schema().fields().len()).collect();
+        Some(self.inputs.iter().map(all).collect())
     }
 
     fn fmt_for_explain(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "CreateModel: {}", self.training)
+        write!(formatter, "CreateModel: {}", self.what.training)
     }
 
     fn with_exprs_and_inputs(
         &self,
         _expressions: Vec<Expr>,
-        mut inputs: Vec<LogicalPlan>,
+        inputs: Vec<LogicalPlan>,
     ) -> DataFusionResult<Self> {
-        let Some(input) = inputs.pop() else {
-            return Err(DataFusionError::Internal("CREATE MODEL has one input".into()));
-        };
-        let (training, schema) = (Arc::clone(&self.training), Arc::clone(&self.schema));
-        Ok(Self { training, input, schema })
+        if inputs.len() != self.inputs.len() {
+            return Err(DataFusionError::Internal("CREATE MODEL lost an input".into()));
+        }
+        Ok(Self { what: self.what.clone(), inputs, schema: Arc::clone(&self.schema) })
     }
 }
 
@@ -302,35 +318,31 @@ impl fmt::Display for Training {
 /// The operator.
 #[derive(Debug)]
 pub struct CreateModelExec {
-    training: Arc<Training>,
-    input: Arc<dyn ExecutionPlan>,
+    what: What,
+    inputs: Vec<Arc<dyn ExecutionPlan>>,
     properties: Arc<PlanProperties>,
 }
 
 impl CreateModelExec {
     /// The operator of a node.
-    pub fn new(node: &CreateModelNode, input: &Arc<dyn ExecutionPlan>) -> Self {
-        Self::build(&node.training, input)
+    pub fn new(node: &CreateModelNode, inputs: &[Arc<dyn ExecutionPlan>]) -> Self {
+        Self::build(&node.what, inputs)
     }
 
-    fn build(training: &Arc<Training>, input: &Arc<dyn ExecutionPlan>) -> Self {
+    fn build(what: &What, inputs: &[Arc<dyn ExecutionPlan>]) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(result_schema()),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Final,
             Boundedness::Bounded,
         );
-        Self {
-            training: Arc::clone(training),
-            input: Arc::clone(input),
-            properties: Arc::new(properties),
-        }
+        Self { what: what.clone(), inputs: inputs.to_vec(), properties: Arc::new(properties) }
     }
 }
 
 impl DisplayAs for CreateModelExec {
     fn fmt_as(&self, _: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "CreateModelExec: {}", self.training)
+        write!(formatter, "CreateModelExec: {}", self.what.training)
     }
 }
 
@@ -344,11 +356,11 @@ impl ExecutionPlan for CreateModelExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
+        self.inputs.iter().collect()
     }
 
     fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![Distribution::SinglePartition]
+        vec![Distribution::SinglePartition; self.inputs.len()]
     }
 
     fn apply_expressions(
@@ -362,10 +374,10 @@ impl ExecutionPlan for CreateModelExec {
         self: Arc<Self>,
         children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        match children.as_slice() {
-            [input] => Ok(Arc::new(Self::build(&self.training, input))),
-            _ => Err(DataFusionError::Internal("CREATE MODEL has one input".into())),
+        if children.len() != self.inputs.len() {
+            return Err(DataFusionError::Internal("CREATE MODEL lost an input".into()));
         }
+        Ok(Arc::new(Self::build(&self.what, &children)))
     }
 
     fn execute(
@@ -373,10 +385,11 @@ impl ExecutionPlan for CreateModelExec {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> DataFusionResult<SendableRecordBatchStream> {
-        let rows = self.input.execute(partition, Arc::clone(&context))?;
-        let training = Arc::clone(&self.training);
+        let inputs = self.inputs.iter().map(|input| input.execute(partition, Arc::clone(&context)));
+        let inputs: Vec<SendableRecordBatchStream> = inputs.collect::<DataFusionResult<_>>()?;
+        let What { training, sides } = self.what.clone();
         let result = futures::stream::once(async move {
-            training.run(rows, &context).await.map_err(DataFusionError::from)
+            training.run(inputs, &sides, &context).await.map_err(DataFusionError::from)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(result_schema(), result)))
     }
@@ -385,9 +398,14 @@ impl ExecutionPlan for CreateModelExec {
 impl Training {
     async fn run(
         &self,
-        rows: SendableRecordBatchStream,
+        inputs: Vec<SendableRecordBatchStream>,
+        sides: &[SideTable],
         context: &TaskContext,
     ) -> Result<RecordBatch> {
+        let mut inputs = inputs.into_iter();
+        let Some(rows) = inputs.next() else {
+            return Err(Error::Internal("CREATE MODEL has no input".into()));
+        };
         let engine = self.session.engine();
         let catalog = engine.catalog();
         let owner = self.session.principal().name.as_str();
@@ -400,7 +418,11 @@ impl Training {
         let (options, told) = (&self.options, progress.clone());
         let trained = match &self.columns {
             Columns::Interactions(columns) => {
-                let interactions = read(rows, columns, &options.split, &memory, &progress).await?;
+                let mut interactions =
+                    read(rows, columns, &options.split, &memory, &progress).await?;
+                for (side, rows) in sides.iter().zip(inputs) {
+                    interactions.tell(side.read(rows, &memory).await?)?;
+                }
                 fit(engine, interactions, options.clone(), previous, &memory, told).await?
             }
             Columns::Features(columns) => {

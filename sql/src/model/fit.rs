@@ -13,10 +13,7 @@ use catalog::models::{StoredIteration, StoredTuning};
 use datafusion::execution::memory_pool::MemoryReservation;
 use udfs::model::als::{FactorView, Validation, WarmStart};
 use udfs::model::judge::{Judge, Objective};
-use udfs::model::{
-    AlsModel, Csr, Evaluation, IdIndex, ItemModel, ItemParts, Model, ModelParts, PopularityModel,
-    PopularityParts, Segments, Similarity, als, ease, item_knn,
-};
+use udfs::model::{Evaluation, Model, als};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -25,8 +22,10 @@ use crate::model::learners::Learner;
 use crate::model::lifecycle::{Compared, Mapped, Previous, compare};
 use crate::model::measure::{Metric, evaluate};
 use crate::model::options::{EarlyStop, TrainingOptions, model_error};
-use crate::model::splitting::{Learned as LearnedBefore, Parts, Whole, beside, cell_keys};
-use crate::model::train::{Interactions, duplicates};
+use crate::model::rows::{Learned, Rows};
+use crate::model::side::Told;
+use crate::model::splitting::{Parts, beside};
+use crate::model::train::Interactions;
 use crate::model::trials::{self, Ground};
 use crate::progress::Reporter;
 use crate::session::Progress;
@@ -143,6 +142,12 @@ fn reserve(
         // Three more parts of the interactions, two codes an id and marks.
         let parts = cells.saturating_mul(26).saturating_add((users + items).saturating_mul(48));
         needed_bytes = needed_bytes.saturating_add(parts);
+    }
+    for (told, rows) in interactions.features.iter().zip([users, items]) {
+        if let Some((columns, cells)) = told.as_ref().map(Told::size) {
+            let bytes = learner.feature_bytes(rows, columns, cells);
+            needed_bytes = needed_bytes.saturating_add(bytes);
+        }
     }
     let tested = users.min(options.split.tested_max(cells));
     if tested > 0 {
@@ -379,233 +384,4 @@ pub fn judge<'a>(
         });
     }
     Ok(judge.sampled(users_max, options.seed))
-}
-
-/// Lets old rows count less: half after each half-life before the newest row.
-fn decay(interactions: &mut Interactions, learner: &Learner) {
-    let Learner::Popularity(popularity) = learner else { return };
-    let times_ms = std::mem::take(&mut interactions.times_ms);
-    let (Some(half_life_ms), Some(newest)) = (popularity.half_life_ms, times_ms.iter().max())
-    else {
-        return;
-    };
-    let half_life_ms = half_life_ms as f64;
-    let age_ms = |row: usize| newest.saturating_sub(times_ms[row]) as f64;
-    interactions.cells.scale(|row| (-age_ms(row) / half_life_ms).exp2() as f32);
-}
-
-/// Every interaction counts 1.
-pub(super) fn binary(cells: &Csr) -> Result<Csr> {
-    let (offsets, columns) = (cells.offsets().to_vec(), cells.column_indices().to_vec());
-    let ones = vec![1.0; cells.cells()];
-    Csr::new(offsets, columns, ones, cells.columns()).map_err(model_error)
-}
-
-/// What there is to learn from.
-pub struct Rows {
-    /// Ids of users in order.
-    pub users: IdIndex,
-    /// Ids of items in order.
-    pub items: IdIndex,
-    /// All interactions.
-    pub all: Csr,
-    keys: Option<Vec<i64>>,
-    segments: Vec<String>,
-    of_user: Option<Vec<u32>>,
-    merged: usize,
-}
-
-impl Rows {
-    fn new(mut interactions: Interactions, options: &TrainingOptions) -> Result<Self> {
-        let user_codes = interactions.users.sort().map_err(model_error)?;
-        let item_codes = interactions.items.sort().map_err(model_error)?;
-        interactions.cells.recode(&user_codes, &item_codes);
-        decay(&mut interactions, &options.learner);
-        let (users, items) = (interactions.users, interactions.items);
-        let duplicates = duplicates(options.learner.is_explicit());
-        let rows = interactions.split_keys.as_ref().map(|_| interactions.cells.clone());
-        let (all, merged) = interactions.cells.build(users.len(), items.len(), duplicates);
-        let keys = match (rows, interactions.split_keys) {
-            (Some(rows), Some(keys)) => Some(cell_keys(&all, &rows, &keys)?),
-            _ => None,
-        };
-        let all = match options.rating_col.is_none() && options.learner.is_of_sets() {
-            true => binary(&all)?,
-            false => all,
-        };
-        let (segments, of_user) = match interactions.segments {
-            None => (vec![], None),
-            Some(segments) => {
-                let (names, of_user) = segments.by_user(&user_codes);
-                (names, Some(of_user))
-            }
-        };
-        Ok(Self { users, items, all, keys, segments, of_user, merged })
-    }
-
-    fn divide(&self, options: &TrainingOptions, previous: Option<&Mapped>) -> Result<Parts> {
-        let (users, items) = (self.users.hashes(), self.items.hashes());
-        let keys = self.keys.as_deref();
-        let whole = Whole { all: &self.all, users: &users, items: &items, keys };
-        let before = previous.and_then(|previous| {
-            let goes_on = previous.cold.is_none();
-            Some(LearnedBefore { model: previous.recommender()?, codes: &previous.codes, goes_on })
-        });
-        whole.divide(&options.split, before.as_ref())
-    }
-
-    /// Learns from some of the interactions. Only a factorization has a warm start and iterations
-    /// to validate.
-    pub fn learn<'a>(
-        &self,
-        training: &'a Csr,
-        learner: &'a Learner,
-        warm_start: Option<WarmStart<'a>>,
-        validation: Option<Validation<'a>>,
-        report: &mut dyn FnMut(als::Progress),
-        cancel: &AtomicBool,
-    ) -> Result<Learned> {
-        match learner {
-            Learner::Als(options) => {
-                let plain = als::Training::new(training, options);
-                let training = als::Training { warm_start, validation, ..plain };
-                let trained = training.run(report, cancel).map_err(model_error)?;
-                Ok(Learned::Factors(Box::new(trained)))
-            }
-            Learner::ItemKnn(options) => {
-                let cells = item_knn::train(training, options, report, cancel);
-                Ok(Learned::Similarity(Similarity::Sparse(cells.map_err(model_error)?)))
-            }
-            Learner::Ease(options) => {
-                let weights = ease::train(training, options, report, cancel);
-                Ok(Learned::Similarity(Similarity::Dense(weights.map_err(model_error)?)))
-            }
-            Learner::Popularity(_) => {
-                let segments = match &self.of_user {
-                    None => None,
-                    Some(of_user) => Some(Segments {
-                        of_user: of_user.clone(),
-                        weights: segment_weights(training, of_user, self.segments.len(), cancel)?,
-                    }),
-                };
-                Ok(Learned::Popularity { weights: popular(training), segments })
-            }
-            Learner::Hybrid(hybrid) => {
-                let mut learned = vec![];
-                for base in &hybrid.bases {
-                    learned.push(self.learn(training, base, None, None, &mut *report, cancel)?);
-                }
-                // Counts spread over orders of magnitude, scores of the others do not.
-                for base in &mut learned {
-                    if let Learned::Popularity { weights, .. } = base {
-                        weights.iter_mut().for_each(|weight| *weight = weight.max(0.0).ln_1p());
-                    }
-                }
-                Ok(Learned::Hybrid(learned))
-            }
-            Learner::Features(_) => {
-                Err(Error::Internal("features are no interactions of users and items".into()))
-            }
-        }
-    }
-}
-
-/// What was learned, without ids.
-pub enum Learned {
-    /// A factorization.
-    Factors(Box<als::Trained>),
-    /// Weights between items.
-    Similarity(Similarity),
-    /// What is popular, in all and in each segment.
-    Popularity {
-        /// One an item.
-        weights: Vec<f32>,
-        /// Of segments.
-        segments: Option<Segments>,
-    },
-    /// What each model of a blend has learned.
-    Hybrid(Vec<Learned>),
-}
-
-impl Learned {
-    /// The iteration of a factorization.
-    pub fn best_iteration(&self) -> Option<usize> {
-        match self {
-            Self::Factors(trained) => Some(trained.best_iteration),
-            _ => None,
-        }
-    }
-
-    /// The model, with what users have had.
-    ///
-    /// # Errors
-    /// When the parts do not fit together, or the training was cancelled.
-    pub fn into_model(
-        self,
-        users: IdIndex,
-        items: IdIndex,
-        seen: Csr,
-        learner: &Learner,
-        cancel: &AtomicBool,
-    ) -> Result<Model> {
-        let model = match self {
-            Self::Factors(trained) => {
-                let Learner::Als(options) = learner else {
-                    return Err(Error::Internal("factors of another learner".into()));
-                };
-                let (factors, options) = (trained.factors, options.clone());
-                AlsModel::from_parts(ModelParts { users, items, factors, seen, options })
-                    .map(Model::from)
-            }
-            Self::Similarity(similarity) => {
-                ItemModel::from_parts(ItemParts { users, items, seen, similarity }).map(Model::from)
-            }
-            Self::Popularity { weights, segments } => {
-                let parts = PopularityParts { users, items, seen, weights, segments };
-                PopularityModel::ranked(parts, cancel).map(Model::from)
-            }
-            Self::Hybrid(learned) => {
-                let Learner::Hybrid(hybrid) = learner else {
-                    return Err(Error::Internal("a blend of another learner".into()));
-                };
-                return hybrid.put_together(learned, &|learned, base| {
-                    learned.into_model(users.clone(), items.clone(), seen.clone(), base, cancel)
-                });
-            }
-        };
-        model.map_err(model_error)
-    }
-}
-
-/// The sum of each item's interactions.
-fn popular(training: &Csr) -> Vec<f32> {
-    let mut sums = vec![0.0_f64; training.columns()];
-    for (&item, &value) in training.column_indices().iter().zip(training.values()) {
-        sums[item as usize] += f64::from(value);
-    }
-    sums.into_iter().map(narrow).collect()
-}
-
-fn segment_weights(
-    training: &Csr,
-    of_user: &[u32],
-    segments: usize,
-    cancel: &AtomicBool,
-) -> Result<Vec<Vec<f32>>> {
-    let mut sums = vec![vec![0.0_f64; training.columns()]; segments];
-    for (user, segment) in of_user.iter().enumerate() {
-        if cancel.load(Ordering::Relaxed) {
-            return Err(Error::Cancelled);
-        }
-        let Some(sums) = sums.get_mut(*segment as usize) else { continue };
-        let (items, values) = training.row(user);
-        for (&item, &value) in items.iter().zip(values) {
-            sums[item as usize] += f64::from(value);
-        }
-    }
-    Ok(sums.into_iter().map(|sums| sums.into_iter().map(narrow).collect()).collect())
-}
-
-fn narrow(sum: f64) -> f32 {
-    (sum as f32).clamp(f32::MIN, f32::MAX)
 }

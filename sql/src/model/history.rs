@@ -22,9 +22,9 @@ use udfs::model::{Basket, Csr, Duplicates, IdIndex, ModelError, Triplets};
 
 use crate::error::{Error, Result};
 use crate::model::arguments::written_options;
-use crate::model::fit::binary;
 use crate::model::learners::Learner;
 use crate::model::options::{TrainingOptions, model_error};
+use crate::model::rows::binary;
 use crate::model::train::{BYTES_PER_ROW, TrainingColumns, duplicates};
 use crate::parse::parse_query;
 use crate::session::StatementContext;

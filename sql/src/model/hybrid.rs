@@ -13,9 +13,10 @@ use udfs::model::hybrid::{self, Base, Member, Weight};
 use udfs::model::{HybridModel, Model, als};
 
 use crate::error::{Error, Result};
-use crate::model::fit::{Learned, Rows, judge};
+use crate::model::fit::judge;
 use crate::model::learners::{Learner, RECOMMENDERS};
-use crate::model::options::{Reader, TrainingOptions, model_error};
+use crate::model::options::{TrainingOptions, model_error};
+use crate::model::rows::{Learned, Rows};
 use crate::model::splitting::Parts;
 
 /// The models that can be blended, in the order that their scores are added up.
@@ -28,7 +29,7 @@ const USUAL: [&str; 3] = ["matrix_factorization", "item_knn", "popularity"];
 const EASE_L2_REG: &str = "ease_l2_reg";
 
 /// The options of a blend: its own, and those of its models.
-pub const OPTIONS: [&str; 17] = [
+pub const OPTIONS: [&str; 21] = [
     "base_models",
     EASE_L2_REG,
     "num_factors",
@@ -41,6 +42,10 @@ pub const OPTIONS: [&str; 17] = [
     "cg_steps",
     "block_size",
     "non_negative",
+    "item_features",
+    "user_table",
+    "user_features",
+    "feature_reg",
     "similarity",
     "num_neighbors",
     "shrinkage",

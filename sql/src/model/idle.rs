@@ -33,6 +33,13 @@ pub fn missing(option: &str, given: &BTreeMap<String, Json>) -> Option<&'static 
         "min_rel_progress" => (!has("early_stop", false), "early_stop = TRUE"),
         "bm25_k1" | "bm25_b" => (text("similarity", "cosine") == "bm25", "similarity = 'bm25'"),
         "timestamp_col" => (given.contains_key("half_life"), "half_life = '30 days'"),
+        "item_features" => (given.contains_key("item_table"), "item_table = 'products'"),
+        "user_features" => (given.contains_key("user_table"), "user_table = 'customers'"),
+        "user_table" => (given.contains_key("user_features"), "user_features = ['country']"),
+        "feature_reg" => (
+            given.contains_key("item_features") || given.contains_key("user_features"),
+            "item_features = ['brand']",
+        ),
         _ => return None,
     };
     (!is_met).then_some(needs)
@@ -85,6 +92,11 @@ mod tests {
                 "similarity = 'bm25'",
             ),
             ("popularity", "timestamp_col = 'at'".into(), "half_life"),
+            (als, "item_features = ['brand']".into(), "item_table"),
+            (als, "user_features = ['country']".into(), "user_table"),
+            (als, "user_table = 'people'".into(), "user_features"),
+            (als, "feature_reg = 2".into(), "item_features"),
+            ("hybrid", "item_features = ['brand']".into(), "item_table"),
         ] {
             let options = format!("model_type = '{model_type}', {options}");
             let error = read(&options).unwrap_err().to_string();

@@ -170,7 +170,7 @@ pub(crate) async fn check(
 }
 
 /// `SELECT columns FROM table`, every name quoted.
-fn select(table: &str, columns: &[&str]) -> Result<Box<Query>> {
+pub(super) fn select(table: &str, columns: &[&str]) -> Result<Box<Query>> {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let columns = match columns {
         [] => "*".to_owned(),

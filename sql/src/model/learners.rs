@@ -11,7 +11,8 @@ use udfs::model::item_knn::{ItemKnnOptions, Weighting};
 use crate::error::{Error, Result};
 use crate::model::features::FeatureLearner;
 use crate::model::hybrid::{self, HybridOptions};
-use crate::model::options::{Reader, model_error};
+use crate::model::options::model_error;
+use crate::model::reader::Reader;
 
 /// Options that every type takes.
 const COMMON: [&str; 6] =
@@ -56,6 +57,10 @@ pub(super) const RECOMMENDERS: [(&str, &[&str]); 5] = [
             "early_stop_metric",
             "early_stop_patience",
             "warm_start",
+            "item_features",
+            "user_table",
+            "user_features",
+            "feature_reg",
         ],
     ),
     ("item_knn", &["similarity", "num_neighbors", "shrinkage", "bm25_k1", "bm25_b"]),
@@ -222,6 +227,21 @@ impl Learner {
             }
             Self::Hybrid(hybrid) => hybrid.memory_bytes(users, items, cells),
             Self::Features(learner) => learner.memory_bytes(cells, items, segments),
+        }
+    }
+}
+
+impl Learner {
+    /// Bytes that features of users or of items take in training, rows × columns with so many
+    /// cells.
+    pub fn feature_bytes(&self, rows: usize, columns: usize, cells: usize) -> usize {
+        match self {
+            Self::Als(options) => options.feature_bytes(rows, columns, cells),
+            Self::Hybrid(hybrid) => {
+                let bases = hybrid.bases.iter();
+                bases.map(|base| base.feature_bytes(rows, columns, cells)).sum()
+            }
+            _ => 0,
         }
     }
 }
@@ -418,6 +438,9 @@ fn als(reader: &Reader<'_>) -> Result<AlsOptions> {
     als.non_negative = reader.truth("non_negative")?.unwrap_or(false);
     if let Some(biases) = reader.truth("biases")? {
         als.biases = biases;
+    }
+    if let Some(feature_reg) = reader.number("feature_reg")? {
+        als.feature_reg = feature_reg;
     }
     if let Some(seed) = reader.integer("seed")? {
         als.seed = seed.cast_unsigned();

@@ -15,7 +15,8 @@ use udfs::model::{IdIndex, Model, Recommender};
 
 use crate::error::{Error, Result};
 use crate::model::learners::Learner;
-use crate::model::options::{Reader, read_options};
+use crate::model::options::read_options;
+use crate::model::reader::Reader;
 use crate::model::splitting::beside;
 
 /// By so much the metric of one and the same model differs from sample to sample of the usual

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::idle;
 use crate::model::learners::{Learner, check_names};
 use crate::model::lifecycle::Lifecycle;
+use crate::model::reader::Reader;
 use crate::model::splitting::SplitOptions;
 use crate::model::tuning::{
     Tuning, USUAL_NEIGHBORS_MAX, all_values, objective, read_hparam, usual_objective, with_values,
@@ -50,6 +51,12 @@ pub struct TrainingOptions {
     pub rating_col: Option<String>,
     /// The table that tells more of the items, when named.
     pub item_table: Option<String>,
+    /// Its columns that factors are drawn to.
+    pub item_features: Vec<String>,
+    /// The table that tells more of the users, when named.
+    pub user_table: Option<String>,
+    /// Its columns likewise.
+    pub user_features: Vec<String>,
     /// Which rows are kept aside.
     pub split: SplitOptions,
     /// The search for the learner's options, when there is one.
@@ -125,6 +132,9 @@ impl TrainingOptions {
             item_col: reader.text("item_col")?.map(str::to_owned),
             rating_col: reader.text("rating_col")?.map(str::to_owned),
             item_table: reader.text("item_table")?.map(str::to_owned),
+            item_features: reader.columns("item_features")?,
+            user_table: reader.text("user_table")?.map(str::to_owned),
+            user_features: reader.columns("user_features")?,
             split,
             tuning,
             early_stop,
@@ -313,97 +323,6 @@ fn number(name: &str, text: &str) -> Result<Json> {
     }
 }
 
-/// Reads typed values out of the options as given.
-pub struct Reader<'a>(pub &'a BTreeMap<String, Json>);
-
-impl<'a> Reader<'a> {
-    /// Whether the option is given.
-    pub fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
-
-    fn wrong(name: &str, value: &Json, wanted: &str) -> Error {
-        Error::invalid_hint(format!("option {name} is {value}"), format!("it takes {wanted}"))
-    }
-
-    /// A text.
-    ///
-    /// # Errors
-    /// When it is something else.
-    pub fn text(&self, name: &str) -> Result<Option<&'a str>> {
-        match self.0.get(name) {
-            None => Ok(None),
-            Some(Json::String(text)) => Ok(Some(text)),
-            Some(other) => Err(Self::wrong(name, other, "a text in quotes")),
-        }
-    }
-
-    /// One of a few texts, whatever its case.
-    ///
-    /// # Errors
-    /// When it is something else.
-    pub fn choice(&self, name: &str, known: &[&'static str]) -> Result<Option<&'static str>> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
-        let found = known.iter().find(|known| known.eq_ignore_ascii_case(text));
-        match found {
-            Some(found) => Ok(Some(found)),
-            None => Err(Error::unknown(name, &format!("'{text}'"), known.iter().copied())),
-        }
-    }
-
-    /// A number.
-    ///
-    /// # Errors
-    /// When it is something else.
-    pub fn number(&self, name: &str) -> Result<Option<f64>> {
-        match self.0.get(name) {
-            None => Ok(None),
-            Some(value) => match value.as_f64() {
-                Some(number) => Ok(Some(number)),
-                None => Err(Self::wrong(name, value, "a number")),
-            },
-        }
-    }
-
-    /// A whole number.
-    ///
-    /// # Errors
-    /// When it is something else.
-    pub fn integer(&self, name: &str) -> Result<Option<i64>> {
-        match self.0.get(name) {
-            None => Ok(None),
-            Some(value) => match value.as_i64() {
-                Some(number) => Ok(Some(number)),
-                None => Err(Self::wrong(name, value, "a whole number")),
-            },
-        }
-    }
-
-    /// A whole number from 1.
-    ///
-    /// # Errors
-    /// When it is something else.
-    pub fn count(&self, name: &str) -> Result<Option<usize>> {
-        let Some(number) = self.integer(name)? else { return Ok(None) };
-        match usize::try_from(number) {
-            Ok(count) => Ok(Some(count)),
-            Err(_) => Err(Self::wrong(name, &Json::from(number), "a whole number from 1")),
-        }
-    }
-
-    /// TRUE or FALSE.
-    ///
-    /// # Errors
-    /// When it is something else.
-    pub fn truth(&self, name: &str) -> Result<Option<bool>> {
-        match self.0.get(name) {
-            None => Ok(None),
-            Some(Json::Bool(truth)) => Ok(Some(*truth)),
-            Some(other) => Err(Self::wrong(name, other, "TRUE or FALSE")),
-        }
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use udfs::model::als::Feedback;
@@ -491,6 +410,24 @@ pub(super) mod tests {
             ("model_type = 'hybrid', ease_l2_reg = 100", "is of ease, which base_models leaves"),
             ("model_type = 'hybrid', num_trials = 4", "nothing to search"),
             ("model_type = 'hybrid', data_split_method = 'no_split'", "no rows to choose on"),
+            ("model_type = 'ease', item_features = ['brand']", "belongs to matrix_factorization"),
+            (
+                "model_type = 'matrix_factorization', item_table = 'p', item_features = 'brand'",
+                "names of columns, each once",
+            ),
+            (
+                "model_type = 'hybrid', item_table = 'p', item_features = ['a', 'a']",
+                "names of columns, each once",
+            ),
+            (
+                "model_type = 'matrix_factorization', user_table = 'p', user_features = []",
+                "names of columns, each once",
+            ),
+            (
+                "model_type = 'matrix_factorization', item_table = 'p', item_features = ['a'], \
+                 feature_reg = -1",
+                "feature_reg",
+            ),
             ("model_type = 'hybrid', bm25_b = 0.5", "needs similarity = 'bm25'"),
             ("model_type = 'hybrid', half_life = '1 day'", "belongs to popularity, not to hybrid"),
             ("model_type = 'item_knn', num_factors = 8", "belongs to matrix_factorization"),

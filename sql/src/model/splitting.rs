@@ -17,7 +17,8 @@ use udfs::model::split::{Ids, Split, cell_latest, divide, marks, order_key};
 use udfs::model::{Csr, Recommender, Triplets};
 
 use crate::error::{Error, Result};
-use crate::model::options::{Reader, model_error};
+use crate::model::options::model_error;
+use crate::model::reader::Reader;
 
 /// How many validation and test interactions are enough to choose by.
 const ENOUGH_TO_CHOOSE: f64 = 100_000.0;

@@ -14,6 +14,7 @@ use udfs::model::{Duplicates, IdIndex, NO_SEGMENT, Triplets};
 use crate::error::{Error, Result};
 use crate::model::learners::Learner;
 use crate::model::options::{TrainingOptions, model_error};
+use crate::model::side::Told;
 use crate::model::splitting::{Keys, SplitOptions, time};
 use crate::progress::Reporter;
 use crate::session::Progress;
@@ -184,6 +185,8 @@ pub struct Interactions {
     pub segments: Option<RowSegments>,
     /// What the split asks of each row, when it does.
     pub split_keys: Keys,
+    /// What is told of users and of items beside.
+    pub features: [Option<Told>; 2],
 }
 
 /// The segment of each row.
@@ -217,6 +220,7 @@ pub async fn read(
         times_ms: vec![],
         segments: columns.segment.as_ref().map(|_| RowSegments::default()),
         split_keys: columns.split.as_ref().map(|_| vec![]),
+        features: [None, None],
     };
     // A key is kept for a row and then for a cell.
     let by_column = columns.split.is_some();

@@ -16,9 +16,10 @@ use udfs::model::judge::Judge;
 use udfs::model::search::{Rungs, Search, Trial};
 
 use crate::error::{Error, Result};
-use crate::model::fit::{Learned, Rows, judge};
+use crate::model::fit::judge;
 use crate::model::learners::Learner;
 use crate::model::options::{TrainingOptions, model_error};
+use crate::model::rows::{Learned, Rows};
 use crate::model::splitting::{Parts, beside};
 use crate::model::tuning::Tuning;
 use crate::progress::Reporter;

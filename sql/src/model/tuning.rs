@@ -16,7 +16,8 @@ use udfs::model::search::{Algorithm, Dimension, Space, Value};
 use crate::error::{Error, Result};
 use crate::model::idle;
 use crate::model::learners::Learner;
-use crate::model::options::{Reader, model_error};
+use crate::model::options::model_error;
+use crate::model::reader::Reader;
 
 /// Trials when none are asked for.
 const USUAL_TRIALS: usize = 20;

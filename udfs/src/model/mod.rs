@@ -14,6 +14,7 @@ pub mod ease;
 pub mod error;
 pub mod evaluation;
 mod explain;
+mod feature_cells;
 pub mod features;
 pub mod foldin;
 pub mod hybrid;

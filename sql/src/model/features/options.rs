@@ -9,7 +9,8 @@ use udfs::model::kmeans::{Distance, Init, KMeansOptions};
 use udfs::model::pca::{self, Components, PcaOptions};
 
 use crate::error::{Error, Result};
-use crate::model::options::{Reader, model_error};
+use crate::model::options::model_error;
+use crate::model::reader::Reader;
 use crate::model::splitting::{Method, SplitOptions};
 
 /// A learner of rows of features with its options.

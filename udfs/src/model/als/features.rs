@@ -22,7 +22,8 @@ use rayon::prelude::*;
 use super::super::error::ModelError;
 use super::super::foldin::UserVector;
 use super::super::kernel::Aligned;
-use super::super::sparse::Csr;
+use super::super::sparse::{Csr, csr_bytes};
+use super::options::AlsOptions;
 
 /// Features of a side at most: FᵀΛF is dense and is factored once a training.
 pub const MAX_FEATURES: usize = 4096;
@@ -263,12 +264,15 @@ impl Prior {
     }
 }
 
-/// Bytes of a side's features while training.
-pub(super) fn memory_bytes(features: &Csr, stride: usize) -> usize {
-    let count = features.columns();
-    let fit = count * stride * (size_of::<f32>() + 2 * size_of::<f64>());
-    let lambda = features.rows() * size_of::<f32>();
-    2 * features.memory_bytes() + count * count * size_of::<f64>() + fit + lambda
+impl AlsOptions {
+    /// Bytes of a side's features while training: rows × columns with so many cells.
+    pub fn feature_bytes(&self, rows: usize, columns: usize, cells: usize) -> usize {
+        let stride = self.stride();
+        let fit = columns.saturating_mul(stride * (size_of::<f32>() + 2 * size_of::<f64>()));
+        let square = columns.saturating_mul(columns).saturating_mul(size_of::<f64>());
+        let lambda = rows * size_of::<f32>();
+        (2 * csr_bytes(rows, cells)).saturating_add(square).saturating_add(fit) + lambda
+    }
 }
 
 fn in_order(features: &Csr, codes: &[u32]) -> Csr {

@@ -157,10 +157,11 @@ impl<'a> Training<'a> {
     /// [`AlsOptions::memory_bytes`].
     pub fn memory_bytes(&self) -> usize {
         let csr = self.interactions;
-        let stride = self.options.stride();
         let sides = [self.user_features, self.item_features].into_iter().flatten();
         self.options.memory_bytes(csr.rows(), csr.columns(), csr.cells())
-            + sides.map(|side| features::memory_bytes(side, stride)).sum::<usize>()
+            + sides
+                .map(|side| self.options.feature_bytes(side.rows(), side.columns(), side.cells()))
+                .sum::<usize>()
     }
 
     /// Learns the factors on the current rayon pool.

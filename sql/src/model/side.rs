@@ -1,0 +1,159 @@
+//! Side features: columns of `item_table` and `user_table` that say of items and users what
+//! interactions do not. Factors are drawn to what the features say, and whoever is in such a table
+//! without any interaction has factors of them alone.
+//!
+//! The tables are planned like any query of whoever trains, under the same rights and policies, as
+//! further inputs of the training.
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::logical_expr::LogicalPlan;
+use futures::StreamExt;
+use udfs::model::{Csr, FeatureRows, GatheredRows, IdIndex};
+
+use crate::error::{Error, Result};
+use crate::model::items::select;
+use crate::model::options::{TrainingOptions, model_error};
+use crate::model::train::{Interactions, TrainingColumns};
+use crate::session::StatementContext;
+
+/// Whom a table tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Users, by `user_table`.
+    Users,
+    /// Items, by `item_table`.
+    Items,
+}
+
+/// A table of features: its plan has the id, then the features.
+#[derive(Debug, Clone)]
+pub struct SideTable {
+    side: Side,
+    table: String,
+    id: String,
+}
+
+/// Plans the tables of features that the options name.
+///
+/// # Errors
+/// When a table or column does not exist for who asks.
+pub(crate) async fn plan(
+    context: &Arc<StatementContext>,
+    options: &TrainingOptions,
+    columns: &TrainingColumns,
+) -> Result<Vec<(SideTable, LogicalPlan)>> {
+    let asked = [
+        (Side::Users, &options.user_table, &options.user_features, &columns.user.1),
+        (Side::Items, &options.item_table, &options.item_features, &columns.item.1),
+    ];
+    let mut planned = vec![];
+    for (side, table, features, id) in asked {
+        let Some(table) = table.as_ref().filter(|_| !features.is_empty()) else { continue };
+        let names: Vec<&str> =
+            std::iter::once(id.as_str()).chain(features.iter().map(String::as_str)).collect();
+        let (_, plan) = Box::pin(context.plan_query(select(table, &names)?)).await?;
+        planned.push((SideTable { side, table: table.clone(), id: id.clone() }, plan));
+    }
+    Ok(planned)
+}
+
+/// Rows of a table of features as they were read.
+#[derive(Debug)]
+pub struct SideRows {
+    table: SideTable,
+    ids: IdIndex,
+    rows: FeatureRows,
+}
+
+impl SideTable {
+    /// Reads the table.
+    ///
+    /// # Errors
+    /// When an id is NULL or comes twice, or a column is no feature.
+    pub async fn read(
+        &self,
+        mut rows: SendableRecordBatchStream,
+        memory: &MemoryReservation,
+    ) -> Result<SideRows> {
+        let schema: SchemaRef = rows.schema();
+        let fields = schema.fields();
+        let id_type = fields.first().map_or(&DataType::Null, |field| field.data_type());
+        let mut ids = IdIndex::new(&self.id, id_type).map_err(model_error)?;
+        let names = fields.iter().skip(1).map(|field| (field.name().as_str(), field.data_type()));
+        let names: Vec<(&str, &DataType)> = names.collect();
+        let mut features = FeatureRows::new(&names).map_err(model_error)?;
+        // A value as it is read and in order, and as a cell twice; the id beside.
+        let row_bytes = names.len() * 40 + 64;
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            memory.try_grow(batch.num_rows() * row_bytes)?;
+            let known = ids.len();
+            ids.encode(batch.column(0)).map_err(model_error)?;
+            if ids.len() < known + batch.num_rows() {
+                return Err(Error::Model {
+                    what: format!("{} has several rows of one {}", self.table, self.id),
+                    hint: Some("a table of features has one row for each id".into()),
+                });
+            }
+            features.add(&batch.columns()[1..]).map_err(model_error)?;
+        }
+        Ok(SideRows { table: self.clone(), ids, rows: features })
+    }
+}
+
+/// What is told of users or of items, by the codes in which they came.
+#[derive(Debug)]
+pub struct Told {
+    codes: Vec<u32>,
+    rows: GatheredRows,
+}
+
+impl Told {
+    /// Columns and cells at most of what [`Told::cells`] makes.
+    pub fn size(&self) -> (usize, usize) {
+        let columns = 1 + self.rows.features.iter().map(|feature| feature.width()).sum::<usize>();
+        (columns, self.codes.len().saturating_mul(1 + self.rows.features.len()))
+    }
+
+    /// The cells of `rows` users or items by their new codes.
+    pub fn cells(&self, new_codes: &[u32], rows: usize) -> Csr {
+        let codes: Vec<u32> = self.codes.iter().map(|&code| new_codes[code as usize]).collect();
+        self.rows.cells(&codes, rows)
+    }
+}
+
+impl Interactions {
+    /// Takes what tables tell; of whom interactions tell nothing is known from here on.
+    ///
+    /// # Errors
+    /// When ids are of another kind than those of the interactions.
+    pub fn tell(&mut self, side: SideRows) -> Result<()> {
+        let SideRows { table, ids, rows } = side;
+        let (known, at) = match table.side {
+            Side::Users => (&mut self.users, 0),
+            Side::Items => (&mut self.items, 1),
+        };
+        let is_text = |data_type: &DataType| udfs::model::features::is_text(data_type);
+        if is_text(ids.data_type()) != is_text(known.data_type()) {
+            return Err(Error::Model {
+                what: format!(
+                    "{} of {} has type {}, that of the training query {}",
+                    table.id,
+                    table.table,
+                    ids.data_type(),
+                    known.data_type()
+                ),
+                hint: Some("cast one of them, as in a view".into()),
+            });
+        }
+        let values: ArrayRef = ids.values();
+        let codes = known.encode(&values).map_err(model_error)?;
+        self.features[at] = Some(Told { codes, rows: rows.finish(&[]) });
+        Ok(())
+    }
+}
