@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use arrow::util::display::array_value_to_string;
 use catalog::policy::{Principal, Role};
+use futures::TryStreamExt;
 use sql::{Engine, Retrained, Session};
 
 use crate::rights::{engine_at, outcome, somebody};
@@ -20,6 +22,13 @@ async fn look(engine: &Engine) -> Vec<(String, Option<&'static str>)> {
 async fn versions(session: &Session) -> usize {
     let text = "SELECT unnest(generate_series(1, versions::BIGINT)) FROM system.models";
     outcome(session, text).await.unwrap()
+}
+
+/// The first value of an answer.
+async fn text(session: &Session, query: &str) -> String {
+    let rows = session.query(query).await.unwrap().rows;
+    let batches: Vec<_> = rows.try_collect().await.unwrap();
+    array_value_to_string(batches[0].column(0), 0).unwrap()
 }
 
 const CREATE: &str = "CREATE MODEL m OPTIONS (model_type = 'item_knn', schedule = '6 hours', \
@@ -74,6 +83,54 @@ async fn a_model_is_retrained_when_its_schedule_has_run_out() {
     ] {
         assert_eq!(outcome(&local, text).await, Err(code), "{text}");
     }
+}
+
+/// Between trainings what is new is folded in; the schedule of trainings goes on as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_new_is_folded_in_between_trainings() {
+    let folder = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicI64::new(1_000 * HOUR_MS));
+    let later = |hours: i64| now_ms.fetch_add(hours * HOUR_MS, Ordering::Relaxed);
+    let engine = engine_at(folder.path(), &now_ms).await;
+    let local = engine.session(Principal::embedded());
+    for text in [
+        "CREATE TABLE plays AS SELECT u % 9 AS user_id, u % 7 AS item_id \
+         FROM generate_series(1, 60) AS t(u)",
+        "CREATE MODEL m OPTIONS (model_type = 'matrix_factorization', feedback_type = 'implicit', \
+         num_factors = 2, schedule = '6 hours', fold_in_schedule = '2 hours', promote = 'always', \
+         data_split_method = 'no_split') AS SELECT user_id, item_id FROM plays",
+        "INSERT INTO plays VALUES (100, 3), (100, 4), (5, 200)",
+    ] {
+        assert!(outcome(&local, text).await.is_ok(), "{text}");
+    }
+    let source = "SELECT DISTINCT source FROM ml_recommend('m', 100, 2)";
+    let iterations = "SELECT max(iteration) FROM ML.TRAINING_INFO(MODEL m)";
+    assert_eq!(text(&local, source).await, "popularity");
+    assert_eq!(text(&local, iterations).await, "8");
+    later(1);
+    assert_eq!(look(&engine).await, []);
+    later(1);
+    assert_eq!(look(&engine).await, [("main.m".to_owned(), None)]);
+    assert_eq!(text(&local, source).await, "als");
+    assert_eq!(text(&local, iterations).await, "2");
+    later(2);
+    assert_eq!(look(&engine).await, [("main.m".to_owned(), None)]);
+    assert_eq!(versions(&local).await, 3);
+    // The training is due six hours after the last one, whatever was folded in meanwhile.
+    later(2);
+    assert_eq!(look(&engine).await, [("main.m".to_owned(), None)]);
+    assert_eq!(versions(&local).await, 4);
+    // A warm start takes an eighth of the eight iterations.
+    assert_eq!(text(&local, iterations).await, "1");
+    for (text, code) in [
+        ("ALTER MODEL m SET (fold_in_schedule = 'often')", "ATT-2001"),
+        ("RETRAIN MODEL m OPTIONS (fold_in = TRUE, tune = TRUE)", "ATT-2001"),
+        ("RETRAIN MODEL m OPTIONS (fold_in = 3)", "ATT-2001"),
+    ] {
+        assert_eq!(outcome(&local, text).await, Err(code), "{text}");
+    }
+    assert_eq!(outcome(&local, "RETRAIN MODEL m OPTIONS (fold_in = TRUE)").await, Ok(0));
+    assert_eq!(outcome(&local, "ALTER MODEL m SET (fold_in_schedule = NULL)").await, Ok(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,14 +109,18 @@ pub struct ModelHead {
     pub query: String,
     /// The evaluation of the default version.
     pub metrics: Vec<StoredMetric>,
-    /// When a version was published last, or a scheduled training begun, in Unix milliseconds.
+    /// When a version was trained last, or a scheduled training begun, in Unix milliseconds.
     #[serde(default)]
     pub trained_ms: i64,
+    /// The same of a training or of a fold-in, whichever was last.
+    #[serde(default)]
+    pub folded_ms: i64,
 }
 
 /// Options of a model that are not of its training: ALTER MODEL changes them, and they stay when
 /// another version becomes the default.
-pub const ALTERABLE: [&str; 4] = ["schedule", "keep_versions", "promote", "promote_tolerance"];
+pub const ALTERABLE: [&str; 5] =
+    ["schedule", "fold_in_schedule", "keep_versions", "promote", "promote_tolerance"];
 
 /// A published version of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -244,8 +244,10 @@ pub struct ModelInfo {
     pub owner: String,
     /// When it was last published or changed, in Unix milliseconds.
     pub created_ms: i64,
-    /// When a version was published last, or a scheduled training begun, in Unix milliseconds.
+    /// When a version was trained last, or a scheduled training begun, in Unix milliseconds.
     pub trained_ms: i64,
+    /// The same of a training or of a fold-in, whichever was last.
+    pub folded_ms: i64,
     /// The first metric of the newest version, by name, when it has a value.
     pub metric: Option<(String, f64)>,
     /// The options as given, by name.

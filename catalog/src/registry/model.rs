@@ -35,12 +35,23 @@ pub struct Standing {
     pub promote: bool,
     /// How many versions stay, the newest ones and the default; all of them when not said.
     pub keep_versions: Option<usize>,
+    /// Whether it is a fold-in between two trainings, which the schedule of the latter passes over.
+    pub is_fold_in: bool,
 }
 
 impl Default for Standing {
     fn default() -> Self {
-        Self { promote: true, keep_versions: None }
+        Self { promote: true, keep_versions: None, is_fold_in: false }
     }
+}
+
+/// What a model gets by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upkeep {
+    /// A training.
+    Training,
+    /// A fold-in between two trainings.
+    FoldIn,
 }
 
 /// A model's head that is going to be changed.
@@ -144,6 +155,7 @@ impl Catalog {
         };
         let mut versions = live.as_ref().map_or_else(Vec::new, |head| head.versions.clone());
         versions.push(ModelVersion { version: claim.version, id: claim.id.clone() });
+        let trained_ms = live.as_ref().map_or(0, |head| head.trained_ms);
         let mut head = match live {
             Some(live) if !standing.promote => live,
             _ => ModelHead {
@@ -154,9 +166,11 @@ impl Catalog {
                 query: manifest.query.clone(),
                 metrics: manifest.metrics.clone(),
                 trained_ms: 0,
+                folded_ms: 0,
             },
         };
-        head.trained_ms = manifest.created_ms;
+        head.folded_ms = manifest.created_ms;
+        head.trained_ms = if standing.is_fold_in { trained_ms } else { manifest.created_ms };
         head.versions = kept(versions, head.version, standing.keep_versions);
         let put = self.objects.put(&claim.name, Some(Spec::Model(head)), &owner, seen).await;
         match put {
@@ -289,17 +303,21 @@ impl Catalog {
         self.objects.put(name, Some(Spec::Model(head)), &owner, Some(&seen)).await.map(|_| ())
     }
 
-    /// Notes that a scheduled training begins now. False when another server has begun one, or the
-    /// model has been trained since `trained_ms`.
+    /// Notes that what was due of a model begins now. False when another server has begun
+    /// something, or the model has a newer version.
     ///
     /// # Errors
     /// `NotFound` when there is no such model.
-    pub async fn begin_training(&self, name: &ObjectName, trained_ms: i64) -> Result<bool> {
+    pub async fn begin(&self, model: &ModelInfo, upkeep: Upkeep) -> Result<bool> {
+        let name = &model.name;
         let Changing { seen, owner, mut head } = self.changing(name).await?;
-        if head.trained_ms != trained_ms {
+        if (head.trained_ms, head.folded_ms) != (model.trained_ms, model.folded_ms) {
             return Ok(false);
         }
-        head.trained_ms = self.now_ms();
+        head.folded_ms = self.now_ms();
+        if upkeep == Upkeep::Training {
+            head.trained_ms = head.folded_ms;
+        }
         match self.objects.put(name, Some(Spec::Model(head)), &owner, Some(&seen)).await {
             Err(Error::Conflict { .. }) => Ok(false),
             other => other.map(|_| true),
@@ -337,6 +355,7 @@ impl Catalog {
                 owner: definition.owner.clone(),
                 created_ms: definition.created_ms,
                 trained_ms: head.trained_ms,
+                folded_ms: head.folded_ms,
                 metric: metric.map(|metric| (metric.name.clone(), metric.value)),
                 options: head.options.clone(),
                 query: head.query.clone(),

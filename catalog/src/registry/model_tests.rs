@@ -340,7 +340,7 @@ async fn a_version_may_stand_back_and_old_ones_go_but_never_the_default() {
     let catalog = shared.open().await;
     let train = async |promote, keep_versions, factor| {
         let claim = catalog.claim_version(&main("m"), "ann", CreateMode::Replace).await?;
-        let standing = Standing { promote, keep_versions };
+        let standing = Standing { promote, keep_versions, is_fold_in: false };
         catalog.publish(claim, model(factor), publication(), standing).await
     };
     // The first version is the default whatever is said.

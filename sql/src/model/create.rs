@@ -33,7 +33,7 @@ use sqlparser::ast::Expr as SqlExpr;
 use crate::error::{Error, Result};
 use crate::model::features::{self, FeatureColumns};
 use crate::model::fit::{Iteration, Trained, fit};
-use crate::model::lifecycle::{Previous, Retrain, standing};
+use crate::model::lifecycle::{Previous, Retrain, nothing_to_fold_into, standing};
 use crate::model::measure::Metric;
 use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
@@ -111,6 +111,9 @@ pub(crate) async fn plan_retrain(
     let mut given = head.options.clone();
     given.extend(retrain.instead.clone());
     let mut options = TrainingOptions::from_given(given)?;
+    if retrain.fold_in {
+        options.fold_in()?;
+    }
     // What is said of this training is not said of the next one.
     options.given = head.options;
     if retrain.tune && options.tuning.is_none() {
@@ -132,7 +135,7 @@ pub(crate) async fn plan_retrain(
     }
     let (state, input) = context.plan_query(parse_query(&head.query)?).await?;
     let (columns, sides) = columns(context, &input, &options).await?;
-    let are_iterations_given = retrain.instead.contains_key("max_iterations");
+    let are_iterations_given = retrain.fold_in || retrain.instead.contains_key("max_iterations");
     let retrained = Some(Retrained { tuning, are_iterations_given });
     let (query, mode, session) = (head.query, CreateMode::Replace, context.session().clone());
     let training = Training { name, mode, options, query, columns, retrained, session };
@@ -414,6 +417,9 @@ impl Training {
         let consumer = MemoryConsumer::new(format!("CREATE MODEL {}", self.name));
         let memory = consumer.register(context.memory_pool());
         let (previous, why_cold) = self.previous(&memory).await?;
+        if let (true, None, Some(why)) = (self.options.lifecycle.is_fold_in, &previous, &why_cold) {
+            return Err(nothing_to_fold_into(why));
+        }
         let live = previous.as_ref().map(|previous| previous.version.version);
         let (options, told) = (&self.options, progress.clone());
         let trained = match &self.columns {
@@ -467,7 +473,8 @@ impl Training {
             Err(error) => cold(error.to_string()),
             Ok(version) => {
                 let are_iterations_given = retrained.are_iterations_given;
-                Ok((Some(Previous { version, are_iterations_given }), None))
+                let is_needed = self.options.lifecycle.is_fold_in;
+                Ok((Some(Previous { version, are_iterations_given, is_needed }), None))
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::memory::mebibytes;
 use crate::model::learners::Learner;
-use crate::model::lifecycle::{Compared, Mapped, Previous, compare};
+use crate::model::lifecycle::{Compared, Mapped, Previous, compare, nothing_to_fold_into};
 use crate::model::measure::{Metric, evaluate};
 use crate::model::options::{EarlyStop, TrainingOptions, model_error};
 use crate::model::rows::{Learned, Rows};
@@ -255,6 +255,12 @@ impl Fit<'_> {
             let (users, items) = (&rows.users, &rows.items);
             Mapped::new(previous, users, items, &options.learner, unwanted)
         });
+        if let (Learner::Als(_), Some(why)) =
+            (&options.learner, mapped.as_ref().and_then(|mapped| mapped.cold.as_deref()))
+            && previous.is_some_and(|previous| previous.is_needed)
+        {
+            return Err(nothing_to_fold_into(why));
+        }
         let parts = rows.divide(options, mapped.as_ref())?;
         self.go_on()?;
         let mut learner = options.learner.clone();

@@ -19,7 +19,7 @@ const COMMON: [&str; 6] =
     ["model_type", "seed", "promote", "promote_tolerance", "keep_versions", "schedule"];
 
 /// Options that every recommender takes.
-const OF_RECOMMENDERS: [&str; 13] = [
+const OF_RECOMMENDERS: [&str; 14] = [
     "user_col",
     "item_col",
     "rating_col",
@@ -29,6 +29,7 @@ const OF_RECOMMENDERS: [&str; 13] = [
     "data_split_test_fraction",
     "data_split_col",
     "top_k",
+    "fold_in_schedule",
     "num_trials",
     "hparam_tuning_algorithm",
     "hparam_tuning_objectives",

@@ -52,6 +52,10 @@ pub struct Lifecycle {
     pub keep_versions: Option<usize>,
     /// How long after a training the next one begins by itself, in milliseconds.
     pub schedule_ms: Option<i64>,
+    /// How long after a training or fold-in the next fold-in begins by itself, likewise.
+    pub fold_in_schedule_ms: Option<i64>,
+    /// Whether RETRAIN only folds in what is new.
+    pub is_fold_in: bool,
 }
 
 impl Lifecycle {
@@ -81,19 +85,38 @@ impl Lifecycle {
             ));
         }
         let warm_start = reader.truth("warm_start")?.unwrap_or(true);
-        let schedule_ms = schedule_ms(&reader)?;
-        Ok(Self { warm_start, promote, tolerance, keep_versions, schedule_ms })
+        let schedule_ms = schedule_ms(
+            &reader,
+            "schedule",
+            "it takes the time from one training to the next, such as '6 hours' or '1 day'",
+        )?;
+        let fold_in_schedule_ms = schedule_ms_of_fold_in(&reader)?;
+        let is_fold_in = false;
+        Ok(Self {
+            warm_start,
+            promote,
+            tolerance,
+            keep_versions,
+            schedule_ms,
+            fold_in_schedule_ms,
+            is_fold_in,
+        })
     }
 }
 
-fn schedule_ms(reader: &Reader<'_>) -> Result<Option<i64>> {
-    let Some(written) = reader.text("schedule")? else { return Ok(None) };
+fn schedule_ms_of_fold_in(reader: &Reader<'_>) -> Result<Option<i64>> {
+    schedule_ms(
+        reader,
+        "fold_in_schedule",
+        "it takes the time from one fold-in to the next, such as '5 minutes' or '1 hour'",
+    )
+}
+
+fn schedule_ms(reader: &Reader<'_>, option: &str, hint: &str) -> Result<Option<i64>> {
+    let Some(written) = reader.text(option)? else { return Ok(None) };
     match crate::tokens::duration_ms(written) {
         Some(length) => Ok(Some(length)),
-        None => Err(Error::invalid_hint(
-            format!("schedule is '{written}'"),
-            "it takes the time from one training to the next, such as '6 hours' or '1 day'",
-        )),
+        None => Err(Error::invalid_hint(format!("{option} is '{written}'"), hint)),
     }
 }
 
@@ -136,12 +159,24 @@ fn is_null(value: &Expr) -> bool {
 }
 
 /// The options that RETRAIN takes, for this training alone.
-const RETRAIN_OPTIONS: [&str; 6] =
-    ["warm_start", "tune", "max_iterations", "promote", "promote_tolerance", "keep_versions"];
+const RETRAIN_OPTIONS: [&str; 7] = [
+    "fold_in",
+    "warm_start",
+    "tune",
+    "max_iterations",
+    "promote",
+    "promote_tolerance",
+    "keep_versions",
+];
+
+/// Options that say how a model is trained, which a fold-in does not.
+const NOT_OF_FOLD_IN: [&str; 3] = ["warm_start", "tune", "max_iterations"];
 
 /// The options of a RETRAIN.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retrain {
+    /// Whether only what is new is folded in.
+    pub fold_in: bool,
     /// Whether options are searched anew.
     pub tune: bool,
     /// Those that stand for the model's own.
@@ -165,8 +200,18 @@ impl Retrain {
             return Err(Error::unknown("option", name, RETRAIN_OPTIONS));
         }
         let tune = Reader(&instead).truth("tune")?.unwrap_or(false);
+        let fold_in = Reader(&instead).truth("fold_in")?.unwrap_or(false);
+        if let (true, Some(option)) =
+            (fold_in, NOT_OF_FOLD_IN.iter().find(|option| instead.contains_key(**option)))
+        {
+            return Err(Error::invalid_hint(
+                format!("fold_in = TRUE and {option} exclude each other"),
+                "a fold-in goes on from the default version by a fixed number of steps",
+            ));
+        }
         instead.remove("tune");
-        Ok(Self { tune, instead })
+        instead.remove("fold_in");
+        Ok(Self { fold_in, tune, instead })
     }
 }
 
@@ -178,6 +223,8 @@ pub struct Previous {
     /// Whether somebody said how many iterations there are to be; else a warm start takes a share
     /// of them.
     pub are_iterations_given: bool,
+    /// Whether there is nothing to train but from it.
+    pub is_needed: bool,
 }
 
 /// The previous version in the codes of the new one.
@@ -265,6 +312,14 @@ impl Mapped {
                 )
             }
         }
+    }
+}
+
+/// There is no version for a fold-in to go on from.
+pub fn nothing_to_fold_into(why: &str) -> Error {
+    Error::Model {
+        what: format!("there is nothing to fold into: {why}"),
+        hint: Some("RETRAIN MODEL without fold_in trains it".into()),
     }
 }
 
@@ -359,7 +414,7 @@ pub fn standing(
 ) -> (Standing, Option<String>) {
     let keep_versions = lifecycle.keep_versions;
     let Some(live) = live else {
-        return (Standing { promote: true, keep_versions }, None);
+        return (Standing { promote: true, keep_versions, is_fold_in: false }, None);
     };
     let promote = match (lifecycle.promote, compared) {
         (Promote::Always, _) | (Promote::IfBetter, None) => true,
@@ -381,7 +436,7 @@ pub fn standing(
              DEFAULT_VERSION = {version} promotes this one"
         ),
     };
-    (Standing { promote, keep_versions }, Some(told))
+    (Standing { promote, keep_versions, is_fold_in: lifecycle.is_fold_in }, Some(told))
 }
 
 #[cfg(test)]
@@ -395,6 +450,8 @@ mod tests {
             tolerance,
             keep_versions: Some(3),
             schedule_ms: None,
+            fold_in_schedule_ms: None,
+            is_fold_in: false,
         }
     }
 
@@ -418,7 +475,10 @@ mod tests {
             let lifecycle = lifecycle(promote, tolerance);
             let found = found.map(|(metric, new, live)| compared(metric, new, live));
             let (standing, told) = standing(&lifecycle, found.as_ref(), Some(4), "main.m", 5);
-            assert_eq!(standing, Standing { promote: expected, keep_versions: Some(3) });
+            let keep_versions = Some(3);
+            let expected_standing =
+                Standing { promote: expected, keep_versions, is_fold_in: false };
+            assert_eq!(standing, expected_standing);
             let told = told.unwrap();
             assert_eq!(told.contains("SET DEFAULT_VERSION = 5"), !expected, "{told}");
             assert_eq!(told.contains("of version 4 on the same 9"), found.is_some(), "{told}");

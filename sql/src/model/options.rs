@@ -22,6 +22,9 @@ use crate::model::tuning::{
 /// Iterations at most when the best of them is chosen, unless `max_iterations` says otherwise.
 const ITERATIONS_TO_CHOOSE_FROM: usize = 16;
 
+/// Iterations of a fold-in: one that brings what is new near its place, one from there.
+const FOLD_IN_ITERATIONS: usize = 2;
+
 /// Iterations without an improvement that end a training, unless `early_stop_patience` says.
 const USUAL_PATIENCE: usize = 3;
 
@@ -201,6 +204,31 @@ impl TrainingOptions {
         tuning.space(&self.learner, &self.fixed, training)
     }
 
+    /// Only goes on from the last version, as far as there is something to go on from.
+    ///
+    /// # Errors
+    /// Of a type that has nothing to fold in.
+    pub fn fold_in(&mut self) -> Result<()> {
+        if self.learner.features().is_some() {
+            return Err(Error::unsupported(
+                format!("a model of type '{}' has nothing to fold in", self.learner.model_type()),
+                "RETRAIN MODEL without fold_in trains it",
+            ));
+        }
+        self.lifecycle.is_fold_in = true;
+        self.lifecycle.warm_start = true;
+        self.early_stop = None;
+        self.steps_of_fold_in();
+        Ok(())
+    }
+
+    fn steps_of_fold_in(&mut self) {
+        if let (true, Learner::Als(als)) = (self.lifecycle.is_fold_in, &mut self.learner) {
+            als.max_iterations = FOLD_IN_ITERATIONS;
+            als.min_rel_progress = None;
+        }
+    }
+
     /// Takes the options that a search has chosen instead of searching.
     ///
     /// # Errors
@@ -211,6 +239,7 @@ impl TrainingOptions {
         self.learner = Learner::read(&given)?;
         self.fixed = given;
         self.tuning = None;
+        self.steps_of_fold_in();
         Ok(())
     }
 }

@@ -1,10 +1,11 @@
 //! Scheduled retraining: a model whose `schedule` has run out since it was last trained is
-//! retrained as its owner, with the owner's rights, whether anybody is there or not.
+//! retrained as its owner, with the owner's rights, whether anybody is there or not. Between two
+//! trainings `fold_in_schedule` has what is new folded in, likewise.
 //!
 //! The start is noted in the model's head by compare and swap first, so that of several servers one
 //! trains, and a training that fails is tried again when the schedule has run out once more.
 
-use catalog::models::ModelInfo;
+use catalog::models::{ModelInfo, Upkeep};
 use catalog::policy::Principal;
 use catalog::policy::principal::EMBEDDED;
 
@@ -32,12 +33,9 @@ pub struct Retrained {
 pub async fn retrain_due(engine: &Engine, now_ms: i64) -> Result<Vec<Retrained>> {
     let mut done = Vec::new();
     for model in engine.catalog().models().await? {
-        let due = schedule_ms(&model).map(|length| model.trained_ms.saturating_add(length));
-        if due.is_none_or(|due| now_ms < due) {
-            continue;
-        }
-        let outcome = match engine.catalog().begin_training(&model.name, model.trained_ms).await {
-            Ok(true) => retrain(engine, &model).await,
+        let Some(upkeep) = due(&model, now_ms) else { continue };
+        let outcome = match engine.catalog().begin(&model, upkeep).await {
+            Ok(true) => retrain(engine, &model, upkeep).await,
             Ok(false) => continue,
             Err(error) => Err(error.into()),
         };
@@ -46,18 +44,29 @@ pub async fn retrain_due(engine: &Engine, now_ms: i64) -> Result<Vec<Retrained>>
     Ok(done)
 }
 
-/// The schedule of a model; of one whose options are not read any more, none.
-fn schedule_ms(model: &ModelInfo) -> Option<i64> {
-    Lifecycle::read(&model.options).ok()?.schedule_ms
+/// What a model is due for; one whose options are not read any more, for nothing.
+fn due(model: &ModelInfo, now_ms: i64) -> Option<Upkeep> {
+    let lifecycle = Lifecycle::read(&model.options).ok()?;
+    let is_over = |since_ms: i64, length_ms: Option<i64>| {
+        length_ms.is_some_and(|length_ms| since_ms.saturating_add(length_ms) <= now_ms)
+    };
+    match is_over(model.trained_ms, lifecycle.schedule_ms) {
+        true => Some(Upkeep::Training),
+        false => is_over(model.folded_ms, lifecycle.fold_in_schedule_ms).then_some(Upkeep::FoldIn),
+    }
 }
 
-async fn retrain(engine: &Engine, model: &ModelInfo) -> Result<String> {
+async fn retrain(engine: &Engine, model: &ModelInfo, upkeep: Upkeep) -> Result<String> {
     let origin = Origin::new(Some(CLIENT), None);
     let options = SessionOptions { origin, ..SessionOptions::default() };
     let session = engine.session_with(owner(engine, model).await?, options);
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let (schema, name) = (quoted(&model.name.schema), quoted(&model.name.name));
-    let answer = session.query(&format!("RETRAIN MODEL {schema}.{name}")).await?;
+    let how = match upkeep {
+        Upkeep::Training => "",
+        Upkeep::FoldIn => " OPTIONS (fold_in = TRUE)",
+    };
+    let answer = session.query(&format!("RETRAIN MODEL {schema}.{name}{how}")).await?;
     Ok(answer.message.unwrap_or_default())
 }
 
