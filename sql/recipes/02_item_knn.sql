@@ -5,9 +5,11 @@
 -- # Four circles of readers
 
 CREATE OR REPLACE TABLE readings AS
-SELECT reader AS user_id,
-       'book ' || ((reader % 4) * 25 + (reader * 7 + step * step * 3) % 25) AS item_id
-FROM generate_series(1, 400) AS a(reader), generate_series(1, 8) AS b(step);
+SELECT reader AS user_id, 'book ' || book AS item_id, (reader * 31 + book * 17) % 4 = 0 AS kept_aside
+FROM (
+    SELECT DISTINCT reader, (reader % 4) * 25 + (reader * 7 + step * step * 3) % 25 AS book
+    FROM generate_series(1, 400) AS a(reader), generate_series(1, 8) AS b(step)
+);
 
 CREATE OR REPLACE TABLE books AS
 SELECT 'book ' || n AS item_id, 'author ' || (n % 10) AS author, n % 3 AS copies
@@ -18,8 +20,8 @@ FROM generate_series(0, 99) AS a(n);
 
 CREATE OR REPLACE MODEL also_read OPTIONS (
     model_type = 'item_knn', similarity = 'cosine', num_neighbors = 30, shrinkage = 2,
-    item_table = 'books', data_split_method = 'random', data_split_eval_fraction = 0.25, top_k = 10
-) AS SELECT user_id, item_id FROM readings;
+    item_table = 'books', data_split_method = 'custom', data_split_col = 'kept_aside', top_k = 10
+) AS SELECT user_id, item_id, kept_aside FROM readings;
 
 SELECT metric, round(value, 3) AS value, round(lower, 3) AS lower, round(upper, 3) AS upper,
     round(popularity, 3) AS popularity

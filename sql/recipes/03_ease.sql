@@ -5,7 +5,7 @@
 -- # Two tastes in everyone
 
 CREATE OR REPLACE TABLE plays AS
-SELECT listener AS user_id, song AS item_id
+SELECT DISTINCT listener AS user_id, song AS item_id, (listener * 13 + song * 7) % 5 = 0 AS kept_aside
 FROM (
     SELECT listener, ((listener % 5) * 12 + (listener * 5 + step * step) % 12) AS song
     FROM generate_series(1, 500) AS a(listener), generate_series(1, 6) AS b(step)
@@ -18,9 +18,9 @@ FROM (
 -- # The model
 
 CREATE OR REPLACE MODEL radio OPTIONS (
-    model_type = 'ease', l2_reg = 20, data_split_method = 'random', data_split_eval_fraction = 0.2,
+    model_type = 'ease', l2_reg = 20, data_split_method = 'custom', data_split_col = 'kept_aside',
     top_k = 10
-) AS SELECT user_id, item_id FROM plays;
+) AS SELECT user_id, item_id, kept_aside FROM plays;
 
 SELECT metric, round(value, 3) AS value, round(lower, 3) AS lower, round(upper, 3) AS upper,
     round(popularity, 3) AS popularity

@@ -10,7 +10,7 @@ SELECT n AS article_id, ['sport', 'politics', 'culture', 'science'][n % 4 + 1] A
 FROM generate_series(1, 60) AS s(n);
 
 CREATE OR REPLACE TABLE shown AS
-SELECT *, CASE WHEN luck < chance THEN 1 ELSE 0 END AS clicked
+SELECT *, CASE WHEN luck < chance THEN 1 ELSE 0 END AS clicked, visit_id % 5 = 0 AS kept_aside
 FROM (
     SELECT v.visit_id, v.device, v.hour, v.favourite, a.article_id, a.topic, a.minutes, a.age_hours,
            1 / (1 + exp(3.0 - CASE WHEN a.topic = v.favourite THEN 3.2 ELSE 0 END
@@ -29,7 +29,7 @@ SELECT count(*) AS shown, round(avg(clicked), 3) AS clicked FROM shown;
 CREATE OR REPLACE MODEL clicks OPTIONS (
     model_type = 'boosted_tree_classifier', input_label_cols = ['clicked'], auto_class_weights = TRUE,
     calibration = 'platt', max_tree_depth = 4, seed = 5
-) AS SELECT device, hour, favourite, topic, minutes, age_hours, clicked FROM shown;
+) AS SELECT device, hour, favourite, topic, minutes, age_hours, clicked FROM shown WHERE NOT kept_aside;
 
 SELECT round(roc_auc, 3) AS roc_auc, round(log_loss, 3) AS log_loss, round(accuracy, 3) AS accuracy FROM ML.EVALUATE(MODEL clicks);
 

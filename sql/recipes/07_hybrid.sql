@@ -5,7 +5,8 @@
 -- # Taste, and what everybody buys
 
 CREATE OR REPLACE TABLE baskets AS
-SELECT buyer AS user_id, item AS item_id
+SELECT buyer AS user_id, item AS item_id,
+       CASE (buyer * 37 + item * 11) % 10 WHEN 0 THEN 'EVAL' WHEN 1 THEN 'TEST' WHEN 2 THEN 'TEST' ELSE 'TRAIN' END AS part
 FROM (
     SELECT buyer, (buyer % 6) * 15 + (buyer * 7 + step * step * 3) % 15 AS item
     FROM generate_series(1, 900) AS a(buyer), generate_series(1, 6) AS b(step)
@@ -20,17 +21,16 @@ FROM (
 
 CREATE OR REPLACE MODEL alone OPTIONS (
     model_type = 'matrix_factorization', feedback_type = 'implicit', num_factors = 16,
-    data_split_method = 'random', data_split_eval_fraction = 0.2, top_k = 10
-) AS SELECT user_id, item_id FROM baskets;
+    data_split_method = 'custom', data_split_col = 'kept_aside', top_k = 10
+) AS SELECT user_id, item_id, part = 'TEST' AS kept_aside FROM baskets;
 
 CREATE OR REPLACE MODEL neighbors OPTIONS (
-    model_type = 'item_knn', data_split_method = 'random', data_split_eval_fraction = 0.2, top_k = 10
-) AS SELECT user_id, item_id FROM baskets;
+    model_type = 'item_knn', data_split_method = 'custom', data_split_col = 'kept_aside', top_k = 10
+) AS SELECT user_id, item_id, part = 'TEST' AS kept_aside FROM baskets;
 
 CREATE OR REPLACE MODEL blend OPTIONS (
-    model_type = 'hybrid', num_factors = 16, data_split_method = 'random',
-    data_split_eval_fraction = 0.1, data_split_test_fraction = 0.2, top_k = 10
-) AS SELECT user_id, item_id FROM baskets;
+    model_type = 'hybrid', num_factors = 16, data_split_method = 'custom', data_split_col = 'part', top_k = 10
+) AS SELECT user_id, item_id, part FROM baskets;
 
 SELECT model_type, round(weight, 2) AS weight FROM ML.WEIGHTS(MODEL blend);
 
