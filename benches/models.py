@@ -89,12 +89,15 @@ def search(program):
     types = {
         "factorization, k = 64": f"{IMPLICIT}, num_factors = 64",
         "factorization, k = 256": f"{IMPLICIT}, num_factors = 256",
+        "factorization, k = 512": f"{IMPLICIT}, num_factors = 512",
         "item_knn": "model_type = 'item_knn', user_col = 'user_id', item_col = 'item_id'",
     }
+    seconds = program.train("d", TRAIN, data_split_method="'no_split'")
+    print(f"defaults, k = 64: {seconds:.1f} s, {program.shown('d')}", flush=True)
     for name, options in types.items():
         seconds = program.timed(f"CREATE OR REPLACE MODEL main.h OPTIONS ({options}, {split}) AS {TRAIN}")
         chosen = program.ask("SELECT hyperparameters FROM ML.TRIAL_INFO(MODEL main.h) WHERE is_optimal")
-        print(f"search, {name}: {seconds:.0f} s, {program.shown('h')}, chosen {chosen[0][0]}")
+        print(f"search, {name}: {seconds:.0f} s, {program.shown('h')}, chosen {chosen[0][0]}", flush=True)
 
 
 def hybrid(program):
@@ -106,7 +109,7 @@ def hybrid(program):
         seconds = program.timed(f"CREATE OR REPLACE MODEL main.b OPTIONS ({options}) AS {TRAIN}")
         weights = program.ask("SELECT model_type, weight FROM ML.WEIGHTS(MODEL main.b)")
         shares = ", ".join(f"{model} {weight:.2f}" for model, weight in weights)
-        print(f"hybrid, k = {factors}: {seconds:.0f} s, {program.shown('b')}, of {shares}")
+        print(f"hybrid, k = {factors}: {seconds:.0f} s, {program.shown('b')}, of {shares}", flush=True)
 
 
 def write_interactions(file, rows, users, items, seed, dense_items=False):

@@ -5,7 +5,7 @@
 -- # Four circles of readers
 
 CREATE OR REPLACE TABLE readings AS
-SELECT reader AS user_id, 'book ' || book AS item_id, (reader * 31 + book * 17) % 4 = 0 AS kept_aside
+SELECT reader AS user_id, 'book ' || book AS item_id, ascii(md5(reader || '/' || book)) % 5 = 0 AS kept_aside
 FROM (
     SELECT DISTINCT reader, (reader % 4) * 25 + (reader * 7 + step * step * 3) % 25 AS book
     FROM generate_series(1, 400) AS a(reader), generate_series(1, 8) AS b(step)
@@ -19,7 +19,7 @@ FROM generate_series(0, 99) AS a(n);
 -- # The model
 
 CREATE OR REPLACE MODEL also_read OPTIONS (
-    model_type = 'item_knn', similarity = 'cosine', num_neighbors = 30, shrinkage = 2,
+    model_type = 'item_knn', similarity = 'cosine', num_neighbors = 30,
     item_table = 'books', data_split_method = 'custom', data_split_col = 'kept_aside', top_k = 10
 ) AS SELECT user_id, item_id, kept_aside FROM readings;
 
@@ -38,6 +38,10 @@ ORDER BY r.rank, e.share DESC;
 -- > Only books that are there, one an author; each stands on books that the reader knows.
 
 -- # What has to hold
+
+-- implicit's CosineRecommender(K=30) on the same rows: Recall@10 .8842, NDCG@10 .6591.
+SELECT value > 0.999 * CASE metric WHEN 'recall@10' THEN 0.8842 ELSE 0.6591 END AS holds
+FROM ML.EVALUATE(MODEL also_read) WHERE metric IN ('recall@10', 'ndcg@10');
 
 SELECT lower > popularity AS holds FROM ML.EVALUATE(MODEL also_read) WHERE metric = 'ndcg@10';
 

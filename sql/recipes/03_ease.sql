@@ -5,7 +5,7 @@
 -- # Two tastes in everyone
 
 CREATE OR REPLACE TABLE plays AS
-SELECT DISTINCT listener AS user_id, song AS item_id, (listener * 13 + song * 7) % 5 = 0 AS kept_aside
+SELECT DISTINCT listener AS user_id, song AS item_id, ascii(md5(listener || '/' || song)) % 5 = 0 AS kept_aside
 FROM (
     SELECT listener, ((listener % 5) * 12 + (listener * 5 + step * step) % 12) AS song
     FROM generate_series(1, 500) AS a(listener), generate_series(1, 6) AS b(step)
@@ -31,6 +31,10 @@ WHERE item_id = 0 ORDER BY weight DESC, neighbor LIMIT 5;
 -- > The weights are there to be read: what a song says of the next.
 
 -- # What has to hold
+
+-- The closed form as its author published it, on the same rows: Recall@10 .9748, NDCG@10 .8570.
+SELECT value > 0.999 * CASE metric WHEN 'recall@10' THEN 0.9748 ELSE 0.8570 END AS holds
+FROM ML.EVALUATE(MODEL radio) WHERE metric IN ('recall@10', 'ndcg@10');
 
 SELECT lower > popularity AS holds FROM ML.EVALUATE(MODEL radio) WHERE metric = 'ndcg@10';
 

@@ -39,6 +39,10 @@ ORDER BY list, score DESC, item_id;
 
 -- # What has to hold
 
+SELECT a.score = b.sold AS holds
+FROM ml_recommend('all_time', 'a visitor', 3) AS a
+JOIN (SELECT item_id, count(*) AS sold FROM sales GROUP BY item_id) AS b ON a.item_id = b.item_id;
+
 SELECT item_id = 'the new one' AS holds FROM ml_recommend('trending', 'a visitor', 1);
 
 SELECT item_id = 'snow boots' AS holds FROM ml_recommend('all_time', 'a visitor', 1);

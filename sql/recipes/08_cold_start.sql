@@ -10,16 +10,16 @@ SELECT film AS item_id, ['drama', 'comedy', 'crime', 'science fiction'][film % 4
 FROM generate_series(0, 119) AS a(film);
 
 CREATE OR REPLACE TABLE viewers AS
-SELECT viewer AS user_id, 18 + (viewer % 4) * 15 + viewer % 7 AS age, ['town', 'country'][viewer % 2 + 1] AS lives_in
+SELECT viewer AS user_id, ['18-29', '30-44', '45-59', '60+'][viewer % 4 + 1] AS age_group, ['town', 'country'][viewer % 2 + 1] AS lives_in
 FROM generate_series(1, 660) AS a(viewer);
 
 CREATE OR REPLACE TABLE watched AS
-SELECT viewer AS user_id, film AS item_id, (viewer * 31 + film * 17) % 5 = 0 AS kept_aside
+SELECT viewer AS user_id, film AS item_id, ascii(md5(viewer || '/' || film)) % 5 = 0 AS kept_aside
 FROM (
-    SELECT DISTINCT viewer, ((viewer % 4) + 4 * ((viewer * 7 + step * step * 5) % 27)) AS film
-    FROM generate_series(1, 600) AS a(viewer), generate_series(1, 9) AS b(step)
+    SELECT viewer, viewer % 4 + 4 * CAST(floor(27 * power((viewer * 1543 + step * 3571) % 9973 / 9973.0, 2)) AS BIGINT) AS film
+    FROM generate_series(1, 600) AS a(viewer), generate_series(1, 12) AS b(step)
     UNION
-    SELECT viewer, (viewer * 13 + step * 29) % 108
+    SELECT viewer, (viewer * 2741 + step * 6007) % 9973 % 108
     FROM generate_series(1, 600) AS a(viewer), generate_series(1, 2) AS b(step)
 );
 -- > Taste goes with age. Films 108 to 119 came out today; viewers 601 to 660 signed up today.
@@ -29,7 +29,7 @@ FROM (
 CREATE OR REPLACE MODEL cinema OPTIONS (
     model_type = 'matrix_factorization', feedback_type = 'implicit', num_factors = 16,
     item_table = 'films', item_features = ['genre', 'year'],
-    user_table = 'viewers', user_features = ['age', 'lives_in'],
+    user_table = 'viewers', user_features = ['age_group', 'lives_in'],
     data_split_method = 'custom', data_split_col = 'kept_aside', top_k = 10
 ) AS SELECT user_id, item_id, kept_aside FROM watched;
 
@@ -56,6 +56,11 @@ SELECT DISTINCT source FROM ml_recommend('cinema', 700, 5);
 -- > Two iterations from where the model was: whoever came meanwhile is in it.
 
 -- # What has to hold
+
+-- The best of nine settings of implicit's factorization, chosen on these very rows: Recall@10 .8444, NDCG@10 .7060.
+-- With no option but the columns it is nearly as good, and knows who and what is new beside.
+SELECT value > 0.98 * CASE metric WHEN 'recall@10' THEN 0.8444 ELSE 0.7060 END AS holds
+FROM ML.EVALUATE(MODEL cinema) WHERE metric IN ('recall@10', 'ndcg@10');
 
 SELECT lower > 2 * popularity AS holds FROM ML.EVALUATE(MODEL cinema) WHERE metric = 'ndcg@10';
 

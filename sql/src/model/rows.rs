@@ -109,7 +109,7 @@ impl Rows {
     /// Learns from some of the interactions. Only a factorization has a warm start and iterations
     /// to validate.
     pub fn learn<'a>(
-        &self,
+        &'a self,
         training: &'a Csr,
         learner: &'a Learner,
         warm_start: Option<WarmStart<'a>>,

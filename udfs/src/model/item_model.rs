@@ -278,7 +278,7 @@ impl Recommender for ItemModel {
         };
         let size = self.parts.items.len();
         let mut sums = vec![0.0_f32; size];
-        let mut scores = Vec::with_capacity(users.len() * items.len());
+        let mut scores = Vec::with_capacity(own.len() * items.len());
         for (own, weights) in &own {
             match &self.parts.similarity {
                 Similarity::Sparse(csr) => {

@@ -126,7 +126,7 @@ impl Model {
             Self::KMeans(model) => Some(model.preparation()),
             Self::Pca(model) => Some(model.preparation()),
             Self::Boosted(model) => Some(model.preparation()),
-            Self::Als(_) | Self::Item(_) | Self::Popularity(_) => None,
+            Self::Als(_) | Self::Item(_) | Self::Popularity(_) | Self::Hybrid(_) => None,
         }
     }
 
@@ -152,7 +152,7 @@ impl Model {
                     ]),
                 }
             }
-            Self::Als(_) | Self::Item(_) | Self::Popularity(_) => Fields::empty(),
+            Self::Als(_) | Self::Item(_) | Self::Popularity(_) | Self::Hybrid(_) => Fields::empty(),
         }
     }
 
@@ -193,7 +193,9 @@ impl Model {
                     Some(classes) => with_probabilities(classes, &scores)?,
                 }
             }
-            Self::Als(_) | Self::Item(_) | Self::Popularity(_) => return Err(no_features()),
+            Self::Als(_) | Self::Item(_) | Self::Popularity(_) | Self::Hybrid(_) => {
+                return Err(no_features());
+            }
         };
         Ok(StructArray::try_new(self.predicted(), predicted, None)?)
     }
@@ -212,7 +214,7 @@ impl Model {
             Self::KMeans(_) => &["davies_bouldin_index", "mean_squared_distance"],
             Self::Pca(_) => &["total_explained_variance_ratio"],
             Self::Boosted(model) => model.learned().measures(),
-            Self::Als(_) | Self::Item(_) | Self::Popularity(_) => &[],
+            Self::Als(_) | Self::Item(_) | Self::Popularity(_) | Self::Hybrid(_) => &[],
         }
     }
 
@@ -239,7 +241,9 @@ impl Model {
                 let codes = model.preparation().codes(columns, 0..targets.labels.len());
                 model.learned().measure(&codes, targets)
             }
-            Self::Als(_) | Self::Item(_) | Self::Popularity(_) => Err(no_features()),
+            Self::Als(_) | Self::Item(_) | Self::Popularity(_) | Self::Hybrid(_) => {
+                Err(no_features())
+            }
         }
     }
 }

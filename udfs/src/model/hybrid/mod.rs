@@ -284,9 +284,9 @@ impl Recommender for HybridModel {
 
     /// As the first of the members says that knows a similarity.
     fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best> {
-        let personal = self.members().filter(|member| member.base.is_personal());
-        let counting = personal.clone().find(|member| member.weight.share > 0.0);
-        match counting.or_else(|| personal.clone().next()) {
+        let personal = || self.members().filter(|member| member.base.is_personal());
+        let counting = personal().find(|member| member.weight.share > 0.0);
+        match counting.or_else(|| personal().next()) {
             Some(member) => member.base.recommender().similar_items(items, top_k),
             None => vec![Best::default(); items.len()],
         }
