@@ -23,6 +23,9 @@ use super::error::ModelError;
 /// More categories than this in one column are no categories.
 pub const CATEGORIES_MAX: usize = 1_000;
 
+/// Rows that are made ready together.
+const BLOCK_ROWS: usize = 1024;
+
 /// What a column of features holds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FeatureKind {
@@ -228,7 +231,12 @@ fn code(
 /// The values as numbers, NaN for NULL.
 fn numbers(name: &str, column: &ArrayRef, values: &mut Vec<f64>) -> Result<(), ModelError> {
     let numbers = cast(column, &DataType::Float64)?;
-    for value in numbers.as_primitive::<Float64Type>() {
+    let numbers = numbers.as_primitive::<Float64Type>();
+    if numbers.null_count() == 0 && numbers.values().iter().all(|value| value.is_finite()) {
+        values.extend_from_slice(numbers.values());
+        return Ok(());
+    }
+    for value in numbers {
         match value {
             None => values.push(f64::NAN),
             Some(value) if value.is_finite() => values.push(value),
@@ -331,19 +339,24 @@ impl Preparation {
         let rows = columns.first().map_or(0, Vec::len);
         let width = self.width();
         let mut out = vec![0.0; rows * width];
-        let mut first = 0;
-        for (feature, column) in self.features.iter().zip(columns) {
-            for (row, &value) in column.iter().enumerate() {
-                match feature.kind {
-                    FeatureKind::Number { mean } => {
-                        out[row * width + first] = if value.is_nan() { mean } else { value };
+        // Blocks that stay in the cache while their columns are filled one after another.
+        let blocks = out.par_chunks_mut((BLOCK_ROWS * width).max(1)).enumerate();
+        blocks.for_each(|(block, out)| {
+            let mut first = 0;
+            for (feature, column) in self.features.iter().zip(columns) {
+                let values = &column[block * BLOCK_ROWS..];
+                for (out, &value) in out.chunks_exact_mut(width).zip(values) {
+                    match feature.kind {
+                        FeatureKind::Number { mean } => {
+                            out[first] = if value.is_nan() { mean } else { value };
+                        }
+                        FeatureKind::Category(_) if value.is_nan() => {}
+                        FeatureKind::Category(_) => out[first + value as usize] = 1.0,
                     }
-                    FeatureKind::Category(_) if value.is_nan() => {}
-                    FeatureKind::Category(_) => out[row * width + first + value as usize] = 1.0,
                 }
+                first += feature.width();
             }
-            first += feature.width();
-        }
+        });
         out
     }
 
