@@ -371,13 +371,8 @@ impl Recommender for AlsModel {
     }
 
     fn recommend(&self, users: &[Option<u32>], request: &RecommendRequest<'_>) -> Vec<Choice> {
-        let allowed = request.allowed(self.parts.items.len());
-        let skip = |user: Option<u32>, item: u32| {
-            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
-                || (request.exclude_seen
-                    && user.is_some_and(|user| self.seen().contains(user as usize, item)))
-        };
-        self.recommend_unless(users, request.top_k, &self.popularity, &skip)
+        let skips = request.skips(self.seen());
+        self.recommend_unless(users, request.top_k, &self.popularity, &skips)
     }
 
     fn recommend_baskets(

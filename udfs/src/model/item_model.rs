@@ -30,6 +30,16 @@ pub enum Similarity {
     Dense(Vec<f32>),
 }
 
+impl Similarity {
+    /// The `model_type` of CREATE MODEL that learns such weights.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Sparse(_) => "item_knn",
+            Self::Dense(_) => "ease",
+        }
+    }
+}
+
 /// What a model over item-item weights is made of and stored as.
 #[derive(Debug, Clone)]
 pub struct ItemParts {
@@ -225,12 +235,8 @@ impl Recommender for ItemModel {
     }
 
     fn recommend(&self, users: &[Option<u32>], request: &RecommendRequest<'_>) -> Vec<Choice> {
-        let allowed = request.allowed(self.parts.items.len());
-        let skip = |at: usize, item: u32| {
-            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
-                || (request.exclude_seen
-                    && users[at].is_some_and(|user| self.seen().contains(user as usize, item)))
-        };
+        let skips = request.skips(self.seen());
+        let skip = |at: usize, item: u32| skips(users[at], item);
         let own: Vec<Own<'_>> = users
             .iter()
             .map(|user| user.map_or((&[][..], &[][..]), |user| self.seen().row(user as usize)))

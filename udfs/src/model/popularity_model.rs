@@ -161,15 +161,9 @@ impl Recommender for PopularityModel {
     }
 
     fn recommend(&self, users: &[Option<u32>], request: &RecommendRequest<'_>) -> Vec<Choice> {
-        let allowed = request.allowed(self.parts.items.len());
-        let choice = |&user: &Option<u32>| {
-            let skip = |item: u32| {
-                allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
-                    || (request.exclude_seen
-                        && user.is_some_and(|user| self.seen().contains(user as usize, item)))
-            };
-            self.choose(user, request.top_k, skip)
-        };
+        let skips = request.skips(self.seen());
+        let choice =
+            |&user: &Option<u32>| self.choose(user, request.top_k, |item| skips(user, item));
         users.iter().map(choice).collect()
     }
 

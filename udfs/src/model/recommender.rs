@@ -72,6 +72,17 @@ impl RecommendRequest<'_> {
         set(self.exclude, false);
         Some(allowed)
     }
+
+    /// Whether a list of a user (none: an unknown one) leaves an item out, of those that `seen` has
+    /// for users.
+    pub fn skips<'a>(&'a self, seen: &'a Csr) -> impl Fn(Option<u32>, u32) -> bool + Sync + 'a {
+        let allowed = self.allowed(seen.columns());
+        move |user, item| {
+            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
+                || (self.exclude_seen
+                    && user.is_some_and(|user| seen.contains(user as usize, item)))
+        }
+    }
 }
 
 /// One user's list, best first.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::als_model::AlsModel;
 use super::boosted::Trees;
 use super::hybrid::HybridModel;
-use super::item_model::{ItemModel, Similarity};
+use super::item_model::ItemModel;
 use super::kmeans::KMeansModel;
 use super::pca::PcaModel;
 use super::popularity_model::PopularityModel;
@@ -80,10 +80,7 @@ impl Model {
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::Als(_) => "matrix_factorization",
-            Self::Item(model) => match model.similarity() {
-                Similarity::Sparse(_) => "item_knn",
-                Similarity::Dense(_) => "ease",
-            },
+            Self::Item(model) => model.similarity().type_name(),
             Self::Popularity(_) => "popularity",
             Self::Hybrid(_) => "hybrid",
             Self::KMeans(_) => "kmeans",
@@ -177,7 +174,7 @@ mod tests {
     use arrow::array::{ArrayRef, Int64Array};
 
     use super::super::{
-        Basket, Csr, IdIndex, ItemParts, PopularityParts, RecommendRequest, Source,
+        Basket, Csr, IdIndex, ItemParts, PopularityParts, RecommendRequest, Similarity, Source,
     };
     use super::*;
 

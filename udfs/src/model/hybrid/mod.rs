@@ -14,7 +14,7 @@ use super::als::Feedback;
 use super::als_model::AlsModel;
 use super::error::ModelError;
 use super::ids::IdIndex;
-use super::item_model::{ItemModel, Similarity};
+use super::item_model::ItemModel;
 use super::popularity::Popularity;
 use super::popularity_model::PopularityModel;
 use super::recommender::{Basket, Choice, HeldOut, RecommendRequest, Recommender, Source, Whose};
@@ -73,10 +73,7 @@ impl Base {
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::Als(_) => "matrix_factorization",
-            Self::Item(model) => match model.similarity() {
-                Similarity::Sparse(_) => "item_knn",
-                Similarity::Dense(_) => "ease",
-            },
+            Self::Item(model) => model.similarity().type_name(),
             Self::Popularity(_) => "popularity",
         }
     }
@@ -245,13 +242,7 @@ impl Recommender for HybridModel {
     }
 
     fn recommend(&self, users: &[Option<u32>], request: &RecommendRequest<'_>) -> Vec<Choice> {
-        let allowed = request.allowed(self.item_ids().len());
-        let skip = |user: Option<u32>, item: u32| {
-            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
-                || (request.exclude_seen
-                    && user.is_some_and(|user| self.seen().contains(user as usize, item)))
-        };
-        self.lists_of_users(users, request.top_k, &skip)
+        self.lists_of_users(users, request.top_k, &request.skips(self.seen()))
     }
 
     fn recommend_baskets(

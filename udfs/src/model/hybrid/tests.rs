@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, Int64Array};
 use super::super::als::{AlsOptions, mix, train};
 use super::super::item_knn::{self, ItemKnnOptions};
 use super::super::judge::{Judge, Objective};
-use super::super::{ItemParts, ModelParts, PopularityParts, holdout};
+use super::super::{ItemParts, ModelParts, PopularityParts, Similarity, holdout};
 use super::*;
 
 const USERS: u32 = 60;
