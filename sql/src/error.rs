@@ -379,8 +379,45 @@ fn from_schema(error: &SchemaError) -> Error {
 }
 
 fn from_plan(what: &str) -> Error {
+    if let Some(error) = wrong_arguments(what).or_else(|| same_names(what)) {
+        return error;
+    }
     let (what, hint) = split_hint(what);
     Error::Invalid { what, hint }
+}
+
+/// DataFusion lists what each form of a function's call wants, as internal errors.
+fn wrong_arguments(text: &str) -> Option<Error> {
+    let (function, forms) = text.split_once("' failed to match any signature")?;
+    let (_, function) = function.rsplit_once('\'')?;
+    let numbers = |form: &str| {
+        let (_, counts) = form.split_once(" expect")?;
+        let counts = counts.split(|c: char| !c.is_ascii_digit());
+        let counts: Vec<&str> = counts.filter(|count| !count.is_empty()).collect();
+        Some((counts.first()?.to_string(), counts.last()?.to_string()))
+    };
+    let found: Vec<(String, String)> =
+        forms.split("Error during planning: ").filter_map(numbers).collect();
+    let wanted: Vec<&str> = found.iter().map(|(wanted, _)| wanted.as_str()).collect();
+    let what = match found.first() {
+        Some((_, given)) => {
+            format!("{function} takes {} arguments, not {given}", wanted.join(" or "))
+        }
+        None => format!("{function} does not take these arguments"),
+    };
+    Some(Error::invalid_hint(what, format!("SHOW FUNCTIONS LIKE '{function}' shows what it takes")))
+}
+
+/// DataFusion names columns by their expressions.
+fn same_names(text: &str) -> Option<Error> {
+    let (_, rest) = text.split_once("require unique expression names but the expression \"")?;
+    let (first, _) = rest.split_once("\" at position")?;
+    let name = first.rsplit_once(" AS ").map_or(first, |(_, name)| name);
+    let name = name.rsplit_once('.').map_or(name, |(_, name)| name);
+    Some(Error::invalid_hint(
+        format!("two columns of one SELECT have the same name, {name}"),
+        "give one of them another name with AS",
+    ))
 }
 
 /// A time as people write it: `250 ms`, `30 s`.
@@ -461,6 +498,24 @@ mod tests {
             assert!(error.hint().is_some());
         }
         assert!(from_parquet("EOF: file too small").to_string().contains("cannot read a Parquet"));
+    }
+
+    #[test]
+    fn what_datafusion_says_of_a_call_or_a_name_is_said_again() {
+        let shown = |text: &str| {
+            let error = Error::from(DataFusionError::Plan(text.into()));
+            format!("{error}; {}", error.hint().unwrap_or_default())
+        };
+        let call = "Internal error: Function 'f' failed to match any signature, errors: Error \
+                    during planning: Function 'f' expects 2 arguments but received 1,Error during \
+                    planning: The function 'f' expected 3 arguments but received 1.";
+        assert!(shown(call).starts_with("f takes 2 or 3 arguments, not 1; SHOW FUNCTIONS LIKE"));
+        let call = "Internal error: Function 'f' failed to match any signature, errors: Error \
+                    during planning: no such types";
+        assert!(shown(call).starts_with("f does not take these arguments"));
+        let names = "Projections require unique expression names but the expression \"t.x AS a\" \
+                     at position 0 and \"Int64(2) AS a\" at position 1 have the same name.";
+        assert!(shown(names).starts_with("two columns of one SELECT have the same name, a; give"));
     }
 
     #[test]

@@ -374,7 +374,7 @@ fn ease_options(reader: &Reader<'_>) -> Result<EaseOptions> {
     if let Some(l2_reg) = reader.number("l2_reg")? {
         if !(l2_reg > 0.0 && l2_reg.is_finite()) {
             return Err(Error::invalid_hint(
-                format!("l2_reg = {l2_reg} is not valid"),
+                format!("l2_reg = {l2_reg} of ease is not valid"),
                 "give a number above 0; 100 to 1000 are usual",
             ));
         }

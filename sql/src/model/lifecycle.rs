@@ -192,10 +192,12 @@ impl Retrain {
         let mut instead = read_options(written)?;
         if let Some(name) = instead.keys().find(|name| !RETRAIN_OPTIONS.contains(&name.as_str())) {
             if crate::model::learners::is_option(name) {
-                return Err(Error::invalid_hint(
-                    format!("RETRAIN does not change option {name}"),
-                    "CREATE OR REPLACE MODEL gives a model other options",
-                ));
+                let instead = match ALTERABLE.contains(&name.as_str()) {
+                    true => "ALTER MODEL … SET (…) changes it",
+                    false => "CREATE OR REPLACE MODEL gives a model other options",
+                };
+                let what = format!("RETRAIN does not change option {name}");
+                return Err(Error::invalid_hint(what, instead));
             }
             return Err(Error::unknown("option", name, RETRAIN_OPTIONS));
         }

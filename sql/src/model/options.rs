@@ -85,6 +85,15 @@ impl TrainingOptions {
     /// When an option is unknown, given twice, or has a value it does not take.
     pub fn read(options: &[(String, Expr)]) -> Result<Self> {
         let read = Self::from_given(read_options(options)?)?;
+        let of = &read.lifecycle;
+        if let (Some(training), Some(fold_in)) = (of.schedule_ms, of.fold_in_schedule_ms)
+            && fold_in >= training
+        {
+            return Err(Error::invalid_hint(
+                "fold_in_schedule is no shorter than schedule, so nothing would be folded in",
+                "give it a part of the time between trainings, or leave it out",
+            ));
+        }
         // A stored definition may hold such options from before they were refused.
         let samples = read.tuning.as_ref().map_or_else(|| vec![vec![]], Tuning::samples);
         let settings: Vec<_> = samples.iter().map(|of| all_values(&read.fixed, of)).collect();
@@ -435,6 +444,10 @@ pub(super) mod tests {
             (
                 "model_type = 'hybrid', base_models = ['ease', 'popularity'], num_factors = 8",
                 "num_factors is of matrix_factorization, which base_models leaves out",
+            ),
+            (
+                "model_type = 'hybrid', schedule = '1 hour', fold_in_schedule = '1 day'",
+                "no shorter than schedule",
             ),
             ("model_type = 'hybrid', ease_l2_reg = 100", "is of ease, which base_models leaves"),
             ("model_type = 'hybrid', num_trials = 4", "nothing to search"),

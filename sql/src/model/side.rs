@@ -7,13 +7,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt;
-use udfs::model::{Csr, FeatureRows, GatheredRows, IdIndex};
+use udfs::model::{Csr, FeatureRows, GatheredRows, IdIndex, ModelError};
 
 use crate::error::{Error, Result};
 use crate::model::items::select;
@@ -54,6 +55,13 @@ pub(crate) async fn plan(
     let mut planned = vec![];
     for (side, table, features, id) in asked {
         let Some(table) = table.as_ref().filter(|_| !features.is_empty()) else { continue };
+        if features.contains(id) {
+            let option = if side == Side::Users { "user_features" } else { "item_features" };
+            return Err(Error::invalid_hint(
+                format!("{option} names {id}, the id itself"),
+                "name columns that say something of several of them, such as a brand or a price",
+            ));
+        }
         let names: Vec<&str> =
             std::iter::once(id.as_str()).chain(features.iter().map(String::as_str)).collect();
         let (_, plan) = Box::pin(context.plan_query(select(table, &names)?)).await?;
@@ -83,26 +91,39 @@ impl SideTable {
         let schema: SchemaRef = rows.schema();
         let fields = schema.fields();
         let id_type = fields.first().map_or(&DataType::Null, |field| field.data_type());
-        let mut ids = IdIndex::new(&self.id, id_type).map_err(model_error)?;
+        let mut ids = IdIndex::new(&self.id, id_type).map_err(|error| self.wrong(error))?;
         let names = fields.iter().skip(1).map(|field| (field.name().as_str(), field.data_type()));
         let names: Vec<(&str, &DataType)> = names.collect();
-        let mut features = FeatureRows::new(&names).map_err(model_error)?;
+        let mut features = FeatureRows::new(&names).map_err(|error| self.wrong(error))?;
         // A value as it is read and in order, and as a cell twice; the id beside.
         let row_bytes = names.len() * 40 + 64;
         while let Some(batch) = rows.next().await {
             let batch = batch?;
             memory.try_grow(batch.num_rows() * row_bytes)?;
             let known = ids.len();
-            ids.encode(batch.column(0)).map_err(model_error)?;
+            ids.encode(batch.column(0)).map_err(|error| self.wrong(error))?;
             if ids.len() < known + batch.num_rows() {
                 return Err(Error::Model {
                     what: format!("{} has several rows of one {}", self.table, self.id),
                     hint: Some("a table of features has one row for each id".into()),
                 });
             }
-            features.add(&batch.columns()[1..]).map_err(model_error)?;
+            features.add(&batch.columns()[1..]).map_err(|error| self.wrong(error))?;
         }
         Ok(SideRows { table: self.clone(), ids, rows: features })
+    }
+}
+
+impl SideTable {
+    /// An error of the table's rows, which are not the training query's.
+    fn wrong(&self, error: ModelError) -> Error {
+        let Error::Model { what, .. } = model_error(error) else {
+            return Error::Internal("a table of features is read by rows".into());
+        };
+        Error::Model {
+            what: format!("{}: {what}", self.table),
+            hint: Some("leave such rows out, or cast the column, in a view of the table".into()),
+        }
     }
 }
 
@@ -152,6 +173,17 @@ impl Interactions {
             });
         }
         let values: ArrayRef = ids.values();
+        if cast(&values, known.data_type())?.null_count() > values.null_count() {
+            return Err(Error::Model {
+                what: format!(
+                    "{} has ids that do not fit {}, of type {} in the training query",
+                    table.table,
+                    table.id,
+                    known.data_type()
+                ),
+                hint: Some("cast the column in the training query to the wider type".into()),
+            });
+        }
         let codes = known.encode(&values).map_err(model_error)?;
         self.features[at] = Some(Told { codes, rows: rows.finish(&[]) });
         Ok(())

@@ -514,15 +514,19 @@ impl Whole<'_> {
         if training.cells() == 0 {
             return Err(Error::Model {
                 what: "no rows are left for training after the split".into(),
-                hint: Some("use data_split_method = 'no_split', or give more rows".into()),
+                hint: Some(
+                    "keep fewer rows aside: a smaller fraction, other words in data_split_col, or \
+                     'no_split' where nothing is chosen"
+                        .into(),
+                ),
             });
         }
         if options.is_three_way && validation.cells() == 0 {
             return Err(Error::Model {
                 what: "the split keeps no rows to choose on".into(),
                 hint: Some(
-                    "raise data_split_eval_fraction, give more rows, or use neither a search nor \
-                     early_stop_metric"
+                    "raise data_split_eval_fraction, mark some as 'EVAL' in data_split_col, or \
+                     give more rows"
                         .into(),
                 ),
             });

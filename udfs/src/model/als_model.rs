@@ -222,6 +222,11 @@ impl AlsModel {
     /// The vector of each basket; none where its items say nothing.
     fn folded(&self, baskets: &[Basket]) -> Result<Vec<Option<UserVector>>, ModelError> {
         let folded = baskets.par_iter().map(|basket| {
+            let nothing = |user: &u32| self.seen().row(*user as usize).0.is_empty();
+            if let Some(user) = basket.user.filter(nothing).filter(|_| basket.items.is_empty()) {
+                // All that was ever known of this user are features.
+                return Ok(self.user_vector(user));
+            }
             let vector = self.fold_in(&basket.items, &basket.weights)?;
             Ok(Some(vector).filter(UserVector::says_something))
         });
@@ -262,13 +267,30 @@ impl AlsModel {
         ItemSide {
             factors: self.item_factors(),
             bias: self.item_bias(),
-            gram: self.gram.get_or_init(|| gram(self.item_factors(), size)),
+            gram: self.gram.get_or_init(|| self.live_gram()),
+            others: self.popularity.counts().iter().filter(|&&count| count > 0).count(),
             size,
             mean: self.global_mean(),
             feedback: self.feedback(),
             resolved: &self.resolved,
             non_negative: self.options().non_negative,
         }
+    }
+
+    /// Of items without interactions, which have factors where features tell of them, the cells are
+    /// not 0: they are not there.
+    fn live_gram(&self) -> Vec<f64> {
+        let size = self.num_factors();
+        let mut gram = vec![0.0; size * size];
+        let rows = self.item_factors().chunks_exact(size).zip(self.popularity.counts());
+        for (row, _) in rows.filter(|&(_, &count)| count > 0) {
+            for (line, &a) in gram.chunks_exact_mut(size).zip(row) {
+                for (cell, &b) in line.iter_mut().zip(row) {
+                    *cell += f64::from(a) * f64::from(b);
+                }
+            }
+        }
+        gram
     }
 
     /// The users most similar to each given one, likewise.
@@ -448,18 +470,6 @@ fn extended(rows: &[f32], size: usize, last: &[f32]) -> Vec<f32> {
         extended.push(last);
     }
     extended
-}
-
-fn gram(rows: &[f32], size: usize) -> Vec<f64> {
-    let mut gram = vec![0.0; size * size];
-    for row in rows.chunks_exact(size) {
-        for (line, &a) in gram.chunks_exact_mut(size).zip(row) {
-            for (cell, &b) in line.iter_mut().zip(row) {
-                *cell += f64::from(a) * f64::from(b);
-            }
-        }
-    }
-    gram
 }
 
 fn similar(

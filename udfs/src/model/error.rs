@@ -18,6 +18,12 @@ pub enum ModelError {
     /// There is nothing to learn from.
     #[error("the training set is empty. Check the training query: it returned no usable row")]
     Empty,
+    /// No model of a blend tells items apart.
+    #[error(
+        "no model of the blend tells items apart. Give it rows of several users with weights above \
+         0, or less regularization"
+    )]
+    Flat,
     /// A weight or rating is NaN or infinite.
     #[error(
         "column \"{column}\" holds {value}, which is no weight. Filter such rows out in the \
@@ -110,6 +116,7 @@ impl ModelError {
         match self {
             Self::Option { .. } => "model_option",
             Self::Empty => "model_empty",
+            Self::Flat => "model_flat",
             Self::NotFinite { .. } => "model_not_finite",
             Self::FeatureValue { .. } => "model_feature_value",
             Self::Categories { .. } => "model_categories",

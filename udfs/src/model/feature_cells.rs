@@ -54,9 +54,14 @@ impl GatheredRows {
 
 /// The standard deviation of the known values.
 fn deviation(column: &[f64], mean: f64) -> f64 {
-    let known = || column.iter().filter(|value| !value.is_nan());
-    let count = known().count().max(1) as f64;
-    known().map(|value| (value - mean).powi(2) / count).sum::<f64>().sqrt()
+    let far = || column.iter().filter(|value| !value.is_nan()).map(|value| (value - mean).abs());
+    let most = far().fold(0.0, f64::max);
+    if most == 0.0 {
+        return 0.0;
+    }
+    // In units of the largest, so that no square is out of range.
+    let count = far().count() as f64;
+    most * far().map(|far| (far / most).powi(2) / count).sum::<f64>().sqrt()
 }
 
 #[cfg(test)]
@@ -70,13 +75,19 @@ mod tests {
     use super::*;
 
     fn cells(order: [usize; 4], codes: [u32; 4]) -> Csr {
+        cells_in(1.0, order, codes)
+    }
+
+    fn cells_in(unit: f64, order: [usize; 4], codes: [u32; 4]) -> Csr {
         let types = [DataType::Float64, DataType::Utf8, DataType::Float64];
         let columns = [("price", &types[0]), ("brand", &types[1]), ("same", &types[2])];
         let mut rows = FeatureRows::new(&columns).unwrap();
         let prices = [Some(1.0), Some(3.0), None, Some(2.0)];
         let brands = [Some("b"), Some("a"), Some("b"), None];
         let batch: Vec<ArrayRef> = vec![
-            Arc::new(Float64Array::from(order.map(|row| prices[row]).to_vec())),
+            Arc::new(Float64Array::from(
+                order.map(|row| prices[row].map(|price| price * unit)).to_vec(),
+            )),
             Arc::new(StringArray::from(order.map(|row| brands[row]).to_vec())),
             Arc::new(Float64Array::from(vec![7.0; 4])),
         ];
@@ -91,6 +102,9 @@ mod tests {
         let scale = (2.0_f64 / 3.0).sqrt().recip() as f32;
         assert_eq!(found.row(5), (&[0, 1, 3][..], &[1.0, -scale, 1.0][..]));
         assert_eq!(found.row(1), (&[0, 1, 2][..], &[1.0, scale, 1.0][..]));
+        for unit in [1e300, 1e-300] {
+            assert_eq!(cells_in(unit, [0, 1, 2, 3], [5, 1, 2, 0]), found);
+        }
         // NULL is the mean and no category; what is the same everywhere says nothing.
         assert_eq!(found.row(2), (&[0, 3][..], &[1.0, 1.0][..]));
         assert_eq!(found.row(0), (&[0][..], &[1.0][..]));

@@ -37,8 +37,11 @@ pub struct ItemSide<'a> {
     pub factors: &'a [f32],
     /// Item biases, empty without.
     pub bias: &'a [f32],
-    /// Gram matrix of the item factors, `size`² values; used for implicit feedback.
+    /// Gram matrix of the factors of items that have interactions, `size`² values; used for implicit
+    /// feedback.
     pub gram: &'a [f64],
+    /// Items that have interactions.
+    pub others: usize,
     /// Number of factors.
     pub size: usize,
     /// Mean rating.
@@ -189,8 +192,7 @@ impl ItemSide<'_> {
                 }
             }
         }
-        let others = self.factors.len() / size;
-        let lambda = self.resolved.regularization(items.len(), others);
+        let lambda = self.resolved.regularization(items.len(), self.others);
         for index in 0..wide {
             matrix[index * wide + index] += lambda;
         }
@@ -298,6 +300,7 @@ mod tests {
             factors: &[2.0],
             bias: &[],
             gram: &[],
+            others: 1,
             size,
             mean: 0.0,
             feedback: Feedback::Explicit,

@@ -132,6 +132,25 @@ impl Whose<'_> {
         self.len() == 0
     }
 
+    /// Of each, whether there is something that was had.
+    pub fn has_something(&self, seen: &Csr) -> Vec<bool> {
+        match self {
+            Self::Users(users) => {
+                users.iter().map(|&user| !seen.row(user as usize).0.is_empty()).collect()
+            }
+            Self::HeldOut(users, held_out) => {
+                let known = |user: u32| {
+                    let mut items = seen.row(user as usize).0.iter();
+                    items.any(|&item| !held_out.test.contains(user as usize, item))
+                };
+                users.iter().map(|&user| known(user)).collect()
+            }
+            Self::Baskets(baskets) => {
+                baskets.iter().map(|basket| !basket.items.is_empty()).collect()
+            }
+        }
+    }
+
     /// At most `count` of them from the `first` on.
     pub fn part(&self, first: usize, count: usize) -> Self {
         let range = first.min(self.len())..first.saturating_add(count).min(self.len());

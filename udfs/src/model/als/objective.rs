@@ -44,8 +44,9 @@ pub fn objective_with_features(
         bias: &factors.item_bias,
         size,
     };
-    let mut total = user_side.penalty(&resolved, item_counts.len(), users, options)
-        + item_side.penalty(&resolved, user_counts.len(), items, options);
+    let live = |counts: &[usize]| counts.iter().filter(|&&count| count > 0).count();
+    let mut total = user_side.penalty(&resolved, live(&item_counts), users, options)
+        + item_side.penalty(&resolved, live(&user_counts), items, options);
     if options.feedback == Feedback::Implicit {
         let (left, right) = (user_side.gram(), item_side.gram());
         total += left.iter().zip(&right).map(|(a, b)| a * b).sum::<f64>();

@@ -338,13 +338,16 @@ pub(super) fn stride(columns: usize) -> usize {
     columns.next_multiple_of(16)
 }
 
-/// α such that all observed weights together are an eighth of the number of cells.
+/// α such that all observed weights together are an eighth of the number of cells, of users and
+/// items that have interactions.
 ///
 /// The best α₀ published for iALS follows the density of the data (ml-20m .1, msd .02; our runs
 /// .3 on ml-100k and ml-1m, .01 on Gowalla): 8 × density is within a factor of 2 of each.
 fn default_alpha(interactions: &Csr) -> f64 {
     let weight: f64 = interactions.values().iter().map(|value| f64::from(value.abs())).sum();
-    let cells = interactions.rows() as f64 * interactions.columns() as f64;
+    let users = interactions.offsets().windows(2).filter(|pair| pair[0] < pair[1]).count();
+    let items = interactions.column_counts().iter().filter(|&&count| count > 0).count();
+    let cells = users as f64 * items as f64;
     if weight > 0.0 { (cells / (8.0 * weight)).clamp(1.0, 1000.0) } else { 1.0 }
 }
 

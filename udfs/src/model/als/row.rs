@@ -98,6 +98,8 @@ pub(super) struct HalfStep<'a> {
     pub(super) cells: &'a Csr,
     /// Factors of the other side, rows of `stride`.
     pub(super) fixed: &'a [f32],
+    /// How many of its rows have interactions.
+    pub(super) others: usize,
     /// Biases of the other side; with them, coordinate `bias_column` of `fixed` is 1.
     pub(super) fixed_bias: Option<&'a [f32]>,
     pub(super) bias_column: usize,
@@ -238,7 +240,7 @@ impl HalfStep<'_> {
 
     /// λ of a row with `count` interactions.
     pub(super) fn lambda(&self, count: usize) -> f64 {
-        self.resolved.regularization(count, self.fixed.len() / self.stride)
+        self.resolved.regularization(count, self.others)
     }
 
     /// Fills `scale` with 1/√(spectrum + λ) and `inverse` with its reciprocal; returns λ.

@@ -75,7 +75,7 @@ impl<'a> Trainer<'a> {
             stride: self.options.stride(),
             biased: self.options.has_biases(),
         };
-        let (users, items) = (self.users.codes().len(), self.items.codes().len());
+        let (users, items) = (self.users.live, self.items.live);
         let sides = [
             (&mut self.users, training.user_features, items),
             (&mut self.items, training.item_features, users),
@@ -185,6 +185,7 @@ impl<'a> Trainer<'a> {
         let step = HalfStep {
             cells: &solved.cells,
             fixed: &fixed.factors,
+            others: fixed.live,
             fixed_bias: fixed.bias.as_deref(),
             bias_column: self.options.num_factors,
             stride,

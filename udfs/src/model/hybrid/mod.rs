@@ -5,7 +5,7 @@
 //! [`weights`] learns them. A blend is linear, so that a pair, one user and everyone score alike,
 //! and what explains the members' scores explains the blend's.
 //!
-//! Whoever no personal member knows anything of (none but popularity tells users apart) gets the
+//! Whoever no counting member knows anything of (all but popularity tell users apart) gets the
 //! most popular items.
 
 use rayon::prelude::*;
@@ -137,8 +137,13 @@ impl HybridModel {
     /// The scores of all items, and of whom any personal model knows something.
     fn rows(&self, whose: Whose<'_>, items: &[u32]) -> Result<(Vec<f32>, Vec<bool>), ModelError> {
         let mut sums = vec![0.0_f32; whose.len() * items.len()];
-        let mut is_known = vec![false; whose.len()];
-        for member in self.members().filter(|member| member.weight.share > 0.0) {
+        let counts = |member: &&Member| member.weight.share > 0.0;
+        // Where popularity alone counts, who has had something is somebody.
+        let mut is_known = match self.members().filter(counts).any(|of| of.base.is_personal()) {
+            true => vec![false; whose.len()],
+            false => whose.has_something(self.seen()),
+        };
+        for member in self.members().filter(counts) {
             let scores = member.base.recommender().scores(whose, items)?;
             let factor = member.weight.factor();
             for (sum, &score) in sums.iter_mut().zip(&scores) {

@@ -159,8 +159,24 @@ fn weights_are_those_of_the_best_lists() {
     for single in [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]] {
         assert!(learned >= worth(single) - 0.01, "{learned} {found:?}");
     }
+    // A member that says the same of every item has no say, wherever it stands.
+    let flat = popular(&known, vec![3.0; ITEMS as usize]);
+    let with_flat = [flat.recommender(), recommenders[1]];
+    let shares = weights(&with_flat, &judge, &GO).unwrap();
+    assert_eq!([shares[0].share, shares[1].share], [0.0, 1.0]);
+    assert_eq!(weights(&with_flat[..1], &judge, &GO), Err(ModelError::Flat));
     let stopped = weights(&recommenders, &judge, &AtomicBool::new(true));
     assert!(matches!(stopped, Err(ModelError::Cancelled)));
+}
+
+#[test]
+fn where_popularity_alone_counts_lists_have_the_blends_scores() {
+    let seen = seen();
+    let model = blend(&seen, [0.0, 0.0, 1.0]).unwrap();
+    let lists = model.recommend(&[Some(3), Some(USERS - 1), None], &REQUEST);
+    let sources: Vec<Source> = lists.iter().map(|list| list.source).collect();
+    assert_eq!(sources, [Source::Hybrid, Source::Popularity, Source::Popularity]);
+    assert_eq!(model.score(3, lists[0].items[0]), Some(lists[0].scores[0]));
 }
 
 #[test]

@@ -75,7 +75,8 @@ fn candidates(top_k: usize) -> usize {
 /// the judge knows and from nothing else, in its codes.
 ///
 /// # Errors
-/// [`ModelError::Cancelled`] soon after the flag was set.
+/// [`ModelError::Flat`] when no member tells items apart; [`ModelError::Cancelled`] soon after the
+/// flag was set.
 pub fn weights(
     members: &[&dyn Recommender],
     judge: &Judge<'_>,
@@ -96,12 +97,19 @@ pub fn weights(
     let scales: Vec<f64> =
         variances.iter().map(|sum| (sum / users.len().max(1) as f64).sqrt()).collect();
     let lists: Vec<Candidates> = gathered.into_iter().flat_map(|block| block.lists).collect();
-    let shares = Ascent { judge, lists: &lists, scales: &scales, cancel }.run()?;
-    let weight = |(&share, &scale): (&f64, &f64)| match scale > 0.0 && scale.is_finite() {
-        true => Weight { share: share as f32, scale: scale as f32 },
-        false => Weight { share: 0.0, scale: 1.0 },
+    // Who says the same of every item has no say; its scale only has to be a number.
+    let counts = |&member: &usize| (1.0 / scales[member] as f32).is_finite();
+    let counting: Vec<usize> = (0..members.len()).filter(counts).collect();
+    if counting.is_empty() {
+        return Err(ModelError::Flat);
+    }
+    let ascent = Ascent { judge, lists: &lists, scales: &scales, counting: &counting, cancel };
+    let shares = ascent.run()?;
+    let weight = |member: usize| Weight {
+        share: shares[member] as f32,
+        scale: if counts(&member) { scales[member] as f32 } else { 1.0 },
     };
-    Ok(shares.iter().zip(&scales).map(weight).collect())
+    Ok((0..members.len()).map(weight).collect())
 }
 
 /// A user's candidates.
@@ -168,6 +176,8 @@ struct Ascent<'a> {
     judge: &'a Judge<'a>,
     lists: &'a [Candidates],
     scales: &'a [f64],
+    /// The members that have a say, one at least.
+    counting: &'a [usize],
     cancel: &'a AtomicBool,
 }
 
@@ -177,16 +187,17 @@ impl Ascent<'_> {
         let single = |member: usize| -> Vec<f64> {
             (0..members).map(|other| f64::from(u8::from(other == member))).collect()
         };
-        let mut best = (single(0), f64::NEG_INFINITY);
-        for member in 0..members {
+        let mut best = (vec![0.0; members], f64::NEG_INFINITY);
+        for &member in self.counting {
             self.improve(&mut best, single(member))?;
         }
         // From both ends: a blend may be worth it only where all take part.
-        self.improve(&mut best, vec![1.0 / members as f64; members])?;
+        let all = (0..members).map(|member| f64::from(u8::from(self.counting.contains(&member))));
+        self.improve(&mut best, all.collect())?;
         for (grid, is_of_others) in [(&RATIOS[..], true), (&STEPS[..], false)] {
             for _ in 0..ROUNDS {
                 let before = best.1;
-                for member in 0..members {
+                for &member in self.counting {
                     let now = best.0.clone();
                     let whole = if is_of_others { 1.0 - now[member] } else { now[member] };
                     for &step in grid {

@@ -195,6 +195,7 @@ fn folding_in_gives_the_solver_s_own_row() {
             factors: &factors.user_factors,
             bias: &factors.user_bias,
             gram: &gram,
+            others: 60,
             size: 6,
             mean: factors.global_mean,
             feedback: options.feedback,
