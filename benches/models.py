@@ -29,6 +29,7 @@ class Program:
     def __init__(self, program, folder):
         self.process, self.connection, _ = start(program, folder)
         self.cursor = self.connection.cursor()
+        self.chosen = {}
 
     def ask(self, sql):
         self.cursor.execute(sql)
@@ -97,15 +98,20 @@ def search(program):
     for name, options in types.items():
         seconds = program.timed(f"CREATE OR REPLACE MODEL main.h OPTIONS ({options}, {split}) AS {TRAIN}")
         chosen = program.ask("SELECT hyperparameters FROM ML.TRIAL_INFO(MODEL main.h) WHERE is_optimal")
+        iterations = program.ask("SELECT max(iteration) FROM ML.TRAINING_INFO(MODEL main.h)")[0][0]
+        program.chosen[name] = {**chosen[0][0], **({"max_iterations": iterations} if iterations else {})}
         print(f"search, {name}: {seconds:.0f} s, {program.shown('h')}, chosen {chosen[0][0]}", flush=True)
 
 
 def hybrid(program):
-    """Weights learned on a tenth of the training rows; the test rows are asked once, at the end."""
+    """Weights learned on a tenth of the training rows, with the options of the searches when these ran before; the
+    test rows are asked once, at the end."""
     split = "data_split_method = 'per_user', data_split_eval_fraction = 0.1, data_split_test_fraction = 0.001"
     columns = "user_col = 'user_id', item_col = 'item_id', rating_col = 'weight'"
-    for factors in (64, 256):
-        options = f"model_type = 'hybrid', {columns}, num_factors = {factors}, similarity = 'tfidf', {split}"
+    for factors in (64, 256, 512):
+        chosen = program.chosen.get(f"factorization, k = {factors}", {})
+        chosen = "".join(f", {name} = {value}" for name, value in chosen.items())
+        options = f"model_type = 'hybrid', {columns}, num_factors = {factors}{chosen}, similarity = 'tfidf', {split}"
         seconds = program.timed(f"CREATE OR REPLACE MODEL main.b OPTIONS ({options}) AS {TRAIN}")
         weights = program.ask("SELECT model_type, weight FROM ML.WEIGHTS(MODEL main.b)")
         shares = ", ".join(f"{model} {weight:.2f}" for model, weight in weights)
