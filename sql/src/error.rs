@@ -390,20 +390,24 @@ fn from_plan(what: &str) -> Error {
 fn wrong_arguments(text: &str) -> Option<Error> {
     let (function, forms) = text.split_once("' failed to match any signature")?;
     let (_, function) = function.rsplit_once('\'')?;
-    let numbers = |form: &str| {
-        let (_, counts) = form.split_once(" expect")?;
-        let counts = counts.split(|c: char| !c.is_ascii_digit());
-        let counts: Vec<&str> = counts.filter(|count| !count.is_empty()).collect();
-        Some((counts.first()?.to_string(), counts.last()?.to_string()))
-    };
-    let found: Vec<(String, String)> =
-        forms.split("Error during planning: ").filter_map(numbers).collect();
-    let wanted: Vec<&str> = found.iter().map(|(wanted, _)| wanted.as_str()).collect();
-    let what = match found.first() {
-        Some((_, given)) => {
+    let forms = || forms.split("Error during planning: ");
+    let types = forms().find_map(|form| {
+        let (wanted, given) = form.split_once(" requires ")?.1.split_once(", but received ")?;
+        Some((wanted, given.split([' ', '.', ',']).next()?))
+    });
+    let counts = forms().filter_map(|form| {
+        let (wanted, given) = form.split_once(" arguments but received ")?;
+        let (_, wanted) = wanted.rsplit_once(' ')?;
+        Some((wanted, given.split(['.', ',']).next()?))
+    });
+    let counts: Vec<(&str, &str)> = counts.collect();
+    let wanted: Vec<&str> = counts.iter().map(|(wanted, _)| *wanted).collect();
+    let what = match (types, counts.first()) {
+        (Some((wanted, given)), _) => format!("{function} takes the type {wanted}, not {given}"),
+        (None, Some((_, given))) => {
             format!("{function} takes {} arguments, not {given}", wanted.join(" or "))
         }
-        None => format!("{function} does not take these arguments"),
+        (None, None) => format!("{function} does not take arguments of these types"),
     };
     Some(Error::invalid_hint(what, format!("SHOW FUNCTIONS LIKE '{function}' shows what it takes")))
 }
@@ -512,7 +516,11 @@ mod tests {
         assert!(shown(call).starts_with("f takes 2 or 3 arguments, not 1; SHOW FUNCTIONS LIKE"));
         let call = "Internal error: Function 'f' failed to match any signature, errors: Error \
                     during planning: no such types";
-        assert!(shown(call).starts_with("f does not take these arguments"));
+        assert!(shown(call).starts_with("f does not take arguments of these types"));
+        let call = "Internal error: Function 'f' failed to match any signature, errors: Error \
+                    during planning: Function 'f' requires String, but received Int64 (DataType: \
+                    Int64).,Error during planning: Function 'f' expects 3 arguments but received 2.";
+        assert!(shown(call).starts_with("f takes the type String, not Int64; SHOW"));
         let names = "Projections require unique expression names but the expression \"t.x AS a\" \
                      at position 0 and \"Int64(2) AS a\" at position 1 have the same name.";
         assert!(shown(names).starts_with("two columns of one SELECT have the same name, a; give"));

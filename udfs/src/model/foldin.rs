@@ -37,8 +37,8 @@ pub struct ItemSide<'a> {
     pub factors: &'a [f32],
     /// Item biases, empty without.
     pub bias: &'a [f32],
-    /// Gram matrix of the factors of items that have interactions, `size`² values; used for implicit
-    /// feedback.
+    /// Gram matrix of the factors of items that have interactions, `size`² values; used for
+    /// implicit feedback.
     pub gram: &'a [f64],
     /// Items that have interactions.
     pub others: usize,
