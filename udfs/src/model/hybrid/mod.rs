@@ -29,8 +29,15 @@ mod tests;
 
 pub use self::weights::{USERS_MAX, Weight, memory_bytes, weights};
 
-/// Users whose scores of all items are held by a thread at once.
+/// Users whose scores of all items are held by a thread at once, at most.
 const BLOCK_USERS: usize = 16;
+/// Scores of a member that a thread holds at once, unless one user has more.
+const BLOCK_SCORES: usize = 1 << 20;
+
+/// Users whose scores of so many items are held by a thread at once.
+fn block_users(items: usize) -> usize {
+    (BLOCK_SCORES / items.max(1)).clamp(1, BLOCK_USERS)
+}
 
 /// What can be blended.
 #[derive(Debug)]
@@ -169,9 +176,10 @@ impl HybridModel {
     ) -> Result<Vec<Choice>, ModelError> {
         let items: Vec<u32> = (0..self.item_ids().len() as u32).collect();
         let k = top_k.min(items.len());
+        let users = block_users(items.len());
         let block = |block: usize| -> Result<Vec<Choice>, ModelError> {
-            let first = block * BLOCK_USERS;
-            let (sums, is_known) = self.rows(whose.part(first, BLOCK_USERS), &items)?;
+            let first = block * users;
+            let (sums, is_known) = self.rows(whose.part(first, users), &items)?;
             let mut rows = sums.chunks(items.len().max(1));
             let list = |(at, is_known): (usize, bool)| {
                 let row = rows.next().unwrap_or_default();
@@ -190,7 +198,7 @@ impl HybridModel {
             };
             Ok((first..).zip(is_known).map(list).collect())
         };
-        let blocks = whose.len().div_ceil(BLOCK_USERS);
+        let blocks = whose.len().div_ceil(users);
         let lists: Vec<Vec<Choice>> =
             (0..blocks).into_par_iter().map(block).collect::<Result<_, _>>()?;
         Ok(lists.into_iter().flatten().collect())

@@ -13,7 +13,7 @@ use super::super::error::ModelError;
 use super::super::judge::Judge;
 use super::super::recommender::{Recommender, Whose};
 use super::super::topk::Heap;
-use super::BLOCK_USERS;
+use super::block_users;
 
 /// Users whose lists decide.
 pub const USERS_MAX: usize = 4_000;
@@ -63,7 +63,7 @@ impl Weight {
 pub fn memory_bytes(members: usize, users: usize, items: usize, top_k: usize) -> usize {
     let candidates = members * candidates(top_k).min(items);
     let kept = users.min(USERS_MAX).saturating_mul(candidates).saturating_mul(4 * (members + 3));
-    let scored = rayon::current_num_threads() * BLOCK_USERS * (members + 1);
+    let scored = rayon::current_num_threads() * block_users(items) * (members + 1);
     kept.saturating_add(scored.saturating_mul(items).saturating_mul(4))
 }
 
@@ -83,7 +83,8 @@ pub fn weights(
     cancel: &AtomicBool,
 ) -> Result<Vec<Weight>, ModelError> {
     let users = judge.sample();
-    let blocks = users.chunks(BLOCK_USERS).collect::<Vec<_>>();
+    let items = members.first().map_or(0, |member| member.item_ids().len());
+    let blocks = users.chunks(block_users(items)).collect::<Vec<_>>();
     let gathered: Vec<Gathered> = blocks
         .into_par_iter()
         .map(|users| gather(members, judge, users, cancel))
