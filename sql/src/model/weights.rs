@@ -3,8 +3,9 @@
 //! A factorization has a row for each user and item: `processed_input`, `feature`,
 //! `factor_weights`, `intercept`. Item-item weights have a row for each pair that has one: the
 //! item, `neighbor`, `weight`. Popularity has a row for each item, and for each item of a segment
-//! that it has a weight in: the item, `segment` (NULL overall), `weight`. A blend has a row for each
-//! of its models: `model_type`, `weight` (its share) and `scale` (how far its own scores spread).
+//! that it has a weight in: the item, `segment` (NULL overall), `weight`. A blend has a row for
+//! each of its models: `model_type`, `weight` (its share) and `scale` (how far its own scores
+//! spread).
 
 use std::sync::Arc;
 

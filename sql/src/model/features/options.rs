@@ -85,8 +85,8 @@ impl FeatureLearner {
         Ok(split)
     }
 
-    /// Peak bytes of training on `rows` rows of `width` numbers, the rows among them, and on as many
-    /// classes where there are any.
+    /// Peak bytes of training on `rows` rows of `width` numbers, the rows among them, and on as
+    /// many classes where there are any.
     pub fn memory_bytes(&self, rows: usize, width: usize, classes: usize) -> usize {
         let dense = rows.saturating_mul(width).saturating_mul(size_of::<f64>());
         dense.saturating_add(match self {
