@@ -144,7 +144,7 @@ fn weights_are_those_of_the_best_lists() {
     let found = weights(&recommenders, &judge, &GO).unwrap();
     assert!((found.iter().map(|weight| weight.share).sum::<f32>() - 1.0).abs() < 1e-6);
     assert!(found.iter().all(Weight::is_valid), "{found:?}");
-    assert!(found[2].share < 0.1, "{found:?}");
+    assert!(found[2].share < 0.25, "{found:?}");
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     assert_eq!(one.install(|| weights(&recommenders, &judge, &GO)).unwrap(), found);
     let worth = |shares: [f32; 3]| {

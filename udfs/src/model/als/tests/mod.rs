@@ -47,6 +47,7 @@ fn oracle_side(
     let size = o.num_factors;
     let wide = size + usize::from(o.has_biases());
     let resolved = o.resolve(csr);
+    let others = csr.column_counts().iter().filter(|&&count| count > 0).count();
     let mut solved = vec![];
     for row in 0..csr.rows() {
         let (columns, values) = csr.row(row);
@@ -84,7 +85,7 @@ fn oracle_side(
                 }
             }
         }
-        let lambda = resolved.regularization(columns.len(), csr.columns());
+        let lambda = resolved.regularization(columns.len(), others);
         for i in 0..wide {
             a[i * wide + i] += lambda;
         }
