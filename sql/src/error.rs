@@ -391,10 +391,12 @@ fn wrong_arguments(text: &str) -> Option<Error> {
     let (function, forms) = text.split_once("' failed to match any signature")?;
     let (_, function) = function.rsplit_once('\'')?;
     let forms = || forms.split("Error during planning: ");
-    let types = forms().find_map(|form| {
+    let types = forms().filter_map(|form| {
         let (wanted, given) = form.split_once(" requires ")?.1.split_once(", but received ")?;
         Some((wanted, given.split([' ', '.', ',']).next()?))
     });
+    let mut types: Vec<(&str, &str)> = types.collect();
+    types.dedup();
     let counts = forms().filter_map(|form| {
         let (wanted, given) = form.split_once(" arguments but received ")?;
         let (_, wanted) = wanted.rsplit_once(' ')?;
@@ -402,8 +404,11 @@ fn wrong_arguments(text: &str) -> Option<Error> {
     });
     let counts: Vec<(&str, &str)> = counts.collect();
     let wanted: Vec<&str> = counts.iter().map(|(wanted, _)| *wanted).collect();
-    let what = match (types, counts.first()) {
-        (Some((wanted, given)), _) => format!("{function} takes the type {wanted}, not {given}"),
+    let what = match (types.first(), counts.first()) {
+        (Some((_, given)), _) => {
+            let wanted: Vec<&str> = types.iter().map(|(wanted, _)| *wanted).collect();
+            format!("{function} takes the type {}, not {given}", wanted.join(" or "))
+        }
         (None, Some((_, given))) => {
             format!("{function} takes {} arguments, not {given}", wanted.join(" or "))
         }

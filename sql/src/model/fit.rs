@@ -30,8 +30,8 @@ use crate::model::trials::{self, Ground};
 use crate::progress::Reporter;
 use crate::session::Progress;
 
-/// A metric looks at so many pairs of a user and an item at most, at each iteration.
-const PAIRS_MAX: usize = 200_000_000;
+/// A metric of an iteration looks at so many pairs of a user and an item at most.
+pub(super) const PAIRS_OF_ITERATION: usize = 200_000_000;
 
 /// A metric looks at so many users, whatever the number of items.
 const USERS_MIN: usize = 1_000;
@@ -358,7 +358,8 @@ impl Fit<'_> {
         stop: EarlyStop,
         watch: &mut Watch<'_>,
     ) -> Result<Learned> {
-        let judge = judge(self.options, stop.objective, parts)?.cancelled_by(self.cancel);
+        let judge = judge(self.options, stop.objective, parts, PAIRS_OF_ITERATION)?
+            .cancelled_by(self.cancel);
         let mut metric = |view: &FactorView<'_>, _: usize| {
             ControlFlow::Continue(stop.objective.worth(judge.factors(view)))
         };
@@ -372,7 +373,8 @@ impl Fit<'_> {
     }
 }
 
-/// The judge of the validation part, of a sample of its users where there are many.
+/// The judge of the validation part, of a sample of its users where those and the items are more
+/// than `pairs_max` pairs.
 ///
 /// # Errors
 /// When no user has rows to learn from and rows to choose on.
@@ -380,8 +382,9 @@ pub fn judge<'a>(
     options: &TrainingOptions,
     objective: Objective,
     parts: &'a Parts,
+    pairs_max: usize,
 ) -> Result<Judge<'a>> {
-    let users_max = (PAIRS_MAX / parts.training.columns().max(1)).max(USERS_MIN);
+    let users_max = (pairs_max / parts.training.columns().max(1)).max(USERS_MIN);
     let judge = Judge::new(objective, options.top_k, &parts.training, &parts.validation);
     if judge.users() == 0 {
         return Err(Error::Model {

@@ -119,7 +119,7 @@ impl HybridOptions {
         report: &mut dyn FnMut(als::Progress),
         cancel: &AtomicBool,
     ) -> Result<Self> {
-        let judge = judge(options, options.objective, parts)?;
+        let judge = judge(options, options.objective, parts, usize::MAX)?;
         let judge = judge.sampled(hybrid::USERS_MAX, options.seed);
         let learner = Learner::Hybrid(self.clone());
         let learned = rows.learn(&parts.training, &learner, None, None, report, cancel)?;

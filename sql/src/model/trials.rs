@@ -2,8 +2,10 @@
 //! validation part; the test part stays unseen.
 //!
 //! Trials run one after another, each on all threads, so that the same seed gives the same search.
-//! A factorization is judged after every iteration: its trial is worth what its best iteration is,
-//! and the iterations that the others have had decide whether it goes on (successive halving).
+//! A factorization is judged after every iteration, on a sample of users where there are many: its
+//! trial is worth what its best iteration is, measured on more of them, as settings differ by less
+//! than samples do; and the iterations that the others have had decide whether it goes on
+//! (successive halving).
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +18,7 @@ use udfs::model::judge::Judge;
 use udfs::model::search::{Rungs, Search, Trial};
 
 use crate::error::{Error, Result};
-use crate::model::fit::judge;
+use crate::model::fit::{PAIRS_OF_ITERATION, judge};
 use crate::model::learners::Learner;
 use crate::model::options::{TrainingOptions, model_error};
 use crate::model::rows::{Learned, Rows};
@@ -26,7 +28,10 @@ use crate::progress::Reporter;
 use crate::session::Progress;
 
 /// The first rung of successive halving, in iterations, and how much further the next one is.
-const RUNGS: (usize, usize) = (2, 3);
+const RUNGS: (usize, usize) = (3, 3);
+
+/// The metric of a trial looks at so many pairs of a user and an item at most.
+const PAIRS_OF_TRIAL: usize = 2_000_000_000;
 
 /// Iterations without an improvement that end a trial.
 const PATIENCE: usize = 3;
@@ -55,6 +60,12 @@ pub struct Found {
     pub record: StoredTuning,
 }
 
+/// Who tells what is worth how much.
+struct Judges<'a> {
+    of_iteration: Judge<'a>,
+    of_trial: Judge<'a>,
+}
+
 /// How a trial ended.
 #[derive(Default)]
 struct Outcome {
@@ -71,7 +82,12 @@ struct Outcome {
 /// When no trial succeeds, there is nothing to judge on, or the statement is cancelled.
 pub fn search(tuning: &Tuning, ground: &Ground<'_>) -> Result<Found> {
     let options = ground.options;
-    let judge = judge(options, options.objective, ground.parts)?.cancelled_by(ground.cancel);
+    let judges = [PAIRS_OF_ITERATION, PAIRS_OF_TRIAL].map(|pairs_max| {
+        let judge = judge(options, options.objective, ground.parts, pairs_max);
+        judge.map(|judge| judge.cancelled_by(ground.cancel))
+    });
+    let [of_iteration, of_trial] = judges;
+    let judges = Judges { of_iteration: of_iteration?, of_trial: of_trial? };
     let space = options.space(tuning, &ground.parts.training)?;
     let mut search = Search::new(space, tuning.algorithm, tuning.num_trials, options.seed)
         .map_err(model_error)?;
@@ -86,7 +102,7 @@ pub fn search(tuning: &Tuning, ground: &Ground<'_>) -> Result<Found> {
             metric: best,
         });
         let start_ms = ground.clock.now_ms();
-        let outcome = ground.run(&trial, &judge, rungs.as_mut());
+        let outcome = ground.run(&trial, &judges, rungs.as_mut());
         if ground.cancel.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
         }
@@ -137,23 +153,29 @@ pub fn search(tuning: &Tuning, ground: &Ground<'_>) -> Result<Found> {
 }
 
 impl Ground<'_> {
-    fn run(&self, trial: &Trial, judge: &Judge<'_>, rungs: Option<&mut Rungs>) -> Result<Outcome> {
+    fn run(
+        &self,
+        trial: &Trial,
+        judges: &Judges<'_>,
+        rungs: Option<&mut Rungs>,
+    ) -> Result<Outcome> {
         let learner = self.options.learner_with(&trial.values)?;
-        match &learner {
-            Learner::Als(_) => self.factorize(trial.id, &learner, judge, rungs),
+        let (learned, outcome) = match &learner {
+            Learner::Als(_) => self.factorize(trial.id, &learner, &judges.of_iteration, rungs)?,
             _ => {
                 let training = &self.parts.training;
                 let learned =
                     self.rows.learn(training, &learner, None, None, &mut |_| {}, self.cancel)?;
-                let (users, items) = (self.rows.users.clone(), self.rows.items.clone());
-                let seen = beside(&self.rows.all, &self.parts.test);
-                let model = learned.into_model(users, items, seen, &learner, self.cancel)?;
-                let Some(recommender) = model.recommender() else {
-                    return Err(Error::Internal("a trial learned no recommender".into()));
-                };
-                Ok(Outcome { metric: judge.model(recommender, None), ..Outcome::default() })
+                (learned, Outcome::default())
             }
-        }
+        };
+        let (users, items) = (self.rows.users.clone(), self.rows.items.clone());
+        let seen = beside(&self.rows.all, &self.parts.test);
+        let model = learned.into_model(users, items, seen, &learner, self.cancel)?;
+        let Some(recommender) = model.recommender() else {
+            return Err(Error::Internal("a trial learned no recommender".into()));
+        };
+        Ok(Outcome { metric: judges.of_trial.model(recommender, None), ..outcome })
     }
 
     fn factorize(
@@ -162,7 +184,7 @@ impl Ground<'_> {
         learner: &Learner,
         judge: &Judge<'_>,
         mut rungs: Option<&mut Rungs>,
-    ) -> Result<Outcome> {
+    ) -> Result<(Learned, Outcome)> {
         let objective = judge.objective();
         let mut stopped = false;
         let mut metric = |view: &FactorView<'_>, iteration: usize| {
@@ -182,13 +204,13 @@ impl Ground<'_> {
             return Err(Error::Internal("a trial learned no factors".into()));
         };
         let at = trained.best_iteration.saturating_sub(1);
-        let best = trained.metrics.get(at).copied().unwrap_or(f64::NAN);
-        Ok(Outcome {
-            metric: objective.worth(best),
+        let outcome = Outcome {
+            metric: f64::NAN,
             loss: trained.factors.losses.get(at).copied(),
             iterations: Some(trained.metrics.len()),
             best_iteration: Some(trained.best_iteration),
             stopped,
-        })
+        };
+        Ok((Learned::Factors(trained), outcome))
     }
 }

@@ -16,7 +16,7 @@ use super::super::topk::Heap;
 use super::block_users;
 
 /// Users whose lists decide.
-pub const USERS_MAX: usize = 4_000;
+pub const USERS_MAX: usize = 10_000;
 
 /// Candidates of each member for a user, at least and at most.
 const CANDIDATES: std::ops::RangeInclusive<usize> = 60..=300;
