@@ -1,7 +1,7 @@
 //! What Attune's speed is measured with, beside the same work without Attune.
 //!
 //! `cargo bench --bench attune -- als …` trains on Gowalla, `cargo bench --bench attune -- serving`
-//! starts the real program and asks it over Flight SQL, `… -- client` asks any server.
+//! starts the real program and asks it over Flight SQL, `… -- client` asks any server, `… -- pairs` compares texts.
 //! `benches/README.md` has the figures.
 #![allow(
     clippy::print_stdout,
@@ -12,6 +12,7 @@
 
 mod als;
 mod client;
+mod pairs;
 mod serving;
 
 fn main() {
@@ -19,7 +20,8 @@ fn main() {
         Some("als") => als::run(),
         Some("serving") => serving::run(),
         Some("client") => client::run(),
+        Some("pairs") => pairs::run(),
         // Cargo passes flags of its own when it runs every bench.
-        _ => println!("say which: als, serving, client"),
+        _ => println!("say which: als, serving, client, pairs"),
     }
 }

@@ -12,6 +12,7 @@ use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsume
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 
 use crate::admission::Admission;
@@ -274,6 +275,11 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> SessionState {
     if let Some(known) = builder.window_functions().as_mut() {
         known.extend(udfs::window_functions());
     }
+    // Once join sides are chosen, before their inputs are repartitioned.
+    let mut rules = PhysicalOptimizer::new().rules;
+    let after = rules.iter().position(|rule| rule.name() == "join_selection");
+    rules.insert(after.map_or(0, |at| at + 1), Arc::new(crate::join::FuzzyJoin));
+    builder = builder.with_physical_optimizer_rules(rules);
     // Tables come from the catalog only.
     if let Some(factories) = builder.table_factories().as_mut() {
         factories.clear();

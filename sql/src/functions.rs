@@ -142,6 +142,7 @@ impl Engine {
             add(function.name(), function.aliases(), "window", function.documentation());
         }
         found.extend(crate::model::function_docs::documentation());
+        found.push(crate::join::documentation());
         found.sort_by(|a, b| (!a.own, &a.name).cmp(&(!b.own, &b.name)));
         found
     }

@@ -12,6 +12,7 @@ mod dml;
 pub mod engine;
 pub mod error;
 pub mod functions;
+mod join;
 mod kill;
 mod limits;
 mod memory;

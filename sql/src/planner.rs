@@ -11,6 +11,7 @@ use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 
+use crate::join::NearestNode;
 use crate::model;
 
 /// DataFusion's planner with Attune's operators.
@@ -50,6 +51,9 @@ impl ExtensionPlanner for Operators {
         }
         if let Some(node) = node.as_any().downcast_ref::<model::create::CreateModelNode>() {
             return Ok(Some(Arc::new(model::create::CreateModelExec::new(node, inputs))));
+        }
+        if let Some(node) = node.as_any().downcast_ref::<NearestNode>() {
+            return Ok(Some(node.operator(inputs)?));
         }
         let [input] = inputs else { return Ok(None) };
         if let Some(node) = node.as_any().downcast_ref::<model::evaluate::EvaluateNode>() {

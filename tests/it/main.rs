@@ -13,6 +13,7 @@ mod cli;
 mod clients;
 mod docs;
 mod flight;
+mod fuzzy_join;
 mod http;
 mod load;
 mod pg;

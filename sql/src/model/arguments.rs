@@ -17,17 +17,17 @@ use crate::model::{history, items};
 const QUERIES: [&str; 3] = ["include_items", "exclude_items", "promote"];
 
 /// The second positional argument: a value or rows.
-pub(super) enum First {
+pub(crate) enum First {
     Value(Expr),
     Rows(Box<LogicalPlan>),
 }
 
 /// The arguments behind the model.
-pub(super) struct Arguments {
-    pub(super) first: Option<First>,
-    pub(super) named: BTreeMap<String, Expr>,
+pub(crate) struct Arguments {
+    pub(crate) first: Option<First>,
+    pub(crate) named: BTreeMap<String, Expr>,
     /// Options that are queries.
-    pub(super) rows: BTreeMap<String, LogicalPlan>,
+    pub(crate) rows: BTreeMap<String, LogicalPlan>,
 }
 
 impl Arguments {
@@ -35,7 +35,7 @@ impl Arguments {
     ///
     /// # Errors
     /// When one is of no form that the function takes.
-    pub(super) fn read(
+    pub(crate) fn read(
         function: &str,
         arguments: impl Iterator<Item = FunctionArg>,
         context: &mut dyn RelationPlannerContext,
@@ -146,7 +146,7 @@ impl Arguments {
     ///
     /// # Errors
     /// When there is one.
-    pub(super) fn none(&self, function: &str) -> Result<()> {
+    pub(crate) fn none(&self, function: &str) -> Result<()> {
         if self.first.is_none() && self.named.is_empty() && self.rows.is_empty() {
             return Ok(());
         }
@@ -161,7 +161,11 @@ fn given_twice(option: &str) -> Error {
     Error::invalid_hint(format!("option {option} is given twice"), "leave one of them out")
 }
 
-fn rows(subquery: Box<Query>, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+/// Plans a query in parentheses.
+pub(crate) fn rows(
+    subquery: Box<Query>,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<LogicalPlan> {
     let relation = TableFactor::Derived { lateral: false, subquery, alias: None, sample: None };
     Ok(context.plan(relation)?)
 }

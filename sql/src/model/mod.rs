@@ -1,6 +1,6 @@
 //! Models: CREATE MODEL, RETRAIN, DROP, ALTER, DESCRIBE, and the functions that ask them.
 
-mod arguments;
+pub(crate) mod arguments;
 pub mod create;
 pub mod evaluate;
 mod features;
@@ -13,7 +13,7 @@ pub mod items;
 mod learners;
 mod lifecycle;
 pub mod measure;
-mod node;
+pub(crate) mod node;
 pub mod options;
 mod ranking;
 mod reader;

@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 use crate::allow;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::join::NearestRelation;
 use crate::kill::Kill;
 use crate::model::table_functions::ModelRelations;
 use crate::parse::Statement;
@@ -244,6 +245,7 @@ impl StatementContext {
         crate::pg::register(&mut state, self)?;
         let relations = ModelRelations::new(bindings);
         state.register_relation_planner(Arc::new(relations))?;
+        state.register_relation_planner(Arc::new(NearestRelation))?;
         if let Some(zone) = &self.settings.time_zone {
             set_time_zone(&mut state, zone)?;
         }

@@ -9,6 +9,7 @@ use datafusion_expr::{ColumnarValue, Signature};
 use datafusion_macros::user_doc;
 
 use super::arguments::{scalar_function, similarity, texts};
+use super::kernel::sets::{bigrams, cosine};
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -47,44 +48,8 @@ fn cosine_similarity(
     similarity(name, arguments, rows, |left, right| {
         bigrams(left, &mut left_grams);
         bigrams(right, &mut right_grams);
-        match (left_grams.is_empty(), right_grams.is_empty()) {
-            (true, true) => 1.0,
-            (false, false) => cosine(&left_grams, &right_grams),
-            _ => 0.0,
-        }
+        cosine(&left_grams, &right_grams)
     })
-}
-
-/// The sorted bigrams of a text, two code points in a word.
-fn bigrams(text: &str, grams: &mut Vec<u64>) {
-    grams.clear();
-    let mut previous = None;
-    for letter in text.chars().map(u64::from) {
-        if let Some(previous) = previous {
-            grams.push(previous << 32 | letter);
-        }
-        previous = Some(letter);
-    }
-    if grams.is_empty() {
-        grams.extend(previous);
-    }
-    grams.sort_unstable();
-}
-
-/// Cosine of two sorted lists, whose runs of equal grams are the counts.
-fn cosine(left: &[u64], right: &[u64]) -> f64 {
-    let square = |grams: &[u64]| -> u64 {
-        grams.chunk_by(|x, y| x == y).map(|run| (run.len() as u64).pow(2)).sum()
-    };
-    let mut dot = 0_u64;
-    let mut others = right.chunk_by(|x, y| x == y).peekable();
-    for run in left.chunk_by(|x, y| x == y) {
-        while others.next_if(|other| other[0] < run[0]).is_some() {}
-        if let Some(other) = others.peek().filter(|other| other[0] == run[0]) {
-            dot += (run.len() * other.len()) as u64;
-        }
-    }
-    dot as f64 / (square(left) as f64 * square(right) as f64).sqrt()
 }
 
 #[cfg(test)]

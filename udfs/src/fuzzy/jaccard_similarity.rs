@@ -10,6 +10,7 @@ use datafusion_expr::{ColumnarValue, Signature};
 use datafusion_macros::user_doc;
 
 use super::arguments::{scalar_function, similarity, texts};
+use super::kernel::sets::{characters, share, shared};
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -51,27 +52,15 @@ fn jaccard_similarity(
             let common = (left & right).count_ones();
             return share(common as usize, (left | right).count_ones() as usize);
         }
-        distinct(left, &mut left_set);
-        distinct(right, &mut right_set);
-        let common = left_set.iter().filter(|x| right_set.binary_search(x).is_ok()).count();
+        characters(left, &mut left_set);
+        characters(right, &mut right_set);
+        let common = shared(&left_set, &right_set);
         share(common, left_set.len() + right_set.len() - common)
     })
 }
 
 fn ascii_set(text: &str) -> u128 {
     text.bytes().fold(0, |set, byte| set | 1 << (byte & 127))
-}
-
-fn distinct(text: &str, set: &mut Vec<char>) {
-    set.clear();
-    set.extend(text.chars());
-    set.sort_unstable();
-    set.dedup();
-}
-
-/// `common / all`; 1 when both sets are empty.
-pub(crate) fn share(common: usize, all: usize) -> f64 {
-    if all == 0 { 1.0 } else { common as f64 / all as f64 }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod cosine_similarity;
 mod damerau_levenshtein;
 mod double_metaphone;
 mod hamming_distance;
+pub mod index;
 mod jaccard_similarity;
 mod jaro_similarity;
 mod jaro_winkler_similarity;

@@ -11,8 +11,7 @@ use datafusion_expr::{ColumnarValue, Signature};
 use datafusion_macros::user_doc;
 
 use super::arguments::{scalar_function, similarity, texts};
-use super::jaccard_similarity::share;
-use super::kernel::trigrams::{shared, trigrams};
+use super::kernel::sets::{share, shared, trigrams};
 
 #[user_doc(
     doc_section(label = "Identity Functions"),

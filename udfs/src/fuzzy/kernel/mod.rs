@@ -4,13 +4,14 @@
 //! short texts at once, [`medium`] eight pairs of up to 64 symbols. All count Unicode code points
 //! and give what the plain definitions give: the tests hold them against the textbook recurrences.
 
+pub mod column;
 pub mod edit;
 pub mod jaro;
 pub mod lanes;
 pub mod medium;
 mod pattern;
+pub mod sets;
 pub mod subsequence;
-pub mod trigrams;
 
 #[cfg(test)]
 pub(crate) mod oracle;

@@ -1,0 +1,138 @@
+//! Fuzzy joins give the rows of the cross product, for every predicate and type of join.
+
+use catalog::policy::Principal;
+use futures::TryStreamExt;
+use sql::Session;
+
+/// The rows of a statement as text, in order.
+async fn rows(session: &Session, text: &str) -> Vec<String> {
+    let answer = session.query(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+    let rows: Vec<_> =
+        answer.rows.try_collect().await.unwrap_or_else(|error| panic!("{text}: {error}"));
+    if rows.is_empty() { Vec::new() } else { crate::flight::support::lines(&rows) }
+}
+
+const PREDICATES: [&str; 18] = [
+    "levenshtein_within(a.x, b.y, 0)",
+    "levenshtein_within(a.x, b.y, 1)",
+    "levenshtein(a.x, b.y) <= 2",
+    "levenshtein(b.y, a.x) < 3",
+    "3 >= levenshtein(a.x, b.y)",
+    "levenshtein(a.x, b.y) = 2",
+    "levenshtein(a.x, b.y, 2) IS NOT NULL",
+    "levenshtein(a.x, b.y, 3) <= 2",
+    "osa_distance(a.x, b.y) <= 1",
+    "osa_distance(lower(a.x), lower(b.y)) <= 2",
+    "jaro_winkler_within(a.x, b.y, 0.9)",
+    "jaro_winkler_similarity(a.x, b.y) >= 0.85",
+    "jaro_similarity(a.x, b.y) > 0.8",
+    "trigram_similarity(a.x, b.y) >= 0.5",
+    "0.4 < trigram_similarity(a.x, b.y)",
+    "jaccard_similarity(a.x, b.y) >= 0.75",
+    "cosine_similarity(a.x, b.y) >= 0.6",
+    "levenshtein(a.x, b.y) <= 3 AND jaro_winkler_similarity(a.x, b.y) >= 0.8",
+];
+
+const JOINS: [&str; 9] = [
+    "SELECT a.i, a.x, b.j, b.y FROM a JOIN b ON {}",
+    "SELECT a.i, a.x, b.j, b.y FROM a LEFT JOIN b ON {}",
+    "SELECT a.i, a.x, b.j, b.y FROM a RIGHT JOIN b ON {}",
+    "SELECT a.i, a.x, b.j, b.y FROM a FULL JOIN b ON {}",
+    "SELECT a.i FROM a LEFT SEMI JOIN b ON {}",
+    "SELECT b.j FROM a RIGHT SEMI JOIN b ON {}",
+    "SELECT a.i FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE {})",
+    "SELECT a.i FROM a WHERE a.i % 3 = 0 OR EXISTS (SELECT 1 FROM b WHERE {})",
+    "SELECT count(*) FROM a, b WHERE {}",
+];
+
+/// Two tables of texts of few letters, with NULLs, empty texts and texts that occur often.
+async fn tables(session: &Session, rows: usize) {
+    for (table, id, text, seed) in [("a", "i", "x", 17), ("b", "j", "y", 91)] {
+        let create = format!(
+            "CREATE TABLE {table} AS SELECT value AS {id}, value % 4 AS g, \
+             CASE WHEN value % 13 = 0 THEN NULL WHEN value % 17 = 0 THEN '' \
+             ELSE substr(translate(encode(sha256(CAST(value % 150 + {seed} AS VARCHAR)), 'hex'), \
+             '0123456789abcdef', 'aabbccddeeffAé日 '), 1, CAST(value % 9 AS INT) + 1) END \
+             AS {text} FROM generate_series(1, {rows}) AS s (value)"
+        );
+        session.query(&create).await.unwrap();
+    }
+}
+
+async fn session(folder: &std::path::Path) -> Session {
+    crate::slt::engine(folder).await.session(Principal::embedded())
+}
+
+/// `IS TRUE` keeps a condition what it is and no rule of joins knows it.
+async fn compare(session: &Session, join: &str, condition: &str, rest: &str) {
+    let fuzzy = join.replace("{}", &format!("{condition}{rest}"));
+    let plain = join.replace("{}", &format!("(({condition}) IS TRUE){rest}"));
+    let plan = rows(session, &format!("EXPLAIN {fuzzy}")).await.join("\n");
+    assert!(plan.contains("FuzzyJoinExec"), "{fuzzy}\n{plan}");
+    let plan = rows(session, &format!("EXPLAIN {plain}")).await.join("\n");
+    assert!(!plan.contains("FuzzyJoinExec"), "{plain}\n{plan}");
+    let (fuzzy_rows, plain_rows) = (rows(session, &fuzzy).await, rows(session, &plain).await);
+    assert_eq!(fuzzy_rows, plain_rows, "{fuzzy}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_predicate_and_join_type_gives_the_rows_of_the_cross_product() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path()).await;
+    tables(&session, 120).await;
+    for predicate in PREDICATES {
+        for join in JOINS {
+            for rest in ["", " AND a.g = b.g", " AND a.g = b.g AND a.i <= b.j", " AND a.i > b.j"] {
+                compare(&session, join, predicate, rest).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_rows_and_many_partitions() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path()).await;
+    tables(&session, 3_000).await;
+    for predicate in ["levenshtein(a.x, b.y) <= 1", "trigram_similarity(a.x, b.y) >= 0.6"] {
+        for join in [
+            "SELECT count(*), sum(a.i * b.j) FROM a JOIN b ON {}",
+            "SELECT count(*), sum(a.i), sum(b.j) FROM a FULL JOIN b ON {}",
+            "SELECT count(*), sum(a.i) FROM a LEFT ANTI JOIN b ON {}",
+        ] {
+            for rest in ["", " AND a.g = b.g"] {
+                compare(&session, join, predicate, rest).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_little_memory_the_rows_are_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path()).await;
+    let create = "CREATE TABLE {} AS SELECT value AS i, value % 5 AS g, \
+                  encode(sha256(CAST(value + {s} AS VARCHAR)), 'hex') AS wide, \
+                  substr(encode(sha256(CAST(value % 9000 AS VARCHAR)), 'hex'), 1, 7) AS x \
+                  FROM generate_series(1, 60000) AS s (value)";
+    for (table, seed) in [("a", "1"), ("b", "2")] {
+        session.query(&create.replace("{}", table).replace("{s}", seed)).await.unwrap();
+    }
+    for join in [
+        "SELECT count(*), sum(a.i), sum(b.i), max(a.wide), max(b.wide) FROM a JOIN b ON {}",
+        "SELECT count(*), sum(a.i), sum(b.i), max(a.wide), max(b.wide) FROM a FULL JOIN b ON {}",
+        "SELECT count(*), sum(a.i), max(a.wide) FROM a LEFT ANTI JOIN b ON {}",
+        "SELECT count(*), sum(b.i), max(b.wide) FROM a RIGHT SEMI JOIN b ON {}",
+    ] {
+        let condition = "levenshtein_within(a.x, b.x, 1) AND a.i <> b.i AND a.i % 3 = b.i % 7";
+        let statement = join.replace("{}", condition);
+        session.query("SET query_memory = '1 GiB'").await.unwrap();
+        let expected = rows(&session, &statement).await;
+        session.query("SET query_memory = '20 MiB'").await.unwrap();
+        let explained = rows(&session, &format!("EXPLAIN ANALYZE {statement}")).await.join("\n");
+        let line = explained.lines().find(|line| line.contains("FuzzyJoinExec")).unwrap();
+        assert!(line.contains("spill_count=") && !line.contains("spill_count=0"), "{line}");
+        assert!(line.contains("pairs_compared=") && line.contains("pairs_alike="), "{line}");
+        assert_eq!(rows(&session, &statement).await, expected, "{statement}");
+    }
+}

@@ -1,0 +1,318 @@
+//! Texts alike as sets.
+//!
+//! Elements are ranked by the number of texts that have them, the rarest first. Of a set of n
+//! elements that must share at least m, the n − m + 1 rarest cannot all be missing from the other
+//! text, so only texts with one of those are looked at; a text too small or too large for the
+//! threshold is skipped. What such a text shares in all is counted while the lists of the other
+//! elements are walked, or, where those are long, by comparing the sets.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::texts::Texts;
+use super::verify::Work;
+use super::{Floor, InBlock, SetKind};
+use crate::fuzzy::kernel::sets::{
+    Elements, bigrams, characters, dot, share, shared, square, trigrams,
+};
+
+/// Walking so many entries of lists costs what comparing two sets does (measured).
+const PER_COMPARISON: usize = 16;
+
+/// The elements of an index' texts.
+#[derive(Debug)]
+pub(super) struct Sets {
+    kind: SetKind,
+    floor: Floor,
+    /// Each element's rank.
+    ranks: HashMap<u64, u64>,
+    /// The ranks of each text's elements, ascending, one text after the other.
+    elements: Vec<u64>,
+    starts: Vec<usize>,
+    /// The texts that have an element, by rank.
+    lists: Vec<u32>,
+    /// How often each has it; empty for sets.
+    counts: Vec<u32>,
+    list_starts: Vec<usize>,
+    /// Sums of the squared counts of each text; empty for sets.
+    squares: Vec<u64>,
+}
+
+/// Working memory of a search.
+#[derive(Debug, Default)]
+pub(super) struct SetWork {
+    elements: Vec<u64>,
+    /// What each text shares, as far as it is known; 0 between searches.
+    met: Vec<u32>,
+}
+
+impl SetKind {
+    fn elements(self) -> Elements {
+        match self {
+            Self::Trigrams => trigrams,
+            Self::Characters => characters,
+            Self::Bigrams => bigrams,
+        }
+    }
+}
+
+impl Sets {
+    /// Orders texts by the size of their sets and indexes those.
+    pub fn new(values: &[InBlock<'_>], kind: SetKind, floor: Floor) -> (Texts, Self) {
+        let split = kind.elements();
+        let mut set = Vec::new();
+        let mut counts: HashMap<u64, u64> = HashMap::new();
+        let mut sizes = Vec::with_capacity(values.len());
+        for (_, text) in values {
+            split(text, &mut set);
+            sizes.push(set.len() as u32);
+            set.iter().for_each(|element| *counts.entry(*element).or_default() += 1);
+        }
+        let texts = Texts::by_size(values, &sizes);
+        let mut ranked: Vec<(u64, u64)> = counts.iter().map(|(e, count)| (*count, *e)).collect();
+        ranked.sort_unstable();
+        let mut ranks = counts;
+        for (rank, (_, element)) in ranked.iter().enumerate() {
+            ranks.insert(*element, rank as u64);
+        }
+        let mut elements = Vec::with_capacity(sizes.iter().map(|size| *size as usize).sum());
+        let mut starts = vec![0];
+        for at in 0..texts.len() {
+            split(texts.text(at), &mut set);
+            let start = elements.len();
+            elements.extend(set.iter().filter_map(|element| ranks.get(element)));
+            elements[start..].sort_unstable();
+            starts.push(elements.len());
+        }
+        let mut sets = Self {
+            kind,
+            floor,
+            ranks,
+            elements,
+            starts,
+            lists: Vec::new(),
+            counts: Vec::new(),
+            list_starts: Vec::new(),
+            squares: Vec::new(),
+        };
+        sets.fill_lists(ranked.len());
+        (texts, sets)
+    }
+
+    fn fill_lists(&mut self, ranks: usize) {
+        let runs = |at: usize| self.set(at).chunk_by(|x, y| x == y);
+        let count = self.starts.len() - 1;
+        let mut starts = vec![0_usize; ranks + 1];
+        for at in 0..count {
+            runs(at).for_each(|run| starts[run[0] as usize + 1] += 1);
+        }
+        let mut sum = 0;
+        for start in &mut starts {
+            sum += *start;
+            *start = sum;
+        }
+        let counted = self.kind == SetKind::Bigrams;
+        let (mut next, mut lists) = (starts.clone(), vec![0; sum]);
+        let mut counts = vec![0; if counted { sum } else { 0 }];
+        for at in 0..count {
+            for run in runs(at) {
+                let next = &mut next[run[0] as usize];
+                lists[*next] = at as u32;
+                if counted {
+                    counts[*next] = run.len() as u32;
+                }
+                *next += 1;
+            }
+        }
+        if counted {
+            self.squares = (0..count).map(|at| square(self.set(at))).collect();
+        }
+        (self.lists, self.counts, self.list_starts) = (lists, counts, starts);
+    }
+
+    pub fn bytes(&self) -> usize {
+        24 * self.ranks.capacity()
+            + 8 * (self.elements.capacity() + self.starts.capacity() + self.list_starts.capacity())
+            + 8 * self.squares.capacity()
+            + 4 * (self.lists.capacity() + self.counts.capacity())
+    }
+
+    fn set(&self, at: usize) -> &[u64] {
+        &self.elements[self.starts[at]..self.starts[at + 1]]
+    }
+
+    /// Where the list of an element has the texts of a range.
+    fn list(&self, rank: u64, texts: &Range<u32>) -> Range<usize> {
+        let rank = rank as usize;
+        let start = self.list_starts[rank];
+        let list = &self.lists[start..self.list_starts[rank + 1]];
+        let first = list.partition_point(|at| *at < texts.start);
+        let last = first + list[first..].partition_point(|at| *at < texts.end);
+        start + first..start + last
+    }
+
+    fn lengths(&self, ranks: &[u64], texts: &Range<u32>) -> usize {
+        ranks.iter().map(|rank| self.list(*rank, texts).len()).sum()
+    }
+
+    /// Finds the texts alike; those that it leaves in `work` are.
+    pub fn gather(&self, texts: &Texts, (block, text): InBlock<'_>, work: &mut Work) {
+        let SetWork { mut elements, mut met } = std::mem::take(&mut work.sets);
+        self.kind.elements()(text, &mut elements);
+        // Elements that no text of the index has rank before all others.
+        let unknown = self.ranks.len() as u64;
+        for element in &mut elements {
+            *element = self.ranks.get(element).map_or(unknown + *element, |rank| *rank);
+        }
+        elements.sort_unstable();
+        met.resize(texts.len(), 0);
+        if elements.is_empty() {
+            self.gather_empty(texts, (block, text), &mut work.candidates);
+        } else if self.kind == SetKind::Bigrams {
+            self.gather_bigrams(texts, block, &elements, &mut met, work);
+        } else {
+            self.gather_sets(texts, block, &elements, &mut met, work);
+        }
+        work.sets = SetWork { elements, met };
+    }
+
+    /// A text without elements is alike one without elements: of trigrams, if the texts are equal.
+    fn gather_empty(&self, texts: &Texts, (block, text): InBlock<'_>, candidates: &mut Vec<u32>) {
+        let Some(run) = texts.runs_of(block, 0, 0).first() else { return };
+        if !self.floor.holds(1.0) {
+            return;
+        }
+        let range = run.range();
+        // Texts of one size are in order.
+        let (mut from, mut to) = (range.start, range.end);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            if texts.text(middle) < text { from = middle + 1 } else { to = middle }
+        }
+        if range.contains(&from) && texts.text(from) == text {
+            candidates.push(from as u32);
+        }
+    }
+
+    fn gather_sets(
+        &self,
+        texts: &Texts,
+        block: u32,
+        elements: &[u64],
+        met: &mut [u32],
+        work: &mut Work,
+    ) {
+        let size = elements.len();
+        let known = elements.partition_point(|rank| *rank < self.ranks.len() as u64);
+        // With m in common, no other set gives more than m / n.
+        let enough = |common: usize| self.floor.holds(share(common, size));
+        let mut least = ((self.floor.value * size as f64) as usize).saturating_sub(1).max(1);
+        while least <= size && !enough(least) {
+            least += 1;
+        }
+        if least > known {
+            return;
+        }
+        let fits = |other: u32| {
+            let (smaller, larger) = (size.min(other as usize), size.max(other as usize));
+            self.floor.holds(share(smaller, larger))
+        };
+        let runs = texts.runs_of(block, least as u32, u32::MAX);
+        let from = runs.partition_point(|run| (run.size as usize) < size && !fits(run.size));
+        let to = runs.partition_point(|run| (run.size as usize) < size || fits(run.size));
+        let Some((first, last)) = runs.get(from..to).and_then(|r| r.first().zip(r.last())) else {
+            return;
+        };
+        let texts = first.start..last.end;
+        // The unknown ones are the rarest, and no list has them.
+        let prefix = (size - least + 1).saturating_sub(size - known).min(known);
+        let (rare, others) = elements[..known].split_at(prefix);
+        for rank in rare {
+            for &at in &self.lists[self.list(*rank, &texts)] {
+                let shared = &mut met[at as usize];
+                if *shared == 0 {
+                    work.candidates.push(at);
+                }
+                *shared += 1;
+            }
+        }
+        work.count_compared(work.candidates.len());
+        let walk = self.lengths(others, &texts) <= PER_COMPARISON * work.candidates.len();
+        if walk {
+            for rank in others {
+                for &at in &self.lists[self.list(*rank, &texts)] {
+                    let shared = &mut met[at as usize];
+                    *shared += u32::from(*shared != 0);
+                }
+            }
+        }
+        work.candidates.retain(|&at| {
+            let met = std::mem::take(&mut met[at as usize]) as usize;
+            let other = self.set(at as usize);
+            let common = if walk { met } else { shared(&elements[..known], other) };
+            common >= least && self.floor.holds(share(common, size + other.len() - common))
+        });
+    }
+
+    fn gather_bigrams(
+        &self,
+        texts: &Texts,
+        block: u32,
+        elements: &[u64],
+        met: &mut [u32],
+        work: &mut Work,
+    ) {
+        let runs = texts.runs(block);
+        let Some((first, last)) = runs.first().zip(runs.last()) else { return };
+        let texts = first.start..last.end;
+        let known = &elements[..elements.partition_point(|rank| *rank < self.ranks.len() as u64)];
+        let all = square(elements);
+        let (rare, others) = known.split_at(bigram_prefix(known, all, self.floor));
+        for run in rare.chunk_by(|x, y| x == y) {
+            let list = self.list(run[0], &texts);
+            for (&at, count) in self.lists[list.clone()].iter().zip(&self.counts[list]) {
+                let dot = &mut met[at as usize];
+                if *dot == 0 {
+                    work.candidates.push(at);
+                }
+                *dot = dot.saturating_add(run.len() as u32 * count);
+            }
+        }
+        work.count_compared(work.candidates.len());
+        let walk = self.lengths(others, &texts) <= PER_COMPARISON * work.candidates.len();
+        if walk {
+            for run in others.chunk_by(|x, y| x == y) {
+                let list = self.list(run[0], &texts);
+                for (&at, count) in self.lists[list.clone()].iter().zip(&self.counts[list]) {
+                    let dot = &mut met[at as usize];
+                    if *dot != 0 {
+                        *dot = dot.saturating_add(run.len() as u32 * count);
+                    }
+                }
+            }
+        }
+        work.candidates.retain(|&at| {
+            let met = std::mem::take(&mut met[at as usize]);
+            let at = at as usize;
+            let exact = walk && met < u32::MAX;
+            let dot = if exact { u64::from(met) } else { dot(elements, self.set(at)) };
+            self.floor.holds(dot as f64 / (all as f64 * self.squares[at] as f64).sqrt())
+        });
+    }
+}
+
+/// How many of a text's sorted bigrams, whose squared counts with all others sum to `all`, come
+/// before those that alone cannot reach the floor: if two texts share these last only, their
+/// cosine is at most the root of their part of the sum (Cauchy and Schwarz).
+fn bigram_prefix(grams: &[u64], all: u64, floor: Floor) -> usize {
+    let enough = (floor.value - 1e-9).max(0.0).powi(2) * all as f64;
+    let (mut prefix, mut rest) = (grams.len(), 0_u64);
+    for run in grams.chunk_by(|x, y| x == y).rev() {
+        rest += (run.len() as u64).pow(2);
+        if rest as f64 >= enough {
+            break;
+        }
+        prefix -= run.len();
+    }
+    prefix
+}
