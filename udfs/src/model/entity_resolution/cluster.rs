@@ -1,0 +1,251 @@
+//! From pairs to entities.
+//!
+//! Pairs are taken from the surest down to the threshold, ties by position, and join the groups of
+//! their two records. Connected components are what that gives without a guard. With it, two groups
+//! of which one has more than one record are joined only where the mean probability over all pairs
+//! between them is at least one half: a pair that alone holds two groups together, a bridge, does
+//! not. Of a link, a group has one record of each table at most: each record's best link.
+//!
+//! Decisions come before all: what must be linked is, what cannot be linked never is.
+
+use std::collections::{HashMap, HashSet};
+
+use super::compare::Comparer;
+use super::records::Records;
+use super::score::{Edge, Scorer, weight};
+
+/// How pairs become groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Method {
+    /// Connected components.
+    Connected,
+    /// Connected components without bridges.
+    #[default]
+    Guarded,
+    /// At most one record of each table.
+    BestLink,
+}
+
+/// A decision of a person about two records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// One record.
+    pub left: u32,
+    /// The other.
+    pub right: u32,
+    /// Whether they are one entity.
+    pub is_match: bool,
+}
+
+/// Groups of records.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Clusters {
+    /// The smallest record of each record's group.
+    pub of: Vec<u32>,
+    /// Pairs above the threshold that were refused, as bridges or against a decision.
+    pub refused: usize,
+}
+
+/// Pairs between two groups that the guard looks at.
+const CROSS_MAX: usize = 4096;
+/// The largest component whose pairs are all scored.
+const COMPLETED_MAX: usize = 64;
+
+/// Groups `records` by their pairs with at least `threshold` probability.
+pub fn cluster(
+    records: usize,
+    edges: &[Edge],
+    threshold: f64,
+    method: Method,
+    sides: &[u32],
+    decisions: &[Decision],
+) -> Clusters {
+    let mut groups = Groups::new(records);
+    for decision in decisions.iter().filter(|decision| decision.is_match) {
+        groups.join(decision.left, decision.right);
+    }
+    let order = |a: u32, b: u32| (a.min(b), a.max(b));
+    let never: HashSet<(u32, u32)> = decisions
+        .iter()
+        .filter(|decision| !decision.is_match)
+        .map(|decision| order(decision.left, decision.right))
+        .collect();
+    let known: HashMap<(u32, u32), f32> = match method {
+        Method::Guarded => edges.iter().map(|edge| ((edge.left, edge.right), edge.weight)).collect(),
+        _ => HashMap::new(),
+    };
+    let least = weight(threshold);
+    let mut sorted: Vec<&Edge> =
+        edges.iter().filter(|edge| f64::from(edge.weight) >= least).collect();
+    sorted.sort_unstable_by(|a, b| {
+        b.weight.total_cmp(&a.weight).then((a.left, a.right).cmp(&(b.left, b.right)))
+    });
+    let mut refused = 0;
+    for edge in sorted {
+        let (a, b) = (groups.root(edge.left), groups.root(edge.right));
+        if a == b {
+            continue;
+        }
+        let allowed = {
+            let (left, right) = (groups.members(a), groups.members(b));
+            let mut cross = left.iter().flat_map(|&x| right.iter().map(move |&y| order(x, y)));
+            let is_free = never.is_empty() || !cross.clone().any(|pair| never.contains(&pair));
+            let is_pair = left.len() + right.len() == 2;
+            is_free
+                && match method {
+                    Method::Connected => true,
+                    Method::Guarded => is_pair || is_close(left, right, &known),
+                    Method::BestLink => {
+                        cross.all(|(x, y)| sides.get(x as usize) != sides.get(y as usize))
+                    }
+                }
+        };
+        if allowed {
+            groups.join(a, b);
+        } else {
+            refused += 1;
+        }
+    }
+    Clusters { of: (0..records as u32).map(|record| groups.root(record)).collect(), refused }
+}
+
+/// Whether the mean probability between two groups is at least one half.
+fn is_close(left: &[u32], right: &[u32], known: &HashMap<(u32, u32), f32>) -> bool {
+    let all = left.len() * right.len();
+    let step = all.div_ceil(CROSS_MAX);
+    let looked = (0..all).step_by(step);
+    let count = looked.len();
+    let sum: f64 = looked
+        .map(|at| {
+            let (x, y) = (left[at / right.len()], right[at % right.len()]);
+            let weight = known.get(&(x.min(y), x.max(y)));
+            weight.map_or(0.0, |&weight| super::score::probability(f64::from(weight)))
+        })
+        .sum();
+    sum >= 0.5 * count as f64
+}
+
+/// Adds the pairs inside groups that blocking has missed: those of components at one half with
+/// up to 64 records.
+pub fn complete(records: &Records, scorer: &Scorer<'_>, edges: &mut Vec<Edge>, least: f64) {
+    let mut groups = Groups::new(records.len);
+    for edge in edges.iter().filter(|edge| edge.weight >= 0.0) {
+        groups.join(edge.left, edge.right);
+    }
+    let known: HashSet<(u32, u32)> = edges.iter().map(|edge| (edge.left, edge.right)).collect();
+    let mut comparer = Comparer::new(&records.columns);
+    for root in 0..records.len as u32 {
+        let members = groups.members(root);
+        if members.len() < 3 || members.len() > COMPLETED_MAX || groups.root_of(root) != root {
+            continue;
+        }
+        for (at, &left) in members.iter().enumerate() {
+            for &right in &members[at + 1..] {
+                let pair = (left.min(right), left.max(right));
+                if known.contains(&pair) || !records.may_match(left, right) {
+                    continue;
+                }
+                let edge = scorer.edge(&mut comparer, left, right);
+                if f64::from(edge.weight) >= least {
+                    edges.push(edge);
+                }
+            }
+        }
+    }
+    edges.sort_unstable_by_key(|edge| (edge.left, edge.right));
+}
+
+/// Disjoint sets whose root is their smallest member.
+#[derive(Debug)]
+struct Groups {
+    parents: Vec<u32>,
+    /// The members of each root with more than one.
+    members: HashMap<u32, Vec<u32>>,
+    alone: Vec<u32>,
+}
+
+impl Groups {
+    fn new(records: usize) -> Self {
+        let alone: Vec<u32> = (0..records as u32).collect();
+        Self { parents: alone.clone(), members: HashMap::new(), alone }
+    }
+
+    fn root_of(&self, mut record: u32) -> u32 {
+        while self.parents[record as usize] != record {
+            record = self.parents[record as usize];
+        }
+        record
+    }
+
+    fn root(&mut self, record: u32) -> u32 {
+        let root = self.root_of(record);
+        let mut at = record;
+        while self.parents[at as usize] != root {
+            at = std::mem::replace(&mut self.parents[at as usize], root);
+        }
+        root
+    }
+
+    fn members(&self, root: u32) -> &[u32] {
+        match self.members.get(&root) {
+            Some(members) => members,
+            None => std::slice::from_ref(&self.alone[root as usize]),
+        }
+    }
+
+    fn join(&mut self, a: u32, b: u32) {
+        let (a, b) = (self.root(a), self.root(b));
+        if a == b {
+            return;
+        }
+        let (root, other) = (a.min(b), a.max(b));
+        self.parents[other as usize] = root;
+        let moved = self.members.remove(&other).unwrap_or_else(|| vec![other]);
+        self.members.entry(root).or_insert_with(|| vec![root]).extend(moved);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edge(left: u32, right: u32, weight: f32) -> Edge {
+        Edge { left, right, weight, levels: 0 }
+    }
+
+    #[test]
+    fn a_bridge_joins_components_but_not_groups() {
+        let mut edges = Vec::new();
+        for base in [0, 3] {
+            edges.extend([(0, 1), (0, 2), (1, 2)].map(|(a, b)| edge(base + a, base + b, 20.0)));
+        }
+        edges.push(edge(2, 3, 9.0));
+        let groups = |method| cluster(7, &edges, 0.95, method, &[], &[]).of;
+        assert_eq!(groups(Method::Connected), [0, 0, 0, 0, 0, 0, 6]);
+        assert_eq!(groups(Method::Guarded), [0, 0, 0, 3, 3, 3, 6]);
+    }
+
+    #[test]
+    fn the_order_of_pairs_is_of_no_matter() {
+        let mut edges = vec![edge(0, 1, 9.0), edge(1, 2, 9.0), edge(2, 3, 9.0), edge(0, 2, 8.0)];
+        let forth = cluster(4, &edges, 0.9, Method::Guarded, &[], &[]);
+        edges.reverse();
+        assert_eq!(cluster(4, &edges, 0.9, Method::Guarded, &[], &[]), forth);
+    }
+
+    #[test]
+    fn each_record_has_its_best_link_only() {
+        let edges = [edge(0, 2, 9.0), edge(1, 2, 12.0), edge(0, 3, 7.0)];
+        let found = cluster(4, &edges, 0.9, Method::BestLink, &[0, 0, 1, 1], &[]);
+        assert_eq!((found.of, found.refused), (vec![0, 1, 1, 0], 1));
+    }
+
+    #[test]
+    fn decisions_come_before_all() {
+        let edges = [edge(0, 1, 20.0)];
+        let decision = |left, right, is_match| Decision { left, right, is_match };
+        let decisions = [decision(1, 0, false), decision(2, 3, true)];
+        let found = cluster(4, &edges, 0.9, Method::Guarded, &[], &decisions);
+        assert_eq!((found.of, found.refused), (vec![0, 1, 2, 2], 1));
+    }
+}

@@ -1,0 +1,306 @@
+//! A column of records, as it is compared: distinct values in one spelling, a code each.
+//!
+//! What stands for "not known" (`N/A`, `null`, `unknown`, `-`, `test@test.com`, …) is no value.
+//! Texts lose case, accents and signs ([`folded`]), telephone numbers keep their last nine digits,
+//! dates become `yyyymmdd`, in the order of day and month that the column itself shows.
+
+use std::collections::HashMap;
+
+use super::kind::{Declared, Kind, is_missing};
+use super::tokens::Tokens;
+use crate::identity::normalize_name::folded;
+
+/// The code of no value.
+pub const NONE: u32 = u32::MAX;
+
+/// A column of records.
+#[derive(Debug, Clone, Default)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// How it is compared.
+    pub kind: Kind,
+    /// Each record's value: an index into `values`, or [`NONE`].
+    pub codes: Vec<u32>,
+    /// The distinct values.
+    pub values: Vec<Box<str>>,
+    /// How many records have each.
+    pub counts: Vec<u32>,
+    /// The values as numbers, of a column of numbers.
+    pub numbers: Vec<f64>,
+    /// The standard deviation of those, over records.
+    pub deviation: f64,
+    /// The words of the values, of a column of texts.
+    pub tokens: Tokens,
+}
+
+impl Column {
+    /// The share of records without a value.
+    pub fn missing(&self) -> f64 {
+        let missing = self.codes.iter().filter(|&&code| code == NONE).count();
+        missing as f64 / self.codes.len().max(1) as f64
+    }
+
+    /// How likely two different records have the same value, when both have one.
+    pub fn coincidence(&self) -> f64 {
+        let known: f64 = self.counts.iter().map(|&count| f64::from(count)).sum();
+        let equal: f64 =
+            self.counts.iter().map(|&count| f64::from(count) * (f64::from(count) - 1.0)).sum();
+        if known < 2.0 { 0.0 } else { equal / (known * (known - 1.0)) }
+    }
+
+    /// Bytes on the heap.
+    pub fn memory_bytes(&self) -> usize {
+        let texts: usize = self.values.iter().map(|value| value.len() + 16).sum();
+        texts + 4 * (self.codes.len() + self.counts.len()) + self.tokens.memory_bytes()
+    }
+}
+
+/// Gathers a column.
+#[derive(Debug, Clone, Default)]
+pub struct Gatherer {
+    codes: Vec<u32>,
+    values: Vec<Box<str>>,
+    known: HashMap<Box<str>, u32>,
+}
+
+impl Gatherer {
+    /// Adds a record's value.
+    pub fn push(&mut self, value: Option<&str>) {
+        let Some(value) = value else {
+            self.codes.push(NONE);
+            return;
+        };
+        let code = match self.known.get(value) {
+            Some(&code) => code,
+            None => {
+                let code = self.values.len() as u32;
+                self.values.push(value.into());
+                self.known.insert(value.into(), code);
+                code
+            }
+        };
+        self.codes.push(code);
+    }
+
+    /// Values added.
+    pub fn len(&self) -> usize {
+        self.codes.len()
+    }
+
+    /// Whether none was added.
+    pub fn is_empty(&self) -> bool {
+        self.codes.is_empty()
+    }
+
+    /// The values as they came.
+    pub fn value(&self, row: usize) -> Option<&str> {
+        self.values.get(self.codes[row] as usize).map(AsRef::as_ref)
+    }
+
+    /// The column of the records in `order`, compared as `kind` says, or as its values suggest.
+    pub fn finish(
+        self,
+        name: &str,
+        declared: Declared,
+        kind: Option<Kind>,
+        order: &[u32],
+    ) -> Column {
+        let Self { codes, values, known } = self;
+        drop(known);
+        let codes: Vec<u32> = order.iter().map(|&row| codes[row as usize]).collect();
+        let kind = kind.unwrap_or_else(|| Kind::detect(name, declared, &codes, &values));
+        let mut column = Column { name: name.to_owned(), kind, ..Column::default() };
+        let spelling = Spelling::of(kind, &values);
+        let mut spelled: HashMap<Box<str>, u32> = HashMap::with_capacity(values.len());
+        let mut renamed = vec![NONE; values.len()];
+        let mut seen = vec![false; values.len()];
+        column.codes = codes
+            .into_iter()
+            .map(|code| {
+                let Some(value) = values.get(code as usize) else { return NONE };
+                let at = code as usize;
+                if !seen[at] {
+                    seen[at] = true;
+                    if let Some(text) = spelling.spell(value) {
+                        let next = column.values.len() as u32;
+                        renamed[at] = *spelled.entry(text.as_str().into()).or_insert_with(|| {
+                            column.values.push(text.into());
+                            next
+                        });
+                    }
+                }
+                renamed[at]
+            })
+            .collect();
+        column.count();
+        column
+    }
+}
+
+impl Column {
+    /// What is known of the values together.
+    fn count(&mut self) {
+        self.counts = vec![0; self.values.len()];
+        for &code in &self.codes {
+            if let Some(count) = self.counts.get_mut(code as usize) {
+                *count += 1;
+            }
+        }
+        match self.kind {
+            Kind::Number => {
+                self.numbers =
+                    self.values.iter().map(|value| value.parse().unwrap_or(f64::NAN)).collect();
+                let records: f64 = self.counts.iter().map(|&count| f64::from(count)).sum();
+                let of = |f: &dyn Fn(f64) -> f64| {
+                    let cells = self.numbers.iter().zip(&self.counts);
+                    cells.map(|(&value, &count)| f(value) * f64::from(count)).sum::<f64>()
+                        / records.max(1.0)
+                };
+                let mean = of(&|value| value);
+                self.deviation = of(&|value| (value - mean) * (value - mean)).sqrt();
+            }
+            Kind::Text => self.tokens = Tokens::new(&self.values, &self.counts),
+            _ => {}
+        }
+    }
+}
+
+/// How the values of a column are brought into one spelling.
+struct Spelling {
+    kind: Kind,
+    day_first: bool,
+}
+
+impl Spelling {
+    fn of(kind: Kind, values: &[Box<str>]) -> Self {
+        // A first part above 12 is a day, a second one shows that the month is first.
+        let (mut days, mut months) = (0, 0);
+        if kind == Kind::Date {
+            for parts in values.iter().filter_map(|value| parts(value)) {
+                if let Parts::Ambiguous(first, second, _) = parts {
+                    days += usize::from(first > 12);
+                    months += usize::from(second > 12);
+                }
+            }
+        }
+        Self { kind, day_first: days >= months }
+    }
+
+    /// A value in the column's spelling; `None` when it says nothing.
+    fn spell(&self, value: &str) -> Option<String> {
+        let value = value.trim();
+        if is_missing(value) {
+            return None;
+        }
+        let spelled = match self.kind {
+            Kind::Exact | Kind::Name | Kind::Text => folded(value),
+            Kind::Email => value.to_lowercase(),
+            Kind::Phone => {
+                let digits = digits(value);
+                let skip = digits.len().saturating_sub(9);
+                if digits.len() < 5 { String::new() } else { digits[skip..].to_owned() }
+            }
+            Kind::Code => {
+                let kept = value.chars().filter(|letter| letter.is_alphanumeric());
+                kept.flat_map(char::to_uppercase).collect()
+            }
+            Kind::Date => date(value, self.day_first).unwrap_or_else(|| digits(value)),
+            Kind::Number => {
+                let number: f64 = value.parse().ok()?;
+                if !number.is_finite() {
+                    return None;
+                }
+                number.to_string()
+            }
+        };
+        (!spelled.is_empty()).then_some(spelled)
+    }
+}
+
+fn digits(value: &str) -> String {
+    value.chars().filter(char::is_ascii_digit).collect()
+}
+
+/// The parts of a date in figures.
+enum Parts {
+    /// Year, month, day.
+    Known(u32, u32, u32),
+    /// Two parts of unknown order, and the year.
+    Ambiguous(u32, u32, u32),
+}
+
+fn parts(value: &str) -> Option<Parts> {
+    let value = value.split(['T', ' ']).next().unwrap_or(value);
+    if value.len() == 8 && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        let part = |from: usize, to: usize| value[from..to].parse().ok();
+        return Some(Parts::Known(part(0, 4)?, part(4, 6)?, part(6, 8)?));
+    }
+    let mut pieces = value.split(['-', '/', '.']);
+    let mut next = || -> Option<(u32, usize)> {
+        let piece = pieces.next()?;
+        Some((piece.parse().ok()?, piece.len()))
+    };
+    let (first, second, third) = (next()?, next()?, next()?);
+    if pieces.next().is_some() {
+        return None;
+    }
+    match (first.1, third.1) {
+        (4, _) => Some(Parts::Known(first.0, second.0, third.0)),
+        (_, 4) => Some(Parts::Ambiguous(first.0, second.0, third.0)),
+        _ => None,
+    }
+}
+
+/// A date as `yyyymmdd`; `None` when the text is none.
+pub(super) fn date(value: &str, day_first: bool) -> Option<String> {
+    let (year, month, day) = match parts(value.trim())? {
+        Parts::Known(year, month, day) => (year, month, day),
+        Parts::Ambiguous(first, second, year) if first > 12 || (day_first && second <= 12) => {
+            (year, second, first)
+        }
+        Parts::Ambiguous(first, second, year) => (year, first, second),
+    };
+    let is_date = (1000..3000).contains(&year) && (1..=12).contains(&month);
+    (is_date && (1..=31).contains(&day)).then(|| format!("{year:04}{month:02}{day:02}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(kind: Kind, values: &[&str]) -> Vec<Option<String>> {
+        let mut gatherer = Gatherer::default();
+        for value in values {
+            gatherer.push(Some(value));
+        }
+        let order: Vec<u32> = (0..values.len() as u32).collect();
+        let column = gatherer.finish("c", Declared::Text, Some(kind), &order);
+        let text = |&code: &u32| column.values.get(code as usize).map(|value| value.to_string());
+        column.codes.iter().map(text).collect()
+    }
+
+    #[test]
+    fn one_spelling_and_no_value_for_what_is_not_known() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            column(Kind::Name, &["O'Brien ", "OBRIEN", "n/a", "", " - "]),
+            [some("obrien"), some("obrien"), None, None, None]
+        );
+        assert_eq!(
+            column(Kind::Phone, &["+44 161 496 0000", "0161 4960000", "000"]),
+            [some("614960000"), some("614960000"), None]
+        );
+        assert_eq!(column(Kind::Email, &["Test@Test.com", "a@b.de"]), [None, some("a@b.de")]);
+        assert_eq!(column(Kind::Number, &["1.50", "NaN", "x"]), [some("1.5"), None, None]);
+    }
+
+    #[test]
+    fn a_column_of_dates_shows_its_own_order() {
+        let some = |text: &str| Some(text.to_owned());
+        let days = column(Kind::Date, &["03/04/1990", "25/12/1990", "1990-04-03", "19561399"]);
+        assert_eq!(days, [some("19900403"), some("19901225"), some("19900403"), some("19561399")]);
+        let months = column(Kind::Date, &["03/04/1990", "12/25/1990"]);
+        assert_eq!(months, [some("19900304"), some("19901225")]);
+    }
+}

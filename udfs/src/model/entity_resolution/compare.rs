@@ -1,0 +1,234 @@
+//! Comparing two records, column by column: a level each, from no evidence to equal.
+//!
+//! Level 0: one of the two has no value. 1: the values differ. The last: they are equal. Between
+//! them lie the degrees of likeness of the column's kind, of which the highest that holds counts.
+
+use super::column::{Column, NONE};
+use super::kind::Kind;
+use crate::fuzzy::kernel::{Pattern, Scratch};
+
+/// The levels of a kind, from `else` up, each with the share of true matches that it may be
+/// expected to have: where learning starts, and what it falls back to without evidence.
+pub fn levels(kind: Kind) -> &'static [(&'static str, f64)] {
+    match kind {
+        Kind::Exact => &[("else", 0.08), ("exact", 0.92)],
+        Kind::Name => &[
+            ("else", 0.06),
+            ("jaro_winkler >= 0.7", 0.03),
+            ("jaro_winkler >= 0.85", 0.04),
+            ("jaro_winkler >= 0.92 or one edit", 0.12),
+            ("exact", 0.75),
+        ],
+        Kind::Text => &[
+            ("else", 0.04),
+            ("similarity >= 0.4", 0.05),
+            ("similarity >= 0.6", 0.07),
+            ("similarity >= 0.8", 0.14),
+            ("exact", 0.7),
+        ],
+        Kind::Number => &[
+            ("else", 0.06),
+            ("within 0.5 deviations", 0.04),
+            ("within 0.1 deviations", 0.05),
+            ("exact", 0.85),
+        ],
+        Kind::Date => &[
+            ("else", 0.05),
+            ("two parts equal or two edits", 0.06),
+            ("one edit or swapped", 0.09),
+            ("exact", 0.8),
+        ],
+        Kind::Email => &[
+            ("else", 0.1),
+            ("jaro_winkler >= 0.9", 0.05),
+            ("same name or one edit", 0.1),
+            ("exact", 0.75),
+        ],
+        Kind::Phone | Kind::Code => &[
+            ("else", 0.08),
+            ("two edits", 0.04),
+            ("one edit", 0.08),
+            ("exact", 0.8),
+        ],
+    }
+}
+
+/// Compares one record with others: what is prepared of its values is kept.
+#[derive(Debug)]
+pub struct Comparer<'a> {
+    columns: &'a [Column],
+    prepared: Vec<Prepared>,
+    scratch: Scratch,
+}
+
+#[derive(Debug)]
+struct Prepared {
+    code: u32,
+    pattern: Pattern,
+}
+
+impl<'a> Comparer<'a> {
+    /// A comparer of the records of columns.
+    pub fn new(columns: &'a [Column]) -> Self {
+        let prepared = columns.iter().map(|_| Prepared { code: NONE, pattern: Pattern::default() });
+        Self { columns, prepared: prepared.collect(), scratch: Scratch::default() }
+    }
+
+    /// The levels of two records, four bits a column, the first lowest.
+    pub fn levels(&mut self, left: u32, right: u32) -> u64 {
+        let columns = self.columns;
+        (0..columns.len()).fold(0, |levels, at| levels | self.level(at, left, right) << (4 * at))
+    }
+
+    /// The level of one column.
+    pub fn level(&mut self, at: usize, left: u32, right: u32) -> u64 {
+        let column = &self.columns[at];
+        let (a, b) = (column.codes[left as usize], column.codes[right as usize]);
+        if a == NONE || b == NONE {
+            return 0;
+        }
+        let top = levels(column.kind).len() as u64;
+        if a == b {
+            return top;
+        }
+        match column.kind {
+            Kind::Exact => 1,
+            Kind::Number => number(column, a, b),
+            _ => self.text_level(at, a, b),
+        }
+    }
+
+    fn text_level(&mut self, at: usize, a: u32, b: u32) -> u64 {
+        let column = &self.columns[at];
+        let prepared = &mut self.prepared[at];
+        if prepared.code != a {
+            prepared.pattern.reset(&column.values[a as usize]);
+            prepared.code = a;
+        }
+        let (pattern, scratch) = (&prepared.pattern, &mut self.scratch);
+        let (left, right) = (&*column.values[a as usize], &*column.values[b as usize]);
+        match column.kind {
+            Kind::Name => name(pattern, left, right, scratch),
+            Kind::Text => {
+                let words = column.tokens.similarity(a, b);
+                // Letters decide where words do not: their comparison costs more.
+                let alike = match words {
+                    words if words < 0.1 => words,
+                    words if words >= 0.8 => words,
+                    words => words.max(pattern.ratio(right, scratch) * 1.5 - 0.5),
+                };
+                1 + u64::from(alike >= 0.4) + u64::from(alike >= 0.6) + u64::from(alike >= 0.8)
+            }
+            Kind::Date => date(pattern, left, right, scratch),
+            Kind::Email => email(pattern, left, right, scratch),
+            _ => match pattern.osa(right, 2, scratch) {
+                Some(edits) if edits <= 1 => 3,
+                Some(_) if left.len() > 4 => 2,
+                _ => 1,
+            },
+        }
+    }
+}
+
+fn name(pattern: &Pattern, left: &str, right: &str, scratch: &mut Scratch) -> u64 {
+    let alike = pattern.jaro_winkler(right, scratch);
+    let is_long = left.len().min(right.len()) > 3;
+    match alike {
+        alike if alike >= 0.92 => 4,
+        alike if alike >= 0.7 && is_long && pattern.osa(right, 1, scratch).is_some() => 4,
+        alike if alike >= 0.85 => 3,
+        alike if alike >= 0.7 => 2,
+        _ => 1,
+    }
+}
+
+fn email(pattern: &Pattern, left: &str, right: &str, scratch: &mut Scratch) -> u64 {
+    let local = |text: &str| text.split_once('@').map_or(text.len(), |(local, _)| local.len());
+    let (a, b) = (local(left), local(right));
+    match () {
+        () if a > 3 && left[..a] == right[..b] => 3,
+        () if pattern.osa(right, 1, scratch).is_some() => 3,
+        () if pattern.jaro_winkler(right, scratch) >= 0.9 => 2,
+        () => 1,
+    }
+}
+
+fn date(pattern: &Pattern, left: &str, right: &str, scratch: &mut Scratch) -> u64 {
+    if let (Some(a), Some(b)) = (parts(left), parts(right)) {
+        if a[0] == b[0] && a[1] == b[2] && a[2] == b[1] {
+            return 3;
+        }
+        if pattern.osa(right, 1, scratch).is_some() {
+            return 3;
+        }
+        if a.iter().zip(b).filter(|(x, y)| **x == *y).count() == 2 {
+            return 2;
+        }
+    }
+    match pattern.osa(right, 2, scratch) {
+        Some(edits) => 4 - edits.max(1) as u64,
+        None => 1,
+    }
+}
+
+/// Year, month and day of `yyyymmdd`.
+fn parts(text: &str) -> Option<[&str; 3]> {
+    let is_date = text.len() == 8 && text.is_ascii();
+    is_date.then(|| [&text[..4], &text[4..6], &text[6..]])
+}
+
+fn number(column: &Column, a: u32, b: u32) -> u64 {
+    let apart = (column.numbers[a as usize] - column.numbers[b as usize]).abs();
+    match () {
+        () if apart <= 0.1 * column.deviation => 3,
+        () if apart <= 0.5 * column.deviation => 2,
+        () => 1,
+    }
+}
+
+/// The level of a column in packed levels.
+#[inline]
+pub fn level_of(levels: u64, column: usize) -> usize {
+    (levels >> (4 * column) & 15) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::column::Gatherer;
+    use super::super::kind::Declared;
+    use super::*;
+
+    fn level(kind: Kind, left: &str, right: &str) -> u64 {
+        let mut gatherer = Gatherer::default();
+        gatherer.push(Some(left));
+        gatherer.push(Some(right));
+        let columns = [gatherer.finish("c", Declared::Text, Some(kind), &[0, 1])];
+        let mut comparer = Comparer::new(&columns);
+        assert_eq!(comparer.levels(0, 1), comparer.levels(1, 0));
+        comparer.levels(0, 1)
+    }
+
+    #[test]
+    fn levels_rise_with_likeness_and_no_value_is_no_evidence() {
+        assert_eq!(level(Kind::Name, "Smith", "SMITH "), 5);
+        assert_eq!(level(Kind::Name, "smith", "smiht"), 4);
+        assert_eq!(level(Kind::Name, "smith", "n/a"), 0);
+        assert_eq!(level(Kind::Name, "smith", "wu"), 1);
+        assert_eq!(level(Kind::Date, "1990-03-04", "1990-04-03"), 3);
+        assert_eq!(level(Kind::Date, "1990-03-04", "1991-03-04"), 3);
+        assert_eq!(level(Kind::Date, "1990-03-04", "1987-03-04"), 2);
+        assert_eq!(level(Kind::Date, "1990-03-04", "1967-11-28"), 1);
+        assert_eq!(level(Kind::Email, "jane.doe@a.com", "jane.doe@b.org"), 3);
+        assert_eq!(level(Kind::Code, "12345", "12354"), 3);
+        assert_eq!(level(Kind::Exact, "a", "b"), 1);
+        assert_eq!(level(Kind::Text, "one two three", "three two one"), 4);
+    }
+
+    #[test]
+    fn every_kind_has_shares_that_sum_to_one() {
+        for kind in [Kind::Exact, Kind::Name, Kind::Text, Kind::Number, Kind::Date, Kind::Email] {
+            let sum: f64 = levels(kind).iter().map(|level| level.1).sum();
+            assert!((sum - 1.0).abs() < 1e-9, "{kind:?}: {sum}");
+        }
+    }
+}

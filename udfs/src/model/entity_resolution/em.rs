@@ -1,0 +1,223 @@
+//! Expectation maximization of the Fellegi-Sunter model over patterns of levels.
+//!
+//! The pairs of a blocking rule are a mixture: a share λ of matches, whose levels have the
+//! probabilities m, and others, whose levels have the probabilities u (Fellegi and Sunter 1969,
+//! Winkler 1988). Columns are independent given which of the two a pair is. The columns that a rule
+//! itself makes agree say nothing within it and are left out, so that m is learned of each column
+//! from the rules that leave it free. All rules share m, each has its own λ; what is maximized is
+//! the sum of their log-likelihoods and of a Dirichlet prior of m. It never falls.
+
+use super::compare::level_of;
+
+/// Pairs with the same levels, found by the same rules.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Counted {
+    /// Levels, as [`super::compare::Comparer::levels`] packs them.
+    pub levels: u64,
+    /// The rules that found them, a bit each.
+    pub rules: u32,
+    /// How many.
+    pub pairs: f64,
+}
+
+/// A column's probabilities, of level 1 first.
+pub type Shares = Vec<Vec<f64>>;
+
+/// What is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Mixture<'a> {
+    /// The pairs, in an order that does not depend on threads.
+    pub patterns: &'a [Counted],
+    /// Of each rule, the columns that it leaves free, a bit each.
+    pub free: &'a [u32],
+    /// u.
+    pub u: &'a [Vec<f64>],
+    /// What m is expected to be.
+    pub expected: &'a [Vec<f64>],
+    /// How many matches that expectation counts for.
+    pub strength: f64,
+}
+
+/// What is learned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Learned {
+    /// m.
+    pub m: Shares,
+    /// The share of matches among each rule's pairs.
+    pub lambda: Vec<f64>,
+    /// The objective after each iteration.
+    pub objective: Vec<f64>,
+}
+
+/// The largest share of matches that a rule starts with.
+const LAMBDA_START: f64 = 0.2;
+
+impl Mixture<'_> {
+    /// Runs until an iteration gains less than `tolerance` a pair, or `iterations` are done.
+    pub fn run(&self, iterations: usize, tolerance: f64) -> Learned {
+        let mut learned = Learned {
+            m: self.expected.to_vec(),
+            lambda: vec![LAMBDA_START; self.free.len()],
+            objective: Vec::new(),
+        };
+        let pairs: f64 = self.patterns.iter().map(|pattern| pattern.pairs).sum();
+        for _ in 0..iterations {
+            let objective = self.step(&mut learned);
+            let before = learned.objective.last().copied();
+            learned.objective.push(objective);
+            if before.is_some_and(|before| objective - before < tolerance * pairs.max(1.0)) {
+                break;
+            }
+        }
+        learned
+    }
+
+    /// One iteration; gives the objective of what it started from.
+    fn step(&self, learned: &mut Learned) -> f64 {
+        let ratios: Vec<Vec<f64>> =
+            learned.m.iter().zip(self.u).map(|(m, u)| logs(m, u)).collect();
+        let log_u: Vec<Vec<f64>> =
+            self.u.iter().map(|u| u.iter().map(|u| u.max(TINY).ln()).collect()).collect();
+        let mut counts: Shares = self.expected.iter().map(|m| vec![0.0; m.len()]).collect();
+        let mut matches = vec![0.0; self.free.len()];
+        let mut totals = vec![0.0; self.free.len()];
+        let mut objective = self.prior(&learned.m);
+        for pattern in self.patterns {
+            let mut rules = pattern.rules;
+            while rules != 0 {
+                let rule = rules.trailing_zeros() as usize;
+                rules &= rules - 1;
+                let lambda = learned.lambda[rule];
+                let (mut ratio, mut base) = (0.0, 0.0);
+                for_free(self.free[rule], pattern.levels, |column, level| {
+                    ratio += ratios[column][level];
+                    base += log_u[column][level];
+                });
+                let match_part = lambda.max(TINY).ln() + ratio;
+                let other_part = (1.0 - lambda).max(TINY).ln();
+                let largest = match_part.max(other_part);
+                let sum = largest + ((match_part - largest).exp() + (other_part - largest).exp()).ln();
+                objective += pattern.pairs * (base + sum);
+                let share = (match_part - sum).exp() * pattern.pairs;
+                matches[rule] += share;
+                totals[rule] += pattern.pairs;
+                for_free(self.free[rule], pattern.levels, |column, level| {
+                    counts[column][level] += share;
+                });
+            }
+        }
+        for ((m, counts), expected) in learned.m.iter_mut().zip(&counts).zip(self.expected) {
+            let prior = self.strength;
+            let total: f64 = counts.iter().sum::<f64>() + prior;
+            for ((m, count), expected) in m.iter_mut().zip(counts).zip(expected) {
+                *m = (count + prior * expected) / total;
+            }
+        }
+        for ((lambda, matched), total) in learned.lambda.iter_mut().zip(&matches).zip(&totals) {
+            if *total > 0.0 {
+                *lambda = matched / total;
+            }
+        }
+        objective
+    }
+
+    /// The logarithm of the Dirichlet prior, without its constant.
+    fn prior(&self, m: &[Vec<f64>]) -> f64 {
+        let cells = m.iter().zip(self.expected).flat_map(|(m, expected)| m.iter().zip(expected));
+        cells.map(|(m, expected)| self.strength * expected * m.max(TINY).ln()).sum()
+    }
+}
+
+/// Below this a probability counts as this.
+pub const TINY: f64 = 1e-300;
+
+/// The logarithms of m / u.
+fn logs(m: &[f64], u: &[f64]) -> Vec<f64> {
+    m.iter().zip(u).map(|(m, u)| m.max(TINY).ln() - u.max(TINY).ln()).collect()
+}
+
+/// Calls with each free column that has evidence, and its level from 0.
+#[inline]
+fn for_free(free: u32, levels: u64, mut call: impl FnMut(usize, usize)) {
+    let mut columns = free;
+    while columns != 0 {
+        let column = columns.trailing_zeros() as usize;
+        columns &= columns - 1;
+        let level = level_of(levels, column);
+        if level > 0 {
+            call(column, level - 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Pairs of two columns with two levels each, drawn from a known mixture.
+    fn drawn(lambda: f64, m: [f64; 3], u: [f64; 3]) -> Vec<Counted> {
+        let mut patterns = Vec::new();
+        for bits in 0..8_u64 {
+            let part = |of: &[f64; 3]| {
+                (0..3).map(|at| if bits >> at & 1 == 1 { of[at] } else { 1.0 - of[at] }).product()
+            };
+            let (matched, other): (f64, f64) = (part(&m), part(&u));
+            let levels = (0..3).map(|at| (1 + (bits >> at & 1)) << (4 * at)).sum();
+            let pairs = 1e6 * (lambda * matched + (1.0 - lambda) * other);
+            patterns.push(Counted { levels, rules: 1, pairs });
+        }
+        patterns
+    }
+
+    #[test]
+    fn a_known_mixture_is_found_again() {
+        let (m, u) = ([0.9, 0.8, 0.95], [0.01, 0.1, 0.05]);
+        let patterns = drawn(0.3, m, u);
+        let shares = u.map(|u| vec![1.0 - u, u]);
+        let expected = [0.7, 0.7, 0.7].map(|m| vec![1.0 - m, m]);
+        let mixture = Mixture {
+            patterns: &patterns,
+            free: &[0b111],
+            u: &shares,
+            expected: &expected,
+            strength: 1.0,
+        };
+        let learned = mixture.run(500, 1e-12);
+        assert!((learned.lambda[0] - 0.3).abs() < 1e-3, "{learned:?}");
+        for (found, m) in learned.m.iter().zip(m) {
+            assert!((found[1] - m).abs() < 1e-3, "{learned:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_objective_never_falls(
+            patterns in prop::collection::vec((0_u64..4096, 1_u32..4, 1_u32..1000), 1..60),
+            u in prop::collection::vec(0.001_f64..0.999, 3),
+            strength in 0.0_f64..20.0,
+        ) {
+            let patterns: Vec<Counted> = patterns
+                .into_iter()
+                .map(|(levels, rules, pairs)| {
+                    let level = |at: u64| (levels >> (4 * at) & 15) % 3;
+                    let levels = level(0) | level(1) << 4 | level(2) << 8;
+                    Counted { levels, rules, pairs: f64::from(pairs) }
+                })
+                .collect();
+            let u: Vec<Vec<f64>> = u.into_iter().map(|u| vec![1.0 - u, u]).collect();
+            let expected = vec![vec![0.2, 0.8]; 3];
+            let mixture = Mixture {
+                patterns: &patterns, free: &[0b110, 0b011], u: &u, expected: &expected, strength,
+            };
+            let learned = mixture.run(50, 0.0);
+            for pair in learned.objective.windows(2) {
+                prop_assert!(pair[1] >= pair[0] - 1e-9 * pair[0].abs(), "{:?}", learned.objective);
+            }
+            for m in &learned.m {
+                prop_assert!((m.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+            }
+        }
+    }
+}

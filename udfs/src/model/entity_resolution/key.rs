@@ -1,0 +1,197 @@
+//! Keys of blocking rules: what two records must have in common to be compared.
+
+use super::column::Column;
+use super::kind::Kind;
+use super::rng::mixed;
+
+/// What of a value makes the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The first letters.
+    Prefix(u8),
+    /// The last letters.
+    Suffix(u8),
+    /// The first half of the letters.
+    FirstHalf,
+    /// The other half.
+    SecondHalf,
+    /// How a name sounds.
+    Soundex,
+    /// Any of the rarest words.
+    Words,
+    /// The year of a date.
+    Year,
+    /// Its year and month.
+    YearMonth,
+    /// Its month and day.
+    MonthDay,
+    /// An e-mail address before the @.
+    LocalPart,
+}
+
+/// A part of a column's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The column's position.
+    pub column: usize,
+    /// The part.
+    pub part: Part,
+}
+
+/// Rarest words that make keys.
+pub const WORDS: usize = 3;
+
+/// The function of a part in SQL's spelling, `None` for the whole value.
+const FUNCTIONS: [(Part, &str); 8] = [
+    (Part::FirstHalf, "first_half"),
+    (Part::SecondHalf, "second_half"),
+    (Part::Soundex, "soundex"),
+    (Part::Words, "words"),
+    (Part::Year, "year"),
+    (Part::YearMonth, "year_month"),
+    (Part::MonthDay, "month_day"),
+    (Part::LocalPart, "local_part"),
+];
+
+impl Key {
+    /// The key as a user writes it.
+    pub fn text(&self, columns: &[Column]) -> String {
+        let name = &columns[self.column].name;
+        match self.part {
+            Part::Whole => name.clone(),
+            Part::Prefix(letters) => format!("prefix({name}, {letters})"),
+            Part::Suffix(letters) => format!("suffix({name}, {letters})"),
+            part => {
+                let function = FUNCTIONS.iter().find(|(known, _)| *known == part);
+                format!("{}({name})", function.map_or("", |(_, function)| *function))
+            }
+        }
+    }
+
+    /// Reads a key: `column`, `soundex(column)`, `prefix(column, 4)`, ….
+    pub fn parse(text: &str, columns: &[Column]) -> Option<Self> {
+        let text = text.trim();
+        let find = |name: &str| {
+            let name = name.trim();
+            columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))
+        };
+        let Some((function, arguments)) = text.split_once('(') else {
+            return Some(Self { column: find(text)?, part: Part::Whole });
+        };
+        let arguments = arguments.strip_suffix(')')?;
+        let function = function.trim().to_lowercase();
+        if let Some((part, _)) = FUNCTIONS.iter().find(|(_, name)| *name == function) {
+            return Some(Self { column: find(arguments)?, part: *part });
+        }
+        let (name, letters) = arguments.split_once(',')?;
+        let letters: u8 = letters.trim().parse().ok().filter(|letters| *letters > 0)?;
+        let part = match function.as_str() {
+            "prefix" => Part::Prefix(letters),
+            "suffix" => Part::Suffix(letters),
+            _ => return None,
+        };
+        Some(Self { column: find(name)?, part })
+    }
+
+    /// How many keys a value has at most.
+    pub fn slots(&self) -> usize {
+        if self.part == Part::Words { WORDS } else { 1 }
+    }
+
+    /// The keys of a column's distinct values, `slots` each: a hash, 0 for none.
+    pub fn hashes(&self, column: &Column) -> Vec<u64> {
+        let seed = mixed(self.column as u64 + 1);
+        if self.part == Part::Words {
+            return words(column, seed);
+        }
+        let hash = |value: &str| match cut(value, self.part, column.kind) {
+            Some(piece) if !piece.is_empty() => fingerprint(piece, seed),
+            _ => 0,
+        };
+        if self.part == Part::Soundex {
+            let encoder = rphonetic::Soundex::default();
+            let code = |value: &str| soundex(&encoder, value).map_or(0, |c| fingerprint(&c, seed));
+            return column.values.iter().map(|value| code(value)).collect();
+        }
+        column.values.iter().map(|value| hash(value)).collect()
+    }
+}
+
+/// The keys that a column of a kind offers.
+pub fn offered(kind: Kind) -> &'static [Part] {
+    match kind {
+        Kind::Exact | Kind::Number => &[Part::Whole],
+        Kind::Name => &[Part::Whole, Part::Soundex, Part::Prefix(4), Part::Suffix(4)],
+        Kind::Text => &[Part::Whole, Part::Words],
+        Kind::Date => &[Part::Whole, Part::YearMonth, Part::MonthDay],
+        Kind::Email => &[Part::Whole, Part::LocalPart],
+        Kind::Phone | Kind::Code => &[Part::Whole, Part::FirstHalf, Part::SecondHalf],
+    }
+}
+
+/// Whether a part can be cut of values of a kind.
+pub fn fits(part: Part, kind: Kind) -> bool {
+    match part {
+        Part::Words => kind == Kind::Text,
+        Part::Year | Part::YearMonth | Part::MonthDay => kind == Kind::Date,
+        Part::LocalPart => kind == Kind::Email,
+        _ => true,
+    }
+}
+
+fn soundex(encoder: &rphonetic::Soundex, value: &str) -> Option<String> {
+    let letters = crate::fuzzy::phonetic::letters(value);
+    (!letters.is_empty()).then(|| rphonetic::Encoder::encode(encoder, &letters))
+}
+
+/// The rarest words of each value that another record has too.
+fn words(column: &Column, seed: u64) -> Vec<u64> {
+    let tokens = &column.tokens;
+    let mut keys = vec![0; column.values.len() * WORDS];
+    let mut shared = Vec::new();
+    for (value, keys) in (0..).zip(keys.chunks_exact_mut(WORDS)) {
+        shared.clear();
+        shared.extend(tokens.of(value).iter().filter(|&&word| tokens.count(word) > 1));
+        shared.sort_unstable_by_key(|&word| (tokens.count(word), word));
+        for (key, &word) in keys.iter_mut().zip(&shared) {
+            *key = mixed(seed ^ mixed(u64::from(word) + 1)).max(1);
+        }
+    }
+    keys
+}
+
+/// The piece of a value that makes the key; `None` where the value is too short to have one.
+fn cut(value: &str, part: Part, kind: Kind) -> Option<&str> {
+    let letters = value.chars().count();
+    let at = |letter: usize| value.char_indices().nth(letter).map_or(value.len(), |(at, _)| at);
+    let is_date = kind != Kind::Date || (value.len() == 8 && value.is_ascii());
+    match part {
+        Part::Prefix(count) => {
+            (letters >= usize::from(count)).then(|| &value[..at(usize::from(count))])
+        }
+        Part::Suffix(count) => {
+            let count = usize::from(count);
+            (letters >= count).then(|| &value[at(letters - count)..])
+        }
+        Part::FirstHalf => (letters >= 4).then(|| &value[..at(letters.div_ceil(2))]),
+        Part::SecondHalf => (letters >= 4).then(|| &value[at(letters / 2)..]),
+        Part::Year => is_date.then(|| value.get(..4))?,
+        Part::YearMonth => is_date.then(|| value.get(..6))?,
+        Part::MonthDay => is_date.then(|| value.get(4..))?,
+        Part::LocalPart => value.split_once('@').map(|(local, _)| local),
+        Part::Whole | Part::Soundex | Part::Words => Some(value),
+    }
+}
+
+/// A hash of a text that is the same in every run; never 0.
+pub fn fingerprint(text: &str, seed: u64) -> u64 {
+    let mut hash = seed ^ text.len() as u64;
+    for piece in text.as_bytes().chunks(8) {
+        let mut word = [0; 8];
+        word[..piece.len()].copy_from_slice(piece);
+        hash = mixed(hash ^ u64::from_le_bytes(word)).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    }
+    mixed(hash).max(1)
+}

@@ -1,0 +1,21 @@
+//! Entity resolution: which records are of one entity (Fellegi and Sunter 1969), without labels.
+//!
+//! [`column`] brings values into one spelling and [`kind`] finds out what they are; [`suggest`]
+//! chooses [`blocking`] rules, [`compare`] gives two records a level a column, [`learn`] finds how
+//! much each level tells ([`em`]), [`score`] weighs pairs by it and [`cluster`] makes entities.
+//! The answer depends on the records and the seed, not on their order or on threads: records come
+//! in the order of their ids.
+
+pub mod blocking;
+pub mod cluster;
+pub mod column;
+pub mod compare;
+pub mod em;
+pub mod key;
+pub mod kind;
+pub mod learn;
+pub mod records;
+pub mod rng;
+pub mod score;
+pub mod suggest;
+mod tokens;

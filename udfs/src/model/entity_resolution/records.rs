@@ -1,0 +1,103 @@
+//! The records that are to be told apart, in the order of their ids.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+
+use super::blocking::{Blocks, Partners, pairs_of};
+use super::column::{Column, NONE};
+use super::compare::Comparer;
+use crate::model::ModelError;
+
+/// Records by column.
+#[derive(Debug, Clone, Default)]
+pub struct Records {
+    /// The columns that are compared.
+    pub columns: Vec<Column>,
+    /// Of each record, the table it is of; empty when records of one table are compared too.
+    pub sides: Vec<u32>,
+    /// How many there are.
+    pub len: usize,
+}
+
+/// Records of a piece of work.
+const PIECE: usize = 512;
+
+impl Records {
+    /// All pairs that may match.
+    pub fn pairs(&self) -> f64 {
+        if self.sides.is_empty() {
+            let len = self.len as f64;
+            return len * (len - 1.0).max(0.0) / 2.0;
+        }
+        pairs_of(0..self.len, &self.sides) as f64
+    }
+
+    /// Whether two records may match.
+    #[inline]
+    pub fn may_match(&self, left: u32, right: u32) -> bool {
+        left != right
+            && (self.sides.is_empty() || self.sides[left as usize] != self.sides[right as usize])
+    }
+
+    /// How likely two records that may match have the same value of a column, when both have one.
+    pub fn coincidence(&self, at: usize) -> f64 {
+        let column = &self.columns[at];
+        if self.sides.is_empty() {
+            return column.coincidence();
+        }
+        let known = column.codes.iter().zip(&self.sides).filter(|(code, _)| **code != NONE);
+        let mut cells: Vec<(u32, u32)> = known.map(|(&code, &side)| (code, side)).collect();
+        cells.par_sort_unstable();
+        let square = |count: usize| (count as f64) * (count as f64);
+        let mut equal = 0.0;
+        for value in cells.chunk_by(|a, b| a.0 == b.0) {
+            let sides = value.chunk_by(|a, b| a.1 == b.1).map(|side| square(side.len()));
+            equal += square(value.len()) - sides.sum::<f64>();
+        }
+        cells.par_sort_unstable_by_key(|&(_, side)| side);
+        let same: f64 = cells.chunk_by(|a, b| a.1 == b.1).map(|side| square(side.len())).sum();
+        let all = square(cells.len()) - same;
+        if all > 0.0 { equal / all } else { 0.0 }
+    }
+
+    /// Walks over the pairs that rules find. Each piece of records gives what `work` makes of it,
+    /// in order: `make` makes its start, `work` adds a pair's left, right and rules.
+    ///
+    /// # Errors
+    /// When `cancel` is set.
+    pub fn walk<T: Send>(
+        &self,
+        blocks: &[Blocks],
+        takes: impl Fn(u32) -> bool + Sync,
+        cancel: &AtomicBool,
+        make: impl Fn() -> T + Sync,
+        work: impl Fn(&mut T, &mut Comparer<'_>, u32, u32, u32) + Sync,
+    ) -> Result<Vec<T>, ModelError> {
+        let pieces: Vec<usize> = (0..self.len).step_by(PIECE).collect();
+        let walked = pieces.par_iter().with_min_len(8).map_init(
+            || (Partners::new(blocks, &self.sides, self.len), Comparer::new(&self.columns)),
+            |(partners, comparer), &from| {
+                if cancel.load(Ordering::Relaxed) {
+                    return Err(ModelError::Cancelled);
+                }
+                let mut made = make();
+                for record in from as u32..(from + PIECE).min(self.len) as u32 {
+                    if takes(record) {
+                        partners.each(record, false, |other, rules| {
+                            work(&mut made, comparer, record, other, rules);
+                        });
+                    }
+                }
+                Ok(made)
+            },
+        );
+        walked.collect()
+    }
+
+    /// Bytes on the heap.
+    pub fn memory_bytes(&self) -> usize {
+        let columns: usize = self.columns.iter().map(Column::memory_bytes).sum();
+        columns + 4 * self.sides.len()
+    }
+}
