@@ -71,7 +71,9 @@ pub fn cluster(
         .map(|decision| order(decision.left, decision.right))
         .collect();
     let known: HashMap<(u32, u32), f32> = match method {
-        Method::Guarded => edges.iter().map(|edge| ((edge.left, edge.right), edge.weight)).collect(),
+        Method::Guarded => {
+            edges.iter().map(|edge| ((edge.left, edge.right), edge.weight)).collect()
+        }
         _ => HashMap::new(),
     };
     let least = weight(threshold);
@@ -133,7 +135,7 @@ pub fn complete(records: &Records, scorer: &Scorer<'_>, edges: &mut Vec<Edge>, l
         groups.join(edge.left, edge.right);
     }
     let known: HashSet<(u32, u32)> = edges.iter().map(|edge| (edge.left, edge.right)).collect();
-    let mut comparer = Comparer::new(&records.columns);
+    let mut comparer = Comparer::new(records);
     for root in 0..records.len as u32 {
         let members = groups.members(root);
         if members.len() < 3 || members.len() > COMPLETED_MAX || groups.root_of(root) != root {

@@ -4,10 +4,9 @@
 //! Texts lose case, accents and signs ([`folded`]), telephone numbers keep their last nine digits,
 //! dates become `yyyymmdd`, in the order of day and month that the column itself shows.
 
-use std::collections::HashMap;
-
 use super::kind::{Declared, Kind, is_missing};
 use super::tokens::Tokens;
+use super::values::{Distinct, Values};
 use crate::identity::normalize_name::folded;
 
 /// The code of no value.
@@ -23,7 +22,7 @@ pub struct Column {
     /// Each record's value: an index into `values`, or [`NONE`].
     pub codes: Vec<u32>,
     /// The distinct values.
-    pub values: Vec<Box<str>>,
+    pub values: Values,
     /// How many records have each.
     pub counts: Vec<u32>,
     /// The values as numbers, of a column of numbers.
@@ -51,8 +50,9 @@ impl Column {
 
     /// Bytes on the heap.
     pub fn memory_bytes(&self) -> usize {
-        let texts: usize = self.values.iter().map(|value| value.len() + 16).sum();
-        texts + 4 * (self.codes.len() + self.counts.len()) + self.tokens.memory_bytes()
+        self.values.memory_bytes()
+            + 4 * (self.codes.len() + self.counts.len())
+            + self.tokens.memory_bytes()
     }
 }
 
@@ -60,26 +60,13 @@ impl Column {
 #[derive(Debug, Clone, Default)]
 pub struct Gatherer {
     codes: Vec<u32>,
-    values: Vec<Box<str>>,
-    known: HashMap<Box<str>, u32>,
+    distinct: Distinct,
 }
 
 impl Gatherer {
     /// Adds a record's value.
     pub fn push(&mut self, value: Option<&str>) {
-        let Some(value) = value else {
-            self.codes.push(NONE);
-            return;
-        };
-        let code = match self.known.get(value) {
-            Some(&code) => code,
-            None => {
-                let code = self.values.len() as u32;
-                self.values.push(value.into());
-                self.known.insert(value.into(), code);
-                code
-            }
-        };
+        let code = value.map_or(NONE, |value| self.distinct.code(value));
         self.codes.push(code);
     }
 
@@ -93,9 +80,17 @@ impl Gatherer {
         self.codes.is_empty()
     }
 
-    /// The values as they came.
+    /// A record's value as it came.
     pub fn value(&self, row: usize) -> Option<&str> {
-        self.values.get(self.codes[row] as usize).map(AsRef::as_ref)
+        let code = self.codes.get(row).copied().filter(|code| *code != NONE)?;
+        Some(self.distinct.values.get(code))
+    }
+
+    /// Bytes on the heap, about.
+    pub fn memory_bytes(&self) -> usize {
+        4 * self.codes.capacity()
+            + self.distinct.values.memory_bytes()
+            + 20 * self.distinct.values.len()
     }
 
     /// The column of the records in `order`, compared as `kind` says, or as its values suggest.
@@ -106,33 +101,23 @@ impl Gatherer {
         kind: Option<Kind>,
         order: &[u32],
     ) -> Column {
-        let Self { codes, values, known } = self;
-        drop(known);
+        let Self { codes, distinct } = self;
+        let values = distinct.values;
         let codes: Vec<u32> = order.iter().map(|&row| codes[row as usize]).collect();
         let kind = kind.unwrap_or_else(|| Kind::detect(name, declared, &codes, &values));
         let mut column = Column { name: name.to_owned(), kind, ..Column::default() };
         let spelling = Spelling::of(kind, &values);
-        let mut spelled: HashMap<Box<str>, u32> = HashMap::with_capacity(values.len());
-        let mut renamed = vec![NONE; values.len()];
-        let mut seen = vec![false; values.len()];
-        column.codes = codes
-            .into_iter()
-            .map(|code| {
-                let Some(value) = values.get(code as usize) else { return NONE };
-                let at = code as usize;
-                if !seen[at] {
-                    seen[at] = true;
-                    if let Some(text) = spelling.spell(value) {
-                        let next = column.values.len() as u32;
-                        renamed[at] = *spelled.entry(text.as_str().into()).or_insert_with(|| {
-                            column.values.push(text.into());
-                            next
-                        });
-                    }
-                }
-                renamed[at]
+        let mut spelled = Distinct::default();
+        let mut renamed: Vec<Option<u32>> = vec![None; values.len()];
+        let mut code_of = |code: u32| {
+            let Some(known) = renamed.get_mut(code as usize) else { return NONE };
+            *known.get_or_insert_with(|| {
+                let text = spelling.spell(values.get(code));
+                text.map_or(NONE, |text| spelled.code(&text))
             })
-            .collect();
+        };
+        column.codes = codes.into_iter().map(&mut code_of).collect();
+        column.values = spelled.values;
         column.count();
         column
     }
@@ -173,11 +158,11 @@ struct Spelling {
 }
 
 impl Spelling {
-    fn of(kind: Kind, values: &[Box<str>]) -> Self {
+    fn of(kind: Kind, values: &Values) -> Self {
         // A first part above 12 is a day, a second one shows that the month is first.
         let (mut days, mut months) = (0, 0);
         if kind == Kind::Date {
-            for parts in values.iter().filter_map(|value| parts(value)) {
+            for parts in values.iter().filter_map(parts) {
                 if let Parts::Ambiguous(first, second, _) = parts {
                     days += usize::from(first > 12);
                     months += usize::from(second > 12);
@@ -276,7 +261,7 @@ mod tests {
         }
         let order: Vec<u32> = (0..values.len() as u32).collect();
         let column = gatherer.finish("c", Declared::Text, Some(kind), &order);
-        let text = |&code: &u32| column.values.get(code as usize).map(|value| value.to_string());
+        let text = |&code: &u32| (code != NONE).then(|| column.values.get(code).to_owned());
         column.codes.iter().map(text).collect()
     }
 

@@ -2,9 +2,14 @@
 //!
 //! Level 0: one of the two has no value. 1: the values differ. The last: they are equal. Between
 //! them lie the degrees of likeness of the column's kind, of which the highest that holds counts.
+//! Two columns of names that are swapped in one of the records (first name and surname) are as
+//! close as with one slip of the pen.
+
+use std::collections::HashMap;
 
 use super::column::{Column, NONE};
 use super::kind::Kind;
+use super::records::Records;
 use crate::fuzzy::kernel::{Pattern, Scratch};
 
 /// The levels of a kind, from `else` up, each with the share of true matches that it may be
@@ -44,19 +49,16 @@ pub fn levels(kind: Kind) -> &'static [(&'static str, f64)] {
             ("same name or one edit", 0.1),
             ("exact", 0.75),
         ],
-        Kind::Phone | Kind::Code => &[
-            ("else", 0.08),
-            ("two edits", 0.04),
-            ("one edit", 0.08),
-            ("exact", 0.8),
-        ],
+        Kind::Phone | Kind::Code => {
+            &[("else", 0.08), ("two edits", 0.04), ("one edit", 0.08), ("exact", 0.8)]
+        }
     }
 }
 
 /// Compares one record with others: what is prepared of its values is kept.
 #[derive(Debug)]
 pub struct Comparer<'a> {
-    columns: &'a [Column],
+    records: &'a Records,
     prepared: Vec<Prepared>,
     scratch: Scratch,
 }
@@ -68,45 +70,74 @@ struct Prepared {
 }
 
 impl<'a> Comparer<'a> {
-    /// A comparer of the records of columns.
-    pub fn new(columns: &'a [Column]) -> Self {
-        let prepared = columns.iter().map(|_| Prepared { code: NONE, pattern: Pattern::default() });
-        Self { columns, prepared: prepared.collect(), scratch: Scratch::default() }
+    /// A comparer of records.
+    pub fn new(records: &'a Records) -> Self {
+        let none = |_: &Column| Prepared { code: NONE, pattern: Pattern::default() };
+        let prepared = records.columns.iter().map(none).collect();
+        Self { records, prepared, scratch: Scratch::default() }
     }
 
     /// The levels of two records, four bits a column, the first lowest.
     pub fn levels(&mut self, left: u32, right: u32) -> u64 {
-        let columns = self.columns;
-        (0..columns.len()).fold(0, |levels, at| levels | self.level(at, left, right) << (4 * at))
+        let columns = 0..self.records.columns.len();
+        let levels = columns.fold(0, |all, at| all | self.level(at, left, right) << (4 * at));
+        if self.records.may_be_swapped(left, right) {
+            self.unswapped(levels, left, right)
+        } else {
+            levels
+        }
     }
 
-    /// The level of one column.
+    /// The levels, with those of first name and surname raised where they are swapped.
+    pub fn unswapped(&mut self, levels: u64, left: u32, right: u32) -> u64 {
+        let Some(Swap { first: a, last: b, .. }) = self.records.swap else { return levels };
+        if !is_low(levels, a) || !is_low(levels, b) {
+            return levels;
+        }
+        let columns = &self.records.columns;
+        let value = |column: usize, record: u32| {
+            columns[column].values.get(columns[column].codes[record as usize])
+        };
+        let mut is_close = |one: &str, other: &str| {
+            one == other || Pattern::new(one).osa(other, 1, &mut self.scratch).is_some()
+        };
+        let (x, y) = (value(a, left), value(b, left));
+        if !is_close(x, value(b, right)) || !is_close(y, value(a, right)) {
+            return levels;
+        }
+        let cleared = levels & !(15 << (4 * a)) & !(15 << (4 * b));
+        cleared | CLOSE << (4 * a) | CLOSE << (4 * b)
+    }
+
+    /// The level of one column by itself.
+    #[inline]
     pub fn level(&mut self, at: usize, left: u32, right: u32) -> u64 {
-        let column = &self.columns[at];
-        let (a, b) = (column.codes[left as usize], column.codes[right as usize]);
-        if a == NONE || b == NONE {
-            return 0;
+        let (a, b) = (self.records.row(left)[at], self.records.row(right)[at]);
+        match () {
+            () if a == NONE || b == NONE => 0,
+            () if a == b => levels(self.records.columns[at].kind).len() as u64,
+            () => self.unequal(at, a, b),
         }
-        let top = levels(column.kind).len() as u64;
-        if a == b {
-            return top;
-        }
-        match column.kind {
+    }
+
+    /// The level of two different values.
+    pub fn unequal(&mut self, at: usize, a: u32, b: u32) -> u64 {
+        match self.records.columns[at].kind {
             Kind::Exact => 1,
-            Kind::Number => number(column, a, b),
+            Kind::Number => number(&self.records.columns[at], a, b),
             _ => self.text_level(at, a, b),
         }
     }
 
     fn text_level(&mut self, at: usize, a: u32, b: u32) -> u64 {
-        let column = &self.columns[at];
+        let column = &self.records.columns[at];
         let prepared = &mut self.prepared[at];
         if prepared.code != a {
-            prepared.pattern.reset(&column.values[a as usize]);
+            prepared.pattern.reset(column.values.get(a));
             prepared.code = a;
         }
         let (pattern, scratch) = (&prepared.pattern, &mut self.scratch);
-        let (left, right) = (&*column.values[a as usize], &*column.values[b as usize]);
+        let (left, right) = (column.values.get(a), column.values.get(b));
         match column.kind {
             Kind::Name => name(pattern, left, right, scratch),
             Kind::Text => {
@@ -186,6 +217,50 @@ fn number(column: &Column, a: u32, b: u32) -> u64 {
     }
 }
 
+/// The level of names with one slip of the pen.
+const CLOSE: u64 = 4;
+
+/// Whether names differ by more than that.
+#[inline]
+fn is_low(levels: u64, column: usize) -> bool {
+    (1..CLOSE as usize).contains(&level_of(levels, column))
+}
+
+/// Columns whose values may be swapped.
+#[derive(Debug, Clone)]
+pub struct Swap {
+    /// The first name.
+    pub first: usize,
+    /// The surname.
+    pub last: usize,
+    /// The code among first names of each surname, [`NONE`] where none is so called.
+    pub as_first: Vec<u32>,
+}
+
+impl Swap {
+    /// A first name and a surname, when columns are called so.
+    pub fn of(columns: &[Column]) -> Option<Self> {
+        let find = |words: &[&str]| {
+            columns.iter().position(|column| {
+                let name = column.name.to_lowercase();
+                column.kind == Kind::Name && words.iter().any(|word| name.contains(word))
+            })
+        };
+        let first = find(&FIRST_NAMES)?;
+        let last = find(&["last", "surname", "family", "nachname"])?;
+        if first == last {
+            return None;
+        }
+        let names: HashMap<&str, u32> = columns[first].values.iter().zip(0..).collect();
+        let as_first = columns[last].values.iter();
+        let as_first = as_first.map(|name| names.get(name).copied().unwrap_or(NONE)).collect();
+        Some(Self { first, last, as_first })
+    }
+}
+
+/// What names of columns of first names contain.
+pub const FIRST_NAMES: [&str; 5] = ["first", "given", "forename", "vorname", "fname"];
+
 /// The level of a column in packed levels.
 #[inline]
 pub fn level_of(levels: u64, column: usize) -> usize {
@@ -202,8 +277,9 @@ mod tests {
         let mut gatherer = Gatherer::default();
         gatherer.push(Some(left));
         gatherer.push(Some(right));
-        let columns = [gatherer.finish("c", Declared::Text, Some(kind), &[0, 1])];
-        let mut comparer = Comparer::new(&columns);
+        let column = gatherer.finish("c", Declared::Text, Some(kind), &[0, 1]);
+        let records = Records::new(vec![column], vec![], 2);
+        let mut comparer = Comparer::new(&records);
         assert_eq!(comparer.levels(0, 1), comparer.levels(1, 0));
         comparer.levels(0, 1)
     }
@@ -222,6 +298,22 @@ mod tests {
         assert_eq!(level(Kind::Code, "12345", "12354"), 3);
         assert_eq!(level(Kind::Exact, "a", "b"), 1);
         assert_eq!(level(Kind::Text, "one two three", "three two one"), 4);
+    }
+
+    #[test]
+    fn swapped_names_are_close() {
+        let mut columns = [("first_name", ["anna", "mueler"]), ("last_name", ["mueller", "anna"])]
+            .map(|(name, values)| {
+                let mut gatherer = Gatherer::default();
+                values.iter().for_each(|value| gatherer.push(Some(value)));
+                gatherer.finish(name, Declared::Text, Some(Kind::Name), &[0, 1])
+            });
+        let levels = |columns: &[Column; 2]| {
+            Comparer::new(&Records::new(columns.to_vec(), vec![], 2)).levels(0, 1)
+        };
+        assert_eq!(levels(&columns), 0x44);
+        columns[0].name = "town".into();
+        assert_eq!(levels(&columns), 0x11);
     }
 
     #[test]

@@ -6,6 +6,11 @@
 //! itself makes agree say nothing within it and are left out, so that m is learned of each column
 //! from the rules that leave it free. All rules share m, each has its own λ; what is maximized is
 //! the sum of their log-likelihoods and of a Dirichlet prior of m. It never falls.
+//!
+//! Where some columns are a person's own (a first name, a date of birth), the others are of two
+//! kinds: a share η of the pairs are relatives, two persons of a household, who agree by chance on
+//! what is their own and share the rest with probabilities h. Without this third part, who lives
+//! together would pass for one.
 
 use super::compare::level_of;
 
@@ -36,6 +41,8 @@ pub struct Mixture<'a> {
     pub expected: &'a [Vec<f64>],
     /// How many matches that expectation counts for.
     pub strength: f64,
+    /// The columns that are a person's own, a bit each; without any there are no relatives.
+    pub own: u32,
 }
 
 /// What is learned.
@@ -43,23 +50,46 @@ pub struct Mixture<'a> {
 pub struct Learned {
     /// m.
     pub m: Shares,
+    /// h; of columns that are a person's own it is u.
+    pub h: Shares,
     /// The share of matches among each rule's pairs.
     pub lambda: Vec<f64>,
+    /// The share of relatives.
+    pub eta: Vec<f64>,
     /// The objective after each iteration.
     pub objective: Vec<f64>,
 }
 
-/// The largest share of matches that a rule starts with.
+/// The share of matches that a rule starts with.
 const LAMBDA_START: f64 = 0.2;
 
 impl Mixture<'_> {
-    /// Runs until an iteration gains less than `tolerance` a pair, or `iterations` are done.
-    pub fn run(&self, iterations: usize, tolerance: f64) -> Learned {
-        let mut learned = Learned {
+    /// Where nothing is known yet.
+    pub fn start(&self) -> Learned {
+        let rules = self.free.len();
+        Learned {
             m: self.expected.to_vec(),
-            lambda: vec![LAMBDA_START; self.free.len()],
+            h: self.relatives(self.expected),
+            lambda: vec![LAMBDA_START; rules],
+            eta: vec![0.0; rules],
             objective: Vec::new(),
-        };
+        }
+    }
+
+    /// The same with relatives among the matches: so much of each rule's are some at first.
+    pub fn with_relatives(&self, learned: &Learned) -> Learned {
+        let half = |lambda: &Vec<f64>| lambda.iter().map(|lambda| 0.5 * lambda).collect();
+        Learned {
+            h: self.relatives(&learned.m),
+            lambda: half(&learned.lambda),
+            eta: half(&learned.lambda),
+            ..learned.clone()
+        }
+    }
+
+    /// Runs until an iteration gains less than `tolerance` a pair, or `iterations` are done.
+    pub fn run(&self, start: &Learned, iterations: usize, tolerance: f64) -> Learned {
+        let mut learned = Learned { objective: Vec::new(), ..start.clone() };
         let pairs: f64 = self.patterns.iter().map(|pattern| pattern.pairs).sum();
         for _ in 0..iterations {
             let objective = self.step(&mut learned);
@@ -72,59 +102,84 @@ impl Mixture<'_> {
         learned
     }
 
+    /// `shares` of the columns that relatives share, u of the others.
+    fn relatives(&self, shares: &[Vec<f64>]) -> Shares {
+        let of = |(at, (shares, u)): (usize, (&Vec<f64>, &Vec<f64>))| {
+            if self.own >> at & 1 == 1 { u.clone() } else { shares.clone() }
+        };
+        shares.iter().zip(self.u).enumerate().map(of).collect()
+    }
+
     /// One iteration; gives the objective of what it started from.
     fn step(&self, learned: &mut Learned) -> f64 {
-        let ratios: Vec<Vec<f64>> =
-            learned.m.iter().zip(self.u).map(|(m, u)| logs(m, u)).collect();
-        let log_u: Vec<Vec<f64>> =
-            self.u.iter().map(|u| u.iter().map(|u| u.max(TINY).ln()).collect()).collect();
-        let mut counts: Shares = self.expected.iter().map(|m| vec![0.0; m.len()]).collect();
-        let mut matches = vec![0.0; self.free.len()];
-        let mut totals = vec![0.0; self.free.len()];
-        let mut objective = self.prior(&learned.m);
+        let parts = [&learned.m, &learned.h].map(|shares| {
+            let cells = shares.iter().zip(self.u);
+            cells.map(|(shares, u)| logs(shares, u)).collect::<Vec<Vec<f64>>>()
+        });
+        let log = |u: &Vec<f64>| u.iter().map(|u| u.max(TINY).ln()).collect();
+        let log_u: Vec<Vec<f64>> = self.u.iter().map(log).collect();
+        let mut counts: [Shares; 2] =
+            [(); 2].map(|()| self.expected.iter().map(|m| vec![0.0; m.len()]).collect());
+        let mut found = vec![[0.0; 3]; self.free.len()];
+        let mut objective = self.prior(&learned.m, u32::MAX) + self.prior(&learned.h, !self.own);
         for pattern in self.patterns {
             let mut rules = pattern.rules;
             while rules != 0 {
                 let rule = rules.trailing_zeros() as usize;
                 rules &= rules - 1;
-                let lambda = learned.lambda[rule];
-                let (mut ratio, mut base) = (0.0, 0.0);
+                let (lambda, eta) = (learned.lambda[rule], learned.eta[rule]);
+                let mut logs = [lambda, eta, 1.0 - lambda - eta].map(|share| share.max(TINY).ln());
+                let mut base = 0.0;
                 for_free(self.free[rule], pattern.levels, |column, level| {
-                    ratio += ratios[column][level];
+                    logs[0] += parts[0][column][level];
+                    logs[1] += parts[1][column][level];
                     base += log_u[column][level];
                 });
-                let match_part = lambda.max(TINY).ln() + ratio;
-                let other_part = (1.0 - lambda).max(TINY).ln();
-                let largest = match_part.max(other_part);
-                let sum = largest + ((match_part - largest).exp() + (other_part - largest).exp()).ln();
+                let largest = logs[0].max(logs[1]).max(logs[2]);
+                let sum = largest + logs.iter().map(|log| (log - largest).exp()).sum::<f64>().ln();
                 objective += pattern.pairs * (base + sum);
-                let share = (match_part - sum).exp() * pattern.pairs;
-                matches[rule] += share;
-                totals[rule] += pattern.pairs;
+                let shares = logs.map(|log| (log - sum).exp() * pattern.pairs);
+                found[rule].iter_mut().zip(shares).for_each(|(found, share)| *found += share);
                 for_free(self.free[rule], pattern.levels, |column, level| {
-                    counts[column][level] += share;
+                    counts[0][column][level] += shares[0];
+                    counts[1][column][level] += shares[1];
                 });
             }
         }
-        for ((m, counts), expected) in learned.m.iter_mut().zip(&counts).zip(self.expected) {
-            let prior = self.strength;
-            let total: f64 = counts.iter().sum::<f64>() + prior;
-            for ((m, count), expected) in m.iter_mut().zip(counts).zip(expected) {
-                *m = (count + prior * expected) / total;
-            }
+        let [matches, relatives] = counts;
+        learned.m = self.maximized(&matches);
+        if self.own != 0 {
+            learned.h = self.relatives(&self.maximized(&relatives));
         }
-        for ((lambda, matched), total) in learned.lambda.iter_mut().zip(&matches).zip(&totals) {
-            if *total > 0.0 {
-                *lambda = matched / total;
+        for (rule, found) in found.iter().enumerate() {
+            let total: f64 = found.iter().sum();
+            if total > 0.0 {
+                learned.lambda[rule] = found[0] / total;
+                learned.eta[rule] = found[1] / total;
             }
         }
         objective
     }
 
-    /// The logarithm of the Dirichlet prior, without its constant.
-    fn prior(&self, m: &[Vec<f64>]) -> f64 {
-        let cells = m.iter().zip(self.expected).flat_map(|(m, expected)| m.iter().zip(expected));
-        cells.map(|(m, expected)| self.strength * expected * m.max(TINY).ln()).sum()
+    /// The shares that counts and the prior give.
+    fn maximized(&self, counts: &[Vec<f64>]) -> Shares {
+        let of = |(counts, expected): (&Vec<f64>, &Vec<f64>)| {
+            let total = counts.iter().sum::<f64>() + self.strength;
+            if total <= 0.0 {
+                return expected.clone();
+            }
+            let cells = counts.iter().zip(expected);
+            cells.map(|(count, expected)| (count + self.strength * expected) / total).collect()
+        };
+        counts.iter().zip(self.expected).map(of).collect()
+    }
+
+    /// The logarithm of the Dirichlet prior of some columns, without its constant.
+    fn prior(&self, shares: &[Vec<f64>], of: u32) -> f64 {
+        let columns = shares.iter().zip(self.expected).enumerate();
+        let columns = columns.filter(|(at, _)| of >> at & 1 == 1 && *at < 32);
+        let cells = columns.flat_map(|(_, (shares, expected))| shares.iter().zip(expected));
+        cells.map(|(share, expected)| self.strength * expected * share.max(TINY).ln()).sum()
     }
 }
 
@@ -183,8 +238,9 @@ mod tests {
             u: &shares,
             expected: &expected,
             strength: 1.0,
+            own: 0,
         };
-        let learned = mixture.run(500, 1e-12);
+        let learned = mixture.run(&mixture.start(), 500, 1e-12);
         assert!((learned.lambda[0] - 0.3).abs() < 1e-3, "{learned:?}");
         for (found, m) in learned.m.iter().zip(m) {
             assert!((found[1] - m).abs() < 1e-3, "{learned:?}");
@@ -197,6 +253,7 @@ mod tests {
             patterns in prop::collection::vec((0_u64..4096, 1_u32..4, 1_u32..1000), 1..60),
             u in prop::collection::vec(0.001_f64..0.999, 3),
             strength in 0.0_f64..20.0,
+            own in 0_u32..3,
         ) {
             let patterns: Vec<Counted> = patterns
                 .into_iter()
@@ -210,8 +267,11 @@ mod tests {
             let expected = vec![vec![0.2, 0.8]; 3];
             let mixture = Mixture {
                 patterns: &patterns, free: &[0b110, 0b011], u: &u, expected: &expected, strength,
+                own,
             };
-            let learned = mixture.run(50, 0.0);
+            let start = mixture.start();
+            let start = if own == 0 { start } else { mixture.with_relatives(&start) };
+            let learned = mixture.run(&start, 50, 0.0);
             for pair in learned.objective.windows(2) {
                 prop_assert!(pair[1] >= pair[0] - 1e-9 * pair[0].abs(), "{:?}", learned.objective);
             }

@@ -113,9 +113,9 @@ impl Key {
         if self.part == Part::Soundex {
             let encoder = rphonetic::Soundex::default();
             let code = |value: &str| soundex(&encoder, value).map_or(0, |c| fingerprint(&c, seed));
-            return column.values.iter().map(|value| code(value)).collect();
+            return column.values.iter().map(code).collect();
         }
-        column.values.iter().map(|value| hash(value)).collect()
+        column.values.iter().map(hash).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! How a column is compared: named by the user, or read off its type and its values.
 
 use super::column::{NONE, date};
+use super::values::Values;
 
 /// How the values of a column are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -71,11 +72,11 @@ impl Kind {
     }
 
     /// The kind that a column's type and values suggest.
-    pub fn detect(name: &str, declared: Declared, codes: &[u32], values: &[Box<str>]) -> Self {
+    pub fn detect(name: &str, declared: Declared, codes: &[u32], values: &Values) -> Self {
         let known = codes.iter().filter(|&&code| code != NONE).count();
         let looked: Vec<&str> = values
             .iter()
-            .map(|value| value.trim())
+            .map(str::trim)
             .filter(|value| !is_missing(value))
             .take(LOOKED_AT)
             .collect();
@@ -119,9 +120,8 @@ impl Kind {
         let length = |of: &dyn Fn(&str) -> usize| {
             looked.iter().map(|value| of(value)).sum::<usize>() as f64 / looked.len() as f64
         };
-        let has_figures = |value: &str| {
-            !value.contains(' ') && value.bytes().any(|byte| byte.is_ascii_digit())
-        };
+        let has_figures =
+            |value: &str| !value.contains(' ') && value.bytes().any(|byte| byte.is_ascii_digit());
         match () {
             () if share(&has_figures) >= 0.6 => Self::Code,
             () if length(&|value| value.chars().count()) <= 1.5 => Self::Exact,
@@ -165,10 +165,33 @@ pub(super) fn is_missing(value: &str) -> bool {
     let lower = value.trim().to_lowercase();
     matches!(
         lower.as_str(),
-        "" | "-" | "--" | "---" | "?" | "??" | "." | "n/a" | "#n/a" | "n.a." | "null" | "none"
-            | "nil" | "nan" | "unknown" | "undefined" | "missing" | "tbd" | "not known"
-            | "not available" | "not applicable" | "no email" | "noemail" | "test@test.com"
-            | "none@none.com" | "no@email.com" | "noemail@noemail.com" | "na@na.com"
+        "" | "-"
+            | "--"
+            | "---"
+            | "?"
+            | "??"
+            | "."
+            | "n/a"
+            | "#n/a"
+            | "n.a."
+            | "null"
+            | "none"
+            | "nil"
+            | "nan"
+            | "unknown"
+            | "undefined"
+            | "missing"
+            | "tbd"
+            | "not known"
+            | "not available"
+            | "not applicable"
+            | "no email"
+            | "noemail"
+            | "test@test.com"
+            | "none@none.com"
+            | "no@email.com"
+            | "noemail@noemail.com"
+            | "na@na.com"
     )
 }
 
@@ -177,7 +200,7 @@ mod tests {
     use super::*;
 
     fn detected(name: &str, declared: Declared, values: &[&str]) -> Kind {
-        let values: Vec<Box<str>> = values.iter().map(|&value| value.into()).collect();
+        let values: Values = values.iter().copied().collect();
         let codes: Vec<u32> = (0..values.len() as u32).collect();
         Kind::detect(name, declared, &codes, &values)
     }

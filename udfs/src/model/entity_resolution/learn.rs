@@ -10,8 +10,10 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
 use super::blocking::{Blocks, Cost, Rule};
-use super::compare::{Comparer, level_of, levels};
-use super::em::{Counted, Mixture, Shares, TINY};
+use super::column::Column;
+use super::compare::{Comparer, FIRST_NAMES, level_of, levels};
+use super::dependence::{Dependence, dependences, told};
+use super::em::{self, Counted, Mixture, Shares, TINY};
 use super::kind::Kind;
 use super::records::Records;
 use super::rng::{Seeded, mixed};
@@ -27,6 +29,8 @@ pub const COLUMNS_MAX: usize = 16;
 pub struct LinkOptions {
     /// Rules to block by; suggested when empty.
     pub rules: Vec<Rule>,
+    /// The columns that are a person's own; by their names and kinds when `None`.
+    pub own: Option<Vec<usize>>,
     /// Pairs that suggested rules may cost in all; by the records when `None`.
     pub pairs_max: Option<u64>,
     /// Records of a block at most; by the pairs when `None`.
@@ -43,6 +47,7 @@ impl Default for LinkOptions {
     fn default() -> Self {
         Self {
             rules: Vec::new(),
+            own: None,
             pairs_max: None,
             block_max: None,
             max_iterations: 50,
@@ -63,6 +68,10 @@ pub struct Comparison {
     pub m: Vec<f64>,
     /// The same among others.
     pub u: Vec<f64>,
+    /// The same among relatives.
+    pub h: Vec<f64>,
+    /// Whether the column is a person's own: relatives do not share it.
+    pub is_own: bool,
 }
 
 /// A rule as it was used.
@@ -85,6 +94,10 @@ pub struct Linkage {
     pub comparisons: Vec<Comparison>,
     /// The share of matches among all pairs.
     pub lambda: f64,
+    /// The share of relatives.
+    pub eta: f64,
+    /// The columns that follow from others.
+    pub dependences: Vec<Dependence>,
     /// The rules.
     pub rules: Vec<UsedRule>,
     /// The objective after each iteration of the last round.
@@ -96,7 +109,7 @@ pub struct Linkage {
 /// Pairs that u is estimated from.
 const SAMPLE: u64 = 200_000;
 /// Pairs that m is learned from, about.
-const TRAINED: u64 = 3_000_000;
+const TRAINED: u64 = 1_000_000;
 /// Rounds of u, m and λ.
 const ROUNDS: usize = 3;
 /// Matches that the expectation of m counts for.
@@ -144,10 +157,20 @@ pub fn learn(
     };
     let block = |rule: &Rule| Blocks::new(rule, columns, &records.sides, block_max);
     let blocks: Vec<Blocks> = rules.iter().map(block).collect();
-    let patterns = patterns(records, &blocks, cancel)?;
-    let free: Vec<u32> = rules.iter().map(|rule| !rule.columns() & mask(columns.len())).collect();
+    let dependences = dependences(columns);
+    let patterns = patterns(records, &blocks, &dependences, cancel)?;
+    let tied = |of: u32| {
+        let ties = dependences.iter().map(|tie| (1_u32 << tie.on) | (1 << tie.column));
+        ties.filter(|both| both & of != 0).fold(of, |all, both| all | both)
+    };
+    let free = |rule: &Rule| !tied(rule.columns()) & mask(columns.len());
+    let free: Vec<u32> = rules.iter().map(free).collect();
     let sampled = sampled(records, options.seed);
-    let mut learner = Learner::new(records, sampled, patterns);
+    let own = match &options.own {
+        Some(own) => own.iter().fold(0, |all, at| all | 1 << at),
+        None => own_columns(columns),
+    };
+    let mut learner = Learner::new(records, sampled, patterns, own);
     let mut objective = Vec::new();
     for round in 1..=ROUNDS {
         objective = learner.round(&free, options);
@@ -162,10 +185,28 @@ pub fn learn(
         rules: used.collect(),
         comparisons: learner.comparisons(),
         lambda: learner.lambda,
+        eta: learner.eta,
+        dependences,
         objective,
         block_max,
     };
     Ok((linkage, blocks))
+}
+
+/// The columns whose names say that they are a person's own: first names and dates of birth. All
+/// columns cannot be: someone must share something.
+pub fn own_columns(columns: &[Column]) -> u32 {
+    let own = |column: &Column| {
+        let name = column.name.to_lowercase();
+        let says = |words: &[&str]| words.iter().any(|word| name.contains(word));
+        match column.kind {
+            Kind::Name => says(&FIRST_NAMES),
+            Kind::Date => says(&["birth", "born", "dob", "geburt"]),
+            _ => false,
+        }
+    };
+    let own = (0..).zip(columns).fold(0, |all, (at, column)| all | u32::from(own(column)) << at);
+    if own == mask(columns.len()) { 0 } else { own }
 }
 
 fn mask(columns: usize) -> u32 {
@@ -176,6 +217,7 @@ fn mask(columns: usize) -> u32 {
 fn patterns(
     records: &Records,
     blocks: &[Blocks],
+    dependences: &[Dependence],
     cancel: &AtomicBool,
 ) -> Result<Vec<Counted>, ModelError> {
     let pairs: u64 = blocks.iter().map(|blocks| blocks.cost.pairs).sum();
@@ -187,7 +229,8 @@ fn patterns(
         cancel,
         HashMap::<(u64, u32), u64>::new,
         |counts, comparer, left, right, rules| {
-            *counts.entry((comparer.levels(left, right), rules)).or_default() += 1;
+            let levels = told(dependences, comparer.levels(left, right));
+            *counts.entry((levels, rules)).or_default() += 1;
         },
     )?;
     let mut all: Vec<((u64, u32), u64)> = counted.into_iter().flatten().collect();
@@ -204,7 +247,7 @@ fn patterns(
 fn sampled(records: &Records, seed: u64) -> Shares {
     let mut counts: Shares =
         records.columns.iter().map(|column| vec![0.0; levels(column.kind).len() + 1]).collect();
-    let mut comparer = Comparer::new(&records.columns);
+    let mut comparer = Comparer::new(records);
     let len = records.len as u64;
     let mut add = |left: u32, right: u32| {
         for (column, counts) in counts.iter_mut().enumerate() {
@@ -214,7 +257,9 @@ fn sampled(records: &Records, seed: u64) -> Shares {
     if records.pairs() <= SAMPLE as f64 {
         for left in 0..len as u32 {
             let others = left + 1..len as u32;
-            others.filter(|&right| records.may_match(left, right)).for_each(|right| add(left, right));
+            others
+                .filter(|&right| records.may_match(left, right))
+                .for_each(|right| add(left, right));
         }
         return counts;
     }
@@ -232,6 +277,10 @@ fn sampled(records: &Records, seed: u64) -> Shares {
     counts
 }
 
+fn last(objective: &[f64]) -> f64 {
+    objective.last().copied().unwrap_or(f64::NEG_INFINITY)
+}
+
 struct Learner {
     sampled: Shares,
     coincidence: Vec<f64>,
@@ -242,11 +291,16 @@ struct Learner {
     expected: Shares,
     m: Shares,
     u: Shares,
+    h: Shares,
+    own: u32,
     lambda: f64,
+    eta: f64,
+    /// What the round before has learned, without relatives and with them.
+    last: [Option<em::Learned>; 2],
 }
 
 impl Learner {
-    fn new(records: &Records, sampled: Shares, patterns: Vec<Counted>) -> Self {
+    fn new(records: &Records, sampled: Shares, patterns: Vec<Counted>, own: u32) -> Self {
         let columns = &records.columns;
         let expected: Shares = columns
             .iter()
@@ -261,8 +315,12 @@ impl Learner {
             records: records.len as f64,
             m: expected.clone(),
             u: Vec::new(),
+            h: expected.clone(),
+            own,
             expected,
             lambda: 0.0,
+            eta: 0.0,
+            last: [None, None],
         }
     }
 
@@ -274,11 +332,43 @@ impl Learner {
             u: &self.u,
             expected: &self.expected,
             strength: STRENGTH,
+            own: 0,
         };
-        let learned = mixture.run(options.max_iterations, options.tolerance);
+        let run = |mixture: Mixture<'_>, start: &em::Learned| {
+            mixture.run(start, options.max_iterations, options.tolerance)
+        };
+        let [alone, with] = std::mem::take(&mut self.last);
+        let mut learned = run(mixture, &alone.unwrap_or_else(|| mixture.start()));
+        self.last[0] = Some(learned.clone());
+        if self.own != 0 {
+            let mixture = Mixture { own: self.own, ..mixture };
+            let found = match &with {
+                Some(with) => run(mixture, with),
+                None => run(mixture, &mixture.with_relatives(&learned)),
+            };
+            let gain = last(&found.objective) - last(&learned.objective);
+            if std::env::var("DBG").is_ok() {
+                println!("gain {gain} bar {}", self.bar());
+            }
+            if gain > self.bar() {
+                self.last[1] = Some(found.clone());
+                learned = found;
+            } else {
+                self.own = 0;
+            }
+        }
         self.m = learned.m;
-        self.lambda = self.share_of_matches();
+        self.h = learned.h;
+        self.find_shares();
         learned.objective
+    }
+
+    /// What relatives must explain of the pairs to be believed in: ten times the Bayesian
+    /// information criterion, since a pair counts for each rule that found it.
+    fn bar(&self) -> f64 {
+        let pairs: f64 = self.patterns.iter().map(|pattern| pattern.pairs).sum();
+        let shares: usize = self.expected.iter().map(|levels| levels.len() - 1).sum();
+        5.0 * shares as f64 * pairs.max(2.0).ln()
     }
 
     /// u of a column: what all pairs show, without the matches among them.
@@ -300,44 +390,61 @@ impl Learner {
         u
     }
 
-    fn ratio(&self, levels: u64) -> f64 {
-        (0..self.names.len())
-            .filter_map(|column| Some((column, level_of(levels, column).checked_sub(1)?)))
-            .map(|(column, level)| {
-                self.m[column][level].max(TINY).ln() - self.u[column][level].max(TINY).ln()
-            })
-            .sum()
+    /// The logarithms of how much likelier a match, and relatives, have these levels than others.
+    fn ratios(&self, levels: u64) -> [f64; 2] {
+        let mut ratios = [0.0; 2];
+        for column in 0..self.names.len() {
+            if let Some(level) = level_of(levels, column).checked_sub(1) {
+                let u = self.u[column][level].max(TINY).ln();
+                ratios[0] += self.m[column][level].max(TINY).ln() - u;
+                ratios[1] += self.h[column][level].max(TINY).ln() - u;
+            }
+        }
+        ratios
     }
 
-    /// The fixed point of λ = Σ probabilities / pairs.
-    fn share_of_matches(&self) -> f64 {
-        let ratios: Vec<f64> =
-            self.patterns.iter().map(|pattern| self.ratio(pattern.levels)).collect();
+    /// The probabilities of a match and of relatives.
+    fn probabilities(&self, ratios: [f64; 2]) -> [f64; 2] {
+        let of = |share: f64, ratio: f64| share.max(TINY).ln() + ratio;
+        let logs = [of(self.lambda, ratios[0]), of(self.eta, ratios[1])];
+        let other = (1.0 - self.lambda - self.eta).ln();
+        let largest = logs[0].max(logs[1]).max(other);
+        let sum: f64 = logs.iter().chain([&other]).map(|log| (log - largest).exp()).sum();
+        logs.map(|log| (log - largest).exp() / sum)
+    }
+
+    /// The fixed point of λ = Σ probabilities / pairs, and of η.
+    fn find_shares(&mut self) {
+        let ratios: Vec<[f64; 2]> =
+            self.patterns.iter().map(|pattern| self.ratios(pattern.levels)).collect();
         let least = 0.5 / self.all_pairs.max(2.0);
-        let mut lambda = (0.1 * self.records / self.all_pairs.max(1.0)).clamp(least, 0.5);
+        self.lambda = (0.1 * self.records / self.all_pairs.max(1.0)).clamp(least, 0.5);
+        self.eta = if self.own == 0 { 0.0 } else { self.lambda * 0.25 };
         for _ in 0..100 {
-            let odds = (lambda / (1.0 - lambda)).ln();
-            let cells = self.patterns.iter().zip(&ratios);
-            let matches: f64 = cells
-                .map(|(pattern, ratio)| pattern.pairs / (1.0 + (-odds - ratio).exp()))
-                .sum();
-            let next = (matches / self.all_pairs.max(1.0)).clamp(least, 0.9);
-            let change = (next - lambda).abs() / lambda;
-            lambda = next;
+            let mut found = [0.0; 2];
+            for (pattern, ratios) in self.patterns.iter().zip(&ratios) {
+                let shares = self.probabilities(*ratios);
+                found
+                    .iter_mut()
+                    .zip(shares)
+                    .for_each(|(found, share)| *found += pattern.pairs * share);
+            }
+            let next = (found[0] / self.all_pairs.max(1.0)).clamp(least, 0.9);
+            let change = (next - self.lambda).abs() / self.lambda;
+            self.lambda = next;
+            self.eta = (found[1] / self.all_pairs.max(1.0)).min(0.09);
             if change < 1e-6 {
                 break;
             }
         }
-        lambda
     }
 
     /// The share of matches that each rule finds.
     fn recalls(&self, rules: usize) -> Vec<f64> {
-        let odds = (self.lambda / (1.0 - self.lambda)).ln();
         let mut found = vec![0.0; rules];
         let mut all = 0.0;
         for pattern in &self.patterns {
-            let matches = pattern.pairs / (1.0 + (-odds - self.ratio(pattern.levels)).exp());
+            let matches = pattern.pairs * self.probabilities(self.ratios(pattern.levels))[0];
             all += matches;
             let of = |rule: &usize| pattern.rules >> rule & 1 == 1;
             (0..rules).filter(of).for_each(|rule| found[rule] += matches);
@@ -345,16 +452,15 @@ impl Learner {
         found.into_iter().map(|found| if all > 0.0 { found / all } else { 0.0 }).collect()
     }
 
-    fn comparisons(self: &Learner) -> Vec<Comparison> {
-        let shares = self.m.iter().zip(&self.u);
-        let named = self.names.iter().zip(shares);
-        named
-            .map(|((column, kind), (m, u))| Comparison {
-                column: column.clone(),
-                kind: *kind,
-                m: m.clone(),
-                u: u.clone(),
-            })
-            .collect()
+    fn comparisons(&self) -> Vec<Comparison> {
+        let of = |(at, (column, kind)): (usize, &(String, Kind))| Comparison {
+            column: column.clone(),
+            kind: *kind,
+            m: self.m[at].clone(),
+            u: self.u[at].clone(),
+            h: self.h[at].clone(),
+            is_own: self.own >> at & 1 == 1,
+        };
+        self.names.iter().enumerate().map(of).collect()
     }
 }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::blocking::{Blocks, Partners, pairs_of};
 use super::column::{Column, NONE};
-use super::compare::Comparer;
+use super::compare::{Comparer, Swap};
 use crate::model::ModelError;
 
 /// Records by column.
@@ -18,12 +18,48 @@ pub struct Records {
     pub sides: Vec<u32>,
     /// How many there are.
     pub len: usize,
+    /// The columns whose values may be swapped.
+    pub swap: Option<Swap>,
+    /// The codes of each record, one behind the other: a look at a record is a look at memory.
+    rows: Vec<u32>,
 }
 
 /// Records of a piece of work.
 const PIECE: usize = 512;
 
 impl Records {
+    /// Records of columns; `sides` is empty when records of one table are compared too.
+    pub fn new(columns: Vec<Column>, sides: Vec<u32>, len: usize) -> Self {
+        let width = columns.len().max(1);
+        let mut rows = vec![NONE; len * width];
+        for (at, column) in columns.iter().enumerate() {
+            rows.iter_mut().skip(at).step_by(width).zip(&column.codes).for_each(|(cell, &code)| {
+                *cell = code;
+            });
+        }
+        let swap = Swap::of(&columns);
+        Self { columns, sides, len, swap, rows }
+    }
+
+    /// The codes of a record by column.
+    #[inline]
+    pub fn row(&self, record: u32) -> &[u32] {
+        let width = self.columns.len();
+        &self.rows[record as usize * width..][..width]
+    }
+
+    /// Whether one of two names of a record stands in the other column of another.
+    #[inline]
+    pub fn may_be_swapped(&self, left: u32, right: u32) -> bool {
+        let Some(swap) = &self.swap else { return false };
+        let (left, right) = (self.row(left), self.row(right));
+        let stands = |a: &[u32], b: &[u32]| {
+            let surname = swap.as_first.get(a[swap.last] as usize);
+            surname.is_some_and(|&code| code != NONE && code == b[swap.first])
+        };
+        stands(left, right) || stands(right, left)
+    }
+
     /// All pairs that may match.
     pub fn pairs(&self) -> f64 {
         if self.sides.is_empty() {
@@ -76,7 +112,7 @@ impl Records {
     ) -> Result<Vec<T>, ModelError> {
         let pieces: Vec<usize> = (0..self.len).step_by(PIECE).collect();
         let walked = pieces.par_iter().with_min_len(8).map_init(
-            || (Partners::new(blocks, &self.sides, self.len), Comparer::new(&self.columns)),
+            || (Partners::new(blocks, &self.sides, self.len), Comparer::new(self)),
             |(partners, comparer), &from| {
                 if cancel.load(Ordering::Relaxed) {
                     return Err(ModelError::Cancelled);
@@ -98,6 +134,6 @@ impl Records {
     /// Bytes on the heap.
     pub fn memory_bytes(&self) -> usize {
         let columns: usize = self.columns.iter().map(Column::memory_bytes).sum();
-        columns + 4 * self.sides.len()
+        columns + 4 * (self.sides.len() + self.rows.len())
     }
 }

@@ -3,13 +3,15 @@
 //! A pair's weight is log2 of the odds of a match among all pairs, plus log2(m/u) of each column's
 //! level; columns without evidence add 0. Equal values weigh by their own frequency: log2(m/f),
 //! with f the share of records that have the value without the matches to be expected among them.
-//! The probability is 1/(1 + 2^−weight).
+//! Where relatives were found, the weight is less by log2(1 + η/(1 − λ − η) · Π h/u): what they
+//! share is no evidence. The probability is 1/(1 + 2^−weight).
 
 use std::sync::atomic::AtomicBool;
 
 use super::blocking::Blocks;
 use super::column::NONE;
-use super::compare::{Comparer, level_of, levels};
+use super::compare::{Comparer, level_of};
+use super::dependence::{Dependence, told};
 use super::em::TINY;
 use super::kind::Kind;
 use super::learn::Linkage;
@@ -51,8 +53,19 @@ pub fn weight(probability: f64) -> f64 {
 pub struct Scorer<'a> {
     records: &'a Records,
     prior: f64,
+    /// The odds of relatives before anything is compared; none where there are none.
+    relatives: Option<f64>,
     /// Of each column and level, from 0.
     levels: Vec<Vec<f64>>,
+    /// How much less likely relatives have each level than matches, likewise.
+    less: Vec<Vec<f64>>,
+    /// Whether a column is a person's own.
+    own: Vec<bool>,
+    dependences: Vec<Dependence>,
+    /// The largest weight of a level below equality, by column.
+    unequal_max: Vec<f64>,
+    /// The columns, those first that tell most where values differ.
+    order: Vec<usize>,
     /// Of each column and value, where equal values weigh by it.
     values: Vec<Vec<f32>>,
 }
@@ -66,6 +79,11 @@ impl<'a> Scorer<'a> {
             let shares = comparison.m.iter().zip(&comparison.u).map(|(m, u)| of(m, u));
             std::iter::once(0.0).chain(shares).collect()
         });
+        let less = linkage.comparisons.iter().map(|comparison| {
+            let shares = comparison.m.iter().zip(&comparison.h).map(|(m, h)| of(m, h));
+            std::iter::once(0.0).chain(shares).collect()
+        });
+        let others = (1.0 - lambda - linkage.eta).max(TINY);
         // The partners that a record is expected to have.
         let partners = 2.0 * lambda * records.pairs() / records.len.max(1) as f64;
         let columns = records.columns.iter().zip(&linkage.comparisons);
@@ -81,10 +99,24 @@ impl<'a> Scorer<'a> {
             };
             column.counts.iter().map(by).collect()
         });
+        let levels: Vec<Vec<f64>> = weights.collect();
+        let largest = |levels: &Vec<f64>| {
+            levels[1..levels.len() - 1].iter().copied().fold(f64::NEG_INFINITY, f64::max)
+        };
+        let unequal_max: Vec<f64> = levels.iter().map(largest).collect();
+        let mut order: Vec<usize> = (0..levels.len()).collect();
+        let told = |at: usize| unequal_max[at] - levels[at][1];
+        order.sort_by(|&a, &b| told(b).total_cmp(&told(a)).then(a.cmp(&b)));
         Self {
             records,
-            prior: weight(lambda),
-            levels: weights.collect(),
+            unequal_max,
+            order,
+            prior: (lambda / others).log2(),
+            relatives: (linkage.eta > 0.0).then(|| (linkage.eta / others).log2()),
+            levels,
+            less: less.collect(),
+            dependences: linkage.dependences.clone(),
+            own: linkage.comparisons.iter().map(|comparison| comparison.is_own).collect(),
             values: values.collect(),
         }
     }
@@ -94,7 +126,7 @@ impl<'a> Scorer<'a> {
         let level = level_of(levels_of, at);
         let column = &self.records.columns[at];
         let code = column.codes[left as usize];
-        if level == levels(column.kind).len() && code != NONE {
+        if level + 1 == self.levels[at].len() && code != NONE {
             if let Some(&weight) = self.values[at].get(code as usize) {
                 return f64::from(weight);
             }
@@ -107,13 +139,83 @@ impl<'a> Scorer<'a> {
         self.prior
     }
 
+    /// What is taken off a pair's weight since its records may be relatives, 0 or less.
+    pub fn relatives(&self, left: u32, levels: u64) -> f64 {
+        let Some(prior) = self.relatives else { return 0.0 };
+        let shared = (0..self.own.len()).filter(|&at| !self.own[at]);
+        let log: f64 = shared
+            .map(|at| self.column(at, left, levels) - self.less[at][level_of(levels, at)])
+            .sum();
+        let log = prior + log;
+        // log2(1 + 2^log), without overflow.
+        -(log.max(0.0) + (-log.abs()).exp2().ln_1p() / std::f64::consts::LN_2)
+    }
+
     /// Scores a pair.
     pub fn edge(&self, comparer: &mut Comparer<'_>, left: u32, right: u32) -> Edge {
         let (left, right) = (left.min(right), left.max(right));
-        let levels = comparer.levels(left, right);
+        let levels = told(&self.dependences, comparer.levels(left, right));
+        self.weighed(left, right, levels)
+    }
+
+    /// The pair with these levels.
+    fn weighed(&self, left: u32, right: u32, levels: u64) -> Edge {
         let columns = 0..self.levels.len();
         let weight = self.prior + columns.map(|at| self.column(at, left, levels)).sum::<f64>();
+        let weight = weight + self.relatives(left, levels);
         Edge { left, right, weight: weight as f32, levels }
+    }
+
+    /// Scores a pair, unless its weight is below `least`: columns that differ are compared one by
+    /// one, for as long as the others could still make up for it.
+    fn edge_from(
+        &self,
+        comparer: &mut Comparer<'_>,
+        left: u32,
+        right: u32,
+        least: f64,
+    ) -> Option<Edge> {
+        if self.records.may_be_swapped(left, right) {
+            let edge = self.edge(comparer, left, right);
+            return (f64::from(edge.weight) >= least).then_some(edge);
+        }
+        let (a, b) = (self.records.row(left), self.records.row(right));
+        let mut equal = 0_u64;
+        let mut differ = 0_u32;
+        for (at, (a, b)) in a.iter().zip(b).enumerate() {
+            if *a != NONE && *b != NONE {
+                match a == b {
+                    true => equal |= (self.levels[at].len() as u64 - 1) << (4 * at),
+                    false => differ |= 1 << at,
+                }
+            }
+        }
+        let mut known = told(&self.dependences, equal);
+        for dependence in &self.dependences {
+            if level_of(equal, dependence.on) >= dependence.level {
+                differ &= !(1 << dependence.column);
+            }
+        }
+        let mut bound = self.prior;
+        for (at, most) in self.unequal_max.iter().enumerate() {
+            match differ >> at & 1 == 1 {
+                true => bound += most,
+                false => bound += self.column(at, left, known),
+            }
+        }
+        for &at in &self.order {
+            // What float sums differ by must not decide.
+            if bound < least - 0.001 {
+                return None;
+            }
+            if differ >> at & 1 == 1 {
+                let level = comparer.unequal(at, a[at], b[at]);
+                bound += self.levels[at][level as usize] - self.unequal_max[at];
+                known |= level << (4 * at);
+            }
+        }
+        let edge = self.weighed(left, right, known);
+        (f64::from(edge.weight) >= least).then_some(edge)
     }
 
     /// The pairs of blocks with at least this weight, by left and right, where `takes` says that
@@ -136,10 +238,7 @@ impl<'a> Scorer<'a> {
             Vec::new,
             |edges: &mut Vec<Edge>, comparer, left, right, _| {
                 if takes(left, right) {
-                    let edge = self.edge(comparer, left, right);
-                    if f64::from(edge.weight) >= least {
-                        edges.push(edge);
-                    }
+                    edges.extend(self.edge_from(comparer, left, right, least));
                 }
             },
         )?;

@@ -29,10 +29,10 @@ type Covered = [u64; BITS];
 /// The shares of matches with equal values and with one slip in a column; the rest differ.
 const EQUAL: f64 = 0.7;
 const SLIP: f64 = 0.2;
-/// Of every so many blocks one is counted when rules are weighed.
-const SAMPLED: u64 = 16;
-/// Records below which all blocks are.
-const SMALL: usize = 100_000;
+/// The share of a rule's records in blocks small enough, at least.
+const KEPT_MIN: f64 = 0.5;
+/// Records, about, that rules are weighed on.
+const WEIGHED: usize = 100_000;
 
 /// Chooses rules for columns within a budget of pairs.
 pub fn suggest(
@@ -48,7 +48,8 @@ pub fn suggest(
         .filter(|(_, column)| !column.values.is_empty())
         .flat_map(|(column, of)| offered(of.kind).iter().map(move |&part| Key { column, part }))
         .collect();
-    let hashes: Vec<Vec<u64>> = keys.par_iter().map(|key| key.hashes(&columns[key.column])).collect();
+    let hashes: Vec<Vec<u64>> =
+        keys.par_iter().map(|key| key.hashes(&columns[key.column])).collect();
     let imagined: Vec<Vec<Imagined>> = imagine(columns, seed);
     let covers: Vec<Covered> = keys.iter().map(|key| covered(key, &imagined[key.column])).collect();
     let weigh = |members: &[usize]| -> Candidate {
@@ -63,7 +64,8 @@ pub fn suggest(
         let kept = 1.0 - cost.skipped_records as f64 / (cost.keyed.max(1)) as f64;
         Candidate { rule, pairs: cost.pairs, covered, kept }
     };
-    let mut candidates: Vec<Candidate> = (0..keys.len()).into_par_iter().map(|at| weigh(&[at])).collect();
+    let mut candidates: Vec<Candidate> =
+        (0..keys.len()).into_par_iter().map(|at| weigh(&[at])).collect();
     // What one key finds at a bearable cost, two find no more of.
     let per_rule = budget / 2;
     let dear: Vec<usize> = (0..keys.len())
@@ -75,7 +77,9 @@ pub fn suggest(
         .filter(|[a, b]| keys[*a].column < keys[*b].column)
         .collect();
     candidates.par_extend(joint.par_iter().map(|pair| weigh(pair)));
-    candidates.retain(|candidate| candidate.pairs <= per_rule && candidate.pairs > 0);
+    candidates.retain(|candidate| {
+        (1..=per_rule).contains(&candidate.pairs) && candidate.kept >= KEPT_MIN
+    });
     choose(candidates, columns, budget)
 }
 
@@ -179,7 +183,7 @@ fn covered(key: &Key, imagined: &[Imagined]) -> Covered {
     covered
 }
 
-/// What a rule costs, from a sample of its blocks when there are many records.
+/// What a rule costs, from a sample of the records when there are many.
 fn sampled_cost(
     rule: &Rule,
     columns: &[Column],
@@ -188,13 +192,13 @@ fn sampled_cost(
     block_max: usize,
 ) -> Cost {
     let records = columns.first().map_or(0, |column| column.codes.len());
-    let every = if records <= SMALL { 1 } else { SAMPLED };
+    let every = (records / WEIGHED).max(1) as u64;
     let slots = rule.keys.iter().map(Key::slots).max().unwrap_or(1);
     let mut keyed: Vec<(u64, u32)> = Vec::new();
-    for record in 0..records {
+    for record in (0..records).filter(|&at| every == 1 || mixed(at as u64) % every == 0) {
         for slot in 0..slots {
             let key = rule.hash_of(columns, hashes, record, slot);
-            if key != 0 && mixed(key) % every == 0 {
+            if key != 0 {
                 keyed.push((key, record as u32));
             }
         }
@@ -202,11 +206,12 @@ fn sampled_cost(
     keyed.sort_unstable();
     let mut cost = Cost { keyed: keyed.len() as u64 * every, ..Cost::default() };
     for block in keyed.chunk_by(|a, b| a.0 == b.0) {
-        if block.len() > block_max {
-            cost.skipped_blocks += every;
+        if (block.len() as u64) * every > block_max as u64 && block.len() > 1 {
+            cost.skipped_blocks += 1;
             cost.skipped_records += block.len() as u64 * every;
         } else if block.len() > 1 {
-            cost.pairs += every * pairs_of(block.iter().map(|(_, record)| *record as usize), sides);
+            let pairs = pairs_of(block.iter().map(|(_, record)| *record as usize), sides);
+            cost.pairs += every * every * pairs;
         }
     }
     cost
@@ -225,14 +230,16 @@ mod tests {
         for (name, kind) in [("email", Kind::Email), ("flag", Kind::Exact)] {
             let mut gatherer = Gatherer::default();
             for row in 0..4000 {
-                let email = if row % 2 == 0 { "all@shop.com".into() } else { format!("{row}@a.com") };
+                let email =
+                    if row % 2 == 0 { "all@shop.com".into() } else { format!("{row}@a.com") };
                 let value = if name == "flag" { (row % 2).to_string() } else { email };
                 gatherer.push(Some(&value));
             }
             columns.push(gatherer.finish(name, Declared::Text, Some(kind), &order));
         }
         for suggested in suggest(&columns, &[], 100_000, 200, 7) {
-            let cost = super::super::blocking::Blocks::new(&suggested.rule, &columns, &[], 200).cost;
+            let cost =
+                super::super::blocking::Blocks::new(&suggested.rule, &columns, &[], 200).cost;
             assert!(cost.pairs < 50_000, "{suggested:?} {cost:?}");
         }
     }

@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use super::values::Values;
+
 /// The words of distinct values.
 #[derive(Debug, Clone, Default)]
 pub struct Tokens {
@@ -29,7 +31,7 @@ const WORDS_MAX: usize = 64;
 
 impl Tokens {
     /// The words of values that so many records have.
-    pub fn new(values: &[Box<str>], counts: &[u32]) -> Self {
+    pub fn new(values: &Values, counts: &[u32]) -> Self {
         let mut known: HashMap<&str, u32> = HashMap::new();
         let mut tokens = Self { starts: vec![0], ..Self::default() };
         let records: f64 = counts.iter().map(|&count| f64::from(count)).sum();
@@ -145,10 +147,9 @@ mod tests {
 
     #[test]
     fn rare_words_tell_more_than_common_ones() {
-        let values: Vec<Box<str>> =
-            ["the rare", "the common", "a common", "the", "j smith", "john smith"]
-                .map(Into::into)
-                .into();
+        let values: Values = ["the rare", "the common", "a common", "the", "j smith", "john smith"]
+            .into_iter()
+            .collect();
         let tokens = Tokens::new(&values, &[1, 1, 10, 10, 1, 1]);
         assert_eq!(tokens.similarity(0, 0), 1.0);
         assert!(tokens.similarity(0, 3) < 0.5);
