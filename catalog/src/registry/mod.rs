@@ -6,6 +6,7 @@
 
 mod claim;
 pub mod definition;
+mod entity_parts;
 mod feature_parts;
 pub mod head;
 mod manifest;

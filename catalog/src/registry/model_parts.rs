@@ -10,6 +10,7 @@ use udfs::model::{
     PopularityModel, PopularityParts, Recommender, Segments, Similarity,
 };
 
+use super::entity_parts::{self, StoredEntities};
 use super::feature_parts::{self, StoredFeatures};
 use super::manifest::Manifest;
 use super::model_files::{Column, Columns, Kind, Table};
@@ -150,6 +151,8 @@ pub enum StoredLearner {
     },
     /// A model of rows of features.
     Features(StoredFeatures),
+    /// A model of entities.
+    Entities(Box<StoredEntities>),
 }
 
 /// A model of a blend.
@@ -185,6 +188,7 @@ impl StoredLearner {
             Model::KMeans(model) => Self::Features(StoredFeatures::clusters(model)),
             Model::Pca(model) => Self::Features(StoredFeatures::components(model)),
             Model::Boosted(model) => Self::Features(StoredFeatures::trees(model)),
+            Model::Entities(model) => Self::Entities(Box::new(StoredEntities::new(model))),
         }
     }
 
@@ -244,6 +248,7 @@ pub fn pieces(model: &Model) -> Result<Pieces<'_>> {
         Model::KMeans(model) => pieces = feature_parts::clusters(model.learned()),
         Model::Pca(model) => pieces = feature_parts::components(model.learned()),
         Model::Boosted(model) => pieces = feature_parts::trees(model.learned())?,
+        Model::Entities(model) => pieces = entity_parts::pieces(model)?,
     }
     Ok(pieces)
 }
@@ -309,6 +314,9 @@ pub fn wanted(manifest: &Manifest) -> Result<BTreeMap<&'static str, Vec<(&'stati
     if let StoredLearner::Features(features) = &manifest.learner {
         return Ok(features.wanted());
     }
+    if let StoredLearner::Entities(entities) = &manifest.learner {
+        return Ok(entities.wanted(manifest));
+    }
     let (users, items) = (rows(manifest, "users")?, rows(manifest, "items")?);
     let cells = |row, column, rows| {
         vec![(row, Kind::Rows(rows)), (column, Kind::Codes), ("weight", Kind::Numbers)]
@@ -340,7 +348,9 @@ pub fn wanted(manifest: &Manifest) -> Result<BTreeMap<&'static str, Vec<(&'stati
                     also("segments", "weights", Kind::Vectors(items));
                 }
             }
-            StoredLearner::Hybrid { .. } | StoredLearner::Features(_) => {}
+            StoredLearner::Hybrid { .. }
+            | StoredLearner::Features(_)
+            | StoredLearner::Entities(_) => {}
         }
     }
     Ok(wanted)
@@ -359,6 +369,9 @@ fn rows(manifest: &Manifest, name: &str) -> Result<usize> {
 pub fn assemble(tables: BTreeMap<&'static str, Table>, manifest: &Manifest) -> Result<Model> {
     if let StoredLearner::Features(features) = &manifest.learner {
         return features.assemble(tables, manifest);
+    }
+    if let StoredLearner::Entities(entities) = &manifest.learner {
+        return entities.assemble(tables, manifest);
     }
     let (mut files, common) = Files::new(tables, manifest)?;
     match &manifest.learner {
@@ -453,7 +466,9 @@ impl<'a> Files<'a> {
                 let parts = PopularityParts { users, items, seen, weights, segments };
                 Ok(PopularityModel::from_parts(parts).map_err(wrong)?.into())
             }
-            StoredLearner::Hybrid { .. } | StoredLearner::Features(_) => {
+            StoredLearner::Hybrid { .. }
+            | StoredLearner::Features(_)
+            | StoredLearner::Entities(_) => {
                 Err(Error::invalid("a model that is no recommender of one type"))
             }
         }

@@ -63,6 +63,17 @@ pub enum ModelError {
         /// The column's name.
         column: String,
     },
+    /// Two rows have one id.
+    #[error(
+        "column \"{column}\" holds {value} more than once, and a record has an id of its own. \
+         Number the rows in the query, or name the table that each is of with source_col"
+    )]
+    Repeated {
+        /// The column's name.
+        column: String,
+        /// The id.
+        value: String,
+    },
     /// A column has a type that the learner cannot read.
     #[error("column \"{column}\" has type {found}, which cannot be {expected}. {hint}")]
     Type {
@@ -121,6 +132,7 @@ impl ModelError {
             Self::FeatureValue { .. } => "model_feature_value",
             Self::Categories { .. } => "model_categories",
             Self::Null { .. } => "model_null",
+            Self::Repeated { .. } => "model_repeated",
             Self::Type { .. } => "model_type",
             Self::TooLarge { .. } => "model_too_large",
             Self::Memory { .. } => "model_memory",

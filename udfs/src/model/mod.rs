@@ -4,13 +4,14 @@
 //! [`als`] learns factors from them, [`item_knn`] and [`ease`] weights between items. A finished
 //! model ([`AlsModel`], [`ItemModel`], [`PopularityModel`], or a [`HybridModel`] of several) is a
 //! [`Recommender`]. [`kmeans`], [`pca`] and [`boosted`] learn from rows of [`features`]; what they
-//! give is [`Prepared`].
+//! give is [`Prepared`]. [`entity_resolution`] finds out which records are of one entity.
 
 pub mod als;
 mod als_model;
 pub mod boosted;
 mod dense;
 pub mod ease;
+pub mod entity_resolution;
 pub mod error;
 pub mod evaluation;
 mod explain;

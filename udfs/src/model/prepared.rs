@@ -11,6 +11,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields};
 
 use super::boosted::{Classes, Targets, Trees, most_likely};
+use super::entity_resolution::train::MEASURES;
 use super::error::ModelError;
 use super::features::{Columns, Preparation};
 use super::kmeans::KMeansModel;
@@ -126,7 +127,11 @@ impl Model {
             Self::KMeans(model) => Some(model.preparation()),
             Self::Pca(model) => Some(model.preparation()),
             Self::Boosted(model) => Some(model.preparation()),
-            Self::Als(_) | Self::Item(_) | Self::Popularity(_) | Self::Hybrid(_) => None,
+            Self::Als(_)
+            | Self::Item(_)
+            | Self::Popularity(_)
+            | Self::Hybrid(_)
+            | Self::Entities(_) => None,
         }
     }
 
@@ -152,7 +157,11 @@ impl Model {
                     ]),
                 }
             }
-            Self::Als(_) | Self::Item(_) | Self::Popularity(_) | Self::Hybrid(_) => Fields::empty(),
+            Self::Als(_)
+            | Self::Item(_)
+            | Self::Popularity(_)
+            | Self::Hybrid(_)
+            | Self::Entities(_) => Fields::empty(),
         }
     }
 
@@ -193,7 +202,11 @@ impl Model {
                     Some(classes) => with_probabilities(classes, &scores)?,
                 }
             }
-            Self::Als(_) | Self::Item(_) | Self::Popularity(_) | Self::Hybrid(_) => {
+            Self::Als(_)
+            | Self::Item(_)
+            | Self::Popularity(_)
+            | Self::Hybrid(_)
+            | Self::Entities(_) => {
                 return Err(no_features());
             }
         };
@@ -214,6 +227,7 @@ impl Model {
             Self::KMeans(_) => &["davies_bouldin_index", "mean_squared_distance"],
             Self::Pca(_) => &["total_explained_variance_ratio"],
             Self::Boosted(model) => model.learned().measures(),
+            Self::Entities(_) => &MEASURES,
             Self::Als(_) | Self::Item(_) | Self::Popularity(_) | Self::Hybrid(_) => &[],
         }
     }
@@ -241,9 +255,11 @@ impl Model {
                 let codes = model.preparation().codes(columns, 0..targets.labels.len());
                 model.learned().measure(&codes, targets)
             }
-            Self::Als(_) | Self::Item(_) | Self::Popularity(_) | Self::Hybrid(_) => {
-                Err(no_features())
-            }
+            Self::Als(_)
+            | Self::Item(_)
+            | Self::Popularity(_)
+            | Self::Hybrid(_)
+            | Self::Entities(_) => Err(no_features()),
         }
     }
 }

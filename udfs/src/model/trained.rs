@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::als_model::AlsModel;
 use super::boosted::Trees;
+use super::entity_resolution::model::EntityModel;
 use super::hybrid::HybridModel;
 use super::item_model::ItemModel;
 use super::kmeans::KMeansModel;
@@ -31,6 +32,8 @@ pub enum Model {
     Pca(Prepared<PcaModel>),
     /// Boosted trees on rows of features.
     Boosted(Box<Prepared<Trees>>),
+    /// Which records are of one entity.
+    Entities(Box<EntityModel>),
 }
 
 impl From<AlsModel> for Model {
@@ -75,6 +78,12 @@ impl From<Prepared<Trees>> for Model {
     }
 }
 
+impl From<EntityModel> for Model {
+    fn from(model: EntityModel) -> Self {
+        Self::Entities(Box::new(model))
+    }
+}
+
 impl Model {
     /// The `model_type` of CREATE MODEL.
     pub fn type_name(&self) -> &'static str {
@@ -86,6 +95,7 @@ impl Model {
             Self::KMeans(_) => "kmeans",
             Self::Pca(_) => "pca",
             Self::Boosted(model) => model.learned().task.type_name(),
+            Self::Entities(_) => "entity_resolution",
         }
     }
 
@@ -96,7 +106,7 @@ impl Model {
             Self::Item(model) => Some(model),
             Self::Popularity(model) => Some(model),
             Self::Hybrid(model) => Some(model.as_ref()),
-            Self::KMeans(_) | Self::Pca(_) | Self::Boosted(_) => None,
+            Self::KMeans(_) | Self::Pca(_) | Self::Boosted(_) | Self::Entities(_) => None,
         }
     }
 
@@ -104,6 +114,14 @@ impl Model {
     pub fn als(&self) -> Option<&AlsModel> {
         match self {
             Self::Als(model) => Some(model),
+            _ => None,
+        }
+    }
+
+    /// The entities, when it is about them.
+    pub fn entities(&self) -> Option<&EntityModel> {
+        match self {
+            Self::Entities(model) => Some(model),
             _ => None,
         }
     }
@@ -118,6 +136,7 @@ impl Model {
             Self::KMeans(model) => model.memory_bytes(),
             Self::Pca(model) => model.memory_bytes(),
             Self::Boosted(model) => model.memory_bytes(),
+            Self::Entities(model) => model.memory_bytes(),
         }
     }
 

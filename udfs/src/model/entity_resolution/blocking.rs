@@ -22,13 +22,13 @@ pub struct Rule {
 
 impl Rule {
     /// The rule as a user writes it.
-    pub fn text(&self, columns: &[Column]) -> String {
-        let keys: Vec<String> = self.keys.iter().map(|key| key.text(columns)).collect();
+    pub fn text(&self, names: &[&str]) -> String {
+        let keys: Vec<String> = self.keys.iter().map(|key| key.text(names)).collect();
         keys.join(" AND ")
     }
 
     /// Reads a rule: keys joined by AND.
-    pub fn parse(text: &str, columns: &[Column]) -> Option<Self> {
+    pub fn parse(text: &str, names: &[&str]) -> Option<Self> {
         let lower = text.to_lowercase();
         let mut keys = Vec::new();
         let mut rest = text;
@@ -38,11 +38,11 @@ impl Rule {
             lower = text;
         }
         while let Some(at) = lower.find(" and ") {
-            keys.push(Key::parse(rest.get(..at)?, columns)?);
+            keys.push(Key::parse(rest.get(..at)?, names)?);
             rest = rest.get(at + 5..)?;
             lower = &lower[at + 5..];
         }
-        keys.push(Key::parse(rest, columns)?);
+        keys.push(Key::parse(rest, names)?);
         Some(Self { keys })
     }
 

@@ -57,10 +57,10 @@ const FUNCTIONS: [(Part, &str); 8] = [
 
 impl Key {
     /// The key as a user writes it.
-    pub fn text(&self, columns: &[Column]) -> String {
-        let name = &columns[self.column].name;
+    pub fn text(&self, names: &[&str]) -> String {
+        let name = names.get(self.column).copied().unwrap_or_default();
         match self.part {
-            Part::Whole => name.clone(),
+            Part::Whole => name.to_owned(),
             Part::Prefix(letters) => format!("prefix({name}, {letters})"),
             Part::Suffix(letters) => format!("suffix({name}, {letters})"),
             part => {
@@ -71,11 +71,11 @@ impl Key {
     }
 
     /// Reads a key: `column`, `soundex(column)`, `prefix(column, 4)`, ….
-    pub fn parse(text: &str, columns: &[Column]) -> Option<Self> {
+    pub fn parse(text: &str, names: &[&str]) -> Option<Self> {
         let text = text.trim();
         let find = |name: &str| {
             let name = name.trim();
-            columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))
+            names.iter().position(|known| known.eq_ignore_ascii_case(name))
         };
         let Some((function, arguments)) = text.split_once('(') else {
             return Some(Self { column: find(text)?, part: Part::Whole });

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
-use super::blocking::{Blocks, Cost, Rule};
+use super::blocking::{Blocks, Cost, RULES_MAX, Rule};
 use super::column::Column;
 use super::compare::{Comparer, FIRST_NAMES, level_of, levels};
 use super::dependence::{Dependence, dependences, told};
@@ -106,6 +106,36 @@ pub struct Linkage {
     pub block_max: usize,
 }
 
+impl Linkage {
+    /// Checks that the parts fit together, as what is stored may not.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn check(&self) -> Result<(), ModelError> {
+        let wrong = |what: &str| Err(ModelError::Inconsistent(what.to_owned()));
+        let columns = self.comparisons.len();
+        if columns > COLUMNS_MAX || self.rules.len() > RULES_MAX {
+            return wrong("it has more columns or rules than there can be");
+        }
+        let fits = |comparison: &Comparison| {
+            let count = levels(comparison.kind).len();
+            [&comparison.m, &comparison.u, &comparison.h].iter().all(|shares| shares.len() == count)
+        };
+        if !self.comparisons.iter().all(fits) {
+            return wrong("its probabilities are not those of its levels");
+        }
+        let ties = &self.dependences;
+        if ties.iter().any(|tie| tie.on >= columns || tie.column >= columns) {
+            return wrong("its columns follow from others that it does not have");
+        }
+        let is_share = |share: f64| (0.0..1.0).contains(&share);
+        if !is_share(self.lambda) || !is_share(self.eta) || self.lambda <= 0.0 {
+            return wrong("its share of matches is none");
+        }
+        Ok(())
+    }
+}
+
 /// Pairs that u is estimated from.
 const SAMPLE: u64 = 200_000;
 /// Pairs that m is learned from, about.
@@ -147,6 +177,9 @@ pub fn learn(
     }
     let budget = options.budget(records.len);
     let block_max = options.block_limit(records.len);
+    if options.rules.len() > RULES_MAX {
+        return Err(ModelError::TooLarge { what: "the number of rules", limit: RULES_MAX as u64 });
+    }
     let columns = &records.columns;
     let rules: Vec<Rule> = match options.rules.is_empty() {
         true => {
@@ -178,8 +211,9 @@ pub fn learn(
         report(Progress { iteration: round, done: round, total: ROUNDS, loss, metric: None });
     }
     let recalls = learner.recalls(rules.len());
+    let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
     let used = rules.into_iter().zip(&blocks).zip(recalls).map(|((rule, blocks), recall)| {
-        UsedRule { text: rule.text(columns), rule, cost: blocks.cost, recall }
+        UsedRule { text: rule.text(&names), rule, cost: blocks.cost, recall }
     });
     let linkage = Linkage {
         rules: used.collect(),
@@ -347,9 +381,6 @@ impl Learner {
                 None => run(mixture, &mixture.with_relatives(&learned)),
             };
             let gain = last(&found.objective) - last(&learned.objective);
-            if std::env::var("DBG").is_ok() {
-                println!("gain {gain} bar {}", self.bar());
-            }
             if gain > self.bar() {
                 self.last[1] = Some(found.clone());
                 learned = found;

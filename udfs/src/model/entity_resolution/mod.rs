@@ -3,6 +3,7 @@
 //! [`column`] brings values into one spelling and [`kind`] finds out what they are; [`suggest`]
 //! chooses [`blocking`] rules, [`compare`] gives two records a level a column, [`learn`] finds how
 //! much each level tells ([`em`]), [`score`] weighs pairs by it and [`cluster`] makes entities.
+//! [`gather`] reads rows, [`train`] goes from them to a [`model`] and from version to version.
 //! The answer depends on the records and the seed, not on their order or on threads: records come
 //! in the order of their ids.
 
@@ -12,12 +13,15 @@ pub mod column;
 pub mod compare;
 pub mod dependence;
 pub mod em;
+pub mod gather;
 pub mod key;
 pub mod kind;
 pub mod learn;
+pub mod model;
 pub mod records;
 pub mod rng;
 pub mod score;
 pub mod suggest;
 mod tokens;
+pub mod train;
 pub mod values;

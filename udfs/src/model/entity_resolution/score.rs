@@ -151,6 +151,14 @@ impl<'a> Scorer<'a> {
         -(log.max(0.0) + (-log.abs()).exp2().ln_1p() / std::f64::consts::LN_2)
     }
 
+    /// The weight of a record beside its own copy: what it says at most.
+    pub fn itself(&self, record: u32) -> f64 {
+        let known = self.records.row(record).iter().enumerate().filter(|(_, code)| **code != NONE);
+        let equal =
+            known.fold(0, |all, (at, _)| all | (self.levels[at].len() as u64 - 1) << (4 * at));
+        f64::from(self.weighed(record, record, told(&self.dependences, equal)).weight)
+    }
+
     /// Scores a pair.
     pub fn edge(&self, comparer: &mut Comparer<'_>, left: u32, right: u32) -> Edge {
         let (left, right) = (left.min(right), left.max(right));

@@ -1,0 +1,203 @@
+//! The rows of a query as records: in the order of their ids, whatever the order of the rows.
+
+use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
+use arrow::compute::{cast, take};
+use arrow::datatypes::DataType;
+
+use super::column::Gatherer;
+use super::key::fingerprint;
+use super::kind::{Declared, Kind};
+use super::records::Records;
+use super::rng::mixed;
+use crate::model::{IdIndex, ModelError};
+
+/// A column that is compared, as it comes.
+#[derive(Debug)]
+struct Compared {
+    name: String,
+    declared: Declared,
+    kind: Option<Kind>,
+    values: Gatherer,
+}
+
+/// Rows as they come.
+#[derive(Debug)]
+pub struct Gathered {
+    ids: (IdIndex, Vec<u32>),
+    sources: Option<(IdIndex, Vec<u32>)>,
+    columns: Vec<Compared>,
+    truth: Option<Gatherer>,
+}
+
+/// Records with their ids.
+#[derive(Debug)]
+pub struct Identified {
+    /// The records.
+    pub records: Records,
+    /// Their ids.
+    pub ids: ArrayRef,
+    /// The table that each is of, where there are several.
+    pub sources: Option<ArrayRef>,
+    /// The same by number; empty where there is one table.
+    pub sides: Vec<u32>,
+    /// A fingerprint of each record's id and table.
+    pub keys: Vec<u64>,
+    /// A fingerprint of what each record says.
+    pub contents: Vec<u64>,
+    /// The entity that each record is known to be of; [`super::column::NONE`] where that is not known.
+    pub truth: Option<Vec<u32>>,
+}
+
+/// What a column's type is declared as.
+pub fn declared(data_type: &DataType) -> Declared {
+    match data_type {
+        DataType::Boolean => Declared::Truth,
+        DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => Declared::Day,
+        number if number.is_integer() => Declared::Integer,
+        number if number.is_numeric() => Declared::Real,
+        _ => Declared::Text,
+    }
+}
+
+impl Gathered {
+    /// Nothing yet, of an id, the table where there are several, and columns with the way to
+    /// compare them where it is named.
+    ///
+    /// # Errors
+    /// When an id is of a type that is none.
+    pub fn new(
+        id: (&str, &DataType),
+        source: Option<(&str, &DataType)>,
+        columns: &[(&str, &DataType, Option<Kind>)],
+        has_truth: bool,
+    ) -> Result<Self, ModelError> {
+        let index = |(name, of): (&str, &DataType)| Ok((IdIndex::new(name, of)?, Vec::new()));
+        let compared = |(name, of, kind): &(&str, &DataType, Option<Kind>)| Compared {
+            name: (*name).to_owned(),
+            declared: declared(of),
+            kind: *kind,
+            values: Gatherer::default(),
+        };
+        Ok(Self {
+            ids: index(id)?,
+            sources: source.map(index).transpose()?,
+            columns: columns.iter().map(compared).collect(),
+            truth: has_truth.then(Gatherer::default),
+        })
+    }
+
+    /// Adds rows: the id, the table where there are several, the columns and the truth.
+    ///
+    /// # Errors
+    /// NULL ids, and columns that are no values.
+    pub fn add(
+        &mut self,
+        id: &ArrayRef,
+        source: Option<&ArrayRef>,
+        columns: &[ArrayRef],
+        truth: Option<&ArrayRef>,
+    ) -> Result<(), ModelError> {
+        self.ids.1.extend(self.ids.0.encode(id)?);
+        if let (Some((index, codes)), Some(source)) = (&mut self.sources, source) {
+            codes.extend(index.encode(source)?);
+        }
+        for (column, array) in self.columns.iter_mut().zip(columns) {
+            push(&mut column.values, array)?;
+        }
+        if let (Some(known), Some(array)) = (&mut self.truth, truth) {
+            push(known, array)?;
+        }
+        Ok(())
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> usize {
+        self.ids.1.len()
+    }
+
+    /// Bytes on the heap, about.
+    pub fn memory_bytes(&self) -> usize {
+        let columns: usize = self.columns.iter().map(|column| column.values.memory_bytes()).sum();
+        columns + self.ids.0.memory_bytes() + 8 * self.rows()
+    }
+
+    /// The records; `kinds` of columns stand above those named, where given. Of a link, records
+    /// of one table are not compared.
+    ///
+    /// # Errors
+    /// When two rows have one id.
+    pub fn finish(self, kinds: Option<&[Kind]>, is_link: bool) -> Result<Identified, ModelError> {
+        let Self { ids: (mut index, mut codes), sources, columns, truth } = self;
+        let new = index.sort()?;
+        codes.iter_mut().for_each(|code| *code = new[*code as usize]);
+        let mut sources = sources;
+        if let Some((index, codes)) = &mut sources {
+            let new = index.sort()?;
+            codes.iter_mut().for_each(|code| *code = new[*code as usize]);
+        }
+        let source = |row: u32| sources.as_ref().map_or(0, |(_, codes)| codes[row as usize]);
+        let key = |row: u32| (codes[row as usize], source(row));
+        let mut order: Vec<u32> = (0..codes.len() as u32).collect();
+        order.sort_unstable_by_key(|&row| key(row));
+        if let Some(twice) = order.windows(2).find(|rows| key(rows[0]) == key(rows[1])) {
+            let value = index.values().slice(codes[twice[0] as usize] as usize, 1);
+            return Err(ModelError::Repeated {
+                column: index.column().to_owned(),
+                value: text_of(&value).unwrap_or_default(),
+            });
+        }
+        let contents = order.iter().map(|&row| {
+            columns.iter().enumerate().fold(0, |hash, (at, column)| {
+                let seed = at as u64 + 1;
+                let own = column.values.value(row as usize).map_or(seed, |v| fingerprint(v, seed));
+                mixed(hash ^ own)
+            })
+        });
+        let contents: Vec<u64> = contents.collect();
+        let ordered =
+            |codes: &[u32]| -> Vec<u32> { order.iter().map(|&row| codes[row as usize]).collect() };
+        let in_order = |index: &IdIndex, codes: &[u32]| -> Result<ArrayRef, ModelError> {
+            Ok(take(&index.values(), &UInt32Array::from(ordered(codes)), None)?)
+        };
+        let ids = in_order(&index, &codes)?;
+        let sides = sources.as_ref().map(|(_, codes)| ordered(codes)).unwrap_or_default();
+        let sources = sources.as_ref().map(|(index, codes)| in_order(index, codes)).transpose()?;
+        let truth = truth.map(|known| known.finish("", Declared::Text, Some(Kind::Exact), &order));
+        let between = if is_link { sides.clone() } else { Vec::new() };
+        let finished = columns.into_iter().enumerate().map(|(at, column)| {
+            let kind = kinds.and_then(|kinds| kinds.get(at).copied()).or(column.kind);
+            column.values.finish(&column.name, column.declared, kind, &order)
+        });
+        let records = Records::new(finished.collect(), between, order.len());
+
+        let keys = keys(&ids, sources.as_ref())?;
+        let truth = truth.map(|column| column.codes);
+        Ok(Identified { records, ids, sources, sides, keys, contents, truth })
+    }
+}
+
+/// A fingerprint of each record's id and table.
+///
+/// # Errors
+/// When Arrow makes no text of an id.
+pub fn keys(ids: &ArrayRef, sources: Option<&ArrayRef>) -> Result<Vec<u64>, ModelError> {
+    let texts = cast(ids, &DataType::Utf8)?;
+    let sources = sources.map(|sources| cast(sources, &DataType::Utf8)).transpose()?;
+    let texts = texts.as_string::<i32>();
+    let key = |row: usize| {
+        let side = sources.as_ref().map(|sources| sources.as_string::<i32>().value(row));
+        fingerprint(texts.value(row), fingerprint(side.unwrap_or_default(), 11))
+    };
+    Ok((0..ids.len()).map(key).collect())
+}
+
+fn text_of(value: &ArrayRef) -> Option<String> {
+    let text = cast(value, &DataType::Utf8).ok()?;
+    Some(text.as_string::<i32>().value(0).to_owned())
+}
+
+fn push(values: &mut Gatherer, array: &ArrayRef) -> Result<(), ModelError> {
+    let texts = cast(array, &DataType::Utf8View)?;
+    texts.as_string_view().iter().for_each(|value| values.push(value));
+    Ok(())
+}
