@@ -31,8 +31,10 @@ use futures::StreamExt;
 use sqlparser::ast::Expr as SqlExpr;
 
 use crate::error::{Error, Result};
+use crate::model::entities::{self, EntityColumns};
 use crate::model::features::{self, FeatureColumns};
 use crate::model::fit::{Iteration, Trained, fit};
+use crate::model::learners::Learner;
 use crate::model::lifecycle::{Previous, Retrain, nothing_to_fold_into, standing};
 use crate::model::measure::Metric;
 use crate::model::node::compared_by_key;
@@ -63,6 +65,8 @@ enum Columns {
     Interactions(TrainingColumns),
     /// Of rows of features.
     Features(FeatureColumns),
+    /// Of records.
+    Entities(EntityColumns),
 }
 
 /// What RETRAIN adds to a training.
@@ -174,6 +178,9 @@ async fn columns(
     let schema: SchemaRef = Arc::new(input.schema().as_arrow().clone());
     if options.learner.features().is_some() {
         return Ok((Columns::Features(FeatureColumns::find(&schema, options)?), vec![]));
+    }
+    if let Learner::Entities(learner) = &options.learner {
+        return Ok((Columns::Entities(EntityColumns::find(&schema, learner)?), vec![]));
     }
     let columns = TrainingColumns::find(&schema, options)?;
     if let Some(table) = &options.item_table {
@@ -310,6 +317,11 @@ impl fmt::Display for Training {
                     columns.features.iter().map(|(_, name)| name.as_str()).collect();
                 formatter.write_str(&names.join(", "))?;
             }
+            Columns::Entities(columns) => {
+                let names: Vec<&str> =
+                    columns.compared.iter().map(|((_, name), _)| name.as_str()).collect();
+                write!(formatter, "{}: {}", columns.id.1, names.join(", "))?;
+            }
         }
         match &self.options.tuning {
             Some(tuning) => write!(formatter, ", num_trials={}", tuning.num_trials),
@@ -434,6 +446,11 @@ impl Training {
             Columns::Features(columns) => {
                 features::fit::train(engine, rows, columns, options, &memory, told).await?
             }
+            Columns::Entities(columns) => {
+                let versions = (previous, claim.version());
+                entities::fit::train(engine, rows, columns, options, versions, &memory, told)
+                    .await?
+            }
         };
         progress.report(Progress { phase: "publishing".into(), ..Progress::default() });
         let version = claim.version();
@@ -485,7 +502,7 @@ impl Training {
         let name = |column: &(usize, String)| column.1.clone();
         let interactions = match &self.columns {
             Columns::Interactions(columns) => Some(columns),
-            Columns::Features(_) => None,
+            Columns::Features(_) | Columns::Entities(_) => None,
         };
         Publication {
             model_type: self.options.learner.model_type().into(),
@@ -512,9 +529,10 @@ impl Training {
         let (users, items) =
             known.map(|known| (known.user_ids().len(), known.item_ids().len())).unwrap_or_default();
         let rows = trained.interactions;
-        let of = match trained.model.preparation() {
-            None => format!("{users} users, {items} items, {rows} interactions"),
-            Some(found) => format!("{rows} rows, {}", features::fit::described(found)),
+        let of = match (trained.model.preparation(), trained.model.entities()) {
+            (_, Some(found)) => entities::fit::described(found),
+            (None, None) => format!("{users} users, {items} items, {rows} interactions"),
+            (Some(found), _) => format!("{rows} rows, {}", features::fit::described(found)),
         };
         let mut message = format!("{verb} {}@{version}: {of}", self.name);
         if trained.merged > 0 {

@@ -48,7 +48,8 @@ pub fn stored_evaluation(
     model: &LoadedModel,
     previous: Option<&Previous>,
 ) -> Result<Arc<dyn TableProvider>> {
-    if model.model.preparation().is_some() && !model.manifest.metrics.is_empty() {
+    let has_columns = model.model.preparation().is_some() || model.model.entities().is_some();
+    if has_columns && !model.manifest.metrics.is_empty() {
         let batch = features::evaluate::stored(model)?;
         return Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?));
     }

@@ -2,6 +2,9 @@
 
 use crate::functions::FunctionDoc;
 
+/// The section of functions about identities.
+const IDENTITY: &str = "Identity Functions";
+
 /// The documentation of the table functions.
 pub fn documentation() -> Vec<FunctionDoc> {
     let entry = |name: &str, syntax: &str, description: &str, example: &str| FunctionDoc {
@@ -43,7 +46,9 @@ pub fn documentation() -> Vec<FunctionDoc> {
              classifier also predicted_<label>_probs, a list of (label, prob), the most \
              likely first; of a ranker the score of a row in its query. The query has every \
              column that such a model has learned from; a text that training did not see \
-             counts as NULL.",
+             counts as NULL. Of entity_resolution, without a query: its pairs, left_id, \
+             right_id (with source_col also left_source, right_source), match_probability, \
+             match_weight and weights, a list of (column, level, weight) that adds up to it.",
             "SELECT * FROM ML.PREDICT(MODEL shop, (SELECT user_id, item_id FROM pairs));",
         ),
         entry(
@@ -67,7 +72,10 @@ pub fn documentation() -> Vec<FunctionDoc> {
              total_explained_variance_ratio; classifiers precision, recall, accuracy, \
              f1_score, log_loss, roc_auc; regressors mean_absolute_error, mean_squared_error, \
              mean_squared_log_error, median_absolute_error, r2_score, explained_variance; \
-             rankers ndcg.",
+             rankers ndcg; entity_resolution precision, recall and f1_score over pairs (NULL \
+             without cluster_col), the same as estimated_…, records, entities, \
+             duplicate_records, largest_entity, linked_pairs, refused_pairs (above the \
+             threshold, but bridges) and unlinkable_records (they say too little).",
             "SELECT * FROM ML.EVALUATE(MODEL shop);",
         ),
         entry(
@@ -77,7 +85,9 @@ pub fn documentation() -> Vec<FunctionDoc> {
              (the id as text), factor_weights and intercept (the bias, 0 without biases). \
              item_knn and ease: item, neighbor and weight, without weights of 0. popularity: \
              item, segment (NULL overall) and weight. hybrid: model_type, weight (the share \
-             of the blend) and scale (how far the model's own scores spread).",
+             of the blend) and scale (how far the model's own scores spread). \
+             entity_resolution: column, comparison, level, m_probability, u_probability, \
+             relatives_probability (NULL where none were found) and match_weight.",
             "SELECT * FROM ML.WEIGHTS(MODEL shop) LIMIT 5;",
         ),
         entry(
@@ -131,5 +141,40 @@ pub fn documentation() -> Vec<FunctionDoc> {
              average, each by its Hessian).",
             "SELECT * FROM ML.FEATURE_IMPORTANCE(MODEL clicks) ORDER BY importance_gain DESC;",
         ),
+        FunctionDoc {
+            section: IDENTITY.into(),
+            ..entry(
+                "ml_blocking_rules",
+                "ML.BLOCKING_RULES(MODEL m)",
+                "The rules by which a model of entities chose the pairs that it compared: rule, \
+             pairs, match_share (of the matches that all rules found), and skipped_blocks with \
+             skipped_records: blocks that were too large and were left out.",
+                "SELECT * FROM ML.BLOCKING_RULES(MODEL ids) ORDER BY pairs;",
+            )
+        },
+        FunctionDoc {
+            section: IDENTITY.into(),
+            ..entry(
+                "ml_entity_history",
+                "ML.ENTITY_HISTORY(MODEL m)",
+                "What became of entities, version after version: version, event (created, joined, \
+             merged, split, gone), entity_id, other_entity_id (what it became part of or came \
+             from) and records. An entity that is one record from the first is not told of.",
+                "SELECT * FROM ML.ENTITY_HISTORY(MODEL ids) WHERE event = 'merged';",
+            )
+        },
+        FunctionDoc {
+            section: IDENTITY.into(),
+            aliases: Vec::new(),
+            ..entry(
+                "resolve_entities",
+                "resolve_entities('m' [, threshold])",
+                "The crosswalk of a model of entities: record_id (with source_col also source) and \
+             entity_id, a UUID that stays with an entity from version to version. Records are \
+             one entity from the probability that the model was trained with, or from the one \
+             given.",
+                "SELECT * FROM resolve_entities('main.ids', 0.95);",
+            )
+        },
     ]
 }

@@ -9,6 +9,7 @@ use udfs::model::ease::{self, EaseOptions};
 use udfs::model::item_knn::{ItemKnnOptions, Weighting};
 
 use crate::error::{Error, Result};
+use crate::model::entities::{self, EntityLearner};
 use crate::model::features::FeatureLearner;
 use crate::model::hybrid::{self, HybridOptions};
 use crate::model::options::model_error;
@@ -108,8 +109,8 @@ const OF_TREES: [&str; 14] = [
     "data_split_col",
 ];
 
-/// Types that later versions have.
-const LATER: [&str; 1] = ["entity_resolution"];
+/// The type that finds out which records are of one entity.
+const OF_RECORDS: [(&str, &[&str]); 1] = [("entity_resolution", &entities::options::OPTIONS)];
 
 /// Options that later versions have, with what to do today.
 const ELSEWHERE: [(&str, &str); 2] = [
@@ -132,6 +133,8 @@ pub enum Learner {
     Hybrid(HybridOptions),
     /// Of rows of features.
     Features(FeatureLearner),
+    /// Of records of entities.
+    Entities(EntityLearner),
 }
 
 /// Options of popularity.
@@ -157,6 +160,7 @@ impl Learner {
             return Ok(Self::Features(learner));
         }
         Ok(match model_type {
+            "entity_resolution" => Self::Entities(EntityLearner::read(&reader)?),
             "item_knn" => Self::ItemKnn(item_knn(&reader)?),
             "ease" => Self::Ease(ease_options(&reader)?),
             "popularity" => Self::Popularity(popularity(&reader)?),
@@ -174,6 +178,7 @@ impl Learner {
             Self::Popularity(_) => "popularity",
             Self::Hybrid(_) => "hybrid",
             Self::Features(learner) => learner.model_type(),
+            Self::Entities(_) => "entity_resolution",
         }
     }
 
@@ -228,6 +233,8 @@ impl Learner {
             }
             Self::Hybrid(hybrid) => hybrid.memory_bytes(users, items, cells),
             Self::Features(learner) => learner.memory_bytes(cells, items, segments),
+            // Known once the records are read: their values take what they take.
+            Self::Entities(_) => kept,
         }
     }
 }
@@ -271,6 +278,7 @@ impl fmt::Display for Learner {
             },
             Self::Hybrid(hybrid) => fmt::Display::fmt(hybrid, formatter),
             Self::Features(learner) => fmt::Display::fmt(learner, formatter),
+            Self::Entities(learner) => fmt::Display::fmt(learner, formatter),
         }
     }
 }
@@ -286,18 +294,12 @@ fn model_type(given: Option<&str>) -> Result<&'static str> {
     if let Some(found) = known.iter().copied().find(|name| *name == given) {
         return Ok(found);
     }
-    if LATER.contains(&given.as_str()) {
-        return Err(Error::unsupported(
-            format!("model_type '{given}' is not supported yet"),
-            format!("use one of {}", known.join(", ")),
-        ));
-    }
     Err(Error::unknown("model_type", &given, known))
 }
 
 /// Each type with its own options.
 fn types() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
-    RECOMMENDERS.into_iter().chain(OF_FEATURES)
+    RECOMMENDERS.into_iter().chain(OF_FEATURES).chain(OF_RECORDS)
 }
 
 /// The options that a type shares with those like it.

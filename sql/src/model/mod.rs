@@ -2,6 +2,7 @@
 
 pub(crate) mod arguments;
 pub mod create;
+mod entities;
 pub mod evaluate;
 mod features;
 mod fit;

@@ -124,6 +124,7 @@ impl TrainingOptions {
             .unwrap_or_else(|| usual_objective(&learner));
         let split = match learner.features() {
             Some(features) => features.split(&given)?,
+            None if matches!(learner, Learner::Entities(_)) => SplitOptions::nothing(),
             None => {
                 let chooses = tuning.is_some() || early_stop.is_some() || learner.chooses();
                 SplitOptions::read(&given, chooses)?
@@ -218,7 +219,7 @@ impl TrainingOptions {
     /// # Errors
     /// Of a type that has nothing to fold in.
     pub fn fold_in(&mut self) -> Result<()> {
-        if self.learner.features().is_some() {
+        if self.learner.features().is_some() || matches!(self.learner, Learner::Entities(_)) {
             return Err(Error::unsupported(
                 format!("a model of type '{}' has nothing to fold in", self.learner.model_type()),
                 "RETRAIN MODEL without fold_in trains it",
@@ -435,7 +436,6 @@ pub(super) mod tests {
             ("model_type = 'matrix_factorization', l2_reg = -1", "l2_reg"),
             ("model_type = 'matrix_factorization', num_factors = 'x'", "whole number"),
             ("model_type = 'matrix_factorization', seed = 1, seed = 2", "twice"),
-            ("model_type = 'entity_resolution'", "not supported yet"),
             ("model_type = 'hybrid', base_models = ['ease']", "leaves nothing to blend"),
             ("model_type = 'hybrid', base_models = ['ease', 'EASE']", "names ease twice"),
             ("model_type = 'hybrid', base_models = ['ease', 'item_kn']", "did you mean item_knn"),

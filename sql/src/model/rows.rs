@@ -157,8 +157,8 @@ impl Rows {
                 }
                 Ok(Learned::Hybrid(learned))
             }
-            Learner::Features(_) => {
-                Err(Error::Internal("features are no interactions of users and items".into()))
+            Learner::Features(_) | Learner::Entities(_) => {
+                Err(Error::Internal("rows are no interactions of users and items".into()))
             }
         }
     }

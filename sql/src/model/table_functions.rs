@@ -16,18 +16,18 @@ use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder,
 use sqlparser::ast::{FunctionArg, TableAlias, TableFactor};
 
 use crate::error::{Error, Result};
-use crate::model::arguments::{Arguments, First, known_options};
+use crate::model::arguments::{Arguments, First, known_options, literal, shown};
 use crate::model::evaluate::{EvaluateNode, EvaluateOptions, stored_evaluation};
 use crate::model::history::{self, TrainingRows};
 use crate::model::items::ItemQuery;
 use crate::model::measure::Previous;
 use crate::model::recommend::{RecommendNode, Sides};
 use crate::model::recommend_options::RecommendOptions;
-use crate::model::{features, recommender, tables, weights};
+use crate::model::{entities, features, recommender, tables, weights};
 use crate::parse::name_parts;
 use crate::session::bindings::{Bindings, ItemPlans, literal_text};
 
-const FUNCTIONS: [&str; 12] = [
+const FUNCTIONS: [&str; 15] = [
     "ml_recommend",
     "als_recommend",
     "ml_predict",
@@ -40,6 +40,9 @@ const FUNCTIONS: [&str; 12] = [
     "ml_principal_components",
     "ml_principal_component_info",
     "ml_feature_importance",
+    "ml_blocking_rules",
+    "ml_entity_history",
+    "resolve_entities",
 ];
 
 /// The column of lists that ML.EXPLAIN unfolds.
@@ -132,6 +135,15 @@ impl ModelRelations {
                 arguments.none(function)?;
                 scan(function, features::tables::feature_importance(model)?)
             }
+            "ml_blocking_rules" => {
+                arguments.none(function)?;
+                scan(function, entities::tables::blocking_rules(model)?)
+            }
+            "ml_entity_history" => {
+                arguments.none(function)?;
+                scan(function, entities::tables::history(model)?)
+            }
+            "resolve_entities" => crosswalk(model, arguments),
             _ => {
                 arguments.none(function)?;
                 scan(function, tables::training_info(model)?)
@@ -260,7 +272,13 @@ fn evaluate(
     let mut take = |name: &str| arguments.named.remove(name);
     let options = EvaluateOptions { top_k: take("top_k"), segment_col: take("segment_col") };
     known_options(&arguments.named, &["top_k", "segment_col"])?;
-    if model.model.preparation().is_some()
+    if model.model.entities().is_some() && arguments.first.is_some() {
+        return Err(Error::invalid_hint(
+            format!("{model} is of type 'entity_resolution', which is measured in training"),
+            "write ML.EVALUATE(MODEL m), and train with cluster_col where entities are known",
+        ));
+    }
+    if (model.model.preparation().is_some() || model.model.entities().is_some())
         && (options.top_k.is_some() || options.segment_col.is_some())
     {
         return Err(Error::invalid_hint(
@@ -347,6 +365,15 @@ fn column(plan: &LogicalPlan, name: &str) -> Result<Expr> {
 /// `ML.PREDICT`: the query's rows with their score.
 fn predict(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan> {
     known_options(&arguments.named, &[])?;
+    if model.model.entities().is_some() {
+        if arguments.first.is_some() {
+            return Err(Error::invalid_hint(
+                format!("{model} is of type 'entity_resolution', which has pairs of its own"),
+                "write ML.PREDICT(MODEL m), and select from its rows; RETRAIN adds records",
+            ));
+        }
+        return scan("pairs", entities::tables::pairs(model)?);
+    }
     let Some(First::Rows(plan)) = arguments.first.take() else {
         return Err(Error::invalid_hint(
             "ml_predict needs rows to predict",
@@ -368,4 +395,33 @@ fn predict(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan>
     let mut columns: Vec<Expr> = plan.schema().iter().map(Expr::from).collect();
     columns.push(predicted);
     Ok(LogicalPlanBuilder::from(*plan).project(columns)?.build()?)
+}
+
+/// `resolve_entities`: the model's own threshold, or another.
+fn crosswalk(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan> {
+    let named = arguments.named.remove("threshold");
+    known_options(&arguments.named, &["threshold"])?;
+    let given = match (arguments.first.take(), named) {
+        (Some(First::Value(value)), None) | (None, Some(value)) => Some(value),
+        (None, None) => None,
+        _ => {
+            return Err(Error::invalid_hint(
+                "resolve_entities takes a model and a probability",
+                "write resolve_entities('m', 0.95)",
+            ));
+        }
+    };
+    let threshold = given.map(|value| {
+        let number = literal(&value).and_then(|value| value.cast_to(&DataType::Float64).ok());
+        match number {
+            Some(ScalarValue::Float64(Some(number))) => {
+                entities::options::check_probability("threshold", number)
+            }
+            _ => Err(Error::invalid_hint(
+                format!("threshold is {}", shown(&value)),
+                "it takes a probability above 0 and below 1; 0.95 is usual",
+            )),
+        }
+    });
+    scan("entities", entities::tables::crosswalk(model, threshold.transpose()?)?)
 }

@@ -191,6 +191,19 @@ pub fn description(model: &LoadedModel, with_query: bool) -> Result<LogicalPlan>
             rows.push(("label".into(), trees.learned().label.clone()));
         }
     }
+    if let Some(found) = model.model.entities() {
+        let linkage = &found.parts().linkage;
+        let names = linkage
+            .comparisons
+            .iter()
+            .map(|comparison| format!("{} ({})", comparison.column, comparison.kind.name()));
+        rows.push(("records".into(), found.len().to_string()));
+        rows.push(("comparisons".into(), names.collect::<Vec<_>>().join(", ")));
+        rows.push(("share_of_matches".into(), linkage.lambda.to_string()));
+        if linkage.eta > 0.0 {
+            rows.push(("share_of_relatives".into(), linkage.eta.to_string()));
+        }
+    }
     rows.push(("memory_bytes".into(), model.model.memory_bytes().to_string()));
     if let Some(recommender) = model.model.recommender() {
         let counts = [

@@ -238,7 +238,10 @@ fn usual(learner: &Learner, training: &Csr) -> Vec<(String, Dimension)> {
             ]
         }
         Learner::Ease(_) => vec![named("l2_reg", ratio(10.0, 5000.0))],
-        Learner::Popularity(_) | Learner::Hybrid(_) | Learner::Features(_) => vec![],
+        Learner::Popularity(_)
+        | Learner::Hybrid(_)
+        | Learner::Features(_)
+        | Learner::Entities(_) => vec![],
     }
 }
 

@@ -5,7 +5,7 @@
 //! item, `neighbor`, `weight`. Popularity has a row for each item, and for each item of a segment
 //! that it has a weight in: the item, `segment` (NULL overall), `weight`. A blend has a row for
 //! each of its models: `model_type`, `weight` (its share) and `scale` (how far its own scores
-//! spread).
+//! spread). Entities have a row for each level of each column, see [`entities::tables`].
 
 use std::sync::Arc;
 
@@ -27,6 +27,7 @@ use udfs::model::{
 };
 
 use crate::error::{Error, Result};
+use crate::model::entities;
 
 /// Rows of a batch at most.
 const BATCH_ROWS: usize = 4_096;
@@ -42,6 +43,9 @@ pub fn weights(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> {
             "ML.CENTROIDS tells of kmeans, ML.PRINCIPAL_COMPONENTS of pca, ML.FEATURE_IMPORTANCE \
              of boosted trees",
         ));
+    }
+    if model.model.entities().is_some() {
+        return entities::tables::weights(model);
     }
     let schema = schema(model);
     let rows: Arc<dyn PartitionStream> =
@@ -76,7 +80,7 @@ fn schema(model: &LoadedModel) -> SchemaRef {
             weight,
             Field::new("scale", DataType::Float32, false),
         ],
-        Model::KMeans(_) | Model::Pca(_) | Model::Boosted(_) => vec![],
+        Model::KMeans(_) | Model::Pca(_) | Model::Boosted(_) | Model::Entities(_) => vec![],
     }))
 }
 
@@ -106,7 +110,9 @@ impl PartitionStream for Weights {
                     ranking(popular, &model.manifest.segments, &schema, &mut place)
                 }
                 Model::Hybrid(blend) => members(blend, &schema, &mut place),
-                Model::KMeans(_) | Model::Pca(_) | Model::Boosted(_) => Ok(None),
+                Model::KMeans(_) | Model::Pca(_) | Model::Boosted(_) | Model::Entities(_) => {
+                    Ok(None)
+                }
             };
             made.map_err(DataFusionError::from).transpose()
         });

@@ -11,7 +11,7 @@ use crate::fuzzy::udf;
 
 mod normalize_address;
 mod normalize_email;
-mod normalize_name;
+pub(crate) mod normalize_name;
 mod normalize_phone;
 
 /// The package's functions.

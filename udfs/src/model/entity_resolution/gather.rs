@@ -71,7 +71,9 @@ impl Gathered {
         columns: &[(&str, &DataType, Option<Kind>)],
         has_truth: bool,
     ) -> Result<Self, ModelError> {
-        let index = |(name, of): (&str, &DataType)| Ok((IdIndex::new(name, of)?, Vec::new()));
+        let index = |(name, of): (&str, &DataType)| {
+            Ok::<_, ModelError>((IdIndex::new(name, of)?, Vec::new()))
+        };
         let compared = |(name, of, kind): &(&str, &DataType, Option<Kind>)| Compared {
             name: (*name).to_owned(),
             declared: declared(of),

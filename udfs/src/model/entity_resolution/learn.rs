@@ -256,7 +256,7 @@ fn patterns(
 ) -> Result<Vec<Counted>, ModelError> {
     let pairs: u64 = blocks.iter().map(|blocks| blocks.cost.pairs).sum();
     let every = (pairs / TRAINED).max(1);
-    let takes = |record: u32| every == 1 || mixed(u64::from(record)) % every == 0;
+    let takes = |record: u32| every == 1 || mixed(u64::from(record)).is_multiple_of(every);
     let counted = records.walk(
         blocks,
         takes,

@@ -25,3 +25,6 @@ pub mod suggest;
 mod tokens;
 pub mod train;
 pub mod values;
+
+#[cfg(test)]
+mod tests;

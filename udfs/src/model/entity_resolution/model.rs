@@ -85,7 +85,7 @@ pub struct Event {
 }
 
 /// What a model is made of; also what is stored.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct EntityParts {
     /// What was asked for.
     pub settings: Settings,

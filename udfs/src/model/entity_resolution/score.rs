@@ -126,10 +126,11 @@ impl<'a> Scorer<'a> {
         let level = level_of(levels_of, at);
         let column = &self.records.columns[at];
         let code = column.codes[left as usize];
-        if level + 1 == self.levels[at].len() && code != NONE {
-            if let Some(&weight) = self.values[at].get(code as usize) {
-                return f64::from(weight);
-            }
+        if level + 1 == self.levels[at].len()
+            && code != NONE
+            && let Some(&weight) = self.values[at].get(code as usize)
+        {
+            return f64::from(weight);
         }
         self.levels[at][level]
     }

@@ -195,7 +195,7 @@ fn sampled_cost(
     let every = (records / WEIGHED).max(1) as u64;
     let slots = rule.keys.iter().map(Key::slots).max().unwrap_or(1);
     let mut keyed: Vec<(u64, u32)> = Vec::new();
-    for record in (0..records).filter(|&at| every == 1 || mixed(at as u64) % every == 0) {
+    for record in (0..records).filter(|&at| every == 1 || mixed(at as u64).is_multiple_of(every)) {
         for slot in 0..slots {
             let key = rule.hash_of(columns, hashes, record, slot);
             if key != 0 {

@@ -110,7 +110,8 @@ impl Tokens {
                 _ => break,
             }
         }
-        shared += self.initials(&alone[0][..lengths[0]], &mut alone[1].clone()[..lengths[1]]);
+        let [left, mut right] = alone;
+        shared += self.initials(&left[..lengths[0]], &mut right[..lengths[1]]);
         let union = all - shared;
         if union > 0.0 { (shared / union).min(1.0) } else { 0.0 }
     }
@@ -127,8 +128,7 @@ impl Tokens {
                 }
             });
             if let Some(at) = partner {
-                let weights = (self.weights[right[at] as usize], x & INITIAL);
-                shared += 0.5 * f64::from(weights.0);
+                shared += 0.5 * f64::from(self.weights[right[at] as usize]);
                 right[at] = u32::MAX;
             }
         }

@@ -66,7 +66,7 @@ pub const MEASURES: [&str; 13] = [
 const NEW_MAX: f64 = 0.5;
 
 /// Decisions as they are written: keys of records, and whether they match.
-pub type Decided = Vec<(u64, u64, bool)>;
+pub type Decided = [(u64, u64, bool)];
 
 /// Trains a model as version `version`.
 ///

@@ -1,0 +1,134 @@
+//! Which column of a query is what: the id, the table, the truth, and those that are compared.
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use udfs::model::entity_resolution::gather::Gathered;
+use udfs::model::entity_resolution::kind::Kind;
+use udfs::model::entity_resolution::learn::COLUMNS_MAX;
+
+use crate::error::{Error, Result};
+use crate::model::entities::EntityLearner;
+use crate::model::options::model_error;
+use crate::model::train::find;
+
+/// A column's position and name.
+pub type Column = (usize, String);
+
+/// The query's columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntityColumns {
+    /// The id.
+    pub id: Column,
+    /// The table that a record is of.
+    pub source: Option<Column>,
+    /// The entity that a record is known to be of.
+    pub truth: Option<Column>,
+    /// Those that are compared, with the way where it is named.
+    pub compared: Vec<(Column, Option<Kind>)>,
+}
+
+impl EntityColumns {
+    /// Every column is compared, unless an option names it.
+    ///
+    /// # Errors
+    /// When a named column is missing or not of values, or too many or no columns are left.
+    pub fn find(schema: &SchemaRef, learner: &EntityLearner) -> Result<Self> {
+        let usual = ["id", "record_id", "customer_id"];
+        let id = find(schema, "id_col", learner.id_col.as_deref(), &usual)?;
+        let named = |option: &str, name: &Option<String>| {
+            name.as_deref().map(|name| find(schema, option, Some(name), &[])).transpose()
+        };
+        let source = named("source_col", &learner.source_col)?;
+        let truth = named("cluster_col", &learner.cluster_col)?;
+        let taken: Vec<usize> = [Some(&id), source.as_ref(), truth.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|(index, _)| *index)
+            .collect();
+        if (1..taken.len()).any(|at| taken[..at].contains(&taken[at])) {
+            return Err(Error::invalid_hint(
+                "one column is named for two parts",
+                "the id, the table and the truth each have a column of their own",
+            ));
+        }
+        let kind = |name: &str| {
+            learner.comparisons.iter().find(|(column, _)| column == name).map(|(_, kind)| *kind)
+        };
+        let fields = schema.fields().iter().enumerate();
+        let compared: Vec<(Column, Option<Kind>)> = fields
+            .filter(|(index, _)| !taken.contains(index))
+            .map(|(index, field)| ((index, field.name().clone()), kind(field.name())))
+            .collect();
+        let names = || compared.iter().map(|((_, name), _)| name.as_str());
+        let own = learner.personal_cols.iter().flatten();
+        let meant = learner.comparisons.iter().map(|(column, _)| column).chain(own);
+        for name in meant {
+            if !names().any(|known| known == name) {
+                return Err(Error::unknown("column", name, names()));
+            }
+        }
+        if compared.is_empty() {
+            return Err(Error::invalid_hint(
+                "the query has no column to compare",
+                "every column that no option names is one: SELECT more columns",
+            ));
+        }
+        if compared.len() > COLUMNS_MAX {
+            return Err(Error::invalid_hint(
+                format!("the query has {} columns to compare", compared.len()),
+                format!("{COLUMNS_MAX} are the most: SELECT those that tell records apart"),
+            ));
+        }
+        for ((index, name), _) in &compared {
+            let data_type = schema.field(*index).data_type();
+            if !is_value(data_type) {
+                return Err(Error::invalid_hint(
+                    format!("column {name} has type {data_type}, which cannot be compared"),
+                    "select a text, a number, a date or a truth value: array_to_string joins lists",
+                ));
+            }
+        }
+        Ok(Self { id, source, truth, compared })
+    }
+
+    /// What gathers the rows of a query.
+    ///
+    /// # Errors
+    /// When the id is of a type that is none.
+    pub fn gathered(&self, schema: &SchemaRef) -> Result<Gathered> {
+        let typed =
+            |(index, name): &Column| (name.clone(), schema.field(*index).data_type().clone());
+        let id = typed(&self.id);
+        let source = self.source.as_ref().map(typed);
+        let compared: Vec<_> =
+            self.compared.iter().map(|(column, kind)| (typed(column), *kind)).collect();
+        let compared: Vec<_> =
+            compared.iter().map(|((name, of), kind)| (name.as_str(), of, *kind)).collect();
+        let source = source.as_ref().map(|(name, of)| (name.as_str(), of));
+        Gathered::new((&id.0, &id.1), source, &compared, self.truth.is_some()).map_err(model_error)
+    }
+
+    /// Adds the rows of a batch.
+    ///
+    /// # Errors
+    /// NULL ids.
+    pub fn add(&self, gathered: &mut Gathered, batch: &RecordBatch) -> Result<()> {
+        let of = |(index, _): &Column| batch.column(*index);
+        let compared: Vec<ArrayRef> =
+            self.compared.iter().map(|(column, _)| of(column).clone()).collect();
+        let (source, truth) = (self.source.as_ref().map(of), self.truth.as_ref().map(of));
+        gathered.add(of(&self.id), source, &compared, truth).map_err(model_error)
+    }
+}
+
+/// Whether values of a type have a text.
+fn is_value(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => is_value(values),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Boolean | DataType::Null => true,
+        DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => true,
+        other => other.is_numeric(),
+    }
+}

@@ -1,0 +1,168 @@
+//! Training a model of entities: the query's rows become records, on the learners' threads.
+
+use std::sync::Arc;
+
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+use futures::StreamExt;
+use udfs::model::entity_resolution::gather::Gathered;
+use udfs::model::entity_resolution::model::{EntityModel, Settings};
+use udfs::model::entity_resolution::train::{EntityOptions, MEASURES, Resolved, train as resolve};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::model::entities::options::LinkType;
+use crate::model::entities::{EntityColumns, EntityLearner};
+use crate::model::fit::{CancelOnDrop, Trained, Watch, take};
+use crate::model::learners::Learner;
+use crate::model::lifecycle::Previous;
+use crate::model::measure::Metric;
+use crate::model::options::{TrainingOptions, model_error};
+use crate::progress::Reporter;
+use crate::session::Progress;
+
+/// What a record takes beside its values while it is resolved: its codes twice, blocks of a few
+/// rules, marks of the threads, and a few pairs.
+const RECORD_BYTES: usize = 400;
+
+/// Reads a query's rows and resolves them as version `version`.
+///
+/// # Errors
+/// NULL ids, ids that repeat, an empty training set, too little memory, cancellation.
+pub async fn train(
+    engine: &Engine,
+    rows: SendableRecordBatchStream,
+    columns: &EntityColumns,
+    options: &TrainingOptions,
+    (previous, version): (Option<Previous>, u32),
+    memory: &MemoryReservation,
+    progress: Reporter,
+) -> Result<Trained> {
+    let Learner::Entities(learner) = &options.learner else {
+        return Err(Error::Internal("another learner was asked for entities".into()));
+    };
+    let gathered = read(rows, columns, memory, &progress).await?;
+    let count = gathered.rows();
+    let needed = count.saturating_mul(RECORD_BYTES + 8 * columns.compared.len());
+    take(memory, needed, &options.learner, &format!("{count} records"))?;
+    let asked = asked(learner, columns);
+    let is_warm = options.lifecycle.warm_start;
+    let cancel = CancelOnDrop::default();
+    let flag = Arc::clone(&cancel.0);
+    let clock = Arc::clone(engine.catalog());
+    let now = move || {
+        let mut watch = Watch::new(&progress, &clock, None);
+        let before = previous.as_ref().and_then(|before| before.version.model.entities());
+        let before: Option<(&EntityModel, bool)> = before.map(|model| (model, is_warm));
+        let mut report = |now| watch.report(now);
+        let found = resolve(gathered, &asked, &[], before, version, &mut report, &flag);
+        let found = found.map_err(model_error)?;
+        Ok::<_, Error>(trained(found, watch, count, previous.as_ref()))
+    };
+    crate::model::learn(now).await?
+}
+
+async fn read(
+    mut rows: SendableRecordBatchStream,
+    columns: &EntityColumns,
+    memory: &MemoryReservation,
+    progress: &Reporter,
+) -> Result<Gathered> {
+    let schema = rows.schema();
+    let mut gathered = columns.gathered(&schema)?;
+    let mut held = 0;
+    while let Some(batch) = rows.next().await {
+        columns.add(&mut gathered, &batch?)?;
+        // Values that repeat take their place once, and twice while they are spelled alike.
+        let needs = 2 * gathered.memory_bytes();
+        memory.try_grow(needs.saturating_sub(held))?;
+        held = held.max(needs);
+        let done = gathered.rows() as u64;
+        progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
+    }
+    Ok(gathered)
+}
+
+fn asked(learner: &EntityLearner, columns: &EntityColumns) -> EntityOptions {
+    let settings = Settings {
+        id_col: columns.id.1.clone(),
+        source_col: columns.source.as_ref().map(|(_, name)| name.clone()),
+        is_link: learner.link_type == LinkType::Link,
+        method: learner.method,
+        threshold: learner.threshold,
+    };
+    EntityOptions {
+        settings,
+        link: learner.link.clone(),
+        rules: learner.blocking_rules.clone(),
+        own: learner.personal_cols.clone(),
+        pair_threshold: learner.pair_threshold,
+    }
+}
+
+fn trained(
+    found: Resolved,
+    watch: Watch<'_>,
+    records: usize,
+    previous: Option<&Previous>,
+) -> Trained {
+    let none = f64::NAN;
+    let metrics = MEASURES.iter().zip(found.measures).map(|(name, value)| Metric {
+        name: (*name).into(),
+        value,
+        lower: none,
+        upper: none,
+        users: records,
+        baseline: none,
+    });
+    let began = previous.map(|previous| match found.kept {
+        Some(kept) => format!(
+            "goes on from version {}: {kept} records are as they were, {} are new or changed",
+            previous.version.version,
+            records.saturating_sub(kept)
+        ),
+        None => "learned anew".to_owned(),
+    });
+    Trained {
+        total_iterations: watch.iterations.len(),
+        model: found.model.into(),
+        iterations: watch.iterations,
+        validation_metric: None,
+        best_iteration: None,
+        tuning: None,
+        segments: vec![],
+        metrics: metrics.collect(),
+        began,
+        compared: None,
+        interactions: records,
+        merged: 0,
+    }
+}
+
+/// What was found, for the statement's message.
+pub fn described(model: &EntityModel) -> String {
+    let parts = model.parts();
+    let mut entities = parts.entities.clone();
+    entities.sort_unstable();
+    entities.dedup();
+    let rules = &parts.linkage.rules;
+    let pairs: u64 = rules.iter().map(|used| used.cost.pairs).sum();
+    let mut told = format!(
+        "{} records are {} entities, by {} blocking rules with {pairs} pairs",
+        model.len(),
+        entities.len(),
+        rules.len()
+    );
+    let skipped: u64 = rules.iter().map(|used| used.cost.skipped_blocks).sum();
+    if skipped > 0 {
+        let most = parts.linkage.block_max;
+        told.push_str(&format!(
+            " ({skipped} blocks of more than {most} records were left out; ML.BLOCKING_RULES \
+             tells which)"
+        ));
+    }
+    if rules.is_empty() {
+        told.push_str(" (no column tells few enough records apart to block by)");
+    }
+    told
+}

@@ -1,0 +1,13 @@
+//! Models of entities: which records are of one customer.
+//!
+//! [`options`] says what can be asked for, [`columns`] which column is what, [`fit`] trains, and
+//! [`tables`] tell what was found: pairs, entities, weights, rules and what became of entities.
+//! How records are compared is [`udfs::model::entity_resolution`].
+
+pub mod columns;
+pub mod fit;
+pub mod options;
+pub mod tables;
+
+pub use columns::EntityColumns;
+pub use options::EntityLearner;

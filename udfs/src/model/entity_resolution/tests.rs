@@ -1,0 +1,217 @@
+//! What holds of a whole training, on generated people.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arrow::array::{Array, ArrayRef, Int64Array, StringArray};
+use arrow::datatypes::DataType;
+
+use super::cluster::Method;
+use super::gather::Gathered;
+use super::learn::LinkOptions;
+use super::model::{EntityModel, Settings, What};
+use super::rng::Seeded;
+use super::train::{EntityOptions, MEASURES, Resolved, train};
+use crate::model::ModelError;
+
+const FIRST: [&str; 12] = [
+    "anna", "bernd", "clara", "david", "emma", "felix", "greta", "hugo", "ida", "jonas", "klara",
+    "lukas",
+];
+const LAST: [&str; 15] = [
+    "schneider",
+    "fischer",
+    "weber",
+    "becker",
+    "wagner",
+    "hoffmann",
+    "koch",
+    "richter",
+    "klein",
+    "wolf",
+    "neumann",
+    "schwarz",
+    "zimmermann",
+    "krueger",
+    "hartmann",
+];
+const STREETS: [&str; 9] =
+    ["oak", "mill", "station", "church", "garden", "market", "school", "forest", "lake"];
+
+/// A row: id, entity, and what is compared.
+type Row = (i64, String, [Option<String>; 6]);
+
+const COLUMNS: [&str; 6] = ["first_name", "last_name", "street", "phone", "email", "birth_date"];
+
+/// People, a third of whom are there twice, with slips.
+fn people(count: usize, seed: u64) -> Vec<Row> {
+    let mut random = Seeded::new(seed);
+    let mut rows = Vec::new();
+    for person in 0..count {
+        let mut pick = |of: usize| random.below(of as u64) as usize;
+        let (first, last) = (FIRST[pick(12)], LAST[pick(15)]);
+        let birth = (1940 + pick(65), 1 + pick(12), 1 + pick(28));
+        let said = [
+            Some(first.to_owned()),
+            Some(last.to_owned()),
+            Some(format!("{} {} street", 1 + pick(200), STREETS[pick(9)])),
+            Some(format!("0{} {}", 100 + pick(900), 1_000_000 + pick(9_000_000))),
+            Some(format!("{first}.{last}{}@example.org", pick(10_000))),
+            Some(format!("{}-{:02}-{:02}", birth.0, birth.1, birth.2)),
+        ];
+        let times = if pick(3) == 0 { 2 } else { 1 };
+        for time in 0..times {
+            let mut said = said.clone();
+            if time > 0 {
+                said[pick(2)] = said[pick(2)].clone().map(|name| format!("{name}s"));
+                said[2 + pick(4)] = None;
+            }
+            rows.push((rows.len() as i64 * 7 % 9973, format!("p{person}"), said));
+        }
+    }
+    rows
+}
+
+fn gathered(rows: &[Row]) -> Gathered {
+    let columns = COLUMNS.map(|name| (name, &DataType::Utf8, None));
+    let mut gathered = Gathered::new(("id", &DataType::Int64), None, &columns, true).unwrap();
+    let ids: ArrayRef = Arc::new(rows.iter().map(|row| Some(row.0)).collect::<Int64Array>());
+    let truth: ArrayRef =
+        Arc::new(rows.iter().map(|row| Some(row.1.as_str())).collect::<StringArray>());
+    let column = |at: usize| -> ArrayRef {
+        Arc::new(rows.iter().map(|row| row.2[at].as_deref()).collect::<StringArray>())
+    };
+    let columns: Vec<ArrayRef> = (0..6).map(column).collect();
+    gathered.add(&ids, None, &columns, Some(&truth)).unwrap();
+    gathered
+}
+
+fn options() -> EntityOptions {
+    EntityOptions {
+        settings: Settings {
+            id_col: "id".into(),
+            source_col: None,
+            is_link: false,
+            method: Method::Guarded,
+            threshold: 0.95,
+        },
+        link: LinkOptions::default(),
+        rules: vec![],
+        own: None,
+        pair_threshold: 0.01,
+    }
+}
+
+fn resolved(rows: &[Row], before: Option<&EntityModel>, version: u32) -> Resolved {
+    let before = before.map(|model| (model, true));
+    let cancel = AtomicBool::new(false);
+    train(gathered(rows), &options(), &[], before, version, &mut |_| {}, &cancel).unwrap()
+}
+
+fn measure(found: &Resolved, name: &str) -> f64 {
+    found.measures[MEASURES.iter().position(|known| *known == name).unwrap()]
+}
+
+#[test]
+fn people_with_slips_are_found() {
+    let found = resolved(&people(600, 1), None, 1);
+    assert!(measure(&found, "precision") > 0.97, "{:?}", found.measures);
+    assert!(measure(&found, "recall") > 0.97, "{:?}", found.measures);
+    assert!(measure(&found, "estimated_precision") > 0.97, "{:?}", found.measures);
+}
+
+#[test]
+fn the_answer_depends_neither_on_the_order_of_rows_nor_on_threads() {
+    let mut rows = people(300, 2);
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let alone = pool(1).install(|| resolved(&rows, None, 1));
+    rows.reverse();
+    let middle = rows.len() / 3;
+    rows.rotate_left(middle);
+    let many = pool(4).install(|| resolved(&rows, None, 1));
+    let (a, b) = (alone.model.parts(), many.model.parts());
+    assert_eq!(&a.ids, &b.ids);
+    assert_eq!(a.entities, b.entities);
+    assert_eq!(a.pairs, b.pairs);
+    assert_eq!(a.linkage.comparisons, b.linkage.comparisons);
+}
+
+#[test]
+fn a_version_goes_on_and_entities_keep_their_ids() {
+    let rows = people(300, 3);
+    let (old, new) = rows.split_at(rows.len() - 30);
+    let first = resolved(old, None, 1);
+    let second = resolved(&rows, Some(&first.model), 2);
+    assert_eq!(second.kept, Some(old.len()));
+    let whole = resolved(&rows, None, 1);
+    let same = |a: &EntityModel, b: &EntityModel| {
+        let of = |model: &EntityModel| {
+            let entities = &model.parts().entities;
+            entities.iter().map(|x| entities.iter().position(|y| x == y)).collect::<Vec<_>>()
+        };
+        of(a).iter().zip(of(b)).filter(|(x, y)| **x == *y).count()
+    };
+    assert!(same(&whole.model, &second.model) + 3 >= rows.len());
+    let id = |model: &EntityModel, id: i64| {
+        let ids = model.parts().ids.as_any().downcast_ref::<Int64Array>().unwrap().clone();
+        let at = ids.values().iter().position(|&known| known == id).unwrap();
+        model.parts().entities[at]
+    };
+    let kept = old.iter().filter(|row| id(&first.model, row.0) == id(&second.model, row.0));
+    assert!(kept.count() + 3 >= old.len());
+    let history = &second.model.parts().history;
+    assert!(history.iter().any(|event| event.version == 2 && event.what == What::Joined));
+    assert!(new.len() == 30);
+}
+
+#[test]
+fn columns_without_values_and_values_of_everyone_do_no_harm() {
+    let mut rows = people(400, 4);
+    for (at, row) in rows.iter_mut().enumerate() {
+        row.2[3] = None;
+        if at % 2 == 0 {
+            row.2[4] = Some(["N/A", "test@test.com", "info@shop.com"][at / 2 % 3].into());
+        }
+    }
+    let found = resolved(&rows, None, 1);
+    assert!(measure(&found, "precision") > 0.95, "{:?}", found.measures);
+    let nothing: Vec<Row> = (0..50).map(|id| (id, format!("p{id}"), [const { None }; 6])).collect();
+    let found = resolved(&nothing, None, 1);
+    assert_eq!(measure(&found, "entities"), 50.0);
+}
+
+#[test]
+fn a_namesake_with_the_same_birthday_is_another_person() {
+    let mut rows = people(600, 5);
+    let like = |row: &Row| [row.2[0].clone(), row.2[1].clone(), row.2[5].clone()];
+    let [first, last, birth] = like(&rows[0]);
+    let id = 20_000;
+    let said = [
+        first,
+        last,
+        Some("7 harbour road".into()),
+        Some("0999 7654321".into()),
+        Some("someone.else@other.net".into()),
+        birth,
+    ];
+    rows.push((id, "namesake".into(), said));
+    let found = resolved(&rows, None, 1);
+    let parts = found.model.parts();
+    let ids = parts.ids.as_any().downcast_ref::<Int64Array>().unwrap();
+    let entity =
+        |id: i64| parts.entities[ids.values().iter().position(|&known| known == id).unwrap()];
+    assert_ne!(entity(id), entity(rows[0].0));
+}
+
+#[test]
+fn ids_repeat_and_tables_are_empty() {
+    let mut rows = people(10, 6);
+    rows[1].0 = rows[0].0;
+    let cancel = AtomicBool::new(false);
+    let run = |rows: &[Row]| {
+        train(gathered(rows), &options(), &[], None, 1, &mut |_| {}, &cancel).unwrap_err()
+    };
+    assert!(matches!(run(&rows), ModelError::Repeated { .. }));
+    assert_eq!(run(&[]), ModelError::Empty);
+    assert_eq!(resolved(&rows[..1], None, 1).model.parts().ids.len(), 1);
+}
