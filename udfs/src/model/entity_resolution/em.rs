@@ -60,17 +60,23 @@ pub struct Learned {
     pub objective: Vec<f64>,
 }
 
-/// The share of matches that a rule starts with.
-const LAMBDA_START: f64 = 0.2;
+/// The largest share of matches that a rule starts with.
+const LAMBDA_MAX: f64 = 0.5;
 
 impl Mixture<'_> {
-    /// Where nothing is known yet.
-    pub fn start(&self) -> Learned {
+    /// Where nothing is known yet, but that about so many matches are to be expected.
+    pub fn start(&self, matches: f64) -> Learned {
         let rules = self.free.len();
+        let mut pairs = vec![0.0; rules];
+        for pattern in self.patterns {
+            let found = (0..rules).filter(|rule| pattern.rules >> rule & 1 == 1);
+            found.for_each(|rule| pairs[rule] += pattern.pairs);
+        }
+        let share = |pairs: f64| (matches / pairs.max(1.0)).min(LAMBDA_MAX);
         Learned {
             m: self.expected.to_vec(),
             h: self.relatives(self.expected),
-            lambda: vec![LAMBDA_START; rules],
+            lambda: pairs.into_iter().map(share).collect(),
             eta: vec![0.0; rules],
             objective: Vec::new(),
         }
@@ -240,7 +246,7 @@ mod tests {
             strength: 1.0,
             own: 0,
         };
-        let learned = mixture.run(&mixture.start(), 500, 1e-12);
+        let learned = mixture.run(&mixture.start(1e5), 500, 1e-12);
         assert!((learned.lambda[0] - 0.3).abs() < 1e-3, "{learned:?}");
         for (found, m) in learned.m.iter().zip(m) {
             assert!((found[1] - m).abs() < 1e-3, "{learned:?}");
@@ -269,7 +275,7 @@ mod tests {
                 patterns: &patterns, free: &[0b110, 0b011], u: &u, expected: &expected, strength,
                 own,
             };
-            let start = mixture.start();
+            let start = mixture.start(100.0);
             let start = if own == 0 { start } else { mixture.with_relatives(&start) };
             let learned = mixture.run(&start, 50, 0.0);
             for pair in learned.objective.windows(2) {

@@ -140,6 +140,8 @@ impl Linkage {
 const SAMPLE: u64 = 200_000;
 /// Pairs that m is learned from, about.
 const TRAINED: u64 = 1_000_000;
+/// Matches a record that learning starts from.
+const EXPECTED: f64 = 0.2;
 /// Rounds of u, m and λ.
 const ROUNDS: usize = 3;
 /// Matches that the expectation of m counts for.
@@ -372,7 +374,7 @@ impl Learner {
             mixture.run(start, options.max_iterations, options.tolerance)
         };
         let [alone, with] = std::mem::take(&mut self.last);
-        let mut learned = run(mixture, &alone.unwrap_or_else(|| mixture.start()));
+        let mut learned = run(mixture, &alone.unwrap_or_else(|| mixture.start(EXPECTED * self.records)));
         self.last[0] = Some(learned.clone());
         if self.own != 0 {
             let mixture = Mixture { own: self.own, ..mixture };
@@ -463,7 +465,9 @@ impl Learner {
             let next = (found[0] / self.all_pairs.max(1.0)).clamp(least, 0.9);
             let change = (next - self.lambda).abs() / self.lambda;
             self.lambda = next;
-            self.eta = (found[1] / self.all_pairs.max(1.0)).min(0.09);
+            if self.own != 0 {
+                self.eta = (found[1] / self.all_pairs.max(1.0)).min(0.09);
+            }
             if change < 1e-6 {
                 break;
             }

@@ -139,8 +139,12 @@ fn the_answer_depends_neither_on_the_order_of_rows_nor_on_threads() {
 #[test]
 fn a_version_goes_on_and_entities_keep_their_ids() {
     let rows = people(300, 3);
-    let (old, new) = rows.split_at(rows.len() - 30);
-    let first = resolved(old, None, 1);
+    // Thirty come later, each the second record of somebody.
+    let is_second = |at: usize| at > 0 && rows[at].1 == rows[at - 1].1;
+    let late: Vec<usize> = (0..rows.len()).filter(|&at| is_second(at)).take(30).collect();
+    let old = (0..rows.len()).filter(|at| !late.contains(at)).map(|at| rows[at].clone());
+    let old: Vec<Row> = old.collect();
+    let first = resolved(&old, None, 1);
     let second = resolved(&rows, Some(&first.model), 2);
     assert_eq!(second.kept, Some(old.len()));
     let whole = resolved(&rows, None, 1);
@@ -161,7 +165,6 @@ fn a_version_goes_on_and_entities_keep_their_ids() {
     assert!(kept.count() + 3 >= old.len());
     let history = &second.model.parts().history;
     assert!(history.iter().any(|event| event.version == 2 && event.what == What::Joined));
-    assert!(new.len() == 30);
 }
 
 #[test]
