@@ -8,10 +8,10 @@ CREATE OR REPLACE TABLE people AS
 SELECT n AS person,
     ['anna', 'bernd', 'clara', 'david', 'emma', 'felix', 'greta', 'hugo', 'ida', 'jonas', 'karl', 'lena'][n * 7919 % 104729 % 12 + 1] AS first_name,
     ['schneider', 'fischer', 'weber', 'becker', 'wagner', 'hoffmann', 'koch', 'richter', 'klein', 'wolf', 'neumann', 'schwarz', 'zimmermann', 'krueger', 'hartmann'][n * 6271 % 104729 % 15 + 1] AS last_name,
-    n * 3571 % 104729 % 199 + 1 || ' ' || ['oak', 'mill', 'station', 'church', 'garden', 'market', 'school', 'forest', 'lake'][n * 9437 % 104729 % 9 + 1] || ' street' AS street,
+    (n * 3571 % 104729 % 199 + 1) || ' ' || ['oak', 'mill', 'station', 'church', 'garden', 'market', 'school', 'forest', 'lake'][n * 9437 % 104729 % 9 + 1] || ' street' AS street,
     '0' || (n * 2741 % 104729 % 900 + 100) || ' ' || (n * 48271 % 8999993 + 1000000) AS phone,
-    'user' || n * 31 % 9973 || '@example.org' AS email,
-    n * 5113 % 104729 % 65 + 1940 || '-' || lpad(n * 4603 % 104729 % 12 + 1, 2, '0') || '-' || lpad(n * 8111 % 104729 % 28 + 1, 2, '0') AS birth_date
+    'user' || (n * 31 % 9973) || '@example.org' AS email,
+    (n * 5113 % 104729 % 65 + 1940) || '-' || lpad(CAST(n * 4603 % 104729 % 12 + 1 AS VARCHAR), 2, '0') || '-' || lpad(CAST(n * 8111 % 104729 % 28 + 1 AS VARCHAR), 2, '0') AS birth_date
 FROM generate_series(1, 1200) AS s(n);
 
 -- # Four systems, each with names and habits of its own
