@@ -16,21 +16,28 @@ pub mod fuzzy;
 pub mod identity;
 pub mod model;
 pub mod privacy;
+pub mod quality;
 pub mod recommend;
 pub mod text;
 
 /// Every scalar function that needs no binding, in documentation order.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    [fuzzy::functions(), identity::functions(), privacy::functions(), features::functions()]
-        .concat()
+    [
+        fuzzy::functions(),
+        identity::functions(),
+        privacy::functions(),
+        features::functions(),
+        quality::functions(),
+    ]
+    .concat()
 }
 
 /// Every aggregate function.
 pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
-    [privacy::aggregates(), features::aggregates()].concat()
+    [privacy::aggregates(), features::aggregates(), quality::aggregates()].concat()
 }
 
 /// Every window function.
 pub fn window_functions() -> Vec<Arc<WindowUDF>> {
-    features::windows()
+    [features::windows(), quality::windows()].concat()
 }

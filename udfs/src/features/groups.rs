@@ -13,7 +13,7 @@ use datafusion_expr::function::AccumulatorArgs;
 use datafusion_expr::{Accumulator, ColumnarValue, EmitTo, GroupsAccumulator};
 
 /// The state of an aggregate for groups numbered from zero.
-pub(super) trait Kernel: Debug + Send + Sync + Sized + 'static {
+pub(crate) trait Kernel: Debug + Send + Sync + Sized + 'static {
     /// A kernel of the same options without any group.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ pub(super) trait Kernel: Debug + Send + Sync + Sized + 'static {
 
 /// Which rows of a batch count, and for which group.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rows<'a> {
+pub(crate) struct Rows<'a> {
     count: usize,
     groups: Option<&'a [usize]>,
     filter: Option<&'a BooleanArray>,
@@ -67,12 +67,12 @@ pub(super) struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// Every row of `count`, for one group.
-    pub(super) fn all(count: usize) -> Self {
+    pub(crate) fn all(count: usize) -> Self {
         Self { count, groups: None, filter: None }
     }
 
     /// Pairs of row and group.
-    pub(super) fn iter(self) -> impl Iterator<Item = (usize, usize)> + 'a {
+    pub(crate) fn iter(self) -> impl Iterator<Item = (usize, usize)> + 'a {
         let Self { count, groups, filter } = self;
         let kept = move |row: &usize| {
             filter.is_none_or(|filter| filter.is_valid(*row) && filter.value(*row))
@@ -149,11 +149,11 @@ macro_rules! kernel_aggregate {
     };
 }
 
-pub(super) use kernel_aggregate;
+pub(crate) use kernel_aggregate;
 
 /// A kernel under GROUP BY.
 #[derive(Debug)]
-pub(super) struct Grouped<K>(pub(super) K);
+pub(crate) struct Grouped<K>(pub(crate) K);
 
 impl<K: Kernel> Grouped<K> {
     fn emitted(&self, emit_to: EmitTo) -> usize {
@@ -222,11 +222,11 @@ impl<K: Kernel> GroupsAccumulator for Grouped<K> {
 
 /// A kernel of one group.
 #[derive(Debug)]
-pub(super) struct Single<K>(K);
+pub(crate) struct Single<K>(K);
 
 impl<K: Kernel> Single<K> {
     /// Gives a kernel its one group.
-    pub(super) fn new(mut kernel: K) -> Self {
+    pub(crate) fn new(mut kernel: K) -> Self {
         kernel.grow(1);
         Self(kernel)
     }
@@ -259,7 +259,7 @@ impl<K: Kernel> Accumulator for Single<K> {
 ///
 /// # Errors
 /// When DISTINCT was asked for.
-pub(super) fn refuse_distinct(name: &str, args: &AccumulatorArgs) -> Result<()> {
+pub(crate) fn refuse_distinct(name: &str, args: &AccumulatorArgs) -> Result<()> {
     if args.is_distinct {
         return plan_err!(
             "{name} does not take DISTINCT: every row is an event. Hint: SELECT DISTINCT in a \
@@ -273,7 +273,7 @@ pub(super) fn refuse_distinct(name: &str, args: &AccumulatorArgs) -> Result<()> 
 ///
 /// # Errors
 /// When it is a column or an expression of one.
-pub(super) fn constant(
+pub(crate) fn constant(
     name: &str,
     args: &AccumulatorArgs,
     position: usize,
@@ -292,7 +292,7 @@ pub(super) fn constant(
 ///
 /// # Errors
 /// When the call has no such argument.
-pub(super) fn argument_type<'a>(
+pub(crate) fn argument_type<'a>(
     name: &str,
     args: &'a AccumulatorArgs,
     position: usize,
@@ -304,7 +304,7 @@ pub(super) fn argument_type<'a>(
 }
 
 #[cfg(test)]
-pub(super) mod testing {
+pub(crate) mod testing {
     //! Runs a kernel as the engine does.
 
     use super::*;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use datafusion_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
-mod groups;
+pub(crate) mod groups;
 pub mod interaction_sequence;
 pub mod purchase_frequency;
 pub mod sessionize;

@@ -1,0 +1,95 @@
+//! Quality: whether values are what they should be, and bringing them there.
+//!
+//! `duplicate_count`, `psi`, `ks_statistic` and `distribution_sketch` are aggregates that checks of
+//! expectations are made of; `zscore`, `mad_score` and `iqr_score` are window functions that tell
+//! outliers. Functions that clean give NULL for what is doubtful, by rules that their pages say:
+//! none of them guesses.
+
+use std::sync::Arc;
+
+use datafusion_expr::{AggregateUDF, ScalarUDF, WindowUDF};
+
+use crate::fuzzy::udf;
+
+mod convert_unit;
+mod countries;
+mod dates;
+mod distribution;
+pub mod distribution_sketch;
+pub mod duplicate_count;
+pub mod infer_date_order;
+pub mod iqr_score;
+mod json_schema;
+mod json_schema_violations;
+pub mod ks_statistic;
+pub mod mad_score;
+mod normalize_country;
+mod normalize_whitespace;
+mod outliers;
+mod parse_date_any;
+pub mod psi;
+mod samples;
+mod sketch_ks;
+mod sketch_psi;
+pub mod zscore;
+
+/// The package's scalar functions.
+pub fn functions() -> Vec<Arc<ScalarUDF>> {
+    vec![
+        udf::<sketch_psi::SketchPsiFunction>(),
+        udf::<sketch_ks::SketchKsFunction>(),
+        udf::<parse_date_any::ParseDateAnyFunction>(),
+        udf::<normalize_country::NormalizeCountryFunction>(),
+        udf::<normalize_whitespace::NormalizeWhitespaceFunction>(),
+        udf::<convert_unit::ConvertUnitFunction>(),
+        udf::<json_schema_violations::JsonSchemaViolationsFunction>(),
+    ]
+}
+
+/// The package's aggregates, in documentation order.
+pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
+    vec![
+        Arc::new(AggregateUDF::new_from_impl(duplicate_count::DuplicateCount::new())),
+        Arc::new(AggregateUDF::new_from_impl(psi::Psi::new())),
+        Arc::new(AggregateUDF::new_from_impl(ks_statistic::KsStatistic::new())),
+        Arc::new(AggregateUDF::new_from_impl(distribution_sketch::DistributionSketch::new())),
+        Arc::new(AggregateUDF::new_from_impl(infer_date_order::InferDateOrder::new())),
+    ]
+}
+
+/// The package's window functions.
+pub fn windows() -> Vec<Arc<WindowUDF>> {
+    vec![
+        Arc::new(WindowUDF::new_from_impl(zscore::Zscore::new())),
+        Arc::new(WindowUDF::new_from_impl(mad_score::MadScore::new())),
+        Arc::new(WindowUDF::new_from_impl(iqr_score::IqrScore::new())),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion_expr::Documentation;
+
+    fn check(name: &str, documentation: Option<&Documentation>) {
+        let documentation = documentation.expect(name);
+        assert_eq!(documentation.doc_section.label, "Quality Functions", "{name}");
+        assert!(documentation.syntax_example.starts_with(&format!("{name}(")), "{name}");
+        let example = documentation.sql_example.as_deref().expect(name);
+        assert!(example.contains(&format!("{name}(")), "{name}");
+        assert!(documentation.arguments.as_ref().is_some_and(|a| !a.is_empty()), "{name}");
+    }
+
+    #[test]
+    fn every_function_is_documented() {
+        for function in functions() {
+            check(function.name(), function.documentation());
+        }
+        for function in aggregates() {
+            check(function.name(), function.documentation());
+        }
+        for function in windows() {
+            check(function.name(), function.documentation());
+        }
+    }
+}
