@@ -7,6 +7,7 @@
 //! (tables over files, each a schema) and named keys. Nothing here knows who asks: `sql` guards
 //! what it hands out.
 
+pub mod checks;
 pub mod config;
 pub mod delta;
 pub mod error;
@@ -64,6 +65,8 @@ pub struct Catalog {
     objects: Registry,
     users: Registry,
     tokens: Registry,
+    expectations: Registry,
+    checks: Registry,
     revocations: Revocations,
     lakes: BTreeMap<String, LakeSchema>,
     files: lake::Tables,
@@ -120,6 +123,8 @@ impl Catalog {
         let heads = place.child("_attune/heads");
         let users = place.child("_attune/users");
         let tokens = place.child("_attune/tokens");
+        let expectations = place.child("_attune/expectations");
+        let checks = place.child("_attune/checks");
         let revoked = place.child("_attune/revoked");
         let catalog = Self {
             files: lake::Tables::with_fresh(Arc::clone(&stores), config.freshness),
@@ -129,6 +134,8 @@ impl Catalog {
             objects: Registry::new(heads, Arc::clone(&clock)),
             users: Registry::new(users, Arc::clone(&clock)),
             tokens: Registry::new(tokens, Arc::clone(&clock)),
+            expectations: Registry::new(expectations, Arc::clone(&clock)),
+            checks: Registry::new(checks, Arc::clone(&clock)),
             revocations: Revocations::new(revoked),
             clock,
             lakes,
@@ -219,8 +226,8 @@ impl Catalog {
         self.objects.create(name, spec, owner, mode).await
     }
 
-    /// Drops a definition with the grants on it and, a while later, what it owns; `false` when
-    /// there is none.
+    /// Drops a definition with the grants on it, what is expected of it and, a while later, what it
+    /// owns; `false` when there is none.
     ///
     /// # Errors
     /// `Invalid` when the name is a thing of another kind; `Conflict` when somebody else changed
@@ -237,6 +244,7 @@ impl Catalog {
                 _ => Securable::Table(name.clone()),
             };
             self.forget_grants(&on).await?;
+            self.forget_expectations(name).await?;
         }
         let dropped = self.objects.drop_object(name, kind).await?;
         if dropped {

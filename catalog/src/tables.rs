@@ -151,12 +151,15 @@ impl Catalog {
                 let table = self.open_external(name, &table, version, state).await?;
                 Ok(Some(Opened::Table(table)))
             }
-            Spec::Model(_) | Spec::User(_) | Spec::Role(_) | Spec::Token(_) => {
-                Err(Error::invalid_hint(
-                    format!("{name} is a model, not a table"),
-                    format!("use ML.RECOMMEND(MODEL {name}) or ML.PREDICT(MODEL {name}, …)"),
-                ))
-            }
+            Spec::Model(_)
+            | Spec::User(_)
+            | Spec::Role(_)
+            | Spec::Token(_)
+            | Spec::Expectations(_)
+            | Spec::Checks(_) => Err(Error::invalid_hint(
+                format!("{name} is a model, not a table"),
+                format!("use ML.RECOMMEND(MODEL {name}) or ML.PREDICT(MODEL {name}, …)"),
+            )),
         }
     }
 

@@ -118,6 +118,7 @@ pub(crate) fn needs_slot(action: &Action) -> bool {
         | Action::Kill(_)
         | Action::CreateToken(_)
         | Action::DropToken(_)
+        | Action::Expectation(_)
         | Action::Access(_) => false,
         _ => true,
     }

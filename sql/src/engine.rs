@@ -18,6 +18,7 @@ use datafusion::prelude::SessionConfig;
 use crate::admission::Admission;
 use crate::bounded::bounded;
 use crate::error::Result;
+use crate::expectation::CheckLog;
 use crate::planner::AttuneQueryPlanner;
 use crate::queries::QueryLog;
 use crate::session::{OpenSessions, Session, SessionOptions};
@@ -115,6 +116,7 @@ struct Shared {
     runtime: Arc<RuntimeEnv>,
     admission: Admission,
     queries: QueryLog,
+    checks: CheckLog,
     passwords: Arc<dyn PasswordHasher>,
     sessions: OpenSessions,
     postgres: crate::pg::Shared,
@@ -141,6 +143,7 @@ impl Engine {
         Ok(Self(Arc::new(Shared {
             admission: Admission::new(&limits),
             queries: QueryLog::new(Arc::clone(&catalog)),
+            checks: CheckLog::default(),
             sessions: OpenSessions::default(),
             postgres: crate::pg::Shared::default(),
             catalog,
@@ -179,6 +182,11 @@ impl Engine {
     /// The statements that run or ran lately.
     pub fn queries(&self) -> &QueryLog {
         &self.0.queries
+    }
+
+    /// What checks gave since the engine was opened.
+    pub fn checks(&self) -> &CheckLog {
+        &self.0.checks
     }
 
     pub(crate) fn passwords(&self) -> &Arc<dyn PasswordHasher> {

@@ -88,6 +88,14 @@ pub enum Error {
         /// What to do.
         hint: Option<String>,
     },
+    /// Rows that are not what is expected of their table.
+    #[error("{what}")]
+    Unmet {
+        /// A sentence that names the expectations.
+        what: String,
+        /// What to do.
+        hint: Option<String>,
+    },
     /// A learner refused or failed.
     #[error("{what}")]
     Model {
@@ -122,6 +130,7 @@ impl Error {
             Self::Cancelled => "ATT-3004",
             Self::Busy { .. } => "ATT-3005",
             Self::Idle { .. } => "ATT-3006",
+            Self::Unmet { .. } => "ATT-3007",
             Self::Catalog(error) => error.code(),
             Self::Internal(_) => "ATT-9001",
         }
@@ -131,7 +140,10 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Syntax { .. } => Class::Syntax,
-            Self::Invalid { .. } | Self::Model { .. } | Self::Execution { .. } => Class::Invalid,
+            Self::Invalid { .. }
+            | Self::Model { .. }
+            | Self::Execution { .. }
+            | Self::Unmet { .. } => Class::Invalid,
             Self::Unsupported { .. } => Class::Unsupported,
             Self::Denied { .. } => Class::Denied,
             Self::Exhausted { .. } => Class::Exhausted,
@@ -151,6 +163,7 @@ impl Error {
             | Self::Unsupported { hint, .. }
             | Self::Denied { hint, .. }
             | Self::Execution { hint, .. }
+            | Self::Unmet { hint, .. }
             | Self::Model { hint, .. } => hint.clone(),
             Self::Exhausted { .. } => {
                 Some("ask for fewer rows or columns, or raise the limit in [limits]".into())

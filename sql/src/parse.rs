@@ -14,6 +14,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 use crate::access::syntax::{self, AccessStatement};
 use crate::dialect::{AttuneDialect, is_word, parse_model_reference};
 use crate::error::{Error, Result};
+use crate::expectation::{self, ExpectationStatement};
 use crate::kill::Kill;
 use crate::table::cluster;
 use crate::tokens::{self, TokenStatement};
@@ -64,6 +65,8 @@ pub enum Statement {
     Token(TokenStatement),
     /// `KILL QUERY 'id'`, `KILL SESSION 'id'`.
     Kill(Kill),
+    /// Expectations and checks.
+    Expectation(Box<ExpectationStatement>),
     /// Users, roles and grants.
     Access(Box<AccessStatement>),
     /// A statement that is planned for later, with what to use instead.
@@ -375,6 +378,7 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         ["show", "tokens"] => show(parser, Listing::Tokens),
         ["show", "users"] => show(parser, Listing::Users),
         ["show", "roles"] => show(parser, Listing::Roles),
+        words if expectation::syntax::is_ours(words) => expectation::syntax::parse(parser, words),
         words if syntax::is_ours(words) => syntax::parse(parser, words),
         _ => Ok(Statement::DataFusion(Box::new(parser.parse_statement()?))),
     }
@@ -433,7 +437,9 @@ fn parse_options(parser: &mut Parser<'_>) -> Result<Vec<(String, Expr)>, Failure
 }
 
 /// `name = value, …)`.
-fn parse_rest_of_options(parser: &mut Parser<'_>) -> Result<Vec<(String, Expr)>, Failure> {
+pub(crate) fn parse_rest_of_options(
+    parser: &mut Parser<'_>,
+) -> Result<Vec<(String, Expr)>, Failure> {
     if parser.consume_token(&Token::RParen) {
         return Ok(vec![]);
     }

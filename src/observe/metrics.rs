@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use catalog::Class;
+use catalog::checks::{CheckStatus, KINDS, Severity};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -25,6 +26,7 @@ const SECONDS: [f64; 15] =
 
 type ByState = [(&'static str, &'static str); 1];
 type ByError = [(&'static str, &'static str); 2];
+type ByCheck = [(&'static str, String); 2];
 type Bytes = Gauge<u64, AtomicU64>;
 
 /// The metrics of one engine.
@@ -39,6 +41,7 @@ pub struct Metrics {
     spill: Bytes,
     model_cache: Bytes,
     resident: Bytes,
+    unmet: Family<ByState, Bytes>,
 }
 
 /// What is counted when a statement ends.
@@ -68,6 +71,14 @@ impl Metrics {
         }
         let observer = Arc::clone(&ended);
         engine.queries().observe(Box::new(move |record| observer.count(record)));
+        let checks = Family::<ByCheck, Counter>::default();
+        for (kind, status) in KINDS.iter().flat_map(|kind| CheckStatus::ALL.map(|of| (kind, of))) {
+            drop(checks.get_or_create(&check_labels(kind, status)));
+        }
+        let counter = checks.clone();
+        engine.checks().observe(Box::new(move |result| {
+            counter.get_or_create(&check_labels(&result.kind, result.status)).inc();
+        }));
         let mut metrics = Self {
             engine,
             registry: Registry::with_prefix("attune"),
@@ -79,8 +90,12 @@ impl Metrics {
             spill: Gauge::default(),
             model_cache: Gauge::default(),
             resident: Gauge::default(),
+            unmet: Family::default(),
         };
         metrics.register();
+        metrics.registry.register("checks", "Checks of expectations", checks);
+        let help = "Expectations that were not met when this server checked them last";
+        metrics.registry.register("expectations_unmet", help, metrics.unmet.clone());
         metrics
     }
 
@@ -139,6 +154,10 @@ impl Metrics {
         self.spill.set(usage.spill_bytes);
         self.model_cache.set(usage.model_cache_bytes as u64);
         self.resident.set(resident_bytes().unwrap_or(0));
+        for severity in [Severity::Warn, Severity::Error] {
+            let unmet = self.engine.checks().unmet(severity) as u64;
+            self.unmet.get_or_create(&[("severity", severity.name())]).set(unmet);
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -158,6 +177,10 @@ impl Ended {
             self.seconds.observe(seconds(run_ms));
         }
     }
+}
+
+fn check_labels(kind: &str, status: CheckStatus) -> ByCheck {
+    [("kind", kind.to_owned()), ("status", status.name().to_owned())]
 }
 
 fn seconds(ms: i64) -> f64 {

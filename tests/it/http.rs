@@ -75,6 +75,7 @@ async fn ready_until_it_drains_and_metrics_to_the_end() {
     assert_eq!(value(&metrics, "attune_statement_seconds_count"), 2.0);
     assert_eq!(value(&metrics, "attune_statements_running"), 1.0);
     assert_eq!(value(&metrics, "attune_sessions"), 1.0);
+    assert_eq!(value(&metrics, "attune_expectations_unmet{severity=\"error\"}"), 0.0);
     assert!(value(&metrics, "attune_resident_memory_bytes") > 1e6);
     assert!(metrics.contains("attune_build_info{version="), "{metrics}");
     assert!(!metrics.contains("local"), "a metric names a user:\n{metrics}");

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::head::{Revision, key};
 use super::manifest::StoredMetric;
+use crate::checks::{CheckHistory, TableExpectations};
 use crate::error::{Error, Result};
 use crate::lake::LakeTable;
 use crate::tokens::TokenRecord;
@@ -81,6 +82,10 @@ pub enum Spec {
     Role(RoleRecord),
     /// An API token of a user.
     Token(TokenRecord),
+    /// What is expected of a table.
+    Expectations(TableExpectations),
+    /// What checking a table gave.
+    Checks(CheckHistory),
 }
 
 /// Where a warehouse table's files are.
@@ -146,6 +151,8 @@ pub enum Kind {
     Role,
     /// An API token.
     Token,
+    /// What is expected of a table, or what checking it gave.
+    Expectations,
 }
 
 impl Kind {
@@ -158,6 +165,7 @@ impl Kind {
             Self::User => "user",
             Self::Role => "role",
             Self::Token => "token",
+            Self::Expectations => "set of expectations",
         }
     }
 }
@@ -178,6 +186,7 @@ impl Spec {
             Self::User(_) => Kind::User,
             Self::Role(_) => Kind::Role,
             Self::Token(_) => Kind::Token,
+            Self::Expectations(_) | Self::Checks(_) => Kind::Expectations,
         }
     }
 }

@@ -169,6 +169,21 @@ impl Registry {
         Ok(entry.and_then(|entry| entry.head.definition()))
     }
 
+    /// The definition, at most a second old; a missing one is not looked for, and a damaged one is
+    /// an error.
+    ///
+    /// # Errors
+    /// When the store cannot be reached, or the name's document cannot be read.
+    pub async fn sound(&self, name: &ObjectName) -> Result<Option<Definition>> {
+        self.refresh().await?;
+        let snapshot = self.snapshot.read();
+        let Some(entry) = snapshot.entries.get(&key(&name.schema, &name.name)) else {
+            return Ok(None);
+        };
+        entry.head.document.clone()?;
+        Ok(entry.head.definition())
+    }
+
     /// The definition as the store has it now.
     ///
     /// # Errors

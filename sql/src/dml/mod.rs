@@ -10,7 +10,7 @@ pub(crate) mod ingest;
 mod many;
 mod merge;
 mod rewrite;
-mod sent;
+pub(crate) mod sent;
 
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ use futures::StreamExt;
 use sqlparser::ast::{Statement as SqlStatement, TableObject};
 
 use crate::error::{Error, Result};
+use crate::expectation::load::{Guard, Rows};
 use crate::parse::name_parts;
 use crate::rights::Rights;
 use crate::session::run::{Done, Run};
@@ -95,9 +96,12 @@ impl Change {
         let catalog = run.session.engine().catalog();
         match self {
             Self::Insert { name, plan, overwrite } => {
-                let plan = run.bound(plan)?;
+                let rows = if *overwrite { Rows::Replaced } else { Rows::Added };
+                let guard = Guard::new(run, name, run.bound(plan)?, rows).await?;
                 let state = run.writing_state()?;
-                let written = catalog.insert(name, plan, state, None, *overwrite).await?;
+                let (plan, version) = (guard.plan(), guard.version());
+                let written = catalog.insert(name, plan, state, version, *overwrite).await;
+                let written = guard.finish(run, written.map_err(Error::from)).await?;
                 Ok(Done::new(written.rows, format!("INSERT {} rows into {name}", written.rows)))
             }
             Self::Rewrite { name, verb, version, keep, count } => {

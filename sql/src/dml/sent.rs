@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use catalog::ObjectName;
+use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -28,11 +29,21 @@ pub(crate) fn register(
     let schema = rows.schema();
     let partition = Sent { schema: Arc::clone(&schema), rows: Mutex::new(Some(rows)) };
     let table = StreamingTable::try_new(schema, vec![Arc::new(partition)]).map_err(Error::from)?;
-    let name = format!("rows {}", context.engine().catalog().new_id());
+    Ok(remember(context, Arc::new(table)).name)
+}
+
+/// Gives a table a name in this statement that nobody can guess; the name as a query writes it.
+pub(crate) fn name_rows(context: &StatementContext, table: Arc<dyn TableProvider>) -> String {
+    let name = remember(context, table);
+    format!("{}.{}", quoted(&name.schema), quoted(&name.name))
+}
+
+fn remember(context: &StatementContext, table: Arc<dyn TableProvider>) -> ObjectName {
     let path = context.search_path();
     let schema = path.first().map_or(crate::engine::MAIN, String::as_str);
-    context.remember(&ObjectName::new(schema, &name), &(Arc::new(table) as _));
-    Ok(name)
+    let name = ObjectName::new(schema, format!("rows {}", context.engine().catalog().new_id()));
+    context.remember(&name, &table);
+    name
 }
 
 struct Sent {

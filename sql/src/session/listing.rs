@@ -96,7 +96,7 @@ impl Session {
         let label = |kind| match kind {
             Kind::Table => Some("TABLE"),
             Kind::View => Some("VIEW"),
-            Kind::Model | Kind::User | Kind::Role | Kind::Token => None,
+            Kind::Model | Kind::User | Kind::Role | Kind::Token | Kind::Expectations => None,
         };
         let seen = |(name, object): (String, Object)| {
             let label = label(object.kind)?;

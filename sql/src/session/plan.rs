@@ -28,7 +28,7 @@ use crate::session::bindings::{self, Bindings, References};
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo, optimized};
 use crate::tokens::TokenStatement;
-use crate::{access, dml, model, size, table};
+use crate::{access, dml, expectation, model, size, table};
 
 /// What a planned statement does when it runs.
 #[derive(Debug, Clone)]
@@ -53,6 +53,10 @@ pub(crate) enum Action {
     Set(String, String),
     /// Ends a statement or a session.
     Kill(Kill),
+    /// Changes what is expected of a table.
+    Expectation(expectation::Change),
+    /// Checks what is expected of a table.
+    CheckTable(Arc<expectation::CheckTable>),
 }
 
 /// What one statement (or view inside it) is planned in.
@@ -460,6 +464,9 @@ pub(crate) async fn plan_in(
         }
         Statement::Kill(kill) => (context.state(&Bindings::default())?, Action::Kill(kill.clone())),
         Statement::Later(what, hint) => return Err(Error::unsupported(*what, *hint)),
+        Statement::Expectation(statement) => {
+            Box::pin(expectation::plan(&context, statement)).await?
+        }
         Statement::Access(statement) => Box::pin(access::plan(&context, statement)).await?,
         Statement::DescribeModel { name } => {
             let (state, plan) = Box::pin(model::describe(&context, name)).await?;
@@ -470,6 +477,7 @@ pub(crate) async fn plan_in(
         Action::Query(plan) | Action::CreateModel(plan) => size::parts(plan),
         Action::Definition(definition) => definition.plans().into_iter().map(size::parts).sum(),
         Action::Rows(change) => change.plans().into_iter().map(size::parts).sum(),
+        Action::CheckTable(checks) => checks.plans().into_iter().map(size::parts).sum(),
         _ => 0,
     };
     let rights = Arc::clone(&context.rights);

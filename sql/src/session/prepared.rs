@@ -203,6 +203,7 @@ fn result_schema(action: &Action) -> (SchemaRef, bool) {
             Some(schema) => (schema, false),
             None => (Arc::new(Schema::empty()), true),
         },
+        Action::CheckTable(_) => (crate::expectation::answer_schema(), false),
         _ => (Arc::new(Schema::empty()), true),
     }
 }
@@ -216,6 +217,8 @@ fn parameters(action: &Action) -> Result<Schema> {
         | Action::Access(_)
         | Action::CreateToken(_)
         | Action::DropToken(_)
+        | Action::Expectation(_)
+        | Action::CheckTable(_)
         | Action::Set(..)
         | Action::Kill(_) => vec![],
     };

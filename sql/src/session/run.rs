@@ -259,6 +259,11 @@ impl Submitted {
             let schema = batch.schema();
             return Ok(Started::Rows { rows: one_batch(batch), schema });
         }
+        if let Action::CheckTable(checks) = &planned.action {
+            let batch = Box::pin(checks.run(&run)).await?;
+            let schema = batch.schema();
+            return Ok(Started::Rows { rows: one_batch(batch), schema });
+        }
         let execute = tracing::info_span!(target: "attune", "execute");
         let change = Box::pin(run.change(&planned.action));
         Ok(Started::Done(change.instrument(execute).await?))
@@ -274,7 +279,7 @@ enum Started {
 impl Run {
     async fn change(&self, action: &Action) -> Result<Done> {
         match action {
-            Action::Query(_) | Action::CreateToken(_) => {
+            Action::Query(_) | Action::CreateToken(_) | Action::CheckTable(_) => {
                 Err(Error::Internal("a query is no change".into()))
             }
             Action::DropToken(statement) => statement.drop(self).await,
@@ -283,6 +288,7 @@ impl Run {
             Action::Rows(change) => Box::pin(change.run(self)).await,
             Action::Model(change) => change.run(self).await,
             Action::Access(change) => Box::pin(change.run(self)).await,
+            Action::Expectation(change) => Box::pin(change.run(self)).await,
             Action::Set(name, value) => {
                 self.session.set(name, value).await?;
                 Ok(Done::new(0, format!("SET {name} = {value}")))
@@ -300,7 +306,8 @@ impl Run {
         Ok(plan.clone().with_param_values(values)?)
     }
 
-    async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    /// The operators of a plan.
+    pub(crate) async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         let physical = self.state.create_physical_plan(&self.bound(plan)?).await?;
         cancellable(physical, self.ticket.cancel())
     }

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod batches;
+mod checks;
 mod sessions;
 
 use std::sync::Arc;
@@ -21,8 +22,10 @@ use crate::session::StatementContext;
 /// The schemas made here.
 pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
-const SYSTEM: [&str; 12] = [
+const SYSTEM: [&str; 14] = [
+    "checks",
     "columns",
+    "expectations",
     "functions",
     "grants",
     "models",
@@ -98,6 +101,8 @@ pub(crate) async fn open(
         ("system", "users") => accounts::users(session).await?,
         ("system", "roles") => accounts::roles(session).await?,
         ("system", "grants") => accounts::grants(session).await?,
+        ("system", "expectations") => checks::expectations(context).await?,
+        ("system", "checks") => checks::checks(context).await?,
         ("system", "models") => batches::models(session).await?,
         ("system", "queries") => batches::queries(session).await?,
         ("system", "sessions") => sessions::sessions(session).await?,

@@ -13,6 +13,7 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 use sqlparser::ast::{CreateView, ObjectType, Statement as SqlStatement};
 
 use crate::error::{Error, Result};
+use crate::expectation::load::{Guard, Rows};
 use crate::parse::name_parts;
 use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
@@ -56,10 +57,11 @@ impl Definition {
                 Ok(created("TABLE", name, made, 0))
             }
             Self::Table { name, mode, plan, empty: false, cluster_by } => {
-                let plan = run.bound(plan)?;
-                let state = run.writing_state()?;
+                let guard = Guard::new(run, name, run.bound(plan)?, Rows::Replaced).await?;
+                let (plan, state) = (guard.plan(), run.writing_state()?);
                 let written =
-                    catalog.create_table_as(name, owner, *mode, plan, state, cluster_by).await?;
+                    catalog.create_table_as(name, owner, *mode, plan, state, cluster_by).await;
+                let written = guard.finish(run, written.map_err(Error::from)).await?;
                 let rows = written.map(|written| written.rows);
                 Ok(created("TABLE", name, rows.is_some(), rows.unwrap_or(0)))
             }
@@ -132,7 +134,7 @@ pub(crate) async fn plan(
             if !table.constraints.is_empty() || !table.column_defaults.is_empty() {
                 return Err(Error::unsupported(
                     "keys, defaults and other constraints are not supported",
-                    "leave them out; checks come as expectations",
+                    "leave them out; CREATE EXPECTATION says what rows have to be like",
                 ));
             }
             let empty = create.query.is_none();

@@ -21,7 +21,8 @@ use sql::FunctionDoc;
 use sql::functions::SESSION_FUNCTIONS;
 
 /// Words beyond SQL:2003 that Attune reads as words of a statement.
-const KEYWORDS: [&str; 12] = [
+const KEYWORDS: [&str; 13] = [
+    "EXPECTATION",
     "EXPLAIN",
     "ILIKE",
     "LOCATION",
