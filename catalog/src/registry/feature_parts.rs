@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, UInt64Array};
-use arrow::datatypes::{Float64Type, UInt64Type};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array, UInt64Array};
+use arrow::datatypes::{Float64Type, Int64Type, UInt64Type};
 use serde::{Deserialize, Serialize};
 use udfs::model::boosted::{Calibrator, ClassType, Classes, Task, Trees};
+use udfs::model::isolation_forest::IsolationForest;
 use udfs::model::kmeans::{Distance, KMeansModel};
 use udfs::model::metrics::calibration::Logistic;
 use udfs::model::pca::PcaModel;
@@ -83,6 +84,12 @@ enum StoredLearned {
         scale: Vec<f64>,
         explained_variance: Vec<f64>,
         explained_variance_ratio: Vec<f64>,
+    },
+    IsolationForest {
+        width: usize,
+        samples: usize,
+        threshold: f64,
+        roots: Vec<u32>,
     },
     Boosted {
         task: StoredTask,
@@ -191,6 +198,19 @@ impl StoredFeatures {
         Self { preparation, learned }
     }
 
+    /// What is kept of a forest.
+    pub fn forest(model: &Prepared<IsolationForest>) -> Self {
+        let learned = model.learned();
+        let preparation = StoredPreparation::new(model.preparation());
+        let learned = StoredLearned::IsolationForest {
+            width: learned.width,
+            samples: learned.samples,
+            threshold: learned.threshold,
+            roots: learned.roots.clone(),
+        };
+        Self { preparation, learned }
+    }
+
     /// What is kept of trees.
     pub fn trees(model: &Prepared<Trees>) -> Self {
         let learned = model.learned();
@@ -214,6 +234,9 @@ impl StoredFeatures {
         let files: &[(&str, &str)] = match &self.learned {
             StoredLearned::KMeans { .. } => &[("centroids", "value"), ("clusters", "rows")],
             StoredLearned::Pca { .. } => &[("components", "value")],
+            StoredLearned::IsolationForest { .. } => {
+                &[("nodes", "feature"), ("cuts", "value"), ("children", "right")]
+            }
             StoredLearned::Boosted { .. } => &[("trees", "bytes")],
         };
         files.iter().map(|(file, column)| (*file, vec![(*column, Kind::Ids)])).collect()
@@ -261,6 +284,18 @@ impl StoredFeatures {
                 };
                 Ok(Prepared::components(preparation, learned).map_err(wrong)?.into())
             }
+            StoredLearned::IsolationForest { width, samples, threshold, roots } => {
+                let learned = IsolationForest {
+                    width: *width,
+                    samples: *samples,
+                    threshold: *threshold,
+                    roots: roots.clone(),
+                    features: read_codes(&column("nodes", "feature")?)?,
+                    values: read_doubles(&column("cuts", "value")?)?,
+                    rights: read_codes(&column("children", "right")?)?,
+                };
+                Ok(Prepared::forest(preparation, learned).map_err(wrong)?.into())
+            }
             StoredLearned::Boosted { task, label, group, classes, calibrators } => {
                 let bytes = column("trees", "bytes")?;
                 let bytes = bytes.as_binary_opt::<i32>().filter(|bytes| bytes.len() == 1);
@@ -299,6 +334,15 @@ pub fn components(learned: &PcaModel) -> Pieces<'_> {
     BTreeMap::from([("components", vec![("value", doubles(&learned.components))])])
 }
 
+/// What the files of a forest hold: of each node its feature, its cut and its right child.
+pub fn forest(learned: &IsolationForest) -> Pieces<'_> {
+    BTreeMap::from([
+        ("nodes", vec![("feature", codes(&learned.features))]),
+        ("cuts", vec![("value", doubles(&learned.values))]),
+        ("children", vec![("right", codes(&learned.rights))]),
+    ])
+}
+
 /// What the file of trees holds: all of them, in a format of their own.
 ///
 /// # Errors
@@ -312,6 +356,18 @@ pub fn trees(learned: &Trees) -> Result<Pieces<'_>> {
 /// Numbers of 64 bits, kept as they are.
 fn doubles(values: &[f64]) -> Column<'static> {
     Column::Ids(Arc::new(Float64Array::from(values.to_vec())))
+}
+
+/// Codes of 32 bits, as numbers that every reader of Parquet knows.
+fn codes(values: &[u32]) -> Column<'static> {
+    Column::Ids(Arc::new(Int64Array::from_iter_values(values.iter().copied().map(i64::from))))
+}
+
+fn read_codes(column: &ArrayRef) -> Result<Vec<u32>> {
+    let values = column.as_primitive_opt::<Int64Type>();
+    let values = values.ok_or_else(|| Error::invalid("it holds no whole numbers"))?.values().iter();
+    let codes = values.map(|value| u32::try_from(*value));
+    codes.collect::<std::result::Result<_, _>>().map_err(|_| Error::invalid("a code is too large"))
 }
 
 fn read_doubles(column: &ArrayRef) -> Result<Vec<f64>> {

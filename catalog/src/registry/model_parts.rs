@@ -187,6 +187,7 @@ impl StoredLearner {
             }
             Model::KMeans(model) => Self::Features(StoredFeatures::clusters(model)),
             Model::Pca(model) => Self::Features(StoredFeatures::components(model)),
+            Model::IsolationForest(model) => Self::Features(StoredFeatures::forest(model)),
             Model::Boosted(model) => Self::Features(StoredFeatures::trees(model)),
             Model::Entities(model) => Self::Entities(Box::new(StoredEntities::new(model))),
         }
@@ -247,6 +248,7 @@ pub fn pieces(model: &Model) -> Result<Pieces<'_>> {
         }
         Model::KMeans(model) => pieces = feature_parts::clusters(model.learned()),
         Model::Pca(model) => pieces = feature_parts::components(model.learned()),
+        Model::IsolationForest(model) => pieces = feature_parts::forest(model.learned()),
         Model::Boosted(model) => pieces = feature_parts::trees(model.learned())?,
         Model::Entities(model) => pieces = entity_parts::pieces(model)?,
     }

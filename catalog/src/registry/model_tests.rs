@@ -13,7 +13,7 @@ use udfs::model::hybrid::{Base, Member, Weight};
 use udfs::model::{
     AlsModel, Csr, FeatureRows, GatheredRows, HybridModel, IdIndex, ItemModel, ItemParts, Model,
     ModelParts, NO_SEGMENT, PopularityModel, PopularityParts, Preparation, Prepared, Recommender,
-    Segments, Similarity, kmeans, pca,
+    Segments, Similarity, isolation_forest, kmeans, pca,
 };
 
 use super::model::{
@@ -260,9 +260,12 @@ fn feature_models() -> Vec<(&'static str, Model)> {
     let clusters = kmeans::train(&dense, 3, &options, &mut |_| {}, &go_on).unwrap();
     let components =
         pca::train(&dense, 3, &pca::PcaOptions::default(), &mut |_| {}, &go_on).unwrap();
+    let options = isolation_forest::ForestOptions { num_trees: 3, ..Default::default() };
+    let forest = isolation_forest::train(&dense, 3, &options, &mut |_| {}, &go_on).unwrap();
     let mut models = vec![
         ("kmeans", Prepared::clusters(preparation.clone(), clusters).unwrap().into()),
         ("pca", Prepared::components(preparation.clone(), components).unwrap().into()),
+        ("forest", Prepared::forest(preparation.clone(), forest).unwrap().into()),
     ];
     for (name, calibration) in [("platt", Calibration::Platt), ("isotonic", Calibration::Isotonic)]
     {

@@ -42,7 +42,8 @@ pub fn documentation() -> Vec<FunctionDoc> {
             "The query's rows with predicted_<rating column>: the model's score of the pair, \
              NULL when the model does not know the user or the item. Of kmeans: centroid_id, \
              the nearest centroid (from 1), and distance, that to it. Of pca: \
-             principal_component_1 and so on. Of boosted trees: predicted_<label>, of a \
+             principal_component_1 and so on. Of isolation_forest: is_anomaly and anomaly_score, \
+             near 1 for rows that few cuts set apart. Of boosted trees: predicted_<label>, of a \
              classifier also predicted_<label>_probs, a list of (label, prob), the most \
              likely first; of a ranker the score of a row in its query. The query has every \
              column that such a model has learned from; a text that training did not see \
@@ -69,7 +70,8 @@ pub fn documentation() -> Vec<FunctionDoc> {
              aside; with one: on its rows, and with segment_col also in each segment of \
              users. A model of features has one row with a column a metric: kmeans \
              davies_bouldin_index and mean_squared_distance; pca \
-             total_explained_variance_ratio; classifiers precision, recall, accuracy, \
+             total_explained_variance_ratio; isolation_forest anomaly_share and \
+             mean_anomaly_score; classifiers precision, recall, accuracy, \
              f1_score, log_loss, roc_auc; regressors mean_absolute_error, mean_squared_error, \
              mean_squared_log_error, median_absolute_error, r2_score, explained_variance; \
              rankers ndcg; entity_resolution precision, recall and f1_score over pairs (NULL \

@@ -72,7 +72,7 @@ pub(super) const RECOMMENDERS: [(&str, &[&str]); 5] = [
 ];
 
 /// Each type that learns of rows of features, likewise.
-const OF_FEATURES: [(&str, &[&str]); 5] = [
+const OF_FEATURES: [(&str, &[&str]); 6] = [
     (
         "kmeans",
         &[
@@ -86,6 +86,7 @@ const OF_FEATURES: [(&str, &[&str]); 5] = [
         ],
     ),
     ("pca", &["num_principal_components", "pca_explained_variance_ratio", "scale_features"]),
+    ("isolation_forest", &["num_trees", "max_samples", "contamination"]),
     ("boosted_tree_classifier", &["calibration", "auto_class_weights", "class_weights"]),
     ("boosted_tree_regressor", &[]),
     ("boosted_tree_ranker", &["query_group_col"]),

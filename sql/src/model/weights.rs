@@ -80,7 +80,11 @@ fn schema(model: &LoadedModel) -> SchemaRef {
             weight,
             Field::new("scale", DataType::Float32, false),
         ],
-        Model::KMeans(_) | Model::Pca(_) | Model::Boosted(_) | Model::Entities(_) => vec![],
+        Model::KMeans(_)
+        | Model::Pca(_)
+        | Model::IsolationForest(_)
+        | Model::Boosted(_)
+        | Model::Entities(_) => vec![],
     }))
 }
 
@@ -110,9 +114,11 @@ impl PartitionStream for Weights {
                     ranking(popular, &model.manifest.segments, &schema, &mut place)
                 }
                 Model::Hybrid(blend) => members(blend, &schema, &mut place),
-                Model::KMeans(_) | Model::Pca(_) | Model::Boosted(_) | Model::Entities(_) => {
-                    Ok(None)
-                }
+                Model::KMeans(_)
+                | Model::Pca(_)
+                | Model::IsolationForest(_)
+                | Model::Boosted(_)
+                | Model::Entities(_) => Ok(None),
             };
             made.map_err(DataFusionError::from).transpose()
         });

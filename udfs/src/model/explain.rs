@@ -98,7 +98,11 @@ impl Model {
             Self::Item(model) => of_items(model, user, item),
             Self::Popularity(_) => vec![of_popularity(score)],
             Self::Hybrid(model) => of_blend(model, user, item),
-            Self::KMeans(_) | Self::Pca(_) | Self::Boosted(_) | Self::Entities(_) => return None,
+            Self::KMeans(_)
+            | Self::Pca(_)
+            | Self::IsolationForest(_)
+            | Self::Boosted(_)
+            | Self::Entities(_) => return None,
         };
         Some(Reasons::new(parts))
     }

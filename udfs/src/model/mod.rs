@@ -3,8 +3,9 @@
 //! [`ids`] turns ids of any type into dense codes and back, [`sparse`] holds interactions, and
 //! [`als`] learns factors from them, [`item_knn`] and [`ease`] weights between items. A finished
 //! model ([`AlsModel`], [`ItemModel`], [`PopularityModel`], or a [`HybridModel`] of several) is a
-//! [`Recommender`]. [`kmeans`], [`pca`] and [`boosted`] learn from rows of [`features`]; what they
-//! give is [`Prepared`]. [`entity_resolution`] finds out which records are of one entity.
+//! [`Recommender`]. [`kmeans`], [`pca`], [`isolation_forest`] and [`boosted`] learn from rows of
+//! [`features`]; what they give is [`Prepared`]. [`entity_resolution`] finds out which records are
+//! of one entity.
 
 pub mod als;
 mod als_model;
@@ -21,6 +22,7 @@ pub mod foldin;
 pub mod hybrid;
 mod id_table;
 pub mod ids;
+pub mod isolation_forest;
 pub mod item_knn;
 mod item_model;
 pub mod judge;

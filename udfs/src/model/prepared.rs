@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, ListArray, StructArray};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Float64Array, Int64Array, ListArray, StructArray,
+};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields};
 
@@ -14,6 +16,7 @@ use super::boosted::{Classes, Targets, Trees, most_likely};
 use super::entity_resolution::train::MEASURES;
 use super::error::ModelError;
 use super::features::{Columns, Preparation};
+use super::isolation_forest::IsolationForest;
 use super::kmeans::KMeansModel;
 use super::pca::PcaModel;
 use super::trained::Model;
@@ -100,6 +103,22 @@ impl Prepared<PcaModel> {
     }
 }
 
+impl Prepared<IsolationForest> {
+    /// A forest on prepared rows.
+    ///
+    /// # Errors
+    /// [`ModelError::Inconsistent`] when the parts do not fit together.
+    pub fn forest(preparation: Preparation, learned: IsolationForest) -> Result<Self, ModelError> {
+        let fits = learned.width == preparation.width() && learned.is_sound();
+        Self::checked(preparation, learned, fits)
+    }
+
+    /// Bytes on the heap.
+    pub fn memory_bytes(&self) -> usize {
+        self.preparation.memory_bytes() + self.learned.memory_bytes()
+    }
+}
+
 impl Prepared<Trees> {
     /// Trees on prepared rows.
     ///
@@ -126,6 +145,7 @@ impl Model {
         match self {
             Self::KMeans(model) => Some(model.preparation()),
             Self::Pca(model) => Some(model.preparation()),
+            Self::IsolationForest(model) => Some(model.preparation()),
             Self::Boosted(model) => Some(model.preparation()),
             Self::Als(_)
             | Self::Item(_)
@@ -146,6 +166,10 @@ impl Model {
             Self::Pca(model) => (1..=model.learned().num_components())
                 .map(|component| number(format!("principal_component_{component}")))
                 .collect(),
+            Self::IsolationForest(_) => Fields::from(vec![
+                Field::new("is_anomaly", DataType::Boolean, true),
+                number("anomaly_score".to_owned()),
+            ]),
             Self::Boosted(model) => {
                 let trees = model.learned();
                 let name = format!("predicted_{}", trees.label);
@@ -166,15 +190,18 @@ impl Model {
     }
 
     /// Predicts `rows` rows of features, their columns in the order of the preparation's: the
-    /// nearest centroid (from 1) and the distance to it, the coordinates along the components, or
-    /// what trees predict: a number, or a class and the probability of each, the largest first.
+    /// nearest centroid (from 1) and the distance to it, the coordinates along the components,
+    /// whether it is an anomaly with its score, or what trees predict: a number, or a class and the
+    /// probability of each, the largest first.
     ///
     /// # Errors
     /// Columns that do not fit the preparation, numbers that are not finite, a recommender.
     pub fn predict(&self, columns: &[ArrayRef], rows: usize) -> Result<StructArray, ModelError> {
         let columns = self.read(columns)?;
         let predicted: Vec<ArrayRef> = match self {
-            Self::KMeans(_) | Self::Pca(_) | Self::Boosted(_) if rows == 0 => {
+            Self::KMeans(_) | Self::Pca(_) | Self::IsolationForest(_) | Self::Boosted(_)
+                if rows == 0 =>
+            {
                 return Ok(StructArray::new_null(self.predicted(), 0));
             }
             Self::KMeans(model) => {
@@ -193,6 +220,14 @@ impl Model {
                 (0..count)
                     .map(|at| Arc::new(Float64Array::from_iter_values(along(at))) as ArrayRef)
                     .collect()
+            }
+            Self::IsolationForest(model) => {
+                let scores = model.learned().scores(&model.preparation().one_hot(&columns))?;
+                let anomalies = scores.iter().map(|score| Some(model.learned().is_anomaly(*score)));
+                vec![
+                    Arc::new(anomalies.collect::<BooleanArray>()),
+                    Arc::new(Float64Array::from(scores)),
+                ]
             }
             Self::Boosted(model) => {
                 let codes = model.preparation().codes(&columns, 0..rows);
@@ -226,6 +261,7 @@ impl Model {
         match self {
             Self::KMeans(_) => &["davies_bouldin_index", "mean_squared_distance"],
             Self::Pca(_) => &["total_explained_variance_ratio"],
+            Self::IsolationForest(_) => &["anomaly_share", "mean_anomaly_score"],
             Self::Boosted(model) => model.learned().measures(),
             Self::Entities(_) => &MEASURES,
             Self::Als(_) | Self::Item(_) | Self::Popularity(_) | Self::Hybrid(_) => &[],
@@ -250,6 +286,13 @@ impl Model {
             Self::Pca(model) => {
                 let rows = model.preparation().one_hot(columns);
                 Ok(vec![model.learned().explained(&rows)?])
+            }
+            Self::IsolationForest(model) => {
+                let rows = model.preparation().one_hot(columns);
+                let scores = model.learned().scores(&rows)?;
+                let count = scores.len() as f64;
+                let anomalies = scores.iter().filter(|score| model.learned().is_anomaly(**score));
+                Ok(vec![anomalies.count() as f64 / count, scores.iter().sum::<f64>() / count])
             }
             Self::Boosted(model) => {
                 let codes = model.preparation().codes(columns, 0..targets.labels.len());

@@ -6,6 +6,7 @@ use super::als_model::AlsModel;
 use super::boosted::Trees;
 use super::entity_resolution::model::EntityModel;
 use super::hybrid::HybridModel;
+use super::isolation_forest::IsolationForest;
 use super::item_model::ItemModel;
 use super::kmeans::KMeansModel;
 use super::pca::PcaModel;
@@ -30,6 +31,8 @@ pub enum Model {
     KMeans(Prepared<KMeansModel>),
     /// Principal components of rows of features.
     Pca(Prepared<PcaModel>),
+    /// Trees that set rows of features apart.
+    IsolationForest(Prepared<IsolationForest>),
     /// Boosted trees on rows of features.
     Boosted(Box<Prepared<Trees>>),
     /// Which records are of one entity.
@@ -72,6 +75,12 @@ impl From<Prepared<PcaModel>> for Model {
     }
 }
 
+impl From<Prepared<IsolationForest>> for Model {
+    fn from(model: Prepared<IsolationForest>) -> Self {
+        Self::IsolationForest(model)
+    }
+}
+
 impl From<Prepared<Trees>> for Model {
     fn from(model: Prepared<Trees>) -> Self {
         Self::Boosted(Box::new(model))
@@ -94,6 +103,7 @@ impl Model {
             Self::Hybrid(_) => "hybrid",
             Self::KMeans(_) => "kmeans",
             Self::Pca(_) => "pca",
+            Self::IsolationForest(_) => "isolation_forest",
             Self::Boosted(model) => model.learned().task.type_name(),
             Self::Entities(_) => "entity_resolution",
         }
@@ -106,7 +116,11 @@ impl Model {
             Self::Item(model) => Some(model),
             Self::Popularity(model) => Some(model),
             Self::Hybrid(model) => Some(model.as_ref()),
-            Self::KMeans(_) | Self::Pca(_) | Self::Boosted(_) | Self::Entities(_) => None,
+            Self::KMeans(_)
+            | Self::Pca(_)
+            | Self::IsolationForest(_)
+            | Self::Boosted(_)
+            | Self::Entities(_) => None,
         }
     }
 
@@ -135,6 +149,7 @@ impl Model {
             Self::Hybrid(model) => Recommender::memory_bytes(model.as_ref()),
             Self::KMeans(model) => model.memory_bytes(),
             Self::Pca(model) => model.memory_bytes(),
+            Self::IsolationForest(model) => model.memory_bytes(),
             Self::Boosted(model) => model.memory_bytes(),
             Self::Entities(model) => model.memory_bytes(),
         }

@@ -14,7 +14,7 @@ use futures::StreamExt;
 use udfs::model::als::Progress as Step;
 use udfs::model::{
     FeatureKind, FeatureRows, GatheredRows, IdIndex, Model, ModelError, Preparation, Prepared,
-    kmeans, pca,
+    isolation_forest, kmeans, pca,
 };
 
 use crate::engine::Engine;
@@ -188,6 +188,7 @@ impl Fit<'_> {
         let learned = match &self.learner {
             FeatureLearner::KMeans(options) => self.clusters(sorted, options, &mut report),
             FeatureLearner::Pca(options) => self.components(sorted, options, &mut report),
+            FeatureLearner::IsolationForest(options) => self.forest(sorted, options, &mut report),
             FeatureLearner::Boosted(options) => {
                 let division = (&self.columns, &self.split);
                 trees::grow(sorted, options, division, &mut report, self.cancel)
@@ -230,6 +231,24 @@ impl Fit<'_> {
         Ok(unvalidated(model.into(), metrics, rows))
     }
 
+    fn forest(
+        &self,
+        sorted: Sorted,
+        options: &isolation_forest::ForestOptions,
+        report: &mut dyn FnMut(Step),
+    ) -> Result<Learned> {
+        let (preparation, dense) = dense(sorted)?;
+        let width = preparation.width();
+        let learned = isolation_forest::train(&dense, width, options, report, self.cancel);
+        let learned = learned.map_err(model_error)?;
+        let scores = learned.scores(&dense).map_err(model_error)?;
+        let count = scores.len() as f64;
+        let anomalies = scores.iter().filter(|score| learned.is_anomaly(**score)).count();
+        let metrics = vec![anomalies as f64 / count, scores.iter().sum::<f64>() / count];
+        let model = Prepared::forest(preparation, learned).map_err(model_error)?;
+        Ok(unvalidated(model.into(), metrics, scores.len()))
+    }
+
     fn components(
         &self,
         sorted: Sorted,
@@ -246,7 +265,7 @@ impl Fit<'_> {
     }
 }
 
-/// The rows for learners of distances.
+/// The rows for learners of numbers.
 fn dense(sorted: Sorted) -> Result<(Preparation, Vec<f64>)> {
     let preparation = Preparation::new(sorted.rows.features).map_err(model_error)?;
     let dense = preparation.one_hot(&sorted.rows.columns);

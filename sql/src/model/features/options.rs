@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde_json::Value as Json;
 use udfs::model::boosted::{BoostedOptions, Calibration, ClassWeights, Task};
+use udfs::model::isolation_forest::ForestOptions;
 use udfs::model::kmeans::{Distance, Init, KMeansOptions};
 use udfs::model::pca::{self, Components, PcaOptions};
 
@@ -20,6 +21,8 @@ pub enum FeatureLearner {
     KMeans(KMeansOptions),
     /// Principal components.
     Pca(PcaOptions),
+    /// Trees that set rows apart.
+    IsolationForest(ForestOptions),
     /// Boosted trees.
     Boosted(TreeOptions),
 }
@@ -44,6 +47,7 @@ impl FeatureLearner {
         Ok(Some(match model_type {
             "kmeans" => Self::KMeans(kmeans(reader)?),
             "pca" => Self::Pca(components(reader)?),
+            "isolation_forest" => Self::IsolationForest(forest(reader)?),
             "boosted_tree_classifier" => Self::Boosted(trees(Task::Classifier, reader)?),
             "boosted_tree_regressor" => Self::Boosted(trees(Task::Regressor, reader)?),
             "boosted_tree_ranker" => Self::Boosted(trees(Task::Ranker, reader)?),
@@ -56,6 +60,7 @@ impl FeatureLearner {
         match self {
             Self::KMeans(_) => "kmeans",
             Self::Pca(_) => "pca",
+            Self::IsolationForest(_) => "isolation_forest",
             Self::Boosted(trees) => trees.boosted.task.type_name(),
         }
     }
@@ -64,7 +69,7 @@ impl FeatureLearner {
     pub fn trees(&self) -> Option<&TreeOptions> {
         match self {
             Self::Boosted(trees) => Some(trees),
-            Self::KMeans(_) | Self::Pca(_) => None,
+            Self::KMeans(_) | Self::Pca(_) | Self::IsolationForest(_) => None,
         }
     }
 
@@ -93,6 +98,7 @@ impl FeatureLearner {
             // The rows once more while they are measured.
             Self::KMeans(options) => options.memory_bytes(rows, width),
             Self::Pca(_) => pca::memory_bytes(width),
+            Self::IsolationForest(options) => options.memory_bytes(rows),
             Self::Boosted(trees) => trees.boosted.memory_bytes(rows, width, classes),
         })
     }
@@ -113,6 +119,11 @@ impl fmt::Display for FeatureLearner {
                     write!(formatter, "pca, pca_explained_variance_ratio={ratio}")
                 }
             },
+            Self::IsolationForest(forest) => {
+                let ForestOptions { num_trees, max_samples, .. } = forest;
+                write!(formatter, "isolation_forest, num_trees={num_trees}, ")?;
+                write!(formatter, "max_samples={max_samples}")
+            }
             Self::Boosted(trees) => {
                 let (name, options) = (self.model_type(), &trees.boosted);
                 let BoostedOptions { max_iterations, max_tree_depth, .. } = options;
@@ -179,6 +190,18 @@ fn components(reader: &Reader<'_>) -> Result<PcaOptions> {
     let options = PcaOptions { components, scale_features, seed: seed(reader)? };
     // How many features there are is known once they are read.
     options.validate(usize::MAX).map_err(model_error)?;
+    Ok(options)
+}
+
+fn forest(reader: &Reader<'_>) -> Result<ForestOptions> {
+    let usual = ForestOptions::default();
+    let options = ForestOptions {
+        num_trees: reader.count("num_trees")?.unwrap_or(usual.num_trees),
+        max_samples: reader.count("max_samples")?.unwrap_or(usual.max_samples),
+        contamination: reader.number("contamination")?,
+        seed: seed(reader)?,
+    };
+    options.validate().map_err(model_error)?;
     Ok(options)
 }
 

@@ -43,11 +43,7 @@ pub fn levels(kind: Kind) -> &'static [(&'static str, f64)] {
             ("one edit or swapped", 0.09),
             ("exact", 0.8),
         ],
-        Kind::Email => &[
-            ("else", 0.15),
-            ("same name or one edit", 0.1),
-            ("exact", 0.75),
-        ],
+        Kind::Email => &[("else", 0.15), ("same name or one edit", 0.1), ("exact", 0.75)],
         Kind::Phone | Kind::Code => {
             &[("else", 0.08), ("two edits", 0.04), ("one edit", 0.08), ("exact", 0.8)]
         }

@@ -374,7 +374,8 @@ impl Learner {
             mixture.run(start, options.max_iterations, options.tolerance)
         };
         let [alone, with] = std::mem::take(&mut self.last);
-        let mut learned = run(mixture, &alone.unwrap_or_else(|| mixture.start(EXPECTED * self.records)));
+        let mut learned =
+            run(mixture, &alone.unwrap_or_else(|| mixture.start(EXPECTED * self.records)));
         self.last[0] = Some(learned.clone());
         if self.own != 0 {
             let mixture = Mixture { own: self.own, ..mixture };
