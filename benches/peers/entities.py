@@ -15,8 +15,9 @@ also splink and recordlinkage (pandas).
 
 import argparse
 import collections
+import multiprocessing
+import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,8 +27,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
-
-TYPES = {"febrl3": "dedupe", "dblp_acm": "link", "customers": "dedupe"}
 
 
 def arguments():
@@ -166,3 +165,199 @@ def customers(count):
     for name in records[0]:
         table[name] = pa.array([records[at][name] for at in order.tolist()])
     return pa.table(table), np.array(whose)[order]
+
+
+# Quality.
+
+
+def truth_of(name, data, folder, rows):
+    """The table's folder in the lake and, of each record, its entity; or pairs of true matches."""
+    lake = folder / "lake"
+    if name == "febrl3":
+        table = pq.read_table(data / "febrl3/records.parquet")
+        write(lake / "febrl3", table)
+        links = csv.read_csv(data / "febrl3/links.csv").to_pylist()
+        return {tuple(sorted((link["rec_id_l"], link["rec_id_r"]))) for link in links}
+    if name == "dblp_acm":
+        for side in "ab":
+            write(lake / f"dblp_{side}", pq.read_table(data / f"dblp_acm/{side}.parquet"))
+        links = pq.read_table(data / "dblp_acm/links.parquet").to_pylist()
+        return {(("a", link["D1"]), ("b", link["D2"])) for link in links}
+    table, whose = customers(rows)
+    write(lake / "customers", table)
+    return pairs_of(zip(range(rows), whose.tolist()))
+
+
+def write(folder, table):
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, folder / "part.parquet")
+
+
+def pairs_of(named, across=False):
+    """Pairs of records of one entity, each in order."""
+    groups = collections.defaultdict(list)
+    for record, entity in named:
+        groups[entity].append(record)
+    pairs = set()
+    for group in groups.values():
+        group.sort()
+        for at, left in enumerate(group):
+            for right in group[at + 1 :]:
+                if not across or left[0] != right[0]:
+                    pairs.add((left, right))
+    return pairs
+
+
+def quality(found, truth):
+    right = len(found & truth)
+    precision, recall = right / max(len(found), 1), right / len(truth)
+    return precision, recall, 2 * precision * recall / max(precision + recall, 1e-300)
+
+
+def told(tool, name, found, truth, cpu, wall, peak):
+    precision, recall, f1 = quality(found, truth)
+    print(
+        f"{name:10} {tool:14} F1 {f1:.4f}  precision {precision:.4f}  recall {recall:.4f}  "
+        f"CPU {cpu:6.2f} s  wall {wall:6.2f} s  peak {peak:6.0f} MiB",
+        flush=True,
+    )
+
+
+# Attune.
+
+MODELS = {
+    "febrl3": ("id_col = 'rec_id'", "SELECT * FROM febrl3"),
+    "dblp_acm": (
+        "id_col = 'id', source_col = 'source', link_type = 'link'",
+        "SELECT 'a' AS source, id, title, authors, venue, year FROM dblp_a "
+        "UNION ALL SELECT 'b', id, title, authors, venue, year FROM dblp_b",
+    ),
+    "customers": ("id_col = 'id'", "SELECT * FROM customers"),
+}
+
+
+def attune(program, name, folder):
+    """Trains and resolves in one process; gives pairs, CPU seconds, seconds, peak memory in MiB."""
+    options, query = MODELS[name]
+    script = folder / f"{name}.sql"
+    script.write_text(
+        f"CREATE OR REPLACE MODEL ids OPTIONS (model_type = 'entity_resolution', {options}) AS {query};\n"
+        "SELECT * FROM resolve_entities('ids');\n"
+    )
+    answer = folder / f"{name}.csv"
+    warehouse = folder / f"warehouse_{name}"
+    command = [program, "sql", "--lake", folder / "lake", "--warehouse", warehouse, "--format", "csv", "-f", script]
+    began = time.monotonic()
+    with answer.open("wb") as out:
+        process = subprocess.Popen([str(part) for part in command], stdout=out)
+        _, status, used = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{name}: attune ended with {status}")
+    wall = time.monotonic() - began
+    rows = csv.read_csv(answer).to_pylist()
+    if name == "dblp_acm":
+        found = pairs_of((((row["source"], str(row["record_id"])), row["entity_id"]) for row in rows), across=True)
+    else:
+        found = pairs_of((row["record_id"], row["entity_id"]) for row in rows)
+    return found, used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024
+
+
+# Peers: what their own examples do, on febrl3, in a process of their own.
+
+
+def child(work):
+    """Runs `work` in a child; gives its pairs and what it used."""
+    reader, writer = multiprocessing.Pipe(False)
+    began = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        writer.send(work())
+        os._exit(0)
+    found = reader.recv()
+    _, _, used = os.wait4(pid, 0)
+    return found, used.ru_utime + used.ru_stime, time.monotonic() - began, used.ru_maxrss / 1024
+
+
+def recordlinkage_febrl3(folder):
+    """The toolkit's ECM over five keys."""
+    import recordlinkage
+
+    frame = pq.read_table(folder / "lake/febrl3/part.parquet").to_pandas().set_index("rec_id")
+    index = recordlinkage.Index()
+    for key in ("surname", "given_name", "date_of_birth", "soc_sec_id", "address_1"):
+        index.block(key)
+    pairs = index.index(frame)
+    compare = recordlinkage.Compare()
+    for column in ("given_name", "surname", "address_1", "suburb"):
+        compare.string(column, column, method="jarowinkler", threshold=0.85, label=column)
+    for column in ("date_of_birth", "soc_sec_id", "postcode", "state"):
+        compare.exact(column, column, label=column)
+    features = compare.compute(pairs, frame)
+    matches = recordlinkage.ECMClassifier(binarize=0.5).fit_predict(features)
+    return {tuple(sorted(pair)) for pair in matches.tolist()}
+
+
+def splink_febrl3(folder):
+    """Splink's own demonstration for this set, at probability 0.95."""
+    import splink.comparison_library as compared
+    from splink import DuckDBAPI, Linker, SettingsCreator, block_on
+
+    frame = pq.read_table(folder / "lake/febrl3/part.parquet").to_pandas()
+    keys = [
+        block_on("soc_sec_id"),
+        block_on("given_name", "surname"),
+        block_on("date_of_birth"),
+        block_on("surname", "postcode"),
+        block_on("given_name", "postcode"),
+        block_on("address_1"),
+    ]
+    settings = SettingsCreator(
+        link_type="dedupe_only",
+        unique_id_column_name="rec_id",
+        blocking_rules_to_generate_predictions=keys,
+        comparisons=[
+            compared.JaroWinklerAtThresholds("given_name", [0.9, 0.7]).configure(term_frequency_adjustments=True),
+            compared.JaroWinklerAtThresholds("surname", [0.9, 0.7]).configure(term_frequency_adjustments=True),
+            compared.LevenshteinAtThresholds("date_of_birth", [1, 2]),
+            compared.LevenshteinAtThresholds("soc_sec_id", [1, 2]),
+            compared.ExactMatch("street_number").configure(term_frequency_adjustments=True),
+            compared.LevenshteinAtThresholds("postcode", [1, 2]),
+        ],
+    )
+    linker = Linker(frame, settings, DuckDBAPI())
+    linker.training.estimate_probability_two_random_records_match(keys[:3], recall=0.9)
+    linker.training.estimate_u_using_random_sampling(max_pairs=1e6, seed=1)
+    for key in (block_on("soc_sec_id"), block_on("date_of_birth")):
+        linker.training.estimate_parameters_using_expectation_maximisation(key)
+    scored = linker.inference.predict(threshold_match_probability=0.01)
+    clusters = linker.clustering.cluster_pairwise_predictions_at_threshold(scored, 0.95)
+    rows = clusters.as_pandas_dataframe()
+    return pairs_of(zip(rows["rec_id"], rows["cluster_id"]))
+
+
+def main():
+    asked = arguments()
+    folder = asked.folder or pathlib.Path(tempfile.mkdtemp(prefix="entities-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in asked.only.split(","):
+        source = asked.data / name
+        if name != "customers" and not source.is_dir():
+            print(f"{name:10} left out: {source} is not there")
+            continue
+        truth = truth_of(name, asked.data, folder, asked.customers)
+        told("attune", name, *reorder(attune(asked.attune, name, folder), truth))
+        if name == "febrl3" and asked.peers:
+            for tool, work in (("recordlinkage", recordlinkage_febrl3), ("splink", splink_febrl3)):
+                try:
+                    told(tool, name, *reorder(child(lambda: work(folder)), truth))
+                except (ImportError, EOFError) as error:
+                    print(f"{name:10} {tool:14} left out: {error!r}")
+
+
+def reorder(answer, truth):
+    found, cpu, wall, peak = answer
+    return found, truth, cpu, wall, peak
+
+
+if __name__ == "__main__":
+    main()

@@ -180,7 +180,14 @@ async fn columns(
         return Ok((Columns::Features(FeatureColumns::find(&schema, options)?), vec![]));
     }
     if let Learner::Entities(learner) = &options.learner {
-        return Ok((Columns::Entities(EntityColumns::find(&schema, learner)?), vec![]));
+        let found = EntityColumns::find(&schema, learner)?;
+        let sides = match &learner.decision_table {
+            Some(table) => {
+                vec![side::plan_decisions(context, table, found.source.is_some()).await?]
+            }
+            None => vec![],
+        };
+        return Ok((Columns::Entities(found), sides));
     }
     let columns = TrainingColumns::find(&schema, options)?;
     if let Some(table) = &options.item_table {
@@ -448,6 +455,7 @@ impl Training {
             }
             Columns::Entities(columns) => {
                 let versions = (previous, claim.version());
+                let rows = (rows, inputs.next());
                 entities::fit::train(engine, rows, columns, options, versions, &memory, told)
                     .await?
             }

@@ -29,6 +29,8 @@ pub enum Side {
     Users,
     /// Items, by `item_table`.
     Items,
+    /// Pairs of records, by `decision_table`.
+    Decisions,
 }
 
 /// A table of features: its plan has the id, then the features.
@@ -68,6 +70,25 @@ pub(crate) async fn plan(
         planned.push((SideTable { side, table: table.clone(), id: id.clone() }, plan));
     }
     Ok(planned)
+}
+
+/// Plans the table of decisions about records, in the order of its columns that
+/// [`crate::model::entities::fit`] reads.
+///
+/// # Errors
+/// When the table or a column does not exist for who asks.
+pub(crate) async fn plan_decisions(
+    context: &Arc<StatementContext>,
+    table: &str,
+    with_sources: bool,
+) -> Result<(SideTable, LogicalPlan)> {
+    let mut names = vec!["left_id", "right_id", "is_match"];
+    if with_sources {
+        names.extend(["left_source", "right_source"]);
+    }
+    let (_, plan) = Box::pin(context.plan_query(select(table, &names)?)).await?;
+    let (table, id) = (table.to_owned(), "left_id".to_owned());
+    Ok((SideTable { side: Side::Decisions, table, id }, plan))
 }
 
 /// Rows of a table of features as they were read.
@@ -158,6 +179,9 @@ impl Interactions {
         let (known, at) = match table.side {
             Side::Users => (&mut self.users, 0),
             Side::Items => (&mut self.items, 1),
+            Side::Decisions => {
+                return Err(Error::Internal("interactions are told no decisions".into()));
+            }
         };
         let is_text = |data_type: &DataType| udfs::model::features::is_text(data_type);
         if is_text(ids.data_type()) != is_text(known.data_type()) {

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
-use udfs::model::entity_resolution::gather::Gathered;
+use udfs::model::entity_resolution::gather::{Gathered, keys};
 use udfs::model::entity_resolution::model::{EntityModel, Settings};
 use udfs::model::entity_resolution::train::{EntityOptions, MEASURES, Resolved, train as resolve};
 
@@ -31,7 +34,7 @@ const RECORD_BYTES: usize = 400;
 /// NULL ids, ids that repeat, an empty training set, too little memory, cancellation.
 pub async fn train(
     engine: &Engine,
-    rows: SendableRecordBatchStream,
+    (rows, decisions): (SendableRecordBatchStream, Option<SendableRecordBatchStream>),
     columns: &EntityColumns,
     options: &TrainingOptions,
     (previous, version): (Option<Previous>, u32),
@@ -42,6 +45,10 @@ pub async fn train(
         return Err(Error::Internal("another learner was asked for entities".into()));
     };
     let gathered = read(rows, columns, memory, &progress).await?;
+    let decided = match decisions {
+        Some(rows) => read_decisions(rows, memory).await?,
+        None => vec![],
+    };
     let count = gathered.rows();
     let needed = count.saturating_mul(RECORD_BYTES + 8 * columns.compared.len());
     take(memory, needed, &options.learner, &format!("{count} records"))?;
@@ -55,7 +62,7 @@ pub async fn train(
         let before = previous.as_ref().and_then(|before| before.version.model.entities());
         let before: Option<(&EntityModel, bool)> = before.map(|model| (model, is_warm));
         let mut report = |now| watch.report(now);
-        let found = resolve(gathered, &asked, &[], before, version, &mut report, &flag);
+        let found = resolve(gathered, &asked, &decided, before, version, &mut report, &flag);
         let found = found.map_err(model_error)?;
         Ok::<_, Error>(trained(found, watch, count, previous.as_ref()))
     };
@@ -81,6 +88,36 @@ async fn read(
         progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
     }
     Ok(gathered)
+}
+
+/// Reads what people have decided: two ids, whether they are one, and their tables where there are
+/// several.
+async fn read_decisions(
+    mut rows: SendableRecordBatchStream,
+    memory: &MemoryReservation,
+) -> Result<Vec<(u64, u64, bool)>> {
+    let mut decided = Vec::new();
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        memory.try_grow(batch.num_rows() * 3 * size_of::<u64>())?;
+        for (column, field) in batch.columns().iter().zip(batch.schema().fields()) {
+            if column.null_count() > 0 {
+                return Err(Error::Model {
+                    what: format!("column {} of the decisions holds NULL", field.name()),
+                    hint: Some("a decision is two ids and TRUE or FALSE".into()),
+                });
+            }
+        }
+        let side = |id: usize, source: usize| {
+            keys(batch.column(id), batch.columns().get(source)).map_err(model_error)
+        };
+        let (left, right) = (side(0, 3)?, side(1, 4)?);
+        let is_match = cast(batch.column(2), &DataType::Boolean)?;
+        let is_match = is_match.as_boolean().values().iter();
+        let pairs = left.into_iter().zip(right).zip(is_match);
+        decided.extend(pairs.map(|((left, right), is_match)| (left, right, is_match)));
+    }
+    Ok(decided)
 }
 
 fn asked(learner: &EntityLearner, columns: &EntityColumns) -> EntityOptions {

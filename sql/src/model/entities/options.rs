@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::model::reader::Reader;
 
 /// The options of the type.
-pub const OPTIONS: [&str; 14] = [
+pub const OPTIONS: [&str; 15] = [
     "id_col",
     "source_col",
     "cluster_col",
@@ -22,6 +22,7 @@ pub const OPTIONS: [&str; 14] = [
     "threshold",
     "pair_threshold",
     "cluster_method",
+    "decision_table",
     "max_iterations",
     "max_pairs",
     "max_block_size",
@@ -60,6 +61,8 @@ pub struct EntityLearner {
     pub comparisons: Vec<(String, Kind)>,
     /// Rules to block by; none: they are suggested.
     pub blocking_rules: Vec<String>,
+    /// The table of what people have decided about pairs of records.
+    pub decision_table: Option<String>,
     /// The columns that are a person's own, when named.
     pub personal_cols: Option<Vec<String>>,
     /// From which probability records are one entity.
@@ -119,6 +122,7 @@ impl EntityLearner {
         Ok(Self {
             id_col: text("id_col")?,
             cluster_col: text("cluster_col")?,
+            decision_table: text("decision_table")?,
             source_col,
             link_type,
             comparisons: comparisons(reader)?,
