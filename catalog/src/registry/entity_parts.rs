@@ -64,6 +64,8 @@ struct StoredComparison {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct StoredRule {
     rule: String,
+    /// The same with columns by number, whatever they are called.
+    keys: String,
     pairs: u64,
     skipped_blocks: u64,
     skipped_records: u64,
@@ -83,7 +85,10 @@ impl StoredEntities {
             h: of.h.clone(),
             is_own: of.is_own,
         };
+        let names = numbered(linkage.comparisons.len());
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let rule = |used: &UsedRule| StoredRule {
+            keys: used.rule.text(&names),
             rule: used.text.clone(),
             pairs: used.cost.pairs,
             skipped_blocks: used.cost.skipped_blocks,
@@ -182,8 +187,8 @@ impl StoredEntities {
     }
 
     fn linkage(&self, manifest: &Manifest) -> Result<Linkage> {
-        let names: Vec<&str> =
-            self.comparisons.iter().map(|comparison| comparison.column.as_str()).collect();
+        let names = numbered(self.comparisons.len());
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let comparison = |of: &StoredComparison| {
             let kind = Compared::parse(&of.kind);
             Ok(Comparison {
@@ -196,7 +201,7 @@ impl StoredEntities {
             })
         };
         let rule = |stored: &StoredRule| {
-            let rule = Rule::parse(&stored.rule, &names);
+            let rule = Rule::parse(&stored.keys, &names);
             Ok(UsedRule {
                 rule: rule.ok_or_else(|| Error::invalid("it has a rule that is none"))?,
                 text: stored.rule.clone(),
@@ -226,6 +231,11 @@ impl StoredEntities {
         linkage.check().map_err(wrong)?;
         Ok(linkage)
     }
+}
+
+/// Names of columns by their positions.
+fn numbered(columns: usize) -> Vec<String> {
+    (0..columns).map(|at| format!("c{at}")).collect()
 }
 
 /// What the files hold.

@@ -7,6 +7,8 @@
 mod claim;
 pub mod definition;
 mod entity_parts;
+#[cfg(test)]
+mod entity_tests;
 mod feature_parts;
 pub mod head;
 mod manifest;

@@ -55,7 +55,7 @@ fn model(seed: f32) -> Arc<Model> {
     Arc::new(AlsModel::from_parts(parts).unwrap().into())
 }
 
-fn publication() -> Publication {
+pub(super) fn publication() -> Publication {
     let metric = |name: &str, value| StoredMetric {
         name: name.into(),
         value,

@@ -1,6 +1,6 @@
 //! A column of records, as it is compared: distinct values in one spelling, a code each.
 //!
-//! What stands for "not known" (`N/A`, `null`, `unknown`, `-`, `test@test.com`, …) is no value.
+//! Of a long text the first [`LETTERS_MAX`] letters count. What stands for "not known" (`N/A`, `null`, `unknown`, `-`, `test@test.com`, …) is no value.
 //! Texts lose case, accents and signs ([`folded`]), telephone numbers keep their last nine digits,
 //! dates become `yyyymmdd`, in the order of day and month that the column itself shows.
 
@@ -8,6 +8,9 @@ use super::kind::{Declared, Kind, is_missing};
 use super::tokens::Tokens;
 use super::values::{Distinct, Values};
 use crate::identity::normalize_name::folded;
+
+/// Letters of a value that count: a comparison of two texts costs the product of their lengths.
+pub const LETTERS_MAX: usize = 1000;
 
 /// The code of no value.
 pub const NONE: u32 = u32::MAX;
@@ -175,6 +178,7 @@ impl Spelling {
     /// A value in the column's spelling; `None` when it says nothing.
     fn spell(&self, value: &str) -> Option<String> {
         let value = value.trim();
+        let value = value.char_indices().nth(LETTERS_MAX).map_or(value, |(end, _)| &value[..end]);
         if is_missing(value) {
             return None;
         }

@@ -236,13 +236,10 @@ impl Swap {
     /// A first name and a surname, when columns are called so.
     pub fn of(columns: &[Column]) -> Option<Self> {
         let find = |words: &[&str]| {
-            columns.iter().position(|column| {
-                let name = column.name.to_lowercase();
-                column.kind == Kind::Name && words.iter().any(|word| name.contains(word))
-            })
+            let says = |column: &Column| is_called(column, words);
+            columns.iter().position(|column| column.kind == Kind::Name && says(column))
         };
-        let first = find(&FIRST_NAMES)?;
-        let last = find(&["last", "surname", "family", "nachname"])?;
+        let (first, last) = (find(&FIRST_NAMES)?, find(&LAST_NAMES)?);
         if first == last {
             return None;
         }
@@ -253,8 +250,20 @@ impl Swap {
     }
 }
 
-/// What names of columns of first names contain.
-pub const FIRST_NAMES: [&str; 5] = ["first", "given", "forename", "vorname", "fname"];
+/// What columns of first names are called.
+pub const FIRST_NAMES: [&str; 7] =
+    ["firstname", "givenname", "forename", "vorname", "fname", "first", "given"];
+
+/// What columns of surnames are called.
+const LAST_NAMES: [&str; 7] =
+    ["lastname", "surname", "familyname", "nachname", "lname", "last", "family"];
+
+/// Whether a column is called so, whatever the case and the signs between words.
+pub fn is_called(column: &Column, words: &[&str]) -> bool {
+    let letters = column.name.chars().filter(|letter| letter.is_alphanumeric());
+    let name: String = letters.flat_map(char::to_lowercase).collect();
+    words.iter().any(|word| name == *word || (word.len() > 6 && name.contains(word)))
+}
 
 /// The level of a column in packed levels.
 #[inline]

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::blocking::{Blocks, Cost, RULES_MAX, Rule};
 use super::column::Column;
-use super::compare::{Comparer, FIRST_NAMES, level_of, levels};
+use super::compare::{Comparer, FIRST_NAMES, is_called, level_of, levels};
 use super::dependence::{Dependence, dependences, told};
 use super::em::{self, Counted, Mixture, Shares, TINY};
 use super::kind::Kind;
@@ -234,10 +234,10 @@ pub fn learn(
 pub fn own_columns(columns: &[Column]) -> u32 {
     let own = |column: &Column| {
         let name = column.name.to_lowercase();
-        let says = |words: &[&str]| words.iter().any(|word| name.contains(word));
+        let is_of_birth = ["birth", "born", "dob", "geburt"].iter().any(|word| name.contains(word));
         match column.kind {
-            Kind::Name => says(&FIRST_NAMES),
-            Kind::Date => says(&["birth", "born", "dob", "geburt"]),
+            Kind::Name => is_called(column, &FIRST_NAMES),
+            Kind::Date => is_of_birth,
             _ => false,
         }
     };
