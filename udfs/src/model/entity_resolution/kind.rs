@@ -104,7 +104,7 @@ impl Kind {
         }
         let figures = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit());
         if share(&figures) >= 0.9 {
-            let year = |value: &str| value.len() == 4 && matches!(&value[..2], "18" | "19" | "20");
+            let year = |value: &str| value.len() == 4 && matches!(value.get(..2), Some("18" | "19" | "20"));
             return match () {
                 () if share(&year) >= 0.95 => Self::Number,
                 () if is_phone_name(name) => Self::Phone,

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::blocking::{Blocks, Cost, RULES_MAX, Rule};
 use super::column::Column;
-use super::compare::{Comparer, FIRST_NAMES, is_called, level_of, levels};
+use super::compare::{Comparer, FIRST_NAMES, coincidences, is_called, level_of, levels};
 use super::dependence::{Dependence, dependences, told};
 use super::em::{self, Counted, Mixture, Shares, TINY};
 use super::kind::Kind;
@@ -142,6 +142,8 @@ const SAMPLE: u64 = 200_000;
 const TRAINED: u64 = 1_000_000;
 /// Matches a record that learning starts from.
 const EXPECTED: f64 = 0.2;
+/// Pairs that what is usual counts for.
+const USUAL_PAIRS: f64 = 200.0;
 /// Rounds of u, m and λ.
 const ROUNDS: usize = 3;
 /// Matches that the expectation of m counts for.
@@ -415,11 +417,17 @@ impl Learner {
         // Half a pair in as many as there are, when none coincides but for matches.
         let least = 0.5 / self.all_pairs.max(self.records);
         let equal = without(self.coincidence[column], top).clamp(least, 0.999_999);
+        // Few records say little of how often values coincide: what is usual counts beside them.
+        let usual = coincidences(self.names[column].1);
+        let equal = (self.all_pairs * equal + USUAL_PAIRS * usual[top])
+            / (self.all_pairs + USUAL_PAIRS);
         let below: f64 = sampled[..top].iter().sum();
-        let mut u: Vec<f64> = sampled[..top]
-            .iter()
-            .map(|count| (1.0 - equal) * (count + 0.5) / (below + 0.5 * top as f64))
-            .collect();
+        let half = 0.5 * below / (below + USUAL_PAIRS);
+        let cells = sampled[..top].iter().zip(usual);
+        let mut u: Vec<f64> =
+            cells.map(|(count, usual)| count + half + USUAL_PAIRS * usual).collect();
+        let all: f64 = u.iter().sum();
+        u.iter_mut().for_each(|u| *u *= (1.0 - equal) / all);
         u.push(equal);
         u
     }

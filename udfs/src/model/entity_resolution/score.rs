@@ -10,13 +10,16 @@ use std::sync::atomic::AtomicBool;
 
 use super::blocking::Blocks;
 use super::column::NONE;
-use super::compare::{Comparer, level_of};
+use super::compare::{Comparer, coincidences, level_of};
 use super::dependence::{Dependence, told};
 use super::em::TINY;
 use super::kind::Kind;
 use super::learn::Linkage;
 use super::records::Records;
 use crate::model::ModelError;
+
+/// Records that what is usual of a value counts for.
+const USUAL_RECORDS: f64 = 20.0;
 
 /// A scored pair.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -93,8 +96,10 @@ impl<'a> Scorer<'a> {
             }
             let known: f64 = column.counts.iter().map(|&count| f64::from(count)).sum();
             let m = comparison.m.last().copied().unwrap_or(1.0);
+            let usual = coincidences(column.kind).last().copied().unwrap_or(0.0);
             let by = |&count: &u32| {
-                let share = (f64::from(count) - partners).max(1.0) / known.max(1.0);
+                let count = (f64::from(count) - partners).max(1.0) + USUAL_RECORDS * usual;
+                let share = count / (known + USUAL_RECORDS).max(1.0);
                 of(&m, &share) as f32
             };
             column.counts.iter().map(by).collect()

@@ -207,6 +207,34 @@ fn a_namesake_with_the_same_birthday_is_another_person() {
 }
 
 #[test]
+fn two_records_are_enough() {
+    let mut rows = people(1, 8);
+    rows.truncate(1);
+    rows.push((7, rows[0].1.clone(), rows[0].2.clone()));
+    assert_eq!(measure(&resolved(&rows, None, 1), "entities"), 1.0);
+    let mut few = people(6, 9);
+    few.push((9000, few[2].1.clone(), few[2].2.clone()));
+    let found = resolved(&few, None, 1);
+    assert_eq!((measure(&found, "precision"), measure(&found, "recall")), (1.0, 1.0));
+}
+
+#[test]
+fn any_text_in_any_column_is_compared() {
+    let pieces = ["é", "日本", "a@b", "12", "1999", "@", "/", "-", " ", "x", "\u{301}", "ß", "0", "n/a"];
+    for seed in 0..40 {
+        let mut random = Seeded::new(seed);
+        let mut text = || {
+            let count = random.below(6);
+            let piece = |_| pieces[random.below(pieces.len() as u64) as usize];
+            (count > 0).then(|| (0..count).map(piece).collect::<String>())
+        };
+        let row = |id| (id, format!("p{}", id / 2), [(); 6].map(|()| text()));
+        let rows: Vec<Row> = (0..60).map(row).collect();
+        assert_eq!(measure(&resolved(&rows, None, 1), "records"), 60.0);
+    }
+}
+
+#[test]
 fn ids_repeat_and_tables_are_empty() {
     let mut rows = people(10, 6);
     rows[1].0 = rows[0].0;
