@@ -114,11 +114,11 @@ impl Records {
         let walked = pieces.par_iter().with_min_len(8).map_init(
             || (Partners::new(blocks, &self.sides, self.len), Comparer::new(self)),
             |(partners, comparer), &from| {
-                if cancel.load(Ordering::Relaxed) {
-                    return Err(ModelError::Cancelled);
-                }
                 let mut made = make();
                 for record in from as u32..(from + PIECE).min(self.len) as u32 {
+                    if cancel.load(Ordering::Relaxed) {
+                        return Err(ModelError::Cancelled);
+                    }
                     if takes(record) {
                         partners.each(record, false, |other, rules| {
                             work(&mut made, comparer, record, other, rules);
