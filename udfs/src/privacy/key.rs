@@ -27,6 +27,7 @@ pub const KEY_ID_CHARACTERS_MAX: usize = 32;
 
 const LABEL_ID: &[u8] = b"attune/key-id/v1";
 const LABEL_PSEUDONYM: &[u8] = b"attune/pseudonymize/v1";
+const LABEL_BLOOM: &[u8] = b"attune/bloom/v1";
 const LABEL_CIPHER: &[u8] = b"attune/ff1-aes256/v1";
 
 /// Thirty-two secret bytes that overwrite themselves.
@@ -45,6 +46,7 @@ pub struct Key {
     name: String,
     id: String,
     pseudonym: SubKey,
+    bloom: SubKey,
     cipher: SubKey,
 }
 
@@ -88,6 +90,7 @@ impl Key {
             name: name.to_string(),
             id: id.to_string(),
             pseudonym: hmac(secret, LABEL_PSEUDONYM)?,
+            bloom: hmac(secret, LABEL_BLOOM)?,
             cipher: hmac(secret, LABEL_CIPHER)?,
         })
     }
@@ -105,6 +108,11 @@ impl Key {
     /// The prepared MAC for pseudonyms: clone it, update it with one value, finalize.
     pub(super) fn pseudonym_mac(&self) -> Result<Hmac<Sha256>> {
         new_mac(&self.pseudonym.0)
+    }
+
+    /// The prepared MAC for the pairs of letters of `bloom_encode`.
+    pub(super) fn bloom_mac(&self) -> Result<Hmac<Sha256>> {
+        new_mac(&self.bloom.0)
     }
 
     /// The 256-bit AES key for FF1.

@@ -15,6 +15,9 @@ use std::sync::Arc;
 use datafusion_expr::{AggregateUDF, ScalarUDF};
 
 mod arguments;
+pub(crate) mod bloom;
+pub mod bloom_encode;
+pub mod bloom_similarity;
 mod classes;
 mod fpe;
 pub mod fpe_decrypt;
@@ -47,6 +50,8 @@ pub use key::{Key, KeySet};
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     vec![
         udf(pseudonymize::Pseudonymize::unbound()),
+        udf(bloom_encode::BloomEncode::unbound()),
+        udf(bloom_similarity::BloomSimilarity::default()),
         udf(fpe_encrypt::FpeEncrypt::unbound()),
         udf(fpe_decrypt::FpeDecrypt::unbound()),
         udf(mask::Mask::new()),
@@ -66,6 +71,7 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
 pub fn bound_functions(keys: Arc<KeySet>, hierarchies: Arc<HierarchySet>) -> Vec<Arc<ScalarUDF>> {
     vec![
         udf(pseudonymize::Pseudonymize::bound(Arc::clone(&keys))),
+        udf(bloom_encode::BloomEncode::bound(Arc::clone(&keys))),
         udf(fpe_encrypt::FpeEncrypt::bound(Arc::clone(&keys))),
         udf(fpe_decrypt::FpeDecrypt::bound(keys)),
         udf(generalize::Generalize::bound(hierarchies)),
@@ -74,7 +80,8 @@ pub fn bound_functions(keys: Arc<KeySet>, hierarchies: Arc<HierarchySet>) -> Vec
 
 /// The position, from zero, of the argument of `function_name` that names a key.
 pub fn key_argument(function_name: &str) -> Option<usize> {
-    matches!(function_name, "pseudonymize" | "fpe_encrypt" | "fpe_decrypt").then_some(1)
+    matches!(function_name, "pseudonymize" | "bloom_encode" | "fpe_encrypt" | "fpe_decrypt")
+        .then_some(1)
 }
 
 /// The position, from zero, of the argument of `function_name` that names a hierarchy.

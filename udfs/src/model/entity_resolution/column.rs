@@ -8,6 +8,7 @@ use super::kind::{Declared, Kind, is_missing};
 use super::tokens::Tokens;
 use super::values::{Distinct, Values};
 use crate::identity::normalize_name::folded;
+use crate::privacy::bloom::{self, Bits};
 
 /// Letters of a value that count: a comparison of two texts costs the product of their lengths.
 pub const LETTERS_MAX: usize = 1000;
@@ -32,6 +33,8 @@ pub struct Column {
     pub numbers: Vec<f64>,
     /// The standard deviation of those, over records.
     pub deviation: f64,
+    /// The bits of the values, of a column of encodings.
+    pub bits: Vec<Bits>,
     /// The words of the values, of a column of texts.
     pub tokens: Tokens,
 }
@@ -56,6 +59,7 @@ impl Column {
         self.values.memory_bytes()
             + 4 * (self.codes.len() + self.counts.len())
             + self.tokens.memory_bytes()
+            + size_of::<Bits>() * self.bits.len()
     }
 }
 
@@ -149,6 +153,11 @@ impl Column {
                 self.deviation = of(&|value| (value - mean) * (value - mean)).sqrt();
             }
             Kind::Text => self.tokens = Tokens::new(&self.values, &self.counts),
+            Kind::Bloom => {
+                let bits =
+                    self.values.iter().map(|value| bloom::parse(value).map(|(_, bits)| bits));
+                self.bits = bits.map(Option::unwrap_or_default).collect();
+            }
             _ => {}
         }
     }
@@ -185,6 +194,7 @@ impl Spelling {
         let spelled = match self.kind {
             Kind::Exact | Kind::Name | Kind::Text => folded(value),
             Kind::Email => value.to_lowercase(),
+            Kind::Bloom => bloom::parse(value).map(|_| value.to_owned())?,
             Kind::Phone => {
                 let digits = digits(value);
                 let skip = digits.len().saturating_sub(9);

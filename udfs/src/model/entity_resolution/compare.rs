@@ -11,6 +11,7 @@ use super::column::{Column, NONE};
 use super::kind::Kind;
 use super::records::Records;
 use crate::fuzzy::kernel::{Pattern, Scratch};
+use crate::privacy::bloom::dice;
 
 /// The levels of a kind, from `else` up, each with the share of true matches that it may be
 /// expected to have: where learning starts, and what it falls back to without evidence.
@@ -44,6 +45,9 @@ pub fn levels(kind: Kind) -> &'static [(&'static str, f64)] {
             ("exact", 0.8),
         ],
         Kind::Email => &[("else", 0.15), ("same name or one edit", 0.1), ("exact", 0.75)],
+        Kind::Bloom => {
+            &[("else", 0.06), ("dice >= 0.65", 0.05), ("dice >= 0.8", 0.1), ("exact", 0.79)]
+        }
         Kind::Phone | Kind::Code => {
             &[("else", 0.08), ("two edits", 0.04), ("one edit", 0.08), ("exact", 0.8)]
         }
@@ -62,6 +66,7 @@ pub fn coincidences(kind: Kind) -> &'static [f64] {
         Kind::Email => &[0.9989, 0.001, 0.0001],
         Kind::Phone => &[0.998, 0.0015, 0.0004, 0.0001],
         Kind::Code => &[0.96, 0.02, 0.015, 0.005],
+        Kind::Bloom => &[0.965, 0.02, 0.01, 0.005],
     }
 }
 
@@ -134,6 +139,11 @@ impl<'a> Comparer<'a> {
     pub fn unequal(&mut self, at: usize, a: u32, b: u32) -> u64 {
         match self.records.columns[at].kind {
             Kind::Exact => 1,
+            Kind::Bloom => {
+                let bits = &self.records.columns[at].bits;
+                let alike = dice(&bits[a as usize], &bits[b as usize]);
+                1 + u64::from(alike >= 0.65) + u64::from(alike >= 0.8)
+            }
             Kind::Number => number(&self.records.columns[at], a, b),
             _ => self.text_level(at, a, b),
         }
@@ -338,7 +348,7 @@ mod tests {
     #[test]
     fn every_kind_has_shares_that_sum_to_one() {
         let kinds = [Kind::Exact, Kind::Name, Kind::Text, Kind::Number, Kind::Date, Kind::Email];
-        for kind in kinds.into_iter().chain([Kind::Phone, Kind::Code]) {
+        for kind in kinds.into_iter().chain([Kind::Phone, Kind::Code, Kind::Bloom]) {
             let sum: f64 = levels(kind).iter().map(|level| level.1).sum();
             let usual: f64 = coincidences(kind).iter().sum();
             assert!((sum - 1.0).abs() < 1e-9 && (usual - 1.0).abs() < 1e-9, "{kind:?}");

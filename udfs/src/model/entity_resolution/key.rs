@@ -122,7 +122,7 @@ impl Key {
 /// The keys that a column of a kind offers.
 pub fn offered(kind: Kind) -> &'static [Part] {
     match kind {
-        Kind::Exact | Kind::Number => &[Part::Whole],
+        Kind::Exact | Kind::Number | Kind::Bloom => &[Part::Whole],
         Kind::Name => &[Part::Whole, Part::Soundex, Part::Prefix(4), Part::Suffix(4)],
         Kind::Text => &[Part::Whole, Part::Words],
         Kind::Date => &[Part::Whole, Part::YearMonth, Part::MonthDay],

@@ -2,6 +2,7 @@
 
 use super::column::{NONE, date};
 use super::values::Values;
+use crate::privacy::bloom;
 
 /// How the values of a column are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -23,6 +24,8 @@ pub enum Kind {
     Phone,
     /// Digits and letters without meaning: by edits.
     Code,
+    /// What `bloom_encode` has encoded: by bits.
+    Bloom,
 }
 
 /// The type that a column has in the query.
@@ -41,7 +44,7 @@ pub enum Declared {
     Truth,
 }
 
-const KINDS: [(Kind, &str); 8] = [
+const KINDS: [(Kind, &str); 9] = [
     (Kind::Exact, "exact"),
     (Kind::Name, "name"),
     (Kind::Text, "text"),
@@ -50,6 +53,7 @@ const KINDS: [(Kind, &str); 8] = [
     (Kind::Email, "email"),
     (Kind::Phone, "phone"),
     (Kind::Code, "code"),
+    (Kind::Bloom, "bloom"),
 ];
 
 /// Distinct values that are looked at.
@@ -96,6 +100,9 @@ impl Kind {
         if looked.is_empty() {
             return Self::Exact;
         }
+        if share(&|value| bloom::parse(value).is_some()) >= 0.9 {
+            return Self::Bloom;
+        }
         if share(&is_email) >= 0.6 {
             return Self::Email;
         }
@@ -104,7 +111,9 @@ impl Kind {
         }
         let figures = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit());
         if share(&figures) >= 0.9 {
-            let year = |value: &str| value.len() == 4 && matches!(value.get(..2), Some("18" | "19" | "20"));
+            let year = |value: &str| {
+                value.len() == 4 && matches!(value.get(..2), Some("18" | "19" | "20"))
+            };
             return match () {
                 () if share(&year) >= 0.95 => Self::Number,
                 () if is_phone_name(name) => Self::Phone,

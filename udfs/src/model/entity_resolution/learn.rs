@@ -419,8 +419,8 @@ impl Learner {
         let equal = without(self.coincidence[column], top).clamp(least, 0.999_999);
         // Few records say little of how often values coincide: what is usual counts beside them.
         let usual = coincidences(self.names[column].1);
-        let equal = (self.all_pairs * equal + USUAL_PAIRS * usual[top])
-            / (self.all_pairs + USUAL_PAIRS);
+        let equal =
+            (self.all_pairs * equal + USUAL_PAIRS * usual[top]) / (self.all_pairs + USUAL_PAIRS);
         let below: f64 = sampled[..top].iter().sum();
         let half = 0.5 * below / (below + USUAL_PAIRS);
         let cells = sampled[..top].iter().zip(usual);

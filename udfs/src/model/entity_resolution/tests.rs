@@ -220,7 +220,8 @@ fn two_records_are_enough() {
 
 #[test]
 fn any_text_in_any_column_is_compared() {
-    let pieces = ["é", "日本", "a@b", "12", "1999", "@", "/", "-", " ", "x", "\u{301}", "ß", "0", "n/a"];
+    let pieces =
+        ["é", "日本", "a@b", "12", "1999", "@", "/", "-", " ", "x", "\u{301}", "ß", "0", "n/a"];
     for seed in 0..40 {
         let mut random = Seeded::new(seed);
         let mut text = || {
