@@ -13,7 +13,7 @@ SELECT n AS order_id,
          WHEN n % 2 = 0 THEN (n % 28 + 1) || '.' || (n % 12 + 1) || '.2025'
          ELSE (n % 12 + 1) || '/' || (n % 28 + 1) || '/2025' END AS ordered,
     CASE n % 4 WHEN 0 THEN 'Deutschland' WHEN 1 THEN 'USA' WHEN 2 THEN ' france ' ELSE CASE WHEN n % 40 = 3 THEN 'Korea' ELSE 'us' END END AS country,
-    '  Customer  ' || n % 100 || ' ' AS customer,
+    '  Customer  ' || (n % 100) || ' ' AS customer,
     CASE WHEN n % 3 = 0 THEN (n % 20 + 1) * 1000.0 ELSE n % 20 + 1.0 END AS weight,
     CASE WHEN n % 3 = 0 THEN 'g' WHEN n % 90 = 1 THEN 'bags' ELSE 'kg' END AS weight_unit,
     CASE WHEN n = 777 THEN 99999.0 ELSE 20 + n % 30 + 0.5 END AS price,

@@ -101,7 +101,7 @@ impl Guard {
                 (Some(version), both, Some(LOADED))
             }
         };
-        let text = query::text(&items, &from, loaded);
+        let text = query::text(&items, &from, &alias, loaded);
         let (_, checks) = context
             .plan_query(parse_query(&text)?)
             .await

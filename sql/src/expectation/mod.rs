@@ -28,6 +28,7 @@ pub use syntax::ExpectationStatement;
 use self::check::Shape;
 use self::query::Item;
 use self::syntax::CreateExpectation;
+use crate::dml::sent::quoted;
 use crate::error::{CatalogError, Error, Result};
 use crate::parse::{Statement, parse, parse_query};
 use crate::rights::{Columns, Rights};
@@ -339,11 +340,13 @@ fn items(
 
 /// Plans a check once: names, types and rights are errors of CREATE.
 async fn try_check(context: &Arc<StatementContext>, table: &ObjectName, item: &Item) -> Result<()> {
-    let from = query::from(table);
+    let (from, alias) = (query::from(table), quoted(&table.name));
     let (text, column) = match &item.check.shape {
         Shape::Rows { condition } => (format!("SELECT ({condition}) AS \"p0\" FROM {from}"), "p0"),
-        Shape::Table { .. } => (query::text(std::slice::from_ref(item), &from, None), "p0"),
-        Shape::Reference { .. } => (query::text(std::slice::from_ref(item), &from, None), "f0"),
+        Shape::Table { .. } => (query::text(std::slice::from_ref(item), &from, &alias, None), "p0"),
+        Shape::Reference { .. } => {
+            (query::text(std::slice::from_ref(item), &from, &alias, None), "f0")
+        }
     };
     let (_, plan) = context.plan_query(parse_query(&text)?).await?;
     let found = plan.schema().field_with_unqualified_name(column)?.data_type();

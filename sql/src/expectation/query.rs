@@ -27,13 +27,15 @@ pub(crate) struct Outcome {
     pub(crate) baselines: BTreeMap<String, String>,
 }
 
-/// The query: one row with a few columns for each check. With `loaded`, a truth value of `from`,
-/// conditions on rows look at the rows where it holds, those on the table at all.
+/// The query: one row with a few columns for each check, over a table that is called `alias`. With
+/// `loaded`, a truth value of `from`, conditions on rows look at the rows where it holds, those on
+/// the table at all.
 ///
 /// Keys of other tables are joined to the table's rows, each key once, so that no row is doubled;
-/// they stand on the left, where a hash join builds.
-pub(crate) fn text(items: &[Item], from: &str, loaded: Option<&str>) -> String {
-    let mut from = from.to_owned();
+/// they stand on the left, where a hash join builds. Conditions on rows are columns with names of
+/// their own below the aggregates, of which DataFusion takes two for one when they differ in a cast.
+pub(crate) fn text(items: &[Item], from: &str, alias: &str, loaded: Option<&str>) -> String {
+    let (mut from, mut joined) = (from.to_owned(), false);
     let scope = loaded.map(|loaded| format!("{loaded} AND ")).unwrap_or_default();
     let mut columns = vec![
         match loaded {
@@ -42,15 +44,19 @@ pub(crate) fn text(items: &[Item], from: &str, loaded: Option<&str>) -> String {
         },
         "count(*) AS \"all\"".to_owned(),
     ];
+    let mut conditions = Vec::new();
     for (at, item) in items.iter().enumerate() {
         match &item.check.shape {
-            // Of a truth value only FALSE is left, which count() counts without a filter.
-            Shape::Rows { condition } => columns.push(match loaded {
-                Some(loaded) => format!(
-                    "count(CASE WHEN {loaded} THEN nullif(({condition}), TRUE) END) AS \"f{at}\""
-                ),
-                None => format!("count(nullif(({condition}), TRUE)) AS \"f{at}\""),
-            }),
+            Shape::Rows { condition } => {
+                conditions.push(format!("({condition}) AS \"__holds{at}\""));
+                // Of a truth value only FALSE is left, which count() counts without a filter.
+                columns.push(match loaded {
+                    Some(loaded) => format!(
+                        "count(CASE WHEN {loaded} THEN nullif(\"__holds{at}\", TRUE) END) AS \"f{at}\""
+                    ),
+                    None => format!("count(nullif(\"__holds{at}\", TRUE)) AS \"f{at}\""),
+                });
+            }
             Shape::Reference { column, query } => {
                 columns.push(format!(
                     "count(CASE WHEN {scope}{column} IS NOT NULL AND \"__hit{at}\" IS NULL \
@@ -60,8 +66,9 @@ pub(crate) fn text(items: &[Item], from: &str, loaded: Option<&str>) -> String {
                     "(SELECT DISTINCT \"__key{at}\", TRUE AS \"__hit{at}\" FROM ({query}) AS \
                      \"__query{at}\" (\"__key{at}\") WHERE \"__key{at}\" IS NOT NULL) AS \
                      \"__keys{at}\" RIGHT JOIN {} ON \"__key{at}\" = {column}",
-                    if from.contains(" JOIN ") { format!("({from})") } else { from }
+                    if joined { format!("({from})") } else { from }
                 );
+                joined = true;
             }
             Shape::Table { condition, observed, failing, profile, .. } => {
                 columns.push(format!("({condition}) AS \"p{at}\""));
@@ -71,6 +78,9 @@ pub(crate) fn text(items: &[Item], from: &str, loaded: Option<&str>) -> String {
                 }));
             }
         }
+    }
+    if !conditions.is_empty() {
+        from = format!("(SELECT *, {} FROM {from}) AS {alias}", conditions.join(", "));
     }
     format!("SELECT {} FROM {from}", columns.join(", "))
 }
@@ -249,10 +259,10 @@ mod tests {
             item("d", "shop IN (SELECT id FROM s)"),
             item("e", "completeness(mail) > 0.9"),
         ];
-        let text = text(&items, "\"main\".\"t\"", None);
+        let text = text(&items, "\"main\".\"t\"", "\"t\"", None);
         assert_eq!(text.matches("\"main\".\"t\"").count(), 1, "{text}");
         crate::parse::parse_query(&text).unwrap();
-        let loaded = super::text(&items, "(SELECT 1) AS \"t\"", Some("\"__loaded\""));
+        let loaded = super::text(&items, "(SELECT 1) AS \"t\"", "\"t\"", Some("\"__loaded\""));
         crate::parse::parse_query(&loaded).unwrap();
     }
 

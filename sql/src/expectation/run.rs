@@ -12,6 +12,7 @@ use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt;
 
 use super::query::{self, Item, Outcome};
+use crate::dml::sent::quoted;
 use crate::error::{Class, Error, Result};
 use crate::parse::parse_query;
 use crate::session::StatementContext;
@@ -22,7 +23,7 @@ use crate::session::run::Run;
 pub(crate) struct CheckTable {
     table: ObjectName,
     items: Vec<Item>,
-    /// All of `items` in one query; none without items.
+    /// All of `items` in one query; none without items, or when they cannot stand in one.
     plan: Option<LogicalPlan>,
     /// Those that cannot be planned: a column that is gone, say.
     broken: Vec<(String, Expectation, Error)>,
@@ -45,7 +46,10 @@ impl CheckTable {
                     }
                 }
                 items = sound;
-                Self::planned(context, table, &items).await?
+                match Self::planned(context, table, &items).await {
+                    Err(error) if is_of_all(&error) => return Err(error),
+                    planned => planned.unwrap_or_default(),
+                }
             }
         };
         Ok(Self { table: table.clone(), items, plan, broken })
@@ -59,7 +63,7 @@ impl CheckTable {
         if items.is_empty() {
             return Ok(None);
         }
-        let text = query::text(items, &query::from(table), None);
+        let text = query::text(items, &query::from(table), &quoted(&table.name), None);
         let (_, plan) = context.plan_query(parse_query(&text)?).await?;
         Ok(Some(plan))
     }
@@ -70,7 +74,7 @@ impl CheckTable {
         table: &ObjectName,
     ) -> Result<Option<String>> {
         let (items, _) = items(context, table).await?;
-        let text = query::text(&items, &query::from(table), None);
+        let text = query::text(&items, &query::from(table), &quoted(&table.name), None);
         Ok((!items.is_empty()).then_some(text))
     }
 
@@ -82,8 +86,8 @@ impl CheckTable {
     /// Checks, keeps the results and answers them.
     pub(crate) async fn run(&self, run: &Run) -> Result<RecordBatch> {
         let mut outcome = match &self.plan {
-            None => Outcome::default(),
-            Some(plan) => match row(run.start(plan).await?).await {
+            None => self.one_by_one(run).await?,
+            Some(plan) => match one_row(run, plan).await {
                 Ok(row) => query::outcome(&self.items, &row)?,
                 Err(error) if is_of_all(&error) => return Err(error),
                 // One of them cannot be computed: each alone tells which.
@@ -107,7 +111,7 @@ impl CheckTable {
             let found = async {
                 let plan = Self::planned(&context, &self.table, one).await?;
                 let plan = plan.ok_or_else(|| Error::Internal("no check was planned".into()))?;
-                query::outcome(one, &row(run.start(&plan).await?).await?)
+                query::outcome(one, &one_row(run, &plan).await?)
             };
             match found.await {
                 Ok(outcome) => {
@@ -189,6 +193,11 @@ fn is_of_all(error: &Error) -> bool {
         error.class(),
         Class::Cancelled | Class::TimedOut | Class::Exhausted | Class::Unavailable
     )
+}
+
+/// Runs a query of one row.
+async fn one_row(run: &Run, plan: &LogicalPlan) -> Result<RecordBatch> {
+    row(run.start(plan).await?).await
 }
 
 /// The rows of a query as one batch.
