@@ -110,6 +110,8 @@ def measure(cursor, arguments):
         cursor.adbc_statement.set_sql_query(sql)
         cursor.adbc_statement.execute_update()
 
+    for name, _ in EXTRA:
+        change(f"DROP EXPECTATION IF EXISTS {name} ON lake.orders")
     for name, check, _ in CHECKS:
         change(f"CREATE OR REPLACE EXPECTATION {name} ON lake.orders CHECK ({check})")
     plan = "\n".join(str(row[-1]) for row in ask("EXPLAIN CHECK TABLE lake.orders")[1])

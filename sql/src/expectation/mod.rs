@@ -39,6 +39,8 @@ use crate::table::mode;
 
 /// Characters of an expectation's name.
 const NAME_CHARS_MAX: usize = 255;
+/// Bytes of a check's text.
+const CHECK_BYTES_MAX: usize = 10_000;
 /// A distribution without values, to try a comparison with.
 const EMPTY_PROFILE: &str = "01000000000000000000";
 
@@ -288,6 +290,12 @@ async fn plan_create(
         )));
     }
     let text = create.check.to_string();
+    if text.len() > CHECK_BYTES_MAX {
+        return Err(Error::invalid_hint(
+            format!("the check has {} bytes, the limit is {CHECK_BYTES_MAX}", text.len()),
+            "keep long lists in a table: CHECK (column IN (SELECT value FROM allowed))",
+        ));
+    }
     let check = take_apart(context, &text, Some(EMPTY_PROFILE))?;
     if create.tolerance > 0.0 && matches!(check.shape, Shape::Table { .. }) {
         return Err(Error::invalid_hint(

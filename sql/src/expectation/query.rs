@@ -12,6 +12,9 @@ use super::check::{Check, Shape};
 use crate::dml::sent::quoted;
 use crate::error::{Error, Result};
 
+/// Characters of a value or an error that are kept.
+const SHOWN_MAX: usize = 200;
+
 /// An expectation with its check taken apart.
 #[derive(Debug, Clone)]
 pub(crate) struct Item {
@@ -169,7 +172,7 @@ pub(crate) fn failed(name: &str, expectation: &Expectation, error: &Error) -> Ch
         expected: expectation.check.clone(),
         failing: None,
         rows: None,
-        message: Some(format!("{}: {error}", error.code())),
+        message: Some(cut(format!("{}: {error}", error.code()))),
     }
 }
 
@@ -213,7 +216,16 @@ fn shown(row: &RecordBatch, name: &str) -> Result<Option<String>> {
         return Ok(None);
     }
     let options = FormatOptions::default();
-    Ok(Some(ArrayFormatter::try_new(column.as_ref(), &options)?.value(0).to_string()))
+    Ok(Some(cut(ArrayFormatter::try_new(column.as_ref(), &options)?.value(0).to_string())))
+}
+
+/// A text that results can keep, whatever the table holds.
+fn cut(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(SHOWN_MAX) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
 }
 
 fn digits(row: &RecordBatch, name: &str) -> Option<String> {
@@ -272,5 +284,6 @@ mod tests {
         assert_eq!(short(1.0 / 3.0), "0.333333");
         assert_eq!(short(0.5), "0.5");
         assert_eq!(short(1e-9), "1e-9");
+        assert_eq!(cut("é".repeat(1_000)).chars().count(), SHOWN_MAX + 1);
     }
 }
