@@ -20,6 +20,11 @@ const RUNS_KEPT: usize = 20;
 /// Expectations of one table: all of them are columns of one query.
 pub const EXPECTATIONS_MAX: usize = 500;
 
+/// The origin of a run of CHECK TABLE.
+pub const CHECK: &str = "check";
+/// The origin of a run over rows on their way into the table, which may have been refused.
+pub const LOAD: &str = "load";
+
 /// The kinds of checks.
 pub const KINDS: [&str; 11] = [
     "completeness",
@@ -145,7 +150,7 @@ pub struct CheckRun {
     pub at_ms: i64,
     /// Who ran it.
     pub by: String,
-    /// `check` for CHECK TABLE, `load` for rows on their way into the table.
+    /// [`CHECK`] or [`LOAD`].
     pub origin: String,
     /// What each check gave.
     pub results: Vec<CheckResult>,
@@ -163,9 +168,9 @@ pub struct CheckHistory {
 }
 
 impl CheckHistory {
-    /// The newest result of an expectation, with its run.
+    /// What CHECK TABLE last gave for an expectation, with its run: loads tell of other rows.
     pub fn last(&self, name: &str) -> Option<(&CheckRun, &CheckResult)> {
-        self.runs.iter().rev().find_map(|run| {
+        self.runs.iter().rev().filter(|run| run.origin == CHECK).find_map(|run| {
             let result = run.results.iter().find(|result| result.name == name)?;
             Some((run, result))
         })

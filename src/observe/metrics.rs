@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use catalog::Class;
-use catalog::checks::{CheckStatus, KINDS, Severity};
+use catalog::checks::{CHECK, CheckStatus, KINDS, LOAD, Severity};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -26,7 +26,7 @@ const SECONDS: [f64; 15] =
 
 type ByState = [(&'static str, &'static str); 1];
 type ByError = [(&'static str, &'static str); 2];
-type ByCheck = [(&'static str, String); 2];
+type ByCheck = [(&'static str, String); 3];
 type Bytes = Gauge<u64, AtomicU64>;
 
 /// The metrics of one engine.
@@ -72,12 +72,16 @@ impl Metrics {
         let observer = Arc::clone(&ended);
         engine.queries().observe(Box::new(move |record| observer.count(record)));
         let checks = Family::<ByCheck, Counter>::default();
-        for (kind, status) in KINDS.iter().flat_map(|kind| CheckStatus::ALL.map(|of| (kind, of))) {
-            drop(checks.get_or_create(&check_labels(kind, status)));
+        for kind in KINDS {
+            for status in CheckStatus::ALL {
+                for origin in [CHECK, LOAD] {
+                    drop(checks.get_or_create(&check_labels(kind, status, origin)));
+                }
+            }
         }
         let counter = checks.clone();
-        engine.checks().observe(Box::new(move |result| {
-            counter.get_or_create(&check_labels(&result.kind, result.status)).inc();
+        engine.checks().observe(Box::new(move |result, origin| {
+            counter.get_or_create(&check_labels(&result.kind, result.status, origin)).inc();
         }));
         let mut metrics = Self {
             engine,
@@ -94,7 +98,7 @@ impl Metrics {
         };
         metrics.register();
         metrics.registry.register("checks", "Checks of expectations", checks);
-        let help = "Expectations that were not met when this server checked them last";
+        let help = "Expectations that did not hold when CHECK TABLE last ran here";
         metrics.registry.register("expectations_unmet", help, metrics.unmet.clone());
         metrics
     }
@@ -179,8 +183,8 @@ impl Ended {
     }
 }
 
-fn check_labels(kind: &str, status: CheckStatus) -> ByCheck {
-    [("kind", kind.to_owned()), ("status", status.name().to_owned())]
+fn check_labels(kind: &str, status: CheckStatus, origin: &str) -> ByCheck {
+    [("kind", kind.into()), ("status", status.name().into()), ("origin", origin.into())]
 }
 
 fn seconds(ms: i64) -> f64 {

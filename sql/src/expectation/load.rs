@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use catalog::checks::{CheckStatus, Severity};
+use catalog::checks::{CheckStatus, LOAD, Severity};
 use catalog::{ObjectName, Opened};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
@@ -144,7 +144,7 @@ impl Guard {
         let told = matches!(written, Ok(_) | Err(Error::Unmet { .. }));
         if told && let Some(outcome) = outcome {
             // The rows are there, or were refused; that this is not noted changes neither.
-            if let Err(error) = record(run, &self.table, &outcome, "load").await {
+            if let Err(error) = record(run, &self.table, &outcome, LOAD).await {
                 tracing::warn!(%error, table = %self.table, "check results were not kept");
             }
         }

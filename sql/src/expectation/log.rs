@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use catalog::ObjectName;
-use catalog::checks::{CheckResult, CheckStatus, Severity};
+use catalog::checks::{CHECK, CheckResult, CheckStatus, Severity};
 use parking_lot::Mutex;
 
-/// What hears of each result.
-pub type CheckObserver = Box<dyn Fn(&CheckResult) + Send + Sync>;
+/// What hears of each result and its origin.
+pub type CheckObserver = Box<dyn Fn(&CheckResult, &str) + Send + Sync>;
 
-/// The last result of each expectation that was checked by this process.
+/// The last result of each expectation that CHECK TABLE checked in this process.
 #[derive(Default)]
 pub struct CheckLog {
     last: Mutex<BTreeMap<(ObjectName, String), (Severity, CheckStatus)>>,
@@ -29,13 +29,16 @@ impl CheckLog {
         let _ = self.observer.set(observer);
     }
 
-    pub(crate) fn add(&self, table: &ObjectName, results: &[CheckResult]) {
+    pub(crate) fn add(&self, table: &ObjectName, results: &[CheckResult], origin: &str) {
         let mut last = self.last.lock();
         for result in results {
-            let key = (table.clone(), result.name.clone());
-            last.insert(key, (result.severity, result.status));
+            // Rows that were refused are not in the table.
+            if origin == CHECK {
+                let key = (table.clone(), result.name.clone());
+                last.insert(key, (result.severity, result.status));
+            }
             if let Some(observer) = self.observer.get() {
-                observer(result);
+                observer(result, origin);
             }
         }
     }

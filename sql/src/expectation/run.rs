@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use catalog::ObjectName;
-use catalog::checks::{CheckResult, CheckRun, CheckStatus, Expectation};
+use catalog::checks::{CHECK, CheckResult, CheckRun, CheckStatus, Expectation};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt;
@@ -99,7 +99,7 @@ impl CheckTable {
             broken.map(|(name, expectation, error)| query::failed(name, expectation, error));
         outcome.results.extend(broken);
         outcome.results.sort_by(|one, other| one.name.cmp(&other.name));
-        record(run, &self.table, &outcome, "check").await?;
+        record(run, &self.table, &outcome, CHECK).await?;
         self.answer(&outcome.results)
     }
 
@@ -221,7 +221,7 @@ pub(super) async fn record(
         return Ok(());
     }
     let engine = run.session.engine();
-    engine.checks().add(table, &outcome.results);
+    engine.checks().add(table, &outcome.results, origin);
     let kept = CheckRun {
         at_ms: engine.catalog().now_ms(),
         by: run.session.principal().name.clone(),
