@@ -97,9 +97,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Login | Refusal::Changed | Refusal::Token | Refusal::Certificate => {
-                Self::Login
-            }
+            Refusal::Login
+            | Refusal::Changed
+            | Refusal::Closed
+            | Refusal::Token
+            | Refusal::Certificate => Self::Login,
             refusal @ (Refusal::Wait { .. } | Refusal::Random(_)) => {
                 Self::Password(refusal.to_string())
             }

@@ -17,6 +17,7 @@ mod lakes;
 #[cfg(test)]
 mod lakes_tests;
 pub mod local;
+mod owners;
 pub mod policy;
 pub mod registry;
 mod revocations;

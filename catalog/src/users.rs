@@ -71,13 +71,16 @@ impl fmt::Debug for UserRecord {
 }
 
 /// A role: a built-in one once something was granted to it, or a defined one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleRecord {
     /// The name.
     pub name: String,
     /// What was granted to the role.
     #[serde(default)]
     pub grants: Vec<Grant>,
+    /// Functions that everybody may call unless they are named here; of PUBLIC alone.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub closed_functions: BTreeSet<String>,
 }
 
 /// Users, roles and grants as they stood at one moment, at most a second ago.
@@ -126,6 +129,16 @@ impl Accounts {
     /// Whether a role of that name exists, built-in or defined.
     pub fn has_role(&self, name: &str) -> bool {
         is_built_in(name) || self.roles().any(|role| role.name == name)
+    }
+
+    /// Functions that not everybody may call, beside those that never were everybody's.
+    pub fn closed_functions(&self) -> impl Iterator<Item = &str> {
+        let public = self.0.get(&(ROLE.to_owned(), PUBLIC.to_owned()));
+        let closed = public.and_then(|found| match &found.spec {
+            Spec::Role(role) => Some(&role.closed_functions),
+            _ => None,
+        });
+        closed.into_iter().flatten().map(String::as_str)
     }
 
     /// What was granted to somebody directly.
@@ -263,7 +276,7 @@ impl Catalog {
             };
         }
         let mode = if if_not_exists { CreateMode::IfNotExists } else { CreateMode::New };
-        let spec = Spec::Role(RoleRecord { name: name.into(), grants: Vec::new() });
+        let spec = Spec::Role(RoleRecord { name: name.into(), ..RoleRecord::default() });
         let made = self.users.create(&ObjectName::new(ROLE, name), spec, by, mode).await;
         made.map_err(|error| match error {
             Error::AlreadyExists { .. } => Error::AlreadyExists { kind: "role", name: name.into() },
@@ -307,6 +320,27 @@ impl Catalog {
         if let Grantee::User(name) = grantee {
             return self.change_user(name, |user| change(&mut user.grants)).await;
         }
+        self.change_role(grantee, by, |role| change(&mut role.grants)).await
+    }
+
+    /// Takes a function from everybody (`closed`), or gives it back; whether anything changed.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be written, or somebody else granted to PUBLIC at the same time.
+    pub async fn close_function(&self, function: &str, closed: bool, by: &str) -> Result<bool> {
+        let change = |public: &mut RoleRecord| match closed {
+            true => public.closed_functions.insert(function.to_owned()),
+            false => public.closed_functions.remove(function),
+        };
+        self.change_role(&Grantee::Public, by, change).await
+    }
+
+    async fn change_role<T>(
+        &self,
+        grantee: &Grantee,
+        by: &str,
+        change: impl FnOnce(&mut RoleRecord) -> T,
+    ) -> Result<T> {
         self.writable().await?;
         let (schema, name) = place(grantee);
         let place = ObjectName::new(schema, name);
@@ -315,13 +349,13 @@ impl Catalog {
             Some((Spec::Role(role), owner)) => (role, owner),
             // Built-in roles and PUBLIC exist without a document.
             _ if is_built_in(name) || *grantee == Grantee::Public => {
-                (RoleRecord { name: name.into(), grants: Vec::new() }, by.to_owned())
+                (RoleRecord { name: name.into(), ..RoleRecord::default() }, by.to_owned())
             }
             _ => return Err(Error::not_found("role", name, [])),
         };
-        let before = role.grants.clone();
-        let outcome = change(&mut role.grants);
-        if role.grants != before {
+        let before = role.clone();
+        let outcome = change(&mut role);
+        if role != before {
             self.users.put(&place, Some(Spec::Role(role)), &owner, head.as_ref()).await?;
         }
         Ok(outcome)

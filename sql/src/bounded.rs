@@ -1,7 +1,8 @@
 //! DataFusion's functions that make much of little, with a limit on what one call makes.
 //!
 //! Their memory is charged to nobody, so `repeat('x', 2000000000)` or `range(0, 1000000000000)`
-//! would take it from everybody.
+//! would take it from everybody. A call on a batch makes [`BYTES_MAX`] at most, and no more than the
+//! server lets a statement have.
 
 use std::sync::Arc;
 
@@ -14,8 +15,10 @@ use datafusion::logical_expr::{
     Signature,
 };
 
+use crate::concatenation::text_bytes;
+
 /// Bytes that one call on one batch may make.
-const BYTES_MAX: u64 = 256 * 1024 * 1024;
+pub(crate) const BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// How much a function makes of its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,9 +33,13 @@ enum Growth {
     Counts,
     /// The third argument in place of each part of the first.
     Replaces,
+    /// All arguments behind each other.
+    Joins,
+    /// The elements of the first argument with the second between them.
+    Separates,
 }
 
-const BOUNDED: [(&str, Growth); 9] = [
+const BOUNDED: [(&str, Growth); 12] = [
     ("repeat", Growth::Repeats),
     ("lpad", Growth::Pads),
     ("rpad", Growth::Pads),
@@ -42,6 +49,9 @@ const BOUNDED: [(&str, Growth); 9] = [
     ("generate_series", Growth::Counts),
     ("replace", Growth::Replaces),
     ("regexp_replace", Growth::Replaces),
+    ("concat", Growth::Joins),
+    ("concat_ws", Growth::Joins),
+    ("array_to_string", Growth::Separates),
 ];
 
 /// A replacement shorter than this makes nothing large: texts in tables are not that long.
@@ -49,10 +59,10 @@ const REPLACEMENT_BYTES: u64 = 256;
 /// An element of a list.
 const ELEMENT_BYTES: u64 = 8;
 
-/// The limited form of a function that needs a limit.
-pub fn bounded(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
+/// The limited form of a function that needs a limit, of so many bytes.
+pub fn bounded(function: &Arc<ScalarUDF>, bytes_max: u64) -> Option<Arc<ScalarUDF>> {
     let (_, growth) = BOUNDED.iter().find(|(name, _)| *name == function.name())?;
-    let limited = Bounded { inner: Arc::clone(function), growth: *growth };
+    let limited = Bounded { inner: Arc::clone(function), growth: *growth, bytes_max };
     Some(Arc::new(ScalarUDF::new_from_impl(limited)))
 }
 
@@ -60,6 +70,7 @@ pub fn bounded(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
 struct Bounded {
     inner: Arc<ScalarUDF>,
     growth: Growth,
+    bytes_max: u64,
 }
 
 impl ScalarUDFImpl for Bounded {
@@ -99,18 +110,22 @@ impl ScalarUDFImpl for Bounded {
 
 impl Bounded {
     fn check(&self, arguments: &[ColumnarValue], rows: usize) -> DataFusionResult<()> {
+        if self.growth == Growth::Joins {
+            // Often called, and on long columns: counted without a look at each row.
+            let made = arguments.iter().map(|value| text_bytes(value, rows));
+            let separators = (arguments.len() as u64).saturating_mul(match arguments.first() {
+                Some(separator) if self.inner.name() == "concat_ws" => text_bytes(separator, rows),
+                _ => 0,
+            });
+            let made = made.fold(separators, u64::saturating_add);
+            return check_made(self.inner.name(), made, self.bytes_max);
+        }
         let constant = |value: &ColumnarValue| matches!(value, ColumnarValue::Scalar(_));
         let rows = if arguments.iter().all(constant) { 1 } else { rows };
         let mut bytes: u64 = 0;
         for row in 0..rows {
             bytes = bytes.saturating_add(self.bytes(arguments, row));
-            if bytes > BYTES_MAX {
-                return Err(DataFusionError::ResourcesExhausted(format!(
-                    "{} would make more than {} MiB",
-                    self.inner.name(),
-                    BYTES_MAX / (1024 * 1024)
-                )));
-            }
+            check_made(self.inner.name(), bytes, self.bytes_max)?;
         }
         Ok(())
     }
@@ -139,9 +154,28 @@ impl Bounded {
                 let part = if self.inner.name() == "replace" { length(pattern, row) } else { 1 };
                 (length(text, row) / part.max(1) + 1).saturating_mul(each)
             }
+            (Growth::Separates, [list, separator, ..]) => {
+                let each = length(separator, row);
+                if each < REPLACEMENT_BYTES {
+                    return 0;
+                }
+                // An element takes a byte at least.
+                length(list, row).saturating_mul(each)
+            }
             _ => 0,
         }
     }
+}
+
+/// Refuses what is too much for one call.
+pub(crate) fn check_made(function: &str, bytes: u64, bytes_max: u64) -> DataFusionResult<()> {
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    Err(DataFusionError::ResourcesExhausted(format!(
+        "{function} would make more than {} MiB",
+        bytes_max / (1024 * 1024)
+    )))
 }
 
 fn natural(value: &ColumnarValue, row: usize) -> u64 {
@@ -197,7 +231,7 @@ mod tests {
         let inner = known.into_iter().find(|function| function.name() == name).unwrap();
         let growth = BOUNDED.iter().find(|(bounded, _)| *bounded == name).unwrap().1;
         let arguments: Vec<_> = arguments.iter().cloned().map(ColumnarValue::Scalar).collect();
-        Bounded { inner, growth }.bytes(&arguments, 0)
+        Bounded { inner, growth, bytes_max: BYTES_MAX }.bytes(&arguments, 0)
     }
 
     #[test]
@@ -214,5 +248,7 @@ mod tests {
         let step = ScalarValue::new_interval_mdn(0, 0, 1_000_000_000);
         assert_eq!(bytes("range", &[day, second, step]), 86_400 * 8);
         assert_eq!(bytes("repeat", &[text("ab"), ScalarValue::Int64(None)]), 0);
+        let list = ScalarValue::new_list_nullable(&[text("a"), text("b")], &DataType::Utf8);
+        assert!(bytes("array_to_string", &[ScalarValue::List(list), text(&long)]) >= 1_000);
     }
 }

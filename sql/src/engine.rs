@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use catalog::Catalog;
 use catalog::policy::Principal;
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
@@ -16,7 +17,8 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 
 use crate::admission::Admission;
-use crate::bounded::bounded;
+use crate::bounded::{BYTES_MAX, bounded};
+use crate::concatenation::ConcatenationRewrite;
 use crate::error::Result;
 use crate::expectation::CheckLog;
 use crate::planner::AttuneQueryPlanner;
@@ -133,7 +135,7 @@ impl Engine {
         passwords: Arc<dyn PasswordHasher>,
     ) -> Result<Self> {
         let runtime = runtime(&catalog, &limits)?;
-        let base = base_state(Arc::clone(&runtime), &limits);
+        let base = base_state(Arc::clone(&runtime), &limits)?;
         // Learners and vectorized functions share one pool a process; a second engine in it finds
         // the first one's and uses that.
         let _ = rayon::ThreadPoolBuilder::new()
@@ -249,7 +251,7 @@ fn runtime(catalog: &Arc<Catalog>, limits: &Limits) -> Result<Arc<RuntimeEnv>> {
 }
 
 /// The state that every statement starts from: functions, planner and settings, no catalog.
-fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> SessionState {
+fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> Result<SessionState> {
     let mut config = SessionConfig::new()
         .with_target_partitions(limits.target_partitions.max(1))
         .with_create_default_catalog_and_schema(false)
@@ -269,9 +271,10 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> SessionState {
         .with_runtime_env(runtime)
         .with_default_features()
         .with_query_planner(Arc::new(AttuneQueryPlanner));
+    let made_max = BYTES_MAX.min(limits.query_memory_bytes as u64);
     if let Some(known) = builder.scalar_functions().as_mut() {
         for function in known.iter_mut() {
-            if let Some(limited) = bounded(function) {
+            if let Some(limited) = bounded(function, made_max) {
                 *function = limited;
             }
         }
@@ -292,5 +295,7 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> SessionState {
     if let Some(factories) = builder.table_factories().as_mut() {
         factories.clear();
     }
-    builder.build()
+    let mut state = builder.build();
+    state.register_function_rewrite(Arc::new(ConcatenationRewrite::new(made_max)))?;
+    Ok(state)
 }

@@ -14,13 +14,17 @@ use std::sync::Arc;
 use catalog::policy::principal::EMBEDDED;
 use catalog::policy::{Grant, Grantee, Principal, Privilege, Role, Securable};
 use catalog::{Accounts, Catalog, Moment, Object, ObjectName};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::engine::MAIN;
 use crate::error::{Error, Result};
 use crate::session::Session;
 use crate::system;
 
-/// Functions that only holders of EXECUTE and of `policy_admin` may call; all others are open.
+/// Functions that only holders of EXECUTE and of `policy_admin` may call; all others are open until
+/// an administrator revokes EXECUTE from PUBLIC.
 pub(crate) const RESTRICTED_FUNCTIONS: [&str; 1] = ["fpe_decrypt"];
 
 /// The columns that somebody may read.
@@ -100,6 +104,8 @@ pub(crate) struct Rights {
     shared: BTreeSet<String>,
     /// The users' schemas, for an administrator.
     others: BTreeSet<String>,
+    /// Functions that were taken from PUBLIC.
+    closed: BTreeSet<String>,
     grants: BTreeMap<Securable, Vec<Grant>>,
 }
 
@@ -144,8 +150,9 @@ impl Rights {
             false => BTreeSet::new(),
         };
         let shared = catalog.schemas().into_iter().collect();
+        let closed = accounts.closed_functions().map(str::to_owned).collect();
         let embedded = principal.is_embedded();
-        Ok(Self { name, embedded, held, active, shared, others, grants })
+        Ok(Self { name, embedded, held, active, shared, others, closed, grants })
     }
 
     /// The user's name.
@@ -231,7 +238,7 @@ impl Rights {
 
     /// Whether a definition's owner is this principal. What embedded use made before there were
     /// users is the administrators', whatever somebody is called.
-    fn is_me(&self, owner: Option<&str>) -> bool {
+    pub(crate) fn is_me(&self, owner: Option<&str>) -> bool {
         owner == Some(&self.name) && (self.embedded || self.name != EMBEDDED)
     }
 
@@ -356,9 +363,48 @@ impl Rights {
 
     /// Whether a function may be called.
     pub(crate) fn may_execute(&self, function: &str) -> bool {
-        !RESTRICTED_FUNCTIONS.contains(&function)
-            || self.has(Role::PolicyAdmin)
-            || self.holds(Privilege::Execute, &Securable::Function(function.into()))
+        let is_open = match RESTRICTED_FUNCTIONS.contains(&function) {
+            true => self.has(Role::PolicyAdmin),
+            false => !self.closed.contains(function) || self.has(Role::Admin),
+        };
+        is_open || self.holds(Privilege::Execute, &Securable::Function(function.into()))
+    }
+
+    /// Whether everybody may call a function.
+    pub(crate) fn is_public(&self, function: &str) -> bool {
+        !RESTRICTED_FUNCTIONS.contains(&function) && !self.closed.contains(function)
+    }
+
+    /// Checks the functions of a plan and of its relations.
+    ///
+    /// # Errors
+    /// When one of them may not be called.
+    pub(crate) fn may_call(&self, plan: &LogicalPlan, relations: &BTreeSet<String>) -> Result<()> {
+        if self.closed.is_empty() {
+            return Ok(());
+        }
+        let refused = |name: &str| Error::Denied {
+            principal: self.name.clone(),
+            action: format!("call {name}"),
+            hint: Some(format!("ask for EXECUTE ON FUNCTION {name}")),
+        };
+        if let Some(name) = relations.iter().find(|name| !self.may_execute(name)) {
+            return Err(refused(name));
+        }
+        let check = |expr: &Expr| {
+            let name = match expr {
+                Expr::ScalarFunction(call) => call.func.name(),
+                Expr::AggregateFunction(call) => call.func.name(),
+                Expr::WindowFunction(call) => call.fun.name(),
+                _ => return Ok(TreeNodeRecursion::Continue),
+            };
+            match self.may_execute(name) {
+                true => Ok(TreeNodeRecursion::Continue),
+                false => Err(DataFusionError::from(refused(name))),
+            }
+        };
+        plan.apply_with_subqueries(|node| node.apply_expressions(|expr| expr.apply(check)))?;
+        Ok(())
     }
 
     /// Whether encrypted values may be turned back: never implied by reading them.
@@ -378,8 +424,8 @@ impl Rights {
         })
     }
 
-    /// Whether others may be given rights on something: an administrator on everything, an owner
-    /// on its own, and only `policy_admin` on functions that undo protection.
+    /// Whether others may be given rights on something: an administrator on everything but functions
+    /// that undo protection, which are `policy_admin`'s, and an owner on its own.
     pub(crate) fn may_grant(&self, on: &Securable, object: Option<&Object>) -> bool {
         match on {
             Securable::Table(name) | Securable::Model(name) => {
@@ -388,7 +434,10 @@ impl Rights {
             Securable::Tables(schema) | Securable::Models(schema) | Securable::Schema(schema) => {
                 self.rules(schema)
             }
-            Securable::Function(_) => self.has(Role::PolicyAdmin),
+            Securable::Function(name) if RESTRICTED_FUNCTIONS.contains(&name.as_str()) => {
+                self.has(Role::PolicyAdmin)
+            }
+            Securable::Function(_) => self.has(Role::Admin),
         }
     }
 
@@ -468,131 +517,5 @@ impl RightsCache {
 }
 
 #[cfg(test)]
-mod tests {
-    use catalog::Kind;
-
-    use super::*;
-
-    fn rights(name: &str, roles: &[&str], grants: Vec<Grant>) -> Rights {
-        let roles: BTreeSet<String> = roles.iter().map(|role| (*role).to_owned()).collect();
-        let mut by_object: BTreeMap<Securable, Vec<Grant>> = BTreeMap::new();
-        for grant in grants {
-            by_object.entry(grant.on.clone()).or_default().push(grant);
-        }
-        Rights {
-            name: name.into(),
-            held: roles.clone(),
-            active: roles,
-            shared: ["main", "lake"].map(String::from).into(),
-            grants: by_object,
-            ..Rights::default()
-        }
-    }
-
-    fn grant(privilege: Privilege, on: Securable, columns: Option<&[&str]>) -> Grant {
-        let columns = columns.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-        Grant { privilege, on, columns, by: "root".into(), at_ms: 0 }
-    }
-
-    fn named(schema: &str) -> ObjectName {
-        ObjectName::new(schema, "t")
-    }
-
-    fn object(owner: Option<&str>, external: bool) -> Object {
-        Object { kind: Kind::Table, owner: owner.map(str::to_owned), external }
-    }
-
-    #[test]
-    fn nothing_is_there_but_what_was_granted() {
-        let none = rights("ann", &["analyst"], vec![]);
-        assert!(!none.access(&named("main"), Some(&object(Some("root"), false))).is_any());
-        assert!(!none.may_use(&named("main"), Some("root")));
-        assert_eq!(
-            none.schemas(),
-            ["ann", "information_schema", "main", "system"].map(String::from).into()
-        );
-        let table = || Securable::Table(named("main"));
-        let some = rights(
-            "ann",
-            &[],
-            vec![
-                grant(Privilege::Select, table(), Some(&["a"])),
-                grant(Privilege::Select, table(), Some(&["b"])),
-                grant(Privilege::Insert, Securable::Tables("main".into()), None),
-            ],
-        );
-        let access = some.access(&named("main"), None);
-        assert_eq!(access.select, Columns::Some(["a", "b"].map(String::from).into()));
-        assert!(access.insert && !access.update && !access.allows(Privilege::Select));
-        assert!(!some.access(&ObjectName::new("lake", "t"), None).is_any());
-        let whole = grant(Privilege::Select, Securable::Tables("main".into()), None);
-        let all = rights("ann", &[], vec![grant(Privilege::Select, table(), Some(&["a"])), whole]);
-        assert_eq!(all.access(&named("main"), None).select, Columns::All);
-    }
-
-    #[test]
-    fn a_schema_is_its_users_and_an_object_its_owners() {
-        let ann = rights("ann", &["analyst"], vec![]);
-        assert!(ann.access(&named("ann"), None).is_all() && ann.may_create(&named("ann")).is_ok());
-        assert!(ann.access(&named("main"), Some(&object(Some("ann"), false))).is_all());
-        assert!(ann.may_change(&named("main"), Some(&object(Some("ann"), false))).is_ok());
-        assert!(ann.may_create(&named("main")).is_err());
-        let create = grant(Privilege::Create, Securable::Schema("main".into()), None);
-        assert!(rights("ann", &[], vec![create]).may_create(&named("main")).is_ok());
-        // A name that is a shared schema's, a system schema's or the embedded owner's owns nothing.
-        for name in ["main", "lake", "system"] {
-            let odd = rights(name, &["analyst"], vec![]);
-            assert!(!odd.owns_schema(name) && odd.may_create(&named(name)).is_err(), "{name}");
-        }
-        let local = rights("local", &["analyst"], vec![]);
-        assert!(!local.access(&named("main"), Some(&object(Some("local"), false))).is_any());
-    }
-
-    #[test]
-    fn asking_a_model_does_not_give_what_somebody_did() {
-        let model = || Securable::Model(named("main"));
-        let of = |grants: Vec<Grant>| rights("ann", &[], grants);
-        let usage = of(vec![grant(Privilege::Usage, model(), None)]);
-        assert!(usage.may_use(&named("main"), Some("root")));
-        assert!(usage.may_explain(&named("main"), Some("root")).is_err());
-        assert!(usage.may_explain(&named("main"), Some("ann")).is_ok());
-        let select = of(vec![grant(Privilege::Select, model(), None)]);
-        assert!(select.may_explain(&named("main"), Some("root")).is_ok());
-        assert!(!select.may_use(&named("main"), Some("root")));
-        let all = of(vec![grant(Privilege::Select, Securable::Models("main".into()), None)]);
-        assert!(all.may_explain(&named("main"), Some("root")).is_ok());
-        assert!(rights("root", &["admin"], vec![]).may_explain(&named("main"), None).is_ok());
-    }
-
-    #[test]
-    fn built_in_roles_do_not_imply_each_other() {
-        let admin = rights("root", &["admin"], vec![]);
-        assert!(admin.access(&named("ann"), None).is_all() && admin.may_manage("x").is_ok());
-        assert!(admin.may_decrypt().is_err() && admin.may_execute("levenshtein"));
-        assert!(!admin.may_grant(&Securable::Function("fpe_decrypt".into()), None));
-        let officer = rights("dpo", &["policy_admin"], vec![]);
-        assert!(officer.may_decrypt().is_ok() && officer.may_manage("x").is_err());
-        assert!(!officer.access(&named("main"), None).is_any());
-        let engineer = rights("eve", &["engineer"], vec![]);
-        let (files, rows) = (object(None, true), object(Some("root"), false));
-        assert_eq!(engineer.access(&named("lake"), Some(&files)).select, Columns::All);
-        assert!(!engineer.access(&named("main"), Some(&rows)).is_any());
-        assert!(engineer.may_create_external(&named("main"), None).is_ok());
-        assert!(engineer.may_create_external(&named("main"), Some(&rows)).is_err());
-        assert!(engineer.may_create_external(&named("ann"), None).is_err());
-        assert!(rights("ann", &[], vec![]).may_create_external(&named("ann"), None).is_err());
-    }
-
-    #[test]
-    fn only_owners_and_administrators_grant() {
-        let ann = rights("ann", &["analyst", "engineer", "policy_admin"], vec![]);
-        let mine = object(Some("ann"), false);
-        assert!(ann.may_grant(&Securable::Table(named("main")), Some(&mine)));
-        assert!(ann.may_grant(&Securable::Tables("ann".into()), None));
-        assert!(!ann.may_grant(&Securable::Table(named("main")), Some(&object(None, true))));
-        assert!(!ann.may_grant(&Securable::Schema("main".into()), None));
-        assert!(
-            rights("root", &["admin"], vec![]).may_grant(&Securable::Schema("main".into()), None)
-        );
-    }
-}
+#[path = "rights_tests.rs"]
+mod tests;

@@ -9,11 +9,13 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use catalog::policy::Principal;
 use catalog::tokens::{TOKEN_PREFIX, digest};
 use catalog::{Catalog, Secret, UserRecord};
+use tokio::sync::OnceCell;
 
 use self::backoff::Backoff;
 use self::certificates::CertificateUsers;
@@ -38,7 +40,8 @@ const CHECKS_MAX: usize = 2;
 pub enum Authentication {
     /// The users of the catalog.
     Users,
-    /// Anybody, as the embedded principal: for a server that only its own machine reaches.
+    /// Anybody, as the embedded principal, until the warehouse has its first user: for a server that
+    /// only its own machine reaches.
     None,
 }
 
@@ -74,6 +77,9 @@ pub enum Refusal {
     /// The user changed since the login.
     #[error("the user has changed since this login")]
     Changed,
+    /// Somebody came in before there were users.
+    #[error("the warehouse has users now, and they log in")]
+    Closed,
     /// The user's record cannot be read.
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
@@ -144,7 +150,11 @@ pub enum Bearer {
 
 /// Turns credentials into principals.
 pub struct Authenticator {
-    users: Option<Users>,
+    /// Made when they are first needed.
+    users: OnceCell<Users>,
+    /// Whether anybody is admitted as long as the warehouse has no users.
+    open: AtomicBool,
+    options: CredentialOptions,
     tokens: SessionTokens,
     catalog: Arc<Catalog>,
 }
@@ -193,31 +203,50 @@ impl Authenticator {
         tokens: SessionTokens,
         catalog: &Arc<Catalog>,
     ) -> Result<Self, Refusal> {
-        let users = match authentication {
-            Authentication::None => None,
-            Authentication::Users => Some(Users {
-                passwords: Passwords::new(CHECKS_MAX).await?,
-                backoff: Backoff::default(),
-                oidc: options.oidc.map(|options| Oidc::new(options, catalog)),
-                certificates: options.certificates,
-            }),
+        let made = Self {
+            users: OnceCell::new(),
+            open: AtomicBool::new(authentication == Authentication::None),
+            options,
+            tokens,
+            catalog: Arc::clone(catalog),
         };
-        Ok(Self { users, tokens, catalog: Arc::clone(catalog) })
+        made.users().await?;
+        Ok(made)
     }
 
-    /// Whether a call without any credentials is the embedded principal's.
-    pub fn admits_anybody(&self) -> bool {
-        self.users.is_none()
+    /// What checks credentials; `None` as long as anybody is admitted. A server that was started
+    /// without users asks for logins from its warehouse's first user on, and never stops to.
+    async fn users(&self) -> Result<Option<&Users>, Refusal> {
+        if self.open.load(Ordering::Acquire) {
+            if !self.catalog.has_users().await? {
+                return Ok(None);
+            }
+            self.open.store(false, Ordering::Release);
+            tracing::warn!("the warehouse has users now: everybody has to log in");
+        }
+        let make = || async {
+            Ok::<_, Refusal>(Users {
+                passwords: Passwords::new(CHECKS_MAX).await?,
+                backoff: Backoff::default(),
+                oidc: self.options.oidc.clone().map(|options| Oidc::new(options, &self.catalog)),
+                certificates: self.options.certificates.clone(),
+            })
+        };
+        self.users.get_or_try_init(make).await.map(Some)
     }
 
     /// The embedded principal, where anybody is admitted.
-    pub fn anybody(&self) -> Option<Login> {
-        self.admits_anybody().then(|| Login {
+    ///
+    /// # Errors
+    /// When it cannot be known whether there are users.
+    pub async fn anybody(&self) -> Result<Option<Login>, Refusal> {
+        let embedded = || Login {
             principal: Principal::embedded(),
             proof: Proof::Anybody,
             purpose: None,
             delegated: false,
-        })
+        };
+        Ok(self.users().await?.is_none().then(embedded))
     }
 
     /// Checks a name and a password, given from `peer`. An API token of the user is as good as its
@@ -231,8 +260,8 @@ impl Authenticator {
         password: String,
         peer: Option<IpAddr>,
     ) -> Result<Login, Refusal> {
-        let Some(users) = &self.users else {
-            return self.anybody().ok_or(Refusal::Login);
+        let Some(users) = self.users().await? else {
+            return self.anybody().await?.ok_or(Refusal::Login);
         };
         if password.starts_with(TOKEN_PREFIX)
             && let Ok(login) = self.api_token(&password).await
@@ -265,7 +294,7 @@ impl Authenticator {
     /// # Errors
     /// `Token` when it is none that is good now.
     pub async fn bearer(&self, token: &str) -> Result<Bearer, Refusal> {
-        let Some(users) = &self.users else {
+        let Some(users) = self.users().await? else {
             return self.tokens.read(token, self.catalog.now_ms()).await.map(Bearer::Session);
         };
         if token.starts_with(TOKEN_PREFIX) {
@@ -281,7 +310,7 @@ impl Authenticator {
 
     /// What tells a client's certificate from others; `None` where certificates name nobody.
     pub fn certificate_key(&self, der: &[u8]) -> Option<String> {
-        self.users.as_ref()?.certificates.as_ref()?;
+        self.users.get()?.certificates.as_ref()?;
         Some(format!("certificate:{}", digest(der)))
     }
 
@@ -290,7 +319,7 @@ impl Authenticator {
     /// # Errors
     /// `Certificate` when there is no such user.
     pub async fn certificate(&self, der: &[u8]) -> Result<Login, Refusal> {
-        let certificates = self.users.as_ref().and_then(|users| users.certificates.as_ref());
+        let certificates = self.users().await?.and_then(|users| users.certificates.as_ref());
         let certificates = certificates.ok_or(Refusal::Certificate)?;
         let name = certificates.user(der, self.catalog.now_ms()).ok_or(Refusal::Certificate)?;
         let user = self.catalog.user(&name).await?.ok_or(Refusal::Certificate)?;
@@ -318,7 +347,7 @@ impl Authenticator {
     /// # Errors
     /// `Changed` when the user is another now.
     pub async fn resume(&self, claims: &Claims) -> Result<Login, Refusal> {
-        if let Some(login) = self.anybody() {
+        if let Some(login) = self.anybody().await? {
             return Ok(login);
         }
         let user = self.catalog.user(&claims.user).await?.ok_or(Refusal::Changed)?;
@@ -353,10 +382,13 @@ impl Authenticator {
     /// Whether a login still stands.
     ///
     /// # Errors
-    /// `Changed` or `Token` when it does not.
+    /// `Changed`, `Closed` or `Token` when it does not.
     pub async fn check(&self, proof: &Proof) -> Result<(), Refusal> {
         match proof {
-            Proof::Anybody => Ok(()),
+            Proof::Anybody => match self.users().await? {
+                None => Ok(()),
+                Some(_) => Err(Refusal::Closed),
+            },
             Proof::User(user) => self.check_user(user).await,
             Proof::Token { user, hash } => {
                 let token = self.catalog.token_by_hash(hash).await?;
@@ -376,7 +408,7 @@ impl Authenticator {
     /// # Errors
     /// When it gives no key set.
     pub async fn try_provider(&self) -> Option<Result<usize, String>> {
-        match &self.users {
+        match self.users.get() {
             Some(Users { oidc: Some(oidc), .. }) => Some(oidc.try_keys().await),
             _ => None,
         }

@@ -1,10 +1,11 @@
 //! From Arrow's types to those that a Delta table can store.
 //!
-//! Timestamps have microseconds, in UTC or without a zone; finer digits are cut. Unsigned integers
-//! take the next wider signed type, and a 64-bit one that does not fit is an error. Dictionaries,
-//! views, large and run-end encoded types lose their encoding; a column of nothing but NULL
-//! becomes text. What is left (times, durations, intervals, unions) is an error that names the
-//! column. Source: the Delta protocol, "Schema Serialization Format".
+//! Timestamps have microseconds, in UTC or without a zone; finer digits, as `now()` has them, are
+//! cut (bulk loads are refused before). Unsigned integers take the next wider signed type, and a
+//! 64-bit one that does not fit is an error. Dictionaries, views, large and run-end encoded types
+//! lose their encoding; a column of nothing but NULL becomes text. What is left (times, durations,
+//! intervals, unions) is an error that names the column. Source: the Delta protocol, "Schema
+//! Serialization Format".
 
 use std::sync::Arc;
 

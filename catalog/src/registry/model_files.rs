@@ -52,7 +52,7 @@ pub enum Column<'a> {
     /// Vectors of this length, one after the other.
     Vectors(&'a [f32], usize),
     /// Vectors of one length, each on its own.
-    Lists(&'a [Vec<f32>]),
+    Lists(Vec<&'a [f32]>),
     /// A number a row.
     Numbers(&'a [f32]),
     /// A code a row.
@@ -208,8 +208,8 @@ impl Column<'_> {
     }
 }
 
-fn width(lists: &[Vec<f32>]) -> usize {
-    lists.first().map_or(0, Vec::len)
+fn width(lists: &[&[f32]]) -> usize {
+    lists.first().map_or(0, |list| list.len())
 }
 
 fn vectors(values: Vec<f32>, width: usize) -> Result<ArrayRef, arrow::error::ArrowError> {

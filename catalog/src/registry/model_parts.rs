@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use udfs::model::als::{AlsFactors, AlsOptions, Feedback, Scaling, Solver};
-use udfs::model::hybrid::{Base, Member, Weight};
+use udfs::model::hybrid::{Base, Member, Signal, Weight};
 use udfs::model::{
     AlsModel, Csr, HybridModel, IdIndex, ItemModel, ItemParts, Model, ModelError, ModelParts,
     PopularityModel, PopularityParts, Recommender, Segments, Similarity,
@@ -144,7 +144,13 @@ pub enum StoredLearner {
         /// Whether there are rankings of segments.
         segmented: bool,
     },
-    /// A blend of models, one of each type at most: their columns have names of their own.
+    /// What is told of items beside, as a member of a blend.
+    Signal {
+        /// Its name.
+        name: String,
+    },
+    /// A blend of signals and of models, one of each type at most: their columns have names of their
+    /// own.
     Hybrid {
         /// The models in the order that scores are added up.
         members: Vec<StoredMember>,
@@ -181,6 +187,7 @@ impl StoredLearner {
                         Base::Als(model) => Self::factorization(model),
                         Base::Item(model) => Self::item_weights(model),
                         Base::Popularity(model) => Self::popularity(model),
+                        Base::Signal(signal) => Self::Signal { name: signal.name().to_owned() },
                     },
                 };
                 Self::Hybrid { members: model.members().map(member).collect() }
@@ -243,8 +250,10 @@ pub fn pieces(model: &Model) -> Result<Pieces<'_>> {
                     Base::Als(model) => add_factors(&mut pieces, model),
                     Base::Item(model) => add_item_weights(&mut pieces, model),
                     Base::Popularity(model) => add_popularity(&mut pieces, model),
+                    Base::Signal(_) => {}
                 }
             }
+            add_signals(&mut pieces, model);
         }
         Model::KMeans(model) => pieces = feature_parts::clusters(model.learned()),
         Model::Pca(model) => pieces = feature_parts::components(model.learned()),
@@ -287,7 +296,17 @@ fn add_popularity<'a>(pieces: &mut Pieces<'a>, model: &'a PopularityModel) {
     if let Some(segments) = model.segments() {
         let users = pieces.entry("users").or_default();
         users.push(("segment", Column::Codes(&segments.of_user)));
-        pieces.insert("segments", vec![("weights", Column::Lists(&segments.weights))]);
+        let weights = segments.weights.iter().map(Vec::as_slice).collect();
+        pieces.insert("segments", vec![("weights", Column::Lists(weights))]);
+    }
+}
+
+/// One row a signal of a blend.
+fn add_signals<'a>(pieces: &mut Pieces<'a>, model: &'a HybridModel) {
+    let signals = model.members().filter_map(|member| member.base.signal());
+    let values: Vec<&[f32]> = signals.map(Signal::values).collect();
+    if !values.is_empty() {
+        pieces.insert("signals", vec![("values", Column::Lists(values))]);
     }
 }
 
@@ -350,6 +369,9 @@ pub fn wanted(manifest: &Manifest) -> Result<BTreeMap<&'static str, Vec<(&'stati
                     also("segments", "weights", Kind::Vectors(items));
                 }
             }
+            StoredLearner::Signal { .. } => {
+                wanted.insert("signals", vec![("values", Kind::Vectors(items))]);
+            }
             StoredLearner::Hybrid { .. }
             | StoredLearner::Features(_)
             | StoredLearner::Entities(_) => {}
@@ -378,9 +400,14 @@ pub fn assemble(tables: BTreeMap<&'static str, Table>, manifest: &Manifest) -> R
     let (mut files, common) = Files::new(tables, manifest)?;
     match &manifest.learner {
         StoredLearner::Hybrid { members } => {
+            let mut signals = files.signals(common.items.len())?.into_iter();
             let member = |of: &StoredMember| {
-                let base =
-                    Base::try_from(files.model(&of.learner, common.clone())?).map_err(wrong)?;
+                let base = match &of.learner {
+                    StoredLearner::Signal { name } => signal(name, signals.next(), common.clone())?,
+                    learner => {
+                        Base::try_from(files.model(learner, common.clone())?).map_err(wrong)?
+                    }
+                };
                 Ok(Member { base, weight: Weight { share: of.share, scale: of.scale } })
             };
             let members = members.iter().map(member).collect::<Result<_>>()?;
@@ -417,6 +444,13 @@ impl<'a> Files<'a> {
         let seen = cells(&mut take(&mut tables, "seen")?, "user", "item", item_ids.len())?;
         let common = Common { users: user_ids, items: item_ids, seen };
         Ok((Self { tables, manifest, users, items }, common))
+    }
+
+    /// Takes the values of signals, of so many items, out of the files.
+    fn signals(&mut self, items: usize) -> Result<Vec<Vec<f32>>> {
+        let Some(mut table) = self.tables.remove("signals") else { return Ok(vec![]) };
+        let values = table.numbers("values")?;
+        Ok(values.chunks_exact(items.max(1)).map(<[f32]>::to_vec).collect())
     }
 
     /// Takes a model out of the files.
@@ -468,13 +502,22 @@ impl<'a> Files<'a> {
                 let parts = PopularityParts { users, items, seen, weights, segments };
                 Ok(PopularityModel::from_parts(parts).map_err(wrong)?.into())
             }
-            StoredLearner::Hybrid { .. }
+            StoredLearner::Signal { .. }
+            | StoredLearner::Hybrid { .. }
             | StoredLearner::Features(_)
             | StoredLearner::Entities(_) => {
                 Err(Error::invalid("a model that is no recommender of one type"))
             }
         }
     }
+}
+
+fn signal(name: &str, values: Option<Vec<f32>>, common: Common) -> Result<Base> {
+    let weights = values.ok_or_else(|| Error::invalid("a signal has no values"))?;
+    let Common { users, items, seen } = common;
+    let parts = PopularityParts { users, items, seen, weights, segments: None };
+    let scores = PopularityModel::from_parts(parts).map_err(wrong)?;
+    Ok(Base::Signal(Signal::new(name.to_owned(), scores)))
 }
 
 fn take(tables: &mut BTreeMap<&'static str, Table>, name: &str) -> Result<Table> {

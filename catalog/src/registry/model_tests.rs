@@ -9,7 +9,7 @@ use arrow::datatypes::DataType;
 use object_store::ObjectStoreExt;
 use udfs::model::als::{AlsFactors, AlsOptions};
 use udfs::model::boosted::{BoostedOptions, Calibration, ClassType, Classes, Growth, Part, Task};
-use udfs::model::hybrid::{Base, Member, Weight};
+use udfs::model::hybrid::{Base, Member, Signal, Weight};
 use udfs::model::{
     AlsModel, Csr, FeatureRows, GatheredRows, HybridModel, IdIndex, ItemModel, ItemParts, Model,
     ModelParts, NO_SEGMENT, PopularityModel, PopularityParts, Preparation, Prepared, Recommender,
@@ -177,7 +177,7 @@ async fn models_of_every_type_come_back() {
         };
         Model::from(PopularityModel::from_parts(parts).unwrap())
     };
-    let blend = |shares: [f32; 3]| {
+    let blend = |shares: [f32; 5]| {
         let parts = ModelParts {
             users: als.user_ids().clone(),
             items: als.item_ids().clone(),
@@ -191,11 +191,21 @@ async fn models_of_every_type_come_back() {
             item(Similarity::Dense(dense)),
             popularity(None),
         ];
-        let member = |(model, share)| Member {
-            base: Base::try_from(model).unwrap(),
-            weight: Weight { share, scale: 0.5 },
+        let signal = |(name, weights): (&str, [f32; 3])| {
+            let parts = PopularityParts {
+                users: als.user_ids().clone(),
+                items: als.item_ids().clone(),
+                seen: als.seen().clone(),
+                weights: weights.to_vec(),
+                segments: None,
+            };
+            let scores = PopularityModel::from_parts(parts).unwrap();
+            Base::Signal(Signal::new(name.to_owned(), scores))
         };
-        let members = models.into_iter().zip(shares).map(member).collect();
+        let signals = [("margin", [0.0, -1.0, 1.0]), ("stock", [2.0, 0.0, -2.0])].map(signal);
+        let bases = models.into_iter().map(|model| Base::try_from(model).unwrap()).chain(signals);
+        let member = |(base, share)| Member { base, weight: Weight { share, scale: 0.5 } };
+        let members = bases.zip(shares).map(member).collect();
         Model::from(HybridModel::from_members(members).unwrap())
     };
     let neighbors = Csr::new(vec![0, 1, 1, 3], vec![1, 0, 2], vec![0.5, 0.25, 1.0], 3).unwrap();
@@ -211,7 +221,7 @@ async fn models_of_every_type_come_back() {
         ("ease", item(Similarity::Dense(dense))),
         ("top", popularity(None)),
         ("top_of_segment", popularity(Some(segments))),
-        ("blend", blend([0.5, 0.25, 0.25])),
+        ("blend", blend([0.5, 0.125, 0.125, 0.125, 0.125])),
     ] {
         let claim = catalog.claim_version(&main(name), "ann", CreateMode::New).await.unwrap();
         let made = Arc::new(made);
@@ -235,7 +245,11 @@ async fn models_of_every_type_come_back() {
             }
             (Model::Hybrid(read), Model::Hybrid(wrote)) => {
                 let told = |of: &HybridModel| -> Vec<_> {
-                    of.members().map(|member| (member.base.type_name(), member.weight)).collect()
+                    let signal = |of: &Signal| (of.name().to_owned(), of.values().to_vec());
+                    let told = |of: &Member| {
+                        (of.base.type_name(), of.base.signal().map(signal), of.weight)
+                    };
+                    of.members().map(told).collect()
                 };
                 assert_eq!(told(read), told(wrote));
                 for (user, item) in [(0, 0), (1, 2), (4, 1)] {

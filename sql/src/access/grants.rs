@@ -9,6 +9,7 @@ use catalog::{Accounts, Catalog, Kind, Object, ObjectName};
 use crate::access::syntax::{Shown, WrittenGrantee, WrittenObject};
 use crate::access::users::no_role;
 use crate::error::{Error, Result};
+use crate::functions::FunctionDoc;
 use crate::rights::{RESTRICTED_FUNCTIONS, Rights};
 use crate::session::run::Done;
 use crate::session::{StatementContext, open};
@@ -49,6 +50,11 @@ pub(super) async fn change(
     let at_ms = catalog.now_ms();
     let mut changed = 0;
     for grantee in &grantees {
+        // What everybody may do with a function is to be taken away, not to be given.
+        if let (Grantee::Public, Some(function)) = (grantee, open_function(&parts)) {
+            changed += u64::from(catalog.close_function(function, revoke, by).await?);
+            continue;
+        }
         let apply = |held: &mut Vec<Grant>| {
             let one = |part: &Part| {
                 let Part { privilege, on, columns } = part;
@@ -64,7 +70,26 @@ pub(super) async fn change(
     }
     let message = described(&parts, &grantees, revoke);
     let accounts = catalog.accounts().await?;
-    Ok(Done::new(changed, message + &remark(&accounts, &parts, &grantees, changed, revoke)))
+    let mut remark = remark(&accounts, &parts, &grantees, changed, revoke);
+    if let Some(function) = open_function(&parts)
+        && context.rights().is_public(function)
+        && !grantees.contains(&Grantee::Public)
+    {
+        remark = format!(
+            "; everybody may call it until REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC"
+        );
+    }
+    Ok(Done::new(changed, message + &remark))
+}
+
+/// The function that is granted, when it is one that everybody may call unless that was revoked.
+fn open_function(parts: &[Part]) -> Option<&str> {
+    match parts {
+        [Part { on: Securable::Function(name), .. }] => {
+            Some(name.as_str()).filter(|name| !RESTRICTED_FUNCTIONS.contains(name))
+        }
+        _ => None,
+    }
 }
 
 /// Checks one privilege on one object; table privileges on a schema mean all its tables.
@@ -156,18 +181,19 @@ fn schema(context: &Arc<StatementContext>, name: &str) -> Result<String> {
     Ok(name.to_owned())
 }
 
+/// A function by its own name.
 fn function(context: &Arc<StatementContext>, name: &str) -> Result<String> {
-    if RESTRICTED_FUNCTIONS.contains(&name) {
-        return Ok(name.to_owned());
-    }
     let known = context.engine().functions_documentation();
-    if known.iter().any(|function| function.name == name) {
-        return Err(Error::invalid_hint(
-            format!("function {name} is open to everybody"),
-            format!("EXECUTE is granted on {}", RESTRICTED_FUNCTIONS.join(", ")),
-        ));
+    let called = |function: &&FunctionDoc| {
+        function.name == name || function.aliases.iter().any(|alias| alias == name)
+    };
+    match known.iter().find(called) {
+        Some(function) => Ok(function.name.clone()),
+        None => {
+            let names = known.iter().map(|function| function.name.as_str());
+            Err(Error::unknown("function", name, names))
+        }
     }
-    Err(Error::unknown("function", name, RESTRICTED_FUNCTIONS))
 }
 
 fn check_grantor(
@@ -179,7 +205,10 @@ fn check_grantor(
         return Ok(());
     }
     let who = match on {
-        Securable::Function(_) => "this needs the role policy_admin",
+        Securable::Function(name) if RESTRICTED_FUNCTIONS.contains(&name.as_str()) => {
+            "this needs the role policy_admin"
+        }
+        Securable::Function(_) => "this needs the role admin",
         _ => "its owner and administrators may",
     };
     Err(Error::Denied {

@@ -62,6 +62,7 @@ impl Change {
             AccessStatement::DropUser { names, if_exists } => {
                 users::drop_users(context, names, *if_exists).await
             }
+            AccessStatement::Reassign { from, to } => users::reassign(context, from, to).await,
             AccessStatement::CreateRole { name, if_not_exists } => {
                 users::create_role(context, name, *if_not_exists).await
             }

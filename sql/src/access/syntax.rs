@@ -44,6 +44,13 @@ pub enum AccessStatement {
         /// No error when one is missing.
         if_exists: bool,
     },
+    /// `REASSIGN OWNED BY u, … TO v`.
+    Reassign {
+        /// Who owns tables, views and models.
+        from: Vec<String>,
+        /// Who is to own them.
+        to: String,
+    },
     /// `CREATE ROLE [IF NOT EXISTS] r`.
     CreateRole {
         /// The role.
@@ -142,7 +149,8 @@ pub(crate) fn is_ours(words: &[&str]) -> bool {
     matches!(words, ["explain", rest @ ..] if rest.windows(2).any(begins))
         || matches!(
             words,
-            ["explain", "grant" | "revoke", ..]
+            ["explain", "grant" | "revoke" | "reassign", ..]
+                | ["reassign", "owned", ..]
                 | ["create" | "alter" | "drop", "user" | "role", ..]
                 | ["create", "or", "replace", "user", ..]
                 | ["grant" | "revoke", ..]
@@ -213,6 +221,7 @@ pub(crate) fn parse(parser: &mut DFParser<'_>, words: &[&str]) -> Result<Stateme
                 parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
             Ok(access(AccessStatement::CreateRole { name: name(parser)?, if_not_exists }))
         }
+        ["reassign", ..] => reassign(parser),
         ["show", ..] => show_grants(parser),
         ["set", ..] => set_role(parser),
         [verb, ..] => grants::parse(&mut parser.parser, *verb == "revoke"),
@@ -284,6 +293,19 @@ fn password(parser: &mut Parser<'_>) -> Result<Password, Failure> {
         Token::SingleQuotedString(text) | Token::EscapedStringLiteral(text) => Ok(Password(text)),
         _ => Err(Failure::at("Expected: the password in single quotes".into(), &found)),
     }
+}
+
+fn reassign(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
+    skip(parser, 2);
+    let parser = &mut parser.parser;
+    if !skip_word(parser, "BY") {
+        return Err(expected("BY", parser.peek_token_ref()));
+    }
+    let from = names(parser)?;
+    if !skip_word(parser, "TO") {
+        return Err(expected("TO", parser.peek_token_ref()));
+    }
+    Ok(access(AccessStatement::Reassign { from, to: name(parser)? }))
 }
 
 fn show_grants(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
@@ -379,6 +401,16 @@ pub(super) mod tests {
             let error = crate::parse::parse(text, 1_000).unwrap_err();
             assert!(!error.to_string().contains("secret"), "{text}: {error}");
             assert!(!format!("{:?}", error.hint()).contains("secret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_users_own_is_reassigned() {
+        let expected =
+            AccessStatement::Reassign { from: vec!["ann".into(), "Bob".into()], to: "eve".into() };
+        assert_eq!(read("REASSIGN OWNED BY Ann, \"Bob\" TO eve"), expected);
+        for text in ["REASSIGN OWNED ann TO eve", "REASSIGN OWNED BY ann"] {
+            assert_eq!(crate::parse::parse(text, 1_000).unwrap_err().code(), "ATT-1001", "{text}");
         }
     }
 

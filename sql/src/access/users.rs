@@ -22,6 +22,8 @@ use crate::system;
 const PASSWORD_CHARS_MIN: usize = 8;
 /// Longer ones only cost time.
 const PASSWORD_BYTES_MAX: usize = 1_024;
+/// Of what a user owns so many are named.
+const OWNED_SHOWN: usize = 5;
 /// Names that statements, or what embedded use made, give to something else.
 const RESERVED: [&str; 7] = ["public", "none", "all", "default", "user", "role", EMBEDDED];
 
@@ -112,7 +114,7 @@ pub(super) async fn set_password(
     Ok(Done::new(1, message))
 }
 
-/// DROP USER. What the user made stays.
+/// DROP USER, of those who own nothing.
 pub(super) async fn drop_users(
     context: &Arc<StatementContext>,
     names: &[String],
@@ -127,6 +129,7 @@ pub(super) async fn drop_users(
             Some(user) => {
                 check_policy_role(context.rights(), &accounts, &user.roles)?;
                 keep_an_administrator(&accounts, name)?;
+                owns_nothing(catalog, name).await?;
                 dropped += u64::from(catalog.drop_user(name).await?);
             }
             None if if_exists => {}
@@ -134,6 +137,49 @@ pub(super) async fn drop_users(
         }
     }
     Ok(Done::new(dropped, format!("DROP USER {}", names.join(", "))))
+}
+
+/// What would belong to nobody without its owner, and to whoever has the name later.
+async fn owns_nothing(catalog: &Catalog, name: &str) -> Result<()> {
+    let owned = catalog.owned_by(name).await?;
+    if owned.is_empty() {
+        return Ok(());
+    }
+    let shown = owned.iter().take(OWNED_SHOWN).map(|(name, kind)| format!("{kind} {name}"));
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    let more = match owned.len().saturating_sub(OWNED_SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Err(Error::invalid_hint(
+        format!("user {name} owns {shown}{more}"),
+        format!(
+            "REASSIGN OWNED BY {name} TO somebody else, or drop them; then DROP USER {name} again"
+        ),
+    ))
+}
+
+/// REASSIGN OWNED: also what somebody has left who is no user any more, or before there were users.
+pub(super) async fn reassign(
+    context: &Arc<StatementContext>,
+    from: &[String],
+    to: &str,
+) -> Result<Done> {
+    context.rights().may_manage("reassign what users own")?;
+    let catalog = context.engine().catalog();
+    if catalog.accounts_with(to).await?.user(to).is_none() {
+        return Err(Catalog::unknown_user(to).into());
+    }
+    let mut changed = 0;
+    for name in from {
+        let is_known = catalog.accounts_with(name).await?.user(name).is_some();
+        if !is_known && catalog.owned_by(name).await?.is_empty() {
+            return Err(Catalog::unknown_user(name).into());
+        }
+        changed += catalog.reassign_owned(name, to).await? as u64;
+    }
+    let message = format!("REASSIGN OWNED BY {} TO {to}: {changed} objects", from.join(", "));
+    Ok(Done::new(changed, message))
 }
 
 /// CREATE ROLE.

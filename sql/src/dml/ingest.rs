@@ -4,14 +4,19 @@
 //! whoever may not write the statement may not ingest. Added rows go by column name; a column that
 //! the table has and the rows lack becomes NULL. Types are checked before the first row is read:
 //! a column takes its own type and those that convert without loss (narrower integers and floats,
-//! integers into decimals, any encoding of text or bytes, dates and times in other units).
+//! integers into decimals, any encoding of text or bytes, dates and times in other units). Tables
+//! keep microseconds and whole days: a time that is finer is refused when it comes.
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{Array, ArrayRef, AsArray, GenericListArray, OffsetSizeTrait};
+use arrow::datatypes::{DataType, Date64Type, Field, Schema, TimeUnit, TimestampNanosecondType};
+use arrow::util::display::array_value_to_string;
 use catalog::policy::Privilege;
 use catalog::{Kind, ObjectName};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::StreamExt;
 
 use crate::dml::sent::{self, quoted};
 use crate::error::{Error, Result};
@@ -78,7 +83,7 @@ impl Session {
     ) -> Result<Answer> {
         let shown = ingest.parts().iter().map(|part| quoted(part)).collect::<Vec<_>>().join(".");
         let context = StatementContext::load(self).await?;
-        let text = statement(&context, ingest, rows).await?;
+        let text = statement(&context, ingest, kept_whole(rows)).await?;
         let statement = parse::parse(&text, usize::MAX)?;
         let shown = format!("INGEST INTO {shown}");
         let prepared = Prepared::once(context, &shown, statement).await?;
@@ -157,6 +162,79 @@ async fn columns_to_append(
     }
     let names = rows.fields().iter().map(|field| quoted(field.name()));
     Ok(names.collect::<Vec<_>>().join(", "))
+}
+
+/// The rows, as long as a table keeps all of their times.
+fn kept_whole(rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
+    let schema = rows.schema();
+    let names = Arc::clone(&schema);
+    let checked = rows.map(move |batch| {
+        let batch = batch?;
+        for (column, field) in batch.columns().iter().zip(names.fields()) {
+            if let Some(finer) = finer_time(column.as_ref())? {
+                return Err(Error::Execution {
+                    what: format!(
+                        "column {} holds {finer}, and a table would keep less of it: microseconds \
+                         of a timestamp, the day of a date",
+                        field.name()
+                    ),
+                    hint: Some(
+                        "round or cut the times before sending them, as to timestamp[us], or send \
+                         what they count as whole numbers"
+                            .into(),
+                    ),
+                }
+                .into());
+            }
+        }
+        Ok(batch)
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, checked))
+}
+
+/// A time in a column, at any depth, that is finer than what tables keep.
+fn finer_time(column: &dyn Array) -> Result<Option<String>> {
+    let finer = match column.data_type() {
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            let times = column.as_primitive::<TimestampNanosecondType>();
+            times.iter().position(|time| time.is_some_and(|time| time % 1_000 != 0))
+        }
+        DataType::Date64 => {
+            let days = column.as_primitive::<Date64Type>();
+            days.iter().position(|day| day.is_some_and(|day| day % 86_400_000 != 0))
+        }
+        DataType::Struct(_) => return any_finer(column.as_struct().columns()),
+        DataType::List(_) => return finer_time(elements(column.as_list::<i32>()).as_ref()),
+        DataType::LargeList(_) => return finer_time(elements(column.as_list::<i64>()).as_ref()),
+        DataType::FixedSizeList(..) => {
+            return finer_time(column.as_fixed_size_list().values().as_ref());
+        }
+        DataType::Map(..) => return any_finer(column.as_map().entries().columns()),
+        DataType::Dictionary(..) => {
+            return finer_time(column.as_any_dictionary().values().as_ref());
+        }
+        _ => None,
+    };
+    match finer {
+        Some(row) => Ok(Some(array_value_to_string(column, row)?)),
+        None => Ok(None),
+    }
+}
+
+/// What the lists of a column hold.
+fn elements<O: OffsetSizeTrait>(lists: &GenericListArray<O>) -> ArrayRef {
+    let ends = lists.value_offsets().first().zip(lists.value_offsets().last());
+    let (first, last) = ends.map_or((0, 0), |(first, last)| (first.as_usize(), last.as_usize()));
+    lists.values().slice(first, last - first)
+}
+
+fn any_finer(columns: &[ArrayRef]) -> Result<Option<String>> {
+    for column in columns {
+        if let Some(finer) = finer_time(column.as_ref())? {
+            return Ok(Some(finer));
+        }
+    }
+    Ok(None)
 }
 
 fn check_type(table: &ObjectName, column: &Field, sent: &Field) -> Result<()> {
@@ -239,7 +317,7 @@ fn item(list: &DataType) -> Option<&DataType> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::TimeUnit;
+    use arrow::array::{StructArray, TimestampNanosecondArray};
 
     use super::*;
 
@@ -269,6 +347,28 @@ mod tests {
         ] {
             assert_eq!(takes(&column, &sent), expected, "{column} {sent}");
         }
+    }
+
+    #[test]
+    fn times_finer_than_a_table_keeps_are_found_at_any_depth() {
+        let nested = |nanos: Vec<Option<i64>>| -> StructArray {
+            let times: ArrayRef = Arc::new(TimestampNanosecondArray::from(nanos));
+            let list =
+                DataType::List(Arc::new(Field::new("item", times.data_type().clone(), true)));
+            let list = arrow::compute::cast(&times, &list).unwrap();
+            StructArray::from(vec![(
+                Arc::new(Field::new("l", list.data_type().clone(), true)),
+                list,
+            )])
+        };
+        let whole = nested(vec![Some(1_700_000_000_000_001_000), None]);
+        assert_eq!(finer_time(&whole).unwrap(), None);
+        let finer = nested(vec![Some(0), Some(1_700_000_000_000_001_001)]);
+        let found = finer_time(&finer).unwrap().unwrap();
+        assert!(found.ends_with(".000001001"), "{found}");
+        assert_eq!(finer_time(&finer.slice(0, 1)).unwrap(), None);
+        let day = arrow::array::Date64Array::from(vec![86_400_000, 86_400_001]);
+        assert!(finer_time(&day).unwrap().is_some());
     }
 
     #[test]

@@ -41,12 +41,14 @@ pub(crate) async fn merge(
     }
     let privileges: Vec<Privilege> = merge.clauses.iter().map(privilege).collect();
     let target = Target::of_factor(context, &merge.table, &privileges).await?;
-    let table = target.open(context).await?.schema();
+    let table = target.schema().clone();
     let source = source(&merge.source)?;
     let mut branches = Vec::new();
     for (index, clause) in merge.clauses.iter().enumerate() {
-        branches.push(Branch::of(clause, index + 1, &table)?);
+        branches.push(Branch::of(clause, index + 1, &target)?);
     }
+    let read: Vec<String> = branches.iter().flat_map(Branch::expressions).collect();
+    target.check(context, &read, &format!("FULL JOIN {source} ON {}", merge.on)).await?;
     let joined = joined(&target, &source, &merge.on, &branches, &table);
     let names: Vec<String> = table.fields().iter().map(|field| quoted(field.name())).collect();
     let keep = format!(
@@ -104,13 +106,13 @@ struct Branch {
 }
 
 impl Branch {
-    fn of(clause: &MergeClause, number: usize, table: &SchemaRef) -> Result<Self> {
+    fn of(clause: &MergeClause, number: usize, target: &Target) -> Result<Self> {
         let inserts = matches!(
             clause.clause_kind,
             MergeClauseKind::NotMatched | MergeClauseKind::NotMatchedByTarget
         );
         let values = match (&clause.action, inserts) {
-            (MergeAction::Insert(insert), true) => Some(inserted(insert, table)?),
+            (MergeAction::Insert(insert), true) => Some(inserted(insert, target)?),
             (MergeAction::Update(update), false) => {
                 if update.update_predicate.is_some() || update.delete_predicate.is_some() {
                     return Err(Error::unsupported(
@@ -118,9 +120,9 @@ impl Branch {
                         "write WHEN MATCHED AND condition THEN UPDATE SET …",
                     ));
                 }
-                let changed = assigned(table, &update.assignments)?;
+                let changed = assigned(target, &update.assignments)?;
                 let value = |field: &Arc<arrow::datatypes::Field>| changed.get(field.name());
-                Some(table.fields().iter().map(|field| value(field).cloned()).collect())
+                Some(target.schema().fields().iter().map(|field| value(field).cloned()).collect())
             }
             (MergeAction::Delete { .. }, false) => None,
             (action, _) => {
@@ -134,6 +136,12 @@ impl Branch {
         Ok(Self { number, kind: clause.clause_kind, condition, values })
     }
 
+    /// What is computed of the rows that meet.
+    fn expressions(&self) -> impl Iterator<Item = String> {
+        let values = self.values.iter().flatten().flatten().cloned();
+        std::iter::once(self.condition.clone()).chain(values)
+    }
+
     fn meets(&self, wanted: &[MergeClauseKind]) -> bool {
         wanted.contains(&self.kind)
     }
@@ -145,13 +153,14 @@ impl Branch {
 }
 
 /// The values that INSERT gives to the table's columns; a column without one is NULL.
-fn inserted(insert: &MergeInsertExpr, table: &SchemaRef) -> Result<Vec<Option<String>>> {
+fn inserted(insert: &MergeInsertExpr, target: &Target) -> Result<Vec<Option<String>>> {
     if insert.insert_predicate.is_some() {
         return Err(Error::unsupported(
             "INSERT … WHERE inside MERGE is not supported",
             "write WHEN NOT MATCHED AND condition THEN INSERT …",
         ));
     }
+    let table = target.schema();
     let columns: Vec<String> = match insert.columns.as_slice() {
         [] => table.fields().iter().map(|field| field.name().clone()).collect(),
         named => named.iter().filter_map(|name| name_parts(name).pop()).collect(),
@@ -174,10 +183,7 @@ fn inserted(insert: &MergeInsertExpr, table: &SchemaRef) -> Result<Vec<Option<St
     }
     let mut values = vec![None; table.fields().len()];
     for (column, value) in columns.iter().zip(given) {
-        let Ok(index) = table.index_of(column) else {
-            let known = table.fields().iter().map(|field| field.name().as_str());
-            return Err(Error::unknown("column", column, known));
-        };
+        let Ok(index) = table.index_of(column) else { return Err(target.unknown(column)) };
         if values[index].replace(value).is_some() {
             return Err(Error::invalid(format!("column {column} is given twice")));
         }

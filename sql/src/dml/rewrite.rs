@@ -1,12 +1,17 @@
 //! DELETE, UPDATE and TRUNCATE as the rows that stay.
+//!
+//! The rows that stay are written with all of their columns, whatever of them the principal may
+//! read: who has UPDATE or DELETE needs SELECT on the columns of conditions and new values alone.
+//! These are planned over what the principal sees first; then the whole table stands in its place
+//! under a name that nobody can guess, so that no sub-query reaches it.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use catalog::ObjectName;
 use catalog::policy::Privilege;
+use catalog::{ObjectName, Opened};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -19,6 +24,7 @@ use crate::dml::sent::quoted;
 use crate::dml::{Change, target};
 use crate::error::{Error, Result};
 use crate::parse::{name_parts, parse_query};
+use crate::rights::Columns;
 use crate::session::{Action, StatementContext};
 
 /// A table to change, at the version it has now.
@@ -26,6 +32,19 @@ pub(super) struct Target {
     pub(super) name: ObjectName,
     pub(super) alias: String,
     pub(super) version: u64,
+    /// What stands for the table in FROM, with all of its columns.
+    relation: String,
+    schema: SchemaRef,
+    /// What the principal sees of it.
+    seen: Seen,
+}
+
+/// What a principal sees of a table that it may change.
+enum Seen {
+    All,
+    /// Some columns.
+    Columns(SchemaRef),
+    Nothing,
 }
 
 impl Target {
@@ -62,29 +81,86 @@ impl Target {
         alias: String,
         privileges: &[Privilege],
     ) -> Result<Self> {
-        // The rows that stay are read and written again, so all of the table has to be readable.
-        let needed: Vec<Privilege> =
-            privileges.iter().copied().chain([Privilege::Select]).collect();
-        let name = target(context, parts, &needed).await?;
-        let version = context.engine().catalog().table_version(&name).await?;
+        let name = target(context, parts, privileges).await?;
+        let catalog = context.engine().catalog();
+        let version = catalog.table_version(&name).await?;
         context.pin(&name, version);
-        Ok(Self { name, alias, version })
+        let missing = || Error::from(catalog::Error::not_found("table", &name.to_string(), []));
+        let seen = match context.access(&name).await.select {
+            Columns::None => None,
+            _ => crate::session::open(context, &name).await?,
+        };
+        let base = context.engine().base();
+        let Some(Opened::Table(whole)) = catalog.open_table(&name, Some(version), base).await?
+        else {
+            return Err(missing());
+        };
+        let schema = whole.schema();
+        let plain = format!("{}.{}", quoted(&name.schema), quoted(&name.name));
+        let (relation, seen) = match seen.map(|seen| seen.schema()) {
+            Some(seen) if seen.fields().len() == schema.fields().len() => (plain, Seen::All),
+            Some(seen) => (hidden(context, whole), Seen::Columns(seen)),
+            None => (hidden(context, whole), Seen::Nothing),
+        };
+        Ok(Self { name, alias, version, relation, schema, seen })
     }
 
     /// `FROM schema.name AS alias`, quoted.
     pub(super) fn from(&self) -> String {
-        let (schema, name) = (quoted(&self.name.schema), quoted(&self.name.name));
-        format!("FROM {schema}.{name} AS {}", quoted(&self.alias))
+        format!("FROM {} AS {}", self.relation, quoted(&self.alias))
     }
 
-    /// The table itself.
-    pub(super) async fn open(
+    /// All of the table's columns.
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The error for a column that the table does not have.
+    pub(super) fn unknown(&self, column: &str) -> Error {
+        let seen = match &self.seen {
+            Seen::All => Some(&self.schema),
+            Seen::Columns(seen) => Some(seen),
+            Seen::Nothing => None,
+        };
+        let known = seen.into_iter().flat_map(|seen| seen.fields());
+        let known: Vec<&str> = known.map(|field| field.name().as_str()).collect();
+        match known.is_empty() {
+            true => Error::invalid(format!("column {column} does not exist")),
+            false => Error::unknown("column", column, known),
+        }
+    }
+
+    /// Plans expressions over what the principal sees of the table, and of `joined` beside it.
+    ///
+    /// # Errors
+    /// When one of them needs more than that.
+    pub(super) async fn check(
         &self,
         context: &Arc<StatementContext>,
-    ) -> Result<Arc<dyn TableProvider>> {
-        let table = crate::session::open(context, &self.name).await?;
-        let missing = || catalog::Error::not_found("table", &self.name.to_string(), []).into();
-        table.ok_or_else(missing)
+        expressions: &[String],
+        joined: &str,
+    ) -> Result<()> {
+        let seen = match &self.seen {
+            Seen::All => return Ok(()),
+            Seen::Columns(_) => {
+                format!("{}.{}", quoted(&self.name.schema), quoted(&self.name.name))
+            }
+            Seen::Nothing => format!("(SELECT 1 AS {NOTHING})"),
+        };
+        let named = expressions.iter().enumerate();
+        let named = named.map(|(at, expression)| format!(", ({expression}) AS \"__{at}\""));
+        let text = format!(
+            "SELECT 1{} FROM {seen} AS {} {joined}",
+            named.collect::<String>(),
+            quoted(&self.alias)
+        );
+        match (query(context, &text).await, &self.seen) {
+            (Ok(_), _) => Ok(()),
+            (Err(error), Seen::Nothing) if error.to_string().starts_with("column ") => {
+                Err(context.rights().no_change(Privilege::Select, &self.name))
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
     async fn rewrite(
@@ -101,6 +177,18 @@ impl Target {
         let Self { name, version, .. } = self;
         Ok((state, Action::Rows(Change::Rewrite { name, verb, version, keep, count })))
     }
+}
+
+/// The column of a table of which nothing is seen.
+const NOTHING: &str = "\"__nothing\"";
+
+/// Gives the whole table a name in this statement.
+fn hidden(context: &StatementContext, table: Arc<dyn TableProvider>) -> String {
+    let name = format!("target {}", context.engine().catalog().new_id());
+    let path = context.search_path();
+    let schema = path.first().map_or(crate::engine::MAIN, String::as_str);
+    context.remember(&ObjectName::new(schema, &name), &table);
+    quoted(&name)
 }
 
 fn only_one_table() -> Error {
@@ -150,6 +238,7 @@ pub(crate) async fn delete(
     }
     let target = Target::of(context, table, Privilege::Delete).await?;
     let condition = condition(delete.selection.as_ref());
+    target.check(context, &[], &format!("WHERE {condition}")).await?;
     let keep = format!("SELECT * {} WHERE ({condition}) IS NOT TRUE", target.from());
     target.rewrite(context, "DELETE", keep, &condition).await
 }
@@ -181,8 +270,11 @@ pub(crate) async fn update(
         return Err(only_one_table());
     }
     let target = Target::of(context, &update.table, Privilege::Update).await?;
-    let columns = changed_columns(context, &target, &update.assignments).await?;
+    let values = assigned(&target, &update.assignments)?;
     let condition = condition(update.selection.as_ref());
+    let expressions: Vec<String> = values.values().cloned().collect();
+    target.check(context, &expressions, &format!("WHERE {condition}")).await?;
+    let columns = changed_columns(&target, &values);
     let from = target.from();
     let keep = format!(
         "SELECT {columns} {from} WHERE {condition} \
@@ -192,26 +284,20 @@ pub(crate) async fn update(
 }
 
 /// The table's columns in order, each as itself or as its new value in the column's type.
-async fn changed_columns(
-    context: &Arc<StatementContext>,
-    target: &Target,
-    assignments: &[Assignment],
-) -> Result<String> {
-    let schema = target.open(context).await?.schema();
-    let values = assigned(&schema, assignments)?;
-    let columns = schema.fields().iter().map(|field| {
+fn changed_columns(target: &Target, values: &BTreeMap<String, String>) -> String {
+    let columns = target.schema().fields().iter().map(|field| {
         let name = quoted(field.name());
         match values.get(field.name()) {
             Some(value) => format!("arrow_cast(({value}), '{}') AS {name}", field.data_type()),
             None => name,
         }
     });
-    Ok(columns.collect::<Vec<_>>().join(", "))
+    columns.collect::<Vec<_>>().join(", ")
 }
 
 /// The new values by column.
 pub(super) fn assigned(
-    schema: &SchemaRef,
+    target: &Target,
     assignments: &[Assignment],
 ) -> Result<BTreeMap<String, String>> {
     let mut values = BTreeMap::new();
@@ -220,9 +306,8 @@ pub(super) fn assigned(
             return Err(Error::unsupported("SET (a, b) = … is not supported", "SET a = …, b = …"));
         };
         let column = name_parts(name).pop().unwrap_or_default();
-        if schema.field_with_name(&column).is_err() {
-            let known = schema.fields().iter().map(|field| field.name().as_str());
-            return Err(Error::unknown("column", &column, known));
+        if target.schema().field_with_name(&column).is_err() {
+            return Err(target.unknown(&column));
         }
         if values.insert(column.clone(), assignment.value.to_string()).is_some() {
             return Err(Error::invalid(format!("column {column} is set twice")));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use catalog::models::{Publication, StoredTuning};
+use catalog::models::{Publication, Standing, StoredTuning};
 use catalog::{CreateMode, Kind, ObjectName, Spec};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef};
@@ -39,7 +39,7 @@ use crate::model::lifecycle::{Previous, Retrain, nothing_to_fold_into, standing}
 use crate::model::measure::Metric;
 use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
-use crate::model::side::{self, SideTable};
+use crate::model::side::{self, Beside};
 use crate::model::train::{TrainingColumns, read};
 use crate::parse::{CreateModel, parse_query};
 use crate::session::run::{Done, Run};
@@ -76,6 +76,8 @@ struct Retrained {
     tuning: Option<StoredTuning>,
     /// Whether the statement says how many iterations there are to be.
     are_iterations_given: bool,
+    /// Whether only what is new is folded in.
+    is_fold_in: bool,
 }
 
 /// Plans CREATE MODEL.
@@ -115,9 +117,6 @@ pub(crate) async fn plan_retrain(
     let mut given = head.options.clone();
     given.extend(retrain.instead.clone());
     let mut options = TrainingOptions::from_given(given)?;
-    if retrain.fold_in {
-        options.fold_in()?;
-    }
     // What is said of this training is not said of the next one.
     options.given = head.options;
     if retrain.tune && options.tuning.is_none() {
@@ -137,10 +136,14 @@ pub(crate) async fn plan_retrain(
             options.settle(&chosen)?;
         }
     }
+    if retrain.fold_in {
+        options.fold_in()?;
+    }
     let (state, input) = context.plan_query(parse_query(&head.query)?).await?;
     let (columns, sides) = columns(context, &input, &options).await?;
     let are_iterations_given = retrain.fold_in || retrain.instead.contains_key("max_iterations");
-    let retrained = Some(Retrained { tuning, are_iterations_given });
+    let is_fold_in = retrain.fold_in;
+    let retrained = Some(Retrained { tuning, are_iterations_given, is_fold_in });
     let (query, mode, session) = (head.query, CreateMode::Replace, context.session().clone());
     let training = Training { name, mode, options, query, columns, retrained, session };
     node(state, input, sides, training)
@@ -169,12 +172,12 @@ async fn check_free(
     }
 }
 
-/// The training query's columns, and the tables of features beside it.
+/// The training query's columns, and the tables beside it.
 async fn columns(
     context: &Arc<StatementContext>,
     input: &LogicalPlan,
     options: &TrainingOptions,
-) -> Result<(Columns, Vec<(SideTable, LogicalPlan)>)> {
+) -> Result<(Columns, Vec<(Beside, LogicalPlan)>)> {
     let schema: SchemaRef = Arc::new(input.schema().as_arrow().clone());
     if options.learner.features().is_some() {
         return Ok((Columns::Features(FeatureColumns::find(&schema, options)?), vec![]));
@@ -200,11 +203,11 @@ async fn columns(
 fn node(
     state: SessionState,
     input: LogicalPlan,
-    sides: Vec<(SideTable, LogicalPlan)>,
+    sides: Vec<(Beside, LogicalPlan)>,
     training: Training,
 ) -> Result<(SessionState, LogicalPlan)> {
     let schema = Arc::new(DFSchema::try_from(result_schema().as_ref().clone())?);
-    let (sides, mut plans): (Vec<SideTable>, Vec<LogicalPlan>) = sides.into_iter().unzip();
+    let (sides, mut plans): (Vec<Beside>, Vec<LogicalPlan>) = sides.into_iter().unzip();
     plans.insert(0, input);
     let what = What { training: Arc::new(training), sides: sides.into() };
     let node = Arc::new(CreateModelNode { what, inputs: plans, schema });
@@ -240,10 +243,10 @@ pub(crate) async fn run(run: &Run, plan: &LogicalPlan) -> Result<Done> {
 struct What {
     training: Arc<Training>,
     /// What the inputs after the first are.
-    sides: Arc<[SideTable]>,
+    sides: Arc<[Beside]>,
 }
 
-/// The plan node: its inputs are the training query and the tables of features.
+/// The plan node: its inputs are the training query and the tables beside it.
 #[derive(Debug, Clone)]
 pub struct CreateModelNode {
     what: What,
@@ -421,7 +424,7 @@ impl Training {
     async fn run(
         &self,
         inputs: Vec<SendableRecordBatchStream>,
-        sides: &[SideTable],
+        sides: &[Beside],
         context: &TaskContext,
     ) -> Result<RecordBatch> {
         let mut inputs = inputs.into_iter();
@@ -436,7 +439,7 @@ impl Training {
         let consumer = MemoryConsumer::new(format!("CREATE MODEL {}", self.name));
         let memory = consumer.register(context.memory_pool());
         let (previous, why_cold) = self.previous(&memory).await?;
-        if let (true, None, Some(why)) = (self.options.lifecycle.is_fold_in, &previous, &why_cold) {
+        if let (true, None, Some(why)) = (self.is_fold_in(), &previous, &why_cold) {
             return Err(nothing_to_fold_into(why));
         }
         let live = previous.as_ref().map(|previous| previous.version.version);
@@ -446,7 +449,7 @@ impl Training {
                 let mut interactions =
                     read(rows, columns, &options.split, &memory, &progress).await?;
                 for (side, rows) in sides.iter().zip(inputs) {
-                    interactions.tell(side.read(rows, &memory).await?)?;
+                    side.read(rows, &memory, &mut interactions).await?;
                 }
                 fit(engine, interactions, options.clone(), previous, &memory, told).await?
             }
@@ -465,6 +468,7 @@ impl Training {
         let compared = trained.compared.as_ref();
         let name = self.name.to_string();
         let (standing, told) = standing(&self.options.lifecycle, compared, live, &name, version);
+        let standing = Standing { is_fold_in: self.is_fold_in(), ..standing };
         let mut message = self.message(version, &trained);
         for more in [trained.began.clone().or(why_cold), told].into_iter().flatten() {
             message.push_str("; ");
@@ -477,6 +481,10 @@ impl Training {
         let (users, items) = known.unwrap_or_default();
         let version = catalog.publish(claim, Arc::new(model), publication, standing).await?;
         result(&self.name, version, [users, items, interactions], message)
+    }
+
+    fn is_fold_in(&self) -> bool {
+        self.retrained.as_ref().is_some_and(|retrained| retrained.is_fold_in)
     }
 
     /// The version to go on from when a model is retrained; or why there is none.
@@ -498,7 +506,7 @@ impl Training {
             Err(error) => cold(error.to_string()),
             Ok(version) => {
                 let are_iterations_given = retrained.are_iterations_given;
-                let is_needed = self.options.lifecycle.is_fold_in;
+                let is_needed = retrained.is_fold_in;
                 Ok((Some(Previous { version, are_iterations_given, is_needed }), None))
             }
         }

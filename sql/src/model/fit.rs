@@ -271,7 +271,7 @@ impl Fit<'_> {
         }
         if let Learner::Hybrid(hybrid) = &learner {
             let mut report = |now| Watch::tell(self.progress, "blending", now, None);
-            let blended = hybrid.blended(&rows, &parts, options, &mut report, self.cancel)?;
+            let (blended, _) = hybrid.blended(&rows, &parts, options, &mut report, self.cancel)?;
             learner = Learner::Hybrid(blended);
         }
         let warm = mapped.as_ref().and_then(Mapped::warm_start);

@@ -56,8 +56,8 @@ pub fn documentation() -> Vec<FunctionDoc> {
             "ml_explain",
             "ML.EXPLAIN(MODEL m, user, item | (SELECT user, item FROM …))",
             "Why a pair has its score: the model's user and item columns, term (interaction, \
-             mean, user_bias, item_bias or popularity), because_item, weight, contribution \
-             and share. Contributions add up to the score and shares to 1; for a \
+             mean, user_bias, item_bias, popularity or a signal's name), because_item, weight, \
+             contribution and share. Contributions add up to the score and shares to 1; for a \
              factorization it is the score that fold-in gives the user's own interactions.",
             "SELECT * FROM ML.EXPLAIN(MODEL shop, 'user-42', 'sku-7') ORDER BY contribution DESC;",
         ),
@@ -87,9 +87,10 @@ pub fn documentation() -> Vec<FunctionDoc> {
              (the id as text), factor_weights and intercept (the bias, 0 without biases). \
              item_knn and ease: item, neighbor and weight, without weights of 0. popularity: \
              item, segment (NULL overall) and weight. hybrid: model_type, weight (the share \
-             of the blend) and scale (how far the model's own scores spread). \
-             entity_resolution: column, comparison, level, m_probability, u_probability, \
-             relatives_probability (NULL where none were found) and match_weight.",
+             of the blend), scale (how far the model's own scores spread) and signal (the \
+             column's name, of a signal). entity_resolution: column, comparison, level, \
+             m_probability, u_probability, relatives_probability (NULL where none were found) \
+             and match_weight.",
             "SELECT * FROM ML.WEIGHTS(MODEL shop) LIMIT 5;",
         ),
         entry(

@@ -2,20 +2,22 @@
 //!
 //! The models learn from the training part; what each of them counts for is learned on the
 //! validation part, by the metric of the lists itself; then they learn anew from both. The blend is
-//! measured on the test part, of which neither has seen anything.
+//! measured on the test part, of which neither has seen anything. Columns of the item table
+//! ([`super::signals`]) are weighed likewise.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicBool;
 
 use serde_json::Value as Json;
-use udfs::model::hybrid::{self, Base, Member, Weight};
+use udfs::model::hybrid::{self, Base, Member, Signal, Weight};
 use udfs::model::{HybridModel, Model, als};
 
 use crate::error::{Error, Result};
 use crate::model::fit::judge;
-use crate::model::learners::{Learner, RECOMMENDERS};
+use crate::model::learners::{Learner, PopularityOptions, RECOMMENDERS};
 use crate::model::options::{TrainingOptions, model_error};
+use crate::model::reader::Reader;
 use crate::model::rows::{Learned, Rows};
 use crate::model::splitting::Parts;
 
@@ -26,11 +28,12 @@ const BASES: [&str; 4] = ["matrix_factorization", "item_knn", "ease", "popularit
 const USUAL: [&str; 3] = ["matrix_factorization", "item_knn", "popularity"];
 
 /// The regularization of EASE, whose own name is that of the factorization here.
-const EASE_L2_REG: &str = "ease_l2_reg";
+pub const EASE_L2_REG: &str = "ease_l2_reg";
 
 /// The options of a blend: its own, and those of its models.
-pub const OPTIONS: [&str; 21] = [
+pub const OPTIONS: [&str; 24] = [
     "base_models",
+    "signals",
     EASE_L2_REG,
     "num_factors",
     "max_iterations",
@@ -51,6 +54,8 @@ pub const OPTIONS: [&str; 21] = [
     "shrinkage",
     "bm25_k1",
     "bm25_b",
+    "half_life",
+    "timestamp_col",
 ];
 
 /// Options of a blend.
@@ -58,7 +63,9 @@ pub const OPTIONS: [&str; 21] = [
 pub struct HybridOptions {
     /// The learners, each of another type.
     pub bases: Vec<Learner>,
-    /// What each of them counts for, once that was learned.
+    /// Columns of the item table that count beside them.
+    pub signals: Vec<String>,
+    /// What each of both counts for, once that was learned.
     pub weights: Option<Vec<Weight>>,
 }
 
@@ -95,19 +102,35 @@ impl HybridOptions {
             }
             Learner::read(&own)
         };
-        Ok(Self { bases: named.iter().map(base).collect::<Result<_>>()?, weights: None })
+        let bases = named.iter().map(base).collect::<Result<_>>()?;
+        Ok(Self { bases, signals: Reader(given).columns("signals")?, weights: None })
+    }
+
+    /// The learner of each member, and the name of one that is a signal: that is popularity which
+    /// was counted elsewhere.
+    fn members(&self) -> impl Iterator<Item = (Learner, Option<&String>)> {
+        let bases = self.bases.iter().map(|base| (base.clone(), None));
+        let counted = || Learner::Popularity(PopularityOptions::default());
+        bases.chain(self.signals.iter().map(move |signal| (counted(), Some(signal))))
     }
 
     /// Peak bytes of training: all models at once, and the candidates of the weights.
     pub fn memory_bytes(&self, users: usize, items: usize, cells: usize) -> usize {
-        let bases = self.bases.iter().map(|base| base.memory_bytes(users, items, cells, 0));
-        let bases = bases.fold(0, usize::saturating_add);
+        let of_members =
+            self.members().map(|(learner, _)| learner.memory_bytes(users, items, cells, 0));
+        let of_members = of_members.fold(0, usize::saturating_add);
+        let popularity = self.bases.iter().find_map(Learner::popularity);
+        // Rows and cells of what fades.
+        let fades = popularity.is_some_and(|popularity| popularity.half_life_ms.is_some());
+        let faded = if fades { cells.saturating_mul(28) } else { 0 };
         // The longest lists that may be asked for.
-        let candidates = hybrid::memory_bytes(self.bases.len(), users, items, usize::MAX);
-        bases.saturating_add(candidates)
+        let count = self.bases.len() + self.signals.len();
+        let candidates = hybrid::memory_bytes(count, users, items, usize::MAX);
+        of_members.saturating_add(faded).saturating_add(candidates)
     }
 
-    /// Learns what each model counts for.
+    /// Learns what each member counts for, and what their lists are then worth on the rows that
+    /// chose it.
     ///
     /// # Errors
     /// When there is nothing to choose on, or the statement is cancelled.
@@ -118,7 +141,7 @@ impl HybridOptions {
         options: &TrainingOptions,
         report: &mut dyn FnMut(als::Progress),
         cancel: &AtomicBool,
-    ) -> Result<Self> {
+    ) -> Result<(Self, f64)> {
         let judge = judge(options, options.objective, parts, usize::MAX)?;
         let judge = judge.sampled(hybrid::USERS_MAX, options.seed);
         let learner = Learner::Hybrid(self.clone());
@@ -127,14 +150,16 @@ impl HybridOptions {
             return Err(Error::Internal("a blend learned something else".into()));
         };
         let mut bases = vec![];
-        for (learned, base) in learned.into_iter().zip(&self.bases) {
+        for (learned, (learner, signal)) in learned.into_iter().zip(self.members()) {
             let (users, items) = (rows.users.clone(), rows.items.clone());
             let seen = parts.training.clone();
-            bases.push(base_of(learned.into_model(users, items, seen, base, cancel)?)?);
+            let model = learned.into_model(users, items, seen, &learner, cancel)?;
+            bases.push(base_of(model, signal)?);
         }
         let recommenders: Vec<_> = bases.iter().map(Base::recommender).collect();
-        let weights = hybrid::weights(&recommenders, &judge, cancel).map_err(model_error)?;
-        Ok(Self { bases: self.bases.clone(), weights: Some(weights) })
+        let (weights, worth) =
+            hybrid::weights(&recommenders, &judge, cancel).map_err(model_error)?;
+        Ok((Self { weights: Some(weights), ..self.clone() }, worth))
     }
 
     /// Puts what the models have learned together.
@@ -149,11 +174,12 @@ impl HybridOptions {
         let Some(weights) = &self.weights else {
             return Err(Error::Internal("a blend without weights".into()));
         };
-        let member = |((learned, base), &weight): ((Learned, &Learner), &Weight)| {
-            Ok(Member { base: base_of(into_model(learned, base)?)?, weight })
-        };
-        let members = learned.into_iter().zip(&self.bases).zip(weights).map(member);
-        let members: Vec<Member> = members.collect::<Result<_>>()?;
+        let mut members = vec![];
+        for ((learned, (learner, signal)), &weight) in
+            learned.into_iter().zip(self.members()).zip(weights)
+        {
+            members.push(Member { base: base_of(into_model(learned, &learner)?, signal)?, weight });
+        }
         Ok(HybridModel::from_members(members).map_err(model_error)?.into())
     }
 }
@@ -162,19 +188,25 @@ impl HybridOptions {
 impl fmt::Display for HybridOptions {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("hybrid")?;
-        self.bases.iter().try_for_each(|base| write!(formatter, ", {}", base.model_type()))
+        self.bases.iter().try_for_each(|base| write!(formatter, ", {}", base.model_type()))?;
+        self.signals.iter().try_for_each(|signal| write!(formatter, ", signal {signal}"))
     }
 }
 
-fn base_of(model: Model) -> Result<Base> {
-    Base::try_from(model).map_err(model_error)
+fn base_of(model: Model, signal: Option<&String>) -> Result<Base> {
+    match (model, signal) {
+        (Model::Popularity(scores), Some(name)) => {
+            Ok(Base::Signal(Signal::new(name.clone(), scores)))
+        }
+        (model, _) => Base::try_from(model).map_err(model_error),
+    }
 }
 
 /// The models that `base_models` names, in the order of [`BASES`].
 fn named(given: &BTreeMap<String, Json>) -> Result<Vec<&'static str>> {
     let Some(written) = given.get("base_models") else { return Ok(USUAL.to_vec()) };
     let hint = "write base_models = ['matrix_factorization', 'item_knn']: each model once, two or \
-                more";
+                more, or one and signals";
     let wrong = |what: String| Err(Error::invalid_hint(what, hint));
     let Some(list) = written.as_array() else {
         return wrong(format!("option base_models is {written}"));
@@ -192,7 +224,7 @@ fn named(given: &BTreeMap<String, Json>) -> Result<Vec<&'static str>> {
         }
         found.push(base);
     }
-    if found.len() < 2 {
+    if found.is_empty() || (found.len() == 1 && !given.contains_key("signals")) {
         return wrong(format!("base_models = {written} leaves nothing to blend"));
     }
     Ok(BASES.into_iter().filter(|base| found.contains(base)).collect())

@@ -34,6 +34,7 @@ pub fn missing(option: &str, given: &BTreeMap<String, Json>) -> Option<&'static 
         "bm25_k1" | "bm25_b" => (text("similarity", "cosine") == "bm25", "similarity = 'bm25'"),
         "timestamp_col" => (given.contains_key("half_life"), "half_life = '30 days'"),
         "item_features" => (given.contains_key("item_table"), "item_table = 'products'"),
+        "signals" => (given.contains_key("item_table"), "item_table = 'products'"),
         "user_features" => (given.contains_key("user_table"), "user_table = 'customers'"),
         "user_table" => (given.contains_key("user_features"), "user_features = ['country']"),
         "feature_reg" => (
@@ -97,6 +98,8 @@ mod tests {
             (als, "user_table = 'people'".into(), "user_features"),
             (als, "feature_reg = 2".into(), "item_features"),
             ("hybrid", "item_features = ['brand']".into(), "item_table"),
+            ("hybrid", "signals = ['margin']".into(), "item_table"),
+            ("hybrid", "timestamp_col = 'at'".into(), "half_life"),
         ] {
             let options = format!("model_type = '{model_type}', {options}");
             let error = read(&options).unwrap_err().to_string();

@@ -191,6 +191,23 @@ impl Learner {
         }
     }
 
+    /// What is popular, as far as the learner asks for it.
+    pub fn popularity(&self) -> Option<&PopularityOptions> {
+        match self {
+            Self::Popularity(popularity) => Some(popularity),
+            Self::Hybrid(hybrid) => hybrid.bases.iter().find_map(Self::popularity),
+            _ => None,
+        }
+    }
+
+    /// The columns of the item table that count in a blend.
+    pub fn signals(&self) -> &[String] {
+        match self {
+            Self::Hybrid(hybrid) => &hybrid.signals,
+            _ => &[],
+        }
+    }
+
     /// Whether ratings are predicted; else they are weights of evidence.
     pub fn is_explicit(&self) -> bool {
         matches!(self, Self::Als(als) if als.feedback == Feedback::Explicit)

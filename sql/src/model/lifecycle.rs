@@ -54,8 +54,6 @@ pub struct Lifecycle {
     pub schedule_ms: Option<i64>,
     /// How long after a training or fold-in the next fold-in begins by itself, likewise.
     pub fold_in_schedule_ms: Option<i64>,
-    /// Whether RETRAIN only folds in what is new.
-    pub is_fold_in: bool,
 }
 
 impl Lifecycle {
@@ -85,34 +83,21 @@ impl Lifecycle {
             ));
         }
         let warm_start = reader.truth("warm_start")?.unwrap_or(true);
-        let schedule_ms = schedule_ms(
+        let schedule_ms = length_ms(
             &reader,
             "schedule",
             "it takes the time from one training to the next, such as '6 hours' or '1 day'",
         )?;
-        let fold_in_schedule_ms = schedule_ms_of_fold_in(&reader)?;
-        let is_fold_in = false;
-        Ok(Self {
-            warm_start,
-            promote,
-            tolerance,
-            keep_versions,
-            schedule_ms,
-            fold_in_schedule_ms,
-            is_fold_in,
-        })
+        let fold_in_schedule_ms = length_ms(
+            &reader,
+            "fold_in_schedule",
+            "it takes the time from one fold-in to the next, such as '5 minutes' or '1 hour'",
+        )?;
+        Ok(Self { warm_start, promote, tolerance, keep_versions, schedule_ms, fold_in_schedule_ms })
     }
 }
 
-fn schedule_ms_of_fold_in(reader: &Reader<'_>) -> Result<Option<i64>> {
-    schedule_ms(
-        reader,
-        "fold_in_schedule",
-        "it takes the time from one fold-in to the next, such as '5 minutes' or '1 hour'",
-    )
-}
-
-fn schedule_ms(reader: &Reader<'_>, option: &str, hint: &str) -> Result<Option<i64>> {
+fn length_ms(reader: &Reader<'_>, option: &str, hint: &str) -> Result<Option<i64>> {
     let Some(written) = reader.text(option)? else { return Ok(None) };
     match crate::tokens::duration_ms(written) {
         Some(length) => Ok(Some(length)),
@@ -406,7 +391,7 @@ impl Compared {
     }
 }
 
-/// What becomes of a new version, and how that is told.
+/// What becomes of a new version that was trained, and how that is told.
 pub fn standing(
     lifecycle: &Lifecycle,
     compared: Option<&Compared>,
@@ -438,7 +423,7 @@ pub fn standing(
              DEFAULT_VERSION = {version} promotes this one"
         ),
     };
-    (Standing { promote, keep_versions, is_fold_in: lifecycle.is_fold_in }, Some(told))
+    (Standing { promote, keep_versions, is_fold_in: false }, Some(told))
 }
 
 #[cfg(test)]
@@ -453,7 +438,6 @@ mod tests {
             keep_versions: Some(3),
             schedule_ms: None,
             fold_in_schedule_ms: None,
-            is_fold_in: false,
         }
     }
 

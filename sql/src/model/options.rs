@@ -10,6 +10,7 @@ use udfs::model::judge::Objective;
 use udfs::model::search::{Space, Value};
 
 use crate::error::{Error, Result};
+use crate::model::hybrid::HybridOptions;
 use crate::model::idle;
 use crate::model::learners::{Learner, check_names};
 use crate::model::lifecycle::Lifecycle;
@@ -177,13 +178,20 @@ impl TrainingOptions {
     /// None in practice: the samples of a search were read before.
     pub fn largest_learner(&self) -> Result<Learner> {
         let Some(tuning) = &self.tuning else { return Ok(self.learner.clone()) };
+        let most = |learner: &Learner| match learner {
+            Learner::ItemKnn(knn) => {
+                let num_neighbors = knn.num_neighbors.max(USUAL_NEIGHBORS_MAX);
+                Learner::ItemKnn(ItemKnnOptions { num_neighbors, ..*knn })
+            }
+            other => other.clone(),
+        };
         match (tuning.samples().pop(), &self.learner) {
             (Some(sample), _) if !sample.is_empty() => self.learner_with(&sample),
-            (_, Learner::ItemKnn(knn)) => {
-                let num_neighbors = knn.num_neighbors.max(USUAL_NEIGHBORS_MAX);
-                Ok(Learner::ItemKnn(ItemKnnOptions { num_neighbors, ..*knn }))
+            (_, Learner::Hybrid(hybrid)) => {
+                let bases = hybrid.bases.iter().map(most).collect();
+                Ok(Learner::Hybrid(HybridOptions { bases, ..hybrid.clone() }))
             }
-            _ => Ok(self.learner.clone()),
+            (_, learner) => Ok(most(learner)),
         }
     }
 
@@ -225,18 +233,13 @@ impl TrainingOptions {
                 "RETRAIN MODEL without fold_in trains it",
             ));
         }
-        self.lifecycle.is_fold_in = true;
         self.lifecycle.warm_start = true;
         self.early_stop = None;
-        self.steps_of_fold_in();
-        Ok(())
-    }
-
-    fn steps_of_fold_in(&mut self) {
-        if let (true, Learner::Als(als)) = (self.lifecycle.is_fold_in, &mut self.learner) {
+        if let Learner::Als(als) = &mut self.learner {
             als.max_iterations = FOLD_IN_ITERATIONS;
             als.min_rel_progress = None;
         }
+        Ok(())
     }
 
     /// Takes the options that a search has chosen instead of searching.
@@ -249,7 +252,6 @@ impl TrainingOptions {
         self.learner = Learner::read(&given)?;
         self.fixed = given;
         self.tuning = None;
-        self.steps_of_fold_in();
         Ok(())
     }
 }
@@ -450,7 +452,15 @@ pub(super) mod tests {
                 "no shorter than schedule",
             ),
             ("model_type = 'hybrid', ease_l2_reg = 100", "is of ease, which base_models leaves"),
-            ("model_type = 'hybrid', num_trials = 4", "nothing to search"),
+            (
+                "model_type = 'hybrid', base_models = ['ease'], signals = ['margin'], item_table = \
+                 'p', num_factors = HPARAM_RANGE(8, 16)",
+                "num_factors is of matrix_factorization, which base_models leaves out",
+            ),
+            (
+                "model_type = 'hybrid', item_table = 'p', signals = 'margin'",
+                "names of columns, each once",
+            ),
             ("model_type = 'hybrid', data_split_method = 'no_split'", "no rows to choose on"),
             ("model_type = 'ease', item_features = ['brand']", "belongs to matrix_factorization"),
             (
@@ -471,7 +481,11 @@ pub(super) mod tests {
                 "feature_reg",
             ),
             ("model_type = 'hybrid', bm25_b = 0.5", "needs similarity = 'bm25'"),
-            ("model_type = 'hybrid', half_life = '1 day'", "belongs to popularity, not to hybrid"),
+            ("model_type = 'hybrid', segment_col = 'c'", "belongs to popularity, not to hybrid"),
+            (
+                "model_type = 'hybrid', base_models = ['ease', 'item_knn'], half_life = '1 day'",
+                "half_life is of popularity, which base_models leaves out",
+            ),
             ("model_type = 'item_knn', num_factors = 8", "belongs to matrix_factorization"),
             ("model_type = 'ease', l2_reg = 0", "above 0"),
             ("model_type = 'ease', half_life = '1 day'", "belongs to popularity, not to ease"),

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use udfs::model::als::{Validation, WarmStart};
 use udfs::model::{
-    AlsModel, Csr, IdIndex, ItemModel, ItemParts, Model, ModelParts, PopularityModel,
-    PopularityParts, Segments, Similarity, als, ease, item_knn,
+    AlsModel, Csr, IdIndex, ItemModel, ItemParts, Model, ModelError, ModelParts, PopularityModel,
+    PopularityParts, Segments, Similarity, Triplets, als, ease, item_knn,
 };
 
 use crate::error::{Error, Result};
@@ -16,17 +16,24 @@ use crate::model::options::{TrainingOptions, model_error};
 use crate::model::splitting::{Learned as LearnedBefore, Parts, Whole, cell_keys};
 use crate::model::train::{Interactions, duplicates};
 
-/// Lets old rows count less: half after each half-life before the newest row.
-fn decay(interactions: &mut Interactions, learner: &Learner) {
-    let Learner::Popularity(popularity) = learner else { return };
-    let times_ms = std::mem::take(&mut interactions.times_ms);
-    let (Some(half_life_ms), Some(newest)) = (popularity.half_life_ms, times_ms.iter().max())
-    else {
-        return;
-    };
-    let half_life_ms = half_life_ms as f64;
+/// Rows of which old ones count less: half after each half-life before the newest.
+fn fading(mut cells: Triplets, times_ms: &[i64], half_life_ms: i64) -> Triplets {
+    let newest = times_ms.iter().max().copied().unwrap_or(0);
     let age_ms = |row: usize| newest.saturating_sub(times_ms[row]) as f64;
-    interactions.cells.scale(|row| (-age_ms(row) / half_life_ms).exp2() as f32);
+    cells.scale(|row| (-age_ms(row) / half_life_ms as f64).exp2() as f32);
+    cells
+}
+
+/// The cells of a part with the values that another matrix, which has them all, gives them.
+fn valued(part: &Csr, by: &Csr) -> Result<Csr> {
+    let mut values = Vec::with_capacity(part.cells());
+    for user in 0..part.rows() {
+        let (items, found) = by.row(user);
+        let value = |item: &u32| items.binary_search(item).map_or(0.0, |at| found[at]);
+        values.extend(part.row(user).0.iter().map(value));
+    }
+    let (offsets, columns) = (part.offsets().to_vec(), part.column_indices().to_vec());
+    Csr::new(offsets, columns, values, part.columns()).map_err(model_error)
 }
 
 /// Every interaction counts 1.
@@ -52,6 +59,11 @@ pub struct Rows {
     of_user: Option<Vec<u32>>,
     /// What is told of users and of items, by code.
     features: [Option<Csr>; 2],
+    /// What interactions count for in what is popular, where that differs from what they count for
+    /// elsewhere in a blend.
+    faded: Option<Csr>,
+    /// Of each signal of a blend a number for each item.
+    signals: Vec<Vec<f32>>,
 }
 
 impl Rows {
@@ -63,9 +75,24 @@ impl Rows {
         let user_codes = interactions.users.sort().map_err(model_error)?;
         let item_codes = interactions.items.sort().map_err(model_error)?;
         interactions.cells.recode(&user_codes, &item_codes);
-        decay(&mut interactions, &options.learner);
         let (users, items) = (interactions.users, interactions.items);
         let duplicates = duplicates(options.learner.is_explicit());
+        let mut faded = None;
+        if let Some(half_life_ms) = options.learner.popularity().and_then(|of| of.half_life_ms) {
+            let cells = match options.learner {
+                Learner::Popularity(_) => std::mem::take(&mut interactions.cells),
+                _ => interactions.cells.clone(),
+            };
+            let cells = fading(cells, &interactions.times_ms, half_life_ms);
+            match options.learner {
+                Learner::Popularity(_) => interactions.cells = cells,
+                _ => faded = Some(cells.build(users.len(), items.len(), duplicates).0),
+            }
+        }
+        let signals = match &interactions.signals {
+            Some(signals) => signals.by_item(&items)?,
+            None => vec![],
+        };
         let rows = interactions.split_keys.as_ref().map(|_| interactions.cells.clone());
         let (all, merged) = interactions.cells.build(users.len(), items.len(), duplicates);
         let keys = match (rows, interactions.split_keys) {
@@ -88,7 +115,7 @@ impl Rows {
             of_users.map(|told| told.cells(&user_codes, users.len())),
             of_items.map(|told| told.cells(&item_codes, items.len())),
         ];
-        Ok(Self { users, items, all, segments, merged, keys, of_user, features })
+        Ok(Self { users, items, all, segments, merged, keys, of_user, features, faded, signals })
     }
 
     /// The parts of a split.
@@ -135,6 +162,9 @@ impl Rows {
                 Ok(Learned::Similarity(Similarity::Dense(weights.map_err(model_error)?)))
             }
             Learner::Popularity(_) => {
+                if training.values().iter().all(|&value| value == 0.0) {
+                    return Err(model_error(ModelError::NoEvidence));
+                }
                 let segments = match &self.of_user {
                     None => None,
                     Some(of_user) => Some(Segments {
@@ -142,7 +172,11 @@ impl Rows {
                         weights: segment_weights(training, of_user, self.segments.len(), cancel)?,
                     }),
                 };
-                Ok(Learned::Popularity { weights: popular(training), segments })
+                let weights = match &self.faded {
+                    Some(faded) => popular(&valued(training, faded)?),
+                    None => popular(training),
+                };
+                Ok(Learned::Popularity { weights, segments })
             }
             Learner::Hybrid(hybrid) => {
                 let mut learned = vec![];
@@ -155,6 +189,9 @@ impl Rows {
                         weights.iter_mut().for_each(|weight| *weight = weight.max(0.0).ln_1p());
                     }
                 }
+                let signals = self.signals.iter().cloned();
+                learned
+                    .extend(signals.map(|weights| Learned::Popularity { weights, segments: None }));
                 Ok(Learned::Hybrid(learned))
             }
             Learner::Features(_) | Learner::Entities(_) => {
@@ -177,7 +214,7 @@ pub enum Learned {
         /// Of segments.
         segments: Option<Segments>,
     },
-    /// What each model of a blend has learned.
+    /// What each model of a blend has learned, then its signals.
     Hybrid(Vec<Learned>),
 }
 

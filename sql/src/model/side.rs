@@ -3,7 +3,7 @@
 //! without any interaction has factors of them alone.
 //!
 //! The tables are planned like any query of whoever trains, under the same rights and policies, as
-//! further inputs of the training.
+//! further inputs of the training; so is the item table of a blend's signals.
 
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use udfs::model::{Csr, FeatureRows, GatheredRows, IdIndex, ModelError};
 use crate::error::{Error, Result};
 use crate::model::items::select;
 use crate::model::options::{TrainingOptions, model_error};
+use crate::model::signals::{self, SignalTable};
 use crate::model::train::{Interactions, TrainingColumns};
 use crate::session::StatementContext;
 
@@ -33,6 +34,36 @@ pub enum Side {
     Decisions,
 }
 
+/// A table beside the training query.
+#[derive(Debug, Clone)]
+pub enum Beside {
+    /// Of features.
+    Features(SideTable),
+    /// Of signals.
+    Signals(SignalTable),
+}
+
+impl Beside {
+    /// Reads the table into what there is to learn from.
+    ///
+    /// # Errors
+    /// When its rows are not what they have to be.
+    pub async fn read(
+        &self,
+        rows: SendableRecordBatchStream,
+        memory: &MemoryReservation,
+        interactions: &mut Interactions,
+    ) -> Result<()> {
+        match self {
+            Self::Features(table) => interactions.tell(table.read(rows, memory).await?),
+            Self::Signals(table) => {
+                interactions.signals = Some(table.read(rows, memory).await?);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// A table of features: its plan has the id, then the features.
 #[derive(Debug, Clone)]
 pub struct SideTable {
@@ -41,7 +72,7 @@ pub struct SideTable {
     id: String,
 }
 
-/// Plans the tables of features that the options name.
+/// Plans the tables of features and signals that the options name.
 ///
 /// # Errors
 /// When a table or column does not exist for who asks.
@@ -49,7 +80,7 @@ pub(crate) async fn plan(
     context: &Arc<StatementContext>,
     options: &TrainingOptions,
     columns: &TrainingColumns,
-) -> Result<Vec<(SideTable, LogicalPlan)>> {
+) -> Result<Vec<(Beside, LogicalPlan)>> {
     let asked = [
         (Side::Users, &options.user_table, &options.user_features, &columns.user.1),
         (Side::Items, &options.item_table, &options.item_features, &columns.item.1),
@@ -67,7 +98,11 @@ pub(crate) async fn plan(
         let names: Vec<&str> =
             std::iter::once(id.as_str()).chain(features.iter().map(String::as_str)).collect();
         let (_, plan) = Box::pin(context.plan_query(select(table, &names)?)).await?;
-        planned.push((SideTable { side, table: table.clone(), id: id.clone() }, plan));
+        let table = SideTable { side, table: table.clone(), id: id.clone() };
+        planned.push((Beside::Features(table), plan));
+    }
+    if let Some((table, plan)) = signals::plan(context, options, &columns.item.1).await? {
+        planned.push((Beside::Signals(table), plan));
     }
     Ok(planned)
 }
@@ -104,7 +139,7 @@ impl SideTable {
     ///
     /// # Errors
     /// When an id is NULL or comes twice, or a column is no feature.
-    pub async fn read(
+    async fn read(
         &self,
         mut rows: SendableRecordBatchStream,
         memory: &MemoryReservation,

@@ -12,9 +12,9 @@ use futures::StreamExt;
 use udfs::model::{Duplicates, IdIndex, NO_SEGMENT, Triplets};
 
 use crate::error::{Error, Result};
-use crate::model::learners::Learner;
 use crate::model::options::{TrainingOptions, model_error};
 use crate::model::side::Told;
+use crate::model::signals::Signals;
 use crate::model::splitting::{Keys, SplitOptions, time};
 use crate::progress::Reporter;
 use crate::session::Progress;
@@ -54,8 +54,8 @@ impl TrainingColumns {
         if let Some((index, name)) = &rating {
             check_rating(name, schema.field(*index).data_type())?;
         }
-        let (timestamp, segment) = match &options.learner {
-            Learner::Popularity(popularity) => {
+        let (timestamp, segment) = match options.learner.popularity() {
+            Some(popularity) => {
                 let named = popularity.timestamp_col.as_deref();
                 let timestamp = match (named, popularity.half_life_ms) {
                     (None, None) => None,
@@ -65,7 +65,7 @@ impl TrainingColumns {
                 let segment = segment.map(|name| find(schema, "segment_col", Some(name), &[]));
                 (timestamp, segment.transpose()?)
             }
-            _ => (None, None),
+            None => (None, None),
         };
         let usual = ["timestamp", "time", "event_time", "created_at", "ts"];
         let split =
@@ -187,6 +187,8 @@ pub struct Interactions {
     pub split_keys: Keys,
     /// What is told of users and of items beside.
     pub features: [Option<Told>; 2],
+    /// What counts of items in a blend beside its models.
+    pub signals: Option<Signals>,
 }
 
 /// The segment of each row.
@@ -221,6 +223,7 @@ pub async fn read(
         segments: columns.segment.as_ref().map(|_| RowSegments::default()),
         split_keys: columns.split.as_ref().map(|_| vec![]),
         features: [None, None],
+        signals: None,
     };
     // A key is kept for a row and then for a cell.
     let by_column = columns.split.is_some();

@@ -162,6 +162,12 @@ impl Ground<'_> {
         let learner = self.options.learner_with(&trial.values)?;
         let (learned, outcome) = match &learner {
             Learner::Als(_) => self.factorize(trial.id, &learner, &judges.of_iteration, rungs)?,
+            // What the weights are chosen by is what the blend is worth.
+            Learner::Hybrid(hybrid) => {
+                let (rows, parts, options) = (self.rows, self.parts, self.options);
+                let (_, worth) = hybrid.blended(rows, parts, options, &mut |_| {}, self.cancel)?;
+                return Ok(Outcome { metric: worth, ..Outcome::default() });
+            }
             _ => {
                 let training = &self.parts.training;
                 let learned =

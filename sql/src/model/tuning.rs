@@ -14,6 +14,7 @@ use udfs::model::judge::Objective;
 use udfs::model::search::{Algorithm, Dimension, Space, Value};
 
 use crate::error::{Error, Result};
+use crate::model::hybrid::EASE_L2_REG;
 use crate::model::idle;
 use crate::model::learners::Learner;
 use crate::model::options::model_error;
@@ -46,7 +47,7 @@ enum Scale {
 }
 
 /// What each type can search.
-const SEARCHED: [(&str, &[(&str, Scale)]); 3] = [
+const SEARCHED: [(&str, &[(&str, Scale)]); 4] = [
     (
         "matrix_factorization",
         &[
@@ -71,6 +72,25 @@ const SEARCHED: [(&str, &[(&str, Scale)]); 3] = [
         ],
     ),
     ("ease", &[("l2_reg", Scale::Ratio)]),
+    (
+        "hybrid",
+        &[
+            ("num_factors", Scale::Whole),
+            ("max_iterations", Scale::Whole),
+            ("cg_steps", Scale::Whole),
+            ("l2_reg", Scale::Ratio),
+            ("wals_alpha", Scale::Ratio),
+            ("frequency_exponent", Scale::Linear),
+            ("regularization_scaling", Scale::Word),
+            ("solver", Scale::Word),
+            ("similarity", Scale::Word),
+            ("num_neighbors", Scale::Whole),
+            ("shrinkage", Scale::Linear),
+            ("bm25_k1", Scale::Linear),
+            ("bm25_b", Scale::Linear),
+            (EASE_L2_REG, Scale::Ratio),
+        ],
+    ),
 ];
 
 /// A search as it was asked for.
@@ -238,10 +258,17 @@ fn usual(learner: &Learner, training: &Csr) -> Vec<(String, Dimension)> {
             ]
         }
         Learner::Ease(_) => vec![named("l2_reg", ratio(10.0, 5000.0))],
-        Learner::Popularity(_)
-        | Learner::Hybrid(_)
-        | Learner::Features(_)
-        | Learner::Entities(_) => vec![],
+        Learner::Hybrid(hybrid) => {
+            let own = |base: &Learner| {
+                let mut own = usual(base, training);
+                if matches!(base, Learner::Ease(_)) {
+                    own.iter_mut().for_each(|(name, _)| *name = EASE_L2_REG.to_owned());
+                }
+                own
+            };
+            hybrid.bases.iter().flat_map(own).collect()
+        }
+        Learner::Popularity(_) | Learner::Features(_) | Learner::Entities(_) => vec![],
     }
 }
 

@@ -4,8 +4,9 @@
 //! `factor_weights`, `intercept`. Item-item weights have a row for each pair that has one: the
 //! item, `neighbor`, `weight`. Popularity has a row for each item, and for each item of a segment
 //! that it has a weight in: the item, `segment` (NULL overall), `weight`. A blend has a row for
-//! each of its models: `model_type`, `weight` (its share) and `scale` (how far its own scores
-//! spread). Entities have a row for each level of each column, see [`entities::tables`].
+//! each of its models and signals: `model_type`, `weight` (its share), `scale` (how far its own
+//! scores spread) and the name of the `signal`. Entities have a row for each level of each column,
+//! see [`entities::tables`].
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
+use udfs::model::hybrid::Signal;
 use udfs::model::{
     AlsModel, HybridModel, ItemModel, Model, PopularityModel, Recommender, Similarity,
 };
@@ -79,6 +81,7 @@ fn schema(model: &LoadedModel) -> SchemaRef {
             Field::new("model_type", DataType::Utf8, false),
             weight,
             Field::new("scale", DataType::Float32, false),
+            Field::new("signal", DataType::Utf8, true),
         ],
         Model::KMeans(_)
         | Model::Pca(_)
@@ -233,10 +236,12 @@ fn members(
     let names = model.members().map(|member| member.base.type_name());
     let shares = model.members().map(|member| member.weight.share);
     let scales = model.members().map(|member| member.weight.scale);
+    let signals = model.members().map(|member| member.base.signal().map(Signal::name));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(names)),
         Arc::new(Float32Array::from_iter_values(shares)),
         Arc::new(Float32Array::from_iter_values(scales)),
+        Arc::new(signals.collect::<StringArray>()),
     ];
     Ok(Some(RecordBatch::try_new(Arc::clone(schema), columns)?))
 }

@@ -49,6 +49,8 @@ pub struct References {
     pub versions: BTreeSet<(Vec<String>, u64)>,
     /// Whether something is decrypted.
     pub decrypts: bool,
+    /// Functions that give tables.
+    pub relations: BTreeSet<String>,
 }
 
 /// What a statement's functions are bound to.
@@ -305,9 +307,13 @@ impl Visitor for Collector {
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
         match factor {
             TableFactor::Table { name, args: Some(arguments), .. } => {
+                self.found.relations.insert(name_parts(name).join("_"));
                 self.call(name, &arguments.args);
             }
-            TableFactor::Function { name, args, .. } => self.call(name, args),
+            TableFactor::Function { name, args, .. } => {
+                self.found.relations.insert(name_parts(name).join("_"));
+                self.call(name, args);
+            }
             TableFactor::Table { name, version: Some(version), .. } => {
                 if let Some(number) = version_number(version) {
                     self.found.versions.insert((name_parts(name), number));

@@ -45,9 +45,12 @@ impl Session {
     pub async fn schemas(&self) -> Result<Vec<String>> {
         let rights = self.rights().await?;
         let mut schemas = rights.schemas();
-        if rights.has(Role::Admin) {
-            let definitions = self.engine().catalog().definitions().await?;
-            schemas.extend(definitions.keys().map(|(schema, _)| schema.clone()));
+        let sees_all = rights.has(Role::Admin);
+        for ((schema, _), definition) in self.engine().catalog().definitions().await?.iter() {
+            // Somebody may own a thing in the schema of another's name.
+            if (sees_all || rights.is_me(Some(&definition.owner))) && !schemas.contains(schema) {
+                schemas.insert(schema.clone());
+            }
         }
         Ok(schemas.into_iter().collect())
     }

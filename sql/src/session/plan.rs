@@ -260,20 +260,22 @@ impl StatementContext {
     /// Plans a statement that DataFusion's planner knows.
     pub(crate) async fn plan_statement(
         self: &Arc<Self>,
-        statement: DataFusionStatement,
+        mut statement: DataFusionStatement,
     ) -> Result<(SessionState, LogicalPlan)> {
-        let tree = match &statement {
+        let tree = match &mut statement {
             DataFusionStatement::Statement(tree) => Some(tree),
-            DataFusionStatement::Explain(explain) => match explain.statement.as_ref() {
+            DataFusionStatement::Explain(explain) => match explain.statement.as_mut() {
                 DataFusionStatement::Statement(tree) => Some(tree),
                 _ => None,
             },
             _ => None,
         };
+        let mut references = References::default();
         if let Some(tree) = tree {
             size::check_tree(tree.as_ref())?;
+            model::marked::plain(tree)?;
+            references = References::of(tree.as_ref());
         }
-        let references = tree.map(|tree| References::of(tree.as_ref())).unwrap_or_default();
         self.pin_versions(&references)?;
         let bindings = references.load(self).await?;
         let state = self.state(&bindings)?;
@@ -281,6 +283,7 @@ impl StatementContext {
             Ok(plan) => {
                 size::check(&plan)?;
                 allow::check(&plan)?;
+                self.rights.may_call(&plan, &references.relations)?;
                 let plan = analyzed(&state, plan)?;
                 Ok((state, plan))
             }

@@ -166,7 +166,7 @@ impl Sessions {
                 self.by_bearer(&token, &peer).await?;
                 Ok(Some(token))
             }
-            None => match self.authenticator.anybody() {
+            None => match self.authenticator.anybody().await.map_err(refused)? {
                 Some(login) => self.open_with_token(login, &peer).await.map(Some),
                 None => self.by_connection(&peer).await.map(|_| None),
             },
@@ -351,7 +351,7 @@ impl Sessions {
     }
 
     async fn by_connection(&self, peer: &Peer) -> Result<Found, Status> {
-        if let Some(login) = self.authenticator.anybody() {
+        if let Some(login) = self.authenticator.anybody().await.map_err(refused)? {
             return self.by_key("connection".into(), peer, async { Ok(login) }).await;
         }
         let Some(certificate) = &peer.certificate else { return Err(status::not_logged_in()) };
@@ -414,7 +414,7 @@ impl Sessions {
         match checked {
             Ok(()) => Ok(client),
             Err(refusal) => {
-                if matches!(refusal, Refusal::Changed | Refusal::Token) {
+                if matches!(refusal, Refusal::Changed | Refusal::Closed | Refusal::Token) {
                     self.end(key);
                 }
                 Err(refused(refusal))

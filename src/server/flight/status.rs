@@ -67,6 +67,7 @@ pub fn from_refusal(refusal: &Refusal) -> Status {
         Refusal::Token => denied("ATT-1502", "log in again, or ask for a new token"),
         Refusal::Certificate => denied("ATT-1501", "ask for a certificate that names a user"),
         Refusal::Changed => denied("ATT-1502", "log in again"),
+        Refusal::Closed => denied("ATT-1501", LOG_IN),
         Refusal::Catalog(error) => status(
             grpc_code(error.class()),
             error.code(),

@@ -18,8 +18,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UnionArray};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UnionArray, make_array};
+use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{
     DataType, Field, FieldRef, IntervalUnit, Schema, SchemaRef, TimeUnit, UnionFields,
 };
@@ -46,23 +46,27 @@ pub struct WireTypes {
 /// describes the file a column came from.
 pub fn wire_schema(schema: &Schema, types: WireTypes) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| {
-        let field = wire_field(field, types);
+        let field = wire_field(field, types, false);
         if types.java { Arc::new(columns::described_result(&field)) } else { field }
     });
     Arc::new(Schema::new(fields.collect::<Vec<FieldRef>>()))
 }
 
-fn wire_field(field: &FieldRef, types: WireTypes) -> FieldRef {
+fn wire_field(field: &FieldRef, types: WireTypes, is_nested: bool) -> FieldRef {
     let data_type = wire_type(field.data_type(), types);
     if let DataType::Union(..) = data_type {
-        // A union has no NULLs of its own: its members have.
-        return Arc::new(Field::new(field.name(), data_type, false));
+        // A union has no NULLs of its own: its members have. Inside of another type those count.
+        return Arc::new(Field::new(field.name(), data_type, is_nested));
     }
     if &data_type == field.data_type() {
         return Arc::clone(field);
     }
     let plain = Field::new(field.name(), data_type, field.is_nullable());
     Arc::new(plain.with_metadata(field.metadata().clone()))
+}
+
+fn nested_field(field: &FieldRef, types: WireTypes) -> FieldRef {
+    wire_field(field, types, true)
 }
 
 fn wire_type(data_type: &DataType, types: WireTypes) -> DataType {
@@ -83,17 +87,17 @@ fn wire_type(data_type: &DataType, types: WireTypes) -> DataType {
         DataType::List(item)
         | DataType::LargeList(item)
         | DataType::ListView(item)
-        | DataType::LargeListView(item) => DataType::List(wire_field(item, types)),
+        | DataType::LargeListView(item) => DataType::List(nested_field(item, types)),
         DataType::FixedSizeList(item, length) => {
-            DataType::FixedSizeList(wire_field(item, types), *length)
+            DataType::FixedSizeList(nested_field(item, types), *length)
         }
         DataType::Struct(fields) => {
-            DataType::Struct(fields.iter().map(|field| wire_field(field, types)).collect())
+            DataType::Struct(fields.iter().map(|field| nested_field(field, types)).collect())
         }
-        DataType::Map(entries, sorted) => DataType::Map(wire_field(entries, types), *sorted),
+        DataType::Map(entries, sorted) => DataType::Map(nested_field(entries, types), *sorted),
         DataType::Union(fields, mode) => {
             let children: UnionFields =
-                fields.iter().map(|(id, field)| (id, wire_field(field, types))).collect();
+                fields.iter().map(|(id, field)| (id, nested_field(field, types))).collect();
             DataType::Union(children, *mode)
         }
         other => other.clone(),
@@ -156,6 +160,9 @@ fn wire_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError>
     {
         return wire_union(union, fields);
     }
+    if holds_union(field.data_type()) {
+        return wire_nested(column, field);
+    }
     let exact = CastOptions { safe: false, ..CastOptions::default() };
     cast_with_options(column, field.data_type(), &exact)
 }
@@ -166,6 +173,46 @@ fn wire_union(union: &UnionArray, fields: &UnionFields) -> Result<ArrayRef, Arro
     let members = members.collect::<Result<Vec<_>, _>>()?;
     let (ids, offsets) = (union.type_ids().clone(), union.offsets().cloned());
     Ok(Arc::new(UnionArray::try_new(fields.clone(), ids, offsets, members)?))
+}
+
+/// Whether a type of the wire has a union somewhere.
+fn holds_union(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Union(..) => true,
+        DataType::List(inner) | DataType::FixedSizeList(inner, _) | DataType::Map(inner, _) => {
+            holds_union(inner.data_type())
+        }
+        DataType::Struct(fields) => fields.iter().any(|field| holds_union(field.data_type())),
+        _ => false,
+    }
+}
+
+/// What holds a union, part by part.
+fn wire_nested(column: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
+    let plain = match column.data_type() {
+        DataType::LargeList(item) | DataType::ListView(item) | DataType::LargeListView(item) => {
+            cast(column, &DataType::List(Arc::clone(item)))?
+        }
+        DataType::Dictionary(_, value) => return wire_column(&cast(column, value)?, field),
+        DataType::RunEndEncoded(_, values) => {
+            return wire_column(&cast(column, values.data_type())?, field);
+        }
+        _ => Arc::clone(column),
+    };
+    let parts: Vec<&FieldRef> = match field.data_type() {
+        DataType::List(inner) | DataType::FixedSizeList(inner, _) | DataType::Map(inner, _) => {
+            vec![inner]
+        }
+        DataType::Struct(fields) => fields.iter().collect(),
+        _ => vec![],
+    };
+    let data = plain.to_data();
+    let children = data.child_data().iter().zip(parts).map(|(child, part)| {
+        wire_column(&make_array(child.clone()), part).map(|column| column.to_data())
+    });
+    let children = children.collect::<Result<Vec<_>, _>>()?;
+    let built = data.into_builder().data_type(field.data_type().clone()).child_data(children);
+    Ok(make_array(built.build()?))
 }
 
 /// Cuts a batch into pieces of about [`MESSAGE_BYTES`], rows in order. The size counts only what
@@ -199,11 +246,14 @@ pub fn ipc_schema(schema: &Schema) -> Result<Bytes, ArrowError> {
 #[cfg(test)]
 mod tests {
     use arrow::array::{
-        Decimal32Array, DictionaryArray, Float32Array, Float64Array, Int32Array, Int64Array,
-        IntervalYearMonthArray, LargeListArray, StringArray, StringViewArray, StructArray,
-        UInt8Array, UInt64Array,
+        Decimal32Array, DictionaryArray, FixedSizeListArray, Float32Array, Float64Array,
+        Int32Array, Int64Array, IntervalYearMonthArray, LargeListArray, ListArray, MapArray,
+        StringArray, StringViewArray, StructArray, UInt8Array, UInt64Array,
     };
+    use arrow::buffer::OffsetBuffer;
     use arrow::datatypes::{Int8Type, Int64Type};
+    use arrow::ipc::reader::StreamReader;
+    use arrow::ipc::writer::StreamWriter;
     use arrow::util::display::array_value_to_string;
     use arrow_flight::decode::FlightRecordBatchStream;
     use arrow_flight::encode::FlightDataEncoderBuilder;
@@ -402,6 +452,63 @@ mod tests {
             let back: Vec<RecordBatch> =
                 FlightRecordBatchStream::new_from_flight_data(encoder).try_collect().await.unwrap();
             assert_eq!(back, [plain]);
+        }
+    }
+
+    /// Unions inside of structs, lists of all kinds and maps.
+    fn unions_inside() -> RecordBatch {
+        let strange = strange();
+        let union = Arc::clone(strange.column(5));
+        let item = Arc::new(Field::new("item", union.data_type().clone(), true));
+        let offsets = OffsetBuffer::<i32>::from_lengths([2, 0, 1]);
+        let list: ArrayRef = Arc::new(
+            ListArray::try_new(Arc::clone(&item), offsets.clone(), Arc::clone(&union), None)
+                .unwrap(),
+        );
+        let of = |data_type: DataType| arrow::compute::cast(&list, &data_type).unwrap();
+        let fixed = FixedSizeListArray::try_new(Arc::clone(&item), 1, Arc::clone(&union), None);
+        let names: ArrayRef = Arc::new(StringViewArray::from(vec!["a", "b", "c"]));
+        let entries = StructArray::try_new(
+            vec![Field::new("key", DataType::Utf8View, false), item.as_ref().clone()].into(),
+            vec![names, Arc::clone(&union)],
+            None,
+        )
+        .unwrap();
+        let entry = Arc::new(Field::new("entries", entries.data_type().clone(), false));
+        let map = MapArray::try_new(entry, offsets, entries, None, false).unwrap();
+        let inside = Arc::new(Field::new("list", list.data_type().clone(), true));
+        let nested = StructArray::from(vec![(inside, Arc::clone(&list)), (item.clone(), union)]);
+        RecordBatch::try_from_iter_with_nullable(vec![
+            ("list", Arc::clone(&list), true),
+            ("large", of(DataType::LargeList(Arc::clone(&item))), true),
+            ("view", of(DataType::ListView(item)), true),
+            ("fixed", Arc::new(fixed.unwrap()) as ArrayRef, true),
+            ("map", Arc::new(map) as ArrayRef, true),
+            ("nested", Arc::new(nested) as ArrayRef, true),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn a_union_inside_of_another_type_arrives() {
+        let batch = unions_inside();
+        for types in [WireTypes::default(), VIEWS, JAVA] {
+            for batch in [batch.clone(), batch.slice(1, 2)] {
+                let wire = wire_schema(batch.schema_ref(), types);
+                let plain = wire_batch(&batch, &wire).unwrap();
+                let shown = |batch: &RecordBatch| {
+                    arrow::util::pretty::pretty_format_batches(std::slice::from_ref(batch))
+                        .unwrap()
+                        .to_string()
+                };
+                assert_eq!(shown(&plain), shown(&batch));
+                let mut writer = StreamWriter::try_new(vec![], &wire).unwrap();
+                writer.write(&plain).unwrap();
+                let sent = writer.into_inner().unwrap();
+                let mut reader = StreamReader::try_new(sent.as_slice(), None).unwrap();
+                assert_eq!(reader.schema(), wire);
+                assert_eq!(reader.next().unwrap().unwrap(), plain);
+            }
         }
     }
 

@@ -211,7 +211,8 @@ impl Newcomer<'_> {
 
     async fn login(&mut self, user: &str) -> Result<Login, Stop> {
         let authenticator = &self.state.authenticator;
-        if let Some(anybody) = authenticator.anybody() {
+        let anybody = authenticator.anybody().await;
+        if let Some(anybody) = anybody.map_err(|refusal| Problem::refused(&refusal, user))? {
             return Ok(anybody);
         }
         match &self.shield {

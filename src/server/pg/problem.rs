@@ -107,6 +107,9 @@ impl Problem {
             Refusal::Wait { seconds } => {
                 Self::new("28000", refusal.to_string()).hint(format!("try again in {seconds} s"))
             }
+            Refusal::Closed => {
+                Self::new("57P01", refusal.to_string()).hint("connect as one of them")
+            }
             Refusal::Certificate => Self::new("28000", refusal.to_string()),
             other => Self::new("58000", other.to_string()),
         }

@@ -56,6 +56,13 @@ fn statements() -> Vec<(&'static str, String)> {
         ("repeat", "SELECT repeat('x', 2147483647)".into()),
         ("repeat of repeat", "SELECT repeat(repeat('x', 100000), 100000)".into()),
         ("replace", "SELECT replace(repeat('x', 100000), 'x', repeat('y', 100000))".into()),
+        ("a chain of texts",
+            format!("SELECT length(s{}) FROM (SELECT repeat('x', 3000) AS s FROM \
+             generate_series(1, 8000))", " || s".repeat(1_500))),
+        ("concat",
+            format!("SELECT length(concat(s{})) FROM (SELECT repeat('x', 3000) AS s FROM \
+             generate_series(1, 8000))", ", s".repeat(1_500))),
+        ("a list as text", "SELECT array_to_string(range(0, 100000), repeat('y', 100000))".into()),
         ("a list", "SELECT range(0, 1000000000000)".into()),
         ("a list of dates",
             "SELECT range(DATE '2000-01-01', DATE '9000-01-01', INTERVAL '1 second')".into()),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use arrow_flight::sql::{
     CommandStatementIngest, ProstMessageExt, TableDefinitionOptions, TableExistsOption,
     TableNotExistOption,
@@ -114,6 +114,27 @@ async fn columns_go_by_name_and_a_wrong_one_is_named_with_both_types() {
     let refused = ingest(&mut client, into("people", APPEND), vec![unknown]).await.unwrap_err();
     assert!(refused.message().contains("did you mean name"), "{}", refused.message());
     assert_eq!(rows(&mut client, "SELECT count(*) FROM people").await, ["2"]);
+}
+
+#[tokio::test]
+async fn a_time_that_a_table_cannot_keep_is_refused() {
+    let server = start().await;
+    let mut client = server.login("root").await;
+    let batch = |nanos: i64| {
+        let times: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![0, nanos]));
+        RecordBatch::try_from_iter_with_nullable([("at", times, true)]).unwrap()
+    };
+    let whole = 1_700_000_000_000_001_000;
+    assert_eq!(ingest(&mut client, into("t", CREATE), vec![batch(whole)]).await.unwrap(), 2);
+    for mode in [APPEND, REPLACE] {
+        let batches = vec![batch(whole), batch(whole + 1)];
+        let refused = ingest(&mut client, into("t", mode), batches).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        for part in ["column at holds 2023-11-14T22:13:20.000001001", "Hint: round or cut"] {
+            assert!(refused.message().contains(part), "{}", refused.message());
+        }
+    }
+    assert_eq!(rows(&mut client, "SELECT count(*) FROM t").await, ["2"]);
 }
 
 #[tokio::test]

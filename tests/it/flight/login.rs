@@ -88,3 +88,23 @@ async fn an_open_server_admits_anybody() {
     named.handshake("anybody", "anything").await.unwrap();
     assert_eq!(rows(&mut named, "SELECT 2").await, ["2"]);
 }
+
+#[tokio::test]
+async fn the_first_user_closes_an_open_server() {
+    let server = start_open().await;
+    let (mut before, mut named) = (server.stranger().await, server.stranger().await);
+    named.handshake("anybody", "anything").await.unwrap();
+    assert_eq!(rows(&mut named, "SELECT 1").await, ["1"]);
+    let info = named.execute("SELECT 2".into(), None).await.unwrap();
+    let text = "CREATE USER root PASSWORD 'root-secret' ROLE admin";
+    before.execute_update(text.into(), None).await.unwrap();
+    for client in [&mut before, &mut named, &mut server.stranger().await] {
+        let (code, message) = failure(client, "SELECT 1").await;
+        assert_eq!(code, Code::Unauthenticated, "{message}");
+    }
+    let left = support::fetch(&mut named, &info).await.unwrap_err();
+    assert_eq!(left.code(), Code::Unauthenticated);
+    assert_eq!(handshake(&server, "anybody", "anything").await.0, Code::Unauthenticated);
+    let mut root = server.login("root").await;
+    assert_eq!(rows(&mut root, "SELECT current_user()").await, ["root"]);
+}

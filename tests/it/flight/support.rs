@@ -58,7 +58,7 @@ pub async fn start() -> TestServer {
     start_with(options()).await
 }
 
-/// Anybody may connect, as the embedded principal.
+/// There are no users: anybody may connect, as the embedded principal.
 pub async fn start_open() -> TestServer {
     start_with(FlightOptions { authentication: Authentication::None, ..options() }).await
 }
@@ -76,7 +76,10 @@ async fn start_in(options: FlightOptions, limits: Limits) -> TestServer {
     let warehouse = Arc::new(tempfile::tempdir().unwrap());
     let ahead_ms = Arc::new(AtomicI64::new(0));
     let engine = engine(warehouse.path(), &ahead_ms, limits).await;
-    for (name, role) in [("root", Role::Admin), ("ada", Role::Analyst), ("bob", Role::Analyst)] {
+    let users = [("root", Role::Admin), ("ada", Role::Analyst), ("bob", Role::Analyst)];
+    for (name, role) in
+        users.into_iter().filter(|_| options.authentication == Authentication::Users)
+    {
         let user = user(name, role, &format!("{name}-secret"));
         engine.catalog().put_user(user, false).await.unwrap();
     }

@@ -37,7 +37,7 @@ pub fn options() -> PgOptions {
     options
 }
 
-/// Anybody may connect, as the embedded principal.
+/// There are no users: anybody may connect, as the embedded principal.
 pub async fn start_open() -> TestServer {
     start_with(PgOptions { authentication: Authentication::None, ..options() }).await
 }
@@ -50,7 +50,10 @@ pub async fn start() -> TestServer {
 
 pub async fn start_with(options: PgOptions) -> TestServer {
     let warehouse = tempfile::tempdir().unwrap();
-    let engine = engine(warehouse.path()).await;
+    let engine = match options.authentication {
+        Authentication::Users => engine(warehouse.path()).await,
+        Authentication::None => without_users(warehouse.path()).await,
+    };
     let server = pg::bind(engine.clone(), options).await.unwrap();
     let address = server.local_addr();
     let (shutdown, force) = (CancellationToken::new(), CancellationToken::new());
@@ -59,10 +62,13 @@ pub async fn start_with(options: PgOptions) -> TestServer {
     TestServer { address, engine, shutdown, force, _warehouse: warehouse }
 }
 
+async fn without_users(folder: &std::path::Path) -> Engine {
+    crate::flight::support::engine(folder, &Arc::default(), sql::Limits::default()).await
+}
+
 /// The users root, ada and bob, each with its name and `-secret` as the password.
 pub async fn engine(folder: &std::path::Path) -> Engine {
-    let engine =
-        crate::flight::support::engine(folder, &Arc::default(), sql::Limits::default()).await;
+    let engine = without_users(folder).await;
     for (name, role) in [("root", Role::Admin), ("ada", Role::Analyst), ("bob", Role::Analyst)] {
         let user = crate::flight::support::user(name, role, &format!("{name}-secret"));
         engine.catalog().put_user(user, false).await.unwrap();

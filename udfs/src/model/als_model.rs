@@ -4,7 +4,6 @@
 //! factors (unknown, or without interactions in training) gets the most popular items, with the
 //! number of interactions as score.
 
-use std::collections::HashSet;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
@@ -220,15 +219,15 @@ impl AlsModel {
     }
 
     /// The vector of each basket; none where its items say nothing.
-    fn folded(&self, baskets: &[Basket]) -> Result<Vec<Option<UserVector>>, ModelError> {
+    fn folded(&self, baskets: &[Basket]) -> Vec<Option<UserVector>> {
         let folded = baskets.par_iter().map(|basket| {
             let nothing = |user: &u32| self.seen().row(*user as usize).0.is_empty();
             if let Some(user) = basket.user.filter(nothing).filter(|_| basket.items.is_empty()) {
                 // All that was ever known of this user are features.
-                return Ok(self.user_vector(user));
+                return self.user_vector(user);
             }
-            let vector = self.fold_in(&basket.items, &basket.weights)?;
-            Ok(Some(vector).filter(UserVector::says_something))
+            let vector = self.fold_in_finite(&basket.items, &basket.weights);
+            Some(vector).filter(UserVector::says_something)
         });
         folded.collect()
     }
@@ -239,26 +238,27 @@ impl AlsModel {
     /// # Errors
     /// [`ModelError::NotFinite`] when a weight is NaN or infinite.
     pub fn fold_in(&self, items: &[u32], weights: &[f32]) -> Result<UserVector, ModelError> {
-        let mut cells: Vec<(u32, f32)> = vec![];
-        for (&item, &value) in items.iter().zip(weights) {
-            if !value.is_finite() {
-                return Err(ModelError::NotFinite { column: "weights".to_owned(), value });
-            }
-            if (item as usize) < self.parts.items.len() {
-                cells.push((item, value));
-            }
+        match weights.iter().find(|weight| !weight.is_finite()) {
+            Some(&value) => Err(ModelError::NotFinite { column: "weights".to_owned(), value }),
+            None => Ok(self.fold_in_finite(items, weights)),
         }
+    }
+
+    fn fold_in_finite(&self, items: &[u32], weights: &[f32]) -> UserVector {
+        let known = |&(item, _): &(u32, f32)| (item as usize) < self.parts.items.len();
+        let cells = items.iter().copied().zip(weights.iter().copied());
+        let mut cells: Vec<(u32, f32)> = cells.filter(known).collect();
         cells.sort_by_key(|&(item, _)| item);
         let merged: Vec<(u32, f32)> = cells
             .chunk_by(|a, b| a.0 == b.0)
             .map(|same| {
                 let sum: f64 = same.iter().map(|&(_, value)| f64::from(value)).sum();
                 let count = if self.feedback() == Feedback::Explicit { same.len() } else { 1 };
-                (same[0].0, (sum / count as f64) as f32)
+                (same[0].0, ((sum / count as f64) as f32).clamp(f32::MIN, f32::MAX))
             })
             .collect();
         let (items, weights): (Vec<u32>, Vec<f32>) = merged.into_iter().unzip();
-        Ok(self.item_side().fold_in(&items, &weights, None))
+        self.item_side().fold_in(&items, &weights, None)
     }
 
     /// The finished item side, into which users are folded.
@@ -402,17 +402,9 @@ impl Recommender for AlsModel {
         baskets: &[Basket],
         request: &RecommendRequest<'_>,
     ) -> Result<Vec<Choice>, ModelError> {
-        let vectors = self.folded(baskets)?;
-        let allowed = request.allowed(self.parts.items.len());
-        let own = |basket: &Basket| match request.exclude_seen {
-            true => basket.items.iter().copied().collect(),
-            false => HashSet::new(),
-        };
-        let own: Vec<HashSet<u32>> = baskets.iter().map(own).collect();
-        let skip = |at: usize, item: u32| {
-            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
-                || own[at].contains(&item)
-        };
+        Basket::check(baskets)?;
+        let vectors = self.folded(baskets);
+        let skip = request.skips_of(baskets, self.parts.items.len());
         Ok(self.lists(&vectors, Source::FoldIn, request.top_k, &self.popularity, &skip))
     }
 
@@ -428,12 +420,12 @@ impl Recommender for AlsModel {
         self.recommend_unless(&users, top_k, &held_out.popularity, &skip)
     }
 
-    fn scores(&self, whose: Whose<'_>, items: &[u32]) -> Result<Vec<f32>, ModelError> {
+    fn scores(&self, whose: Whose<'_>, items: &[u32]) -> Vec<f32> {
         let vectors = match whose {
             Whose::Users(users) | Whose::HeldOut(users, _) => {
                 users.iter().map(|&user| self.user_vector(user)).collect()
             }
-            Whose::Baskets(baskets) => self.folded(baskets)?,
+            Whose::Baskets(baskets) => self.folded(baskets),
         };
         let nobody = UserVector { factors: vec![0.0; self.num_factors()], bias: 0.0 };
         let vectors: Vec<&UserVector> =
@@ -449,7 +441,7 @@ impl Recommender for AlsModel {
             let constant = self.constant(Some(vector.bias));
             scores.iter_mut().for_each(|score| *score += constant);
         }
-        Ok(scores)
+        scores
     }
 
     fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best> {

@@ -82,6 +82,7 @@ fn check(interactions: &Csr, options: &EaseOptions) -> Result<(), ModelError> {
     if let Some(&value) = interactions.values().iter().find(|value| !value.is_finite()) {
         return Err(ModelError::NotFinite { column: "rating".to_owned(), value });
     }
+    interactions.check_evidence()?;
     let items = interactions.columns();
     let needed_bytes = memory_bytes(interactions.rows(), items, interactions.cells());
     if needed_bytes > options.memory_limit_bytes {

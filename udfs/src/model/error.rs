@@ -24,6 +24,22 @@ pub enum ModelError {
          0, or less regularization"
     )]
     Flat,
+    /// No weight tells what anybody likes.
+    #[error(
+        "no weight is above 0, so that nothing tells what anybody likes. Give weights above 0 to \
+         what was liked, or leave the weights out: then every row counts 1"
+    )]
+    NoEvidence,
+    /// A weight or rating whose square is beyond what 32-bit numbers add up.
+    #[error("a {what} of {value:.2e} is too large to learn from. {hint}")]
+    TooHeavy {
+        /// What it is.
+        what: &'static str,
+        /// Its size.
+        value: f64,
+        /// How to make it smaller.
+        hint: &'static str,
+    },
     /// A weight or rating is NaN or infinite.
     #[error(
         "column \"{column}\" holds {value}, which is no weight. Filter such rows out in the \
@@ -128,6 +144,8 @@ impl ModelError {
             Self::Option { .. } => "model_option",
             Self::Empty => "model_empty",
             Self::Flat => "model_flat",
+            Self::NoEvidence => "model_no_evidence",
+            Self::TooHeavy { .. } => "model_too_heavy",
             Self::NotFinite { .. } => "model_not_finite",
             Self::FeatureValue { .. } => "model_feature_value",
             Self::Categories { .. } => "model_categories",

@@ -20,7 +20,7 @@
 //!
 //! The same interactions give the same values whatever the number of threads.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
@@ -30,12 +30,10 @@ use super::metrics::auc::user_auc;
 use super::metrics::beyond_accuracy::novelty;
 use super::metrics::calibration::Logistic;
 use super::metrics::{Bootstrap, PerUser, RankingEvaluation, RatingEvaluation, UserList};
-use super::recommender::{Choice, HeldOut, Recommender, Whose};
+use super::recommender::{Choice, GROUP_USERS, HeldOut, Recommender, Whose};
 use super::sparse::{Csr, csr_bytes};
 use super::trained::Model;
 
-/// Users that share drawn items.
-const GROUP_USERS: usize = 64;
 /// Items drawn for a group.
 const DRAWN_ITEMS: usize = 1_000;
 /// Up to this many items are all taken.
@@ -44,8 +42,6 @@ const ALL_ITEMS: usize = 2 * DRAWN_ITEMS;
 const LOSS_PAIRS: usize = 8;
 /// Users whose lists' diversity is measured.
 const DIVERSITY_USERS: usize = 2_000;
-/// Products of users and items between two looks at the cancel flag: about 100 ms.
-const BLOCK_PRODUCTS: usize = 1 << 27;
 /// Resampled users of an interval altogether: about half a second on one core.
 const RESAMPLED_USERS: usize = 30_000_000;
 /// Resamples of what was recommended to all, each of which sorts the catalog's counts.
@@ -196,19 +192,17 @@ pub(super) fn rankings(
     let items = recommender.item_ids().len();
     let likeness = Likeness::new(recommender.seen(), users.len());
     let judge = Judge { recommender, held_out: &held_out, likeness: &likeness, top_k };
-    let groups = (BLOCK_PRODUCTS / items.max(1) / GROUP_USERS).clamp(1, 64);
     let mut found: Vec<[Found; 2]> = Vec::with_capacity(users.len());
-    for block in users.chunks(groups * GROUP_USERS) {
-        if cancel.load(Ordering::Relaxed) {
-            return Err(ModelError::Cancelled);
-        }
-        let lists = recommender.recommend_held_out(block, &held_out, top_k);
-        let first = found.len();
+    let mut measure = |first: usize, lists: Vec<Choice>| {
+        let block = &users[first..first + lists.len()];
         let groups = block.par_chunks(GROUP_USERS).zip(lists.par_chunks(GROUP_USERS)).enumerate();
         let measured: Vec<Vec<[Found; 2]>> = groups
             .map(|(group, (users, lists))| judge.group(first + group * GROUP_USERS, users, lists))
-            .collect::<Result<_, _>>()?;
+            .collect();
         found.extend(measured.into_iter().flatten());
+    };
+    if !held_out.walk(recommender, &users, &|_| top_k, Some(cancel), &mut measure) {
+        return Err(ModelError::Cancelled);
     }
     let mut evaluations = [(); 2].map(|()| RankingEvaluation::new(top_k, items));
     for (which, evaluation) in evaluations.iter_mut().enumerate() {
@@ -248,12 +242,7 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// A group of users with their lists; the first is the `first` of all users.
-    fn group(
-        &self,
-        first: usize,
-        users: &[u32],
-        lists: &[Choice],
-    ) -> Result<Vec<[Found; 2]>, ModelError> {
+    fn group(&self, first: usize, users: &[u32], lists: &[Choice]) -> Vec<[Found; 2]> {
         let drawn = drawn(self.recommender.item_ids().len(), first as u64);
         let mut items = drawn.clone();
         for &user in users {
@@ -264,7 +253,7 @@ impl Judge<'_> {
         let is_drawn: Vec<bool> =
             items.iter().map(|item| drawn.binary_search(item).is_ok()).collect();
         let whose = Whose::HeldOut(users, self.held_out);
-        let scores = self.recommender.scores(whose, &items)?;
+        let scores = self.recommender.scores(whose, &items);
         let counts = self.held_out.popularity.counts();
         let popular: Vec<f32> = items.iter().map(|&item| counts[item as usize] as f32).collect();
         let mut sums = vec![];
@@ -291,7 +280,7 @@ impl Judge<'_> {
                 }
             }));
         }
-        Ok(found)
+        found
     }
 }
 

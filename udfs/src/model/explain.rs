@@ -9,10 +9,12 @@
 //! user, which differs from the stored score by what the last half iteration of training moved.
 //! With biases the mean, the user's bias and the item's are parts of their own.
 //!
-//! *Popularity*: the item's weight is all there is.
+//! *Popularity*: the item's weight is all there is; so it is of a signal.
 //!
 //! *Blend*: what explains the members' scores, times what each member counts for; the parts of one
 //! interaction are one.
+
+use std::borrow::Cow;
 
 use super::als_model::AlsModel;
 use super::hybrid::{Base, HybridModel};
@@ -33,10 +35,12 @@ pub enum Term {
     ItemBias,
     /// How popular the item is.
     Popularity,
+    /// What the signal that is this member of a blend says of the item.
+    Signal(usize),
 }
 
 impl Term {
-    /// The name in a `term` column.
+    /// The name of its kind.
     pub fn name(self) -> &'static str {
         match self {
             Self::Interaction(_) => "interaction",
@@ -44,6 +48,7 @@ impl Term {
             Self::UserBias => "user_bias",
             Self::ItemBias => "item_bias",
             Self::Popularity => "popularity",
+            Self::Signal(_) => "signal",
         }
     }
 }
@@ -96,7 +101,7 @@ impl Model {
         let parts = match self {
             Self::Als(model) => of_factors(model, user, item),
             Self::Item(model) => of_items(model, user, item),
-            Self::Popularity(_) => vec![of_popularity(score)],
+            Self::Popularity(_) => vec![alone(Term::Popularity, score)],
             Self::Hybrid(model) => of_blend(model, user, item),
             Self::KMeans(_)
             | Self::Pca(_)
@@ -106,22 +111,41 @@ impl Model {
         };
         Some(Reasons::new(parts))
     }
+
+    /// The name of a part of a score in a `term` column: a signal's with its own name.
+    pub fn term_name(&self, term: Term) -> Cow<'static, str> {
+        let signal = match (self, term) {
+            (Self::Hybrid(blend), Term::Signal(member)) => {
+                blend.members().nth(member).and_then(|member| member.base.signal())
+            }
+            _ => None,
+        };
+        match signal {
+            Some(signal) => format!("{} {}", term.name(), signal.name()).into(),
+            None => term.name().into(),
+        }
+    }
 }
 
-fn of_popularity(score: f32) -> Part {
-    Part { term: Term::Popularity, weight: score, contribution: f64::from(score) }
+/// All that a score is made of.
+fn alone(term: Term, score: f32) -> Part {
+    Part { term, weight: score, contribution: f64::from(score) }
 }
 
 fn of_blend(model: &HybridModel, user: u32, item: u32) -> Vec<Part> {
     let mut blended: Vec<Part> = vec![];
-    for member in model.members().filter(|member| member.weight.share > 0.0) {
+    let members = model.members().enumerate();
+    for (at, member) in members.filter(|(_, member)| member.weight.share > 0.0) {
         let factor = f64::from(member.weight.factor());
+        let one = |term| -> Vec<Part> {
+            let score = member.base.recommender().score(user, item);
+            score.map(|score| alone(term, score)).into_iter().collect()
+        };
         let parts = match &member.base {
             Base::Als(model) => of_factors(model, user, item),
             Base::Item(model) => of_items(model, user, item),
-            Base::Popularity(model) => {
-                model.score(user, item).map(of_popularity).into_iter().collect()
-            }
+            Base::Popularity(_) => one(Term::Popularity),
+            Base::Signal(_) => one(Term::Signal(at)),
         };
         for part in parts {
             let contribution = factor * part.contribution;

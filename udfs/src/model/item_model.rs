@@ -141,12 +141,9 @@ impl ItemModel {
     }
 
     /// A basket's items in order, each once; repeated ones add up.
-    fn own_of(&self, basket: &Basket) -> Result<Own<'static>, ModelError> {
+    fn own_of(&self, basket: &Basket) -> Own<'static> {
         let mut cells = std::collections::BTreeMap::<u32, f64>::new();
         for (&item, &value) in basket.items.iter().zip(&basket.weights) {
-            if !value.is_finite() {
-                return Err(ModelError::NotFinite { column: "weights".to_owned(), value });
-            }
             if (item as usize) < self.parts.items.len() {
                 *cells.entry(item).or_default() += f64::from(value);
             }
@@ -154,7 +151,7 @@ impl ItemModel {
         let narrow = |sum: f64| (sum as f32).clamp(f32::MIN, f32::MAX);
         let (items, weights): (Vec<u32>, Vec<f32>) =
             cells.into_iter().map(|(item, sum)| (item, narrow(sum))).unzip();
-        Ok((items.into(), weights.into()))
+        (items.into(), weights.into())
     }
 
     /// What each user has had outside the test set.
@@ -250,13 +247,9 @@ impl Recommender for ItemModel {
         baskets: &[Basket],
         request: &RecommendRequest<'_>,
     ) -> Result<Vec<Choice>, ModelError> {
-        let own: Vec<Own<'_>> =
-            baskets.iter().map(|basket| self.own_of(basket)).collect::<Result<_, _>>()?;
-        let allowed = request.allowed(self.parts.items.len());
-        let skip = |at: usize, item: u32| {
-            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
-                || (request.exclude_seen && own[at].0.binary_search(&item).is_ok())
-        };
+        Basket::check(baskets)?;
+        let own: Vec<Own<'_>> = baskets.iter().map(|basket| self.own_of(basket)).collect();
+        let skip = request.skips_of(baskets, self.parts.items.len());
         Ok(self.choose(&own, request.top_k, &self.popularity, &skip))
     }
 
@@ -271,16 +264,14 @@ impl Recommender for ItemModel {
         self.choose(&own, top_k, &held_out.popularity, &skip)
     }
 
-    fn scores(&self, whose: Whose<'_>, items: &[u32]) -> Result<Vec<f32>, ModelError> {
+    fn scores(&self, whose: Whose<'_>, items: &[u32]) -> Vec<f32> {
         let own: Vec<Own<'_>> = match whose {
             Whose::Users(users) => {
                 let rows = users.iter().map(|&user| self.seen().row(user as usize));
                 rows.map(|(items, weights)| (items.into(), weights.into())).collect()
             }
             Whose::HeldOut(users, held_out) => self.own_without(users, held_out),
-            Whose::Baskets(baskets) => {
-                baskets.iter().map(|basket| self.own_of(basket)).collect::<Result<_, _>>()?
-            }
+            Whose::Baskets(baskets) => baskets.iter().map(|basket| self.own_of(basket)).collect(),
         };
         let size = self.parts.items.len();
         let mut sums = vec![0.0_f32; size];
@@ -310,7 +301,7 @@ impl Recommender for ItemModel {
                 }
             }
         }
-        Ok(scores)
+        scores
     }
 
     fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best> {

@@ -6,6 +6,7 @@
 //! left out of every list. A judge may look at a sample of users, the same ones at every look.
 
 use std::cmp::Reverse;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::als::{FactorView, mix};
@@ -236,27 +237,24 @@ impl<'a> Judge<'a> {
         let held = HeldOut::new(model.seen(), &test);
         let users: Vec<(u32, u32)> =
             self.users.iter().filter_map(|&user| Some((user, its_user(user)?))).collect();
-        let mut mean = Mean::default();
-        for block in users.chunks(BLOCK_USERS).take_while(|_| !self.is_cancelled()) {
-            let longer = match codes {
-                None => 0,
-                Some(_) => {
-                    let unknown = |&(user, its): &(u32, u32)| {
-                        let items = self.known.row(user as usize).0.iter();
-                        items.filter(|&&i| !has(model.seen(), its, its_item(i))).count()
-                    };
-                    block.iter().map(unknown).max().unwrap_or(0).min(LONGER_MAX)
-                }
+        let top_k = |block: Range<usize>| {
+            let unknown = |&(user, its): &(u32, u32)| {
+                let items = self.known.row(user as usize).0.iter();
+                items.filter(|&&i| !has(model.seen(), its, its_item(i))).count()
             };
-            let asked: Vec<u32> = block.iter().map(|&(_, its)| its).collect();
-            let lists = model.recommend_held_out(&asked, &held, self.top_k + longer);
-            for (&(user, _), Choice { items, .. }) in block.iter().zip(&lists) {
+            let longer = codes.and_then(|_| users[block].iter().map(unknown).max());
+            self.top_k + longer.unwrap_or(0).min(LONGER_MAX)
+        };
+        let asked: Vec<u32> = users.iter().map(|&(_, its)| its).collect();
+        let mut mean = Mean::default();
+        held.walk(model, &asked, &top_k, self.cancel, &mut |first, lists| {
+            for (&(user, _), Choice { items, .. }) in users[first..].iter().zip(&lists) {
                 let items = items.iter().map(|&item| own(item));
                 let list: Vec<u32> =
                     items.filter(|&item| !self.known.contains(user as usize, item)).collect();
                 self.add(&mut mean, user, &list);
             }
-        }
+        });
         mean.value()
     }
 

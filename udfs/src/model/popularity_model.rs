@@ -173,15 +173,12 @@ impl Recommender for PopularityModel {
         baskets: &[Basket],
         request: &RecommendRequest<'_>,
     ) -> Result<Vec<Choice>, ModelError> {
-        let allowed = request.allowed(self.parts.items.len());
-        let choice = |basket: &Basket| {
-            let skip = |item: u32| {
-                allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
-                    || (request.exclude_seen && basket.items.contains(&item))
-            };
-            self.choose(basket.user, request.top_k, skip)
+        Basket::check(baskets)?;
+        let skips = request.skips_of(baskets, self.parts.items.len());
+        let choice = |(at, basket): (usize, &Basket)| {
+            self.choose(basket.user, request.top_k, |item| skips(at, item))
         };
-        Ok(baskets.iter().map(choice).collect())
+        Ok(baskets.iter().enumerate().map(choice).collect())
     }
 
     /// The weights are the caller's: they count test interactions unless it left them out.
@@ -196,7 +193,7 @@ impl Recommender for PopularityModel {
         users.iter().map(choice).collect()
     }
 
-    fn scores(&self, whose: Whose<'_>, items: &[u32]) -> Result<Vec<f32>, ModelError> {
+    fn scores(&self, whose: Whose<'_>, items: &[u32]) -> Vec<f32> {
         let users: Vec<Option<u32>> = match whose {
             Whose::Users(users) | Whose::HeldOut(users, _) => {
                 users.iter().copied().map(Some).collect()
@@ -207,7 +204,7 @@ impl Recommender for PopularityModel {
             let weights = self.ranking(user).1;
             items.iter().map(|&item| weights.get(item as usize).copied().unwrap_or(0.0))
         };
-        Ok(users.iter().flat_map(scores).collect())
+        users.iter().flat_map(scores).collect()
     }
 
     /// Popularity knows no similarity: every answer is empty.

@@ -3,11 +3,19 @@
 //! Users and items are codes of [`IdIndex`]; lists are exact, best first, ties by code. A user of
 //! whom a model knows nothing gets the popularity ranking and [`Source`] says so.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::error::ModelError;
 use super::ids::IdIndex;
 use super::popularity::Popularity;
 use super::sparse::Csr;
 use super::topk::Best;
+
+/// Users that are measured together: blocks of lists are whole groups.
+pub const GROUP_USERS: usize = 64;
+/// Products of users and items between two looks at a cancel flag: about 100 ms.
+const BLOCK_PRODUCTS: usize = 1 << 27;
 
 /// Where a list comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +91,29 @@ impl RecommendRequest<'_> {
                     && user.is_some_and(|user| seen.contains(user as usize, item)))
         }
     }
+
+    /// The same of the list of the basket at a position, of so many items: what lies in a basket
+    /// is seen.
+    pub fn skips_of(
+        &self,
+        baskets: &[Basket],
+        items: usize,
+    ) -> impl Fn(usize, u32) -> bool + Sync + use<> {
+        let allowed = self.allowed(items);
+        let own = |basket: &Basket| {
+            let mut own = basket.items.clone();
+            own.sort_unstable();
+            own
+        };
+        let own: Vec<Vec<u32>> = match self.exclude_seen {
+            true => baskets.iter().map(own).collect(),
+            false => vec![],
+        };
+        move |at, item| {
+            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
+                || own.get(at).is_some_and(|own| own.binary_search(&item).is_ok())
+        }
+    }
 }
 
 /// One user's list, best first.
@@ -107,6 +138,20 @@ pub struct Basket {
     pub weights: Vec<f32>,
 }
 
+impl Basket {
+    /// Checks the weights of baskets.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFinite`] when one is NaN or infinite.
+    pub fn check(baskets: &[Self]) -> Result<(), ModelError> {
+        let mut weights = baskets.iter().flat_map(|basket| &basket.weights);
+        match weights.find(|weight| !weight.is_finite()) {
+            Some(&value) => Err(ModelError::NotFinite { column: "weights".to_owned(), value }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Whose scores are asked for, and what counts as had.
 #[derive(Debug, Clone, Copy)]
 pub enum Whose<'a> {
@@ -114,7 +159,7 @@ pub enum Whose<'a> {
     Users(&'a [u32]),
     /// Users, as they would be had the held-out interactions not been seen.
     HeldOut(&'a [u32], &'a HeldOut<'a>),
-    /// Whoever has had these items and no others.
+    /// Whoever has had these items and no others; see [`Basket::check`].
     Baskets(&'a [Basket]),
 }
 
@@ -207,10 +252,7 @@ pub trait Recommender: Send + Sync {
 
     /// The scores of `items` (ascending codes, each once), whose × items; 0 for codes out of range.
     /// Of somebody for whom popularity stands in they say nothing.
-    ///
-    /// # Errors
-    /// [`ModelError::NotFinite`] when a weight of a basket is NaN or infinite.
-    fn scores(&self, whose: Whose<'_>, items: &[u32]) -> Result<Vec<f32>, ModelError>;
+    fn scores(&self, whose: Whose<'_>, items: &[u32]) -> Vec<f32>;
 
     /// The items most similar to each given one, without itself; empty where nothing is known.
     fn similar_items(&self, items: &[u32], top_k: usize) -> Vec<Best>;
@@ -250,6 +292,31 @@ impl<'a> HeldOut<'a> {
     pub fn users(&self) -> Vec<u32> {
         let users = 0..self.test.rows() as u32;
         users.filter(|&user| !self.test.row(user as usize).0.is_empty()).collect()
+    }
+
+    /// The lists of users by a model in its own codes, block after block: `each` is given the
+    /// position of a block's first user and its lists, which are as long as `top_k` says of the
+    /// block's positions. Ends soon after the flag was set, and then gives false.
+    pub fn walk(
+        &self,
+        model: &dyn Recommender,
+        users: &[u32],
+        top_k: &dyn Fn(Range<usize>) -> usize,
+        cancel: Option<&AtomicBool>,
+        each: &mut dyn FnMut(usize, Vec<Choice>),
+    ) -> bool {
+        let groups = BLOCK_PRODUCTS / model.item_ids().len().max(1) / GROUP_USERS;
+        let block_users = groups.clamp(1, 64) * GROUP_USERS;
+        let mut first = 0;
+        for block in users.chunks(block_users) {
+            if cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+                return false;
+            }
+            let top_k = top_k(first..first + block.len());
+            each(first, model.recommend_held_out(block, self, top_k));
+            first += block.len();
+        }
+        true
     }
 
     /// The popularity ranking for a user.

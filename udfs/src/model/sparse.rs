@@ -118,6 +118,17 @@ impl Csr {
         self.row(row).0.binary_search(&column).is_ok()
     }
 
+    /// Checks that some cell speaks for its item, as learners of evidence need.
+    ///
+    /// # Errors
+    /// [`ModelError::NoEvidence`] when no value is above 0.
+    pub fn check_evidence(&self) -> Result<(), ModelError> {
+        match self.values.iter().any(|&value| value > 0.0) {
+            true => Ok(()),
+            false => Err(ModelError::NoEvidence),
+        }
+    }
+
     /// Cells per column.
     pub fn column_counts(&self) -> Vec<u32> {
         let mut counts = vec![0_u32; self.column_count];

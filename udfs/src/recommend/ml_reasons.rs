@@ -1,7 +1,7 @@
 //! `ml_reasons(m, user, item)`: what made the score of a pair, as a list.
 //!
-//! An entry is a struct of `term` (interaction, mean, user_bias, item_bias or popularity),
-//! `because_item` (of an interaction), `weight`, `contribution` and `share`, the largest
+//! An entry is a struct of `term` (interaction, mean, user_bias, item_bias, popularity or a signal's
+//! name), `because_item` (of an interaction), `weight`, `contribution` and `share`, the largest
 //! contribution first; contributions add up to the score and shares to 1. A factorization is
 //! explained by the equations of fold-in (see [`crate::model::Reasons`]). NULL when user or item is
 //! NULL or unknown. `ML.EXPLAIN` unfolds the list into rows.
@@ -29,7 +29,8 @@ use crate::model::{Part, Reasons, Recommender, Term};
     doc_section(label = "Recommendation Functions"),
     description = "What made the score of a user and an item under any recommender, as a list of \
 (term, because_item, weight, contribution, share), the largest contribution first. The term is \
-`interaction` (with the item in because_item), `mean`, `user_bias`, `item_bias` or `popularity`. \
+`interaction` (with the item in because_item), `mean`, `user_bias`, `item_bias`, `popularity` or, of \
+a blend's signal, `signal` and its name. \
 Contributions add up to the score and shares to 1; for a factorization it is the score that \
 `ml_fold_in` would give the user's own interactions. NULL when user or item is NULL or unknown. \
 `ML.EXPLAIN` gives the same as rows.",
@@ -75,10 +76,11 @@ fn reasons(function: &str, asked: &Asked<'_>, args: &ScalarFunctionArgs) -> Resu
     let found: Vec<Option<Reasons>> = pairs
         .map(|(user, item)| user.zip(item).and_then(|(u, i)| asked.model.explain(u, i)))
         .collect();
-    value(list(recommender, &found)?, is_constant(args))
+    value(list(asked, &found)?, is_constant(args))
 }
 
-fn list(recommender: &dyn Recommender, found: &[Option<Reasons>]) -> Result<ArrayRef> {
+fn list(asked: &Asked<'_>, found: &[Option<Reasons>]) -> Result<ArrayRef> {
+    let Asked { model, recommender } = *asked;
     let lengths = found.iter().map(|row| row.as_ref().map_or(0, |reasons| reasons.parts.len()));
     let offsets = OffsetBuffer::<i32>::from_lengths(lengths);
     let nulls = NullBuffer::from_iter(found.iter().map(Option::is_some));
@@ -99,7 +101,9 @@ fn list(recommender: &dyn Recommender, found: &[Option<Reasons>]) -> Result<Arra
         })
         .collect();
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(parts.iter().map(|part| part.term.name()))),
+        Arc::new(StringArray::from_iter_values(
+            parts.iter().map(|part| model.term_name(part.term)),
+        )),
         take(&recommender.item_ids().values(), &because, None)?,
         Arc::new(Float32Array::from_iter_values(parts.iter().map(|part| part.weight))),
         Arc::new(Float64Array::from_iter_values(parts.iter().map(|part| part.contribution))),

@@ -47,6 +47,11 @@ use self::trainer::Trainer;
 use super::error::ModelError;
 use super::sparse::Csr;
 
+/// A weight beyond that of an unobserved cell below which a cell counts as unobserved.
+const WEIGHT_MIN: f64 = 1e-30;
+/// The largest weight or rating: its square leaves room in `f32` for sums over rows and factors.
+const WEIGHT_MAX: f64 = 1e12;
+
 /// Where training is; reported after each half iteration here, after each step of other learners.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Progress {
@@ -186,6 +191,7 @@ impl<'a> Training<'a> {
             return Err(ModelError::Empty);
         }
         all_finite(self.interactions, "rating")?;
+        self.check_weights()?;
         let (users, items) = (self.interactions.rows(), self.interactions.columns());
         for (features, rows, name) in [
             (self.user_features, users, "user_features"),
@@ -203,6 +209,32 @@ impl<'a> Training<'a> {
             all_finite(features, name)?;
         }
         self.warm_start.map_or(Ok(()), |warm| warm.check(self.options, users, items))
+    }
+}
+
+impl Training<'_> {
+    /// Squares of weights are added up in `f32`, and evidence has to speak for something.
+    fn check_weights(&self) -> Result<(), ModelError> {
+        let values = self.interactions.values().iter().copied().map(f64::from);
+        let largest = values.clone().map(f64::abs).fold(0.0, f64::max);
+        let (what, value, hint) = match self.options.feedback {
+            Feedback::Explicit => {
+                ("rating", largest, "Scale the ratings down in the training query, to 1e12 at most")
+            }
+            Feedback::Implicit => {
+                let alpha = self.options.resolve(self.interactions).alpha;
+                if !values.into_iter().any(|value| alpha * value >= WEIGHT_MIN) {
+                    return Err(ModelError::NoEvidence);
+                }
+                let hint = "Scale the weights down in the training query, as with ln(1 + weight), \
+                            or lower wals_alpha: their product may be 1e12 at most";
+                ("weight times wals_alpha", alpha * largest, hint)
+            }
+        };
+        match value <= WEIGHT_MAX {
+            true => Ok(()),
+            false => Err(ModelError::TooHeavy { what, value, hint }),
+        }
     }
 }
 

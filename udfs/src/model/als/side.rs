@@ -6,7 +6,7 @@ use super::super::kernel::Aligned;
 use super::super::sparse::Csr;
 use super::features::Prior;
 use super::options::{AlsOptions, Feedback};
-use super::{AlsFactors, mix};
+use super::{AlsFactors, WEIGHT_MIN, mix};
 
 /// One side of the matrix, renumbered by descending number of interactions.
 pub(super) struct Side {
@@ -111,10 +111,10 @@ pub(super) fn draw(options: &AlsOptions, code: u32, row: &mut [f32]) {
 }
 
 /// √(α·|r|), negative where the preference is 0. The square is the weight an observed cell has
-/// beyond an unobserved one; below 1e-30 the cell counts as unobserved.
+/// beyond an unobserved one; below [`WEIGHT_MIN`] the cell counts as unobserved.
 pub(super) fn encode_weight(value: f32, alpha: f64) -> f32 {
     let weight = alpha * f64::from(value.abs());
-    if weight < 1e-30 { 0.0 } else { weight.sqrt().copysign(f64::from(value)) as f32 }
+    if weight < WEIGHT_MIN { 0.0 } else { weight.sqrt().copysign(f64::from(value)) as f32 }
 }
 
 /// Codes in descending order of count; ties keep the order of codes.

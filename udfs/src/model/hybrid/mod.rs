@@ -5,8 +5,8 @@
 //! [`weights`] learns them. A blend is linear, so that a pair, one user and everyone score alike,
 //! and what explains the members' scores explains the blend's.
 //!
-//! Whoever no counting member knows anything of (all but popularity tell users apart) gets the
-//! most popular items.
+//! Whoever no counting member knows anything of (all but popularity and signals tell users apart)
+//! gets the most popular items.
 
 use rayon::prelude::*;
 
@@ -48,6 +48,32 @@ pub enum Base {
     Item(ItemModel),
     /// What is popular.
     Popularity(PopularityModel),
+    /// What is told of items beside.
+    Signal(Signal),
+}
+
+/// A number of each item from elsewhere, such as a column of its table: the more, the better.
+#[derive(Debug)]
+pub struct Signal {
+    name: String,
+    scores: PopularityModel,
+}
+
+impl Signal {
+    /// A signal of that name: `scores` has the numbers in place of counts.
+    pub fn new(name: String, scores: PopularityModel) -> Self {
+        Self { name, scores }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A number for each item.
+    pub fn values(&self) -> &[f32] {
+        self.scores.weights()
+    }
 }
 
 impl TryFrom<Model> for Base {
@@ -73,6 +99,15 @@ impl Base {
             Self::Als(model) => model.as_ref(),
             Self::Item(model) => model,
             Self::Popularity(model) => model,
+            Self::Signal(signal) => &signal.scores,
+        }
+    }
+
+    /// The signal, when it is one.
+    pub fn signal(&self) -> Option<&Signal> {
+        match self {
+            Self::Signal(signal) => Some(signal),
+            _ => None,
         }
     }
 
@@ -82,12 +117,13 @@ impl Base {
             Self::Als(_) => "matrix_factorization",
             Self::Item(model) => model.similarity().type_name(),
             Self::Popularity(_) => "popularity",
+            Self::Signal(_) => "signal",
         }
     }
 
     /// Whether its scores tell users apart.
     pub fn is_personal(&self) -> bool {
-        !matches!(self, Self::Popularity(_))
+        !matches!(self, Self::Popularity(_) | Self::Signal(_))
     }
 }
 
@@ -142,7 +178,7 @@ impl HybridModel {
     }
 
     /// The scores of all items, and of whom any personal model knows something.
-    fn rows(&self, whose: Whose<'_>, items: &[u32]) -> Result<(Vec<f32>, Vec<bool>), ModelError> {
+    fn rows(&self, whose: Whose<'_>, items: &[u32]) -> (Vec<f32>, Vec<bool>) {
         let mut sums = vec![0.0_f32; whose.len() * items.len()];
         let counts = |member: &&Member| member.weight.share > 0.0;
         // Where popularity alone counts, who has had something is somebody.
@@ -151,7 +187,7 @@ impl HybridModel {
             false => whose.has_something(self.seen()),
         };
         for member in self.members().filter(counts) {
-            let scores = member.base.recommender().scores(whose, items)?;
+            let scores = member.base.recommender().scores(whose, items);
             let factor = member.weight.factor();
             for (sum, &score) in sums.iter_mut().zip(&scores) {
                 *sum += factor * score;
@@ -163,7 +199,7 @@ impl HybridModel {
                 }
             }
         }
-        Ok((sums, is_known))
+        (sums, is_known)
     }
 
     /// The exact best items of each, of those that `skip(position, item)` does not refuse.
@@ -173,13 +209,13 @@ impl HybridModel {
         top_k: usize,
         popularity: &Popularity,
         skip: &(dyn Fn(usize, u32) -> bool + Sync),
-    ) -> Result<Vec<Choice>, ModelError> {
+    ) -> Vec<Choice> {
         let items: Vec<u32> = (0..self.item_ids().len() as u32).collect();
         let k = top_k.min(items.len());
         let users = block_users(items.len());
-        let block = |block: usize| -> Result<Vec<Choice>, ModelError> {
+        let block = |block: usize| -> Vec<Choice> {
             let first = block * users;
-            let (sums, is_known) = self.rows(whose.part(first, users), &items)?;
+            let (sums, is_known) = self.rows(whose.part(first, users), &items);
             let mut rows = sums.chunks(items.len().max(1));
             let list = |(at, is_known): (usize, bool)| {
                 let row = rows.next().unwrap_or_default();
@@ -196,12 +232,11 @@ impl HybridModel {
                 let best = heap.into_best();
                 Choice { items: best.codes, scores: best.scores, source: Source::Hybrid }
             };
-            Ok((first..).zip(is_known).map(list).collect())
+            (first..).zip(is_known).map(list).collect()
         };
         let blocks = whose.len().div_ceil(users);
-        let lists: Vec<Vec<Choice>> =
-            (0..blocks).into_par_iter().map(block).collect::<Result<_, _>>()?;
-        Ok(lists.into_iter().flatten().collect())
+        let lists: Vec<Vec<Choice>> = (0..blocks).into_par_iter().map(block).collect();
+        lists.into_iter().flatten().collect()
     }
 
     /// Lists of users, some of whom may be unknown.
@@ -214,9 +249,7 @@ impl HybridModel {
         // Codes that nobody has are of users of whom nothing is known.
         let codes: Vec<u32> = users.iter().map(|user| user.unwrap_or(u32::MAX)).collect();
         let skip = |at: usize, item: u32| skip(users[at], item);
-        let lists = self.lists(Whose::Users(&codes), top_k, &self.popularity, &skip);
-        // Scores of users never fail; those of baskets do.
-        lists.unwrap_or_default()
+        self.lists(Whose::Users(&codes), top_k, &self.popularity, &skip)
     }
 }
 
@@ -263,12 +296,9 @@ impl Recommender for HybridModel {
         baskets: &[Basket],
         request: &RecommendRequest<'_>,
     ) -> Result<Vec<Choice>, ModelError> {
-        let allowed = request.allowed(self.item_ids().len());
-        let skip = |at: usize, item: u32| {
-            allowed.as_ref().is_some_and(|allowed| !allowed[item as usize])
-                || (request.exclude_seen && baskets[at].items.contains(&item))
-        };
-        self.lists(Whose::Baskets(baskets), request.top_k, &self.popularity, &skip)
+        Basket::check(baskets)?;
+        let skip = request.skips_of(baskets, self.item_ids().len());
+        Ok(self.lists(Whose::Baskets(baskets), request.top_k, &self.popularity, &skip))
     }
 
     fn recommend_held_out(
@@ -279,11 +309,11 @@ impl Recommender for HybridModel {
     ) -> Vec<Choice> {
         let skip = |at: usize, item: u32| held_out.is_known(users[at], item);
         let whose = Whose::HeldOut(users, held_out);
-        self.lists(whose, top_k, &held_out.popularity, &skip).unwrap_or_default()
+        self.lists(whose, top_k, &held_out.popularity, &skip)
     }
 
-    fn scores(&self, whose: Whose<'_>, items: &[u32]) -> Result<Vec<f32>, ModelError> {
-        Ok(self.rows(whose, items)?.0)
+    fn scores(&self, whose: Whose<'_>, items: &[u32]) -> Vec<f32> {
+        self.rows(whose, items).0
     }
 
     /// As the first of the members says that knows a similarity.

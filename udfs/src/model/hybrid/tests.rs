@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use arrow::array::{ArrayRef, Int64Array};
 
 use super::super::als::{AlsOptions, mix, train};
+use super::super::explain::Term;
 use super::super::item_knn::{self, ItemKnnOptions};
 use super::super::judge::{Judge, Objective};
 use super::super::{ItemParts, ModelParts, PopularityParts, Similarity, holdout};
@@ -134,39 +135,63 @@ fn what_explains_the_members_explains_the_blend() {
 #[test]
 fn weights_are_those_of_the_best_lists() {
     let (known, held) = holdout(&seen(), 0.3, 4);
+    let chance = || (0..ITEMS).map(|item| mix(u64::from(item)) as f32).collect::<Vec<f32>>();
     let judge = Judge::new(Objective::Ndcg, 5, &known, &held);
-    let bases = [
-        als(&known),
-        knn(&known),
-        popular(&known, (0..ITEMS).map(|item| mix(u64::from(item)) as f32).collect()),
-    ];
+    let bases = [als(&known), knn(&known), popular(&known, chance())];
     let recommenders: Vec<&dyn Recommender> = bases.iter().map(Base::recommender).collect();
-    let found = weights(&recommenders, &judge, &GO).unwrap();
+    let (found, metric) = weights(&recommenders, &judge, &GO).unwrap();
     assert!((found.iter().map(|weight| weight.share).sum::<f32>() - 1.0).abs() < 1e-6);
     assert!(found.iter().all(Weight::is_valid), "{found:?}");
     assert!(found[2].share < 0.25, "{found:?}");
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-    assert_eq!(one.install(|| weights(&recommenders, &judge, &GO)).unwrap(), found);
+    assert_eq!(
+        one.install(|| weights(&recommenders, &judge, &GO)).unwrap(),
+        (found.clone(), metric)
+    );
     let worth = |shares: [f32; 3]| {
         let weights = found.iter().zip(shares);
         let weights = weights.map(|(of, share)| Weight { share, ..*of });
-        let bases = [als(&known), knn(&known), popular(&known, vec![0.0; ITEMS as usize])];
+        let bases = [als(&known), knn(&known), popular(&known, chance())];
         let members = bases.into_iter().zip(weights);
         let members = members.map(|(base, weight)| Member { base, weight }).collect();
         judge.model(&HybridModel::from_members(members).unwrap(), None)
     };
     let learned = worth([found[0].share, found[1].share, 0.0]);
+    let whole = worth([found[0].share, found[1].share, found[2].share]);
+    assert!((metric - whole).abs() < 1e-3, "{metric} {whole}");
     for single in [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]] {
         assert!(learned >= worth(single) - 0.01, "{learned} {found:?}");
     }
     // A member that says the same of every item has no say, wherever it stands.
     let flat = popular(&known, vec![3.0; ITEMS as usize]);
     let with_flat = [flat.recommender(), recommenders[1]];
-    let shares = weights(&with_flat, &judge, &GO).unwrap();
+    let (shares, _) = weights(&with_flat, &judge, &GO).unwrap();
     assert_eq!([shares[0].share, shares[1].share], [0.0, 1.0]);
     assert_eq!(weights(&with_flat[..1], &judge, &GO), Err(ModelError::Flat));
     let stopped = weights(&recommenders, &judge, &AtomicBool::new(true));
     assert!(matches!(stopped, Err(ModelError::Cancelled)));
+}
+
+#[test]
+fn a_signal_counts_for_everybody_alike_and_is_named() {
+    let seen = seen();
+    let values: Vec<f32> = (0..ITEMS).map(|item| item as f32 - 14.5).collect();
+    let Base::Popularity(scores) = popular(&seen, values.clone()) else { panic!() };
+    let signal = Base::Signal(Signal::new("margin".into(), scores));
+    assert_eq!((signal.type_name(), signal.is_personal()), ("signal", false));
+    let members = [(knn(&seen), 0.5), (signal, 0.5)];
+    let member = |(base, share)| Member { base, weight: Weight { share, scale: 2.0 } };
+    let model = HybridModel::from_members(members.into_iter().map(member).collect()).unwrap();
+    let signals: Vec<&[f32]> =
+        model.members().filter_map(|member| member.base.signal()).map(Signal::values).collect();
+    assert_eq!(signals, [values.as_slice()]);
+    let score = model.score(3, 5).unwrap();
+    let wrapped = Model::from(model);
+    let reasons = wrapped.explain(3, 5).unwrap();
+    assert!((reasons.score() - f64::from(score)).abs() < 1e-5);
+    let of_signal = reasons.parts.iter().find(|part| part.term == Term::Signal(1)).unwrap();
+    assert_eq!((of_signal.weight, of_signal.contribution), (-9.5, -9.5 / 4.0));
+    assert_eq!(wrapped.term_name(of_signal.term), "signal margin");
 }
 
 #[test]

@@ -71,8 +71,8 @@ fn candidates(top_k: usize) -> usize {
     top_k.saturating_mul(CANDIDATES_PER_PLACE).clamp(*CANDIDATES.start(), *CANDIDATES.end())
 }
 
-/// The weights whose lists are worth the most to the judge, of members that have learned from what
-/// the judge knows and from nothing else, in its codes.
+/// The weights whose lists are worth the most to the judge, and what they are worth, of members that
+/// have learned from what the judge knows and from nothing else, in its codes.
 ///
 /// # Errors
 /// [`ModelError::Flat`] when no member tells items apart; [`ModelError::Cancelled`] soon after the
@@ -81,7 +81,7 @@ pub fn weights(
     members: &[&dyn Recommender],
     judge: &Judge<'_>,
     cancel: &AtomicBool,
-) -> Result<Vec<Weight>, ModelError> {
+) -> Result<(Vec<Weight>, f64), ModelError> {
     let users = judge.sample();
     let items = members.first().map_or(0, |member| member.item_ids().len());
     let blocks = users.chunks(block_users(items)).collect::<Vec<_>>();
@@ -105,12 +105,12 @@ pub fn weights(
         return Err(ModelError::Flat);
     }
     let ascent = Ascent { judge, lists: &lists, scales: &scales, counting: &counting, cancel };
-    let shares = ascent.run()?;
+    let (shares, worth) = ascent.run()?;
     let weight = |member: usize| Weight {
         share: shares[member] as f32,
         scale: if counts(&member) { scales[member] as f32 } else { 1.0 },
     };
-    Ok((0..members.len()).map(weight).collect())
+    Ok(((0..members.len()).map(weight).collect(), worth))
 }
 
 /// A user's candidates.
@@ -138,10 +138,8 @@ fn gather(
         return Err(ModelError::Cancelled);
     }
     let all: Vec<u32> = (0..members.first().map_or(0, |m| m.item_ids().len()) as u32).collect();
-    let scores: Vec<Vec<f32>> = members
-        .iter()
-        .map(|member| member.scores(Whose::Users(users), &all))
-        .collect::<Result<_, _>>()?;
+    let scores: Vec<Vec<f32>> =
+        members.iter().map(|member| member.scores(Whose::Users(users), &all)).collect();
     let row = |member: usize, at: usize| &scores[member][at * all.len()..][..all.len()];
     let mut gathered = Gathered { variances: vec![0.0; members.len()], lists: vec![] };
     for (at, &user) in users.iter().enumerate() {
@@ -183,7 +181,7 @@ struct Ascent<'a> {
 }
 
 impl Ascent<'_> {
-    fn run(&self) -> Result<Vec<f64>, ModelError> {
+    fn run(&self) -> Result<(Vec<f64>, f64), ModelError> {
         let members = self.scales.len();
         let single = |member: usize| -> Vec<f64> {
             (0..members).map(|other| f64::from(u8::from(other == member))).collect()
@@ -212,7 +210,7 @@ impl Ascent<'_> {
                 }
             }
         }
-        Ok(best.0)
+        Ok(best)
     }
 
     fn improve(&self, best: &mut (Vec<f64>, f64), shares: Vec<f64>) -> Result<(), ModelError> {

@@ -118,6 +118,7 @@ pub fn train(
     if let Some(&value) = interactions.values().iter().find(|value| !value.is_finite()) {
         return Err(ModelError::NotFinite { column: "rating".to_owned(), value });
     }
+    interactions.check_evidence()?;
     let codes = by_descending_count(&interactions.column_counts());
     let by_user = weights::weighted(interactions, options, &codes);
     let search = Search {

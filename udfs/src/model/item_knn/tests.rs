@@ -109,6 +109,8 @@ fn options_outside_their_domain_empty_data_and_the_flag_are_refused() {
     let go_on = AtomicBool::new(false);
     let nothing = train(&Csr::empty(2, 2), &good, &mut |_| {}, &go_on);
     assert_eq!(nothing, Err(ModelError::Empty));
+    let silent = train(&matrix(&[(0, 0, 0.0), (0, 1, -1.0)], 1, 2), &good, &mut |_| {}, &go_on);
+    assert_eq!(silent, Err(ModelError::NoEvidence));
     let x = matrix(&[(0, 0, 1.0), (0, 1, 1.0)], 1, 2);
     let stopped = train(&x, &good, &mut |_| {}, &AtomicBool::new(true));
     assert_eq!(stopped, Err(ModelError::Cancelled));
@@ -128,7 +130,8 @@ proptest! {
         cells in prop::collection::vec((0_u32..12, 0_u32..150, -1_i8..6), 1..260),
         weighting in 0_usize..3, num_neighbors in 1_usize..40, shrinkage in 0_u8..3,
     ) {
-        let cells: Vec<_> = cells.iter().map(|&(u, i, v)| (u, i, f32::from(v))).collect();
+        let mut cells: Vec<_> = cells.iter().map(|&(u, i, v)| (u, i, f32::from(v))).collect();
+        cells.push((11, 149, 300.0));
         let x = matrix(&cells, 12, 150);
         let options = ItemKnnOptions {
             weighting: [Weighting::Cosine, Weighting::TfIdf, Weighting::Bm25][weighting],

@@ -311,6 +311,15 @@ fn edge_cases_train_or_are_refused_with_a_reason() {
     assert_eq!(run(&one, true), Err(ModelError::Cancelled));
     let nan = Csr::new(vec![0, 1], vec![0], vec![f32::NAN], 1).unwrap();
     assert!(matches!(run(&nan, false), Err(ModelError::NotFinite { .. })));
+    for weights in [vec![0.0, 0.0], vec![-1.0, 0.0]] {
+        let silent = Csr::new(vec![0, 2], vec![0, 1], weights, 2).unwrap();
+        assert_eq!(run(&silent, false), Err(ModelError::NoEvidence));
+    }
+    let heavy = Csr::new(vec![0, 2], vec![0, 1], vec![1.0, 1e30], 2).unwrap();
+    for options in [implicit, AlsOptions::default()] {
+        let refused = train(&heavy, &options, &mut |_| {}, &AtomicBool::new(false));
+        assert!(refused.unwrap_err().to_string().contains("1.00e30 is too large"));
+    }
 }
 
 #[test]
@@ -352,7 +361,10 @@ proptest! {
         let feedback = if explicit { Feedback::Explicit } else { Feedback::Implicit };
         let options =
             AlsOptions { feedback, num_factors: 4, max_iterations: 4, ..AlsOptions::default() };
-        let factors = quiet(&csr, &options);
+        let factors = match train(&csr, &options, &mut |_| {}, &NEVER) {
+            Err(ModelError::NoEvidence) if !explicit => return Ok(()),
+            learned => learned.unwrap(),
+        };
         let mut all = factors.user_factors.iter().chain(&factors.item_factors);
         prop_assert!(all.all(|x| x.is_finite()));
     }

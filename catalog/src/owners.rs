@@ -1,0 +1,82 @@
+//! Who owns tables, views and models, and how they pass on to somebody else.
+
+use crate::Catalog;
+use crate::error::{Error, Result};
+use crate::registry::{Kind, ObjectName};
+
+/// How often the change of one object is tried when others change it at the same time.
+const TRIES: usize = 8;
+
+impl Catalog {
+    /// What a user owns, by name.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached.
+    pub async fn owned_by(&self, owner: &str) -> Result<Vec<(ObjectName, Kind)>> {
+        let definitions = self.definitions().await?;
+        let owned = definitions.iter().filter(|(_, definition)| definition.owner == owner);
+        let named = owned.map(|((schema, name), definition)| {
+            (ObjectName::new(schema, name), definition.spec.kind())
+        });
+        Ok(named.collect())
+    }
+
+    /// Gives everything that `from` owns to `to`, one object after the other; how many there were.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be written.
+    pub async fn reassign_owned(&self, from: &str, to: &str) -> Result<usize> {
+        self.writable().await?;
+        let mut changed = 0;
+        for (name, _) in self.owned_by(from).await? {
+            changed += usize::from(self.reassign(&name, from, to).await?);
+        }
+        Ok(changed)
+    }
+
+    async fn reassign(&self, name: &ObjectName, from: &str, to: &str) -> Result<bool> {
+        let mut last = Err(Error::Conflict { name: name.to_string() });
+        for _ in 0..TRIES {
+            let Some(head) = self.objects.head(name).await? else { return Ok(false) };
+            let document = head.document.clone()?;
+            if document.spec.is_none() || document.owner != from {
+                return Ok(false);
+            }
+            last = self.objects.put(name, document.spec.clone(), to, Some(&head)).await;
+            match &last {
+                Err(error) if error.is_lost_race() => {}
+                _ => break,
+            }
+        }
+        last.map(|_| true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{CreateMode, Spec};
+    use crate::testing::Shared;
+
+    #[tokio::test]
+    async fn what_somebody_owns_passes_on_as_it_is() {
+        let shared = Shared::new();
+        let catalog = shared.open().await;
+        let view = Spec::View { sql: "SELECT 1".into(), columns: vec![] };
+        for (name, owner) in [("a", "ann"), ("b", "bob"), ("c", "ann")] {
+            let name = ObjectName::new("main", name);
+            catalog.create(&name, view.clone(), owner, CreateMode::New).await.unwrap();
+        }
+        assert_eq!(catalog.reassign_owned("ann", "eve").await.unwrap(), 2);
+        assert_eq!(catalog.reassign_owned("ann", "eve").await.unwrap(), 0);
+        let other = shared.open().await;
+        for catalog in [&catalog, &other] {
+            let owned = catalog.owned_by("eve").await.unwrap();
+            let names: Vec<String> = owned.iter().map(|(name, _)| name.to_string()).collect();
+            assert_eq!(names, ["main.a", "main.c"]);
+            assert!(catalog.owned_by("ann").await.unwrap().is_empty());
+            let definition = catalog.definition(&owned[0].0).await.unwrap().unwrap();
+            assert_eq!((definition.spec, definition.owner.as_str()), (view.clone(), "eve"));
+        }
+    }
+}
