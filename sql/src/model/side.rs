@@ -30,8 +30,6 @@ pub enum Side {
     Users,
     /// Items, by `item_table`.
     Items,
-    /// Pairs of records, by `decision_table`.
-    Decisions,
 }
 
 /// A table beside the training query.
@@ -41,6 +39,8 @@ pub enum Beside {
     Features(SideTable),
     /// Of signals.
     Signals(SignalTable),
+    /// Of decisions about pairs of records, which entities are made of.
+    Decisions,
 }
 
 impl Beside {
@@ -60,6 +60,7 @@ impl Beside {
                 interactions.signals = Some(table.read(rows, memory).await?);
                 Ok(())
             }
+            Self::Decisions => Err(Error::Internal("interactions are told no decisions".into())),
         }
     }
 }
@@ -116,14 +117,13 @@ pub(crate) async fn plan_decisions(
     context: &Arc<StatementContext>,
     table: &str,
     with_sources: bool,
-) -> Result<(SideTable, LogicalPlan)> {
+) -> Result<(Beside, LogicalPlan)> {
     let mut names = vec!["left_id", "right_id", "is_match"];
     if with_sources {
         names.extend(["left_source", "right_source"]);
     }
     let (_, plan) = Box::pin(context.plan_query(select(table, &names)?)).await?;
-    let (table, id) = (table.to_owned(), "left_id".to_owned());
-    Ok((SideTable { side: Side::Decisions, table, id }, plan))
+    Ok((Beside::Decisions, plan))
 }
 
 /// Rows of a table of features as they were read.
@@ -214,9 +214,6 @@ impl Interactions {
         let (known, at) = match table.side {
             Side::Users => (&mut self.users, 0),
             Side::Items => (&mut self.items, 1),
-            Side::Decisions => {
-                return Err(Error::Internal("interactions are told no decisions".into()));
-            }
         };
         let is_text = |data_type: &DataType| udfs::model::features::is_text(data_type);
         if is_text(ids.data_type()) != is_text(known.data_type()) {
