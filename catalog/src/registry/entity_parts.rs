@@ -71,6 +71,7 @@ struct StoredRule {
     skipped_records: u64,
     keyed: u64,
     recall: f64,
+    expected: Option<f64>,
 }
 
 impl StoredEntities {
@@ -95,6 +96,7 @@ impl StoredEntities {
             skipped_records: used.cost.skipped_records,
             keyed: used.cost.keyed,
             recall: used.recall,
+            expected: used.expected,
         };
         let dependence = |of: &Dependence| [of.on, of.level, of.column];
         Self {
@@ -212,6 +214,7 @@ impl StoredEntities {
                     keyed: stored.keyed,
                 },
                 recall: stored.recall,
+                expected: stored.expected,
             })
         };
         let dependence = |[on, level, column]: &[usize; 3]| Dependence {

@@ -33,6 +33,7 @@ fn entities(rich: bool) -> EntityModel {
         text: "prefix(R and (D), 3) AND R and (D)".into(),
         cost: Cost { pairs: 1, keyed: 3, ..Cost::default() },
         recall: 0.25,
+        expected: Some(0.5),
     };
     let linkage = Linkage {
         comparisons: vec![comparison],

@@ -2,8 +2,8 @@
 //!
 //! A text, in one spelling as `normalize_name` gives it, is cut into its pairs of neighbouring
 //! letters, with a blank before and behind; each pair sets twelve of 512 bits, at places
-//! `h₁ + i·h₂` taken from its HMAC (Schnell, Bachteler and Reiher 2009). Texts that share most pairs
-//! share most bits. An encoding is shown as `<key id>.<128 hexadecimal digits>`.
+//! `h₁ + i·h₂` taken from its HMAC (Schnell, Bachteler and Reiher 2009). Texts that share most
+//! pairs share most bits. An encoding is shown as `<key id>.<128 hexadecimal digits>`.
 
 use std::fmt::Write;
 

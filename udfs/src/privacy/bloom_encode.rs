@@ -2,8 +2,8 @@
 //! parties can find out whom both know by likeness and neither reads the other's names.
 //!
 //! What it is, and how it is shown: [`super::bloom`]. NULL for NULL and for a text without letters
-//! and digits. Who holds the key can try names; who does not can still count how often encodings and
-//! bits come, and guess common names from it: exchange encodings, not the key, and keep them.
+//! and digits. Who holds the key can try names; who does not can still count how often encodings
+//! and bits come, and guess common names from it: exchange encodings, not the key, and keep them.
 
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ const NAME: &str = "bloom_encode";
     doc_section(label = "Privacy Functions"),
     description = "Encodes a text so that it can be compared by likeness and not read: a Bloom \
 filter of 512 bits over its pairs of letters under a key, shown as `<key id>.<128 hexadecimal \
-digits>`. Case, accents and signs do not count. Compare with `bloom_similarity`, or link records by \
-it with `model_type = 'entity_resolution'`. NULL when the text has neither letters nor digits.",
+digits>`. Case, accents and signs do not count. Compare with `bloom_similarity`, or link records \
+by it with `model_type = 'entity_resolution'`. NULL when the text has neither letters nor digits.",
     syntax_example = "bloom_encode(text, 'key')",
     sql_example = r#"```sql
 > SELECT length(bloom_encode('Müller', 'demo')) AS length;

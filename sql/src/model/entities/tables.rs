@@ -243,14 +243,16 @@ pub fn blocking_rules(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> {
     };
     let texts = rules.iter().map(|used| used.text.as_str());
     let recalls = rules.iter().map(|used| used.recall);
-    let columns: [(&str, ArrayRef); 5] = [
-        ("rule", Arc::new(StringArray::from_iter_values(texts))),
-        ("pairs", count(|cost| cost.pairs)),
-        ("match_share", Arc::new(Float64Array::from_iter_values(recalls))),
-        ("skipped_blocks", count(|cost| cost.skipped_blocks)),
-        ("skipped_records", count(|cost| cost.skipped_records)),
+    let expected: Float64Array = rules.iter().map(|used| used.expected).collect();
+    let columns: [(&str, ArrayRef, bool); 6] = [
+        ("rule", Arc::new(StringArray::from_iter_values(texts)), false),
+        ("pairs", count(|cost| cost.pairs), false),
+        ("match_share", Arc::new(Float64Array::from_iter_values(recalls)), false),
+        ("expected_recall", Arc::new(expected), true),
+        ("skipped_blocks", count(|cost| cost.skipped_blocks), false),
+        ("skipped_records", count(|cost| cost.skipped_records), false),
     ];
-    table(RecordBatch::try_from_iter(columns)?)
+    table(RecordBatch::try_from_iter_with_nullable(columns)?)
 }
 
 /// `ML.ENTITY_HISTORY`: what became of entities, version after version.

@@ -44,7 +44,8 @@ pub struct Identified {
     pub keys: Vec<u64>,
     /// A fingerprint of what each record says.
     pub contents: Vec<u64>,
-    /// The entity that each record is known to be of; [`super::column::NONE`] where that is not known.
+    /// The entity that each record is known to be of; [`super::column::NONE`] where that is not
+    /// known.
     pub truth: Option<Vec<u32>>,
 }
 

@@ -85,6 +85,9 @@ pub struct UsedRule {
     pub cost: Cost,
     /// The share of matches that it finds, by the learned probabilities.
     pub recall: f64,
+    /// The share that it and the rules before it were expected to find when they were chosen;
+    /// `None` where they were named.
+    pub expected: Option<f64>,
 }
 
 /// What was learned.
@@ -185,12 +188,12 @@ pub fn learn(
         return Err(ModelError::TooLarge { what: "the number of rules", limit: RULES_MAX as u64 });
     }
     let columns = &records.columns;
-    let rules: Vec<Rule> = match options.rules.is_empty() {
+    let (rules, expected): (Vec<Rule>, Vec<Option<f64>>) = match options.rules.is_empty() {
         true => {
             let found = suggest(columns, &records.sides, budget, block_max, options.seed);
-            found.into_iter().map(|Suggested { rule, .. }| rule).collect()
+            found.into_iter().map(|Suggested { rule, recall }| (rule, Some(recall))).unzip()
         }
-        false => options.rules.clone(),
+        false => options.rules.iter().map(|rule| (rule.clone(), None)).unzip(),
     };
     let block = |rule: &Rule| Blocks::new(rule, columns, &records.sides, block_max);
     let blocks: Vec<Blocks> = rules.iter().map(block).collect();
@@ -216,8 +219,10 @@ pub fn learn(
     }
     let recalls = learner.recalls(rules.len());
     let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-    let used = rules.into_iter().zip(&blocks).zip(recalls).map(|((rule, blocks), recall)| {
-        UsedRule { text: rule.text(&names), rule, cost: blocks.cost, recall }
+    let found = rules.into_iter().zip(&blocks).zip(recalls.into_iter().zip(expected));
+    let used = found.map(|((rule, blocks), (recall, expected))| {
+        let text = rule.text(&names);
+        UsedRule { text, rule, cost: blocks.cost, recall, expected }
     });
     let linkage = Linkage {
         rules: used.collect(),
