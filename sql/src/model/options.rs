@@ -488,7 +488,10 @@ pub(super) mod tests {
             ),
             ("model_type = 'item_knn', num_factors = 8", "belongs to matrix_factorization"),
             ("model_type = 'ease', l2_reg = 0", "above 0"),
-            ("model_type = 'ease', half_life = '1 day'", "belongs to popularity, not to ease"),
+            (
+                "model_type = 'ease', half_life = '1 day'",
+                "belongs to popularity, hybrid, not to ease",
+            ),
             ("model_type = 'matrix_factorization', num_trials = 0", "between 1 and 1000"),
             ("model_type = 'ease', top_k = 0", "top_k is 0 it takes 1 to 1000"),
             ("model_type = 'ease', top_k = -3", "whole number from 1"),

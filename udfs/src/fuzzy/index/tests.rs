@@ -123,8 +123,8 @@ fn borrowed(texts: &[(u32, String)]) -> Vec<InBlock<'_>> {
 fn few_texts_in_blocks() {
     let mut random = StdRng::seed_from_u64(7);
     for (longest, blocks) in [(4, 3), (4, 1), (12, 3), (12, 1), (40, 3), (90, 1)] {
-        let values = texts(&mut random, 150, longest, blocks);
-        let probes = texts(&mut random, 120, longest, blocks + 1);
+        let values = texts(&mut random, 80, longest, blocks);
+        let probes = texts(&mut random, 60, longest, blocks + 1);
         for likeness in likenesses() {
             same_as_all_pairs(likeness, &borrowed(&values), &borrowed(&probes));
         }
@@ -135,8 +135,8 @@ fn few_texts_in_blocks() {
 fn many_texts_in_a_block() {
     let mut random = StdRng::seed_from_u64(11);
     for longest in [6, 20, 80] {
-        let values = texts(&mut random, 3_000, longest, 1);
-        let probes = texts(&mut random, 60, longest, 1);
+        let values = texts(&mut random, 500, longest, 1);
+        let probes = texts(&mut random, 40, longest, 1);
         for max in [0, 1, 2, 3, 4] {
             for osa in [false, true] {
                 let likeness = Likeness::Edit { osa, max };
@@ -149,9 +149,9 @@ fn many_texts_in_a_block() {
 #[test]
 fn without_memory_for_an_index_the_answer_is_the_same() {
     let mut random = StdRng::seed_from_u64(13);
-    let values = texts(&mut random, 3_000, 30, 1);
+    let values = texts(&mut random, 500, 30, 1);
     let probes = texts(&mut random, 40, 30, 1);
-    for memory in [0, 200_000, 2_000_000] {
+    for memory in [0, 50_000, 500_000] {
         let (values, probes) = (borrowed(&values), borrowed(&probes));
         let likeness = Likeness::Edit { osa: false, max: 2 };
         let index = Index::new(likeness, &values, memory);
