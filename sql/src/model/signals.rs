@@ -128,10 +128,12 @@ impl Signals {
             let SignalTable { table, id } = &self.table;
             return Err(Error::Model {
                 what: format!(
-                    "item_table {table} has no item of the training query, whose {id} is {}",
+                    "item_table {table} has no item of the training query: {id} is {} there and {} \
+                     in the query",
+                    self.ids.data_type(),
                     items.data_type()
                 ),
-                hint: Some(format!("its {id} is {}: cast one of them", self.ids.data_type())),
+                hint: Some("name a table or view that has the items under the same ids".into()),
             });
         }
         let centred = |values: &Vec<Option<f64>>| {

@@ -477,7 +477,8 @@ mod tests {
         let entry = Arc::new(Field::new("entries", entries.data_type().clone(), false));
         let map = MapArray::try_new(entry, offsets, entries, None, false).unwrap();
         let inside = Arc::new(Field::new("list", list.data_type().clone(), true));
-        let nested = StructArray::from(vec![(inside, Arc::clone(&list)), (item.clone(), union)]);
+        let nested =
+            StructArray::from(vec![(inside, Arc::clone(&list)), (Arc::clone(&item), union)]);
         RecordBatch::try_from_iter_with_nullable(vec![
             ("list", Arc::clone(&list), true),
             ("large", of(DataType::LargeList(Arc::clone(&item))), true),
@@ -496,10 +497,11 @@ mod tests {
             for batch in [batch.clone(), batch.slice(1, 2)] {
                 let wire = wire_schema(batch.schema_ref(), types);
                 let plain = wire_batch(&batch, &wire).unwrap();
-                let shown = |batch: &RecordBatch| {
-                    arrow::util::pretty::pretty_format_batches(std::slice::from_ref(batch))
-                        .unwrap()
-                        .to_string()
+                let shown = |batch: &RecordBatch| -> Vec<String> {
+                    let cells = batch.columns().iter().flat_map(|column| {
+                        (0..batch.num_rows()).map(|row| array_value_to_string(column, row).unwrap())
+                    });
+                    cells.collect()
                 };
                 assert_eq!(shown(&plain), shown(&batch));
                 let mut writer = StreamWriter::try_new(vec![], &wire).unwrap();
