@@ -1,8 +1,8 @@
 //! DataFusion's functions that make much of little, with a limit on what one call makes.
 //!
 //! Their memory is charged to nobody, so `repeat('x', 2000000000)` or `range(0, 1000000000000)`
-//! would take it from everybody. A call on a batch makes [`BYTES_MAX`] at most, and no more than the
-//! server lets a statement have.
+//! would take it from everybody. A call on a batch makes [`BYTES_MAX`] at most, and no more than
+//! the server lets a statement have.
 
 use std::sync::Arc;
 

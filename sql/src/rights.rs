@@ -424,8 +424,8 @@ impl Rights {
         })
     }
 
-    /// Whether others may be given rights on something: an administrator on everything but functions
-    /// that undo protection, which are `policy_admin`'s, and an owner on its own.
+    /// Whether others may be given rights on something: an administrator on everything but
+    /// functions that undo protection, which are `policy_admin`'s, and an owner on its own.
     pub(crate) fn may_grant(&self, on: &Securable, object: Option<&Object>) -> bool {
         match on {
             Securable::Table(name) | Securable::Model(name) => {

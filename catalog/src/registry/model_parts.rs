@@ -149,8 +149,8 @@ pub enum StoredLearner {
         /// Its name.
         name: String,
     },
-    /// A blend of signals and of models, one of each type at most: their columns have names of their
-    /// own.
+    /// A blend of signals and of models, one of each type at most: their columns have names of
+    /// their own.
     Hybrid {
         /// The models in the order that scores are added up.
         members: Vec<StoredMember>,

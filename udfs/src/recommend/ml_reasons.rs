@@ -1,10 +1,10 @@
 //! `ml_reasons(m, user, item)`: what made the score of a pair, as a list.
 //!
-//! An entry is a struct of `term` (interaction, mean, user_bias, item_bias, popularity or a signal's
-//! name), `because_item` (of an interaction), `weight`, `contribution` and `share`, the largest
-//! contribution first; contributions add up to the score and shares to 1. A factorization is
-//! explained by the equations of fold-in (see [`crate::model::Reasons`]). NULL when user or item is
-//! NULL or unknown. `ML.EXPLAIN` unfolds the list into rows.
+//! An entry is a struct of `term` (interaction, mean, user_bias, item_bias, popularity or a
+//! signal's name), `because_item` (of an interaction), `weight`, `contribution` and `share`, the
+//! largest contribution first; contributions add up to the score and shares to 1. A
+//! factorization is explained by the equations of fold-in (see [`crate::model::Reasons`]). NULL
+//! when user or item is NULL or unknown. `ML.EXPLAIN` unfolds the list into rows.
 
 use std::sync::Arc;
 
@@ -29,8 +29,8 @@ use crate::model::{Part, Reasons, Recommender, Term};
     doc_section(label = "Recommendation Functions"),
     description = "What made the score of a user and an item under any recommender, as a list of \
 (term, because_item, weight, contribution, share), the largest contribution first. The term is \
-`interaction` (with the item in because_item), `mean`, `user_bias`, `item_bias`, `popularity` or, of \
-a blend's signal, `signal` and its name. \
+`interaction` (with the item in because_item), `mean`, `user_bias`, `item_bias`, `popularity` or, \
+of a blend's signal, `signal` and its name. \
 Contributions add up to the score and shares to 1; for a factorization it is the score that \
 `ml_fold_in` would give the user's own interactions. NULL when user or item is NULL or unknown. \
 `ML.EXPLAIN` gives the same as rows.",

@@ -71,8 +71,8 @@ fn candidates(top_k: usize) -> usize {
     top_k.saturating_mul(CANDIDATES_PER_PLACE).clamp(*CANDIDATES.start(), *CANDIDATES.end())
 }
 
-/// The weights whose lists are worth the most to the judge, and what they are worth, of members that
-/// have learned from what the judge knows and from nothing else, in its codes.
+/// The weights whose lists are worth the most to the judge, and what they are worth, of members
+/// that have learned from what the judge knows and from nothing else, in its codes.
 ///
 /// # Errors
 /// [`ModelError::Flat`] when no member tells items apart; [`ModelError::Cancelled`] soon after the
