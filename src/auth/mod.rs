@@ -210,7 +210,7 @@ impl Authenticator {
             tokens,
             catalog: Arc::clone(catalog),
         };
-        // An open server starts although its warehouse is away; whether there are users shows later.
+        // An open server starts while its warehouse is away; it asks for users with each call.
         if authentication == Authentication::Users {
             made.users().await?;
         }
