@@ -15,7 +15,7 @@ use datafusion::logical_expr::{
     Signature,
 };
 
-use crate::concatenation::text_bytes;
+use crate::text_size::text_bytes;
 
 /// Bytes that one call on one batch may make.
 pub(crate) const BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -168,7 +168,7 @@ impl Bounded {
 }
 
 /// Refuses what is too much for one call.
-pub(crate) fn check_made(function: &str, bytes: u64, bytes_max: u64) -> DataFusionResult<()> {
+fn check_made(function: &str, bytes: u64, bytes_max: u64) -> DataFusionResult<()> {
     if bytes <= bytes_max {
         return Ok(());
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use catalog::Catalog;
 use catalog::policy::Principal;
-use datafusion::execution::FunctionRegistry;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
@@ -18,7 +17,6 @@ use datafusion::prelude::SessionConfig;
 
 use crate::admission::Admission;
 use crate::bounded::{BYTES_MAX, bounded};
-use crate::concatenation::ConcatenationRewrite;
 use crate::error::Result;
 use crate::expectation::CheckLog;
 use crate::planner::AttuneQueryPlanner;
@@ -135,7 +133,7 @@ impl Engine {
         passwords: Arc<dyn PasswordHasher>,
     ) -> Result<Self> {
         let runtime = runtime(&catalog, &limits)?;
-        let base = base_state(Arc::clone(&runtime), &limits)?;
+        let base = base_state(Arc::clone(&runtime), &limits);
         // Learners and vectorized functions share one pool a process; a second engine in it finds
         // the first one's and uses that.
         let _ = rayon::ThreadPoolBuilder::new()
@@ -251,7 +249,7 @@ fn runtime(catalog: &Arc<Catalog>, limits: &Limits) -> Result<Arc<RuntimeEnv>> {
 }
 
 /// The state that every statement starts from: functions, planner and settings, no catalog.
-fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> Result<SessionState> {
+fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> SessionState {
     let mut config = SessionConfig::new()
         .with_target_partitions(limits.target_partitions.max(1))
         .with_create_default_catalog_and_schema(false)
@@ -295,7 +293,5 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> Result<SessionState>
     if let Some(factories) = builder.table_factories().as_mut() {
         factories.clear();
     }
-    let mut state = builder.build();
-    state.register_function_rewrite(Arc::new(ConcatenationRewrite::new(made_max)))?;
-    Ok(state)
+    builder.build()
 }

@@ -7,7 +7,6 @@ mod access;
 mod admission;
 mod allow;
 mod bounded;
-mod concatenation;
 pub mod dialect;
 mod dml;
 pub mod engine;
@@ -31,6 +30,7 @@ mod size;
 mod stream;
 mod system;
 mod table;
+mod text_size;
 mod tokens;
 
 pub use admission::Admission;

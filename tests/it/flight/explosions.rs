@@ -56,9 +56,6 @@ fn statements() -> Vec<(&'static str, String)> {
         ("repeat", "SELECT repeat('x', 2147483647)".into()),
         ("repeat of repeat", "SELECT repeat(repeat('x', 100000), 100000)".into()),
         ("replace", "SELECT replace(repeat('x', 100000), 'x', repeat('y', 100000))".into()),
-        ("a chain of texts",
-            format!("SELECT length(s{}) FROM (SELECT repeat('x', 3000) AS s FROM \
-             generate_series(1, 8000))", " || s".repeat(1_500))),
         ("concat",
             format!("SELECT length(concat(s{})) FROM (SELECT repeat('x', 3000) AS s FROM \
              generate_series(1, 8000))", ", s".repeat(1_500))),
