@@ -1,7 +1,8 @@
 //! What Attune's speed is measured with, beside the same work without Attune.
 //!
 //! `cargo bench --bench attune -- als …` trains on Gowalla, `cargo bench --bench attune -- serving`
-//! starts the real program and asks it over Flight SQL, `… -- client` asks any server, `… -- pairs` compares texts.
+//! starts the real program and asks it over Flight SQL, `… -- client` asks any server, `… -- pairs`
+//! compares texts.
 //! `benches/README.md` has the figures.
 #![allow(
     clippy::print_stdout,

@@ -36,7 +36,7 @@ pub(crate) struct Outcome {
 ///
 /// Keys of other tables are joined to the table's rows, each key once, so that no row is doubled;
 /// they stand on the left, where a hash join builds. Conditions on rows are columns with names of
-/// their own below the aggregates, of which DataFusion takes two for one when they differ in a cast.
+/// their own below the aggregates, of which DataFusion takes two for one where only a cast differs.
 pub(crate) fn text(items: &[Item], from: &str, alias: &str, loaded: Option<&str>) -> String {
     let (mut from, mut joined) = (from.to_owned(), false);
     let scope = loaded.map(|loaded| format!("{loaded} AND ")).unwrap_or_default();

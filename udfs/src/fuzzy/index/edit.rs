@@ -143,7 +143,7 @@ impl Block {
         for size in sizes.filter(|size| size >= shortest) {
             let size = size as usize;
             for (segment, (start, part)) in segments_of(size, max).enumerate() {
-                // The edits before the segment move it, and so do those after it, seen from the end.
+                // The edits before the segment move it; so do those after it, from the end.
                 let moved = length as isize - size as isize;
                 let (before, after) = (segment as isize, (max - segment) as isize);
                 let start = start as isize;
