@@ -237,6 +237,9 @@ impl From<DataFusionError> for Error {
                 Self::Unsupported { what: first_line(&what), hint: None }
             }
             DataFusionError::Plan(what) => from_plan(&what),
+            // In the condition of a join they come as such.
+            DataFusionError::Internal(what) => wrong_arguments(&what)
+                .unwrap_or_else(|| Self::Internal(first_line(&format!("Internal error: {what}")))),
             DataFusionError::Configuration(what) => Self::invalid(first_line(&what)),
             DataFusionError::ResourcesExhausted(what) => {
                 spill_limit(&what).unwrap_or_else(|| Self::Exhausted { what: first_line(&what) })

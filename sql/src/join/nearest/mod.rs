@@ -121,15 +121,16 @@ fn plan(
             {
                 queries.push(arguments::rows(query, context)?);
             }
-            other => options.push(other),
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(SqlExpr::Struct { .. }))
+            | FunctionArg::Named { .. } => options.push(argument),
+            _ => {
+                return Err(Error::invalid_hint("nearest takes two queries and options", FORM));
+            }
         }
     }
-    let Arguments { first, named, .. } = Arguments::read(NAME, options.into_iter(), context)?;
+    let Arguments { named, .. } = Arguments::read(NAME, options.into_iter(), context)?;
     let [left, right] = <[_; 2]>::try_from(queries)
         .map_err(|_| Error::invalid_hint("nearest takes two queries in parentheses", FORM))?;
-    if first.is_some() {
-        return Err(Error::invalid_hint("nearest takes two queries and options", FORM));
-    }
     known_options(&named, &OPTIONS)?;
     let text = |name: &str| match named.get(name) {
         None => Ok(None),
