@@ -45,10 +45,12 @@ def names(rows, seed):
     return list(made)
 
 
-def write(folder, table, texts):
+def write(folder, table, count, seed):
     target = folder / "lake" / table
+    if (target / "part.parquet").exists():
+        return
     target.mkdir(parents=True, exist_ok=True)
-    rows = pyarrow.table({"id": range(len(texts)), "s": texts})
+    rows = pyarrow.table({"id": range(count), "s": names(count, seed)})
     pyarrow.parquet.write_table(rows, target / "part.parquet", row_group_size=100_000)
 
 
@@ -131,7 +133,7 @@ def main():
         shutil.copy(folder / f"surname_{side}.parquet", target)
     for rows in given.rows:
         for side, seed in (("a", 1), ("b", 2)):
-            write(folder, f"names_{rows}_{side}", names(rows, seed))
+            write(folder, f"names_{rows}_{side}", rows, seed)
     server = Server(program, folder)
     try:
         tables = {f"s{side}": folder / f"surname_{side}.parquet" for side in "ab"}
