@@ -405,8 +405,8 @@ fn leading_words(parser: &DFParser<'_>) -> Vec<String> {
         .collect()
 }
 
-fn parse_create_model(parser: &mut DFParser<'_>) -> Result<CreateModel, Failure> {
-    let parser = &mut parser.parser;
+/// `CREATE [OR REPLACE] noun [IF NOT EXISTS]`, whose noun is one word: whether each is there.
+pub(crate) fn parse_create_noun(parser: &mut Parser<'_>) -> Result<(bool, bool), Failure> {
     parser.expect_keyword(Keyword::CREATE)?;
     let replace = parser.parse_keywords(&[Keyword::OR, Keyword::REPLACE]);
     parser.next_token();
@@ -415,6 +415,12 @@ fn parse_create_model(parser: &mut DFParser<'_>) -> Result<CreateModel, Failure>
         let found = parser.peek_token_ref().clone();
         return Err(Failure::at("OR REPLACE and IF NOT EXISTS exclude each other".into(), &found));
     }
+    Ok((replace, if_not_exists))
+}
+
+fn parse_create_model(parser: &mut DFParser<'_>) -> Result<CreateModel, Failure> {
+    let parser = &mut parser.parser;
+    let (replace, if_not_exists) = parse_create_noun(parser)?;
     let name = parse_model_reference(parser)?;
     if name.contains('@') {
         let found = parser.peek_token_ref().clone();

@@ -140,3 +140,34 @@ async fn with_little_memory_the_rows_are_the_same() {
         assert_eq!(rows(&session, &statement).await, expected, "{statement}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_ends_at_its_time_limit_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    let create = "CREATE TABLE t AS SELECT encode(sha256(CAST(value AS VARCHAR)), 'hex') AS x \
+                  FROM generate_series(1, 30000) AS s (value)";
+    session.query(create).await.unwrap();
+    session.query("SET statement_timeout = '700 ms'").await.unwrap();
+    for join in [
+        "SELECT count(*) FROM t AS a JOIN t AS b ON jaro_winkler_similarity(a.x, b.x) >= 0.75",
+        "SELECT count(*) FROM nearest((SELECT x FROM t), (SELECT x FROM t))",
+    ] {
+        let started = std::time::Instant::now();
+        let answer = session.query(join).await.unwrap();
+        let rows = answer.rows.try_collect::<Vec<_>>().await;
+        assert!(rows.is_err(), "{join}");
+        let took = started.elapsed();
+        assert!(took < std::time::Duration::from_secs(5), "{join} took {took:?}");
+        // What the operator's tasks held goes with them, a moment later.
+        for _ in 0..100 {
+            if engine.usage().memory_bytes == 0 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert_eq!(engine.usage().memory_bytes, 0, "{join}");
+    }
+    assert_eq!(rows(&session, "SELECT 1").await, ["1"]);
+}

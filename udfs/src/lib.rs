@@ -41,3 +41,18 @@ pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
 pub fn window_functions() -> Vec<Arc<WindowUDF>> {
     [features::windows(), quality::windows()].concat()
 }
+
+/// Holds a function's documentation to be whole: its section, syntax, example and arguments.
+#[cfg(test)]
+pub(crate) fn documented(
+    section: &str,
+    name: &str,
+    documentation: Option<&datafusion_expr::Documentation>,
+) {
+    let documentation = documentation.expect(name);
+    assert_eq!(documentation.doc_section.label, section, "{name}");
+    assert!(documentation.syntax_example.starts_with(&format!("{name}(")), "{name}");
+    let example = documentation.sql_example.as_deref().expect(name);
+    assert!(example.contains(&format!("{name}(")), "{name}");
+    assert!(documentation.arguments.as_ref().is_some_and(|a| !a.is_empty()), "{name}");
+}

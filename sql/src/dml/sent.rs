@@ -27,8 +27,9 @@ pub(crate) fn register(
     rows: SendableRecordBatchStream,
 ) -> Result<String> {
     let schema = rows.schema();
-    let partition = Sent { schema: Arc::clone(&schema), rows: Mutex::new(Some(rows)) };
-    let table = StreamingTable::try_new(schema, vec![Arc::new(partition)]).map_err(Error::from)?;
+    let read = || Error::Internal("rows that a client sends are read once".into());
+    let partition = Arc::new(Sent::new(rows, read));
+    let table = StreamingTable::try_new(schema, vec![partition]).map_err(Error::from)?;
     Ok(remember(context, Arc::new(table)).name)
 }
 
@@ -46,9 +47,18 @@ fn remember(context: &StatementContext, table: Arc<dyn TableProvider>) -> Object
     name
 }
 
-struct Sent {
+/// Rows on their way, which can be read once.
+pub(crate) struct Sent {
     schema: SchemaRef,
     rows: Mutex<Option<SendableRecordBatchStream>>,
+    /// What to say to whoever reads them again.
+    read: fn() -> Error,
+}
+
+impl Sent {
+    pub(crate) fn new(rows: SendableRecordBatchStream, read: fn() -> Error) -> Self {
+        Self { schema: rows.schema(), rows: Mutex::new(Some(rows)), read }
+    }
 }
 
 impl fmt::Debug for Sent {
@@ -64,8 +74,7 @@ impl PartitionStream for Sent {
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         self.rows.lock().take().unwrap_or_else(|| {
-            let read = Error::Internal("rows that a client sends are read once".into());
-            let error = futures::stream::iter([Err(DataFusionError::from(read))]);
+            let error = futures::stream::iter([Err(DataFusionError::from((self.read)()))]);
             Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), error))
         })
     }

@@ -35,7 +35,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::check::Shape;
 use super::query::{self, Item, Outcome};
 use super::run::{record, row};
-use crate::dml::sent::{name_rows, quoted};
+use crate::dml::sent::{Sent, name_rows, quoted};
 use crate::error::{Error, Result};
 use crate::parse::parse_query;
 use crate::rights::Columns;
@@ -85,7 +85,7 @@ impl Guard {
         let physical = run.physical(&plan).await?;
         let schema = physical.schema();
         let (sender, receiver) = channel(AHEAD);
-        let sent = Sent { schema: Arc::clone(&schema), rows: Mutex::new(Some(receiver)) };
+        let sent = sent(Arc::clone(&schema), receiver);
         let sent = StreamingTable::try_new(Arc::clone(&schema), vec![Arc::new(sent)])?;
         let new = name_rows(&context, Arc::new(sent));
         let whole = |item: &Item| matches!(item.check.shape, Shape::Table { .. });
@@ -220,38 +220,17 @@ fn verdict(table: &ObjectName, outcome: &Outcome, reads: bool) -> Result<()> {
 }
 
 /// The new rows as the checks read them.
-struct Sent {
-    schema: SchemaRef,
-    rows: Mutex<Option<Receiver<RecordBatch>>>,
-}
-
-impl fmt::Debug for Sent {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Sent").field("schema", &self.schema).finish_non_exhaustive()
-    }
-}
-
-impl PartitionStream for Sent {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let schema = Arc::clone(&self.schema);
-        let Some(rows) = self.rows.lock().take() else {
-            let error = Error::unsupported(
-                "a check at load cannot compare a table with itself",
-                "give the expectation SEVERITY 'warn', and run CHECK TABLE after loading",
-            );
-            let error = futures::stream::iter([Err(DataFusionError::from(error))]);
-            return Box::pin(RecordBatchStreamAdapter::new(schema, error));
-        };
-        let rows = futures::stream::unfold(rows, |mut rows| async move {
-            let batch = rows.recv().await?;
-            Some((Ok(batch), rows))
-        });
-        Box::pin(RecordBatchStreamAdapter::new(schema, rows))
-    }
+fn sent(schema: SchemaRef, rows: Receiver<RecordBatch>) -> Sent {
+    let rows = futures::stream::unfold(rows, |mut rows| async move {
+        let batch = rows.recv().await?;
+        Some((Ok(batch), rows))
+    });
+    Sent::new(Box::pin(RecordBatchStreamAdapter::new(schema, rows)), || {
+        Error::unsupported(
+            "a check at load cannot compare a table with itself",
+            "give the expectation SEVERITY 'warn', and run CHECK TABLE after loading",
+        )
+    })
 }
 
 type Judge = SpawnedTask<Result<(Result<()>, Outcome)>>;

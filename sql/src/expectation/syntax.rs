@@ -16,7 +16,9 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use crate::dialect::{folded, is_word};
-use crate::parse::{Failure, Statement, name_parts, parse_rest_of_options, skip};
+use crate::parse::{
+    Failure, Statement, name_parts, parse_create_noun, parse_rest_of_options, skip,
+};
 
 /// A statement about expectations.
 #[derive(Debug, Clone, PartialEq)]
@@ -132,14 +134,7 @@ pub(crate) fn parse(parser: &mut DFParser<'_>, words: &[&str]) -> Result<Stateme
 }
 
 fn create(parser: &mut Parser<'_>) -> Result<ExpectationStatement, Failure> {
-    parser.expect_keyword(Keyword::CREATE)?;
-    let replace = parser.parse_keywords(&[Keyword::OR, Keyword::REPLACE]);
-    parser.next_token();
-    let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
-    if replace && if_not_exists {
-        let found = parser.peek_token_ref().clone();
-        return Err(Failure::at("OR REPLACE and IF NOT EXISTS exclude each other".into(), &found));
-    }
+    let (replace, if_not_exists) = parse_create_noun(parser)?;
     let (name, table) = named(parser)?;
     parser.expect_keyword(Keyword::CHECK)?;
     parser.expect_token(&Token::LParen)?;

@@ -188,20 +188,7 @@ impl Build {
         let rows = concat_batches(schema, batches)?;
         let texts = texts(&self.text, &rows)?;
         let (blocks, block_of) = Blocks::new(&self.keys, &rows)?;
-        let mut known: HashMap<InBlock<'_>, u32> = HashMap::with_capacity(rows.num_rows());
-        let (mut values, mut value_of) = (Vec::new(), vec![u32::MAX; rows.num_rows()]);
-        for (row, value) in value_of.iter_mut().enumerate() {
-            let Some(block) = block_of.get(row).copied().flatten() else { continue };
-            if texts.is_null(row) {
-                continue;
-            }
-            let text = (block, texts.value(row));
-            *value = *known.entry(text).or_insert_with(|| {
-                values.push(text);
-                values.len() as u32 - 1
-            });
-        }
-        drop(known);
+        let (values, value_of) = distinct(&texts, block_of.into_iter());
         let (rows_of, starts) = grouped(&value_of, values.len());
         let bytes = values.iter().map(|(_, text)| text.len()).sum();
         memory.try_grow(Index::estimate(self.likeness, values.len(), bytes))?;
@@ -222,6 +209,24 @@ impl Build {
         memory.shrink(memory.size().saturating_sub(taken));
         index
     }
+}
+
+/// The distinct texts of blocks, and which of them each row has; [`u32::MAX`] for a row without a
+/// text or a block.
+pub(super) fn distinct(
+    texts: &StringViewArray,
+    blocks: impl Iterator<Item = Option<u32>>,
+) -> (Vec<InBlock<'_>>, Vec<u32>) {
+    let (mut values, mut known) = (Vec::new(), HashMap::new());
+    let value_of = texts.iter().zip(blocks).map(|(text, block)| {
+        let Some(text) = block.zip(text) else { return u32::MAX };
+        *known.entry(text).or_insert_with(|| {
+            values.push(text);
+            values.len() as u32 - 1
+        })
+    });
+    let value_of = value_of.collect();
+    (values, value_of)
 }
 
 /// The rows of each value, one value after the other, and where they begin.

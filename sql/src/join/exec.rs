@@ -24,6 +24,7 @@ use datafusion::physical_plan::{
 use tokio::sync::OnceCell;
 
 use super::build::{Build, Built, Keys};
+use super::output::gives_left_rows;
 use super::predicate::FuzzyPredicate;
 use super::probe::Probe;
 
@@ -87,21 +88,17 @@ impl FuzzyJoinExec {
             columns = projection.iter().filter_map(|at| columns.get(*at).cloned()).collect();
         }
         let partitions = join.right.output_partitioning().partition_count();
-        let gives_left_rows = matches!(
-            join.join_type,
-            JoinType::Left
-                | JoinType::Full
-                | JoinType::LeftSemi
-                | JoinType::LeftAnti
-                | JoinType::LeftMark
-        );
         let sides = [&join.left, &join.right].map(|side| side.boundedness());
         let unbounded = sides.into_iter().find(|boundedness| boundedness.is_unbounded());
         let boundedness = unbounded.unwrap_or(Boundedness::Bounded);
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
             Partitioning::UnknownPartitioning(partitions),
-            if gives_left_rows { EmissionType::Both } else { EmissionType::Incremental },
+            if gives_left_rows(join.join_type) {
+                EmissionType::Both
+            } else {
+                EmissionType::Incremental
+            },
             boundedness,
         );
         let sides = if join.partitioned {

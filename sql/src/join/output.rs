@@ -85,14 +85,7 @@ impl Output<'_> {
 
     /// Whether rows of the left side are given by themselves, when all pairs are known.
     pub fn gives_left_rows(&self) -> bool {
-        matches!(
-            self.join_type,
-            JoinType::Left
-                | JoinType::Full
-                | JoinType::LeftSemi
-                | JoinType::LeftAnti
-                | JoinType::LeftMark
-        )
+        gives_left_rows(self.join_type)
     }
 
     /// Gives the rows of the left side that the join has beside the pairs.
@@ -180,6 +173,18 @@ impl Output<'_> {
         self.given.add(rows);
         Ok(self.results.send(Ok(batch)).await.map_err(|_| Gone))
     }
+}
+
+/// Whether a join gives rows of the left side by themselves, when all pairs are known.
+pub(super) fn gives_left_rows(join_type: JoinType) -> bool {
+    matches!(
+        join_type,
+        JoinType::Left
+            | JoinType::Full
+            | JoinType::LeftSemi
+            | JoinType::LeftAnti
+            | JoinType::LeftMark
+    )
 }
 
 /// Of which pairs a condition holds.

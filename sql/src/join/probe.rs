@@ -1,9 +1,7 @@
 //! The other side of a fuzzy join: looks its texts up and gives the rows.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::Array;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::JoinType;
@@ -16,9 +14,9 @@ use datafusion::physical_plan::metrics::{
 };
 use futures::TryStreamExt;
 use tokio::sync::mpsc::Sender;
-use udfs::fuzzy::index::{InBlock, Work};
+use udfs::fuzzy::index::Work;
 
-use super::build::{Build, Built, Indexed, Keys, Piece, grouped, shared, texts};
+use super::build::{Build, Built, Indexed, Keys, Piece, distinct, grouped, shared, texts};
 use super::exec::Side;
 use super::output::{Output, Pairs};
 
@@ -164,16 +162,7 @@ impl Probe {
     ) -> Result<std::result::Result<(), Gone>> {
         let texts = texts(&self.text, batch)?;
         let blocks = indexed.blocks_of(&self.keys, batch)?;
-        let (mut probes, mut known) = (Vec::new(), HashMap::<InBlock<'_>, u32>::new());
-        let mut probe_of = vec![u32::MAX; batch.num_rows()];
-        for (row, (probe, block)) in probe_of.iter_mut().zip(blocks).enumerate() {
-            let Some(block) = block.filter(|_| !texts.is_null(row)) else { continue };
-            let text = (block, texts.value(row));
-            *probe = *known.entry(text).or_insert_with(|| {
-                probes.push(text);
-                probes.len() as u32 - 1
-            });
-        }
+        let (probes, probe_of) = distinct(&texts, blocks.into_iter());
         let (rows_of, starts) = grouped(&probe_of, probes.len());
         self.metrics.probes.add(probes.len());
         let (mut next, mut alike) = (0, Vec::new());

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use datafusion::common::NullEquality;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, PartitionMode};
 
 use super::exec::{FuzzyJoinExec, Join};
@@ -44,39 +46,51 @@ impl PhysicalOptimizerRule for FuzzyJoin {
 /// The fuzzy join that a plan node is.
 fn fuzzy(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Join>> {
     if let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>() {
-        let schemas = (join.left().schema(), join.right().schema());
-        let Some(split) = join.filter().map(|filter| predicate::split(filter, schemas)) else {
-            return Ok(None);
-        };
-        return Ok(split?.map(|(predicate, filter)| Join {
-            left: Arc::clone(join.left()),
-            right: Arc::clone(join.right()),
-            on: Vec::new(),
-            null_equality: datafusion::common::NullEquality::NullEqualsNothing,
-            predicate,
-            filter,
-            join_type: *join.join_type(),
-            partitioned: false,
-            projection: join.projection().clone(),
-        }));
+        return with_predicate(join.filter(), (join.left(), join.right()), |split, left, right| {
+            let (predicate, filter) = split;
+            Join {
+                left,
+                right,
+                on: Vec::new(),
+                null_equality: NullEquality::NullEqualsNothing,
+                predicate,
+                filter,
+                join_type: *join.join_type(),
+                partitioned: false,
+                projection: join.projection().clone(),
+            }
+        });
     }
     let Some(join) = plan.downcast_ref::<HashJoinExec>() else { return Ok(None) };
     if join.null_aware || join.fetch().is_some() {
         return Ok(None);
     }
-    let schemas = (join.left().schema(), join.right().schema());
-    let Some(split) = join.filter().map(|filter| predicate::split(filter, schemas)) else {
-        return Ok(None);
-    };
-    Ok(split?.map(|(predicate, filter)| Join {
-        left: Arc::clone(join.left()),
-        right: Arc::clone(join.right()),
-        on: join.on().to_vec(),
-        null_equality: join.null_equality(),
-        predicate,
-        filter,
-        join_type: *join.join_type(),
-        partitioned: *join.partition_mode() == PartitionMode::Partitioned,
-        projection: join.projection.clone(),
-    }))
+    with_predicate(join.filter(), (join.left(), join.right()), |split, left, right| {
+        let (predicate, filter) = split;
+        Join {
+            left,
+            right,
+            on: join.on().to_vec(),
+            null_equality: join.null_equality(),
+            predicate,
+            filter,
+            join_type: *join.join_type(),
+            partitioned: *join.partition_mode() == PartitionMode::Partitioned,
+            projection: join.projection.clone(),
+        }
+    })
+}
+
+type Input = Arc<dyn ExecutionPlan>;
+type Split = (predicate::FuzzyPredicate, Option<JoinFilter>);
+
+/// The join that is made of a condition, if an index can answer a part of it.
+fn with_predicate(
+    filter: Option<&JoinFilter>,
+    (left, right): (&Input, &Input),
+    make: impl FnOnce(Split, Input, Input) -> Join,
+) -> Result<Option<Join>> {
+    let Some(filter) = filter else { return Ok(None) };
+    let split = predicate::split(filter, (left.schema(), right.schema()))?;
+    Ok(split.map(|split| make(split, Arc::clone(left), Arc::clone(right))))
 }

@@ -46,52 +46,36 @@ enum Scale {
     Word,
 }
 
-/// What each type can search.
-const SEARCHED: [(&str, &[(&str, Scale)]); 4] = [
-    (
-        "matrix_factorization",
-        &[
-            ("num_factors", Scale::Whole),
-            ("max_iterations", Scale::Whole),
-            ("cg_steps", Scale::Whole),
-            ("l2_reg", Scale::Ratio),
-            ("wals_alpha", Scale::Ratio),
-            ("frequency_exponent", Scale::Linear),
-            ("regularization_scaling", Scale::Word),
-            ("solver", Scale::Word),
-        ],
-    ),
-    (
-        "item_knn",
-        &[
-            ("similarity", Scale::Word),
-            ("num_neighbors", Scale::Whole),
-            ("shrinkage", Scale::Linear),
-            ("bm25_k1", Scale::Linear),
-            ("bm25_b", Scale::Linear),
-        ],
-    ),
-    ("ease", &[("l2_reg", Scale::Ratio)]),
-    (
-        "hybrid",
-        &[
-            ("num_factors", Scale::Whole),
-            ("max_iterations", Scale::Whole),
-            ("cg_steps", Scale::Whole),
-            ("l2_reg", Scale::Ratio),
-            ("wals_alpha", Scale::Ratio),
-            ("frequency_exponent", Scale::Linear),
-            ("regularization_scaling", Scale::Word),
-            ("solver", Scale::Word),
-            ("similarity", Scale::Word),
-            ("num_neighbors", Scale::Whole),
-            ("shrinkage", Scale::Linear),
-            ("bm25_k1", Scale::Linear),
-            ("bm25_b", Scale::Linear),
-            (EASE_L2_REG, Scale::Ratio),
-        ],
-    ),
+/// What a factorization can search.
+const FACTORIZATION: &[(&str, Scale)] = &[
+    ("num_factors", Scale::Whole),
+    ("max_iterations", Scale::Whole),
+    ("cg_steps", Scale::Whole),
+    ("l2_reg", Scale::Ratio),
+    ("wals_alpha", Scale::Ratio),
+    ("frequency_exponent", Scale::Linear),
+    ("regularization_scaling", Scale::Word),
+    ("solver", Scale::Word),
 ];
+/// What item_knn can search.
+const ITEM_KNN: &[(&str, Scale)] = &[
+    ("similarity", Scale::Word),
+    ("num_neighbors", Scale::Whole),
+    ("shrinkage", Scale::Linear),
+    ("bm25_k1", Scale::Linear),
+    ("bm25_b", Scale::Linear),
+];
+
+/// What each type can search; nothing for one that is not here.
+fn searched(model_type: &str) -> Vec<(&'static str, Scale)> {
+    match model_type {
+        "matrix_factorization" => FACTORIZATION.to_vec(),
+        "item_knn" => ITEM_KNN.to_vec(),
+        "ease" => vec![("l2_reg", Scale::Ratio)],
+        "hybrid" => [FACTORIZATION, ITEM_KNN, &[(EASE_L2_REG, Scale::Ratio)]].concat(),
+        _ => vec![],
+    }
+}
 
 /// A search as it was asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,7 +137,7 @@ impl Tuning {
             dimensions: asked,
         };
         if tuning.dimensions.is_empty()
-            && !SEARCHED.iter().any(|(name, _)| *name == model_type)
+            && searched(&model_type).is_empty()
             && !model_type.is_empty()
         {
             return Err(nothing_to_search(&model_type));
@@ -214,13 +198,10 @@ impl Tuning {
 }
 
 fn nothing_to_search(model_type: &str) -> Error {
-    let found = SEARCHED.iter().find(|(name, _)| *name == model_type);
-    let hint = match found {
-        None => "leave num_trials out, or search another model_type".into(),
-        Some((_, options)) => {
-            let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
-            format!("give one of {} HPARAM_RANGE or HPARAM_CANDIDATES", names.join(", "))
-        }
+    let names: Vec<&str> = searched(model_type).iter().map(|(name, _)| *name).collect();
+    let hint = match names.as_slice() {
+        [] => "leave num_trials out, or search another model_type".into(),
+        names => format!("give one of {} HPARAM_RANGE or HPARAM_CANDIDATES", names.join(", ")),
     };
     Error::invalid_hint(format!("num_trials leaves nothing to search for {model_type}"), hint)
 }
@@ -389,7 +370,7 @@ fn wrong(name: &str) -> Error {
 }
 
 fn dimension(model_type: &str, name: &str, value: &Json) -> Result<Dimension> {
-    let options = SEARCHED.iter().find(|(known, _)| *known == model_type).map_or(&[][..], |t| t.1);
+    let options = searched(model_type);
     let Some((_, scale)) = options.iter().find(|(known, _)| *known == name) else {
         let known: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
         return Err(Error::invalid_hint(

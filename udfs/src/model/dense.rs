@@ -321,8 +321,8 @@ fn put_panel(
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::als::mix;
     use super::*;
+    use crate::model::random::mix;
 
     fn draw(seed: u64) -> f64 {
         (mix(seed) >> 11) as f64 / (1_u64 << 53) as f64 - 0.5

@@ -142,9 +142,9 @@ fn weights(negated: &[f64], items: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::als::mix;
     use super::super::sparse::{Duplicates, Triplets};
     use super::*;
+    use crate::model::random::mix;
 
     fn interactions(users: u32, items: u32, per_user: u32) -> Csr {
         let mut triplets = Triplets::default();

@@ -24,12 +24,13 @@ use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
-use super::als::{Feedback, mix};
+use super::als::Feedback;
 use super::error::ModelError;
 use super::metrics::auc::user_auc;
 use super::metrics::beyond_accuracy::novelty;
 use super::metrics::calibration::Logistic;
 use super::metrics::{Bootstrap, PerUser, RankingEvaluation, RatingEvaluation, UserList};
+use super::random::mix;
 use super::recommender::{Choice, GROUP_USERS, HeldOut, Recommender, Whose};
 use super::sparse::{Csr, csr_bytes};
 use super::trained::Model;

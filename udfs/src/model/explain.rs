@@ -202,12 +202,13 @@ mod tests {
 
     use arrow::array::{ArrayRef, Int64Array};
 
-    use super::super::als::{AlsOptions, Feedback, mix, train};
+    use super::super::als::{AlsOptions, Feedback, train};
     use super::super::{
         Duplicates, IdIndex, ItemParts, ModelParts, PopularityModel, PopularityParts, Similarity,
         Triplets,
     };
     use super::*;
+    use crate::model::random::mix;
 
     const USERS: u32 = 30;
     const ITEMS: u32 = 20;

@@ -5,12 +5,12 @@ use std::sync::atomic::AtomicBool;
 
 use arrow::array::{ArrayRef, Int64Array};
 
-use super::super::als::mix;
 use super::super::evaluation::rankings;
 use super::super::sparse::{Duplicates, Triplets};
 use super::super::split::holdout;
 use super::super::{ease, item_knn};
 use super::*;
+use crate::model::random::mix;
 
 const USERS: usize = 200;
 const ITEMS: usize = 70;

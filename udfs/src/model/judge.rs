@@ -9,8 +9,9 @@ use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::als::{FactorView, mix};
+use super::als::FactorView;
 use super::metrics::{RatingEvaluation, UserRanking};
+use super::random::mix;
 use super::recommender::{Choice, HeldOut, Recommender};
 use super::sparse::Csr;
 use super::topk::Panels;

@@ -33,6 +33,7 @@ pub mod pca;
 pub mod popularity;
 mod popularity_model;
 mod prepared;
+pub mod random;
 mod recommender;
 pub mod rerank;
 mod row_cosine;

@@ -14,9 +14,9 @@
 //! on its side when others come and go. Times are any keys that ascend, one a cell in the matrix's
 //! order; [`cell_latest`] makes them from rows and [`order_key`] from numbers.
 
-use super::als::mix;
 use super::error::ModelError;
 use super::sparse::Csr;
+use crate::model::random::mix;
 
 /// How to split.
 #[derive(Debug, Clone, Copy, PartialEq)]

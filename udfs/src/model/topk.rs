@@ -500,7 +500,7 @@ mod tests {
         ) {
             let mut state = seed;
             let mut next = || {
-                state = super::super::als::mix(state);
+                state = crate::model::random::mix(state);
                 (state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5
             };
             let rows = 900;
@@ -533,7 +533,7 @@ mod tests {
         let (rows, depth) = (20_000, 32);
         let mut state = 7;
         let mut next = || {
-            state = super::super::als::mix(state);
+            state = crate::model::random::mix(state);
             (state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5
         };
         let items: Vec<f32> = (0..rows * depth).map(|_| next()).collect();

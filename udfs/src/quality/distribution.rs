@@ -428,11 +428,7 @@ mod tests {
     }
 
     fn noise(n: u64) -> f64 {
-        // A splitmix step, as a number below one.
-        let mut z = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z >> 11) as f64 / (1_u64 << 53) as f64
+        (crate::model::random::mix(n) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     #[test]

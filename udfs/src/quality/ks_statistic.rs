@@ -5,14 +5,10 @@
 //! one side the answer is NULL. Above 1,024 values a side the shares are those of a sketch, a few
 //! thousandths off at most.
 
-use arrow::datatypes::{DataType, FieldRef};
-use datafusion_common::Result;
 use datafusion_expr::Signature;
-use datafusion_expr::function::StateFieldsArgs;
 use datafusion_macros::user_doc;
 
-use super::samples::{Samples, sample_state, sample_types};
-use crate::features::groups::kernel_aggregate;
+use super::samples::{Samples, sample_aggregate};
 
 const NAME: &str = "ks_statistic";
 
@@ -46,19 +42,7 @@ pub struct KsStatistic {
     signature: Signature,
 }
 
-kernel_aggregate!(KsStatistic, NAME, KsSamples, {
-    fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
-        sample_types(NAME, arg_types)
-    }
-
-    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Float64)
-    }
-
-    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        Ok(sample_state(&args))
-    }
-});
+sample_aggregate!(KsStatistic, NAME, KsSamples);
 
 #[cfg(test)]
 mod tests {

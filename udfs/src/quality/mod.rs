@@ -69,27 +69,18 @@ pub fn windows() -> Vec<Arc<WindowUDF>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datafusion_expr::Documentation;
-
-    fn check(name: &str, documentation: Option<&Documentation>) {
-        let documentation = documentation.expect(name);
-        assert_eq!(documentation.doc_section.label, "Quality Functions", "{name}");
-        assert!(documentation.syntax_example.starts_with(&format!("{name}(")), "{name}");
-        let example = documentation.sql_example.as_deref().expect(name);
-        assert!(example.contains(&format!("{name}(")), "{name}");
-        assert!(documentation.arguments.as_ref().is_some_and(|a| !a.is_empty()), "{name}");
-    }
+    use crate::documented;
 
     #[test]
     fn every_function_is_documented() {
         for function in functions() {
-            check(function.name(), function.documentation());
+            documented("Quality Functions", function.name(), function.documentation());
         }
         for function in aggregates() {
-            check(function.name(), function.documentation());
+            documented("Quality Functions", function.name(), function.documentation());
         }
         for function in windows() {
-            check(function.name(), function.documentation());
+            documented("Quality Functions", function.name(), function.documentation());
         }
     }
 }

@@ -6,14 +6,10 @@
 //! whose `is_reference` is NULL are left out; without rows on one side the answer is NULL. Above
 //! 1,024 numbers a side the tenths are those of a sketch, a few thousandths off at most.
 
-use arrow::datatypes::{DataType, FieldRef};
-use datafusion_common::Result;
 use datafusion_expr::Signature;
-use datafusion_expr::function::StateFieldsArgs;
 use datafusion_macros::user_doc;
 
-use super::samples::{Samples, sample_state, sample_types};
-use crate::features::groups::kernel_aggregate;
+use super::samples::{Samples, sample_aggregate};
 
 const NAME: &str = "psi";
 
@@ -49,25 +45,14 @@ pub struct Psi {
     signature: Signature,
 }
 
-kernel_aggregate!(Psi, NAME, PsiSamples, {
-    fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
-        sample_types(NAME, arg_types)
-    }
-
-    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Float64)
-    }
-
-    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        Ok(sample_state(&args))
-    }
-});
+sample_aggregate!(Psi, NAME, PsiSamples);
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use arrow::array::{ArrayRef, BooleanArray, Float64Array, StringArray};
+    use arrow::datatypes::DataType;
     use datafusion_common::ScalarValue;
     use datafusion_expr::AggregateUDFImpl;
 

@@ -191,3 +191,33 @@ impl<const PSI: bool> Kernel for Samples<PSI> {
         self.groups.iter().map(each).sum()
     }
 }
+
+/// An aggregate of a column's distribution in two samples: `$kernel` of a value and a mark.
+macro_rules! sample_aggregate {
+    ($type:ident, $name:expr, $kernel:ident) => {
+        $crate::features::groups::kernel_aggregate!($type, $name, $kernel, {
+            fn coerce_types(
+                &self,
+                arg_types: &[arrow::datatypes::DataType],
+            ) -> datafusion_common::Result<Vec<arrow::datatypes::DataType>> {
+                $crate::quality::samples::sample_types($name, arg_types)
+            }
+
+            fn return_type(
+                &self,
+                _arg_types: &[arrow::datatypes::DataType],
+            ) -> datafusion_common::Result<arrow::datatypes::DataType> {
+                Ok(arrow::datatypes::DataType::Float64)
+            }
+
+            fn state_fields(
+                &self,
+                args: datafusion_expr::function::StateFieldsArgs,
+            ) -> datafusion_common::Result<Vec<arrow::datatypes::FieldRef>> {
+                Ok($crate::quality::samples::sample_state(&args))
+            }
+        });
+    };
+}
+
+pub(super) use sample_aggregate;

@@ -1,7 +1,6 @@
 //! The operator of `nearest`: every text of the second input in lanes, compared with each distinct
 //! text of the first.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -25,7 +24,7 @@ use tokio::sync::OnceCell;
 use udfs::fuzzy::kernel::column::{Column, ColumnScratch};
 
 use super::Measure;
-use crate::join::build::{grouped, shared, texts};
+use crate::join::build::{distinct, grouped, shared, texts};
 
 /// Rows as they came, in one piece, and their texts twice.
 const COPIES: usize = 4;
@@ -220,18 +219,9 @@ impl Search {
     /// The distinct texts of a batch, and the rows of each.
     fn probes(&self, batch: &RecordBatch) -> Result<(Vec<String>, Vec<u32>, Vec<usize>)> {
         let texts = texts(&text_of(self.asked.columns[0]), batch)?;
-        let (mut known, mut probes) = (HashMap::<&str, u32>::new(), Vec::new());
-        let probe_of: Vec<u32> = texts
-            .iter()
-            .map(|text| {
-                let Some(text) = text else { return u32::MAX };
-                *known.entry(text).or_insert_with(|| {
-                    probes.push(text.to_owned());
-                    probes.len() as u32 - 1
-                })
-            })
-            .collect();
+        let (probes, probe_of) = distinct(&texts, std::iter::repeat(Some(0)));
         let (rows_of, starts) = grouped(&probe_of, probes.len());
+        let probes = probes.into_iter().map(|(_, text)| text.to_owned()).collect();
         Ok((probes, rows_of, starts))
     }
 

@@ -227,31 +227,45 @@ impl Sets {
         // The unknown ones are the rarest, and no list has them.
         let prefix = (size - least + 1).saturating_sub(size - known).min(known);
         let (rare, others) = elements[..known].split_at(prefix);
-        for rank in rare {
-            for &at in &self.lists[self.list(*rank, &texts)] {
-                let shared = &mut met[at as usize];
-                if *shared == 0 {
-                    work.candidates.push(at);
-                }
-                *shared += 1;
-            }
-        }
-        work.count_compared(work.candidates.len());
-        let walk = self.lengths(others, &texts) <= PER_COMPARISON * work.candidates.len();
-        if walk {
-            for rank in others {
-                for &at in &self.lists[self.list(*rank, &texts)] {
-                    let shared = &mut met[at as usize];
-                    *shared += u32::from(*shared != 0);
-                }
-            }
-        }
+        let all_walked = self.meet((rare, others), &texts, met, work);
         work.candidates.retain(|&at| {
             let met = std::mem::take(&mut met[at as usize]) as usize;
             let other = self.set(at as usize);
-            let common = if walk { met } else { shared(&elements[..known], other) };
+            let common = if all_walked { met } else { shared(&elements[..known], other) };
             common >= least && self.floor.holds(share(common, size + other.len() - common))
         });
+    }
+
+    /// Makes the texts that have one of the rare elements candidates, and counts in `met` what each
+    /// shares: of the rare ones and, unless comparing is cheaper, of all. Says whether of all.
+    fn meet(
+        &self,
+        (rare, others): (&[u64], &[u64]),
+        texts: &Range<u32>,
+        met: &mut [u32],
+        work: &mut Work,
+    ) -> bool {
+        let mut walk = |run: &[u64], is_rare: bool, candidates: &mut Vec<u32>| {
+            for place in self.list(run[0], texts) {
+                let at = self.lists[place];
+                let shared = &mut met[at as usize];
+                if *shared == 0 {
+                    if !is_rare {
+                        continue;
+                    }
+                    candidates.push(at);
+                }
+                let times = self.counts.get(place).copied().unwrap_or(1);
+                *shared = shared.saturating_add(times.saturating_mul(run.len() as u32));
+            }
+        };
+        rare.chunk_by(|x, y| x == y).for_each(|run| walk(run, true, &mut work.candidates));
+        work.count_compared(work.candidates.len());
+        if self.lengths(others, texts) > PER_COMPARISON * work.candidates.len() {
+            return false;
+        }
+        others.chunk_by(|x, y| x == y).for_each(|run| walk(run, false, &mut work.candidates));
+        true
     }
 
     fn gather_bigrams(
@@ -268,33 +282,11 @@ impl Sets {
         let known = &elements[..elements.partition_point(|rank| *rank < self.ranks.len() as u64)];
         let all = square(elements);
         let (rare, others) = known.split_at(bigram_prefix(known, all, self.floor));
-        for run in rare.chunk_by(|x, y| x == y) {
-            let list = self.list(run[0], &texts);
-            for (&at, count) in self.lists[list.clone()].iter().zip(&self.counts[list]) {
-                let dot = &mut met[at as usize];
-                if *dot == 0 {
-                    work.candidates.push(at);
-                }
-                *dot = dot.saturating_add(run.len() as u32 * count);
-            }
-        }
-        work.count_compared(work.candidates.len());
-        let walk = self.lengths(others, &texts) <= PER_COMPARISON * work.candidates.len();
-        if walk {
-            for run in others.chunk_by(|x, y| x == y) {
-                let list = self.list(run[0], &texts);
-                for (&at, count) in self.lists[list.clone()].iter().zip(&self.counts[list]) {
-                    let dot = &mut met[at as usize];
-                    if *dot != 0 {
-                        *dot = dot.saturating_add(run.len() as u32 * count);
-                    }
-                }
-            }
-        }
+        let all_walked = self.meet((rare, others), &texts, met, work);
         work.candidates.retain(|&at| {
             let met = std::mem::take(&mut met[at as usize]);
             let at = at as usize;
-            let exact = walk && met < u32::MAX;
+            let exact = all_walked && met < u32::MAX;
             let dot = if exact { u64::from(met) } else { dot(elements, self.set(at)) };
             self.floor.holds(dot as f64 / (all as f64 * self.squares[at] as f64).sqrt())
         });

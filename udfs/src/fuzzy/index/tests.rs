@@ -182,3 +182,14 @@ fn ties_at_the_threshold_are_found() {
     let likeness = Likeness::Jaro { winkler: true, floor };
     assert!(found(likeness, &[(0, "painter")], &[(0, "paie")]).is_empty());
 }
+
+#[test]
+fn what_occurs_often_is_counted_in_full() {
+    // More common pairs of bigrams than 32 bits count.
+    let (one, other) = ("a".repeat(100_000) + "x", "y".to_owned() + &"a".repeat(100_000));
+    for value in [0.9, 1.0] {
+        let likeness =
+            Likeness::Sets { kind: SetKind::Bigrams, floor: Floor { value, exclusive: false } };
+        same_as_all_pairs(likeness, &[(0, &one), (0, "aab")], &[(0, &other), (0, &one)]);
+    }
+}

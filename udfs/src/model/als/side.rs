@@ -6,7 +6,8 @@ use super::super::kernel::Aligned;
 use super::super::sparse::Csr;
 use super::features::Prior;
 use super::options::{AlsOptions, Feedback};
-use super::{AlsFactors, WEIGHT_MIN, mix};
+use super::{AlsFactors, WEIGHT_MIN};
+use crate::model::random::mix;
 
 /// One side of the matrix, renumbered by descending number of interactions.
 pub(super) struct Side {

@@ -1,5 +1,7 @@
 //! Rows to learn from, to choose on and to measure on.
 
+use crate::model::random::drawn;
+
 /// Rows of a training.
 #[derive(Debug, Clone, Default)]
 pub struct Part {
@@ -45,14 +47,6 @@ pub fn divide_at_random(strata: &[u32], validation: f64, test: f64, seed: u64) -
         }
     }
     divided
-}
-
-/// A number drawn for a unit (splitmix64, Steele et al. 2014).
-fn drawn(seed: u64, unit: u64) -> u64 {
-    let mut x = seed.wrapping_add(unit.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]

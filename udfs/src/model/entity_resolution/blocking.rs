@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::column::{Column, NONE};
 use super::key::Key;
-use super::rng::mixed;
+use crate::model::random::mixed;
 
 /// Rules at most: a bit each.
 pub const RULES_MAX: usize = 24;

@@ -8,7 +8,7 @@ use super::column::Gatherer;
 use super::key::fingerprint;
 use super::kind::{Declared, Kind};
 use super::records::Records;
-use super::rng::mixed;
+use crate::model::random::mixed;
 use crate::model::{IdIndex, ModelError};
 
 /// A column that is compared, as it comes.

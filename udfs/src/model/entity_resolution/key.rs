@@ -2,7 +2,7 @@
 
 use super::column::Column;
 use super::kind::Kind;
-use super::rng::mixed;
+use crate::model::random::mixed;
 
 /// What of a value makes the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

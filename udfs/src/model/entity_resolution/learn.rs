@@ -16,10 +16,10 @@ use super::dependence::{Dependence, dependences, told};
 use super::em::{self, Counted, Mixture, Shares, TINY};
 use super::kind::Kind;
 use super::records::Records;
-use super::rng::{Seeded, mixed};
 use super::suggest::{Suggested, suggest};
 use crate::model::ModelError;
 use crate::model::als::Progress;
+use crate::model::random::{Seeded, mixed};
 
 /// Columns at most: four bits each.
 pub const COLUMNS_MAX: usize = 16;

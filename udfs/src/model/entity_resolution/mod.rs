@@ -19,7 +19,6 @@ pub mod kind;
 pub mod learn;
 pub mod model;
 pub mod records;
-pub mod rng;
 pub mod score;
 pub mod suggest;
 mod tokens;

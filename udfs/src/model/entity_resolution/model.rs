@@ -11,9 +11,9 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use super::cluster::{Clusters, Decision, Method, cluster};
 use super::gather::keys;
 use super::learn::Linkage;
-use super::rng::mixed;
 use super::score::Edge;
 use crate::model::ModelError;
+use crate::model::random::mixed;
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::blocking::{Cost, RULES_MAX, Rule, Sides, pairs_of};
 use super::column::Column;
 use super::key::{Key, Part, offered};
-use super::rng::{Seeded, mixed};
+use crate::model::random::{Seeded, mixed};
 
 /// A rule with what it is expected to find.
 #[derive(Debug, Clone, PartialEq)]

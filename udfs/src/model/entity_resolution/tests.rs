@@ -10,9 +10,9 @@ use super::cluster::Method;
 use super::gather::Gathered;
 use super::learn::LinkOptions;
 use super::model::{EntityModel, Settings, What};
-use super::rng::Seeded;
 use super::train::{EntityOptions, MEASURES, Resolved, train};
 use crate::model::ModelError;
+use crate::model::random::Seeded;
 
 const FIRST: [&str; 12] = [
     "anna", "bernd", "clara", "david", "emma", "felix", "greta", "hugo", "ida", "jonas", "klara",

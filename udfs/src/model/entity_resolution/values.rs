@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::key::fingerprint;
-use super::rng::mixed;
+use crate::model::random::mixed;
 
 /// Texts by code.
 #[derive(Debug, Clone, Default)]

@@ -5,12 +5,13 @@ use std::sync::atomic::AtomicBool;
 
 use arrow::array::{ArrayRef, Int64Array};
 
-use super::super::als::{AlsOptions, mix, train};
+use super::super::als::{AlsOptions, train};
 use super::super::explain::Term;
 use super::super::item_knn::{self, ItemKnnOptions};
 use super::super::judge::{Judge, Objective};
 use super::super::{ItemParts, ModelParts, PopularityParts, Similarity, holdout};
 use super::*;
+use crate::model::random::mix;
 
 const USERS: u32 = 60;
 const ITEMS: u32 = 30;

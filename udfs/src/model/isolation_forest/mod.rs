@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use super::als::{Progress, mix};
+use super::als::Progress;
 use super::error::ModelError;
+use super::random::{Seeded, mix};
 
 /// The most trees.
 const TREES_MAX: usize = 10_000;
@@ -138,8 +139,8 @@ pub fn train(
         let grown: Vec<Tree> = some
             .par_iter()
             .map(|number| {
-                let mut draws = Draws(mix(mix(options.seed) ^ *number as u64));
-                let mut sample = draws.sample(count, samples);
+                let mut draws = Seeded::new(mix(mix(options.seed) ^ *number as u64));
+                let mut sample = sample(&mut draws, count, samples);
                 let mut tree = Tree::default();
                 tree.grow(&Rows { rows, width }, &mut sample, 0, limit, &mut draws);
                 tree
@@ -169,36 +170,20 @@ impl Rows<'_> {
     }
 }
 
-/// A stream of uniform draws.
-struct Draws(u64);
+fn below(draws: &mut Seeded, count: usize) -> usize {
+    usize::try_from(draws.below(count as u64)).unwrap_or(0)
+}
 
-impl Draws {
-    fn next(&mut self) -> u64 {
-        self.0 = mix(self.0);
-        self.0
-    }
-
-    fn below(&mut self, count: usize) -> usize {
-        let wide = u128::from(self.next()) * count as u128;
-        usize::try_from(wide >> 64).unwrap_or(0)
-    }
-
-    /// A number in [0, 1).
-    fn uniform(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// `size` different rows of `count`, by Floyd's method.
-    fn sample(&mut self, count: usize, size: usize) -> Vec<u32> {
-        let mut taken = std::collections::BTreeSet::new();
-        for last in count - size..count {
-            let drawn = self.below(last + 1);
-            if !taken.insert(drawn) {
-                taken.insert(last);
-            }
+/// `size` different rows of `count`, by Floyd's method.
+fn sample(draws: &mut Seeded, count: usize, size: usize) -> Vec<u32> {
+    let mut taken = std::collections::BTreeSet::new();
+    for last in count - size..count {
+        let drawn = below(draws, last + 1);
+        if !taken.insert(drawn) {
+            taken.insert(last);
         }
-        taken.into_iter().map(|row| u32::try_from(row).unwrap_or(u32::MAX - 1)).collect()
     }
+    taken.into_iter().map(|row| u32::try_from(row).unwrap_or(u32::MAX - 1)).collect()
 }
 
 #[derive(Default)]
@@ -226,7 +211,7 @@ impl Tree {
         rows: &mut [u32],
         depth: u32,
         limit: u32,
-        draws: &mut Draws,
+        draws: &mut Seeded,
     ) {
         if depth >= limit || rows.len() < 2 {
             return self.leaf(depth, rows.len());
@@ -234,7 +219,7 @@ impl Tree {
         let Some((feature, low, high)) = cuttable(all, rows, draws) else {
             return self.leaf(depth, rows.len());
         };
-        let mut cut = low + (high - low) * draws.uniform();
+        let mut cut = low + (high - low) * draws.share();
         // Both sides get a row, also where rounding puts the cut at the lowest value.
         if cut <= low || cut > high {
             cut = high;
@@ -249,9 +234,9 @@ impl Tree {
 }
 
 /// A random feature in which the rows differ, with its least and largest value.
-fn cuttable(all: &Rows<'_>, rows: &[u32], draws: &mut Draws) -> Option<(usize, f64, f64)> {
+fn cuttable(all: &Rows<'_>, rows: &[u32], draws: &mut Seeded) -> Option<(usize, f64, f64)> {
     // Features without a difference are passed over in the order of a random start.
-    let start = draws.below(all.width);
+    let start = below(draws, all.width);
     (0..all.width).map(|step| (start + step) % all.width).find_map(|feature| {
         let ends = rows.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), row| {
             let value = all.value(*row, feature);

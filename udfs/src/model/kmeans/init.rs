@@ -11,10 +11,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::super::als::mix;
 use super::super::error::ModelError;
 use super::points::Points;
 use super::{Init, KMeansOptions};
+use crate::model::random::mix;
 
 /// The first centroids: `num_clusters` rows.
 pub(super) fn centroids(

@@ -17,11 +17,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use super::super::als::mix;
 use super::super::error::ModelError;
 use super::auc::Scored;
 use super::beyond_accuracy::{Exposure, coverage_and_gini};
 use super::per_user::{Contribution, PerUser};
+use crate::model::random::mix;
 
 /// Resamples computed in one pass over the users.
 const LANES: usize = 8;

@@ -11,9 +11,9 @@ use std::sync::atomic::AtomicBool;
 use rayon::prelude::*;
 
 use super::super::als::eigen::eigen_unless;
-use super::super::als::mix;
 use super::super::dense::{Left, Part, Right, add_products, stride};
 use super::super::error::ModelError;
+use crate::model::random::mix;
 
 /// Columns multiplied together: packed, a tile of them stays in the cache.
 const DEPTH: usize = 256;

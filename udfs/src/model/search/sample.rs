@@ -1,7 +1,7 @@
 //! Points without a model: stratified draws, a grid, and a scrambled Halton sequence.
 
-use super::super::als::mix;
 use super::space::Space;
+use crate::model::random::mix;
 
 /// A stream of draws, by seed and number.
 #[derive(Debug, Clone)]

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::random::mix;
 use super::super::sparse::{Duplicates, Triplets};
 use super::objective::objective;
 use super::side::draw;

@@ -1,4 +1,18 @@
-//! A small generator whose numbers depend on nothing but its seed (splitmix64, Steele 2014).
+//! Numbers that depend on nothing but a seed (splitmix64; Steele, Lea and Flood 2014).
+
+/// What the state grows by.
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The number that follows a state.
+#[inline]
+pub fn mix(state: u64) -> u64 {
+    mixed(state.wrapping_add(STEP))
+}
+
+/// The number of a unit, from 0 on, that a seed draws.
+pub fn drawn(seed: u64, unit: u64) -> u64 {
+    mix(seed.wrapping_add(unit.wrapping_mul(STEP)))
+}
 
 /// The generator.
 #[derive(Debug, Clone, Copy)]
@@ -12,7 +26,7 @@ impl Seeded {
 
     /// The next 64 bits.
     pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.0 = self.0.wrapping_add(STEP);
         mixed(self.0)
     }
 
