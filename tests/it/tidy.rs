@@ -133,6 +133,19 @@ fn files_and_lines_are_short() {
     }
 }
 
+/// rustdoc compiles what is indented by four as Rust; a fence says what it is.
+#[test]
+fn examples_in_docs_are_fenced() {
+    for path in sources() {
+        for (index, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+            let line = line.trim_start();
+            let doc = line.strip_prefix("//!").or_else(|| line.strip_prefix("///"));
+            let indented = doc.is_some_and(|text| text.starts_with("     "));
+            assert!(!indented, "{}:{}: fence this example", name(&path), index + 1);
+        }
+    }
+}
+
 #[test]
 fn every_file_says_what_it_is() {
     for path in sources() {

@@ -1,12 +1,14 @@
 //! How expectations are written.
 //!
-//!     CREATE [OR REPLACE] EXPECTATION [IF NOT EXISTS] e ON t CHECK (condition)
-//!         [TOLERANCE .01] [SEVERITY 'warn' | 'error'] [DESCRIPTION '…']
-//!     ALTER EXPECTATION e ON t SET (severity = 'error', tolerance = 0, description = '…',
-//!         baseline = 'next')
-//!     DROP EXPECTATION [IF EXISTS] e ON t
-//!     SHOW EXPECTATIONS [ON t]      DESCRIBE EXPECTATION e ON t
-//!     CHECK TABLE t      EXPLAIN CHECK TABLE t
+//! ```text
+//! CREATE [OR REPLACE] EXPECTATION [IF NOT EXISTS] e ON t CHECK (condition)
+//!     [TOLERANCE .01] [SEVERITY 'warn' | 'error'] [DESCRIPTION '…']
+//! ALTER EXPECTATION e ON t SET (severity = 'error', tolerance = 0, description = '…',
+//!     baseline = 'next')
+//! DROP EXPECTATION [IF EXISTS] e ON t
+//! SHOW EXPECTATIONS [ON t]      DESCRIBE EXPECTATION e ON t
+//! CHECK TABLE t      EXPLAIN CHECK TABLE t
+//! ```
 
 use catalog::checks::Severity;
 use datafusion::sql::parser::DFParser;

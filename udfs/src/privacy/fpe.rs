@@ -211,8 +211,7 @@ pub(super) fn return_field(
     keys: Option<&Arc<KeySet>>,
     args: &ReturnFieldArgs,
 ) -> Result<FieldRef> {
-    let name = arguments::literal_text(function, args, 1, "key")?;
-    key::find(function, keys, name)?;
+    key::planned(function, keys, args)?;
     if args.arg_fields.len() > 2 {
         let alphabet = arguments::literal_text(function, args, 2, "alphabet")?;
         Alphabet::by_name(function, alphabet)?;
@@ -231,9 +230,7 @@ pub(super) fn invoke(
     args: &ScalarFunctionArgs,
 ) -> Result<ColumnarValue> {
     let texts = arguments::text_argument(function, args, 0)?;
-    let name = arguments::text_argument(function, args, 1)?;
-    let name = arguments::constant_text(function, &name, "key")?;
-    let key = key::find(function, keys, name)?.cipher_key();
+    let key = key::called(function, keys, args)?.cipher_key();
     let optional = |position: usize| -> Result<Option<Text>> {
         let given = args.args.len() > position;
         given.then(|| arguments::text_argument(function, args, position)).transpose()

@@ -16,8 +16,11 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion_common::{Result, exec_err, plan_err};
+use datafusion_expr::{ReturnFieldArgs, ScalarFunctionArgs};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+
+use super::arguments;
 
 /// The least length of a secret, in bytes.
 pub const SECRET_BYTES_MIN: usize = 16;
@@ -164,15 +167,36 @@ impl KeySet {
     }
 }
 
+/// The key that the second argument of a call names, as a literal, while it is planned.
+///
+/// # Errors
+/// When it is no literal, or no key that was bound.
+pub(super) fn planned<'a>(
+    function: &'static str,
+    keys: Option<&'a Arc<KeySet>>,
+    args: &ReturnFieldArgs,
+) -> Result<&'a Arc<Key>> {
+    find(function, keys, arguments::literal_text(function, args, 1, "key")?)
+}
+
+/// The same while the call is computed.
+///
+/// # Errors
+/// As [`planned`].
+pub(super) fn called<'a>(
+    function: &'static str,
+    keys: Option<&'a Arc<KeySet>>,
+    args: &ScalarFunctionArgs,
+) -> Result<&'a Arc<Key>> {
+    let name = arguments::text_argument(function, args, 1)?;
+    find(function, keys, arguments::constant_text(function, &name, "key")?)
+}
+
 /// The key that `function` names, out of what was bound.
 ///
 /// # Errors
 /// When nothing was bound or the key is not among what was.
-pub(super) fn find<'a>(
-    function: &str,
-    keys: Option<&'a Arc<KeySet>>,
-    name: &str,
-) -> Result<&'a Arc<Key>> {
+fn find<'a>(function: &str, keys: Option<&'a Arc<KeySet>>, name: &str) -> Result<&'a Arc<Key>> {
     let Some(keys) = keys else {
         return plan_err!(
             "{function} has no key bound to it: it can only be used in a statement that the \

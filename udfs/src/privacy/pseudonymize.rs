@@ -93,16 +93,13 @@ impl ScalarUDFImpl for Pseudonymize {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        let name = arguments::literal_text(NAME, &args, 1, "key")?;
-        key::find(NAME, self.keys.as_ref(), name)?;
+        key::planned(NAME, self.keys.as_ref(), &args)?;
         Ok(Arc::new(Field::new(NAME, DataType::Utf8, true)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let values = Identifiers::from_argument(NAME, arguments::argument(NAME, &args, 0)?)?;
-        let name = arguments::text_argument(NAME, &args, 1)?;
-        let name = arguments::constant_text(NAME, &name, "key")?;
-        let key = key::find(NAME, self.keys.as_ref(), name)?;
+        let key = key::called(NAME, self.keys.as_ref(), &args)?;
         let mac = key.pseudonym_mac()?;
         arguments::text_rows(args.number_rows, values.is_constant(), |row, token| {
             let digest = values.with(row, |value| {
