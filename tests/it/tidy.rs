@@ -137,11 +137,14 @@ fn files_and_lines_are_short() {
 #[test]
 fn examples_in_docs_are_fenced() {
     for path in sources() {
-        for (index, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+        let mut fenced = false;
+        for (index, line) in std::fs::read_to_string(&path).unwrap().lines().enumerate() {
             let line = line.trim_start();
             let doc = line.strip_prefix("//!").or_else(|| line.strip_prefix("///"));
-            let indented = doc.is_some_and(|text| text.starts_with("     "));
-            assert!(!indented, "{}:{}: fence this example", name(&path), index + 1);
+            let Some(doc) = doc else { continue };
+            fenced ^= doc.trim_start().starts_with("```");
+            let bare = !fenced && doc.starts_with("     ");
+            assert!(!bare, "{}:{}: fence this example", name(&path), index + 1);
         }
     }
 }
