@@ -8,6 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use udfs::fuzzy::kernel::column::{Column, ColumnScratch};
+use udfs::fuzzy::stop::Stop;
 
 /// `pairs FOLDER`: FOLDER holds what `../shared/peers/fuzzy/inputs.py` writes. One thread, the best
 /// of five; the results are written to a matrix row, as rapidfuzz's `cdist` writes its matrix.
@@ -18,7 +19,7 @@ pub fn run() {
         let [left, right] =
             ["a", "b"].map(|side| texts(&folder.join(format!("{name}_{side}.parquet"))));
         let pairs = (left.len() * right.len()) as f64;
-        let column = Column::new(left.iter().map(String::as_str));
+        let column = Column::new(left.iter().map(String::as_str), &Stop::never()).unwrap();
         let mut scratch = ColumnScratch::default();
         let (mut distances, mut similarities) = (vec![0_u32; left.len()], vec![0_f32; left.len()]);
         let (mut edit, mut winkler, mut sums) = (f64::MAX, f64::MAX, (0, 0.0));
@@ -26,17 +27,18 @@ pub fn run() {
             sums = (0, 0.0);
             let start = Instant::now();
             for text in &right {
-                column.levenshtein(text, &mut scratch, |row, distance| {
+                let take = |row: usize, distance: usize| {
                     distances[row] = distance as u32;
-                });
+                    usize::MAX
+                };
+                column.edit::<false>(text, &mut scratch, take).unwrap();
                 sums.0 += distances.iter().map(|distance| u64::from(*distance)).sum::<u64>();
             }
             edit = edit.min(start.elapsed().as_secs_f64());
             let start = Instant::now();
             for text in &right {
-                column.jaro::<true>(text, &mut scratch, |row, similarity| {
-                    similarities[row] = similarity as f32;
-                });
+                let take = |row: usize, similarity: f64| similarities[row] = similarity as f32;
+                column.jaro::<true>(text, &mut scratch, take).unwrap();
                 sums.1 += similarities.iter().map(|similarity| f64::from(*similarity)).sum::<f64>();
             }
             winkler = winkler.min(start.elapsed().as_secs_f64());

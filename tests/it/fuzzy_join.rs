@@ -33,6 +33,26 @@ const PREDICATES: [&str; 18] = [
     "levenshtein(a.x, b.y) <= 3 AND jaro_winkler_similarity(a.x, b.y) >= 0.8",
 ];
 
+/// Conditions with a largest distance from row to row, and such of which one part or another holds.
+const CONDITIONS: [&str; 15] = [
+    "levenshtein(a.x, b.y) <= a.g",
+    "levenshtein_within(a.x, b.y, b.g)",
+    "levenshtein_within(b.y, a.x, nullif(a.g, 2))",
+    "nullif(b.g, 1) - 1 > levenshtein(a.x, b.y)",
+    "osa_distance(a.x, b.y, b.g) IS NOT NULL",
+    "levenshtein(a.x, b.y, a.g) <= 2",
+    "levenshtein(a.x, b.y, 1) <= b.g",
+    "osa_distance(lower(a.x), lower(b.y)) <= a.g * 0.9",
+    "levenshtein(a.x, b.y) <= character_length(b.y) / 3",
+    "(trigram_similarity(a.x, b.y) >= 0.5 OR levenshtein(a.x, b.y) <= 1)",
+    "(levenshtein_within(a.x, b.y, a.g) OR jaro_winkler_similarity(a.x, b.y) >= 0.9)",
+    "(levenshtein(a.x, b.y) <= 1 OR levenshtein(lower(a.x), b.y) <= 1 OR \
+     cosine_similarity(a.x, b.y) > 0.8)",
+    "((levenshtein(a.x, b.y) <= 2 AND a.g = b.g) OR (osa_distance(a.x, b.y) <= b.g AND a.i < b.j))",
+    "(jaccard_similarity(a.x, b.y) > 0.8 OR levenshtein(a.x, nullif(b.y, '')) <= 1) AND a.i <> b.j",
+    "(levenshtein(a.x, b.y) = 1 OR levenshtein(a.x, b.y) = 2)",
+];
+
 const JOINS: [&str; 9] = [
     "SELECT a.i, a.x, b.j, b.y FROM a JOIN b ON {}",
     "SELECT a.i, a.x, b.j, b.y FROM a LEFT JOIN b ON {}",
@@ -92,18 +112,54 @@ async fn every_predicate_and_join_type_gives_the_rows_of_the_cross_product() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn distances_from_row_to_row_and_alternatives_give_the_rows_of_the_cross_product() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path()).await;
+    tables(&session, 90).await;
+    let rests = [" AND a.g = b.g", "", " AND a.i > b.j"];
+    for (at, condition) in CONDITIONS.into_iter().enumerate() {
+        for (type_at, join) in JOINS.into_iter().enumerate() {
+            compare(&session, join, condition, rests[(at + type_at) % rests.len()]).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_largest_distance_that_is_none_is_refused_where_the_cross_product_refuses_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path()).await;
+    tables(&session, 60).await;
+    for value in ["a.g - 1", "b.g - 1"] {
+        let join =
+            format!("SELECT count(*) FROM a JOIN b ON levenshtein_within(a.x, b.y, {value})");
+        let answer = session.query(&join).await.unwrap();
+        let error = answer.rows.try_collect::<Vec<_>>().await.unwrap_err().to_string();
+        assert!(error.contains("must be zero or more, got -1"), "{error}");
+        let nothing = join.replace("JOIN b", "JOIN (SELECT * FROM b WHERE j < 0) AS b");
+        assert_eq!(rows(&session, &nothing).await, ["0"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_rows_and_many_partitions() {
     let folder = tempfile::tempdir().unwrap();
     let session = session(folder.path()).await;
     tables(&session, 3_000).await;
-    for predicate in ["levenshtein(a.x, b.y) <= 1", "trigram_similarity(a.x, b.y) >= 0.6"] {
+    for predicate in [
+        "levenshtein(a.x, b.y) <= 1",
+        "trigram_similarity(a.x, b.y) >= 0.6",
+        "(levenshtein(a.x, b.y) <= b.g - 1 OR trigram_similarity(a.x, b.y) >= 0.7)",
+    ] {
         for join in [
             "SELECT count(*), sum(a.i * b.j) FROM a JOIN b ON {}",
             "SELECT count(*), sum(a.i), sum(b.j) FROM a FULL JOIN b ON {}",
             "SELECT count(*), sum(a.i) FROM a LEFT ANTI JOIN b ON {}",
         ] {
             for rest in ["", " AND a.g = b.g"] {
-                compare(&session, join, predicate, rest).await;
+                // All pairs by two functions would take a minute.
+                if !(rest.is_empty() && predicate.contains(" OR ")) {
+                    compare(&session, join, predicate, rest).await;
+                }
             }
         }
     }
@@ -152,7 +208,12 @@ async fn a_join_ends_at_its_time_limit_and_leaves_nothing() {
     session.query("SET statement_timeout = '700 ms'").await.unwrap();
     for join in [
         "SELECT count(*) FROM t AS a JOIN t AS b ON jaro_winkler_similarity(a.x, b.x) >= 0.75",
+        // The time is over before the index is made.
+        "SELECT count(*) FROM t AS a JOIN t AS b \
+         ON levenshtein(substr(a.x, 1, 24), substr(b.x, 1, 24)) <= 2",
+        "SELECT count(*) FROM t AS a JOIN t AS b ON cosine_similarity(a.x, b.x) >= 0.2",
         "SELECT count(*) FROM nearest((SELECT x FROM t), (SELECT x FROM t))",
+        "SELECT count(*) FROM nearest((SELECT x FROM t), (SELECT x FROM t), measure => 'cosine')",
     ] {
         let started = std::time::Instant::now();
         let answer = session.query(join).await.unwrap();
@@ -160,14 +221,118 @@ async fn a_join_ends_at_its_time_limit_and_leaves_nothing() {
         assert!(rows.is_err(), "{join}");
         let took = started.elapsed();
         assert!(took < std::time::Duration::from_secs(5), "{join} took {took:?}");
-        // What the operator's tasks held goes with them, a moment later.
-        for _ in 0..100 {
-            if engine.usage().memory_bytes == 0 {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        assert_eq!(engine.usage().memory_bytes, 0, "{join}");
+        nothing_is_held(&engine, join).await;
     }
     assert_eq!(rows(&session, "SELECT 1").await, ["1"]);
+}
+
+/// What an operator held goes with it, a moment later.
+async fn nothing_is_held(engine: &sql::Engine, join: &str) {
+    for _ in 0..100 {
+        if engine.usage().memory_bytes == 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(engine.usage().memory_bytes, 0, "{join}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_whose_rows_nobody_reads_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    let create = "CREATE TABLE t AS SELECT encode(sha256(CAST(value AS VARCHAR)), 'hex') AS x \
+                  FROM generate_series(1, 30000) AS s (value)";
+    session.query(create).await.unwrap();
+    let texts = "(SELECT substr(x, 1, 24) AS x FROM t)";
+    for join in [
+        format!("SELECT * FROM {texts} AS a JOIN {texts} AS b ON levenshtein(a.x, b.x) <= 2"),
+        format!("SELECT * FROM {texts} AS a JOIN t AS b ON trigram_similarity(a.x, b.x) >= 0.2"),
+        format!("SELECT * FROM nearest({texts}, {texts}, STRUCT(3 AS top_k, 'osa' AS measure))"),
+    ] {
+        for wait_ms in [0, 30, 300] {
+            let mut answer = session.query(&join).await.unwrap();
+            let wait = std::time::Duration::from_millis(wait_ms);
+            drop(tokio::time::timeout(wait, answer.rows.try_next()).await);
+            drop(answer);
+            nothing_is_held(&engine, &join).await;
+        }
+    }
+}
+
+/// The texts of nearest and the function that compares them, with the order of its values.
+const MEASURES: [(&str, &str, &str); 7] = [
+    ("levenshtein", "levenshtein", ""),
+    ("osa", "osa_distance", ""),
+    ("jaro", "jaro_similarity", "DESC"),
+    ("jaro_winkler", "jaro_winkler_similarity", "DESC"),
+    ("trigram", "trigram_similarity", "DESC"),
+    ("jaccard", "jaccard_similarity", "DESC"),
+    ("cosine", "cosine_similarity", "DESC"),
+];
+
+/// The same rows from comparing every pair.
+async fn same_as_all_compared(session: &Session, measure: (&str, &str, &str), top_k: usize) {
+    let (name, function, order) = measure;
+    let value = if order.is_empty() { "distance" } else { "similarity" };
+    let nearest = format!(
+        "SELECT i, j, {value}, rank FROM nearest((SELECT i, x FROM a), \
+         (SELECT j, y FROM b ORDER BY j), STRUCT({top_k} AS top_k, '{name}' AS measure)) \
+         ORDER BY i, rank"
+    );
+    let all = format!(
+        "SELECT i, j, value, rank FROM (SELECT i, j, value, row_number() OVER \
+         (PARTITION BY i ORDER BY value {order}, y, j) AS rank FROM \
+         (SELECT a.i, b.j, b.y, {function}(a.x, b.y) AS value FROM a, b \
+         WHERE a.x IS NOT NULL AND b.y IS NOT NULL) AS pairs) AS ranked \
+         WHERE rank <= {top_k} ORDER BY i, rank"
+    );
+    assert_eq!(rows(session, &nearest).await, rows(session, &all).await, "{nearest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nearest_gives_what_comparing_all_gives() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path()).await;
+    tables(&session, 200).await;
+    for measure in MEASURES {
+        for top_k in [1, 4, 300] {
+            same_as_all_compared(&session, measure, top_k).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nearest_among_many_texts_uses_an_index_and_gives_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path()).await;
+    for (table, id, text, count, length) in [("a", "i", "x", 600, 5), ("b", "j", "y", 2_200, 6)] {
+        let create = format!(
+            "CREATE TABLE {table} AS SELECT value AS {id}, \
+             substr(encode(sha256(CAST(value AS VARCHAR)), 'hex'), 1, {length}) AS {text} \
+             FROM generate_series(1, {count}) AS s (value)"
+        );
+        session.query(&create).await.unwrap();
+    }
+    for measure in &MEASURES[..2] {
+        same_as_all_compared(&session, *measure, 3).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nearest_says_when_its_second_query_does_not_fit_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path()).await;
+    session.query("SET query_memory = '8 MiB'").await.unwrap();
+    let wide = "SELECT encode(sha256(CAST(value AS VARCHAR)), 'hex') AS x \
+                FROM generate_series(1, 60000) AS s (value)";
+    for measure in ["levenshtein", "cosine"] {
+        let nearest = format!(
+            "SELECT count(*) FROM nearest((SELECT 'a' AS x), ({wide}), measure => '{measure}')"
+        );
+        let answer = session.query(&nearest).await.unwrap();
+        let error = answer.rows.try_collect::<Vec<_>>().await.unwrap_err().to_string();
+        assert!(error.contains("nearest holds its second query in memory"), "{error}");
+    }
 }

@@ -22,9 +22,14 @@ use datafusion::physical_plan::metrics::SpillMetrics;
 use datafusion::physical_plan::spill::{SpillManager, get_record_batch_memory_size};
 use futures::TryStreamExt;
 use udfs::fuzzy::index::{InBlock, Index, Likeness};
+use udfs::fuzzy::stop::{Stop, Stopped};
 
-/// Rows are held as they came and in one piece, and their texts once more.
-const COPIES: usize = 3;
+use super::predicate::Limit;
+
+/// Rows are held as they came and in one piece; their texts once more for each way to look them up.
+const ROWS: usize = 2;
+/// Steps that finding a row in a map takes.
+const PER_ROW: usize = 128;
 /// A smaller index than this is not worth having.
 const SMALL: usize = 1 << 20;
 
@@ -34,10 +39,18 @@ pub(super) struct Build {
     pub partition: usize,
     /// Partitions that read what is built.
     pub readers: usize,
-    pub likeness: Likeness,
-    pub text: Arc<dyn PhysicalExpr>,
+    pub lookups: Vec<Lookup>,
     pub keys: Keys,
     pub context: Arc<TaskContext>,
+    pub stop: Stop,
+}
+
+/// One of the ways in which texts are looked up.
+pub(super) struct Lookup {
+    pub likeness: Likeness,
+    pub text: Arc<dyn PhysicalExpr>,
+    /// The largest distance of each row, if it differs from row to row.
+    pub limit: Option<Limit>,
 }
 
 /// The keys that must be equal, of one side.
@@ -66,12 +79,20 @@ enum Place {
 /// Rows with their texts indexed.
 pub(super) struct Indexed {
     pub rows: RecordBatch,
+    /// One of each way to look texts up.
+    pub texts: Vec<IndexedTexts>,
+    blocks: Blocks,
+    _memory: MemoryReservation,
+}
+
+/// The texts of rows.
+pub(super) struct IndexedTexts {
     pub index: Index,
+    /// What the index finds.
+    pub likeness: Likeness,
     /// The rows of each distinct text of a block, one text after the other.
     rows_of: Vec<u32>,
     starts: Vec<usize>,
-    blocks: Blocks,
-    _memory: MemoryReservation,
 }
 
 impl Piece {
@@ -101,20 +122,22 @@ impl Piece {
                 let batches = read(build, schema, file)?;
                 let batches = batches.try_collect::<Vec<_>>().await?;
                 let bytes: usize = batches.iter().map(get_record_batch_memory_size).sum();
-                memory.try_grow(bytes * COPIES)?;
+                memory.try_grow(bytes * build.copies())?;
                 Ok(Arc::new(build.index(schema, &batches, memory)?))
             }
         }
     }
 }
 
-impl Indexed {
+impl IndexedTexts {
     /// The rows that have a distinct text.
     pub fn rows_of(&self, value: u32) -> &[u32] {
         let value = value as usize;
         &self.rows_of[self.starts[value]..self.starts[value + 1]]
     }
+}
 
+impl Indexed {
     /// The block of each row of the other side; `None` for a row that no key equals.
     pub fn blocks_of(&self, keys: &Keys, batch: &RecordBatch) -> Result<Vec<Option<u32>>> {
         self.blocks.find(keys, batch)
@@ -122,6 +145,10 @@ impl Indexed {
 }
 
 impl Build {
+    fn copies(&self) -> usize {
+        ROWS + self.lookups.len()
+    }
+
     pub fn reservation(&self) -> MemoryReservation {
         MemoryConsumer::new(format!("FuzzyJoin[{}]", self.partition))
             .register(self.context.memory_pool())
@@ -139,7 +166,7 @@ impl Build {
         let (mut memory, mut batches) = (self.reservation(), Vec::new());
         let mut pieces = Vec::new();
         while let Some(batch) = rows.try_next().await? {
-            let bytes = get_record_batch_memory_size(&batch) * COPIES;
+            let bytes = get_record_batch_memory_size(&batch) * self.copies();
             if memory.try_grow(bytes).is_err() {
                 let spill = self.spill(&schema, metrics);
                 self.put_away(&spill, &mut batches, &mut pieces)?;
@@ -186,47 +213,85 @@ impl Build {
         memory: MemoryReservation,
     ) -> Result<Indexed> {
         let rows = concat_batches(schema, batches)?;
-        let texts = texts(&self.text, &rows)?;
-        let (blocks, block_of) = Blocks::new(&self.keys, &rows)?;
-        let (values, value_of) = distinct(&texts, block_of.into_iter());
+        let (blocks, block_of) = Blocks::new(&self.keys, &rows, &self.stop)?;
+        let texts = self.lookups.iter().map(|way| self.texts(way, &rows, &block_of, &memory));
+        let texts = texts.collect::<Result<_>>()?;
+        Ok(Indexed { rows, texts, blocks, _memory: memory })
+    }
+
+    /// Indexes the texts of rows.
+    fn texts(
+        &self,
+        way: &Lookup,
+        rows: &RecordBatch,
+        block_of: &[Option<u32>],
+        memory: &MemoryReservation,
+    ) -> Result<IndexedTexts> {
+        let views = texts(&way.text, rows)?;
+        let (mut likeness, mut limits) = (way.likeness, None);
+        if let (Some(limit), Likeness::Edit { osa, .. }) = (&way.limit, likeness) {
+            let of_rows = limit.of_rows(rows)?;
+            let max = of_rows.iter().flatten().max().copied().unwrap_or(0);
+            (likeness, limits) = (Likeness::Edit { osa, max }, Some(of_rows));
+        }
+        // A row without a largest distance is alike nothing.
+        let is_looked_for = |row: usize| limits.as_ref().is_none_or(|limits| limits[row].is_some());
+        let blocks = block_of.iter().enumerate();
+        let blocks = blocks.map(|(row, block)| block.filter(|_| is_looked_for(row)));
+        let (values, value_of) = distinct(&views, blocks, &self.stop)?;
         let (rows_of, starts) = grouped(&value_of, values.len());
         let bytes = values.iter().map(|(_, text)| text.len()).sum();
-        memory.try_grow(Index::estimate(self.likeness, values.len(), bytes))?;
-        let index = self.with_memory(&values, &memory);
-        Ok(Indexed { rows, index, rows_of, starts, blocks, _memory: memory })
+        memory.try_grow(Index::estimate(likeness, values.len(), bytes))?;
+        let index = self.with_memory(likeness, &values, memory).map_err(ended)?;
+        Ok(IndexedTexts { index, likeness, rows_of, starts })
     }
 
     /// Indexes texts with as much memory as they ask for, or as there is.
-    fn with_memory(&self, values: &[InBlock<'_>], memory: &MemoryReservation) -> Index {
+    fn with_memory(
+        &self,
+        likeness: Likeness,
+        values: &[InBlock<'_>],
+        memory: &MemoryReservation,
+    ) -> std::result::Result<Index, Stopped> {
         let before = memory.size();
-        let mut wanted = Index::wanted(self.likeness, values);
-        // Twice: the index is sorted while it is built.
-        while wanted > SMALL && memory.try_grow(2 * wanted).is_err() {
-            wanted /= 2;
-        }
-        let index = Index::new(self.likeness, values, wanted);
+        let granted = granted(memory, Index::wanted(likeness, values));
+        let index = Index::new(likeness, values, granted, &self.stop)?;
         let taken = before + index.bytes();
         memory.shrink(memory.size().saturating_sub(taken));
-        index
+        Ok(index)
     }
+}
+
+/// How much of the memory that an index wants it can have, reserved.
+pub(super) fn granted(memory: &MemoryReservation, mut wanted: usize) -> usize {
+    // Twice: the index is sorted while it is built.
+    while wanted > SMALL && memory.try_grow(wanted.saturating_mul(2)).is_err() {
+        wanted /= 2;
+    }
+    wanted
 }
 
 /// The distinct texts of blocks, and which of them each row has; [`u32::MAX`] for a row without a
 /// text or a block.
-pub(super) fn distinct(
-    texts: &StringViewArray,
+pub(super) fn distinct<'a>(
+    texts: &'a StringViewArray,
     blocks: impl Iterator<Item = Option<u32>>,
-) -> (Vec<InBlock<'_>>, Vec<u32>) {
-    let (mut values, mut known) = (Vec::new(), HashMap::new());
-    let value_of = texts.iter().zip(blocks).map(|(text, block)| {
-        let Some(text) = block.zip(text) else { return u32::MAX };
-        *known.entry(text).or_insert_with(|| {
+    stop: &Stop,
+) -> Result<(Vec<InBlock<'a>>, Vec<u32>)> {
+    let (mut values, mut known, mut pace) = (Vec::new(), HashMap::new(), stop.pace());
+    let mut value_of = Vec::with_capacity(texts.len());
+    for (text, block) in texts.iter().zip(blocks) {
+        let Some(text) = block.zip(text) else {
+            value_of.push(u32::MAX);
+            continue;
+        };
+        pace.spend(PER_ROW + text.1.len()).map_err(ended)?;
+        value_of.push(*known.entry(text).or_insert_with(|| {
             values.push(text);
             values.len() as u32 - 1
-        })
-    });
-    let value_of = value_of.collect();
-    (values, value_of)
+        }));
+    }
+    Ok((values, value_of))
 }
 
 /// The rows of each value, one value after the other, and where they begin.
@@ -280,7 +345,7 @@ type Known = HashMap<Box<[u8]>, u32>;
 
 impl Blocks {
     /// The blocks of a batch, and the block of each row; `None` for a row that equals nothing.
-    fn new(keys: &Keys, batch: &RecordBatch) -> Result<(Self, Vec<Option<u32>>)> {
+    fn new(keys: &Keys, batch: &RecordBatch, stop: &Stop) -> Result<(Self, Vec<Option<u32>>)> {
         if keys.expressions.is_empty() {
             return Ok((Self { keys: None, types: Vec::new() }, vec![Some(0); batch.num_rows()]));
         }
@@ -289,8 +354,8 @@ impl Blocks {
         let converter = RowConverter::new(types.iter().cloned().map(SortField::new).collect())?;
         let rows = converter.convert_columns(&columns)?;
         let equal = keys.comparable(&columns);
-        let mut known = Known::new();
-        let of_rows = (0..batch.num_rows()).map(|row| {
+        let (mut known, mut pace) = (Known::new(), stop.pace());
+        let mut block = |row: usize| {
             if !equal(row) {
                 return None;
             }
@@ -300,8 +365,12 @@ impl Blocks {
             }
             known.insert(key.as_ref().into(), next);
             Some(next)
+        };
+        let of_rows = (0..batch.num_rows()).map(|row| {
+            pace.spend(PER_ROW)?;
+            Ok(block(row))
         });
-        let of_rows = of_rows.collect();
+        let of_rows = of_rows.collect::<std::result::Result<_, Stopped>>().map_err(ended)?;
         Ok((Self { keys: Some((converter, known)), types }, of_rows))
     }
 
@@ -332,6 +401,11 @@ impl Keys {
         let nulls_equal = self.null_equality == NullEquality::NullEqualsNull;
         move |row| nulls_equal || columns.iter().all(|column| !column.is_null(row))
     }
+}
+
+/// The error of work that nobody waits for: nobody reads it.
+pub(super) fn ended(stopped: Stopped) -> DataFusionError {
+    DataFusionError::External(Box::new(stopped))
 }
 
 /// An error that reaches several.

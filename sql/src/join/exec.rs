@@ -6,26 +6,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{JoinType, NullEquality};
+use datafusion::common::{JoinSide, JoinType, NullEquality};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::joins::utils::{ColumnIndex, JoinFilter, build_join_schema};
-use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet, SpillMetrics};
 use datafusion::physical_plan::projection::{
     EmbeddedProjection, ProjectionExec, try_embed_projection,
 };
-use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties,
     InputDistributionRequirements, Partitioning, PlanProperties, project_schema,
 };
 use tokio::sync::OnceCell;
 
-use super::build::{Build, Built, Keys};
+use super::apart::apart;
+use super::build::{Build, Built, Keys, Lookup};
 use super::output::gives_left_rows;
-use super::predicate::FuzzyPredicate;
+use super::predicate::Alternative;
 use super::probe::Probe;
 
 /// What a fuzzy join joins, and on what.
@@ -38,9 +38,8 @@ pub(super) struct Join {
     /// Keys that must be equal.
     pub on: Vec<(Arc<dyn PhysicalExpr>, Arc<dyn PhysicalExpr>)>,
     pub null_equality: NullEquality,
-    pub predicate: FuzzyPredicate,
-    /// What else must hold of a pair of rows.
-    pub filter: Option<JoinFilter>,
+    /// Of each pair of rows one of them holds, or none does.
+    pub alternatives: Vec<Alternative>,
     pub join_type: JoinType,
     /// Whether each partition joins its own part of both sides, by the keys.
     pub partitioned: bool,
@@ -127,12 +126,13 @@ impl DisplayAs for FuzzyJoinExec {
     fn fmt_as(&self, _: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let join = &self.join;
         write!(formatter, "FuzzyJoinExec: join_type={:?}, ", join.join_type)?;
-        write!(formatter, "alike={}", join.predicate.shown)?;
+        let alike = join.alternatives.iter().map(|one| one.predicate.shown.as_str());
+        write!(formatter, "alike={}", alike.collect::<Vec<_>>().join(" OR "))?;
         if !join.on.is_empty() {
             let on = join.on.iter().map(|(left, right)| format!("({left}, {right})"));
             write!(formatter, ", on=[{}]", on.collect::<Vec<_>>().join(", "))?;
         }
-        if let Some(filter) = &join.filter {
+        for filter in join.alternatives.iter().filter_map(|one| one.filter.as_ref()) {
             write!(formatter, ", filter={}", filter.expression())?;
         }
         if join.projection.is_some() {
@@ -184,11 +184,14 @@ impl ExecutionPlan for FuzzyJoinExec {
         &self,
         visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
-        let Join { on, predicate, filter, .. } = &self.join;
+        let Join { on, alternatives, .. } = &self.join;
         let keys = on.iter().flat_map(|(left, right)| [left, right]);
-        let texts = [&predicate.left, &predicate.right];
-        let all = keys.chain(texts).chain(filter.iter().map(JoinFilter::expression));
-        for expression in all {
+        let of_alternatives = alternatives.iter().flat_map(|Alternative { predicate, filter }| {
+            let limit = predicate.limit.iter().map(|(_, limit)| &limit.value);
+            let texts = [&predicate.left, &predicate.right].into_iter().chain(limit);
+            texts.chain(filter.iter().map(JoinFilter::expression))
+        });
+        for expression in keys.chain(of_alternatives) {
             if visit(expression)? == TreeNodeRecursion::Stop {
                 return Ok(TreeNodeRecursion::Stop);
             }
@@ -216,38 +219,43 @@ impl ExecutionPlan for FuzzyJoinExec {
             return Err(DataFusionError::Internal("a fuzzy join has no such partition".into()));
         };
         let partitions = self.properties.output_partitioning().partition_count();
-        let (left_keys, right_keys) = join.on.iter().cloned().unzip();
-        let null_equality = join.null_equality;
-        let build = Build {
-            input: Arc::clone(&join.left),
-            partition: if join.partitioned { partition } else { 0 },
-            readers: if join.partitioned { 1 } else { partitions },
-            likeness: join.predicate.likeness,
-            text: Arc::clone(&join.predicate.left),
-            keys: Keys { expressions: left_keys, null_equality },
-            context: Arc::clone(&context),
-        };
-        let probe = Probe {
-            build,
-            side: Arc::clone(side),
-            text: Arc::clone(&join.predicate.right),
-            keys: Keys { expressions: right_keys, null_equality },
-            filter: join.filter.clone(),
-            join_type: join.join_type,
-            columns: self.columns.clone(),
-            schema: Arc::clone(&self.schema),
-            metrics: super::probe::Metrics::new(&self.metrics, partition),
-            rows: context.session_config().batch_size(),
-            spilled: datafusion::physical_plan::metrics::SpillMetrics::new(
-                &self.metrics,
-                partition,
-            ),
-        };
+        let (join, side) = (join.clone(), Arc::clone(side));
+        let (columns, schema) = (self.columns.clone(), Arc::clone(&self.schema));
+        let metrics = super::probe::Metrics::new(&self.metrics, partition);
+        let spilled = SpillMetrics::new(&self.metrics, partition);
         let right = join.right.execute(partition, Arc::clone(&context))?;
-        let mut stream = RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), 2);
-        let output = stream.tx();
-        stream.spawn(async move { probe.run(right, output).await });
-        Ok(stream.build())
+        apart(Arc::clone(&self.schema), move |results, stop| {
+            let (left_keys, right_keys) = join.on.into_iter().unzip();
+            let null_equality = join.null_equality;
+            let rows = context.session_config().batch_size();
+            let lookup = |Alternative { predicate, .. }: &Alternative| Lookup {
+                likeness: predicate.likeness,
+                text: Arc::clone(&predicate.left),
+                limit: predicate.limit_of(JoinSide::Left),
+            };
+            let build = Build {
+                input: join.left,
+                partition: if join.partitioned { partition } else { 0 },
+                readers: if join.partitioned { 1 } else { partitions },
+                lookups: join.alternatives.iter().map(lookup).collect(),
+                keys: Keys { expressions: left_keys, null_equality },
+                context,
+                stop,
+            };
+            let probe = Probe {
+                build,
+                side,
+                alternatives: join.alternatives,
+                keys: Keys { expressions: right_keys, null_equality },
+                join_type: join.join_type,
+                columns,
+                schema,
+                metrics,
+                rows,
+                spilled,
+            };
+            probe.run(right, results)
+        })
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

@@ -5,13 +5,16 @@
 //! DataFusion's nested-loop or hash join. The operator gives exactly the rows of the join that it
 //! replaces. [`nearest`] finds for each row the rows closest.
 
+mod apart;
 mod build;
 mod exec;
 mod nearest;
+mod not_in;
 mod output;
 mod predicate;
 mod probe;
 mod rule;
 
 pub(crate) use nearest::{NearestNode, NearestRelation, documentation};
+pub(crate) use not_in::CorrelatedNotIn;
 pub(crate) use rule::FuzzyJoin;

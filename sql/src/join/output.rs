@@ -13,8 +13,9 @@ use datafusion::error::Result;
 use datafusion::physical_plan::joins::utils::{ColumnIndex, JoinFilter};
 use datafusion::physical_plan::metrics::Count;
 
+use super::apart::Results;
 use super::build::Piece;
-use super::probe::{Gone, Results};
+use super::probe::{Gone, Sent};
 
 /// Rows of either side that are alike.
 #[derive(Default)]
@@ -39,13 +40,10 @@ pub(super) struct Output<'a> {
     pub join_type: JoinType,
     pub columns: &'a [ColumnIndex],
     pub schema: &'a SchemaRef,
-    pub filter: Option<&'a JoinFilter>,
     pub rows: usize,
     pub given: &'a Count,
     pub results: &'a Results,
 }
-
-type Sent = std::result::Result<(), Gone>;
 
 /// The rows of one side, or none.
 type Chosen<'a> = Option<(&'a RecordBatch, &'a UInt32Array)>;
@@ -55,6 +53,7 @@ impl Output<'_> {
     pub async fn pairs(
         &self,
         pairs: &mut Pairs,
+        filter: Option<&JoinFilter>,
         (left_rows, right_rows): (&RecordBatch, &RecordBatch),
         piece: &Piece,
         matched: &mut [bool],
@@ -64,7 +63,7 @@ impl Output<'_> {
         }
         let mut left = UInt32Array::from(std::mem::take(&mut pairs.left));
         let mut right = UInt32Array::from(std::mem::take(&mut pairs.right));
-        if let Some(condition) = self.filter {
+        if let Some(condition) = filter {
             let holds = holds(condition, (left_rows, &left), (right_rows, &right))?;
             left = chosen(&left, &holds)?;
             right = chosen(&right, &holds)?;

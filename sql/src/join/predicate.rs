@@ -2,20 +2,32 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::common::cast::as_float64_array;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{JoinSide, ScalarValue};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{
     BinaryExpr, CastExpr, Column, IsNotNullExpr, Literal,
 };
-use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_expr::utils::{collect_columns, split_disjunction};
 use datafusion::physical_expr::{
     PhysicalExpr, ScalarFunctionExpr, conjunction_opt, split_conjunction,
 };
+use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::joins::utils::{ColumnIndex, JoinFilter};
 use udfs::fuzzy::index::{Floor, Likeness, SetKind};
+
+/// A part of a join's condition that an index finds the pairs of.
+#[derive(Debug, Clone)]
+pub(super) struct Alternative {
+    pub predicate: FuzzyPredicate,
+    /// What else must hold of a pair of rows.
+    pub filter: Option<JoinFilter>,
+}
 
 /// A predicate over one text of either side.
 #[derive(Debug, Clone)]
@@ -25,65 +37,170 @@ pub(super) struct FuzzyPredicate {
     pub left: Arc<dyn PhysicalExpr>,
     /// Over the columns of the right side.
     pub right: Arc<dyn PhysicalExpr>,
+    /// The largest distance, where it differs from row to row.
+    pub limit: Option<(JoinSide, Limit)>,
     /// As it stands in the condition.
     pub shown: String,
 }
 
-/// Splits a join's condition into the most selective predicate that an index can answer and what
-/// else must hold.
+impl FuzzyPredicate {
+    /// The largest distances, if they are those of a side's rows.
+    pub fn limit_of(&self, side: JoinSide) -> Option<Limit> {
+        self.limit.as_ref().filter(|(of, _)| *of == side).map(|(_, limit)| limit.clone())
+    }
+}
+
+/// The largest distance of a row.
+#[derive(Debug, Clone)]
+pub(super) struct Limit {
+    /// Over the columns of its side.
+    pub value: Arc<dyn PhysicalExpr>,
+    /// Whether a negative one is an error of the function, and not merely less than any distance.
+    negative_fails: bool,
+}
+
+impl Limit {
+    /// The largest distance of each row, or more: the predicate is asked again of what is found.
+    /// `None` for a row that nothing is alike; everything for one on which the predicate fails.
+    pub fn of_rows(&self, batch: &RecordBatch) -> Result<Vec<Option<usize>>> {
+        let values = self.value.evaluate(batch)?.into_array(batch.num_rows())?;
+        let values = cast(&values, &DataType::Float64)?;
+        let radius = |value: f64| match value {
+            value if value.is_nan() => Some(usize::MAX),
+            value if value < 0.0 => self.negative_fails.then_some(usize::MAX),
+            // Conversion to a float may round down.
+            value if value <= SMALL => Some((value + 1e-6) as usize),
+            value => Some((value as usize).checked_next_power_of_two().unwrap_or(usize::MAX)),
+        };
+        Ok(as_float64_array(&values)?.iter().map(|value| value.and_then(radius)).collect())
+    }
+}
+
+/// Largest distance that an index is made for before those of the rows are known.
+const USUAL_LIMIT: usize = 2;
+/// Largest distances beyond it are taken together, so that there are not many.
+const SMALL: f64 = 8.0;
+
+/// Splits a join's condition into predicates that indexes can answer, and what else must hold.
+/// Each pair of rows of which the condition holds is found by exactly one of them.
 pub(super) fn split(
     filter: &JoinFilter,
-    (left, right): (SchemaRef, SchemaRef),
-) -> Result<Option<(FuzzyPredicate, Option<JoinFilter>)>> {
+    schemas: &(SchemaRef, SchemaRef),
+) -> Result<Option<Vec<Alternative>>> {
     let conditions = split_conjunction(filter.expression());
-    let mut best: Option<(usize, Condition)> = None;
+    let mut best: Option<(usize, Vec<Found>)> = None;
     for (at, condition) in conditions.iter().enumerate() {
-        let Some(found) = recognize(condition) else { continue };
-        if best.as_ref().is_none_or(|(_, best)| found.rank() < best.rank()) {
+        let Some(found) = disjuncts(condition, filter.column_indices()) else { continue };
+        if best.as_ref().is_none_or(|(_, best)| rank(&found) < rank(best)) {
             best = Some((at, found));
         }
     }
-    let Some((at, condition)) = best else { return Ok(None) };
-    let indices = filter.column_indices();
-    let first = side(&condition.texts[0], indices);
-    let second = side(&condition.texts[1], indices);
-    let [one, other] = &condition.texts;
-    let (of_left, of_right) = match (first, second) {
-        (Some(JoinSide::Left), Some(JoinSide::Right)) => (one, other),
-        (Some(JoinSide::Right), Some(JoinSide::Left)) => (other, one),
-        _ => return Ok(None),
-    };
-    let predicate = FuzzyPredicate {
-        likeness: condition.likeness,
-        left: over_side(of_left, indices, &left)?,
-        right: over_side(of_right, indices, &right)?,
-        shown: conditions[at].to_string(),
-    };
-    let rest = conditions.iter().enumerate().filter(|(other, _)| *other != at || condition.again);
-    let rest = conjunction_opt(rest.map(|(_, condition)| Arc::clone(condition)));
-    let filter =
-        rest.map(|rest| JoinFilter::new(rest, indices.to_vec(), Arc::clone(filter.schema())));
-    Ok(Some((predicate, filter)))
+    let Some((at, found)) = best else { return Ok(None) };
+    let others = conditions.iter().enumerate().filter(|(other, _)| *other != at);
+    let others: Vec<_> = others.map(|(_, condition)| Arc::clone(condition)).collect();
+    let (mut earlier, mut alternatives): (Vec<Arc<dyn PhysicalExpr>>, _) = (Vec::new(), Vec::new());
+    for found in found {
+        let predicate = found.condition.over_sides(filter.column_indices(), schemas)?;
+        let rest = others.iter().chain(&found.rest).chain(&earlier).map(Arc::clone);
+        let over = |rest| {
+            let indices = filter.column_indices().to_vec();
+            JoinFilter::new(rest, indices, Arc::clone(filter.schema()))
+        };
+        alternatives.push(Alternative { predicate, filter: conjunction_opt(rest).map(over) });
+        // What an earlier one finds no later one gives again; NULL finds nothing.
+        let yes: Arc<dyn PhysicalExpr> = Arc::new(Literal::new(ScalarValue::from(true)));
+        earlier.push(Arc::new(BinaryExpr::new(found.whole, Operator::IsDistinctFrom, yes)));
+    }
+    Ok(Some(alternatives))
+}
+
+/// A condition of which an index can answer a part.
+struct Found {
+    whole: Arc<dyn PhysicalExpr>,
+    condition: Condition,
+    /// What else must hold.
+    rest: Vec<Arc<dyn PhysicalExpr>>,
+}
+
+/// Lower is more selective and found faster.
+fn rank(found: &[Found]) -> usize {
+    found.iter().map(|found| found.condition.rank()).sum::<usize>() + 100 * (found.len() - 1)
+}
+
+/// The disjuncts of a condition, if indexes can answer a part of each.
+fn disjuncts(condition: &Arc<dyn PhysicalExpr>, indices: &[ColumnIndex]) -> Option<Vec<Found>> {
+    let parts = split_disjunction(condition);
+    // A pair may not be one's now and another's the next time that it is looked at.
+    if parts.len() > 1 && is_volatile(condition) {
+        return None;
+    }
+    parts.into_iter().map(|whole| conjuncts(whole, indices)).collect()
+}
+
+/// The most selective of the conjuncts that an index can answer, and the others.
+fn conjuncts(whole: &Arc<dyn PhysicalExpr>, indices: &[ColumnIndex]) -> Option<Found> {
+    let parts = split_conjunction(whole);
+    let known = parts.iter().enumerate().filter_map(|(at, part)| {
+        recognize(part, indices).filter(|found| found.sides(indices).is_some()).map(|f| (at, f))
+    });
+    let (at, condition) = known.min_by_key(|(_, condition)| condition.rank())?;
+    let rest = parts.iter().enumerate().filter(|(other, _)| *other != at || condition.again);
+    let rest = rest.map(|(_, part)| Arc::clone(part)).collect();
+    Some(Found { whole: Arc::clone(whole), condition, rest })
 }
 
 struct Condition {
     likeness: Likeness,
     texts: [Arc<dyn PhysicalExpr>; 2],
+    limit: Option<(JoinSide, Limit)>,
     /// Whether the likeness is necessary and not sufficient, so that the condition must be asked
     /// again.
     again: bool,
+    shown: String,
 }
 
 impl Condition {
-    /// Lower is more selective and found faster.
     fn rank(&self) -> usize {
         match self.likeness {
-            Likeness::Edit { max, .. } => max,
+            _ if self.limit.is_some() => 9,
+            Likeness::Edit { max, .. } => max.min(50),
             Likeness::Sets { kind: SetKind::Trigrams, .. } => 10,
             Likeness::Sets { kind: SetKind::Bigrams, .. } => 11,
             Likeness::Jaro { .. } => 12,
             Likeness::Sets { kind: SetKind::Characters, .. } => 13,
         }
+    }
+
+    /// The texts of the left and the right side.
+    fn sides(&self, indices: &[ColumnIndex]) -> Option<[&Arc<dyn PhysicalExpr>; 2]> {
+        let [one, other] = &self.texts;
+        match (side(one, indices)?, side(other, indices)?) {
+            (JoinSide::Left, JoinSide::Right) => Some([one, other]),
+            (JoinSide::Right, JoinSide::Left) => Some([other, one]),
+            _ => None,
+        }
+    }
+
+    fn over_sides(
+        self,
+        indices: &[ColumnIndex],
+        (left, right): &(SchemaRef, SchemaRef),
+    ) -> Result<FuzzyPredicate> {
+        let Some([of_left, of_right]) = self.sides(indices) else {
+            return Err(DataFusionError::Internal("a fuzzy join has no text of a side".into()));
+        };
+        let (of_left, of_right) =
+            (over_side(of_left, indices, left)?, over_side(of_right, indices, right)?);
+        let limit = match self.limit {
+            None => None,
+            Some((side, limit)) => {
+                let schema = if side == JoinSide::Left { left } else { right };
+                let value = over_side(&limit.value, indices, schema)?;
+                Some((side, Limit { value, ..limit }))
+            }
+        };
+        let Self { likeness, shown, .. } = self;
+        Ok(FuzzyPredicate { likeness, left: of_left, right: of_right, limit, shown })
     }
 }
 
@@ -95,23 +212,32 @@ enum Bound {
     Least(Floor),
 }
 
-fn recognize(condition: &Arc<dyn PhysicalExpr>) -> Option<Condition> {
+fn recognize(condition: &Arc<dyn PhysicalExpr>, indices: &[ColumnIndex]) -> Option<Condition> {
+    let found = |likeness, texts, again| {
+        Some(Condition { likeness, texts, limit: None, again, shown: condition.to_string() })
+    };
     if let Some(call) = condition.downcast_ref::<ScalarFunctionExpr>() {
         let (texts, limit) = (two_texts(call)?, call.args().get(2)?);
-        let likeness = match call.name() {
-            "levenshtein_within" => edit(false, integer(limit)?)?,
+        return match call.name() {
+            "levenshtein_within" => match integer(limit) {
+                Some(max) => found(edit(false, max)?, texts, false),
+                None => by_row(condition, call, false, (limit, true), indices),
+            },
             "jaro_winkler_within" => {
                 let value = number(limit).filter(|value| (0.0..=1.0).contains(value))?;
-                similarity("jaro_winkler_similarity", Floor { value, exclusive: false })?
+                let floor = Floor { value, exclusive: false };
+                found(similarity("jaro_winkler_similarity", floor)?, texts, false)
             }
-            _ => return None,
+            _ => None,
         };
-        return Some(Condition { likeness, texts, again: false });
     }
     if let Some(there) = condition.downcast_ref::<IsNotNullExpr>() {
         let call = there.arg().downcast_ref::<ScalarFunctionExpr>()?;
-        let likeness = edit(is_osa(call)?, integer(call.args().get(2)?)?)?;
-        return Some(Condition { likeness, texts: two_texts(call)?, again: false });
+        let (osa, limit) = (is_osa(call)?, call.args().get(2)?);
+        return match integer(limit) {
+            Some(max) => found(edit(osa, max)?, two_texts(call)?, false),
+            None => by_row(condition, call, osa, (limit, true), indices),
+        };
     }
     let comparison = condition.downcast_ref::<BinaryExpr>()?;
     let (call, operator, limit) = match (measure(comparison.left()), measure(comparison.right())) {
@@ -119,35 +245,63 @@ fn recognize(condition: &Arc<dyn PhysicalExpr>) -> Option<Condition> {
         (None, Some(call)) => (call, comparison.op().swap()?, comparison.left()),
         _ => return None,
     };
-    let texts = two_texts(call)?;
-    let bound = bound(operator, limit)?;
-    if let Some(osa) = is_osa(call) {
-        let (max, again) = match bound {
-            Bound::AtMost(max) => (max, false),
-            Bound::Exactly(distance) => (distance, true),
-            Bound::Least(_) => return None,
+    let (texts, osa) = (two_texts(call)?, is_osa(call));
+    let Some(bound) = bound(operator, limit) else {
+        let is_upper = matches!(operator, Operator::LtEq | Operator::Lt | Operator::Eq);
+        let is_whole = call.args().get(2).is_none_or(|cutoff| whole(cutoff).is_some());
+        return match osa {
+            Some(osa) if is_upper && is_whole && literal(limit).is_none() => {
+                by_row(condition, call, osa, (limit, false), indices)
+            }
+            _ => None,
         };
-        let within = match call.args().get(2) {
-            Some(cutoff) => integer(cutoff).filter(|cutoff| *cutoff >= 0)?,
-            None => max,
-        };
-        return Some(Condition { likeness: edit(osa, max.min(within))?, texts, again });
-    }
-    match bound {
-        Bound::Least(floor) if call.args().len() == 2 => {
-            Some(Condition { likeness: similarity(call.name(), floor)?, texts, again: false })
+    };
+    let Some(osa) = osa else {
+        let Bound::Least(floor) = bound else { return None };
+        let likeness = similarity(call.name(), floor).filter(|_| call.args().len() == 2)?;
+        return found(likeness, texts, false);
+    };
+    let (max, again) = match bound {
+        Bound::AtMost(max) => (max, false),
+        Bound::Exactly(distance) => (distance, true),
+        Bound::Least(_) => return None,
+    };
+    let within = match call.args().get(2) {
+        Some(cutoff) if literal(cutoff).is_none() => {
+            return by_row(condition, call, osa, (cutoff, true), indices);
         }
-        _ => None,
-    }
+        Some(cutoff) => whole(cutoff)?,
+        None => max,
+    };
+    found(edit(osa, max.min(within))?, texts, again)
 }
 
-/// A call, or a call made another type of number.
+/// A distance whose largest is a value of one side's row.
+fn by_row(
+    condition: &Arc<dyn PhysicalExpr>,
+    call: &ScalarFunctionExpr,
+    osa: bool,
+    (value, negative_fails): (&Arc<dyn PhysicalExpr>, bool),
+    indices: &[ColumnIndex],
+) -> Option<Condition> {
+    let limit = Limit { value: Arc::clone(value), negative_fails };
+    Some(Condition {
+        likeness: Likeness::Edit { osa, max: USUAL_LIMIT },
+        texts: two_texts(call)?,
+        limit: Some((side(value, indices)?, limit)),
+        again: true,
+        shown: condition.to_string(),
+    })
+}
+
+/// A call that measures two texts, or such a call made another type of number.
 fn measure(expression: &Arc<dyn PhysicalExpr>) -> Option<&ScalarFunctionExpr> {
-    match expression.downcast_ref::<CastExpr>() {
+    let call: Option<&ScalarFunctionExpr> = match expression.downcast_ref::<CastExpr>() {
         Some(cast) if widens(cast) => cast.expr().downcast_ref(),
         Some(_) => None,
         None => expression.downcast_ref(),
-    }
+    };
+    call.filter(|call| is_osa(call).is_some() || call.name().ends_with("_similarity"))
 }
 
 fn widens(cast: &CastExpr) -> bool {
@@ -222,6 +376,11 @@ fn integer(expression: &Arc<dyn PhysicalExpr>) -> Option<i64> {
     }
 }
 
+/// A whole number written out that is no less than 0.
+fn whole(expression: &Arc<dyn PhysicalExpr>) -> Option<i64> {
+    integer(expression).filter(|value| *value >= 0)
+}
+
 fn number(expression: &Arc<dyn PhysicalExpr>) -> Option<f64> {
     let value = literal(expression)?;
     if value.is_null() || !value.data_type().is_numeric() {
@@ -236,7 +395,7 @@ fn number(expression: &Arc<dyn PhysicalExpr>) -> Option<f64> {
 /// The one side whose columns an expression reads; `None` when there is not one, or when it gives
 /// another value each time.
 fn side(expression: &Arc<dyn PhysicalExpr>, indices: &[ColumnIndex]) -> Option<JoinSide> {
-    if datafusion::physical_expr_common::physical_expr::is_volatile(expression) {
+    if is_volatile(expression) {
         return None;
     }
     let columns = collect_columns(expression);

@@ -2,31 +2,33 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, StringViewArray};
 use arrow::datatypes::SchemaRef;
-use datafusion::common::JoinType;
+use datafusion::common::{JoinSide, JoinType};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, SpillFile};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::joins::utils::{ColumnIndex, JoinFilter};
 use datafusion::physical_plan::metrics::{
     Count, ExecutionPlanMetricsSet, MetricBuilder, SpillMetrics,
 };
 use futures::TryStreamExt;
-use tokio::sync::mpsc::Sender;
-use udfs::fuzzy::index::Work;
+use udfs::fuzzy::index::{InBlock, Likeness, Work};
+use udfs::fuzzy::stop::Stop;
 
-use super::build::{Build, Built, Indexed, Keys, Piece, distinct, grouped, shared, texts};
+use super::apart::Results;
+use super::build::{
+    Build, Built, Indexed, IndexedTexts, Keys, Piece, distinct, ended, grouped, shared, texts,
+};
 use super::exec::Side;
 use super::output::{Output, Pairs};
+use super::predicate::Alternative;
 
 /// How the right side is looked up.
 pub(super) struct Probe {
     pub build: Build,
     pub side: Arc<Side>,
-    pub text: Arc<dyn PhysicalExpr>,
+    pub alternatives: Vec<Alternative>,
     pub keys: Keys,
-    pub filter: Option<JoinFilter>,
     pub join_type: JoinType,
     pub columns: Vec<ColumnIndex>,
     pub schema: SchemaRef,
@@ -59,23 +61,26 @@ impl Metrics {
     }
 }
 
-pub(super) type Results = Sender<Result<RecordBatch>>;
-
 /// The reader has gone: nothing more is wanted.
 pub(super) struct Gone;
+
+/// Whether rows found their reader.
+pub(super) type Sent = std::result::Result<(), Gone>;
 
 impl Probe {
     /// Joins, and sends the rows.
     pub async fn run(self, right: SendableRecordBatchStream, results: Results) -> Result<()> {
-        let build =
-            || async { self.build.run(&self.spilled).await.map(Arc::new).map_err(Arc::new) };
-        let built = self.side.built.get_or_init(build).await;
+        let build = || async {
+            let built = self.build.run(&self.spilled).await.map(Arc::new).map_err(Arc::new);
+            // Whoever else waits builds it then.
+            if built.is_err() && self.build.stop.is_set() { Err(Gone) } else { Ok(built) }
+        };
+        let Ok(built) = self.side.built.get_or_try_init(build).await else { return Ok(()) };
         let built = built.as_ref().map_err(shared)?;
         let output = Output {
             join_type: self.join_type,
             columns: &self.columns,
             schema: &self.schema,
-            filter: self.filter.as_ref(),
             rows: self.rows,
             given: &self.metrics.output_rows,
             results: &results,
@@ -104,9 +109,9 @@ impl Probe {
         piece: &Piece,
         mut right: SendableRecordBatchStream,
         output: &Output<'_>,
-    ) -> Result<std::result::Result<(), Gone>> {
+    ) -> Result<Sent> {
         let indexed = piece.open(&self.build, &built.schema).await?;
-        let mut work = Work::default();
+        let mut work = Work::new(self.build.stop.clone());
         while let Some(batch) = right.try_next().await? {
             let mut matched = vec![false; batch.num_rows()];
             let sent = self.batch(piece, &indexed, &batch, &mut matched, &mut work, output).await?;
@@ -124,7 +129,7 @@ impl Probe {
         built: &Built,
         mut right: SendableRecordBatchStream,
         output: &Output<'_>,
-    ) -> Result<std::result::Result<(), Gone>> {
+    ) -> Result<Sent> {
         let spill = self.build.spill(&right.schema(), &self.spilled);
         let (mut file, mut matched) = (spill.create_in_progress_file("fuzzy join")?, Vec::new());
         while let Some(batch) = right.try_next().await? {
@@ -134,7 +139,7 @@ impl Probe {
             }
         }
         let Some(file): Option<Arc<dyn SpillFile>> = file.finish()? else { return Ok(Ok(())) };
-        let mut work = Work::default();
+        let mut work = Work::new(self.build.stop.clone());
         for (at, piece) in built.pieces.iter().enumerate() {
             let indexed = piece.open(&self.build, &built.schema).await?;
             let is_last = at + 1 == built.pieces.len();
@@ -150,7 +155,7 @@ impl Probe {
         Ok(Ok(()))
     }
 
-    /// Looks the texts of a batch up in a piece.
+    /// Looks the texts of a batch up in a piece, in each way.
     async fn batch(
         &self,
         piece: &Piece,
@@ -159,35 +164,116 @@ impl Probe {
         matched: &mut [bool],
         work: &mut Work,
         output: &Output<'_>,
-    ) -> Result<std::result::Result<(), Gone>> {
-        let texts = texts(&self.text, batch)?;
+    ) -> Result<Sent> {
         let blocks = indexed.blocks_of(&self.keys, batch)?;
-        let (probes, probe_of) = distinct(&texts, blocks.into_iter());
-        let (rows_of, starts) = grouped(&probe_of, probes.len());
-        self.metrics.probes.add(probes.len());
+        for (Alternative { predicate, filter }, known) in
+            self.alternatives.iter().zip(&indexed.texts)
+        {
+            let texts = texts(&predicate.right, batch)?;
+            let mut looked_up = LookedUp {
+                filter: filter.as_ref(),
+                known,
+                piece,
+                rows: (&indexed.rows, batch),
+                matched: &mut *matched,
+                output,
+                pairs: Pairs::default(),
+            };
+            let Some(limit) = predicate.limit_of(JoinSide::Right) else {
+                let blocks = blocks.iter().copied();
+                let probes = Probes::new(&texts, blocks, &self.build.stop)?;
+                if self.look_up(&probes, known.likeness, work, &mut looked_up).await?.is_err() {
+                    return Ok(Err(Gone));
+                }
+                continue;
+            };
+            let limits = limit.of_rows(batch)?;
+            let mut radii: Vec<usize> = limits.iter().flatten().copied().collect();
+            radii.sort_unstable();
+            radii.dedup();
+            for max in radii {
+                let of_radius = blocks.iter().zip(&limits);
+                let of_radius =
+                    of_radius.map(|(block, limit)| block.filter(|_| *limit == Some(max)));
+                let probes = Probes::new(&texts, of_radius, &self.build.stop)?;
+                let likeness = known.likeness.within(max);
+                if self.look_up(&probes, likeness, work, &mut looked_up).await?.is_err() {
+                    return Ok(Err(Gone));
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Looks texts up and gives the rows of those alike.
+    async fn look_up(
+        &self,
+        probes: &Probes<'_>,
+        likeness: Likeness,
+        work: &mut Work,
+        to: &mut LookedUp<'_>,
+    ) -> Result<Sent> {
+        self.metrics.probes.add(probes.texts.len());
         let (mut next, mut alike) = (0, Vec::new());
-        let mut pairs = Pairs::default();
-        while next < probes.len() {
+        while next < probes.texts.len() {
             let before = work.compared();
-            next = indexed.index.search(&probes, next, work, &mut alike);
+            let found = to.known.index.search(likeness, &probes.texts, next, work, &mut alike);
+            next = found.map_err(ended)?;
             self.metrics.compared.add((work.compared() - before) as usize);
             self.metrics.alike.add(alike.len());
             for (probe, value) in alike.drain(..) {
-                let probe = probe as usize;
-                for &right in &rows_of[starts[probe]..starts[probe + 1]] {
-                    for &left in indexed.rows_of(value) {
-                        pairs.push(left, right);
-                        if pairs.len() >= self.rows {
-                            let rows = (&indexed.rows, batch);
-                            if output.pairs(&mut pairs, rows, piece, matched).await?.is_err() {
-                                return Ok(Err(Gone));
-                            }
+                for &right in probes.rows_of(probe) {
+                    for &left in to.known.rows_of(value) {
+                        to.pairs.push(left, right);
+                        if to.pairs.len() >= self.rows && to.give().await?.is_err() {
+                            return Ok(Err(Gone));
                         }
                     }
                 }
             }
-            tokio::task::yield_now().await;
         }
-        output.pairs(&mut pairs, (&indexed.rows, batch), piece, matched).await
+        to.give().await
+    }
+}
+
+/// The distinct texts of a batch, and their rows.
+struct Probes<'a> {
+    texts: Vec<InBlock<'a>>,
+    rows: Vec<u32>,
+    starts: Vec<usize>,
+}
+
+impl<'a> Probes<'a> {
+    fn new(
+        texts: &'a StringViewArray,
+        blocks: impl Iterator<Item = Option<u32>>,
+        stop: &Stop,
+    ) -> Result<Self> {
+        let (texts, text_of) = distinct(texts, blocks, stop)?;
+        let (rows, starts) = grouped(&text_of, texts.len());
+        Ok(Self { texts, rows, starts })
+    }
+
+    fn rows_of(&self, text: u32) -> &[u32] {
+        let text = text as usize;
+        &self.rows[self.starts[text]..self.starts[text + 1]]
+    }
+}
+
+/// Where the pairs of one way to look texts up go.
+struct LookedUp<'a> {
+    filter: Option<&'a JoinFilter>,
+    known: &'a IndexedTexts,
+    piece: &'a Piece,
+    rows: (&'a RecordBatch, &'a RecordBatch),
+    matched: &'a mut [bool],
+    output: &'a Output<'a>,
+    pairs: Pairs,
+}
+
+impl LookedUp<'_> {
+    async fn give(&mut self) -> Result<Sent> {
+        let Self { filter, piece, rows, matched, output, pairs, .. } = self;
+        output.pairs(pairs, *filter, *rows, piece, matched).await
     }
 }

@@ -12,7 +12,7 @@ use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, PartitionMode};
 
 use super::exec::{FuzzyJoinExec, Join};
-use super::predicate;
+use super::predicate::{self, Alternative};
 
 /// Replaces joins on alike texts. Runs once sides and partition modes are chosen, before inputs
 /// are repartitioned.
@@ -46,51 +46,44 @@ impl PhysicalOptimizerRule for FuzzyJoin {
 /// The fuzzy join that a plan node is.
 fn fuzzy(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Join>> {
     if let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>() {
-        return with_predicate(join.filter(), (join.left(), join.right()), |split, left, right| {
-            let (predicate, filter) = split;
-            Join {
-                left,
-                right,
-                on: Vec::new(),
-                null_equality: NullEquality::NullEqualsNothing,
-                predicate,
-                filter,
-                join_type: *join.join_type(),
-                partitioned: false,
-                projection: join.projection().clone(),
-            }
+        let inputs = (join.left(), join.right());
+        return with_predicates(join.filter(), inputs, |alternatives, left, right| Join {
+            left,
+            right,
+            on: Vec::new(),
+            null_equality: NullEquality::NullEqualsNothing,
+            alternatives,
+            join_type: *join.join_type(),
+            partitioned: false,
+            projection: join.projection().clone(),
         });
     }
     let Some(join) = plan.downcast_ref::<HashJoinExec>() else { return Ok(None) };
     if join.null_aware || join.fetch().is_some() {
         return Ok(None);
     }
-    with_predicate(join.filter(), (join.left(), join.right()), |split, left, right| {
-        let (predicate, filter) = split;
-        Join {
-            left,
-            right,
-            on: join.on().to_vec(),
-            null_equality: join.null_equality(),
-            predicate,
-            filter,
-            join_type: *join.join_type(),
-            partitioned: *join.partition_mode() == PartitionMode::Partitioned,
-            projection: join.projection.clone(),
-        }
+    let inputs = (join.left(), join.right());
+    with_predicates(join.filter(), inputs, |alternatives, left, right| Join {
+        left,
+        right,
+        on: join.on().to_vec(),
+        null_equality: join.null_equality(),
+        alternatives,
+        join_type: *join.join_type(),
+        partitioned: *join.partition_mode() == PartitionMode::Partitioned,
+        projection: join.projection.clone(),
     })
 }
 
 type Input = Arc<dyn ExecutionPlan>;
-type Split = (predicate::FuzzyPredicate, Option<JoinFilter>);
 
-/// The join that is made of a condition, if an index can answer a part of it.
-fn with_predicate(
+/// The join that is made of a condition, if indexes can answer a part of it.
+fn with_predicates(
     filter: Option<&JoinFilter>,
     (left, right): (&Input, &Input),
-    make: impl FnOnce(Split, Input, Input) -> Join,
+    make: impl FnOnce(Vec<Alternative>, Input, Input) -> Join,
 ) -> Result<Option<Join>> {
     let Some(filter) = filter else { return Ok(None) };
-    let split = predicate::split(filter, (left.schema(), right.schema()))?;
+    let split = predicate::split(filter, &(left.schema(), right.schema()))?;
     Ok(split.map(|split| make(split, Arc::clone(left), Arc::clone(right))))
 }

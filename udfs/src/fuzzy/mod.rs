@@ -30,6 +30,7 @@ mod pairs;
 mod partial_ratio;
 pub(crate) mod phonetic;
 mod soundex;
+pub mod stop;
 #[cfg(test)]
 pub(crate) mod testing;
 mod token_set_ratio;

@@ -1,35 +1,29 @@
-//! The operator of `nearest`: every text of the second input in lanes, compared with each distinct
-//! text of the first.
+//! The operator of `nearest`: looks each distinct text of the first input up among those of the
+//! second, which are held in memory.
 
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, take};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::expressions::Column as ColumnExpr;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::spill::get_record_batch_memory_size;
-use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties,
     InputDistributionRequirements, Partitioning, PlanProperties,
 };
 use futures::TryStreamExt;
 use tokio::sync::OnceCell;
-use udfs::fuzzy::kernel::column::{Column, ColumnScratch};
+use udfs::fuzzy::index::Measure;
+use udfs::fuzzy::stop::Stop;
 
-use super::Measure;
-use crate::join::build::{distinct, grouped, shared, texts};
-
-/// Rows as they came, in one piece, and their texts twice.
-const COPIES: usize = 4;
-/// Memory that a text takes in a lane.
-const LANE: usize = 192;
+use super::name_of;
+use super::search::{Prepared, Search};
+use crate::join::apart::apart;
+use crate::join::build::shared;
+use crate::join::probe::Gone;
 
 /// What is asked of each row.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +68,7 @@ impl fmt::Debug for NearestExec {
 impl DisplayAs for NearestExec {
     fn fmt_as(&self, _: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Asked { measure, top_k, .. } = self.asked;
-        write!(formatter, "NearestExec: measure={}, top_k={top_k}", measure.name())
+        write!(formatter, "NearestExec: measure={}, top_k={top_k}", name_of(measure))
     }
 }
 
@@ -123,203 +117,36 @@ impl ExecutionPlan for NearestExec {
         let mut rows = left.execute(partition, Arc::clone(&context))?;
         let (right, cell) = (Arc::clone(right), Arc::clone(&self.candidates));
         let (asked, schema) = (self.asked, Arc::clone(&self.schema));
-        let rows_a_batch = context.session_config().batch_size();
-        let mut stream = RecordBatchReceiverStreamBuilder::new(Arc::clone(&schema), 2);
-        let results = stream.tx();
-        stream.spawn(async move {
+        apart(Arc::clone(&self.schema), move |results, stop| async move {
             let prepare = || async {
-                let rows = right.execute(0, Arc::clone(&context))?;
-                let memory = MemoryConsumer::new("nearest").register(context.memory_pool());
-                Prepared::read(rows, asked.columns[1], memory).await.map(Arc::new)
+                let prepared = prepare(&right, asked, &context, &stop).await;
+                let prepared = prepared.map(Arc::new).map_err(Arc::new);
+                // Whoever else waits prepares it then.
+                if prepared.is_err() && stop.is_set() { Err(Gone) } else { Ok(prepared) }
             };
-            let prepared = cell.get_or_init(|| async { prepare().await.map_err(Arc::new) }).await;
+            let Ok(prepared) = cell.get_or_try_init(prepare).await else { return Ok(()) };
             let prepared = Arc::clone(prepared.as_ref().map_err(shared)?);
-            let mut search = Search::new(asked, prepared);
+            let memory = MemoryConsumer::new("nearest").register(context.memory_pool());
+            let rows_a_batch = context.session_config().batch_size();
+            let mut search = Search::new(asked, prepared, rows_a_batch, schema, memory, stop)?;
             while let Some(batch) = rows.try_next().await? {
-                let (probes, rows_of, starts) = search.probes(&batch)?;
-                let mut found = Found::default();
-                for (at, text) in probes.iter().enumerate() {
-                    search.find(text);
-                    let rows = &rows_of[starts[at]..starts[at + 1]];
-                    for (row, left) in rows.iter().zip((0..rows.len()).rev()) {
-                        found.add(*row, &search);
-                        let is_last = at + 1 == probes.len() && left == 0;
-                        if found.len() < if is_last { 1 } else { rows_a_batch } {
-                            continue;
-                        }
-                        let given = found.batch(&batch, &search, &schema)?;
-                        if results.send(Ok(given)).await.is_err() {
-                            return Ok(());
-                        }
-                    }
-                    tokio::task::yield_now().await;
+                if search.batch(&batch, &results).await?.is_err() {
+                    return Ok(());
                 }
             }
             Ok(())
-        });
-        Ok(stream.build())
+        })
     }
 }
 
-/// The second input: its distinct texts in alphabetical order, and their rows.
-struct Prepared {
-    rows: RecordBatch,
-    texts: Column,
-    rows_of: Vec<u32>,
-    starts: Vec<usize>,
-    _memory: MemoryReservation,
-}
-
-impl Prepared {
-    async fn read(
-        rows: SendableRecordBatchStream,
-        column: usize,
-        memory: MemoryReservation,
-    ) -> Result<Self> {
-        let (schema, mut rows, mut batches) = (rows.schema(), rows, Vec::new());
-        while let Some(batch) = rows.try_next().await? {
-            let texts = LANE * batch.num_rows();
-            memory.try_grow(get_record_batch_memory_size(&batch) * COPIES + texts)?;
-            batches.push(batch);
-        }
-        let rows = concat_batches(&schema, &batches)?;
-        let values = texts(&text_of(column), &rows)?;
-        let mut sorted: Vec<&str> = values.iter().flatten().collect();
-        sorted.sort_unstable();
-        sorted.dedup();
-        let value_of: Vec<u32> = values
-            .iter()
-            .map(|text| text.map(|text| sorted.partition_point(|known| *known < text) as u32))
-            .map(|value| value.unwrap_or(u32::MAX))
-            .collect();
-        let (rows_of, starts) = grouped(&value_of, sorted.len());
-        let texts = Column::new(sorted.iter().copied());
-        Ok(Self { rows, texts, rows_of, starts, _memory: memory })
-    }
-}
-
-fn text_of(column: usize) -> Arc<dyn PhysicalExpr> {
-    Arc::new(ColumnExpr::new("text", column))
-}
-
-/// Finds the closest texts of one text after the other.
-struct Search {
+/// Reads and prepares the second input.
+async fn prepare(
+    right: &Arc<dyn ExecutionPlan>,
     asked: Asked,
-    prepared: Arc<Prepared>,
-    scratch: ColumnScratch,
-    /// How far, lower is closer, and which text.
-    closest: Vec<(u64, u32)>,
-}
-
-impl Search {
-    fn new(asked: Asked, prepared: Arc<Prepared>) -> Self {
-        Self { asked, prepared, scratch: ColumnScratch::default(), closest: Vec::new() }
-    }
-
-    /// The distinct texts of a batch, and the rows of each.
-    fn probes(&self, batch: &RecordBatch) -> Result<(Vec<String>, Vec<u32>, Vec<usize>)> {
-        let texts = texts(&text_of(self.asked.columns[0]), batch)?;
-        let (probes, probe_of) = distinct(&texts, std::iter::repeat(Some(0)));
-        let (rows_of, starts) = grouped(&probe_of, probes.len());
-        let probes = probes.into_iter().map(|(_, text)| text.to_owned()).collect();
-        Ok((probes, rows_of, starts))
-    }
-
-    /// Finds the closest texts, closest first; each has a row or more.
-    fn find(&mut self, text: &str) {
-        let Self { asked, prepared, scratch, closest } = self;
-        closest.clear();
-        let (most, mut bound) = (asked.top_k, u64::MAX);
-        let mut take = |row: usize, far: u64| {
-            if far > bound {
-                return;
-            }
-            closest.push((far, row as u32));
-            // Keeps the list short: what is beyond the k-th of it cannot count.
-            if closest.len() >= 4 * most + 64 {
-                let (_, last, _) = closest.select_nth_unstable(most - 1);
-                bound = last.0;
-                closest.truncate(most);
-            }
-        };
-        match asked.measure {
-            Measure::Levenshtein => {
-                prepared.texts.levenshtein(text, scratch, |row, far| take(row, far as u64));
-            }
-            // The bits of numbers from 0 to 1 are in the order of the numbers.
-            Measure::Jaro => {
-                prepared
-                    .texts
-                    .jaro::<false>(text, scratch, |row, alike| take(row, !alike.to_bits()));
-            }
-            Measure::JaroWinkler => {
-                prepared
-                    .texts
-                    .jaro::<true>(text, scratch, |row, alike| take(row, !alike.to_bits()));
-            }
-        }
-        closest.sort_unstable();
-        closest.truncate(most);
-    }
-}
-
-/// Rows of both inputs that go together.
-#[derive(Default)]
-struct Found {
-    left: Vec<u32>,
-    right: Vec<u32>,
-    far: Vec<u64>,
-    rank: Vec<i32>,
-}
-
-impl Found {
-    fn len(&self) -> usize {
-        self.left.len()
-    }
-
-    fn add(&mut self, row: u32, search: &Search) {
-        let mut rank = 0;
-        for (far, text) in &search.closest {
-            let text = *text as usize;
-            let Prepared { rows_of, starts, .. } = search.prepared.as_ref();
-            for right in &rows_of[starts[text]..starts[text + 1]] {
-                if rank == search.asked.top_k as i32 {
-                    return;
-                }
-                rank += 1;
-                self.left.push(row);
-                self.right.push(*right);
-                self.far.push(*far);
-                self.rank.push(rank);
-            }
-        }
-    }
-
-    /// The rows, as a batch; none are left.
-    fn batch(
-        &mut self,
-        left: &RecordBatch,
-        search: &Search,
-        schema: &SchemaRef,
-    ) -> Result<RecordBatch> {
-        let Self { left: of_left, right: of_right, far, rank } = std::mem::take(self);
-        let (of_left, of_right) = (UInt32Array::from(of_left), UInt32Array::from(of_right));
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
-        for column in left.columns() {
-            columns.push(take(column, &of_left, None)?);
-        }
-        for column in search.prepared.rows.columns() {
-            columns.push(take(column, &of_right, None)?);
-        }
-        columns.push(match search.asked.measure {
-            Measure::Levenshtein => {
-                Arc::new(far.iter().map(|far| Some(*far as i64)).collect::<Int64Array>())
-            }
-            _ => {
-                Arc::new(far.iter().map(|far| Some(f64::from_bits(!far))).collect::<Float64Array>())
-            }
-        });
-        columns.push(Arc::new(Int32Array::from(rank)));
-        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
-    }
+    context: &Arc<TaskContext>,
+    stop: &Stop,
+) -> Result<Prepared> {
+    let rows = right.execute(0, Arc::clone(context))?;
+    let memory = MemoryConsumer::new("nearest").register(context.memory_pool());
+    Prepared::read(rows, asked, memory, stop).await
 }

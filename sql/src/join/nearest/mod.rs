@@ -2,6 +2,7 @@
 //! the rows of the second whose text is closest.
 
 mod exec;
+mod search;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use datafusion::logical_expr::planner::{
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore, lit};
 use datafusion::physical_plan::ExecutionPlan;
 use sqlparser::ast::{Expr as SqlExpr, FunctionArg, FunctionArgExpr, TableFactor};
+use udfs::fuzzy::index::{Measure, SetKind};
 
 use crate::error::{Error, Result};
 use crate::functions::FunctionDoc;
@@ -27,30 +29,25 @@ const FORM: &str = "write nearest((SELECT …), (SELECT …), STRUCT(3 AS top_k,
 /// Most rows for each row of the first query.
 const MOST: i64 = 10_000;
 
-/// How close two texts are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Measure {
-    Levenshtein,
-    Jaro,
-    JaroWinkler,
+/// How close two texts are, by the name of the function that says so.
+const MEASURES: [(&str, Measure); 7] = [
+    ("levenshtein", Measure::Edit { osa: false }),
+    ("osa", Measure::Edit { osa: true }),
+    ("jaro", Measure::Jaro { winkler: false }),
+    ("jaro_winkler", Measure::Jaro { winkler: true }),
+    ("trigram", Measure::Sets(SetKind::Trigrams)),
+    ("jaccard", Measure::Sets(SetKind::Characters)),
+    ("cosine", Measure::Sets(SetKind::Bigrams)),
+];
+
+fn name_of(measure: Measure) -> &'static str {
+    MEASURES.iter().find(|(_, known)| *known == measure).map_or("", |(name, _)| name)
 }
 
-impl Measure {
-    const NAMES: [(&'static str, Self); 3] = [
-        ("levenshtein", Self::Levenshtein),
-        ("jaro", Self::Jaro),
-        ("jaro_winkler", Self::JaroWinkler),
-    ];
-
-    fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, measure)| *measure == self).map_or("", |(name, _)| name)
-    }
-
-    fn field(self) -> Field {
-        match self {
-            Self::Levenshtein => Field::new("distance", DataType::Int64, false),
-            _ => Field::new("similarity", DataType::Float64, false),
-        }
+fn field_of(measure: Measure) -> Field {
+    match measure {
+        Measure::Edit { .. } => Field::new("distance", DataType::Int64, false),
+        _ => Field::new("similarity", DataType::Float64, false),
     }
 }
 
@@ -66,9 +63,11 @@ pub(crate) fn documentation() -> FunctionDoc {
             1). A column of the second query whose name the first has too is called near_ and its \
             name. text_col names the text in both queries, left_col and right_col in either; \
             without them each query has one column of texts. measure is levenshtein (the \
-            default, gives distance), jaro or jaro_winkler (give similarity). Equally close texts \
-            come in alphabetical order, rows of one text in the order of the second query. A NULL \
-            is close to nothing, and a row of NULL is left out."
+            default) or osa, which give distance, or jaro, jaro_winkler, trigram, jaccard or \
+            cosine, which give similarity, as the functions of those names. Equally close texts \
+            come in alphabetical order of their code points, rows of one text in the order of the \
+            second query. A NULL is close to nothing, and a row of NULL is left out. The second \
+            query is held in memory."
             .into(),
         syntax: "nearest((SELECT …), (SELECT …) [, STRUCT(3 AS top_k, 'name' AS text_col, \
                  'jaro_winkler' AS measure)])"
@@ -148,10 +147,10 @@ fn plan(
         text_column("second", &right, text("right_col")?.or(both))?,
     ];
     let measure = match text("measure")? {
-        None => Measure::Levenshtein,
+        None => Measure::Edit { osa: false },
         Some(given) => {
-            let known = Measure::NAMES.iter().find(|(name, _)| *name == given.to_lowercase());
-            let names = Measure::NAMES.map(|(name, _)| name);
+            let known = MEASURES.iter().find(|(name, _)| *name == given.to_lowercase());
+            let names = MEASURES.map(|(name, _)| name);
             known.ok_or_else(|| Error::unknown("measure", &given, names))?.1
         }
     };
@@ -226,7 +225,7 @@ impl NearestNode {
                 fields.push(Arc::new(field.as_ref().clone().with_name(name)));
             }
         }
-        fields.push(Arc::new(measure.field()));
+        fields.push(Arc::new(field_of(measure)));
         fields.push(Arc::new(Field::new("rank", DataType::Int32, false)));
         let mut names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
         names.sort_unstable();
@@ -240,8 +239,8 @@ impl NearestNode {
         Ok(Self { inputs, columns, measure, top_k, schema })
     }
 
-    fn key(&self) -> (&[LogicalPlan], [usize; 2], Measure, &Expr) {
-        (&self.inputs, self.columns, self.measure, &self.top_k)
+    fn key(&self) -> (&[LogicalPlan], [usize; 2], &str, &Expr) {
+        (&self.inputs, self.columns, name_of(self.measure), &self.top_k)
     }
 
     /// The operator over planned inputs.
@@ -286,7 +285,7 @@ impl UserDefinedLogicalNodeCore for NearestNode {
     }
 
     fn fmt_for_explain(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Nearest: measure={}, top_k={}", self.measure.name(), self.top_k)
+        write!(formatter, "Nearest: measure={}, top_k={}", name_of(self.measure), self.top_k)
     }
 
     fn with_exprs_and_inputs(

@@ -8,10 +8,12 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
+use super::groups::{Groups, Need};
 use super::texts::Texts;
 use super::verify::Work;
 use super::{Floor, InBlock};
 use crate::fuzzy::kernel::jaro;
+use crate::fuzzy::stop::{Stop, Stopped};
 
 /// A text's characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +57,18 @@ pub(super) struct Bags {
 }
 
 impl Bags {
-    pub fn new(texts: &Texts) -> Self {
-        let bags = (0..texts.len()).map(|at| Bag::of(texts.text(at)));
-        let (bits, more) = bags.map(|bag| (bag.bits, bag.more)).unzip();
-        let heads = (0..texts.len()).map(|at| head(texts.text(at))).collect();
-        Self { arch: Arch::new(), bits, more, heads }
+    pub fn new(texts: &Texts, stop: &Stop) -> Result<Self, Stopped> {
+        let count = texts.len();
+        let (mut bits, mut more) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let (mut heads, mut pace) = (Vec::with_capacity(count), stop.pace());
+        for text in (0..count).map(|at| texts.text(at)) {
+            pace.spend(16 + 2 * text.len())?;
+            let bag = Bag::of(text);
+            bits.push(bag.bits);
+            more.push(bag.more);
+            heads.push(head(text));
+        }
+        Ok(Self { arch: Arch::new(), bits, more, heads })
     }
 
     pub fn bytes(&self) -> usize {
@@ -93,12 +102,13 @@ impl Bags {
     /// Gathers the texts that may have a Jaro or Jaro-Winkler similarity of at least the floor.
     pub fn gather_jaro(
         &self,
-        texts: &Texts,
+        (texts, groups): (&Texts, &Groups),
         (block, text): InBlock<'_>,
         winkler: bool,
         floor: Floor,
         work: &mut Work,
     ) {
+        let mut ranges = std::mem::take(&mut work.ranges);
         let length = text.chars().count();
         let (bag, start) = (Bag::of(text), head(text));
         for run in texts.runs(block) {
@@ -114,12 +124,19 @@ impl Bags {
                 best + 1e-9 >= floor.value
             };
             let most = length.min(other);
-            let need = first_that(most, |common| best(common, 4));
-            if need > most {
+            let plain = first_that(most, |common| best(common, 0));
+            let prefixed = if winkler { first_that(most, |common| best(common, 4)) } else { plain };
+            if prefixed > most {
                 continue;
             }
             let before = work.candidates.len();
-            self.gather(run.range(), bag, need as u32, &mut work.candidates);
+            let need = Need { plain: plain as u32, prefixed: prefixed as u32 };
+            let mut passed = groups.ranges(run, (text, length), need, &mut ranges);
+            for (range, need) in ranges.drain(..) {
+                passed += range.len();
+                self.gather(range, bag, need, &mut work.candidates);
+            }
+            work.spend(passed);
             if !winkler {
                 continue;
             }
@@ -137,6 +154,7 @@ impl Bags {
             }
             work.candidates.truncate(kept);
         }
+        work.ranges = ranges;
     }
 }
 

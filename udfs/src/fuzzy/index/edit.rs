@@ -7,6 +7,7 @@
 //! their segments, are left to the bags.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
@@ -15,6 +16,7 @@ use super::bags::{Bag, Bags};
 use super::hashed::{BACK, HashIndex, Hashed, tag};
 use super::texts::Texts;
 use super::verify::Work;
+use crate::fuzzy::stop::{Stop, Stopped};
 
 /// A pass over the bags of so many texts costs what looking up a text with 0, 1, or more edits
 /// does (measured).
@@ -34,6 +36,8 @@ pub(super) struct Edits {
 
 #[derive(Debug)]
 struct Block {
+    /// Edits that it was built for.
+    max: usize,
     /// Texts of at most so many characters are found by what is left of them.
     deletions: Option<(u32, HashIndex)>,
     /// Texts of at least so many characters are found by a segment.
@@ -47,7 +51,9 @@ impl Edits {
             let size = text.chars().count();
             match LONGEST.get(max) {
                 Some(longest) if size <= *longest as usize => left_over_count(size, max),
-                _ if !osa => max.saturating_add(1),
+                _ if !osa && size >= max.saturating_add(1).saturating_mul(SEGMENT as usize) => {
+                    max + 1
+                }
                 _ => 0,
             }
         };
@@ -56,7 +62,13 @@ impl Edits {
     }
 
     /// Indexes the blocks of many texts within `memory` bytes.
-    pub fn new(texts: &Texts, osa: bool, max: usize, memory: usize) -> Self {
+    pub fn new(
+        texts: &Texts,
+        osa: bool,
+        max: usize,
+        memory: usize,
+        stop: &Stop,
+    ) -> Result<Self, Stopped> {
         let mut blocks = HashMap::new();
         let mut left = memory;
         for block in 0..texts.blocks() as u32 {
@@ -64,11 +76,11 @@ impl Edits {
             if count <= FEW[max.min(2)] {
                 continue;
             }
-            let built = Block::new(texts, block, osa, max, left);
+            let built = Block::new(texts, block, osa, max, left, stop)?;
             left = left.saturating_sub(built.bytes());
             blocks.insert(block, built);
         }
-        Self { blocks }
+        Ok(Self { blocks })
     }
 
     pub fn bytes(&self) -> usize {
@@ -87,7 +99,7 @@ impl Edits {
         let length = text.chars().count() as u32;
         let distance = u32::try_from(max).unwrap_or(u32::MAX);
         let bag = Bag::of(text);
-        let indexed = self.blocks.get(&block);
+        let indexed = self.blocks.get(&block).filter(|indexed| max <= indexed.max);
         let runs =
             texts.runs_of(block, length.saturating_sub(distance), length.saturating_add(distance));
         if let Some(indexed) = indexed {
@@ -103,6 +115,7 @@ impl Edits {
         }
         for run in runs {
             if !indexed.is_some_and(|indexed| indexed.covers(run.size)) {
+                work.spend(run.range().len());
                 let need = run.size.max(length).saturating_sub(distance);
                 bags.gather(run.range(), bag, need, &mut work.candidates);
             }
@@ -111,13 +124,20 @@ impl Edits {
 }
 
 impl Block {
-    fn new(texts: &Texts, block: u32, osa: bool, max: usize, memory: usize) -> Self {
-        let deletions = deletions(texts, block, max, memory);
+    fn new(
+        texts: &Texts,
+        block: u32,
+        osa: bool,
+        max: usize,
+        memory: usize,
+        stop: &Stop,
+    ) -> Result<Self, Stopped> {
+        let deletions = deletions(texts, block, max, memory, stop)?;
         let after = deletions.as_ref().map_or(0, |(longest, _)| longest + 1);
         let left = memory.saturating_sub(deletions.as_ref().map_or(0, |(_, index)| index.bytes()));
         // A swap across the border of two segments changes both.
-        let segments = if osa { None } else { segments(texts, block, max, after, left) };
-        Self { deletions, segments }
+        let segments = if osa { None } else { segments(texts, block, max, (after, left), stop)? };
+        Ok(Self { max, deletions, segments })
     }
 
     fn bytes(&self) -> usize {
@@ -132,6 +152,8 @@ impl Block {
 
     fn find(&self, text: &str, max: usize, sizes: impl Iterator<Item = u32>, work: &mut Work) {
         let Work { hashed, candidates, .. } = work;
+        // Fewer edits leave whole what more may, and no segment further from its place.
+        let segments = self.max;
         hashed.set(text);
         let length = hashed.letters.len();
         if let Some((longest, index)) = &self.deletions
@@ -142,10 +164,10 @@ impl Block {
         let Some((shortest, index)) = &self.segments else { return };
         for size in sizes.filter(|size| size >= shortest) {
             let size = size as usize;
-            for (segment, (start, part)) in segments_of(size, max).enumerate() {
+            for (segment, (start, part)) in segments_of(size, segments).enumerate() {
                 // The edits before the segment move it; so do those after it, from the end.
                 let moved = length as isize - size as isize;
-                let (before, after) = (segment as isize, (max - segment) as isize);
+                let (before, after) = (segment as isize, (segments - segment) as isize);
                 let start = start as isize;
                 let first = (start - before).max(start + moved - after).max(0);
                 let last = (start + before).min(start + moved + after);
@@ -161,8 +183,14 @@ impl Block {
 
 /// The index of texts with up to `max` characters left out, for those up to a length that fits in
 /// the memory.
-fn deletions(texts: &Texts, block: u32, max: usize, memory: usize) -> Option<(u32, HashIndex)> {
-    let most = *LONGEST.get(max)?;
+fn deletions(
+    texts: &Texts,
+    block: u32,
+    max: usize,
+    memory: usize,
+    stop: &Stop,
+) -> Result<Option<(u32, HashIndex)>, Stopped> {
+    let Some(most) = LONGEST.get(max).copied() else { return Ok(None) };
     let (mut entries, mut longest, mut end) = (0_usize, 0, None);
     let runs = texts.runs(block);
     for run in runs.iter().take_while(|run| run.size <= most) {
@@ -172,23 +200,29 @@ fn deletions(texts: &Texts, block: u32, max: usize, memory: usize) -> Option<(u3
         }
         (longest, end) = (run.size, Some(run.end));
     }
-    let (start, end) = (runs.first()?.start, end?);
-    let entries = (start..end).into_par_iter().fold(Vec::new, |mut entries, at| {
+    let Some((first, end)) = runs.first().zip(end) else { return Ok(None) };
+    let index = hash_index(first.start..end, stop, |at, entries| {
         with_hashed(|hashed| {
             hashed.set(texts.text(at as usize));
             left_over(hashed, max, |tag| entries.push(u64::from(tag) << 32 | u64::from(at)));
         });
-        entries
-    });
-    Some((longest, HashIndex::new(joined(entries.collect()))))
+    })?;
+    Ok(Some((longest, index)))
 }
 
-fn joined(parts: Vec<Vec<u64>>) -> Vec<u64> {
-    let mut all = Vec::with_capacity(parts.iter().map(Vec::len).sum());
-    for part in parts {
-        all.extend_from_slice(&part);
-    }
-    all
+/// Indexes the entries that are found for each of some texts.
+fn hash_index(
+    texts: Range<u32>,
+    stop: &Stop,
+    find: impl Fn(u32, &mut Vec<u64>) + Sync,
+) -> Result<HashIndex, Stopped> {
+    let entries = texts.into_par_iter().try_fold(Vec::new, |mut entries, at| {
+        stop.check().map(|()| {
+            find(at, &mut entries);
+            entries
+        })
+    });
+    HashIndex::new(entries.collect::<Result<Vec<_>, Stopped>>()?, stop)
 }
 
 fn with_hashed(work: impl FnOnce(&mut Hashed)) {
@@ -240,23 +274,27 @@ fn left_over(hashed: &Hashed, max: usize, mut take: impl FnMut(u32)) {
     }
 }
 
-/// The index of the segments of texts of more than `after` characters, where segments are long
-/// enough.
+/// The index of the segments of texts of at least `after` characters, where segments are long
+/// enough and fit in the memory.
 fn segments(
     texts: &Texts,
     block: u32,
     max: usize,
-    after: u32,
-    memory: usize,
-) -> Option<(u32, HashIndex)> {
-    let shortest = u32::try_from(max.saturating_add(1)).ok()?.checked_mul(SEGMENT)?.max(after);
+    (after, memory): (u32, usize),
+    stop: &Stop,
+) -> Result<Option<(u32, HashIndex)>, Stopped> {
+    let count = u32::try_from(max.saturating_add(1)).ok();
+    let Some(shortest) = count.and_then(|count| count.checked_mul(SEGMENT)) else {
+        return Ok(None);
+    };
+    let shortest = shortest.max(after);
     let runs = texts.runs_of(block, shortest, u32::MAX);
-    let (start, end) = (runs.first()?.start, runs.last()?.end);
-    let entries = (end - start) as usize * (max + 1);
+    let Some((first, last)) = runs.first().zip(runs.last()) else { return Ok(None) };
+    let entries = ((last.end - first.start) as usize).saturating_mul(max + 1);
     if entries.saturating_mul(PER_ENTRY) > memory || entries >= u32::MAX as usize {
-        return None;
+        return Ok(None);
     }
-    let entries = (start..end).into_par_iter().fold(Vec::new, |mut entries, at| {
+    let index = hash_index(first.start..last.end, stop, |at, entries| {
         with_hashed(|hashed| {
             hashed.set(texts.text(at as usize));
             let size = hashed.letters.len();
@@ -265,9 +303,8 @@ fn segments(
                 entries.push(u64::from(tag) << 32 | u64::from(at));
             }
         });
-        entries
-    });
-    Some((shortest, HashIndex::new(joined(entries.collect()))))
+    })?;
+    Ok(Some((shortest, index)))
 }
 
 /// Where the `max + 1` segments of a text begin and how long they are: as even as can be, the

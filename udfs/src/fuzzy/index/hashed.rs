@@ -1,6 +1,11 @@
 //! Texts by the hash of a part of them.
 
-use rayon::slice::ParallelSliceMut;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+use crate::fuzzy::stop::{Stop, Stopped};
+
+/// Entries that are sorted at once, more or less.
+const PER_RANGE: usize = 1 << 16;
 
 /// Positions of texts by a 32-bit tag. Two parts of one tag are not always equal, which costs a
 /// comparison and no answer.
@@ -15,22 +20,32 @@ pub(super) struct HashIndex {
 
 impl HashIndex {
     /// An index of entries, each `tag << 32 | position`, fewer than 2³² of them.
-    pub fn new(mut entries: Vec<u64>) -> Self {
-        entries.par_sort_unstable();
-        entries.dedup();
+    pub fn new(parts: Vec<Vec<u64>>, stop: &Stop) -> Result<Self, Stopped> {
+        let mut entries = sorted(parts, stop)?;
+        let (mut kept, mut pace) = (0, stop.pace());
+        for at in 0..entries.len() {
+            pace.spend(2)?;
+            if kept == 0 || entries[kept - 1] != entries[at] {
+                entries[kept] = entries[at];
+                kept += 1;
+            }
+        }
+        entries.truncate(kept);
         entries.shrink_to_fit();
         let bits = entries.len().max(2).ilog2().min(28);
         let shift = 64 - bits;
         let mut buckets = vec![0_u32; (1 << bits) + 1];
         for entry in &entries {
+            pace.spend(2)?;
             buckets[(entry >> shift) as usize + 1] += 1;
         }
         let mut sum = 0;
         for bucket in &mut buckets {
+            pace.spend(1)?;
             sum += *bucket;
             *bucket = sum;
         }
-        Self { entries, buckets, shift }
+        Ok(Self { entries, buckets, shift })
     }
 
     pub fn bytes(&self) -> usize {
@@ -52,6 +67,40 @@ impl HashIndex {
         let same = entries[skipped..].iter().take_while(|entry| **entry >> 32 == tag);
         found.extend(same.map(|entry| *entry as u32));
     }
+}
+
+/// Entries in order. Tags are spread evenly: entries go to ranges of tags first, each of which is
+/// sorted at once.
+fn sorted(parts: Vec<Vec<u64>>, stop: &Stop) -> Result<Vec<u64>, Stopped> {
+    let count: usize = parts.iter().map(Vec::len).sum();
+    let bits = (count / PER_RANGE).max(1).ilog2().min(12);
+    let range_of = |entry: u64| entry.checked_shr(64 - bits).unwrap_or(0) as usize;
+    let (mut starts, mut pace) = (vec![0_usize; (1 << bits) + 1], stop.pace());
+    for entry in parts.iter().flatten() {
+        pace.spend(2)?;
+        starts[range_of(*entry) + 1] += 1;
+    }
+    let mut sum = 0;
+    for start in &mut starts {
+        sum += *start;
+        *start = sum;
+    }
+    let (mut next, mut entries) = (starts.clone(), vec![0; count]);
+    for entry in parts.into_iter().flatten() {
+        pace.spend(4)?;
+        let next = &mut next[range_of(entry)];
+        entries[*next] = entry;
+        *next += 1;
+    }
+    let (mut ranges, mut rest) = (Vec::with_capacity(1 << bits), entries.as_mut_slice());
+    for bounds in starts.windows(2) {
+        let (range, after) = std::mem::take(&mut rest).split_at_mut(bounds[1] - bounds[0]);
+        ranges.push(range);
+        rest = after;
+    }
+    let sort = |range: &mut [u64]| stop.check().map(|()| range.sort_unstable());
+    ranges.into_par_iter().try_for_each(sort)?;
+    Ok(entries)
 }
 
 /// An odd number: every power of it has an inverse modulo 2⁶⁴.

@@ -9,7 +9,7 @@
 //! | edit distance ≤ k, few texts | lengths, then counts of characters ([`bags`]) |
 //! | edit distance ≤ 1 or 2, many texts | a common text after k deletions ([`edit`]; FastSS, Bocek et al. 2007) |
 //! | Levenshtein ≤ k, many or long texts | one of k + 1 segments unchanged ([`edit`]; Pass-Join, Li et al. 2011) |
-//! | Jaro, Jaro-Winkler ≥ t | lengths, then counts of characters and the common prefix ([`bags`]) |
+//! | Jaro, Jaro-Winkler ≥ t | lengths, then, among many, letters held and the first of them ([`groups`]), then counts of characters and the common prefix ([`bags`]) |
 //! | a distance or a Jaro so loose that counts tell little | all texts of the block, in lanes ([`Column`]) |
 //! | trigrams, characters, bigrams ≥ t | a rare element in common ([`sets`]; prefix filter, Chaudhuri et al. 2006) |
 //!
@@ -17,8 +17,13 @@
 //! equality keys gives each key a block.
 
 mod bags;
+mod closest_sets;
 mod edit;
+mod groups;
 mod hashed;
+mod nearest;
+#[cfg(test)]
+mod nearest_tests;
 mod sets;
 #[cfg(test)]
 mod tests;
@@ -27,14 +32,19 @@ mod verify;
 
 use bags::Bags;
 use edit::Edits;
+use groups::{Groups, Letters};
+pub use nearest::{Close, Measure, Nearest, NearestWork};
 use sets::Sets;
 use texts::Texts;
 pub use verify::Work;
 
 use super::kernel::column::Column;
+use super::stop::{Stop, Stopped};
 
 /// Candidates that a search gathers before it compares them.
 const PER_ROUND: usize = 8_192;
+/// Steps of about a nanosecond that gathering takes before candidates are compared.
+const STEPS_A_ROUND: usize = 1 << 24;
 
 /// The least similarity.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,6 +56,9 @@ pub struct Floor {
 }
 
 impl Floor {
+    /// Any similarity is enough.
+    pub const NONE: Self = Self { value: 0.0, exclusive: false };
+
     /// Whether a similarity is enough.
     #[inline]
     pub fn holds(self, similarity: f64) -> bool {
@@ -90,13 +103,22 @@ pub enum Likeness {
     },
 }
 
+impl Likeness {
+    /// An edit distance with another largest distance; any other likeness as it is.
+    pub fn within(self, max: usize) -> Self {
+        match self {
+            Self::Edit { osa, .. } => Self::Edit { osa, max },
+            other => other,
+        }
+    }
+}
+
 /// A text and its block.
 pub type InBlock<'a> = (u32, &'a str);
 
 /// Texts made ready to be found.
 #[derive(Debug)]
 pub struct Index {
-    likeness: Likeness,
     texts: Texts,
     search: Search,
 }
@@ -104,7 +126,7 @@ pub struct Index {
 #[derive(Debug)]
 enum Search {
     Edit(Bags, Edits),
-    Jaro(Bags),
+    Jaro(Bags, Groups),
     All(Column),
     Sets(Sets),
 }
@@ -112,36 +134,47 @@ enum Search {
 impl Index {
     /// Prepares texts, each of which occurs once in its block. Beside their own size the index
     /// takes up to `memory` bytes, and up to twice that while it is built.
-    pub fn new(likeness: Likeness, values: &[InBlock<'_>], memory: usize) -> Self {
-        match likeness {
+    ///
+    /// # Errors
+    /// When nobody wants the result any more.
+    pub fn new(
+        likeness: Likeness,
+        values: &[InBlock<'_>],
+        memory: usize,
+        stop: &Stop,
+    ) -> Result<Self, Stopped> {
+        let (texts, search) = match likeness {
             Likeness::Edit { .. } | Likeness::Jaro { .. } if is_loose(likeness, values) => {
-                let texts = Texts::by_length(values);
-                let column = Column::new((0..texts.len()).map(|at| texts.text(at)));
-                Self { likeness, texts, search: Search::All(column) }
+                let texts = Texts::by_length(values, &[], stop)?;
+                let column = Column::new((0..texts.len()).map(|at| texts.text(at)), stop)?;
+                (texts, Search::All(column))
             }
             Likeness::Edit { osa, max } => {
-                let texts = Texts::by_length(values);
-                let bags = Bags::new(&texts);
-                let edits = Edits::new(&texts, osa, max, memory);
-                Self { likeness, texts, search: Search::Edit(bags, edits) }
+                let texts = Texts::by_length(values, &[], stop)?;
+                let bags = Bags::new(&texts, stop)?;
+                let edits = Edits::new(&texts, osa, max, memory, stop)?;
+                (texts, Search::Edit(bags, edits))
             }
-            Likeness::Jaro { .. } => {
-                let texts = Texts::by_length(values);
-                let search = Search::Jaro(Bags::new(&texts));
-                Self { likeness, texts, search }
+            Likeness::Jaro { winkler, .. } => {
+                let letters = Letters::new(values, winkler, stop)?;
+                let texts = Texts::by_length(values, &letters.keys(values, stop)?, stop)?;
+                let bags = Bags::new(&texts, stop)?;
+                let groups = Groups::new(&texts, letters, stop)?;
+                (texts, Search::Jaro(bags, groups))
             }
             Likeness::Sets { kind, floor } => {
-                let (texts, sets) = Sets::new(values, kind, floor);
-                Self { likeness, texts, search: Search::Sets(sets) }
+                let (texts, sets) = Sets::new(values, kind, floor, stop)?;
+                (texts, Search::Sets(sets))
             }
-        }
+        };
+        Ok(Self { texts, search })
     }
 
     /// Memory that the index takes.
     pub fn bytes(&self) -> usize {
         let search = match &self.search {
             Search::Edit(bags, edits) => bags.bytes() + edits.bytes(),
-            Search::Jaro(bags) => bags.bytes(),
+            Search::Jaro(bags, groups) => bags.bytes() + groups.bytes(),
             Search::All(column) => column.bytes(),
             Search::Sets(sets) => sets.bytes(),
         };
@@ -168,26 +201,35 @@ impl Index {
     /// Finds the texts alike some of `probes`, from the one at `from` on, and appends the pairs,
     /// (position of the probe, position among the values). Gives the position of the next probe:
     /// one call compares a few thousand candidates, or all those of a single probe.
+    ///
+    /// The likeness is the index' own or, of an edit distance, one with another largest distance:
+    /// up to its own an index is as fast, beyond it finds by lengths and characters alone.
+    ///
+    /// # Errors
+    /// When nobody wants the result any more, as the working memory's [`Stop`] tells.
     pub fn search(
         &self,
+        likeness: Likeness,
         probes: &[InBlock<'_>],
         from: usize,
         work: &mut Work,
         pairs: &mut Vec<(u32, u32)>,
-    ) -> usize {
+    ) -> Result<usize, Stopped> {
         work.start();
         let mut next = from;
-        while next < probes.len() && work.gathered() < PER_ROUND {
+        while next < probes.len() && work.gathered() < PER_ROUND && work.spent() < STEPS_A_ROUND {
+            work.stop.check()?;
             let (block, text) = probes[next];
-            match (&self.search, self.likeness) {
+            match (&self.search, likeness) {
                 (Search::Edit(bags, edits), Likeness::Edit { max, .. }) => {
                     edits.gather(&self.texts, bags, (block, text), max, work);
                 }
-                (Search::Jaro(bags), Likeness::Jaro { winkler, floor }) => {
-                    bags.gather_jaro(&self.texts, (block, text), winkler, floor, work);
+                (Search::Jaro(bags, groups), Likeness::Jaro { winkler, floor }) => {
+                    let texts = (&self.texts, groups);
+                    bags.gather_jaro(texts, (block, text), winkler, floor, work);
                 }
                 (Search::All(column), likeness) => {
-                    work.compare_all(column, (block, text), likeness);
+                    work.compare_all(column, (block, text), likeness)?;
                 }
                 (Search::Sets(sets), _) => sets.gather(&self.texts, (block, text), work),
                 _ => {}
@@ -195,7 +237,7 @@ impl Index {
             work.keep_candidates(next);
             next += 1;
         }
-        match self.likeness {
+        match likeness {
             Likeness::Edit { osa: false, max } => {
                 work.verify_edit::<false>(&self.texts, probes, max)
             }
@@ -208,8 +250,10 @@ impl Index {
             }
             Likeness::Sets { .. } => work.accept_all(),
         }
+        // What was compared last may have ended early.
+        work.stop.check()?;
         work.take_pairs(&self.texts, pairs);
-        next
+        Ok(next)
     }
 }
 
@@ -217,7 +261,7 @@ impl Index {
 fn is_loose(likeness: Likeness, values: &[InBlock<'_>]) -> bool {
     let bytes: usize = values.iter().map(|(_, text)| text.len()).sum();
     let is_loose = match likeness {
-        Likeness::Edit { osa: false, max } => bytes <= values.len().saturating_mul(max) * 2,
+        Likeness::Edit { max, .. } => bytes / 2 <= values.len().saturating_mul(max),
         Likeness::Jaro { floor, .. } => floor.value < 0.7,
         _ => false,
     };

@@ -15,14 +15,17 @@ use super::{Floor, InBlock, SetKind};
 use crate::fuzzy::kernel::sets::{
     Elements, bigrams, characters, dot, share, shared, square, trigrams,
 };
+use crate::fuzzy::stop::{Stop, Stopped};
 
+/// Steps that finding and counting an element of a text takes.
+const PER_ELEMENT: usize = 64;
 /// Walking so many entries of lists costs what comparing two sets does (measured).
 const PER_COMPARISON: usize = 16;
 
 /// The elements of an index' texts.
 #[derive(Debug)]
 pub(super) struct Sets {
-    kind: SetKind,
+    pub(super) kind: SetKind,
     floor: Floor,
     /// Each element's rank.
     ranks: HashMap<u64, u64>,
@@ -30,20 +33,22 @@ pub(super) struct Sets {
     elements: Vec<u64>,
     starts: Vec<usize>,
     /// The texts that have an element, by rank.
-    lists: Vec<u32>,
+    pub(super) lists: Vec<u32>,
     /// How often each has it; empty for sets.
-    counts: Vec<u32>,
+    pub(super) counts: Vec<u32>,
     list_starts: Vec<usize>,
     /// Sums of the squared counts of each text; empty for sets.
-    squares: Vec<u64>,
+    pub(super) squares: Vec<u64>,
 }
 
 /// Working memory of a search.
 #[derive(Debug, Default)]
 pub(super) struct SetWork {
-    elements: Vec<u64>,
+    pub(super) elements: Vec<u64>,
     /// What each text shares, as far as it is known; 0 between searches.
-    met: Vec<u32>,
+    pub(super) met: Vec<u32>,
+    /// The bits of the least similarity of the texts met.
+    pub(super) least: Vec<u64>,
 }
 
 impl SetKind {
@@ -58,26 +63,34 @@ impl SetKind {
 
 impl Sets {
     /// Orders texts by the size of their sets and indexes those.
-    pub fn new(values: &[InBlock<'_>], kind: SetKind, floor: Floor) -> (Texts, Self) {
+    pub fn new(
+        values: &[InBlock<'_>],
+        kind: SetKind,
+        floor: Floor,
+        stop: &Stop,
+    ) -> Result<(Texts, Self), Stopped> {
         let split = kind.elements();
-        let mut set = Vec::new();
+        let (mut set, mut pace) = (Vec::new(), stop.pace());
         let mut counts: HashMap<u64, u64> = HashMap::new();
         let mut sizes = Vec::with_capacity(values.len());
         for (_, text) in values {
+            pace.spend(PER_ELEMENT * (1 + text.len()))?;
             split(text, &mut set);
             sizes.push(set.len() as u32);
             set.iter().for_each(|element| *counts.entry(*element).or_default() += 1);
         }
-        let texts = Texts::by_size(values, &sizes);
-        let mut ranked: Vec<(u64, u64)> = counts.iter().map(|(e, count)| (*count, *e)).collect();
-        ranked.sort_unstable();
+        let texts = Texts::by_size(values, &sizes, &[], stop)?;
+        let ranked = counts.iter().map(|(element, count)| (*count, *element)).collect();
+        let ranked = stop.sort(ranked, <(u64, u64)>::cmp)?;
         let mut ranks = counts;
         for (rank, (_, element)) in ranked.iter().enumerate() {
+            pace.spend(PER_ELEMENT)?;
             ranks.insert(*element, rank as u64);
         }
         let mut elements = Vec::with_capacity(sizes.iter().map(|size| *size as usize).sum());
         let mut starts = vec![0];
         for at in 0..texts.len() {
+            pace.spend(PER_ELEMENT * (1 + texts.text(at).len()))?;
             split(texts.text(at), &mut set);
             let start = elements.len();
             elements.extend(set.iter().filter_map(|element| ranks.get(element)));
@@ -95,15 +108,16 @@ impl Sets {
             list_starts: Vec::new(),
             squares: Vec::new(),
         };
-        sets.fill_lists(ranked.len());
-        (texts, sets)
+        sets.fill_lists(ranked.len(), stop)?;
+        Ok((texts, sets))
     }
 
-    fn fill_lists(&mut self, ranks: usize) {
+    fn fill_lists(&mut self, ranks: usize, stop: &Stop) -> Result<(), Stopped> {
         let runs = |at: usize| self.set(at).chunk_by(|x, y| x == y);
         let count = self.starts.len() - 1;
-        let mut starts = vec![0_usize; ranks + 1];
+        let (mut starts, mut pace) = (vec![0_usize; ranks + 1], stop.pace());
         for at in 0..count {
+            pace.spend(2 * self.set(at).len())?;
             runs(at).for_each(|run| starts[run[0] as usize + 1] += 1);
         }
         let mut sum = 0;
@@ -115,6 +129,7 @@ impl Sets {
         let (mut next, mut lists) = (starts.clone(), vec![0; sum]);
         let mut counts = vec![0; if counted { sum } else { 0 }];
         for at in 0..count {
+            pace.spend(8 * self.set(at).len())?;
             for run in runs(at) {
                 let next = &mut next[run[0] as usize];
                 lists[*next] = at as u32;
@@ -125,9 +140,11 @@ impl Sets {
             }
         }
         if counted {
-            self.squares = (0..count).map(|at| square(self.set(at))).collect();
+            let square = |at: usize| pace.spend(self.set(at).len()).map(|()| square(self.set(at)));
+            self.squares = (0..count).map(square).collect::<Result<_, _>>()?;
         }
         (self.lists, self.counts, self.list_starts) = (lists, counts, starts);
+        Ok(())
     }
 
     pub fn bytes(&self) -> usize {
@@ -137,12 +154,12 @@ impl Sets {
             + 4 * (self.lists.capacity() + self.counts.capacity())
     }
 
-    fn set(&self, at: usize) -> &[u64] {
+    pub(super) fn set(&self, at: usize) -> &[u64] {
         &self.elements[self.starts[at]..self.starts[at + 1]]
     }
 
     /// Where the list of an element has the texts of a range.
-    fn list(&self, rank: u64, texts: &Range<u32>) -> Range<usize> {
+    pub(super) fn list(&self, rank: u64, texts: &Range<u32>) -> Range<usize> {
         let rank = rank as usize;
         let start = self.list_starts[rank];
         let list = &self.lists[start..self.list_starts[rank + 1]];
@@ -157,14 +174,8 @@ impl Sets {
 
     /// Finds the texts alike; those that it leaves in `work` are.
     pub fn gather(&self, texts: &Texts, (block, text): InBlock<'_>, work: &mut Work) {
-        let SetWork { mut elements, mut met } = std::mem::take(&mut work.sets);
-        self.kind.elements()(text, &mut elements);
-        // Elements that no text of the index has rank before all others.
-        let unknown = self.ranks.len() as u64;
-        for element in &mut elements {
-            *element = self.ranks.get(element).map_or(unknown + *element, |rank| *rank);
-        }
-        elements.sort_unstable();
+        let SetWork { mut elements, mut met, least } = std::mem::take(&mut work.sets);
+        self.rank(text, &mut elements);
         met.resize(texts.len(), 0);
         if elements.is_empty() {
             self.gather_empty(texts, (block, text), &mut work.candidates);
@@ -173,11 +184,31 @@ impl Sets {
         } else {
             self.gather_sets(texts, block, &elements, &mut met, work);
         }
-        work.sets = SetWork { elements, met };
+        work.sets = SetWork { elements, met, least };
+    }
+
+    /// The ranks of a text's elements, in order; those that no text of the index has come last.
+    pub(super) fn rank(&self, text: &str, elements: &mut Vec<u64>) {
+        self.kind.elements()(text, elements);
+        let unknown = self.ranks.len() as u64;
+        for element in elements.iter_mut() {
+            *element = self.ranks.get(element).map_or(unknown + *element, |rank| *rank);
+        }
+        elements.sort_unstable();
+    }
+
+    /// How many of a text's ranks some text of the index has.
+    pub(super) fn known(&self, ranks: &[u64]) -> usize {
+        ranks.partition_point(|rank| *rank < self.ranks.len() as u64)
     }
 
     /// A text without elements is alike one without elements: of trigrams, if the texts are equal.
-    fn gather_empty(&self, texts: &Texts, (block, text): InBlock<'_>, candidates: &mut Vec<u32>) {
+    pub(super) fn gather_empty(
+        &self,
+        texts: &Texts,
+        (block, text): InBlock<'_>,
+        candidates: &mut Vec<u32>,
+    ) {
         let Some(run) = texts.runs_of(block, 0, 0).first() else { return };
         if !self.floor.holds(1.0) {
             return;
@@ -203,7 +234,7 @@ impl Sets {
         work: &mut Work,
     ) {
         let size = elements.len();
-        let known = elements.partition_point(|rank| *rank < self.ranks.len() as u64);
+        let known = self.known(elements);
         // With m in common, no other set gives more than m / n.
         let enough = |common: usize| self.floor.holds(share(common, size));
         let mut least = ((self.floor.value * size as f64) as usize).saturating_sub(1).max(1);
@@ -228,9 +259,14 @@ impl Sets {
         let prefix = (size - least + 1).saturating_sub(size - known).min(known);
         let (rare, others) = elements[..known].split_at(prefix);
         let all_walked = self.meet((rare, others), &texts, met, work);
-        work.candidates.retain(|&at| {
+        let Work { candidates, stop, .. } = work;
+        let mut pace = stop.pace();
+        candidates.retain(|&at| {
             let met = std::mem::take(&mut met[at as usize]) as usize;
             let other = self.set(at as usize);
+            if !all_walked && pace.spend(known + other.len()).is_err() {
+                return false;
+            }
             let common = if all_walked { met } else { shared(&elements[..known], other) };
             common >= least && self.floor.holds(share(common, size + other.len() - common))
         });
@@ -261,9 +297,13 @@ impl Sets {
         };
         rare.chunk_by(|x, y| x == y).for_each(|run| walk(run, true, &mut work.candidates));
         work.count_compared(work.candidates.len());
-        if self.lengths(others, texts) > PER_COMPARISON * work.candidates.len() {
+        let walked = self.lengths(rare, texts);
+        let left = self.lengths(others, texts);
+        if left > PER_COMPARISON * work.candidates.len() {
+            work.spend(walked + 32 * work.candidates.len());
             return false;
         }
+        work.spend(walked + left);
         others.chunk_by(|x, y| x == y).for_each(|run| walk(run, false, &mut work.candidates));
         true
     }
@@ -279,14 +319,19 @@ impl Sets {
         let runs = texts.runs(block);
         let Some((first, last)) = runs.first().zip(runs.last()) else { return };
         let texts = first.start..last.end;
-        let known = &elements[..elements.partition_point(|rank| *rank < self.ranks.len() as u64)];
+        let known = &elements[..self.known(elements)];
         let all = square(elements);
         let (rare, others) = known.split_at(bigram_prefix(known, all, self.floor));
         let all_walked = self.meet((rare, others), &texts, met, work);
-        work.candidates.retain(|&at| {
+        let Work { candidates, stop, .. } = work;
+        let mut pace = stop.pace();
+        candidates.retain(|&at| {
             let met = std::mem::take(&mut met[at as usize]);
             let at = at as usize;
             let exact = all_walked && met < u32::MAX;
+            if !exact && pace.spend(elements.len() + self.set(at).len()).is_err() {
+                return false;
+            }
             let dot = if exact { u64::from(met) } else { dot(elements, self.set(at)) };
             self.floor.holds(dot as f64 / (all as f64 * self.squares[at] as f64).sqrt())
         });

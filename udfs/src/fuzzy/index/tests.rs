@@ -6,6 +6,7 @@ use rand::{Rng, SeedableRng};
 use super::{Floor, InBlock, Index, Likeness, SetKind, Work};
 use crate::fuzzy::kernel::sets::{bigrams, characters, cosine, share, shared, trigrams};
 use crate::fuzzy::kernel::{Pattern, Scratch};
+use crate::fuzzy::stop::{Stop, Stopped};
 
 fn alike(likeness: Likeness, left: &str, right: &str) -> bool {
     let (pattern, mut scratch) = (Pattern::new(left), Scratch::default());
@@ -38,10 +39,14 @@ fn alike(likeness: Likeness, left: &str, right: &str) -> bool {
 }
 
 fn found(likeness: Likeness, values: &[InBlock<'_>], probes: &[InBlock<'_>]) -> Vec<(u32, u32)> {
-    let index = Index::new(likeness, values, 1 << 28);
+    let index = Index::new(likeness, values, 1 << 28, &Stop::never()).unwrap();
+    searched(&index, likeness, probes)
+}
+
+fn searched(index: &Index, likeness: Likeness, probes: &[InBlock<'_>]) -> Vec<(u32, u32)> {
     let (mut work, mut pairs, mut next) = (Work::default(), Vec::new(), 0);
     while next < probes.len() {
-        next = index.search(probes, next, &mut work, &mut pairs);
+        next = index.search(likeness, probes, next, &mut work, &mut pairs).unwrap();
     }
     pairs.sort_unstable();
     pairs
@@ -84,7 +89,12 @@ fn likenesses() -> Vec<Likeness> {
 }
 
 /// Texts of a few letters, so that many are alike; each once in its block.
-fn texts(random: &mut StdRng, count: usize, longest: usize, blocks: u32) -> Vec<(u32, String)> {
+pub(super) fn texts(
+    random: &mut StdRng,
+    count: usize,
+    longest: usize,
+    blocks: u32,
+) -> Vec<(u32, String)> {
     let alphabets = ["abc", "abcdefgh ", "aé日 b", "xyzXYZ-_!"];
     let mut texts: Vec<(u32, String)> = Vec::new();
     for _ in 0..count {
@@ -143,6 +153,13 @@ fn many_texts_in_a_block() {
                 same_as_all_pairs(likeness, &borrowed(&values), &borrowed(&probes));
             }
         }
+        for value in [0.7, 0.8, 0.9, 0.95, 1.0] {
+            for winkler in [false, true] {
+                let floor = Floor { value, exclusive: false };
+                let likeness = Likeness::Jaro { winkler, floor };
+                same_as_all_pairs(likeness, &borrowed(&values), &borrowed(&probes));
+            }
+        }
     }
 }
 
@@ -154,13 +171,31 @@ fn without_memory_for_an_index_the_answer_is_the_same() {
     for memory in [0, 50_000, 500_000] {
         let (values, probes) = (borrowed(&values), borrowed(&probes));
         let likeness = Likeness::Edit { osa: false, max: 2 };
-        let index = Index::new(likeness, &values, memory);
-        let (mut work, mut pairs, mut next) = (Work::default(), Vec::new(), 0);
-        while next < probes.len() {
-            next = index.search(&probes, next, &mut work, &mut pairs);
+        let index = Index::new(likeness, &values, memory, &Stop::never()).unwrap();
+        assert_eq!(
+            searched(&index, likeness, &probes),
+            found(likeness, &values, &probes),
+            "memory {memory}"
+        );
+    }
+}
+
+#[test]
+fn an_index_answers_for_other_distances_too() {
+    let mut random = StdRng::seed_from_u64(19);
+    for longest in [8, 40] {
+        let values = texts(&mut random, 300, longest, 2);
+        let probes = texts(&mut random, 40, longest, 2);
+        let (values, probes) = (borrowed(&values), borrowed(&probes));
+        for osa in [false, true] {
+            let made_for = Likeness::Edit { osa, max: 2 };
+            let index = Index::new(made_for, &values, 1 << 28, &Stop::never()).unwrap();
+            for max in [0, 1, 2, 3, 5, 70, usize::MAX] {
+                let likeness = made_for.within(max);
+                let expected = found(likeness, &values, &probes);
+                assert_eq!(searched(&index, likeness, &probes), expected, "{likeness:?}");
+            }
         }
-        pairs.sort_unstable();
-        assert_eq!(pairs, found(likeness, &values, &probes), "memory {memory}");
     }
 }
 
@@ -191,5 +226,33 @@ fn what_occurs_often_is_counted_in_full() {
         let likeness =
             Likeness::Sets { kind: SetKind::Bigrams, floor: Floor { value, exclusive: false } };
         same_as_all_pairs(likeness, &[(0, &one), (0, "aab")], &[(0, &other), (0, &one)]);
+    }
+}
+
+#[test]
+fn building_and_searching_end_soon_when_nobody_wants_them() {
+    let mut random = StdRng::seed_from_u64(17);
+    let values = texts(&mut random, 9_000, 24, 1);
+    let values = borrowed(&values);
+    let probes = vec![(0, "abcabcabcabc"); 64];
+    for likeness in likenesses() {
+        for looks in [0, 1, 2] {
+            let stop = Stop::when_looked_at(looks);
+            let ended = Index::new(likeness, &values, 1 << 28, &stop).err();
+            assert_eq!(ended, Some(Stopped), "{likeness:?}: {looks}");
+        }
+        let index = Index::new(likeness, &values, 1 << 28, &Stop::never()).unwrap();
+        for looks in [0, 1, 5, 63] {
+            let (mut work, mut pairs, mut next) =
+                (Work::new(Stop::when_looked_at(looks)), Vec::new(), 0);
+            let ended = loop {
+                match index.search(likeness, &probes, next, &mut work, &mut pairs) {
+                    Ok(end) if end == probes.len() => break false,
+                    Ok(reached) => next = reached,
+                    Err(Stopped) => break true,
+                }
+            };
+            assert!(ended, "{likeness:?}: {looks}");
+        }
     }
 }

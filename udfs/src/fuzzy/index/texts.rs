@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::InBlock;
+use crate::fuzzy::stop::{Stop, Stopped};
 
-/// Texts ordered by block, then size (length or number of elements), then text.
+/// Texts ordered by block, then size (length or number of elements), then key, if any, then text.
 #[derive(Debug)]
 pub(super) struct Texts {
     letters: String,
@@ -34,28 +35,39 @@ impl Run {
 }
 
 impl Texts {
-    /// Orders texts by their length in code points.
-    pub fn by_length(values: &[InBlock<'_>]) -> Self {
+    /// Orders texts by their length in code points, and those of one length by their keys, if any.
+    pub fn by_length(values: &[InBlock<'_>], keys: &[u64], stop: &Stop) -> Result<Self, Stopped> {
         let length = |text: &str| if text.is_ascii() { text.len() } else { text.chars().count() };
-        let sizes: Vec<u32> = values.iter().map(|(_, text)| length(text) as u32).collect();
-        Self::by_size(values, &sizes)
+        let (mut sizes, mut pace) = (Vec::with_capacity(values.len()), stop.pace());
+        for (_, text) in values {
+            pace.spend(8 + text.len())?;
+            sizes.push(length(text) as u32);
+        }
+        Self::by_size(values, &sizes, keys, stop)
     }
 
-    /// Orders texts by the sizes given.
-    pub fn by_size(values: &[InBlock<'_>], sizes: &[u32]) -> Self {
-        let mut given: Vec<u32> = (0..values.len() as u32).collect();
-        given.sort_unstable_by_key(|&at| {
-            let (block, text) = values[at as usize];
-            (block, sizes[at as usize], text)
-        });
+    /// Orders texts by the sizes given, and those of one size by their keys, if any.
+    pub fn by_size(
+        values: &[InBlock<'_>],
+        sizes: &[u32],
+        keys: &[u64],
+        stop: &Stop,
+    ) -> Result<Self, Stopped> {
+        let key = |&at: &u32| {
+            let ((block, text), key) = (values[at as usize], keys.get(at as usize));
+            (block, sizes[at as usize], key, text)
+        };
+        let given = stop.sort((0..values.len() as u32).collect(), |x, y| key(x).cmp(&key(y)))?;
         let bytes = values.iter().map(|(_, text)| text.len()).sum();
         let mut letters = String::with_capacity(bytes);
         let mut starts = Vec::with_capacity(values.len() + 1);
         let mut ordered = Vec::with_capacity(values.len());
         let (mut runs, mut block_runs): (Vec<Run>, Vec<u32>) = (Vec::new(), Vec::new());
+        let mut pace = stop.pace();
         starts.push(0);
         for (position, &at) in given.iter().enumerate() {
             let ((block, text), size) = (values[at as usize], sizes[at as usize]);
+            pace.spend(64 + text.len())?;
             letters.push_str(text);
             starts.push(letters.len());
             ordered.push(size);
@@ -70,7 +82,7 @@ impl Texts {
             }
         }
         block_runs.push(runs.len() as u32);
-        Self { letters, starts, sizes: ordered, given, runs, block_runs }
+        Ok(Self { letters, starts, sizes: ordered, given, runs, block_runs })
     }
 
     pub fn len(&self) -> usize {

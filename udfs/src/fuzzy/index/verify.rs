@@ -8,6 +8,7 @@ use super::{Floor, InBlock, Likeness};
 use crate::fuzzy::kernel::column::{Column, ColumnScratch};
 use crate::fuzzy::kernel::lanes::{EditLanes, GroupKernel, Groups, JaroLanes, Short};
 use crate::fuzzy::kernel::{Pattern, Scratch};
+use crate::fuzzy::stop::{Stop, Stopped};
 
 /// Working memory of searches, reused from one to the next; each thread has its own.
 #[derive(Debug, Default)]
@@ -15,6 +16,8 @@ pub struct Work {
     /// Of the probe at hand.
     pub(super) candidates: Vec<u32>,
     pub(super) hashed: Hashed,
+    /// Ranges of texts that may share enough characters, with how many.
+    pub(super) ranges: Vec<(std::ops::Range<usize>, u32)>,
     pub(super) sets: super::sets::SetWork,
     /// Probe and candidate.
     gathered: Vec<(u32, u32)>,
@@ -23,9 +26,18 @@ pub struct Work {
     scratch: Scratch,
     column: ColumnScratch,
     compared: u64,
+    /// Steps of about a nanosecond since the search started.
+    spent: usize,
+    pub(super) stop: Stop,
 }
 
 impl Work {
+    /// Working memory of searches that end early once nobody wants their results.
+    pub fn new(stop: Stop) -> Self {
+        let (scratch, column) = (Scratch::new(stop.clone()), ColumnScratch::new(stop.clone()));
+        Self { scratch, column, stop, ..Self::default() }
+    }
+
     /// How many pairs were compared in all searches.
     pub fn compared(&self) -> u64 {
         self.compared
@@ -34,6 +46,17 @@ impl Work {
     pub(super) fn start(&mut self) {
         self.candidates.clear();
         self.gathered.clear();
+        self.spent = 0;
+    }
+
+    /// Counts work, in steps of about a nanosecond.
+    #[inline]
+    pub(super) fn spend(&mut self, steps: usize) {
+        self.spent = self.spent.saturating_add(steps);
+    }
+
+    pub(super) fn spent(&self) -> usize {
+        self.spent
     }
 
     pub(super) fn gathered(&self) -> usize {
@@ -84,7 +107,8 @@ impl Work {
         enough: impl Fn(K::Output) -> bool,
         single: impl Fn(&Pattern, &str, &mut Scratch) -> bool,
     ) {
-        let Self { gathered, alike, pattern, scratch, .. } = self;
+        let Self { gathered, alike, pattern, scratch, stop, .. } = self;
+        let mut pace = stop.pace();
         alike.clear();
         alike.resize(gathered.len(), false);
         self.compared += gathered.len() as u64;
@@ -92,11 +116,14 @@ impl Work {
         let (mut last, mut short, mut prepared) = (None, None, false);
         for (row, &(probe, candidate)) in gathered.iter().enumerate() {
             let (_, text) = probes[probe as usize];
+            let (bytes, length) = texts.bytes_from(candidate as usize);
+            if pace.spend(16 + length * (1 + text.len() / 64)).is_err() {
+                return;
+            }
             if last != Some(probe) {
                 (last, short, prepared) =
                     (Some(probe), Short::read(text.as_bytes(), text.len()), false);
             }
-            let (bytes, length) = texts.bytes_from(candidate as usize);
             if let (Some(left), Some(right)) = (&short, Short::read(bytes, length))
                 && groups.push(row, left, &right, |row, result| alike[row] = enough(result))
             {
@@ -123,10 +150,11 @@ impl Work {
         column: &Column,
         (block, text): InBlock<'_>,
         likeness: Likeness,
-    ) {
+    ) -> Result<(), Stopped> {
         if block != 0 {
-            return;
+            return Ok(());
         }
+        self.spend(8 * column.len());
         let Self { candidates, column: scratch, .. } = self;
         let mut take = |row: usize, alike: bool| {
             if alike {
@@ -134,18 +162,27 @@ impl Work {
             }
         };
         match likeness {
-            Likeness::Edit { max, .. } => {
-                column.levenshtein(text, scratch, |row, distance| take(row, distance <= max));
+            Likeness::Edit { osa, max } => {
+                let take = |row, distance| {
+                    take(row, distance <= max);
+                    max
+                };
+                if osa {
+                    column.edit::<true>(text, scratch, take)?;
+                } else {
+                    column.edit::<false>(text, scratch, take)?;
+                }
             }
             Likeness::Jaro { winkler: false, floor } => {
-                column.jaro::<false>(text, scratch, |row, alike| take(row, floor.holds(alike)));
+                column.jaro::<false>(text, scratch, |row, alike| take(row, floor.holds(alike)))?;
             }
             Likeness::Jaro { winkler: true, floor } => {
-                column.jaro::<true>(text, scratch, |row, alike| take(row, floor.holds(alike)));
+                column.jaro::<true>(text, scratch, |row, alike| take(row, floor.holds(alike)))?;
             }
             Likeness::Sets { .. } => {}
         }
         self.compared += column.len() as u64;
+        Ok(())
     }
 
     /// Takes pairs that were compared while they were gathered.

@@ -10,6 +10,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::{Pattern, Scratch};
+use crate::fuzzy::stop::{Stop, Stopped};
 
 /// Bytes of a register.
 const BYTES: usize = 64;
@@ -28,9 +29,22 @@ pub struct Column {
     quads: Vec<Block<u64, { BYTES / 8 }>>,
     /// The rows of the texts that fit no lane.
     others: Vec<u32>,
+    texts: Letters,
+}
+
+/// Texts, one after the other.
+#[derive(Debug)]
+struct Letters {
     letters: String,
     /// Where each text ends.
     ends: Vec<usize>,
+}
+
+impl Letters {
+    fn text(&self, row: usize) -> &str {
+        let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.letters[start..self.ends[row]]
+    }
 }
 
 /// Texts of up to as many characters as a lane has bits.
@@ -69,24 +83,29 @@ macro_rules! block {
             }
         }
 
-        struct $edit<'a>(&'a Block<$word, { $lanes }>, &'a [u8]);
+        struct $edit<'a, const OSA: bool>(&'a Block<$word, { $lanes }>, &'a [u8]);
 
-        impl WithSimd for $edit<'_> {
+        impl<const OSA: bool> WithSimd for $edit<'_, OSA> {
             type Output = [$word; $lanes];
 
             #[inline(always)]
             fn with_simd<S: Simd>(self, _simd: S) -> [$word; $lanes] {
                 let Self(block, text) = self;
                 let (mut plus, mut minus) = ([<$word>::MAX; $lanes], [0 as $word; $lanes]);
+                let (mut diagonal, mut previous) = ([0 as $word; $lanes], [0 as $word; $lanes]);
                 let mut distance = block.lengths;
                 let last = &block.last;
                 for letter in text {
                     let masks = &block.masks[symbol(*letter)];
                     for lane in 0..$lanes {
                         let (mask, vertical) = (masks[lane], plus[lane]);
-                        let equal = ((mask & vertical).wrapping_add(vertical) ^ vertical)
+                        let mut equal = ((mask & vertical).wrapping_add(vertical) ^ vertical)
                             | mask
                             | minus[lane];
+                        if OSA {
+                            equal |= ((!diagonal[lane] & mask) << 1) & previous[lane];
+                            (diagonal[lane], previous[lane]) = (equal, mask);
+                        }
                         let up = minus[lane] | !(equal | vertical);
                         let down = equal & vertical;
                         let step = (up & last[lane] != 0) as $word;
@@ -193,26 +212,17 @@ macro_rules! lanes {
 
 impl Column {
     /// Prepares texts; a result's row is a text's position here.
-    pub fn new<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+    ///
+    /// # Errors
+    /// When nobody wants the result any more.
+    pub fn new<'a>(texts: impl IntoIterator<Item = &'a str>, stop: &Stop) -> Result<Self, Stopped> {
         let (mut letters, mut ends) = (String::new(), Vec::new());
-        for text in texts {
+        let (mut widths, mut others) = (<[Vec<u32>; 4]>::default(), Vec::new());
+        let mut pace = stop.pace();
+        for (row, text) in texts.into_iter().enumerate() {
+            pace.spend(32 + text.len())?;
             letters.push_str(text);
             ends.push(letters.len());
-        }
-        let mut column = Self {
-            arch: Arch::new(),
-            bytes: Vec::new(),
-            words: Vec::new(),
-            doubles: Vec::new(),
-            quads: Vec::new(),
-            others: Vec::new(),
-            letters,
-            ends,
-        };
-        let mut widths: [Vec<(u32, &str)>; 4] = Default::default();
-        let mut others = Vec::new();
-        for row in 0..column.len() {
-            let text = column.text(row);
             let width = match text.len() {
                 1..=8 => 0,
                 9..=16 => 1,
@@ -221,90 +231,154 @@ impl Column {
                 _ => usize::MAX,
             };
             match widths.get_mut(width).filter(|_| text.is_ascii()) {
-                Some(texts) => texts.push((row as u32, text)),
+                Some(rows) => rows.push(row as u32),
                 None => others.push(row as u32),
             }
         }
-        let [bytes, words, doubles, quads] = widths;
-        let bytes = bytes.chunks(BYTES).map(Block::<u8, BYTES>::new).collect();
-        let words = words.chunks(BYTES / 2).map(Block::<u16, { BYTES / 2 }>::new).collect();
-        let doubles = doubles.chunks(BYTES / 4).map(Block::<u32, { BYTES / 4 }>::new).collect();
-        let quads = quads.chunks(BYTES / 8).map(Block::<u64, { BYTES / 8 }>::new).collect();
-        (column.bytes, column.words, column.doubles, column.quads) = (bytes, words, doubles, quads);
-        column.others = others;
-        column
+        let texts = Letters { letters, ends };
+        let [bytes, words, doubles, quads] = &widths;
+        Ok(Self {
+            arch: Arch::new(),
+            bytes: blocks(&texts, bytes, BYTES, Block::<u8, BYTES>::new, stop)?,
+            words: blocks(&texts, words, BYTES / 2, Block::<u16, { BYTES / 2 }>::new, stop)?,
+            doubles: blocks(&texts, doubles, BYTES / 4, Block::<u32, { BYTES / 4 }>::new, stop)?,
+            quads: blocks(&texts, quads, BYTES / 8, Block::<u64, { BYTES / 8 }>::new, stop)?,
+            others,
+            texts,
+        })
     }
 
     /// How many texts there are.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.texts.ends.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.texts.ends.is_empty()
+    }
+
+    /// A row's text.
+    pub fn text(&self, row: usize) -> &str {
+        self.texts.text(row)
+    }
+
+    /// Memory that a column of texts takes at most.
+    pub fn estimate(texts: &[&str]) -> usize {
+        let lane = |length: usize| match length {
+            0 => 0,
+            1..=8 => 1,
+            9..=16 => 2,
+            17..=32 => 4,
+            33..=LONGEST => 8,
+            _ => 0,
+        };
+        // Vectors grow to twice what they hold; four blocks may be nearly empty.
+        let of_text = |text: &&str| lane(text.len()) * (LETTERS + 8) + 2 * text.len() + 32;
+        texts.iter().map(of_text).sum::<usize>() + 4 * (LETTERS + 8) * BYTES
     }
 
     /// Memory that the column takes.
     pub fn bytes(&self) -> usize {
         let blocks = self.bytes.len() + self.words.len() + self.doubles.len() + self.quads.len();
-        blocks * (LETTERS + 8) * BYTES + self.letters.capacity() + 8 * self.ends.capacity()
+        let Letters { letters, ends } = &self.texts;
+        let others = 4 * self.others.capacity();
+        blocks * (LETTERS + 8) * BYTES + letters.capacity() + 8 * ends.capacity() + others
     }
 
-    fn text(&self, row: usize) -> &str {
-        let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.letters[start..self.ends[row]]
-    }
-
-    /// Gives the Levenshtein distance of each row's text to one, in no order.
-    pub fn levenshtein(
+    /// Gives the Levenshtein or, with `OSA`, optimal-string-alignment distance of each row's text
+    /// to one, in no order. `take` answers with the largest distance that is still of interest;
+    /// one beyond it may be left out.
+    ///
+    /// # Errors
+    /// When nobody wants the result any more.
+    pub fn edit<const OSA: bool>(
         &self,
         text: &str,
         scratch: &mut ColumnScratch,
-        mut take: impl FnMut(usize, usize),
-    ) {
+        mut take: impl FnMut(usize, usize) -> usize,
+    ) -> Result<(), Stopped> {
         let ColumnScratch { letters, pattern, pairs } = scratch;
         pattern.reset(text);
-        let mut one = |row: usize, take: &mut dyn FnMut(usize, usize)| {
-            let distance = pattern.levenshtein(self.text(row), usize::MAX, pairs);
-            take(row, distance.unwrap_or(usize::MAX));
-        };
-        if !lane_text(text, letters) {
-            return (0..self.len()).for_each(|row| one(row, &mut take));
+        let mut max = usize::MAX;
+        if lane_text(text, letters) {
+            lanes!(self, letters, |row, distance| max = take(row, distance as usize), [
+                bytes: EditBytes::<OSA>, words: EditWords::<OSA>,
+                doubles: EditDoubles::<OSA>, quads: EditQuads::<OSA>
+            ]);
         }
-        lanes!(self, letters, |row, distance| take(row, distance as usize), [
-            bytes: EditBytes, words: EditWords, doubles: EditDoubles, quads: EditQuads
-        ]);
-        self.others.iter().for_each(|row| one(*row as usize, &mut take));
+        self.one_by_one(letters, pattern, pairs, |row, pattern, pairs| {
+            if let Some(distance) = pattern.edit::<OSA>(self.texts.text(row), max, pairs) {
+                max = take(row, distance);
+            }
+        })
     }
 
     /// Gives the Jaro or Jaro-Winkler similarity of each row's text to one, in no order.
+    ///
+    /// # Errors
+    /// When nobody wants the result any more.
     pub fn jaro<const WINKLER: bool>(
         &self,
         text: &str,
         scratch: &mut ColumnScratch,
         mut take: impl FnMut(usize, f64),
-    ) {
+    ) -> Result<(), Stopped> {
         let ColumnScratch { letters, pattern, pairs } = scratch;
         pattern.reset(text);
-        let mut one = |row: usize, take: &mut dyn FnMut(usize, f64)| {
-            let other = self.text(row);
+        if lane_text(text, letters) {
+            lanes!(self, letters, take, [
+                bytes: JaroBytes::<WINKLER>, words: JaroWords::<WINKLER>,
+                doubles: JaroDoubles::<WINKLER>, quads: JaroQuads::<WINKLER>
+            ]);
+        }
+        self.one_by_one(letters, pattern, pairs, |row, pattern, pairs| {
+            let other = self.texts.text(row);
             let similarity = if WINKLER {
                 pattern.jaro_winkler(other, pairs)
             } else {
                 pattern.jaro(other, pairs)
             };
             take(row, similarity);
-        };
-        if !lane_text(text, letters) {
-            return (0..self.len()).for_each(|row| one(row, &mut take));
-        }
-        lanes!(self, letters, take, [
-            bytes: JaroBytes::<WINKLER>, words: JaroWords::<WINKLER>,
-            doubles: JaroDoubles::<WINKLER>, quads: JaroQuads::<WINKLER>
-        ]);
-        self.others.iter().for_each(|row| one(*row as usize, &mut take));
+        })
     }
+
+    /// Compares the texts that fit no lane, or all if the other text fits none.
+    fn one_by_one(
+        &self,
+        letters: &[u8],
+        pattern: &Pattern,
+        pairs: &mut Scratch,
+        mut compare: impl FnMut(usize, &Pattern, &mut Scratch),
+    ) -> Result<(), Stopped> {
+        let stop = pairs.stop().clone();
+        let mut pace = stop.pace();
+        let mut one = |row: usize| -> Result<(), Stopped> {
+            pace.spend(32 + self.texts.text(row).len() * (1 + pattern.len() / 64))?;
+            compare(row, pattern, pairs);
+            Ok(())
+        };
+        if fits_lane(letters) {
+            self.others.iter().try_for_each(|row| one(*row as usize))?;
+        } else {
+            (0..self.len()).try_for_each(one)?;
+        }
+        stop.check()
+    }
+}
+
+/// The blocks of the texts of some rows, `lanes` in each.
+fn blocks<B>(
+    texts: &Letters,
+    rows: &[u32],
+    lanes: usize,
+    block: impl Fn(&[(u32, &str)]) -> B,
+    stop: &Stop,
+) -> Result<Vec<B>, Stopped> {
+    let text = |row: &u32| (*row, texts.text(*row as usize));
+    let block =
+        |rows: &[u32]| stop.check().map(|()| block(&rows.iter().map(text).collect::<Vec<_>>()));
+    rows.chunks(lanes).map(block).collect()
 }
 
 /// Working memory of comparisons with a column.
@@ -315,11 +389,22 @@ pub struct ColumnScratch {
     pairs: Scratch,
 }
 
+impl ColumnScratch {
+    /// Working memory of comparisons that end early once nobody wants them.
+    pub fn new(stop: Stop) -> Self {
+        Self { pairs: Scratch::new(stop), ..Self::default() }
+    }
+}
+
 /// Reads a text that lanes can be compared with; false when it is empty or too long.
 fn lane_text(text: &str, letters: &mut Vec<u8>) -> bool {
     letters.clear();
     let read = text.chars().take(LONGEST + 1);
     letters.extend(read.map(|letter| u8::try_from(letter).unwrap_or(u8::MAX)));
+    fits_lane(letters)
+}
+
+fn fits_lane(letters: &[u8]) -> bool {
     (1..=LONGEST).contains(&letters.len())
 }
 
@@ -343,27 +428,61 @@ mod tests {
                 (0..length).map(|_| letters[random.random_range(0..letters.len())]).collect(),
             );
         }
-        let column = Column::new(texts.iter().map(String::as_str));
+        let column = Column::new(texts.iter().map(String::as_str), &Stop::never()).unwrap();
         let (mut scratch, mut pairs) = (ColumnScratch::default(), Scratch::default());
         for text in texts.iter().step_by(7) {
             let pattern = Pattern::new(text);
             let mut seen = vec![0; texts.len()];
-            column.levenshtein(text, &mut scratch, |row, distance| {
-                let expected = pattern.levenshtein(&texts[row], usize::MAX, &mut pairs);
+            let mut edit = |row: usize, distance: usize, expected: Option<usize>| {
                 assert_eq!(Some(distance), expected, "{text:?} {:?}", texts[row]);
                 seen[row] += 1;
+                usize::MAX
+            };
+            let lanes = column.edit::<false>(text, &mut scratch, |row, distance| {
+                edit(row, distance, pattern.levenshtein(&texts[row], usize::MAX, &mut pairs))
             });
-            column.jaro::<false>(text, &mut scratch, |row, similarity| {
+            assert_eq!(lanes, Ok(()));
+            let lanes = column.edit::<true>(text, &mut scratch, |row, distance| {
+                edit(row, distance, pattern.osa(&texts[row], usize::MAX, &mut pairs))
+            });
+            assert_eq!(lanes, Ok(()));
+            let lanes = column.jaro::<false>(text, &mut scratch, |row, similarity| {
                 let expected = pattern.jaro(&texts[row], &mut pairs);
                 assert_eq!(similarity.to_bits(), expected.to_bits(), "{text:?} {:?}", texts[row]);
                 seen[row] += 1;
             });
-            column.jaro::<true>(text, &mut scratch, |row, similarity| {
+            assert_eq!(lanes, Ok(()));
+            let lanes = column.jaro::<true>(text, &mut scratch, |row, similarity| {
                 let expected = pattern.jaro_winkler(&texts[row], &mut pairs);
                 assert_eq!(similarity.to_bits(), expected.to_bits(), "{text:?} {:?}", texts[row]);
                 seen[row] += 1;
             });
-            assert!(seen.iter().all(|times| *times == 3));
+            assert_eq!(lanes, Ok(()));
+            assert!(seen.iter().all(|times| *times == 4));
         }
+    }
+
+    #[test]
+    fn distances_beyond_the_bound_may_be_left_out_and_no_other() {
+        let texts = ["é", "ab", "x", "abcdé", "日本", ""];
+        let column = Column::new(texts, &Stop::never()).unwrap();
+        let mut given = Vec::new();
+        let mut take = |row, distance| {
+            given.push((row, distance));
+            1
+        };
+        column.edit::<false>("abc", &mut ColumnScratch::default(), &mut take).unwrap();
+        assert!(given.contains(&(1, 1)) && given.contains(&(2, 3)) && given.len() == 2);
+    }
+
+    #[test]
+    fn a_comparison_ends_when_nobody_wants_it() {
+        let (over, letters) = (|| Stop::when(|| true), "é".repeat(70_000));
+        assert!(matches!(Column::new(["a"], &over()), Err(Stopped)));
+        let column = Column::new(["a", letters.as_str()], &Stop::never()).unwrap();
+        let mut scratch = ColumnScratch::new(over());
+        assert_eq!(column.jaro::<true>("a", &mut scratch, |_, _| {}), Err(Stopped));
+        // Two such texts take seconds without a look.
+        assert_eq!(column.edit::<true>(&"ü".repeat(70_000), &mut scratch, |_, _| 0), Err(Stopped));
     }
 }

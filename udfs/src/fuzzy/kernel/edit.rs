@@ -8,6 +8,7 @@
 //! a cheap enough alignment can touch (Ukkonen 1985); cells outside it are over-estimated.
 
 use super::{Symbol, clear_masks, set_masks, strip_common};
+use crate::fuzzy::stop::Stop;
 
 /// Bits of the byte that a block hands to the block below it.
 const PLUS: u8 = 1;
@@ -59,10 +60,13 @@ pub fn word<const OSA: bool>(
 pub struct BlockScratch {
     pub(crate) masks: Vec<u64>,
     pub(crate) carry: Vec<u8>,
+    /// Ends the comparison of two very long texts.
+    pub(crate) stop: Stop,
 }
 
 /// Distance between two texts of any length whose symbols are below `symbols`; `None` beyond
-/// `max`. Memory is the longer text plus `symbols` words.
+/// `max`, and when nobody wants the result any more. Memory is the longer text plus `symbols`
+/// words.
 pub fn blocks<const OSA: bool, S: Symbol>(
     left: &[S],
     right: &[S],
@@ -80,7 +84,8 @@ pub fn blocks<const OSA: bool, S: Symbol>(
         return Some(width);
     }
     let band = max.min(width);
-    let BlockScratch { masks, carry } = scratch;
+    let BlockScratch { masks, carry, stop } = scratch;
+    let mut pace = stop.pace();
     masks.resize(masks.len().max(symbols), 0);
     carry.clear();
     carry.resize(width, PLUS);
@@ -90,6 +95,7 @@ pub fn blocks<const OSA: bool, S: Symbol>(
         let from = first_row.saturating_sub(band);
         let to = (first_row + block.len()).saturating_add(band).min(width);
         let next_from = (first_row + 64).saturating_sub(band);
+        pace.spend(to.saturating_sub(from)).ok()?;
         set_masks(masks, block);
         let strip = Strip { from, to, next_from, rows: block.len() };
         let (at_next, at_end) = strip.run::<OSA, S>(masks, columns, carry, top + block.len());

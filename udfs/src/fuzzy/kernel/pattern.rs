@@ -9,6 +9,7 @@ use super::edit::{self, BlockScratch};
 use super::jaro::{self, LongScratch};
 use super::medium::{MEDIUM, MediumGroup};
 use super::{clear_masks, set_masks, subsequence};
+use crate::fuzzy::stop::Stop;
 
 /// The first symbol that is no ASCII character.
 const FIRST_OTHER: usize = 128;
@@ -32,6 +33,18 @@ pub struct Scratch {
     wide: Vec<u32>,
     blocks: BlockScratch,
     jaro: LongScratch,
+}
+
+impl Scratch {
+    /// Working memory of comparisons that end early, with any result, once nobody wants it.
+    pub fn new(stop: Stop) -> Self {
+        let blocks = BlockScratch { stop, ..BlockScratch::default() };
+        Self { blocks, ..Self::default() }
+    }
+
+    pub(crate) fn stop(&self) -> &Stop {
+        &self.blocks.stop
+    }
 }
 
 impl Default for Pattern {

@@ -28,7 +28,7 @@ pub fn blocks<S: Symbol>(
     let (short, long) = strip_common(left, right);
     let common = left.len() - short.len();
     let (rows, columns) = if short.len() <= long.len() { (short, long) } else { (long, short) };
-    let BlockScratch { masks, carry } = scratch;
+    let BlockScratch { masks, carry, .. } = scratch;
     masks.resize(masks.len().max(symbols), 0);
     carry.clear();
     carry.resize(columns.len(), 0);
