@@ -79,21 +79,29 @@ CREATE OR REPLACE TABLE ranked AS
 SELECT c.entity_id, r.*, CASE r.source WHEN 'crm' THEN 1 WHEN 'shop' THEN 2 WHEN 'web' THEN 3 ELSE 4 END AS trust
 FROM records r JOIN crosswalk c ON c.source = r.source AND c.record_id = r.id;
 
+CREATE OR REPLACE TABLE lineage AS
+WITH candidates AS (
+    SELECT entity_id, 'first_name' AS field, initcap(first_name) AS value, 'most trusted source' AS rule, 0 AS priority, trust, source, id, updated FROM ranked
+    UNION ALL SELECT entity_id, 'last_name', initcap(last_name), 'most trusted source', 0, trust, source, id, updated FROM ranked
+    UNION ALL SELECT entity_id, 'birth_date', birth_date, 'most trusted source', 0, trust, source, id, updated FROM ranked
+    -- a purchase tells more of where somebody lives than a visit of the same day
+    UNION ALL SELECT entity_id, 'street', street, 'most recent', -CAST(replace(updated, '-', '') AS BIGINT), trust, source, id, updated FROM ranked
+    UNION ALL SELECT entity_id, 'email', normalize_email(email), 'valid, most trusted source', 0, trust, source, id, updated FROM ranked WHERE email <> 'test@test.com'
+    UNION ALL SELECT entity_id, 'phone', phone, 'most complete', -length(phone), trust, source, id, updated FROM ranked WHERE phone <> 'N/A')
+SELECT entity_id, field, value, rule, source, id AS record_id, updated
+FROM (SELECT *, row_number() OVER (PARTITION BY entity_id, field ORDER BY priority, trust, id) AS rank FROM candidates WHERE value IS NOT NULL)
+WHERE rank = 1;
+-- > Of each value of each customer: the rule that chose it, the record that it comes from, and when that was written.
+
 CREATE OR REPLACE TABLE customers AS
-SELECT entity_id AS customer_id,
-    -- by trust in the source
-    initcap(first_value(first_name ORDER BY trust) FILTER (WHERE first_name IS NOT NULL)) AS first_name,
-    initcap(first_value(last_name ORDER BY trust) FILTER (WHERE last_name IS NOT NULL)) AS last_name,
-    first_value(birth_date ORDER BY trust) FILTER (WHERE birth_date IS NOT NULL) AS birth_date,
-    -- the latest; a purchase before a visit
-    first_value(street ORDER BY updated DESC, trust) FILTER (WHERE street IS NOT NULL) AS street,
-    first_value(source ORDER BY updated DESC, trust) FILTER (WHERE street IS NOT NULL) AS street_from,
-    -- what is valid, then by trust
-    first_value(normalize_email(email) ORDER BY trust) FILTER (WHERE normalize_email(email) IS NOT NULL AND email <> 'test@test.com') AS email,
-    -- the most complete
-    first_value(phone ORDER BY length(phone) DESC, trust) FILTER (WHERE phone <> 'N/A') AS phone,
-    count(*) AS records, string_agg(source, ', ' ORDER BY trust) AS sources
-FROM ranked GROUP BY entity_id;
+SELECT r.entity_id AS customer_id, v.first_name, v.last_name, v.birth_date, v.street, v.street_from, v.email, v.phone, r.records, r.sources
+FROM (SELECT entity_id, count(*) AS records, string_agg(source, ', ' ORDER BY trust, id) AS sources FROM ranked GROUP BY entity_id) r
+JOIN (SELECT entity_id,
+        max(value) FILTER (WHERE field = 'first_name') AS first_name, max(value) FILTER (WHERE field = 'last_name') AS last_name,
+        max(value) FILTER (WHERE field = 'birth_date') AS birth_date, max(value) FILTER (WHERE field = 'street') AS street,
+        max(source) FILTER (WHERE field = 'street') AS street_from, max(value) FILTER (WHERE field = 'email') AS email,
+        max(value) FILTER (WHERE field = 'phone') AS phone
+    FROM lineage GROUP BY entity_id) v ON v.entity_id = r.entity_id;
 
 CREATE OR REPLACE TABLE unified_customers AS
 SELECT u.*, w.last_browsed_category, coalesce(o.purchase_frequency, 0) AS purchase_frequency, o.spent
@@ -105,6 +113,10 @@ LEFT JOIN (SELECT c.entity_id, count(*) AS purchase_frequency, sum(amount) AS sp
 
 SELECT first_name, last_name, street, street_from, email, records, sources, last_browsed_category, purchase_frequency
 FROM unified_customers WHERE records >= 3 ORDER BY records DESC, last_name, first_name, email LIMIT 5;
+
+SELECT field, value, rule, source, record_id, updated FROM lineage
+WHERE entity_id = (SELECT customer_id FROM unified_customers ORDER BY records DESC, last_name, first_name, email LIMIT 1) ORDER BY field;
+SELECT count(*) > 100 AS holds FROM lineage WHERE field = 'street' AND source <> 'crm';
 
 -- # Every conflict, with where each value comes from
 
@@ -129,9 +141,7 @@ CREATE OR REPLACE TABLE truth AS
 SELECT c.*, CASE source WHEN 'web' THEN CAST(record_id AS BIGINT) - 50000 ELSE CAST(substr(record_id, 2) AS BIGINT) END AS person FROM crosswalk c;
 
 SELECT precision, recall, precision > 0.98 AND recall > 0.95 AS holds
-FROM (SELECT sum(CASE WHEN a.entity_id = b.entity_id AND a.person = b.person THEN 1.0 ELSE 0 END) / sum(CASE WHEN a.entity_id = b.entity_id THEN 1.0 ELSE 0 END) AS precision,
-        sum(CASE WHEN a.entity_id = b.entity_id AND a.person = b.person THEN 1.0 ELSE 0 END) / sum(CASE WHEN a.person = b.person THEN 1.0 ELSE 0 END) AS recall
-    FROM truth a JOIN truth b ON (a.entity_id = b.entity_id OR a.person = b.person) AND a.source || a.record_id < b.source || b.record_id);
+FROM ML.EVALUATE(MODEL ids, (SELECT source, record_id, person AS truth FROM truth));
 
 SELECT count(*) = (SELECT count(DISTINCT entity_id) FROM crosswalk) AS holds FROM unified_customers;
 SELECT count(*) > 100 AS holds FROM conflicts WHERE field = 'street' AND says LIKE '%9 moved lane%';

@@ -31,6 +31,7 @@ use futures::StreamExt;
 use sqlparser::ast::Expr as SqlExpr;
 
 use crate::error::{Error, Result};
+use crate::model::entities::fit::Versions;
 use crate::model::entities::{self, EntityColumns};
 use crate::model::features::{self, FeatureColumns};
 use crate::model::fit::{Iteration, Trained, fit};
@@ -41,6 +42,7 @@ use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
 use crate::model::side::{self, Beside};
 use crate::model::train::{TrainingColumns, read};
+use crate::model::versions;
 use crate::parse::{CreateModel, parse_query};
 use crate::session::run::{Done, Run};
 use crate::session::{Progress, Session, StatementContext};
@@ -184,12 +186,7 @@ async fn columns(
     }
     if let Learner::Entities(learner) = &options.learner {
         let found = EntityColumns::find(&schema, learner)?;
-        let sides = match &learner.decision_table {
-            Some(table) => {
-                vec![side::plan_decisions(context, table, found.source.is_some()).await?]
-            }
-            None => vec![],
-        };
+        let sides = side::plan_pairs(context, learner, found.source.is_some()).await?;
         return Ok((Columns::Entities(found), sides));
     }
     let columns = TrainingColumns::find(&schema, options)?;
@@ -438,11 +435,12 @@ impl Training {
         let claim = catalog.claim_version(&self.name, owner, self.mode).await?;
         let consumer = MemoryConsumer::new(format!("CREATE MODEL {}", self.name));
         let memory = consumer.register(context.memory_pool());
-        let (previous, why_cold) = self.previous(&memory).await?;
+        let (previous, why_cold) = self.previous(&memory).await;
         if let (true, None, Some(why)) = (self.is_fold_in(), &previous, &why_cold) {
             return Err(nothing_to_fold_into(why));
         }
-        let live = previous.as_ref().map(|previous| previous.version.version);
+        let live = previous.as_ref().filter(|_| self.retrained.is_some());
+        let live = live.map(|previous| previous.version.version);
         let (options, told) = (&self.options, progress.clone());
         let trained = match &self.columns {
             Columns::Interactions(columns) => {
@@ -457,8 +455,10 @@ impl Training {
                 features::fit::train(engine, rows, columns, options, &memory, told).await?
             }
             Columns::Entities(columns) => {
-                let versions = (previous, claim.version());
-                let rows = (rows, inputs.next());
+                let goes_on = self.retrained.is_some() && options.lifecycle.warm_start;
+                let versions = Versions { previous, version: claim.version(), goes_on };
+                let said = sides.iter().zip(inputs).collect();
+                let rows = (rows, said);
                 entities::fit::train(engine, rows, columns, options, versions, &memory, told)
                     .await?
             }
@@ -487,28 +487,19 @@ impl Training {
         self.retrained.as_ref().is_some_and(|retrained| retrained.is_fold_in)
     }
 
-    /// The version to go on from when a model is retrained; or why there is none.
-    async fn previous(
-        &self,
-        memory: &MemoryReservation,
-    ) -> Result<(Option<Previous>, Option<String>)> {
-        let Some(retrained) = &self.retrained else { return Ok((None, None)) };
+    /// The version to go on from or to take ids from; or why there is none.
+    async fn previous(&self, memory: &MemoryReservation) -> (Option<Previous>, Option<String>) {
         let catalog = self.session.engine().catalog();
-        let cold = |why: String| Ok((None, Some(format!("trained cold ({why})"))));
-        let (version, manifest) = match catalog.model_manifest(&self.name, None).await {
-            Ok(found) => found,
-            Err(error) => return cold(error.to_string()),
-        };
-        if memory.try_grow(manifest.memory_bytes).is_err() {
-            return cold(format!("version {version} does not fit into memory beside the training"));
-        }
-        match catalog.load_model(&self.name, Some(version)).await {
-            Err(error) => cold(error.to_string()),
-            Ok(version) => {
-                let are_iterations_given = retrained.are_iterations_given;
-                let is_needed = retrained.is_fold_in;
-                Ok((Some(Previous { version, are_iterations_given, is_needed }), None))
+        let model_type = self.options.learner.model_type();
+        match (&self.retrained, &self.columns) {
+            (Some(retrained), _) => {
+                let how = (retrained.are_iterations_given, retrained.is_fold_in);
+                versions::retrained(catalog, &self.name, how, memory).await
             }
+            (None, Columns::Entities(_)) if self.mode == CreateMode::Replace => {
+                versions::replaced(catalog, &self.name, model_type, memory).await
+            }
+            (None, _) => (None, None),
         }
     }
 

@@ -30,15 +30,15 @@ use udfs::model::Evaluation;
 
 use crate::error::{Error, Result};
 use crate::model::arguments::{literal, shown, whole_number};
-use crate::model::features;
+use crate::model::entities::evaluate::TruthColumns;
 use crate::model::fit::CancelOnDrop;
 use crate::model::learners::{Learner, PopularityOptions};
 use crate::model::measure::{self, Judged, Previous, read_known};
 use crate::model::node::compared_by_key;
 use crate::model::options::TrainingOptions;
-use crate::model::recommender;
 use crate::model::splitting::SplitOptions;
 use crate::model::train::{TrainingColumns, find};
+use crate::model::{entities, features, recommender};
 
 /// The metrics that training measured on the rows it kept aside.
 ///
@@ -48,8 +48,7 @@ pub fn stored_evaluation(
     model: &LoadedModel,
     previous: Option<&Previous>,
 ) -> Result<Arc<dyn TableProvider>> {
-    let has_columns = model.model.preparation().is_some() || model.model.entities().is_some();
-    if has_columns && !model.manifest.metrics.is_empty() {
+    if has_columns(model) && !model.manifest.metrics.is_empty() {
         let batch = features::evaluate::stored(model)?;
         return Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?));
     }
@@ -66,23 +65,34 @@ pub fn stored_evaluation(
     Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?))
 }
 
+/// Whether a model's evaluation has a column a metric.
+fn has_columns(model: &LoadedModel) -> bool {
+    model.model.preparation().is_some() || model.model.entities().is_some()
+}
+
 /// What is measured, and how.
 #[derive(Debug, Clone)]
 struct Asked {
     model: LoadedModel,
     previous: Option<LoadedModel>,
     segment_col: Option<String>,
+    /// From which probability records are one entity; that of training unless it is given.
+    threshold: Option<f64>,
 }
+
+/// What plans compare of it.
+type AskedKey<'a> = (String, Option<String>, Option<&'a str>, Option<u64>);
 
 impl Asked {
     /// As plans compare it.
-    fn key(&self) -> (String, Option<String>, Option<&str>) {
+    fn key(&self) -> AskedKey<'_> {
         let previous = self.previous.as_ref().map(LoadedModel::to_string);
-        (self.model.to_string(), previous, self.segment_col.as_deref())
+        let threshold = self.threshold.map(f64::to_bits);
+        (self.model.to_string(), previous, self.segment_col.as_deref(), threshold)
     }
 
     fn schema(&self) -> SchemaRef {
-        if self.model.model.preparation().is_some() {
+        if has_columns(&self.model) {
             return features::evaluate::schema(&self.model);
         }
         measure::schema(self.segment_col.is_some())
@@ -90,6 +100,9 @@ impl Asked {
 
     /// Refuses a query without the model's columns.
     fn check(&self, schema: &SchemaRef) -> Result<()> {
+        if self.model.model.entities().is_some() {
+            return TruthColumns::find(&self.model, schema).map(|_| ());
+        }
         match self.model.model.preparation() {
             Some(_) => features::columns::Positions::to_measure(&self.model, schema).map(|_| ()),
             None => self.columns(schema).map(|_| ()),
@@ -112,6 +125,9 @@ impl fmt::Display for Asked {
         if let Some(previous) = &self.previous {
             write!(formatter, ", previous={previous}")?;
         }
+        if let Some(threshold) = self.threshold {
+            write!(formatter, ", threshold={threshold}")?;
+        }
         match &self.segment_col {
             Some(name) => write!(formatter, ", segment_col={name}"),
             None => Ok(()),
@@ -126,6 +142,8 @@ pub struct EvaluateOptions {
     pub top_k: Option<Expr>,
     /// The column with a row's segment.
     pub segment_col: Option<Expr>,
+    /// From which probability records are one entity; none: as in training.
+    pub threshold: Option<f64>,
 }
 
 /// The plan node of an evaluation on a query's rows.
@@ -164,13 +182,14 @@ impl EvaluateNode {
             },
         };
         let previous = previous.and_then(|previous| previous.model.clone());
-        let asked = Asked { model: model.clone(), previous, segment_col };
+        let threshold = options.threshold;
+        let asked = Asked { model: model.clone(), previous, segment_col, threshold };
         asked.check(&Arc::new(input.schema().as_arrow().clone()))?;
         let schema = Arc::new(DFSchema::try_from(asked.schema().as_ref().clone())?);
         Ok(Self { asked, top_k, input, schema })
     }
 
-    fn key(&self) -> ((String, Option<String>, Option<&str>), &Expr, &LogicalPlan) {
+    fn key(&self) -> (AskedKey<'_>, &Expr, &LogicalPlan) {
         (self.asked.key(), &self.top_k, &self.input)
     }
 }
@@ -333,6 +352,9 @@ async fn answer(
 ) -> Result<RecordBatch> {
     let model = &asked.model;
     let memory = MemoryConsumer::new("ML.EVALUATE").register(context.memory_pool());
+    if model.model.entities().is_some() {
+        return entities::evaluate::on_rows(model, asked.threshold, rows, &memory).await;
+    }
     if model.model.preparation().is_some() {
         return features::evaluate::on_rows(model, rows, &memory).await;
     }

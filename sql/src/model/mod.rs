@@ -31,6 +31,7 @@ mod tables;
 mod train;
 mod trials;
 mod tuning;
+mod versions;
 mod weights;
 
 use std::collections::BTreeMap;

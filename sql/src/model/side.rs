@@ -17,6 +17,7 @@ use futures::StreamExt;
 use udfs::model::{Csr, FeatureRows, GatheredRows, IdIndex, ModelError};
 
 use crate::error::{Error, Result};
+use crate::model::entities::EntityLearner;
 use crate::model::items::select;
 use crate::model::options::{TrainingOptions, model_error};
 use crate::model::signals::{self, SignalTable};
@@ -39,8 +40,8 @@ pub enum Beside {
     Features(SideTable),
     /// Of signals.
     Signals(SignalTable),
-    /// Of decisions about pairs of records, which entities are made of.
-    Decisions,
+    /// Of what people say of pairs of records, which entities are made of.
+    Pairs(PairTable),
 }
 
 impl Beside {
@@ -60,9 +61,18 @@ impl Beside {
                 interactions.signals = Some(table.read(rows, memory).await?);
                 Ok(())
             }
-            Self::Decisions => Err(Error::Internal("interactions are told no decisions".into())),
+            Self::Pairs(_) => Err(Error::Internal("interactions are no pairs of records".into())),
         }
     }
+}
+
+/// What people say of pairs of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PairTable {
+    /// What holds.
+    Decisions,
+    /// What is learned from.
+    Labels,
 }
 
 /// A table of features: its plan has the id, then the features.
@@ -108,22 +118,31 @@ pub(crate) async fn plan(
     Ok(planned)
 }
 
-/// Plans the table of decisions about records, in the order of its columns that
+/// Plans the tables of what people say of pairs of records, in the order of columns that
 /// [`crate::model::entities::fit`] reads.
 ///
 /// # Errors
-/// When the table or a column does not exist for who asks.
-pub(crate) async fn plan_decisions(
+/// When a table or column does not exist for who asks.
+pub(crate) async fn plan_pairs(
     context: &Arc<StatementContext>,
-    table: &str,
+    learner: &EntityLearner,
     with_sources: bool,
-) -> Result<(Beside, LogicalPlan)> {
+) -> Result<Vec<(Beside, LogicalPlan)>> {
     let mut names = vec!["left_id", "right_id", "is_match"];
     if with_sources {
         names.extend(["left_source", "right_source"]);
     }
-    let (_, plan) = Box::pin(context.plan_query(select(table, &names)?)).await?;
-    Ok((Beside::Decisions, plan))
+    let asked = [
+        (PairTable::Decisions, &learner.decision_table),
+        (PairTable::Labels, &learner.labels_table),
+    ];
+    let mut planned = vec![];
+    for (of, table) in asked {
+        let Some(table) = table else { continue };
+        let (_, plan) = Box::pin(context.plan_query(select(table, &names)?)).await?;
+        planned.push((Beside::Pairs(of), plan));
+    }
+    Ok(planned)
 }
 
 /// Rows of a table of features as they were read.

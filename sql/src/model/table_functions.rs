@@ -270,17 +270,11 @@ fn evaluate(
     mut arguments: Arguments,
 ) -> Result<LogicalPlan> {
     let mut take = |name: &str| arguments.named.remove(name);
-    let options = EvaluateOptions { top_k: take("top_k"), segment_col: take("segment_col") };
-    known_options(&arguments.named, &["top_k", "segment_col"])?;
-    if model.model.entities().is_some() && arguments.first.is_some() {
-        return Err(Error::invalid_hint(
-            format!("{model} is of type 'entity_resolution', which is measured in training"),
-            "write ML.EVALUATE(MODEL m), and train with cluster_col where entities are known",
-        ));
-    }
-    if (model.model.preparation().is_some() || model.model.entities().is_some())
-        && (options.top_k.is_some() || options.segment_col.is_some())
-    {
+    let (top_k, segment_col, threshold) = (take("top_k"), take("segment_col"), take("threshold"));
+    known_options(&arguments.named, &["top_k", "segment_col", "threshold"])?;
+    let of_entities = model.model.entities().is_some();
+    let has_lists = model.model.preparation().is_none() && !of_entities;
+    if !has_lists && (top_k.is_some() || segment_col.is_some()) {
         return Err(Error::invalid_hint(
             format!(
                 "{model} is of type '{}', which has neither lists nor segments of users",
@@ -289,19 +283,34 @@ fn evaluate(
             "leave top_k and segment_col out",
         ));
     }
+    if !of_entities && threshold.is_some() {
+        return Err(Error::invalid_hint(
+            format!("{model} is of type '{}', which has no threshold", model.model.type_name()),
+            "leave threshold out",
+        ));
+    }
+    let are_given = top_k.is_some() || segment_col.is_some() || threshold.is_some();
     match arguments.first.take() {
-        None if options.top_k.is_none() && options.segment_col.is_none() => {
-            scan("evaluation", stored_evaluation(model, previous)?)
-        }
+        None if !are_given => scan("evaluation", stored_evaluation(model, previous)?),
+        None if of_entities => Err(Error::invalid_hint(
+            "threshold needs rows to evaluate on",
+            "write ML.EVALUATE(MODEL m, (SELECT record_id, … AS truth FROM …), \
+             STRUCT(0.9 AS threshold))",
+        )),
         None => Err(Error::invalid_hint(
             "top_k and segment_col need rows to evaluate on",
             "write ML.EVALUATE(MODEL m, (SELECT …), STRUCT(10 AS top_k))",
         )),
         Some(First::Value(_)) => Err(Error::invalid_hint(
             "the second argument of ml_evaluate is a query",
-            "write (SELECT user, item, rating FROM …)",
+            match of_entities {
+                true => "write (SELECT record_id, … AS truth FROM …)",
+                false => "write (SELECT user, item, rating FROM …)",
+            },
         )),
         Some(First::Rows(plan)) => {
+            let threshold = threshold.as_ref().map(probability).transpose()?;
+            let options = EvaluateOptions { top_k, segment_col, threshold };
             let node = EvaluateNode::new(model, previous, options, *plan)?;
             Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
         }
@@ -411,17 +420,20 @@ fn crosswalk(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPla
             ));
         }
     };
-    let threshold = given.map(|value| {
-        let number = literal(&value).and_then(|value| value.cast_to(&DataType::Float64).ok());
-        match number {
-            Some(ScalarValue::Float64(Some(number))) => {
-                entities::options::check_probability("threshold", number)
-            }
-            _ => Err(Error::invalid_hint(
-                format!("threshold is {}", shown(&value)),
-                "it takes a probability above 0 and below 1; 0.95 is usual",
-            )),
+    let threshold = given.as_ref().map(probability).transpose()?;
+    scan("entities", entities::tables::crosswalk(model, threshold)?)
+}
+
+/// A literal probability from which records are one entity.
+fn probability(value: &Expr) -> Result<f64> {
+    let number = literal(value).and_then(|value| value.cast_to(&DataType::Float64).ok());
+    match number {
+        Some(ScalarValue::Float64(Some(number))) => {
+            entities::options::check_probability("threshold", number)
         }
-    });
-    scan("entities", entities::tables::crosswalk(model, threshold.transpose()?)?)
+        _ => Err(Error::invalid_hint(
+            format!("threshold is {}", shown(value)),
+            "it takes a probability above 0 and below 1; 0.95 is usual",
+        )),
+    }
 }

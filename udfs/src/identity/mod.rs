@@ -9,7 +9,7 @@ use datafusion_expr::ScalarUDF;
 
 use crate::fuzzy::udf;
 
-mod normalize_address;
+pub(crate) mod normalize_address;
 mod normalize_email;
 pub(crate) mod normalize_name;
 mod normalize_phone;

@@ -51,7 +51,8 @@ fn normalize_address(
     text_to_text(name, arguments, rows, |text| Some(normalized(text)))
 }
 
-fn normalized(text: &str) -> String {
+/// An address in one spelling.
+pub(crate) fn normalized(text: &str) -> String {
     let folded = folded(text);
     let mut address = String::with_capacity(folded.len() + 16);
     let mut before: Option<&str> = None;

@@ -123,6 +123,16 @@ pub enum ModelError {
         /// Bytes it may have.
         limit_bytes: usize,
     },
+    /// Scored pairs of records that are to be kept.
+    #[error(
+        "there is no memory for the scored pairs, of {pair_bytes} bytes each. Raise the memory \
+         limit, or keep fewer pairs: a higher pair_threshold, or a smaller max_pairs or \
+         max_block_size"
+    )]
+    Pairs {
+        /// Peak bytes of a pair.
+        pair_bytes: usize,
+    },
     /// Trees could not be grown.
     #[error("boosted trees: {0}. Check the options and the training query")]
     Boosting(String),
@@ -154,6 +164,7 @@ impl ModelError {
             Self::Type { .. } => "model_type",
             Self::TooLarge { .. } => "model_too_large",
             Self::Memory { .. } => "model_memory",
+            Self::Pairs { .. } => "model_pairs",
             Self::Boosting(_) => "model_boosting",
             Self::Inconsistent(_) => "model_inconsistent",
             Self::Cancelled => "model_cancelled",

@@ -13,7 +13,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields};
 
 use super::boosted::{Classes, Targets, Trees, most_likely};
-use super::entity_resolution::train::MEASURES;
+use super::entity_resolution::measure::MEASURES;
 use super::error::ModelError;
 use super::features::{Columns, Preparation};
 use super::isolation_forest::IsolationForest;
@@ -230,7 +230,7 @@ impl Model {
                 ]
             }
             Self::Boosted(model) => {
-                let codes = model.preparation().codes(&columns, 0..rows);
+                let codes = model.preparation().codes(&columns, rows, |row| row);
                 let scores = model.learned().scores(&codes)?;
                 match &model.learned().classes {
                     None => vec![Arc::new(Float64Array::from(scores))],
@@ -295,7 +295,8 @@ impl Model {
                 Ok(vec![anomalies.count() as f64 / count, scores.iter().sum::<f64>() / count])
             }
             Self::Boosted(model) => {
-                let codes = model.preparation().codes(columns, 0..targets.labels.len());
+                let rows = targets.labels.len();
+                let codes = model.preparation().codes(columns, rows, |row| row);
                 model.learned().measure(&codes, targets)
             }
             Self::Als(_)

@@ -3,7 +3,7 @@
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use udfs::model::entity_resolution::gather::Gathered;
+use udfs::model::entity_resolution::gather::{Gathered, is_list};
 use udfs::model::entity_resolution::kind::Kind;
 use udfs::model::entity_resolution::learn::COLUMNS_MAX;
 
@@ -80,14 +80,8 @@ impl EntityColumns {
                 format!("{COLUMNS_MAX} are the most: SELECT those that tell records apart"),
             ));
         }
-        for ((index, name), _) in &compared {
-            let data_type = schema.field(*index).data_type();
-            if !is_value(data_type) {
-                return Err(Error::invalid_hint(
-                    format!("column {name} has type {data_type}, which cannot be compared"),
-                    "select a text, a number, a date or a truth value: array_to_string joins lists",
-                ));
-            }
+        for ((index, name), kind) in &compared {
+            check_type(name, schema.field(*index).data_type(), *kind)?;
         }
         Ok(Self { id, source, truth, compared })
     }
@@ -119,6 +113,32 @@ impl EntityColumns {
             self.compared.iter().map(|(column, _)| of(column).clone()).collect();
         let (source, truth) = (self.source.as_ref().map(of), self.truth.as_ref().map(of));
         gathered.add(of(&self.id), source, &compared, truth).map_err(model_error)
+    }
+}
+
+/// Refuses a column that cannot be compared, or not so.
+fn check_type(name: &str, data_type: &DataType, kind: Option<Kind>) -> Result<()> {
+    let member = match data_type {
+        DataType::List(member) | DataType::LargeList(member) => Some(member.data_type()),
+        DataType::FixedSizeList(member, _) => Some(member.data_type()),
+        _ => None,
+    };
+    if !is_value(member.unwrap_or(data_type)) {
+        return Err(Error::invalid_hint(
+            format!("column {name} has type {data_type}, which cannot be compared"),
+            "select a text, a number, a date, a truth value, or a list of these",
+        ));
+    }
+    match kind {
+        Some(Kind::Array) if !is_list(data_type) => Err(Error::invalid_hint(
+            format!("column {name} has type {data_type}, and 'array' compares lists"),
+            "string_to_array(column, ',') makes a list of a text",
+        )),
+        Some(other) if other != Kind::Array && is_list(data_type) => Err(Error::invalid_hint(
+            format!("column {name} is a list, which '{}' does not compare", other.name()),
+            "'array' compares lists; array_to_string(column, ' ') makes a text of one",
+        )),
+        _ => Ok(()),
     }
 }
 

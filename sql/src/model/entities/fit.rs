@@ -1,4 +1,10 @@
 //! Training a model of entities: the query's rows become records, on the learners' threads.
+//!
+//! Records are in memory with what is learned of them, and so are the scored pairs that are kept:
+//! [`RECORD_BYTES`] and 8 a column for each record, which are taken before learning starts, beside
+//! the values themselves, and [`pair_bytes`](udfs::model::entity_resolution::train::pair_bytes) for
+//! each pair, which are taken while pairs are scored. Where there is no memory for them the
+//! training ends with an error that says so.
 
 use std::sync::Arc;
 
@@ -9,8 +15,12 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 use udfs::model::entity_resolution::gather::{Gathered, keys};
+use udfs::model::entity_resolution::labels::Ignored;
+use udfs::model::entity_resolution::measure::MEASURES;
 use udfs::model::entity_resolution::model::{EntityModel, Settings};
-use udfs::model::entity_resolution::train::{EntityOptions, MEASURES, Resolved, train as resolve};
+use udfs::model::entity_resolution::train::{
+    EntityOptions, Resolved, Said, Under, train as resolve,
+};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -21,23 +31,35 @@ use crate::model::learners::Learner;
 use crate::model::lifecycle::Previous;
 use crate::model::measure::Metric;
 use crate::model::options::{TrainingOptions, model_error};
+use crate::model::side::{Beside, PairTable};
 use crate::progress::Reporter;
 use crate::session::Progress;
 
 /// What a record takes beside its values while it is resolved: its codes twice, blocks of a few
-/// rules, marks of the threads, and a few pairs.
+/// rules, marks of the threads, and its part in groups.
 const RECORD_BYTES: usize = 400;
 
-/// Reads a query's rows and resolves them as version `version`.
+/// From which version to which.
+#[derive(Debug)]
+pub struct Versions {
+    /// The version before, whose entities keep their ids.
+    pub previous: Option<Previous>,
+    /// The version that is made.
+    pub version: u32,
+    /// Whether what the version before has learned stays.
+    pub goes_on: bool,
+}
+
+/// Reads a query's rows, and what people say of pairs of them, and resolves them.
 ///
 /// # Errors
 /// NULL ids, ids that repeat, an empty training set, too little memory, cancellation.
 pub async fn train(
     engine: &Engine,
-    (rows, decisions): (SendableRecordBatchStream, Option<SendableRecordBatchStream>),
+    (rows, sides): (SendableRecordBatchStream, Vec<(&Beside, SendableRecordBatchStream)>),
     columns: &EntityColumns,
     options: &TrainingOptions,
-    (previous, version): (Option<Previous>, u32),
+    versions: Versions,
     memory: &MemoryReservation,
     progress: Reporter,
 ) -> Result<Trained> {
@@ -45,26 +67,39 @@ pub async fn train(
         return Err(Error::Internal("another learner was asked for entities".into()));
     };
     let gathered = read(rows, columns, memory, &progress).await?;
-    let decided = match decisions {
-        Some(rows) => read_decisions(rows, memory).await?,
-        None => vec![],
-    };
+    let (mut decided, mut labelled) = (vec![], vec![]);
+    for (side, rows) in sides {
+        match side {
+            Beside::Pairs(PairTable::Decisions) => {
+                decided = read_pairs(rows, ["decisions", "decision"], memory).await?;
+            }
+            Beside::Pairs(PairTable::Labels) => {
+                labelled = read_pairs(rows, ["labels", "label"], memory).await?;
+            }
+            _ => return Err(Error::Internal("records have no tables of features".into())),
+        }
+    }
     let count = gathered.rows();
     let needed = count.saturating_mul(RECORD_BYTES + 8 * columns.compared.len());
     take(memory, needed, &options.learner, &format!("{count} records"))?;
     let asked = asked(learner, columns);
-    let is_warm = options.lifecycle.warm_start;
+    let pairs = memory.new_empty();
     let cancel = CancelOnDrop::default();
     let flag = Arc::clone(&cancel.0);
     let clock = Arc::clone(engine.catalog());
     let now = move || {
         let mut watch = Watch::new(&progress, &clock, None);
+        let Versions { previous, version, goes_on } = &versions;
         let before = previous.as_ref().and_then(|before| before.version.model.entities());
-        let before: Option<(&EntityModel, bool)> = before.map(|model| (model, is_warm));
-        let mut report = |now| watch.report(now);
-        let found = resolve(gathered, &asked, &decided, before, version, &mut report, &flag);
-        let found = found.map_err(model_error)?;
-        Ok::<_, Error>(trained(found, watch, count, previous.as_ref()))
+        let before: Option<(&EntityModel, bool)> = before.map(|model| (model, *goes_on));
+        let said = Said { decided: &decided, labelled: &labelled };
+        let under = Under {
+            report: &mut |now| watch.report(now),
+            cancel: &flag,
+            take: &|bytes| pairs.try_grow(bytes).is_ok(),
+        };
+        let found = resolve(gathered, &asked, said, before, *version, under);
+        Ok::<_, Error>(trained(found.map_err(model_error)?, watch, count, previous.as_ref()))
     };
     crate::model::learn(now).await?
 }
@@ -90,10 +125,11 @@ async fn read(
     Ok(gathered)
 }
 
-/// Reads what people have decided: two ids, whether they are one, and their tables where there are
-/// several.
-async fn read_decisions(
+/// Reads what people say of pairs: two ids, whether they are one, and their tables where there are
+/// several. `called` is what rows and a row are called.
+async fn read_pairs(
     mut rows: SendableRecordBatchStream,
+    called: [&str; 2],
     memory: &MemoryReservation,
 ) -> Result<Vec<(u64, u64, bool)>> {
     let mut decided = Vec::new();
@@ -103,8 +139,8 @@ async fn read_decisions(
         for (column, field) in batch.columns().iter().zip(batch.schema().fields()) {
             if column.null_count() > 0 {
                 return Err(Error::Model {
-                    what: format!("column {} of the decisions holds NULL", field.name()),
-                    hint: Some("a decision is two ids and TRUE or FALSE".into()),
+                    what: format!("column {} of the {} holds NULL", field.name(), called[0]),
+                    hint: Some(format!("a {} is two ids and TRUE or FALSE", called[1])),
                 });
             }
         }
@@ -143,6 +179,7 @@ fn trained(
     records: usize,
     previous: Option<&Previous>,
 ) -> Trained {
+    let unheard = unheard(&found);
     let none = f64::NAN;
     let metrics = MEASURES.iter().zip(found.measures).map(|(name, value)| Metric {
         name: (*name).into(),
@@ -158,8 +195,12 @@ fn trained(
             previous.version.version,
             records.saturating_sub(kept)
         ),
-        None => "learned anew".to_owned(),
+        None => format!(
+            "learned anew, with the ids that entities have in version {}",
+            previous.version.version
+        ),
     });
+    let told: Vec<String> = began.into_iter().chain(unheard).collect();
     Trained {
         total_iterations: watch.iterations.len(),
         model: found.model.into(),
@@ -169,11 +210,32 @@ fn trained(
         tuning: None,
         segments: vec![],
         metrics: metrics.collect(),
-        began,
+        began: (!told.is_empty()).then(|| told.join("; ")),
         compared: None,
         interactions: records,
         merged: 0,
     }
+}
+
+/// What people said that counts for nothing.
+fn unheard(found: &Resolved) -> Vec<String> {
+    let ignored = |what: &str, ignored: &Ignored| {
+        format!("of {} {what} some were ignored: {ignored}", ignored.rows)
+    };
+    let mut told = vec![];
+    if !found.undecided.is_none() {
+        told.push(ignored("decisions", &found.undecided));
+    }
+    if found.overruled > 0 {
+        told.push(format!(
+            "{} of the decisions that keep records apart are overruled by others that make them one",
+            found.overruled
+        ));
+    }
+    told.extend(
+        found.unlearned.filter(|labels| !labels.is_none()).map(|of| ignored("labels", &of)),
+    );
+    told
 }
 
 /// What was found, for the statement's message.

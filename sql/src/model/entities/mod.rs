@@ -1,10 +1,12 @@
 //! Models of entities: which records are of one customer.
 //!
-//! [`options`] says what can be asked for, [`columns`] which column is what, [`fit`] trains, and
-//! [`tables`] tell what was found: pairs, entities, weights, rules and what became of entities.
+//! [`options`] says what can be asked for, [`columns`] which column is what, [`fit`] trains,
+//! [`evaluate`] measures against a truth, and [`tables`] tell what was found: pairs, entities,
+//! weights, rules and what became of entities.
 //! How records are compared is [`udfs::model::entity_resolution`].
 
 pub mod columns;
+pub mod evaluate;
 pub mod fit;
 pub mod options;
 pub mod tables;

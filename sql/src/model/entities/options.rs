@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::model::reader::Reader;
 
 /// The options of the type.
-pub const OPTIONS: [&str; 15] = [
+pub const OPTIONS: [&str; 16] = [
     "id_col",
     "source_col",
     "cluster_col",
@@ -23,6 +23,7 @@ pub const OPTIONS: [&str; 15] = [
     "pair_threshold",
     "cluster_method",
     "decision_table",
+    "labels_table",
     "max_iterations",
     "max_pairs",
     "max_block_size",
@@ -63,6 +64,8 @@ pub struct EntityLearner {
     pub blocking_rules: Vec<String>,
     /// The table of what people have decided about pairs of records.
     pub decision_table: Option<String>,
+    /// The table of pairs of records of which it is known whether they match, to learn from.
+    pub labels_table: Option<String>,
     /// The columns that are a person's own, when named.
     pub personal_cols: Option<Vec<String>>,
     /// From which probability records are one entity.
@@ -123,6 +126,7 @@ impl EntityLearner {
             id_col: text("id_col")?,
             cluster_col: text("cluster_col")?,
             decision_table: text("decision_table")?,
+            labels_table: text("labels_table")?,
             source_col,
             link_type,
             comparisons: comparisons(reader)?,

@@ -25,7 +25,11 @@ pub fn schema(model: &LoadedModel) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-fn batch(model: &LoadedModel, values: impl Iterator<Item = f64>) -> Result<RecordBatch> {
+/// The answer: a value for each column, NULL for one that is not finite.
+///
+/// # Errors
+/// When there are more or fewer values than columns.
+pub fn batch(model: &LoadedModel, values: impl Iterator<Item = f64>) -> Result<RecordBatch> {
     let finite = |value: f64| Some(value).filter(|value| value.is_finite());
     let columns = values.map(|value| Arc::new(Float64Array::from(vec![finite(value)])) as ArrayRef);
     Ok(RecordBatch::try_new(schema(model), columns.collect())?)

@@ -163,6 +163,15 @@ impl Blocks {
         Self { slots, of, starts, records: members, cost }
     }
 
+    /// Whether two records have a block in common.
+    pub fn has(&self, left: u32, right: u32) -> bool {
+        let of = |record: u32| {
+            let at = record as usize * self.slots;
+            self.of[at..at + self.slots].iter().filter(|block| **block != NONE)
+        };
+        of(left).any(|block| of(right).any(|other| block == other))
+    }
+
     /// Calls with the records of each block that a record is in, ascending.
     #[inline]
     fn with(&self, record: u32, mut call: impl FnMut(&[u32])) {
@@ -174,6 +183,12 @@ impl Blocks {
             }
         }
     }
+}
+
+/// The rules whose blocks have two records in common, a bit each.
+pub fn rules_of(blocks: &[Blocks], left: u32, right: u32) -> u32 {
+    let found = blocks.iter().zip(0..).filter(|(blocks, _)| blocks.has(left, right));
+    found.fold(0, |rules, (_, rule)| rules | 1 << rule)
 }
 
 /// The pairs among records that are compared.

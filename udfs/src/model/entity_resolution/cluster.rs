@@ -6,12 +6,13 @@
 //! between them is at least one half: a pair that alone holds two groups together, a bridge, does
 //! not. Of a link, a group has one record of each table at most: each record's best link.
 //!
-//! Decisions come before all: what must be linked is, what cannot be linked never is.
+//! Decisions come before all: what must be linked is, what cannot be linked never is. What is close
+//! is asked of groups as they are without links that were decided, of which pairs say nothing; so a
+//! decision about two records joins their groups.
 
 use std::collections::{HashMap, HashSet};
 
 use super::compare::Comparer;
-use super::records::Records;
 use super::score::{Edge, Scorer, weight};
 
 /// How pairs become groups.
@@ -42,8 +43,12 @@ pub struct Decision {
 pub struct Clusters {
     /// The smallest record of each record's group.
     pub of: Vec<u32>,
+    /// The same without what was decided to be linked.
+    pub by_pairs: Vec<u32>,
     /// Pairs above the threshold that were refused, as bridges or against a decision.
     pub refused: usize,
+    /// Decisions that keep two records apart which others make one.
+    pub overruled: usize,
 }
 
 /// Pairs between two groups that the guard looks at.
@@ -64,6 +69,10 @@ pub fn cluster(
     for decision in decisions.iter().filter(|decision| decision.is_match) {
         groups.join(decision.left, decision.right);
     }
+    let is_overruled = |decision: &&Decision| {
+        !decision.is_match && groups.root_of(decision.left) == groups.root_of(decision.right)
+    };
+    let overruled = decisions.iter().filter(is_overruled).count();
     let order = |a: u32, b: u32| (a.min(b), a.max(b));
     let never: HashSet<(u32, u32)> = decisions
         .iter()
@@ -83,32 +92,38 @@ pub fn cluster(
         b.weight.total_cmp(&a.weight).then((a.left, a.right).cmp(&(b.left, b.right)))
     });
     let mut refused = 0;
+    let mut by_pairs = Groups::new(records);
     for edge in sorted {
-        let (a, b) = (groups.root(edge.left), groups.root(edge.right));
+        let (a, b) = (by_pairs.root(edge.left), by_pairs.root(edge.right));
         if a == b {
             continue;
         }
-        let allowed = {
-            let (left, right) = (groups.members(a), groups.members(b));
+        let (whole_a, whole_b) = (groups.root(edge.left), groups.root(edge.right));
+        // What is one by a decision is not asked again.
+        let allowed = whole_a == whole_b || {
+            let (left, right) = (groups.members(whole_a), groups.members(whole_b));
             let mut cross = left.iter().flat_map(|&x| right.iter().map(move |&y| order(x, y)));
             let is_free = never.is_empty() || !cross.clone().any(|pair| never.contains(&pair));
-            let is_pair = left.len() + right.len() == 2;
             is_free
                 && match method {
                     Method::Connected => true,
-                    Method::Guarded => is_pair || is_close(left, right, &known),
+                    Method::Guarded => {
+                        let (left, right) = (by_pairs.members(a), by_pairs.members(b));
+                        left.len() + right.len() == 2 || is_close(left, right, &known)
+                    }
                     Method::BestLink => {
                         cross.all(|(x, y)| sides.get(x as usize) != sides.get(y as usize))
                     }
                 }
         };
         if allowed {
-            groups.join(a, b);
+            by_pairs.join(a, b);
+            groups.join(whole_a, whole_b);
         } else {
             refused += 1;
         }
     }
-    Clusters { of: (0..records as u32).map(|record| groups.root(record)).collect(), refused }
+    Clusters { of: groups.roots(), by_pairs: by_pairs.roots(), refused, overruled }
 }
 
 /// Whether the mean probability between two groups is at least one half.
@@ -129,7 +144,8 @@ fn is_close(left: &[u32], right: &[u32], known: &HashMap<(u32, u32), f32>) -> bo
 
 /// Adds the pairs inside groups that blocking has missed: those of components at one half with
 /// up to 64 records.
-pub fn complete(records: &Records, scorer: &Scorer<'_>, edges: &mut Vec<Edge>, least: f64) {
+pub fn complete(scorer: &Scorer<'_>, edges: &mut Vec<Edge>, least: f64) {
+    let records = scorer.records();
     let mut groups = Groups::new(records.len);
     for edge in edges.iter().filter(|edge| edge.weight >= 0.0) {
         groups.join(edge.left, edge.right);
@@ -188,6 +204,10 @@ impl Groups {
         root
     }
 
+    fn roots(&mut self) -> Vec<u32> {
+        (0..self.parents.len() as u32).map(|record| self.root(record)).collect()
+    }
+
     fn members(&self, root: u32) -> &[u32] {
         match self.members.get(&root) {
             Some(members) => members,
@@ -243,11 +263,27 @@ mod tests {
     }
 
     #[test]
+    fn a_decision_about_two_records_joins_their_groups() {
+        let edges = [edge(0, 1, 12.0), edge(2, 3, 11.0)];
+        let linked = [Decision { left: 0, right: 2, is_match: true }];
+        let found = cluster(4, &edges, 0.95, Method::Guarded, &[], &linked);
+        assert_eq!((found.of, found.by_pairs), (vec![0; 4], vec![0, 0, 2, 2]));
+        let apart = Decision { left: 1, right: 3, is_match: false };
+        let found = cluster(4, &edges, 0.95, Method::Guarded, &[], &[linked[0], apart]);
+        assert_eq!((found.of, found.refused), (vec![0, 0, 0, 3], 1));
+    }
+
+    #[test]
     fn decisions_come_before_all() {
         let edges = [edge(0, 1, 20.0)];
         let decision = |left, right, is_match| Decision { left, right, is_match };
-        let decisions = [decision(1, 0, false), decision(2, 3, true)];
-        let found = cluster(4, &edges, 0.9, Method::Guarded, &[], &decisions);
-        assert_eq!((found.of, found.refused), (vec![0, 1, 2, 2], 1));
+        let decisions = [
+            decision(1, 0, false),
+            decision(2, 3, true),
+            decision(3, 4, true),
+            decision(2, 4, false),
+        ];
+        let found = cluster(5, &edges, 0.9, Method::Guarded, &[], &decisions);
+        assert_eq!((found.of, found.refused, found.overruled), (vec![0, 1, 2, 2, 2], 1, 1));
     }
 }

@@ -4,14 +4,22 @@
 //! Texts lose case, accents and signs ([`folded`]), telephone numbers keep their last nine digits,
 //! dates become `yyyymmdd`, in the order of day and month that the column itself shows.
 
+use super::address::Address;
 use super::kind::{Declared, Kind, is_missing};
 use super::tokens::Tokens;
 use super::values::{Distinct, Values};
+use crate::identity::normalize_address::normalized;
 use crate::identity::normalize_name::folded;
 use crate::privacy::bloom::{self, Bits};
 
 /// Letters of a value that count: a comparison of two texts costs the product of their lengths.
 pub const LETTERS_MAX: usize = 1000;
+
+/// Members of a list that count, the first by their order.
+const MEMBERS_MAX: usize = 64;
+
+/// What stands between the members of a list.
+pub const MEMBER_END: &str = "\u{1f}";
 
 /// The code of no value.
 pub const NONE: u32 = u32::MAX;
@@ -35,8 +43,10 @@ pub struct Column {
     pub deviation: f64,
     /// The bits of the values, of a column of encodings.
     pub bits: Vec<Bits>,
-    /// The words of the values, of a column of texts.
+    /// The words of the values, of a column of texts or addresses; members of lists.
     pub tokens: Tokens,
+    /// The parts of the values, of a column of addresses.
+    pub addresses: Vec<Address>,
 }
 
 impl Column {
@@ -60,6 +70,7 @@ impl Column {
             + 4 * (self.codes.len() + self.counts.len())
             + self.tokens.memory_bytes()
             + size_of::<Bits>() * self.bits.len()
+            + size_of::<Address>() * self.addresses.len()
     }
 }
 
@@ -98,6 +109,11 @@ impl Gatherer {
         4 * self.codes.capacity()
             + self.distinct.values.memory_bytes()
             + 20 * self.distinct.values.len()
+    }
+
+    /// The codes of the records in `order`, of values as they came.
+    pub fn codes(&self, order: &[u32]) -> Vec<u32> {
+        order.iter().map(|&row| self.codes[row as usize]).collect()
     }
 
     /// The column of the records in `order`, compared as `kind` says, or as its values suggest.
@@ -152,7 +168,19 @@ impl Column {
                 let mean = of(&|value| value);
                 self.deviation = of(&|value| (value - mean) * (value - mean)).sqrt();
             }
-            Kind::Text => self.tokens = Tokens::new(&self.values, &self.counts),
+            Kind::Text => {
+                let words = |value| str::split_whitespace(value).collect();
+                self.tokens = Tokens::new(&self.values, &self.counts, words, true);
+            }
+            Kind::Array => {
+                let members = |value| str::split(value, MEMBER_END).collect();
+                self.tokens = Tokens::new(&self.values, &self.counts, members, false);
+            }
+            Kind::Address => {
+                let words = |value| Address::read(value).1;
+                self.tokens = Tokens::new(&self.values, &self.counts, words, false);
+                self.addresses = self.values.iter().map(|value| Address::read(value).0).collect();
+            }
             Kind::Bloom => {
                 let bits =
                     self.values.iter().map(|value| bloom::parse(value).map(|(_, bits)| bits));
@@ -186,13 +214,17 @@ impl Spelling {
 
     /// A value in the column's spelling; `None` when it says nothing.
     fn spell(&self, value: &str) -> Option<String> {
+        if self.kind == Kind::Array {
+            return members(value);
+        }
         let value = value.trim();
         let value = value.char_indices().nth(LETTERS_MAX).map_or(value, |(end, _)| &value[..end]);
         if is_missing(value) {
             return None;
         }
         let spelled = match self.kind {
-            Kind::Exact | Kind::Name | Kind::Text => folded(value),
+            Kind::Exact | Kind::Name | Kind::Text | Kind::Array => folded(value),
+            Kind::Address => normalized(value),
             Kind::Email => value.to_lowercase(),
             Kind::Bloom => bloom::parse(value).map(|_| value.to_owned())?,
             Kind::Phone => {
@@ -215,6 +247,27 @@ impl Spelling {
         };
         (!spelled.is_empty()).then_some(spelled)
     }
+}
+
+/// The members of a list in one spelling, each once, in order; `None` when there is none.
+fn members(value: &str) -> Option<String> {
+    let spell = |member: &str| {
+        let member = member.trim();
+        let member =
+            member.char_indices().nth(LETTERS_MAX).map_or(member, |(end, _)| &member[..end]);
+        // The point and the sign of a number count.
+        match member.parse::<f64>() {
+            _ if is_missing(member) => String::new(),
+            Ok(number) if number.is_finite() => member.to_owned(),
+            _ => folded(member),
+        }
+    };
+    let mut members: Vec<String> = value.split(MEMBER_END).map(spell).collect();
+    members.retain(|member| !member.is_empty());
+    members.sort_unstable();
+    members.dedup();
+    members.truncate(MEMBERS_MAX);
+    (!members.is_empty()).then(|| members.join(MEMBER_END))
 }
 
 fn digits(value: &str) -> String {

@@ -48,6 +48,16 @@ pub fn levels(kind: Kind) -> &'static [(&'static str, f64)] {
         Kind::Bloom => {
             &[("else", 0.06), ("dice >= 0.65", 0.05), ("dice >= 0.8", 0.1), ("exact", 0.79)]
         }
+        Kind::Array => {
+            &[("else", 0.15), ("a shared member", 0.1), ("jaccard >= 0.5", 0.15), ("exact", 0.6)]
+        }
+        Kind::Address => &[
+            ("else", 0.08),
+            ("same street", 0.06),
+            ("same number, street alike", 0.08),
+            ("same house", 0.13),
+            ("exact", 0.65),
+        ],
         Kind::Phone | Kind::Code => {
             &[("else", 0.08), ("two edits", 0.04), ("one edit", 0.08), ("exact", 0.8)]
         }
@@ -67,6 +77,8 @@ pub fn coincidences(kind: Kind) -> &'static [f64] {
         Kind::Phone => &[0.998, 0.0015, 0.0004, 0.0001],
         Kind::Code => &[0.96, 0.02, 0.015, 0.005],
         Kind::Bloom => &[0.965, 0.02, 0.01, 0.005],
+        Kind::Array => &[0.95, 0.035, 0.01, 0.005],
+        Kind::Address => &[0.983, 0.012, 0.002, 0.002, 0.001],
     }
 }
 
@@ -145,6 +157,10 @@ impl<'a> Comparer<'a> {
                 1 + u64::from(alike >= 0.65) + u64::from(alike >= 0.8)
             }
             Kind::Number => number(&self.records.columns[at], a, b),
+            Kind::Array => {
+                let alike = self.records.columns[at].tokens.similarity(a, b);
+                1 + u64::from(alike > 0.0) + u64::from(alike >= 0.5)
+            }
             _ => self.text_level(at, a, b),
         }
     }
@@ -160,14 +176,12 @@ impl<'a> Comparer<'a> {
         let (left, right) = (column.values.get(a), column.values.get(b));
         match column.kind {
             Kind::Name => name(pattern, left, right, scratch),
+            Kind::Address => {
+                let alike = alike(column, (a, b), pattern, scratch);
+                column.addresses[a as usize].level(column.addresses[b as usize], alike)
+            }
             Kind::Text => {
-                let words = column.tokens.similarity(a, b);
-                // Letters decide where words do not: their comparison costs more.
-                let alike = match words {
-                    words if words < 0.1 => words,
-                    words if words >= 0.8 => words,
-                    words => words.max(pattern.ratio(right, scratch) * 1.5 - 0.5),
-                };
+                let alike = alike(column, (a, b), pattern, scratch);
                 1 + u64::from(alike >= 0.4) + u64::from(alike >= 0.6) + u64::from(alike >= 0.8)
             }
             Kind::Date => date(pattern, left, right, scratch),
@@ -178,6 +192,16 @@ impl<'a> Comparer<'a> {
                 _ => 1,
             },
         }
+    }
+}
+
+/// How alike two texts are, by words or letters.
+fn alike(column: &Column, (a, b): (u32, u32), pattern: &Pattern, scratch: &mut Scratch) -> f64 {
+    // Letters decide where words do not: their comparison costs more.
+    match column.tokens.similarity(a, b) {
+        words if words < 0.1 => words,
+        words if words >= 0.8 => words,
+        words => words.max(pattern.ratio(column.values.get(b), scratch) * 1.5 - 0.5),
     }
 }
 
@@ -327,6 +351,16 @@ mod tests {
         assert_eq!(level(Kind::Code, "12345", "12354"), 3);
         assert_eq!(level(Kind::Exact, "a", "b"), 1);
         assert_eq!(level(Kind::Text, "one two three", "three two one"), 4);
+        assert_eq!(level(Kind::Array, "a\u{1f}b", "B \u{1f}a\u{1f}n/a"), 4);
+        assert_eq!(level(Kind::Array, "a\u{1f}b\u{1f}c", "b\u{1f}a"), 3);
+        assert_eq!(level(Kind::Array, "a\u{1f}b\u{1f}c", "d\u{1f}c\u{1f}e"), 2);
+        assert_eq!(level(Kind::Array, "1.5\u{1f}a b", "15\u{1f}a\u{1f}b"), 1);
+        assert_eq!(level(Kind::Array, "a", "\u{1f}N/A"), 0);
+        assert_eq!(level(Kind::Address, "12 Main St.", "12 main street"), 5);
+        assert_eq!(level(Kind::Address, "12 Main St., Apt. 4", "12 main street"), 4);
+        assert_eq!(level(Kind::Address, "12 Main St. 10115", "12 main street 10117"), 3);
+        assert_eq!(level(Kind::Address, "12 Main St.", "14 Main St."), 2);
+        assert_eq!(level(Kind::Address, "12 Main St.", "14 Oak Ln."), 1);
     }
 
     #[test]
@@ -348,7 +382,8 @@ mod tests {
     #[test]
     fn every_kind_has_shares_that_sum_to_one() {
         let kinds = [Kind::Exact, Kind::Name, Kind::Text, Kind::Number, Kind::Date, Kind::Email];
-        for kind in kinds.into_iter().chain([Kind::Phone, Kind::Code, Kind::Bloom]) {
+        let more = [Kind::Phone, Kind::Code, Kind::Bloom, Kind::Array, Kind::Address];
+        for kind in kinds.into_iter().chain(more) {
             let sum: f64 = levels(kind).iter().map(|level| level.1).sum();
             let usual: f64 = coincidences(kind).iter().sum();
             assert!((sum - 1.0).abs() < 1e-9 && (usual - 1.0).abs() < 1e-9, "{kind:?}");

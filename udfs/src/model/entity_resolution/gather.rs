@@ -4,7 +4,7 @@ use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::DataType;
 
-use super::column::Gatherer;
+use super::column::{Gatherer, MEMBER_END};
 use super::key::fingerprint;
 use super::kind::{Declared, Kind};
 use super::records::Records;
@@ -53,11 +53,17 @@ pub struct Identified {
 pub fn declared(data_type: &DataType) -> Declared {
     match data_type {
         DataType::Boolean => Declared::Truth,
+        list if is_list(list) => Declared::List,
         DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => Declared::Day,
         number if number.is_integer() => Declared::Integer,
         number if number.is_numeric() => Declared::Real,
         _ => Declared::Text,
     }
+}
+
+/// Whether values of a type are lists.
+pub fn is_list(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..))
 }
 
 impl Gathered {
@@ -165,7 +171,6 @@ impl Gathered {
         let ids = in_order(&index, &codes)?;
         let sides = sources.as_ref().map(|(_, codes)| ordered(codes)).unwrap_or_default();
         let sources = sources.as_ref().map(|(index, codes)| in_order(index, codes)).transpose()?;
-        let truth = truth.map(|known| known.finish("", Declared::Text, Some(Kind::Exact), &order));
         let between = if is_link { sides.clone() } else { Vec::new() };
         let finished = columns.into_iter().enumerate().map(|(at, column)| {
             let kind = kinds.and_then(|kinds| kinds.get(at).copied()).or(column.kind);
@@ -174,7 +179,7 @@ impl Gathered {
         let records = Records::new(finished.collect(), between, order.len());
 
         let keys = keys(&ids, sources.as_ref())?;
-        let truth = truth.map(|column| column.codes);
+        let truth = truth.map(|known| known.codes(&order));
         Ok(Identified { records, ids, sources, sides, keys, contents, truth })
     }
 }
@@ -200,7 +205,27 @@ fn text_of(value: &ArrayRef) -> Option<String> {
 }
 
 fn push(values: &mut Gatherer, array: &ArrayRef) -> Result<(), ModelError> {
+    if is_list(array.data_type()) {
+        return push_lists(values, array);
+    }
     let texts = cast(array, &DataType::Utf8View)?;
     texts.as_string_view().iter().for_each(|value| values.push(value));
+    Ok(())
+}
+
+/// Adds lists as texts: their members in order, each once. In which order they came is of no
+/// matter.
+fn push_lists(values: &mut Gatherer, array: &ArrayRef) -> Result<(), ModelError> {
+    let lists = cast(array, &DataType::new_list(DataType::Utf8, true))?;
+    let lists = lists.as_list::<i32>();
+    let members = lists.values().as_string::<i32>();
+    for (row, ends) in lists.offsets().windows(2).enumerate() {
+        let known = (ends[0] as usize..ends[1] as usize).filter(|&at| members.is_valid(at));
+        let mut known: Vec<&str> = known.map(|at| members.value(at)).collect();
+        known.sort_unstable();
+        known.dedup();
+        let is_known = lists.is_valid(row) && !known.is_empty();
+        values.push(is_known.then(|| known.join(MEMBER_END)).as_deref());
+    }
     Ok(())
 }

@@ -19,7 +19,7 @@ pub enum Part {
     SecondHalf,
     /// How a name sounds.
     Soundex,
-    /// Any of the rarest words.
+    /// Any of the rarest words, or of the rarest members of a list.
     Words,
     /// The year of a date.
     Year,
@@ -124,7 +124,7 @@ pub fn offered(kind: Kind) -> &'static [Part] {
     match kind {
         Kind::Exact | Kind::Number | Kind::Bloom => &[Part::Whole],
         Kind::Name => &[Part::Whole, Part::Soundex, Part::Prefix(4), Part::Suffix(4)],
-        Kind::Text => &[Part::Whole, Part::Words],
+        Kind::Text | Kind::Array | Kind::Address => &[Part::Whole, Part::Words],
         Kind::Date => &[Part::Whole, Part::YearMonth, Part::MonthDay],
         Kind::Email => &[Part::Whole, Part::LocalPart],
         Kind::Phone | Kind::Code => &[Part::Whole, Part::FirstHalf, Part::SecondHalf],
@@ -134,7 +134,7 @@ pub fn offered(kind: Kind) -> &'static [Part] {
 /// Whether a part can be cut of values of a kind.
 pub fn fits(part: Part, kind: Kind) -> bool {
     match part {
-        Part::Words => kind == Kind::Text,
+        Part::Words => matches!(kind, Kind::Text | Kind::Array | Kind::Address),
         Part::Year | Part::YearMonth | Part::MonthDay => kind == Kind::Date,
         Part::LocalPart => kind == Kind::Email,
         _ => true,

@@ -1,5 +1,6 @@
 //! How a column is compared: named by the user, or read off its type and its values.
 
+use super::address::is_address;
 use super::column::{NONE, date};
 use super::values::Values;
 use crate::privacy::bloom;
@@ -26,6 +27,10 @@ pub enum Kind {
     Code,
     /// What `bloom_encode` has encoded: by bits.
     Bloom,
+    /// A list: by the members that two have in common.
+    Array,
+    /// A postal address: by its house number, unit, postcode and words.
+    Address,
 }
 
 /// The type that a column has in the query.
@@ -42,9 +47,11 @@ pub enum Declared {
     Day,
     /// True or false.
     Truth,
+    /// Lists of values.
+    List,
 }
 
-const KINDS: [(Kind, &str); 9] = [
+const KINDS: [(Kind, &str); 11] = [
     (Kind::Exact, "exact"),
     (Kind::Name, "name"),
     (Kind::Text, "text"),
@@ -54,6 +61,8 @@ const KINDS: [(Kind, &str); 9] = [
     (Kind::Phone, "phone"),
     (Kind::Code, "code"),
     (Kind::Bloom, "bloom"),
+    (Kind::Array, "array"),
+    (Kind::Address, "address"),
 ];
 
 /// Distinct values that are looked at.
@@ -90,6 +99,7 @@ impl Kind {
         };
         match declared {
             Declared::Truth => return Self::Exact,
+            Declared::List => return Self::Array,
             Declared::Day => return Self::Date,
             Declared::Real => return Self::Number,
             Declared::Integer if !is_day(&looked) => {
@@ -133,6 +143,7 @@ impl Kind {
             |value: &str| !value.contains(' ') && value.bytes().any(|byte| byte.is_ascii_digit());
         match () {
             () if share(&has_figures) >= 0.6 => Self::Code,
+            () if is_address_name(name) && share(&is_address) >= 0.6 => Self::Address,
             () if length(&|value| value.chars().count()) <= 1.5 => Self::Exact,
             () if length(&|value| value.split_whitespace().count()) >= 3.0 => Self::Text,
             () if length(&|value| value.chars().count()) > 30.0 => Self::Text,
@@ -156,6 +167,11 @@ fn is_phone_name(name: &str) -> bool {
         .iter()
         .any(|part| name.contains(part))
         || name == "tel"
+}
+
+fn is_address_name(name: &str) -> bool {
+    let name = name.to_lowercase();
+    ["addr", "anschrift", "adresse"].iter().any(|part| name.contains(part))
 }
 
 /// Seven digits or more with the signs of telephone numbers.
@@ -228,6 +244,9 @@ mod tests {
         assert_eq!(text(&["Incremental maintenance for views", "The WASA2 system"]), Kind::Text);
         assert_eq!(text(&["m", "f"]), Kind::Exact);
         assert_eq!(text(&[]), Kind::Exact);
+        let lines = ["12 main street", "4 oak lane"];
+        assert_eq!(detected("home_address", Declared::Text, &lines), Kind::Address);
+        assert_eq!(detected("c", Declared::List, &["a", "b"]), Kind::Array);
         assert_eq!(detected("mobile", Declared::Text, &["5551234567"]), Kind::Phone);
         assert_eq!(detected("c", Declared::Real, &["1.5"]), Kind::Number);
         assert_eq!(detected("c", Declared::Integer, &["15", "16"]), Kind::Code);

@@ -1,20 +1,25 @@
-//! Learning to tell records apart, without labels.
+//! Learning to tell records apart, without labels or with some.
 //!
 //! u, the probability of a level among records that do not match: how often values coincide is
 //! counted over all pairs, how alike others are is estimated from a seeded sample of pairs, and
 //! what matches contribute is taken off once their share is known. m, the probability of a level
 //! among matches, is learned by [`super::em`] over the pairs of the blocking rules, and the share
-//! of matches among all pairs is the fixed point of the sum of the pairs' probabilities.
+//! of matches among all pairs is the fixed point of the sum of the pairs' probabilities. Labelled
+//! pairs are known to be what they are: their matches count beside those that m is expected from,
+//! and they say nothing of u and of how many other pairs match.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 
 use super::blocking::{Blocks, Cost, RULES_MAX, Rule};
+use super::cluster::Decision;
 use super::column::Column;
-use super::compare::{Comparer, FIRST_NAMES, coincidences, is_called, level_of, levels};
+use super::compare::{Comparer, FIRST_NAMES, is_called, levels};
 use super::dependence::{Dependence, dependences, told};
-use super::em::{self, Counted, Mixture, Shares, TINY};
+use super::em::{Counted, Shares};
 use super::kind::Kind;
+use super::labels::counted;
+use super::learner::Learner;
 use super::records::Records;
 use super::suggest::{Suggested, suggest};
 use crate::model::ModelError;
@@ -143,14 +148,8 @@ impl Linkage {
 const SAMPLE: u64 = 200_000;
 /// Pairs that m is learned from, about.
 const TRAINED: u64 = 1_000_000;
-/// Matches a record that learning starts from.
-const EXPECTED: f64 = 0.2;
-/// Pairs that what is usual counts for.
-const USUAL_PAIRS: f64 = 200.0;
 /// Rounds of u, m and λ.
 const ROUNDS: usize = 3;
-/// Matches that the expectation of m counts for.
-const STRENGTH: f64 = 20.0;
 
 impl LinkOptions {
     /// The pairs that suggested rules may cost.
@@ -165,12 +164,14 @@ impl LinkOptions {
     }
 }
 
-/// Learns of records; the blocks of the rules come with it.
+/// Learns of records, and of labelled pairs where there are some; the blocks of the rules come with
+/// it.
 ///
 /// # Errors
 /// No records or columns, too many columns, cancellation.
 pub fn learn(
     records: &Records,
+    labels: &[Decision],
     options: &LinkOptions,
     report: &mut (dyn FnMut(Progress) + Send),
     cancel: &AtomicBool,
@@ -198,7 +199,8 @@ pub fn learn(
     let block = |rule: &Rule| Blocks::new(rule, columns, &records.sides, block_max);
     let blocks: Vec<Blocks> = rules.iter().map(block).collect();
     let dependences = dependences(columns);
-    let patterns = patterns(records, &blocks, &dependences, cancel)?;
+    let mut patterns = patterns(records, labels, &blocks, &dependences, cancel)?;
+    patterns.extend(counted(labels, records, &blocks, &dependences));
     let tied = |of: u32| {
         let ties = dependences.iter().map(|tie| (1_u32 << tie.on) | (1 << tie.column));
         ties.filter(|both| both & of != 0).fold(of, |all, both| all | both)
@@ -210,7 +212,7 @@ pub fn learn(
         Some(own) => own.iter().fold(0, |all, at| all | 1 << at),
         None => own_columns(columns),
     };
-    let mut learner = Learner::new(records, sampled, patterns, own);
+    let mut learner = Learner::new(records, sampled, patterns, (own, rules.len()));
     let mut objective = Vec::new();
     for round in 1..=ROUNDS {
         objective = learner.round(&free, options);
@@ -256,15 +258,19 @@ fn mask(columns: usize) -> u32 {
     (1_u32 << columns.min(31)) - 1
 }
 
-/// Counts the levels of the rules' pairs, of a share of the records when there are many.
+/// Counts the levels of the rules' pairs that have no label, of a share of the records when there
+/// are many.
 fn patterns(
     records: &Records,
+    labels: &[Decision],
     blocks: &[Blocks],
     dependences: &[Dependence],
     cancel: &AtomicBool,
 ) -> Result<Vec<Counted>, ModelError> {
     let pairs: u64 = blocks.iter().map(|blocks| blocks.cost.pairs).sum();
     let every = (pairs / TRAINED).max(1);
+    let labelled: HashSet<(u32, u32)> =
+        labels.iter().map(|label| (label.left, label.right)).collect();
     let takes = |record: u32| every == 1 || mixed(u64::from(record)).is_multiple_of(every);
     let counted = records.walk(
         blocks,
@@ -272,6 +278,9 @@ fn patterns(
         cancel,
         HashMap::<(u64, u32), u64>::new,
         |counts, comparer, left, right, rules| {
+            if !labelled.is_empty() && labelled.contains(&(left, right)) {
+                return;
+            }
             let levels = told(dependences, comparer.levels(left, right));
             *counts.entry((levels, rules)).or_default() += 1;
         },
@@ -282,6 +291,7 @@ fn patterns(
         levels: of[0].0.0,
         rules: of[0].0.1,
         pairs: (of.iter().map(|(_, count)| count).sum::<u64>() * every) as f64,
+        label: None,
     };
     Ok(all.chunk_by(|a, b| a.0 == b.0).map(sum).collect())
 }
@@ -318,198 +328,4 @@ fn sampled(records: &Records, seed: u64) -> Shares {
         }
     }
     counts
-}
-
-fn last(objective: &[f64]) -> f64 {
-    objective.last().copied().unwrap_or(f64::NEG_INFINITY)
-}
-
-struct Learner {
-    sampled: Shares,
-    coincidence: Vec<f64>,
-    patterns: Vec<Counted>,
-    names: Vec<(String, Kind)>,
-    all_pairs: f64,
-    records: f64,
-    expected: Shares,
-    m: Shares,
-    u: Shares,
-    h: Shares,
-    own: u32,
-    lambda: f64,
-    eta: f64,
-    /// What the round before has learned, without relatives and with them.
-    last: [Option<em::Learned>; 2],
-}
-
-impl Learner {
-    fn new(records: &Records, sampled: Shares, patterns: Vec<Counted>, own: u32) -> Self {
-        let columns = &records.columns;
-        let expected: Shares = columns
-            .iter()
-            .map(|column| levels(column.kind).iter().map(|level| level.1).collect())
-            .collect();
-        Self {
-            sampled,
-            coincidence: (0..columns.len()).map(|at| records.coincidence(at)).collect(),
-            patterns,
-            names: columns.iter().map(|column| (column.name.clone(), column.kind)).collect(),
-            all_pairs: records.pairs(),
-            records: records.len as f64,
-            m: expected.clone(),
-            u: Vec::new(),
-            h: expected.clone(),
-            own,
-            expected,
-            lambda: 0.0,
-            eta: 0.0,
-            last: [None, None],
-        }
-    }
-
-    fn round(&mut self, free: &[u32], options: &LinkOptions) -> Vec<f64> {
-        self.u = (0..self.names.len()).map(|column| self.others(column)).collect();
-        let mixture = Mixture {
-            patterns: &self.patterns,
-            free,
-            u: &self.u,
-            expected: &self.expected,
-            strength: STRENGTH,
-            own: 0,
-        };
-        let run = |mixture: Mixture<'_>, start: &em::Learned| {
-            mixture.run(start, options.max_iterations, options.tolerance)
-        };
-        let [alone, with] = std::mem::take(&mut self.last);
-        let mut learned =
-            run(mixture, &alone.unwrap_or_else(|| mixture.start(EXPECTED * self.records)));
-        self.last[0] = Some(learned.clone());
-        if self.own != 0 {
-            let mixture = Mixture { own: self.own, ..mixture };
-            let found = match &with {
-                Some(with) => run(mixture, with),
-                None => run(mixture, &mixture.with_relatives(&learned)),
-            };
-            let gain = last(&found.objective) - last(&learned.objective);
-            if gain > self.bar() {
-                self.last[1] = Some(found.clone());
-                learned = found;
-            } else {
-                self.own = 0;
-            }
-        }
-        self.m = learned.m;
-        self.h = learned.h;
-        self.find_shares();
-        learned.objective
-    }
-
-    /// What relatives must explain of the pairs to be believed in: ten times the Bayesian
-    /// information criterion, since a pair counts for each rule that found it.
-    fn bar(&self) -> f64 {
-        let pairs: f64 = self.patterns.iter().map(|pattern| pattern.pairs).sum();
-        let shares: usize = self.expected.iter().map(|levels| levels.len() - 1).sum();
-        5.0 * shares as f64 * pairs.max(2.0).ln()
-    }
-
-    /// u of a column: what all pairs show, without the matches among them.
-    fn others(&self, column: usize) -> Vec<f64> {
-        let sampled = &self.sampled[column][1..];
-        let top = sampled.len() - 1;
-        let m = &self.m[column];
-        let lambda = self.lambda;
-        let without = |share: f64, level: usize| (share - lambda * m[level]) / (1.0 - lambda);
-        // Half a pair in as many as there are, when none coincides but for matches.
-        let least = 0.5 / self.all_pairs.max(self.records);
-        let equal = without(self.coincidence[column], top).clamp(least, 0.999_999);
-        // Few records say little of how often values coincide: what is usual counts beside them.
-        let usual = coincidences(self.names[column].1);
-        let equal =
-            (self.all_pairs * equal + USUAL_PAIRS * usual[top]) / (self.all_pairs + USUAL_PAIRS);
-        let below: f64 = sampled[..top].iter().sum();
-        let half = 0.5 * below / (below + USUAL_PAIRS);
-        let cells = sampled[..top].iter().zip(usual);
-        let mut u: Vec<f64> =
-            cells.map(|(count, usual)| count + half + USUAL_PAIRS * usual).collect();
-        let all: f64 = u.iter().sum();
-        u.iter_mut().for_each(|u| *u *= (1.0 - equal) / all);
-        u.push(equal);
-        u
-    }
-
-    /// The logarithms of how much likelier a match, and relatives, have these levels than others.
-    fn ratios(&self, levels: u64) -> [f64; 2] {
-        let mut ratios = [0.0; 2];
-        for column in 0..self.names.len() {
-            if let Some(level) = level_of(levels, column).checked_sub(1) {
-                let u = self.u[column][level].max(TINY).ln();
-                ratios[0] += self.m[column][level].max(TINY).ln() - u;
-                ratios[1] += self.h[column][level].max(TINY).ln() - u;
-            }
-        }
-        ratios
-    }
-
-    /// The probabilities of a match and of relatives.
-    fn probabilities(&self, ratios: [f64; 2]) -> [f64; 2] {
-        let of = |share: f64, ratio: f64| share.max(TINY).ln() + ratio;
-        let logs = [of(self.lambda, ratios[0]), of(self.eta, ratios[1])];
-        let other = (1.0 - self.lambda - self.eta).ln();
-        let largest = logs[0].max(logs[1]).max(other);
-        let sum: f64 = logs.iter().chain([&other]).map(|log| (log - largest).exp()).sum();
-        logs.map(|log| (log - largest).exp() / sum)
-    }
-
-    /// The fixed point of λ = Σ probabilities / pairs, and of η.
-    fn find_shares(&mut self) {
-        let ratios: Vec<[f64; 2]> =
-            self.patterns.iter().map(|pattern| self.ratios(pattern.levels)).collect();
-        let least = 0.5 / self.all_pairs.max(2.0);
-        self.lambda = (0.1 * self.records / self.all_pairs.max(1.0)).clamp(least, 0.5);
-        self.eta = if self.own == 0 { 0.0 } else { self.lambda * 0.25 };
-        for _ in 0..100 {
-            let mut found = [0.0; 2];
-            for (pattern, ratios) in self.patterns.iter().zip(&ratios) {
-                let shares = self.probabilities(*ratios);
-                found
-                    .iter_mut()
-                    .zip(shares)
-                    .for_each(|(found, share)| *found += pattern.pairs * share);
-            }
-            let next = (found[0] / self.all_pairs.max(1.0)).clamp(least, 0.9);
-            let change = (next - self.lambda).abs() / self.lambda;
-            self.lambda = next;
-            if self.own != 0 {
-                self.eta = (found[1] / self.all_pairs.max(1.0)).min(0.09);
-            }
-            if change < 1e-6 {
-                break;
-            }
-        }
-    }
-
-    /// The share of matches that each rule finds.
-    fn recalls(&self, rules: usize) -> Vec<f64> {
-        let mut found = vec![0.0; rules];
-        let mut all = 0.0;
-        for pattern in &self.patterns {
-            let matches = pattern.pairs * self.probabilities(self.ratios(pattern.levels))[0];
-            all += matches;
-            let of = |rule: &usize| pattern.rules >> rule & 1 == 1;
-            (0..rules).filter(of).for_each(|rule| found[rule] += matches);
-        }
-        found.into_iter().map(|found| if all > 0.0 { found / all } else { 0.0 }).collect()
-    }
-
-    fn comparisons(&self) -> Vec<Comparison> {
-        let of = |(at, (column, kind)): (usize, &(String, Kind))| Comparison {
-            column: column.clone(),
-            kind: *kind,
-            m: self.m[at].clone(),
-            u: self.u[at].clone(),
-            h: self.h[at].clone(),
-            is_own: self.own >> at & 1 == 1,
-        };
-        self.names.iter().enumerate().map(of).collect()
-    }
 }

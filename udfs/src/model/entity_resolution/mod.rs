@@ -1,12 +1,15 @@
-//! Entity resolution: which records are of one entity (Fellegi and Sunter 1969), without labels.
+//! Entity resolution: which records are of one entity (Fellegi and Sunter 1969), without labels or
+//! with some.
 //!
 //! [`column`] brings values into one spelling and [`kind`] finds out what they are; [`suggest`]
 //! chooses [`blocking`] rules, [`compare`] gives two records a level a column, [`learn`] finds how
-//! much each level tells ([`em`]), [`score`] weighs pairs by it and [`cluster`] makes entities.
+//! much each level tells ([`em`]), [`score`] weighs pairs by it and [`cluster`] makes entities;
+//! [`labels`] are what people say of pairs and [`measure`] is what the answer is worth.
 //! [`gather`] reads rows, [`train`] goes from them to a [`model`] and from version to version.
 //! The answer depends on the records and the seed, not on their order or on threads: records come
 //! in the order of their ids.
 
+pub mod address;
 pub mod blocking;
 pub mod cluster;
 pub mod column;
@@ -16,7 +19,10 @@ pub mod em;
 pub mod gather;
 pub mod key;
 pub mod kind;
+pub mod labels;
 pub mod learn;
+mod learner;
+pub mod measure;
 pub mod model;
 pub mod records;
 pub mod score;

@@ -181,14 +181,22 @@ impl EntityModel {
         if threshold == self.parts.settings.threshold {
             return Ok(self.parts.entities.clone());
         }
-        let edges = self.edges();
-        let settings = &self.parts.settings;
-        let sides = &self.sides;
-        let decisions = &self.parts.decisions;
-        let clusters = cluster(self.len(), &edges, threshold, settings.method, sides, decisions);
+        let clusters = self.clusters_at(threshold);
         let keys = self.keys()?;
         let before: Vec<Option<u128>> = self.parts.entities.iter().copied().map(Some).collect();
         Ok(named(&clusters, &keys, &before))
+    }
+
+    /// The groups of records from a threshold.
+    pub fn clusters_at(&self, threshold: f64) -> Clusters {
+        let edges = self.edges();
+        let method = self.parts.settings.method;
+        cluster(self.len(), &edges, threshold, method, &self.sides, &self.parts.decisions)
+    }
+
+    /// The table of each record by number; empty where there is one table.
+    pub fn sides(&self) -> &[u32] {
+        &self.sides
     }
 
     /// The pairs as [`cluster`] takes them.
@@ -333,7 +341,7 @@ mod tests {
     use super::*;
 
     fn clusters(of: &[u32]) -> Clusters {
-        Clusters { of: of.to_vec(), refused: 0 }
+        Clusters { of: of.to_vec(), by_pairs: of.to_vec(), refused: 0, overruled: 0 }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! Where relatives were found, the weight is less by log2(1 + η/(1 − λ − η) · Π h/u): what they
 //! share is no evidence. The probability is 1/(1 + 2^−weight).
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::blocking::Blocks;
 use super::column::NONE;
@@ -50,6 +50,9 @@ pub fn probability(weight: f64) -> f64 {
 pub fn weight(probability: f64) -> f64 {
     (probability / (1.0 - probability)).log2()
 }
+
+/// Pairs that memory is taken for at once.
+const TAKEN_PAIRS: usize = 32;
 
 /// Weights of levels and values.
 #[derive(Debug)]
@@ -124,6 +127,11 @@ impl<'a> Scorer<'a> {
             own: linkage.comparisons.iter().map(|comparison| comparison.is_own).collect(),
             values: values.collect(),
         }
+    }
+
+    /// The records.
+    pub fn records(&self) -> &'a Records {
+        self.records
     }
 
     /// The weight of one column of a pair with these levels.
@@ -233,7 +241,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// The pairs of blocks with at least this weight, by left and right, where `takes` says that
-    /// one of the two is to be compared.
+    /// one of the two is to be compared; `None` when `memory` has no place for as many pairs.
     ///
     /// # Errors
     /// When `cancel` is set.
@@ -242,22 +250,32 @@ impl<'a> Scorer<'a> {
         blocks: &[Blocks],
         least: f64,
         takes: impl Fn(u32, u32) -> bool + Sync,
+        memory: &(dyn Fn(usize) -> bool + Sync),
         cancel: &AtomicBool,
-    ) -> Result<Vec<Edge>, ModelError> {
+    ) -> Result<Option<Vec<Edge>>, ModelError> {
         let all = |_| true;
+        let is_full = AtomicBool::new(false);
         let found = self.records.walk(
             blocks,
             all,
             cancel,
             Vec::new,
             |edges: &mut Vec<Edge>, comparer, left, right, _| {
-                if takes(left, right) {
-                    edges.extend(self.edge_from(comparer, left, right, least));
+                if is_full.load(Ordering::Relaxed) || !takes(left, right) {
+                    return;
                 }
+                let Some(edge) = self.edge_from(comparer, left, right, least) else { return };
+                if edges.len().is_multiple_of(TAKEN_PAIRS) && !memory(TAKEN_PAIRS) {
+                    is_full.store(true, Ordering::Relaxed);
+                }
+                edges.push(edge);
             },
         )?;
+        if is_full.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let mut edges: Vec<Edge> = found.into_iter().flatten().collect();
         edges.sort_unstable_by_key(|edge| (edge.left, edge.right));
-        Ok(edges)
+        Ok(Some(edges))
     }
 }

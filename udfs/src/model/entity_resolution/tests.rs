@@ -8,9 +8,11 @@ use arrow::datatypes::DataType;
 
 use super::cluster::Method;
 use super::gather::Gathered;
+use super::key::fingerprint;
 use super::learn::LinkOptions;
+use super::measure::MEASURES;
 use super::model::{EntityModel, Settings, What};
-use super::train::{EntityOptions, MEASURES, Resolved, train};
+use super::train::{EntityOptions, Resolved, Said, Under, train};
 use crate::model::ModelError;
 use crate::model::random::Seeded;
 
@@ -104,8 +106,19 @@ fn options() -> EntityOptions {
 
 fn resolved(rows: &[Row], before: Option<&EntityModel>, version: u32) -> Resolved {
     let before = before.map(|model| (model, true));
+    run(gathered(rows), Said::default(), before, version, &|_| true).unwrap()
+}
+
+fn run(
+    gathered: Gathered,
+    said: Said<'_>,
+    before: Option<(&EntityModel, bool)>,
+    version: u32,
+    take: &(dyn Fn(usize) -> bool + Sync),
+) -> Result<Resolved, ModelError> {
     let cancel = AtomicBool::new(false);
-    train(gathered(rows), &options(), &[], before, version, &mut |_| {}, &cancel).unwrap()
+    let under = Under { report: &mut |_| {}, cancel: &cancel, take };
+    train(gathered, &options(), said, before, version, under)
 }
 
 fn measure(found: &Resolved, name: &str) -> f64 {
@@ -239,11 +252,62 @@ fn any_text_in_any_column_is_compared() {
 fn ids_repeat_and_tables_are_empty() {
     let mut rows = people(10, 6);
     rows[1].0 = rows[0].0;
-    let cancel = AtomicBool::new(false);
-    let run = |rows: &[Row]| {
-        train(gathered(rows), &options(), &[], None, 1, &mut |_| {}, &cancel).unwrap_err()
-    };
-    assert!(matches!(run(&rows), ModelError::Repeated { .. }));
-    assert_eq!(run(&[]), ModelError::Empty);
+    let error =
+        |rows: &[Row]| run(gathered(rows), Said::default(), None, 1, &|_| true).unwrap_err();
+    assert!(matches!(error(&rows), ModelError::Repeated { .. }));
+    assert_eq!(error(&[]), ModelError::Empty);
     assert_eq!(resolved(&rows[..1], None, 1).model.parts().ids.len(), 1);
+}
+
+#[test]
+fn pairs_without_memory_are_refused() {
+    let rows = people(300, 7);
+    let taken = std::sync::atomic::AtomicUsize::new(0);
+    let few =
+        |bytes: usize| taken.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed) + bytes < 5_000;
+    let error = run(gathered(&rows), Said::default(), None, 1, &few).unwrap_err();
+    assert!(matches!(error, ModelError::Pairs { .. }), "{error}");
+}
+
+#[test]
+fn a_model_made_anew_keeps_the_ids_of_entities() {
+    let rows = people(200, 10);
+    let first = resolved(&rows, None, 1);
+    let less = &rows[..rows.len() - 20];
+    let again = run(gathered(less), Said::default(), Some((&first.model, false)), 2, &|_| true);
+    let again = again.unwrap();
+    assert_eq!(again.kept, None);
+    let of = |model: &EntityModel| {
+        let parts = model.parts();
+        let ids = parts.ids.as_any().downcast_ref::<Int64Array>().unwrap().values().to_vec();
+        ids.into_iter().zip(parts.entities.clone()).collect::<std::collections::HashMap<_, _>>()
+    };
+    let (was, is) = (of(&first.model), of(&again.model));
+    let same = is.iter().filter(|(id, entity)| was[id] == **entity).count();
+    assert!(same + 4 >= less.len(), "{same} of {}", less.len());
+    let history = &again.model.parts().history;
+    assert!(history.iter().any(|event| event.version == 2 && event.what == What::Gone));
+}
+
+#[test]
+fn labels_do_no_harm_and_those_of_nobody_change_nothing() {
+    let rows = people(600, 1);
+    let salt = fingerprint("", 11);
+    let key = |row: &Row| fingerprint(&row.0.to_string(), salt);
+    let labelled: Vec<(u64, u64, bool)> = rows
+        .windows(2)
+        .take(100)
+        .map(|pair| (key(&pair[0]), key(&pair[1]), pair[0].1 == pair[1].1))
+        .collect();
+    let learned = |labelled: &[(u64, u64, bool)]| {
+        let said = Said { labelled, ..Said::default() };
+        run(gathered(&rows), said, None, 1, &|_| true).unwrap()
+    };
+    let told = learned(&labelled);
+    assert!(told.unlearned.is_some_and(|ignored| ignored.is_none()), "{:?}", told.unlearned);
+    assert!(measure(&told, "precision") > 0.97, "{:?}", told.measures);
+    assert!(measure(&told, "recall") > 0.97, "{:?}", told.measures);
+    let (alone, same) = (learned(&[]), learned(&[(1, 2, true), (3, 4, false)]));
+    assert_eq!(same.model.parts().pairs, alone.model.parts().pairs);
+    assert_eq!(same.unlearned.map(|ignored| ignored.unknown), Some(2));
 }

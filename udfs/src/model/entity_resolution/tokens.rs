@@ -1,8 +1,9 @@
-//! The words of the values of a column of texts, and how alike two values are by them.
+//! The words of the values of a column of texts, or the members of lists, and how alike two values
+//! are by them.
 //!
 //! Words weigh `ln(1 + N / df)`, N records and df of them with the word; two values are alike by
 //! the weight of the words they share over the weight of all their words (weighted Jaccard), where
-//! an initial shares half the weight of a word that begins with it.
+//! of texts an initial shares half the weight of a word that begins with it.
 
 use std::collections::HashMap;
 
@@ -19,7 +20,7 @@ pub struct Tokens {
     weights: Vec<f32>,
     /// The records that have each word.
     counts: Vec<u32>,
-    /// The first letter of a word of more letters; of an initial, with `INITIAL` set.
+    /// The first letter of a word; of an initial, with `INITIAL` set.
     letters: Vec<u32>,
 }
 
@@ -30,19 +31,25 @@ const INITIAL: u32 = 1 << 31;
 const WORDS_MAX: usize = 64;
 
 impl Tokens {
-    /// The words of values that so many records have.
-    pub fn new(values: &Values, counts: &[u32]) -> Self {
+    /// The words, as `split` finds them, of values that so many records have; whether a word of one
+    /// letter is an initial.
+    pub fn new<'a>(
+        values: &'a Values,
+        counts: &[u32],
+        split: impl Fn(&'a str) -> Vec<&'a str>,
+        has_initials: bool,
+    ) -> Self {
         let mut known: HashMap<&str, u32> = HashMap::new();
         let mut tokens = Self { starts: vec![0], ..Self::default() };
         let records: f64 = counts.iter().map(|&count| f64::from(count)).sum();
         for (value, &count) in values.iter().zip(counts) {
             let from = tokens.words.len();
-            for word in value.split_whitespace().take(WORDS_MAX) {
+            for word in split(value).into_iter().take(WORDS_MAX) {
                 let code = *known.entry(word).or_insert_with(|| {
                     tokens.counts.push(0);
                     let mut letters = word.chars();
                     let first = letters.next().map_or(0, u32::from);
-                    let is_initial = letters.next().is_none();
+                    let is_initial = has_initials && letters.next().is_none();
                     tokens.letters.push(if is_initial { first | INITIAL } else { first });
                     tokens.counts.len() as u32 - 1
                 });
@@ -150,7 +157,8 @@ mod tests {
         let values: Values = ["the rare", "the common", "a common", "the", "j smith", "john smith"]
             .into_iter()
             .collect();
-        let tokens = Tokens::new(&values, &[1, 1, 10, 10, 1, 1]);
+        let words = |value| str::split_whitespace(value).collect();
+        let tokens = Tokens::new(&values, &[1, 1, 10, 10, 1, 1], words, true);
         assert_eq!(tokens.similarity(0, 0), 1.0);
         assert!(tokens.similarity(0, 3) < 0.5);
         assert!(tokens.similarity(4, 5) > 0.5);

@@ -2,17 +2,19 @@
 //!
 //! A version that goes on keeps what was learned and the pairs of records that say what they said;
 //! only pairs with a new or changed record are compared. It begins anew where the columns are
-//! others, or more than half the records are new.
+//! others, or more than half the records are new. Entities keep their ids either way.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
 use super::blocking::{Blocks, Rule};
-use super::cluster::{Clusters, Decision, cluster, complete};
-use super::column::{Column, NONE};
+use super::cluster::{cluster, complete};
+use super::column::Column;
 use super::gather::{Gathered, Identified};
 use super::kind::Kind;
+use super::labels::{Ignored, Known, Written};
 use super::learn::{Comparison, LinkOptions, Linkage, learn};
+use super::measure::Measured;
 use super::model::{EntityModel, EntityParts, Pairs, Settings, events, named};
 use super::records::Records;
 use super::score::{Edge, Scorer, weight};
@@ -39,91 +41,81 @@ pub struct EntityOptions {
 pub struct Resolved {
     /// The model.
     pub model: EntityModel,
-    /// By [`MEASURES`].
+    /// By [`super::measure::MEASURES`].
     pub measures: Vec<f64>,
     /// How it began: records that are as they were in the version before, when it goes on.
     pub kept: Option<usize>,
+    /// Decisions that count for nothing.
+    pub undecided: Ignored,
+    /// Decisions FALSE about two records that decisions TRUE make one entity.
+    pub overruled: usize,
+    /// Labels that count for nothing; `None` where nothing was learned.
+    pub unlearned: Option<Ignored>,
 }
-
-/// The names of what a model is measured by.
-pub const MEASURES: [&str; 13] = [
-    "precision",
-    "recall",
-    "f1_score",
-    "estimated_precision",
-    "estimated_recall",
-    "estimated_f1_score",
-    "records",
-    "entities",
-    "duplicate_records",
-    "largest_entity",
-    "linked_pairs",
-    "refused_pairs",
-    "unlinkable_records",
-];
 
 /// Of all records so many at most may be new where a version goes on.
 const NEW_MAX: f64 = 0.5;
 
-/// Decisions as they are written: keys of records, and whether they match.
-pub type Decided = [(u64, u64, bool)];
+/// What people say of pairs of records.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Said<'a> {
+    /// Decisions, which hold.
+    pub decided: &'a Written,
+    /// Labels, which are learned from.
+    pub labelled: &'a Written,
+}
 
-/// Trains a model as version `version`.
+/// What a training runs under.
+pub struct Under<'a> {
+    /// Is told of each round.
+    pub report: &'a mut (dyn FnMut(Progress) + Send),
+    /// Stops it.
+    pub cancel: &'a AtomicBool,
+    /// Takes bytes of memory, or says that there are not so many.
+    pub take: &'a (dyn Fn(usize) -> bool + Sync),
+}
+
+/// Trains a model as version `version`; `before` is the version before, and whether what it has
+/// learned stays.
 ///
 /// # Errors
-/// No rows, ids that repeat, rules that are none, cancellation.
+/// No rows, ids that repeat, rules that are none, more pairs than there is memory for,
+/// cancellation.
 pub fn train(
     gathered: Gathered,
     options: &EntityOptions,
-    decided: &Decided,
+    said: Said<'_>,
     before: Option<(&EntityModel, bool)>,
     version: u32,
-    report: &mut (dyn FnMut(Progress) + Send),
-    cancel: &AtomicBool,
+    under: Under<'_>,
 ) -> Result<Resolved, ModelError> {
     if gathered.rows() == 0 {
         return Err(ModelError::Empty);
     }
     let warm = before.filter(|(_, is_warm)| *is_warm).map(|(model, _)| model);
-    let kinds: Option<Vec<Kind>> = warm.map(|model| {
-        model.parts().linkage.comparisons.iter().map(|comparison| comparison.kind).collect()
-    });
-    let found = gathered.finish(kinds.as_deref(), options.settings.is_link)?;
-    let known = before.map(|(model, _)| Known::new(model, &found)).transpose()?;
+    let found = gathered.finish(warm.map(kinds).as_deref(), options.settings.is_link)?;
+    let known = before.map(|(model, _)| Past::new(model, &found)).transpose()?;
     let goes_on = warm.zip(known.as_ref()).filter(|(model, known)| {
         known.fits(model, &found.records)
             && known.same() as f64 >= NEW_MAX * found.records.len as f64
     });
-    let records = &found.records;
-    let (linkage, blocks) = match &goes_on {
-        Some((model, _)) => {
-            let linkage = model.parts().linkage.clone();
-            let blocks = linkage.rules.iter().map(|used| {
-                Blocks::new(&used.rule, &records.columns, &records.sides, linkage.block_max)
-            });
-            let blocks = blocks.collect();
-            (linkage, blocks)
+    let positions: HashMap<u64, u32> = found.keys.iter().copied().zip(0..).collect();
+    let decided = Known::decisions(said.decided, &positions, &found.records);
+    let labels = Known::labels(said.labelled, &positions, &found.records);
+    let (linkage, blocks) = match goes_on {
+        Some((model, _)) => as_before(model, &found.records),
+        None => {
+            let link = named_columns(options, &found.records)?;
+            learn(&found.records, &labels.pairs, &link, under.report, under.cancel)?
         }
-        None => learn(records, &named_columns(options, records)?, report, cancel)?,
     };
-    let scorer = Scorer::new(records, &linkage);
-    let least = weight(options.pair_threshold.min(options.settings.threshold));
-    let is_new = |record: u32| match &goes_on {
-        Some((_, known)) => known.same_as[record as usize].is_none(),
-        None => true,
-    };
-    let takes = |left: u32, right: u32| is_new(left) || is_new(right);
-    let mut edges = scorer.edges(&blocks, least, takes, cancel)?;
-    if let Some((model, known)) = &goes_on {
-        edges.extend(known.edges(model));
-        edges.sort_unstable_by_key(|edge| (edge.left, edge.right));
-    }
-    complete(records, &scorer, &mut edges, least);
-    let decisions = decisions(decided, &found.keys);
+    let scorer = Scorer::new(&found.records, &linkage);
+    let edges = scored(&scorer, &blocks, options, goes_on, &under)?;
     let settings = &options.settings;
-    let clusters =
-        cluster(records.len, &edges, settings.threshold, settings.method, &found.sides, &decisions);
-    let nobody = vec![None; records.len];
+    let records = found.records.len;
+    let (threshold, method, decisions) = (settings.threshold, settings.method, decided.pairs);
+    let clusters = cluster(records, &edges, threshold, method, &found.sides, &decisions);
+    let nobody = vec![None; records];
     let (was, lost) = match &known {
         Some(known) => (&known.entities, known.lost.as_slice()),
         None => (&nobody, &[][..]),
@@ -131,11 +123,19 @@ pub fn train(
     let entities = named(&clusters, &found.keys, was);
     let mut history = before.map(|(model, _)| model.parts().history.clone()).unwrap_or_default();
     history.extend(events(version, was, &entities, lost));
-    let measures =
-        Measured { found: &found, edges: &edges, clusters: &clusters, linkage: &linkage }
-            .all(&scorer, settings.threshold);
+    let measured = Measured {
+        found: &found,
+        edges: &edges,
+        clusters: &clusters,
+        decisions: &decisions,
+        linkage: &linkage,
+        blocks: &blocks,
+    };
+    let measures = measured.all(&scorer, settings);
     let pairs = pairs(&edges, &scorer, linkage.comparisons.len());
-    let kept = goes_on.as_ref().map(|(_, known)| known.same());
+    let unlearned = goes_on.is_none().then_some(labels.ignored);
+    let kept = goes_on.map(|(_, known)| known.same());
+    let (undecided, overruled) = (decided.ignored, clusters.overruled);
     let parts = EntityParts {
         settings: settings.clone(),
         linkage,
@@ -147,7 +147,69 @@ pub fn train(
         sources: found.sources,
         contents: found.contents,
     };
-    Ok(Resolved { model: EntityModel::from_parts(parts)?, measures, kept })
+    let model = EntityModel::from_parts(parts)?;
+    Ok(Resolved { model, measures, kept, undecided, overruled, unlearned })
+}
+
+/// How the version before compares columns.
+fn kinds(model: &EntityModel) -> Vec<Kind> {
+    model.parts().linkage.comparisons.iter().map(|comparison| comparison.kind).collect()
+}
+
+/// What the version before has learned, and the blocks of its rules.
+fn as_before(model: &EntityModel, records: &Records) -> (Linkage, Vec<Blocks>) {
+    let linkage = model.parts().linkage.clone();
+    let blocks = linkage
+        .rules
+        .iter()
+        .map(|used| Blocks::new(&used.rule, &records.columns, &records.sides, linkage.block_max));
+    let blocks = blocks.collect();
+    (linkage, blocks)
+}
+
+/// The pairs that are kept, by left and right: those of new and changed records where a version
+/// goes on, beside those that the version before has.
+fn scored(
+    scorer: &Scorer<'_>,
+    blocks: &[Blocks],
+    options: &EntityOptions,
+    goes_on: Option<(&EntityModel, &Past)>,
+    under: &Under<'_>,
+) -> Result<Vec<Edge>, ModelError> {
+    let least = weight(options.pair_threshold.min(options.settings.threshold));
+    let is_new = |record: u32| match &goes_on {
+        Some((_, known)) => known.same_as[record as usize].is_none(),
+        None => true,
+    };
+    let takes = |left: u32, right: u32| is_new(left) || is_new(right);
+    let columns = scorer.records().columns.len();
+    let memory = |pairs: usize| (under.take)(pairs.saturating_mul(pair_bytes(columns)));
+    let full = || ModelError::Pairs { pair_bytes: pair_bytes(columns) };
+    let edges = scorer.edges(blocks, least, takes, &memory, under.cancel)?;
+    let mut edges = edges.ok_or_else(full)?;
+    if let Some((model, known)) = &goes_on {
+        let before = known.edges(model);
+        if !memory(before.len()) {
+            return Err(full());
+        }
+        edges.extend(before);
+        edges.sort_unstable_by_key(|edge| (edge.left, edge.right));
+    }
+    let by_rules = edges.len();
+    complete(scorer, &mut edges, least);
+    match memory(edges.len() - by_rules) {
+        true => Ok(edges),
+        false => Err(full()),
+    }
+}
+
+/// Peak bytes of a pair that is kept: as it is scored and sorted, looked up while records are
+/// grouped, and stored with a part of its weight a column.
+pub fn pair_bytes(columns: usize) -> usize {
+    const SORTED_BYTES: usize = 8;
+    const LOOKED_UP_BYTES: usize = 32;
+    const STORED_BYTES: usize = 20;
+    size_of::<Edge>() + SORTED_BYTES + LOOKED_UP_BYTES + STORED_BYTES + 4 * (columns + 1)
 }
 
 /// The options with rules and columns by position.
@@ -180,7 +242,7 @@ fn named_columns(options: &EntityOptions, records: &Records) -> Result<LinkOptio
 }
 
 /// What the version before knows of the records.
-struct Known {
+struct Past {
     /// Each record's position in the version before, when it says what it said.
     same_as: Vec<Option<u32>>,
     /// The other way round.
@@ -191,7 +253,7 @@ struct Known {
     lost: Vec<u128>,
 }
 
-impl Known {
+impl Past {
     fn new(model: &EntityModel, found: &Identified) -> Result<Self, ModelError> {
         let parts = model.parts();
         let mut at: HashMap<u64, u32> = model.keys()?.into_iter().zip(0..).collect();
@@ -235,22 +297,6 @@ impl Known {
     }
 }
 
-/// Decisions about records that there are; the last one about two records holds.
-fn decisions(decided: &Decided, keys: &[u64]) -> Vec<Decision> {
-    if decided.is_empty() {
-        return Vec::new();
-    }
-    let at: HashMap<u64, u32> = keys.iter().copied().zip(0..).collect();
-    let mut last = std::collections::BTreeMap::new();
-    for (left, right, is_match) in decided {
-        if let (Some(&left), Some(&right)) = (at.get(left), at.get(right)) {
-            last.insert((left.min(right), left.max(right)), *is_match);
-        }
-    }
-    let decision = |((left, right), is_match)| Decision { left, right, is_match };
-    last.into_iter().map(decision).collect()
-}
-
 fn pairs(edges: &[Edge], scorer: &Scorer<'_>, columns: usize) -> Pairs {
     let mut pairs = Pairs::default();
     for edge in edges {
@@ -263,91 +309,4 @@ fn pairs(edges: &[Edge], scorer: &Scorer<'_>, columns: usize) -> Pairs {
         pairs.parts.push(scorer.relatives(edge.left, edge.levels) as f32);
     }
     pairs
-}
-
-/// What a model is worth.
-struct Measured<'a> {
-    found: &'a Identified,
-    edges: &'a [Edge],
-    clusters: &'a Clusters,
-    linkage: &'a Linkage,
-}
-
-impl Measured<'_> {
-    fn all(&self, scorer: &Scorer<'_>, threshold: f64) -> Vec<f64> {
-        let records = &self.found.records;
-        let mut sizes: HashMap<u32, u64> = HashMap::new();
-        for root in &self.clusters.of {
-            *sizes.entry(*root).or_default() += 1;
-        }
-        let linked = self.linked_pairs();
-        let [precision, recall] = self.known();
-        let together = self.edges.iter().filter(|edge| {
-            self.clusters.of[edge.left as usize] == self.clusters.of[edge.right as usize]
-        });
-        let right: f64 = together.map(Edge::probability).sum();
-        let all = (self.linkage.lambda * records.pairs()).max(right);
-        let share = |part: f64, of: f64| if of > 0.0 { part / of } else { f64::NAN };
-        let (estimated, found) = (share(right, linked), share(right, all));
-        let least = weight(threshold);
-        let unlinkable = (0..records.len as u32).filter(|&at| scorer.itself(at) < least).count();
-        vec![
-            precision,
-            recall,
-            mean(precision, recall),
-            estimated,
-            found,
-            mean(estimated, found),
-            records.len as f64,
-            sizes.len() as f64,
-            records.len as f64 - sizes.len() as f64,
-            sizes.values().copied().max().unwrap_or(0) as f64,
-            linked,
-            self.clusters.refused as f64,
-            unlinkable as f64,
-        ]
-    }
-
-    /// Pairs of records of one entity that may match.
-    fn linked_pairs(&self) -> f64 {
-        self.together(self.clusters.of.iter().copied().enumerate())
-    }
-
-    /// Precision and recall over pairs of records whose entity is known.
-    fn known(&self) -> [f64; 2] {
-        let Some(truth) = &self.found.truth else { return [f64::NAN; 2] };
-        let known: Vec<usize> = (0..truth.len()).filter(|&at| truth[at] != NONE).collect();
-        let found = self.together(known.iter().map(|&at| (at, self.clusters.of[at])));
-        let wanted = self.together(known.iter().map(|&at| (at, truth[at])));
-        let mut both: HashMap<(u32, u32), u32> = HashMap::new();
-        let of = known.iter().map(|&at| {
-            let next = both.len() as u32;
-            (at, *both.entry((self.clusters.of[at], truth[at])).or_insert(next))
-        });
-        let of: Vec<(usize, u32)> = of.collect();
-        let right = self.together(of.into_iter());
-        [right / found, right / wanted]
-    }
-
-    /// Pairs of records of one group that may match.
-    fn together(&self, groups: impl Iterator<Item = (usize, u32)>) -> f64 {
-        let sides = &self.found.records.sides;
-        let mut cells: Vec<(u32, u32)> = groups
-            .map(|(at, group)| (group, sides.get(at).copied().unwrap_or(at as u32)))
-            .collect();
-        cells.sort_unstable();
-        let pairs = |count: usize| count as f64 * (count as f64 - 1.0) / 2.0;
-        let group = |group: &[(u32, u32)]| {
-            let same: f64 = match sides.is_empty() {
-                true => 0.0,
-                false => group.chunk_by(|a, b| a == b).map(|side| pairs(side.len())).sum(),
-            };
-            pairs(group.len()) - same
-        };
-        cells.chunk_by(|a, b| a.0 == b.0).map(group).sum()
-    }
-}
-
-fn mean(precision: f64, recall: f64) -> f64 {
-    2.0 * precision * recall / (precision + recall)
 }
