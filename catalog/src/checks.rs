@@ -3,7 +3,8 @@
 //!
 //! A table's expectations lie in one document, which is changed by compare-and-swap. Results lie in
 //! another one, which is written after each check: the last runs, and the profile of each column
-//! that later runs are compared with. Both go when the table goes.
+//! that later runs are compared with. Both go when the table goes, and so does what is known of
+//! each of its files ([`crate::check_states`]).
 
 use std::collections::BTreeMap;
 
@@ -137,10 +138,22 @@ pub struct CheckResult {
     pub expected: String,
     /// Rows that do not meet it, where rows can be counted.
     pub failing: Option<u64>,
-    /// Rows looked at.
+    /// Rows that it holds for, or does not.
     pub rows: Option<u64>,
+    /// The table's files, where it is made of files, and those of them that were read for this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesRead>,
     /// Why it could not be computed, or what else there is to say.
     pub message: Option<String>,
+}
+
+/// How many of a table's files were read; what the others give was known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesRead {
+    /// Those that were read.
+    pub read: u64,
+    /// All of them.
+    pub total: u64,
 }
 
 /// A run of a table's checks.
@@ -310,7 +323,7 @@ impl Catalog {
         for registry in [&self.expectations, &self.checks] {
             forget(registry, table).await?;
         }
-        Ok(())
+        self.forget_check_states(table).await
     }
 }
 
@@ -384,6 +397,7 @@ mod tests {
             expected: "price > 0".into(),
             failing: Some(1),
             rows: Some(2),
+            files: None,
             message: None,
         };
         CheckRun { at_ms, by: "ann".into(), origin: "check".into(), results: vec![result] }

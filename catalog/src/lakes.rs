@@ -180,7 +180,7 @@ impl Catalog {
 
     /// Where relative locations of a schema's external tables begin: its lake; for the warehouse's
     /// schemas the one lake, or the lake called `lake`.
-    fn base_of(&self, schema: &str) -> &Place {
+    pub(crate) fn base_of(&self, schema: &str) -> &Place {
         let mut lakes = self.lakes.values();
         let only = lakes.next().filter(|_| lakes.next().is_none());
         let lake = self.lakes.get(schema).or(only).or_else(|| self.lakes.get("lake"));

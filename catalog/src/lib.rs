@@ -7,6 +7,7 @@
 //! (tables over files, each a schema) and named keys. Nothing here knows who asks: `sql` guards
 //! what it hands out.
 
+pub mod check_states;
 pub mod checks;
 pub mod config;
 pub mod delta;
@@ -37,6 +38,7 @@ use std::time::Duration;
 
 pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
 pub use error::{Class, Error, Result};
+pub use lake::files::{FILE, TableFiles};
 pub use registry::model as models;
 pub use registry::{
     CreateMode, Definition, Definitions, Kind, ManagedTable, ModelHead, ModelVersion, ObjectName,

@@ -16,6 +16,8 @@ use datafusion::logical_expr::LogicalPlan;
 use crate::delta::write::{Input, Mode};
 use crate::delta::{self, types};
 use crate::error::{Error, Result};
+use crate::lake::Format;
+use crate::lake::files::TableFiles;
 use crate::lakes::Named;
 use crate::registry::head::key;
 use crate::registry::{
@@ -163,6 +165,42 @@ impl Catalog {
         }
     }
 
+    /// The files of a table, of which some can be read alone; `None` when its rows are not those of
+    /// a list of files: a view, or a Delta table whose files are not all that there is to it.
+    ///
+    /// A warehouse table's files are those of `version`, without one those of its newest.
+    ///
+    /// # Errors
+    /// When the store or the table cannot be read.
+    pub async fn table_files(
+        &self,
+        name: &ObjectName,
+        version: Option<u64>,
+        state: &SessionState,
+    ) -> Result<Option<TableFiles>> {
+        let spec = match self.resolve(name).await? {
+            Some(Named::Defined(definition)) => definition.spec,
+            Some(Named::Lake(table)) => Spec::External(table),
+            None => return Ok(None),
+        };
+        let text = name.to_string();
+        match spec {
+            Spec::Managed(table) => {
+                let place = self.warehouse.place().child(&table.folder).folder();
+                let opened = match version {
+                    Some(version) => self.tables.at(&text, &place, version).await?,
+                    None => self.tables.newest(&text, &place).await?,
+                };
+                let plain = self.tables.plain(&text, &place, &opened, state)?;
+                Ok(plain.and_then(|files| TableFiles::of_delta(table.folder, files)))
+            }
+            Spec::External(table) if table.format != Format::Delta => {
+                self.files.files(Some(self.base_of(&name.schema)), &table, state).await
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Creates a warehouse table from a query's rows, in one commit; `None` when IF NOT EXISTS
     /// found one. With `cluster_by` the rows are sorted by these columns, now and whenever rows
     /// are written later, in small pages that a look-up reads alone.
@@ -240,6 +278,7 @@ impl Catalog {
         let target = delta::plain_schema(&text, &table)?;
         let input = Input::plan(plan, &state, Some(target), &cluster_by).await?;
         let (table, rows) = input.write(&text, table, &place, mode).await?;
+        self.check_place(name, &place).await?;
         self.tables.put(&place, &table);
         Ok(Written { rows, version: table.version().unwrap_or_default() })
     }
@@ -252,6 +291,20 @@ impl Catalog {
         let (place, _) = self.managed(name).await?;
         let table = self.tables.newest(&name.to_string(), &place).await?;
         Ok(table.version().unwrap_or_default())
+    }
+
+    /// Whether rows that were written into a folder are the table's. Another server may have
+    /// replaced it since its definition was read here; nobody reads the folder then.
+    async fn check_place(&self, name: &ObjectName, place: &Place) -> Result<()> {
+        let spec = self.objects.read(name).await?.map(|definition| definition.spec);
+        let folder = match spec {
+            Some(Spec::Managed(table)) => Some(self.warehouse.place().child(&table.folder)),
+            _ => None,
+        };
+        match folder.is_some_and(|folder| folder.folder().path == place.path) {
+            true => Ok(()),
+            false => Err(Error::Conflict { name: name.to_string() }),
+        }
     }
 
     /// A warehouse table's folder, and the columns by which it is clustered.

@@ -9,6 +9,7 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod checks;
 mod cli;
 mod clients;
 mod docs;

@@ -24,7 +24,8 @@ use futures::TryStreamExt;
 use object_store::prefix::PrefixStore;
 use parking_lot::Mutex;
 
-use self::plain::{PlainFiles, PlainTable};
+pub(crate) use self::plain::PlainFiles;
+use self::plain::PlainTable;
 pub use self::provider::ReadOnlyTable;
 
 use crate::error::{Error, Result, root_cause};
@@ -135,6 +136,24 @@ impl Tables {
         cluster_by: &[String],
         state: &SessionState,
     ) -> Result<Arc<dyn TableProvider>> {
+        let Some(files) = self.plain(name, place, table, state)? else {
+            return provider(name, table, state);
+        };
+        Ok(Arc::new(ReadOnlyTable::new(name, Arc::new(PlainTable::new(files, cluster_by)))))
+    }
+
+    /// The Parquet files of a warehouse table at the version of `table`; `None` when reading them
+    /// takes more than reading Parquet.
+    ///
+    /// # Errors
+    /// When the log is damaged.
+    pub(crate) fn plain(
+        &self,
+        name: &str,
+        place: &Place,
+        table: &DeltaTable,
+        state: &SessionState,
+    ) -> Result<Option<Arc<PlainFiles>>> {
         let known = || {
             let known = self.known.lock();
             let known = known.1.get(place.url.as_str())?;
@@ -142,24 +161,20 @@ impl Tables {
             Some((Arc::clone(&known.files), known.plain.clone().filter(|_| is_newest), is_newest))
         };
         let (statistics, plain, is_newest) = known().unwrap_or_default();
-        let files = match plain {
-            Some(files) => files,
-            None => {
-                let views = views(state);
-                let Some(files) = PlainFiles::of(name, place, table, views, statistics)? else {
-                    return provider(name, table, state);
-                };
-                let files = Arc::new(files);
-                if is_newest
-                    && let Some(known) = self.known.lock().1.get_mut(place.url.as_str())
-                    && known.table.version() == table.version()
-                {
-                    known.plain = Some(Arc::clone(&files));
-                }
-                files
-            }
+        if plain.is_some() {
+            return Ok(plain);
+        }
+        let Some(files) = PlainFiles::of(name, place, table, views(state), statistics)? else {
+            return Ok(None);
         };
-        Ok(Arc::new(ReadOnlyTable::new(name, Arc::new(PlainTable::new(files, cluster_by)))))
+        let files = Arc::new(files);
+        if is_newest
+            && let Some(known) = self.known.lock().1.get_mut(place.url.as_str())
+            && known.table.version() == table.version()
+        {
+            known.plain = Some(Arc::clone(&files));
+        }
+        Ok(Some(files))
     }
 
     /// Forgets a table.

@@ -93,7 +93,18 @@ impl PlainFiles {
         }))
     }
 
-    fn reading(&self, whole: bool) -> Reading {
+    /// The files.
+    pub fn files(&self) -> &[ObjectMeta] {
+        &self.files
+    }
+
+    /// The table's columns.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// How the files are read; `whole` when each is read in one piece.
+    pub fn reading(&self, whole: bool) -> Reading {
         let table = self.place.url.to_string();
         Reading {
             place: self.place.clone(),

@@ -6,6 +6,7 @@
 
 pub(crate) mod adapt;
 mod discover;
+pub(crate) mod files;
 pub(crate) mod format;
 mod listing;
 mod partition;
@@ -77,10 +78,24 @@ impl Tables {
         self.opened(place, table)?.provider(session).await
     }
 
+    /// A table's files as they are listed now; `None` when there are none, or a column has the
+    /// name [`files::FILE`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) async fn files(
+        &self,
+        base: Option<&Place>,
+        table: &LakeTable,
+        session: &dyn Session,
+    ) -> Result<Option<files::TableFiles>> {
+        let place = self.stores.locate(&table.location, base)?;
+        let definition = definition(&place, table)?;
+        files::TableFiles::of_lake(definition, self.opened(place, table)?, session).await
+    }
+
     fn opened(&self, place: Place, table: &LakeTable) -> Result<Arc<Opened>> {
-        let definition = serde_json::to_string(table)
-            .map_err(|error| Error::invalid(format!("a table's definition: {error}")))?;
-        let key = format!("{} {definition}", place.url);
+        let key = definition(&place, table)?;
         let mut opened = self.opened.lock();
         if let Some((used, known)) = opened.get_mut(&key) {
             *used = Instant::now();
@@ -94,6 +109,13 @@ impl Tables {
         opened.insert(key, (Instant::now(), Arc::clone(&new)));
         Ok(new)
     }
+}
+
+/// Where a table is and how it is read, as text.
+fn definition(place: &Place, table: &LakeTable) -> Result<String> {
+    let definition = serde_json::to_string(table)
+        .map_err(|error| Error::invalid(format!("a table's definition: {error}")))?;
+    Ok(format!("{} {definition}", place.url))
 }
 
 /// Opens a table once, without remembering anything.

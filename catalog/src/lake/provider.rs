@@ -95,7 +95,15 @@ impl Opened {
         self: &Arc<Self>,
         session: &dyn Session,
     ) -> Result<Arc<dyn TableProvider>> {
-        Ok(Arc::new(Provider::new(Arc::clone(self), self.recent_look(session).await?)))
+        Ok(Arc::new(self.seen(session).await?))
+    }
+
+    /// The same as itself.
+    ///
+    /// # Errors
+    /// As [`Self::provider`].
+    pub async fn seen(self: &Arc<Self>, session: &dyn Session) -> Result<Provider> {
+        Ok(Provider::new(Arc::clone(self), self.recent_look(session).await?))
     }
 
     async fn recent_look(&self, session: &dyn Session) -> Result<Arc<Look>> {
@@ -170,7 +178,7 @@ impl Opened {
 }
 
 /// One look at a lake table.
-struct Provider {
+pub(crate) struct Provider {
     opened: Arc<Opened>,
     look: Arc<Look>,
     table_schema: TableSchema,
@@ -204,17 +212,50 @@ impl Provider {
         if found.is_empty() && filters.is_empty() {
             return Err(opened.empty());
         }
-        if matches!(opened.settings.format, Format::Csv | Format::Arrow | Format::Avro) {
-            // These are decoded by the file's own columns, so they must be known.
-            let place = opened.listing.place();
-            opened.infos.look(session, place, &opened.settings, &found, usize::MAX).await?;
-        }
+        self.know(session, &found).await?;
         let metas: Vec<&ObjectMeta> = found.iter().map(|file| &file.meta).collect();
         let reading = self.reading();
         let known = opened.statistics.of(session, &reading, &metas).await?;
         let with_statistics = known.is_some();
         let statistics = known.unwrap_or_default();
         Ok((self.partitioned(found, statistics)?, with_statistics))
+    }
+
+    /// Every file that there is now.
+    ///
+    /// # Errors
+    /// When the store cannot be reached, or a folder is partitioned otherwise than the table.
+    pub async fn listed(&self, session: &dyn Session) -> Result<Vec<Found>> {
+        let folders = &self.look.partitions;
+        self.opened.listing.pruned(folders, &Pruner::try_new(session, folders, &[])?).await
+    }
+
+    /// Some of the files, with their partition values.
+    ///
+    /// # Errors
+    /// When a file cannot be read or clashes with the table.
+    pub async fn chosen(
+        &self,
+        session: &dyn Session,
+        found: Vec<Found>,
+    ) -> Result<Vec<PartitionedFile>> {
+        self.know(session, &found).await?;
+        self.partitioned(found, vec![])
+    }
+
+    /// The columns in the files, and those in the folders' names.
+    pub fn columns(&self) -> (&SchemaRef, &[Column]) {
+        (&self.look.schema, &self.look.partitions)
+    }
+
+    /// Looks at files that are decoded by their own columns, which must be known.
+    async fn know(&self, session: &dyn Session, found: &[Found]) -> Result<()> {
+        let opened = &self.opened;
+        if matches!(opened.settings.format, Format::Csv | Format::Arrow | Format::Avro) {
+            let place = opened.listing.place();
+            opened.infos.look(session, place, &opened.settings, found, usize::MAX).await?;
+        }
+        Ok(())
     }
 
     /// The files as DataFusion takes them, each with what is known of it.
@@ -275,7 +316,8 @@ impl Provider {
         }
     }
 
-    fn reading(&self) -> Reading {
+    /// How the files are read.
+    pub fn reading(&self) -> Reading {
         let opened = &self.opened;
         Reading {
             place: opened.listing.place().clone(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::{Statistics, internal_err, project_schema};
 use datafusion::datasource::listing::PartitionedFile;
@@ -87,7 +87,7 @@ impl FileStatistics {
             .infer_stats(session, &place.store, Arc::clone(schema), meta)
             .await
             .map_err(|error| Subject::new(place, &meta.location, 0).explain(&error))?;
-        let statistics = Arc::new(found);
+        let statistics = Arc::new(of_types(found, schema));
         let (meta, schema) = (meta.clone(), Arc::clone(schema));
         let known = Known { meta, schema, statistics: Arc::clone(&statistics) };
         let mut kept = self.0.lock();
@@ -97,6 +97,18 @@ impl FileStatistics {
         kept.insert(known.meta.location.clone(), known);
         Ok(statistics)
     }
+}
+
+/// A file's statistics in the types of the table, whose files need not have one type each. Extremes
+/// of floating-point numbers are bounds only: footers leave NaN out.
+fn of_types(mut statistics: Statistics, schema: &Schema) -> Statistics {
+    for (column, field) in statistics.column_statistics.iter_mut().zip(schema.fields()) {
+        for extreme in [&mut column.min_value, &mut column.max_value] {
+            let typed = extreme.cast_to(field.data_type()).unwrap_or_default();
+            *extreme = if field.data_type().is_floating() { typed.to_inexact() } else { typed };
+        }
+    }
+    statistics
 }
 
 /// What a query wants of a table's files.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use object_store::ObjectStoreExt;
+use tokio::task::{JoinError, JoinSet};
 use udfs::model::Model;
 
 pub use super::claim::Claim;
@@ -397,13 +398,27 @@ fn no_version(name: &ObjectName, version: u32, head: &ModelHead) -> Error {
     )
 }
 
-async fn write_files(claim: &Claim, model: &Model) -> Result<BTreeMap<String, StoredFile>> {
-    let mut files = BTreeMap::new();
-    for (piece, columns) in model_parts::pieces(model)? {
+/// Writes a model's files side by side: most of the time goes into encoding them.
+async fn write_files(claim: &Claim, model: &Arc<Model>) -> Result<BTreeMap<String, StoredFile>> {
+    let mut writing = JoinSet::new();
+    for piece in model_parts::pieces(model)?.into_keys() {
         // The claim's id is in the names, so that a training that was swept away but writes on does
         // not write into the files of the one that has taken its number.
         let name = format!("{piece}-{}.parquet", claim.id);
-        files.insert(piece.to_owned(), write(&claim.folder, name, &columns).await?);
+        let (folder, model) = (claim.folder.clone(), Arc::clone(model));
+        writing.spawn(async move {
+            let columns = model_parts::pieces(&model)?.remove(piece).unwrap_or_default();
+            let file = write(&folder, name, &columns).await?;
+            Ok::<_, Error>((piece.to_owned(), file))
+        });
+    }
+    let mut files = BTreeMap::new();
+    while let Some(written) = writing.join_next().await {
+        let failed = |error: JoinError| {
+            Error::invalid(format!("the files of {} were not written: {error}", claim.name))
+        };
+        let (piece, file) = written.map_err(failed)??;
+        files.insert(piece, file);
     }
     Ok(files)
 }

@@ -34,6 +34,9 @@ const BATCH_BYTES: usize = 8 << 20;
 /// Rows of a row group at most: small enough to write with little memory.
 const ROW_GROUP_ROWS: usize = 65_536;
 
+/// A vector's values.
+const ELEMENT: &str = "element";
+
 /// What the manifest says of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredFile {
@@ -218,7 +221,7 @@ fn vectors(values: Vec<f32>, width: usize) -> Result<ArrayRef, arrow::error::Arr
 }
 
 fn element() -> Arc<Field> {
-    Arc::new(Field::new("element", DataType::Float32, false))
+    Arc::new(Field::new(ELEMENT, DataType::Float32, false))
 }
 
 fn list_size(width: usize) -> i32 {
@@ -267,7 +270,7 @@ fn batch_rows(columns: &Columns<'_>) -> usize {
     (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS)
 }
 
-/// Vectors have no repeated values; ids and codes compress well.
+/// Vectors have no repeated values and do not compress; ids and codes do.
 fn properties(columns: &Columns<'_>) -> WriterProperties {
     let group = (8 * batch_rows(columns)).min(ROW_GROUP_ROWS);
     let mut properties = WriterProperties::builder()
@@ -279,6 +282,10 @@ fn properties(columns: &Columns<'_>) -> WriterProperties {
         if matches!(column, Column::Codes(_) | Column::Rows(_)) {
             let encoding = Encoding::DELTA_BINARY_PACKED;
             properties = properties.set_column_encoding((*name).into(), encoding);
+        }
+        if matches!(column, Column::Vectors(..) | Column::Lists(_)) {
+            let path = [*name, "list", ELEMENT].map(str::to_owned).to_vec();
+            properties = properties.set_column_compression(path.into(), Compression::UNCOMPRESSED);
         }
     }
     properties.build()

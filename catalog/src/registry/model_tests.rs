@@ -285,7 +285,7 @@ fn feature_models() -> Vec<(&'static str, Model)> {
     {
         let labels: Vec<f32> = (0..columns[0].len()).map(|row| (row % 2) as f32).collect();
         let part = Part {
-            values: preparation.codes(&columns, 0..labels.len()),
+            values: preparation.codes(&columns, labels.len(), |row| row),
             labels,
             group_sizes: vec![],
         };

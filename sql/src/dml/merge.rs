@@ -14,7 +14,7 @@ use sqlparser::ast::{
     TableFactor,
 };
 
-use crate::dml::rewrite::{Target, assigned};
+use crate::dml::rewrite::{Target, assigned, typed};
 use crate::dml::sent::quoted;
 use crate::dml::{Change, MergePlan};
 use crate::error::{Error, Result};
@@ -52,10 +52,11 @@ pub(crate) async fn merge(
     let joined = joined(&target, &source, &merge.on, &branches, &table);
     let names: Vec<String> = table.fields().iter().map(|field| quoted(field.name())).collect();
     let keep = format!(
-        "SELECT {} FROM (SELECT *, row_number() OVER (PARTITION BY {ROW} ORDER BY abs({ACTION}) \
-         DESC) AS \"__pick\" FROM ({joined}) AS \"__all\" WHERE {ACTION} IS NOT NULL) AS \"__kept\" \
+        "SELECT {}, {ACTION} > 0 AS {} FROM (SELECT *, \
+         row_number() OVER (PARTITION BY {ROW} ORDER BY abs({ACTION}) DESC) AS \"__pick\" FROM ({joined}) AS \"__all\" WHERE {ACTION} IS NOT NULL) AS \"__kept\" \
          WHERE {ACTION} >= 0 AND ({ROW} IS NULL OR \"__pick\" = 1)",
-        names.join(", ")
+        names.join(", "),
+        target.mark()
     );
     let counts = format!(
         "SELECT count(*) FILTER (WHERE {ACTION} > 0 AND {ROW} IS NULL) AS i, \
@@ -220,8 +221,7 @@ fn joined(
         // A column without a value keeps the target's, which is NULL for a row that is new.
         let made = branches.iter().filter_map(|branch| {
             let value = branch.values.as_ref()?.get(index)?.as_ref()?;
-            let data_type = field.data_type();
-            Some(format!("WHEN {} THEN arrow_cast(({value}), '{data_type}')", branch.number))
+            Some(format!("WHEN {} THEN {}", branch.number, typed(value, field.data_type())))
         });
         let made: Vec<String> = made.collect();
         match made.is_empty() {

@@ -4,7 +4,8 @@
 //! the *optimized* plan, where `WHERE id IN (SELECT …)`, `WHERE false` or `= NULL` have already
 //! vanished, and would remove every row. Instead the rows that stay are planned as a SELECT over
 //! the principal's own view of the table, at one version, and written as one Delta commit that
-//! fails when the table has moved on.
+//! fails when the table has moved on. Whatever is written passes the table's expectations of
+//! severity `error` on its way.
 
 pub(crate) mod ingest;
 mod many;
@@ -41,6 +42,8 @@ pub(crate) enum Change {
         verb: &'static str,
         version: u64,
         keep: LogicalPlan,
+        /// What the rows of `keep` are to the table.
+        rows: Rows,
         count: LogicalPlan,
     },
     /// Writes what comes of every meeting of two tables' rows.
@@ -52,7 +55,7 @@ pub(crate) enum Change {
 pub(crate) struct MergePlan {
     pub(crate) name: ObjectName,
     pub(crate) version: u64,
-    /// The table's rows afterwards.
+    /// The table's rows afterwards, and whether each is new or changed.
     pub(crate) keep: LogicalPlan,
     /// Rows inserted, updated and deleted, and how many changes too many rows would have had.
     pub(crate) counts: LogicalPlan,
@@ -72,10 +75,7 @@ impl MergePlan {
         }
         let changed = inserted + updated + deleted;
         if changed > 0 {
-            let plan = run.bound(&self.keep)?;
-            let catalog = run.session.engine().catalog();
-            let state = run.writing_state()?;
-            catalog.insert(name, plan, state, Some(self.version), true).await?;
+            rewrite(run, name, &self.keep, Rows::Changed, self.version).await?;
         }
         let message =
             format!("MERGE into {name}: {inserted} inserted, {updated} updated, {deleted} deleted");
@@ -104,18 +104,31 @@ impl Change {
                 let written = guard.finish(run, written.map_err(Error::from)).await?;
                 Ok(Done::new(written.rows, format!("INSERT {} rows into {name}", written.rows)))
             }
-            Self::Rewrite { name, verb, version, keep, count } => {
+            Self::Rewrite { name, verb, version, keep, rows, count } => {
                 let [changed] = count_rows(run, count).await?;
                 if changed > 0 {
-                    let plan = run.bound(keep)?;
-                    let state = run.writing_state()?;
-                    catalog.insert(name, plan, state, Some(*version), true).await?;
+                    rewrite(run, name, keep, *rows, *version).await?;
                 }
                 Ok(Done::new(changed, format!("{verb} {changed} rows of {name}")))
             }
             Self::Merge(merge) => merge.run(run).await,
         }
     }
+}
+
+/// Writes a table's rows anew, if they meet what is expected of them and the table is still at the
+/// version that they were planned at.
+async fn rewrite(
+    run: &Run,
+    name: &ObjectName,
+    keep: &LogicalPlan,
+    rows: Rows,
+    version: u64,
+) -> Result<()> {
+    let guard = Guard::new(run, name, run.bound(keep)?, rows).await?;
+    let (catalog, state) = (run.session.engine().catalog(), run.writing_state()?);
+    let written = catalog.insert(name, guard.plan(), state, Some(version), true).await;
+    guard.finish(run, written.map_err(Error::from)).await.map(|_| ())
 }
 
 /// The sums of a plan's first columns, which are counts.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use catalog::policy::Privilege;
 use catalog::{ObjectName, Opened};
 use datafusion::catalog::TableProvider;
@@ -23,6 +23,7 @@ use sqlparser::ast::{
 use crate::dml::sent::quoted;
 use crate::dml::{Change, target};
 use crate::error::{Error, Result};
+use crate::expectation::load::Rows;
 use crate::parse::{name_parts, parse_query};
 use crate::rights::Columns;
 use crate::session::{Action, StatementContext};
@@ -115,6 +116,15 @@ impl Target {
         &self.schema
     }
 
+    /// A column that the table does not have, quoted: it tells which rows are new or changed.
+    pub(super) fn mark(&self) -> String {
+        let mut mark = "__loaded".to_owned();
+        while self.schema.field_with_name(&mark).is_ok() {
+            mark.push('_');
+        }
+        quoted(&mark)
+    }
+
     /// The error for a column that the table does not have.
     pub(super) fn unknown(&self, column: &str) -> Error {
         let seen = match &self.seen {
@@ -168,6 +178,7 @@ impl Target {
         context: &Arc<StatementContext>,
         verb: &'static str,
         keep: String,
+        rows: Rows,
         condition: &str,
     ) -> Result<(SessionState, Action)> {
         let from = self.from();
@@ -175,7 +186,7 @@ impl Target {
         let (_, count) =
             query(context, &format!("SELECT count(*) AS n {from} WHERE {condition}")).await?;
         let Self { name, version, .. } = self;
-        Ok((state, Action::Rows(Change::Rewrite { name, verb, version, keep, count })))
+        Ok((state, Action::Rows(Change::Rewrite { name, verb, version, keep, rows, count })))
     }
 }
 
@@ -240,7 +251,7 @@ pub(crate) async fn delete(
     let condition = condition(delete.selection.as_ref());
     target.check(context, &[], &format!("WHERE {condition}")).await?;
     let keep = format!("SELECT * {} WHERE ({condition}) IS NOT TRUE", target.from());
-    target.rewrite(context, "DELETE", keep, &condition).await
+    target.rewrite(context, "DELETE", keep, Rows::Left, &condition).await
 }
 
 /// TRUNCATE: no row stays.
@@ -253,10 +264,10 @@ pub(crate) async fn truncate(
     let alias = parts.last().cloned().unwrap_or_default();
     let target = Target::named(context, &parts, alias, &[Privilege::Delete]).await?;
     let keep = format!("SELECT * {} WHERE false", target.from());
-    target.rewrite(context, "DELETE", keep, "true").await
+    target.rewrite(context, "DELETE", keep, Rows::Left, "true").await
 }
 
-/// UPDATE: the rows that match, changed, and the others as they are.
+/// UPDATE: the rows that match, changed, and the others as they are, and which of them are which.
 pub(crate) async fn update(
     context: &Arc<StatementContext>,
     update: &Update,
@@ -275,12 +286,18 @@ pub(crate) async fn update(
     let expressions: Vec<String> = values.values().cloned().collect();
     target.check(context, &expressions, &format!("WHERE {condition}")).await?;
     let columns = changed_columns(&target, &values);
-    let from = target.from();
+    let (from, mark) = (target.from(), target.mark());
     let keep = format!(
-        "SELECT {columns} {from} WHERE {condition} \
-         UNION ALL SELECT * {from} WHERE ({condition}) IS NOT TRUE"
+        "SELECT {columns}, TRUE AS {mark} {from} WHERE {condition} \
+         UNION ALL SELECT *, FALSE AS {mark} {from} WHERE ({condition}) IS NOT TRUE"
     );
-    target.rewrite(context, "UPDATE", keep, &condition).await
+    target.rewrite(context, "UPDATE", keep, Rows::Changed, &condition).await
+}
+
+/// A value in a column's type.
+pub(super) fn typed(value: &str, data_type: &DataType) -> String {
+    let named = data_type.to_string().replace('\'', "''");
+    format!("arrow_cast(({value}), '{named}')")
 }
 
 /// The table's columns in order, each as itself or as its new value in the column's type.
@@ -288,7 +305,7 @@ fn changed_columns(target: &Target, values: &BTreeMap<String, String>) -> String
     let columns = target.schema().fields().iter().map(|field| {
         let name = quoted(field.name());
         match values.get(field.name()) {
-            Some(value) => format!("arrow_cast(({value}), '{}') AS {name}", field.data_type()),
+            Some(value) => format!("{} AS {name}", typed(value, field.data_type())),
             None => name,
         }
     });

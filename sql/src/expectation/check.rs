@@ -59,6 +59,13 @@ pub(crate) enum Shape {
     },
 }
 
+impl Check {
+    /// Whether it asks for values that exist elsewhere.
+    pub(crate) fn is_reference(&self) -> bool {
+        matches!(self.shape, Shape::Reference { .. })
+    }
+}
+
 const DRIFT: [(&str, &str); 2] = [("drift_psi", "sketch_psi"), ("drift_ks", "sketch_ks")];
 
 /// Takes a check's text apart. `is_aggregate` knows the aggregates of SQL; `baseline` is the kept

@@ -7,8 +7,10 @@
 //! instead of the end of the rows, and the writer commits nothing. So rows are computed and read
 //! once, and a batch is held by both sides for as long as both need it.
 //!
-//! Conditions on rows look at the new rows. Conditions on the table look at it as it would be: at
-//! the rows of one version and the new ones; the commit fails when the table has moved on since.
+//! Conditions on rows look at the new rows, and at those that UPDATE and MERGE have changed.
+//! Conditions on the table look at it as it would be: at the rows of one version and the new ones,
+//! or at all rows that a changed table is written with; the commit fails when the table has moved
+//! on since.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,11 +22,12 @@ use catalog::checks::{CheckStatus, LOAD, Severity};
 use catalog::{ObjectName, Opened};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
+use datafusion::common::Column;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
@@ -56,6 +59,11 @@ pub(crate) enum Rows {
     Added,
     /// They take their place.
     Replaced,
+    /// They take their place, and their last column, which is not written, tells which of them are
+    /// new or changed.
+    Changed,
+    /// They are those of them that stay.
+    Left,
 }
 
 /// The rows of a statement under the checks of their table.
@@ -78,8 +86,13 @@ impl Guard {
         rows: Rows,
     ) -> Result<Self> {
         let context = StatementContext::load(&run.session).await?.deeper();
-        let items = items(&context, table).await?;
+        let mut items = items(&context, table).await?;
+        let whole = |item: &Item| matches!(item.check.shape, Shape::Table { .. });
+        if rows == Rows::Left {
+            items.retain(whole);
+        }
         if items.is_empty() {
+            let plan = if rows == Rows::Changed { unmarked(plan)? } else { plan };
             return Ok(Self { table: table.clone(), plan, version: None, shared: None });
         }
         let physical = run.physical(&plan).await?;
@@ -88,20 +101,23 @@ impl Guard {
         let sent = sent(Arc::clone(&schema), receiver);
         let sent = StreamingTable::try_new(Arc::clone(&schema), vec![Arc::new(sent)])?;
         let new = name_rows(&context, Arc::new(sent));
-        let whole = |item: &Item| matches!(item.check.shape, Shape::Table { .. });
         let alias = quoted(&table.name);
-        let (version, from, loaded) = match rows == Rows::Added && items.iter().any(whole) {
-            false => (None, format!("{new} AS {alias}"), None),
-            true => {
+        let (version, from, loaded) = match rows {
+            Rows::Added if items.iter().any(whole) => {
                 let (version, old) = stored(&context, table).await?;
                 let both = format!(
                     "(SELECT *, TRUE AS {LOADED} FROM {new} \
                      UNION ALL SELECT *, FALSE FROM {old}) AS {alias}"
                 );
-                (Some(version), both, Some(LOADED))
+                (Some(version), both, Some(LOADED.to_owned()))
             }
+            Rows::Changed => {
+                let mark = schema.fields().last().map(|field| quoted(field.name()));
+                (None, format!("{new} AS {alias}"), mark)
+            }
+            _ => (None, format!("{new} AS {alias}"), None),
         };
-        let text = query::text(&items, &from, &alias, loaded);
+        let text = query::text(&items, &from, &alias, loaded.as_deref());
         let (_, checks) = context
             .plan_query(parse_query(&text)?)
             .await
@@ -110,7 +126,8 @@ impl Guard {
         let reads = context.access(table).await.select == Columns::All;
         let name = table.clone();
         let judged = async move {
-            let outcome = query::outcome(&items, &row(answer).await?)?;
+            let answer = row(answer).await.map_err(|error| not_computed(&name, error, reads))?;
+            let outcome = query::outcome(&items, &answer)?;
             Ok((verdict(&name, &outcome, reads), outcome))
         };
         let shared = Arc::new(Shared {
@@ -118,7 +135,8 @@ impl Guard {
             judge: tokio::sync::Mutex::new(Some(SpawnedTask::spawn(judged))),
             outcome: Mutex::new(None),
         });
-        let plan = passing(&physical, &run.task()?, &sender, &shared)?;
+        let written = schema.fields().len() - usize::from(rows == Rows::Changed);
+        let plan = passing(&physical, &run.task()?, &sender, &shared, written)?;
         Ok(Self { table: table.clone(), plan, version, shared: Some(shared) })
     }
 
@@ -187,6 +205,18 @@ fn cannot_be_checked(table: &ObjectName, error: &Error) -> Error {
     }
 }
 
+/// A check that cannot be computed on the rows; the reason may hold one of their values.
+fn not_computed(table: &ObjectName, error: Error, reads: bool) -> Error {
+    match error {
+        Error::Execution { .. } if reads => cannot_be_checked(table, &error),
+        Error::Execution { .. } => Error::Unmet {
+            what: format!("what is expected of {table} cannot be computed on these rows"),
+            hint: Some("who may read the table learns from CHECK TABLE which check it is".into()),
+        },
+        other => other,
+    }
+}
+
 /// An error when rows must not be loaded. Who may not read the table learns no value of it.
 fn verdict(table: &ObjectName, outcome: &Outcome, reads: bool) -> Result<()> {
     let failed: Vec<_> =
@@ -217,6 +247,14 @@ fn verdict(table: &ObjectName, outcome: &Outcome, reads: bool) -> Result<()> {
                 .into(),
         ),
     })
+}
+
+/// The rows without their last column.
+fn unmarked(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let columns = plan.schema().iter().map(|field| Expr::Column(Column::from(field)));
+    let written = plan.schema().fields().len().saturating_sub(1);
+    let columns: Vec<Expr> = columns.take(written).collect();
+    Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
 }
 
 /// The new rows as the checks read them.
@@ -270,6 +308,7 @@ struct Passing {
     physical: Arc<dyn ExecutionPlan>,
     task: Arc<TaskContext>,
     partition: usize,
+    /// The columns that are handed on: the first.
     schema: SchemaRef,
     sender: Mutex<Option<Sender<RecordBatch>>>,
     shared: Arc<Shared>,
@@ -284,14 +323,16 @@ impl fmt::Debug for Passing {
     }
 }
 
-/// The rows of a plan, which the checks see pass, as a plan.
+/// The rows of a plan, which the checks see pass, as a plan; of their columns the first `written`.
 fn passing(
     physical: &Arc<dyn ExecutionPlan>,
     task: &Arc<TaskContext>,
     sender: &Sender<RecordBatch>,
     shared: &Arc<Shared>,
+    written: usize,
 ) -> Result<LogicalPlan> {
-    let schema = physical.schema();
+    let columns: Vec<usize> = (0..written).collect();
+    let schema = Arc::new(physical.schema().project(&columns)?);
     let count = physical.output_partitioning().partition_count();
     let partitions = (0..count).map(|partition| {
         Arc::new(Passing {
@@ -343,6 +384,8 @@ impl PartitionStream for Passing {
                 }
             }
         });
+        let columns: Vec<usize> = (0..schema.fields().len()).collect();
+        let rows = rows.map(move |batch| Ok(batch?.project(&columns)?));
         Box::pin(RecordBatchStreamAdapter::new(schema, rows))
     }
 }
@@ -365,6 +408,7 @@ mod tests {
             expected: "< 100".into(),
             failing: None,
             rows: Some(9),
+            files: None,
             message: None,
         };
         let table = ObjectName::new("main", "t");

@@ -1,13 +1,15 @@
 //! Expectations: what somebody expects of a table, and checking it.
 //!
 //! All checks of a table are columns of one aggregate query, planned as the caller's own, so that
-//! the table is read once, with the caller's rights. Those of severity `error` are computed too
-//! while rows are on their way into the table ([`load`]); rows that do not meet them are not
-//! committed.
+//! the table is read once, with the caller's rights; of those that merge, each file is read once
+//! ([`partial`]). Those of severity `error` are computed too while rows are on their way into the
+//! table ([`load`]); rows that do not meet them are not committed.
 
 mod check;
+mod explain;
 pub(crate) mod load;
 mod log;
+mod partial;
 mod query;
 mod run;
 pub(crate) mod syntax;
@@ -30,7 +32,7 @@ use self::query::Item;
 use self::syntax::CreateExpectation;
 use crate::dml::sent::quoted;
 use crate::error::{CatalogError, Error, Result};
-use crate::parse::{Statement, parse, parse_query};
+use crate::parse::parse_query;
 use crate::rights::{Columns, Rights};
 use crate::session::bindings::Bindings;
 use crate::session::run::{Done, Run};
@@ -205,18 +207,7 @@ pub(crate) async fn plan(
         }
         ExpectationStatement::Explain(table) => {
             let table = readable(context, table).await?;
-            let Some(text) = CheckTable::query(context, &table).await? else {
-                return Err(Error::invalid_hint(
-                    format!("nothing is expected of {table}"),
-                    format!("CREATE EXPECTATION name ON {table} CHECK (…)"),
-                ));
-            };
-            let explain = parse(&format!("EXPLAIN {text}"), usize::MAX)?;
-            let Statement::DataFusion(explain) = explain else {
-                return Err(Error::Internal("EXPLAIN was read as something else".into()));
-            };
-            let (state, plan) = context.plan_statement(*explain).await?;
-            return Ok((state, Action::Query(plan)));
+            return explain::plan(context, &table).await;
         }
     };
     Ok((context.state(&Bindings::default())?, Action::Expectation(change)))

@@ -51,14 +51,15 @@ pub(crate) fn text(items: &[Item], from: &str, alias: &str, loaded: Option<&str>
     for (at, item) in items.iter().enumerate() {
         match &item.check.shape {
             Shape::Rows { condition } => {
-                conditions.push(format!("({condition}) AS \"__holds{at}\""));
-                // Of a truth value only FALSE is left, which count() counts without a filter.
-                columns.push(match loaded {
-                    Some(loaded) => format!(
-                        "count(CASE WHEN {loaded} THEN nullif(\"__holds{at}\", TRUE) END) AS \"f{at}\""
-                    ),
-                    None => format!("count(nullif(\"__holds{at}\", TRUE)) AS \"f{at}\""),
+                // What other rows hold keeps no new row out, not even where it cannot be computed.
+                conditions.push(match loaded {
+                    Some(loaded) => {
+                        format!("(CASE WHEN {loaded} THEN ({condition}) END) AS \"__holds{at}\"")
+                    }
+                    None => format!("({condition}) AS \"__holds{at}\""),
                 });
+                // Of a truth value only FALSE is left, which count() counts without a filter.
+                columns.push(format!("count(nullif(\"__holds{at}\", TRUE)) AS \"f{at}\""));
             }
             Shape::Reference { column, query } => {
                 columns.push(format!(
@@ -156,6 +157,7 @@ fn result(item: &Item, met: bool) -> CheckResult {
         expected,
         failing: None,
         rows: None,
+        files: None,
         message: None,
     }
 }
@@ -172,6 +174,7 @@ pub(crate) fn failed(name: &str, expectation: &Expectation, error: &Error) -> Ch
         expected: expectation.check.clone(),
         failing: None,
         rows: None,
+        files: None,
         message: Some(cut(format!("{}: {error}", error.code()))),
     }
 }

@@ -1,16 +1,20 @@
-//! CHECK TABLE: all checks of a table in one scan, and what each of them gave.
+//! CHECK TABLE: all checks of a table, and what each of them gave.
+//!
+//! Of a table that is a list of files those checks that merge read the files that are new
+//! ([`Partial`]); all others are one query over the whole table.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use catalog::ObjectName;
-use catalog::checks::{CHECK, CheckResult, CheckRun, CheckStatus, Expectation};
+use catalog::checks::{CHECK, CheckResult, CheckRun, CheckStatus, Expectation, FilesRead};
+use catalog::{ObjectName, TableFiles};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt;
 
+use super::partial::{Known, Partial};
 use super::query::{self, Item, Outcome};
 use crate::dml::sent::quoted;
 use crate::error::{Class, Error, Result};
@@ -23,8 +27,10 @@ use crate::session::run::Run;
 pub(crate) struct CheckTable {
     table: ObjectName,
     items: Vec<Item>,
-    /// All of `items` in one query; none without items, or when they cannot stand in one.
-    plan: Option<LogicalPlan>,
+    /// The table's files, where it is made of files.
+    files: Option<Arc<TableFiles>>,
+    /// All of `items`; none without items, or when they cannot stand in one query.
+    parts: Option<Parts>,
     /// Those that cannot be planned: a column that is gone, say.
     broken: Vec<(String, Expectation, Error)>,
 }
@@ -33,65 +39,56 @@ impl CheckTable {
     /// Plans the checks that can be planned.
     pub(crate) async fn plan(context: &Arc<StatementContext>, table: &ObjectName) -> Result<Self> {
         let (mut items, mut broken) = items(context, table).await?;
-        let planned = Self::planned(context, table, &items).await;
-        let plan = match planned {
-            Ok(plan) => plan,
+        let files = files(context, table).await;
+        let parts = match Parts::plan(context, table, files.as_ref(), &items).await {
+            Ok(parts) => parts,
             Err(error) if is_of_all(&error) => return Err(error),
             Err(_) => {
                 let mut sound = Vec::new();
                 for item in items {
-                    match Self::planned(context, table, std::slice::from_ref(&item)).await {
+                    match whole(context, table, std::slice::from_ref(&item)).await {
                         Ok(_) => sound.push(item),
                         Err(error) => broken.push((item.name, item.expectation, error)),
                     }
                 }
                 items = sound;
-                match Self::planned(context, table, &items).await {
+                match Parts::plan(context, table, files.as_ref(), &items).await {
                     Err(error) if is_of_all(&error) => return Err(error),
                     planned => planned.unwrap_or_default(),
                 }
             }
         };
-        Ok(Self { table: table.clone(), items, plan, broken })
+        Ok(Self { table: table.clone(), items, files, parts, broken })
     }
 
-    async fn planned(
-        context: &Arc<StatementContext>,
-        table: &ObjectName,
-        items: &[Item],
-    ) -> Result<Option<LogicalPlan>> {
-        if items.is_empty() {
-            return Ok(None);
-        }
-        let text = query::text(items, &query::from(table), &quoted(&table.name), None);
-        let (_, plan) = context.plan_query(parse_query(&text)?).await?;
-        Ok(Some(plan))
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.broken.is_empty()
     }
 
-    /// The one query, as text; `None` when nothing is expected of the table.
-    pub(crate) async fn query(
-        context: &Arc<StatementContext>,
-        table: &ObjectName,
-    ) -> Result<Option<String>> {
-        let (items, _) = items(context, table).await?;
-        let text = query::text(&items, &query::from(table), &quoted(&table.name), None);
-        Ok((!items.is_empty()).then_some(text))
+    pub(super) fn parts(&self) -> Option<&Parts> {
+        self.parts.as_ref()
     }
 
     /// The plan that reads the table.
     pub(crate) fn plans(&self) -> Vec<&LogicalPlan> {
-        self.plan.iter().collect()
+        self.parts.iter().flat_map(Parts::plans).collect()
     }
 
     /// Checks, keeps the results and answers them.
     pub(crate) async fn run(&self, run: &Run) -> Result<RecordBatch> {
-        let mut outcome = match &self.plan {
-            None => self.one_by_one(run).await?,
-            Some(plan) => match one_row(run, plan).await {
-                Ok(row) => query::outcome(&self.items, &row)?,
+        let catalog = run.session.engine().catalog();
+        let mut known = Known::default();
+        if self.files.is_some() {
+            known.states = catalog.check_states(&self.table).await;
+        }
+        let before = known.states.clone();
+        let mut outcome = match &self.parts {
+            None => self.one_by_one(run, &mut known).await?,
+            Some(parts) => match parts.outcome(run, &mut known).await {
+                Ok(outcome) => outcome,
                 Err(error) if is_of_all(&error) => return Err(error),
                 // One of them cannot be computed: each alone tells which.
-                Err(_) => self.one_by_one(run).await?,
+                Err(_) => self.one_by_one(run, &mut known).await?,
             },
         };
         let broken = self.broken.iter();
@@ -100,18 +97,28 @@ impl CheckTable {
         outcome.results.extend(broken);
         outcome.results.sort_by(|one, other| one.name.cmp(&other.name));
         record(run, &self.table, &outcome, CHECK).await?;
+        if let Some(files) = &self.files {
+            let keys: Vec<&str> = known.keys.iter().map(String::as_str).collect();
+            let kept = known.states.only(files.ids(), &keys);
+            // What is not kept is found out again.
+            if kept != before
+                && let Err(error) = catalog.keep_check_states(&self.table, &kept).await
+            {
+                tracing::warn!(%error, table = %self.table, "what files gave was not kept");
+            }
+        }
         self.answer(&outcome.results)
     }
 
-    async fn one_by_one(&self, run: &Run) -> Result<Outcome> {
+    async fn one_by_one(&self, run: &Run, known: &mut Known) -> Result<Outcome> {
         let context = StatementContext::load(&run.session).await?;
         let mut all = Outcome::default();
         for item in &self.items {
             let one = std::slice::from_ref(item);
             let found = async {
-                let plan = Self::planned(&context, &self.table, one).await?;
-                let plan = plan.ok_or_else(|| Error::Internal("no check was planned".into()))?;
-                query::outcome(one, &one_row(run, &plan).await?)
+                let parts = Parts::plan(&context, &self.table, self.files.as_ref(), one).await?;
+                let parts = parts.ok_or_else(|| Error::Internal("no check was planned".into()))?;
+                parts.outcome(run, known).await
             };
             match found.await {
                 Ok(outcome) => {
@@ -151,10 +158,100 @@ impl CheckTable {
             texts(&|result| Some(result.expected.clone())),
             counts(|result| result.failing),
             counts(|result| result.rows),
+            counts(|result| result.files.map(|files| files.read)),
+            counts(|result| result.files.map(|files| files.total)),
             texts(&sample),
             texts(&|result| result.message.clone()),
         ];
         Ok(RecordBatch::try_new(answer_schema(), columns)?)
+    }
+}
+
+/// Checks that are computed together.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// Those that read new files alone.
+    pub(super) partial: Option<Partial>,
+    /// Those that read the whole table, in one query.
+    pub(super) whole: Option<(Vec<Item>, LogicalPlan)>,
+    /// How many files the table is made of.
+    pub(super) files: Option<u64>,
+}
+
+impl Parts {
+    async fn plan(
+        context: &Arc<StatementContext>,
+        table: &ObjectName,
+        files: Option<&Arc<TableFiles>>,
+        items: &[Item],
+    ) -> Result<Option<Self>> {
+        if items.is_empty() {
+            return Ok(None);
+        }
+        let partial = match files {
+            Some(files) => Partial::plan(context, table, files, items).await?,
+            None => None,
+        };
+        let (partial, rest) = match partial {
+            Some((partial, rest)) => (Some(partial), rest),
+            None => (None, items.to_vec()),
+        };
+        let whole = match rest.is_empty() {
+            true => None,
+            false => {
+                let plan = whole(context, table, &rest).await?;
+                Some((rest, plan))
+            }
+        };
+        let files = files.map(|files| files.ids().len() as u64);
+        Ok(Some(Self { partial, whole, files }))
+    }
+
+    fn plans(&self) -> impl Iterator<Item = &LogicalPlan> {
+        let partial = self.partial.iter().map(Partial::input);
+        partial.chain(self.whole.iter().map(|(_, plan)| plan))
+    }
+
+    async fn outcome(&self, run: &Run, known: &mut Known) -> Result<Outcome> {
+        let mut all = match &self.partial {
+            Some(partial) => partial.outcome(run, known).await?,
+            None => Outcome::default(),
+        };
+        if let Some((items, plan)) = &self.whole {
+            let mut outcome = query::outcome(items, &one_row(run, plan).await?)?;
+            let read = self.files.map(|total| FilesRead { read: total, total });
+            outcome.results.iter_mut().for_each(|result| result.files = read);
+            all.results.extend(outcome.results);
+            all.baselines.extend(outcome.baselines);
+        }
+        Ok(all)
+    }
+}
+
+/// Checks as one query over the whole table.
+async fn whole(
+    context: &Arc<StatementContext>,
+    table: &ObjectName,
+    items: &[Item],
+) -> Result<LogicalPlan> {
+    let text = query::text(items, &query::from(table), &quoted(&table.name), None);
+    Ok(context.plan_query(parse_query(&text)?).await?.1)
+}
+
+/// The table's files, which the whole statement reads at one version where there are versions.
+async fn files(context: &Arc<StatementContext>, table: &ObjectName) -> Option<Arc<TableFiles>> {
+    let engine = context.engine();
+    let catalog = engine.catalog();
+    if let Ok(version) = catalog.table_version(table).await {
+        context.pin(table, version);
+    }
+    match catalog.table_files(table, context.version_of(table), engine.base()).await {
+        Ok(files) => files.map(Arc::new),
+        Err(error) => {
+            // The checks are planned over the table, which says the same.
+            tracing::debug!(%error, %table, "the table's files were not listed");
+            None
+        }
     }
 }
 
@@ -172,6 +269,8 @@ pub(crate) fn answer_schema() -> SchemaRef {
         text("expected"),
         count("rows_failing"),
         count("rows_checked"),
+        count("files_read"),
+        count("files_total"),
         text("sample"),
         text("message"),
     ]))
@@ -196,7 +295,7 @@ fn is_of_all(error: &Error) -> bool {
 }
 
 /// Runs a query of one row.
-async fn one_row(run: &Run, plan: &LogicalPlan) -> Result<RecordBatch> {
+pub(super) async fn one_row(run: &Run, plan: &LogicalPlan) -> Result<RecordBatch> {
     row(run.start(plan).await?).await
 }
 

@@ -121,6 +121,8 @@ pub(super) async fn checks(context: &StatementContext) -> Result<RecordBatch> {
         ("expected", of(|result| &result.expected)),
         ("rows_failing", counts(|result| result.failing)),
         ("rows_checked", counts(|result| result.rows)),
+        ("files_read", counts(|result| result.files.map(|files| files.read))),
+        ("files_total", counts(|result| result.files.map(|files| files.total))),
         ("message", optional(|result| result.message.clone())),
         ("checked", moments(rows.iter().map(|row| Some(row.at_ms)))),
         ("checked_by", texts(rows.iter().map(|row| row.by.as_str()))),

@@ -1,0 +1,256 @@
+//! What is known of each file of a table, so that checking the table reads new files alone: one
+//! object a table in the warehouse, beside the results of its checks.
+//!
+//! A state is the value of one aggregate over the rows of one file. It is a fact about a file that
+//! does not change, under a key that says which aggregate it is, so states need no agreement: who
+//! writes last may drop what another has found out, which is then found out again. The object is
+//! an Arrow stream with a row for each file, behind a checksum; one that cannot be read is taken
+//! for one that is not there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Cursor;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
+use arrow::datatypes::{Field, Schema};
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
+use datafusion::common::ScalarValue;
+use object_store::ObjectStoreExt;
+use sha2::{Digest, Sha256};
+
+use crate::Catalog;
+use crate::error::{Error, Result};
+use crate::registry::ObjectName;
+use crate::registry::head::key;
+use crate::store::Place;
+
+/// What the object begins with; another number is another form.
+const MAGIC: &[u8; 8] = b"ATCHKST1";
+/// Bytes of a checksum.
+const DIGEST_BYTES: usize = 32;
+/// A value that is larger is not kept: its file is read again.
+const VALUE_BYTES_MAX: usize = 64 * 1_024;
+/// Bytes of a table's object. What does not fit is not kept.
+const OBJECT_BYTES_MAX: usize = 64 * 1_024 * 1_024;
+/// How often the files that are kept are made fewer, until they fit.
+const CUTS_MAX: usize = 8;
+
+/// The states of a table's files: by file, then by the key of an aggregate.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CheckStates {
+    by_file: HashMap<String, BTreeMap<String, ScalarValue>>,
+}
+
+impl CheckStates {
+    /// The value of an aggregate over a file, where it is known.
+    pub fn get(&self, file: &str, key: &str) -> Option<&ScalarValue> {
+        self.by_file.get(file)?.get(key)
+    }
+
+    /// Notes the value of an aggregate over a file.
+    pub fn put(&mut self, file: &str, key: &str, value: ScalarValue) {
+        let known = self.by_file.entry(file.to_owned()).or_default();
+        known.insert(key.to_owned(), value);
+    }
+
+    /// The states of these files under these keys.
+    pub fn only(&self, files: &[String], keys: &[&str]) -> Self {
+        let mut kept = Self::default();
+        for file in files {
+            let Some(known) = self.by_file.get(file) else { continue };
+            for key in keys {
+                if let Some(value) = known.get(*key) {
+                    kept.put(file, key, value.clone());
+                }
+            }
+        }
+        kept
+    }
+
+    /// The states as bytes, those of fewer files when they are too many.
+    ///
+    /// # Errors
+    /// When a value has no Arrow form.
+    fn to_bytes(&self, bytes_max: usize) -> datafusion::error::Result<Vec<u8>> {
+        let mut files: Vec<&String> = self.by_file.keys().collect();
+        files.sort_unstable();
+        for _ in 0..CUTS_MAX {
+            let bytes = written(&self.rows(&files)?)?;
+            if bytes.len() <= bytes_max {
+                return Ok(bytes);
+            }
+            // A tenth less than what would fit if all files were alike.
+            files.truncate(files.len() * bytes_max / bytes.len() * 9 / 10);
+        }
+        written(&self.rows(&[])?)
+    }
+
+    /// A row for each file: its id, and for each key whether the value is known, and the value.
+    fn rows(&self, files: &[&String]) -> datafusion::error::Result<RecordBatch> {
+        let mut types = BTreeMap::new();
+        for file in files {
+            let values = self.by_file[*file].iter();
+            types.extend(values.map(|(key, value)| (key.as_str(), value.data_type())));
+        }
+        let ids = files.iter().map(|file| Some(file.as_str())).collect::<StringArray>();
+        let mut fields = vec![Field::new("file", ids.data_type().clone(), false)];
+        let mut columns = vec![Arc::new(ids) as ArrayRef];
+        for (key, data_type) in types {
+            let values = files.iter().map(|file| {
+                let value = self.by_file[*file].get(key);
+                let value = value.filter(|value| value.size() <= VALUE_BYTES_MAX);
+                value.filter(|value| value.data_type() == data_type)
+            });
+            let values: Vec<Option<&ScalarValue>> = values.collect();
+            let known: BooleanArray = values.iter().map(|value| Some(value.is_some())).collect();
+            let null = ScalarValue::try_from(&data_type)?;
+            let values = values.into_iter().map(|value| value.unwrap_or(&null).clone());
+            let values = ScalarValue::iter_to_array(values)?;
+            fields.push(Field::new(format!("{key} known"), known.data_type().clone(), false));
+            fields.push(Field::new(key, values.data_type().clone(), true));
+            columns.extend([Arc::new(known) as ArrayRef, values]);
+        }
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote; `None` when these are other bytes.
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (digest, content) = bytes.strip_prefix(MAGIC)?.split_at_checked(DIGEST_BYTES)?;
+        if Sha256::digest(content).as_slice() != digest {
+            return None;
+        }
+        let mut states = Self::default();
+        for batch in StreamReader::try_new(Cursor::new(content), None).ok()? {
+            states.add(&batch.ok()?)?;
+        }
+        Some(states)
+    }
+
+    fn add(&mut self, batch: &RecordBatch) -> Option<()> {
+        let files = batch.column_by_name("file")?.as_string_opt::<i32>()?;
+        let schema = batch.schema();
+        for (field, values) in schema.fields().iter().zip(batch.columns()) {
+            let Some(known) = batch.column_by_name(&format!("{} known", field.name())) else {
+                continue;
+            };
+            let known = known.as_boolean_opt()?;
+            for row in (0..batch.num_rows()).filter(|row| known.value(*row)) {
+                let value = ScalarValue::try_from_array(values, row).ok()?;
+                self.put(files.value(row), field.name(), value);
+            }
+        }
+        Some(())
+    }
+}
+
+fn written(rows: &RecordBatch) -> datafusion::error::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let mut writer = StreamWriter::try_new(&mut content, &rows.schema())?;
+    writer.write(rows)?;
+    writer.finish()?;
+    drop(writer);
+    let digest = Sha256::digest(&content);
+    Ok([MAGIC.as_slice(), digest.as_slice(), &content].concat())
+}
+
+impl Catalog {
+    /// What is known of a table's files. What cannot be read is not known.
+    pub async fn check_states(&self, table: &ObjectName) -> CheckStates {
+        match self.states_of(table).read_if_exists().await {
+            Ok(Some(bytes)) => CheckStates::from_bytes(&bytes).unwrap_or_else(|| {
+                tracing::warn!(%table, "what was known of the table's files cannot be read");
+                CheckStates::default()
+            }),
+            Ok(None) => CheckStates::default(),
+            Err(error) => {
+                tracing::warn!(%error, %table, "what is known of the table's files was not read");
+                CheckStates::default()
+            }
+        }
+    }
+
+    /// Keeps what is known of a table's files, in place of what was known.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be written.
+    pub async fn keep_check_states(&self, table: &ObjectName, states: &CheckStates) -> Result<()> {
+        self.writable().await?;
+        let place = self.states_of(table);
+        let content = Bytes::from(states.to_bytes(OBJECT_BYTES_MAX)?);
+        let put = place.store.put(&place.path, content.into()).await;
+        put.map(|_| ()).map_err(|error| Error::store(place.url.as_str(), &error))
+    }
+
+    /// Forgets what is known of the files of a table that goes.
+    pub(crate) async fn forget_check_states(&self, table: &ObjectName) -> Result<()> {
+        self.states_of(table).remove().await
+    }
+
+    fn states_of(&self, table: &ObjectName) -> Place {
+        let name = format!("_attune/check_states/{}.arrow", key(&table.schema, &table.name));
+        self.warehouse.place().child(&name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn states() -> CheckStates {
+        let mut states = CheckStates::default();
+        states.put("a", "count", ScalarValue::Int64(Some(3)));
+        states.put("a", "least", ScalarValue::Utf8View(None));
+        states.put("b", "least", ScalarValue::from("x"));
+        states.put("b", "most", ScalarValue::Decimal128(Some(15), 20, 1));
+        states
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let mut written = states();
+        // Of two types under one key one is kept.
+        written.by_file.get_mut("b").unwrap().remove("least");
+        written.put("b", "sketch", ScalarValue::Binary(Some(vec![0, 255])));
+        let read = CheckStates::from_bytes(&written.to_bytes(OBJECT_BYTES_MAX).unwrap()).unwrap();
+        assert_eq!(read, written);
+        assert_eq!(read.get("a", "least"), Some(&ScalarValue::Utf8View(None)));
+        assert_eq!(read.get("a", "most"), None);
+    }
+
+    #[test]
+    fn damaged_bytes_are_not_read() {
+        let bytes = states().to_bytes(OBJECT_BYTES_MAX).unwrap();
+        for at in [0, 8, 40, bytes.len() / 2, bytes.len() - 1] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert_eq!(CheckStates::from_bytes(&damaged), None, "{at}");
+            assert_eq!(CheckStates::from_bytes(&bytes[..at]), None, "{at}");
+        }
+    }
+
+    #[test]
+    fn what_is_large_is_not_kept() {
+        let mut states = states();
+        states.put("b", "long", ScalarValue::Utf8(Some("x".repeat(VALUE_BYTES_MAX + 1))));
+        let read = CheckStates::from_bytes(&states.to_bytes(OBJECT_BYTES_MAX).unwrap()).unwrap();
+        assert_eq!(read.get("b", "long"), None);
+        let mut states = CheckStates::default();
+        for file in 0..1_000 {
+            states.put(&format!("{file:04}"), "long", ScalarValue::from("x".repeat(1_000)));
+        }
+        let bytes = states.to_bytes(500_000).unwrap();
+        assert!(bytes.len() <= 500_000);
+        let read = CheckStates::from_bytes(&bytes).unwrap();
+        assert!((200..500).contains(&read.by_file.len()), "{}", read.by_file.len());
+    }
+
+    #[test]
+    fn files_and_keys_that_are_gone_are_dropped() {
+        let kept = states().only(&["a".into(), "c".into()], &["count", "other"]);
+        assert_eq!(kept.by_file.len(), 1);
+        assert_eq!(kept.get("a", "count"), Some(&ScalarValue::Int64(Some(3))));
+        assert_eq!(kept.get("a", "least"), None);
+    }
+}

@@ -1,0 +1,98 @@
+//! EXPLAIN CHECK TABLE: how many files would be read, how many are known, and the queries.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use catalog::ObjectName;
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::displayable;
+
+use super::partial::Unknown;
+use super::query::Item;
+use super::run::{CheckTable, Parts};
+use crate::error::{Error, Result};
+use crate::session::bindings::Bindings;
+use crate::session::{Action, StatementContext};
+
+/// Plans EXPLAIN CHECK TABLE; nothing of the table is read.
+pub(super) async fn plan(
+    context: &Arc<StatementContext>,
+    table: &ObjectName,
+) -> Result<(SessionState, Action)> {
+    let checks = CheckTable::plan(context, table).await?;
+    if checks.is_empty() {
+        return Err(Error::invalid_hint(
+            format!("nothing is expected of {table}"),
+            format!("CREATE EXPECTATION name ON {table} CHECK (…)"),
+        ));
+    }
+    let state = context.state(&Bindings::default())?;
+    let mut rows = Rows::default();
+    match checks.parts() {
+        Some(parts) => explain(context, table, &state, parts, &mut rows).await?,
+        None => rows.add("files", "each check reads the table on its own".into()),
+    }
+    let answer = rows.batch()?;
+    let source = MemTable::try_new(answer.schema(), vec![vec![answer]])?;
+    let source = provider_as_source(Arc::new(source));
+    let plan = LogicalPlanBuilder::scan("plan", source, None)?.build()?;
+    Ok((state, Action::Query(plan)))
+}
+
+async fn explain(
+    context: &StatementContext,
+    table: &ObjectName,
+    state: &SessionState,
+    parts: &Parts,
+    rows: &mut Rows,
+) -> Result<()> {
+    let names =
+        |items: &[Item]| items.iter().map(|item| item.name.as_str()).collect::<Vec<_>>().join(", ");
+    if let Some(partial) = &parts.partial {
+        let states = context.engine().catalog().check_states(table).await;
+        let files = partial.to_read(&states);
+        let known = files.total.saturating_sub(files.read);
+        let names = names(&partial.items);
+        let read = files.read;
+        rows.add("files", format!("{read} to read, {known} known: {names}"));
+        for Unknown { plan: query, .. } in partial.queries(&states)? {
+            rows.query(state, &query).await?;
+        }
+    }
+    if let Some((items, query)) = &parts.whole {
+        let files = parts.files.map_or_else(|| "all".to_owned(), |total| format!("all {total}"));
+        rows.add("files", format!("{files} to read: {}", names(items)));
+        rows.query(state, query).await?;
+    }
+    Ok(())
+}
+
+/// The answer as EXPLAIN gives it: what a row is about, and the row.
+#[derive(Default)]
+struct Rows(Vec<(&'static str, String)>);
+
+impl Rows {
+    fn add(&mut self, about: &'static str, text: String) {
+        self.0.push((about, text));
+    }
+
+    async fn query(&mut self, state: &SessionState, query: &LogicalPlan) -> Result<()> {
+        let logical = state.optimize(query)?;
+        self.add("logical_plan", logical.display_indent().to_string());
+        let physical = state.create_physical_plan(query).await?;
+        let physical = displayable(physical.as_ref()).indent(false).to_string();
+        self.add("physical_plan", physical);
+        Ok(())
+    }
+
+    fn batch(&self) -> Result<RecordBatch> {
+        let about: StringArray = self.0.iter().map(|(about, _)| Some(*about)).collect();
+        let texts: StringArray = self.0.iter().map(|(_, text)| Some(text.as_str())).collect();
+        Ok(RecordBatch::try_from_iter([
+            ("plan_type", Arc::new(about) as ArrayRef),
+            ("plan", Arc::new(texts) as ArrayRef),
+        ])?)
+    }
+}
