@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::Value as Json;
 use udfs::model::hybrid::{self, Base, Member, Signal, Weight};
-use udfs::model::{HybridModel, Model, als};
+use udfs::model::{Csr, HybridModel, Model, als};
 
 use crate::error::{Error, Result};
 use crate::model::fit::judge;
@@ -31,7 +31,7 @@ const USUAL: [&str; 3] = ["matrix_factorization", "item_knn", "popularity"];
 pub const EASE_L2_REG: &str = "ease_l2_reg";
 
 /// The options of a blend: its own, and those of its models.
-pub const OPTIONS: [&str; 24] = [
+pub const OPTIONS: [&str; 26] = [
     "base_models",
     "signals",
     EASE_L2_REG,
@@ -54,6 +54,8 @@ pub const OPTIONS: [&str; 24] = [
     "shrinkage",
     "bm25_k1",
     "bm25_b",
+    "rp3_alpha",
+    "rp3_beta",
     "half_life",
     "timestamp_col",
 ];
@@ -137,7 +139,7 @@ impl HybridOptions {
     pub fn blended(
         &self,
         rows: &Rows,
-        parts: &Parts,
+        parts: &Parts<'_>,
         options: &TrainingOptions,
         report: &mut dyn FnMut(als::Progress),
         cancel: &AtomicBool,
@@ -152,7 +154,7 @@ impl HybridOptions {
         let mut bases = vec![];
         for (learned, (learner, signal)) in learned.into_iter().zip(self.members()) {
             let (users, items) = (rows.users.clone(), rows.items.clone());
-            let seen = parts.training.clone();
+            let seen = Csr::clone(&parts.training);
             let model = learned.into_model(users, items, seen, &learner, cancel)?;
             bases.push(base_of(model, signal)?);
         }

@@ -32,6 +32,9 @@ pub fn missing(option: &str, given: &BTreeMap<String, Json>) -> Option<&'static 
         "cg_steps" => (solver == "cg" || (solver == "auto" && is_implicit), "solver = 'cg'"),
         "min_rel_progress" => (!has("early_stop", false), "early_stop = TRUE"),
         "bm25_k1" | "bm25_b" => (text("similarity", "cosine") == "bm25", "similarity = 'bm25'"),
+        "rp3_alpha" | "rp3_beta" => {
+            (text("similarity", "cosine") == "rp3beta", "similarity = 'rp3beta'")
+        }
         "timestamp_col" => (given.contains_key("half_life"), "half_life = '30 days'"),
         "item_features" => (given.contains_key("item_table"), "item_table = 'products'"),
         "signals" => (given.contains_key("item_table"), "item_table = 'products'"),

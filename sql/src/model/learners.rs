@@ -65,7 +65,10 @@ pub(super) const RECOMMENDERS: [(&str, &[&str]); 5] = [
             "feature_reg",
         ],
     ),
-    ("item_knn", &["similarity", "num_neighbors", "shrinkage", "bm25_k1", "bm25_b"]),
+    (
+        "item_knn",
+        &["similarity", "num_neighbors", "shrinkage", "bm25_k1", "bm25_b", "rp3_alpha", "rp3_beta"],
+    ),
     ("ease", &["l2_reg"]),
     ("popularity", &["half_life", "timestamp_col", "segment_col"]),
     ("hybrid", &hybrid::OPTIONS),
@@ -372,18 +375,24 @@ pub fn check_names(given: &BTreeMap<String, Json>) -> Result<()> {
     Ok(())
 }
 
+/// What `similarity` may be.
+pub const SIMILARITIES: [&str; 4] = ["cosine", "tfidf", "bm25", "rp3beta"];
+
 fn item_knn(reader: &Reader<'_>) -> Result<ItemKnnOptions> {
     let usual = ItemKnnOptions::default();
     let options = ItemKnnOptions {
-        weighting: match reader.choice("similarity", &["cosine", "tfidf", "bm25"])? {
+        weighting: match reader.choice("similarity", &SIMILARITIES)? {
             Some("tfidf") => Weighting::TfIdf,
             Some("bm25") => Weighting::Bm25,
+            Some("rp3beta") => Weighting::Rp3Beta,
             _ => Weighting::Cosine,
         },
         num_neighbors: reader.count("num_neighbors")?.unwrap_or(usual.num_neighbors),
         shrinkage: reader.number("shrinkage")?.unwrap_or(usual.shrinkage),
         bm25_k1: reader.number("bm25_k1")?.unwrap_or(usual.bm25_k1),
         bm25_b: reader.number("bm25_b")?.unwrap_or(usual.bm25_b),
+        rp3_alpha: reader.number("rp3_alpha")?.unwrap_or(usual.rp3_alpha),
+        rp3_beta: reader.number("rp3_beta")?.unwrap_or(usual.rp3_beta),
     };
     options.validate().map_err(model_error)?;
     Ok(options)

@@ -16,7 +16,7 @@ use udfs::model::search::{Algorithm, Dimension, Space, Value};
 use crate::error::{Error, Result};
 use crate::model::hybrid::EASE_L2_REG;
 use crate::model::idle;
-use crate::model::learners::Learner;
+use crate::model::learners::{Learner, SIMILARITIES};
 use crate::model::options::model_error;
 use crate::model::reader::Reader;
 
@@ -64,6 +64,8 @@ const ITEM_KNN: &[(&str, Scale)] = &[
     ("shrinkage", Scale::Linear),
     ("bm25_k1", Scale::Linear),
     ("bm25_b", Scale::Linear),
+    ("rp3_alpha", Scale::Linear),
+    ("rp3_beta", Scale::Linear),
 ];
 
 /// What each type can search; nothing for one that is not here.
@@ -231,11 +233,12 @@ fn usual(learner: &Learner, training: &Csr) -> Vec<(String, Dimension)> {
         Learner::Als(_) => vec![named("l2_reg", ratio(0.01, 1.0))],
         Learner::ItemKnn(_) => {
             let high = USUAL_NEIGHBORS_MAX as i64;
-            let similarities = ["cosine", "tfidf", "bm25"].map(|name| Value::Text(name.into()));
+            let similarities = SIMILARITIES.map(|name| Value::Text(name.into()));
             vec![
                 named("similarity", Dimension::Candidates(similarities.to_vec())),
                 named("num_neighbors", Dimension::Int { low: 10, high, log: true }),
                 named("shrinkage", Dimension::Float { low: 0.0, high: 50.0, log: false }),
+                named("rp3_beta", Dimension::Float { low: 0.0, high: 0.5, log: false }),
             ]
         }
         Learner::Ease(_) => vec![named("l2_reg", ratio(10.0, 5000.0))],

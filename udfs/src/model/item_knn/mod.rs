@@ -1,7 +1,8 @@
 //! Item neighbourhoods: each item's most similar items by the users they share.
 //!
 //! The similarity of items i and j is Σ over users u of wᵤᵢ·wᵤⱼ, where w comes from the
-//! interactions ([`weights`]): unit columns give the cosine. With shrinkage h it is multiplied by
+//! interactions ([`weights`]): unit columns give the cosine. That of RP3beta is a walk's, from i to
+//! j, and not the same from j to i. With shrinkage h it is multiplied by
 //! n/(n + h), n being the number of users of both (Bell and Koren 2007), so that pairs with little
 //! evidence count less.
 //!
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
+use self::weights::Scales;
 use super::als::Progress;
 use super::error::ModelError;
 use super::sparse::{Csr, csr_bytes};
@@ -34,6 +36,9 @@ pub enum Weighting {
     TfIdf,
     /// The inner product after BM25, which also saturates large weights and damps popular items.
     Bm25,
+    /// RP3beta (Paudel et al. 2017): how likely a walk from the item to one of its users and on to
+    /// one of theirs ends at the other item, less for popular ones.
+    Rp3Beta,
 }
 
 /// Options of item neighbourhoods.
@@ -49,6 +54,10 @@ pub struct ItemKnnOptions {
     pub bm25_k1: f64,
     /// B of BM25, 0 to 1: how much popular items are damped.
     pub bm25_b: f64,
+    /// α of RP3beta, above 0 to 4: the power of each step's probability.
+    pub rp3_alpha: f64,
+    /// β of RP3beta, 0 to 1: how much popular items are damped.
+    pub rp3_beta: f64,
 }
 
 impl Default for ItemKnnOptions {
@@ -59,6 +68,8 @@ impl Default for ItemKnnOptions {
             shrinkage: 0.0,
             bm25_k1: 1.2,
             bm25_b: 0.75,
+            rp3_alpha: 1.0,
+            rp3_beta: 0.15,
         }
     }
 }
@@ -79,8 +90,14 @@ impl ItemKnnOptions {
                 return fail(option, value.to_string(), "Give a finite number of 0 or more");
             }
         }
-        if !(0.0..=1.0).contains(&self.bm25_b) {
-            return fail("bm25_b", self.bm25_b.to_string(), "Give a number from 0 to 1");
+        if !(self.rp3_alpha > 0.0 && self.rp3_alpha <= 4.0) {
+            let hint = "Give a number above 0 and up to 4; about 1 is usual";
+            return fail("rp3_alpha", self.rp3_alpha.to_string(), hint);
+        }
+        for (option, value) in [("bm25_b", self.bm25_b), ("rp3_beta", self.rp3_beta)] {
+            if !(0.0..=1.0).contains(&value) {
+                return fail(option, value.to_string(), "Give a number from 0 to 1");
+            }
         }
         Ok(())
     }
@@ -93,7 +110,7 @@ impl ItemKnnOptions {
         let found = 2 * csr_bytes(items, kept) + items * 6 * size_of::<usize>();
         // Sums, counts, the list of cells in use and the candidates' keys.
         let scratch = threads * items * (3 * size_of::<u32>() + size_of::<u64>());
-        let statistics = (users + items) * 3 * size_of::<f64>();
+        let statistics = (3 * users + 5 * items) * size_of::<f64>();
         sides + found + scratch + statistics
     }
 }
@@ -121,9 +138,12 @@ pub fn train(
     interactions.check_evidence()?;
     let codes = by_descending_count(&interactions.column_counts());
     let by_user = weights::weighted(interactions, options, &codes);
+    let scales = (options.weighting == Weighting::Rp3Beta)
+        .then(|| Scales::new(interactions, options, &codes));
     let search = Search {
         by_item: by_user.transpose(),
         by_user,
+        scales,
         codes,
         options,
         cancel,
@@ -153,6 +173,8 @@ struct Search<'a> {
     /// Weighted interactions, columns renumbered.
     by_user: Csr,
     by_item: Csr,
+    /// What sums are multiplied by, where the way back is another.
+    scales: Option<Scales>,
     /// Code of each position.
     codes: Vec<u32>,
     options: &'a ItemKnnOptions,
@@ -256,6 +278,11 @@ impl Search<'_> {
             if shrinks {
                 let n = f64::from(std::mem::take(&mut common[position]));
                 sum = (f64::from(sum) * n / (n + self.options.shrinkage)) as f32;
+            }
+            if let Some(scales) = &self.scales
+                && sum != 0.0
+            {
+                sum = scales.scaled(item, position, sum);
             }
             if sum != 0.0 {
                 keys.push(key(sum, self.codes[position]));

@@ -5,6 +5,9 @@ use proptest::prelude::*;
 use super::super::sparse::{Duplicates, Triplets};
 use super::*;
 
+const WEIGHTINGS: [Weighting; 4] =
+    [Weighting::Cosine, Weighting::TfIdf, Weighting::Bm25, Weighting::Rp3Beta];
+
 fn matrix(cells: &[(u32, u32, f32)], users: usize, items: usize) -> Csr {
     let mut triplets = Triplets::default();
     for &(user, item, value) in cells {
@@ -31,9 +34,12 @@ fn reference(x: &Csr, options: &ItemKnnOptions) -> Vec<Vec<f64>> {
     }
     let sums: Vec<f64> = (0..items).map(|i| dense.iter().map(|row| row[i]).sum()).collect();
     let mean = sums.iter().sum::<f64>() / items as f64;
+    let counted = has.iter().flatten().filter(|has| **has).count();
+    let typical = sums.iter().sum::<f64>() / counted.max(1) as f64;
     for (row, has) in dense.iter_mut().zip(&has) {
         let count = has.iter().filter(|has| **has).count() as f64;
         let idf = (items as f64).ln() - (1.0 + count).ln();
+        let total: f64 = row.iter().sum();
         for (value, sum) in row.iter_mut().zip(&sums).filter(|(value, _)| **value != 0.0) {
             let (k1, b) = (options.bm25_k1, options.bm25_b);
             let length = 1.0 - b + b * sum / mean;
@@ -41,6 +47,7 @@ fn reference(x: &Csr, options: &ItemKnnOptions) -> Vec<Vec<f64>> {
                 Weighting::Cosine => *value,
                 Weighting::TfIdf => value.sqrt() * idf,
                 Weighting::Bm25 => *value * (k1 + 1.0) / (k1 * length + *value) * idf,
+                Weighting::Rp3Beta => (*value / (total * typical).sqrt()).powf(options.rp3_alpha),
             };
         }
     }
@@ -48,6 +55,10 @@ fn reference(x: &Csr, options: &ItemKnnOptions) -> Vec<Vec<f64>> {
     let similarity = |i: usize, j: usize| {
         let norm = match options.weighting {
             Weighting::Bm25 => 1.0,
+            Weighting::Rp3Beta => {
+                (sums[i] / typical).powf(options.rp3_alpha)
+                    * (sums[j] / typical).powf(options.rp3_beta)
+            }
             _ => (product(i, i) * product(j, j)).sqrt(),
         };
         let common = has.iter().filter(|has| has[i] && has[j]).count() as f64;
@@ -128,13 +139,13 @@ proptest! {
     #[test]
     fn neighbours_equal_the_dense_reference(
         cells in prop::collection::vec((0_u32..12, 0_u32..150, -1_i8..6), 1..260),
-        weighting in 0_usize..3, num_neighbors in 1_usize..40, shrinkage in 0_u8..3,
+        weighting in 0_usize..4, num_neighbors in 1_usize..40, shrinkage in 0_u8..3,
     ) {
         let mut cells: Vec<_> = cells.iter().map(|&(u, i, v)| (u, i, f32::from(v))).collect();
         cells.push((11, 149, 300.0));
         let x = matrix(&cells, 12, 150);
         let options = ItemKnnOptions {
-            weighting: [Weighting::Cosine, Weighting::TfIdf, Weighting::Bm25][weighting],
+            weighting: WEIGHTINGS[weighting],
             num_neighbors,
             shrinkage: f64::from(shrinkage) * 5.0,
             ..ItemKnnOptions::default()
