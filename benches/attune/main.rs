@@ -1,8 +1,8 @@
 //! What Attune's speed is measured with, beside the same work without Attune.
 //!
 //! `cargo bench --bench attune -- als …` trains on Gowalla, `cargo bench --bench attune -- serving`
-//! starts the real program and asks it over Flight SQL, `… -- client` asks any server, `… -- pairs`
-//! compares texts.
+//! starts the real program and asks it over Flight SQL, `… -- client` asks any server, `… -- wire`
+//! is the server that does nothing but send, `… -- pairs` compares texts.
 //! `benches/README.md` has the figures.
 #![allow(
     clippy::print_stdout,
@@ -15,6 +15,7 @@ mod als;
 mod client;
 mod pairs;
 mod serving;
+mod wire;
 
 fn main() {
     match std::env::args().nth(1).as_deref() {
@@ -22,7 +23,8 @@ fn main() {
         Some("serving") => serving::run(),
         Some("client") => client::run(),
         Some("pairs") => pairs::run(),
+        Some("wire") => wire::run(),
         // Cargo passes flags of its own when it runs every bench.
-        _ => println!("say which: als, serving, client, pairs"),
+        _ => println!("say which: als, serving, client, pairs, wire"),
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! `service` receives calls, `sessions` says who calls, `statements`, `poll` and `prepared` plan
 //! and run, `parts` cuts large results, `incoming` and `ingest` take rows in, `rows` and `body`
-//! send them, `metadata`, `sql_info` and `xdbc` describe, `wire` fixes the types that are sent,
-//! `status` the errors. What is kept for clients is bounded: sessions by idleness, handles by
-//! number and age.
+//! make messages of rows and `gathered` writes them, `metadata`, `sql_info` and `xdbc` describe,
+//! `wire` fixes the types that are sent, `status` the errors. What is kept for clients is bounded:
+//! sessions by idleness, handles by number and age.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
 use sql::Engine;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use self::body::Rows;
+use self::gathered::Gathered;
 use self::health::Health;
 use self::metadata::Facts;
 use self::prepared::PreparedStatements;
@@ -40,6 +41,7 @@ mod actions;
 mod body;
 mod columns;
 mod execution;
+mod gathered;
 mod handles;
 mod health;
 mod incoming;
@@ -224,11 +226,12 @@ impl BoundServer {
         let serving: BoxFuture<'_, _> = match &self.options.tls {
             Some(tls) => {
                 let config = tls.server_config_for(&[b"h2"])?;
-                let incoming = incoming(self.listener, config);
+                let incoming = incoming(self.listener, config).map_ok(Gathered::new);
                 server.serve_with_incoming_shutdown(incoming, drained).boxed()
             }
             None => {
                 let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+                let incoming = incoming.map_ok(Gathered::new);
                 server.serve_with_incoming_shutdown(incoming, drained).boxed()
             }
         };
