@@ -1,8 +1,8 @@
 //! DataFusion's functions that make much of little, with a limit on what one call makes.
 //!
-//! Their memory is charged to nobody, so `repeat('x', 2000000000)` or `range(0, 1000000000000)`
-//! would take it from everybody. A call on a batch makes [`BYTES_MAX`] at most, and no more than
-//! the server lets a statement have.
+//! `repeat('x', 2000000000)` or `range(0, 1000000000000)` would take memory from everybody. A call
+//! on a batch makes [`BYTES_MAX`] at most, and no more than the server lets a statement have; what
+//! it makes is charged to the statement ([`crate::made`]).
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use datafusion::logical_expr::{
     Signature,
 };
 
+use crate::made::charged;
 use crate::text_size::text_bytes;
 
 /// Bytes that one call on one batch may make.
@@ -103,13 +104,15 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        self.check(&arguments.args, arguments.number_rows)?;
-        self.inner.invoke_with_args(arguments)
+        let made = self.checked(&arguments.args, arguments.number_rows)?;
+        let options = Arc::clone(&arguments.config_options);
+        charged(&options, self.name(), made, || self.inner.invoke_with_args(arguments))
     }
 }
 
 impl Bounded {
-    fn check(&self, arguments: &[ColumnarValue], rows: usize) -> DataFusionResult<()> {
+    /// What a call makes, in bytes; an error where that is too much.
+    fn checked(&self, arguments: &[ColumnarValue], rows: usize) -> DataFusionResult<u64> {
         if self.growth == Growth::Joins {
             // Often called, and on long columns: counted without a look at each row.
             let made = arguments.iter().map(|value| text_bytes(value, rows));
@@ -118,7 +121,8 @@ impl Bounded {
                 _ => 0,
             });
             let made = made.fold(separators, u64::saturating_add);
-            return check_made(self.inner.name(), made, self.bytes_max);
+            check_made(self.inner.name(), made, self.bytes_max)?;
+            return Ok(made);
         }
         let constant = |value: &ColumnarValue| matches!(value, ColumnarValue::Scalar(_));
         let rows = if arguments.iter().all(constant) { 1 } else { rows };
@@ -127,7 +131,7 @@ impl Bounded {
             bytes = bytes.saturating_add(self.bytes(arguments, row));
             check_made(self.inner.name(), bytes, self.bytes_max)?;
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// What a row's call makes, in bytes.
@@ -168,7 +172,7 @@ impl Bounded {
 }
 
 /// Refuses what is too much for one call.
-fn check_made(function: &str, bytes: u64, bytes_max: u64) -> DataFusionResult<()> {
+pub(crate) fn check_made(function: &str, bytes: u64, bytes_max: u64) -> DataFusionResult<()> {
     if bytes <= bytes_max {
         return Ok(());
     }

@@ -17,6 +17,7 @@ use datafusion::prelude::SessionConfig;
 
 use crate::admission::Admission;
 use crate::bounded::{BYTES_MAX, bounded};
+use crate::concatenation::ConcatenationPlanner;
 use crate::error::Result;
 use crate::expectation::CheckLog;
 use crate::planner::AttuneQueryPlanner;
@@ -278,6 +279,10 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> SessionState {
         }
         known.extend(functions);
     }
+    if let Some(planners) = builder.expr_planners().as_mut() {
+        // In front of the planner of lists, which would ask for the type of a chain each time.
+        planners.insert(0, Arc::new(ConcatenationPlanner::new(made_max)));
+    }
     if let Some(known) = builder.aggregate_functions().as_mut() {
         known.extend(udfs::aggregate_functions());
     }
@@ -288,6 +293,7 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> SessionState {
     let mut rules = PhysicalOptimizer::new().rules;
     let after = rules.iter().position(|rule| rule.name() == "join_selection");
     rules.insert(after.map_or(0, |at| at + 1), Arc::new(crate::join::FuzzyJoin));
+    rules.push(Arc::new(crate::join::CorrelatedNotIn));
     builder = builder.with_physical_optimizer_rules(rules);
     // Tables come from the catalog only.
     if let Some(factories) = builder.table_factories().as_mut() {

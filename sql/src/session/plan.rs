@@ -21,6 +21,9 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::join::NearestRelation;
 use crate::kill::Kill;
+use crate::limits::StatementLimits;
+use crate::made::charge_to;
+use crate::memory::StatementPool;
 use crate::model::table_functions::ModelRelations;
 use crate::parse::Statement;
 use crate::rights::Rights;
@@ -253,6 +256,9 @@ impl StatementContext {
         if let Some(zone) = &self.settings.time_zone {
             set_time_zone(&mut state, zone)?;
         }
+        let limits = StatementLimits::new(self.engine().limits(), &self.settings);
+        let shared = Arc::clone(&self.engine().runtime().memory_pool);
+        charge_to(&mut state, Arc::new(StatementPool::new(shared, limits.memory_bytes)));
         state.mark_start_execution();
         Ok(state)
     }

@@ -19,6 +19,7 @@ use tracing::{Instrument, Span};
 
 use crate::error::{Error, Result};
 use crate::limits::StatementLimits;
+use crate::made::charge_to;
 use crate::memory::StatementPool;
 use crate::patience::{cancellable, started};
 use crate::progress::Reporter;
@@ -232,12 +233,9 @@ impl Submitted {
         let plan = tracing::info_span!(target: "attune", "plan");
         let work = async move {
             let planned = self.prepared.current(&self.session).await?;
-            let run = Run {
-                session: self.session,
-                state: planned.state.clone(),
-                parameters,
-                ticket: self.ticket,
-            };
+            let mut state = planned.state.clone();
+            charge_to(&mut state, self.ticket.pool());
+            let run = Run { session: self.session, state, parameters, ticket: self.ticket };
             let logical = match &planned.action {
                 Action::Query(logical) => logical,
                 _ => return Ok((run, planned, None)),

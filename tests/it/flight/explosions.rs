@@ -56,6 +56,14 @@ fn statements() -> Vec<(&'static str, String)> {
         ("repeat", "SELECT repeat('x', 2147483647)".into()),
         ("repeat of repeat", "SELECT repeat(repeat('x', 100000), 100000)".into()),
         ("replace", "SELECT replace(repeat('x', 100000), 'x', repeat('y', 100000))".into()),
+        ("a chain of texts",
+            format!("SELECT length(s{}) FROM (SELECT repeat('x', 3000) AS s FROM \
+             generate_series(1, 8000))", " || s".repeat(1_500))),
+        ("a chain of constants",
+            format!("SELECT length(repeat('x', 200000000){})", " || repeat('x', 200000000)".repeat(40))),
+        ("a chain of bytes",
+            format!("SELECT length(b{}) FROM (SELECT arrow_cast(repeat('x', 3000), 'Binary') AS b \
+             FROM generate_series(1, 8000))", " || b".repeat(1_500))),
         ("concat",
             format!("SELECT length(concat(s{})) FROM (SELECT repeat('x', 3000) AS s FROM \
              generate_series(1, 8000))", ", s".repeat(1_500))),
