@@ -3,6 +3,8 @@
 //! `cargo bench --bench attune -- als [num_factors] [max_iterations] [name=value …]` with the names
 //! `alpha`, `reg`, `nu`, `steps`, `scaling` (constant, count, frequency), `solver` (auto, cg,
 //! cholesky, subspace), `block` and `nonnegative` (0 or 1); `RAYON_NUM_THREADS` sets the threads.
+//! `sizes=1,10` trains on so many million generated interactions instead, a power law of users and
+//! of items, and tells how the cost grows; the factors of the second size fit no cache.
 //! Data: `../shared/data/gowalla`, or the folder in `GOWALLA`. Run the peers of
 //! `../shared/peers/README.md` in the same minutes.
 
@@ -14,7 +16,8 @@ use std::time::Instant;
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Float32Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use udfs::model::als::{AlsOptions, Feedback, Scaling, Solver, train};
+use udfs::model::als::{AlsFactors, AlsOptions, Feedback, Scaling, Solver, train};
+use udfs::model::random::mix;
 use udfs::model::{
     AlsModel, Csr, Duplicates, Evaluation, IdIndex, Model, ModelParts, RecommendRequest,
     Recommender, Triplets,
@@ -80,7 +83,8 @@ fn options() -> AlsOptions {
     }
 }
 
-fn fit(training: &Csr, options: &AlsOptions) -> udfs::model::als::AlsFactors {
+/// The median of an iteration's seconds, and the factors.
+fn fit(training: &Csr, options: &AlsOptions) -> (f64, AlsFactors) {
     let mut seconds: Vec<f64> = vec![];
     let mut last = Instant::now();
     let mut progress = |progress: udfs::model::als::Progress| {
@@ -92,17 +96,62 @@ fn fit(training: &Csr, options: &AlsOptions) -> udfs::model::als::AlsFactors {
     let factors = train(training, options, &mut progress, &AtomicBool::new(false)).unwrap();
     seconds.sort_by(f64::total_cmp);
     println!("{options:?}\n{:?}", options.resolve(training));
+    let median = seconds[seconds.len() / 2];
     println!(
-        "seconds/iteration min {:.4} median {:.4}, loss {:.0}",
+        "seconds/iteration min {:.4} median {median:.4}, loss {:.0}",
         seconds[0],
-        seconds[seconds.len() / 2],
         factors.losses.last().unwrap()
     );
-    factors
+    (median, factors)
+}
+
+/// Distinct pairs of 40,000 users and 20,000 items a million, both by power laws.
+fn generated(millions: usize) -> Csr {
+    let (rows, users, items) = (millions * 1_000_000, millions * 40_000, millions * 20_000);
+    let mut state = rows as u64;
+    let mut uniform = || {
+        state = mix(state);
+        (state >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    let mut pairs: Vec<u64> = vec![];
+    while pairs.len() < rows {
+        for _ in 0..(rows - pairs.len()) * 13 / 10 + 1000 {
+            let user = (users as f64 * uniform().powi(2)) as u64;
+            let item = (items as f64 * uniform().powi(3)) as u64;
+            pairs.push(user * items as u64 + item);
+        }
+        pairs.sort_unstable();
+        pairs.dedup();
+    }
+    // A part of the pairs, chosen and ordered at random.
+    pairs.sort_unstable_by_key(|&pair| mix(pair));
+    let mut cells = Triplets::default();
+    for &pair in &pairs[..rows] {
+        let (user, item) = ((pair / items as u64) as u32, (pair % items as u64) as u32);
+        cells.push(user, item, 1.0 + (mix(!pair) % 5) as f32, "weight").unwrap();
+    }
+    cells.build(users, items, Duplicates::Sum).0
+}
+
+fn sizes(millions: &str) {
+    let mut first: Option<(f64, usize)> = None;
+    for millions in millions.split(',') {
+        let training = generated(millions.parse().unwrap());
+        let options = AlsOptions { max_iterations: 4, ..options() };
+        let (seconds, _) = fit(&training, &options);
+        let (base, cells) = *first.get_or_insert((seconds, training.cells()));
+        let (times, larger) = (seconds / base, training.cells() / cells);
+        println!("{millions} million: {times:.1} times the first, which is {larger} times smaller");
+    }
 }
 
 /// Trains, recommends and evaluates.
 pub fn run() {
+    if let Some(millions) =
+        std::env::args().find_map(|of| Some(of.strip_prefix("sizes=")?.to_owned()))
+    {
+        return sizes(&millions);
+    }
     let folder = std::env::var("GOWALLA").unwrap_or_else(|_| {
         concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/gowalla").to_owned()
     });
@@ -122,7 +171,7 @@ pub fn run() {
         test.cells()
     );
     let options = options();
-    let factors = fit(&training, &options);
+    let (_, factors) = fit(&training, &options);
     let model = AlsModel::from_parts(ModelParts { users, items, factors, seen: training, options })
         .unwrap();
     let everyone: Vec<Option<u32>> = (0..model.user_ids().len() as u32).map(Some).collect();

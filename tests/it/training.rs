@@ -1,4 +1,4 @@
-//! Trainings that are ended: what was begun leaves nothing behind.
+//! Trainings that are ended: what was begun leaves nothing behind; and what trainings tell.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -122,4 +122,33 @@ async fn a_model_dropped_while_a_search_runs_stays_dropped() {
     assert_eq!(error.code(), "ATT-4003", "{error}");
     assert!(rows(&session, "DESCRIBE MODEL m").await.is_err());
     until("the claim is withdrawn", || half_versions(folder.path()).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_say_of_records_in_vain_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    let said = async |text: &str| session.query(text).await.unwrap().message.unwrap_or_default();
+    said(
+        "CREATE TABLE pairs AS SELECT * FROM (VALUES (1, 2, TRUE), (2, 3, TRUE), (1, 3, FALSE), \
+         (4, 5, TRUE), (5, 4, FALSE), (6, 6, TRUE), (6, 99, TRUE)) AS p(left_id, right_id, is_match)",
+    )
+    .await;
+    let create = "MODEL ids OPTIONS (model_type = 'entity_resolution', decision_table = 'pairs', \
+                  labels_table = 'pairs') AS SELECT i AS id, 'name' || i AS name \
+                  FROM generate_series(1, 20) AS s(i)";
+    let told = said(&format!("CREATE {create}")).await;
+    for part in [
+        "of 7 decisions some were ignored: 1 about records that the query does not have, 1 about \
+         one record twice or two that are never compared, 1 in contradiction with others",
+        "1 of the decisions that keep records apart are overruled",
+        "of 7 labels some were ignored: 1 about",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+    let told = said(&format!("CREATE OR REPLACE {create}")).await;
+    assert!(told.contains("with the ids that entities have in version 1"), "{told}");
+    let told = said("RETRAIN MODEL ids").await;
+    assert!(!told.contains("labels") && told.contains("7 decisions"), "{told}");
 }

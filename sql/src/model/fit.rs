@@ -284,7 +284,7 @@ impl Fit<'_> {
         let stop = options.early_stop.filter(|_| options.tuning.is_none());
         let training = match (stop, parts.validation.cells()) {
             (None, 1..) => &beside(&rows.all, &parts.test),
-            _ => &parts.training,
+            _ => parts.training.as_ref(),
         };
         let objective = stop.map_or(options.objective, |stop| stop.objective);
         let mut watch = Watch::new(self.progress, self.clock, Some(objective));
@@ -306,17 +306,18 @@ impl Fit<'_> {
         let (interactions, merged) = (rows.all.cells(), rows.merged);
         let segments = rows.segments.clone();
         // The interactions are the model's from here on, but for a comparison.
-        let compared_on =
-            mapped.as_ref().filter(|_| parts.fresh.cells() > 0).map(|_| rows.all.clone());
+        let Parts { training, test, fresh, .. } = parts;
+        drop(training);
+        let compared_on = mapped.as_ref().filter(|_| fresh.cells() > 0).map(|_| rows.all.clone());
         let Rows { users, items, all, .. } = rows;
         let model = learned.into_model(users, items, all, &learner, self.cancel)?;
-        let metrics = match parts.test.cells() {
+        let metrics = match test.cells() {
             0 => Vec::new(),
-            _ => evaluate(&model, &parts.test, options.top_k, self.cancel)?,
+            _ => evaluate(&model, &test, options.top_k, self.cancel)?,
         };
         let compared = mapped.as_ref().zip(compared_on.as_ref()).and_then(|(mapped, all)| {
             let asked = (options.objective, options.top_k);
-            compare(asked, &model, mapped, all, &parts.fresh, self.cancel)
+            compare(asked, &model, mapped, all, &fresh, self.cancel)
         });
         self.go_on()?;
         Ok(Trained {
@@ -343,7 +344,7 @@ impl Fit<'_> {
         }
     }
 
-    fn ground<'a>(&'a self, rows: &'a Rows, parts: &'a Parts) -> Ground<'a> {
+    fn ground<'a>(&'a self, rows: &'a Rows, parts: &'a Parts<'a>) -> Ground<'a> {
         let (options, cancel) = (self.options, self.cancel);
         Ground { options, rows, parts, cancel, progress: self.progress, clock: self.clock }
     }
@@ -352,7 +353,7 @@ impl Fit<'_> {
     fn stopping(
         &self,
         rows: &Rows,
-        parts: &Parts,
+        parts: &Parts<'_>,
         learner: &Learner,
         warm: Option<WarmStart<'_>>,
         stop: EarlyStop,
@@ -381,7 +382,7 @@ impl Fit<'_> {
 pub fn judge<'a>(
     options: &TrainingOptions,
     objective: Objective,
-    parts: &'a Parts,
+    parts: &'a Parts<'_>,
     pairs_max: usize,
 ) -> Result<Judge<'a>> {
     let users_max = (pairs_max / parts.training.columns().max(1)).max(USERS_MIN);

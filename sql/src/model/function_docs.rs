@@ -74,10 +74,12 @@ pub fn documentation() -> Vec<FunctionDoc> {
              mean_anomaly_score; classifiers precision, recall, accuracy, \
              f1_score, log_loss, roc_auc; regressors mean_absolute_error, mean_squared_error, \
              mean_squared_log_error, median_absolute_error, r2_score, explained_variance; \
-             rankers ndcg; entity_resolution precision, recall and f1_score over pairs (NULL \
-             without cluster_col), the same as estimated_…, records, entities, \
-             duplicate_records, largest_entity, linked_pairs, refused_pairs (above the \
-             threshold, but bridges) and unlinkable_records (they say too little).",
+             rankers ndcg; entity_resolution precision, recall and f1_score over pairs (against \
+             a query's record_id [, source] and truth, from a threshold of its own with \
+             STRUCT(0.9 AS threshold), or against cluster_col; else NULL), the same as \
+             estimated_…, records, entities, duplicate_records, largest_entity, linked_pairs, \
+             refused_pairs (above the threshold, but bridges) and unlinkable_records (they say \
+             too little).",
             "SELECT * FROM ML.EVALUATE(MODEL shop);",
         ),
         entry(
@@ -96,9 +98,9 @@ pub fn documentation() -> Vec<FunctionDoc> {
         entry(
             "ml_training_info",
             "ML.TRAINING_INFO(MODEL m)",
-            "One row an iteration: iteration, loss, duration_ms, validation_metric and \
-             validation_value (NULL without early_stop_metric), and is_best: the iteration \
-             that the model is of.",
+            "One row an iteration: iteration, loss (of trees that of 32,768 evenly spaced rows \
+             where there are more), duration_ms, validation_metric and validation_value (NULL \
+             without early_stop_metric), and is_best: the iteration that the model is of.",
             "SELECT * FROM ML.TRAINING_INFO(MODEL shop) ORDER BY iteration;",
         ),
         entry(

@@ -72,8 +72,10 @@ impl Rows {
     /// # Errors
     /// When codes do not fit together.
     pub fn new(mut interactions: Interactions, options: &TrainingOptions) -> Result<Self> {
-        let user_codes = interactions.users.sort().map_err(model_error)?;
-        let item_codes = interactions.items.sort().map_err(model_error)?;
+        let (users, items) = (&mut interactions.users, &mut interactions.items);
+        let (user_codes, item_codes) = rayon::join(|| users.sort(), || items.sort());
+        let user_codes = user_codes.map_err(model_error)?;
+        let item_codes = item_codes.map_err(model_error)?;
         interactions.cells.recode(&user_codes, &item_codes);
         let (users, items) = (interactions.users, interactions.items);
         let duplicates = duplicates(options.learner.is_explicit());
@@ -122,7 +124,11 @@ impl Rows {
     ///
     /// # Errors
     /// When a part is not what the options ask for.
-    pub fn divide(&self, options: &TrainingOptions, previous: Option<&Mapped>) -> Result<Parts> {
+    pub fn divide(
+        &self,
+        options: &TrainingOptions,
+        previous: Option<&Mapped>,
+    ) -> Result<Parts<'_>> {
         let (users, items) = (self.users.hashes(), self.items.hashes());
         let keys = self.keys.as_deref();
         let whole = Whole { all: &self.all, users: &users, items: &items, keys };

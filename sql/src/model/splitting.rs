@@ -5,6 +5,7 @@
 //! `early_stop_metric`, options by a search), it chooses on a third part of its own, the validation
 //! part: what a choice was made on measures nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, AsArray};
@@ -429,22 +430,22 @@ fn parts(column: &ArrayRef, name: &str) -> Result<Vec<i64>> {
 }
 
 /// Interactions on their way into parts.
-pub struct Whole<'a> {
+pub struct Whole<'a, 'b> {
     /// All interactions.
     pub all: &'a Csr,
     /// Hashes of the users' ids, by code.
-    pub users: &'a [u64],
+    pub users: &'b [u64],
     /// Hashes of the items' ids, by code.
-    pub items: &'a [u64],
+    pub items: &'b [u64],
     /// The key of each cell, where the split needs one.
-    pub keys: Option<&'a [i64]>,
+    pub keys: Option<&'b [i64]>,
 }
 
 /// Interactions in parts of one shape.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Parts {
-    /// To learn from.
-    pub training: Csr,
+pub struct Parts<'a> {
+    /// To learn from; all interactions where nothing is kept aside.
+    pub training: Cow<'a, Csr>,
     /// To choose on.
     pub validation: Csr,
     /// To measure on.
@@ -481,12 +482,16 @@ pub fn cell_keys(all: &Csr, rows: &Triplets, keys: &[i64]) -> Result<Vec<i64>> {
     cell_latest(all, users, items, keys).map_err(model_error)
 }
 
-impl Whole<'_> {
+impl<'a> Whole<'a, '_> {
     /// Divides the interactions.
     ///
     /// # Errors
     /// When nothing is left to train on, or nothing to choose on.
-    pub fn divide(self, options: &SplitOptions, previous: Option<&Learned<'_>>) -> Result<Parts> {
+    pub fn divide(
+        self,
+        options: &SplitOptions,
+        previous: Option<&Learned<'_>>,
+    ) -> Result<Parts<'a>> {
         let ids = Ids { users: self.users, items: self.items };
         let all = self.all;
         let mut held = options.test_marks(all, self.keys, ids)?;
@@ -502,13 +507,20 @@ impl Whole<'_> {
             }
             _ => Csr::empty(all.rows(), all.columns()),
         };
-        let (rest, test) = divide(all, &held);
+        let (rest, test) = match held.contains(&true) {
+            true => {
+                let (rest, test) = divide(all, &held);
+                (Cow::Owned(rest), test)
+            }
+            false => (Cow::Borrowed(all), Csr::empty(all.rows(), all.columns())),
+        };
         let (training, validation) = match options.is_three_way {
             false => (rest, Csr::empty(all.rows(), all.columns())),
             true => {
                 let keys = self.keys.map(|keys| without(keys, &held));
                 let marks = options.validation_marks(&rest, all.cells(), keys.as_deref(), ids)?;
-                divide(&rest, &marks)
+                let (training, validation) = divide(&rest, &marks);
+                (Cow::Owned(training), validation)
             }
         };
         if training.cells() == 0 {

@@ -65,7 +65,7 @@ fn three_parts_are_disjoint_and_whole_for_every_method() {
             assert_eq!(found, sizes, "{method}");
         }
         for user in 0..50 {
-            let in_parts = [&parts.training, &parts.validation, &parts.test]
+            let in_parts = [parts.training.as_ref(), &parts.validation, &parts.test]
                 .map(|part| part.row(user).0.to_vec());
             for item in 0..40 {
                 assert_eq!(in_parts.iter().filter(|part| part.contains(&item)).count(), 1);

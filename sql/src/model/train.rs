@@ -2,6 +2,7 @@
 //! row, with times and segments where a learner asks for them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float32Array};
 use arrow::datatypes::{DataType, Float32Type, SchemaRef, TimeUnit, TimestampMillisecondType};
@@ -21,6 +22,12 @@ use crate::session::Progress;
 
 /// What a row takes, ids apart.
 pub(super) const BYTES_PER_ROW: usize = 24;
+
+/// Rows that are encoded together: enough for users and items to be so side by side.
+const ROWS_TOGETHER: usize = 1 << 16;
+
+/// Bytes of rows that wait to be encoded, about.
+const BYTES_TOGETHER: usize = 16 << 20;
 
 /// More segments than this are a mistake.
 const SEGMENTS_MAX: usize = 10_000;
@@ -229,42 +236,70 @@ pub async fn read(
     let by_column = columns.split.is_some();
     let also = [columns.timestamp.is_some(), columns.segment.is_some(), by_column, by_column];
     let row_bytes = BYTES_PER_ROW + also.into_iter().filter(|also| *also).count() * 8;
+    let how = Arc::new((columns.clone(), split.clone()));
+    let (mut waiting, mut waiting_rows, mut waiting_bytes) = (vec![], 0, 0);
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         memory.try_grow(batch.num_rows() * row_bytes)?;
-        read.add(&batch, columns, split)?;
-        let done = read.cells.len() as u64;
-        progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
+        waiting_rows += batch.num_rows();
+        waiting_bytes += batch.get_array_memory_size();
+        waiting.push(batch);
+        if waiting_rows >= ROWS_TOGETHER || waiting_bytes >= BYTES_TOGETHER {
+            read = read.with(std::mem::take(&mut waiting), &how).await?;
+            (waiting_rows, waiting_bytes) = (0, 0);
+            let done = read.cells.len() as u64;
+            progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
+        }
     }
+    let read = read.with(waiting, &how).await?;
+    let done = read.cells.len() as u64;
+    progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
     Ok(read)
 }
 
 impl Interactions {
-    fn add(
-        &mut self,
-        batch: &RecordBatch,
-        columns: &TrainingColumns,
-        split: &SplitOptions,
-    ) -> Result<()> {
-        let users = self.users.encode(batch.column(columns.user.0)).map_err(model_error)?;
-        let items = self.items.encode(batch.column(columns.item.0)).map_err(model_error)?;
-        let (weights, name) = columns.weights(batch)?;
-        if let (Some((index, name)), Some(segments)) = (&columns.segment, &mut self.segments) {
-            segments.add(&users, batch.column(*index), name, SEGMENTS_MAX)?;
+    /// Takes batches, on the learners' threads.
+    async fn with(mut self, batches: Vec<RecordBatch>, how: &Arc<How>) -> Result<Self> {
+        if batches.is_empty() {
+            return Ok(self);
         }
-        if let Some((index, name)) = &columns.timestamp {
-            add_times(&mut self.times_ms, batch.column(*index), name)?;
-        }
-        if let (Some((index, name)), Some(keys)) = (&columns.split, &mut self.split_keys) {
-            keys.extend(split.keys(batch.column(*index), name)?);
-        }
-        for (row, (user, item)) in users.into_iter().zip(items).enumerate() {
-            let weight = weights.as_ref().map_or(1.0, |weights| weights.value(row));
-            self.cells.push(user, item, weight, name).map_err(model_error)?;
+        let how = Arc::clone(how);
+        let now = move || self.add(&batches, &how).map(|()| self);
+        crate::model::learn(now).await?
+    }
+
+    /// Users and items are encoded side by side, the rest follows batch by batch.
+    fn add(&mut self, batches: &[RecordBatch], (columns, split): &How) -> Result<()> {
+        let encode = |ids: &mut IdIndex, (index, _): &(usize, String)| {
+            batches.iter().map(|batch| ids.encode(batch.column(*index))).collect()
+        };
+        let (users, items) = (&mut self.users, &mut self.items);
+        let (users, items): (Encoded, Encoded) =
+            rayon::join(|| encode(users, &columns.user), || encode(items, &columns.item));
+        let (users, items) = (users.map_err(model_error)?, items.map_err(model_error)?);
+        for ((batch, users), items) in batches.iter().zip(&users).zip(&items) {
+            if let (Some((index, name)), Some(segments)) = (&columns.segment, &mut self.segments) {
+                segments.add(users, batch.column(*index), name, SEGMENTS_MAX)?;
+            }
+            if let Some((index, name)) = &columns.timestamp {
+                add_times(&mut self.times_ms, batch.column(*index), name)?;
+            }
+            if let (Some((index, name)), Some(keys)) = (&columns.split, &mut self.split_keys) {
+                keys.extend(split.keys(batch.column(*index), name)?);
+            }
+            let (weights, name) = columns.weights(batch)?;
+            let weights = weights.as_ref().map(|weights| &weights.values()[..]);
+            self.cells.extend(users, items, weights, name).map_err(model_error)?;
         }
         Ok(())
     }
 }
+
+/// How rows are read.
+type How = (TrainingColumns, SplitOptions);
+
+/// Codes of each batch.
+type Encoded = std::result::Result<Vec<Vec<u32>>, udfs::model::ModelError>;
 
 fn add_times(times_ms: &mut Vec<i64>, column: &ArrayRef, name: &str) -> Result<()> {
     if column.null_count() > 0 {

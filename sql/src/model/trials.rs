@@ -43,7 +43,7 @@ pub struct Ground<'a> {
     /// Ids and all interactions.
     pub rows: &'a Rows,
     /// The parts.
-    pub parts: &'a Parts,
+    pub parts: &'a Parts<'a>,
     /// Set when the statement has gone away.
     pub cancel: &'a AtomicBool,
     /// Who is told.

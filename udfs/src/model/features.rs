@@ -159,30 +159,40 @@ impl FeatureRows {
         self.columns.first().map_or(0, |column| column.values.len())
     }
 
+    /// The values that were read, which are forgotten here; a category's code is its place in the
+    /// order in which categories first came.
+    pub fn take(&mut self) -> Columns {
+        self.columns.iter_mut().map(|column| std::mem::take(&mut column.values)).collect()
+    }
+
+    /// How many categories each column has so far; none where it holds numbers.
+    pub fn categories(&self) -> impl Iterator<Item = Option<usize>> + '_ {
+        self.columns.iter().map(|column| column.categories.as_ref().map(HashMap::len))
+    }
+
+    /// What each column holds (of numbers without their mean), and for each code of a category the
+    /// place of its text.
+    pub fn kinds(self) -> Vec<(Feature, Vec<u32>)> {
+        let of = |Gathered { name, categories, .. }| {
+            let (kind, places) = kind(categories);
+            (Feature { name, kind }, places)
+        };
+        self.columns.into_iter().map(of).collect()
+    }
+
     /// All rows, sorted by `first`, when that has a number for each of them, and by their values,
     /// so that what is learned of them does not depend on the order in which they came.
-    pub fn finish(self, first: &[u32]) -> GatheredRows {
+    pub fn finish(mut self, first: &[u32]) -> GatheredRows {
         let rows = self.rows();
-        let mut features = Vec::with_capacity(self.columns.len());
-        let mut columns = Vec::with_capacity(self.columns.len());
-        for Gathered { name, mut values, categories } in self.columns {
-            let kind = match categories {
-                None => FeatureKind::Number { mean: 0.0 },
-                Some(categories) => {
-                    let mut named: Vec<(String, u32)> = categories.into_iter().collect();
-                    named.sort_unstable();
-                    let mut codes = vec![0.0; named.len()];
-                    for (new, (_, old)) in named.iter().enumerate() {
-                        codes[*old as usize] = new as f64;
-                    }
-                    for value in values.iter_mut().filter(|value| !value.is_nan()) {
-                        *value = codes[*value as usize];
-                    }
-                    FeatureKind::Category(named.into_iter().map(|(text, _)| text).collect())
+        let mut columns = self.take();
+        let mut features = Vec::with_capacity(columns.len());
+        for ((feature, places), values) in self.kinds().into_iter().zip(&mut columns) {
+            if let FeatureKind::Category(_) = feature.kind {
+                for value in values.iter_mut().filter(|value| !value.is_nan()) {
+                    *value = f64::from(places[*value as usize]);
                 }
-            };
-            features.push(Feature { name, kind });
-            columns.push(values);
+            }
+            features.push(feature);
         }
         let order = order(&columns, first, rows);
         features.par_iter_mut().zip(&mut columns).for_each(|(feature, column)| {
@@ -193,6 +203,18 @@ impl FeatureRows {
         });
         GatheredRows { features, columns, order }
     }
+}
+
+/// What a column holds: its categories in the order of their text, and the place of each code.
+fn kind(categories: Option<HashMap<String, u32>>) -> (FeatureKind, Vec<u32>) {
+    let Some(categories) = categories else { return (FeatureKind::Number { mean: 0.0 }, vec![]) };
+    let mut named: Vec<(String, u32)> = categories.into_iter().collect();
+    named.sort_unstable();
+    let mut places = vec![0; named.len()];
+    for (place, (_, code)) in (0..).zip(&named) {
+        places[*code as usize] = place;
+    }
+    (FeatureKind::Category(named.into_iter().map(|(text, _)| text).collect()), places)
 }
 
 /// The order of rows by `first` and their values. What mostly decides lies beside the row's number,
@@ -360,10 +382,25 @@ impl Preparation {
         out
     }
 
-    /// Some of the rows for trees: row-major, one number a feature, NaN where there is none.
-    pub fn codes(&self, columns: &[Vec<f64>], rows: impl Iterator<Item = usize>) -> Vec<f32> {
-        let row = |row: usize| columns.iter().map(move |column| column[row] as f32);
-        rows.flat_map(row).collect()
+    /// Some of the rows for trees, `at` giving which: row-major, one number a feature, NaN where
+    /// there is none.
+    pub fn codes(
+        &self,
+        columns: &[Vec<f64>],
+        count: usize,
+        at: impl Fn(usize) -> usize + Sync,
+    ) -> Vec<f32> {
+        let width = columns.len().max(1);
+        let mut out = vec![0.0; count * columns.len()];
+        let blocks = out.par_chunks_mut(BLOCK_ROWS * width).enumerate();
+        blocks.for_each(|(block, out)| {
+            for (feature, column) in columns.iter().enumerate() {
+                for (row, out) in (block * BLOCK_ROWS..).zip(out.chunks_exact_mut(width)) {
+                    out[feature] = column[at(row)] as f32;
+                }
+            }
+        });
+        out
     }
 }
 
@@ -416,7 +453,7 @@ mod tests {
         let columns = preparation.read(&unseen).unwrap();
         assert_eq!(preparation.width(), 4);
         assert_eq!(preparation.one_hot(&columns), [2.0, 0.0, 0.0, 1.0, 7.0, 0.0, 1.0, 0.0]);
-        let codes = preparation.codes(&columns, 0..2);
+        let codes = preparation.codes(&columns, 2, |row| row);
         assert!(codes[0].is_nan() && codes[1].is_nan());
         assert_eq!(codes[2..], [1.0, 7.0, 1.0, 0.0]);
     }

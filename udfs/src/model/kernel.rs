@@ -11,6 +11,10 @@ use pulp::Simd;
 /// Rows handled together by [`products`]: pad the number of rows to a multiple.
 pub const ROW_GROUP: usize = 4;
 
+/// Values of a cache line.
+#[cfg(target_arch = "x86_64")]
+const LINE_VALUES: usize = 16;
+
 /// Values that start on a 64-byte line, so that no vector load straddles two.
 #[derive(Debug, Default)]
 pub struct AlignedVec<T> {
@@ -54,6 +58,21 @@ impl<T> DerefMut for AlignedVec<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         &mut self.buffer[self.start..self.start + self.len]
     }
+}
+
+/// Asks for the cache lines of values that are read soon, so that what is computed until then does
+/// not wait for them. It changes no result, and does nothing on processors other than x86-64.
+#[inline(always)]
+pub fn prefetch(values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(sse) = pulp::core_arch::x86::Sse::try_new() {
+        for line in values.chunks(LINE_VALUES) {
+            // 3: into all levels.
+            sse._mm_prefetch::<3>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
 }
 
 /// Sum of products of two rows.

@@ -69,6 +69,24 @@ impl Csr {
         Self { offsets, columns, values, column_count }
     }
 
+    /// A matrix of rows of given lengths, which `fill` writes: their columns, which may be in any
+    /// order and which the caller keeps in range, and their values. Runs on the current rayon pool.
+    pub(super) fn from_rows(
+        lengths: impl Iterator<Item = usize>,
+        column_count: usize,
+        fill: impl Fn(usize, &mut [u32], &mut [f32]) + Sync,
+    ) -> Self {
+        let mut offsets = vec![0];
+        let mut cells = 0;
+        offsets.extend(lengths.map(|length| {
+            cells += length;
+            cells
+        }));
+        let (mut columns, mut values) = (vec![0; cells], vec![0.0; cells]);
+        fill_rows(0, &offsets, (&mut columns[..], &mut values[..]), &fill);
+        Self { offsets, columns, values, column_count }
+    }
+
     /// A matrix without any cell.
     pub fn empty(rows: usize, columns: usize) -> Self {
         Self { offsets: vec![0; rows + 1], columns: vec![], values: vec![], column_count: columns }
@@ -200,6 +218,34 @@ impl Triplets {
         Ok(())
     }
 
+    /// Adds cells with as many values, or with 1 each without them.
+    ///
+    /// # Errors
+    /// As [`Triplets::push`]; then none is added.
+    pub fn extend(
+        &mut self,
+        rows: &[u32],
+        items: &[u32],
+        values: Option<&[f32]>,
+        column: &str,
+    ) -> Result<(), ModelError> {
+        if rows.len() != items.len() || values.is_some_and(|values| values.len() != rows.len()) {
+            return Err(ModelError::Inconsistent(
+                "cells: codes and values differ in number".into(),
+            ));
+        }
+        if let Some(&value) = values.unwrap_or_default().iter().find(|value| !value.is_finite()) {
+            return Err(ModelError::NotFinite { column: column.to_owned(), value });
+        }
+        self.rows.extend_from_slice(rows);
+        self.columns.extend_from_slice(items);
+        match values {
+            Some(values) => self.values.extend_from_slice(values),
+            None => self.values.resize(self.rows.len(), 1.0),
+        }
+        Ok(())
+    }
+
     /// Number of cells, duplicates included.
     pub fn len(&self) -> usize {
         self.rows.len()
@@ -268,6 +314,35 @@ impl Csr {
     fn transpose_to(mut self, rows: usize) -> Self {
         self.column_count = rows;
         self.transpose()
+    }
+}
+
+/// Cells that one task writes.
+const TASK_CELLS: usize = 1 << 14;
+
+/// Writes rows, the first of which has the number `first`; `offsets` has their boundaries, and the
+/// cells are theirs alone.
+fn fill_rows(
+    first: usize,
+    offsets: &[usize],
+    (columns, values): (&mut [u32], &mut [f32]),
+    fill: &(impl Fn(usize, &mut [u32], &mut [f32]) + Sync),
+) {
+    let rows = offsets.len() - 1;
+    let start = offsets[0];
+    if rows > 1 && columns.len() > TASK_CELLS {
+        let middle = rows / 2;
+        let (left, right) = columns.split_at_mut(offsets[middle] - start);
+        let (left_values, right_values) = values.split_at_mut(offsets[middle] - start);
+        rayon::join(
+            || fill_rows(first, &offsets[..=middle], (left, left_values), fill),
+            || fill_rows(first + middle, &offsets[middle..], (right, right_values), fill),
+        );
+        return;
+    }
+    for (row, pair) in (first..).zip(offsets.windows(2)) {
+        let cells = pair[0] - start..pair[1] - start;
+        fill(row, &mut columns[cells.clone()], &mut values[cells]);
     }
 }
 
@@ -343,6 +418,35 @@ mod tests {
     fn a_weight_that_is_no_number_is_refused_by_name() {
         let error = Triplets::default().push(0, 0, f32::NAN, "stars").unwrap_err();
         assert!(error.to_string().contains("\"stars\" holds NaN"), "{error}");
+        let mut cells = Triplets::default();
+        let together = cells.extend(&[0], &[0], Some(&[f32::NAN]), "stars").unwrap_err();
+        assert_eq!(together.to_string(), error.to_string());
+        assert!(cells.extend(&[0], &[], None, "stars").is_err() && cells.is_empty());
+    }
+
+    #[test]
+    fn cells_added_together_are_those_added_one_by_one() {
+        let mut together = Triplets::default();
+        together.extend(&[1, 0], &[2, 0], Some(&[4.0, 5.0]), "w").unwrap();
+        together.extend(&[1], &[2], None, "w").unwrap();
+        let one_by_one = triplets(&[(1, 2, 4.0), (0, 0, 5.0), (1, 2, 1.0)]);
+        assert_eq!(together.build(2, 3, Duplicates::Sum), one_by_one.build(2, 3, Duplicates::Sum));
+    }
+
+    #[test]
+    fn rows_are_written_where_they_belong() {
+        let rows = 5_000;
+        let csr = Csr::from_rows((0..rows).map(|row| row % 17), 17, |row, columns, values| {
+            columns.iter_mut().zip(0..).for_each(|(column, at)| *column = at);
+            values.fill(row as f32);
+        });
+        assert!(csr.cells() > 2 * TASK_CELLS);
+        for row in 0..rows {
+            let expected: Vec<u32> = (0..row as u32 % 17).collect();
+            assert_eq!(csr.row(row).0, expected);
+            assert!(csr.row(row).1.iter().all(|&value| value == row as f32));
+        }
+        assert_eq!(Csr::from_rows([].into_iter(), 3, |_, _, _| ()), Csr::empty(0, 3));
     }
 
     #[test]

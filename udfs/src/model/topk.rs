@@ -45,7 +45,7 @@ pub struct Best {
 }
 
 impl Panels {
-    /// Packs `rows` of `depth` finite values each.
+    /// Packs `rows` of `depth` finite values each, on the current rayon pool.
     pub fn new(rows: &[f32], depth: usize) -> Self {
         Self::build(rows, depth, Screen::pays(rows.len() / depth.max(1), depth))
     }
@@ -54,19 +54,23 @@ impl Panels {
         let depth = depth.max(1);
         let width = panel_width();
         let norm = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-        let mut order: Vec<(f64, u32)> = rows.chunks_exact(depth).map(norm).zip(0..).collect();
-        order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let numbered = rows.par_chunks_exact(depth).enumerate();
+        let mut order: Vec<(f64, u32)> =
+            numbered.map(|(code, row)| (norm(row), code as u32)).collect();
+        order.par_sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let panels = order.len().div_ceil(width);
         let mut data = Aligned::zeros(panels * width * depth);
         let mut codes = vec![NO_CODE; panels * width];
-        for (position, &(_, code)) in order.iter().enumerate() {
-            codes[position] = code;
-            let (panel, lane) = (position / width, position % width);
-            let row = &rows[code as usize * depth..(code as usize + 1) * depth];
-            for (coordinate, &value) in row.iter().enumerate() {
-                data[(panel * depth + coordinate) * width + lane] = value;
+        codes.iter_mut().zip(&order).for_each(|(to, &(_, code))| *to = code);
+        let packed = data.par_chunks_exact_mut(width * depth).zip(order.par_chunks(width));
+        packed.for_each(|(panel, members)| {
+            for (lane, &(_, code)) in members.iter().enumerate() {
+                let row = &rows[code as usize * depth..(code as usize + 1) * depth];
+                for (line, &value) in panel.chunks_exact_mut(width).zip(row) {
+                    line[lane] = value;
+                }
             }
-        }
+        });
         let bounds = order.iter().step_by(width).map(|&(norm, _)| norm as f32).collect();
         let screen = with_screen.then(|| Screen::new(&data, depth, width));
         Self { depth, width, data, codes, bounds, screen }

@@ -2,7 +2,8 @@
 //! the learners' threads.
 //!
 //! The memory of the whole training is reserved before it starts. Rows are sorted by their values
-//! first, so that the same rows give the same model.
+//! first, so that the same rows give the same model; but for principal components, where their
+//! order changes rounding only ([`components`]).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,13 +14,13 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 use udfs::model::als::Progress as Step;
 use udfs::model::{
-    FeatureKind, FeatureRows, GatheredRows, IdIndex, Model, ModelError, Preparation, Prepared,
-    isolation_forest, kmeans, pca,
+    Feature, FeatureKind, FeatureRows, GatheredRows, IdIndex, Model, ModelError, Preparation,
+    Prepared, isolation_forest, kmeans, pca,
 };
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::model::features::{FeatureColumns, FeatureLearner, trees};
+use crate::model::features::{FeatureColumns, FeatureLearner, components, trees};
 use crate::model::fit::{CancelOnDrop, Trained, Watch, take};
 use crate::model::learners::Learner;
 use crate::model::measure::Metric;
@@ -60,24 +61,37 @@ pub async fn train(
     memory: &MemoryReservation,
     progress: Reporter,
 ) -> Result<Trained> {
-    let read = read(rows, columns, &options.split, memory, &progress).await?;
-    if read.rows.rows() == 0 {
-        return Err(model_error(ModelError::Empty));
-    }
     let Some(learner) = options.learner.features().cloned() else {
         return Err(Error::Internal("a recommender has no features".into()));
     };
     let cancel = CancelOnDrop::default();
     let flag = Arc::clone(&cancel.0);
     let clock = Arc::clone(engine.catalog());
-    let sorted = crate::model::learn(move || sort(read)).await??;
-    reserve(&options.learner, &sorted.rows, columns.features.len(), memory)?;
+    let input = match &learner {
+        FeatureLearner::Pca(_) => {
+            let of = &options.learner;
+            let summed = components::read(rows, columns, of, memory, &progress, &flag).await?;
+            Input::Summed(Box::new(summed))
+        }
+        _ => {
+            let read = read(rows, columns, &options.split, memory, &progress).await?;
+            let sorted = crate::model::learn(move || sort(read)).await??;
+            reserve(&options.learner, &sorted.rows, columns.features.len(), memory)?;
+            Input::Sorted(sorted)
+        }
+    };
     let (columns, split) = (columns.clone(), options.split.clone());
     let now = move || {
         let (cancel, progress, clock) = (&*flag, &progress, &*clock);
-        Fit { learner, columns, split, cancel, progress, clock }.run(sorted)
+        Fit { learner, columns, split, cancel, progress, clock }.run(input)
     };
     crate::model::learn(now).await?
+}
+
+/// What there is to learn from.
+enum Input {
+    Sorted(Sorted),
+    Summed(Box<pca::PcaRows>),
 }
 
 async fn read(
@@ -140,10 +154,10 @@ fn reserve(
 ) -> Result<()> {
     let width = match learner.features().and_then(FeatureLearner::trees) {
         Some(_) => features,
-        None => rows.features.iter().map(udfs::model::Feature::width).sum(),
+        None => rows.features.iter().map(Feature::width).sum(),
     };
     // The label is behind the features.
-    let classes = rows.features.last().map_or(0, udfs::model::Feature::width);
+    let classes = rows.features.last().map_or(0, Feature::width);
     let count = rows.order.len();
     let needed_bytes = learner.memory_bytes(0, width, count, classes);
     take(memory, needed_bytes, learner, &format!("{count} rows of {width} numbers"))
@@ -174,25 +188,32 @@ pub struct Learned {
 }
 
 impl Fit<'_> {
-    fn run(self, sorted: Sorted) -> Result<Trained> {
-        let count = sorted.rows.order.len();
-        let empty = |feature: &&udfs::model::Feature| feature.width() == 0;
-        if let Some(empty) = sorted.rows.features.iter().find(empty) {
-            return Err(Error::Model {
-                what: format!("column {} is NULL in every row", empty.name),
-                hint: Some("leave it out of the training query".into()),
-            });
+    fn run(self, input: Input) -> Result<Trained> {
+        let count = match &input {
+            Input::Sorted(sorted) => sorted.rows.order.len(),
+            Input::Summed(summed) => summed.rows(),
+        };
+        if count == 0 {
+            return Err(model_error(ModelError::Empty));
         }
         let mut watch = Watch::new(self.progress, self.clock, None);
         let mut report = |now: Step| watch.report(now);
-        let learned = match &self.learner {
-            FeatureLearner::KMeans(options) => self.clusters(sorted, options, &mut report),
-            FeatureLearner::Pca(options) => self.components(sorted, options, &mut report),
-            FeatureLearner::IsolationForest(options) => self.forest(sorted, options, &mut report),
-            FeatureLearner::Boosted(options) => {
+        let learned = match (&self.learner, input) {
+            (FeatureLearner::Pca(options), Input::Summed(summed)) => {
+                self.components(*summed, options, &mut report)
+            }
+            (FeatureLearner::KMeans(options), Input::Sorted(sorted)) => {
+                self.clusters(sorted, options, &mut report)
+            }
+            (FeatureLearner::IsolationForest(options), Input::Sorted(sorted)) => {
+                self.forest(sorted, options, &mut report)
+            }
+            (FeatureLearner::Boosted(options), Input::Sorted(sorted)) => {
+                check_known(&sorted.rows.features)?;
                 let division = (&self.columns, &self.split);
                 trees::grow(sorted, options, division, &mut report, self.cancel)
             }
+            _ => Err(Error::Internal("rows were read for another learner".into())),
         }?;
         let Learned { model, metrics, measured_rows, validation_metric, best_iteration } = learned;
         let names = model.measures().iter().copied();
@@ -251,22 +272,35 @@ impl Fit<'_> {
 
     fn components(
         &self,
-        sorted: Sorted,
+        summed: pca::PcaRows,
         options: &pca::PcaOptions,
         report: &mut dyn FnMut(Step),
     ) -> Result<Learned> {
-        let (preparation, dense) = dense(sorted)?;
-        let width = preparation.width();
-        let learned = pca::train(&dense, width, options, report, self.cancel);
-        let learned = learned.map_err(model_error)?;
+        let rows = summed.rows();
+        let (features, moments) = summed.finish(self.cancel).map_err(model_error)?;
+        check_known(&features)?;
+        let preparation = Preparation::new(features).map_err(model_error)?;
+        let learned = pca::fit(&moments, options, report, self.cancel).map_err(model_error)?;
         let metrics = vec![learned.explained_variance_ratio.iter().sum()];
         let model = Prepared::components(preparation, learned).map_err(model_error)?;
-        Ok(unvalidated(model.into(), metrics, dense.len() / width))
+        Ok(unvalidated(model.into(), metrics, rows))
+    }
+}
+
+/// Every column has to hold something.
+fn check_known(features: &[Feature]) -> Result<()> {
+    match features.iter().find(|feature| feature.width() == 0) {
+        None => Ok(()),
+        Some(empty) => Err(Error::Model {
+            what: format!("column {} is NULL in every row", empty.name),
+            hint: Some("leave it out of the training query".into()),
+        }),
     }
 }
 
 /// The rows for learners of numbers.
 fn dense(sorted: Sorted) -> Result<(Preparation, Vec<f64>)> {
+    check_known(&sorted.rows.features)?;
     let preparation = Preparation::new(sorted.rows.features).map_err(model_error)?;
     let dense = preparation.one_hot(&sorted.rows.columns);
     Ok((preparation, dense))
@@ -286,7 +320,7 @@ fn metric(name: &str, value: f64, rows: usize) -> Metric {
 /// The categories of a model's texts, for its message.
 pub fn described(preparation: &Preparation) -> String {
     let features = preparation.features();
-    let texts = |feature: &&udfs::model::Feature| matches!(feature.kind, FeatureKind::Category(_));
+    let texts = |feature: &&Feature| matches!(feature.kind, FeatureKind::Category(_));
     match features.iter().filter(texts).count() {
         0 => format!("{} features", features.len()),
         _ => format!("{} features ({} numbers a row)", features.len(), preparation.width()),

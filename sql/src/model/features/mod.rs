@@ -6,6 +6,7 @@
 //! numbers is [`udfs::model::features`].
 
 pub mod columns;
+mod components;
 mod division;
 pub mod evaluate;
 pub mod fit;

@@ -90,17 +90,20 @@ impl FeatureLearner {
         Ok(split)
     }
 
-    /// Peak bytes of training on `rows` rows of `width` numbers, the rows among them, and on as
-    /// many classes where there are any.
+    /// Peak bytes of training on `rows` rows of `width` numbers, the rows among them where they are
+    /// held, and on `classes` classes where there are any.
     pub fn memory_bytes(&self, rows: usize, width: usize, classes: usize) -> usize {
         let dense = rows.saturating_mul(width).saturating_mul(size_of::<f64>());
-        dense.saturating_add(match self {
+        match self {
             // The rows once more while they are measured.
-            Self::KMeans(options) => options.memory_bytes(rows, width),
+            Self::KMeans(options) => dense.saturating_add(options.memory_bytes(rows, width)),
+            // Rows are summed up as they come.
             Self::Pca(_) => pca::memory_bytes(width),
-            Self::IsolationForest(options) => options.memory_bytes(rows),
-            Self::Boosted(trees) => trees.boosted.memory_bytes(rows, width, classes),
-        })
+            Self::IsolationForest(options) => dense.saturating_add(options.memory_bytes(rows)),
+            Self::Boosted(trees) => {
+                dense.saturating_add(trees.boosted.memory_bytes(rows, width, classes))
+            }
+        }
     }
 }
 

@@ -109,7 +109,7 @@ fn part(
         false => rows.chunk_by(|&a, &b| groups[a] == groups[b]).map(<[usize]>::len).collect(),
     };
     Part {
-        values: preparation.codes(columns, rows.iter().copied()),
+        values: preparation.codes(columns, rows.len(), |at| rows[at]),
         labels: rows.iter().map(|&row| labels[row] as f32).collect(),
         group_sizes,
     }

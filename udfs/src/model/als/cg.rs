@@ -11,21 +11,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pulp::Simd;
 
 use super::super::kernel::{add_scaled, dot, products, scale_then_add, weighted_sum};
+use super::ahead::Ahead;
 use super::row::Scratch;
 
 /// Improves `scratch.w` by at most `steps` steps and returns the row's objective
-/// |Z·w|² − 2·t·(Z·w) + |w|² − 2·p·w, which is 0 for w = 0.
+/// |Z·w|² − 2·t·(Z·w) + |w|² − 2·p·w, which is 0 for w = 0. What is `ahead` is fetched meanwhile.
 #[inline(always)]
 pub(super) fn solve<S: Simd>(
     simd: S,
     scratch: &mut Scratch,
     steps: usize,
+    ahead: &mut Ahead<'_>,
     cancel: &AtomicBool,
 ) -> f64 {
+    // Passes over Z that are left, of which each fetches its share.
+    let passes = |step: usize| 2 * (steps - step) + 2;
     let Scratch {
         z, targets, products: s, w, residual, direction, image, prior, has_prior, ..
     } = scratch;
     let prior: Option<&[f32]> = has_prior.then_some(prior);
+    ahead.fetch(passes(0));
     products(simd, z, w, s);
     let mut objective = f64::from(dot(simd, w, w));
     if let Some(prior) = prior {
@@ -35,6 +40,7 @@ pub(super) fn solve<S: Simd>(
         objective += f64::from(*s * (*s - 2.0 * t));
         *s = t - *s;
     }
+    ahead.fetch(passes(0) - 1);
     weighted_sum(simd, z, s, prior, residual);
     add_scaled(simd, residual, -1.0, w);
     let mut gamma = dot(simd, residual, residual);
@@ -44,7 +50,9 @@ pub(super) fn solve<S: Simd>(
         if gamma <= enough || cancel.load(Ordering::Relaxed) {
             break;
         }
+        ahead.fetch(passes(step));
         products(simd, z, direction, s);
+        ahead.fetch(passes(step) - 1);
         weighted_sum(simd, z, s, Some(direction), image);
         let curvature = dot(simd, direction, image);
         let length = gamma / curvature;

@@ -110,18 +110,21 @@ impl Basis {
             if cancel.load(Ordering::Relaxed) {
                 return;
             }
-            let mut old = Aligned::zeros(4 * stride);
-            let columns = &self.columns;
-            Arch::new().dispatch(RotateOp { rows, stride, columns, old: &mut old });
+            Arch::new().dispatch(RotateOp { rows, rotation: Rotation { basis: self, stride } });
         });
     }
 }
 
+/// Turns rows of `stride` values into a basis.
+#[derive(Clone, Copy)]
+pub(super) struct Rotation<'a> {
+    pub(super) basis: &'a Basis,
+    pub(super) stride: usize,
+}
+
 struct RotateOp<'a> {
     rows: &'a mut [f32],
-    stride: usize,
-    columns: &'a [f32],
-    old: &'a mut [f32],
+    rotation: Rotation<'a>,
 }
 
 impl WithSimd for RotateOp<'_> {
@@ -129,18 +132,27 @@ impl WithSimd for RotateOp<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let stride = self.stride;
-        let columns = S::as_simd_f32s(self.columns).0;
-        for group in self.rows.chunks_mut(4 * stride) {
+        self.rotation.turn(simd, self.rows, &mut Aligned::default());
+    }
+}
+
+impl Rotation<'_> {
+    /// Turns rows in place; `old` is working memory.
+    #[inline(always)]
+    pub(super) fn turn<S: Simd>(self, simd: S, rows: &mut [f32], old: &mut Aligned) {
+        let Self { basis, stride } = self;
+        let columns = S::as_simd_f32s(&basis.columns).0;
+        old.grow(4 * stride);
+        for group in rows.chunks_mut(4 * stride) {
             // A last group of fewer rows computes stale rows beside its own and drops them.
-            self.old[..group.len()].copy_from_slice(group);
+            old[..group.len()].copy_from_slice(group);
             let width = stride / S::F32_LANES;
             let mut column = 0;
             while column < width {
                 // Wider tiles would not leave registers for their operands.
                 column += match width - column {
-                    1 => rotate_tile::<S, 1>(simd, self.old, stride, columns, column, group),
-                    _ => rotate_tile::<S, 2>(simd, self.old, stride, columns, column, group),
+                    1 => rotate_tile::<S, 1>(simd, old, stride, columns, column, group),
+                    _ => rotate_tile::<S, 2>(simd, old, stride, columns, column, group),
                 };
             }
         }

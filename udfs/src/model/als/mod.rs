@@ -19,6 +19,7 @@
 //! Sources: Hu, Koren and Volinsky 2008; Zhou et al. 2008 (ALS-WR); Takács et al. 2011
 //! (conjugate gradients); Rendle et al. 2021 (iALS, frequency scaling; iALS++, subspaces).
 
+mod ahead;
 mod cg;
 mod cholesky;
 pub mod eigen;

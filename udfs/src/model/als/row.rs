@@ -1,10 +1,11 @@
 //! One side's half step: every row solved against the other side's fixed factors.
 //!
 //! A row's interactions are gathered once, scaled by the square root of their weight and of the
-//! inverse dense part, into a scratch matrix that the solver then works on alone. Rows come in
-//! descending order of length; chunks of equal cost are taken by whichever thread is free, and a
-//! row long enough to keep the others waiting is divided among all of them. No sum depends on
-//! which thread made which part, so neither does the result.
+//! inverse dense part, into a scratch matrix that the solver then works on alone; while it does,
+//! the next row's factors are fetched ([`super::ahead`]). Rows come in descending order of length;
+//! chunks of equal cost are taken by whichever thread is free, and a row long enough to keep the
+//! others waiting is divided among all of them. No sum depends on which thread made which part, so
+//! neither does the result.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +15,11 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::error::ModelError;
-use super::super::kernel::{Aligned, ROW_GROUP, dot, scaled_product};
+use super::super::kernel::{Aligned, ROW_GROUP, dot, prefetch, scaled_product};
 use super::super::sparse::Csr;
+use super::ahead::{Ahead, NEAR_CELLS};
 use super::features::Prior;
+use super::gram::{Basis, Rotation};
 use super::options::{Feedback, Resolved};
 use super::{cg, cholesky, nonnegative, normal, stream, subspace};
 
@@ -25,6 +28,10 @@ pub(super) const HEAVY_CELLS: usize = 8192;
 /// Rows whose gathered matrix has more values than this (2 MiB) are not gathered: they are read
 /// from the factors in each step, which costs no more once the matrix leaves the cache.
 pub(super) const GATHERED_VALUES: usize = 1 << 19;
+/// Cells between the one that is gathered and the one whose factors are fetched.
+pub(super) const GATHERED_AHEAD: usize = 16;
+/// Rows that are turned into the basis together, shortly before they are solved.
+const ROTATED_ROWS: usize = 64;
 /// Chunks a half step is divided into, at most about.
 const CHUNKS: usize = 256;
 /// Steps of conjugate gradients for a matrix too badly conditioned for Cholesky in `f32`.
@@ -50,6 +57,7 @@ pub(super) struct Scratch {
     pub(super) prior: Aligned,
     pub(super) has_prior: bool,
     mean: Aligned,
+    rotated: Aligned,
 }
 
 impl Scratch {
@@ -104,8 +112,9 @@ pub(super) struct HalfStep<'a> {
     pub(super) fixed_bias: Option<&'a [f32]>,
     pub(super) bias_column: usize,
     pub(super) stride: usize,
-    /// Eigenvalues of the fixed side's Gram matrix (implicit feedback), in whose basis both are.
-    pub(super) spectrum: Option<&'a [f64]>,
+    /// The basis where the fixed side's Gram matrix is diagonal (implicit feedback). The fixed side
+    /// is in it; the solved side is turned into it row by row.
+    pub(super) basis: Option<&'a Basis>,
     /// The fixed side's Gram matrix, where the basis has to stay (non-negative, implicit).
     pub(super) dense: Option<&'a [f32]>,
     /// What features say of the rows.
@@ -247,7 +256,7 @@ impl HalfStep<'_> {
     #[inline(always)]
     pub(super) fn prepare_scale(&self, count: usize, scratch: &mut Scratch) -> f64 {
         let lambda = self.lambda(count);
-        match self.spectrum {
+        match self.basis {
             None => {
                 // Non-negative rows are solved as they are, λ on the diagonal.
                 let scaled = self.method != Method::NonNegative;
@@ -255,9 +264,9 @@ impl HalfStep<'_> {
                 scratch.scale.fill((1.0 / root) as f32);
                 scratch.inverse.fill(root as f32);
             }
-            Some(spectrum) => {
+            Some(basis) => {
                 let scales = scratch.scale.iter_mut().zip(scratch.inverse.iter_mut());
-                for ((scale, inverse), &value) in scales.zip(spectrum) {
+                for ((scale, inverse), &value) in scales.zip(&basis.spectrum) {
                     let root = (value + lambda).sqrt();
                     *scale = (1.0 / root) as f32;
                     *inverse = root as f32;
@@ -312,11 +321,20 @@ impl HalfStep<'_> {
         let mut constant = 0.0_f64;
         let cells = columns.iter().zip(values);
         let rows = z.chunks_exact_mut(width).zip(targets.iter_mut());
-        for ((&column, &value), (row, target)) in cells.zip(rows) {
-            let column = column as usize;
-            let start = column * self.stride + from;
-            let (multiplier, wanted, share) = self.cell(column, value);
-            scaled_product(simd, row, &self.fixed[start..start + width], scale, multiplier);
+        let fixed_row = |column: u32| {
+            let start = column as usize * self.stride + from;
+            &self.fixed[start..start + width]
+        };
+        // The first cells' factors were fetched while the row before was solved.
+        let mut soon = columns.iter().skip(NEAR_CELLS);
+        for (index, ((&column, &value), (row, target))) in cells.zip(rows).enumerate() {
+            if index + GATHERED_AHEAD >= NEAR_CELLS
+                && let Some(&column) = soon.next()
+            {
+                prefetch(fixed_row(column));
+            }
+            let (multiplier, wanted, share) = self.cell(column as usize, value);
+            scaled_product(simd, row, fixed_row(column), scale, multiplier);
             *target = wanted;
             constant += share;
         }
@@ -375,8 +393,16 @@ impl WithSimd for ChunkOp<'_, '_> {
     fn with_simd<S: Simd>(self, simd: S) -> Sums {
         let Self { step, rows, factors, bias, parallel, scratch } = self;
         let mut sums = Sums::default();
-        let (mut prepared, mut lambda) = (usize::MAX, 0.0);
-        for (index, (row, x)) in rows.zip(factors.chunks_exact_mut(step.stride)).enumerate() {
+        let mut prepared = None;
+        for (index, (row, at)) in rows.clone().zip((0..).step_by(step.stride)).enumerate() {
+            if let Some(basis) = step.basis
+                && index.is_multiple_of(ROTATED_ROWS)
+            {
+                let end = factors.len().min(at + ROTATED_ROWS * step.stride);
+                let rotation = Rotation { basis, stride: step.stride };
+                rotation.turn(simd, &mut factors[at..end], &mut scratch.rotated);
+            }
+            let x = &mut factors[at..at + step.stride];
             let bias = bias.get_mut(index);
             let count = step.length(row);
             if count == 0 {
@@ -390,13 +416,16 @@ impl WithSimd for ChunkOp<'_, '_> {
             if step.cancelled() {
                 break;
             }
-            if prepared != count {
-                prepared = count;
-                lambda = step.prepare_scale(count, scratch);
-            }
+            let lambda = match prepared {
+                Some((of, lambda)) if of == count => lambda,
+                _ => step.prepare_scale(count, scratch),
+            };
+            prepared = Some((count, lambda));
             sums.objective += step.prepare_prior(simd, row, lambda, scratch);
             step.warm_start(simd, x, bias.as_deref(), scratch);
-            sums.objective += solve_row(simd, step, row, parallel, scratch);
+            let next = if row + 1 < rows.end { step.cells.row(row + 1).0 } else { &[] };
+            let ahead = Ahead::new(step.fixed, step.stride, next);
+            sums.objective += solve_row(simd, step, row, parallel, ahead, scratch);
             sums.penalty += step.finish(simd, lambda, x, bias, scratch);
         }
         sums
@@ -410,6 +439,7 @@ fn solve_row<S: Simd>(
     step: &HalfStep<'_>,
     row: usize,
     parallel: bool,
+    mut ahead: Ahead<'_>,
     scratch: &mut Scratch,
 ) -> f64 {
     let cells = step.cells.row(row);
@@ -421,7 +451,7 @@ fn solve_row<S: Simd>(
         }
         Method::Gradient { steps } => {
             let constant = step.gather(simd, cells, all, scratch);
-            return constant + cg::solve(simd, scratch, steps, step.cancel);
+            return constant + cg::solve(simd, scratch, steps, &mut ahead, step.cancel);
         }
         Method::Subspace { block } if count > block && !parallel => {
             return subspace::solve(simd, step, cells, block, scratch);
@@ -432,6 +462,7 @@ fn solve_row<S: Simd>(
         }
         Method::Exact | Method::Subspace { .. } if count < stride && !parallel => {
             let constant = step.gather(simd, cells, all, scratch);
+            ahead.fetch(1);
             (constant, cholesky::solve_dual(simd, scratch, stride, count, step.cancel))
         }
         Method::Exact | Method::Subspace { .. } => {

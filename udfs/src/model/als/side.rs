@@ -139,20 +139,17 @@ pub(super) fn renumber(
     matrix: &Csr,
     users: &[u32],
     items: &[u32],
-    value: impl Fn(f32) -> f32,
+    value: impl Fn(f32) -> f32 + Sync,
 ) -> Csr {
     let position = inverse(items);
-    let mut offsets = Vec::with_capacity(users.len() + 1);
-    offsets.push(0);
-    let mut columns = Vec::with_capacity(matrix.cells());
-    let mut values = Vec::with_capacity(matrix.cells());
-    for &user in users {
-        let (row_columns, row_values) = matrix.row(user as usize);
-        columns.extend(row_columns.iter().map(|&column| position[column as usize]));
-        values.extend(row_values.iter().map(|&raw| value(raw)));
-        offsets.push(columns.len());
-    }
-    Csr::from_unsorted(offsets, columns, values, items.len())
+    let lengths = users.iter().map(|&user| matrix.row(user as usize).0.len());
+    Csr::from_rows(lengths, items.len(), |row, columns, values| {
+        let (from_columns, from_values) = matrix.row(users[row] as usize);
+        for (to, &column) in columns.iter_mut().zip(from_columns) {
+            *to = position[column as usize];
+        }
+        values.iter_mut().zip(from_values).for_each(|(to, &raw)| *to = value(raw));
+    })
 }
 
 /// A standard normal draw (Box and Muller 1958).

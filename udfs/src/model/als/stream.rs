@@ -7,8 +7,8 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::super::kernel::{Aligned, add_scaled, dot};
-use super::row::{HalfStep, Scratch};
+use super::super::kernel::{Aligned, add_scaled, dot, prefetch};
+use super::row::{GATHERED_AHEAD, HalfStep, Scratch};
 
 /// Interactions of a part.
 const PART_CELLS: usize = 4096;
@@ -128,10 +128,17 @@ impl WithSimd for PassOp<'_, '_> {
             if step.cancelled() {
                 break;
             }
+            let fixed_row = |column: u32| {
+                let start = column as usize * stride;
+                &step.fixed[start..start + stride]
+            };
+            let mut soon = columns.iter().skip(GATHERED_AHEAD);
             for (&column, &value) in columns.iter().zip(values) {
-                let column = column as usize;
-                let fixed = &step.fixed[column * stride..(column + 1) * stride];
-                let (multiplier, target, constant) = step.cell(column, value);
+                if let Some(&column) = soon.next() {
+                    prefetch(fixed_row(column));
+                }
+                let fixed = fixed_row(column);
+                let (multiplier, target, constant) = step.cell(column as usize, value);
                 let product = multiplier * dot(simd, fixed, d);
                 let coefficient = if first {
                     data += constant + f64::from(product * (product - 2.0 * target));

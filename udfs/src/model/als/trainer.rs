@@ -177,9 +177,9 @@ impl<'a> Trainer<'a> {
         let stride = self.options.stride();
         let dense = dense(self.options, solved, fixed, self.cancel)?;
         check(self.cancel)?;
-        let (spectrum, gram) = match &dense {
+        let (basis, gram) = match &dense {
             None => (None, None),
-            Some(Dense::Basis(basis)) => (Some(basis.spectrum.as_slice()), None),
+            Some(Dense::Basis(basis)) => (Some(basis), None),
             Some(Dense::Gram(gram)) => (None, Some(gram.as_slice())),
         };
         let step = HalfStep {
@@ -189,7 +189,7 @@ impl<'a> Trainer<'a> {
             fixed_bias: fixed.bias.as_deref(),
             bias_column: self.options.num_factors,
             stride,
-            spectrum,
+            basis,
             dense: gram,
             prior: solved.prior.as_ref(),
             feedback: self.options.feedback,
@@ -208,8 +208,9 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// The fixed side's Gram matrix, and for any method but the non-negative one, whose constraint
-/// knows no other basis, everything turned into the basis where it is diagonal.
+/// The fixed side's Gram matrix, or for any method but the non-negative one, whose constraint knows
+/// no other basis, the basis where it is diagonal: into it everything is turned but the solved
+/// side's factors, which are while they are in the cache to be solved.
 fn dense(
     options: &AlsOptions,
     solved: &mut Side,
@@ -226,8 +227,8 @@ fn dense(
         return Ok(Some(Dense::Gram(gram.iter().map(|&value| value as f32).collect())));
     }
     let basis = diagonal_basis(&gram, options.num_factors, stride, cancel)?;
+    basis.rotate(&mut fixed.factors[..fixed.live * stride], stride, cancel);
     for side in [solved, fixed] {
-        basis.rotate(&mut side.factors[..side.live * stride], stride, cancel);
         if let Some(prior) = &mut side.prior {
             basis.rotate(&mut prior.weights, stride, cancel);
         }

@@ -1,5 +1,7 @@
 //! Factors while they are being learned, for a metric to look at without a copy.
 
+use rayon::prelude::*;
+
 use super::AlsFactors;
 use super::side::Side;
 
@@ -105,15 +107,18 @@ impl<'a> SideView<'a> {
     }
 
     fn copy(&self, size: usize, stride: usize, factors: &mut Vec<f32>, bias: &mut Vec<f32>) {
-        let codes = 0..self.positions.len() as u32;
-        factors.clear();
-        factors.reserve_exact(self.positions.len() * size);
-        for code in codes.clone() {
-            factors.extend_from_slice(self.row(code, size, stride));
+        let values = self.positions.len() * size;
+        if factors.len() != values {
+            *factors = vec![0.0; values];
         }
+        let rows = factors.par_chunks_exact_mut(size.max(1)).zip(self.positions);
+        rows.for_each(|(row, &position)| {
+            let start = position as usize * stride;
+            row.copy_from_slice(&self.factors[start..start + size]);
+        });
         bias.clear();
         if self.bias.is_some() {
-            bias.extend(codes.map(|code| self.bias(code)));
+            bias.extend((0..self.positions.len() as u32).map(|code| self.bias(code)));
         }
     }
 }

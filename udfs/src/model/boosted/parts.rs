@@ -1,5 +1,7 @@
 //! Rows to learn from, to choose on and to measure on.
 
+use std::ops::Range;
+
 use crate::model::random::drawn;
 
 /// Rows of a training.
@@ -17,6 +19,35 @@ impl Part {
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
+    }
+
+    /// Evenly spaced rows, or whole queries, about `rows_max` of them; `None` where that is no
+    /// fewer than all.
+    pub(super) fn spaced(&self, rows_max: usize) -> Option<Self> {
+        let rows = self.labels.len();
+        if rows <= rows_max.max(1) {
+            return None;
+        }
+        let (step, width) = (rows.div_ceil(rows_max.max(1)), self.values.len() / rows);
+        let mut spaced = Self::default();
+        let mut take = |rows: Range<usize>| {
+            spaced.values.extend_from_slice(&self.values[rows.start * width..rows.end * width]);
+            spaced.labels.extend_from_slice(&self.labels[rows]);
+        };
+        match self.group_sizes.as_slice() {
+            [] => (0..rows).step_by(step).for_each(|row| take(row..row + 1)),
+            sizes => {
+                let mut first = 0;
+                for (query, &size) in sizes.iter().enumerate() {
+                    if query.is_multiple_of(step) {
+                        take(first..first + size);
+                    }
+                    first += size;
+                }
+                spaced.group_sizes = sizes.iter().step_by(step).copied().collect();
+            }
+        }
+        Some(spaced)
     }
 }
 
@@ -52,6 +83,21 @@ pub fn divide_at_random(strata: &[u32], validation: f64, test: f64, seed: u64) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spaced_rows_keep_their_labels_and_queries_whole() {
+        let values = (0..40).map(|at| at as f32).collect();
+        let labels = (0..20).map(|row| row as f32).collect();
+        let plain = Part { values, labels, group_sizes: vec![] };
+        assert!(plain.spaced(20).is_none());
+        let spaced = plain.spaced(8).unwrap();
+        assert_eq!(spaced.labels, [0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0]);
+        assert_eq!(spaced.values[2..6], [6.0, 7.0, 12.0, 13.0]);
+        let grouped = Part { group_sizes: vec![2, 3, 10, 5], ..plain };
+        let spaced = grouped.spaced(10).unwrap();
+        assert_eq!(spaced.group_sizes, [2, 10]);
+        assert_eq!((spaced.labels[2], spaced.values[4], spaced.labels.len()), (5.0, 10.0, 12));
+    }
 
     #[test]
     fn each_stratum_gives_its_share() {

@@ -9,6 +9,7 @@
 //! trainings.
 
 mod moments;
+mod rows;
 mod subspace;
 
 use std::sync::atomic::AtomicBool;
@@ -16,6 +17,7 @@ use std::sync::atomic::AtomicBool;
 use rayon::prelude::*;
 
 pub use self::moments::Moments;
+pub use self::rows::PcaRows;
 
 use super::als::Progress;
 use super::als::eigen::eigen_unless;

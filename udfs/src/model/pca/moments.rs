@@ -5,6 +5,7 @@
 //! S = S₁ + S₂ + δδᵀ·n₁·n₂/(n₁ + n₂). So nothing cancels however far the mean is from 0, and the
 //! size and order of batches change rounding only. All in `f64`.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
@@ -42,7 +43,9 @@ impl Moments {
     pub fn memory_bytes(features: usize) -> usize {
         let one = (features * (stride(features) + 2)).saturating_mul(size_of::<f64>());
         let blocks = if features <= NARROW { WAVE } else { 1 };
-        one.saturating_mul(1 + blocks) + blocks * packed_bytes(features, features, DEPTH)
+        let values = features.saturating_mul(BLOCK_ROWS * size_of::<f64>());
+        let block = values.saturating_add(packed_bytes(features, features, DEPTH));
+        one.saturating_mul(1 + blocks).saturating_add(blocks.saturating_mul(block))
     }
 
     /// Values of a row.
@@ -82,12 +85,46 @@ impl Moments {
             let column = format!("feature {}", at % self.features);
             return Err(ModelError::NotFinite { column, value: rows[at].into() as f32 });
         }
-        let blocks = if self.features <= NARROW { WAVE } else { 1 };
-        for wave in rows.chunks(blocks * BLOCK_ROWS * self.features) {
-            let parts: Vec<Self> = wave
-                .par_chunks(BLOCK_ROWS * self.features)
-                .map(|rows| Self::of(rows, self.features, cancel))
-                .collect();
+        let features = self.features;
+        let fill = |range: Range<usize>, block: &mut [f64]| {
+            let height = range.len();
+            let rows = rows[range.start * features..range.end * features].chunks_exact(features);
+            for (row, values) in rows.enumerate() {
+                for (feature, &value) in values.iter().enumerate() {
+                    block[feature * height + row] = value.into();
+                }
+            }
+        };
+        self.add_blocks(rows.len() / features, fill, cancel)
+    }
+
+    /// Adds rows that `fill` writes a block at a time: for the rows of a range the values of the
+    /// first feature, then those of the second, and so on, all of them finite; what it does not
+    /// write is 0. Runs on the current rayon pool.
+    ///
+    /// # Errors
+    /// Cancellation, which may leave a part of the rows added.
+    pub fn add_blocks(
+        &mut self,
+        rows: usize,
+        fill: impl Fn(Range<usize>, &mut [f64]) + Sync,
+        cancel: &AtomicBool,
+    ) -> Result<(), ModelError> {
+        let features = self.features;
+        if features == 0 {
+            self.count += rows as u64;
+            return Ok(());
+        }
+        let blocks = if features <= NARROW { WAVE } else { 1 };
+        let starts: Vec<usize> = (0..rows).step_by(BLOCK_ROWS).collect();
+        for wave in starts.chunks(blocks) {
+            let of = |&start: &usize| {
+                let range = start..rows.min(start + BLOCK_ROWS);
+                let mut block = vec![0.0; features * range.len()];
+                fill(range, &mut block);
+                Self::of(&block, features, cancel)
+            };
+            let parts: Vec<Self> = wave.par_iter().map(of).collect();
             if cancel.load(Ordering::Relaxed) {
                 return Err(ModelError::Cancelled);
             }
@@ -96,37 +133,52 @@ impl Moments {
         Ok(())
     }
 
-    /// Moments of one block.
-    fn of<T: Copy + Into<f64> + Sync>(rows: &[T], features: usize, cancel: &AtomicBool) -> Self {
+    /// Moments of one block, feature by feature.
+    fn of(block: &[f64], features: usize, cancel: &AtomicBool) -> Self {
         let mut moments = Self::new(features);
-        let count = rows.len() / features;
+        let count = block.len() / features;
         moments.count = count as u64;
-        for row in rows.chunks_exact(features) {
-            for (mean, &x) in moments.mean.iter_mut().zip(row) {
-                *mean += x.into() / count as f64;
-            }
-        }
-        // What rounding left between the sum and the mean.
-        let mut rest = vec![0.0; features];
-        for row in rows.chunks_exact(features) {
-            for ((rest, &x), mean) in rest.iter_mut().zip(row).zip(&moments.mean) {
-                *rest += x.into() - mean;
-            }
-        }
-        for (mean, rest) in moments.mean.iter_mut().zip(rest) {
-            *mean += rest / count as f64;
+        for (mean, column) in moments.mean.iter_mut().zip(block.chunks_exact(count)) {
+            let first = mean_beside(column, 0.0);
+            // What rounding left between the sum and the mean.
+            *mean = first + mean_beside(column, first);
         }
         let mean = &moments.mean;
-        for rows in rows.chunks(DEPTH * features) {
-            let depth = rows.len() / features;
+        for start in (0..count).step_by(DEPTH) {
+            let depth = DEPTH.min(count - start);
             let value =
-                |feature: usize, row: usize| rows[row * features + feature].into() - mean[feature];
+                |feature: usize, row: usize| block[feature * count + start + row] - mean[feature];
             let left = Left::pack(features, depth, value);
             let right = Right::pack(features, depth, value);
             let scatter = &mut moments.scatter;
             add_products(scatter, stride(features), &left, &right, Part::Lower, cancel);
         }
         moments
+    }
+
+    /// Adds features that are 0 in all rows so far.
+    pub fn widen(&mut self, features: usize) {
+        let before = std::mem::replace(self, Self::new(features.max(self.features)));
+        self.count = before.count;
+        self.mean[..before.features].copy_from_slice(&before.mean);
+        for i in 0..before.features {
+            let line = &before.scatter[i * stride(before.features)..][..=i];
+            self.scatter[i * stride(self.features)..][..=i].copy_from_slice(line);
+        }
+    }
+
+    /// Some of the features in an order of their own: the first is what `order[0]` was.
+    pub fn reordered(&self, order: &[usize]) -> Self {
+        let mut reordered = Self::new(order.len());
+        reordered.count = self.count;
+        for (i, &from) in order.iter().enumerate() {
+            reordered.mean[i] = self.mean[from];
+            let line = &mut reordered.scatter[i * stride(order.len())..][..=i];
+            for (cell, &other) in line.iter_mut().zip(order) {
+                *cell = self.scatter(from, other);
+            }
+        }
+        reordered
     }
 
     /// Adds the rows of another accumulator of the same features.
@@ -150,6 +202,21 @@ impl Moments {
         }
         self.count += other.count;
     }
+}
+
+/// Σ (x − shift) / n, in lanes of which none waits for another.
+fn mean_beside(column: &[f64], shift: f64) -> f64 {
+    // Scaled first: a sum of large numbers has no end.
+    let share = 1.0 / column.len() as f64;
+    let (groups, rest) = column.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for group in groups {
+        for (sum, x) in sums.iter_mut().zip(group) {
+            *sum += (x - shift) * share;
+        }
+    }
+    let rest: f64 = rest.iter().map(|x| (x - shift) * share).sum();
+    sums.iter().sum::<f64>() + rest
 }
 
 #[cfg(test)]
@@ -211,6 +278,32 @@ mod tests {
         let mean = column(520).sum::<f64>() / 40.0;
         let expected: f64 = column(520).map(|x| (x - mean).powi(2)).sum();
         assert!((moments.scatter(520, 520) - expected).abs() < 1e-10);
+    }
+
+    #[test]
+    fn features_that_come_later_were_0_before() {
+        let go_on = AtomicBool::new(false);
+        let early: Vec<f64> = (0..30).map(|at| draw(at) + 3.0).collect();
+        let late: Vec<f64> = (0..40).map(|at| draw(100 + at) - 1.0).collect();
+        let mut moments = Moments::new(0);
+        moments.widen(3);
+        moments.add(&early, &go_on).unwrap();
+        moments.widen(4);
+        moments.add(&late, &go_on).unwrap();
+        let mut whole: Vec<f64> =
+            early.chunks(3).flat_map(|row| [row[0], row[1], row[2], 0.0]).collect();
+        whole.extend(&late);
+        let mut expected = Moments::new(4);
+        expected.add(&whole, &go_on).unwrap();
+        let (moments, order) = (moments.reordered(&[3, 0, 2, 1]), [3, 0, 2, 1]);
+        assert_eq!(moments.count(), 20);
+        for i in 0..4 {
+            assert!((moments.mean()[i] - expected.mean()[order[i]]).abs() < 1e-12);
+            for j in 0..4 {
+                let expected = expected.scatter(order[i], order[j]);
+                assert!((moments.scatter(i, j) - expected).abs() < 1e-10, "{i} {j}");
+            }
+        }
     }
 
     #[test]
