@@ -69,7 +69,7 @@ impl Default for ItemKnnOptions {
             bm25_k1: 1.2,
             bm25_b: 0.75,
             rp3_alpha: 1.0,
-            rp3_beta: 0.15,
+            rp3_beta: 0.1,
         }
     }
 }
