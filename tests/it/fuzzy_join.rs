@@ -197,14 +197,16 @@ async fn with_little_memory_the_rows_are_the_same() {
     }
 }
 
+/// A table of texts that have little in common.
+const MANY_TEXTS: &str = "CREATE TABLE t AS SELECT encode(sha256(CAST(value AS VARCHAR)), 'hex') \
+                          AS x FROM generate_series(1, 30000) AS s (value)";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_ends_at_its_time_limit_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let engine = crate::slt::engine(folder.path()).await;
     let session = engine.session(Principal::embedded());
-    let create = "CREATE TABLE t AS SELECT encode(sha256(CAST(value AS VARCHAR)), 'hex') AS x \
-                  FROM generate_series(1, 30000) AS s (value)";
-    session.query(create).await.unwrap();
+    session.query(MANY_TEXTS).await.unwrap();
     session.query("SET statement_timeout = '700 ms'").await.unwrap();
     for join in [
         "SELECT count(*) FROM t AS a JOIN t AS b ON jaro_winkler_similarity(a.x, b.x) >= 0.75",
@@ -242,9 +244,7 @@ async fn a_join_whose_rows_nobody_reads_ends() {
     let folder = tempfile::tempdir().unwrap();
     let engine = crate::slt::engine(folder.path()).await;
     let session = engine.session(Principal::embedded());
-    let create = "CREATE TABLE t AS SELECT encode(sha256(CAST(value AS VARCHAR)), 'hex') AS x \
-                  FROM generate_series(1, 30000) AS s (value)";
-    session.query(create).await.unwrap();
+    session.query(MANY_TEXTS).await.unwrap();
     let texts = "(SELECT substr(x, 1, 24) AS x FROM t)";
     for join in [
         format!("SELECT * FROM {texts} AS a JOIN {texts} AS b ON levenshtein(a.x, b.x) <= 2"),

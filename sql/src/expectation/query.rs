@@ -51,15 +51,19 @@ pub(crate) fn text(items: &[Item], from: &str, alias: &str, loaded: Option<&str>
     for (at, item) in items.iter().enumerate() {
         match &item.check.shape {
             Shape::Rows { condition } => {
-                // What other rows hold keeps no new row out, not even where it cannot be computed.
+                // Of a truth value only FALSE is left, which count() counts without a filter.
+                let fails = format!("nullif(({condition}), TRUE)");
+                // What other rows hold keeps no new row out, not even where it cannot be computed:
+                // a CASE of truth values would become AND and OR, which compute both sides.
                 conditions.push(match loaded {
                     Some(loaded) => {
-                        format!("(CASE WHEN {loaded} THEN ({condition}) END) AS \"__holds{at}\"")
+                        format!(
+                            "(CASE WHEN {loaded} THEN CAST({fails} AS INT) END) AS \"__fails{at}\""
+                        )
                     }
-                    None => format!("({condition}) AS \"__holds{at}\""),
+                    None => format!("({fails}) AS \"__fails{at}\""),
                 });
-                // Of a truth value only FALSE is left, which count() counts without a filter.
-                columns.push(format!("count(nullif(\"__holds{at}\", TRUE)) AS \"f{at}\""));
+                columns.push(format!("count(\"__fails{at}\") AS \"f{at}\""));
             }
             Shape::Reference { column, query } => {
                 columns.push(format!(

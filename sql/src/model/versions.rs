@@ -18,20 +18,15 @@ pub async fn retrained(
     how: (bool, bool),
     memory: &MemoryReservation,
 ) -> Told {
-    let cold = |why: String| (None, Some(format!("trained cold ({why})")));
-    let (version, manifest) = match catalog.model_manifest(name, None).await {
-        Ok(found) => found,
-        Err(error) => return cold(error.to_string()),
-    };
-    if memory.try_grow(manifest.memory_bytes).is_err() {
-        return cold(no_place(version));
-    }
-    match catalog.load_model(name, Some(version)).await {
-        Err(error) => cold(error.to_string()),
-        Ok(version) => {
-            let (are_iterations_given, is_needed) = how;
-            (Some(Previous { version, are_iterations_given, is_needed }), None)
+    let loaded = match catalog.model_manifest(name, None).await {
+        Ok((version, manifest)) => {
+            loaded(catalog, name, (version, manifest.memory_bytes), how, memory).await
         }
+        Err(error) => Err(error.to_string()),
+    };
+    match loaded {
+        Ok(previous) => (Some(previous), None),
+        Err(why) => (None, Some(format!("trained cold ({why})"))),
     }
 }
 
@@ -43,23 +38,32 @@ pub async fn replaced(
     model_type: &str,
     memory: &MemoryReservation,
 ) -> Told {
-    let lost = |why: String| (None, Some(format!("entities begin anew ({why})")));
-    let (version, manifest) = match catalog.model_manifest(name, None).await {
+    let loaded = match catalog.model_manifest(name, None).await {
         Ok((_, manifest)) if manifest.model_type != model_type => return (None, None),
-        Ok(found) => found,
-        Err(catalog::Error::NotFound { .. }) => return (None, None),
-        Err(error) => return lost(error.to_string()),
-    };
-    if memory.try_grow(manifest.memory_bytes).is_err() {
-        return lost(no_place(version));
-    }
-    match catalog.load_model(name, Some(version)).await {
-        Err(error) => lost(error.to_string()),
-        Ok(version) => {
-            let found = Previous { version, are_iterations_given: false, is_needed: false };
-            (Some(found), None)
+        Ok((version, manifest)) => {
+            loaded(catalog, name, (version, manifest.memory_bytes), (false, false), memory).await
         }
+        Err(catalog::Error::NotFound { .. }) => return (None, None),
+        Err(error) => Err(error.to_string()),
+    };
+    match loaded {
+        Ok(previous) => (Some(previous), None),
+        Err(why) => (None, Some(format!("entities begin anew ({why})"))),
     }
+}
+
+/// A version with its place in memory taken, or why it cannot be had.
+async fn loaded(
+    catalog: &Catalog,
+    name: &ObjectName,
+    (version, memory_bytes): (u32, usize),
+    (are_iterations_given, is_needed): (bool, bool),
+    memory: &MemoryReservation,
+) -> Result<Previous, String> {
+    memory.try_grow(memory_bytes).map_err(|_| no_place(version))?;
+    let version = catalog.load_model(name, Some(version)).await;
+    let version = version.map_err(|error| error.to_string())?;
+    Ok(Previous { version, are_iterations_given, is_needed })
 }
 
 fn no_place(version: u32) -> String {

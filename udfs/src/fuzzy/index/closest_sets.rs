@@ -119,7 +119,7 @@ impl Sets {
                 elements.len() as u64
             };
             let asked = Asked { sets: self, elements: &elements, all };
-            let mut best = Best { closest, most, last: u64::MAX };
+            let mut best = Best::new(closest, most);
             self.most_alike(&asked, texts, (&mut met, &mut least), work, &mut best)?;
         }
         work.sets = SetWork { elements, met, least };

@@ -253,7 +253,7 @@ impl NearestWork {
         text: &str,
         most: usize,
     ) -> Result<(), Stopped> {
-        let mut best = Best { closest: &mut self.closest, most, last: u64::MAX };
+        let mut best = Best::new(&mut self.closest, most);
         column.edit::<OSA>(text, &mut self.column, |row, distance| {
             best.take(Close::distant(distance, row as u32));
             usize::try_from(best.last).unwrap_or(usize::MAX)
@@ -266,7 +266,7 @@ impl NearestWork {
         text: &str,
         most: usize,
     ) -> Result<(), Stopped> {
-        let mut best = Best { closest: &mut self.closest, most, last: u64::MAX };
+        let mut best = Best::new(&mut self.closest, most);
         column.jaro::<WINKLER>(text, &mut self.column, |row, similarity| {
             best.take(Close::similar(similarity, row as u32));
         })
@@ -281,7 +281,11 @@ pub(super) struct Best<'a> {
     pub last: u64,
 }
 
-impl Best<'_> {
+impl<'a> Best<'a> {
+    pub fn new(closest: &'a mut Vec<Close>, most: usize) -> Self {
+        Self { closest, most, last: u64::MAX }
+    }
+
     #[inline]
     pub fn take(&mut self, close: Close) {
         if close.far > self.last {

@@ -137,9 +137,7 @@ pub fn train(
     }
     interactions.check_evidence()?;
     let codes = by_descending_count(&interactions.column_counts());
-    let by_user = weights::weighted(interactions, options, &codes);
-    let scales = (options.weighting == Weighting::Rp3Beta)
-        .then(|| Scales::new(interactions, options, &codes));
+    let (by_user, scales) = weights::weighted(interactions, options, &codes);
     let search = Search {
         by_item: by_user.transpose(),
         by_user,

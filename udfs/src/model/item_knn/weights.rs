@@ -21,8 +21,13 @@
 use super::super::sparse::Csr;
 use super::{ItemKnnOptions, Weighting};
 
-/// Weighted interactions; column `p` of the result is item `codes[p]`.
-pub(super) fn weighted(interactions: &Csr, options: &ItemKnnOptions, codes: &[u32]) -> Csr {
+/// Weighted interactions, and what RP3beta multiplies their products by; column `p` of the result
+/// is item `codes[p]`.
+pub(super) fn weighted(
+    interactions: &Csr,
+    options: &ItemKnnOptions,
+    codes: &[u32],
+) -> (Csr, Option<Scales>) {
     let mut position = vec![0_u32; codes.len()];
     for (place, &code) in codes.iter().enumerate() {
         position[code as usize] = place as u32;
@@ -39,7 +44,8 @@ pub(super) fn weighted(interactions: &Csr, options: &ItemKnnOptions, codes: &[u3
         }
         offsets.push(columns.len());
     }
-    Csr::from_unsorted(offsets, columns, values, interactions.columns())
+    let scales = (options.weighting == Weighting::Rp3Beta).then(|| Scales::new(&statistics, codes));
+    (Csr::from_unsorted(offsets, columns, values, interactions.columns()), scales)
 }
 
 struct Statistics<'a> {
@@ -50,6 +56,8 @@ struct Statistics<'a> {
     saturation: Vec<f64>,
     /// tᵤ of each user.
     totals: Vec<f64>,
+    /// sᵢ of each item.
+    sums: Vec<f64>,
     /// v̄.
     mean: f64,
     /// Length of each item's column; 1 for BM25 and RP3beta.
@@ -61,6 +69,7 @@ impl<'a> Statistics<'a> {
         let (users, items) = (interactions.rows(), interactions.columns());
         let mut sums = vec![0.0_f64; items];
         let (mut idf, mut totals) = (Vec::with_capacity(users), Vec::with_capacity(users));
+        let mut cells = 0.0_f64;
         for user in 0..users {
             let (mut count, mut total) = (0.0, 0.0);
             for (item, value) in kept(interactions, user, options.weighting) {
@@ -69,14 +78,15 @@ impl<'a> Statistics<'a> {
                 total += value;
             }
             totals.push(total);
+            cells += count;
             idf.push((items as f64).ln() - f64::ln_1p(count));
         }
-        let mean = sums.iter().sum::<f64>() / items as f64;
-        let mean_value = mean_of(interactions, options);
+        let sum = sums.iter().sum::<f64>();
+        let (mean_of_items, mean) = (sum / items as f64, sum / cells.max(1.0));
         let (k1, b) = (options.bm25_k1, options.bm25_b);
-        let saturation = sums.iter().map(|sum| k1 * (1.0 - b + b * sum / mean)).collect();
-        let mut statistics =
-            Self { options, idf, saturation, totals, mean: mean_value, norms: vec![1.0; items] };
+        let saturation = sums.iter().map(|sum| k1 * (1.0 - b + b * sum / mean_of_items)).collect();
+        let norms = vec![1.0; items];
+        let mut statistics = Self { options, idf, saturation, totals, sums, mean, norms };
         if matches!(options.weighting, Weighting::Cosine | Weighting::TfIdf) {
             let mut squares = vec![0.0_f64; items];
             for user in 0..users {
@@ -117,21 +127,15 @@ impl<'a> Statistics<'a> {
 
 /// What RP3beta multiplies sums by.
 pub(super) struct Scales {
-    /// sᵢ^−α at each position.
+    /// (sᵢ/v̄)^−α at each position.
     from: Vec<f64>,
-    /// sⱼ^−β at each position.
+    /// (sⱼ/v̄)^−β at each position.
     to: Vec<f64>,
 }
 
 impl Scales {
-    pub(super) fn new(interactions: &Csr, options: &ItemKnnOptions, codes: &[u32]) -> Self {
-        let mut sums = vec![0.0_f64; codes.len()];
-        for user in 0..interactions.rows() {
-            for (item, value) in kept(interactions, user, options.weighting) {
-                sums[item as usize] += value;
-            }
-        }
-        let mean = mean_of(interactions, options);
+    fn new(statistics: &Statistics<'_>, codes: &[u32]) -> Self {
+        let Statistics { options, sums, mean, .. } = statistics;
         let powers = |power: f64| -> Vec<f64> {
             codes.iter().map(|&code| (sums[code as usize] / mean).powf(power)).collect()
         };
@@ -142,18 +146,6 @@ impl Scales {
     pub(super) fn scaled(&self, from: usize, to: usize, sum: f32) -> f32 {
         (f64::from(sum) * self.from[from] * self.to[to]) as f32
     }
-}
-
-/// The mean of all values that count.
-fn mean_of(interactions: &Csr, options: &ItemKnnOptions) -> f64 {
-    let (mut sum, mut count) = (0.0, 0_usize);
-    for user in 0..interactions.rows() {
-        for (_, value) in kept(interactions, user, options.weighting) {
-            sum += value;
-            count += 1;
-        }
-    }
-    sum / count.max(1) as f64
 }
 
 /// The cells of a user that count.
