@@ -359,8 +359,8 @@ async fn explain_tells_how_many_files_are_to_be_read() {
         (rows.iter().filter_map(about).collect::<Vec<_>>().join("; "), scans)
     };
     let whole = "all 2 to read: one";
-    let first = format!("2 to read, 0 known: most, text; {whole}");
-    assert_eq!(explained().await, (first, 2));
+    let first = format!("2 to read, 0 known: most, text; {whole}; read once for these 2 queries");
+    assert_eq!(explained().await, (first, 1));
     run(&session, "CHECK TABLE lake.people").await;
     assert_eq!(explained().await, (format!("0 to read, 2 known: most, text; {whole}"), 1));
     put(&people, "c.csv", "n,s\n7,x\n");

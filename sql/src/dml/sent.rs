@@ -8,6 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use catalog::ObjectName;
 use datafusion::catalog::TableProvider;
@@ -17,6 +18,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use parking_lot::Mutex;
+use tokio::sync::mpsc::Receiver;
 
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
@@ -58,6 +60,19 @@ pub(crate) struct Sent {
 impl Sent {
     pub(crate) fn new(rows: SendableRecordBatchStream, read: fn() -> Error) -> Self {
         Self { schema: rows.schema(), rows: Mutex::new(Some(rows)), read }
+    }
+
+    /// Rows that another task sends.
+    pub(crate) fn received(
+        schema: SchemaRef,
+        rows: Receiver<RecordBatch>,
+        read: fn() -> Error,
+    ) -> Self {
+        let rows = futures::stream::unfold(rows, |mut rows| async move {
+            let batch = rows.recv().await?;
+            Some((Ok(batch), rows))
+        });
+        Self::new(Box::pin(RecordBatchStreamAdapter::new(schema, rows)), read)
     }
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use catalog::ObjectName;
+use catalog::check_states::CheckStates;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::displayable;
 
-use super::partial::Unknown;
 use super::query::Item;
 use super::run::{CheckTable, Parts};
 use crate::error::{Error, Result};
@@ -50,21 +50,26 @@ async fn explain(
 ) -> Result<()> {
     let names =
         |items: &[Item]| items.iter().map(|item| item.name.as_str()).collect::<Vec<_>>().join(", ");
+    let mut states = CheckStates::default();
     if let Some(partial) = &parts.partial {
-        let states = context.engine().catalog().check_states(table).await;
+        states = context.engine().catalog().check_states(table).await;
         let files = partial.to_read(&states);
         let known = files.total.saturating_sub(files.read);
         let names = names(&partial.items);
         let read = files.read;
         rows.add("files", format!("{read} to read, {known} known: {names}"));
-        for Unknown { plan: query, .. } in partial.queries(&states)? {
-            rows.query(state, &query).await?;
-        }
     }
-    if let Some((items, query)) = &parts.whole {
+    if let Some((items, _)) = &parts.whole {
         let files = parts.files.map_or_else(|| "all".to_owned(), |total| format!("all {total}"));
         rows.add("files", format!("{files} to read: {}", names(items)));
+    }
+    let queries = parts.queries(&states)?;
+    for query in &queries.plans {
         rows.query(state, query).await?;
+    }
+    if let Some(shared) = &queries.shared {
+        rows.add("files", format!("read once for these {} queries", queries.plans.len()));
+        rows.query(state, &shared.scan()?).await?;
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::StreamExt;
 use parking_lot::Mutex;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc::{Sender, channel};
 
 use super::check::Shape;
 use super::query::{self, Item, Outcome};
@@ -98,7 +98,12 @@ impl Guard {
         let physical = run.physical(&plan).await?;
         let schema = physical.schema();
         let (sender, receiver) = channel(AHEAD);
-        let sent = sent(Arc::clone(&schema), receiver);
+        let sent = Sent::received(Arc::clone(&schema), receiver, || {
+            Error::unsupported(
+                "a check at load cannot compare a table with itself",
+                "give the expectation SEVERITY 'warn', and run CHECK TABLE after loading",
+            )
+        });
         let sent = StreamingTable::try_new(Arc::clone(&schema), vec![Arc::new(sent)])?;
         let new = name_rows(&context, Arc::new(sent));
         let alias = quoted(&table.name);
@@ -255,20 +260,6 @@ fn unmarked(plan: LogicalPlan) -> Result<LogicalPlan> {
     let written = plan.schema().fields().len().saturating_sub(1);
     let columns: Vec<Expr> = columns.take(written).collect();
     Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
-}
-
-/// The new rows as the checks read them.
-fn sent(schema: SchemaRef, rows: Receiver<RecordBatch>) -> Sent {
-    let rows = futures::stream::unfold(rows, |mut rows| async move {
-        let batch = rows.recv().await?;
-        Some((Ok(batch), rows))
-    });
-    Sent::new(Box::pin(RecordBatchStreamAdapter::new(schema, rows)), || {
-        Error::unsupported(
-            "a check at load cannot compare a table with itself",
-            "give the expectation SEVERITY 'warn', and run CHECK TABLE after loading",
-        )
-    })
 }
 
 type Judge = SpawnedTask<Result<(Result<()>, Outcome)>>;

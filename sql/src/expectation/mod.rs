@@ -2,7 +2,7 @@
 //!
 //! All checks of a table are columns of one aggregate query, planned as the caller's own, so that
 //! the table is read once, with the caller's rights; of those that merge, each file is read once
-//! ([`partial`]). Those of severity `error` are computed too while rows are on their way into the
+//! ([`partial`]), together with the others ([`shared`]). Those of severity `error` are computed too while rows are on their way into the
 //! table ([`load`]); rows that do not meet them are not committed.
 
 mod check;
@@ -12,6 +12,8 @@ mod log;
 mod partial;
 mod query;
 mod run;
+mod shared;
+mod state;
 pub(crate) mod syntax;
 
 use std::collections::BTreeMap;

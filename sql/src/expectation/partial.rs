@@ -3,12 +3,12 @@
 //! The query of the checks is planned as ever, over the rows of the table's files. Above its one
 //! aggregation stand the conditions, which are computed anew in each run: `now()`, a tolerance or a
 //! kept profile change none of what is known. Below it stand aggregates. Those that merge exactly
-//! out of one value a file (counts, extremes, sums of whole numbers and decimals, `bool_and` and
-//! the like) and profiles of distributions are computed by file for the files of which they are
-//! not known, and merged by their own accumulators. An expectation all of whose aggregates do is
-//! checked this way. Any other reads the whole table: averages and sums of floats, whose last
-//! digits depend on the order of rows, uniqueness, references, and whatever depends on more than
-//! the rows: functions that are not immutable, know the session, or are bound to models or keys.
+//! out of one value a file (counts, extremes, `bool_and` and the like), those that merge out of
+//! their state (sums, averages, deviations) and profiles of distributions are computed by file for
+//! the files of which they are not known, and merged by their own accumulators. An expectation all
+//! of whose aggregates do is checked this way. Any other reads the whole table: uniqueness,
+//! references, and whatever depends on more than the rows: functions that are not immutable, know
+//! the session, or are bound to models or keys.
 //!
 //! A state's key is a hash of the expectation's text, the aggregate over the table's own columns,
 //! the types of these, the table's definition and the session's time zone. So another definition,
@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema};
 use catalog::check_states::CheckStates;
 use catalog::checks::FilesRead;
 use catalog::{FILE, ObjectName, TableFiles};
@@ -27,9 +27,10 @@ use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
 use datafusion::logical_expr::{
-    Accumulator, Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection,
-    TableScan, Volatility, lit,
+    Accumulator, Aggregate, AggregateUDF, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder,
+    Projection, TableScan, Volatility, lit,
 };
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
@@ -37,11 +38,11 @@ use datafusion::physical_expr::expressions::Literal;
 use sha2::{Digest, Sha256};
 
 use super::query::{self, Item, Outcome};
-use super::run::{one_row, row};
-use crate::dml::sent::{name_rows, quoted};
+use super::run::one_row;
+use super::shared::AllRows;
+use super::state::StateOf;
 use crate::error::{Error, Result};
 use crate::functions::{SESSION_FUNCTIONS, unbound};
-use crate::parse::parse_query;
 use crate::session::StatementContext;
 use crate::session::run::Run;
 
@@ -50,6 +51,9 @@ const FORM: &str = "1";
 /// Aggregates whose value over a file is their state, and merges without loss.
 const MERGING: [&str; 8] =
     ["count", "min", "max", "bool_and", "bool_or", "bit_and", "bit_or", "bit_xor"];
+/// Aggregates whose state over a file is kept; merged in the order of files, they differ from one
+/// reading of all rows in the last digits, as two such readings do.
+const STATES: [&str; 6] = ["sum", "avg", "stddev", "stddev_pop", "var", "var_pop"];
 /// The profile of a distribution, which merges as it is made: exactly while it holds every value.
 const PROFILE: &str = "distribution_sketch";
 
@@ -82,7 +86,10 @@ pub(super) struct Unknown {
 struct Part {
     /// Its name among the query's aggregates.
     name: String,
+    /// What is computed by file: the aggregate, or its state.
     call: Expr,
+    /// The aggregate itself.
+    of: Arc<AggregateUDF>,
     /// Under which its states are kept, one for each expectation that it stands in.
     keys: Vec<String>,
 }
@@ -104,6 +111,7 @@ impl Partial {
         context: &Arc<StatementContext>,
         table: &ObjectName,
         files: &Arc<TableFiles>,
+        rows: &AllRows,
         items: &[Item],
     ) -> Result<Option<(Self, Vec<Item>)>> {
         // A column that the table has not is no column of a check.
@@ -116,10 +124,8 @@ impl Partial {
         if items.is_empty() {
             return Ok(None);
         }
-        let all: Vec<usize> = (0..files.ids().len()).collect();
-        let from = name_rows(context, files.rows(&all));
         // What cannot be planned over the files says why over the table.
-        let Ok(plan) = planned(context, table, &from, &items).await else { return Ok(None) };
+        let Ok(plan) = rows.planned(context, table, &items).await else { return Ok(None) };
         let Some(query) = Query::of(&plan) else { return Ok(None) };
         let by_file = query.by_file(items.len())?;
         let (mut chosen, mut rest) = (Vec::new(), references);
@@ -132,7 +138,7 @@ impl Partial {
         }
         let plan = match by_file.iter().all(|by_file| *by_file) {
             true => plan,
-            false => planned(context, table, &from, &chosen).await?,
+            false => rows.planned(context, table, &chosen).await?,
         };
         let partial = Self::over(context, files, chosen, &plan)?;
         Ok(partial.map(|partial| (partial, rest)))
@@ -196,11 +202,14 @@ impl Partial {
 
     /// Some parts over each of some files; those of one file are not grouped, which costs less.
     fn by_file(&self, files: &[usize], parts: &[usize]) -> Result<LogicalPlan> {
-        let source = provider_as_source(self.files.rows(files));
-        let input = self.input.clone().transform_up(|node| {
-            let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
-            let scan = TableScan { source: Arc::clone(&source), ..scan };
-            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        let some = (files.len() < self.files.ids().len()).then(|| self.files.rows(files));
+        let source = some.map(provider_as_source);
+        let input = self.input.clone().transform_up(|node| match (node, &source) {
+            (LogicalPlan::TableScan(scan), Some(source)) => {
+                let scan = TableScan { source: Arc::clone(source), ..scan };
+                Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+            }
+            (node, _) => Ok(Transformed::no(node)),
         })?;
         let columns = input.data.schema().iter();
         let file = columns.map(Column::from).find(|column| column.name == FILE);
@@ -210,17 +219,22 @@ impl Partial {
         Ok(LogicalPlanBuilder::from(input.data).aggregate(groups, calls)?.build()?)
     }
 
-    /// Reads the files that are not known, notes what they give, and answers the checks.
+    /// Notes what the queries gave, and answers the checks.
     ///
     /// # Errors
-    /// When a query fails.
-    pub(super) async fn outcome(&self, run: &Run, known: &mut Known) -> Result<Outcome> {
+    /// When the answer cannot be computed.
+    pub(super) async fn outcome(
+        &self,
+        run: &Run,
+        found: Vec<(Unknown, RecordBatch)>,
+        known: &mut Known,
+    ) -> Result<Outcome> {
         known.keys.extend(self.keys().cloned());
         let states = &mut known.states;
         let read: Vec<FilesRead> =
             self.uses.iter().map(|parts| self.read_for(parts, states)).collect();
-        for unknown in self.queries(states)? {
-            self.note(run, &unknown, states).await?;
+        for (unknown, found) in found {
+            self.note(&unknown, &found, states)?;
         }
         let merged = self.parts.iter().map(|part| {
             let value = self.merged(part, states)?;
@@ -235,10 +249,9 @@ impl Partial {
         Ok(outcome)
     }
 
-    async fn note(&self, run: &Run, unknown: &Unknown, states: &mut CheckStates) -> Result<()> {
-        let Unknown { files, parts, plan } = unknown;
-        let found = row(run.start(plan).await?).await?;
-        let rows = rows_of(&found, files)?;
+    fn note(&self, unknown: &Unknown, found: &RecordBatch, states: &mut CheckStates) -> Result<()> {
+        let Unknown { files, parts, .. } = unknown;
+        let rows = rows_of(found, files)?;
         // Before the parts stands the file's number, where rows are grouped by it.
         let first = found.num_columns().saturating_sub(parts.len());
         for file in files {
@@ -246,7 +259,7 @@ impl Partial {
                 let value = match rows.get(file) {
                     Some(row) => ScalarValue::try_from_array(found.column(first + column), *row)?,
                     // A file without rows gives what no rows give.
-                    None => part.accumulator(self.input.schema())?.evaluate()?,
+                    None => part.accumulator(None, self.input.schema())?.evaluate()?,
                 };
                 for key in &part.keys {
                     states.put(&self.files.ids()[*file], key, value.clone());
@@ -258,12 +271,16 @@ impl Partial {
 
     /// A part's value over the whole table.
     fn merged(&self, part: &Part, states: &CheckStates) -> Result<ScalarValue> {
-        let mut accumulator = part.accumulator(self.input.schema())?;
+        let mut accumulator = part.accumulator(Some(&part.of), self.input.schema())?;
         let values: Option<Vec<ScalarValue>> =
             self.files.ids().iter().map(|id| part.state(id, states).cloned()).collect();
         let values = values.ok_or_else(|| Error::Internal("a file was not read".into()))?;
         if !values.is_empty() {
-            accumulator.merge_batch(&[ScalarValue::iter_to_array(values)?])?;
+            let states = ScalarValue::iter_to_array(values)?;
+            match (part.is_state(), states.as_struct_opt()) {
+                (true, Some(states)) => accumulator.merge_batch(states.columns())?,
+                _ => accumulator.merge_batch(&[states])?,
+            }
         }
         Ok(accumulator.evaluate()?)
     }
@@ -274,17 +291,34 @@ impl Part {
         self.keys.iter().find_map(|key| states.get(file, key))
     }
 
-    /// What merges the part's states; only the types of its arguments matter to it.
-    fn accumulator(&self, input: &DFSchema) -> Result<Box<dyn Accumulator>> {
+    /// Whether what is known of a file is the aggregate's state and not its value.
+    fn is_state(&self) -> bool {
+        call(&self.call).is_some_and(|call| !Arc::ptr_eq(&call.func, &self.of))
+    }
+
+    /// What accumulates the part, or merges its states as another function of the same arguments;
+    /// only their types matter to it.
+    fn accumulator(
+        &self,
+        of: Option<&Arc<AggregateUDF>>,
+        input: &DFSchema,
+    ) -> Result<Box<dyn Accumulator>> {
         let Some(call) = call(&self.call) else {
             return Err(Error::Internal(format!("{} is no aggregate", self.name)));
         };
+        let function = of.unwrap_or(&call.func);
         let arguments = call.params.args.iter().map(|argument| {
-            let null = ScalarValue::try_from(&argument.get_type(input)?)?;
+            let kind = argument.get_type(input)?;
+            Ok(Arc::new(Field::new("argument", kind, true)))
+        });
+        let arguments = arguments.collect::<DataFusionResult<Vec<FieldRef>>>()?;
+        let arguments = fields_with_udf(&arguments, function.as_ref())?;
+        let arguments = arguments.iter().map(|argument| {
+            let null = ScalarValue::try_from(argument.data_type())?;
             Ok(Arc::new(Literal::new(null)) as Arc<dyn PhysicalExpr>)
         });
         let arguments = arguments.collect::<DataFusionResult<Vec<_>>>()?;
-        let aggregate = AggregateExprBuilder::new(Arc::clone(&call.func), arguments)
+        let aggregate = AggregateExprBuilder::new(Arc::clone(function), arguments)
             .schema(Arc::new(input.as_arrow().clone()))
             .alias(self.name.clone())
             .build()?;
@@ -302,17 +336,6 @@ fn rows_of(found: &RecordBatch, files: &[usize]) -> Result<HashMap<usize, usize>
     let rows = numbers.values().iter().enumerate();
     let rows = rows.filter_map(|(row, number)| Some((usize::try_from(*number).ok()?, row)));
     Ok(rows.collect())
-}
-
-async fn planned(
-    context: &Arc<StatementContext>,
-    table: &ObjectName,
-    from: &str,
-    items: &[Item],
-) -> Result<LogicalPlan> {
-    let alias = quoted(&table.name);
-    let text = query::text(items, &format!("{from} AS {alias}"), &alias, None);
-    Ok(context.plan_query(parse_query(&text)?).await?.1)
 }
 
 /// The aggregates of a query, each with the keys of its states.
@@ -345,7 +368,14 @@ fn parts(
         if keys.is_empty() {
             keys.push(key(&about, ""));
         }
-        Ok(Part { name: value.name().clone(), call: call.clone(), keys })
+        let Some(of) = self::call(call).map(|call| Arc::clone(&call.func)) else {
+            return Err(Error::Internal(format!("{call} is no aggregate")));
+        };
+        let call = match STATES.contains(&of.name()) && !value.data_type().is_integer() {
+            true => by_state(call),
+            false => call.clone(),
+        };
+        Ok(Part { name: value.name().clone(), call, of, keys })
     });
     parts.collect()
 }
@@ -416,14 +446,25 @@ fn call(expr: &Expr) -> Option<&AggregateFunction> {
     }
 }
 
-/// Whether an aggregate's values over parts of the rows make its value over all of them.
+/// The same call, of the aggregate's state.
+fn by_state(call: &Expr) -> Expr {
+    match call {
+        Expr::Alias(alias) => by_state(&alias.expr).alias(alias.name.clone()),
+        Expr::AggregateFunction(AggregateFunction { func, params }) => {
+            let func = Arc::new(AggregateUDF::from(StateOf::new(Arc::clone(func))));
+            Expr::AggregateFunction(AggregateFunction { func, params: params.clone() })
+        }
+        other => other.clone(),
+    }
+}
+
+/// Whether an aggregate's values or states over parts of the rows make its value over all of them.
 fn merges(call: &AggregateFunction, value: &DataType) -> bool {
     let (name, params) = (call.func.name(), &call.params);
     let plain = !params.distinct && params.order_by.is_empty() && params.null_treatment.is_none();
-    let exact = value.is_integer() || value.is_decimal();
     // Whether NaN is an extreme depends on how rows are grouped.
     let merging = MERGING.contains(&name) && !value.is_floating();
-    plain && (merging || name == PROFILE || (name == "sum" && exact))
+    plain && (merging || name == PROFILE || STATES.contains(&name))
 }
 
 /// An expression over the table's own columns in place of those that stand on them.

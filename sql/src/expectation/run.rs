@@ -1,21 +1,24 @@
 //! CHECK TABLE: all checks of a table, and what each of them gave.
 //!
 //! Of a table that is a list of files those checks that merge read the files that are new
-//! ([`Partial`]); all others are one query over the whole table.
+//! ([`Partial`]); all others are one query over the whole table. Where both read all files, these
+//! are read once for both ([`Shared`]).
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use catalog::check_states::CheckStates;
 use catalog::checks::{CHECK, CheckResult, CheckRun, CheckStatus, Expectation, FilesRead};
 use catalog::{ObjectName, TableFiles};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt;
 
-use super::partial::{Known, Partial};
+use super::partial::{Known, Partial, Unknown};
 use super::query::{self, Item, Outcome};
+use super::shared::{AllRows, Shared};
 use crate::dml::sent::quoted;
 use crate::error::{Class, Error, Result};
 use crate::parse::parse_query;
@@ -176,6 +179,20 @@ pub(super) struct Parts {
     pub(super) whole: Option<(Vec<Item>, LogicalPlan)>,
     /// How many files the table is made of.
     pub(super) files: Option<u64>,
+    /// The rows of all files, over which both are planned.
+    rows: Option<AllRows>,
+    /// In how many parts rows are read.
+    partitions: usize,
+}
+
+/// The queries of a run.
+pub(super) struct Queries {
+    /// Those of files that are not known, whose plans are the first.
+    unknown: Vec<Unknown>,
+    /// All of them; that of the whole table is the last.
+    pub(super) plans: Vec<LogicalPlan>,
+    /// What several of them read together.
+    pub(super) shared: Option<Arc<Shared>>,
 }
 
 impl Parts {
@@ -188,23 +205,45 @@ impl Parts {
         if items.is_empty() {
             return Ok(None);
         }
-        let partial = match files {
-            Some(files) => Partial::plan(context, table, files, items).await?,
+        let rows = files.map(|files| AllRows::new(context, files));
+        let partial = match files.zip(rows.as_ref()) {
+            Some((files, rows)) => Partial::plan(context, table, files, rows, items).await?,
             None => None,
         };
         let (partial, rest) = match partial {
             Some((partial, rest)) => (Some(partial), rest),
             None => (None, items.to_vec()),
         };
-        let whole = match rest.is_empty() {
-            true => None,
-            false => {
+        let whole = match (rest.is_empty(), &rows) {
+            (true, _) => None,
+            (false, Some(rows)) if partial.is_some() => {
+                let plan = rows.planned(context, table, &rest).await?;
+                Some((rest, plan))
+            }
+            (false, _) => {
                 let plan = whole(context, table, &rest).await?;
                 Some((rest, plan))
             }
         };
         let files = files.map(|files| files.ids().len() as u64);
-        Ok(Some(Self { partial, whole, files }))
+        let partitions = context.engine().limits().target_partitions;
+        Ok(Some(Self { partial, whole, files, rows, partitions }))
+    }
+
+    /// What is to be asked when so much is known.
+    pub(super) fn queries(&self, states: &CheckStates) -> Result<Queries> {
+        let unknown = match &self.partial {
+            Some(partial) => partial.queries(states)?,
+            None => vec![],
+        };
+        let mut plans: Vec<LogicalPlan> =
+            unknown.iter().map(|unknown| unknown.plan.clone()).collect();
+        plans.extend(self.whole.iter().map(|(_, plan)| plan.clone()));
+        let shared = match &self.rows {
+            Some(rows) => rows.shared(&mut plans, self.partitions)?,
+            None => None,
+        };
+        Ok(Queries { unknown, plans, shared })
     }
 
     fn plans(&self) -> impl Iterator<Item = &LogicalPlan> {
@@ -213,12 +252,27 @@ impl Parts {
     }
 
     async fn outcome(&self, run: &Run, known: &mut Known) -> Result<Outcome> {
+        let Queries { unknown, plans, shared } = self.queries(&known.states)?;
+        let mut answers = match shared {
+            Some(shared) => shared.answers(run, &plans).await?,
+            None => {
+                let mut answers = Vec::with_capacity(plans.len());
+                for plan in &plans {
+                    answers.push(one_row(run, plan).await?);
+                }
+                answers
+            }
+        };
+        let whole = answers.split_off(unknown.len());
         let mut all = match &self.partial {
-            Some(partial) => partial.outcome(run, known).await?,
+            Some(partial) => {
+                let found = unknown.into_iter().zip(answers).collect();
+                partial.outcome(run, found, known).await?
+            }
             None => Outcome::default(),
         };
-        if let Some((items, plan)) = &self.whole {
-            let mut outcome = query::outcome(items, &one_row(run, plan).await?)?;
+        if let Some(((items, _), answer)) = self.whole.as_ref().zip(whole.first()) {
+            let mut outcome = query::outcome(items, answer)?;
             let read = self.files.map(|total| FilesRead { read: total, total });
             outcome.results.iter_mut().for_each(|result| result.files = read);
             all.results.extend(outcome.results);
@@ -294,7 +348,7 @@ fn is_of_all(error: &Error) -> bool {
     )
 }
 
-/// Runs a query of one row.
+/// Runs a query of few rows.
 pub(super) async fn one_row(run: &Run, plan: &LogicalPlan) -> Result<RecordBatch> {
     row(run.start(plan).await?).await
 }
