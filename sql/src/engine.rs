@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use catalog::Catalog;
 use catalog::policy::Principal;
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
@@ -20,6 +21,7 @@ use crate::bounded::{BYTES_MAX, bounded};
 use crate::concatenation::ConcatenationPlanner;
 use crate::error::Result;
 use crate::expectation::CheckLog;
+use crate::patterns::{PatternOperators, patterned};
 use crate::planner::AttuneQueryPlanner;
 use crate::queries::QueryLog;
 use crate::session::{OpenSessions, Session, SessionOptions};
@@ -134,7 +136,7 @@ impl Engine {
         passwords: Arc<dyn PasswordHasher>,
     ) -> Result<Self> {
         let runtime = runtime(&catalog, &limits)?;
-        let base = base_state(Arc::clone(&runtime), &limits);
+        let base = base_state(Arc::clone(&runtime), &limits)?;
         // Learners and vectorized functions share one pool a process; a second engine in it finds
         // the first one's and uses that.
         let _ = rayon::ThreadPoolBuilder::new()
@@ -250,7 +252,7 @@ fn runtime(catalog: &Arc<Catalog>, limits: &Limits) -> Result<Arc<RuntimeEnv>> {
 }
 
 /// The state that every statement starts from: functions, planner and settings, no catalog.
-fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> SessionState {
+fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> Result<SessionState> {
     let mut config = SessionConfig::new()
         .with_target_partitions(limits.target_partitions.max(1))
         .with_create_default_catalog_and_schema(false)
@@ -273,6 +275,9 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> SessionState {
     let made_max = BYTES_MAX.min(limits.query_memory_bytes as u64);
     if let Some(known) = builder.scalar_functions().as_mut() {
         for function in known.iter_mut() {
+            if let Some(limited) = patterned(function) {
+                *function = limited;
+            }
             if let Some(limited) = bounded(function, made_max) {
                 *function = limited;
             }
@@ -299,5 +304,10 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> SessionState {
     if let Some(factories) = builder.table_factories().as_mut() {
         factories.clear();
     }
-    builder.build()
+    let mut state = builder.build();
+    let operators = PatternOperators::new(state.scalar_functions().values());
+    if let Some(operators) = operators {
+        state.register_function_rewrite(Arc::new(operators))?;
+    }
+    Ok(state)
 }

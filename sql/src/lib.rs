@@ -22,6 +22,7 @@ mod memory;
 mod model;
 pub mod parse;
 mod patience;
+mod patterns;
 pub mod pg;
 mod planner;
 mod progress;

@@ -20,6 +20,9 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReser
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::ColumnarValue;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Error;
 
 /// What is smaller is not charged: batches of ordinary texts.
 const CHARGED_BYTES_MIN: u64 = 1024 * 1024;
@@ -29,12 +32,13 @@ const CHARGED_BYTES_MIN: u64 = 1024 * 1024;
 pub(crate) struct Made {
     pool: Arc<dyn MemoryPool>,
     constants: Arc<Mutex<Vec<MemoryReservation>>>,
+    cancel: CancellationToken,
 }
 
 impl Made {
-    /// From this pool.
-    pub(crate) fn new(pool: Arc<dyn MemoryPool>) -> Self {
-        Self { pool, constants: Arc::default() }
+    /// From this pool, for as long as the statement is not cancelled.
+    pub(crate) fn new(pool: Arc<dyn MemoryPool>, cancel: &CancellationToken) -> Self {
+        Self { pool, constants: Arc::default(), cancel: cancel.clone() }
     }
 
     fn keep(&self, made: ColumnarValue, reservation: MemoryReservation) -> Result<ColumnarValue> {
@@ -48,9 +52,14 @@ impl Made {
     }
 }
 
-/// Charges what functions make in this state to a pool.
-pub(crate) fn charge_to(state: &mut SessionState, pool: Arc<dyn MemoryPool>) {
-    state.config_mut().options_mut().extensions.insert(Made::new(pool));
+/// Charges what functions make in this state to a pool, and lets those that take long hear of the
+/// statement's end.
+pub(crate) fn charge_to(
+    state: &mut SessionState,
+    pool: Arc<dyn MemoryPool>,
+    cancel: &CancellationToken,
+) {
+    state.config_mut().options_mut().extensions.insert(Made::new(pool, cancel));
     let options = Arc::clone(state.config_options());
     state.execution_props_mut().config_options = Some(options);
 }
@@ -72,6 +81,17 @@ pub(crate) fn charged(
     let reservation = MemoryConsumer::new(function).register(&made.pool);
     reservation.try_grow(usize::try_from(bytes).unwrap_or(usize::MAX))?;
     made.keep(make()?, reservation)
+}
+
+/// Ends a call that takes long.
+///
+/// # Errors
+/// When the statement whose options these are was cancelled.
+pub(crate) fn check_cancelled(options: &ConfigOptions) -> Result<()> {
+    match options.extensions.get::<Made>() {
+        Some(made) if made.cancel.is_cancelled() => Err(Error::Cancelled.into()),
+        _ => Ok(()),
+    }
 }
 
 /// A buffer with what it is charged to.
@@ -146,7 +166,7 @@ mod tests {
     fn options() -> (Arc<dyn MemoryPool>, ConfigOptions) {
         let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(BYTES as usize));
         let mut options = ConfigOptions::new();
-        options.extensions.insert(Made::new(Arc::clone(&pool)));
+        options.extensions.insert(Made::new(Arc::clone(&pool), &CancellationToken::new()));
         (pool, options)
     }
 

@@ -15,6 +15,7 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 use parking_lot::Mutex;
 use sqlparser::ast::{Query, Statement as SqlStatement};
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 
 use crate::allow;
 use crate::engine::Engine;
@@ -258,7 +259,8 @@ impl StatementContext {
         }
         let limits = StatementLimits::new(self.engine().limits(), &self.settings);
         let shared = Arc::clone(&self.engine().runtime().memory_pool);
-        charge_to(&mut state, Arc::new(StatementPool::new(shared, limits.memory_bytes)));
+        let pool = Arc::new(StatementPool::new(shared, limits.memory_bytes));
+        charge_to(&mut state, pool, &CancellationToken::new());
         state.mark_start_execution();
         Ok(state)
     }

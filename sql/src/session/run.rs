@@ -234,7 +234,7 @@ impl Submitted {
         let work = async move {
             let planned = self.prepared.current(&self.session).await?;
             let mut state = planned.state.clone();
-            charge_to(&mut state, self.ticket.pool());
+            charge_to(&mut state, self.ticket.pool(), self.ticket.cancel());
             let run = Run { session: self.session, state, parameters, ticket: self.ticket };
             let logical = match &planned.action {
                 Action::Query(logical) => logical,

@@ -90,6 +90,12 @@ fn statements() -> Vec<(&'static str, String)> {
         ("a regular expression that is too large",
             "SELECT regexp_like('a', '((((((((a{0,100}){0,100}){0,100}){0,100}){0,100}){0,100})))')"
                 .into()),
+        ("patterns in a column",
+            "SELECT count(*) FROM generate_series(1, 100000) AS t(n) \
+             WHERE regexp_like('a', concat('\\w{40}', n))".into()),
+        ("patterns of an operator",
+            "SELECT count(*) FROM generate_series(1, 100000) AS t(n) \
+             WHERE 'a' !~* concat('\\w{40}', n)".into()),
         ("string_agg",
             "SELECT string_agg(repeat('x', 1000), ',') FROM generate_series(1, 10000000)".into()),
         ("array_agg", "SELECT array_agg(n) FROM generate_series(1, 1000000000) AS t(n)".into()),
