@@ -36,6 +36,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::check::Shape;
+use super::owners::read_as_owners;
 use super::query::{self, Item, Outcome};
 use super::run::{record, row};
 use crate::dml::sent::{Sent, name_rows, quoted};
@@ -93,8 +94,11 @@ impl Guard {
         }
         if items.is_empty() {
             let plan = if rows == Rows::Changed { unmarked(plan)? } else { plan };
-            return Ok(Self { table: table.clone(), plan, version: None, shared: None });
+            return Ok(Self::open(table, plan));
         }
+        read_as_owners(&context, table, &mut items)
+            .await
+            .map_err(|error| cannot_be_checked(table, &error))?;
         let physical = run.physical(&plan).await?;
         let schema = physical.schema();
         let (sender, receiver) = channel(AHEAD);
@@ -138,6 +142,26 @@ impl Guard {
         let written = schema.fields().len() - usize::from(rows == Rows::Changed);
         let plan = passing(&physical, &run.task()?, &sender, &shared, written)?;
         Ok(Self { table: table.clone(), plan, version, shared: Some(shared) })
+    }
+
+    /// Rows of which nothing is expected.
+    pub(crate) fn open(table: &ObjectName, plan: LogicalPlan) -> Self {
+        Self { table: table.clone(), plan, version: None, shared: None }
+    }
+
+    /// Reads the rows and writes none: for a table that begins without any.
+    ///
+    /// # Errors
+    /// When that is not what is expected of it.
+    pub(crate) async fn read(&self, run: &Run) -> Result<()> {
+        if self.shared.is_none() {
+            return Ok(());
+        }
+        let mut rows = run.start(&self.plan).await?;
+        while let Some(batch) = rows.next().await {
+            batch?;
+        }
+        Ok(())
     }
 
     /// The rows; their stream fails when they are not what is expected.
