@@ -39,7 +39,7 @@ use super::check::Shape;
 use super::owners::read_as_owners;
 use super::query::{self, Item, Outcome};
 use super::run::{record, row};
-use crate::dml::sent::{Sent, name_rows, quoted};
+use crate::dml::sent::{Sent, free, name_rows, quoted};
 use crate::error::{Error, Result};
 use crate::parse::parse_query;
 use crate::rights::Columns;
@@ -50,8 +50,6 @@ use crate::session::run::Run;
 const AHEAD: usize = 2;
 /// Expectations that an error names.
 const NAMED_MAX: usize = 3;
-/// What tells new rows from those that the table has.
-const LOADED: &str = "\"__loaded\"";
 
 /// How the rows meet those that the table has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,11 +107,13 @@ impl Guard {
         let (version, from, loaded) = match rows {
             Rows::Added if items.iter().any(whole) => {
                 let (version, old) = stored(&context, table).await?;
+                // What tells new rows from those that the table has.
+                let loaded = free("__loaded", |name| schema.field_with_name(name).is_ok());
                 let both = format!(
-                    "(SELECT *, TRUE AS {LOADED} FROM {new} \
+                    "(SELECT *, TRUE AS {loaded} FROM {new} \
                      UNION ALL SELECT *, FALSE FROM {old}) AS {alias}"
                 );
-                (Some(version), both, Some(LOADED.to_owned()))
+                (Some(version), both, Some(loaded))
             }
             Rows::Changed => {
                 let mark = schema.fields().last().map(|field| quoted(field.name()));
