@@ -314,7 +314,9 @@ fn widens(to: &DataType, is_distance: bool) -> bool {
     match to {
         DataType::Float64 => true,
         DataType::Int64 => is_distance,
-        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+        DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => {
             is_distance && i16::from(*precision) - i16::from(*scale) >= DISTANCE_DIGITS
         }
         _ => false,
