@@ -67,6 +67,23 @@ CREATE OR REPLACE TABLE crosswalk AS SELECT source, record_id, entity_id FROM re
 
 SELECT records, count(*) AS customers FROM (SELECT entity_id, count(*) AS records FROM crosswalk GROUP BY entity_id) GROUP BY records ORDER BY records;
 
+-- # The same crosswalk by hashed e-mail, for who brings addresses and may see nobody else's
+
+CREATE OR REPLACE TABLE email_crosswalk AS
+SELECT DISTINCT encode(sha256(normalize_email(r.email)), 'hex') AS email_hash, c.entity_id
+FROM records r JOIN crosswalk c ON c.source = r.source AND c.record_id = r.id
+WHERE normalize_email(r.email) IS NOT NULL AND r.email <> 'test@test.com';
+-- > Whoever guesses an address can hash it too. Among tables of one's own a key keeps that from others, and is to be
+-- > preferred where one is configured: pseudonymize(normalize_email(r.email), 'key') in place of encode(sha256(…), 'hex').
+
+SELECT count(DISTINCT email_hash) AS addresses, bool_and(length(email_hash) = 64 AND email_hash NOT LIKE '%@%') AS holds FROM email_crosswalk;
+
+-- A partner who has hashed its own spelling of 120 addresses, and no name, finds their customers.
+SELECT count(DISTINCT p.email_hash) AS found, count(DISTINCT p.email_hash) = 120 AS holds
+FROM (SELECT encode(sha256(normalize_email(' ' || upper(email))), 'hex') AS email_hash FROM people WHERE person % 10 = 0) p
+JOIN email_crosswalk x ON x.email_hash = p.email_hash
+JOIN crosswalk c ON c.entity_id = x.entity_id;
+
 -- # Why two records are one
 
 SELECT left_source, left_id, right_source, right_id, round(match_probability, 4) AS probability, part['column'] AS because, part['level'] AS level, round(part['weight'], 1) AS bits

@@ -20,6 +20,7 @@ mod limits;
 mod made;
 mod memory;
 mod model;
+mod numbers;
 pub mod parse;
 mod patience;
 mod patterns;

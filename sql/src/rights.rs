@@ -474,6 +474,19 @@ impl Rights {
     }
 }
 
+/// The owner of a definition, as who asks; `None` when there is no such user any more. What
+/// embedded use made is the embedded principal's as long as there are no users.
+///
+/// # Errors
+/// When users cannot be read.
+pub(crate) async fn owner(catalog: &Catalog, name: &str) -> Result<Option<Principal>> {
+    if let Some(user) = catalog.user(name).await? {
+        return Ok(Some(Principal::of(&user)));
+    }
+    let is_embedded = name == EMBEDDED && !catalog.has_users().await?;
+    Ok(is_embedded.then(Principal::embedded))
+}
+
 /// The rights that a session looked at last, and what they were made of.
 #[derive(Debug, Default)]
 pub(crate) struct RightsCache(parking_lot::Mutex<Option<Known>>);

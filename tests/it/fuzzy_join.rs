@@ -34,7 +34,7 @@ const PREDICATES: [&str; 18] = [
 ];
 
 /// Conditions with a largest distance from row to row, and such of which one part or another holds.
-const CONDITIONS: [&str; 15] = [
+const CONDITIONS: [&str; 22] = [
     "levenshtein(a.x, b.y) <= a.g",
     "levenshtein_within(a.x, b.y, b.g)",
     "levenshtein_within(b.y, a.x, nullif(a.g, 2))",
@@ -44,6 +44,13 @@ const CONDITIONS: [&str; 15] = [
     "levenshtein(a.x, b.y, 1) <= b.g",
     "osa_distance(lower(a.x), lower(b.y)) <= a.g * 0.9",
     "levenshtein(a.x, b.y) <= character_length(b.y) / 3",
+    "levenshtein(a.x, b.y) <= CAST(a.g AS BIGINT UNSIGNED)",
+    "levenshtein_within(a.x, b.y, CAST(b.g AS BIGINT UNSIGNED))",
+    "osa_distance(a.x, b.y) < CAST(b.g AS DECIMAL(5, 1))",
+    "levenshtein(a.x, b.y) <= CAST(2 AS BIGINT UNSIGNED)",
+    "levenshtein(a.x, b.y) <= CAST(1.75 AS DECIMAL(3, 2))",
+    "levenshtein(a.x, b.y) < CAST(2 AS DECIMAL(20, 0))",
+    "levenshtein(a.x, b.y) = CAST(1 AS DECIMAL(4, 2))",
     "(trigram_similarity(a.x, b.y) >= 0.5 OR levenshtein(a.x, b.y) <= 1)",
     "(levenshtein_within(a.x, b.y, a.g) OR jaro_winkler_similarity(a.x, b.y) >= 0.9)",
     "(levenshtein(a.x, b.y) <= 1 OR levenshtein(lower(a.x), b.y) <= 1 OR \

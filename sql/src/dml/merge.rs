@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Fields, SchemaRef};
 use catalog::policy::Privilege;
+use datafusion::common::DFSchema;
 use datafusion::execution::session_state::SessionState;
 use sqlparser::ast::{
     Expr, Merge, MergeAction, MergeClause, MergeClauseKind, MergeInsertExpr, MergeInsertKind,
@@ -15,18 +16,39 @@ use sqlparser::ast::{
 };
 
 use crate::dml::rewrite::{Target, assigned, typed};
-use crate::dml::sent::quoted;
+use crate::dml::sent::{free, quoted};
 use crate::dml::{Change, MergePlan};
 use crate::error::{Error, Result};
 use crate::parse::{name_parts, parse_query};
 use crate::session::{Action, StatementContext};
 
-/// The number of a target's row; NULL for a source row that meets none.
-const ROW: &str = "\"__row\"";
-/// Whether there is a source row.
-const SOURCE: &str = "\"__source\"";
-/// What becomes of a row: `n` written by clause n, `-n` removed by clause n, 0 kept, NULL nothing.
-const ACTION: &str = "\"__action\"";
+/// What is computed of rows, by names that no column of the table or of the source has.
+struct Names {
+    /// The number of a target's row; NULL for a source row that meets none.
+    row: String,
+    /// Whether there is a source row.
+    source: String,
+    /// What becomes of a row: `n` written by clause n, `-n` removed by clause n, 0 kept, NULL
+    /// nothing.
+    action: String,
+    /// Which of a row's meetings comes first.
+    pick: String,
+}
+
+impl Names {
+    fn beside(table: &SchemaRef, source: &DFSchema) -> Self {
+        let name = |wanted: &str| {
+            let has = |fields: &Fields, name: &str| fields.iter().any(|field| field.name() == name);
+            free(wanted, |name| has(table.fields(), name) || has(source.fields(), name))
+        };
+        Self {
+            row: name("__row"),
+            source: name("__source"),
+            action: name("__action"),
+            pick: name("__pick"),
+        }
+    }
+}
 
 /// Plans a MERGE.
 pub(crate) async fn merge(
@@ -41,29 +63,36 @@ pub(crate) async fn merge(
     }
     let privileges: Vec<Privilege> = merge.clauses.iter().map(privilege).collect();
     let target = Target::of_factor(context, &merge.table, &privileges).await?;
-    let table = target.schema().clone();
-    let source = source(&merge.source)?;
+    let alias = source_alias(&merge.source)?;
+    let seen = format!("SELECT * FROM {}", merge.source);
+    let (_, seen) = context.plan_query(parse_query(&seen)?).await?;
+    let names = Names::beside(target.schema(), seen.schema());
+    // A mark tells that there is a row.
+    let source =
+        format!("(SELECT *, true AS {} FROM {}) AS {}", names.source, merge.source, quoted(&alias));
     let mut branches = Vec::new();
     for (index, clause) in merge.clauses.iter().enumerate() {
         branches.push(Branch::of(clause, index + 1, &target)?);
     }
     let read: Vec<String> = branches.iter().flat_map(Branch::expressions).collect();
     target.check(context, &read, &format!("FULL JOIN {source} ON {}", merge.on)).await?;
-    let joined = joined(&target, &source, &merge.on, &branches, &table);
-    let names: Vec<String> = table.fields().iter().map(|field| quoted(field.name())).collect();
+    let joined = joined(&target, &names, &source, &merge.on, &branches);
+    let columns = target.schema().fields().iter().map(|field| quoted(field.name()));
+    let columns: Vec<String> = columns.collect();
+    let Names { row, action, pick, .. } = &names;
     let keep = format!(
-        "SELECT {}, {ACTION} > 0 AS {} FROM (SELECT *, \
-         row_number() OVER (PARTITION BY {ROW} ORDER BY abs({ACTION}) DESC) AS \"__pick\" FROM ({joined}) AS \"__all\" WHERE {ACTION} IS NOT NULL) AS \"__kept\" \
-         WHERE {ACTION} >= 0 AND ({ROW} IS NULL OR \"__pick\" = 1)",
-        names.join(", "),
+        "SELECT {}, {action} > 0 AS {} FROM (SELECT *, \
+         row_number() OVER (PARTITION BY {row} ORDER BY abs({action}) DESC) AS {pick} FROM ({joined}) AS \"__all\" WHERE {action} IS NOT NULL) AS \"__kept\" \
+         WHERE {action} >= 0 AND ({row} IS NULL OR {pick} = 1)",
+        columns.join(", "),
         target.mark()
     );
     let counts = format!(
-        "SELECT count(*) FILTER (WHERE {ACTION} > 0 AND {ROW} IS NULL) AS i, \
-         count(*) FILTER (WHERE {ACTION} > 0 AND {ROW} IS NOT NULL) AS u, \
-         count(*) FILTER (WHERE {ACTION} < 0) AS d, \
-         count(*) FILTER (WHERE {ACTION} <> 0 AND {ROW} IS NOT NULL) - \
-         count(DISTINCT {ROW}) FILTER (WHERE {ACTION} <> 0) AS twice \
+        "SELECT count(*) FILTER (WHERE {action} > 0 AND {row} IS NULL) AS i, \
+         count(*) FILTER (WHERE {action} > 0 AND {row} IS NOT NULL) AS u, \
+         count(*) FILTER (WHERE {action} < 0) AS d, \
+         count(*) FILTER (WHERE {action} <> 0 AND {row} IS NOT NULL) - \
+         count(DISTINCT {row}) FILTER (WHERE {action} <> 0) AS twice \
          FROM ({joined}) AS \"__all\""
     );
     let (_, counts) = context.plan_query(parse_query(&counts)?).await?;
@@ -82,20 +111,19 @@ fn privilege(clause: &MergeClause) -> Privilege {
     }
 }
 
-/// Where the rows come from, as it stands in FROM, with a mark that there is a row.
-fn source(factor: &TableFactor) -> Result<String> {
-    let alias = match factor {
+/// The name of where the rows come from.
+fn source_alias(factor: &TableFactor) -> Result<String> {
+    match factor {
         TableFactor::Table { alias: Some(alias), .. }
-        | TableFactor::Derived { alias: Some(alias), .. } => crate::dialect::folded(&alias.name),
-        TableFactor::Table { name, .. } => name_parts(name).pop().unwrap_or_default(),
-        _ => {
-            return Err(Error::unsupported(
-                "the source of MERGE is a table or a query with a name",
-                "write USING t, or USING (SELECT …) AS s",
-            ));
+        | TableFactor::Derived { alias: Some(alias), .. } => {
+            Ok(crate::dialect::folded(&alias.name))
         }
-    };
-    Ok(format!("(SELECT *, true AS {SOURCE} FROM {factor}) AS {}", quoted(&alias)))
+        TableFactor::Table { name, .. } => Ok(name_parts(name).pop().unwrap_or_default()),
+        _ => Err(Error::unsupported(
+            "the source of MERGE is a table or a query with a name",
+            "write USING t, or USING (SELECT …) AS s",
+        )),
+    }
 }
 
 /// One WHEN clause: when it applies, and the row that it makes (none: it removes the row).
@@ -193,13 +221,7 @@ fn inserted(insert: &MergeInsertExpr, target: &Target) -> Result<Vec<Option<Stri
 }
 
 /// Every meeting of rows with its action and the row that comes of it.
-fn joined(
-    target: &Target,
-    source: &str,
-    on: &Expr,
-    branches: &[Branch],
-    table: &SchemaRef,
-) -> String {
+fn joined(target: &Target, names: &Names, source: &str, on: &Expr, branches: &[Branch]) -> String {
     use MergeClauseKind::{Matched, NotMatched, NotMatchedBySource, NotMatchedByTarget};
     let case = |kinds: &[MergeClauseKind], otherwise: &str| {
         let met: Vec<String> =
@@ -210,13 +232,14 @@ fn joined(
         }
     };
     let alias = quoted(&target.alias);
+    let Names { row, source: is_met, action: named, .. } = names;
     let action = format!(
-        "CASE WHEN {alias}.{ROW} IS NULL THEN {} WHEN {SOURCE} THEN {} ELSE {} END",
+        "CASE WHEN {alias}.{row} IS NULL THEN {} WHEN {is_met} THEN {} ELSE {} END",
         case(&[NotMatched, NotMatchedByTarget], "CAST(NULL AS BIGINT)"),
         case(&[Matched], "0"),
         case(&[NotMatchedBySource], "0"),
     );
-    let columns = table.fields().iter().enumerate().map(|(index, field)| {
+    let columns = target.schema().fields().iter().enumerate().map(|(index, field)| {
         let name = quoted(field.name());
         // A column without a value keeps the target's, which is NULL for a row that is new.
         let made = branches.iter().filter_map(|branch| {
@@ -233,10 +256,9 @@ fn joined(
     });
     let columns: Vec<String> = columns.collect();
     format!(
-        "SELECT {alias}.{ROW} AS {ROW}, {action} AS {ACTION}, {} \
-         FROM (SELECT *, row_number() OVER () AS {ROW} {}) AS {alias} FULL JOIN {} ON {on}",
+        "SELECT {alias}.{row} AS {row}, {action} AS {named}, {} \
+         FROM (SELECT *, row_number() OVER () AS {row} {}) AS {alias} FULL JOIN {source} ON {on}",
         columns.join(", "),
-        target.from(),
-        source
+        target.from()
     )
 }

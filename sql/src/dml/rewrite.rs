@@ -20,7 +20,7 @@ use sqlparser::ast::{
     Update, visit_expressions_mut,
 };
 
-use crate::dml::sent::quoted;
+use crate::dml::sent::{free, quoted};
 use crate::dml::{Change, target};
 use crate::error::{Error, Result};
 use crate::expectation::load::Rows;
@@ -118,11 +118,7 @@ impl Target {
 
     /// A column that the table does not have, quoted: it tells which rows are new or changed.
     pub(super) fn mark(&self) -> String {
-        let mut mark = "__loaded".to_owned();
-        while self.schema.field_with_name(&mark).is_ok() {
-            mark.push('_');
-        }
-        quoted(&mark)
+        free("__loaded", |name| self.schema.field_with_name(name).is_ok())
     }
 
     /// The error for a column that the table does not have.

@@ -99,3 +99,12 @@ impl PartitionStream for Sent {
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
+
+/// A name that no column has, as SQL writes it: the given one, made longer as long as it is taken.
+pub(crate) fn free(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
+    let mut name = name.to_owned();
+    while is_taken(&name) {
+        name.push('_');
+    }
+    quoted(&name)
+}

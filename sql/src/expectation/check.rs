@@ -238,7 +238,8 @@ fn whole(
     Ok(Check { kind, columns, expected, shape })
 }
 
-fn parsed(sql: &str) -> Result<Expr> {
+/// An expression, in brackets.
+pub(super) fn parsed(sql: &str) -> Result<Expr> {
     let mut parser = Parser::new(&AttuneDialect).try_with_sql(sql).map_err(unreadable)?;
     Ok(Expr::Nested(Box::new(parser.parse_expr().map_err(unreadable)?)))
 }

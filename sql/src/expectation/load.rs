@@ -36,9 +36,10 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{Sender, channel};
 
 use super::check::Shape;
+use super::owners::read_as_owners;
 use super::query::{self, Item, Outcome};
 use super::run::{record, row};
-use crate::dml::sent::{Sent, name_rows, quoted};
+use crate::dml::sent::{Sent, free, name_rows, quoted};
 use crate::error::{Error, Result};
 use crate::parse::parse_query;
 use crate::rights::Columns;
@@ -49,8 +50,6 @@ use crate::session::run::Run;
 const AHEAD: usize = 2;
 /// Expectations that an error names.
 const NAMED_MAX: usize = 3;
-/// What tells new rows from those that the table has.
-const LOADED: &str = "\"__loaded\"";
 
 /// How the rows meet those that the table has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,8 +92,11 @@ impl Guard {
         }
         if items.is_empty() {
             let plan = if rows == Rows::Changed { unmarked(plan)? } else { plan };
-            return Ok(Self { table: table.clone(), plan, version: None, shared: None });
+            return Ok(Self::open(table, plan));
         }
+        read_as_owners(&context, table, &mut items)
+            .await
+            .map_err(|error| cannot_be_checked(table, &error))?;
         let physical = run.physical(&plan).await?;
         let schema = physical.schema();
         let (sender, receiver) = channel(AHEAD);
@@ -110,11 +112,13 @@ impl Guard {
         let (version, from, loaded) = match rows {
             Rows::Added if items.iter().any(whole) => {
                 let (version, old) = stored(&context, table).await?;
+                // What tells new rows from those that the table has.
+                let loaded = free("__loaded", |name| schema.field_with_name(name).is_ok());
                 let both = format!(
-                    "(SELECT *, TRUE AS {LOADED} FROM {new} \
+                    "(SELECT *, TRUE AS {loaded} FROM {new} \
                      UNION ALL SELECT *, FALSE FROM {old}) AS {alias}"
                 );
-                (Some(version), both, Some(LOADED.to_owned()))
+                (Some(version), both, Some(loaded))
             }
             Rows::Changed => {
                 let mark = schema.fields().last().map(|field| quoted(field.name()));
@@ -143,6 +147,26 @@ impl Guard {
         let written = schema.fields().len() - usize::from(rows == Rows::Changed);
         let plan = passing(&physical, &run.task()?, &sender, &shared, written)?;
         Ok(Self { table: table.clone(), plan, version, shared: Some(shared) })
+    }
+
+    /// Rows of which nothing is expected.
+    pub(crate) fn open(table: &ObjectName, plan: LogicalPlan) -> Self {
+        Self { table: table.clone(), plan, version: None, shared: None }
+    }
+
+    /// Reads the rows and writes none: for a table that begins without any.
+    ///
+    /// # Errors
+    /// When that is not what is expected of it.
+    pub(crate) async fn read(&self, run: &Run) -> Result<()> {
+        if self.shared.is_none() {
+            return Ok(());
+        }
+        let mut rows = run.start(&self.plan).await?;
+        while let Some(batch) = rows.next().await {
+            batch?;
+        }
+        Ok(())
     }
 
     /// The rows; their stream fails when they are not what is expected.

@@ -9,6 +9,7 @@ mod check;
 mod explain;
 pub(crate) mod load;
 mod log;
+mod owners;
 mod partial;
 mod query;
 mod run;

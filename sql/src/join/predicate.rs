@@ -21,6 +21,8 @@ use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::joins::utils::{ColumnIndex, JoinFilter};
 use udfs::fuzzy::index::{Floor, Likeness, SetKind};
 
+use crate::numbers;
+
 /// A part of a join's condition that an index finds the pairs of.
 #[derive(Debug, Clone)]
 pub(super) struct Alternative {
@@ -80,6 +82,8 @@ impl Limit {
 const USUAL_LIMIT: usize = 2;
 /// Largest distances beyond it are taken together, so that there are not many.
 const SMALL: f64 = 8.0;
+/// Digits that every distance has room in: no text has 10,000,000,000 letters.
+const DISTANCE_DIGITS: i16 = 10;
 
 /// Splits a join's condition into predicates that indexes can answer, and what else must hold.
 /// Each pair of rows of which the condition holds is found by exactly one of them.
@@ -296,16 +300,27 @@ fn by_row(
 
 /// A call that measures two texts, or such a call made another type of number.
 fn measure(expression: &Arc<dyn PhysicalExpr>) -> Option<&ScalarFunctionExpr> {
-    let call: Option<&ScalarFunctionExpr> = match expression.downcast_ref::<CastExpr>() {
-        Some(cast) if widens(cast) => cast.expr().downcast_ref(),
-        Some(_) => None,
-        None => expression.downcast_ref(),
-    };
-    call.filter(|call| is_osa(call).is_some() || call.name().ends_with("_similarity"))
+    let cast = expression.downcast_ref::<CastExpr>();
+    let measured = cast.map_or(expression, CastExpr::expr);
+    let call = measured.downcast_ref::<ScalarFunctionExpr>()?;
+    let is_distance = is_osa(call).is_some();
+    let is_measure = is_distance || call.name().ends_with("_similarity");
+    let is_itself = cast.is_none_or(|cast| widens(cast.cast_type(), is_distance));
+    (is_measure && is_itself).then_some(call)
 }
 
-fn widens(cast: &CastExpr) -> bool {
-    matches!(cast.cast_type(), DataType::Int64 | DataType::Float64)
+/// Whether a type of number holds every distance, or every similarity, as it is.
+fn widens(to: &DataType, is_distance: bool) -> bool {
+    match to {
+        DataType::Float64 => true,
+        DataType::Int64 => is_distance,
+        DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => {
+            is_distance && i16::from(*precision) - i16::from(*scale) >= DISTANCE_DIGITS
+        }
+        _ => false,
+    }
 }
 
 fn is_osa(call: &ScalarFunctionExpr) -> Option<bool> {
@@ -342,21 +357,18 @@ fn similarity(function: &str, floor: Floor) -> Option<Likeness> {
 }
 
 fn bound(operator: Operator, limit: &Arc<dyn PhysicalExpr>) -> Option<Bound> {
-    let value = number(limit)?;
-    let whole = integer(limit);
-    // Distances are whole: at most 2.5 is at most 2.
-    let below = |value: f64| (value.abs() < 9e15).then_some(value.floor() as i64);
+    let floor = || numbers::floor(literal(limit)?);
+    let least = |exclusive| Some(Bound::Least(Floor { value: number(limit)?, exclusive }));
     match operator {
-        Operator::LtEq => whole.or_else(|| below(value)).map(Bound::AtMost),
-        Operator::Lt => match whole {
-            Some(whole) => whole.checked_sub(1),
-            None if value.fract() == 0.0 => below(value - 1.0),
-            None => below(value),
-        }
-        .map(Bound::AtMost),
-        Operator::Eq => whole.map(Bound::Exactly),
-        Operator::GtEq => Some(Bound::Least(Floor { value, exclusive: false })),
-        Operator::Gt => Some(Bound::Least(Floor { value, exclusive: true })),
+        // Distances are whole: at most 2.5 is at most 2.
+        Operator::LtEq => floor().map(|(whole, _)| Bound::AtMost(whole)),
+        Operator::Lt => match floor()? {
+            (whole, true) => whole.checked_sub(1).map(Bound::AtMost),
+            (whole, false) => Some(Bound::AtMost(whole)),
+        },
+        Operator::Eq => integer(limit).map(Bound::Exactly),
+        Operator::GtEq => least(false),
+        Operator::Gt => least(true),
         _ => None,
     }
 }
@@ -366,14 +378,7 @@ fn literal(expression: &Arc<dyn PhysicalExpr>) -> Option<&ScalarValue> {
 }
 
 fn integer(expression: &Arc<dyn PhysicalExpr>) -> Option<i64> {
-    let value = literal(expression)?;
-    if value.is_null() || !value.data_type().is_integer() {
-        return None;
-    }
-    match value.cast_to(&DataType::Int64) {
-        Ok(ScalarValue::Int64(value)) => value,
-        _ => None,
-    }
+    numbers::whole(literal(expression)?)
 }
 
 /// A whole number written out that is no less than 0.

@@ -12,6 +12,7 @@ use sqlparser::ast::{
 
 use crate::error::{Error, Result};
 use crate::model::{history, items};
+use crate::numbers;
 
 /// Options that may be queries.
 const QUERIES: [&str; 3] = ["include_items", "exclude_items", "promote"];
@@ -162,12 +163,23 @@ fn given_twice(option: &str) -> Error {
 }
 
 /// Plans a query in parentheses.
+///
+/// # Errors
+/// When it cannot be planned, or is another one for each row of a query around it.
 pub(crate) fn rows(
     subquery: Box<Query>,
     context: &mut dyn RelationPlannerContext,
 ) -> Result<LogicalPlan> {
     let relation = TableFactor::Derived { lateral: false, subquery, alias: None, sample: None };
-    Ok(context.plan(relation)?)
+    let plan = context.plan(relation)?;
+    match plan.all_out_ref_exprs().first() {
+        Some(Expr::OuterReferenceColumn(_, column)) => Err(Error::unsupported(
+            format!("a query that is an argument refers to {column} of the query around it"),
+            "it is read once and not for each row: select all rows that are asked for in it, and \
+             join the answer to the query around it by an id",
+        )),
+        _ => Ok(plan),
+    }
 }
 
 fn expression(value: SqlExpr, context: &mut dyn RelationPlannerContext) -> Result<Expr> {
@@ -221,15 +233,17 @@ pub fn whole_number(
             format!("it takes a whole number from {} to {}", range.start(), range.end()),
         )
     };
-    let is_whole = |value: &&ScalarValue| {
-        is_number(value) && !value.data_type().is_floating() && !value.data_type().is_decimal()
+    let Some(value) = literal(value).filter(|value| is_number(value)) else { return Err(wrong()) };
+    let data_type = value.data_type();
+    let number = match value.cast_to(&DataType::Int64) {
+        _ if data_type.is_floating() => None,
+        _ if data_type.is_numeric() => numbers::whole(value),
+        Ok(ScalarValue::Int64(number)) => number,
+        _ => None,
     };
-    let Some(value) = literal(value).filter(is_whole) else { return Err(wrong()) };
-    match value.cast_to(&DataType::Int64) {
-        Ok(ScalarValue::Int64(Some(number))) if range.contains(&number) => {
-            usize::try_from(number).map_err(|_| wrong())
-        }
-        _ => Err(wrong()),
+    match number.filter(|number| range.contains(number)) {
+        Some(number) => usize::try_from(number).map_err(|_| wrong()),
+        None => Err(wrong()),
     }
 }
 
@@ -250,5 +264,10 @@ pub fn literal(value: &Expr) -> Option<&ScalarValue> {
 
 /// An expression as a person wrote it, as far as that is known.
 pub fn shown(value: &Expr) -> String {
-    literal(value).map_or_else(|| value.to_string(), ScalarValue::to_string)
+    let Some(value) = literal(value) else { return value.to_string() };
+    // DataFusion shows the digits of a decimal and where their point is.
+    match value.data_type().is_decimal() {
+        true => value.cast_to(&DataType::Utf8).as_ref().unwrap_or(value).to_string(),
+        false => value.to_string(),
+    }
 }

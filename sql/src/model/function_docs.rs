@@ -154,7 +154,8 @@ pub fn documentation() -> Vec<FunctionDoc> {
                 "The rules by which a model of entities chose the pairs that it compared: rule, \
              pairs, match_share (of the matches that all rules found), expected_recall (of this \
              rule with those before it when they were chosen, NULL where they were named), and \
-             skipped_blocks with skipped_records: blocks that were too large and were left out.",
+             skipped_blocks with skipped_records: blocks that were too large and were left out. \
+             Where no rule was found the error says why.",
                 "SELECT * FROM ML.BLOCKING_RULES(MODEL ids) ORDER BY pairs;",
             )
         },

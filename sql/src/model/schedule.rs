@@ -7,11 +7,11 @@
 
 use catalog::models::{ModelInfo, Upkeep};
 use catalog::policy::Principal;
-use catalog::policy::principal::EMBEDDED;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::model::lifecycle::Lifecycle;
+use crate::rights;
 use crate::session::{Origin, SessionOptions};
 
 /// The name that a scheduled training's session gives as its client.
@@ -72,14 +72,8 @@ async fn retrain(engine: &Engine, model: &ModelInfo, upkeep: Upkeep) -> Result<S
 
 /// Who owns a model, with the rights of now.
 async fn owner(engine: &Engine, model: &ModelInfo) -> Result<Principal> {
-    let catalog = engine.catalog();
-    if let Some(user) = catalog.user(&model.owner).await? {
-        return Ok(Principal::of(&user));
-    }
-    if model.owner == EMBEDDED && !catalog.has_users().await? {
-        return Ok(Principal::embedded());
-    }
-    Err(Error::Denied {
+    let found = rights::owner(engine.catalog(), &model.owner).await?;
+    found.ok_or_else(|| Error::Denied {
         principal: model.owner.clone(),
         action: format!("retrain {} by schedule: there is no such user", model.name),
         hint: Some("CREATE OR REPLACE MODEL as a user makes that user the owner".into()),

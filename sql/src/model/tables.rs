@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, StructArray};
 use arrow::datatypes::{Field, FieldRef, Fields};
 use arrow::record_batch::RecordBatch;
-use catalog::models::{LoadedModel, StoredTrial};
+use catalog::models::{LoadedModel, StoredMetric, StoredTrial};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
@@ -224,21 +224,48 @@ pub fn description(model: &LoadedModel, with_query: bool) -> Result<LogicalPlan>
             rows.push((format!("chosen {name}"), value));
         }
     }
-    for metric in &manifest.metrics {
-        let beside = match metric.baseline.is_nan() {
-            true => metric.value.to_string(),
-            false => format!("{} (popularity {})", metric.value, metric.baseline),
-        };
-        rows.push((format!("metric {}", metric.name), beside));
-    }
-    if with_query {
-        rows.push(("query".into(), manifest.query.clone()));
-    }
-    let (properties, values): (Vec<String>, Vec<String>) = rows.into_iter().unzip();
-    let columns: [(&str, ArrayRef); 2] = [
-        ("property", Arc::new(StringArray::from(properties))),
-        ("value", Arc::new(StringArray::from(values))),
+    let known = rows.into_iter().map(|(name, value)| (name, Some(value)));
+    let metrics = manifest.metrics.iter();
+    let metrics = metrics.map(|metric| (format!("metric {}", metric.name), measured(metric)));
+    let query = with_query.then(|| ("query".to_owned(), Some(manifest.query.clone())));
+    let (properties, values): (Vec<String>, Vec<Option<String>>) =
+        known.chain(metrics).chain(query).unzip();
+    let columns: [(&str, ArrayRef, bool); 2] = [
+        ("property", Arc::new(StringArray::from(properties)), false),
+        ("value", Arc::new(StringArray::from(values)), true),
     ];
-    let table = table(RecordBatch::try_from_iter(columns)?)?;
+    let table = table(RecordBatch::try_from_iter_with_nullable(columns)?)?;
     Ok(LogicalPlanBuilder::scan("model", provider_as_source(table), None)?.build()?)
+}
+
+/// A metric's value, with that of what is popular where there is one; `None` where it is unknown.
+fn measured(metric: &StoredMetric) -> Option<String> {
+    match (metric.value.is_nan(), metric.baseline.is_nan()) {
+        (true, _) => None,
+        (false, true) => Some(metric.value.to_string()),
+        (false, false) => Some(format!("{} (popularity {})", metric.value, metric.baseline)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unknown_is_no_number_that_is_shown() {
+        let shown = |value, baseline| {
+            let (lower, upper) = (f64::NAN, f64::NAN);
+            measured(&StoredMetric {
+                name: "recall".into(),
+                value,
+                baseline,
+                lower,
+                upper,
+                users: 3,
+            })
+        };
+        assert_eq!(shown(f64::NAN, f64::NAN), None);
+        assert_eq!(shown(0.5, f64::NAN).as_deref(), Some("0.5"));
+        assert_eq!(shown(0.5, 0.25).as_deref(), Some("0.5 (popularity 0.25)"));
+    }
 }

@@ -52,12 +52,20 @@ impl Definition {
         match self {
             Self::Table { name, mode, plan, empty: true, cluster_by } => {
                 let schema = Arc::new(plan.schema().as_arrow().clone());
-                let made =
-                    catalog.create_empty_table(name, owner, *mode, schema, cluster_by).await?;
+                let guard = guard(run, name, *mode, plan).await?;
+                let made = match guard.read(run).await {
+                    Ok(()) => {
+                        let make =
+                            catalog.create_empty_table(name, owner, *mode, schema, cluster_by);
+                        make.await.map_err(Error::from)
+                    }
+                    Err(error) => Err(error),
+                };
+                let made = guard.finish(run, made).await?;
                 Ok(created("TABLE", name, made, 0))
             }
             Self::Table { name, mode, plan, empty: false, cluster_by } => {
-                let guard = Guard::new(run, name, run.bound(plan)?, Rows::Replaced).await?;
+                let guard = guard(run, name, *mode, plan).await?;
                 let (plan, state) = (guard.plan(), run.writing_state()?);
                 let written =
                     catalog.create_table_as(name, owner, *mode, plan, state, cluster_by).await;
@@ -90,6 +98,20 @@ impl Definition {
                 ))
             }
         }
+    }
+}
+
+/// The rows of a new table, under what is expected of the one whose place it takes.
+async fn guard(
+    run: &Run,
+    name: &ObjectName,
+    mode: CreateMode,
+    plan: &LogicalPlan,
+) -> Result<Guard> {
+    let plan = run.bound(plan)?;
+    match mode {
+        CreateMode::Replace => Guard::new(run, name, plan, Rows::Replaced).await,
+        CreateMode::New | CreateMode::IfNotExists => Ok(Guard::open(name, plan)),
     }
 }
 

@@ -234,9 +234,22 @@ pub fn weights(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> {
 /// `ML.BLOCKING_RULES`.
 ///
 /// # Errors
-/// When the model is of another type.
+/// When the model is of another type, or found no rule.
 pub fn blocking_rules(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> {
-    let rules = &entities("ml_blocking_rules", model)?.parts().linkage.rules;
+    let linkage = &entities("ml_blocking_rules", model)?.parts().linkage;
+    let rules = &linkage.rules;
+    if rules.is_empty() {
+        let most = linkage.block_max;
+        return Err(Error::invalid_hint(
+            format!(
+                "{model} has no blocking rule, so no records were compared: in every column most \
+                 records have no value, one of their own, or one that more than {most} share, or \
+                 too many pairs share one"
+            ),
+            "select columns that tell more records apart, raise max_pairs or max_block_size, or \
+             name rules by blocking_rules",
+        ));
+    }
     let count = |of: fn(&udfs::model::entity_resolution::blocking::Cost) -> u64| -> ArrayRef {
         let counts = rules.iter().map(|used| i64::try_from(of(&used.cost)).unwrap_or(i64::MAX));
         Arc::new(Int64Array::from_iter_values(counts))

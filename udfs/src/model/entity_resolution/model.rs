@@ -48,7 +48,8 @@ pub struct Pairs {
 /// What became of an entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// Records that nobody knew are an entity.
+    /// Several records that nobody knew are an entity. One that is an entity by itself is not told:
+    /// there would be about as many events as records.
     Created,
     /// Records have come to an entity.
     Joined,
