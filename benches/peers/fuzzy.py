@@ -2,7 +2,7 @@
 
     python benches/peers/fuzzy.py TARGET/release/attune FOLDER
 
-FOLDER holds what ../shared/peers/fuzzy/inputs.py writes; needs duckdb. Both engines run the cross
+The texts are written into FOLDER from ../shared/data; needs duckdb, numpy and pyarrow. Both engines run the cross
 join and the sum, in turn, three times; the least CPU time of the whole process counts, less that
 of the same join with a count only (start-up, reading and joining are not compared).
 """
@@ -13,6 +13,8 @@ import resource
 import shutil
 import subprocess
 import sys
+
+import inputs
 
 DUCKDB = """
 import duckdb, sys
@@ -32,7 +34,8 @@ def cpu_seconds(command):
 
 
 def main():
-    program, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+    program, folder = os.path.abspath(sys.argv[1]), pathlib.Path(sys.argv[2])
+    inputs.write(folder)
     os.chdir(folder)
     for column in ("surname", "address_1", "fullline"):
         for side in "ab":

@@ -1,10 +1,11 @@
 """Fuzzy joins, Attune beside DuckDB and rapidfuzz, and how their cost grows.
 
-    python benches/peers/fuzzy_join.py TARGET/release/attune FOLDER [--rows 100000 1000000]
+    python benches/peers/fuzzy_join.py TARGET/release/attune FOLDER [--rows 100000 1000000] [--data ../shared/data]
+        [--postgres]
 
-FOLDER holds surname_a.parquet and surname_b.parquet, which ../shared/peers/fuzzy/inputs.py writes; generated
-names are added to it. Needs adbc-driver-flightsql, duckdb, numpy, pyarrow, rapidfuzz and psutil. A time is
-the whole statement over Flight SQL on loopback, reading the Parquet files included, the best of five; DuckDB's is
+The surnames are written into FOLDER from the data, with generated names. `--postgres` asks pg_trgm
+of the database that `psql` finds for the trigram join, in the same run (see pg_trgm.py). Needs
+adbc-driver-flightsql, duckdb, numpy, pyarrow, rapidfuzz and psutil. A time is the whole statement over Flight SQL on loopback, reading the Parquet files included, the best of five; DuckDB's is
 the same statement in process over a table in memory, rapidfuzz's the matrix of all distinct texts and
 the count of what is within the threshold. The peak is what the server's memory grew to above idle.
 """
@@ -26,6 +27,9 @@ import pyarrow.parquet
 from adbc_driver_flightsql import dbapi
 from rapidfuzz import process
 from rapidfuzz.distance import JaroWinkler, Levenshtein
+
+import inputs
+import pg_trgm
 
 SYLLABLES = "an ber car da el fi gor ha in jo ka lo mi no os per qui ra sen tu ul vi wen xa yo ze ton man ley ski".split()
 
@@ -125,8 +129,11 @@ def main():
     arguments.add_argument("program")
     arguments.add_argument("folder", type=pathlib.Path)
     arguments.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000])
+    arguments.add_argument("--data", type=pathlib.Path, default=inputs.DATA)
+    arguments.add_argument("--postgres", action="store_true")
     given = arguments.parse_args()
     program, folder = os.path.abspath(given.program), given.folder.absolute()
+    inputs.write(folder, given.data)
     for side in "ab":
         target = folder / "lake" / f"surname_{side}"
         target.mkdir(parents=True, exist_ok=True)
@@ -155,6 +162,9 @@ def main():
             if peer:
                 found, took = matrix(folder, *peer)
                 line += f"  rapidfuzz {took * 1e3:8.1f} ms ({found})"
+            if given.postgres and "trigram" in ours:
+                found, took = pg_trgm.joined(folder, 5)
+                line += f"  pg_trgm {took:8.1f} ms ({found}, of its own trigrams)"
             print(line, flush=True)
         for rows in given.rows:
             for most in (1, 2):

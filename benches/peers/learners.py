@@ -1,13 +1,15 @@
 """Clusters, components and trees through SQL beside scikit-learn and XGBoost, on the same generated rows.
 
-    python benches/peers/learners.py TARGET/release/attune FOLDER
+    python benches/peers/learners.py TARGET/release/attune FOLDER [ROUNDS]
 
-Ours is the whole CREATE MODEL through Python ADBC, with reading the Parquet file; theirs is `fit` over
-arrays in memory. Equal work: the same number of clusters, iterations, components, trees, depth and learning
+Ours is the whole CREATE MODEL through Python ADBC, which reads a Parquet file, fits and stores. Theirs is
+told twice: `fit` alone, over an array in memory, and with reading the same file (pyarrow) into such an array;
+nothing of theirs is stored. The three run in turn, medians of ROUNDS (5). Equal work: the same number of clusters, iterations, components, trees, depth and learning
 rate, nothing kept aside. Needs adbc-driver-flightsql, pyarrow, numpy, scikit-learn, xgboost.
 """
 
 import pathlib
+import statistics
 import sys
 import time
 
@@ -39,50 +41,88 @@ def write(folder):
         pq.write_table(pa.table(columns), place / "rows.parquet")
     (folder / "lake" / "test").mkdir(exist_ok=True)
     pq.write_table(pa.table({"x": [1]}), folder / "lake" / "test" / "rows.parquet")
-    return points, mixed, label
 
 
-def theirs(work):
+def read(folder, name):
+    """The points of a table as scikit-learn takes them, and its labels if it has any."""
+    table = pq.read_table(folder / "lake" / name / "rows.parquet")
+    points = np.column_stack([table[f"x{i}"].to_numpy() for i in range(COLUMNS)])
+    return points, table["label"].to_numpy() if "label" in table.column_names else None
+
+
+def timed(work):
     begun = time.perf_counter()
-    fitted = work()
-    return time.perf_counter() - begun, fitted
+    done = work()
+    return time.perf_counter() - begun, done
 
 
 def main():
     program, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-    points, mixed, label = write(folder)
+    rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
+    write(folder)
     attune = Program(program, folder)
     try:
-        compare(attune, points, mixed, label)
+        for work in WORKS:
+            compare(attune, folder, rounds, *work)
     finally:
         attune.stop()
 
 
-def compare(attune, points, mixed, label):
-    def create(options, table):
-        return attune.timed(f"CREATE OR REPLACE MODEL main.t OPTIONS ({options}) AS SELECT * FROM lake.{table}")
-
-    for _ in range(2):
-        ours = create(
-            "model_type = 'kmeans', num_clusters = 12, standardize_features = FALSE, max_iterations = 20, early_stop = FALSE",
-            "points",
-        )
-        distance = attune.ask("SELECT mean_squared_distance FROM ML.EVALUATE(MODEL main.t)")[0][0]
-        seconds, fitted = theirs(lambda: KMeans(12, init="k-means++", n_init=1, max_iter=20, tol=0, random_state=1).fit(points))
-        print(f"kmeans: {ours:.2f} s, {distance:.4f}; scikit-learn {seconds:.2f} s, {fitted.inertia_ / len(points):.4f}")
-        ours = create("model_type = 'pca', num_principal_components = 8, scale_features = FALSE", "mixed")
-        ratio = attune.ask("SELECT total_explained_variance_ratio FROM ML.EVALUATE(MODEL main.t)")[0][0]
-        seconds, fitted = theirs(lambda: PCA(8).fit(mixed))
-        print(f"pca: {ours:.2f} s, {ratio:.6f}; scikit-learn {seconds:.2f} s, {fitted.explained_variance_ratio_.sum():.6f}")
-        ours = create(
-            "model_type = 'boosted_tree_classifier', input_label_cols = ['label'], max_iterations = 50, max_tree_depth = 6, "
-            "learn_rate = 0.1, data_split_method = 'no_split'",
-            "trees",
-        )
-        loss = attune.ask("SELECT log_loss FROM ML.EVALUATE(MODEL main.t, (SELECT * FROM lake.trees))")[0][0]
-        trees = xgboost.XGBClassifier(n_estimators=50, max_depth=6, learning_rate=0.1, tree_method="hist", n_jobs=2)
-        seconds, fitted = theirs(lambda: trees.fit(points, label))
-        print(f"trees: {ours:.2f} s, log loss {loss:.4f}; XGBoost {seconds:.2f} s, {log_loss(label, fitted.predict_proba(points)):.4f}")
+def boosted():
+    return xgboost.XGBClassifier(n_estimators=50, max_depth=6, learning_rate=0.1, tree_method="hist", n_jobs=2)
 
 
-main()
+# Table, options, the question of quality and what it is called; the peer, what it fits and its quality.
+WORKS = [
+    (
+        "points",
+        "model_type = 'kmeans', num_clusters = 12, standardize_features = FALSE, max_iterations = 20, early_stop = FALSE",
+        "SELECT mean_squared_distance FROM ML.EVALUATE(MODEL main.t)",
+        "mean squared distance",
+        "scikit-learn KMeans",
+        lambda: KMeans(12, init="k-means++", n_init=1, max_iter=20, tol=0, random_state=1),
+        lambda fitted, points, label: fitted.inertia_ / len(points),
+    ),
+    (
+        "mixed",
+        "model_type = 'pca', num_principal_components = 8, scale_features = FALSE",
+        "SELECT total_explained_variance_ratio FROM ML.EVALUATE(MODEL main.t)",
+        "share of the variance",
+        "scikit-learn PCA",
+        lambda: PCA(8),
+        lambda fitted, points, label: fitted.explained_variance_ratio_.sum(),
+    ),
+    (
+        "trees",
+        "model_type = 'boosted_tree_classifier', input_label_cols = ['label'], max_iterations = 50, max_tree_depth = 6, "
+        "learn_rate = 0.1, data_split_method = 'no_split'",
+        "SELECT log_loss FROM ML.EVALUATE(MODEL main.t, (SELECT * FROM lake.trees))",
+        "log loss",
+        "XGBoost",
+        boosted,
+        lambda fitted, points, label: log_loss(label, fitted.predict_proba(points)),
+    ),
+]
+
+
+def compare(attune, folder, rounds, table, options, question, measure, peer, learner, quality):
+    points, label = read(folder, table)
+    statement = f"CREATE OR REPLACE MODEL main.t OPTIONS ({options}) AS SELECT * FROM lake.{table}"
+    times = {"ours": [], "fit": [], "read and fit": []}
+    for _ in range(rounds):
+        times["ours"].append(attune.timed(statement))
+        seconds, fitted = timed(lambda: learner().fit(points, label))
+        times["fit"].append(seconds)
+        times["read and fit"].append(timed(lambda: learner().fit(*read(folder, table)))[0])
+    ours = statistics.median(times["ours"])
+    print(
+        f"{table}: Attune, CREATE MODEL with reading Parquet: {ours:.2f} s, {measure} {attune.ask(question)[0][0]:.6f}; "
+        f"{peer}, {measure} {quality(fitted, points, label):.6f}"
+    )
+    for kind, name in (("fit", "fit alone, arrays in memory"), ("read and fit", "reading the same Parquet file and fit")):
+        theirs = statistics.median(times[kind])
+        print(f"    {peer}, {name}: {theirs:.2f} s, {theirs / ours:.2f} times Attune's", flush=True)
+
+
+if __name__ == "__main__":
+    main()
