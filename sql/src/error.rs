@@ -368,7 +368,7 @@ fn in_condition(text: &str) -> Option<Error> {
 }
 
 /// The limit on spilled rows, which comes as a text inside an I/O error.
-fn spill_limit(text: &str) -> Option<Error> {
+pub(crate) fn spill_limit(text: &str) -> Option<Error> {
     let (_, rest) = text.split_once("used disk space during the spilling process has exceeded")?;
     let limit = rest.split_once("limit of ").and_then(|(_, rest)| rest.split_once(". "));
     let limit = limit.map(|(size, _)| format!(" of {size}")).unwrap_or_default();

@@ -152,3 +152,52 @@ async fn what_people_say_of_records_in_vain_is_told() {
     let told = said("RETRAIN MODEL ids").await;
     assert!(!told.contains("labels") && told.contains("7 decisions"), "{told}");
 }
+
+/// The rows of a query as text, sorted.
+async fn lines(session: &Session, text: &str) -> Vec<String> {
+    let answer = session.query(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+    let batches: Vec<RecordBatch> = answer.rows.try_collect().await.unwrap();
+    crate::flight::support::lines(&batches)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_whose_pairs_do_not_fit_in_memory_are_resolved_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    session
+        .query(
+            "CREATE TABLE people AS SELECT i AS id, 'city' || (i % 30) AS city, \
+             'name' || (i * 7919 % 211) AS name, 'street' || (i * 104729 % 101) AS street, \
+             i % 7 AS code FROM generate_series(1, 3000) AS s(i)",
+        )
+        .await
+        .unwrap();
+    // Hardly a pair of one city is so unlikely that it is not kept.
+    let create = "OPTIONS (model_type = 'entity_resolution', blocking_rules = ['city'], \
+                  pair_threshold = 0.000000000001) AS SELECT * FROM people";
+    session.query(&format!("CREATE MODEL much {create}")).await.unwrap();
+    session.query("SET query_memory = '12 MiB'").await.unwrap();
+    session.query(&format!("CREATE MODEL little {create}")).await.unwrap();
+    let peak = "SELECT max(memory_peak_bytes) > 12 * 1024 * 1024 FROM system.queries \
+                WHERE text LIKE '%MODEL much%'";
+    assert_eq!(lines(&session, peak).await, ["true"]);
+    for retrained in [false, true] {
+        if retrained {
+            session.query("RETRAIN MODEL little").await.unwrap();
+        }
+        for query in [
+            "SELECT * FROM resolve_entities('{}')",
+            "SELECT * FROM resolve_entities('{}', 0.01)",
+            "SELECT count(*), sum(left_id * 7 + right_id), sum(round(match_weight * 1000)) \
+             FROM ML.PREDICT(MODEL {})",
+            "SELECT entities, largest_entity, linked_pairs, refused_pairs FROM ML.EVALUATE(MODEL {})",
+            "SELECT entities, linked_pairs, refused_pairs FROM ML.EVALUATE(MODEL {}, \
+             (SELECT id AS record_id, name AS truth FROM people), STRUCT(0.2 AS threshold))",
+        ] {
+            let [much, little] = ["much", "little"].map(|model| query.replace("{}", model));
+            let expected = lines(&session, &much).await;
+            assert_eq!(lines(&session, &little).await, expected, "{little}");
+        }
+    }
+}

@@ -1,8 +1,9 @@
 //! How to compute: Attune's SQL functions, aggregates and learners.
 //!
 //! Architecture invariant: everything here is a pure function of its inputs, Arrow arrays and
-//! bound values in, Arrow arrays out; learners work on slices. There is no I/O, no async, no
-//! clock, no randomness of its own (a generator is an argument) and no name of a table.
+//! bound values in, Arrow arrays out; learners work on slices. There is no I/O (where what does not
+//! fit in memory goes is an argument), no async, no clock, no randomness of its own (a generator is
+//! an argument) and no name of a table.
 //!
 //! One SQL function is one file; its `#[user_doc]` feeds `docs/functions.md`, `SHOW FUNCTIONS`
 //! and the shell's help and completion. A package is a folder whose `mod.rs` lists its functions.

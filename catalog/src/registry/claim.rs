@@ -4,6 +4,7 @@
 //! was not touched for a minute is stale, and the next training sweeps it away with whatever its
 //! owner has written. Dropping a claim withdraws it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Head;
 use super::definition::{CreateMode, ObjectName};
+use super::model_files::StoredFile;
 use crate::config::Clock;
 use crate::error::{Error, Result};
 use crate::store::Place;
@@ -42,6 +44,8 @@ pub struct Claim {
     pub(super) mode: CreateMode,
     pub(super) folder: Place,
     pub(super) seen: Option<Head>,
+    /// Files of the version that are written already.
+    pub(super) files: BTreeMap<String, StoredFile>,
     kept: bool,
     pulse: Pulse,
     beat: tokio::task::JoinHandle<()>,
@@ -98,6 +102,7 @@ impl Claim {
                     mode,
                     folder,
                     seen,
+                    files: BTreeMap::new(),
                     kept: false,
                     beat: tokio::spawn(pulse.clone().beat()),
                     pulse,
@@ -111,6 +116,12 @@ impl Claim {
     /// The version that is claimed.
     pub fn version(&self) -> u32 {
         self.version
+    }
+
+    /// The name of a file of the version. The claim's id is in it, so that a training that was
+    /// swept away but writes on does not write into the files of the one that has taken its number.
+    pub(super) fn file(&self, piece: &str) -> String {
+        format!("{piece}-{}.parquet", self.id)
     }
 
     #[cfg(test)]
@@ -228,7 +239,7 @@ async fn sweep(versions: &Place, now_ms: i64) -> Result<u32> {
         Err(object_store::Error::NotFound { .. }) => vec![],
         Err(error) => return Err(wrong(error)),
     };
-    let mut folders = std::collections::BTreeMap::<u32, bool>::new();
+    let mut folders = BTreeMap::<u32, bool>::new();
     for object in &objects {
         let Some(mut parts) = object.location.prefix_match(&versions.path) else { continue };
         let version = parts.next().and_then(|part| part.as_ref().parse().ok());

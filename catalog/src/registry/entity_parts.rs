@@ -1,8 +1,8 @@
 //! Between a model of entities in memory and what its files and manifest hold.
 //!
-//! The manifest has what was asked for and learned. `records` has a row a record, `pairs` one a
-//! scored pair, `history` what became of entities, `decisions` what people have decided; of these
-//! a file without rows is left out.
+//! The manifest has what was asked for and learned. `records` has a row a record, `history` what
+//! became of entities, `decisions` what people have decided; of these a file without rows is left
+//! out. The scored pairs are a file that is not read with the model: see [`super::entity_pairs`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use udfs::model::entity_resolution::dependence::Dependence;
 use udfs::model::entity_resolution::kind::Kind as Compared;
 use udfs::model::entity_resolution::learn::{Comparison, Linkage, UsedRule};
 use udfs::model::entity_resolution::model::{
-    EVENTS, EntityModel, EntityParts, Event, Pairs, Settings, What,
+    EVENTS, EntityModel, EntityParts, Event, Settings, What,
 };
 use udfs::model::{Model, ModelError};
 
@@ -127,16 +127,6 @@ impl StoredEntities {
         }
         let mut wanted = BTreeMap::from([("records", records)]);
         let has = |name: &str| manifest.files.contains_key(name);
-        if has("pairs") {
-            let mut pairs: Vec<(&str, Kind)> = vec![
-                ("left", Kind::Codes),
-                ("right", Kind::Codes),
-                ("weight", Kind::Numbers),
-                ("parts", Kind::Vectors(self.comparisons.len() + 1)),
-            ];
-            pairs.push(("levels", Kind::Ids));
-            wanted.insert("pairs", pairs);
-        }
         if has("history") {
             let columns = ["version", "event", "entity", "other", "records"];
             wanted.insert("history", ids(&columns));
@@ -161,7 +151,6 @@ impl StoredEntities {
         let entities = entities(&records.ids("entity")?)?;
         let contents = numbers(&records.ids("content")?)?;
         let sources = self.source_col.as_ref().map(|_| records.ids("source")).transpose()?;
-        let pairs = tables.remove("pairs").map(pairs).transpose()?.unwrap_or_default();
         let history = tables.remove("history").map(history).transpose()?.unwrap_or_default();
         let decisions = tables.remove("decisions").map(decisions).transpose()?.unwrap_or_default();
         let parts = EntityParts {
@@ -181,7 +170,6 @@ impl StoredEntities {
             sources,
             contents,
             entities,
-            pairs,
             history,
             decisions,
         };
@@ -256,17 +244,6 @@ pub fn pieces(model: &EntityModel) -> Result<Pieces<'_>> {
         records.push(("source", Column::Ids(Arc::clone(sources))));
     }
     let mut pieces = BTreeMap::from([("records", records)]);
-    let pairs = &parts.pairs;
-    if !pairs.left.is_empty() {
-        let columns = vec![
-            ("left", Column::Codes(&pairs.left)),
-            ("right", Column::Codes(&pairs.right)),
-            ("weight", Column::Numbers(&pairs.weight)),
-            ("parts", Column::Vectors(&pairs.parts, parts.linkage.comparisons.len() + 1)),
-            ("levels", Column::Ids(Arc::new(UInt64Array::from(pairs.levels.clone())))),
-        ];
-        pieces.insert("pairs", columns);
-    }
     let history = &parts.history;
     if !history.is_empty() {
         let name = |event: &Event| EVENTS.iter().find(|(what, _)| *what == event.what);
@@ -322,16 +299,6 @@ fn numbers(column: &ArrayRef) -> Result<Vec<u64>> {
 fn small_numbers(column: &ArrayRef) -> Result<Vec<u32>> {
     let numbers = column.as_primitive_opt::<UInt32Type>();
     Ok(numbers.ok_or_else(|| Error::invalid("it holds no 32-bit numbers"))?.values().to_vec())
-}
-
-fn pairs(mut table: Table) -> Result<Pairs> {
-    Ok(Pairs {
-        left: table.codes("left")?,
-        right: table.codes("right")?,
-        weight: table.numbers("weight")?,
-        levels: numbers(&table.ids("levels")?)?,
-        parts: table.numbers("parts")?,
-    })
 }
 
 fn history(mut table: Table) -> Result<Vec<Event>> {

@@ -3,20 +3,22 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
 use udfs::model::Model;
 use udfs::model::entity_resolution::blocking::{Cost, Rule};
 use udfs::model::entity_resolution::cluster::{Decision, Method};
 use udfs::model::entity_resolution::dependence::Dependence;
 use udfs::model::entity_resolution::kind::Kind as Compared;
 use udfs::model::entity_resolution::learn::{Comparison, Linkage, UsedRule};
-use udfs::model::entity_resolution::model::{
-    EntityModel, EntityParts, Event, Pairs, Settings, What,
-};
+use udfs::model::entity_resolution::model::{EntityModel, EntityParts, Event, Settings, What};
+use udfs::model::entity_resolution::pairs::{PairRows, Pairs, Spill, Writer};
+use udfs::model::entity_resolution::score::Edge;
 
-use super::model::{Publication, Standing};
+use super::model::{LoadedModel, Publication, Standing};
 use super::model_tests::publication;
-use crate::CreateMode;
 use crate::testing::{Shared, main};
+use crate::{CreateMode, Error};
 
 /// Three records, of which the first two are one entity; `rich` has a row of everything.
 fn entities(rich: bool) -> EntityModel {
@@ -46,13 +48,6 @@ fn entities(rich: bool) -> EntityModel {
     };
     let event =
         Event { version: 1, what: What::Merged, entity: 5, other: Some(1 << 100), records: 2 };
-    let pairs = Pairs {
-        left: vec![0],
-        right: vec![1],
-        weight: vec![4.5],
-        levels: vec![2],
-        parts: vec![5.0, -0.5],
-    };
     let decision = Decision { left: 2, right: 0, is_match: false };
     let sources: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "b"]));
     let parts = EntityParts {
@@ -68,11 +63,31 @@ fn entities(rich: bool) -> EntityModel {
         sources: rich.then_some(sources),
         contents: vec![1, u64::MAX, 3],
         entities: vec![1 << 100, 1 << 100, 7],
-        pairs: if rich { pairs } else { Pairs::default() },
         history: if rich { vec![event] } else { vec![] },
         decisions: if rich { vec![decision] } else { vec![] },
     };
     EntityModel::from_parts(parts).unwrap()
+}
+
+/// A pair of each of so many records, but the first, with one before it.
+fn pairs(records: u32) -> Pairs {
+    let mut writer = Writer::new(&Spill::in_memory(), 2);
+    for right in 1..records {
+        let (left, levels) = (right / 100, u64::from(right) << 40);
+        let edge = Edge { left, right, weight: 4.5, levels };
+        writer.add(&edge, &[5.0, -0.5 * right as f32]);
+    }
+    writer.pairs().unwrap()
+}
+
+async fn read(model: &LoadedModel) -> Result<PairRows, Error> {
+    let mut all = PairRows::default();
+    let mut rows = model.pairs().await?;
+    while let Some(PairRows { edges, parts }) = rows.try_next().await? {
+        all.edges.extend(edges);
+        all.parts.extend(parts);
+    }
+    Ok(all)
 }
 
 #[tokio::test]
@@ -80,12 +95,17 @@ async fn entities_come_back() {
     let shared = Shared::new();
     let catalog = shared.open().await;
     for (name, rich) in [("rich", true), ("poor", false)] {
-        let claim = catalog.claim_version(&main(name), "ann", CreateMode::New).await.unwrap();
+        let mut claim = catalog.claim_version(&main(name), "ann", CreateMode::New).await.unwrap();
+        claim.write_pairs(&pairs(if rich { 2 } else { 0 })).await.unwrap();
         let publication =
             Publication { user_col: String::new(), item_col: String::new(), ..publication() };
         let made = Arc::new(Model::from(entities(rich)));
         catalog.publish(claim, made, publication, Standing::default()).await.unwrap();
-        let loaded = shared.open().await.load_model(&main(name), None).await.unwrap().model;
+        let loaded = shared.open().await.load_model(&main(name), None).await.unwrap();
+        let expected = pairs(if rich { 2 } else { 0 }).page(0).unwrap();
+        assert_eq!(read(&loaded).await.unwrap(), expected);
+        assert_eq!(loaded.manifest.files.contains_key("pairs"), rich);
+        let loaded = loaded.model;
         let (read, wrote) = (loaded.entities().unwrap().parts(), entities(rich));
         let wrote = wrote.parts();
         assert_eq!(read.settings, wrote.settings);
@@ -94,7 +114,52 @@ async fn entities_come_back() {
         assert_eq!(read.linkage.dependences, wrote.linkage.dependences);
         assert_eq!((&read.ids, &read.sources), (&wrote.ids, &wrote.sources));
         assert_eq!((&read.contents, &read.entities), (&wrote.contents, &wrote.entities));
-        assert_eq!((&read.pairs, &read.history), (&wrote.pairs, &wrote.history));
-        assert_eq!(read.decisions, wrote.decisions);
+        assert_eq!((&read.history, &read.decisions), (&wrote.history, &wrote.decisions));
     }
+}
+
+/// So many records, each an entity.
+fn many(records: usize) -> EntityModel {
+    let EntityParts { settings, linkage, .. } = entities(false).parts().clone();
+    let ids: StringArray = (0..records).map(|id| Some(format!("{id:06}"))).collect();
+    EntityModel::from_parts(EntityParts {
+        settings,
+        linkage,
+        ids: Arc::new(ids),
+        sources: None,
+        contents: vec![0; records],
+        entities: (0..records as u128).collect(),
+        history: vec![],
+        decisions: vec![],
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn pairs_come_back_piece_by_piece_and_foreign_ones_are_told() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    let publish = async |name: &str, records: usize| {
+        let mut claim = catalog.claim_version(&main(name), "ann", CreateMode::New).await.unwrap();
+        claim.write_pairs(&pairs(100_000)).await.unwrap();
+        let made = Arc::new(Model::from(many(records)));
+        catalog.publish(claim, made, publication(), Standing::default()).await.unwrap();
+        catalog.load_model(&main(name), None).await.unwrap()
+    };
+    let loaded = publish("m", 100_000).await;
+    let all = read(&loaded).await.unwrap();
+    assert_eq!((all.edges.len(), all.parts.len()), (99_999, 2 * 99_999));
+    for (at, right) in [(0, 1), (65_535, 65_536), (99_998, 99_999)] {
+        let levels = u64::from(right) << 40;
+        assert_eq!(all.edges[at], Edge { left: right / 100, right, weight: 4.5, levels });
+        assert_eq!(all.parts[2 * at + 1], -0.5 * right as f32);
+    }
+    // Pairs of records that the model does not have.
+    let error = read(&publish("few", 50_000).await).await.unwrap_err();
+    assert!(matches!(&error, Error::Corrupt { .. }), "{error}");
+    let file = loaded.folder.child(&loaded.manifest.files["pairs"].name);
+    let content = file.read().await.unwrap();
+    file.store.put(&file.path, content.slice(..content.len() / 2).into()).await.unwrap();
+    let error = read(&loaded).await.unwrap_err();
+    assert!(matches!(&error, Error::Corrupt { .. }), "{error}");
 }

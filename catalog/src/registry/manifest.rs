@@ -11,6 +11,7 @@ use super::definition::ObjectName;
 use super::model_files::StoredFile;
 use super::model_parts::StoredLearner;
 use crate::error::{Error, Result};
+use crate::store::Place;
 
 /// The manifest format this version reads and writes.
 const FORMAT: u32 = 2;
@@ -215,6 +216,8 @@ pub struct LoadedModel {
     pub model: Arc<Model>,
     /// Where it comes from.
     pub manifest: Arc<Manifest>,
+    /// Where its files are.
+    pub(super) folder: Place,
 }
 
 impl fmt::Display for LoadedModel {

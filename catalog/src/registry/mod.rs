@@ -6,6 +6,7 @@
 
 mod claim;
 pub mod definition;
+mod entity_pairs;
 mod entity_parts;
 #[cfg(test)]
 mod entity_tests;

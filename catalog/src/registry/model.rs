@@ -97,7 +97,8 @@ impl Catalog {
         publication: Publication,
         standing: Standing,
     ) -> Result<u32> {
-        let files = write_files(&claim, &model).await?;
+        let mut files = write_files(&claim, &model).await?;
+        files.append(&mut claim.files);
         claim.check().await?;
         let owner = claim.owner.clone();
         let created_ms = self.now_ms();
@@ -205,14 +206,14 @@ impl Catalog {
     /// `NotFound` when there is no such model or version; `Corrupt` when its files are damaged.
     pub async fn load_model(&self, name: &ObjectName, version: Option<u32>) -> Result<LoadedModel> {
         let version = self.model_version(name, version).await?;
+        let folder = self.versions(name).child(&version.version.to_string()).folder();
         let load = async {
             let manifest = self.read_manifest(name, &version).await?;
-            let folder = self.versions(name).child(&version.version.to_string()).folder();
             let model = read_model(&folder, &manifest).await?;
             Ok((Arc::new(model), Arc::new(manifest)))
         };
         let (model, manifest) = self.models.get(&version.id, load).await?;
-        Ok(LoadedModel { name: name.clone(), version: version.version, model, manifest })
+        Ok(LoadedModel { name: name.clone(), version: version.version, model, manifest, folder })
     }
 
     /// The number of the version that was published before `version`, if any is left.
@@ -402,9 +403,7 @@ fn no_version(name: &ObjectName, version: u32, head: &ModelHead) -> Error {
 async fn write_files(claim: &Claim, model: &Arc<Model>) -> Result<BTreeMap<String, StoredFile>> {
     let mut writing = JoinSet::new();
     for piece in model_parts::pieces(model)?.into_keys() {
-        // The claim's id is in the names, so that a training that was swept away but writes on does
-        // not write into the files of the one that has taken its number.
-        let name = format!("{piece}-{}.parquet", claim.id);
+        let name = claim.file(piece);
         let (folder, model) = (claim.folder.clone(), Arc::clone(model));
         writing.spawn(async move {
             let columns = model_parts::pieces(&model)?.remove(piece).unwrap_or_default();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch, UInt32Array,
 };
-use arrow::datatypes::{DataType, Field, Float32Type, Schema, UInt32Type};
+use arrow::datatypes::{DataType, Field, Float32Type, Schema, SchemaRef, UInt32Type};
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use object_store::buffered::BufWriter;
@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::store::Place;
 
 /// Rows of a batch at most.
-const BATCH_ROWS: usize = 8_192;
+pub(super) const BATCH_ROWS: usize = 8_192;
 
 /// Bytes of a batch, about: a row of a dense matrix may be long.
 const BATCH_BYTES: usize = 8 << 20;
@@ -228,41 +228,86 @@ fn list_size(width: usize) -> i32 {
     i32::try_from(width).unwrap_or(i32::MAX)
 }
 
-/// Writes a file.
+/// A file that is being written.
+pub struct Writing {
+    name: String,
+    file: Place,
+    schema: SchemaRef,
+    writer: AsyncArrowWriter<BufWriter>,
+    rows: usize,
+}
+
+impl Writing {
+    /// Begins a file with columns such as these.
+    ///
+    /// # Errors
+    /// When there can be no such file.
+    pub fn begin(place: &Place, name: String, columns: &Columns<'_>) -> Result<Self> {
+        let file = place.child(&name);
+        let fields =
+            columns.iter().map(|(name, column)| Field::new(*name, column.data_type(), false));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let upload = BufWriter::new(Arc::clone(&file.store), file.path.clone());
+        let writer =
+            AsyncArrowWriter::try_new(upload, Arc::clone(&schema), Some(properties(columns)))
+                .map_err(|error| unwritten(&file, &error))?;
+        Ok(Self { name, file, schema, writer, rows: 0 })
+    }
+
+    /// Adds rows.
+    ///
+    /// # Errors
+    /// When the store cannot be written, or the columns do not fit together.
+    pub async fn add(&mut self, columns: &Columns<'_>) -> Result<()> {
+        let rows = columns.first().map_or(0, |(_, column)| column.len());
+        if columns.iter().any(|(_, column)| column.len() != rows || !column.is_whole()) {
+            let name = &self.name;
+            return Err(Error::invalid(format!("the columns of {name} do not fit together")));
+        }
+        let step = batch_rows(columns);
+        for start in (0..rows).step_by(step) {
+            let end = rows.min(start + step);
+            let arrays = columns.iter().map(|(_, column)| column.slice(start, end));
+            let batch = arrays
+                .collect::<Result<Vec<_>, _>>()
+                .and_then(|arrays| RecordBatch::try_new(Arc::clone(&self.schema), arrays))
+                .map_err(|error| Error::invalid(error.to_string()))?;
+            let written = self.writer.write(&batch).await;
+            written.map_err(|error| unwritten(&self.file, &error))?;
+        }
+        self.rows += rows;
+        Ok(())
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn end(self) -> Result<StoredFile> {
+        let Self { name, file, writer, rows, .. } = self;
+        writer.close().await.map_err(|error| unwritten(&file, &error))?;
+        let head = file.store.head(&file.path).await;
+        let head = head.map_err(|error| Error::store(file.url.as_str(), &error))?;
+        Ok(StoredFile { name, bytes: head.size, rows: rows as u64 })
+    }
+}
+
+fn unwritten(file: &Place, error: &dyn std::error::Error) -> Error {
+    Error::Store {
+        url: file.url.to_string(),
+        reason: crate::error::root_cause(error),
+        denied: false,
+    }
+}
+
+/// Writes a file in one go.
 ///
 /// # Errors
 /// When the store cannot be written, or the columns do not fit together.
 pub async fn write(place: &Place, name: String, columns: &Columns<'_>) -> Result<StoredFile> {
-    let rows = columns.first().map_or(0, |(_, column)| column.len());
-    if columns.iter().any(|(_, column)| column.len() != rows || !column.is_whole()) {
-        return Err(Error::invalid(format!("the columns of {name} do not fit together")));
-    }
-    let file = place.child(&name);
-    let wrong = |error: &dyn std::error::Error| Error::Store {
-        url: file.url.to_string(),
-        reason: crate::error::root_cause(error),
-        denied: false,
-    };
-    let fields = columns.iter().map(|(name, column)| Field::new(*name, column.data_type(), false));
-    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let upload = BufWriter::new(Arc::clone(&file.store), file.path.clone());
-    let mut writer =
-        AsyncArrowWriter::try_new(upload, Arc::clone(&schema), Some(properties(columns)))
-            .map_err(|error| wrong(&error))?;
-    let step = batch_rows(columns);
-    for start in (0..rows).step_by(step) {
-        let end = rows.min(start + step);
-        let arrays = columns.iter().map(|(_, column)| column.slice(start, end));
-        let batch = arrays
-            .collect::<Result<Vec<_>, _>>()
-            .and_then(|arrays| RecordBatch::try_new(Arc::clone(&schema), arrays))
-            .map_err(|error| Error::invalid(error.to_string()))?;
-        writer.write(&batch).await.map_err(|error| wrong(&error))?;
-    }
-    writer.close().await.map_err(|error| wrong(&error))?;
-    let head = file.store.head(&file.path).await;
-    let head = head.map_err(|error| Error::store(file.url.as_str(), &error))?;
-    Ok(StoredFile { name, bytes: head.size, rows: rows as u64 })
+    let mut writing = Writing::begin(place, name, columns)?;
+    writing.add(columns).await?;
+    writing.end().await
 }
 
 fn batch_rows(columns: &Columns<'_>) -> usize {
@@ -457,116 +502,5 @@ async fn decode<T: Send + 'static>(
 }
 
 #[cfg(test)]
-mod tests {
-    use arrow::array::{FixedSizeBinaryArray, Int64Array, StringArray};
-
-    use super::*;
-    use crate::testing::Shared;
-
-    fn numbers(rows: usize, width: usize) -> Vec<f32> {
-        (0..rows * width).map(|index| (index as f32).sin()).collect()
-    }
-
-    #[tokio::test]
-    async fn ids_of_every_type_come_back_with_their_vectors() {
-        let place = Shared::new().place;
-        let uuids = (0..20_000_u128).map(|index| index.to_be_bytes());
-        let ids: [ArrayRef; 3] = [
-            Arc::new(Int64Array::from_iter_values(0..20_000)),
-            Arc::new(StringArray::from_iter_values((0..20_000).map(|id| format!("user {id}")))),
-            Arc::new(FixedSizeBinaryArray::try_from_iter(uuids).unwrap()),
-        ];
-        let (values, bias) = (numbers(20_000, 3), numbers(20_000, 1));
-        for ids in ids {
-            let columns = vec![
-                ("id", Column::Ids(Arc::clone(&ids))),
-                ("factors", Column::Vectors(&values, 3)),
-                ("bias", Column::Numbers(&bias)),
-            ];
-            let file = write(&place, "u".into(), &columns).await.unwrap();
-            let wanted =
-                [("id", Kind::Ids), ("factors", Kind::Vectors(3)), ("bias", Kind::Numbers)];
-            let mut table = read(&place, &file, &wanted).await.unwrap();
-            assert_eq!(&table.ids("id").unwrap(), &ids);
-            assert_eq!(table.numbers("factors").unwrap(), values);
-            assert_eq!(table.numbers("bias").unwrap(), bias);
-            assert!(table.numbers("bias").is_err() && table.codes("id").is_err());
-        }
-    }
-
-    #[tokio::test]
-    async fn cells_come_back_with_rows_that_have_none() {
-        let place = Shared::new().place;
-        let long: Vec<usize> = (0..=3_000).map(|row| row * 7).collect();
-        for offsets in [vec![0, 0, 2, 2, 3, 3], vec![0, 3], vec![0, 0], long] {
-            let cells = *offsets.last().unwrap();
-            let items: Vec<u32> = (0..cells as u32).map(|cell| cell * 31 % 97).collect();
-            let weights = numbers(cells, 1);
-            let columns = vec![
-                ("user", Column::Rows(&offsets)),
-                ("item", Column::Codes(&items)),
-                ("weight", Column::Numbers(&weights)),
-            ];
-            let file = write(&place, "s".into(), &columns).await.unwrap();
-            let rows = offsets.len() - 1;
-            let wanted =
-                [("user", Kind::Rows(rows)), ("item", Kind::Codes), ("weight", Kind::Numbers)];
-            let mut table = read(&place, &file, &wanted).await.unwrap();
-            assert_eq!(table.offsets("user").unwrap(), offsets);
-            assert_eq!(table.codes("item").unwrap(), items);
-            assert_eq!(table.numbers("weight").unwrap(), weights);
-        }
-    }
-
-    #[tokio::test]
-    async fn long_rows_are_written_in_small_batches() {
-        let place = Shared::new().place;
-        let values = numbers(3, 3_000_000);
-        let columns = vec![("weights", Column::Vectors(&values, 3_000_000))];
-        assert_eq!(batch_rows(&columns), 1);
-        let file = write(&place, "d".into(), &columns).await.unwrap();
-        let wanted = [("weights", Kind::Vectors(3_000_000))];
-        let mut table = read(&place, &file, &wanted).await.unwrap();
-        assert_eq!(table.numbers("weights").unwrap(), values);
-    }
-
-    #[tokio::test]
-    async fn cut_swapped_and_senseless_files_are_corrupt() {
-        let place = Shared::new().place;
-        let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
-        let save = async |values: &[f32], width: usize| {
-            let vectors = Column::Vectors(values, width);
-            let columns = vec![("id", Column::Ids(Arc::clone(&ids))), ("factors", vectors)];
-            write(&place, "u".into(), &columns).await
-        };
-        let file = save(&numbers(2, 4), 4).await.unwrap();
-        let expect = async |file: &StoredFile, width, part: &str| {
-            let wanted = [("id", Kind::Ids), ("factors", Kind::Vectors(width))];
-            let error = read(&place, file, &wanted).await.err().unwrap();
-            assert!(matches!(&error, Error::Corrupt { .. }), "{error}");
-            assert!(error.to_string().contains(part), "{error}");
-        };
-        expect(&file, 5, "4 numbers, not 5").await;
-        expect(&StoredFile { rows: 3, ..file.clone() }, 4, "2 rows, not 3").await;
-        expect(&StoredFile { name: "gone".into(), ..file.clone() }, 4, "missing").await;
-        let wanted = [("id", Kind::Codes), ("factors", Kind::Numbers), ("bias", Kind::Numbers)];
-        for (wanted, part) in wanted.iter().zip(["no codes", "no 32-bit", "no column bias"]) {
-            let error = read(&place, &file, &[*wanted]).await.err().unwrap().to_string();
-            assert!(error.contains(part), "{error}");
-        }
-        let target = place.child("u");
-        let content = target.read().await.unwrap();
-        let cut = content.slice(..content.len() / 2);
-        target.store.put(&target.path, cut.clone().into()).await.unwrap();
-        expect(&file, 4, "bytes").await;
-        expect(&StoredFile { bytes: cut.len() as u64, ..file.clone() }, 4, "u cannot be read")
-            .await;
-        let file = save(&[1.0, f32::NAN, 0.0, 0.0], 2).await.unwrap();
-        expect(&file, 2, "not finite").await;
-        assert!(save(&[1.0, 2.0, 3.0], 2).await.is_err());
-        let cells = vec![("row", Column::Codes(&[1, 0]))];
-        let file = write(&place, "c".into(), &cells).await.unwrap();
-        let error = read(&place, &file, &[("row", Kind::Rows(2))]).await.err().unwrap();
-        assert!(error.to_string().contains("not by row"), "{error}");
-    }
-}
+#[path = "model_files_tests.rs"]
+mod tests;

@@ -432,7 +432,7 @@ impl Training {
         let catalog = engine.catalog();
         let owner = self.session.principal().name.as_str();
         let progress = Run::reporter(context, &self.session);
-        let claim = catalog.claim_version(&self.name, owner, self.mode).await?;
+        let mut claim = catalog.claim_version(&self.name, owner, self.mode).await?;
         let consumer = MemoryConsumer::new(format!("CREATE MODEL {}", self.name));
         let memory = consumer.register(context.memory_pool());
         let (previous, why_cold) = self.previous(&memory).await;
@@ -458,9 +458,9 @@ impl Training {
                 let goes_on = self.retrained.is_some() && options.lifecycle.warm_start;
                 let versions = Versions { previous, version: claim.version(), goes_on };
                 let said = sides.iter().zip(inputs).collect();
-                let rows = (rows, said);
-                entities::fit::train(engine, rows, columns, options, versions, &memory, told)
-                    .await?
+                let (rows, disk) = ((rows, said), Arc::clone(&context.runtime_env().disk_manager));
+                let room = (&memory, &disk);
+                entities::fit::train(engine, rows, columns, options, versions, room, told).await?
             }
         };
         progress.report(Progress { phase: "publishing".into(), ..Progress::default() });
@@ -475,6 +475,9 @@ impl Training {
             message.push_str(&more);
         }
         let publication = self.publication(&trained);
+        if let Some(pairs) = &trained.pairs {
+            claim.write_pairs(pairs).await?;
+        }
         let (model, interactions) = (trained.model, trained.interactions);
         let known =
             model.recommender().map(|found| (found.user_ids().len(), found.item_ids().len()));

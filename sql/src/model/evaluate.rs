@@ -353,7 +353,8 @@ async fn answer(
     let model = &asked.model;
     let memory = MemoryConsumer::new("ML.EVALUATE").register(context.memory_pool());
     if model.model.entities().is_some() {
-        return entities::evaluate::on_rows(model, asked.threshold, rows, &memory).await;
+        let disk = Arc::clone(&context.runtime_env().disk_manager);
+        return entities::evaluate::on_rows(model, asked.threshold, rows, &memory, &disk).await;
     }
     if model.model.preparation().is_some() {
         return features::evaluate::on_rows(model, rows, &memory).await;

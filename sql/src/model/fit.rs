@@ -12,6 +12,7 @@ use catalog::Catalog;
 use catalog::models::{StoredIteration, StoredTuning};
 use datafusion::execution::memory_pool::MemoryReservation;
 use udfs::model::als::{FactorView, Validation, WarmStart};
+use udfs::model::entity_resolution::pairs::Pairs;
 use udfs::model::judge::{Judge, Objective};
 use udfs::model::{Evaluation, Model, als};
 
@@ -44,6 +45,8 @@ const WARM_SHARE: usize = 8;
 pub struct Trained {
     /// The model.
     pub model: Model,
+    /// The scored pairs of a model of entities.
+    pub pairs: Option<Pairs>,
     /// Loss, metric and time of each iteration.
     pub iterations: Vec<Iteration>,
     /// The name of the metric of each iteration, when one chose among them.
@@ -322,6 +325,7 @@ impl Fit<'_> {
         self.go_on()?;
         Ok(Trained {
             model,
+            pairs: None,
             iterations: watch.iterations,
             validation_metric: stop.map(|stop| stop.objective.name_at(options.top_k)),
             best_iteration,

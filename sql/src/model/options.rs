@@ -310,6 +310,11 @@ pub fn model_error(error: udfs::model::ModelError) -> Error {
     if matches!(error, udfs::model::ModelError::Cancelled) {
         return Error::Cancelled;
     }
+    if let udfs::model::ModelError::Spill(why) = &error
+        && let Some(limit) = crate::error::spill_limit(why)
+    {
+        return limit;
+    }
     let text = error.to_string();
     match text.split_once(". ") {
         Some((what, hint)) => Error::Model { what: what.into(), hint: Some(hint.into()) },

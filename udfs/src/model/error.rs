@@ -123,16 +123,13 @@ pub enum ModelError {
         /// Bytes it may have.
         limit_bytes: usize,
     },
-    /// Scored pairs of records that are to be kept.
+    /// Scored pairs of records that memory has no place for cannot be kept on disk either; why.
     #[error(
-        "there is no memory for the scored pairs, of {pair_bytes} bytes each. Raise the memory \
-         limit, or keep fewer pairs: a higher pair_threshold, or a smaller max_pairs or \
-         max_block_size"
+        "scored pairs that do not fit in memory cannot be put on disk or read there: {0}. Give \
+         more disk or memory, or keep fewer pairs: a higher pair_threshold, or a smaller \
+         max_pairs or max_block_size"
     )]
-    Pairs {
-        /// Peak bytes of a pair.
-        pair_bytes: usize,
-    },
+    Spill(String),
     /// Trees could not be grown.
     #[error("boosted trees: {0}. Check the options and the training query")]
     Boosting(String),
@@ -164,7 +161,7 @@ impl ModelError {
             Self::Type { .. } => "model_type",
             Self::TooLarge { .. } => "model_too_large",
             Self::Memory { .. } => "model_memory",
-            Self::Pairs { .. } => "model_pairs",
+            Self::Spill(_) => "model_spill",
             Self::Boosting(_) => "model_boosting",
             Self::Inconsistent(_) => "model_inconsistent",
             Self::Cancelled => "model_cancelled",

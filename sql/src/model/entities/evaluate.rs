@@ -9,16 +9,19 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use catalog::models::LoadedModel;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::execution::{DiskManager, SendableRecordBatchStream};
 use futures::StreamExt;
 use udfs::model::entity_resolution::column::NONE;
 use udfs::model::entity_resolution::gather::keys;
 use udfs::model::entity_resolution::measure::{MEASURES, against_truth};
+use udfs::model::entity_resolution::pairs::WORK_BYTES;
 
 use crate::error::{Error, Result};
-use crate::model::entities::tables::entities;
+use crate::model::entities::pairs;
+use crate::model::entities::tables::{GROUPED_BYTES, entities};
 use crate::model::features;
+use crate::model::fit::CancelOnDrop;
 use crate::model::options::model_error;
 
 /// Names of the column of truth.
@@ -75,18 +78,19 @@ impl TruthColumns {
 ///
 /// # Errors
 /// Columns that are missing, ids that are NULL or have two truths, no record that the model has,
-/// too little memory.
+/// too little memory for records or disk for pairs.
 pub async fn on_rows(
     model: &LoadedModel,
     threshold: Option<f64>,
     mut rows: SendableRecordBatchStream,
     memory: &MemoryReservation,
+    disk: &Arc<DiskManager>,
 ) -> Result<RecordBatch> {
     let columns = TruthColumns::find(model, &rows.schema())?;
     let found = entities("ml_evaluate", model)?;
-    // A key and a code of each record while the truth is read, then groups and pairs.
-    let pairs = found.parts().pairs.left.len();
-    memory.try_grow(found.len().saturating_mul(96).saturating_add(pairs.saturating_mul(64)))?;
+    // A key and a code of each record while the truth is read, then groups.
+    let records_bytes = found.len().saturating_mul(GROUPED_BYTES);
+    memory.try_grow(records_bytes.saturating_add(WORK_BYTES))?;
     let keys = found.keys().map_err(model_error)?;
     let mut truth = Truth {
         positions: keys.into_iter().zip(0..).collect(),
@@ -108,12 +112,14 @@ pub async fn on_rows(
     let stored = MEASURES.map(|name| {
         metrics.iter().find(|metric| metric.name == name).map_or(f64::NAN, |metric| metric.value)
     });
+    let cancel = CancelOnDrop::default();
+    let pairs = pairs::read(model, &pairs::spill(memory, disk, &cancel.0)).await?;
     let held = Arc::clone(&model.model);
     let measure = move || match held.entities() {
-        Some(found) => against_truth(found, &truth.of, threshold, &stored),
-        None => vec![],
+        Some(found) => against_truth(found, &pairs, &truth.of, threshold, &stored),
+        None => Ok(vec![]),
     };
-    let values = crate::model::learn(measure).await?;
+    let values = crate::model::learn(measure).await?.map_err(model_error)?;
     features::evaluate::batch(model, values.into_iter())
 }
 

@@ -1,31 +1,32 @@
 //! Training a model of entities: the query's rows become records, on the learners' threads.
 //!
-//! Records are in memory with what is learned of them, and so are the scored pairs that are kept:
-//! [`RECORD_BYTES`] and 8 a column for each record, which are taken before learning starts, beside
-//! the values themselves, and [`pair_bytes`](udfs::model::entity_resolution::train::pair_bytes) for
-//! each pair, which are taken while pairs are scored. Where there is no memory for them the
-//! training ends with an error that says so.
+//! Records are in memory with what is learned of them: [`RECORD_BYTES`] and 8 a column for each,
+//! which are taken before learning starts, beside the values themselves. Where there is no memory
+//! for them the training ends with an error that says so. Of scored pairs [`WORK_BYTES`] are needed
+//! in memory, however many there are; all others are there too while there is a place for them, and
+//! in the spill folder from then on.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::execution::{DiskManager, SendableRecordBatchStream};
 use futures::StreamExt;
 use udfs::model::entity_resolution::gather::{Gathered, keys};
 use udfs::model::entity_resolution::labels::Ignored;
 use udfs::model::entity_resolution::measure::MEASURES;
 use udfs::model::entity_resolution::model::{EntityModel, Settings};
+use udfs::model::entity_resolution::pairs::WORK_BYTES;
 use udfs::model::entity_resolution::train::{
-    EntityOptions, Resolved, Said, Under, train as resolve,
+    Before, EntityOptions, Resolved, Said, Under, train as resolve,
 };
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::model::entities::options::LinkType;
-use crate::model::entities::{EntityColumns, EntityLearner};
+use crate::model::entities::{EntityColumns, EntityLearner, pairs};
 use crate::model::fit::{CancelOnDrop, Trained, Watch, take};
 use crate::model::learners::Learner;
 use crate::model::lifecycle::Previous;
@@ -53,14 +54,15 @@ pub struct Versions {
 /// Reads a query's rows, and what people say of pairs of them, and resolves them.
 ///
 /// # Errors
-/// NULL ids, ids that repeat, an empty training set, too little memory, cancellation.
+/// NULL ids, ids that repeat, an empty training set, too little memory for records or disk for
+/// pairs, cancellation.
 pub async fn train(
     engine: &Engine,
     (rows, sides): (SendableRecordBatchStream, Vec<(&Beside, SendableRecordBatchStream)>),
     columns: &EntityColumns,
     options: &TrainingOptions,
     versions: Versions,
-    memory: &MemoryReservation,
+    (memory, disk): (&MemoryReservation, &Arc<DiskManager>),
     progress: Reporter,
 ) -> Result<Trained> {
     let Learner::Entities(learner) = &options.learner else {
@@ -80,24 +82,25 @@ pub async fn train(
         }
     }
     let count = gathered.rows();
-    let needed = count.saturating_mul(RECORD_BYTES + 8 * columns.compared.len());
-    take(memory, needed, &options.learner, &format!("{count} records"))?;
+    let records_bytes = count.saturating_mul(RECORD_BYTES + 8 * columns.compared.len());
+    let needed_bytes = records_bytes.saturating_add(WORK_BYTES);
+    take(memory, needed_bytes, &options.learner, &format!("{count} records"))?;
     let asked = asked(learner, columns);
-    let pairs = memory.new_empty();
     let cancel = CancelOnDrop::default();
+    let spill = pairs::spill(memory, disk, &cancel.0);
+    let kept = match &versions.previous {
+        Some(previous) if versions.goes_on => Some(pairs::read(&previous.version, &spill).await?),
+        _ => None,
+    };
     let flag = Arc::clone(&cancel.0);
     let clock = Arc::clone(engine.catalog());
     let now = move || {
         let mut watch = Watch::new(&progress, &clock, None);
-        let Versions { previous, version, goes_on } = &versions;
+        let Versions { previous, version, .. } = &versions;
         let before = previous.as_ref().and_then(|before| before.version.model.entities());
-        let before: Option<(&EntityModel, bool)> = before.map(|model| (model, *goes_on));
+        let before = before.map(|model| Before { model, pairs: kept.as_ref() });
         let said = Said { decided: &decided, labelled: &labelled };
-        let under = Under {
-            report: &mut |now| watch.report(now),
-            cancel: &flag,
-            take: &|bytes| pairs.try_grow(bytes).is_ok(),
-        };
+        let under = Under { report: &mut |now| watch.report(now), cancel: &flag, spill: &spill };
         let found = resolve(gathered, &asked, said, before, *version, under);
         Ok::<_, Error>(trained(found.map_err(model_error)?, watch, count, previous.as_ref()))
     };
@@ -204,6 +207,7 @@ fn trained(
     Trained {
         total_iterations: watch.iterations.len(),
         model: found.model.into(),
+        pairs: Some(found.pairs),
         iterations: watch.iterations,
         validation_metric: None,
         best_iteration: None,

@@ -16,17 +16,23 @@ use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
+use futures::{StreamExt, TryStreamExt};
 use udfs::model::entity_resolution::compare::{level_of, levels};
 use udfs::model::entity_resolution::model::{EVENTS, EntityModel, EntityParts, uuid};
-use udfs::model::entity_resolution::score::probability;
+use udfs::model::entity_resolution::pairs::{PairRows, WORK_BYTES};
+use udfs::model::entity_resolution::score::{Edge, probability};
 
 use crate::error::{Error, Result};
+use crate::model::entities::pairs::{read, spill};
+use crate::model::fit::CancelOnDrop;
+use crate::model::options::model_error;
 
-/// Rows of a batch at most.
-const BATCH_ROWS: usize = 8_192;
+/// What a record takes while records are grouped anew: its part in groups, its key and its entity.
+pub(super) const GROUPED_BYTES: usize = 96;
 
 fn table(batch: RecordBatch) -> Result<Arc<dyn TableProvider>> {
     Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?))
@@ -48,7 +54,7 @@ pub fn entities<'a>(function: &str, model: &'a LoadedModel) -> Result<&'a Entity
     })
 }
 
-/// `ML.PREDICT` of a model of entities: its pairs, made while they are read.
+/// `ML.PREDICT` of a model of entities: its pairs, as they come from the warehouse.
 ///
 /// # Errors
 /// When the model is of another type.
@@ -97,43 +103,38 @@ impl PartitionStream for PairStream {
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (model, schema) = (self.model.clone(), Arc::clone(&self.schema));
-        let mut from = 0;
-        let batches = std::iter::from_fn(move || {
-            let found = model.model.entities()?;
-            let to = (from + BATCH_ROWS).min(found.parts().pairs.left.len());
-            if from >= to {
-                return None;
-            }
-            let batch = pair_batch(found.parts(), from, to, &schema);
-            from = to;
-            Some(batch.map_err(DataFusionError::from))
-        });
-        let rows = futures::stream::iter(batches);
+        let batches = async move {
+            let pieces = model.pairs().await.map_err(Error::from)?;
+            let batch = move |rows: PairRows| {
+                let found = entities("ml_predict", &model)?;
+                pair_batch(found.parts(), &rows, &schema)
+            };
+            let batches = pieces.map(move |rows| rows.map_err(Error::from).and_then(&batch));
+            Ok::<_, DataFusionError>(batches.map_err(DataFusionError::from))
+        };
+        let rows = futures::stream::once(batches).try_flatten();
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
     }
 }
 
-fn pair_batch(
-    parts: &EntityParts,
-    from: usize,
-    to: usize,
-    schema: &SchemaRef,
-) -> Result<RecordBatch> {
-    let pairs = &parts.pairs;
+fn pair_batch(parts: &EntityParts, rows: &PairRows, schema: &SchemaRef) -> Result<RecordBatch> {
+    let edges = &rows.edges;
+    let left = UInt32Array::from_iter_values(edges.iter().map(|edge| edge.left));
+    let right = UInt32Array::from_iter_values(edges.iter().map(|edge| edge.right));
     let mut columns: Vec<ArrayRef> = Vec::new();
-    for side in [&pairs.left, &pairs.right] {
-        let codes = UInt32Array::from(side[from..to].to_vec());
+    for codes in [left, right] {
         columns.push(take(&parts.ids, &codes, None)?);
         if let Some(sources) = &parts.sources {
             columns.push(take(sources, &codes, None)?);
         }
     }
-    let weights = || pairs.weight[from..to].iter().map(|&weight| f64::from(weight));
+    let weights = || edges.iter().map(|edge| f64::from(edge.weight));
     columns.push(Arc::new(Float64Array::from_iter_values(weights().map(probability))));
     columns.push(Arc::new(Float64Array::from_iter_values(weights())));
     let mut lists = ListBuilder::new(StructBuilder::from_fields(weight_fields(), 0));
-    for at in from..to {
-        waterfall(&mut lists, parts, at)?;
+    let width = parts.linkage.comparisons.len() + 1;
+    for (edge, own) in edges.iter().zip(rows.parts.chunks_exact(width)) {
+        waterfall(&mut lists, parts, edge, own)?;
     }
     columns.push(Arc::new(lists.finish()));
     Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
@@ -141,17 +142,20 @@ fn pair_batch(
 
 /// The parts of a pair's weight: what holds before anything is compared, a column each, and what
 /// is taken off for relatives.
-fn waterfall(lists: &mut ListBuilder<StructBuilder>, parts: &EntityParts, at: usize) -> Result<()> {
+fn waterfall(
+    lists: &mut ListBuilder<StructBuilder>,
+    parts: &EntityParts,
+    edge: &Edge,
+    own: &[f32],
+) -> Result<()> {
     let comparisons = &parts.linkage.comparisons;
-    let width = comparisons.len() + 1;
-    let own = &parts.pairs.parts[at * width..(at + 1) * width];
-    let packed = parts.pairs.levels[at];
     let told: f64 = own.iter().map(|&part| f64::from(part)).sum();
-    let prior = f64::from(parts.pairs.weight[at]) - told;
+    let prior = f64::from(edge.weight) - told;
     add(lists.values(), Some("prior"), None, prior)?;
     for (column, (comparison, &weight)) in comparisons.iter().zip(own).enumerate() {
         let names = levels(comparison.kind);
-        let level = level_of(packed, column).checked_sub(1).and_then(|level| names.get(level));
+        let level = level_of(edge.levels, column).checked_sub(1);
+        let level = level.and_then(|level| names.get(level));
         let level = level.map(|(name, _)| *name);
         add(lists.values(), Some(&comparison.column), level, f64::from(weight))?;
     }
@@ -181,20 +185,77 @@ fn add(
 /// # Errors
 /// When the model is of another type.
 pub fn crosswalk(model: &LoadedModel, threshold: Option<f64>) -> Result<Arc<dyn TableProvider>> {
-    let found = entities("resolve_entities", model)?;
-    let parts = found.parts();
-    let of = match threshold {
-        None => parts.entities.clone(),
+    let parts = entities("resolve_entities", model)?.parts();
+    let schema = crosswalk_schema(parts);
+    match threshold.filter(|threshold| *threshold != parts.settings.threshold) {
+        None => table(crosswalk_batch(parts, &parts.entities, &schema)?),
         Some(threshold) => {
-            found.entities_at(threshold).map_err(crate::model::options::model_error)?
+            let rows: Arc<dyn PartitionStream> = Arc::new(CrosswalkStream {
+                model: model.clone(),
+                threshold,
+                schema: Arc::clone(&schema),
+            });
+            Ok(Arc::new(StreamingTable::try_new(schema, vec![rows])?))
         }
-    };
-    let mut columns: Vec<(&str, ArrayRef)> = vec![("record_id", Arc::clone(&parts.ids))];
-    if let Some(sources) = &parts.sources {
-        columns.push(("source", Arc::clone(sources)));
     }
-    columns.push(("entity_id", Arc::new(StringArray::from_iter_values(of.into_iter().map(uuid)))));
-    table(RecordBatch::try_from_iter(columns)?)
+}
+
+fn crosswalk_schema(parts: &EntityParts) -> SchemaRef {
+    let mut fields = vec![Field::new("record_id", parts.ids.data_type().clone(), false)];
+    if let Some(sources) = &parts.sources {
+        fields.push(Field::new("source", sources.data_type().clone(), false));
+    }
+    fields.push(Field::new("entity_id", DataType::Utf8, false));
+    Arc::new(Schema::new(fields))
+}
+
+fn crosswalk_batch(parts: &EntityParts, of: &[u128], schema: &SchemaRef) -> Result<RecordBatch> {
+    let mut columns: Vec<ArrayRef> = vec![Arc::clone(&parts.ids)];
+    columns.extend(parts.sources.clone());
+    columns.push(Arc::new(StringArray::from_iter_values(of.iter().copied().map(uuid))));
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+/// The crosswalk from another threshold than the model's own: its records are grouped anew.
+#[derive(Debug)]
+struct CrosswalkStream {
+    model: LoadedModel,
+    threshold: f64,
+    schema: SchemaRef,
+}
+
+impl PartitionStream for CrosswalkStream {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (model, threshold) = (self.model.clone(), self.threshold);
+        let schema = Arc::clone(&self.schema);
+        let rows = async move {
+            let of = grouped(&model, threshold, &context).await?;
+            let found = entities("resolve_entities", &model)?;
+            Ok::<_, DataFusionError>(crosswalk_batch(found.parts(), &of, &schema)?)
+        };
+        let rows = futures::stream::once(rows);
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
+    }
+}
+
+/// The entity of each record from a threshold.
+async fn grouped(model: &LoadedModel, threshold: f64, context: &TaskContext) -> Result<Vec<u128>> {
+    let records = entities("resolve_entities", model)?.len();
+    let memory = MemoryConsumer::new("resolve_entities").register(context.memory_pool());
+    memory.try_grow(records.saturating_mul(GROUPED_BYTES).saturating_add(WORK_BYTES))?;
+    let cancel = CancelOnDrop::default();
+    let spill = spill(&memory, &context.runtime_env().disk_manager, &cancel.0);
+    let pairs = read(model, &spill).await?;
+    let held = Arc::clone(&model.model);
+    let group = move || match held.entities() {
+        Some(found) => found.entities_at(&pairs, threshold),
+        None => Ok(vec![]),
+    };
+    crate::model::learn(group).await?.map_err(model_error)
 }
 
 /// `ML.WEIGHTS` of a model of entities: a row for each level of each column.

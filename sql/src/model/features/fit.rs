@@ -222,6 +222,7 @@ impl Fit<'_> {
         Ok(Trained {
             total_iterations: best_iteration.unwrap_or(watch.iterations.len()),
             model,
+            pairs: None,
             iterations: watch.iterations,
             validation_metric: validation_metric.map(str::to_owned),
             best_iteration,

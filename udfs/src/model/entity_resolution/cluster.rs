@@ -9,11 +9,17 @@
 //! Decisions come before all: what must be linked is, what cannot be linked never is. What is close
 //! is asked of groups as they are without links that were decided, of which pairs say nothing; so a
 //! decision about two records joins their groups.
+//!
+//! Groups are in memory, some bytes a record; pairs are read where they are, in memory or on disk:
+//! once to sort those above the threshold, and by place where the guard asks for them.
 
 use std::collections::{HashMap, HashSet};
 
 use super::compare::Comparer;
-use super::score::{Edge, Scorer, weight};
+use super::pairs::{Lookup, Pairs, Writer};
+use super::score::{Edge, Scorer, probability, weight};
+use super::sorted::{Sorter, by_place, by_weight, merged};
+use crate::model::ModelError;
 
 /// How pairs become groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,15 +62,19 @@ const CROSS_MAX: usize = 4096;
 /// The largest component whose pairs are all scored.
 const COMPLETED_MAX: usize = 64;
 
-/// Groups `records` by their pairs with at least `threshold` probability.
+/// Groups `records` by their pairs with at least `threshold` probability, of pairs by left and
+/// right.
+///
+/// # Errors
+/// When the disk that pairs are on is full, or fails.
 pub fn cluster(
     records: usize,
-    edges: &[Edge],
+    edges: &Pairs,
     threshold: f64,
     method: Method,
     sides: &[u32],
     decisions: &[Decision],
-) -> Clusters {
+) -> Result<Clusters, ModelError> {
     let mut groups = Groups::new(records);
     for decision in decisions.iter().filter(|decision| decision.is_match) {
         groups.join(decision.left, decision.right);
@@ -79,21 +89,12 @@ pub fn cluster(
         .filter(|decision| !decision.is_match)
         .map(|decision| order(decision.left, decision.right))
         .collect();
-    let known: HashMap<(u32, u32), f32> = match method {
-        Method::Guarded => {
-            edges.iter().map(|edge| ((edge.left, edge.right), edge.weight)).collect()
-        }
-        _ => HashMap::new(),
-    };
-    let least = weight(threshold);
-    let mut sorted: Vec<&Edge> =
-        edges.iter().filter(|edge| f64::from(edge.weight) >= least).collect();
-    sorted.sort_unstable_by(|a, b| {
-        b.weight.total_cmp(&a.weight).then((a.left, a.right).cmp(&(b.left, b.right)))
-    });
+    let sorted = surest_first(edges, threshold)?;
+    let mut known = Lookup::new(edges);
     let mut refused = 0;
     let mut by_pairs = Groups::new(records);
-    for edge in sorted {
+    for edge in sorted.cursor() {
+        let edge = edge?;
         let (a, b) = (by_pairs.root(edge.left), by_pairs.root(edge.right));
         if a == b {
             continue;
@@ -109,7 +110,7 @@ pub fn cluster(
                     Method::Connected => true,
                     Method::Guarded => {
                         let (left, right) = (by_pairs.members(a), by_pairs.members(b));
-                        left.len() + right.len() == 2 || is_close(left, right, &known)
+                        left.len() + right.len() == 2 || is_close(left, right, &mut known)?
                     }
                     Method::BestLink => {
                         cross.all(|(x, y)| sides.get(x as usize) != sides.get(y as usize))
@@ -123,54 +124,89 @@ pub fn cluster(
             refused += 1;
         }
     }
-    Clusters { of: groups.roots(), by_pairs: by_pairs.roots(), refused, overruled }
+    Ok(Clusters { of: groups.roots(), by_pairs: by_pairs.roots(), refused, overruled })
+}
+
+/// The pairs with at least `threshold` probability, by weight.
+fn surest_first(edges: &Pairs, threshold: f64) -> Result<Pairs, ModelError> {
+    let least = weight(threshold);
+    let mut sorter = Sorter::new(edges.spill(), by_weight);
+    for edge in edges.cursor() {
+        let edge = edge?;
+        if f64::from(edge.weight) >= least {
+            sorter.add(edge)?;
+        }
+    }
+    sorter.finish()
 }
 
 /// Whether the mean probability between two groups is at least one half.
-fn is_close(left: &[u32], right: &[u32], known: &HashMap<(u32, u32), f32>) -> bool {
+fn is_close(left: &[u32], right: &[u32], known: &mut Lookup<'_>) -> Result<bool, ModelError> {
     let all = left.len() * right.len();
     let step = all.div_ceil(CROSS_MAX);
     let looked = (0..all).step_by(step);
     let count = looked.len();
-    let sum: f64 = looked
-        .map(|at| {
-            let (x, y) = (left[at / right.len()], right[at % right.len()]);
-            let weight = known.get(&(x.min(y), x.max(y)));
-            weight.map_or(0.0, |&weight| super::score::probability(f64::from(weight)))
-        })
-        .sum();
-    sum >= 0.5 * count as f64
+    let mut sum = 0.0;
+    for at in looked {
+        let (x, y) = (left[at / right.len()], right[at % right.len()]);
+        if let Some(weight) = known.weight(x.min(y), x.max(y))? {
+            sum += probability(f64::from(weight));
+        }
+    }
+    Ok(sum >= 0.5 * count as f64)
 }
 
 /// Adds the pairs inside groups that blocking has missed: those of components at one half with
-/// up to 64 records.
-pub fn complete(scorer: &Scorer<'_>, edges: &mut Vec<Edge>, least: f64) {
+/// up to 64 records. Pairs come and go by left and right, so that those of one record are in memory
+/// at a time.
+///
+/// # Errors
+/// When the disk that pairs are on is full, or fails.
+pub fn complete(scorer: &Scorer<'_>, edges: Pairs, least: f64) -> Result<Pairs, ModelError> {
     let records = scorer.records();
     let mut groups = Groups::new(records.len);
-    for edge in edges.iter().filter(|edge| edge.weight >= 0.0) {
-        groups.join(edge.left, edge.right);
-    }
-    let known: HashSet<(u32, u32)> = edges.iter().map(|edge| (edge.left, edge.right)).collect();
+    edges.each(|edge| {
+        if edge.weight >= 0.0 {
+            groups.join(edge.left, edge.right);
+        }
+    })?;
     let mut comparer = Comparer::new(records);
-    for root in 0..records.len as u32 {
+    let mut missed = Writer::new(edges.spill(), 0);
+    let mut cursor = edges.cursor().peekable();
+    let (mut known, mut own) = (Vec::new(), Vec::new());
+    for left in 0..records.len as u32 {
+        known.clear();
+        let is_own = |edge: &Result<Edge, ModelError>| match edge {
+            Ok(edge) => edge.left == left,
+            Err(_) => true,
+        };
+        while let Some(edge) = cursor.next_if(is_own) {
+            known.push(edge?.right);
+        }
+        let root = groups.root(left);
         let members = groups.members(root);
-        if members.len() < 3 || members.len() > COMPLETED_MAX || groups.root_of(root) != root {
+        if members.len() < 3 || members.len() > COMPLETED_MAX {
             continue;
         }
-        for (at, &left) in members.iter().enumerate() {
-            for &right in &members[at + 1..] {
-                let pair = (left.min(right), left.max(right));
-                if known.contains(&pair) || !records.may_match(left, right) {
-                    continue;
-                }
-                let edge = scorer.edge(&mut comparer, left, right);
-                if f64::from(edge.weight) >= least {
-                    edges.push(edge);
-                }
+        own.extend(members.iter().copied().filter(|right| *right > left));
+        own.sort_unstable();
+        for right in own.drain(..) {
+            if known.binary_search(&right).is_ok() || !records.may_match(left, right) {
+                continue;
+            }
+            let edge = scorer.edge(&mut comparer, left, right);
+            if f64::from(edge.weight) >= least {
+                missed.add(&edge, &[]);
             }
         }
     }
-    edges.sort_unstable_by_key(|edge| (edge.left, edge.right));
+    drop(cursor);
+    let missed = missed.pairs()?;
+    if missed.is_empty() {
+        return Ok(edges);
+    }
+    let writer = Writer::new(edges.spill(), 0);
+    merged(&[edges, missed], by_place, writer)
 }
 
 /// Disjoint sets whose root is their smallest member.
@@ -229,10 +265,32 @@ impl Groups {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::pairs::Spill;
+    use super::super::pairs::testing::tiny;
+    use super::super::sorted::placed;
     use super::*;
 
     fn edge(left: u32, right: u32, weight: f32) -> Edge {
         Edge { left, right, weight, levels: 0 }
+    }
+
+    fn grouped(
+        records: usize,
+        edges: &[Edge],
+        threshold: f64,
+        method: Method,
+        sides: &[u32],
+        decisions: &[Decision],
+    ) -> Clusters {
+        let of = |spill: &Spill| {
+            let pairs = placed(spill, edges.iter().copied()).unwrap();
+            cluster(records, &pairs, threshold, method, sides, decisions).unwrap()
+        };
+        let found = of(&Spill::in_memory());
+        assert_eq!(of(&tiny()), found);
+        found
     }
 
     #[test]
@@ -242,7 +300,7 @@ mod tests {
             edges.extend([(0, 1), (0, 2), (1, 2)].map(|(a, b)| edge(base + a, base + b, 20.0)));
         }
         edges.push(edge(2, 3, 9.0));
-        let groups = |method| cluster(7, &edges, 0.95, method, &[], &[]).of;
+        let groups = |method| grouped(7, &edges, 0.95, method, &[], &[]).of;
         assert_eq!(groups(Method::Connected), [0, 0, 0, 0, 0, 0, 6]);
         assert_eq!(groups(Method::Guarded), [0, 0, 0, 3, 3, 3, 6]);
     }
@@ -250,15 +308,15 @@ mod tests {
     #[test]
     fn the_order_of_pairs_is_of_no_matter() {
         let mut edges = vec![edge(0, 1, 9.0), edge(1, 2, 9.0), edge(2, 3, 9.0), edge(0, 2, 8.0)];
-        let forth = cluster(4, &edges, 0.9, Method::Guarded, &[], &[]);
+        let forth = grouped(4, &edges, 0.9, Method::Guarded, &[], &[]);
         edges.reverse();
-        assert_eq!(cluster(4, &edges, 0.9, Method::Guarded, &[], &[]), forth);
+        assert_eq!(grouped(4, &edges, 0.9, Method::Guarded, &[], &[]), forth);
     }
 
     #[test]
     fn each_record_has_its_best_link_only() {
         let edges = [edge(0, 2, 9.0), edge(1, 2, 12.0), edge(0, 3, 7.0)];
-        let found = cluster(4, &edges, 0.9, Method::BestLink, &[0, 0, 1, 1], &[]);
+        let found = grouped(4, &edges, 0.9, Method::BestLink, &[0, 0, 1, 1], &[]);
         assert_eq!((found.of, found.refused), (vec![0, 1, 1, 0], 1));
     }
 
@@ -266,10 +324,10 @@ mod tests {
     fn a_decision_about_two_records_joins_their_groups() {
         let edges = [edge(0, 1, 12.0), edge(2, 3, 11.0)];
         let linked = [Decision { left: 0, right: 2, is_match: true }];
-        let found = cluster(4, &edges, 0.95, Method::Guarded, &[], &linked);
+        let found = grouped(4, &edges, 0.95, Method::Guarded, &[], &linked);
         assert_eq!((found.of, found.by_pairs), (vec![0; 4], vec![0, 0, 2, 2]));
         let apart = Decision { left: 1, right: 3, is_match: false };
-        let found = cluster(4, &edges, 0.95, Method::Guarded, &[], &[linked[0], apart]);
+        let found = grouped(4, &edges, 0.95, Method::Guarded, &[], &[linked[0], apart]);
         assert_eq!((found.of, found.refused), (vec![0, 0, 0, 3], 1));
     }
 
@@ -283,7 +341,53 @@ mod tests {
             decision(3, 4, true),
             decision(2, 4, false),
         ];
-        let found = cluster(5, &edges, 0.9, Method::Guarded, &[], &decisions);
+        let found = grouped(5, &edges, 0.9, Method::Guarded, &[], &decisions);
         assert_eq!((found.of, found.refused, found.overruled), (vec![0, 1, 2, 2, 2], 1, 1));
+    }
+
+    /// The smallest record that each can be reached from.
+    fn reached(records: u32, edges: &[Edge], least: f32) -> Vec<u32> {
+        let mut of: Vec<u32> = (0..records).collect();
+        for _ in 0..records {
+            for edge in edges.iter().filter(|edge| edge.weight >= least) {
+                let (left, right) = (edge.left as usize, edge.right as usize);
+                let smallest = of[left].min(of[right]);
+                (of[left], of[right]) = (smallest, smallest);
+            }
+        }
+        of
+    }
+
+    const RECORDS: u32 = 16;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        /// [`grouped`] compares what is in memory with pieces of a few pairs on disk.
+        #[test]
+        fn clusters_are_the_same_wherever_pairs_are(
+            pairs in prop::collection::hash_map((0..RECORDS, 0..RECORDS), -4_i8..12, 0..90),
+            said in prop::collection::vec((0..RECORDS, 0..RECORDS, any::<bool>()), 0..6),
+            sides in prop::collection::vec(0_u32..3, RECORDS as usize),
+        ) {
+            let edges: Vec<Edge> = pairs
+                .into_iter()
+                .filter(|((left, right), _)| left < right)
+                .map(|((left, right), weight)| edge(left, right, f32::from(weight)))
+                .collect();
+            let decisions: Vec<Decision> = said
+                .into_iter()
+                .filter(|(left, right, _)| left != right)
+                .map(|(left, right, is_match)| Decision { left, right, is_match })
+                .collect();
+            for method in [Method::Connected, Method::Guarded, Method::BestLink] {
+                for decisions in [&decisions[..], &[]] {
+                    let of = grouped(RECORDS as usize, &edges, 0.9, method, &sides, decisions).of;
+                    if method == Method::Connected && decisions.is_empty() {
+                        prop_assert_eq!(of, reached(RECORDS, &edges, 4.0));
+                    }
+                }
+            }
+        }
     }
 }

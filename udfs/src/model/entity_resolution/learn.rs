@@ -284,6 +284,7 @@ fn patterns(
             let levels = told(dependences, comparer.levels(left, right));
             *counts.entry((levels, rules)).or_default() += 1;
         },
+        Ok,
     )?;
     let mut all: Vec<((u64, u32), u64)> = counted.into_iter().flatten().collect();
     all.sort_unstable();

@@ -18,7 +18,9 @@ use super::column::NONE;
 use super::gather::Identified;
 use super::learn::Linkage;
 use super::model::{EntityModel, Settings};
+use super::pairs::Pairs;
 use super::score::{Edge, Scorer, weight};
+use crate::model::ModelError;
 
 /// The names of what a model is measured by.
 pub const MEASURES: [&str; 13] = [
@@ -42,7 +44,7 @@ pub(super) struct Measured<'a> {
     /// The records.
     pub found: &'a Identified,
     /// Their scored pairs.
-    pub edges: &'a [Edge],
+    pub edges: &'a Pairs,
     /// What became of them.
     pub clusters: &'a Clusters,
     /// What people have decided.
@@ -55,7 +57,10 @@ pub(super) struct Measured<'a> {
 
 impl Measured<'_> {
     /// By [`MEASURES`].
-    pub fn all(&self, scorer: &Scorer<'_>, settings: &Settings) -> Vec<f64> {
+    ///
+    /// # Errors
+    /// When the disk that pairs are on fails.
+    pub fn all(&self, scorer: &Scorer<'_>, settings: &Settings) -> Result<Vec<f64>, ModelError> {
         let records = &self.found.records;
         let groups = &self.clusters.of;
         let sides = &records.sides;
@@ -64,13 +69,13 @@ impl Measured<'_> {
             None => [f64::NAN; 2],
         };
         let linked = together(groups.iter().copied().enumerate(), sides);
-        let right = right(self.edges, self.clusters, sides);
-        let missed = self.refused(settings.method) + self.unseen();
+        let right = right(self.edges, self.clusters, sides)?;
+        let missed = self.refused(settings.method)? + self.unseen()?;
         let [estimated, found] = [share(right, linked), share(right, right + missed)];
         let least = weight(settings.threshold);
         let unlinkable = (0..records.len as u32).filter(|&at| scorer.itself(at) < least).count();
         let [entities, largest] = sizes(groups);
-        vec![
+        Ok(vec![
             precision,
             recall,
             mean(precision, recall),
@@ -84,11 +89,11 @@ impl Measured<'_> {
             linked,
             self.clusters.refused as f64,
             unlinkable as f64,
-        ]
+        ])
     }
 
     /// The matches to be expected among compared pairs that were not linked.
-    fn refused(&self, method: Method) -> f64 {
+    fn refused(&self, method: Method) -> Result<f64, ModelError> {
         let groups = &self.clusters.of;
         let apart = self.decisions.iter().filter(|decision| !decision.is_match);
         let apart: HashSet<(u32, u32)> = apart.map(|pair| (pair.left, pair.right)).collect();
@@ -98,7 +103,7 @@ impl Measured<'_> {
             Method::BestLink => groups.iter().copied().zip(sides.iter().copied()).collect(),
             Method::Connected | Method::Guarded => HashSet::new(),
         };
-        let may_match = |edge: &&Edge| {
+        let may_match = |edge: &Edge| {
             let (left, right) = (edge.left as usize, edge.right as usize);
             let is_taken = |one: usize, other: usize| {
                 sides.get(other).is_some_and(|&side| has.contains(&(groups[one], side)))
@@ -108,11 +113,11 @@ impl Measured<'_> {
                 && !is_taken(left, right)
                 && !is_taken(right, left)
         };
-        self.edges.iter().filter(may_match).map(Edge::probability).sum()
+        sum(self.edges, may_match)
     }
 
     /// The matches to be expected among pairs that no rule brought together.
-    fn unseen(&self) -> f64 {
+    fn unseen(&self) -> Result<f64, ModelError> {
         let mut sets: Vec<u32> =
             self.linkage.rules.iter().map(|used| used.rule.columns()).collect();
         let of_rules = sets.clone();
@@ -127,33 +132,37 @@ impl Measured<'_> {
         let groups = &self.clusters.of;
         // Matches by how many sets of columns found them; none did where only others tell.
         let mut caught = [0.0; 3];
-        for edge in self.edges {
+        self.edges.each(|edge| {
             if groups[edge.left as usize] == groups[edge.right as usize] {
                 let times = times(rules_of(self.blocks, edge.left, edge.right));
                 if let Some(caught) = caught.get_mut(times) {
                     *caught += edge.probability();
                 }
             }
-        }
+        })?;
         let [known, once, twice] = caught;
         let occasions = sets.len().max(1) as f64;
         let missed = once * (once - 1.0).max(0.0) / (2.0 * (twice + 1.0));
-        ((missed * (occasions - 1.0) / occasions).min(once) - known).max(0.0)
+        Ok(((missed * (occasions - 1.0) / occasions).min(once) - known).max(0.0))
     }
 }
 
-/// The measures of a model against a truth, at its own threshold or another; `truth` has the entity
-/// of each record or [`NONE`], `stored` what training measured by [`MEASURES`]. What another
-/// threshold changes and a model does not keep is NaN.
+/// The measures of a model and its pairs against a truth, at its own threshold or another; `truth`
+/// has the entity of each record or [`NONE`], `stored` what training measured by [`MEASURES`]. What
+/// another threshold changes and a model does not keep is NaN.
+///
+/// # Errors
+/// When the disk that pairs are on is full, or fails.
 pub fn against_truth(
     model: &EntityModel,
+    pairs: &Pairs,
     truth: &[u32],
     threshold: Option<f64>,
     stored: &[f64],
-) -> Vec<f64> {
+) -> Result<Vec<f64>, ModelError> {
     let settings = &model.parts().settings;
     let threshold = threshold.unwrap_or(settings.threshold);
-    let clusters = model.clusters_at(threshold);
+    let clusters = model.clusters_at(pairs, threshold)?;
     let groups = &clusters.of;
     let sides = if settings.is_link { model.sides() } else { &[] };
     let [precision, recall] = against(groups, truth, sides);
@@ -163,10 +172,10 @@ pub fn against_truth(
         at.and_then(|at| stored.get(at).copied()).unwrap_or(f64::NAN)
     };
     if threshold == settings.threshold {
-        return known.into_iter().chain(stored.iter().skip(known.len()).copied()).collect();
+        return Ok(known.into_iter().chain(stored.iter().skip(known.len()).copied()).collect());
     }
     let linked = together(groups.iter().copied().enumerate(), sides);
-    let right = right(&model.edges(), &clusters, sides);
+    let right = right(pairs, &clusters, sides)?;
     let matches = was("estimated_precision") * was("linked_pairs") / was("estimated_recall");
     let [estimated, found] = [share(right, linked), share(right, matches.max(right))];
     let [entities, largest] = sizes(groups);
@@ -183,16 +192,27 @@ pub fn against_truth(
         clusters.refused as f64,
         f64::NAN,
     ];
-    known.into_iter().chain(rest).collect()
+    Ok(known.into_iter().chain(rest).collect())
 }
 
 /// The matches to be expected among linked pairs: those that were linked because of a decision are.
-fn right(edges: &[Edge], clusters: &Clusters, sides: &[u32]) -> f64 {
+fn right(edges: &Pairs, clusters: &Clusters, sides: &[u32]) -> Result<f64, ModelError> {
     let by_pairs = &clusters.by_pairs;
-    let is_linked = |edge: &&Edge| by_pairs[edge.left as usize] == by_pairs[edge.right as usize];
-    let learned: f64 = edges.iter().filter(is_linked).map(Edge::probability).sum();
+    let is_linked = |edge: &Edge| by_pairs[edge.left as usize] == by_pairs[edge.right as usize];
+    let learned = sum(edges, is_linked)?;
     let pairs = |groups: &[u32]| together(groups.iter().copied().enumerate(), sides);
-    learned + pairs(&clusters.of) - pairs(by_pairs)
+    Ok(learned + pairs(&clusters.of) - pairs(by_pairs))
+}
+
+/// The matches to be expected among the pairs that count.
+fn sum(edges: &Pairs, counts: impl Fn(&Edge) -> bool) -> Result<f64, ModelError> {
+    let mut sum = 0.0;
+    edges.each(|edge| {
+        if counts(edge) {
+            sum += edge.probability();
+        }
+    })?;
+    Ok(sum)
 }
 
 /// Precision and recall over pairs of records whose entity is known.

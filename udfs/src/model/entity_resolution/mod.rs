@@ -5,6 +5,7 @@
 //! chooses [`blocking`] rules, [`compare`] gives two records a level a column, [`learn`] finds how
 //! much each level tells ([`em`]), [`score`] weighs pairs by it and [`cluster`] makes entities;
 //! [`labels`] are what people say of pairs and [`measure`] is what the answer is worth.
+//! [`pairs`] are in memory or on disk, [`sorted`] puts them in order.
 //! [`gather`] reads rows, [`train`] goes from them to a [`model`] and from version to version.
 //! The answer depends on the records and the seed, not on their order or on threads: records come
 //! in the order of their ids.
@@ -24,8 +25,10 @@ pub mod learn;
 mod learner;
 pub mod measure;
 pub mod model;
+pub mod pairs;
 pub mod records;
 pub mod score;
+pub mod sorted;
 pub mod suggest;
 mod tokens;
 pub mod train;

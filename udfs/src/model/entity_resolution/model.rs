@@ -1,4 +1,5 @@
-//! A trained model of entities: what was learned, the scored pairs, and who is who.
+//! A trained model of entities: what was learned, and who is who. The scored pairs are beside it,
+//! as they may be many more than fit in memory: who asks for them reads them.
 //!
 //! Entities have ids of 128 bits, shown as UUIDs (version 8 of RFC 9562): of the smallest record
 //! when an entity is seen first, and kept from version to version by the entity that most of its
@@ -11,7 +12,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use super::cluster::{Clusters, Decision, Method, cluster};
 use super::gather::keys;
 use super::learn::Linkage;
-use super::score::Edge;
+use super::pairs::Pairs;
 use crate::model::ModelError;
 use crate::model::random::mixed;
 
@@ -28,21 +29,6 @@ pub struct Settings {
     pub method: Method,
     /// From which probability.
     pub threshold: f64,
-}
-
-/// Scored pairs, by left and right.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Pairs {
-    /// One record.
-    pub left: Vec<u32>,
-    /// The other, behind it.
-    pub right: Vec<u32>,
-    /// Match weights.
-    pub weight: Vec<f32>,
-    /// Levels by column, packed.
-    pub levels: Vec<u64>,
-    /// The weight of each column and what relatives take off, row-major.
-    pub parts: Vec<f32>,
 }
 
 /// What became of an entity.
@@ -100,8 +86,6 @@ pub struct EntityParts {
     pub contents: Vec<u64>,
     /// The entity of each.
     pub entities: Vec<u128>,
-    /// Scored pairs.
-    pub pairs: Pairs,
     /// What became of entities, version after version.
     pub history: Vec<Event>,
     /// Decisions about records.
@@ -129,17 +113,6 @@ impl EntityModel {
         }
         if parts.sources.as_ref().is_some_and(|sources| sources.len() != records) {
             return wrong("its records have no table each");
-        }
-        let pairs = &parts.pairs;
-        let width = parts.linkage.comparisons.len() + 1;
-        let count = pairs.left.len();
-        let lengths = [pairs.right.len(), pairs.weight.len(), pairs.levels.len()];
-        if lengths.iter().any(|length| *length != count) || pairs.parts.len() != count * width {
-            return wrong("its pairs do not fit together");
-        }
-        let mut codes = pairs.left.iter().chain(&pairs.right);
-        if codes.any(|&code| code as usize >= records) {
-            return wrong("its pairs have records that it does not know");
         }
         let known = |decision: &Decision| {
             (decision.left as usize) < records && (decision.right as usize) < records
@@ -174,25 +147,24 @@ impl EntityModel {
         keys(&self.parts.ids, self.parts.sources.as_ref())
     }
 
-    /// The entity of each record, from another threshold than the model's own.
+    /// The entity of each record by the model's pairs, from another threshold than its own.
     ///
     /// # Errors
-    /// When Arrow makes no text of an id.
-    pub fn entities_at(&self, threshold: f64) -> Result<Vec<u128>, ModelError> {
-        if threshold == self.parts.settings.threshold {
-            return Ok(self.parts.entities.clone());
-        }
-        let clusters = self.clusters_at(threshold);
+    /// When Arrow makes no text of an id, and when the disk that pairs are on is full, or fails.
+    pub fn entities_at(&self, pairs: &Pairs, threshold: f64) -> Result<Vec<u128>, ModelError> {
+        let clusters = self.clusters_at(pairs, threshold)?;
         let keys = self.keys()?;
         let before: Vec<Option<u128>> = self.parts.entities.iter().copied().map(Some).collect();
         Ok(named(&clusters, &keys, &before))
     }
 
-    /// The groups of records from a threshold.
-    pub fn clusters_at(&self, threshold: f64) -> Clusters {
-        let edges = self.edges();
+    /// The groups of records by the model's pairs, from a threshold.
+    ///
+    /// # Errors
+    /// When the disk that pairs are on is full, or fails.
+    pub fn clusters_at(&self, pairs: &Pairs, threshold: f64) -> Result<Clusters, ModelError> {
         let method = self.parts.settings.method;
-        cluster(self.len(), &edges, threshold, method, &self.sides, &self.parts.decisions)
+        cluster(self.len(), pairs, threshold, method, &self.sides, &self.parts.decisions)
     }
 
     /// The table of each record by number; empty where there is one table.
@@ -200,29 +172,14 @@ impl EntityModel {
         &self.sides
     }
 
-    /// The pairs as [`cluster`] takes them.
-    pub fn edges(&self) -> Vec<Edge> {
-        let pairs = &self.parts.pairs;
-        let edge = |at: usize| Edge {
-            left: pairs.left[at],
-            right: pairs.right[at],
-            weight: pairs.weight[at],
-            levels: pairs.levels[at],
-        };
-        (0..pairs.left.len()).map(edge).collect()
-    }
-
     /// Bytes on the heap.
     pub fn memory_bytes(&self) -> usize {
         let parts = &self.parts;
         let sources = parts.sources.as_ref().map_or(0, |sources| sources.get_array_memory_size());
-        let pairs = &parts.pairs;
         parts.ids.get_array_memory_size()
             + sources
             + 4 * self.sides.len()
             + 24 * parts.entities.len()
-            + 20 * pairs.left.len()
-            + 4 * pairs.parts.len()
             + size_of::<Event>() * parts.history.len()
     }
 }

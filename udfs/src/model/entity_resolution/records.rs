@@ -97,19 +97,21 @@ impl Records {
         if all > 0.0 { equal / all } else { 0.0 }
     }
 
-    /// Walks over the pairs that rules find. Each piece of records gives what `work` makes of it,
-    /// in order: `make` makes its start, `work` adds a pair's left, right and rules.
+    /// Walks over the pairs that rules find. Each piece of records gives what is made of it, in
+    /// order: `make` makes its start, `work` adds a pair's left, right and rules, record by record,
+    /// and `finish` ends it.
     ///
     /// # Errors
-    /// When `cancel` is set.
-    pub fn walk<T: Send>(
+    /// When `cancel` is set, and what `finish` says.
+    pub fn walk<T, U: Send>(
         &self,
         blocks: &[Blocks],
         takes: impl Fn(u32) -> bool + Sync,
         cancel: &AtomicBool,
         make: impl Fn() -> T + Sync,
         work: impl Fn(&mut T, &mut Comparer<'_>, u32, u32, u32) + Sync,
-    ) -> Result<Vec<T>, ModelError> {
+        finish: impl Fn(T) -> Result<U, ModelError> + Sync,
+    ) -> Result<Vec<U>, ModelError> {
         let pieces: Vec<usize> = (0..self.len).step_by(PIECE).collect();
         let walked = pieces.par_iter().with_min_len(8).map_init(
             || (Partners::new(blocks, &self.sides, self.len), Comparer::new(self)),
@@ -125,7 +127,7 @@ impl Records {
                         });
                     }
                 }
-                Ok(made)
+                finish(made)
             },
         );
         walked.collect()

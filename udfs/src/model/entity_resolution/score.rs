@@ -6,7 +6,7 @@
 //! Where relatives were found, the weight is less by log2(1 + η/(1 − λ − η) · Π h/u): what they
 //! share is no evidence. The probability is 1/(1 + 2^−weight).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use super::blocking::Blocks;
 use super::column::NONE;
@@ -15,6 +15,7 @@ use super::dependence::{Dependence, told};
 use super::em::TINY;
 use super::kind::Kind;
 use super::learn::Linkage;
+use super::pairs::{Pairs, Spill, Writer, Written};
 use super::records::Records;
 use crate::model::ModelError;
 
@@ -50,9 +51,6 @@ pub fn probability(weight: f64) -> f64 {
 pub fn weight(probability: f64) -> f64 {
     (probability / (1.0 - probability)).log2()
 }
-
-/// Pairs that memory is taken for at once.
-const TAKEN_PAIRS: usize = 32;
 
 /// Weights of levels and values.
 #[derive(Debug)]
@@ -241,41 +239,63 @@ impl<'a> Scorer<'a> {
     }
 
     /// The pairs of blocks with at least this weight, by left and right, where `takes` says that
-    /// one of the two is to be compared; `None` when `memory` has no place for as many pairs.
+    /// one of the two is to be compared.
     ///
     /// # Errors
-    /// When `cancel` is set.
+    /// When `cancel` is set, and when the disk is full, or fails.
     pub fn edges(
         &self,
         blocks: &[Blocks],
         least: f64,
         takes: impl Fn(u32, u32) -> bool + Sync,
-        memory: &(dyn Fn(usize) -> bool + Sync),
+        spill: &Spill,
         cancel: &AtomicBool,
-    ) -> Result<Option<Vec<Edge>>, ModelError> {
+    ) -> Result<Pairs, ModelError> {
         let all = |_| true;
-        let is_full = AtomicBool::new(false);
+        let writer = Writer::new(spill, 0);
         let found = self.records.walk(
             blocks,
             all,
             cancel,
-            Vec::new,
-            |edges: &mut Vec<Edge>, comparer, left, right, _| {
-                if is_full.load(Ordering::Relaxed) || !takes(left, right) {
-                    return;
+            || Found { of: Vec::new(), writer: writer.beside() },
+            |found: &mut Found, comparer, left, right, _| {
+                if takes(left, right)
+                    && let Some(edge) = self.edge_from(comparer, left, right, least)
+                {
+                    found.add(edge);
                 }
-                let Some(edge) = self.edge_from(comparer, left, right, least) else { return };
-                if edges.len().is_multiple_of(TAKEN_PAIRS) && !memory(TAKEN_PAIRS) {
-                    is_full.store(true, Ordering::Relaxed);
-                }
-                edges.push(edge);
             },
+            Found::finish,
         )?;
-        if is_full.load(Ordering::Relaxed) {
-            return Ok(None);
+        Ok(Pairs::joined(spill, 0, found))
+    }
+}
+
+/// The pairs of a piece of the records, which come record by record.
+struct Found {
+    /// Those of the record at hand.
+    of: Vec<Edge>,
+    writer: Writer,
+}
+
+impl Found {
+    fn add(&mut self, edge: Edge) {
+        if self.of.first().is_some_and(|first| first.left != edge.left) {
+            self.settle();
         }
-        let mut edges: Vec<Edge> = found.into_iter().flatten().collect();
-        edges.sort_unstable_by_key(|edge| (edge.left, edge.right));
-        Ok(Some(edges))
+        self.of.push(edge);
+    }
+
+    /// Writes the record's pairs in order.
+    fn settle(&mut self) {
+        self.of.sort_unstable_by_key(|edge| edge.right);
+        for edge in self.of.drain(..) {
+            self.writer.add(&edge, &[]);
+        }
+    }
+
+    fn finish(mut self) -> Result<Written, ModelError> {
+        self.settle();
+        self.writer.finish()
     }
 }

@@ -12,7 +12,9 @@ use super::key::fingerprint;
 use super::learn::LinkOptions;
 use super::measure::MEASURES;
 use super::model::{EntityModel, Settings, What};
-use super::train::{EntityOptions, Resolved, Said, Under, train};
+use super::pairs::testing::{limited, tiny};
+use super::pairs::{PairRows, Pairs, Spill};
+use super::train::{Before, EntityOptions, Resolved, Said, Under, train};
 use crate::model::ModelError;
 use crate::model::random::Seeded;
 
@@ -104,21 +106,32 @@ fn options() -> EntityOptions {
     }
 }
 
-fn resolved(rows: &[Row], before: Option<&EntityModel>, version: u32) -> Resolved {
-    let before = before.map(|model| (model, true));
-    run(gathered(rows), Said::default(), before, version, &|_| true).unwrap()
+fn resolved(rows: &[Row], before: Option<&Resolved>, version: u32) -> Resolved {
+    let before = before.map(|found| Before { model: &found.model, pairs: Some(&found.pairs) });
+    run(gathered(rows), Said::default(), before, version, &Spill::in_memory()).unwrap()
 }
 
 fn run(
     gathered: Gathered,
     said: Said<'_>,
-    before: Option<(&EntityModel, bool)>,
+    before: Option<Before<'_>>,
     version: u32,
-    take: &(dyn Fn(usize) -> bool + Sync),
+    spill: &Spill,
 ) -> Result<Resolved, ModelError> {
     let cancel = AtomicBool::new(false);
-    let under = Under { report: &mut |_| {}, cancel: &cancel, take };
+    let under = Under { report: &mut |_| {}, cancel: &cancel, spill };
     train(gathered, &options(), said, before, version, under)
+}
+
+/// All pairs, whatever pages they are in.
+fn rows_of(pairs: &Pairs) -> PairRows {
+    let mut rows = PairRows::default();
+    for at in 0..pairs.pages() {
+        let page = pairs.page(at).unwrap();
+        rows.edges.extend(page.edges);
+        rows.parts.extend(page.parts);
+    }
+    rows
 }
 
 fn measure(found: &Resolved, name: &str) -> f64 {
@@ -145,7 +158,7 @@ fn the_answer_depends_neither_on_the_order_of_rows_nor_on_threads() {
     let (a, b) = (alone.model.parts(), many.model.parts());
     assert_eq!(&a.ids, &b.ids);
     assert_eq!(a.entities, b.entities);
-    assert_eq!(a.pairs, b.pairs);
+    assert_eq!(rows_of(&alone.pairs), rows_of(&many.pairs));
     assert_eq!(a.linkage.comparisons, b.linkage.comparisons);
 }
 
@@ -158,7 +171,7 @@ fn a_version_goes_on_and_entities_keep_their_ids() {
     let old = (0..rows.len()).filter(|at| !late.contains(at)).map(|at| rows[at].clone());
     let old: Vec<Row> = old.collect();
     let first = resolved(&old, None, 1);
-    let second = resolved(&rows, Some(&first.model), 2);
+    let second = resolved(&rows, Some(&first), 2);
     assert_eq!(second.kept, Some(old.len()));
     let whole = resolved(&rows, None, 1);
     let same = |a: &EntityModel, b: &EntityModel| {
@@ -252,21 +265,43 @@ fn any_text_in_any_column_is_compared() {
 fn ids_repeat_and_tables_are_empty() {
     let mut rows = people(10, 6);
     rows[1].0 = rows[0].0;
-    let error =
-        |rows: &[Row]| run(gathered(rows), Said::default(), None, 1, &|_| true).unwrap_err();
+    let error = |rows: &[Row]| {
+        run(gathered(rows), Said::default(), None, 1, &Spill::in_memory()).unwrap_err()
+    };
     assert!(matches!(error(&rows), ModelError::Repeated { .. }));
     assert_eq!(error(&[]), ModelError::Empty);
     assert_eq!(resolved(&rows[..1], None, 1).model.parts().ids.len(), 1);
 }
 
 #[test]
-fn pairs_without_memory_are_refused() {
-    let rows = people(300, 7);
-    let taken = std::sync::atomic::AtomicUsize::new(0);
-    let few =
-        |bytes: usize| taken.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed) + bytes < 5_000;
-    let error = run(gathered(&rows), Said::default(), None, 1, &few).unwrap_err();
-    assert!(matches!(error, ModelError::Pairs { .. }), "{error}");
+fn pairs_without_memory_and_disk_are_refused() {
+    let spill = Spill::new(limited(1_000, 1_000));
+    let found = run(gathered(&people(300, 7)), Said::default(), None, 1, &spill);
+    let error = found.unwrap_err();
+    assert!(matches!(error, ModelError::Spill(_)), "{error}");
+}
+
+#[test]
+fn with_pairs_on_disk_all_is_the_same() {
+    let rows = people(300, 11);
+    // Some come later, so that the second version goes on with the pairs of the first.
+    let early: Vec<Row> = rows.iter().filter(|row| row.0 % 9 > 0).cloned().collect();
+    let versions = |spill: Spill| {
+        let first = run(gathered(&early), Said::default(), None, 1, &spill).unwrap();
+        let before = Before { model: &first.model, pairs: Some(&first.pairs) };
+        let second = run(gathered(&rows), Said::default(), Some(before), 2, &spill).unwrap();
+        assert!(second.kept.is_some());
+        [first, second]
+    };
+    for (in_memory, on_disk) in versions(Spill::in_memory()).iter().zip(versions(tiny())) {
+        assert_eq!(rows_of(&in_memory.pairs), rows_of(&on_disk.pairs));
+        let (a, b) = (in_memory.model.parts(), on_disk.model.parts());
+        assert_eq!((&a.entities, &a.history), (&b.entities, &b.history));
+        // The measures that need a truth, and those that do not.
+        assert_eq!(in_memory.measures, on_disk.measures);
+        let at = |found: &Resolved| found.model.entities_at(&found.pairs, 0.5).unwrap();
+        assert_eq!(at(in_memory), at(&on_disk));
+    }
 }
 
 #[test]
@@ -274,7 +309,8 @@ fn a_model_made_anew_keeps_the_ids_of_entities() {
     let rows = people(200, 10);
     let first = resolved(&rows, None, 1);
     let less = &rows[..rows.len() - 20];
-    let again = run(gathered(less), Said::default(), Some((&first.model, false)), 2, &|_| true);
+    let before = Before { model: &first.model, pairs: None };
+    let again = run(gathered(less), Said::default(), Some(before), 2, &Spill::in_memory());
     let again = again.unwrap();
     assert_eq!(again.kept, None);
     let of = |model: &EntityModel| {
@@ -301,13 +337,13 @@ fn labels_do_no_harm_and_those_of_nobody_change_nothing() {
         .collect();
     let learned = |labelled: &[(u64, u64, bool)]| {
         let said = Said { labelled, ..Said::default() };
-        run(gathered(&rows), said, None, 1, &|_| true).unwrap()
+        run(gathered(&rows), said, None, 1, &Spill::in_memory()).unwrap()
     };
     let told = learned(&labelled);
     assert!(told.unlearned.is_some_and(|ignored| ignored.is_none()), "{:?}", told.unlearned);
     assert!(measure(&told, "precision") > 0.97, "{:?}", told.measures);
     assert!(measure(&told, "recall") > 0.97, "{:?}", told.measures);
     let (alone, same) = (learned(&[]), learned(&[(1, 2, true), (3, 4, false)]));
-    assert_eq!(same.model.parts().pairs, alone.model.parts().pairs);
+    assert_eq!(rows_of(&same.pairs), rows_of(&alone.pairs));
     assert_eq!(same.unlearned.map(|ignored| ignored.unknown), Some(2));
 }

@@ -3,6 +3,10 @@
 //! A version that goes on keeps what was learned and the pairs of records that say what they said;
 //! only pairs with a new or changed record are compared. It begins anew where the columns are
 //! others, or more than half the records are new. Entities keep their ids either way.
+//!
+//! Records are in memory, with some hundred bytes each. Scored pairs are where there is a place for
+//! them ([`super::pairs`]) and are passed over in order, so that a training ends the same however
+//! little memory there is for them.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -15,9 +19,11 @@ use super::kind::Kind;
 use super::labels::{Ignored, Known, Written};
 use super::learn::{Comparison, LinkOptions, Linkage, learn};
 use super::measure::Measured;
-use super::model::{EntityModel, EntityParts, Pairs, Settings, events, named};
+use super::model::{EntityModel, EntityParts, Settings, events, named};
+use super::pairs::{Pairs, Spill, Writer};
 use super::records::Records;
 use super::score::{Edge, Scorer, weight};
+use super::sorted::{Sorter, by_place, merged};
 use crate::model::ModelError;
 use crate::model::als::Progress;
 
@@ -41,6 +47,9 @@ pub struct EntityOptions {
 pub struct Resolved {
     /// The model.
     pub model: EntityModel,
+    /// Its scored pairs by left and right, with a part of the weight for each column and for what
+    /// relatives take off.
+    pub pairs: Pairs,
     /// By [`super::measure::MEASURES`].
     pub measures: Vec<f64>,
     /// How it began: records that are as they were in the version before, when it goes on.
@@ -71,31 +80,40 @@ pub struct Under<'a> {
     pub report: &'a mut (dyn FnMut(Progress) + Send),
     /// Stops it.
     pub cancel: &'a AtomicBool,
-    /// Takes bytes of memory, or says that there are not so many.
-    pub take: &'a (dyn Fn(usize) -> bool + Sync),
+    /// Where scored pairs are put.
+    pub spill: &'a Spill,
 }
 
-/// Trains a model as version `version`; `before` is the version before, and whether what it has
-/// learned stays.
+/// The version before.
+#[derive(Debug, Clone, Copy)]
+pub struct Before<'a> {
+    /// The model, whose entities keep their ids.
+    pub model: &'a EntityModel,
+    /// Its scored pairs, where they and what it has learned stay.
+    pub pairs: Option<&'a Pairs>,
+}
+
+/// Trains a model as version `version`.
 ///
 /// # Errors
-/// No rows, ids that repeat, rules that are none, more pairs than there is memory for,
+/// No rows, ids that repeat, rules that are none, more pairs than there is memory and disk for,
 /// cancellation.
 pub fn train(
     gathered: Gathered,
     options: &EntityOptions,
     said: Said<'_>,
-    before: Option<(&EntityModel, bool)>,
+    before: Option<Before<'_>>,
     version: u32,
     under: Under<'_>,
 ) -> Result<Resolved, ModelError> {
     if gathered.rows() == 0 {
         return Err(ModelError::Empty);
     }
-    let warm = before.filter(|(_, is_warm)| *is_warm).map(|(model, _)| model);
-    let found = gathered.finish(warm.map(kinds).as_deref(), options.settings.is_link)?;
-    let known = before.map(|(model, _)| Past::new(model, &found)).transpose()?;
-    let goes_on = warm.zip(known.as_ref()).filter(|(model, known)| {
+    let warm = before.and_then(|before| Some((before.model, before.pairs?)));
+    let kinds = warm.map(|(model, _)| kinds(model));
+    let found = gathered.finish(kinds.as_deref(), options.settings.is_link)?;
+    let known = before.map(|before| Past::new(before.model, &found)).transpose()?;
+    let goes_on = warm.zip(known.as_ref()).filter(|((model, _), known)| {
         known.fits(model, &found.records)
             && known.same() as f64 >= NEW_MAX * found.records.len as f64
     });
@@ -103,25 +121,26 @@ pub fn train(
     let decided = Known::decisions(said.decided, &positions, &found.records);
     let labels = Known::labels(said.labelled, &positions, &found.records);
     let (linkage, blocks) = match goes_on {
-        Some((model, _)) => as_before(model, &found.records),
+        Some(((model, _), _)) => as_before(model, &found.records),
         None => {
             let link = named_columns(options, &found.records)?;
             learn(&found.records, &labels.pairs, &link, under.report, under.cancel)?
         }
     };
     let scorer = Scorer::new(&found.records, &linkage);
-    let edges = scored(&scorer, &blocks, options, goes_on, &under)?;
+    let kept = goes_on.map(|((_, pairs), known)| (pairs, known));
+    let edges = scored(&scorer, &blocks, options, kept, &under)?;
     let settings = &options.settings;
     let records = found.records.len;
     let (threshold, method, decisions) = (settings.threshold, settings.method, decided.pairs);
-    let clusters = cluster(records, &edges, threshold, method, &found.sides, &decisions);
+    let clusters = cluster(records, &edges, threshold, method, &found.sides, &decisions)?;
     let nobody = vec![None; records];
     let (was, lost) = match &known {
         Some(known) => (&known.entities, known.lost.as_slice()),
         None => (&nobody, &[][..]),
     };
     let entities = named(&clusters, &found.keys, was);
-    let mut history = before.map(|(model, _)| model.parts().history.clone()).unwrap_or_default();
+    let mut history = before.map(|of| of.model.parts().history.clone()).unwrap_or_default();
     history.extend(events(version, was, &entities, lost));
     let measured = Measured {
         found: &found,
@@ -131,8 +150,8 @@ pub fn train(
         linkage: &linkage,
         blocks: &blocks,
     };
-    let measures = measured.all(&scorer, settings);
-    let pairs = pairs(&edges, &scorer, linkage.comparisons.len());
+    let measures = measured.all(&scorer, settings)?;
+    let pairs = with_parts(&edges, &scorer, linkage.comparisons.len())?;
     let unlearned = goes_on.is_none().then_some(labels.ignored);
     let kept = goes_on.map(|(_, known)| known.same());
     let (undecided, overruled) = (decided.ignored, clusters.overruled);
@@ -140,7 +159,6 @@ pub fn train(
         settings: settings.clone(),
         linkage,
         entities,
-        pairs,
         history,
         decisions,
         ids: found.ids,
@@ -148,7 +166,7 @@ pub fn train(
         contents: found.contents,
     };
     let model = EntityModel::from_parts(parts)?;
-    Ok(Resolved { model, measures, kept, undecided, overruled, unlearned })
+    Ok(Resolved { model, pairs, measures, kept, undecided, overruled, unlearned })
 }
 
 /// How the version before compares columns.
@@ -173,43 +191,24 @@ fn scored(
     scorer: &Scorer<'_>,
     blocks: &[Blocks],
     options: &EntityOptions,
-    goes_on: Option<(&EntityModel, &Past)>,
+    goes_on: Option<(&Pairs, &Past)>,
     under: &Under<'_>,
-) -> Result<Vec<Edge>, ModelError> {
+) -> Result<Pairs, ModelError> {
     let least = weight(options.pair_threshold.min(options.settings.threshold));
     let is_new = |record: u32| match &goes_on {
         Some((_, known)) => known.same_as[record as usize].is_none(),
         None => true,
     };
     let takes = |left: u32, right: u32| is_new(left) || is_new(right);
-    let columns = scorer.records().columns.len();
-    let memory = |pairs: usize| (under.take)(pairs.saturating_mul(pair_bytes(columns)));
-    let full = || ModelError::Pairs { pair_bytes: pair_bytes(columns) };
-    let edges = scorer.edges(blocks, least, takes, &memory, under.cancel)?;
-    let mut edges = edges.ok_or_else(full)?;
-    if let Some((model, known)) = &goes_on {
-        let before = known.edges(model);
-        if !memory(before.len()) {
-            return Err(full());
+    let compared = scorer.edges(blocks, least, takes, under.spill, under.cancel)?;
+    let edges = match goes_on {
+        Some((before, known)) => {
+            let kept = known.pairs(before, under.spill)?;
+            merged(&[compared, kept], by_place, Writer::new(under.spill, 0))?
         }
-        edges.extend(before);
-        edges.sort_unstable_by_key(|edge| (edge.left, edge.right));
-    }
-    let by_rules = edges.len();
-    complete(scorer, &mut edges, least);
-    match memory(edges.len() - by_rules) {
-        true => Ok(edges),
-        false => Err(full()),
-    }
-}
-
-/// Peak bytes of a pair that is kept: as it is scored and sorted, looked up while records are
-/// grouped, and stored with a part of its weight a column.
-pub fn pair_bytes(columns: usize) -> usize {
-    const SORTED_BYTES: usize = 8;
-    const LOOKED_UP_BYTES: usize = 32;
-    const STORED_BYTES: usize = 20;
-    size_of::<Edge>() + SORTED_BYTES + LOOKED_UP_BYTES + STORED_BYTES + 4 * (columns + 1)
+        None => compared,
+    };
+    complete(scorer, edges, least)
 }
 
 /// The options with rules and columns by position.
@@ -288,25 +287,30 @@ impl Past {
     }
 
     /// The pairs of records that say what they said.
-    fn edges(&self, model: &EntityModel) -> Vec<Edge> {
-        let moved = |edge: Edge| {
-            let (left, right) = (*self.now.get(&edge.left)?, *self.now.get(&edge.right)?);
-            Some(Edge { left: left.min(right), right: left.max(right), ..edge })
-        };
-        model.edges().into_iter().filter_map(moved).collect()
+    fn pairs(&self, before: &Pairs, spill: &Spill) -> Result<Pairs, ModelError> {
+        let mut kept = Sorter::new(spill, by_place);
+        for edge in before.cursor() {
+            let edge = edge?;
+            if let (Some(&left), Some(&right)) =
+                (self.now.get(&edge.left), self.now.get(&edge.right))
+            {
+                let (left, right) = (left.min(right), left.max(right));
+                kept.add(Edge { left, right, ..edge })?;
+            }
+        }
+        kept.finish()
     }
 }
 
-fn pairs(edges: &[Edge], scorer: &Scorer<'_>, columns: usize) -> Pairs {
-    let mut pairs = Pairs::default();
-    for edge in edges {
-        pairs.left.push(edge.left);
-        pairs.right.push(edge.right);
-        pairs.weight.push(edge.weight);
-        pairs.levels.push(edge.levels);
-        let part = |at: usize| scorer.column(at, edge.left, edge.levels) as f32;
-        pairs.parts.extend((0..columns).map(part));
-        pairs.parts.push(scorer.relatives(edge.left, edge.levels) as f32);
-    }
-    pairs
+/// The pairs with what each column adds to their weights, and what relatives take off.
+fn with_parts(edges: &Pairs, scorer: &Scorer<'_>, columns: usize) -> Result<Pairs, ModelError> {
+    let mut writer = Writer::new(edges.spill(), columns + 1);
+    let mut parts = Vec::with_capacity(columns + 1);
+    edges.each(|edge| {
+        parts.clear();
+        parts.extend((0..columns).map(|at| scorer.column(at, edge.left, edge.levels) as f32));
+        parts.push(scorer.relatives(edge.left, edge.levels) as f32);
+        writer.add(edge, &parts);
+    })?;
+    writer.pairs()
 }
