@@ -4,7 +4,8 @@
 //! their two records. Connected components are what that gives without a guard. With it, two groups
 //! of which one has more than one record are joined only where the mean probability over all pairs
 //! between them is at least one half: a pair that alone holds two groups together, a bridge, does
-//! not. Of a link, a group has one record of each table at most: each record's best link.
+//! not. Connected components take bridges too, and count them, so that whoever asked for them is
+//! warned. Of a link, a group has one record of each table at most: each record's best link.
 //!
 //! Decisions come before all: what must be linked is, what cannot be linked never is. What is close
 //! is asked of groups as they are without links that were decided, of which pairs say nothing; so a
@@ -45,14 +46,21 @@ pub struct Clusters {
     pub of: Vec<u32>,
     /// The same without what was decided to be linked.
     pub by_pairs: Vec<u32>,
-    /// Pairs above the threshold that were refused, as bridges or against a decision.
+    /// Pairs above the threshold whose records stay apart though nobody has decided so: bridges, or
+    /// of a link those whose records have better links.
     pub refused: usize,
+    /// Pairs above the threshold whose records stay apart by decisions.
+    pub forbidden: usize,
+    /// Bridges that joined groups all the same, as connected components have them.
+    pub bridges: usize,
     /// Decisions that keep two records apart which others make one.
     pub overruled: usize,
 }
 
 /// Pairs between two groups that the guard looks at.
 const CROSS_MAX: usize = 4096;
+/// The same where a bridge is no more than told: of 16 records each, all.
+const TOLD_MAX: usize = 256;
 /// The largest component whose pairs are all scored.
 const COMPLETED_MAX: usize = 64;
 
@@ -80,10 +88,10 @@ pub fn cluster(
         .map(|decision| order(decision.left, decision.right))
         .collect();
     let known: HashMap<(u32, u32), f32> = match method {
-        Method::Guarded => {
+        Method::Guarded | Method::Connected => {
             edges.iter().map(|edge| ((edge.left, edge.right), edge.weight)).collect()
         }
-        _ => HashMap::new(),
+        Method::BestLink => HashMap::new(),
     };
     let least = weight(threshold);
     let mut sorted: Vec<&Edge> =
@@ -91,7 +99,9 @@ pub fn cluster(
     sorted.sort_unstable_by(|a, b| {
         b.weight.total_cmp(&a.weight).then((a.left, a.right).cmp(&(b.left, b.right)))
     });
-    let mut refused = 0;
+    // The records that are not joined, and whether it is by a decision.
+    let mut apart: Vec<(u32, u32, bool)> = Vec::new();
+    let mut bridges = 0;
     let mut by_pairs = Groups::new(records);
     for edge in sorted {
         let (a, b) = (by_pairs.root(edge.left), by_pairs.root(edge.right));
@@ -100,36 +110,53 @@ pub fn cluster(
         }
         let (whole_a, whole_b) = (groups.root(edge.left), groups.root(edge.right));
         // What is one by a decision is not asked again.
-        let allowed = whole_a == whole_b || {
+        if whole_a != whole_b {
             let (left, right) = (groups.members(whole_a), groups.members(whole_b));
             let mut cross = left.iter().flat_map(|&x| right.iter().map(move |&y| order(x, y)));
-            let is_free = never.is_empty() || !cross.clone().any(|pair| never.contains(&pair));
-            is_free
-                && match method {
-                    Method::Connected => true,
-                    Method::Guarded => {
-                        let (left, right) = (by_pairs.members(a), by_pairs.members(b));
-                        left.len() + right.len() == 2 || is_close(left, right, &known)
-                    }
-                    Method::BestLink => {
-                        cross.all(|(x, y)| sides.get(x as usize) != sides.get(y as usize))
-                    }
+            if !never.is_empty() && cross.clone().any(|pair| never.contains(&pair)) {
+                apart.push((edge.left, edge.right, true));
+                continue;
+            }
+            let is_bridge = |most: usize| {
+                let (left, right) = (by_pairs.members(a), by_pairs.members(b));
+                left.len() + right.len() > 2 && !is_close(left, right, &known, most)
+            };
+            let is_refused = match method {
+                Method::Connected => {
+                    bridges += usize::from(is_bridge(TOLD_MAX));
+                    false
                 }
-        };
-        if allowed {
-            by_pairs.join(a, b);
-            groups.join(whole_a, whole_b);
-        } else {
-            refused += 1;
+                Method::Guarded => is_bridge(CROSS_MAX),
+                Method::BestLink => {
+                    cross.any(|(x, y)| sides.get(x as usize) == sides.get(y as usize))
+                }
+            };
+            if is_refused {
+                apart.push((edge.left, edge.right, false));
+                continue;
+            }
         }
+        by_pairs.join(a, b);
+        groups.join(whole_a, whole_b);
     }
-    Clusters { of: groups.roots(), by_pairs: by_pairs.roots(), refused, overruled }
+    // What one pair did not join another may have.
+    apart.retain(|&(left, right, _)| groups.root_of(left) != groups.root_of(right));
+    let forbidden = apart.iter().filter(|(.., is_decided)| *is_decided).count();
+    Clusters {
+        of: groups.roots(),
+        by_pairs: by_pairs.roots(),
+        refused: apart.len() - forbidden,
+        forbidden,
+        bridges,
+        overruled,
+    }
 }
 
-/// Whether the mean probability between two groups is at least one half.
-fn is_close(left: &[u32], right: &[u32], known: &HashMap<(u32, u32), f32>) -> bool {
+/// Whether the mean probability between two groups, of so many of their pairs at most, is at least
+/// one half.
+fn is_close(left: &[u32], right: &[u32], known: &HashMap<(u32, u32), f32>, most: usize) -> bool {
     let all = left.len() * right.len();
-    let step = all.div_ceil(CROSS_MAX);
+    let step = all.div_ceil(most);
     let looked = (0..all).step_by(step);
     let count = looked.len();
     let sum: f64 = looked
@@ -242,9 +269,27 @@ mod tests {
             edges.extend([(0, 1), (0, 2), (1, 2)].map(|(a, b)| edge(base + a, base + b, 20.0)));
         }
         edges.push(edge(2, 3, 9.0));
-        let groups = |method| cluster(7, &edges, 0.95, method, &[], &[]).of;
-        assert_eq!(groups(Method::Connected), [0, 0, 0, 0, 0, 0, 6]);
-        assert_eq!(groups(Method::Guarded), [0, 0, 0, 3, 3, 3, 6]);
+        let found = |method| {
+            let found = cluster(7, &edges, 0.95, method, &[], &[]);
+            (found.of, found.refused, found.bridges, found.forbidden)
+        };
+        assert_eq!(found(Method::Connected), (vec![0, 0, 0, 0, 0, 0, 6], 0, 1, 0));
+        assert_eq!(found(Method::Guarded), (vec![0, 0, 0, 3, 3, 3, 6], 1, 0, 0));
+    }
+
+    #[test]
+    fn what_is_refused_is_of_two_groups_in_the_end() {
+        // 0 and 2 are not joined by their own pair, but by 3, which is like both of them.
+        let mut edges = vec![edge(0, 1, 20.0), edge(0, 2, 12.0)];
+        edges.extend([edge(0, 3, 9.0), edge(1, 3, 9.0), edge(2, 3, 9.0)]);
+        let found = cluster(4, &edges, 0.95, Method::Guarded, &[], &[]);
+        assert_eq!((found.of, found.refused), (vec![0, 0, 0, 0], 0));
+        // Who stays apart by a decision is no bridge.
+        let apart = [Decision { left: 2, right: 3, is_match: false }];
+        let found = cluster(4, &edges, 0.95, Method::Guarded, &[], &apart);
+        assert_eq!((found.of, found.refused, found.forbidden), (vec![0, 0, 2, 0], 1, 1));
+        let found = cluster(4, &edges, 0.95, Method::Connected, &[], &apart);
+        assert_eq!((found.of, found.bridges, found.forbidden), (vec![0, 0, 0, 3], 1, 3));
     }
 
     #[test]
@@ -270,7 +315,7 @@ mod tests {
         assert_eq!((found.of, found.by_pairs), (vec![0; 4], vec![0, 0, 2, 2]));
         let apart = Decision { left: 1, right: 3, is_match: false };
         let found = cluster(4, &edges, 0.95, Method::Guarded, &[], &[linked[0], apart]);
-        assert_eq!((found.of, found.refused), (vec![0, 0, 0, 3], 1));
+        assert_eq!((found.of, found.forbidden), (vec![0, 0, 0, 3], 1));
     }
 
     #[test]
@@ -284,6 +329,7 @@ mod tests {
             decision(2, 4, false),
         ];
         let found = cluster(5, &edges, 0.9, Method::Guarded, &[], &decisions);
-        assert_eq!((found.of, found.refused, found.overruled), (vec![0, 1, 2, 2, 2], 1, 1));
+        assert_eq!((found.of, found.forbidden, found.overruled), (vec![0, 1, 2, 2, 2], 1, 1));
+        assert_eq!((found.refused, found.bridges), (0, 0));
     }
 }
