@@ -201,3 +201,45 @@ async fn records_whose_pairs_do_not_fit_in_memory_are_resolved_alike() {
         }
     }
 }
+
+/// Three records say three things of a person, three say three others, and one says all six.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_that_hold_two_groups_together_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    let said = async |text: &str| session.query(text).await.unwrap().message.unwrap_or_default();
+    let (mut codes, mut gaps, mut sides) = (vec![], vec![], vec![]);
+    for (at, name) in ["a", "b", "c", "d", "e", "f"].into_iter().enumerate() {
+        let code = format!("100000 + n * {} % 99991", 7919 + 1000 * at);
+        codes.push(format!("{code} AS {name}"));
+        gaps.push(format!("CASE WHEN n % 6 <> {at} THEN {code} END AS {name}"));
+        let is_said = if at < 3 { "n NOT BETWEEN 4 AND 6" } else { "n > 3" };
+        sides.push(format!("CASE WHEN {is_said} THEN {} END AS {name}", 900_001 + 11_111 * at));
+    }
+    let [codes, gaps, sides] = [codes, gaps, sides].map(|columns| columns.join(", "));
+    said(&format!(
+        "CREATE TABLE records AS SELECT n AS id, {codes} FROM generate_series(1, 600) AS s(n) \
+         UNION ALL SELECT n + 10000 AS id, {gaps} FROM generate_series(3, 600, 3) AS s(n) \
+         UNION ALL SELECT n + 20000 AS id, {sides} FROM generate_series(1, 7) AS s(n)"
+    ))
+    .await;
+    said("CREATE TABLE apart AS SELECT 20001 AS left_id, 20007 AS right_id, FALSE AS is_match")
+        .await;
+    for (more, part) in [
+        ("", "; 3 of the pairs above the threshold are bridges and join no groups"),
+        (", cluster_method = 'connected'", "; 1 of the links are bridges"),
+        (", decision_table = 'apart'", "; decisions keep 3 of the pairs above the threshold apart"),
+    ] {
+        let told = said(&format!(
+            "CREATE OR REPLACE MODEL ids OPTIONS (model_type = 'entity_resolution', \
+             personal_cols = [], blocking_rules = ['a', 'b', 'c', 'd', 'e', 'f']{more}) \
+             AS SELECT * FROM records"
+        ))
+        .await;
+        assert!(told.contains(part), "{told}");
+        let others = ["are bridges and join", "of the links are", "decisions keep"];
+        let others = others.iter().filter(|other| !part.contains(**other));
+        assert!(others.clone().all(|other| !told.contains(*other)), "{told}");
+    }
+}

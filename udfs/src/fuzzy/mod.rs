@@ -12,6 +12,8 @@ use datafusion_expr::ScalarUDF;
 pub(crate) mod arguments;
 mod cosine_similarity;
 mod damerau_levenshtein;
+#[cfg(test)]
+mod definitions;
 mod double_metaphone;
 mod hamming_distance;
 pub mod index;

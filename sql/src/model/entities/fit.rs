@@ -14,6 +14,7 @@ use arrow::datatypes::DataType;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::execution::{DiskManager, SendableRecordBatchStream};
 use futures::StreamExt;
+use udfs::model::entity_resolution::cluster::Method;
 use udfs::model::entity_resolution::gather::{Gathered, keys};
 use udfs::model::entity_resolution::labels::Ignored;
 use udfs::model::entity_resolution::measure::MEASURES;
@@ -182,7 +183,7 @@ fn trained(
     records: usize,
     previous: Option<&Previous>,
 ) -> Trained {
-    let unheard = unheard(&found);
+    let (unheard, doubtful) = (unheard(&found), doubtful(&found));
     let none = f64::NAN;
     let metrics = MEASURES.iter().zip(found.measures).map(|(name, value)| Metric {
         name: (*name).into(),
@@ -203,7 +204,7 @@ fn trained(
             previous.version.version
         ),
     });
-    let told: Vec<String> = began.into_iter().chain(unheard).collect();
+    let told: Vec<String> = began.into_iter().chain(doubtful).chain(unheard).collect();
     Trained {
         total_iterations: watch.iterations.len(),
         model: found.model.into(),
@@ -219,6 +220,30 @@ fn trained(
         interactions: records,
         merged: 0,
     }
+}
+
+/// Pairs above the threshold that link nothing, and links that others bear out too little.
+fn doubtful(found: &Resolved) -> Vec<String> {
+    let [refused, forbidden] = found.apart;
+    let bridges = found.bridges;
+    let mut told = vec![];
+    if refused > 0 {
+        let why = match found.model.parts().settings.method {
+            Method::BestLink => "link nothing, since their records have better links",
+            Method::Guarded | Method::Connected => "are bridges and join no groups",
+        };
+        told.push(format!("{refused} of the pairs above the threshold {why}"));
+    }
+    if bridges > 0 {
+        told.push(format!(
+            "{bridges} of the links are bridges: they join groups most of whose pairs do not \
+             match, which cluster_method = 'guarded' keeps apart"
+        ));
+    }
+    if forbidden > 0 {
+        told.push(format!("decisions keep {forbidden} of the pairs above the threshold apart"));
+    }
+    told
 }
 
 /// What people said that counts for nothing.

@@ -44,6 +44,9 @@ pub fn characters(text: &str, set: &mut Vec<u64>) {
     set.dedup();
 }
 
+/// Marks a gram of one character, as the bigram of NUL and that character is another.
+const ALONE: u64 = 1 << 60;
+
 /// The sorted bigrams of a text, two code points in a word, each as often as it occurs; a text of
 /// one character is its own only gram.
 pub fn bigrams(text: &str, grams: &mut Vec<u64>) {
@@ -56,7 +59,7 @@ pub fn bigrams(text: &str, grams: &mut Vec<u64>) {
         previous = Some(letter);
     }
     if grams.is_empty() {
-        grams.extend(previous);
+        grams.extend(previous.map(|letter| ALONE | letter));
     }
     grams.sort_unstable();
 }

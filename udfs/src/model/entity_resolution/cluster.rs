@@ -4,7 +4,8 @@
 //! their two records. Connected components are what that gives without a guard. With it, two groups
 //! of which one has more than one record are joined only where the mean probability over all pairs
 //! between them is at least one half: a pair that alone holds two groups together, a bridge, does
-//! not. Of a link, a group has one record of each table at most: each record's best link.
+//! not. Connected components take bridges too, and count them, so that whoever asked for them is
+//! warned. Of a link, a group has one record of each table at most: each record's best link.
 //!
 //! Decisions come before all: what must be linked is, what cannot be linked never is. What is close
 //! is asked of groups as they are without links that were decided, of which pairs say nothing; so a
@@ -51,14 +52,21 @@ pub struct Clusters {
     pub of: Vec<u32>,
     /// The same without what was decided to be linked.
     pub by_pairs: Vec<u32>,
-    /// Pairs above the threshold that were refused, as bridges or against a decision.
+    /// Pairs above the threshold whose records stay apart though nobody has decided so: bridges, or
+    /// of a link those whose records have better links.
     pub refused: usize,
+    /// Pairs above the threshold whose records stay apart by decisions.
+    pub forbidden: usize,
+    /// Bridges that joined groups all the same, as connected components have them.
+    pub bridges: usize,
     /// Decisions that keep two records apart which others make one.
     pub overruled: usize,
 }
 
 /// Pairs between two groups that the guard looks at.
 const CROSS_MAX: usize = 4096;
+/// The same where a bridge is no more than told: of 16 records each, all.
+const TOLD_MAX: usize = 256;
 /// The largest component whose pairs are all scored.
 const COMPLETED_MAX: usize = 64;
 
@@ -91,7 +99,7 @@ pub fn cluster(
         .collect();
     let sorted = surest_first(edges, threshold)?;
     let mut known = Lookup::new(edges);
-    let mut refused = 0;
+    let mut bridges = 0;
     let mut by_pairs = Groups::new(records);
     for edge in sorted.cursor() {
         let edge = edge?;
@@ -101,30 +109,49 @@ pub fn cluster(
         }
         let (whole_a, whole_b) = (groups.root(edge.left), groups.root(edge.right));
         // What is one by a decision is not asked again.
-        let allowed = whole_a == whole_b || {
+        if whole_a != whole_b {
             let (left, right) = (groups.members(whole_a), groups.members(whole_b));
             let mut cross = left.iter().flat_map(|&x| right.iter().map(move |&y| order(x, y)));
-            let is_free = never.is_empty() || !cross.clone().any(|pair| never.contains(&pair));
-            is_free
-                && match method {
-                    Method::Connected => true,
-                    Method::Guarded => {
-                        let (left, right) = (by_pairs.members(a), by_pairs.members(b));
-                        left.len() + right.len() == 2 || is_close(left, right, &mut known)?
-                    }
-                    Method::BestLink => {
-                        cross.all(|(x, y)| sides.get(x as usize) != sides.get(y as usize))
-                    }
+            if !never.is_empty() && cross.clone().any(|pair| never.contains(&pair)) {
+                continue;
+            }
+            let (left, right) = (by_pairs.members(a), by_pairs.members(b));
+            let mut is_bridge = |most: usize| {
+                let is_close = left.len() + right.len() == 2;
+                Ok::<_, ModelError>(!(is_close || self::is_close(left, right, &mut known, most)?))
+            };
+            let is_refused = match method {
+                Method::Connected => {
+                    bridges += usize::from(is_bridge(TOLD_MAX)?);
+                    false
                 }
-        };
-        if allowed {
-            by_pairs.join(a, b);
-            groups.join(whole_a, whole_b);
-        } else {
-            refused += 1;
+                Method::Guarded => is_bridge(CROSS_MAX)?,
+                Method::BestLink => {
+                    cross.any(|(x, y)| sides.get(x as usize) == sides.get(y as usize))
+                }
+            };
+            if is_refused {
+                continue;
+            }
+        }
+        by_pairs.join(a, b);
+        groups.join(whole_a, whole_b);
+    }
+    let apart = never.iter().map(|&(x, y)| order(groups.root_of(x), groups.root_of(y)));
+    let apart: HashSet<(u32, u32)> = apart.collect();
+    // What one pair did not join another may have.
+    let (mut refused, mut forbidden) = (0, 0);
+    for edge in sorted.cursor() {
+        let edge = edge?;
+        let (a, b) = (groups.root(edge.left), groups.root(edge.right));
+        match a == b {
+            true => {}
+            false if apart.contains(&order(a, b)) => forbidden += 1,
+            false => refused += 1,
         }
     }
-    Ok(Clusters { of: groups.roots(), by_pairs: by_pairs.roots(), refused, overruled })
+    let (of, by_pairs) = (groups.roots(), by_pairs.roots());
+    Ok(Clusters { of, by_pairs, refused, forbidden, bridges, overruled })
 }
 
 /// The pairs with at least `threshold` probability, by weight.
@@ -140,10 +167,16 @@ fn surest_first(edges: &Pairs, threshold: f64) -> Result<Pairs, ModelError> {
     sorter.finish()
 }
 
-/// Whether the mean probability between two groups is at least one half.
-fn is_close(left: &[u32], right: &[u32], known: &mut Lookup<'_>) -> Result<bool, ModelError> {
+/// Whether the mean probability between two groups, of so many of their pairs at most, is at least
+/// one half.
+fn is_close(
+    left: &[u32],
+    right: &[u32],
+    known: &mut Lookup<'_>,
+    most: usize,
+) -> Result<bool, ModelError> {
     let all = left.len() * right.len();
-    let step = all.div_ceil(CROSS_MAX);
+    let step = all.div_ceil(most);
     let looked = (0..all).step_by(step);
     let count = looked.len();
     let mut sum = 0.0;
@@ -300,9 +333,27 @@ mod tests {
             edges.extend([(0, 1), (0, 2), (1, 2)].map(|(a, b)| edge(base + a, base + b, 20.0)));
         }
         edges.push(edge(2, 3, 9.0));
-        let groups = |method| grouped(7, &edges, 0.95, method, &[], &[]).of;
-        assert_eq!(groups(Method::Connected), [0, 0, 0, 0, 0, 0, 6]);
-        assert_eq!(groups(Method::Guarded), [0, 0, 0, 3, 3, 3, 6]);
+        let found = |method| {
+            let found = grouped(7, &edges, 0.95, method, &[], &[]);
+            (found.of, found.refused, found.bridges, found.forbidden)
+        };
+        assert_eq!(found(Method::Connected), (vec![0, 0, 0, 0, 0, 0, 6], 0, 1, 0));
+        assert_eq!(found(Method::Guarded), (vec![0, 0, 0, 3, 3, 3, 6], 1, 0, 0));
+    }
+
+    #[test]
+    fn what_is_refused_is_of_two_groups_in_the_end() {
+        // 0 and 2 are not joined by their own pair, but by 3, which is like both of them.
+        let mut edges = vec![edge(0, 1, 20.0), edge(0, 2, 12.0)];
+        edges.extend([edge(0, 3, 9.0), edge(1, 3, 9.0), edge(2, 3, 9.0)]);
+        let found = grouped(4, &edges, 0.95, Method::Guarded, &[], &[]);
+        assert_eq!((found.of, found.refused), (vec![0, 0, 0, 0], 0));
+        // Who stays apart by a decision is no bridge.
+        let apart = [Decision { left: 2, right: 3, is_match: false }];
+        let found = grouped(4, &edges, 0.95, Method::Guarded, &[], &apart);
+        assert_eq!((found.of, found.refused, found.forbidden), (vec![0, 0, 2, 0], 0, 2));
+        let found = grouped(4, &edges, 0.95, Method::Connected, &[], &apart);
+        assert_eq!((found.of, found.bridges, found.forbidden), (vec![0, 0, 0, 3], 1, 3));
     }
 
     #[test]
@@ -328,7 +379,7 @@ mod tests {
         assert_eq!((found.of, found.by_pairs), (vec![0; 4], vec![0, 0, 2, 2]));
         let apart = Decision { left: 1, right: 3, is_match: false };
         let found = grouped(4, &edges, 0.95, Method::Guarded, &[], &[linked[0], apart]);
-        assert_eq!((found.of, found.refused), (vec![0, 0, 0, 3], 1));
+        assert_eq!((found.of, found.forbidden), (vec![0, 0, 0, 3], 1));
     }
 
     #[test]
@@ -342,7 +393,8 @@ mod tests {
             decision(2, 4, false),
         ];
         let found = grouped(5, &edges, 0.9, Method::Guarded, &[], &decisions);
-        assert_eq!((found.of, found.refused, found.overruled), (vec![0, 1, 2, 2, 2], 1, 1));
+        assert_eq!((found.of, found.forbidden, found.overruled), (vec![0, 1, 2, 2, 2], 1, 1));
+        assert_eq!((found.refused, found.bridges), (0, 0));
     }
 
     /// The smallest record that each can be reached from.

@@ -1,8 +1,14 @@
 //! A column of records, as it is compared: distinct values in one spelling, a code each.
 //!
-//! Of a long text the first [`LETTERS_MAX`] letters count. What stands for "not known" (`N/A`, `null`, `unknown`, `-`, `test@test.com`, …) is no value.
-//! Texts lose case, accents and signs ([`folded`]), telephone numbers keep their last nine digits,
-//! dates become `yyyymmdd`, in the order of day and month that the column itself shows.
+//! Of a long text the first [`LETTERS_MAX`] letters count. What stands for "not known" (`N/A`,
+//! `null`, `unknown`, `-`, `test@test.com`, …) is no value. Texts lose case, accents and signs
+//! ([`folded`]), so that it is of no matter whether an accent is a part of its letter or comes after
+//! it (Unicode's NFC and NFD), nor is it in codes and e-mail addresses; telephone numbers keep their
+//! last nine digits, dates become `yyyymmdd`, in the order of day and month that the column itself
+//! shows.
+
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
 
 use super::address::Address;
 use super::kind::{Declared, Kind, is_missing};
@@ -217,15 +223,15 @@ impl Spelling {
         if self.kind == Kind::Array {
             return members(value);
         }
-        let value = value.trim();
-        let value = value.char_indices().nth(LETTERS_MAX).map_or(value, |(end, _)| &value[..end]);
+        let value = beginning(value.trim());
         if is_missing(value) {
             return None;
         }
         let spelled = match self.kind {
             Kind::Exact | Kind::Name | Kind::Text | Kind::Array => folded(value),
             Kind::Address => normalized(value),
-            Kind::Email => value.to_lowercase(),
+            Kind::Email if value.is_ascii() => value.to_lowercase(),
+            Kind::Email => value.to_lowercase().nfkc().collect(),
             Kind::Bloom => bloom::parse(value).map(|_| value.to_owned())?,
             Kind::Phone => {
                 let digits = digits(value);
@@ -233,8 +239,12 @@ impl Spelling {
                 if digits.len() < 5 { String::new() } else { digits[skip..].to_owned() }
             }
             Kind::Code => {
-                let kept = value.chars().filter(|letter| letter.is_alphanumeric());
-                kept.flat_map(char::to_uppercase).collect()
+                let is_kept =
+                    |letter: &char| letter.is_alphanumeric() && !is_combining_mark(*letter);
+                match value.is_ascii() {
+                    true => value.chars().filter(is_kept).flat_map(char::to_uppercase).collect(),
+                    false => value.nfkd().filter(is_kept).flat_map(char::to_uppercase).collect(),
+                }
             }
             Kind::Date => date(value, self.day_first).unwrap_or_else(|| digits(value)),
             Kind::Number => {
@@ -252,9 +262,7 @@ impl Spelling {
 /// The members of a list in one spelling, each once, in order; `None` when there is none.
 fn members(value: &str) -> Option<String> {
     let spell = |member: &str| {
-        let member = member.trim();
-        let member =
-            member.char_indices().nth(LETTERS_MAX).map_or(member, |(end, _)| &member[..end]);
+        let member = beginning(member.trim());
         // The point and the sign of a number count.
         match member.parse::<f64>() {
             _ if is_missing(member) => String::new(),
@@ -268,6 +276,11 @@ fn members(value: &str) -> Option<String> {
     members.dedup();
     members.truncate(MEMBERS_MAX);
     (!members.is_empty()).then(|| members.join(MEMBER_END))
+}
+
+/// The letters of a value that count.
+pub(super) fn beginning(value: &str) -> &str {
+    value.char_indices().nth(LETTERS_MAX).map_or(value, |(end, _)| &value[..end])
 }
 
 fn digits(value: &str) -> String {
@@ -345,6 +358,26 @@ mod tests {
         );
         assert_eq!(column(Kind::Email, &["Test@Test.com", "a@b.de"]), [None, some("a@b.de")]);
         assert_eq!(column(Kind::Number, &["1.50", "NaN", "x"]), [some("1.5"), None, None]);
+    }
+
+    #[test]
+    fn an_accent_is_a_part_of_its_letter_or_comes_after_it() {
+        for kind in [Kind::Exact, Kind::Name, Kind::Text, Kind::Email, Kind::Code, Kind::Address] {
+            let (composed, decomposed) = ("12 M\u{fc}ller@x.de", "12 Mu\u{308}ller@x.de");
+            let spelled = column(kind, &[composed, decomposed]);
+            assert!(spelled[0].is_some() && spelled[0] == spelled[1], "{kind:?} {spelled:?}");
+        }
+        assert_eq!(column(Kind::Array, &["M\u{fc}ller"]), column(Kind::Array, &["Mu\u{308}ller"]));
+        assert_eq!(column(Kind::Code, &["\u{e4}-17"]), [Some("A17".to_owned())]);
+    }
+
+    #[test]
+    fn of_a_long_text_the_beginning_counts() {
+        let long = "abcd ".repeat(LETTERS_MAX);
+        let texts = [format!("{long}x"), format!("{long}y"), format!("y{long}")];
+        let spelled = column(Kind::Text, &texts.each_ref().map(String::as_str));
+        assert!(spelled[0] == spelled[1] && spelled[0] != spelled[2]);
+        assert!(spelled.iter().flatten().all(|text| text.chars().count() <= LETTERS_MAX));
     }
 
     #[test]

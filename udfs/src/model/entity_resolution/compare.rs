@@ -349,6 +349,15 @@ mod tests {
         assert_eq!(level(Kind::Date, "1990-03-04", "1967-11-28"), 1);
         assert_eq!(level(Kind::Email, "jane.doe@a.com", "jane.doe@b.org"), 2);
         assert_eq!(level(Kind::Code, "12345", "12354"), 3);
+        assert_eq!(level(Kind::Phone, "+44 161 496 0000", "0161 4960000"), 4);
+        assert_eq!(level(Kind::Phone, "0161 4960000", "0161 4960001"), 3);
+        assert_eq!(level(Kind::Phone, "0161 4960012", "(0161) 496-0021"), 3);
+        assert_eq!(level(Kind::Phone, "0161 4960000", "0161 4961001"), 2);
+        assert_eq!(level(Kind::Phone, "0161 4960000", "0171 5550123"), 1);
+        assert_eq!(level(Kind::Phone, "0161 4960000", "0161"), 0);
+        assert_eq!(level(Kind::Number, "1.50", "1.5"), 4);
+        assert_eq!(level(Kind::Number, "1.5", "-1.5"), 1);
+        assert_eq!(level(Kind::Number, "1.5", "NaN"), 0);
         assert_eq!(level(Kind::Exact, "a", "b"), 1);
         assert_eq!(level(Kind::Text, "one two three", "three two one"), 4);
         assert_eq!(level(Kind::Array, "a\u{1f}b", "B \u{1f}a\u{1f}n/a"), 4);
@@ -361,6 +370,22 @@ mod tests {
         assert_eq!(level(Kind::Address, "12 Main St. 10115", "12 main street 10117"), 3);
         assert_eq!(level(Kind::Address, "12 Main St.", "14 Main St."), 2);
         assert_eq!(level(Kind::Address, "12 Main St.", "14 Oak Ln."), 1);
+    }
+
+    #[test]
+    fn numbers_are_as_close_as_their_column_is_wide() {
+        // Half are -10 and half are 10: the deviation is 10, with the last four hardly more.
+        let usual = (0..1000).map(|row| if row % 2 == 0 { "-10" } else { "10" });
+        let values: Vec<&str> = usual.chain(["10.9", "14.9", "15.2", "x"]).collect();
+        let mut gatherer = Gatherer::default();
+        values.iter().for_each(|value| gatherer.push(Some(value)));
+        let order: Vec<u32> = (0..1004).collect();
+        let column = gatherer.finish("c", Declared::Real, Some(Kind::Number), &order);
+        assert!((column.deviation - 10.0).abs() < 0.02, "{}", column.deviation);
+        let records = Records::new(vec![column], vec![], values.len());
+        let mut comparer = Comparer::new(&records);
+        let found = [3, 1000, 1001, 1002, 0, 1003].map(|right| comparer.level(0, 1, right));
+        assert_eq!(found, [4, 3, 2, 1, 1, 0]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How a column is compared: named by the user, or read off its type and its values.
 
 use super::address::is_address;
-use super::column::{NONE, date};
+use super::column::{NONE, beginning, date};
 use super::values::Values;
 use crate::privacy::bloom;
 
@@ -65,7 +65,8 @@ const KINDS: [(Kind, &str); 11] = [
     (Kind::Address, "address"),
 ];
 
-/// Distinct values that are looked at.
+/// Distinct values that are looked at, and of each the beginning: a text of ten megabytes is read
+/// no further than it is compared.
 const LOOKED_AT: usize = 4000;
 
 impl Kind {
@@ -89,7 +90,7 @@ impl Kind {
         let known = codes.iter().filter(|&&code| code != NONE).count();
         let looked: Vec<&str> = values
             .iter()
-            .map(str::trim)
+            .map(|value| beginning(value.trim()))
             .filter(|value| !is_missing(value))
             .take(LOOKED_AT)
             .collect();

@@ -330,3 +330,63 @@ fn sampled(records: &Records, seed: u64) -> Shares {
     }
     counts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::column::Gatherer;
+    use super::super::kind::Declared;
+    use super::*;
+
+    /// A column of values drawn with the same probability each, `""` for none.
+    fn drawn(name: &str, kind: Kind, values: &[&str], rows: u32, random: &mut Seeded) -> Column {
+        let mut gatherer = Gatherer::default();
+        for _ in 0..rows {
+            gatherer.push(Some(values[random.below(values.len() as u64) as usize]));
+        }
+        let order: Vec<u32> = (0..rows).collect();
+        gatherer.finish(name, Declared::Text, Some(kind), &order)
+    }
+
+    /// Records of a code of four, of a name whose first two are alike, and of a letter that two of
+    /// five do not have.
+    fn of_chance(rows: u32) -> Records {
+        let random = &mut Seeded::new(17);
+        let columns = vec![
+            drawn("code", Kind::Code, &["1111", "2222", "3333", "4444"], rows, random),
+            drawn("name", Kind::Code, &["10000", "10001", "99999"], rows, random),
+            drawn("letter", Kind::Exact, &["a", "b", "c", "", ""], rows, random),
+        ];
+        Records::new(columns, vec![], rows as usize)
+    }
+
+    #[test]
+    fn a_sample_of_pairs_agrees_as_often_as_chance_has_it() {
+        // Few records, of which all pairs are looked at, and many, of which a sample is.
+        for (rows, tolerance) in [(600, 0.08), (3000, 0.04)] {
+            let records = of_chance(rows);
+            assert_eq!(records.pairs() > SAMPLE as f64, rows == 3000);
+            let found = sampled(&records, 5);
+            let expected: [&[f64]; 3] = [
+                &[0.0, 0.75, 0.0, 0.0, 0.25],
+                &[0.0, 4.0 / 9.0, 0.0, 2.0 / 9.0, 1.0 / 3.0],
+                &[1.0 - 0.36, 0.36 * 2.0 / 3.0, 0.36 / 3.0],
+            ];
+            for (counts, expected) in found.iter().zip(expected) {
+                let all: f64 = counts.iter().sum();
+                assert_eq!(counts.len(), expected.len());
+                for (count, expected) in counts.iter().zip(expected) {
+                    let share = count / all;
+                    assert!((share - expected).abs() < tolerance, "{rows} {share} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_sample_depends_on_nothing_but_its_seed() {
+        let records = of_chance(3000);
+        let found = sampled(&records, 5);
+        assert_eq!(found, sampled(&records, 5));
+        assert_ne!(found, sampled(&records, 6));
+    }
+}

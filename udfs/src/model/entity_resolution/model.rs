@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     fn clusters(of: &[u32]) -> Clusters {
-        Clusters { of: of.to_vec(), by_pairs: of.to_vec(), refused: 0, overruled: 0 }
+        Clusters { of: of.to_vec(), by_pairs: of.to_vec(), ..Clusters::default() }
     }
 
     #[test]

@@ -299,3 +299,72 @@ impl Found {
         self.writer.finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::column::Gatherer;
+    use super::super::compare::levels;
+    use super::super::kind::Declared;
+    use super::super::learn::Comparison;
+    use super::*;
+
+    /// Records of one column, scored by what is usual of its kind.
+    fn with_scorer(kind: Kind, values: &[&str], test: impl FnOnce(&Scorer<'_>)) {
+        let mut gatherer = Gatherer::default();
+        values.iter().for_each(|value| gatherer.push(Some(value)));
+        let order: Vec<u32> = (0..values.len() as u32).collect();
+        let column = gatherer.finish("c", Declared::Text, Some(kind), &order);
+        let records = Records::new(vec![column], vec![], values.len());
+        let m: Vec<f64> = levels(kind).iter().map(|level| level.1).collect();
+        let comparison = Comparison {
+            column: "c".into(),
+            kind,
+            h: m.clone(),
+            m,
+            u: coincidences(kind).to_vec(),
+            is_own: false,
+        };
+        let linkage = Linkage {
+            comparisons: vec![comparison],
+            lambda: 1e-9,
+            eta: 0.0,
+            dependences: vec![],
+            rules: vec![],
+            objective: vec![],
+            block_max: 100,
+        };
+        test(&Scorer::new(&records, &linkage));
+    }
+
+    /// What fifty have in common tells less than what two have.
+    #[test]
+    fn equal_values_weigh_by_how_rare_they_are() {
+        let values: Vec<&str> = (0..60)
+            .map(|row| match row {
+                0..50 => "smith",
+                50..52 => "wolkenstein",
+                _ => "jones",
+            })
+            .collect();
+        with_scorer(Kind::Name, &values, |scorer| {
+            let exact = levels(Kind::Name).len() as u64;
+            let [common, rare] = [0, 50].map(|record| scorer.column(0, record, exact));
+            // log2(m/f) of both: the shares f and what is usual beside them are all that differs.
+            let usual = USUAL_RECORDS * coincidences(Kind::Name)[exact as usize - 1];
+            let expected = ((50.0 + usual) / (2.0 + usual)).log2();
+            assert!((rare - common - expected).abs() < 1e-3, "{rare} {common} {expected}");
+            // Values that are alike weigh the same, whichever they are.
+            let alike = [0, 50].map(|record| scorer.column(0, record, exact - 1));
+            assert_eq!(alike[0], alike[1]);
+        });
+    }
+
+    #[test]
+    fn equal_numbers_weigh_the_same() {
+        let values = ["5", "5", "5", "5", "7", "9"];
+        with_scorer(Kind::Number, &values, |scorer| {
+            let exact = levels(Kind::Number).len() as u64;
+            assert_eq!(scorer.column(0, 0, exact), scorer.column(0, 4, exact));
+        });
+    }
+}

@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicBool;
 use arrow::array::{Array, ArrayRef, Int64Array, StringArray};
 use arrow::datatypes::DataType;
 
+use super::blocking::{Blocks, rules_of};
 use super::cluster::Method;
+use super::column::NONE;
 use super::gather::Gathered;
 use super::key::fingerprint;
 use super::learn::LinkOptions;
@@ -346,4 +348,57 @@ fn labels_do_no_harm_and_those_of_nobody_change_nothing() {
     let (alone, same) = (learned(&[]), learned(&[(1, 2, true), (3, 4, false)]));
     assert_eq!(rows_of(&same.pairs), rows_of(&alone.pairs));
     assert_eq!(same.unlearned.map(|ignored| ignored.unknown), Some(2));
+}
+
+/// u is how often two people say the same by chance: what the second records of a third of them
+/// have in common with the first is no part of it.
+#[test]
+fn u_is_how_often_people_agree_by_chance() {
+    let rows = people(900, 11);
+    let found = resolved(&rows, None, 1);
+    for (at, column) in found.model.parts().linkage.comparisons.iter().enumerate() {
+        let (mut pairs, mut equal) = (0.0, 0.0);
+        for (left, one) in rows.iter().enumerate() {
+            let others = rows[left + 1..].iter().filter(|other| other.1 != one.1);
+            let said = others.filter_map(|other| one.2[at].as_ref().zip(other.2[at].as_ref()));
+            for (one, other) in said {
+                pairs += 1.0;
+                equal += f64::from(one == other);
+            }
+        }
+        let (chance, found) = (equal / pairs, column.u[column.u.len() - 1]);
+        let name = &column.column;
+        assert!((found - chance).abs() < 0.1 * chance + 1e-4, "{name}: {found} for {chance}");
+        let sum: f64 = column.u.iter().sum();
+        assert!((sum - 1.0).abs() < 1e-6, "{name}: {sum}");
+    }
+}
+
+/// What rules are expected to find is what they find, to a tenth, of people whose second records
+/// have slips that nobody has told the rules of.
+#[test]
+fn rules_find_about_what_is_expected_of_them() {
+    let rows = people(600, 12);
+    let found = resolved(&rows, None, 1);
+    let rules = &found.model.parts().linkage.rules;
+    let expected: Vec<f64> = rules.iter().map(|used| used.expected.unwrap()).collect();
+    assert!(expected.iter().all(|recall| (0.0..=1.0).contains(recall)), "{expected:?}");
+    assert!(expected.is_sorted(), "{expected:?}");
+
+    let records = gathered(&rows).finish(None, false).unwrap();
+    let truth = records.truth.as_ref().unwrap();
+    let most = found.model.parts().linkage.block_max;
+    let columns = &records.records.columns;
+    let block = rules.iter().map(|used| Blocks::new(&used.rule, columns, &[], most));
+    let blocks: Vec<Blocks> = block.collect();
+    let (mut all, mut caught) = (0.0, 0.0);
+    for (left, one) in truth.iter().enumerate() {
+        let same = truth.iter().enumerate().skip(left + 1);
+        for (right, _) in same.filter(|(_, other)| *other == one && **other != NONE) {
+            all += 1.0;
+            caught += f64::from(rules_of(&blocks, left as u32, right as u32) != 0);
+        }
+    }
+    let last = expected.last().copied().unwrap();
+    assert!(all > 100.0 && (caught / all - last).abs() < 0.1, "{caught} of {all}, {last}");
 }

@@ -58,6 +58,11 @@ pub struct Resolved {
     pub undecided: Ignored,
     /// Decisions FALSE about two records that decisions TRUE make one entity.
     pub overruled: usize,
+    /// Pairs above the threshold that are of two entities: since they are bridges or their records
+    /// have better links, and by decisions.
+    pub apart: [usize; 2],
+    /// Bridges that made one entity of two groups all the same.
+    pub bridges: usize,
     /// Labels that count for nothing; `None` where nothing was learned.
     pub unlearned: Option<Ignored>,
 }
@@ -155,6 +160,7 @@ pub fn train(
     let unlearned = goes_on.is_none().then_some(labels.ignored);
     let kept = goes_on.map(|(_, known)| known.same());
     let (undecided, overruled) = (decided.ignored, clusters.overruled);
+    let (apart, bridges) = ([clusters.refused, clusters.forbidden], clusters.bridges);
     let parts = EntityParts {
         settings: settings.clone(),
         linkage,
@@ -166,7 +172,7 @@ pub fn train(
         contents: found.contents,
     };
     let model = EntityModel::from_parts(parts)?;
-    Ok(Resolved { model, pairs, measures, kept, undecided, overruled, unlearned })
+    Ok(Resolved { model, pairs, measures, kept, undecided, overruled, apart, bridges, unlearned })
 }
 
 /// How the version before compares columns.
