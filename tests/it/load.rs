@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow_flight::sql::client::FlightSqlServiceClient;
+use futures::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::flight::{fetch, twin};
+use crate::flight::{endless, fetch, twin};
 use crate::program::{Program, Server};
 
 const CONNECTIONS: usize = 200;
@@ -135,9 +136,44 @@ async fn two_hundred_connections_are_served_without_error_or_growth() {
     }
     assert_eq!(count, 2_000_000);
     drop((stream, first));
-    let started = Instant::now();
-    tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    // No second signal, which would force: what does not drain fails here.
+    let drained = tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(20)));
+    drained.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_what_the_first_lets_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = place(folder.path());
+    let patient = std::fs::read_to_string(&config).unwrap() + "\n[server]\ndrain = \"300 s\"\n";
+    std::fs::write(&config, patient).unwrap();
+    let server = Program::new(&config).serve().await;
+    let mut client = connect(&server, None).await;
+    let info = client.execute(endless(12), None).await.unwrap();
+    let mut stream = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
+    assert!(stream.next().await.unwrap().is_ok());
+    server.terminate();
+    let asked = Instant::now();
+    while crate::http::get(server.http, "/health/ready").await.unwrap().0 != 503 {
+        assert!(asked.elapsed() < Duration::from_secs(20), "the server does not drain");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The first lets the statement run.
+    let read_on = Instant::now();
+    while read_on.elapsed() < Duration::from_secs(1) {
+        assert!(stream.next().await.unwrap().is_ok());
+    }
+    server.terminate();
+    let end = loop {
+        match stream.next().await {
+            Some(Ok(_)) => {}
+            other => break other.expect("the rows ended as if they were all").unwrap_err(),
+        }
+    };
+    assert_eq!(crate::flight::status(end).code(), tonic::Code::Cancelled);
+    drop((stream, client));
+    let ended = tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(20)));
+    ended.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
