@@ -200,6 +200,9 @@ async fn memory_and_spilling_have_a_limit() {
     let (code, message) = failure(&mut ada, &grouped).await;
     assert_eq!(code, Code::ResourceExhausted, "{message}");
     assert!(message.starts_with("ATT-3002"), "{message}");
+    // Memory that runs out has the same code; only the disk's limit speaks of it.
+    let spilled = message.contains("rows that do not fit in memory pass the limit of 1024.0 KB");
+    assert!(spilled && message.contains("on disk"), "{message}");
     within_a_second("memory and disk are free", || {
         let usage = server.engine.usage();
         (usage.memory_bytes, usage.spill_bytes) == (0, 0)
