@@ -316,7 +316,7 @@ async fn results_are_compressed_on_request_and_a_wrong_name_is_an_error() {
         sizes.push(bytes);
     }
     assert!(sizes[1] * 4 < sizes[0] && sizes[2] * 4 < sizes[0], "{sizes:?}");
-    let text = "SELECT n, concat('text ', n % 10) AS t, nullif(n % 3, 0) AS some, \
+    let text = "SELECT n, concat('text ', n % 10) AS t, nullif(n % 3, 0) AS rest, \
                 make_array(n, NULL) AS list FROM generate_series(1, 20000) AS s(n) ORDER BY n";
     let mut read = Vec::new();
     for name in ["none", "lz4", "zstd"] {
