@@ -83,7 +83,7 @@ async fn who_may_define_external_tables_is_kept_to_the_places_and_from_the_wareh
         format!("file://{house}/_attune/"),
         format!("{house}/orders/../_attune/tokens/"),
         format!("{house}/../{name}/tables/"),
-        format!("{house}/%5Fattune/users/"),
+        format!("file://{house}/%5Fattune/users/"),
         format!("{house}/models/"),
     ];
     let mut ada = server.login("ada").await;
