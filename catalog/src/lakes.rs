@@ -21,6 +21,9 @@ use crate::{Catalog, MAIN};
 /// Objects that are looked at to tell the format of a configured table that names none.
 const OBJECTS_LOOKED_AT: usize = 1_000;
 
+/// The folders of a warehouse that Attune writes: users, keys and definitions, tables, models.
+const OWN_FOLDERS: [&str; 3] = ["_attune", "tables", "models"];
+
 /// What a name means.
 pub(crate) enum Named {
     /// Something that was defined.
@@ -187,6 +190,20 @@ impl Catalog {
         lake.map_or_else(|| self.warehouse.place(), |lake| lake.lake.place())
     }
 
+    /// What the warehouse keeps for itself is no table's: whoever defines one would read password
+    /// hashes, the key that signs tokens, and tables that were not granted.
+    fn check_location(&self, location: &str, base: &Place) -> Result<()> {
+        let place = self.stores.locate(location, Some(base))?;
+        let warehouse = self.warehouse.place();
+        if OWN_FOLDERS.iter().any(|folder| place.meets(&warehouse.child(folder))) {
+            return Err(Error::Location {
+                url: location.into(),
+                reason: "it holds the warehouse's own files".into(),
+            });
+        }
+        Ok(())
+    }
+
     pub(crate) async fn open_external(
         &self,
         name: &ObjectName,
@@ -195,6 +212,7 @@ impl Catalog {
         state: &SessionState,
     ) -> Result<Arc<dyn TableProvider>> {
         let base = self.base_of(&name.schema);
+        self.check_location(&table.location, base)?;
         let text = name.to_string();
         if table.format == Format::Delta {
             let place = self.stores.locate(&table.location, Some(base))?.folder();

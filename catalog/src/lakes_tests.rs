@@ -99,6 +99,11 @@ async fn external_tables_persist_and_cannot_be_written() {
     let outside = Files::new("/etc/", Format::Csv);
     let state = session(&restarted);
     assert!(restarted.try_lake_table(&in_lake("x"), &outside, &state).await.is_err());
+    for own in ["../house/_attune/users/", "../house/tables/", "../house/", "../house/models/m"] {
+        let own = Files::new(own, Format::Json);
+        let refused = restarted.try_lake_table(&in_lake("x"), &own, &state).await.unwrap_err();
+        assert!(refused.to_string().contains("the warehouse's own files"), "{refused}");
+    }
     assert!(restarted.drop_object(&in_lake("sold"), Kind::Table).await.unwrap());
     assert_eq!(restarted.kind(&in_lake("sold")).await.unwrap(), None);
 }

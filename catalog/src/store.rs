@@ -94,6 +94,13 @@ impl Place {
         Self { url, store: Arc::clone(&self.store), path }
     }
 
+    /// Whether one of two places is, or lies in, the other.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        let (one, two) = (&self.path, &other.path);
+        let nested = one.prefix_matches(two) || two.prefix_matches(one);
+        nested && store_key(&self.url) == store_key(&other.url)
+    }
+
     /// The place written as a folder: its URL ends with `/`.
     pub fn folder(mut self) -> Self {
         if let Ok(mut segments) = self.url.path_segments_mut() {

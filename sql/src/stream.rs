@@ -27,6 +27,7 @@ use tokio::time::Sleep;
 use crate::error::Error;
 use crate::limits::StatementLimits;
 use crate::queries::Ticket;
+use crate::text_size::batch_bytes;
 
 /// How often the watch tries again to end a statement whose operators are at work this moment.
 const RETRY: Duration = Duration::from_millis(5);
@@ -103,7 +104,7 @@ impl Guarded {
 
     /// Counts a batch and gives it the announced schema.
     fn accept(&mut self, batch: &RecordBatch) -> Result<RecordBatch, Error> {
-        let (rows, bytes) = (batch.num_rows() as u64, bytes_of(batch));
+        let (rows, bytes) = (batch.num_rows() as u64, batch_bytes(batch));
         self.rows += rows;
         self.bytes += bytes;
         self.ticket.add(rows, bytes);
@@ -124,12 +125,6 @@ impl Guarded {
         RecordBatch::try_new_with_options(schema, columns, &options)
             .map_err(|error| Error::Internal(error.to_string()))
     }
-}
-
-/// What the batch's rows refer to; a slice of a large batch is small.
-fn bytes_of(batch: &RecordBatch) -> u64 {
-    let columns = batch.columns().iter();
-    columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or(0) as u64).sum()
 }
 
 impl Stream for Guarded {

@@ -32,9 +32,6 @@ pub mod live;
 pub mod oidc;
 pub mod passwords;
 
-/// Password checks at once; each takes 19 MiB and a core.
-const CHECKS_MAX: usize = 2;
-
 /// Who may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authentication {
@@ -229,7 +226,7 @@ impl Authenticator {
         }
         let make = || async {
             Ok::<_, Refusal>(Users {
-                passwords: Passwords::new(CHECKS_MAX).await?,
+                passwords: Passwords::new().await?,
                 backoff: Backoff::default(),
                 oidc: self.options.oidc.clone().map(|options| Oidc::new(options, &self.catalog)),
                 certificates: self.options.certificates.clone(),

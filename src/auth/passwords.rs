@@ -2,17 +2,20 @@
 //! RFC 9106's second choice as OWASP lists them).
 //!
 //! Hashing takes tens of milliseconds of a core and 19 MiB on purpose, so it runs on a blocking
-//! thread and only a few run at once: a flood of logins waits in line instead of taking the
-//! machine. A name that does not exist costs the same as one that does: its password is checked
-//! against a decoy, so neither the answer nor its delay says which names exist.
+//! thread and only two run at once in a process, those of `CREATE USER` included: a flood of logins
+//! waits in line instead of taking the machine. A name that does not exist costs the same as one
+//! that does: its password is checked against a decoy, so neither the answer nor its delay says
+//! which names exist.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// Passwords that are hashed or checked at once; each takes 19 MiB and a core.
+pub(super) const AT_ONCE: usize = 2;
 /// Logins that wait for their turn; more are refused at once.
 const LINE_MAX: usize = 1_000;
 /// So long a login waits for its turn.
@@ -40,6 +43,12 @@ pub fn hash_password(password: &str) -> Result<String, PasswordError> {
     Ok(hash.to_string())
 }
 
+/// The turns of this process, for all its servers and statements: it has one machine.
+pub(super) fn turns() -> Arc<Semaphore> {
+    static TURNS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(AT_ONCE)));
+    Arc::clone(&TURNS)
+}
+
 /// Checks passwords, a few at a time.
 pub struct Passwords {
     turns: Arc<Semaphore>,
@@ -49,20 +58,23 @@ pub struct Passwords {
 }
 
 impl Passwords {
-    /// `concurrent_max` checks run at once; the rest wait. Hashes the decoy, so it takes a moment.
-    pub async fn new(concurrent_max: usize) -> Result<Self, PasswordError> {
-        let decoy = tokio::task::spawn_blocking(|| {
+    /// Hashes the decoy, so it takes a moment.
+    ///
+    /// # Errors
+    /// When the operating system gives no randomness.
+    pub async fn new() -> Result<Self, PasswordError> {
+        let turns = turns();
+        let turn = Arc::clone(&turns).acquire_owned().await;
+        let turn = turn.map_err(|_| PasswordError::Interrupted)?;
+        let decoy = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let secret = super::live::random_text(32)
                 .map_err(|error| PasswordError::Hash(error.to_string()))?;
             hash_password(&secret)
         })
         .await
         .map_err(|_| PasswordError::Interrupted)??;
-        Ok(Self {
-            turns: Arc::new(Semaphore::new(concurrent_max.max(1))),
-            line: Semaphore::new(LINE_MAX),
-            decoy: decoy.into(),
-        })
+        Ok(Self { turns, line: Semaphore::new(LINE_MAX), decoy: decoy.into() })
     }
 
     /// Waits in line for a turn to check one password.
@@ -126,7 +138,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_password_matches_its_own_hash_only() {
-        let passwords = Passwords::new(2).await.unwrap();
+        let passwords = Passwords::new().await.unwrap();
         let hash = hash_password("correct horse").unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
         assert!(verify(&passwords, "correct horse", Some(hash.clone())).await);
@@ -136,7 +148,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_user_and_an_unreadable_hash_are_refused() {
-        let passwords = Passwords::new(2).await.unwrap();
+        let passwords = Passwords::new().await.unwrap();
         assert!(!verify(&passwords, "x", None).await);
         assert!(!verify(&passwords, "x", Some("plain".into())).await);
         assert!(!verify(&passwords, "x", Some(String::new())).await);
@@ -144,7 +156,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_line_is_bounded() {
-        let passwords = Passwords::new(1).await.unwrap();
+        let passwords = Passwords::new().await.unwrap();
         let held = passwords.turn().await.unwrap();
         let _full = passwords.line.acquire_many(LINE_MAX as u32).await.unwrap();
         assert!(matches!(passwords.turn().await, Err(PasswordError::Busy)));

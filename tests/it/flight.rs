@@ -3,9 +3,9 @@
 mod access;
 mod api_tokens;
 mod certificates;
-mod explosions;
+pub mod explosions;
 mod guessing;
-mod hostile;
+pub mod hostile;
 mod idle;
 mod ingest;
 mod lifecycle;

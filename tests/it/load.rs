@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arrow::array::AsArray;
 use arrow_flight::sql::client::FlightSqlServiceClient;
+use futures::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::flight::{fetch, twin};
+use crate::flight::{endless, fetch, twin};
 use crate::program::{Program, Server};
 
 const CONNECTIONS: usize = 200;
@@ -135,13 +137,48 @@ async fn two_hundred_connections_are_served_without_error_or_growth() {
     }
     assert_eq!(count, 2_000_000);
     drop((stream, first));
-    let started = Instant::now();
-    tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    // No second signal, which would force: what does not drain fails here.
+    let drained = tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(20)));
+    drained.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_loses_no_definition_no_user_and_no_model() {
+async fn a_second_signal_ends_what_the_first_lets_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = place(folder.path());
+    let patient = std::fs::read_to_string(&config).unwrap() + "\n[server]\ndrain = \"300 s\"\n";
+    std::fs::write(&config, patient).unwrap();
+    let server = Program::new(&config).serve().await;
+    let mut client = connect(&server, None).await;
+    let info = client.execute(endless(12), None).await.unwrap();
+    let mut stream = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
+    assert!(stream.next().await.unwrap().is_ok());
+    server.terminate();
+    let asked = Instant::now();
+    while crate::http::get(server.http, "/health/ready").await.unwrap().0 != 503 {
+        assert!(asked.elapsed() < Duration::from_secs(20), "the server does not drain");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The first lets the statement run.
+    let read_on = Instant::now();
+    while read_on.elapsed() < Duration::from_secs(1) {
+        assert!(stream.next().await.unwrap().is_ok());
+    }
+    server.terminate();
+    let end = loop {
+        match stream.next().await {
+            Some(Ok(_)) => {}
+            other => break other.expect("the rows ended as if they were all").unwrap_err(),
+        }
+    };
+    assert_eq!(crate::flight::status(end).code(), tonic::Code::Cancelled);
+    drop((stream, client));
+    let ended = tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(20)));
+    ended.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loses_no_definition_no_user_no_model_and_no_acknowledged_row() {
     let folder = tempfile::tempdir().unwrap();
     let program = Program::new(&place(folder.path()));
     program.add_user("root", "admin", "root-password");
@@ -151,32 +188,61 @@ async fn a_crash_loses_no_definition_no_user_and_no_model() {
     for text in [
         "CREATE TABLE main.things AS SELECT 1 AS n",
         "INSERT INTO main.things SELECT 2 AS n",
+        "CREATE EXPECTATION positive ON main.things CHECK (n > 0) SEVERITY 'error'",
         "CREATE VIEW main.seen AS SELECT n + 1 AS m FROM main.things",
+        "CREATE EXTERNAL TABLE main.sold STORED AS CSV LOCATION 'orders/' \
+         OPTIONS (has_header 'true')",
+        "CREATE USER ada PASSWORD 'ada-password'",
+        "GRANT SELECT ON main.sold TO ada",
         "CREATE MODEL main.m OPTIONS (model_type = 'matrix_factorization', feedback_type = \
          'implicit', user_col = 'customer', item_col = 'order_id', num_factors = 2) AS \
          SELECT customer, order_id FROM lake.orders",
     ] {
         root.execute_update(text.into(), None).await.unwrap();
     }
-    // Killed while it is busy with all of them.
+    let info = root.execute("CREATE TOKEN nightly FOR USER ada".into(), None).await.unwrap();
+    let made = fetch(&mut root, &info).await.unwrap().remove(0);
+    let secret = made.column(made.num_columns() - 1).as_string::<i32>().value(0).to_owned();
+    let sold = rows(&mut root, "SELECT * FROM main.sold").await.unwrap();
+    assert!(sold > 0);
+    // Killed while it is busy with them.
+    let acknowledged = Arc::new(AtomicU64::new(0));
     let busy = tokio::spawn({
-        let mut root = twin(&root);
+        let (mut root, acknowledged) = (twin(&root), Arc::clone(&acknowledged));
         async move {
-            while root
-                .execute_update("INSERT INTO main.things SELECT 3 AS n".into(), None)
-                .await
-                .is_ok()
-            {}
+            let insert = "INSERT INTO main.things SELECT 3 AS n";
+            while root.execute_update(insert.into(), None).await.is_ok() {
+                acknowledged.fetch_add(1, Ordering::SeqCst);
+            }
         }
     });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let started = Instant::now();
+    while acknowledged.load(Ordering::SeqCst) < 3 {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing is inserted");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     server.kill();
     busy.await.unwrap();
     let server = program.serve().await;
     let mut root = connect(&server, login).await;
-    assert!(rows(&mut root, "SELECT * FROM main.things").await.unwrap() >= 2);
-    assert!(rows(&mut root, "SELECT * FROM main.seen WHERE m IN (2, 3)").await.unwrap() == 2);
+    let kept = rows(&mut root, "SELECT * FROM main.things").await.unwrap() as u64;
+    let told = acknowledged.load(Ordering::SeqCst);
+    // The one that was in flight may have happened.
+    assert!((2 + told..=3 + told).contains(&kept), "{kept} rows after {told} inserts");
+    assert_eq!(rows(&mut root, "SELECT * FROM main.seen WHERE m IN (2, 3)").await.unwrap(), 2);
     assert_eq!(rows(&mut root, "SELECT * FROM ml_recommend('main.m', 'ann', 1)").await.unwrap(), 1);
+    assert_eq!(rows(&mut root, "SHOW EXPECTATIONS ON main.things").await.unwrap(), 1);
+    let negative = root.execute_update("INSERT INTO main.things SELECT -1 AS n".into(), None).await;
+    let refused = crate::flight::status(negative.unwrap_err());
+    assert!(refused.message().contains("positive"), "{}", refused.message());
     root.execute_update("INSERT INTO main.things SELECT 4 AS n".into(), None).await.unwrap();
+    let mut ada = connect(&server, Some(("ada", "ada-password"))).await;
+    let mut nightly = connect(&server, None).await;
+    nightly.set_token(secret);
+    for client in [&mut ada, &mut nightly] {
+        let own = "SELECT * FROM main.sold WHERE current_user() = 'ada'";
+        assert_eq!(rows(client, own).await.unwrap(), sold);
+    }
+    drop((root, ada, nightly));
     tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
 }

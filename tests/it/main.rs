@@ -17,6 +17,7 @@ mod flight;
 mod fuzzy_join;
 mod http;
 mod load;
+mod logs;
 mod pg;
 mod prepared;
 mod program;

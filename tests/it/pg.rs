@@ -2,6 +2,7 @@
 
 mod catalog;
 mod clients;
+mod hostile;
 mod protocol;
 mod security;
 mod support;

@@ -1,5 +1,6 @@
 //! The real program and real clients, started by a test, on loopback, stopped by their own id.
 
+use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -7,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// How long a server may take to answer; a loaded machine is slow.
 const START_MAX: Duration = Duration::from_secs(30);
+/// How long one may take to end: its drain and some more.
+const STOP_MAX: Duration = Duration::from_secs(60);
 
 /// The folder of a data set beside the checkout, or `None`.
 pub fn shared_data(name: &str) -> Option<PathBuf> {
@@ -72,6 +75,15 @@ impl Program {
 
     /// Starts the server on a free port and waits until it listens.
     pub async fn serve(&self) -> Server {
+        self.start(Stdio::inherit()).await
+    }
+
+    /// Starts the server with its log in a file.
+    pub async fn serve_logged(&self, log: &Path) -> Server {
+        self.start(File::create(log).unwrap().into()).await
+    }
+
+    async fn start(&self, log: Stdio) -> Server {
         let (flight, http) = (free_address(), free_address());
         let child = self
             .command()
@@ -79,7 +91,7 @@ impl Program {
             .arg("--config")
             .arg(&self.config)
             .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut server = Server { child, address: flight, http };
@@ -132,10 +144,22 @@ impl Server {
     }
 
     /// Asks the server to end (SIGTERM) and waits for it.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
         self.terminate();
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "the server ended with {status}");
+        self.wait(STOP_MAX);
+    }
+
+    /// Waits for a server that has been asked to end; the drop of one that does not kills it.
+    pub fn wait(mut self, time: Duration) {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(status.success(), "the server ended with {status}");
+                return;
+            }
+            assert!(started.elapsed() < time, "the server has not ended after {time:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Ends the server as a crash does (SIGKILL).

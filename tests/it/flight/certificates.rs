@@ -34,11 +34,14 @@ fn issued(issuer: &Issuer, common_name: &str, uri: &str) -> Identity {
     Identity::from_pem(made.pem(), key.serialize_pem())
 }
 
+/// The file of the authorities whose clients are believed.
+const CLIENTS: &str = "clients.pem";
+
 struct Mutual {
     server: TestServer,
     trusted: String,
     issuer: Issuer,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 async fn start(required: bool, name: CertificateName, users: &[(&str, &str)]) -> Mutual {
@@ -46,7 +49,7 @@ async fn start(required: bool, name: CertificateName, users: &[(&str, &str)]) ->
     let folder = tempfile::tempdir().unwrap();
     let (files, trusted) = certificate(folder.path(), "localhost");
     let issuer = issuer();
-    let ca = folder.path().join("clients.pem");
+    let ca = folder.path().join(CLIENTS);
     std::fs::write(&ca, issuer.as_ref().pem()).unwrap();
     let tls = TlsFiles { client_ca: Some(ca), client_required: required, ..files };
     let users: BTreeMap<_, _> =
@@ -57,7 +60,7 @@ async fn start(required: bool, name: CertificateName, users: &[(&str, &str)]) ->
     };
     let tls = Some(Tls::open(tls).unwrap());
     let server = start_with(FlightOptions { tls, credentials, ..options() }).await;
-    Mutual { server, trusted, issuer, _folder: folder }
+    Mutual { server, trusted, issuer, folder }
 }
 
 async fn connect(
@@ -119,6 +122,34 @@ async fn a_required_certificate_is_required_and_must_be_the_right_ones() {
     let mut client = connect(&mutual.server, &mutual.trusted, Some(unlisted)).await.unwrap();
     assert_eq!(failure(&mut client, "SELECT 1").await.0, Code::Unauthenticated);
     assert!(client.handshake("bob", "wrong").await.is_err());
+}
+
+/// Whether a client's certificate is believed; TLS 1.3 tells only who asks for something.
+async fn is_believed(mutual: &Mutual, identity: &Identity) -> bool {
+    match connect(&mutual.server, &mutual.trusted, Some(identity.clone())).await {
+        Ok(mut client) => client.execute("SELECT 1".into(), None).await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn clients_of_an_authority_that_was_replaced_are_refused() {
+    let mutual = start(true, CertificateName::CommonName, &[]).await;
+    let next = issuer();
+    let old = issued(&mutual.issuer, "ada", "spiffe://x/1");
+    let new = issued(&next, "ada", "spiffe://x/1");
+    let mut open = connect(&mutual.server, &mutual.trusted, Some(old.clone())).await.unwrap();
+    assert_eq!(rows(&mut open, "SELECT current_user()").await, ["ada"]);
+    assert!(is_believed(&mutual, &old).await && !is_believed(&mutual, &new).await);
+    std::fs::write(mutual.folder.path().join(CLIENTS), next.as_ref().pem()).unwrap();
+    let seen = tokio::time::timeout(Duration::from_secs(20), async {
+        while !is_believed(&mutual, &new).await {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    seen.await.expect("the new authority is believed");
+    assert!(!is_believed(&mutual, &old).await, "a session was resumed past the new authority");
+    assert_eq!(rows(&mut open, "SELECT 1").await, ["1"], "what was open stays open");
 }
 
 async fn reaches(server: &TestServer, trusted: &str) -> bool {

@@ -8,7 +8,8 @@ use tonic::Code;
 
 use super::support::{attempt, endless, failure, rows, start_limited, twin};
 
-fn limits() -> Limits {
+/// Within which each of them has to end.
+pub fn limits() -> Limits {
     const MEBIBYTE: usize = 1 << 20;
     Limits {
         memory_bytes: 64 * MEBIBYTE,
@@ -33,7 +34,8 @@ fn columns(number: usize) -> String {
     columns.join(", ")
 }
 
-fn statements() -> Vec<(&'static str, String)> {
+/// What explodes, by a name.
+pub fn statements() -> Vec<(&'static str, String)> {
     let deep = |open: &str, close: &str, times: usize| {
         format!("SELECT {}1{}", open.repeat(times), close.repeat(times))
     };
@@ -110,14 +112,19 @@ const STACK_BYTES: usize = 8 << 20;
 /// The program has some for each core as well.
 const THREADS: usize = 12;
 
-#[test]
-fn each_ends_in_an_error_and_the_server_answers_on() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+/// Threads as the program has them.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()
-        .unwrap();
+        .unwrap()
+}
+
+#[test]
+fn each_ends_in_an_error_and_the_server_answers_on() {
+    let runtime = runtime();
     runtime.block_on(runtime.spawn(explode())).unwrap();
 }
 

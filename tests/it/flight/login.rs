@@ -1,6 +1,6 @@
 //! Who gets in.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -32,10 +32,14 @@ async fn a_wrong_password_and_an_unknown_user_are_told_apart_by_nothing() {
     for (name, password) in [("nobody", "wrong"), ("", ""), ("ada", ""), ("ADA", "ada-secret")] {
         assert_eq!(handshake(&server, name, password).await, wrong, "{name}");
     }
-    // A real check takes milliseconds; an unknown name that skipped it would take microseconds.
-    let start = Instant::now();
-    handshake(&server, "ada", "wrong").await;
-    let known = start.elapsed();
+    // A real check takes milliseconds; an unknown name that skipped it would take microseconds. A
+    // check waits for those of other servers in this process, so the shorter of two counts.
+    let mut known = Duration::MAX;
+    for _ in 0..2 {
+        let start = Instant::now();
+        handshake(&server, "ada", "wrong").await;
+        known = known.min(start.elapsed());
+    }
     let start = Instant::now();
     handshake(&server, "nobody", "wrong").await;
     assert!(start.elapsed() > known / 4);

@@ -200,11 +200,34 @@ async fn memory_and_spilling_have_a_limit() {
     let (code, message) = failure(&mut ada, &grouped).await;
     assert_eq!(code, Code::ResourceExhausted, "{message}");
     assert!(message.starts_with("ATT-3002"), "{message}");
+    // Memory that runs out has the same code; only the disk's limit speaks of it.
+    let spilled = message.contains("rows that do not fit in memory pass the limit of 1024.0 KB");
+    assert!(spilled && message.contains("on disk"), "{message}");
     within_a_second("memory and disk are free", || {
         let usage = server.engine.usage();
         (usage.memory_bytes, usage.spill_bytes) == (0, 0)
     })
     .await;
+    assert_eq!(rows(&mut ada, "SELECT 1").await, ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_has_a_size_limit_and_is_never_cut_to_it() {
+    let limits = Limits { result_bytes_max: Some(100_000), ..Limits::default() };
+    let server = start_limited(limits).await;
+    let mut ada = server.login("ada").await;
+    let series = |rows: u32| format!("SELECT value FROM generate_series(1, {rows})");
+    assert_eq!(rows(&mut ada, &series(12_000)).await.len(), 12_000);
+    let (code, message) = failure(&mut ada, &series(13_000)).await;
+    assert_eq!(code, Code::ResourceExhausted, "{message}");
+    let told = message.starts_with("ATT-3002") && message.contains("more than 100000 bytes");
+    assert!(told, "{message}");
+    // What a row holds counts, in whichever form.
+    for kind in ["Utf8", "Utf8View", "LargeUtf8"] {
+        let wide = format!("SELECT arrow_cast(repeat('x', 100001), '{kind}') AS wide");
+        let (code, message) = failure(&mut ada, &wide).await;
+        assert_eq!(code, Code::ResourceExhausted, "{kind}: {message}");
+    }
     assert_eq!(rows(&mut ada, "SELECT 1").await, ["1"]);
 }
 
@@ -272,4 +295,9 @@ async fn an_ended_statement_counts_its_rows() {
     let info = ada.execute(log.into(), None).await.unwrap();
     let batches = fetch(&mut ada, &info).await.unwrap();
     assert_eq!(batches[0].column(0).as_primitive::<Int64Type>().value(0), 1_000);
+    let whose = "SELECT principal, client LIKE 'tonic/%', address LIKE '127.0.0.1:%', \
+                 state, queued_ms BETWEEN 0 AND 600000, run_ms BETWEEN 0 AND 600000, bytes > 0 \
+                 FROM system.queries WHERE text LIKE '%CROSS JOIN%'";
+    let expected = ["ada|true|true|finished|true|true|true"];
+    assert_eq!(rows(&mut ada, whose).await, expected);
 }

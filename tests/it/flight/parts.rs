@@ -1,6 +1,7 @@
 //! Large results in several endpoints: a disjoint cover, any replica, the caller's rights.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
@@ -10,7 +11,7 @@ use futures::TryStreamExt;
 use prost::Message;
 use tonic::Code;
 
-use super::support::{Client, TestServer, action, start, status};
+use super::support::{Client, TestServer, action, failure, rows, start, status};
 
 const QUERY: &str = "SELECT n, n * 2 AS twice FROM wide WHERE n % 3 <> 1";
 
@@ -27,6 +28,10 @@ async fn wide() -> (TestServer, Client) {
     }
     client.set_header("attune-endpoints", "4");
     (server, client)
+}
+
+async fn run(client: &mut Client, text: &str) {
+    client.execute_update(text.into(), None).await.unwrap();
 }
 
 async fn read(client: &mut Client, ticket: Ticket) -> Result<Vec<i64>, tonic::Status> {
@@ -143,4 +148,76 @@ async fn tickets_are_for_their_user_and_nobody_forges_one() {
     for ticket in [good, renewed.ticket.unwrap()] {
         assert!(!read(&mut client, ticket).await.unwrap().is_empty());
     }
+}
+
+#[tokio::test]
+async fn another_server_serves_every_part() {
+    let (server, mut client) = wide().await;
+    let info = client.execute(QUERY.into(), None).await.unwrap();
+    assert!(info.endpoint.len() > 1, "{}", info.endpoint.len());
+    // It never saw the query, and opens a session for the token with the first part.
+    let replica = server.replica().await;
+    let mut there = replica.bearer(client.token().unwrap()).await;
+    let mut seen = BTreeSet::new();
+    for ticket in tickets(&info) {
+        for value in read(&mut there, ticket).await.unwrap() {
+            assert!(seen.insert(value), "{value} came twice");
+        }
+    }
+    let expected: BTreeSet<i64> = (1..=400_000).filter(|n| n % 3 != 1).collect();
+    assert_eq!(seen, expected);
+    let mut bob = replica.login("bob").await;
+    let foreign = read(&mut bob, tickets(&info).remove(0)).await.unwrap_err();
+    assert_eq!(foreign.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_ticket_ends_with_its_time_and_a_renewed_one_later() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let (server, mut client) = wide().await;
+    let replica = server.replica().await;
+    let mut there = replica.bearer(client.token().unwrap()).await;
+    let info = client.execute(QUERY.into(), None).await.unwrap();
+    let first = tickets(&info).remove(0);
+    // A ticket lives for half an hour.
+    server.later(20 * MINUTE);
+    let endpoint = Some(info.endpoint[0].clone());
+    let request = RenewFlightEndpointRequest { endpoint }.encode_to_vec();
+    let bodies = action(&mut there, "RenewFlightEndpoint", request).await.unwrap();
+    let renewed = FlightEndpoint::decode(bodies[0].clone()).unwrap().ticket.unwrap();
+    assert!(!read(&mut client, first.clone()).await.unwrap().is_empty());
+    server.later(15 * MINUTE);
+    for reader in [&mut client, &mut there] {
+        let ended = read(reader, first.clone()).await.unwrap_err();
+        assert_eq!(ended.code(), Code::NotFound, "{}", ended.message());
+        assert!(!read(reader, renewed.clone()).await.unwrap().is_empty());
+    }
+    server.later(20 * MINUTE);
+    assert_eq!(read(&mut there, renewed).await.unwrap_err().code(), Code::NotFound);
+    // The login lives on.
+    assert_eq!(rows(&mut client, "SELECT 1").await, ["1"]);
+}
+
+#[tokio::test]
+async fn rights_that_are_gone_since_the_offer_count() {
+    let (server, mut root) = wide().await;
+    run(&mut root, "GRANT SELECT ON wide TO ada").await;
+    let mut ada = server.login("ada").await;
+    ada.set_header("attune-endpoints", "4");
+    let info = ada.execute(QUERY.into(), None).await.unwrap();
+    assert!(info.endpoint.len() > 1, "{}", info.endpoint.len());
+    let first = || tickets(&info).remove(0);
+    assert!(!read(&mut ada, first()).await.unwrap().is_empty());
+    run(&mut root, "REVOKE SELECT ON wide FROM ada").await;
+    let revoked = read(&mut ada, first()).await.unwrap_err();
+    assert_eq!(revoked.code(), Code::NotFound, "{}", revoked.message());
+    assert!(revoked.message().contains("wide"), "{}", revoked.message());
+    run(&mut root, "GRANT SELECT ON wide TO ada").await;
+    assert!(!read(&mut ada, first()).await.unwrap().is_empty());
+    run(&mut root, "DROP USER ada").await;
+    let gone = read(&mut ada, first()).await.unwrap_err();
+    let refused = matches!(gone.code(), Code::Unauthenticated | Code::PermissionDenied);
+    assert!(refused, "{}: {}", gone.code(), gone.message());
+    let (code, message) = failure(&mut ada, "SELECT 1").await;
+    assert!(matches!(code, Code::Unauthenticated | Code::PermissionDenied), "{code}: {message}");
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Schema};
+use arrow_flight::FlightData;
+use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
     ActionCreatePreparedStatementResult, CommandPreparedStatementQuery,
@@ -13,13 +15,38 @@ use tonic::Code;
 
 use super::support::{self, Client, lines, packed, rows, start, status, unpacked};
 
-fn one(value: i64) -> RecordBatch {
+/// A row with one value.
+pub fn one(value: i64) -> RecordBatch {
     numbers(&[value])
 }
 
 fn numbers(values: &[i64]) -> RecordBatch {
     let column: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
     RecordBatch::try_from_iter([("1", column)]).unwrap()
+}
+
+/// Prepares a statement; gives the command that runs it.
+pub async fn created(client: &mut Client, text: &str) -> CommandPreparedStatementQuery {
+    let request = ActionCreatePreparedStatementRequest { query: text.into(), transaction_id: None };
+    let bodies = support::action(client, "CreatePreparedStatement", packed(&request)).await;
+    let created: ActionCreatePreparedStatementResult = unpacked(&bodies.unwrap()[0]);
+    CommandPreparedStatementQuery { prepared_statement_handle: created.prepared_statement_handle }
+}
+
+/// Binds values ahead of a run.
+pub async fn bind(
+    client: &mut Client,
+    command: &CommandPreparedStatementQuery,
+    values: RecordBatch,
+) {
+    let messages: Vec<FlightData> = FlightDataEncoderBuilder::new()
+        .with_flight_descriptor(Some(support::descriptor(command)))
+        .build(futures::stream::iter([Ok(values)]))
+        .try_collect()
+        .await
+        .unwrap();
+    let mut results = client.do_put(futures::stream::iter(messages)).await.unwrap();
+    while results.message().await.unwrap().is_some() {}
 }
 
 async fn answer(client: &mut Client, text: &str, values: RecordBatch) -> Vec<String> {
@@ -55,6 +82,30 @@ async fn placeholders_are_announced_with_their_types() {
     assert_eq!(prepared.dataset_schema().unwrap().field(0).name(), "n");
     let plain = client.prepare("SELECT 1".into(), None).await.unwrap();
     assert!(plain.parameter_schema().unwrap().fields().is_empty());
+}
+
+#[tokio::test]
+async fn the_schema_of_a_handle_is_that_of_its_rows() {
+    let server = start().await;
+    let mut client = server.login("ada").await;
+    let text = "SELECT arrow_cast('a', 'Utf8View') AS word, CAST(? AS BIGINT) AS n";
+    let command = created(&mut client, text).await;
+    // Before a value is bound as well.
+    let request = super::statements::authorized(&client, support::descriptor(&command));
+    let alone = client.inner_mut().get_schema(request).await.unwrap().into_inner();
+    let alone = Schema::try_from(alone).unwrap();
+    assert_eq!(alone.field(0).data_type(), &DataType::Utf8);
+    assert_eq!((alone.field(1).name().as_str(), alone.fields().len()), ("n", 2));
+    bind(&mut client, &command, one(7)).await;
+    let stream = client.do_get(support::ticket(&command)).await.unwrap();
+    let batches: Vec<RecordBatch> = stream.try_collect().await.unwrap();
+    // With its value the plan may know that a column has no NULL.
+    let kinds = |schema: &Schema| -> Vec<(String, DataType)> {
+        let fields = schema.fields().iter();
+        fields.map(|field| (field.name().clone(), field.data_type().clone())).collect()
+    };
+    assert_eq!(kinds(batches[0].schema().as_ref()), kinds(&alone));
+    assert_eq!(lines(&batches), ["a|7"]);
 }
 
 #[tokio::test]
@@ -151,14 +202,13 @@ async fn a_prepared_statement_is_unknown_to_another_user() {
     let server = start().await;
     let mut ada = server.login("ada").await;
     let mut bob = server.login("bob").await;
-    let request =
-        ActionCreatePreparedStatementRequest { query: "SELECT 42".into(), transaction_id: None };
-    let bodies = support::action(&mut ada, "CreatePreparedStatement", packed(&request)).await;
-    let created: ActionCreatePreparedStatementResult = unpacked(&bodies.unwrap()[0]);
-    let handle = created.prepared_statement_handle;
-    let command = CommandPreparedStatementQuery { prepared_statement_handle: handle.clone() };
+    let command = created(&mut ada, "SELECT 42").await;
+    let handle = command.prepared_statement_handle.clone();
     let request = super::statements::authorized(&bob, support::descriptor(&command));
     let refused = bob.inner_mut().get_flight_info(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    let request = super::statements::authorized(&bob, support::descriptor(&command));
+    let refused = bob.inner_mut().get_schema(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound);
     let direct = bob.do_get(support::ticket(&command)).await.map(|_| ()).map_err(status);
     assert_eq!(direct.unwrap_err().code(), Code::NotFound);

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use prost::Message;
+use sql::Limits;
 use tonic::Code;
 
-use super::support::{Client, action, failure, rows, start, start_open};
+use super::support::{Client, action, endless, failure, rows, start, start_limited, start_open};
 
 /// The messages of `Flight.proto`, written by hand here so that the server's own cannot agree with
 /// themselves alone.
@@ -15,6 +16,8 @@ struct Value {
     text: Option<String>,
     #[prost(bool, optional, tag = "2")]
     truth: Option<bool>,
+    #[prost(sfixed64, optional, tag = "3")]
+    number: Option<i64>,
     #[prost(message, optional, tag = "5")]
     list: Option<List>,
 }
@@ -95,6 +98,27 @@ async fn options_that_do_not_exist_or_do_not_fit_say_so() {
         assert!(set(&mut client, name, Value::default()).await.is_empty(), "{name}");
     }
     assert_eq!(get(&mut client, "compression").await.as_deref(), Some("none"));
+}
+
+#[tokio::test]
+async fn a_limit_is_set_as_a_number_and_holds() {
+    let limits = Limits { rows_max: Some(1_000), ..Limits::default() };
+    let server = start_limited(limits).await;
+    let mut client = server.login("ada").await;
+    let number = |number| Value { number: Some(number), ..Value::default() };
+    assert!(set(&mut client, "rows_max", number(10)).await.is_empty());
+    assert_eq!(read(&mut client, "rows_max").await, Some(number(10)));
+    assert_eq!(rows(&mut client, &endless(1)).await.len(), 10);
+    let (code, message) = failure(&mut client, &endless(2)).await;
+    assert_eq!(code, Code::ResourceExhausted, "{message}");
+    assert!(message.starts_with("ATT-3002") && message.contains("10 rows"), "{message}");
+    // Only stricter than the server's, and no value gives that one back.
+    for wrong in [number(1_001), number(-1)] {
+        assert_eq!(set(&mut client, "rows_max", wrong).await["rows_max"].value, 2);
+    }
+    assert_eq!(read(&mut client, "rows_max").await, Some(number(10)));
+    assert!(set(&mut client, "rows_max", Value::default()).await.is_empty());
+    assert_eq!(rows(&mut client, &endless(2)).await.len(), 100);
 }
 
 #[tokio::test]

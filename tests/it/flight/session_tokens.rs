@@ -1,8 +1,9 @@
 //! Session tokens: what they are good for, where, and until when.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::sql::CommandStatementQuery;
 use arrow_flight::{
     Action, Criteria, Empty, FlightData, FlightDescriptor, PollInfo, SchemaResult, Ticket,
 };
@@ -196,6 +197,70 @@ async fn sessions_are_counted_and_one_too_many_is_refused() {
     let seen = "SELECT principal, client IS NOT NULL, address LIKE '127.0.0.1:%', state \
                 FROM system.sessions ORDER BY 1";
     assert_eq!(rows(&mut root, seen).await, ["bob|true|true|idle", "root|true|true|idle"]);
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_uses_ends_and_one_whose_rows_are_read_does_not() {
+    let mut short = options();
+    short.session_idle = 6 * SECOND;
+    let server = start_with(short).await;
+    let mut ada = server.login("ada").await;
+    let mut bob = server.login("bob").await;
+    let info = bob.execute(endless(12), None).await.unwrap();
+    let mut stream = bob.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
+    assert_eq!(rows(&mut ada, "SELECT 1").await, ["1"]);
+    let started = Instant::now();
+    while started.elapsed() < 7 * SECOND {
+        assert!(stream.next().await.unwrap().is_ok());
+        tokio::time::sleep(SECOND / 20).await;
+    }
+    let (code, message) = failure(&mut ada, "SELECT 1").await;
+    assert_eq!(code, Code::Unauthenticated, "{message}");
+    assert!(message.contains("ATT-1502"), "{message}");
+    assert!(stream.next().await.unwrap().is_ok());
+    assert_eq!(rows(&mut bob, "SELECT current_user()").await, ["bob"]);
+    ada.handshake("ada", "ada-secret").await.unwrap();
+    assert_eq!(rows(&mut ada, "SELECT 1").await, ["1"]);
+}
+
+#[tokio::test]
+async fn a_cookie_opens_nothing_and_changes_no_session() {
+    let server = start().await;
+    let mut ada = server.login("ada").await;
+    ada.execute_update("SET purpose = 'research'".into(), None).await.unwrap();
+    let token = ada.token().unwrap().clone();
+    let own = "SELECT id FROM system.sessions";
+    let adas = rows(&mut ada, own).await.remove(0);
+    let mut bob = server.login("bob").await;
+    let bobs = rows(&mut bob, own).await;
+    for cookie in [
+        format!("arrow_flight_session_id={adas}"),
+        format!("session={adas}; arrow_flight_session={adas}; token={token}"),
+        format!("authorization=Bearer {token}; Authorization=Bearer%20{token}"),
+    ] {
+        let mut stranger = server.stranger().await;
+        stranger.set_header("cookie", cookie.clone());
+        let (code, message) = failure(&mut stranger, "SELECT 1").await;
+        assert_eq!(code, Code::Unauthenticated, "{cookie}: {message}");
+        bob.set_header("cookie", cookie);
+        let who = "SELECT current_user(), current_purpose() IS NULL";
+        assert_eq!(rows(&mut bob, who).await, ["bob|true"]);
+        assert_eq!(rows(&mut bob, own).await, bobs);
+        bob.execute_update("SET time_zone = '+05:00'".into(), None).await.unwrap();
+    }
+    // What bob's cookies named is as it was, and closing bob's session closes bob's.
+    assert_eq!(rows(&mut ada, "SELECT current_purpose()").await, ["research"]);
+    assert_eq!(rows(&mut ada, "SHOW time_zone").await, ["time_zone|+00:00"]);
+    action(&mut bob, "CloseSession", "").await.unwrap();
+    assert_eq!(failure(&mut bob, "SELECT 1").await.0, Code::Unauthenticated);
+    let request = super::statements::authorized(&ada, super::support::descriptor(&query()));
+    let answer = ada.inner_mut().get_flight_info(request).await.unwrap();
+    assert!(answer.metadata().get("set-cookie").is_none());
+    assert_eq!(rows(&mut ada, own).await, [adas]);
+}
+
+fn query() -> CommandStatementQuery {
+    CommandStatementQuery { query: "SELECT 1".into(), transaction_id: None }
 }
 
 #[tokio::test]

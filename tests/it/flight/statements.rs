@@ -106,6 +106,32 @@ async fn a_running_statement_is_cancelled_by_its_info() {
 }
 
 #[tokio::test]
+async fn a_running_statement_is_cancelled_by_cancel_query() {
+    let server = start().await;
+    let mut client = server.login("ada").await;
+    let info = client.execute(endless(12), None).await.unwrap();
+    let mut stream = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
+    assert!(stream.next().await.unwrap().is_ok());
+    let request = packed(&ActionCancelQueryRequest { info: info.encode_to_vec().into() });
+    let mut bob = server.login("bob").await;
+    let refused = action(&mut bob, "CancelQuery", request.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    assert!(stream.next().await.unwrap().is_ok());
+    let bodies = action(&mut client, "CancelQuery", request.clone()).await.unwrap();
+    assert_eq!(unpacked::<ActionCancelQueryResult>(&bodies[0]).result, 1);
+    let end = loop {
+        match stream.next().await {
+            Some(Ok(_)) => {}
+            other => break other,
+        }
+    };
+    assert_eq!(status(end.unwrap().unwrap_err()).code(), Code::Cancelled);
+    let again = action(&mut client, "CancelQuery", request).await.unwrap_err();
+    assert_eq!(again.code(), Code::NotFound);
+    assert_eq!(rows(&mut client, "SELECT 1").await, ["1"]);
+}
+
+#[tokio::test]
 async fn a_waiting_statement_is_cancelled_by_cancel_query() {
     let server = start().await;
     let mut client = server.login("ada").await;

@@ -20,7 +20,7 @@ async fn run(mut command: Command) -> (String, String, bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn psql_connects_asks_and_browses() {
     if !Command::new("psql").arg("--version").output().is_ok_and(|output| output.status.success()) {
-        println!("skipped: psql is not installed (apt-get install postgresql-client)");
+        println!("not run: no psql here (apt-get install postgresql-client)");
         return;
     }
     let server = start().await;

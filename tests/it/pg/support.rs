@@ -10,7 +10,7 @@ use attune::server::pg::{self, PgOptions};
 use attune::server::tls::Tls;
 use catalog::policy::Role;
 use rustls::pki_types::ServerName;
-use sql::Engine;
+use sql::{Engine, Limits};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -49,11 +49,16 @@ pub async fn start() -> TestServer {
 }
 
 pub async fn start_with(options: PgOptions) -> TestServer {
+    start_in(options, Limits::default()).await
+}
+
+/// A server whose statements have these limits.
+pub async fn start_in(options: PgOptions, limits: Limits) -> TestServer {
     let warehouse = tempfile::tempdir().unwrap();
-    let engine = match options.authentication {
-        Authentication::Users => engine(warehouse.path()).await,
-        Authentication::None => without_users(warehouse.path()).await,
-    };
+    let engine = without_users(warehouse.path(), limits).await;
+    if options.authentication == Authentication::Users {
+        add_users(&engine).await;
+    }
     let server = pg::bind(engine.clone(), options).await.unwrap();
     let address = server.local_addr();
     let (shutdown, force) = (CancellationToken::new(), CancellationToken::new());
@@ -62,18 +67,23 @@ pub async fn start_with(options: PgOptions) -> TestServer {
     TestServer { address, engine, shutdown, force, _warehouse: warehouse }
 }
 
-async fn without_users(folder: &std::path::Path) -> Engine {
-    crate::flight::support::engine(folder, &Arc::default(), sql::Limits::default()).await
+async fn without_users(folder: &std::path::Path, limits: Limits) -> Engine {
+    crate::flight::support::engine(folder, &Arc::default(), limits).await
 }
 
-/// The users root, ada and bob, each with its name and `-secret` as the password.
+/// An engine with the users root, ada and bob.
 pub async fn engine(folder: &std::path::Path) -> Engine {
-    let engine = without_users(folder).await;
+    let engine = without_users(folder, Limits::default()).await;
+    add_users(&engine).await;
+    engine
+}
+
+/// Each has its name and `-secret` as the password.
+async fn add_users(engine: &Engine) {
     for (name, role) in [("root", Role::Admin), ("ada", Role::Analyst), ("bob", Role::Analyst)] {
         let user = crate::flight::support::user(name, role, &format!("{name}-secret"));
         engine.catalog().put_user(user, false).await.unwrap();
     }
-    engine
 }
 
 /// A certificate of its own, and the folder of its files.
