@@ -134,10 +134,11 @@ fn read(files: &BTreeMap<String, (u64, u64)>) -> (u64, u64) {
 }
 
 /// A sequence of numbers that a seed determines.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
+    /// A number below the limit.
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit

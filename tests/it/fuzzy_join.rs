@@ -4,6 +4,8 @@ use catalog::policy::Principal;
 use futures::TryStreamExt;
 use sql::Session;
 
+use crate::checks::Dice;
+
 /// The rows of a statement as text, in order.
 async fn rows(session: &Session, text: &str) -> Vec<String> {
     let answer = session.query(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -12,7 +14,7 @@ async fn rows(session: &Session, text: &str) -> Vec<String> {
     if rows.is_empty() { Vec::new() } else { crate::flight::support::lines(&rows) }
 }
 
-const PREDICATES: [&str; 18] = [
+const PREDICATES: [&str; 22] = [
     "levenshtein_within(a.x, b.y, 0)",
     "levenshtein_within(a.x, b.y, 1)",
     "levenshtein(a.x, b.y) <= 2",
@@ -23,6 +25,10 @@ const PREDICATES: [&str; 18] = [
     "levenshtein(a.x, b.y, 3) <= 2",
     "osa_distance(a.x, b.y) <= 1",
     "osa_distance(lower(a.x), lower(b.y)) <= 2",
+    "damerau_levenshtein(a.x, b.y) <= 1",
+    "3 > damerau_levenshtein(b.y, a.x)",
+    "hamming_distance(a.x, b.y) <= 2",
+    "hamming_distance(a.x, b.y) = 1",
     "jaro_winkler_within(a.x, b.y, 0.9)",
     "jaro_winkler_similarity(a.x, b.y) >= 0.85",
     "jaro_similarity(a.x, b.y) > 0.8",
@@ -34,7 +40,7 @@ const PREDICATES: [&str; 18] = [
 ];
 
 /// Conditions with a largest distance from row to row, and such of which one part or another holds.
-const CONDITIONS: [&str; 22] = [
+const CONDITIONS: [&str; 25] = [
     "levenshtein(a.x, b.y) <= a.g",
     "levenshtein_within(a.x, b.y, b.g)",
     "levenshtein_within(b.y, a.x, nullif(a.g, 2))",
@@ -51,6 +57,8 @@ const CONDITIONS: [&str; 22] = [
     "levenshtein(a.x, b.y) <= CAST(1.75 AS DECIMAL(3, 2))",
     "levenshtein(a.x, b.y) < CAST(2 AS DECIMAL(20, 0))",
     "levenshtein(a.x, b.y) = CAST(1 AS DECIMAL(4, 2))",
+    "damerau_levenshtein(a.x, b.y) <= a.g",
+    "b.g >= hamming_distance(a.x, b.y)",
     "(trigram_similarity(a.x, b.y) >= 0.5 OR levenshtein(a.x, b.y) <= 1)",
     "(levenshtein_within(a.x, b.y, a.g) OR jaro_winkler_similarity(a.x, b.y) >= 0.9)",
     "(levenshtein(a.x, b.y) <= 1 OR levenshtein(lower(a.x), b.y) <= 1 OR \
@@ -58,19 +66,34 @@ const CONDITIONS: [&str; 22] = [
     "((levenshtein(a.x, b.y) <= 2 AND a.g = b.g) OR (osa_distance(a.x, b.y) <= b.g AND a.i < b.j))",
     "(jaccard_similarity(a.x, b.y) > 0.8 OR levenshtein(a.x, nullif(b.y, '')) <= 1) AND a.i <> b.j",
     "(levenshtein(a.x, b.y) = 1 OR levenshtein(a.x, b.y) = 2)",
+    "(damerau_levenshtein(a.x, b.y) <= 2 OR hamming_distance(a.x, b.y) <= b.g)",
 ];
 
-const JOINS: [&str; 9] = [
+const JOINS: [&str; 11] = [
     "SELECT a.i, a.x, b.j, b.y FROM a JOIN b ON {}",
     "SELECT a.i, a.x, b.j, b.y FROM a LEFT JOIN b ON {}",
     "SELECT a.i, a.x, b.j, b.y FROM a RIGHT JOIN b ON {}",
     "SELECT a.i, a.x, b.j, b.y FROM a FULL JOIN b ON {}",
-    "SELECT a.i FROM a LEFT SEMI JOIN b ON {}",
-    "SELECT b.j FROM a RIGHT SEMI JOIN b ON {}",
-    "SELECT a.i FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE {})",
-    "SELECT a.i FROM a WHERE a.i % 3 = 0 OR EXISTS (SELECT 1 FROM b WHERE {})",
-    "SELECT count(*) FROM a, b WHERE {}",
+    "SELECT a.i, a.x FROM a LEFT SEMI JOIN b ON {}",
+    "SELECT b.j, b.y FROM a RIGHT SEMI JOIN b ON {}",
+    "SELECT a.i, a.x FROM a LEFT ANTI JOIN b ON {}",
+    "SELECT b.j, b.y FROM a RIGHT ANTI JOIN b ON {}",
+    "SELECT a.i, a.x FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE {})",
+    "SELECT a.i, a.x FROM a WHERE a.i % 3 = 0 OR EXISTS (SELECT 1 FROM b WHERE {})",
+    "SELECT a.i, a.x, b.j, b.y FROM a, b WHERE {}",
 ];
+
+/// What else is asked of a pair.
+const RESTS: [&str; 5] = [
+    "",
+    " AND a.g = b.g",
+    " AND a.g IS NOT DISTINCT FROM b.g",
+    " AND a.g = b.g AND a.i <= b.j",
+    " AND a.i > b.j",
+];
+
+/// The longest new text of each seed.
+const LONGEST: [u64; 4] = [5, 12, 90, 40];
 
 /// Two tables of texts of few letters, with NULLs, empty texts and texts that occur often.
 async fn tables(session: &Session, rows: usize) {
@@ -86,47 +109,146 @@ async fn tables(session: &Session, rows: usize) {
     }
 }
 
+/// A text of few letters, often one of those known with some edits, or none.
+fn text(dice: &mut Dice, known: &mut Vec<String>, longest: u64) -> Option<String> {
+    match dice.below(12) {
+        0 => return None,
+        1 => return Some(String::new()),
+        _ => {}
+    }
+    let alphabet = ["ab", "abcdeA é日", "xyzXYZ-_!"][dice.below(3) as usize];
+    let letters: Vec<char> = alphabet.chars().collect();
+    let letter = |dice: &mut Dice| letters[dice.below(letters.len() as u64) as usize];
+    let length = dice.below(longest) + 1;
+    let mut text: Vec<char> = match known.len() as u64 {
+        count if count > 0 && dice.below(4) > 0 => {
+            known[dice.below(count) as usize].chars().collect()
+        }
+        _ => (0..length).map(|_| letter(dice)).collect(),
+    };
+    for _ in 0..dice.below(4) {
+        let at = dice.below(text.len() as u64 + 1) as usize;
+        match dice.below(4) {
+            0 => text.insert(at, letter(dice)),
+            1 if at < text.len() => drop(text.remove(at)),
+            2 if at + 1 < text.len() => text.swap(at, at + 1),
+            3 if at < text.len() => text[at] = letter(dice),
+            _ => {}
+        }
+    }
+    let text: String = text.into_iter().collect();
+    known.push(text.clone());
+    Some(text)
+}
+
+/// Two tables that a seed determines, with NULL ids, keys and texts, and texts that occur often.
+async fn random_tables(session: &Session, seed: u64, rows: [usize; 2]) {
+    let (mut dice, mut known) = (Dice(seed), Vec::new());
+    let longest = LONGEST[seed as usize % LONGEST.len()];
+    let number = |dice: &mut Dice, limit| match dice.below(6) {
+        0 => "CAST(NULL AS BIGINT)".to_owned(),
+        _ => format!("CAST({} AS BIGINT)", dice.below(limit)),
+    };
+    for ((table, columns, names), rows) in [
+        ("a", "i BIGINT, g BIGINT, x VARCHAR", "i, g, x"),
+        ("b", "j BIGINT, g BIGINT, y VARCHAR", "j, g, y"),
+    ]
+    .into_iter()
+    .zip(rows)
+    {
+        session.query(&format!("CREATE TABLE {table} ({columns})")).await.unwrap();
+        let mut values = Vec::new();
+        for _ in 0..rows {
+            let (id, key) = (number(&mut dice, 30), number(&mut dice, 4));
+            let text = text(&mut dice, &mut known, longest);
+            let text = text.map_or("NULL".to_owned(), |text| format!("'{text}'"));
+            values.push(format!("({id}, {key}, CAST({text} AS VARCHAR))"));
+        }
+        if !values.is_empty() {
+            let values = values.join(", ");
+            let insert =
+                format!("INSERT INTO {table} SELECT * FROM (VALUES {values}) AS v ({names})");
+            session.query(&insert).await.unwrap();
+        }
+    }
+}
+
 async fn session(folder: &std::path::Path) -> Session {
     crate::slt::engine(folder).await.session(Principal::embedded())
 }
 
 /// `IS TRUE` keeps a condition what it is and no rule of joins knows it.
-async fn compare(session: &Session, join: &str, condition: &str, rest: &str) {
+async fn compare(session: &Session, join: &str, condition: &str, rest: &str) -> Vec<String> {
     let fuzzy = join.replace("{}", &format!("{condition}{rest}"));
     let plain = join.replace("{}", &format!("(({condition}) IS TRUE){rest}"));
-    let plan = rows(session, &format!("EXPLAIN {fuzzy}")).await.join("\n");
-    assert!(plan.contains("FuzzyJoinExec"), "{fuzzy}\n{plan}");
     let (fuzzy_rows, plain_rows) = (rows(session, &fuzzy).await, rows(session, &plain).await);
     assert_eq!(fuzzy_rows, plain_rows, "{fuzzy}");
+    fuzzy_rows
+}
+
+/// The statement runs as a fuzzy join.
+async fn is_fuzzy(session: &Session, join: &str, condition: &str, rest: &str) {
+    let fuzzy = join.replace("{}", &format!("{condition}{rest}"));
+    let plan = rows(session, &format!("EXPLAIN {fuzzy}")).await.join("\n");
+    assert!(plan.contains("FuzzyJoinExec"), "{fuzzy}\n{plan}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_predicate_and_join_type_gives_the_rows_of_the_cross_product() {
-    let folder = tempfile::tempdir().unwrap();
-    let session = session(folder.path()).await;
-    tables(&session, 90).await;
-    // The other side of the comparison is none of these joins.
-    let plain = "EXPLAIN SELECT 1 FROM a JOIN b ON (levenshtein(a.x, b.y) <= 1) IS TRUE";
-    assert!(!rows(&session, plain).await.join("\n").contains("FuzzyJoinExec"));
-    let rests = [" AND a.g = b.g", " AND a.g = b.g AND a.i <= b.j", " AND a.i > b.j"];
-    for (at, predicate) in PREDICATES.into_iter().enumerate() {
-        for (type_at, join) in JOINS.into_iter().enumerate() {
-            for rest in ["", rests[(at + type_at) % rests.len()]] {
-                compare(&session, join, predicate, rest).await;
+    let mut found = [0; PREDICATES.len()];
+    for seed in 0..LONGEST.len() as u64 {
+        let folder = tempfile::tempdir().unwrap();
+        let session = session(folder.path()).await;
+        random_tables(&session, seed, [24, 27]).await;
+        for (at, predicate) in PREDICATES.into_iter().enumerate() {
+            for (type_at, join) in JOINS.into_iter().enumerate() {
+                let rest = RESTS[(at + type_at + seed as usize) % RESTS.len()];
+                let rows = compare(&session, join, predicate, rest).await;
+                // The first type of join gives pairs alone.
+                found[at] += if type_at == 0 { rows.len() } else { 0 };
+                if seed == 0 {
+                    is_fuzzy(&session, join, predicate, rest).await;
+                }
+            }
+        }
+        // The other side of the comparison is none of these joins.
+        let plain = "EXPLAIN SELECT 1 FROM a JOIN b ON (levenshtein(a.x, b.y) <= 1) IS TRUE";
+        assert!(!rows(&session, plain).await.join("\n").contains("FuzzyJoinExec"));
+    }
+    assert!(found.iter().all(|found| *found > 0), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn distances_from_row_to_row_and_alternatives_give_the_rows_of_the_cross_product() {
+    for seed in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let session = session(folder.path()).await;
+        random_tables(&session, seed, [24, 27]).await;
+        for (at, condition) in CONDITIONS.into_iter().enumerate() {
+            for (type_at, join) in JOINS.into_iter().enumerate() {
+                let rest = RESTS[(at + type_at + 2 * seed as usize) % RESTS.len()];
+                compare(&session, join, condition, rest).await;
+                if seed == 1 {
+                    is_fuzzy(&session, join, condition, rest).await;
+                }
             }
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn distances_from_row_to_row_and_alternatives_give_the_rows_of_the_cross_product() {
-    let folder = tempfile::tempdir().unwrap();
-    let session = session(folder.path()).await;
-    tables(&session, 90).await;
-    let rests = [" AND a.g = b.g", "", " AND a.i > b.j"];
-    for (at, condition) in CONDITIONS.into_iter().enumerate() {
-        for (type_at, join) in JOINS.into_iter().enumerate() {
-            compare(&session, join, condition, rests[(at + type_at) % rests.len()]).await;
+async fn a_side_without_rows_gives_the_rows_of_the_cross_product() {
+    for sides in [[0, 9], [9, 0], [0, 0]] {
+        let folder = tempfile::tempdir().unwrap();
+        let session = session(folder.path()).await;
+        random_tables(&session, 3, sides).await;
+        for (at, predicate) in PREDICATES.into_iter().enumerate() {
+            for (type_at, join) in JOINS.into_iter().enumerate() {
+                // Each kind of predicate with each type of join.
+                if at % 3 == type_at % 3 {
+                    compare(&session, join, predicate, RESTS[(at + type_at) % 3]).await;
+                }
+            }
         }
     }
 }
@@ -166,6 +288,7 @@ async fn many_rows_and_many_partitions() {
                 // All pairs by two functions would take a minute.
                 if !(rest.is_empty() && predicate.contains(" OR ")) {
                     compare(&session, join, predicate, rest).await;
+                    is_fuzzy(&session, join, predicate, rest).await;
                 }
             }
         }
@@ -194,14 +317,82 @@ async fn with_little_memory_the_rows_are_the_same() {
         session.query("SET query_memory = '1 GiB'").await.unwrap();
         let expected = rows(&session, &statement).await;
         session.query("SET query_memory = '8 MiB'").await.unwrap();
-        let explained = rows(&session, &format!("EXPLAIN ANALYZE {statement}")).await.join("\n");
-        let line = explained.lines().find(|line| line.contains("FuzzyJoinExec")).unwrap();
+        let counted = counted(&session, &statement).await;
         // Without the wide column the left side fits.
-        let spills = line.contains("spill_count=") && !line.contains("spill_count=0");
-        assert!(spills || !statement.contains("a.wide"), "{line}");
-        assert!(line.contains("pairs_compared=") && line.contains("pairs_alike="), "{line}");
+        let fits = !statement.contains("a.wide");
+        assert!(fits || counter(&counted, "spill_count") > 0, "{counted}");
         assert_eq!(rows(&session, &statement).await, expected, "{statement}");
     }
+}
+
+/// The operator's line of EXPLAIN ANALYZE.
+async fn counted(session: &Session, statement: &str) -> String {
+    let explained = rows(session, &format!("EXPLAIN ANALYZE {statement}")).await;
+    explained.into_iter().find(|line| line.contains("FuzzyJoinExec")).unwrap()
+}
+
+/// One of the line's counters, below a thousand.
+fn counter(line: &str, name: &str) -> usize {
+    let (_, rest) = line.split_once(&format!("{name}=")).unwrap_or_else(|| panic!("{line}"));
+    let value = rest.split([',', ']']).next().unwrap();
+    value.trim().parse().unwrap_or_else(|_| panic!("{name} of {line}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_larger_than_its_rows_is_made_in_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path()).await;
+    // Rows of 24 bytes, texts that hardly one shares with another: the rows alone would fit.
+    for (table, text) in [("a", "1, 7)"), ("b", "1, 6) || 'z'")] {
+        let create = format!(
+            "CREATE TABLE {table} AS SELECT value AS i, value % 600 AS g, \
+             substr(encode(sha256(CAST(value AS VARCHAR)), 'hex'), {text} AS x \
+             FROM generate_series(1, 60000) AS s (value)"
+        );
+        session.query(&create).await.unwrap();
+    }
+    let (alike, half) = ("levenshtein_within(a.x, b.x, 1)", "(a.i + b.i) % 4 <> 0");
+    for (columns, join, condition) in [
+        ("sum(a.i), sum(b.i), min(a.x), max(b.x)", "JOIN", format!("{alike} AND a.g = b.g")),
+        ("sum(a.i), sum(b.i)", "FULL JOIN", format!("{alike} AND a.g = b.g AND {half}")),
+        ("sum(a.i), max(a.x)", "LEFT ANTI JOIN", format!("{alike} AND {half}")),
+    ] {
+        let statement = format!("SELECT count(*), {columns} FROM a {join} b ON {condition}");
+        session.query("SET query_memory = '1 GiB'").await.unwrap();
+        let expected = rows(&session, &statement).await;
+        assert!(!expected[0].starts_with("0|"), "{statement}: {expected:?}");
+        session.query("SET query_memory = '8 MiB'").await.unwrap();
+        assert_eq!(rows(&session, &statement).await, expected, "{statement}");
+        if join == "JOIN" {
+            let counted = counted(&session, &statement).await;
+            assert!(counter(&counted, "spill_count") > 0, "{counted}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_analyze_counts_distinct_texts_and_the_pairs_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path()).await;
+    // The smaller side is indexed, and each text of the larger one is looked up once.
+    for (table, rows) in [("a", 60), ("b", 400)] {
+        let create = format!(
+            "CREATE TABLE {table} AS SELECT value AS i, value % 3 AS g, \
+             'text' || CAST(value % 30 AS VARCHAR) AS x FROM generate_series(1, {rows}) AS s (value)"
+        );
+        session.query(&create).await.unwrap();
+    }
+    let join = "SELECT a.i, b.i FROM a JOIN b ON levenshtein(a.x, b.x) <= 1";
+    let alone = counted(&session, join).await;
+    let with_key = counted(&session, &format!("{join} AND a.g = b.g")).await;
+    // Each text has one key: the key leaves fewer texts to compare it with.
+    for line in [&alone, &with_key] {
+        assert_eq!(counter(line, "texts_looked_up"), 30, "{line}");
+    }
+    let [all, of_keys] = [&alone, &with_key].map(|line| counter(line, "pairs_compared"));
+    let [alike, alike_of_keys] = [&alone, &with_key].map(|line| counter(line, "pairs_alike"));
+    assert!(alike <= all && all <= 30 * 30, "{alone}");
+    assert!(alike_of_keys <= of_keys && of_keys < all, "{alone}\n{with_key}");
 }
 
 /// A table of texts that have little in common.

@@ -178,16 +178,73 @@ async fn the_dashboard_and_the_page_show_metrics_that_there_are() {
     let metrics = attune::observe::metrics::Metrics::new(engine.clone());
     engine.session(Principal::embedded()).query("SELECT nothing").await.unwrap_err();
     let text = metrics.render().unwrap();
+    let has = |name: &str| {
+        let of_name = |line: &str| {
+            let rest = line.strip_prefix("# TYPE ").unwrap_or(line).strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+        };
+        text.lines().any(of_name)
+    };
+    assert!(!has("attune_checks_tot") && has("attune_checks_total") && has("attune_queue_seconds"));
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    for page in ["docs/grafana.json", "docs/operations.md"] {
+    for page in ["docs/grafana.json", "docs/alerts.yml", "docs/operations.md"] {
         let page = std::fs::read_to_string(root.join(page)).unwrap();
         let mut names = 0;
         for word in page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
             if word.starts_with("attune_") && word.len() > "attune_".len() {
                 names += 1;
-                assert!(text.contains(word), "no metric {word} in\n{text}");
+                assert!(has(word), "no metric {word} in\n{text}");
             }
         }
         assert!(names > 10, "{names}");
     }
+}
+
+#[tokio::test]
+async fn checks_and_refused_rows_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    let metrics = attune::observe::metrics::Metrics::new(engine.clone());
+    let sample = |name: &str| value(&metrics.render().unwrap(), name);
+    let checks = |kind: &str, status: &str, origin: &str| {
+        let labels = format!("kind=\"{kind}\",status=\"{status}\",origin=\"{origin}\"");
+        sample(&format!("attune_checks_total{{{labels}}}"))
+    };
+    let unmet = || {
+        ["error", "warn"]
+            .map(|word| sample(&format!("attune_expectations_unmet{{severity=\"{word}\"}}")))
+    };
+    let run = async |text: &str| {
+        let answer = session.query(text).await.map_err(|error| error.to_string())?;
+        answer.rows.try_collect::<Vec<_>>().await.map_err(|error| error.to_string())
+    };
+    for text in [
+        "CREATE TABLE orders AS SELECT * FROM (VALUES (1, 5), (2, -1)) AS v (id, price)",
+        "CREATE EXPECTATION positive ON orders CHECK (price > 0) SEVERITY 'error'",
+        "CREATE EXPECTATION many ON orders CHECK (row_count() > 10) SEVERITY 'warn'",
+        "CREATE EXPECTATION one ON orders CHECK (uniqueness(id) = 1) SEVERITY 'warn'",
+    ] {
+        run(text).await.unwrap();
+    }
+    assert_eq!((checks("range", "fail", "check"), unmet()), (0.0, [0.0, 0.0]));
+    run("CHECK TABLE orders").await.unwrap();
+    assert_eq!(checks("range", "fail", "check"), 1.0);
+    assert_eq!(checks("volume", "warn", "check"), 1.0);
+    assert_eq!(checks("uniqueness", "pass", "check"), 1.0);
+    assert_eq!(unmet(), [1.0, 1.0]);
+    // Rows that are refused count as refused, and are none of the table's.
+    let refused = run("INSERT INTO orders VALUES (3, -2)").await.unwrap_err();
+    assert!(refused.contains("do not meet positive"), "{refused}");
+    assert_eq!(checks("range", "fail", "load"), 1.0);
+    assert_eq!((checks("range", "fail", "check"), unmet()), (1.0, [1.0, 1.0]));
+    run("INSERT INTO orders VALUES (3, 2)").await.unwrap();
+    assert_eq!((checks("range", "pass", "load"), checks("range", "fail", "load")), (1.0, 1.0));
+    // At load only what may refuse rows is computed.
+    assert_eq!(checks("volume", "warn", "load"), 0.0);
+    run("DELETE FROM orders WHERE price < 0").await.unwrap();
+    run("CHECK TABLE orders").await.unwrap();
+    assert_eq!((checks("range", "pass", "check"), unmet()), (1.0, [0.0, 1.0]));
+    run("DROP EXPECTATION many ON orders").await.unwrap();
+    assert_eq!(unmet(), [0.0, 0.0]);
 }

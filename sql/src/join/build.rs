@@ -1,7 +1,8 @@
 //! The indexed side of a fuzzy join: its rows, in as many pieces as memory asks for.
 //!
-//! Rows are held in memory while it suffices. When it does not, they go to the disk in pieces so
-//! small that every partition can hold and index one at a time.
+//! Rows are held in memory while it suffices for them and an index of their texts ([`Weight`]).
+//! When it does not, they go to the disk in pieces so small that every partition can hold and index
+//! one at a time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::common::NullEquality;
 use datafusion::common::cast::as_string_view_array;
+use datafusion::common::utils::memory::RecordBatchMemoryCounter;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, SpillFile, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
@@ -25,13 +27,14 @@ use udfs::fuzzy::index::{InBlock, Index, Likeness};
 use udfs::fuzzy::stop::{Stop, Stopped};
 
 use super::predicate::Limit;
+use super::weight::{Texts, Weight, copies};
 
-/// Rows are held as they came and in one piece; their texts once more for each way to look them up.
-const ROWS: usize = 2;
 /// Steps that finding a row in a map takes.
 const PER_ROW: usize = 128;
 /// A smaller index than this is not worth having.
 const SMALL: usize = 1 << 20;
+/// A piece may take so much, however little memory there is.
+const PIECE: usize = 1 << 16;
 
 /// How the left side is read.
 pub(super) struct Build {
@@ -39,6 +42,8 @@ pub(super) struct Build {
     pub partition: usize,
     /// Partitions that read what is built.
     pub readers: usize,
+    /// Left sides that are built at the same time.
+    pub builders: usize,
     pub lookups: Vec<Lookup>,
     pub keys: Keys,
     pub context: Arc<TaskContext>,
@@ -62,7 +67,9 @@ pub(super) struct Keys {
 /// The left side.
 pub(super) struct Built {
     pub pieces: Vec<Piece>,
-    pub schema: SchemaRef,
+    schema: SchemaRef,
+    /// What the fastest index of a piece on the disk may take beside the piece, while it is built.
+    index_bytes: usize,
 }
 
 /// A part of the left side, with the rows that have found a match.
@@ -114,16 +121,19 @@ impl Piece {
     }
 
     /// The rows, indexed; read from the disk if they are there.
-    pub async fn open(&self, build: &Build, schema: &SchemaRef) -> Result<Arc<Indexed>> {
+    pub async fn open(&self, build: &Build, built: &Built) -> Result<Arc<Indexed>> {
         match &self.place {
             Place::Memory(indexed) => Ok(Arc::clone(indexed)),
             Place::Disk(file) => {
                 let memory = build.reservation();
-                let batches = read(build, schema, file)?;
+                let batches = read(build, &built.schema, file)?;
                 let batches = batches.try_collect::<Vec<_>>().await?;
-                let bytes: usize = batches.iter().map(get_record_batch_memory_size).sum();
-                memory.try_grow(bytes * build.copies())?;
-                Ok(Arc::new(build.index(schema, &batches, memory)?))
+                // Batches that were read at once lie in the same memory.
+                let mut sizes = RecordBatchMemoryCounter::new();
+                let bytes: usize = batches.iter().map(|batch| sizes.count_batch(batch)).sum();
+                memory.try_grow(bytes * copies(build))?;
+                let indexed = build.index(&built.schema, &batches, memory, 0, built.index_bytes);
+                Ok(Arc::new(indexed?))
             }
         }
     }
@@ -144,11 +154,29 @@ impl Indexed {
     }
 }
 
-impl Build {
-    fn copies(&self) -> usize {
-        ROWS + self.lookups.len()
+/// Rows that are held in memory.
+struct Held {
+    batches: Vec<RecordBatch>,
+    weight: Weight,
+    memory: MemoryReservation,
+}
+
+impl Held {
+    fn new(build: &Build) -> Self {
+        Self { batches: Vec::new(), weight: Weight::new(build), memory: build.reservation() }
     }
 
+    /// Takes a batch, and reserves what it takes with an index of its texts. Where that is more
+    /// than there is, gives how much there is for what is held.
+    fn add(&mut self, build: &Build, batch: RecordBatch) -> Result<Option<usize>> {
+        let (bytes, rows) = (get_record_batch_memory_size(&batch), 0..batch.num_rows());
+        self.weight.add(bytes, &Texts::of(build, &batch)?, rows);
+        self.batches.push(batch);
+        Ok(build.reserve(&self.memory, self.weight.bytes()))
+    }
+}
+
+impl Build {
     pub fn reservation(&self) -> MemoryReservation {
         MemoryConsumer::new(format!("FuzzyJoin[{}]", self.partition))
             .register(self.context.memory_pool())
@@ -159,75 +187,124 @@ impl Build {
         SpillManager::new(runtime, metrics.clone(), Arc::clone(schema))
     }
 
+    /// What this left side may hold of the statement's memory: one of several must leave the others
+    /// what they need.
+    fn share(&self) -> usize {
+        match self.context.memory_pool().memory_limit() {
+            MemoryLimit::Finite(limit) if self.builders > 1 => limit / 4 * 3 / self.builders,
+            _ => usize::MAX,
+        }
+    }
+
+    /// Makes a reservation so large. Where there is less memory, gives how much there is.
+    fn reserve(&self, memory: &MemoryReservation, bytes: usize) -> Option<usize> {
+        let (share, held) = (self.share(), memory.size());
+        let more = bytes.saturating_sub(held);
+        if bytes <= share && memory.try_grow(more).is_ok() {
+            return None;
+        }
+        let pool = self.context.memory_pool();
+        let free = match pool.memory_limit() {
+            MemoryLimit::Finite(limit) => limit.saturating_sub(pool.reserved()).min(more),
+            _ => 0,
+        };
+        Some(share.min(held.saturating_add(free)))
+    }
+
     /// Reads the left side and indexes it.
     pub async fn run(&self, metrics: &SpillMetrics) -> Result<Built> {
         let mut rows = self.input.execute(self.partition, Arc::clone(&self.context))?;
         let schema = self.input.schema();
-        let (mut memory, mut batches) = (self.reservation(), Vec::new());
-        let mut pieces = Vec::new();
+        let spill = self.spill(&schema, metrics);
+        let (mut held, mut pieces, mut of_piece) = (Held::new(self), Vec::new(), usize::MAX);
         while let Some(batch) = rows.try_next().await? {
-            let bytes = get_record_batch_memory_size(&batch) * self.copies();
-            if memory.try_grow(bytes).is_err() {
-                let spill = self.spill(&schema, metrics);
-                self.put_away(&spill, &mut batches, &mut pieces)?;
-                memory = self.reservation();
-                memory.try_grow(bytes)?;
+            if let Some(there_is) = held.add(self, batch)? {
+                // Half of it is for rows and their indexes, a quarter for faster ones.
+                of_piece = of_piece.min((there_is / (2 * self.readers.max(1))).max(PIECE));
+                self.put_away(&spill, held.batches, of_piece, &mut pieces)?;
+                held = Held::new(self);
             }
-            batches.push(batch);
         }
         if pieces.is_empty() {
-            let indexed = self.index(&schema, &batches, memory)?;
+            let Held { batches, weight, memory } = held;
+            let (of_texts, most) = (weight.index_bytes(), self.share() / 4);
+            drop(weight);
+            let indexed = self.index(&schema, &batches, memory, of_texts, most)?;
             let place = Place::Memory(Arc::new(indexed));
             pieces.push(Piece::new(batches.iter().map(RecordBatch::num_rows).sum(), place));
         } else {
-            let spill = self.spill(&schema, metrics);
-            self.put_away(&spill, &mut batches, &mut pieces)?;
+            self.put_away(&spill, held.batches, of_piece, &mut pieces)?;
         }
-        Ok(Built { pieces, schema })
+        Ok(Built { pieces, schema, index_bytes: of_piece / 2 })
     }
 
-    /// Writes batches to the disk, in pieces of which every reader can hold one in the memory that
-    /// the batches had, with an index.
+    /// Writes batches to the disk, in pieces that take at most so many bytes with an index.
     fn put_away(
         &self,
         spill: &SpillManager,
-        batches: &mut Vec<RecordBatch>,
+        batches: Vec<RecordBatch>,
+        of_piece: usize,
         pieces: &mut Vec<Piece>,
     ) -> Result<()> {
-        let per_piece = batches.len().div_ceil(2 * self.readers).max(1);
-        for batches in batches.chunks(per_piece) {
-            let rows = batches.iter().map(RecordBatch::num_rows).sum();
-            if let Some(file) = spill.spill_record_batch_and_finish(batches, "fuzzy join")? {
-                pieces.push(Piece::new(rows, Place::Disk(file)));
+        let mut file = spill.create_in_progress_file("fuzzy join")?;
+        let (mut weight, mut rows) = (Weight::new(self), 0);
+        for batch in batches {
+            self.stop.check().map_err(ended)?;
+            let (texts, count) = (Texts::of(self, &batch)?, batch.num_rows());
+            let mut alone = Weight::new(self);
+            alone.add(get_record_batch_memory_size(&batch), &texts, 0..count);
+            // A quarter of a piece at a time: what that takes is known when it is written.
+            let part = count.saturating_mul(of_piece / 4) / alone.bytes().max(1);
+            let part = part.min(count).max(1);
+            for from in (0..count).step_by(part) {
+                let to = count.min(from + part);
+                let bytes = file.append_batch(&batch.slice(from, to - from))?;
+                weight.add(bytes, &texts, from..to);
+                rows += to - from;
+                if weight.bytes() > of_piece / 4 * 3 {
+                    pieces.extend(file.finish()?.map(|file| Piece::new(rows, Place::Disk(file))));
+                    file = spill.create_in_progress_file("fuzzy join")?;
+                    (weight, rows) = (Weight::new(self), 0);
+                }
             }
         }
-        batches.clear();
+        pieces.extend(file.finish()?.map(|file| Piece::new(rows, Place::Disk(file))));
         Ok(())
     }
 
-    /// Indexes batches whose memory is reserved.
+    /// Indexes batches whose memory is reserved, with `of_texts` bytes for the indexes. The fastest
+    /// ones may take `most` bytes beside it while they are built.
     fn index(
         &self,
         schema: &SchemaRef,
         batches: &[RecordBatch],
         memory: MemoryReservation,
+        of_texts: usize,
+        most: usize,
     ) -> Result<Indexed> {
         let rows = concat_batches(schema, batches)?;
         let (blocks, block_of) = Blocks::new(&self.keys, &rows, &self.stop)?;
-        let texts = self.lookups.iter().map(|way| self.texts(way, &rows, &block_of, &memory));
+        let views = self.lookups.iter().map(|way| texts(&way.text, &rows));
+        let views = views.collect::<Result<Vec<_>>>()?;
+        let values = self.lookups.iter().zip(&views);
+        let values = values.map(|(way, views)| self.values(way, &rows, views, &block_of));
+        let values = values.collect::<Result<Vec<_>>>()?;
+        // All of them before the first takes more.
+        let bytes: usize = values.iter().map(Values::estimate).sum();
+        memory.try_grow(bytes.saturating_sub(of_texts))?;
+        let texts = values.into_iter().map(|values| self.texts(values, &memory, most));
         let texts = texts.collect::<Result<_>>()?;
         Ok(Indexed { rows, texts, blocks, _memory: memory })
     }
 
-    /// Indexes the texts of rows.
-    fn texts(
+    /// The distinct texts of rows.
+    fn values<'a>(
         &self,
         way: &Lookup,
         rows: &RecordBatch,
+        views: &'a StringViewArray,
         block_of: &[Option<u32>],
-        memory: &MemoryReservation,
-    ) -> Result<IndexedTexts> {
-        let views = texts(&way.text, rows)?;
+    ) -> Result<Values<'a>> {
         let (mut likeness, mut limits) = (way.likeness, None);
         if let (Some(limit), Likeness::Edit { osa, .. }) = (&way.limit, likeness) {
             let of_rows = limit.of_rows(rows)?;
@@ -238,11 +315,20 @@ impl Build {
         let is_looked_for = |row: usize| limits.as_ref().is_none_or(|limits| limits[row].is_some());
         let blocks = block_of.iter().enumerate();
         let blocks = blocks.map(|(row, block)| block.filter(|_| is_looked_for(row)));
-        let (values, value_of) = distinct(&views, blocks, &self.stop)?;
+        let (values, value_of) = distinct(views, blocks, &self.stop)?;
+        Ok(Values { likeness, values, value_of })
+    }
+
+    /// Indexes texts.
+    fn texts(
+        &self,
+        values: Values<'_>,
+        memory: &MemoryReservation,
+        most: usize,
+    ) -> Result<IndexedTexts> {
+        let Values { likeness, values, value_of } = values;
         let (rows_of, starts) = grouped(&value_of, values.len());
-        let bytes = values.iter().map(|(_, text)| text.len()).sum();
-        memory.try_grow(Index::estimate(likeness, values.len(), bytes))?;
-        let index = self.with_memory(likeness, &values, memory).map_err(ended)?;
+        let index = self.with_memory(likeness, &values, memory, most).map_err(ended)?;
         Ok(IndexedTexts { index, likeness, rows_of, starts })
     }
 
@@ -252,13 +338,28 @@ impl Build {
         likeness: Likeness,
         values: &[InBlock<'_>],
         memory: &MemoryReservation,
+        most: usize,
     ) -> std::result::Result<Index, Stopped> {
         let before = memory.size();
-        let granted = granted(memory, Index::wanted(likeness, values));
+        let granted = granted(memory, Index::wanted(likeness, values).min(most / 2));
         let index = Index::new(likeness, values, granted, &self.stop)?;
         let taken = before + index.bytes();
         memory.shrink(memory.size().saturating_sub(taken));
         Ok(index)
+    }
+}
+
+/// The distinct texts of rows, and which of them each row has.
+struct Values<'a> {
+    likeness: Likeness,
+    values: Vec<InBlock<'a>>,
+    value_of: Vec<u32>,
+}
+
+impl Values<'_> {
+    fn estimate(&self) -> usize {
+        let bytes = self.values.iter().map(|(_, text)| text.len()).sum();
+        Index::estimate(self.likeness, self.values.len(), bytes)
     }
 }
 
@@ -389,7 +490,7 @@ impl Blocks {
 }
 
 impl Keys {
-    fn columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    pub fn columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
         let column = |expression: &Arc<dyn PhysicalExpr>| {
             expression.evaluate(batch)?.into_array(batch.num_rows())
         };

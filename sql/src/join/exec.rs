@@ -237,6 +237,7 @@ impl ExecutionPlan for FuzzyJoinExec {
                 input: join.left,
                 partition: if join.partitioned { partition } else { 0 },
                 readers: if join.partitioned { 1 } else { partitions },
+                builders: if join.partitioned { partitions } else { 1 },
                 lookups: join.alternatives.iter().map(lookup).collect(),
                 keys: Keys { expressions: left_keys, null_equality },
                 context,

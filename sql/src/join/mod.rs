@@ -14,6 +14,7 @@ mod output;
 mod predicate;
 mod probe;
 mod rule;
+mod weight;
 
 pub(crate) use nearest::{NearestNode, NearestRelation, documentation};
 pub(crate) use not_in::CorrelatedNotIn;

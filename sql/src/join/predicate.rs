@@ -59,6 +59,8 @@ pub(super) struct Limit {
     pub value: Arc<dyn PhysicalExpr>,
     /// Whether a negative one is an error of the function, and not merely less than any distance.
     negative_fails: bool,
+    /// How many edits of the index' kind one of the function's may be.
+    times: usize,
 }
 
 impl Limit {
@@ -71,8 +73,11 @@ impl Limit {
             value if value.is_nan() => Some(usize::MAX),
             value if value < 0.0 => self.negative_fails.then_some(usize::MAX),
             // Conversion to a float may round down.
-            value if value <= SMALL => Some((value + 1e-6) as usize),
-            value => Some((value as usize).checked_next_power_of_two().unwrap_or(usize::MAX)),
+            value if value <= SMALL => Some(self.times * (value + 1e-6) as usize),
+            value => {
+                let edits = (value as usize).saturating_mul(self.times);
+                Some(edits.checked_next_power_of_two().unwrap_or(usize::MAX))
+            }
         };
         Ok(as_float64_array(&values)?.iter().map(|value| value.and_then(radius)).collect())
     }
@@ -224,8 +229,8 @@ fn recognize(condition: &Arc<dyn PhysicalExpr>, indices: &[ColumnIndex]) -> Opti
         let (texts, limit) = (two_texts(call)?, call.args().get(2)?);
         return match call.name() {
             "levenshtein_within" => match integer(limit) {
-                Some(max) => found(edit(false, max)?, texts, false),
-                None => by_row(condition, call, false, (limit, true), indices),
+                Some(max) => found(Distance::Levenshtein.within(max)?, texts, false),
+                None => by_row(condition, call, Distance::Levenshtein, (limit, true), indices),
             },
             "jaro_winkler_within" => {
                 let value = number(limit).filter(|value| (0.0..=1.0).contains(value))?;
@@ -237,10 +242,10 @@ fn recognize(condition: &Arc<dyn PhysicalExpr>, indices: &[ColumnIndex]) -> Opti
     }
     if let Some(there) = condition.downcast_ref::<IsNotNullExpr>() {
         let call = there.arg().downcast_ref::<ScalarFunctionExpr>()?;
-        let (osa, limit) = (is_osa(call)?, call.args().get(2)?);
+        let (distance, limit) = (distance(call)?, call.args().get(2)?);
         return match integer(limit) {
-            Some(max) => found(edit(osa, max)?, two_texts(call)?, false),
-            None => by_row(condition, call, osa, (limit, true), indices),
+            Some(max) => found(distance.within(max)?, two_texts(call)?, !distance.is_exact()),
+            None => by_row(condition, call, distance, (limit, true), indices),
         };
     }
     let comparison = condition.downcast_ref::<BinaryExpr>()?;
@@ -249,48 +254,48 @@ fn recognize(condition: &Arc<dyn PhysicalExpr>, indices: &[ColumnIndex]) -> Opti
         (None, Some(call)) => (call, comparison.op().swap()?, comparison.left()),
         _ => return None,
     };
-    let (texts, osa) = (two_texts(call)?, is_osa(call));
+    let (texts, distance) = (two_texts(call)?, distance(call));
     let Some(bound) = bound(operator, limit) else {
         let is_upper = matches!(operator, Operator::LtEq | Operator::Lt | Operator::Eq);
         let is_whole = call.args().get(2).is_none_or(|cutoff| whole(cutoff).is_some());
-        return match osa {
-            Some(osa) if is_upper && is_whole && literal(limit).is_none() => {
-                by_row(condition, call, osa, (limit, false), indices)
+        return match distance {
+            Some(distance) if is_upper && is_whole && literal(limit).is_none() => {
+                by_row(condition, call, distance, (limit, false), indices)
             }
             _ => None,
         };
     };
-    let Some(osa) = osa else {
+    let Some(distance) = distance else {
         let Bound::Least(floor) = bound else { return None };
         let likeness = similarity(call.name(), floor).filter(|_| call.args().len() == 2)?;
         return found(likeness, texts, false);
     };
     let (max, again) = match bound {
-        Bound::AtMost(max) => (max, false),
-        Bound::Exactly(distance) => (distance, true),
+        Bound::AtMost(max) => (max, !distance.is_exact()),
+        Bound::Exactly(max) => (max, true),
         Bound::Least(_) => return None,
     };
     let within = match call.args().get(2) {
         Some(cutoff) if literal(cutoff).is_none() => {
-            return by_row(condition, call, osa, (cutoff, true), indices);
+            return by_row(condition, call, distance, (cutoff, true), indices);
         }
         Some(cutoff) => whole(cutoff)?,
         None => max,
     };
-    found(edit(osa, max.min(within))?, texts, again)
+    found(distance.within(max.min(within))?, texts, again)
 }
 
 /// A distance whose largest is a value of one side's row.
 fn by_row(
     condition: &Arc<dyn PhysicalExpr>,
     call: &ScalarFunctionExpr,
-    osa: bool,
+    distance: Distance,
     (value, negative_fails): (&Arc<dyn PhysicalExpr>, bool),
     indices: &[ColumnIndex],
 ) -> Option<Condition> {
-    let limit = Limit { value: Arc::clone(value), negative_fails };
+    let limit = Limit { value: Arc::clone(value), negative_fails, times: distance.times() };
     Some(Condition {
-        likeness: Likeness::Edit { osa, max: USUAL_LIMIT },
+        likeness: Likeness::Edit { osa: distance == Distance::Osa, max: USUAL_LIMIT },
         texts: two_texts(call)?,
         limit: Some((side(value, indices)?, limit)),
         again: true,
@@ -298,12 +303,46 @@ fn by_row(
     })
 }
 
+/// A function that counts edits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Distance {
+    Levenshtein,
+    Osa,
+    Damerau,
+    Hamming,
+}
+
+impl Distance {
+    /// Whether an index finds exactly the pairs within a distance, and not others with them.
+    fn is_exact(self) -> bool {
+        matches!(self, Self::Levenshtein | Self::Osa)
+    }
+
+    /// How many of Levenshtein's edits, or of the index' own, one of this distance may be: a swap,
+    /// of which Damerau's may have text between, is two. A position at which texts differ is a
+    /// substitution, and one beyond the shorter text an insertion.
+    fn times(self) -> usize {
+        if self == Self::Damerau { 2 } else { 1 }
+    }
+
+    /// What pairs within a distance are alike in.
+    fn within(self, max: i64) -> Option<Likeness> {
+        let max = usize::try_from(max).ok()?;
+        // A single edit is what it is in the restricted form.
+        if self == Self::Damerau && max <= 1 {
+            return Some(Likeness::Edit { osa: true, max });
+        }
+        let max = max.saturating_mul(self.times());
+        Some(Likeness::Edit { osa: self == Self::Osa, max })
+    }
+}
+
 /// A call that measures two texts, or such a call made another type of number.
 fn measure(expression: &Arc<dyn PhysicalExpr>) -> Option<&ScalarFunctionExpr> {
     let cast = expression.downcast_ref::<CastExpr>();
     let measured = cast.map_or(expression, CastExpr::expr);
     let call = measured.downcast_ref::<ScalarFunctionExpr>()?;
-    let is_distance = is_osa(call).is_some();
+    let is_distance = distance(call).is_some();
     let is_measure = is_distance || call.name().ends_with("_similarity");
     let is_itself = cast.is_none_or(|cast| widens(cast.cast_type(), is_distance));
     (is_measure && is_itself).then_some(call)
@@ -323,10 +362,12 @@ fn widens(to: &DataType, is_distance: bool) -> bool {
     }
 }
 
-fn is_osa(call: &ScalarFunctionExpr) -> Option<bool> {
+fn distance(call: &ScalarFunctionExpr) -> Option<Distance> {
     match call.name() {
-        "levenshtein" => Some(false),
-        "osa_distance" => Some(true),
+        "levenshtein" => Some(Distance::Levenshtein),
+        "osa_distance" => Some(Distance::Osa),
+        "damerau_levenshtein" => Some(Distance::Damerau),
+        "hamming_distance" => Some(Distance::Hamming),
         _ => None,
     }
 }
@@ -334,10 +375,6 @@ fn is_osa(call: &ScalarFunctionExpr) -> Option<bool> {
 fn two_texts(call: &ScalarFunctionExpr) -> Option<[Arc<dyn PhysicalExpr>; 2]> {
     let [first, second, ..] = call.args() else { return None };
     Some([Arc::clone(first), Arc::clone(second)])
-}
-
-fn edit(osa: bool, max: i64) -> Option<Likeness> {
-    Some(Likeness::Edit { osa, max: usize::try_from(max).ok()? })
 }
 
 fn similarity(function: &str, floor: Floor) -> Option<Likeness> {

@@ -94,7 +94,7 @@ impl Probe {
         }
         if self.side.finish() && output.gives_left_rows() {
             for piece in &built.pieces {
-                let indexed = piece.open(&self.build, &built.schema).await?;
+                let indexed = piece.open(&self.build, built).await?;
                 if output.left_rows(piece, &indexed.rows).await?.is_err() {
                     return Ok(());
                 }
@@ -110,7 +110,7 @@ impl Probe {
         mut right: SendableRecordBatchStream,
         output: &Output<'_>,
     ) -> Result<Sent> {
-        let indexed = piece.open(&self.build, &built.schema).await?;
+        let indexed = piece.open(&self.build, built).await?;
         let mut work = Work::new(self.build.stop.clone());
         while let Some(batch) = right.try_next().await? {
             let mut matched = vec![false; batch.num_rows()];
@@ -141,7 +141,7 @@ impl Probe {
         let Some(file): Option<Arc<dyn SpillFile>> = file.finish()? else { return Ok(Ok(())) };
         let mut work = Work::new(self.build.stop.clone());
         for (at, piece) in built.pieces.iter().enumerate() {
-            let indexed = piece.open(&self.build, &built.schema).await?;
+            let indexed = piece.open(&self.build, built).await?;
             let is_last = at + 1 == built.pieces.len();
             let mut rows = spill.read_spill_as_stream(Arc::clone(&file), None)?;
             for matched in &mut matched {

@@ -1,25 +1,33 @@
-//! `json_schema_violations(json, schema)`: what of a JSON Schema a text breaks.
+//! `json_schema_violations(json, schema)`: what of a JSON Schema a text or nested value breaks.
 //!
 //! A list of sentences, each with its place (`$.items[0].price: -1 is less than the minimum 0`),
-//! empty when the value is sound, 100 at most. A text that is no JSON breaks any schema. NULL in,
-//! NULL out. A schema that is none, or that holds a keyword which is not known here, is an error;
-//! `json_schema.rs` and the description list those that are. `pattern` is compiled for each value.
+//! empty when the value is sound, 100 at most. A text that is no JSON breaks any schema. A struct,
+//! list or map is what Arrow writes as JSON for it: a NULL member of a struct is left out, times
+//! are texts, binary data is hexadecimal. NULL in, NULL out. A schema that is none, or that holds a
+//! keyword which is not known here, is an error; `json_schema.rs` and the description list those
+//! that are. `pattern` is compiled for each value.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, ListBuilder, StringViewBuilder};
-use datafusion_common::{Result, exec_err};
-use datafusion_expr::{ColumnarValue, Signature};
+use arrow::datatypes::Field;
+use arrow::json::writer::{EncoderOptions, make_encoder};
+use datafusion_common::{Result, ScalarValue, exec_err};
+use datafusion_expr::{
+    Coercion, ColumnarValue, Signature, TypeSignature, TypeSignatureClass, Volatility,
+};
 use datafusion_macros::user_doc;
 use serde_json::Value;
 
 use super::json_schema::violations;
-use crate::fuzzy::arguments::{columnar, list_of_text, pair, per_distinct, scalar_function, texts};
+use crate::fuzzy::arguments::{
+    columnar, list_of_text, pair, per_distinct, scalar_function, text_coercion,
+};
 use crate::text::Text;
 
 #[user_doc(
     doc_section(label = "Quality Functions"),
-    description = "What of a JSON Schema (draft 2020-12) a JSON text breaks, as sentences with their place; an empty list when it is sound. Known keywords: type, enum, const, minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf, minLength, maxLength, pattern, items, prefixItems, minItems, maxItems, uniqueItems, properties, required, additionalProperties, minProperties, maxProperties, allOf, anyOf, oneOf, not, $ref within the schema. Annotations, format among them, assert nothing; any other keyword is an error.",
+    description = "What of a JSON Schema (draft 2020-12) a JSON text, struct, list or map breaks, as sentences with their place; an empty list when it is sound. A NULL member of a struct is one that is missing. Known keywords: type, enum, const, minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf, minLength, maxLength, pattern, items, prefixItems, minItems, maxItems, uniqueItems, properties, required, additionalProperties, minProperties, maxProperties, allOf, anyOf, oneOf, not, $ref within the schema. Annotations, format among them, assert nothing; any other keyword is an error.",
     syntax_example = "json_schema_violations(json, schema)",
     sql_example = r#"```sql
 > SELECT json_schema_violations('{"price": -1}',
@@ -30,7 +38,7 @@ use crate::text::Text;
 | [$.price: -1 is less than the minimum 0, $: misses id] |
 +--------------------------------------------------------+
 ```"#,
-    argument(name = "json", description = "A JSON text."),
+    argument(name = "json", description = "A JSON text, or a struct, list or map."),
     argument(name = "schema", description = "A JSON Schema, as text.")
 )]
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -41,20 +49,70 @@ pub struct JsonSchemaViolationsFunction {
 scalar_function!(
     JsonSchemaViolationsFunction,
     "json_schema_violations",
-    texts(2),
+    signature(),
     list_of_text(),
     json_schema_violations
 );
+
+/// Texts as they are, and anything else for what it is: what cannot be validated is an error.
+fn signature() -> Signature {
+    let any = Coercion::new_exact(TypeSignatureClass::Any);
+    Signature::one_of(
+        vec![
+            TypeSignature::Coercible(vec![text_coercion(), text_coercion()]),
+            TypeSignature::Coercible(vec![any, text_coercion()]),
+        ],
+        Volatility::Immutable,
+    )
+}
 
 fn json_schema_violations(
     name: &str,
     arguments: &[ColumnarValue],
     rows: usize,
 ) -> Result<ColumnarValue> {
-    let (json, schema) = pair(name, arguments)?;
-    columnar(arguments, rows, |rows| {
+    let [value, schema] = arguments else {
+        return exec_err!("{name} takes two arguments, got {}", arguments.len());
+    };
+    let arguments = [as_text(value)?, schema.clone()];
+    let (json, schema) = pair(name, &arguments)?;
+    columnar(&arguments, rows, |rows| {
         per_distinct(&json, &schema, rows, |json, schema, rows| broken(name, json, schema, rows))
     })
+}
+
+/// Nested values as JSON texts, and anything else as it is.
+fn as_text(value: &ColumnarValue) -> Result<ColumnarValue> {
+    if !value.data_type().is_nested() {
+        return Ok(value.clone());
+    }
+    Ok(match value {
+        ColumnarValue::Array(array) => ColumnarValue::Array(written(array)?),
+        ColumnarValue::Scalar(one) => {
+            let text = written(&one.to_array()?)?;
+            ColumnarValue::Scalar(ScalarValue::try_from_array(&text, 0)?)
+        }
+    })
+}
+
+fn written(values: &ArrayRef) -> Result<ArrayRef> {
+    let field = Arc::new(Field::new("", values.data_type().clone(), true));
+    let options = EncoderOptions::default();
+    let mut encoder = make_encoder(&field, values.as_ref(), &options)?;
+    let (mut texts, mut json) = (StringViewBuilder::with_capacity(values.len()), Vec::new());
+    for row in 0..values.len() {
+        if encoder.is_null(row) {
+            texts.append_null();
+            continue;
+        }
+        json.clear();
+        encoder.encode(row, &mut json);
+        match std::str::from_utf8(&json) {
+            Ok(text) => texts.append_value(text),
+            Err(error) => return exec_err!("a value was not written as JSON: {error}"),
+        }
+    }
+    Ok(Arc::new(texts.finish()))
 }
 
 fn broken(name: &str, json: &Text, schema: &Text, rows: usize) -> Result<ArrayRef> {
@@ -90,9 +148,61 @@ fn read(name: &str, schema: &str) -> Result<Value> {
 
 #[cfg(test)]
 mod tests {
-    use crate::fuzzy::testing::{error_of, one, text};
-    use arrow::array::{Array, AsArray};
+    use std::sync::Arc;
+
+    use arrow::array::{
+        Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray, StructArray,
+    };
+    use arrow::buffer::NullBuffer;
+    use arrow::datatypes::{DataType, Field, Int64Type};
     use datafusion_common::ScalarValue;
+    use datafusion_expr::ColumnarValue;
+
+    use crate::fuzzy::testing::{call, error_of, one, text};
+
+    fn broken(array: ArrayRef, schema: &str) -> Vec<Option<Vec<String>>> {
+        let rows = array.len();
+        let arguments = [ColumnarValue::Array(array), ColumnarValue::Scalar(text(schema))];
+        let lists = call("json_schema_violations", &arguments, rows).unwrap();
+        let lists = lists.to_array(rows).unwrap();
+        let texts = |list: ArrayRef| {
+            list.as_string_view().iter().map(|text| text.unwrap().to_owned()).collect()
+        };
+        lists.as_list::<i32>().iter().map(|list| list.map(texts)).collect()
+    }
+
+    #[test]
+    fn nested_values_are_checked_as_the_json_that_they_are() {
+        let fields = vec![
+            Field::new("id", DataType::Int64, true),
+            Field::new("price", DataType::Float64, true),
+        ];
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(vec![Some(1), Some(2), None, Some(4)])),
+            Arc::new(Float64Array::from(vec![Some(2.5), Some(-1.0), Some(1.0), None])),
+        ];
+        let valid = NullBuffer::from(vec![true, true, true, false]);
+        let orders: ArrayRef = Arc::new(StructArray::new(fields.into(), columns, Some(valid)));
+        let schema = r#"{"required": ["id"], "properties": {"price": {"minimum": 0}}}"#;
+        let below = "$.price: -1.0 is less than the minimum 0".to_owned();
+        let expected = [Some(vec![]), Some(vec![below]), Some(vec!["$: misses id".into()]), None];
+        assert_eq!(broken(Arc::clone(&orders), schema), expected);
+        assert_eq!(broken(orders.slice(1, 2), schema), expected[1..3]);
+        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([
+            Some(vec![Some(1), Some(-2)]),
+            None,
+            Some(vec![]),
+        ]);
+        let found = broken(Arc::new(lists), r#"{"items": {"minimum": 0}}"#);
+        let below = "$[1]: -2 is less than the minimum 0".to_owned();
+        assert_eq!(found, [Some(vec![below]), None, Some(vec![])]);
+    }
+
+    #[test]
+    fn what_is_neither_text_nor_nested_is_an_error() {
+        let error = error_of("json_schema_violations", &[3_i64.into(), text("true")]);
+        assert!(error.contains("expects text, got Int64"), "{error}");
+    }
 
     #[test]
     fn a_sound_value_has_an_empty_list() {
