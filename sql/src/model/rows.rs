@@ -101,7 +101,7 @@ impl Rows {
             (Some(rows), Some(keys)) => Some(cell_keys(&all, &rows, &keys)?),
             _ => None,
         };
-        let all = match options.rating_col.is_none() && options.learner.is_of_sets() {
+        let all = match options.counts_once() {
             true => binary(&all)?,
             false => all,
         };
