@@ -125,6 +125,31 @@ async fn a_model_dropped_while_a_search_runs_stays_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_of_one_pair_are_counted_and_it_is_told_what_became_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    let said = async |text: &str| session.query(text).await.unwrap().message.unwrap_or_default();
+    said(
+        "CREATE TABLE plays AS SELECT * FROM (VALUES ('ann', 'tea', 3.0), ('ann', 'tea', 1.0), \
+         ('bob', 'tea', 2.0), ('ann', 'tea', 2.0), ('bob', 'cup', 2.0)) \
+         AS p(user_id, item_id, rating)",
+    )
+    .await;
+    for (feedback, how) in [("implicit", "summed"), ("explicit", "averaged")] {
+        let create = format!(
+            "CREATE MODEL of_{feedback} OPTIONS (model_type = 'matrix_factorization', \
+             feedback_type = '{feedback}', num_factors = 2, max_iterations = 2) \
+             AS SELECT * FROM plays"
+        );
+        let told = said(&create).await;
+        let expected =
+            format!("2 users, 2 items, 3 interactions (2 rows of the same pair were {how})");
+        assert!(told.contains(&expected), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_people_say_of_records_in_vain_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let engine = crate::slt::engine(folder.path()).await;

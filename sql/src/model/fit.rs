@@ -247,7 +247,7 @@ struct Fit<'a> {
 impl Fit<'_> {
     fn run(&self, interactions: Interactions, previous: Option<&Previous>) -> Result<Trained> {
         let options = self.options;
-        let rows = Rows::new(interactions, options)?;
+        let rows = Rows::new(interactions, options, self.cancel)?;
         self.go_on()?;
         let unwanted = match (options.lifecycle.warm_start, &options.tuning) {
             (false, _) => Some("as asked"),

@@ -22,7 +22,6 @@ use udfs::model::{Basket, Csr, Duplicates, IdIndex, ModelError, Triplets};
 
 use crate::error::{Error, Result};
 use crate::model::arguments::written_options;
-use crate::model::learners::Learner;
 use crate::model::options::{TrainingOptions, model_error};
 use crate::model::rows::binary;
 use crate::model::train::{BYTES_PER_ROW, TrainingColumns, duplicates};
@@ -91,7 +90,7 @@ impl TrainingRows {
                 split: None,
             },
             duplicates: duplicates(options.learner.is_explicit()),
-            is_binary: matches!(options.learner, Learner::Ease(_)) && options.rating_col.is_none(),
+            is_binary: options.counts_once(),
         };
         Ok(Self { plan: LogicalPlanBuilder::from(plan).project(kept)?.build()?, reading })
     }

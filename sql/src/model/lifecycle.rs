@@ -246,10 +246,11 @@ impl Mapped {
         let look_up = |known: &IdIndex, now: &IdIndex| {
             known.lookup(&now.values()).unwrap_or_else(|_| vec![None; now.len()])
         };
-        let codes = Codes {
-            users: look_up(recommender.user_ids(), users),
-            items: look_up(recommender.item_ids(), items),
-        };
+        let (of_users, of_items) = rayon::join(
+            || look_up(recommender.user_ids(), users),
+            || look_up(recommender.item_ids(), items),
+        );
+        let codes = Codes { users: of_users, items: of_items };
         let is_unknown = |codes: &[Option<u32>]| codes.iter().all(Option::is_none);
         let cold = match (learner, model.als()) {
             _ if unwanted.is_some() => unwanted.map(str::to_owned),

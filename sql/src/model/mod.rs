@@ -208,18 +208,21 @@ pub(crate) fn pair_function(name: &str, model: &LoadedModel) -> Result<Arc<Scala
         .ok_or_else(|| Error::Internal(format!("{name} is missing")))
 }
 
-/// Runs work on the learners' threads; the caller waits without blocking its own.
-pub(crate) async fn learn<T: Send + 'static>(
+/// Starts work on the learners' threads; the caller waits without blocking its own, at once or
+/// after what it does meanwhile.
+pub(crate) fn learn<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T> {
+) -> impl Future<Output = Result<T>> + Send {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     rayon::spawn(move || {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         // A caller that went away has cancelled the work.
         let _ = sender.send(done);
     });
-    match receiver.await {
-        Ok(Ok(done)) => Ok(done),
-        _ => Err(Error::Internal("a learner failed unexpectedly".into())),
+    async move {
+        match receiver.await {
+            Ok(Ok(done)) => Ok(done),
+            _ => Err(Error::Internal("a learner failed unexpectedly".into())),
+        }
     }
 }

@@ -102,6 +102,11 @@ impl TrainingOptions {
         Ok(read)
     }
 
+    /// Whether an interaction counts once, however often it is told.
+    pub fn counts_once(&self) -> bool {
+        self.rating_col.is_none() && self.learner.is_of_sets()
+    }
+
     /// Reads the options of a stored definition.
     ///
     /// # Errors

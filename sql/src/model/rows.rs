@@ -67,15 +67,24 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Brings interactions into the order of their ids.
+    /// Brings interactions into the order of their ids; the flag is looked at between steps.
     ///
     /// # Errors
-    /// When codes do not fit together.
-    pub fn new(mut interactions: Interactions, options: &TrainingOptions) -> Result<Self> {
+    /// When codes do not fit together, or the training is cancelled.
+    pub fn new(
+        mut interactions: Interactions,
+        options: &TrainingOptions,
+        cancel: &AtomicBool,
+    ) -> Result<Self> {
+        let go_on = || match cancel.load(Ordering::Relaxed) {
+            true => Err(Error::Cancelled),
+            false => Ok(()),
+        };
         let (users, items) = (&mut interactions.users, &mut interactions.items);
         let (user_codes, item_codes) = rayon::join(|| users.sort(), || items.sort());
         let user_codes = user_codes.map_err(model_error)?;
         let item_codes = item_codes.map_err(model_error)?;
+        go_on()?;
         interactions.cells.recode(&user_codes, &item_codes);
         let (users, items) = (interactions.users, interactions.items);
         let duplicates = duplicates(options.learner.is_explicit());
@@ -96,12 +105,14 @@ impl Rows {
             None => vec![],
         };
         let rows = interactions.split_keys.as_ref().map(|_| interactions.cells.clone());
+        go_on()?;
         let (all, merged) = interactions.cells.build(users.len(), items.len(), duplicates);
+        go_on()?;
         let keys = match (rows, interactions.split_keys) {
             (Some(rows), Some(keys)) => Some(cell_keys(&all, &rows, &keys)?),
             _ => None,
         };
-        let all = match options.rating_col.is_none() && options.learner.is_of_sets() {
+        let all = match options.counts_once() {
             true => binary(&all)?,
             false => all,
         };

@@ -9,7 +9,8 @@ use arrow::datatypes::{DataType, Float32Type, SchemaRef, TimeUnit, TimestampMill
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use udfs::model::{Duplicates, IdIndex, NO_SEGMENT, Triplets};
 
 use crate::error::{Error, Result};
@@ -26,7 +27,7 @@ pub(super) const BYTES_PER_ROW: usize = 24;
 /// Rows that are encoded together: enough for users and items to be so side by side.
 const ROWS_TOGETHER: usize = 1 << 16;
 
-/// Bytes of rows that wait to be encoded, about.
+/// Bytes of rows that wait to be encoded, about; the ones before are encoded meanwhile.
 const BYTES_TOGETHER: usize = 16 << 20;
 
 /// More segments than this are a mistake.
@@ -222,7 +223,7 @@ pub async fn read(
     let index = |column: &(usize, String)| {
         IdIndex::new(&column.1, schema.field(column.0).data_type()).map_err(model_error)
     };
-    let mut read = Interactions {
+    let read = Interactions {
         users: index(&columns.user)?,
         items: index(&columns.item)?,
         cells: Triplets::default(),
@@ -237,6 +238,11 @@ pub async fn read(
     let also = [columns.timestamp.is_some(), columns.segment.is_some(), by_column, by_column];
     let row_bytes = BYTES_PER_ROW + also.into_iter().filter(|also| *also).count() * 8;
     let how = Arc::new((columns.clone(), split.clone()));
+    let report = |read: &Interactions| {
+        let done = read.cells.len() as u64;
+        progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
+    };
+    let mut encoding = read.with(vec![], &how);
     let (mut waiting, mut waiting_rows, mut waiting_bytes) = (vec![], 0, 0);
     while let Some(batch) = rows.next().await {
         let batch = batch?;
@@ -245,27 +251,30 @@ pub async fn read(
         waiting_bytes += batch.get_array_memory_size();
         waiting.push(batch);
         if waiting_rows >= ROWS_TOGETHER || waiting_bytes >= BYTES_TOGETHER {
-            read = read.with(std::mem::take(&mut waiting), &how).await?;
+            let read = encoding.await?;
+            report(&read);
+            encoding = read.with(std::mem::take(&mut waiting), &how);
             (waiting_rows, waiting_bytes) = (0, 0);
-            let done = read.cells.len() as u64;
-            progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
         }
     }
-    let read = read.with(waiting, &how).await?;
-    let done = read.cells.len() as u64;
-    progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
+    let read = encoding.await?.with(waiting, &how).await?;
+    report(&read);
     Ok(read)
 }
 
 impl Interactions {
-    /// Takes batches, on the learners' threads.
-    async fn with(mut self, batches: Vec<RecordBatch>, how: &Arc<How>) -> Result<Self> {
+    /// Takes batches, on the learners' threads; they start at once.
+    fn with(
+        mut self,
+        batches: Vec<RecordBatch>,
+        how: &Arc<How>,
+    ) -> BoxFuture<'static, Result<Self>> {
         if batches.is_empty() {
-            return Ok(self);
+            return std::future::ready(Ok(self)).boxed();
         }
         let how = Arc::clone(how);
-        let now = move || self.add(&batches, &how).map(|()| self);
-        crate::model::learn(now).await?
+        let taken = crate::model::learn(move || self.add(&batches, &how).map(|()| self));
+        async move { taken.await? }.boxed()
     }
 
     /// Users and items are encoded side by side, the rest follows batch by batch.

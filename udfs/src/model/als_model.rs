@@ -12,6 +12,7 @@ use super::als::{AlsFactors, AlsOptions, Feedback, Resolved};
 use super::error::ModelError;
 use super::foldin::{ItemSide, UserVector};
 use super::ids::IdIndex;
+use super::kernel::largest_magnitude;
 use super::metrics::RatingEvaluation;
 use super::popularity::Popularity;
 use super::recommender::{Basket, Choice, HeldOut, RecommendRequest, Recommender, Source, Whose};
@@ -53,8 +54,8 @@ impl AlsModel {
     pub fn from_parts(parts: ModelParts) -> Result<Self, ModelError> {
         parts.options.validate()?;
         check(&parts)?;
-        let resolved = parts.options.resolve(&parts.seen);
-        let popularity = Popularity::new(&parts.seen);
+        let (resolved, popularity) =
+            rayon::join(|| parts.options.resolve(&parts.seen), || Popularity::new(&parts.seen));
         let size = parts.options.num_factors;
         let catalog = match parts.factors.item_bias.as_slice() {
             [] => Panels::new(&parts.factors.item_factors, size),
@@ -521,7 +522,7 @@ fn check(parts: &ModelParts) -> Result<(), ModelError> {
         &factors.item_bias,
         &vec![factors.global_mean],
     ];
-    if all.iter().any(|values| values.iter().any(|value| !value.is_finite())) {
+    if all.iter().any(|values| !largest_magnitude(values).is_finite()) {
         return fail("a factor is not finite");
     }
     Ok(())

@@ -19,6 +19,8 @@ use super::kernel::AlignedVec;
 const TILE_ROWS: usize = 6;
 /// Rows of the result that one task owns; a multiple of [`TILE_ROWS`].
 const TASK_ROWS: usize = 96;
+/// Up to so many rows of an operand one thread packs alone.
+const ALONE_ROWS: usize = 64;
 /// Rows eliminated together: a packed tile of this depth fills half a first-level cache.
 const BLOCK: usize = 128;
 
@@ -84,7 +86,8 @@ fn interleave(
     value: impl Fn(usize, usize) -> f64 + Sync,
 ) -> AlignedVec<f64> {
     let mut data = AlignedVec::zeros(rows.div_ceil(group) * group * depth);
-    data.par_chunks_mut((group * depth).max(1)).enumerate().for_each(|(index, chunk)| {
+    let size = (group * depth).max(1);
+    let pack = |(index, chunk): (usize, &mut [f64])| {
         let first = index * group;
         let count = group.min(rows - first);
         for (k, line) in chunk.chunks_exact_mut(group).enumerate() {
@@ -92,7 +95,11 @@ fn interleave(
                 *cell = value(first + offset, k);
             }
         }
-    });
+    };
+    match rows <= ALONE_ROWS {
+        true => data.chunks_mut(size).enumerate().for_each(pack),
+        false => data.par_chunks_mut(size).enumerate().for_each(pack),
+    }
     data
 }
 

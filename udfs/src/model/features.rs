@@ -92,6 +92,8 @@ pub struct FeatureRows {
 struct Gathered {
     name: String,
     values: Vec<f64>,
+    /// Whether NULL is among numbers.
+    has_null: bool,
     categories: Option<HashMap<String, u32>>,
 }
 
@@ -126,7 +128,8 @@ impl FeatureRows {
                     });
                 }
             };
-            Ok(Gathered { name: name.to_owned(), values: vec![], categories })
+            let name = name.to_owned();
+            Ok(Gathered { name, values: vec![], has_null: false, categories })
         };
         Ok(Self { columns: columns.iter().map(gathered).collect::<Result<_, _>>()? })
     }
@@ -137,9 +140,9 @@ impl FeatureRows {
     /// Numbers that are not finite, too many categories.
     pub fn add(&mut self, columns: &[ArrayRef]) -> Result<(), ModelError> {
         for (gathered, column) in self.columns.iter_mut().zip(columns) {
-            let Gathered { name, values, categories } = gathered;
+            let Gathered { name, values, has_null, categories } = gathered;
             let Some(categories) = categories else {
-                numbers(name, column, values)?;
+                *has_null |= numbers(name, column, values)?;
                 continue;
             };
             let texts = cast(column, &DataType::Utf8)?;
@@ -159,10 +162,21 @@ impl FeatureRows {
         self.columns.first().map_or(0, |column| column.values.len())
     }
 
-    /// The values that were read, which are forgotten here; a category's code is its place in the
-    /// order in which categories first came.
-    pub fn take(&mut self) -> Columns {
-        self.columns.iter_mut().map(|column| std::mem::take(&mut column.values)).collect()
+    /// Exchanges the values that were read for room to read others into, which is what `columns`
+    /// are; returns which of them have NULL among their numbers. A category's code is its place in
+    /// the order in which categories first came.
+    pub fn exchange(&mut self, columns: &mut [Vec<f64>]) -> Vec<bool> {
+        let exchange = |(gathered, column): (&mut Gathered, &mut Vec<f64>)| {
+            column.clear();
+            std::mem::swap(&mut gathered.values, column);
+            std::mem::take(&mut gathered.has_null)
+        };
+        self.columns.iter_mut().zip(columns).map(exchange).collect()
+    }
+
+    /// Numbers of a row: one a column, or one a category so far.
+    pub fn width(&self) -> usize {
+        self.categories().map(|categories| categories.unwrap_or(1)).sum()
     }
 
     /// How many categories each column has so far; none where it holds numbers.
@@ -184,7 +198,8 @@ impl FeatureRows {
     /// so that what is learned of them does not depend on the order in which they came.
     pub fn finish(mut self, first: &[u32]) -> GatheredRows {
         let rows = self.rows();
-        let mut columns = self.take();
+        let mut columns: Columns =
+            self.columns.iter_mut().map(|column| std::mem::take(&mut column.values)).collect();
         let mut features = Vec::with_capacity(columns.len());
         for ((feature, places), values) in self.kinds().into_iter().zip(&mut columns) {
             if let FeatureKind::Category(_) = feature.kind {
@@ -250,13 +265,14 @@ fn code(
     Ok(code)
 }
 
-/// The values as numbers, NaN for NULL.
-fn numbers(name: &str, column: &ArrayRef, values: &mut Vec<f64>) -> Result<(), ModelError> {
+/// The values as numbers, NaN for NULL; returns whether there is one.
+fn numbers(name: &str, column: &ArrayRef, values: &mut Vec<f64>) -> Result<bool, ModelError> {
     let numbers = cast(column, &DataType::Float64)?;
     let numbers = numbers.as_primitive::<Float64Type>();
-    if numbers.null_count() == 0 && numbers.values().iter().all(|value| value.is_finite()) {
+    let are_finite = || numbers.values().iter().fold(true, |all, value| all & value.is_finite());
+    if numbers.null_count() == 0 && are_finite() {
         values.extend_from_slice(numbers.values());
-        return Ok(());
+        return Ok(false);
     }
     for value in numbers {
         match value {
@@ -267,7 +283,7 @@ fn numbers(name: &str, column: &ArrayRef, values: &mut Vec<f64>) -> Result<(), M
             }
         }
     }
-    Ok(())
+    Ok(numbers.null_count() > 0)
 }
 
 fn mean_of(column: &[f64]) -> f64 {
@@ -340,7 +356,9 @@ impl Preparation {
             }
             let mut values = Vec::with_capacity(column.len());
             match &feature.kind {
-                FeatureKind::Number { .. } => numbers(&feature.name, column, &mut values)?,
+                FeatureKind::Number { .. } => {
+                    numbers(&feature.name, column, &mut values)?;
+                }
                 FeatureKind::Category(known) => {
                     let texts = cast(column, &DataType::Utf8)?;
                     values.extend(texts.as_string::<i32>().iter().map(|text| {

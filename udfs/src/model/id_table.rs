@@ -124,10 +124,16 @@ impl IdTable {
                 order.sort_unstable_by_key(|&code| bytes_at(ends, data, code as usize));
             }
         }
-        let mut sorted = match &self.keys {
-            Keys::Integers { signed, .. } => Self::integers(*signed),
-            Keys::Bytes { .. } => Self::bytes(),
+        let keys = match &self.keys {
+            Keys::Integers { values, signed } => {
+                Keys::Integers { values: Vec::with_capacity(values.len()), signed: *signed }
+            }
+            Keys::Bytes { ends, data } => Keys::Bytes {
+                ends: Vec::with_capacity(ends.len()),
+                data: Vec::with_capacity(data.len()),
+            },
         };
+        let mut sorted = Self { slots: vec![EMPTY; self.slots.len()], keys };
         let mut new_codes = vec![0; order.len()];
         for &code in &order {
             new_codes[code as usize] = match &self.keys {

@@ -1,12 +1,13 @@
 //! Loops over padded `f32` rows that the processor's widest instructions run.
 //!
-//! Every function here is generic over pulp's instruction sets and always inlined: call them
-//! inside `pulp::Arch::dispatch`. Rows have a length that is a multiple of 16, so that no
+//! Functions generic over pulp's instruction sets are always inlined: call them inside
+//! `pulp::Arch::dispatch`. Rows have a length that is a multiple of 16, so that no
 //! instruction set (4, 8 or 16 lanes) leaves a remainder; padding is zero and stays zero.
 
 use std::ops::{Deref, DerefMut};
 
 use pulp::Simd;
+use rayon::prelude::*;
 
 /// Rows handled together by [`products`]: pad the number of rows to a multiple.
 pub const ROW_GROUP: usize = 4;
@@ -249,11 +250,40 @@ fn gram_tile<S: Simd, const W: usize>(
     W
 }
 
+/// Values that a thread looks at together.
+const PART_VALUES: usize = 1 << 16;
+
+/// The largest magnitude of any values, 0 of none; not finite when one of them is not.
+pub fn largest_magnitude(values: &[f32]) -> f32 {
+    // Magnitudes compare as their bits do, NaN above all.
+    let bits = |value: &f32| value.abs().to_bits().cast_signed();
+    let largest = |part: &[f32]| part.iter().fold(0, |most: i32, value| most.max(bits(value)));
+    let largest = values.par_chunks(PART_VALUES).map(largest).max();
+    f32::from_bits(largest.unwrap_or(0).cast_unsigned())
+}
+
 /// Copies the upper triangle of a square matrix to the lower.
 pub fn mirror_upper<T: Copy>(matrix: &mut [T], size: usize) {
     for row in 1..size {
         for column in 0..row {
             matrix[row * size + column] = matrix[column * size + row];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_magnitude_tells_of_values_that_are_not_finite() {
+        assert_eq!(largest_magnitude(&[]), 0.0);
+        assert_eq!(largest_magnitude(&[1.0, -3.5, 0.0, f32::MIN_POSITIVE]), 3.5);
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = vec![f32::MAX; 3 * PART_VALUES];
+            assert_eq!(largest_magnitude(&values), f32::MAX);
+            values[2 * PART_VALUES + 7] = bad;
+            assert!(!largest_magnitude(&values).is_finite());
         }
     }
 }

@@ -37,6 +37,7 @@ pub mod random;
 mod recommender;
 pub mod rerank;
 mod row_cosine;
+mod scatter;
 mod screen;
 pub mod search;
 pub mod sparse;

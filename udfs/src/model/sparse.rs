@@ -3,9 +3,12 @@
 //! A row is a user, a column an item, a value a weight or rating. Columns are ascending and
 //! distinct within a row. Values are finite: the builder's caller checks them
 //! ([`Triplets::push`] refuses others). Building takes time linear in rows, columns and triplets
-//! (two stable counting sorts).
+//! (two stable counting sorts, [`super::scatter`]); it runs on the current rayon pool.
+
+use rayon::prelude::*;
 
 use super::error::ModelError;
+use super::scatter::{counts, each, offsets, ranges, scatter, split};
 
 /// A sparse matrix by rows: row `r` owns `offsets[r]..offsets[r + 1]` of `columns` and `values`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -149,32 +152,18 @@ impl Csr {
 
     /// Cells per column.
     pub fn column_counts(&self) -> Vec<u32> {
-        let mut counts = vec![0_u32; self.column_count];
-        for &column in &self.columns {
-            counts[column as usize] += 1;
-        }
-        counts
+        counts(&self.columns, self.column_count)
     }
 
     /// The matrix with rows and columns exchanged.
     pub fn transpose(&self) -> Self {
-        let mut offsets = vec![0_usize; self.column_count + 1];
-        for &column in &self.columns {
-            offsets[column as usize + 1] += 1;
-        }
-        accumulate(&mut offsets);
-        let mut next = offsets.clone();
-        let mut columns = vec![0_u32; self.cells()];
-        let mut values = vec![0_f32; self.cells()];
-        for row in 0..self.rows() {
-            let (row_columns, row_values) = self.row(row);
-            for (&column, &value) in row_columns.iter().zip(row_values) {
-                let slot = &mut next[column as usize];
-                columns[*slot] = row as u32;
-                values[*slot] = value;
-                *slot += 1;
+        let offsets = offsets(&self.column_counts());
+        let (columns, values) = scatter(&offsets, |part| {
+            for row in 0..self.rows() {
+                let (row_columns, row_values) = self.row(row);
+                part.take(row_columns, row_values, |_| row as u32);
             }
-        }
+        });
         Self { offsets, columns, values, column_count: self.rows() }
     }
 
@@ -270,11 +259,10 @@ impl Triplets {
 
     /// Exchanges every code: row `r` becomes `rows[r]`, column `c` becomes `columns[c]`.
     pub fn recode(&mut self, rows: &[u32], columns: &[u32]) {
-        for row in &mut self.rows {
-            *row = rows[*row as usize];
-        }
-        for column in &mut self.columns {
-            *column = columns[*column as usize];
+        for (codes, new) in [(&mut self.rows, rows), (&mut self.columns, columns)] {
+            codes.par_chunks_mut(TASK_CELLS).for_each(|codes| {
+                codes.iter_mut().for_each(|code| *code = new[*code as usize]);
+            });
         }
     }
 
@@ -285,35 +273,15 @@ impl Triplets {
 
     /// Builds the matrix and says how many cells were merged into another.
     pub fn build(self, rows: usize, columns: usize, duplicates: Duplicates) -> (Csr, usize) {
-        let by_column = self.bucket_by_column(columns);
+        let by_column = offsets(&counts(&self.columns, columns));
+        let (codes, values) = scatter(&by_column, |part| {
+            part.take(&self.columns, &self.values, |at| self.rows[at]);
+        });
         drop(self);
-        merge(by_column.transpose_to(rows), columns, duplicates)
-    }
-
-    fn bucket_by_column(&self, columns: usize) -> Csr {
-        let mut offsets = vec![0_usize; columns + 1];
-        for &column in &self.columns {
-            offsets[column as usize + 1] += 1;
-        }
-        accumulate(&mut offsets);
-        let mut next = offsets.clone();
-        let mut rows = vec![0_u32; self.len()];
-        let mut values = vec![0_f32; self.len()];
-        for ((&row, &column), &value) in self.rows.iter().zip(&self.columns).zip(&self.values) {
-            let slot = &mut next[column as usize];
-            rows[*slot] = row;
-            values[*slot] = value;
-            *slot += 1;
-        }
-        Csr { offsets, columns: rows, values, column_count: 0 }
-    }
-}
-
-impl Csr {
-    /// `transpose` for a bucketed matrix that does not know its own width yet.
-    fn transpose_to(mut self, rows: usize) -> Self {
-        self.column_count = rows;
-        self.transpose()
+        let by_column = Csr { offsets: by_column, columns: codes, values, column_count: rows };
+        let by_row = by_column.transpose();
+        drop(by_column);
+        merge(by_row, columns, duplicates)
     }
 }
 
@@ -349,28 +317,29 @@ fn fill_rows(
 /// Merges equal neighbouring columns in place: rows are sorted, so duplicates are adjacent.
 fn merge(mut csr: Csr, columns: usize, duplicates: Duplicates) -> (Csr, usize) {
     let before = csr.cells();
+    let old = std::mem::take(&mut csr.offsets);
+    let ranges = ranges(&old);
+    let codes = split(&mut csr.columns, &old, &ranges);
+    let cells = codes.into_iter().zip(split(&mut csr.values, &old, &ranges));
+    let parts: Vec<_> = ranges.iter().zip(cells).collect();
+    let lengths = each(parts, |(rows, (columns, values))| {
+        merge_rows(&old[rows.start..=rows.end], columns, values, duplicates)
+    });
+    // What was merged left gaps between the ranges.
     let mut write = 0;
-    let mut start = 0;
-    for row in 0..csr.rows() {
-        let end = csr.offsets[row + 1];
-        let mut read = start;
-        while read < end {
-            let column = csr.columns[read];
-            let mut sum = 0.0_f64;
-            let first = read;
-            while read < end && csr.columns[read] == column {
-                sum += f64::from(csr.values[read]);
-                read += 1;
-            }
-            if duplicates == Duplicates::Mean {
-                sum /= (read - first) as f64;
-            }
-            csr.columns[write] = column;
-            csr.values[write] = (sum as f32).clamp(f32::MIN, f32::MAX);
-            write += 1;
+    csr.offsets = Vec::with_capacity(old.len());
+    csr.offsets.push(write);
+    for (rows, lengths) in ranges.iter().zip(&lengths) {
+        let (start, front) = (old[rows.start], write);
+        for length in lengths {
+            write += length;
+            csr.offsets.push(write);
         }
-        start = end;
-        csr.offsets[row + 1] = write;
+        if front < start {
+            let cells = start..start + write - front;
+            csr.columns.copy_within(cells.clone(), front);
+            csr.values.copy_within(cells, front);
+        }
     }
     csr.columns.truncate(write);
     csr.values.truncate(write);
@@ -378,13 +347,37 @@ fn merge(mut csr: Csr, columns: usize, duplicates: Duplicates) -> (Csr, usize) {
     (csr, before - write)
 }
 
-/// Turns counts (shifted by one) into offsets.
-fn accumulate(offsets: &mut [usize]) {
-    let mut sum = 0;
-    for offset in offsets {
-        sum += *offset;
-        *offset = sum;
+/// Merges rows towards the front of their cells; `offsets` has their boundaries. Returns their
+/// lengths from then on.
+fn merge_rows(
+    offsets: &[usize],
+    columns: &mut [u32],
+    values: &mut [f32],
+    duplicates: Duplicates,
+) -> Vec<usize> {
+    let start = offsets[0];
+    let mut write = 0;
+    let mut lengths = Vec::with_capacity(offsets.len() - 1);
+    for pair in offsets.windows(2) {
+        let (mut read, end, front) = (pair[0] - start, pair[1] - start, write);
+        while read < end {
+            let column = columns[read];
+            let mut sum = 0.0_f64;
+            let first = read;
+            while read < end && columns[read] == column {
+                sum += f64::from(values[read]);
+                read += 1;
+            }
+            if duplicates == Duplicates::Mean {
+                sum /= (read - first) as f64;
+            }
+            columns[write] = column;
+            values[write] = (sum as f32).clamp(f32::MIN, f32::MAX);
+            write += 1;
+        }
+        lengths.push(write - front);
     }
+    lengths
 }
 
 #[cfg(test)]
@@ -393,6 +386,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::model::random::mix;
 
     fn triplets(cells: &[(u32, u32, f32)]) -> Triplets {
         let mut triplets = Triplets::default();
@@ -431,6 +425,32 @@ mod tests {
         together.extend(&[1], &[2], None, "w").unwrap();
         let one_by_one = triplets(&[(1, 2, 4.0), (0, 0, 5.0), (1, 2, 1.0)]);
         assert_eq!(together.build(2, 3, Duplicates::Sum), one_by_one.build(2, 3, Duplicates::Sum));
+    }
+
+    #[test]
+    fn the_matrix_is_the_same_whatever_the_number_of_threads() {
+        let mut cells = Triplets::default();
+        for at in 0..150_000_u64 {
+            let (row, column) = (mix(at) % 3_000, mix(at + 1) % 40);
+            cells.push(row as u32, column as u32, 0.1 * (at % 13) as f32, "w").unwrap();
+        }
+        let of = |threads: usize, duplicates: Duplicates| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let mut cells = cells.clone();
+                let new: Vec<u32> = (0..3_000).rev().collect();
+                cells.recode(&new, &new[2_960..]);
+                let (csr, merged) = cells.build(3_000, 40, duplicates);
+                (csr.transpose(), csr, merged)
+            })
+        };
+        for duplicates in [Duplicates::Sum, Duplicates::Mean] {
+            let (transposed, csr, merged) = of(1, duplicates);
+            assert!(merged > 30_000 && csr.cells() + merged == 150_000);
+            assert_eq!(of(4, duplicates), (transposed.clone(), csr.clone(), merged));
+            let again = Csr::new(csr.offsets, csr.columns, csr.values, 40).unwrap();
+            assert_eq!(transposed.transpose(), again);
+        }
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use udfs::model::FeatureRows;
 use udfs::model::pca::{self, PcaRows};
 
 use crate::error::Result;
@@ -55,7 +57,7 @@ impl Reserved<'_> {
     }
 }
 
-/// Reads a query's rows and sums them up on the learners' threads.
+/// Reads a query's rows and sums them up on the learners' threads, some while the next are read.
 ///
 /// # Errors
 /// Rows that are no features, too little memory, cancellation.
@@ -66,28 +68,40 @@ pub async fn read(
     memory: &MemoryReservation,
     progress: &Reporter,
     cancel: &Arc<AtomicBool>,
-) -> Result<PcaRows> {
-    let mut read = PcaRows::new(columns.rows(&rows.schema())?);
+) -> Result<(FeatureRows, PcaRows)> {
+    let mut read = columns.rows(&rows.schema())?;
+    let mut summing: BoxFuture<'static, Result<PcaRows>> =
+        std::future::ready(Ok(PcaRows::new(&read))).boxed();
+    let mut done = 0;
     let row_bytes = columns.features.len() * size_of::<f64>();
     let mut reserved = Reserved { memory, learner, row_bytes, held_bytes: 0, sums_bytes: 0 };
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         reserved.hold(batch.num_rows())?;
         read.add(&columns.of(&batch)?).map_err(model_error)?;
-        let done = read.rows() as u64;
+        done += batch.num_rows() as u64;
         progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
-        if read.waiting() >= ROWS_TOGETHER {
+        if read.rows() >= ROWS_TOGETHER {
+            let sums = summing.await?;
+            reserved.keep(sums.incomplete() + read.rows());
             reserved.sum(read.width())?;
-            read = sum(read, cancel).await?;
-            reserved.keep(read.incomplete());
+            summing = sum(sums, &mut read, cancel);
         }
     }
+    let sums = summing.await?;
     reserved.sum(read.width())?;
-    sum(read, cancel).await
+    let sums = sum(sums, &mut read, cancel).await?;
+    Ok((read, sums))
 }
 
-async fn sum(mut read: PcaRows, cancel: &Arc<AtomicBool>) -> Result<PcaRows> {
+/// Starts to sum up the rows that were read.
+fn sum(
+    mut sums: PcaRows,
+    read: &mut FeatureRows,
+    cancel: &Arc<AtomicBool>,
+) -> BoxFuture<'static, Result<PcaRows>> {
+    sums.take(read);
     let cancel = Arc::clone(cancel);
-    let now = move || read.sum(&cancel).map(|()| read);
-    crate::model::learn(now).await?.map_err(model_error)
+    let summed = crate::model::learn(move || sums.sum(&cancel).map(|()| sums));
+    async move { summed.await?.map_err(model_error) }.boxed()
 }

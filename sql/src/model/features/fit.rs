@@ -91,7 +91,7 @@ pub async fn train(
 /// What there is to learn from.
 enum Input {
     Sorted(Sorted),
-    Summed(Box<pca::PcaRows>),
+    Summed(Box<(FeatureRows, pca::PcaRows)>),
 }
 
 async fn read(
@@ -191,7 +191,7 @@ impl Fit<'_> {
     fn run(self, input: Input) -> Result<Trained> {
         let count = match &input {
             Input::Sorted(sorted) => sorted.rows.order.len(),
-            Input::Summed(summed) => summed.rows(),
+            Input::Summed(summed) => summed.1.rows(),
         };
         if count == 0 {
             return Err(model_error(ModelError::Empty));
@@ -273,12 +273,12 @@ impl Fit<'_> {
 
     fn components(
         &self,
-        summed: pca::PcaRows,
+        (read, summed): (FeatureRows, pca::PcaRows),
         options: &pca::PcaOptions,
         report: &mut dyn FnMut(Step),
     ) -> Result<Learned> {
         let rows = summed.rows();
-        let (features, moments) = summed.finish(self.cancel).map_err(model_error)?;
+        let (features, moments) = summed.finish(read, self.cancel).map_err(model_error)?;
         check_known(&features)?;
         let preparation = Preparation::new(features).map_err(model_error)?;
         let learned = pca::fit(&moments, options, report, self.cancel).map_err(model_error)?;

@@ -46,6 +46,7 @@ pub use self::view::FactorView;
 
 use self::trainer::Trainer;
 use super::error::ModelError;
+use super::kernel::largest_magnitude;
 use super::sparse::Csr;
 
 /// A weight beyond that of an unobserved cell below which a cell counts as unobserved.
@@ -181,18 +182,20 @@ impl<'a> Training<'a> {
         progress: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<Trained, ModelError> {
-        self.check()?;
+        let resolved = self.check()?;
         let validation = self.validation.take();
-        Trainer::new(&self, cancel)?.run(validation, progress)
+        Trainer::new(&self, resolved, cancel)?.run(validation, progress)
     }
 
-    fn check(&self) -> Result<(), ModelError> {
+    /// What the options come to for these interactions, when all fits together.
+    fn check(&self) -> Result<Resolved, ModelError> {
         self.options.validate()?;
         if self.interactions.cells() == 0 {
             return Err(ModelError::Empty);
         }
-        all_finite(self.interactions, "rating")?;
-        self.check_weights()?;
+        let largest = largest_finite(self.interactions, "rating")?;
+        let resolved = self.options.resolve(self.interactions);
+        self.check_weights(largest, resolved.alpha)?;
         let (users, items) = (self.interactions.rows(), self.interactions.columns());
         for (features, rows, name) in [
             (self.user_features, users, "user_features"),
@@ -207,24 +210,23 @@ impl<'a> Training<'a> {
                 let limit = features::MAX_FEATURES as u64;
                 return Err(ModelError::TooLarge { what: "the number of features", limit });
             }
-            all_finite(features, name)?;
+            largest_finite(features, name)?;
         }
-        self.warm_start.map_or(Ok(()), |warm| warm.check(self.options, users, items))
+        self.warm_start.map_or(Ok(()), |warm| warm.check(self.options, users, items))?;
+        Ok(resolved)
     }
 }
 
 impl Training<'_> {
     /// Squares of weights are added up in `f32`, and evidence has to speak for something.
-    fn check_weights(&self) -> Result<(), ModelError> {
-        let values = self.interactions.values().iter().copied().map(f64::from);
-        let largest = values.clone().map(f64::abs).fold(0.0, f64::max);
+    fn check_weights(&self, largest: f64, alpha: f64) -> Result<(), ModelError> {
         let (what, value, hint) = match self.options.feedback {
             Feedback::Explicit => {
                 ("rating", largest, "Scale the ratings down in the training query, to 1e12 at most")
             }
             Feedback::Implicit => {
-                let alpha = self.options.resolve(self.interactions).alpha;
-                if !values.into_iter().any(|value| alpha * value >= WEIGHT_MIN) {
+                let counts = |&value: &f32| alpha * f64::from(value) >= WEIGHT_MIN;
+                if !self.interactions.values().iter().any(counts) {
                     return Err(ModelError::NoEvidence);
                 }
                 let hint = "Scale the weights down in the training query, as with ln(1 + weight), \
@@ -258,15 +260,18 @@ impl WarmStart<'_> {
     }
 }
 
-fn fail(option: &'static str, value: String, hint: &'static str) -> Result<(), ModelError> {
+fn fail<T>(option: &'static str, value: String, hint: &'static str) -> Result<T, ModelError> {
     Err(ModelError::Option { option, value, hint })
 }
 
-fn all_finite(matrix: &Csr, column: &str) -> Result<(), ModelError> {
-    match matrix.values().iter().find(|value| !value.is_finite()) {
-        Some(&value) => Err(ModelError::NotFinite { column: column.to_owned(), value }),
-        None => Ok(()),
+/// The largest magnitude of the values, when all of them are finite.
+fn largest_finite(matrix: &Csr, column: &str) -> Result<f64, ModelError> {
+    let largest = largest_magnitude(matrix.values());
+    if largest.is_finite() {
+        return Ok(f64::from(largest));
     }
+    let value = matrix.values().iter().copied().find(|value| !value.is_finite());
+    Err(ModelError::NotFinite { column: column.to_owned(), value: value.unwrap_or(largest) })
 }
 
 /// [`Training::run`] for interactions and options alone.

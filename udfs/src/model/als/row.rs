@@ -29,7 +29,7 @@ pub(super) const HEAVY_CELLS: usize = 8192;
 /// from the factors in each step, which costs no more once the matrix leaves the cache.
 pub(super) const GATHERED_VALUES: usize = 1 << 19;
 /// Cells between the one that is gathered and the one whose factors are fetched.
-pub(super) const GATHERED_AHEAD: usize = 16;
+pub(super) const GATHERED_AHEAD: usize = 40;
 /// Rows that are turned into the basis together, shortly before they are solved.
 const ROTATED_ROWS: usize = 64;
 /// Chunks a half step is divided into, at most about.

@@ -40,10 +40,10 @@ pub(super) struct Half {
 impl<'a> Trainer<'a> {
     pub(super) fn new(
         training: &'a Training<'_>,
+        resolved: Resolved,
         cancel: &'a AtomicBool,
     ) -> Result<Self, ModelError> {
         let Training { interactions, options, .. } = *training;
-        let resolved = options.resolve(interactions);
         let mean = if options.has_biases() { mean(interactions.values()) } else { 0.0 };
         let user_counts = interactions.offsets().windows(2).map(|pair| pair[1] - pair[0]);
         let item_counts = interactions.column_counts();

@@ -122,7 +122,7 @@ impl Moments {
                 let range = start..rows.min(start + BLOCK_ROWS);
                 let mut block = vec![0.0; features * range.len()];
                 fill(range, &mut block);
-                Self::of(&block, features, cancel)
+                Self::of(block, features, cancel)
             };
             let parts: Vec<Self> = wave.par_iter().map(of).collect();
             if cancel.load(Ordering::Relaxed) {
@@ -134,20 +134,19 @@ impl Moments {
     }
 
     /// Moments of one block, feature by feature.
-    fn of(block: &[f64], features: usize, cancel: &AtomicBool) -> Self {
+    fn of(mut block: Vec<f64>, features: usize, cancel: &AtomicBool) -> Self {
         let mut moments = Self::new(features);
         let count = block.len() / features;
         moments.count = count as u64;
-        for (mean, column) in moments.mean.iter_mut().zip(block.chunks_exact(count)) {
+        for (mean, column) in moments.mean.iter_mut().zip(block.chunks_exact_mut(count)) {
             let first = mean_beside(column, 0.0);
             // What rounding left between the sum and the mean.
             *mean = first + mean_beside(column, first);
+            column.iter_mut().for_each(|value| *value -= *mean);
         }
-        let mean = &moments.mean;
         for start in (0..count).step_by(DEPTH) {
             let depth = DEPTH.min(count - start);
-            let value =
-                |feature: usize, row: usize| block[feature * count + start + row] - mean[feature];
+            let value = |feature: usize, row: usize| block[feature * count + start + row];
             let left = Left::pack(features, depth, value);
             let right = Right::pack(features, depth, value);
             let scatter = &mut moments.scatter;

@@ -1,4 +1,5 @@
-//! Rows of features on their way into moments, so that no more of them is held than came last.
+//! Rows of features on their way into moments, so that no more of them is held than came last: some
+//! may be read while those before are summed up.
 //!
 //! A text becomes one number for each of its categories, which take their places in the order in
 //! which they first come and are brought into the order of their text at the end. NULL among
@@ -7,8 +8,6 @@
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 
-use arrow::array::ArrayRef;
-
 use super::super::error::ModelError;
 use super::super::features::{Columns, Feature, FeatureKind, FeatureRows};
 use super::Moments;
@@ -16,7 +15,12 @@ use super::Moments;
 /// Rows of features, summed up as they come.
 #[derive(Debug)]
 pub struct PcaRows {
-    waiting: FeatureRows,
+    /// The rows that are summed up next; room for others from then on.
+    columns: Columns,
+    /// Which columns of theirs have NULL among numbers.
+    has_null: Vec<bool>,
+    /// How many categories each column has up to them; none where it holds numbers.
+    categories: Vec<Option<usize>>,
     moments: Moments,
     /// Of each column the places of its numbers among all: one, or one a category.
     places: Vec<Vec<usize>>,
@@ -26,11 +30,14 @@ pub struct PcaRows {
 }
 
 impl PcaRows {
-    /// No rows yet; those that `columns` reads are to come.
-    pub fn new(columns: FeatureRows) -> Self {
-        let count = columns.categories().count();
+    /// No rows yet; those that `read` reads are to come.
+    pub fn new(read: &FeatureRows) -> Self {
+        let categories: Vec<Option<usize>> = read.categories().collect();
+        let count = categories.len();
         Self {
-            waiting: columns,
+            columns: vec![vec![]; count],
+            has_null: vec![false; count],
+            categories,
             moments: Moments::new(0),
             places: vec![vec![]; count],
             incomplete: vec![vec![]; count],
@@ -38,22 +45,16 @@ impl PcaRows {
         }
     }
 
-    /// Takes a batch, which waits to be summed up.
-    ///
-    /// # Errors
-    /// As [`FeatureRows::add`].
-    pub fn add(&mut self, columns: &[ArrayRef]) -> Result<(), ModelError> {
-        self.waiting.add(columns)
+    /// Takes the rows that were read, once those taken before are summed up.
+    pub fn take(&mut self, read: &mut FeatureRows) {
+        self.rows += read.rows();
+        self.categories = read.categories().collect();
+        self.has_null = read.exchange(&mut self.columns);
     }
 
     /// All rows so far.
     pub fn rows(&self) -> usize {
-        self.rows + self.waiting()
-    }
-
-    /// Rows that wait to be summed up.
-    pub fn waiting(&self) -> usize {
-        self.waiting.rows()
+        self.rows
     }
 
     /// Rows that are kept until the end.
@@ -61,54 +62,56 @@ impl PcaRows {
         self.incomplete.first().map_or(0, Vec::len)
     }
 
-    /// Numbers of a row, those of the waiting rows among them.
-    pub fn width(&self) -> usize {
-        self.waiting.categories().map(|categories| categories.unwrap_or(1)).sum()
-    }
-
-    /// Sums up the rows that wait, on the current rayon pool.
+    /// Sums up the rows that were taken, on the current rayon pool.
     ///
     /// # Errors
     /// Cancellation.
     pub fn sum(&mut self, cancel: &AtomicBool) -> Result<(), ModelError> {
-        self.rows += self.waiting.rows();
-        let columns = self.waiting.take();
-        let rows = columns.first().map_or(0, Vec::len);
         self.make_room();
-        let numbers = self.waiting.categories().zip(&columns);
-        let with_null: Vec<&Vec<f64>> = numbers
-            .filter(|(categories, column)| {
-                categories.is_none() && column.iter().any(|value| value.is_nan())
-            })
-            .map(|(_, column)| column)
-            .collect();
+        let mut columns = std::mem::take(&mut self.columns);
+        let summed = self.sum_taken(&columns, cancel);
+        columns.iter_mut().for_each(Vec::clear);
+        self.columns = columns;
+        summed
+    }
+
+    /// Sums up rows but for those with NULL among their numbers, which are kept.
+    fn sum_taken(&mut self, columns: &[Vec<f64>], cancel: &AtomicBool) -> Result<(), ModelError> {
+        let rows = columns.first().map_or(0, Vec::len);
+        let with_null = columns.iter().zip(&self.has_null).filter(|(_, has_null)| **has_null);
+        let with_null: Vec<&Vec<f64>> = with_null.map(|(column, _)| column).collect();
         if with_null.is_empty() {
-            return self.sum_of(&columns, rows, |row| row, &[], cancel);
+            return self.sum_of(columns, rows, |row| row, &[], cancel);
         }
         let is_whole = |row: &usize| with_null.iter().all(|column| !column[*row].is_nan());
         let (whole, rest): (Vec<usize>, Vec<usize>) = (0..rows).partition(is_whole);
-        for (kept, column) in self.incomplete.iter_mut().zip(&columns) {
+        for (kept, column) in self.incomplete.iter_mut().zip(columns) {
             kept.extend(rest.iter().map(|&row| column[row]));
         }
-        self.sum_of(&columns, whole.len(), |at| whole[at], &[], cancel)
+        self.sum_of(columns, whole.len(), |at| whole[at], &[], cancel)
     }
 
     /// What the columns hold, and the moments of all rows' numbers in the order of
-    /// [`Preparation::one_hot`](super::super::Preparation::one_hot).
+    /// [`Preparation::one_hot`](super::super::Preparation::one_hot); `read` has read the last ones.
     ///
     /// # Errors
     /// Cancellation.
-    pub fn finish(mut self, cancel: &AtomicBool) -> Result<(Vec<Feature>, Moments), ModelError> {
+    pub fn finish(
+        mut self,
+        mut read: FeatureRows,
+        cancel: &AtomicBool,
+    ) -> Result<(Vec<Feature>, Moments), ModelError> {
+        self.take(&mut read);
         self.sum(cancel)?;
         let (means, columns) = (self.means(), std::mem::take(&mut self.incomplete));
         let rows = columns.first().map_or(0, Vec::len);
         if rows > 0 {
             self.sum_of(&columns, rows, |row| row, &means, cancel)?;
         }
-        let Self { waiting, moments, places, .. } = self;
+        let Self { moments, places, .. } = self;
         let (mut features, mut order) = (vec![], vec![]);
         for (((mut feature, texts), places), mean) in
-            waiting.kinds().into_iter().zip(places).zip(means)
+            read.kinds().into_iter().zip(places).zip(means)
         {
             match &mut feature.kind {
                 FeatureKind::Number { mean: of } => {
@@ -131,7 +134,7 @@ impl PcaRows {
     /// Gives every number and every new category its place.
     fn make_room(&mut self) {
         let mut width = self.moments.features();
-        for (places, categories) in self.places.iter_mut().zip(self.waiting.categories()) {
+        for (places, categories) in self.places.iter_mut().zip(&self.categories) {
             let more = categories.unwrap_or(1) - places.len();
             places.extend(width..width + more);
             width += more;
@@ -143,7 +146,7 @@ impl PcaRows {
 
     /// The mean of each column of numbers, NULL aside; 0 of texts and where all are NULL.
     fn means(&self) -> Vec<f64> {
-        let numbers = self.waiting.categories().zip(&self.places).zip(&self.incomplete);
+        let numbers = self.categories.iter().zip(&self.places).zip(&self.incomplete);
         numbers
             .map(|((categories, places), rest)| {
                 let Some(&place) = places.first().filter(|_| categories.is_none()) else {
@@ -166,8 +169,8 @@ impl PcaRows {
         means: &[f64],
         cancel: &AtomicBool,
     ) -> Result<(), ModelError> {
-        let Self { moments, places, waiting, .. } = self;
-        let are_numbers: Vec<bool> = waiting.categories().map(|of| of.is_none()).collect();
+        let Self { moments, places, categories, .. } = self;
+        let are_numbers: Vec<bool> = categories.iter().map(Option::is_none).collect();
         let fill = |range: Range<usize>, block: &mut [f64]| {
             let height = range.len();
             for (index, (column, places)) in columns.iter().zip(&*places).enumerate() {
@@ -193,7 +196,7 @@ impl PcaRows {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{Float64Array, StringArray};
+    use arrow::array::{ArrayRef, Float64Array, StringArray};
     use arrow::datatypes::DataType;
 
     use super::super::super::Preparation;
@@ -226,14 +229,17 @@ mod tests {
         let mut expected = Moments::new(preparation.width());
         expected.add(&preparation.one_hot(&gathered.columns), &go_on).unwrap();
         for step in [250, 1_700, count] {
-            let mut rows = PcaRows::new(columns());
+            let mut read = columns();
+            let mut rows = PcaRows::new(&read);
             for start in (0..count).step_by(step) {
-                rows.add(&batch(start..count.min(start + step))).unwrap();
-                assert!(rows.waiting() > 0 && rows.width() <= 6);
+                read.add(&batch(start..count.min(start + step))).unwrap();
+                assert!(read.rows() > 0 && read.width() <= 6);
+                rows.take(&mut read);
                 rows.sum(&go_on).unwrap();
+                assert_eq!(read.rows(), 0);
             }
             assert_eq!((rows.rows(), rows.incomplete() > 0), (count, true));
-            let (features, moments) = rows.finish(&go_on).unwrap();
+            let (features, moments) = rows.finish(read, &go_on).unwrap();
             assert_eq!(features[1], preparation.features()[1]);
             assert_eq!((moments.count(), moments.features()), (count as u64, 6));
             for i in 0..6 {
@@ -249,17 +255,20 @@ mod tests {
     #[test]
     fn a_column_of_null_alone_is_0_or_nothing() {
         let of = [("a", &DataType::Float64), ("b", &DataType::Utf8)];
-        let mut rows = PcaRows::new(FeatureRows::new(&of).unwrap());
+        let mut read = FeatureRows::new(&of).unwrap();
+        let rows = PcaRows::new(&read);
         let nothing: Vec<ArrayRef> = vec![
             Arc::new(Float64Array::from(vec![None; 3])),
             Arc::new(StringArray::from(vec![None::<&str>; 3])),
         ];
-        rows.add(&nothing).unwrap();
-        let (features, moments) = rows.finish(&AtomicBool::new(false)).unwrap();
+        read.add(&nothing).unwrap();
+        let (features, moments) = rows.finish(read, &AtomicBool::new(false)).unwrap();
         assert_eq!(features.iter().map(Feature::width).collect::<Vec<_>>(), [1, 0]);
         assert_eq!((moments.count(), moments.mean(), moments.scatter(0, 0)), (3, &[0.0][..], 0.0));
-        let mut cancelled = PcaRows::new(columns());
-        cancelled.add(&batch(0..10)).unwrap();
+        let mut read = columns();
+        let mut cancelled = PcaRows::new(&read);
+        read.add(&batch(0..10)).unwrap();
+        cancelled.take(&mut read);
         assert_eq!(cancelled.sum(&AtomicBool::new(true)), Err(ModelError::Cancelled));
     }
 }

@@ -61,7 +61,7 @@ fn the_objective_never_rises_by_a_half_step() {
                 item_features: known.then_some(&of_items),
                 ..Training::new(&csr, &options)
             };
-            let mut trainer = Trainer::new(&training, &NEVER).unwrap();
+            let mut trainer = Trainer::new(&training, options.resolve(&csr), &NEVER).unwrap();
             let (mut users, mut items) = (trainer.half_step(true).unwrap().penalty, 0.0);
             let mut last = f64::INFINITY;
             for half in 0..8 {
