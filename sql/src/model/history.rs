@@ -4,7 +4,7 @@
 //! whoever asks: under that person's rights and policies. Interactions and users that are new since
 //! training count at once, and rows that are gone count no more. Items that training did not know
 //! have no factors and are left out, unless `fold_in_items => TRUE` has them solved first
-//! ([`super::new_items`]).
+//! (`new_items.rs`).
 
 use std::sync::Arc;
 
