@@ -246,3 +246,60 @@ async fn a_crash_loses_no_definition_no_user_no_model_and_no_acknowledged_row() 
     drop((root, ada, nightly));
     tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_killed_while_it_trains_leaves_no_version_and_no_claim_in_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = Program::new(&place(folder.path()));
+    let server = program.serve().await;
+    let mut first = connect(&server, None).await;
+    let table = "CREATE TABLE main.plays AS SELECT u AS user_id, (u * 7919 + i * 104729) % 300 AS \
+                 item_id FROM generate_series(1, 1000) AS a(u), generate_series(1, 20) AS b(i)";
+    let popular = "CREATE MODEL main.m OPTIONS (model_type = 'popularity') AS \
+                   SELECT * FROM main.plays";
+    for text in [table, popular] {
+        first.execute_update(text.into(), None).await.unwrap();
+    }
+    let factors = |iterations: usize| {
+        format!(
+            "CREATE OR REPLACE MODEL main.m OPTIONS (model_type = 'matrix_factorization', \
+             feedback_type = 'implicit', num_factors = 32, max_iterations = {iterations}) AS \
+             SELECT * FROM main.plays"
+        )
+    };
+    let long = factors(10_000);
+    let training = tokio::spawn({
+        let mut other = connect(&server, None).await;
+        async move { other.execute_update(long, None).await.map(|_| ()) }
+    });
+    let look = "SELECT * FROM system.queries WHERE state = 'running' AND phase = 'training'";
+    let started = Instant::now();
+    while rows(&mut first, look).await.unwrap() == 0 {
+        assert!(!training.is_finished(), "it was trained before it could be killed");
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing is trained");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    server.kill();
+    assert!(training.await.unwrap().is_err());
+    let server = program.serve().await;
+    let mut first = connect(&server, None).await;
+    let lists = |model: &str, source: &str| {
+        format!("SELECT * FROM ml_recommend('main.{model}', 9, 3) WHERE source = '{source}'")
+    };
+    for model in ["m", "m@1"] {
+        assert_eq!(rows(&mut first, &lists(model, "popularity")).await.unwrap(), 3, "{model}");
+    }
+    let versions = |count: usize| format!("SELECT * FROM system.models WHERE versions = {count}");
+    assert_eq!(rows(&mut first, &versions(1)).await.unwrap(), 1);
+    let missing = rows(&mut first, "DESCRIBE MODEL main.m@2").await.unwrap_err();
+    assert!(missing.message().contains("m@2"), "{}", missing.message());
+    // The claim is not stale for a minute, and the next training does not wait for it.
+    let next = Instant::now();
+    first.execute_update(factors(2), None).await.unwrap();
+    assert!(next.elapsed() < Duration::from_secs(30), "{:?}", next.elapsed());
+    assert_eq!(rows(&mut first, &lists("m", "als")).await.unwrap(), 3);
+    assert_eq!(rows(&mut first, &lists("m@1", "popularity")).await.unwrap(), 3);
+    assert_eq!(rows(&mut first, &versions(2)).await.unwrap(), 1);
+    drop(first);
+    tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
+}

@@ -11,7 +11,7 @@ use sqlparser::ast::{
 };
 
 use crate::error::{Error, Result};
-use crate::model::{history, items};
+use crate::model::{history, items, new_items};
 use crate::numbers;
 
 /// Options that may be queries.
@@ -119,9 +119,12 @@ impl Arguments {
                 self.rows.insert(name, rows(subquery, context)?);
                 Ok(())
             }
-            value if name == history::OPTION && history::truth(&value).is_none() => {
+            value
+                if [history::OPTION, new_items::OPTION].contains(&name.as_str())
+                    && history::truth(&value).is_none() =>
+            {
                 Err(Error::invalid_hint(
-                    format!("fold_in is {value}"),
+                    format!("{name} is {value}"),
                     "it takes TRUE or FALSE, written out",
                 ))
             }

@@ -31,7 +31,8 @@ pub fn documentation() -> Vec<FunctionDoc> {
              of one value of a column of item_table), diversity (0 by score, to 1 as \
              different as can be), min_score, popularity_penalty (0), boost ('0.2 * margin', \
              added to the score), promote (a list or a query), promote_share (0.2 of the \
-             places) and fold_in (TRUE: from what the users have had by now). NULL for \
+             places), fold_in (TRUE: from what the users have had by now) and fold_in_items \
+             (TRUE: and a factorization's items that training did not know). NULL for \
              include_items, exclude_items, min_score, max_per's number or promote is as if it \
              were not given. For max_per and boost an item has one row in item_table.",
             "SELECT * FROM ml_recommend('main.shop', 'user-42', 10);",

@@ -3,7 +3,8 @@
 //! `fold_in => TRUE` runs the model's training query again for the users that are asked for, as
 //! whoever asks: under that person's rights and policies. Interactions and users that are new since
 //! training count at once, and rows that are gone count no more. Items that training did not know
-//! have no factors and are left out.
+//! have no factors and are left out, unless `fold_in_items => TRUE` has them solved first
+//! (`new_items.rs`).
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use udfs::model::{Basket, Csr, Duplicates, IdIndex, ModelError, Triplets};
 
 use crate::error::{Error, Result};
 use crate::model::arguments::written_options;
+use crate::model::new_items;
 use crate::model::options::{TrainingOptions, model_error};
 use crate::model::rows::binary;
 use crate::model::train::{BYTES_PER_ROW, TrainingColumns, duplicates};
@@ -34,7 +36,16 @@ pub const OPTION: &str = "fold_in";
 
 /// Whether a call asks for lists from what users have had by now.
 pub fn is_asked(arguments: &[FunctionArg]) -> bool {
-    written_options(arguments).any(|(name, value)| name == OPTION && truth(value) == Some(true))
+    is_true(OPTION, arguments) || asks_for_items(arguments)
+}
+
+/// Whether it also asks for items that training did not know.
+pub fn asks_for_items(arguments: &[FunctionArg]) -> bool {
+    is_true(new_items::OPTION, arguments)
+}
+
+fn is_true(option: &str, arguments: &[FunctionArg]) -> bool {
+    written_options(arguments).any(|(name, value)| name == option && truth(value) == Some(true))
 }
 
 /// What the option says; `None` when it is no literal.
@@ -57,9 +68,9 @@ pub struct TrainingRows {
 /// How interactions are made of rows, as training made them.
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
-    columns: TrainingColumns,
-    duplicates: Duplicates,
-    is_binary: bool,
+    pub(super) columns: TrainingColumns,
+    pub(super) duplicates: Duplicates,
+    pub(super) is_binary: bool,
 }
 
 impl TrainingRows {
@@ -93,6 +104,11 @@ impl TrainingRows {
             is_binary: options.counts_once(),
         };
         Ok(Self { plan: LogicalPlanBuilder::from(plan).project(kept)?.build()?, reading })
+    }
+
+    /// Everybody's rows.
+    pub(super) fn of_all(&self) -> LogicalPlan {
+        self.plan.clone()
     }
 
     /// An id as one of the rows' type: NULL, and so nobody's, when it is none.

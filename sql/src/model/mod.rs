@@ -15,6 +15,7 @@ mod learners;
 mod lifecycle;
 pub(crate) mod marked;
 pub mod measure;
+mod new_items;
 pub(crate) mod node;
 pub mod options;
 mod ranking;

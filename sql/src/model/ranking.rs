@@ -24,8 +24,9 @@ use udfs::model::{Basket, Choice, RecommendRequest, Recommender, Rerank, RowCosi
 use crate::error::{Error, Result};
 use crate::model::history::{History, Reading};
 use crate::model::items::ItemQuery;
+use crate::model::new_items::{self, Widened};
 use crate::model::options::model_error;
-use crate::model::recommend_options::{BoundOptions, CHANGE_MAX, KnownItems};
+use crate::model::recommend_options::{BoundOptions, CHANGE_MAX, KnownItems, RecommendOptions};
 use crate::model::recommender;
 
 /// Candidates that diversity chooses from, for each place of the list.
@@ -45,12 +46,18 @@ pub(super) struct SideRows {
     pub(super) items: Option<SendableRecordBatchStream>,
     /// What the users have had by now, how it is read, and the memory that it is kept in.
     pub(super) history: Option<(SendableRecordBatchStream, Reading, MemoryReservation)>,
+    /// What everybody has had by now, likewise, where it may have new items.
+    pub(super) new_items: Option<(SendableRecordBatchStream, Reading, MemoryReservation)>,
     /// What the item table's rows were asked for.
     pub(super) asked: ItemQuery,
 }
 
 /// What all users of a call have in common.
 pub(super) struct Prepared {
+    /// The model that answers: the one that is asked, or that with new items.
+    model: LoadedModel,
+    /// Options in its codes.
+    options: BoundOptions,
     include: Option<Vec<u32>>,
     exclude: Option<Vec<u32>>,
     categories: Option<Vec<Option<u32>>>,
@@ -65,6 +72,8 @@ pub(super) struct Prepared {
     cosines: Option<RowCosines<'static>>,
     /// What users have had by now, where lists are made from that.
     history: Option<History>,
+    /// Held as long as a wider model is.
+    _memory: Option<MemoryReservation>,
 }
 
 impl Prepared {
@@ -75,9 +84,23 @@ impl Prepared {
     pub(super) async fn read(
         model: &LoadedModel,
         options: &BoundOptions,
+        written: &RecommendOptions,
         rows: SideRows,
     ) -> Result<Self> {
-        let recommender = recommender(model)?;
+        let widened = match rows.new_items {
+            Some((stream, reading, memory)) => {
+                new_items::widened(model, stream, &reading, memory).await?
+            }
+            None => None,
+        };
+        let (model, options, memory) = match widened {
+            Some(Widened { model, memory }) => {
+                let options = written.bind(&model)?;
+                (model, options, Some(memory))
+            }
+            None => (model.clone(), options.clone(), None),
+        };
+        let recommender = recommender(&model)?;
         let count = recommender.item_ids().len();
         let mut include: Option<Vec<bool>> =
             options.include.as_ref().map(|items| flags(items, count));
@@ -137,6 +160,8 @@ impl Prepared {
         let include = include.map(codes);
         let special = special.map(codes).filter(|items: &Vec<u32>| !items.is_empty());
         Ok(Self {
+            model,
+            options,
             include,
             exclude,
             categories,
@@ -146,6 +171,7 @@ impl Prepared {
             popularity,
             cosines,
             history,
+            _memory: memory,
         })
     }
 }
@@ -311,8 +337,6 @@ impl Asked {
 
 /// A call: everything but the users.
 pub(super) struct Job {
-    pub(super) model: LoadedModel,
-    pub(super) options: BoundOptions,
     pub(super) prepared: Arc<Prepared>,
     pub(super) schema: SchemaRef,
 }
@@ -331,7 +355,7 @@ impl Job {
     }
 
     fn answer(&self, users: &ArrayRef) -> Result<RecordBatch> {
-        let recommender = recommender(&self.model)?;
+        let recommender = recommender(&self.prepared.model)?;
         let codes = recommender.user_ids().lookup(users).map_err(model_error)?;
         let nulls = users.logical_nulls();
         let asked = match &self.prepared.history {
@@ -371,10 +395,10 @@ impl Job {
     /// The lists of users, `top_k` items at most.
     fn choices(&self, recommender: &dyn Recommender, users: &Asked) -> Result<Vec<Choice>> {
         let count = recommender.item_ids().len();
-        let top_k = self.options.top_k;
+        let top_k = self.prepared.options.top_k;
         let mut candidates = top_k;
         let changes_scores = self.prepared.boosts.is_some() || self.prepared.popularity.is_some();
-        if self.options.diversity > 0.0 || changes_scores {
+        if self.prepared.options.diversity > 0.0 || changes_scores {
             candidates = (top_k * CANDIDATES_PER_PLACE).max(CANDIDATES_MIN);
         } else if self.prepared.categories.is_some() {
             candidates = top_k * 2;
@@ -385,7 +409,7 @@ impl Job {
             let asked = users.only(&open);
             let request = RecommendRequest {
                 top_k: candidates,
-                exclude_seen: self.options.exclude_seen,
+                exclude_seen: self.prepared.options.exclude_seen,
                 include: self.prepared.include.as_deref(),
                 exclude: self.prepared.exclude.as_deref(),
             };
@@ -402,8 +426,12 @@ impl Job {
                 let there_may_be_more = found.items.len() == candidates && candidates < count;
                 let least = found.scores.last().copied();
                 let list = self.list(together(found, special.next()))?;
-                let more_would_count =
-                    self.options.min_score.zip(least).is_none_or(|(min, least)| least >= min);
+                let more_would_count = self
+                    .prepared
+                    .options
+                    .min_score
+                    .zip(least)
+                    .is_none_or(|(min, least)| least >= min);
                 if list.items.len() < top_k && there_may_be_more && more_would_count {
                     short.push(row);
                 }
@@ -417,7 +445,7 @@ impl Job {
 
     /// The list of a user, from the candidates.
     fn list(&self, mut found: Choice) -> Result<Choice> {
-        if let Some(least) = self.options.min_score {
+        if let Some(least) = self.prepared.options.min_score {
             let pairs = found.items.into_iter().zip(found.scores);
             (found.items, found.scores) = pairs.filter(|(_, score)| *score >= least).unzip();
         }
@@ -426,7 +454,7 @@ impl Job {
             categories.get(item as usize).copied().flatten()
         };
         let cosines = self.prepared.cosines.as_ref();
-        let similarity = |a: u32, b: u32| self.model.model.item_cosine(cosines, a, b);
+        let similarity = |a: u32, b: u32| self.prepared.model.model.item_cosine(cosines, a, b);
         let of = |values: &Option<Vec<f32>>, item: u32| {
             values.as_ref().and_then(|values| values.get(item as usize)).copied().unwrap_or(0.0)
         };
@@ -440,8 +468,8 @@ impl Job {
             let flags = prepared.promoted.as_ref();
             flags.and_then(|flags| flags.get(item as usize)).copied().unwrap_or(false)
         };
-        let mut rules = Rerank::new(self.options.top_k);
-        let penalty = self.options.popularity_penalty;
+        let mut rules = Rerank::new(self.prepared.options.top_k);
+        let penalty = self.prepared.options.popularity_penalty;
         if prepared.popularity.is_some() {
             rules = rules.popularity(penalty, &popularity).map_err(model_error)?;
         }
@@ -449,21 +477,22 @@ impl Job {
             rules = rules.boost(&boost);
         }
         if prepared.promoted.is_some() {
-            let share = self.options.promote_share;
+            let share = self.prepared.options.promote_share;
             rules = rules.promote(share, &promoted).map_err(model_error)?;
         }
-        if let Some(max_per) = self.options.max_per {
+        if let Some(max_per) = self.prepared.options.max_per {
             rules = rules.max_per(max_per, &category).map_err(model_error)?;
         }
-        if self.options.diversity > 0.0 {
-            rules =
-                rules.diversity(1.0 - self.options.diversity, &similarity).map_err(model_error)?;
+        if self.prepared.options.diversity > 0.0 {
+            rules = rules
+                .diversity(1.0 - self.prepared.options.diversity, &similarity)
+                .map_err(model_error)?;
         }
         let changes = prepared.popularity.is_some() || prepared.boosts.is_some();
         if changes
             || prepared.promoted.is_some()
-            || self.options.max_per.is_some()
-            || self.options.diversity > 0.0
+            || self.prepared.options.max_per.is_some()
+            || self.prepared.options.diversity > 0.0
         {
             let list = rules.apply(&found.items, &found.scores);
             (found.items, found.scores) = list.into_iter().unzip();

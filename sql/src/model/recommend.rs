@@ -1,8 +1,9 @@
 //! ML.RECOMMEND: the plan node over a column of users, and its operator.
 //!
-//! Beside the users the node may have up to five inputs: the sub-queries of `include_items`,
-//! `exclude_items` and `promote`, rows of the model's item table, and with `fold_in` what the users
-//! have had by now. The operator reads those first and once, whatever its partitions. Users it
+//! Beside the users the node may have up to six inputs: the sub-queries of `include_items`,
+//! `exclude_items` and `promote`, rows of the model's item table, with `fold_in` what the users
+//! have had by now, and with `fold_in_items` what everybody has. The operator reads those first and
+//! once, whatever its partitions; where they have new items a wider model answers. Users it
 //! answers batch by batch: a batch is one tiled product on the learners' threads (a single user is
 //! computed in place), with seen items left out while the product runs.
 
@@ -48,6 +49,7 @@ struct Layout {
     promote: bool,
     items: bool,
     history: bool,
+    new_items: bool,
     /// What the rows of the item table were asked for.
     asked: ItemQuery,
 }
@@ -65,7 +67,9 @@ pub struct Sides {
     pub items: Option<LogicalPlan>,
     /// What the users have had by now: user, item and, where there is one, rating.
     pub history: Option<LogicalPlan>,
-    /// How those rows are read.
+    /// What everybody has had by now, where items that the model does not know are asked for.
+    pub new_items: Option<LogicalPlan>,
+    /// How the rows of these two are read.
     pub(super) reading: Option<Reading>,
     /// What these rows were asked for.
     pub asked: ItemQuery,
@@ -101,10 +105,12 @@ impl RecommendNode {
             promote: sides.promote.is_some(),
             items: sides.items.is_some(),
             history: sides.history.is_some(),
+            new_items: sides.new_items.is_some(),
             asked: sides.asked,
         };
-        let also = [sides.include, sides.exclude, sides.promote, sides.items, sides.history];
-        let inputs = std::iter::once(input).chain(also.into_iter().flatten()).collect();
+        let lists = [sides.include, sides.exclude, sides.promote];
+        let also = lists.into_iter().chain([sides.items, sides.history, sides.new_items]);
+        let inputs = std::iter::once(input).chain(also.flatten()).collect();
         Ok(Self { model: model.clone(), options, inputs, layout, reading: sides.reading, schema })
     }
 
@@ -182,6 +188,8 @@ impl UserDefinedLogicalNodeCore for RecommendNode {
 pub struct RecommendExec {
     model: LoadedModel,
     options: BoundOptions,
+    /// The same with ids for codes, for a model of other codes.
+    written: RecommendOptions,
     inputs: Vec<Arc<dyn ExecutionPlan>>,
     layout: Layout,
     reading: Option<Reading>,
@@ -202,7 +210,7 @@ impl RecommendExec {
     /// # Errors
     /// When an option has no usable value.
     pub fn new(node: &RecommendNode, inputs: &[Arc<dyn ExecutionPlan>]) -> Result<Self> {
-        let options = node.options.bind(&node.model)?;
+        let options = (node.options.bind(&node.model)?, node.options.clone());
         let schema = Arc::new(node.schema.as_arrow().clone());
         let reading = node.reading.clone();
         Ok(Self::build(&node.model, options, inputs, node.layout.clone(), reading, schema)?)
@@ -210,7 +218,7 @@ impl RecommendExec {
 
     fn build(
         model: &LoadedModel,
-        options: BoundOptions,
+        (options, written): (BoundOptions, RecommendOptions),
         inputs: &[Arc<dyn ExecutionPlan>],
         layout: Layout,
         reading: Option<Reading>,
@@ -228,6 +236,7 @@ impl RecommendExec {
         Ok(Self {
             model: model.clone(),
             options,
+            written,
             inputs: inputs.to_vec(),
             layout,
             reading,
@@ -253,16 +262,20 @@ impl Sources {
             Some(side) => side.execute(0, Arc::clone(context)).map(Some),
             None => Ok(None),
         };
-        let Layout { include, exclude, promote, items, history, asked } = &self.layout;
+        let Layout { include, exclude, promote, items, history, new_items, asked } = &self.layout;
+        let read = |rows: Option<SendableRecordBatchStream>| {
+            rows.zip(self.reading.clone()).map(|(rows, reading)| {
+                let memory = MemoryConsumer::new("ML.RECOMMEND").register(context.memory_pool());
+                (rows, reading, memory)
+            })
+        };
         Ok(SideRows {
             include: next(*include)?,
             exclude: next(*exclude)?,
             promote: next(*promote)?,
             items: next(*items)?,
-            history: next(*history)?.zip(self.reading.clone()).map(|(rows, reading)| {
-                let memory = MemoryConsumer::new("ML.RECOMMEND").register(context.memory_pool());
-                (rows, reading, memory)
-            }),
+            history: read(next(*history)?),
+            new_items: read(next(*new_items)?),
             asked: asked.clone(),
         })
     }
@@ -303,7 +316,8 @@ impl ExecutionPlan for RecommendExec {
         self: Arc<Self>,
         children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let (options, schema) = (self.options.clone(), Arc::clone(&self.schema));
+        let options = (self.options.clone(), self.written.clone());
+        let schema = Arc::clone(&self.schema);
         let (layout, reading) = (self.layout.clone(), self.reading.clone());
         Ok(Arc::new(Self::build(&self.model, options, &children, layout, reading, schema)?))
     }
@@ -318,6 +332,7 @@ impl ExecutionPlan for RecommendExec {
         };
         let users = users.execute(partition, Arc::clone(&context))?;
         let (model, options) = (self.model.clone(), self.options.clone());
+        let written = self.written.clone();
         let (schema, cell) = (Arc::clone(&self.schema), Arc::clone(&self.prepared));
         let (inputs, reading) = (self.inputs.clone(), self.reading.clone());
         let sides = Sources { inputs, layout: self.layout.clone(), reading };
@@ -325,10 +340,10 @@ impl ExecutionPlan for RecommendExec {
         let rows = futures::stream::once(async move {
             let prepare = || async {
                 let rows = sides.start(&context)?;
-                Prepared::read(&model, &options, rows).await.map(Arc::new)
+                Prepared::read(&model, &options, &written, rows).await.map(Arc::new)
             };
             let prepared = Arc::clone(cell.get_or_try_init(prepare).await?);
-            let job = Arc::new(Job { model, options, prepared, schema });
+            let job = Arc::new(Job { prepared, schema });
             let answers = users
                 .map_ok(move |batch| futures::stream::iter(slices(&batch, per_batch)).map(Ok))
                 .try_flatten()

@@ -13,14 +13,13 @@ use udfs::model::IdIndex;
 
 use crate::error::{Error, Result};
 use crate::model::arguments::{is_number, known_options, literal, shown, whole_number};
-use crate::model::history::OPTION;
-use crate::model::recommender;
+use crate::model::{history, new_items, recommender};
 
 /// Lists longer than this are refused; a whole catalog is better read from ML.WEIGHTS.
 const TOP_K_MAX: i64 = 10_000;
 
 /// Every option.
-const OPTIONS: [&str; 13] = [
+const OPTIONS: [&str; 14] = [
     "top_k",
     "exclude_seen",
     "include_items",
@@ -33,7 +32,8 @@ const OPTIONS: [&str; 13] = [
     "boost",
     "promote",
     "promote_share",
-    "fold_in",
+    history::OPTION,
+    new_items::OPTION,
 ];
 
 /// The share of places that promoted items have unless another one is given.
@@ -91,8 +91,9 @@ impl RecommendOptions {
                 return Err(Error::invalid_hint(format!("{name} is {}", shown(&text)), hint));
             }
         }
-        // Planned as an input of the rows it asks for.
-        named.remove(OPTION);
+        // Planned as inputs of the rows they ask for.
+        named.remove(history::OPTION);
+        named.remove(new_items::OPTION);
         let null = || lit(ScalarValue::Null);
         let mut take = |name: &str, default: Expr| named.remove(name).unwrap_or(default);
         let options = Self {

@@ -23,7 +23,7 @@ use crate::model::items::ItemQuery;
 use crate::model::measure::Previous;
 use crate::model::recommend::{RecommendNode, Sides};
 use crate::model::recommend_options::RecommendOptions;
-use crate::model::{entities, features, recommender, tables, weights};
+use crate::model::{entities, features, new_items, recommender, tables, weights};
 use crate::parse::name_parts;
 use crate::session::bindings::{Bindings, ItemPlans, literal_text};
 
@@ -90,6 +90,7 @@ impl ModelRelations {
         };
         let query = ItemQuery::of(&arguments);
         let folds_in = history::is_asked(&arguments);
+        let folds_items = history::asks_for_items(&arguments);
         let arguments = Arguments::read(function, arguments.into_iter().skip(1), context)?;
         match function {
             "ml_recommend" | "als_recommend" => {
@@ -106,7 +107,12 @@ impl ModelRelations {
                 let asked = query.unwrap_or_default();
                 let items = self.items.get(&(name.clone(), asked.clone())).cloned();
                 let history = self.histories.get(&name).filter(|_| folds_in);
-                recommend(model, arguments, Sides { items, asked, ..Sides::default() }, history)
+                let mut sides = Sides { items, asked, ..Sides::default() };
+                if folds_items {
+                    new_items::check(model)?;
+                    sides.new_items = history.map(TrainingRows::of_all);
+                }
+                recommend(model, arguments, sides, history)
             }
             "ml_predict" => predict(model, arguments),
             "ml_explain" => explain(model, arguments),

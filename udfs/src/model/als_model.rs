@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::als::{AlsFactors, AlsOptions, Feedback, Resolved};
 use super::error::ModelError;
-use super::foldin::{ItemSide, UserVector};
+use super::foldin::{ItemSide, UserVector, add_product};
 use super::ids::IdIndex;
 use super::kernel::largest_magnitude;
 use super::metrics::RatingEvaluation;
@@ -42,6 +42,7 @@ pub struct AlsModel {
     popularity: Popularity,
     catalog: Panels,
     gram: OnceLock<Vec<f64>>,
+    user_gram: OnceLock<Vec<f64>>,
     similar_items: OnceLock<Panels>,
     similar_users: OnceLock<Panels>,
 }
@@ -56,20 +57,38 @@ impl AlsModel {
         check(&parts)?;
         let (resolved, popularity) =
             rayon::join(|| parts.options.resolve(&parts.seen), || Popularity::new(&parts.seen));
+        Ok(Self::assembled(parts, resolved, popularity))
+    }
+
+    /// A model whose items are more than those of its training, which `resolved` is of; `gram` is
+    /// that of all its items.
+    pub(super) fn widened(
+        parts: ModelParts,
+        resolved: Resolved,
+        gram: Vec<f64>,
+    ) -> Result<Self, ModelError> {
+        check(&parts)?;
+        let popularity = Popularity::new(&parts.seen);
+        let model = Self::assembled(parts, resolved, popularity);
+        Ok(Self { gram: OnceLock::from(gram), ..model })
+    }
+
+    fn assembled(parts: ModelParts, resolved: Resolved, popularity: Popularity) -> Self {
         let size = parts.options.num_factors;
         let catalog = match parts.factors.item_bias.as_slice() {
             [] => Panels::new(&parts.factors.item_factors, size),
             bias => Panels::new(&extended(&parts.factors.item_factors, size, bias), size + 1),
         };
-        Ok(Self {
+        Self {
             parts,
             resolved,
             popularity,
             catalog,
             gram: OnceLock::new(),
+            user_gram: OnceLock::new(),
             similar_items: OnceLock::new(),
             similar_users: OnceLock::new(),
-        })
+        }
     }
 
     /// Length of a factor vector.
@@ -115,6 +134,16 @@ impl AlsModel {
     /// Options of the training run.
     pub fn options(&self) -> &AlsOptions {
         &self.parts.options
+    }
+
+    /// What the options came to in training.
+    pub(super) fn resolved(&self) -> &Resolved {
+        &self.resolved
+    }
+
+    /// The Gram matrix of the factors of users who have interactions, once it is known.
+    pub(super) fn user_gram(&self) -> &OnceLock<Vec<f64>> {
+        &self.user_gram
     }
 
     /// Meaning of the ratings.
@@ -285,11 +314,7 @@ impl AlsModel {
         let mut gram = vec![0.0; size * size];
         let rows = self.item_factors().chunks_exact(size).zip(self.popularity.counts());
         for (row, _) in rows.filter(|&(_, &count)| count > 0) {
-            for (line, &a) in gram.chunks_exact_mut(size).zip(row) {
-                for (cell, &b) in line.iter_mut().zip(row) {
-                    *cell += f64::from(a) * f64::from(b);
-                }
-            }
+            add_product(&mut gram, row);
         }
         gram
     }

@@ -143,6 +143,79 @@ fn folding_a_user_in_again_gives_what_training_would() {
     assert_eq!(model.fold_in(&[999], &[1.0]).unwrap().factors, [0.0; 6]);
 }
 
+/// The model as it would be had its last items never been met, and what users have had of these.
+fn without_last_items(whole: &AlsModel, kept: usize) -> (AlsModel, Csr) {
+    let (users, items) = (whole.seen().rows(), whole.seen().columns());
+    let (mut seen, mut last) = (Triplets::default(), Triplets::default());
+    for user in 0..users {
+        let (columns, values) = whole.seen().row(user);
+        for (&item, &value) in columns.iter().zip(values) {
+            match (item as usize).checked_sub(kept) {
+                None => seen.push(user as u32, item, value, "w").unwrap(),
+                Some(at) => last.push(at as u32, user as u32, value, "w").unwrap(),
+            }
+        }
+    }
+    let mut factors = whole.factors().clone();
+    factors.item_factors.truncate(kept * whole.num_factors());
+    factors.item_bias.truncate(kept);
+    let model = AlsModel::from_parts(ModelParts {
+        users: whole.user_ids().clone(),
+        items: ids("item_id", kept as i64),
+        factors,
+        seen: seen.build(users, kept, Duplicates::Sum).0,
+        options: whole.options().clone(),
+    });
+    (model.unwrap(), last.build(items - kept, users, Duplicates::Sum).0)
+}
+
+#[test]
+fn items_that_training_did_not_know_are_solved_as_it_would_have() {
+    for feedback in [Feedback::Implicit, Feedback::Explicit] {
+        // Training solved the items last, against the users that it gave.
+        let whole = model(feedback);
+        let (part, cells) = without_last_items(&whole, 21);
+        let new: ArrayRef = Arc::new((121..125_i64).collect::<Int64Array>());
+        let wider = part.with_items(&new, &cells).unwrap();
+        assert_eq!(wider.seen(), whole.seen());
+        assert_eq!(&wider.item_ids().values(), &whole.item_ids().values());
+        assert_eq!(wider.popularity(), whole.popularity());
+        let close = |a: &[f32], b: &[f32]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 2e-3)
+        };
+        assert!(close(wider.item_factors(), whole.item_factors()), "{feedback:?}");
+        assert!(close(wider.item_bias(), whole.item_bias()), "{feedback:?}");
+        // And a user is folded into all of them.
+        let (items, weights) = whole.seen().row(5);
+        assert!(items.iter().any(|&item| item >= 21));
+        let [found, expected] =
+            [&wider, &whole].map(|model| model.fold_in(items, weights).unwrap());
+        assert!(close(&found.factors, &expected.factors), "{found:?} {expected:?}");
+        let basket = Basket { user: Some(5), items: items.to_vec(), weights: weights.to_vec() };
+        let request = RecommendRequest { top_k: 9, include: Some(&[21, 22, 23, 24]), ..REQUEST };
+        let list = &wider.recommend_baskets(&[basket], &request).unwrap()[0];
+        assert_eq!(list.source, Source::FoldIn);
+        assert!(list.items.iter().all(|item| (21..25).contains(item) && !items.contains(item)));
+        assert!(!list.items.is_empty());
+    }
+}
+
+#[test]
+fn new_items_that_do_not_fit_are_refused() {
+    let (part, cells) = without_last_items(&model(Feedback::Implicit), 21);
+    let of = |ids: &[i64], cells: &Csr| {
+        let ids: ArrayRef = Arc::new(Int64Array::from(ids.to_vec()));
+        part.with_items(&ids, cells).map(|_| ())
+    };
+    assert!(of(&[7, 300, 121, -4], &cells).is_ok());
+    // Known, repeated, too few, and of other users.
+    assert!(of(&[7, 300, 120, -4], &cells).is_err());
+    assert!(of(&[7, 300, 7, -4], &cells).is_err());
+    assert!(of(&[7, 300], &cells).is_err());
+    assert!(of(&[7, 300, 121, -4], &Csr::empty(4, 3)).is_err());
+    assert!(part.has_learned_of(0) && !part.has_learned_of(40) && !part.has_learned_of(999));
+}
+
 #[test]
 fn similar_items_are_of_the_same_group_and_never_the_item_itself() {
     let model = model(Feedback::Implicit);

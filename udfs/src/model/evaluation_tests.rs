@@ -65,8 +65,8 @@ fn model(seen: Csr) -> Model {
     AlsModel::from_parts(ModelParts { users, items, factors, seen, options }).unwrap().into()
 }
 
-/// Metric, the model's value and the popularity ranking's, from NumPy: recall to coverage by the
-/// published `metrics` function of the peers' runs, the others by their formulas.
+/// Metric, the model's value and the popularity ranking's, by the published definitions:
+/// `benches/peers/metrics.py` computes them with NumPy and scikit-learn.
 const PUBLISHED: [(&str, f64, f64); 11] = [
     ("recall@6", 0.242_792_792_793, 0.204_954_954_955),
     ("ndcg@6", 0.183_036_038_209, 0.132_284_690_474),

@@ -1,7 +1,8 @@
 //! Fold-in: the factors of a user that training did not see, from a list of interactions.
 //!
 //! It is the half step that training does for a user, exactly and in `f64`: the same objective,
-//! regularization and biases, against the finished item factors.
+//! regularization and biases, against the finished item factors. With the sides exchanged it is
+//! that of an item ([`super::AlsModel::with_items`]).
 
 use super::als::{Feedback, Resolved};
 
@@ -210,6 +211,15 @@ impl ItemSide<'_> {
                 let bias = self.bias.get(item).map_or(0.0, |&bias| f64::from(bias));
                 (1.0, weight - f64::from(self.mean) - bias)
             }
+        }
+    }
+}
+
+/// Adds the product of a row of factors with itself to a Gram matrix.
+pub(super) fn add_product(gram: &mut [f64], row: &[f32]) {
+    for (line, &a) in gram.chunks_exact_mut(row.len()).zip(row) {
+        for (cell, &b) in line.iter_mut().zip(row) {
+            *cell += f64::from(a) * f64::from(b);
         }
     }
 }

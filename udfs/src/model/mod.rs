@@ -29,6 +29,7 @@ pub mod judge;
 pub mod kernel;
 pub mod kmeans;
 pub mod metrics;
+mod new_items;
 pub mod pca;
 pub mod popularity;
 mod popularity_model;
