@@ -3,12 +3,13 @@
     python benches/peers/recipes.py TARGET/release/attune
 
 Runs each recipe with the real program, reads its tables, and gives implicit (factorization, neighbourhoods), the closed
-form of EASE as its author publishes it, scikit-learn (clusters, components) and XGBoost (trees) the same rows. Each
-figure of a peer stands in its recipe, under "What has to hold". Needs implicit, numpy, pandas, pyarrow, scikit-learn,
-scipy, xgboost.
+form of EASE as its author publishes it, scikit-learn (clusters, components), XGBoost (trees), Surprise and the normal
+equations of ALS-WR (ratings) the same rows. Each figure of a peer stands in its recipe, under "What has to hold". Needs
+implicit, numpy, pandas, pyarrow, scikit-learn, scikit-surprise, scipy, xgboost.
 """
 
 import argparse
+import itertools
 import pathlib
 import subprocess
 import tempfile
@@ -127,19 +128,43 @@ def segments(recipe):
 
 
 def trees(recipe):
-    from sklearn.metrics import log_loss, roc_auc_score
-    from xgboost import XGBClassifier
+    from sklearn.metrics import log_loss, mean_squared_error, ndcg_score, r2_score, roc_auc_score
+    from xgboost import XGBClassifier, XGBRanker, XGBRegressor
 
-    rows = recipe.rows("SELECT * FROM shown")
+    rows = recipe.rows("SELECT * FROM shown ORDER BY visit_id, article_id")
     features = rows[["device", "hour", "favourite", "topic", "minutes", "age_hours"]].copy()
     for column in ("device", "favourite", "topic"):
         features[column] = features[column].astype("category")
+    options = dict(n_estimators=100, learning_rate=0.1, enable_categorical=True, nthread=2)
+
     held = rows.kept_aside.to_numpy(bool)
-    model = XGBClassifier(max_depth=4, n_estimators=100, learning_rate=0.1, enable_categorical=True, nthread=2)
+    model = XGBClassifier(max_depth=4, **options)
     model.fit(features[~held], rows.clicked[~held])
     chance = model.predict_proba(features[held])[:, 1]
     told = roc_auc_score(rows.clicked[held], chance)
     print(f"06 XGBoost: log loss {log_loss(rows.clicked[held], chance):.4f}, AUC {told:.4f}")
+
+    held = rows.is_test.to_numpy(bool)
+    model = XGBRegressor(max_depth=6, **options)
+    model.fit(features[~held], rows.seconds[~held])
+    found = model.predict(features[held])
+    error = mean_squared_error(rows.seconds[held], found) ** 0.5
+    print(f"06 XGBoost: RMSE {error:.2f}, R² {r2_score(rows.seconds[held], found):.4f}")
+
+    def order(rows):
+        held = rows.is_test.to_numpy(bool)
+        known = features.loc[rows.index].drop(columns="hour")
+        model = XGBRanker(objective="rank:ndcg", max_depth=4, **options)
+        model.fit(known[~held], rows.clicked[~held], qid=rows.visit_id[~held])
+        tested = rows[held].assign(score=model.predict(known[held]))
+        visits = [visit for _, visit in tested.groupby("visit_id") if visit.clicked.any()]
+        return np.mean([ndcg_score([visit.clicked], [visit.score]) for visit in visits])
+
+    # The first trees rank rows of one score as they stand.
+    shuffled = [rows.sample(frac=1, random_state=seed).sort_values("visit_id", kind="stable") for seed in range(9)]
+    found = [order(rows) for rows in [rows, *shuffled]]
+    told = f"{min(found):.4f} to {max(found):.4f} by the order of a visit's rows"
+    print(f"06 XGBoost: NDCG {np.mean(found):.4f}, {told}")
 
 
 def blend(recipe):
@@ -158,6 +183,62 @@ def taste(recipe):
         print(f"08 implicit, factors=16, alpha={alpha}, regularization={reg}: {told}")
 
 
+def als_half(rows, columns, targets, fixed, fixed_bias, count, l2):
+    """Each row's factors and bias, by normal equations with λ times the number of its ratings (Zhou et al. 2008)."""
+    solved = np.zeros((count, fixed.shape[1] + 1))
+    for row in range(count):
+        cells = np.flatnonzero(rows == row)
+        known = np.column_stack([fixed[columns[cells]], np.ones(len(cells))])
+        right = known.T @ (targets[cells] - fixed_bias[columns[cells]])
+        solved[row] = np.linalg.solve(known.T @ known + l2 * len(cells) * np.eye(known.shape[1]), right)
+    return solved[:, :-1], solved[:, -1]
+
+
+def als_wr(users, items, ratings, size, l2, iterations=8, seed=1):
+    """Predictions of all pairs: mean, biases of users and items, and the product of their factors."""
+    mean, shape = ratings.mean(), (users.max() + 1, items.max() + 1)
+    of_items = np.random.default_rng(seed).normal(size=(shape[1], size)) / np.sqrt(size)
+    item_bias = np.zeros(shape[1])
+    for _ in range(iterations):
+        of_users, user_bias = als_half(users, items, ratings - mean, of_items, item_bias, shape[0], l2)
+        of_items, item_bias = als_half(items, users, ratings - mean, of_users, user_bias, shape[1], l2)
+    return mean + user_bias[:, None] + item_bias + of_users @ of_items.T
+
+
+def points(recipe):
+    from surprise import SVD, Dataset, Reader
+
+    rows = recipe.rows("SELECT user_id, item_id, rating, kept_aside FROM ratings ORDER BY user_id, item_id")
+    held = rows.kept_aside.to_numpy(bool)
+    users, items, ratings = pd.factorize(rows.user_id)[0], pd.factorize(rows.item_id)[0], rows.rating.to_numpy()
+    train, test = rows[~held], rows[held]
+
+    def error(predicted):
+        return np.sqrt(np.mean((test.rating - predicted) ** 2))
+
+    of_user, of_item = (test[side].map(train.groupby(side).rating.mean()) for side in ("user_id", "item_id"))
+    told = error(of_user + of_item - train.rating.mean())
+    print(f"11 means of user and item: RMSE {told:.4f}, of item alone {error(of_item):.4f}")
+    for size, l2 in ((8, 0.1), (2, 0.02)):
+        found = [als_wr(users[~held], items[~held], ratings[~held], size, l2, seed=seed) for seed in range(3)]
+        found = [error(scores[users[held], items[held]]) for scores in found]
+        told = f"RMSE {np.mean(found):.4f}, {min(found):.4f} to {max(found):.4f} by the seed"
+        print(f"11 ALS-WR with biases, factors={size}, λ={l2}: {told}")
+
+    reader = Reader(rating_scale=(rows.rating.min(), rows.rating.max()))
+    trainset = Dataset.load_from_df(train[["user_id", "item_id", "rating"]], reader).build_full_trainset()
+
+    def svd(**options):
+        model = SVD(random_state=1, **options).fit(trainset)
+        return error([model.predict(user, item).est for user, item in zip(test.user_id, test.item_id)])
+
+    print(f"11 Surprise, SVD: RMSE {svd():.4f}")
+    settings = itertools.product((2, 4, 8), (20, 50, 100), (0.02, 0.05, 0.1))
+    names = ("n_factors", "n_epochs", "reg_all")
+    best = min((svd(**dict(zip(names, setting))), setting) for setting in settings)
+    print(f"11 Surprise, SVD, best of 27 settings: RMSE {best[0]:.4f}, {dict(zip(names, best[1]))}")
+
+
 PARTS = {
     "02_item_knn": item_knn,
     "03_ease": closed_form,
@@ -166,6 +247,7 @@ PARTS = {
     "06_next_best_content": trees,
     "07_hybrid": blend,
     "08_cold_start": taste,
+    "11_ratings": points,
 }
 
 
