@@ -1,7 +1,7 @@
 //! Texts compared on one thread: all pairs of two columns, and two columns element by element.
 //!
-//! `pairs FOLDER` obeys lines from `benches/peers/pairs.py`, which asks Attune and its peers in turn
-//! and takes this process's CPU time between its line and the answer: `all NAME FUNCTION` and
+//! `pairs FOLDER` obeys lines from `benches/peers/pairs.py`, which asks Attune and its peers in
+//! turn and takes this process's CPU time between its line and the answer: `all NAME FUNCTION` and
 //! `each NAME FUNCTION` are answered with `done`, `sum` with the sum of the results, which are gone
 //! then. FOLDER holds the columns `a` and `b` of each NAME in NAME.parquet, for all pairs, and
 //! in lake/pairs_NAME/part.parquet.

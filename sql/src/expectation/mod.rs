@@ -2,8 +2,9 @@
 //!
 //! All checks of a table are columns of one aggregate query, planned as the caller's own, so that
 //! the table is read once, with the caller's rights; of those that merge, each file is read once
-//! ([`partial`]), together with the others ([`shared`]). Those of severity `error` are computed too while rows are on their way into the
-//! table ([`load`]); rows that do not meet them are not committed.
+//! ([`partial`]), together with the others ([`shared`]). Those of severity `error` are computed too
+//! while rows are on their way into the table ([`load`]); rows that do not meet them are not
+//! committed.
 
 mod check;
 mod explain;

@@ -12,10 +12,9 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use catalog::{ObjectName, TableFiles};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::TableReference;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::datasource::{TableType, provider_as_source};
+use datafusion::datasource::{TableType, provider_as_source, source_as_provider};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan};
@@ -87,7 +86,7 @@ impl AllRows {
         let source = provider_as_source(Arc::clone(&shared) as Arc<dyn TableProvider>);
         for plan in plans {
             let over = plan.clone().transform_up(|node| match node {
-                LogicalPlan::TableScan(scan) if self.is_of(&scan.table_name) => {
+                LogicalPlan::TableScan(scan) if self.is_of(&scan) => {
                     let scan = TableScan { source: Arc::clone(&source), ..scan };
                     Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
                 }
@@ -103,16 +102,16 @@ impl AllRows {
         let mut scans = 0;
         plan.apply(|node| {
             if let LogicalPlan::TableScan(scan) = node {
-                scans += usize::from(self.is_of(&scan.table_name));
+                scans += usize::from(self.is_of(scan));
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
         Ok(scans)
     }
 
-    fn is_of(&self, table: &TableReference) -> bool {
-        let schema = table.schema().unwrap_or_default();
-        format!("{}.{}", quoted(schema), quoted(table.table())) == self.name
+    /// Whether a scan is of these rows: one of some files has their name too.
+    fn is_of(&self, scan: &TableScan) -> bool {
+        source_as_provider(&scan.source).is_ok_and(|rows| Arc::ptr_eq(&rows, &self.rows))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Running: from a planned statement to rows, under limits.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -337,8 +338,14 @@ impl Run {
     pub(crate) fn task(&self) -> Result<Arc<TaskContext>> {
         let reporter = Arc::new(self.ticket.reporter().clone());
         let config = self.state.config().clone().with_extension(reporter);
-        let task = TaskContext::from(&self.state).with_session_config(config);
-        Ok(Arc::new(task.with_runtime(self.runtime()?)))
+        let session = self.state.session_id().to_owned();
+        let runtime = self.runtime()?;
+        // Operators hold their functions; nobody looks one up by name any more.
+        let (scalars, lambdas) = (HashMap::new(), HashMap::new());
+        let (aggregates, windows) = (HashMap::new(), HashMap::new());
+        let task =
+            TaskContext::new(None, session, config, scalars, lambdas, aggregates, windows, runtime);
+        Ok(Arc::new(task))
     }
 
     /// Where an operator tells its progress; outside a statement, its session alone hears it.

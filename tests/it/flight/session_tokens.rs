@@ -219,7 +219,7 @@ async fn a_session_that_nobody_uses_ends_and_one_whose_rows_are_read_does_not() 
     assert!(message.contains("ATT-1502"), "{message}");
     assert!(stream.next().await.unwrap().is_ok());
     assert_eq!(rows(&mut bob, "SELECT current_user()").await, ["bob"]);
-    ada.handshake("ada", "ada-secret").await.unwrap();
+    let mut ada = server.login("ada").await;
     assert_eq!(rows(&mut ada, "SELECT 1").await, ["1"]);
 }
 

@@ -2,10 +2,10 @@
 //!
 //! Of a long text the first [`LETTERS_MAX`] letters count. What stands for "not known" (`N/A`,
 //! `null`, `unknown`, `-`, `test@test.com`, …) is no value. Texts lose case, accents and signs
-//! ([`folded`]), so that it is of no matter whether an accent is a part of its letter or comes after
-//! it (Unicode's NFC and NFD), nor is it in codes and e-mail addresses; telephone numbers keep their
-//! last nine digits, dates become `yyyymmdd`, in the order of day and month that the column itself
-//! shows.
+//! ([`folded`]), so that it is of no matter whether an accent is a part of its letter or comes
+//! after it (Unicode's NFC and NFD), nor is it in codes and e-mail addresses; telephone numbers
+//! keep their last nine digits, dates become `yyyymmdd`, in the order of day and month that the
+//! column itself shows.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
