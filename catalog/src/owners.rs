@@ -1,4 +1,4 @@
-//! Who owns tables, views and models, and how they pass on to somebody else.
+//! Who owns tables, views, models and expectations, and how they pass on to somebody else.
 
 use crate::Catalog;
 use crate::error::{Error, Result};
@@ -21,6 +21,18 @@ impl Catalog {
         Ok(named.collect())
     }
 
+    /// The tables of which a user expects something, by name.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached.
+    pub async fn expected_by(&self, owner: &str) -> Result<Vec<ObjectName>> {
+        let held = self.all_expectations().await?.into_iter();
+        let by_owner = held.filter(|(_, held)| {
+            held.by_name.values().any(|expectation| expectation.owner == owner)
+        });
+        Ok(by_owner.map(|(table, _)| table).collect())
+    }
+
     /// Gives everything that `from` owns to `to`, one object after the other; how many there were.
     ///
     /// # Errors
@@ -31,7 +43,24 @@ impl Catalog {
         for (name, _) in self.owned_by(from).await? {
             changed += usize::from(self.reassign(&name, from, to).await?);
         }
+        for table in self.expected_by(from).await? {
+            changed += self.reassign_expectations(&table, from, to).await?;
+        }
         Ok(changed)
+    }
+
+    async fn reassign_expectations(
+        &self,
+        table: &ObjectName,
+        from: &str,
+        to: &str,
+    ) -> Result<usize> {
+        self.change_expectations(table, |held| {
+            let owned = held.by_name.values_mut().filter(|expectation| expectation.owner == from);
+            let changed = owned.map(|expectation| expectation.owner = to.to_owned()).count();
+            Ok::<_, Error>(changed)
+        })
+        .await
     }
 
     async fn reassign(&self, name: &ObjectName, from: &str, to: &str) -> Result<bool> {

@@ -142,11 +142,14 @@ pub(super) async fn drop_users(
 /// What would belong to nobody without its owner, and to whoever has the name later.
 async fn owns_nothing(catalog: &Catalog, name: &str) -> Result<()> {
     let owned = catalog.owned_by(name).await?;
+    let owned = owned.iter().map(|(name, kind)| format!("{kind} {name}"));
+    let expected = catalog.expected_by(name).await?;
+    let expected = expected.iter().map(|table| format!("expectations of {table}"));
+    let owned: Vec<String> = owned.chain(expected).collect();
     if owned.is_empty() {
         return Ok(());
     }
-    let shown = owned.iter().take(OWNED_SHOWN).map(|(name, kind)| format!("{kind} {name}"));
-    let shown = shown.collect::<Vec<_>>().join(", ");
+    let shown = owned.iter().take(OWNED_SHOWN).cloned().collect::<Vec<_>>().join(", ");
     let more = match owned.len().saturating_sub(OWNED_SHOWN) {
         0 => String::new(),
         more => format!(" and {more} more"),
@@ -173,7 +176,9 @@ pub(super) async fn reassign(
     let mut changed = 0;
     for name in from {
         let is_known = catalog.accounts_with(name).await?.user(name).is_some();
-        if !is_known && catalog.owned_by(name).await?.is_empty() {
+        let is_owner = !catalog.owned_by(name).await?.is_empty()
+            || !catalog.expected_by(name).await?.is_empty();
+        if !is_known && !is_owner {
             return Err(Catalog::unknown_user(name).into());
         }
         changed += catalog.reassign_owned(name, to).await? as u64;

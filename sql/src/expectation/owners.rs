@@ -4,8 +4,8 @@
 //! Who writes rows need not be able to read these tables, and learns of them no more than whether
 //! the rows meet the expectation. They are read as the expectation's owner, whose text it is, with
 //! the owner's rights of now, and a name means what it means to the owner in the table's schema: no
-//! setting of who writes changes what is asked. Where the owner is no user any more, they are read
-//! as who writes.
+//! setting of who writes changes what is asked. Where the owner is no user any more, nobody can say
+//! what may be read, and no rows are let in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -19,7 +19,7 @@ use sqlparser::ast::{Expr, Query, visit_expressions, visit_expressions_mut};
 use super::check::{Shape, parsed};
 use super::query::Item;
 use crate::dml::sent::name_rows;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::parse::parse_query;
 use crate::rights;
 use crate::session::{Origin, SessionOptions, Settings, StatementContext};
@@ -72,7 +72,10 @@ async fn reader(
 ) -> Result<Arc<StatementContext>> {
     let engine = context.engine();
     let Some(principal) = rights::owner(engine.catalog(), owner).await? else {
-        return Ok(Arc::clone(context));
+        return Err(Error::invalid_hint(
+            format!("{owner}, who expects it, is no user"),
+            format!("REASSIGN OWNED BY {owner} TO a user who may read what it looks up"),
+        ));
     };
     let origin = Origin::new(Some(CLIENT), None);
     let options = SessionOptions { origin, ..SessionOptions::default() };

@@ -58,22 +58,22 @@ pub(crate) fn text(items: &[Item], from: &str, alias: &str, loaded: Option<&str>
                 conditions.push(match loaded {
                     Some(loaded) => {
                         format!(
-                            "(CASE WHEN {loaded} THEN CAST({fails} AS INT) END) AS \"__fails{at}\""
+                            "(CASE WHEN {loaded} THEN CAST({fails} AS INT) END) AS \"check {at} fails\""
                         )
                     }
-                    None => format!("({fails}) AS \"__fails{at}\""),
+                    None => format!("({fails}) AS \"check {at} fails\""),
                 });
-                columns.push(format!("count(\"__fails{at}\") AS \"f{at}\""));
+                columns.push(format!("count(\"check {at} fails\") AS \"f{at}\""));
             }
             Shape::Reference { column, query } => {
                 columns.push(format!(
-                    "count(CASE WHEN {scope}{column} IS NOT NULL AND \"__hit{at}\" IS NULL \
+                    "count(CASE WHEN {scope}{column} IS NOT NULL AND \"check {at} hit\" IS NULL \
                      THEN 1 END) AS \"f{at}\""
                 ));
                 from = format!(
-                    "(SELECT DISTINCT \"__key{at}\", TRUE AS \"__hit{at}\" FROM ({query}) AS \
-                     \"__query{at}\" (\"__key{at}\") WHERE \"__key{at}\" IS NOT NULL) AS \
-                     \"__keys{at}\" RIGHT JOIN {} ON \"__key{at}\" = {column}",
+                    "(SELECT DISTINCT \"check {at} key\", TRUE AS \"check {at} hit\" FROM ({query}) AS \
+                     \"check {at} query\" (\"check {at} key\") WHERE \"check {at} key\" IS NOT NULL) AS \
+                     \"check {at} keys\" RIGHT JOIN {} ON \"check {at} key\" = {column}",
                     if joined { format!("({from})") } else { from }
                 );
                 joined = true;

@@ -90,7 +90,7 @@ impl CheckTable {
             Some(parts) => match parts.outcome(run, &mut known).await {
                 Ok(outcome) => outcome,
                 Err(error) if is_of_all(&error) => return Err(error),
-                // One of them cannot be computed: each alone tells which.
+                // One of them cannot be computed, or all of them not at once: each alone tells.
                 Err(_) => self.one_by_one(run, &mut known).await?,
             },
         };
@@ -342,10 +342,7 @@ async fn items(
 
 /// Whether an error is the statement's and not that of one check.
 fn is_of_all(error: &Error) -> bool {
-    matches!(
-        error.class(),
-        Class::Cancelled | Class::TimedOut | Class::Exhausted | Class::Unavailable
-    )
+    matches!(error.class(), Class::Cancelled | Class::TimedOut | Class::Unavailable)
 }
 
 /// Runs a query of few rows.
