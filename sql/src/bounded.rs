@@ -67,6 +67,43 @@ pub fn bounded(function: &Arc<ScalarUDF>, bytes_max: u64) -> Option<Arc<ScalarUD
     Some(Arc::new(ScalarUDF::new_from_impl(limited)))
 }
 
+/// What a function around another, `inner`, says of itself: all that this one says.
+macro_rules! as_inner {
+    () => {
+        fn name(&self) -> &str {
+            self.inner.name()
+        }
+
+        fn aliases(&self) -> &[String] {
+            self.inner.aliases()
+        }
+
+        fn signature(&self) -> &Signature {
+            self.inner.signature()
+        }
+
+        fn return_type(&self, arguments: &[DataType]) -> DataFusionResult<DataType> {
+            self.inner.return_type(arguments)
+        }
+
+        fn return_field_from_args(
+            &self,
+            arguments: ReturnFieldArgs<'_>,
+        ) -> DataFusionResult<FieldRef> {
+            self.inner.return_field_from_args(arguments)
+        }
+
+        fn documentation(&self) -> Option<&Documentation> {
+            self.inner.documentation()
+        }
+
+        fn coerce_types(&self, arguments: &[DataType]) -> DataFusionResult<Vec<DataType>> {
+            self.inner.coerce_types(arguments)
+        }
+    };
+}
+pub(crate) use as_inner;
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Bounded {
     inner: Arc<ScalarUDF>,
@@ -75,33 +112,7 @@ struct Bounded {
 }
 
 impl ScalarUDFImpl for Bounded {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, arguments: &[DataType]) -> DataFusionResult<DataType> {
-        self.inner.return_type(arguments)
-    }
-
-    fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>) -> DataFusionResult<FieldRef> {
-        self.inner.return_field_from_args(arguments)
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.documentation()
-    }
-
-    fn coerce_types(&self, arguments: &[DataType]) -> DataFusionResult<Vec<DataType>> {
-        self.inner.coerce_types(arguments)
-    }
+    as_inner!();
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let made = self.checked(&arguments.args, arguments.number_rows)?;

@@ -28,6 +28,7 @@ use datafusion::logical_expr::{
 };
 use udfs::text::Text;
 
+use crate::bounded::as_inner;
 use crate::made::check_cancelled;
 
 /// Compiled patterns that are there at a time; one takes ten megabytes at most.
@@ -57,33 +58,7 @@ struct Patterned {
 }
 
 impl ScalarUDFImpl for Patterned {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, arguments: &[DataType]) -> DataFusionResult<DataType> {
-        self.inner.return_type(arguments)
-    }
-
-    fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>) -> DataFusionResult<FieldRef> {
-        self.inner.return_field_from_args(arguments)
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.documentation()
-    }
-
-    fn coerce_types(&self, arguments: &[DataType]) -> DataFusionResult<Vec<DataType>> {
-        self.inner.coerce_types(arguments)
-    }
+    as_inner!();
 
     fn simplify(
         &self,

@@ -11,35 +11,25 @@ use arrow::datatypes::{Float64Type, Int64Type};
 use datafusion_expr::ColumnarValue;
 use proptest::prelude::*;
 
-use super::kernel::oracle::common_subsequence;
+use super::kernel::oracle::{common_subsequence, edits};
 use super::testing::call;
 
 /// The unrestricted Damerau-Levenshtein distance (Lowrance and Wagner 1975), where every swap is
 /// tried: of the characters before a\[i\] and b\[j\], one of b's that is a\[i\] and one of a's that
 /// is b\[j\]; what lies between is deleted and inserted.
 fn damerau(left: &str, right: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
-    let mut cost = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            if i == 0 || j == 0 {
-                cost[i][j] = i + j;
-                continue;
-            }
-            let substituted = cost[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = substituted.min(cost[i - 1][j] + 1).min(cost[i][j - 1] + 1);
-            for k in 1..i {
-                for l in 1..j {
-                    if a[k - 1] == b[j - 1] && a[i - 1] == b[l - 1] {
-                        let between = (i - k - 1) + (j - l - 1);
-                        least = least.min(cost[k - 1][l - 1] + between + 1);
-                    }
+    edits(left, right, |a, b, cost, i, j| {
+        let mut least = usize::MAX;
+        for k in 1..i {
+            for l in 1..j {
+                if a[k - 1] == b[j - 1] && a[i - 1] == b[l - 1] {
+                    let between = (i - k - 1) + (j - l - 1);
+                    least = least.min(cost[k - 1][l - 1] + between + 1);
                 }
             }
-            cost[i][j] = least;
         }
-    }
-    cost[a.len()][b.len()]
+        least
+    })
 }
 
 /// Positions with different characters; beyond the end of a text there is none.

@@ -8,10 +8,12 @@
 //! nothing, as in the standard. Any other keyword is an error: a part of a schema that is silently
 //! not checked would pass for checked.
 
+use std::cmp::Ordering;
+
 use arrow::array::StringArray;
 use arrow::compute::regexp_is_match_scalar;
 use datafusion_common::{Result, exec_err};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 /// Violations told of one value.
 const VIOLATIONS_MAX: usize = 100;
@@ -171,22 +173,20 @@ impl<'a> Check<'a> {
     }
 
     fn number(&mut self, keyword: &str, wanted: &Value, value: &Value, at: &str) -> Result<()> {
-        let Some(bound) = wanted.as_f64() else {
+        let Value::Number(bound) = wanted else {
             return exec_err!("the JSON schema's {keyword} is no number");
         };
-        if keyword == "multipleOf" && bound <= 0.0 {
+        if keyword == "multipleOf" && bound.as_f64().is_none_or(|bound| bound <= 0.0) {
             return exec_err!("the JSON schema's multipleOf is not above 0");
         }
-        let Some(number) = value.as_f64() else { return Ok(()) };
+        let Value::Number(number) = value else { return Ok(()) };
+        let order = order(number, bound);
         let (holds, word) = match keyword {
-            "minimum" => (number >= bound, "less than the minimum"),
-            "maximum" => (number <= bound, "more than the maximum"),
-            "exclusiveMinimum" => (number > bound, "not above"),
-            "exclusiveMaximum" => (number < bound, "not below"),
-            _ => {
-                let times = number / bound;
-                ((times - times.round()).abs() <= 1e-9 * times.abs().max(1.0), "no multiple of")
-            }
+            "minimum" => (order.is_some_and(Ordering::is_ge), "less than the minimum"),
+            "maximum" => (order.is_some_and(Ordering::is_le), "more than the maximum"),
+            "exclusiveMinimum" => (order.is_some_and(Ordering::is_gt), "not above"),
+            "exclusiveMaximum" => (order.is_some_and(Ordering::is_lt), "not below"),
+            _ => (is_multiple(number, bound), "no multiple of"),
         };
         if !holds {
             self.tell(at, format!("{} is {word} {wanted}", shown(value)));
@@ -357,12 +357,37 @@ fn is_whole(value: &Value) -> bool {
     value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|number| number.fract() == 0.0)
 }
 
+/// How two numbers compare; whole ones exactly, however large, and beside a float as well.
+fn order(one: &Number, other: &Number) -> Option<Ordering> {
+    if let (Some(one), Some(other)) = (one.as_i128(), other.as_i128()) {
+        return Some(one.cmp(&other));
+    }
+    let order = one.as_f64()?.partial_cmp(&other.as_f64()?)?;
+    // As a float a whole number may have been rounded to the other one, which then is whole too.
+    let whole =
+        |number: &Number| number.as_i128().or_else(|| number.as_f64().map(|number| number as i128));
+    match order {
+        Ordering::Equal if one.as_i128().is_some() || other.as_i128().is_some() => {
+            Some(whole(one)?.cmp(&whole(other)?))
+        }
+        order => Some(order),
+    }
+}
+
+fn is_multiple(number: &Number, of: &Number) -> bool {
+    if let (Some(number), Some(of)) = (number.as_i128(), of.as_i128()) {
+        return number.checked_rem(of) == Some(0);
+    }
+    let (Some(number), Some(of)) = (number.as_f64(), of.as_f64()) else { return false };
+    let times = number / of;
+    (times - times.round()).abs() <= 1e-9 * times.abs().max(1.0)
+}
+
 /// Equality of JSON Schema: 1 and 1.0 are one number.
 fn equal(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => {
-            one == other
-                || one.as_f64().zip(other.as_f64()).is_some_and(|(one, other)| one == other)
+            order(one, other).is_some_and(Ordering::is_eq)
         }
         _ => one == other,
     }
@@ -396,6 +421,15 @@ mod tests {
             (json!({"exclusiveMinimum": 0}), json!(0.1), json!(0)),
             (json!({"exclusiveMaximum": 1}), json!("not a number"), json!(1)),
             (json!({"multipleOf": 0.1}), json!(0.3), json!(0.35)),
+            (json!({"maximum": u64::MAX - 1}), json!(u64::MAX - 1), json!(u64::MAX)),
+            (json!({"minimum": i64::MIN + 1}), json!(-5.5), json!(i64::MIN)),
+            (json!({"const": i64::MAX - 1}), json!(i64::MAX - 1), json!(i64::MAX)),
+            (
+                json!({"exclusiveMaximum": 9007199254740993_i64}),
+                json!(9007199254740992.0),
+                json!(9007199254740994.0),
+            ),
+            (json!({"multipleOf": 2}), json!(9007199254740994_i64), json!(9007199254740993_i64)),
             (json!({"minLength": 2}), json!("éé"), json!("é")),
             (json!({"maxLength": 2}), json!("éé"), json!("ééé")),
             (json!({"pattern": "^[a-z]+$"}), json!("abc"), json!("ab1")),

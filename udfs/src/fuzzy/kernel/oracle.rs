@@ -2,6 +2,18 @@
 
 /// Edit distance by the full matrix; `osa` also swaps two adjacent characters.
 pub(crate) fn edit(left: &str, right: &str, osa: bool) -> usize {
+    edits(left, right, |a, b, cost, i, j| {
+        let swaps = osa && i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+        if swaps { cost[i - 2][j - 2] + 1 } else { usize::MAX }
+    })
+}
+
+/// Edits by the full matrix: of single characters, and what else leads to a\[i\] and b\[j\].
+pub(crate) fn edits(
+    left: &str,
+    right: &str,
+    other: impl Fn(&[char], &[char], &[Vec<usize>], usize, usize) -> usize,
+) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
     let mut cost = vec![vec![0; b.len() + 1]; a.len() + 1];
     for i in 0..=a.len() {
@@ -11,10 +23,8 @@ pub(crate) fn edit(left: &str, right: &str, osa: bool) -> usize {
                 continue;
             }
             let substituted = cost[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            cost[i][j] = substituted.min(cost[i - 1][j] + 1).min(cost[i][j - 1] + 1);
-            if osa && i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                cost[i][j] = cost[i][j].min(cost[i - 2][j - 2] + 1);
-            }
+            let single = substituted.min(cost[i - 1][j] + 1).min(cost[i][j - 1] + 1);
+            cost[i][j] = single.min(other(&a, &b, &cost, i, j));
         }
     }
     cost[a.len()][b.len()]
