@@ -5,53 +5,80 @@
 //! the types that were announced, the rest of the work is to put the values in and to fold
 //! constants. Elsewhere (LIMIT ?, a model's argument) the plan is optimized with its values.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{FieldRef, Schema};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
-use datafusion::execution::session_state::SessionState;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerContext};
 
 use crate::error::Result;
 
-/// The optimized plan, or `None` where the values may matter to the optimizer.
-pub(super) fn optimized(state: &SessionState, plan: &LogicalPlan) -> Option<LogicalPlan> {
-    let types = plan.get_parameter_types().ok()?;
-    if types.is_empty() || types.values().any(Option::is_none) || !harmless(plan) {
-        return None;
-    }
-    // What cannot be optimized now may be once the values are there; the run will tell.
-    let optimized = state.optimize(plan).ok()?;
-    harmless(&optimized).then_some(optimized)
+/// A query optimized before its values are known, and the state that its runs start from.
+#[derive(Debug)]
+pub(super) struct Optimized {
+    plan: LogicalPlan,
+    state: SessionState,
 }
 
-/// An optimized plan with its values; `None` when these have other types than were announced.
-///
-/// # Errors
-/// When a constant part of the plan cannot be computed.
-pub(super) fn with_values(
-    state: &SessionState,
-    plan: &LogicalPlan,
-    values: &[ScalarValue],
-    parameters: &Schema,
-) -> Result<Option<LogicalPlan>> {
-    let fields = parameters.fields().iter();
-    let announced = values.len() == fields.len()
-        && values.iter().zip(fields).all(|(value, field)| value.data_type() == *field.data_type());
-    if !announced {
-        return Ok(None);
+impl Optimized {
+    /// The optimized plan, or `None` where the values may matter to the optimizer.
+    pub(super) fn of(state: &SessionState, plan: &LogicalPlan) -> Option<Self> {
+        let types = plan.get_parameter_types().ok()?;
+        if types.is_empty() || types.values().any(Option::is_none) || !harmless(plan) {
+            return None;
+        }
+        // What cannot be optimized now may be once the values are there; the run will tell.
+        let plan = state.optimize(plan).ok()?;
+        harmless(&plan).then(|| Self { plan, state: without_functions(state) })
     }
-    let plan = plan.clone().with_param_values(ParamValues::from(values.to_vec()))?;
-    let folding = Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]);
-    let options = Arc::clone(state.config_options());
-    let mut context = OptimizerContext::new_with_config_options(options);
-    if let Some(started) = state.execution_props().query_execution_start_time {
-        context = context.with_query_execution_start_time(started);
+
+    /// The state that a run starts from.
+    pub(super) fn state(&self) -> &SessionState {
+        &self.state
     }
-    Ok(Some(folding.optimize(plan, &context, |_, _| {})?))
+
+    /// The plan with its values; `None` when these have other types than were announced.
+    ///
+    /// # Errors
+    /// When a constant part of the plan cannot be computed.
+    pub(super) fn with_values(
+        &self,
+        values: &[ScalarValue],
+        parameters: &Schema,
+    ) -> Result<Option<LogicalPlan>> {
+        let fields = parameters.fields().iter();
+        let fits =
+            |(value, field): (&ScalarValue, &FieldRef)| value.data_type() == *field.data_type();
+        if values.len() != fields.len() || !values.iter().zip(fields).all(fits) {
+            return Ok(None);
+        }
+        let plan = self.plan.clone().with_param_values(ParamValues::from(values.to_vec()))?;
+        let folding = Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]);
+        let options = Arc::clone(self.state.config_options());
+        let mut context = OptimizerContext::new_with_config_options(options);
+        if let Some(started) = self.state.execution_props().query_execution_start_time {
+            context = context.with_query_execution_start_time(started);
+        }
+        Ok(Some(folding.optimize(plan, &context, |_, _| {})?))
+    }
+}
+
+/// The state without the functions that planning finds by name: an optimized plan holds its own,
+/// and each run would copy the hundreds of names that nobody looks up.
+fn without_functions(state: &SessionState) -> SessionState {
+    SessionStateBuilder::new_from_existing(state.clone())
+        .with_session_id(state.session_id().to_owned())
+        .with_table_functions(HashMap::new())
+        .with_scalar_functions(Vec::new())
+        .with_higher_order_functions(Vec::new())
+        .with_aggregate_functions(Vec::new())
+        .with_window_functions(Vec::new())
+        .build()
 }
 
 /// Whether placeholders stand only where their value does not change the plan's shape.

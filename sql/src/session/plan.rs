@@ -29,8 +29,9 @@ use crate::model::table_functions::ModelRelations;
 use crate::parse::Statement;
 use crate::rights::Rights;
 use crate::session::bindings::{self, Bindings, References};
+use crate::session::optimized::Optimized;
 use crate::session::schema::StatementCatalog;
-use crate::session::{Session, Settings, TableFilter, TableInfo, optimized};
+use crate::session::{Session, Settings, TableFilter, TableInfo};
 use crate::tokens::TokenStatement;
 use crate::{access, dml, expectation, model, size, table};
 
@@ -393,7 +394,7 @@ pub(crate) struct Planned {
     /// How large it is: nodes and columns.
     pub(crate) parts: usize,
     /// The query optimized before its values are known, once somebody has asked for it.
-    optimized: OnceLock<Option<LogicalPlan>>,
+    optimized: OnceLock<Option<Optimized>>,
 }
 
 impl Planned {
@@ -402,7 +403,8 @@ impl Planned {
         Self { action, optimized: OnceLock::new(), ..self }
     }
 
-    /// A query with its values, optimized; `None` when that has to be done from the start.
+    /// A query with its values, optimized, and the state that its run starts from; `None` when it
+    /// has to be optimized from the start.
     ///
     /// # Errors
     /// When a constant part of the plan cannot be computed.
@@ -410,15 +412,15 @@ impl Planned {
         &self,
         values: &[ScalarValue],
         parameters: &Schema,
-    ) -> Result<Option<LogicalPlan>> {
+    ) -> Result<Option<(LogicalPlan, &SessionState)>> {
         let Action::Query(plan) = &self.action else { return Ok(None) };
         if values.is_empty() {
             return Ok(None);
         }
-        match self.optimized.get_or_init(|| optimized::optimized(&self.state, plan)) {
-            Some(plan) => optimized::with_values(&self.state, plan, values, parameters),
-            None => Ok(None),
-        }
+        let optimized = self.optimized.get_or_init(|| Optimized::of(&self.state, plan));
+        let Some(optimized) = optimized else { return Ok(None) };
+        let plan = optimized.with_values(values, parameters)?;
+        Ok(plan.map(|plan| (plan, optimized.state())))
     }
 }
 

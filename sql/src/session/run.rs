@@ -234,15 +234,18 @@ impl Submitted {
         let plan = tracing::info_span!(target: "attune", "plan");
         let work = async move {
             let planned = self.prepared.current(&self.session).await?;
-            let mut state = planned.state.clone();
+            let (mut state, optimized) =
+                match planned.optimized(&parameters, self.prepared.parameters())? {
+                    Some((plan, state)) => (state.clone(), Some(plan)),
+                    None => (planned.state.clone(), None),
+                };
             charge_to(&mut state, self.ticket.pool(), self.ticket.cancel());
             let run = Run { session: self.session, state, parameters, ticket: self.ticket };
             let logical = match &planned.action {
                 Action::Query(logical) => logical,
                 _ => return Ok((run, planned, None)),
             };
-            let values = &run.parameters;
-            let physical = match planned.optimized(values, self.prepared.parameters())? {
+            let physical = match optimized {
                 Some(plan) => run.physical_of_optimized(&plan).await?,
                 None => run.physical(logical).await?,
             };
