@@ -5,7 +5,9 @@
 //! What looks heavy is planned on a thread of its own; the caller may leave it at any time.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 
+use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +47,12 @@ pub(crate) async fn task<T: Send + 'static>(
     }
 }
 
+/// Runs `work` here, where it is known to take a moment only: a task would cost more. A panic is an
+/// error, as it is in a task.
+pub(crate) async fn here<T>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(failed()))
+}
+
 async fn on_thread<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
@@ -80,5 +88,7 @@ mod tests {
             let defect = async { if true { panic!("a defect") } else { Ok(()) } };
             assert_eq!(task(defect, heavy).await.unwrap_err().code(), "ATT-9001");
         }
+        let defect = async { if true { panic!("a defect") } else { Ok(()) } };
+        assert_eq!(super::here(defect).await.unwrap_err().code(), "ATT-9001");
     }
 }

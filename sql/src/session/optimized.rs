@@ -12,17 +12,21 @@ use arrow::datatypes::{FieldRef, Schema};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerContext};
 
 use crate::error::Result;
+
+/// A plan with more parts of expressions than this is not light.
+const LIGHT_PARTS_MAX: usize = 256;
 
 /// A query optimized before its values are known, and the state that its runs start from.
 #[derive(Debug)]
 pub(super) struct Optimized {
     plan: LogicalPlan,
     state: SessionState,
+    light: bool,
 }
 
 impl Optimized {
@@ -34,7 +38,15 @@ impl Optimized {
         }
         // What cannot be optimized now may be once the values are there; the run will tell.
         let plan = state.optimize(plan).ok()?;
-        harmless(&plan).then(|| Self { plan, state: without_functions(state) })
+        harmless(&plan).then(|| {
+            let light = light(&plan);
+            Self { plan, state: without_functions(state), light }
+        })
+    }
+
+    /// Whether operators are made of it in a moment, whatever its values.
+    pub(super) fn is_light(&self) -> bool {
+        self.light
     }
 
     /// The state that a run starts from.
@@ -81,6 +93,62 @@ fn without_functions(state: &SessionState) -> SessionState {
         .build()
 }
 
+/// Whether the plan only reads tables, compares and converts. Folding constants calls whatever is
+/// constant once the values are there, so a function makes a plan heavy, whichever it is.
+fn light(plan: &LogicalPlan) -> bool {
+    let (mut light, mut parts) = (true, 0);
+    let walked = plan.apply_with_subqueries(|node| {
+        light &= matches!(
+            node,
+            LogicalPlan::Projection(_)
+                | LogicalPlan::Filter(_)
+                | LogicalPlan::TableScan(_)
+                | LogicalPlan::Limit(_)
+                | LogicalPlan::SubqueryAlias(_)
+                | LogicalPlan::EmptyRelation(_)
+        );
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                parts += 1;
+                light &= parts <= LIGHT_PARTS_MAX && compares(part);
+                Ok(if light { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+            })
+        })?;
+        Ok(if light { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    });
+    walked.is_ok() && light
+}
+
+fn compares(part: &Expr) -> bool {
+    match part {
+        Expr::BinaryExpr(binary) => matches!(
+            binary.op,
+            Operator::Eq
+                | Operator::NotEq
+                | Operator::Lt
+                | Operator::LtEq
+                | Operator::Gt
+                | Operator::GtEq
+                | Operator::IsDistinctFrom
+                | Operator::IsNotDistinctFrom
+                | Operator::And
+                | Operator::Or
+        ),
+        Expr::Column(_)
+        | Expr::Literal(..)
+        | Expr::Placeholder(_)
+        | Expr::Alias(_)
+        | Expr::Not(_)
+        | Expr::IsNull(_)
+        | Expr::IsNotNull(_)
+        | Expr::Between(_)
+        | Expr::InList(_)
+        | Expr::Cast(_)
+        | Expr::TryCast(_) => true,
+        _ => false,
+    }
+}
+
 /// Whether placeholders stand only where their value does not change the plan's shape.
 fn harmless(plan: &LogicalPlan) -> bool {
     let mut harmless = true;
@@ -110,4 +178,28 @@ fn harmless(plan: &LogicalPlan) -> bool {
         Ok(if harmless { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     });
     walked.is_ok() && harmless
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::DataType;
+    use datafusion::functions::expr_fn::abs;
+    use datafusion::logical_expr::{LogicalPlanBuilder, cast, lit, placeholder};
+
+    use super::*;
+
+    fn projected(expr: Expr) -> LogicalPlan {
+        LogicalPlanBuilder::empty(true).project([expr]).unwrap().build().unwrap()
+    }
+
+    #[test]
+    fn what_compares_is_light_and_what_computes_is_not() {
+        assert!(light(&projected(cast(placeholder("$1"), DataType::Int64))));
+        assert!(light(&projected(lit(1_i64).eq(lit(2_i64)))));
+        assert!(!light(&projected(abs(lit(1_i64)))));
+        assert!(!light(&projected(lit(1_i64) + lit(2_i64))));
+        let list = |length: i64| (0..length).map(lit).collect::<Vec<_>>();
+        assert!(light(&projected(lit(1_i64).in_list(list(9), false))));
+        assert!(!light(&projected(lit(1_i64).in_list(list(1_000), false))));
+    }
 }

@@ -422,6 +422,12 @@ impl Planned {
         let plan = optimized.with_values(values, parameters)?;
         Ok(plan.map(|plan| (plan, optimized.state())))
     }
+
+    /// Whether it is a query whose operators are made in a moment: it was optimized by a run
+    /// before, and only reads tables and compares.
+    pub(crate) fn is_light(&self) -> bool {
+        self.optimized.get().is_some_and(|known| known.as_ref().is_some_and(Optimized::is_light))
+    }
 }
 
 /// Plans any statement.

@@ -15,6 +15,7 @@ use crate::dml::Change;
 use crate::error::{Error, Result};
 use crate::parse::Statement;
 use crate::queries::without_literals;
+use crate::rights::Rights;
 use crate::session::apart;
 use crate::session::plan::{self, Action, Planned, analyzed};
 use crate::session::{Session, Settings, StatementContext};
@@ -157,24 +158,23 @@ impl Prepared {
         &self.0.statement
     }
 
+    /// The plan to run now, when it is at hand and operators are made of it in a moment.
+    pub(crate) async fn at_hand(&self, session: &Session) -> Result<Option<Arc<Planned>>> {
+        if self.0.heavy || !self.0.planned.lock().1.is_light() {
+            return Ok(None);
+        }
+        let rights = session.rights().await?;
+        let last = self.last(session, &session.settings(), &rights);
+        Ok(last.filter(|planned| planned.is_light()))
+    }
+
     /// The plan to run now: the last one, or a new one when that is old.
     pub(crate) async fn current(&self, session: &Session) -> Result<Arc<Planned>> {
         let settings = session.settings();
         // A revoke counts in the next statement, however young the plan is.
         let rights = session.rights().await?;
-        {
-            let (planned_in, planned) = &*self.0.planned.lock();
-            let age_ms = session.engine().catalog().now_ms() - planned.at_ms;
-            let young = (0..PLAN_AGE_MAX_MS).contains(&age_ms)
-                && *planned_in == settings
-                && Arc::ptr_eq(&planned.rights, &rights);
-            // A rewrite of a table holds for the version that it was planned at and makes the next.
-            let rewrites =
-                matches!(&planned.action, Action::Rows(Change::Rewrite { .. } | Change::Merge(_)));
-            let spent = rewrites && self.0.taken.swap(true, Ordering::Relaxed);
-            if self.0.once || (young && !spent) {
-                return Ok(Arc::clone(planned));
-            }
+        if let Some(planned) = self.last(session, &settings, &rights) {
+            return Ok(planned);
         }
         let fresh = Arc::new(plan::plan(session, &self.0.statement).await?);
         if result_schema(&fresh.action).0 != self.0.schema {
@@ -185,6 +185,25 @@ impl Prepared {
         }
         *self.0.planned.lock() = (settings, Arc::clone(&fresh));
         Ok(fresh)
+    }
+
+    /// The last plan, where it holds still.
+    fn last(
+        &self,
+        session: &Session,
+        settings: &Settings,
+        rights: &Arc<Rights>,
+    ) -> Option<Arc<Planned>> {
+        let (planned_in, planned) = &*self.0.planned.lock();
+        let age_ms = session.engine().catalog().now_ms() - planned.at_ms;
+        let young = (0..PLAN_AGE_MAX_MS).contains(&age_ms)
+            && planned_in == settings
+            && Arc::ptr_eq(&planned.rights, rights);
+        // A rewrite of a table holds for the version that it was planned at and makes the next.
+        let rewrites =
+            matches!(&planned.action, Action::Rows(Change::Rewrite { .. } | Change::Merge(_)));
+        let spent = rewrites && self.0.taken.swap(true, Ordering::Relaxed);
+        (self.0.once || (young && !spent)).then(|| Arc::clone(planned))
     }
 }
 

@@ -25,7 +25,7 @@ use crate::memory::StatementPool;
 use crate::patience::{cancellable, started};
 use crate::progress::Reporter;
 use crate::queries::Ticket;
-use crate::session::plan::StatementContext;
+use crate::session::plan::{Planned, StatementContext};
 use crate::session::{Action, Prepared, Progress, Session, apart};
 use crate::stream::Guarded;
 
@@ -232,27 +232,20 @@ impl Submitted {
     async fn start(self, parameters: Vec<ScalarValue>) -> Result<Started> {
         let heavy = self.prepared.is_heavy();
         let plan = tracing::info_span!(target: "attune", "plan");
-        let work = async move {
-            let planned = self.prepared.current(&self.session).await?;
-            let (mut state, optimized) =
-                match planned.optimized(&parameters, self.prepared.parameters())? {
-                    Some((plan, state)) => (state.clone(), Some(plan)),
-                    None => (planned.state.clone(), None),
+        let at_hand = self.prepared.at_hand(&self.session).await?;
+        let Ready { run, planned, query } = match at_hand {
+            Some(planned) => {
+                let work = Box::pin(self.ready(planned, parameters));
+                apart::here(work).instrument(plan).await?
+            }
+            None => {
+                let work = async move {
+                    let planned = self.prepared.current(&self.session).await?;
+                    self.ready(planned, parameters).await
                 };
-            charge_to(&mut state, self.ticket.pool(), self.ticket.cancel());
-            let run = Run { session: self.session, state, parameters, ticket: self.ticket };
-            let logical = match &planned.action {
-                Action::Query(logical) => logical,
-                _ => return Ok((run, planned, None)),
-            };
-            let physical = match optimized {
-                Some(plan) => run.physical_of_optimized(&plan).await?,
-                None => run.physical(logical).await?,
-            };
-            let schema = self.prepared.schema_with(&run.parameters);
-            Ok((run, planned, Some((physical, schema))))
+                apart::task(work, heavy).instrument(plan).await?
+            }
         };
-        let (run, planned, query) = apart::task(work, heavy).instrument(plan).await?;
         if let Some((physical, schema)) = query {
             return Ok(Started::Rows { rows: started(physical, run.task()?)?, schema });
         }
@@ -270,6 +263,34 @@ impl Submitted {
         let change = Box::pin(run.change(&planned.action));
         Ok(Started::Done(change.instrument(execute).await?))
     }
+
+    /// The statement with its values, and with its operators where it is a query.
+    async fn ready(self, planned: Arc<Planned>, parameters: Vec<ScalarValue>) -> Result<Ready> {
+        let (mut state, optimized) =
+            match planned.optimized(&parameters, self.prepared.parameters())? {
+                Some((plan, state)) => (state.clone(), Some(plan)),
+                None => (planned.state.clone(), None),
+            };
+        charge_to(&mut state, self.ticket.pool(), self.ticket.cancel());
+        let run = Run { session: self.session, state, parameters, ticket: self.ticket };
+        let Action::Query(logical) = &planned.action else {
+            return Ok(Ready { run, planned, query: None });
+        };
+        let physical = match optimized {
+            Some(plan) => run.physical_of_optimized(&plan).await?,
+            None => run.physical(logical).await?,
+        };
+        let schema = self.prepared.schema_with(&run.parameters);
+        Ok(Ready { run, planned, query: Some((physical, schema)) })
+    }
+}
+
+/// A statement that is planned with its values.
+struct Ready {
+    run: Run,
+    planned: Arc<Planned>,
+    /// The operators of a query, and the columns that it announced.
+    query: Option<(Arc<dyn ExecutionPlan>, SchemaRef)>,
 }
 
 /// What became of a statement that was started.
