@@ -7,6 +7,7 @@ mod access;
 mod admission;
 mod allow;
 mod bounded;
+mod brief;
 mod concatenation;
 pub mod dialect;
 mod dml;

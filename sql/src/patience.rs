@@ -6,7 +6,8 @@
 //! days, and never waits for anything. So joins and unnesting pause after some batches. A join
 //! whose filter no pair passes has no batches to count: its filter looks at the statement's
 //! cancellation each time. And a plan's last operator runs in a task of its own, so that whoever
-//! reads the rows never waits inside an operator: time limits and KILL are heard at once.
+//! reads the rows never waits inside an operator: time limits and KILL are heard at once. What is
+//! over in a moment needs no such task.
 
 use std::any::type_name;
 use std::fmt;
@@ -29,6 +30,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, execute_
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
+use crate::brief::is_brief;
 use crate::error::{Error, Result};
 use crate::model::recommend::RecommendExec;
 
@@ -87,7 +89,7 @@ fn heedful(
 }
 
 /// Starts a plan so that polling its rows never computes for long. Several partitions are gathered
-/// from tasks of their own already; a single one gets such a task.
+/// from tasks of their own already; a single one gets such a task unless it is brief.
 ///
 /// # Errors
 /// When an operator cannot start.
@@ -96,8 +98,9 @@ pub(crate) fn started(
     task: Arc<TaskContext>,
 ) -> Result<SendableRecordBatchStream> {
     let single = plan.output_partitioning().partition_count() == 1;
+    let apart = single && !is_brief(&plan);
     let mut rows = execute_stream(plan, task)?;
-    if !single {
+    if !apart {
         return Ok(rows);
     }
     let mut receiver = RecordBatchReceiverStream::builder(rows.schema(), AHEAD);

@@ -12,10 +12,11 @@ use arrow::datatypes::{FieldRef, Schema};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerContext};
 
+use crate::brief::is_comparison;
 use crate::error::Result;
 
 /// A plan with more parts of expressions than this is not light.
@@ -121,19 +122,7 @@ fn light(plan: &LogicalPlan) -> bool {
 
 fn compares(part: &Expr) -> bool {
     match part {
-        Expr::BinaryExpr(binary) => matches!(
-            binary.op,
-            Operator::Eq
-                | Operator::NotEq
-                | Operator::Lt
-                | Operator::LtEq
-                | Operator::Gt
-                | Operator::GtEq
-                | Operator::IsDistinctFrom
-                | Operator::IsNotDistinctFrom
-                | Operator::And
-                | Operator::Or
-        ),
+        Expr::BinaryExpr(binary) => is_comparison(binary.op),
         Expr::Column(_)
         | Expr::Literal(..)
         | Expr::Placeholder(_)
