@@ -4,13 +4,15 @@
 //!
 //! The reader polls the rows; a watch beside it sees the limits of time. It takes the operators
 //! away from a reader that does not poll, so that their memory and the statement's slot are free at
-//! once, and leaves the error for the reader to find.
+//! once, and leaves the error for the reader to find. Most statements end before there is anything
+//! to see: until a cancellation or a time wakes it, the watch is no task, only a waker that those
+//! hold.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use arrow::array::RecordBatchOptions;
@@ -21,8 +23,10 @@ use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
 use futures::Stream;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
-use tokio::time::Sleep;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::error::Error;
 use crate::limits::StatementLimits;
@@ -41,7 +45,7 @@ pub(crate) struct Guarded {
     bytes: u64,
     ticket: Ticket,
     span: tracing::Span,
-    watch: JoinHandle<()>,
+    watch: Watch,
     ended: bool,
 }
 
@@ -74,8 +78,7 @@ impl Guarded {
             polls: AtomicU64::new(0),
             waiting: AtomicBool::new(false),
         });
-        let watch = watch(Arc::clone(&shared), limits, deadline, ticket.clone());
-        let watch = tokio::spawn(watch);
+        let watch = Watch::new(&shared, limits, deadline, ticket.clone());
         let schema = SchemaRef::clone(schema);
         Self { shared, schema, limits, rows: 0, bytes: 0, ticket, span, watch, ended: false }
     }
@@ -84,8 +87,9 @@ impl Guarded {
         self.ended = true;
         self.span.record("rows", self.rows);
         self.span.record("code", error.code());
-        // First, because it tells the operators to stop, and the watch that there is no more to do:
-        // the watch would call a limit a cancellation.
+        // The watch first, which would call a limit a cancellation; then what tells the operators
+        // to stop.
+        self.watch.end();
         self.ticket.fail(&error);
         drop(self.shared.inner.lock().take());
         Poll::Ready(Some(Err(error.into())))
@@ -152,6 +156,7 @@ impl Stream for Guarded {
                 self.ended = true;
                 drop(shared.inner.lock().take());
                 self.span.record("rows", self.rows);
+                self.watch.end();
                 self.ticket.finish();
                 Poll::Ready(None)
             }
@@ -175,7 +180,7 @@ impl RecordBatchStream for Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        self.watch.abort();
+        self.watch.end();
         if !self.ended {
             self.ticket.fail(&Error::Cancelled);
         }
@@ -183,33 +188,117 @@ impl Drop for Guarded {
     }
 }
 
-/// Ends the statement when it is cancelled, its time is over, or its reader stays away.
-async fn watch(
+/// The watch of one statement, and what wakes it.
+struct Watch {
+    bell: Arc<Bell>,
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+    times: [Option<Pin<Box<Sleep>>>; 2],
+}
+
+impl Watch {
+    fn new(
+        shared: &Arc<Shared>,
+        limits: StatementLimits,
+        deadline: Option<Pin<Box<Sleep>>>,
+        ticket: Ticket,
+    ) -> Self {
+        let cancelled = Box::pin(ticket.cancel().clone().cancelled_owned());
+        let half = limits.reader_idle.map(|limit| Box::pin(tokio::time::sleep(limit / 2)));
+        let asleep = Asleep {
+            shared: Arc::clone(shared),
+            limits,
+            deadline: deadline.as_ref().map(|time| time.deadline()),
+            half: half.as_ref().map(|time| time.deadline()),
+            ticket,
+        };
+        let (stage, runtime) = (Mutex::new(Stage::Asleep(asleep)), Handle::current());
+        let bell = Arc::new(Bell { stage, runtime });
+        let mut watch = Self { bell, cancelled, times: [deadline, half] };
+        watch.listen();
+        watch
+    }
+
+    /// Leaves the bell with what may end the statement.
+    fn listen(&mut self) {
+        let waker = Waker::from(Arc::clone(&self.bell));
+        let mut context = Context::from_waker(&waker);
+        let mut rings = self.cancelled.as_mut().poll(&mut context).is_ready();
+        for time in self.times.iter_mut().flatten() {
+            rings |= time.as_mut().poll(&mut context).is_ready();
+        }
+        if rings {
+            waker.wake();
+        }
+    }
+
+    /// There is nothing to watch any more.
+    fn end(&self) {
+        // What it holds is dropped once the bell is let go: nothing rings while it is held.
+        let before = std::mem::replace(&mut *self.bell.stage.lock(), Stage::Ended);
+        if let Stage::Awake(task) = before {
+            task.abort();
+        }
+    }
+}
+
+/// What wakes the watch: the first ring makes a task of it.
+struct Bell {
+    stage: Mutex<Stage>,
+    runtime: Handle,
+}
+
+enum Stage {
+    Asleep(Asleep),
+    Awake(AbortHandle),
+    Ended,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        let mut stage = self.stage.lock();
+        *stage = match std::mem::replace(&mut *stage, Stage::Ended) {
+            Stage::Asleep(watch) => Stage::Awake(self.runtime.spawn(watch.run()).abort_handle()),
+            other => other,
+        };
+    }
+}
+
+/// What the watch needs once it is awake.
+struct Asleep {
     shared: Arc<Shared>,
     limits: StatementLimits,
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Instant>,
+    /// When half of the time is over for which the reader may stay away.
+    half: Option<Instant>,
     ticket: Ticket,
-) {
-    let cancel = ticket.cancel().clone();
-    let error = tokio::select! {
-        () = cancel.cancelled() => Error::Cancelled,
-        limit = over(deadline, limits.timeout) => Error::TimedOut { limit },
-        limit = left_alone(&shared, limits.reader_idle) => Error::Idle { limit },
-    };
-    *shared.fault.lock() = Some(error.clone());
-    // An operator that does not pause looks at this, and at nothing else.
-    cancel.cancel();
-    loop {
-        if let Some(mut inner) = shared.inner.try_lock() {
-            drop(inner.take());
-            break;
+}
+
+impl Asleep {
+    /// Ends the statement when it is cancelled, its time is over, or its reader stays away.
+    async fn run(self) {
+        let Self { shared, limits, deadline, half, ticket } = self;
+        let cancel = ticket.cancel().clone();
+        let deadline = deadline.map(|time| Box::pin(sleep_until(time)));
+        let error = tokio::select! {
+            () = cancel.cancelled() => Error::Cancelled,
+            limit = over(deadline, limits.timeout) => Error::TimedOut { limit },
+            limit = left_alone(&shared, limits.reader_idle, half) => Error::Idle { limit },
+        };
+        *shared.fault.lock() = Some(error.clone());
+        // An operator that does not pause looks at this, and at nothing else.
+        cancel.cancel();
+        loop {
+            if let Some(mut inner) = shared.inner.try_lock() {
+                drop(inner.take());
+                break;
+            }
+            // The operators are being polled, after which the reader finds the error itself; if it
+            // had looked already, the next try finds them idle.
+            tokio::time::sleep(RETRY).await;
         }
-        // The operators are being polled, after which the reader finds the error itself; if it
-        // had looked already, the next try finds them idle.
-        tokio::time::sleep(RETRY).await;
+        ticket.fail(&error);
+        shared.reader.wake();
     }
-    ticket.fail(&error);
-    shared.reader.wake();
 }
 
 /// Waits until the time is over; for ever without a limit.
@@ -224,16 +313,19 @@ pub(crate) async fn over(deadline: Option<Pin<Box<Sleep>>>, limit: Option<Durati
 }
 
 /// Waits until rows have been ready, and the reader away, for the whole limit and at most half as
-/// long again.
-async fn left_alone(shared: &Shared, limit: Option<Duration>) -> Duration {
-    let Some(limit) = limit else { return std::future::pending().await };
-    let (mut seen, mut halves) = (shared.polls.load(Ordering::Relaxed), 0);
-    while halves < 2 {
-        tokio::time::sleep(limit / 2).await;
+/// long again. `half` is when the first half is over.
+async fn left_alone(shared: &Shared, limit: Option<Duration>, half: Option<Instant>) -> Duration {
+    let (Some(limit), Some(half)) = (limit, half) else { return std::future::pending().await };
+    let (mut seen, mut halves) = (0, 0);
+    sleep_until(half).await;
+    loop {
         let polls = shared.polls.load(Ordering::Relaxed);
         let away = polls == seen && !shared.waiting.load(Ordering::Relaxed);
         halves = if away { halves + 1 } else { 0 };
+        if halves == 2 {
+            return limit;
+        }
         seen = polls;
+        tokio::time::sleep(limit / 2).await;
     }
-    limit
 }
