@@ -7,10 +7,12 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::{Statistics, internal_err, project_schema};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetMetaData;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
+use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
@@ -123,15 +125,15 @@ pub(crate) struct Wanted<'a> {
     pub limit: Option<usize>,
 }
 
-/// Plans the scan of a table's files in as many partitions as the session has, or in one where the
-/// files are read whole.
+/// Plans the scan of a table's files in as many partitions as the session has and the files have
+/// parts for, or in one where the files are read whole.
 ///
 /// # Errors
 /// When the columns or the store's URL cannot be planned, which is a defect.
 pub(crate) async fn scan(
     session: &dyn Session,
     table: &TableSchema,
-    reading: Reading,
+    mut reading: Reading,
     wanted: Wanted<'_>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let schema = table.table_schema();
@@ -141,6 +143,7 @@ pub(crate) async fn scan(
     }
     let partitions = if reading.whole { 1 } else { session.config().target_partitions() };
     let groups = FileGroup::new(wanted.files).split_files(partitions);
+    reading.whole |= reading.settings.format == Format::Parquet && is_cut(session, &groups);
     let (groups, statistics) =
         compute_all_files_statistics(groups, Arc::clone(schema), wanted.with_statistics, false)?;
     let store = ObjectStoreUrl::parse(&reading.place.url[..url::Position::BeforePath])?;
@@ -167,4 +170,28 @@ pub(crate) async fn scan(
     let source = Arc::new(LakeSource::new(inner, Arc::new(reading)));
     let config = FileScanConfigBuilder::from(config).with_source(source).build();
     Ok(DataSourceExec::from_data_source(config))
+}
+
+/// Whether every row group has a partition of its own already. Files are cut anywhere, and a row
+/// group is read where it begins, so that another partition would open a file for nothing.
+fn is_cut(session: &dyn Session, groups: &[FileGroup]) -> bool {
+    let footers = session.runtime_env().cache_manager.get_file_metadata_cache();
+    let mut pieces = 0;
+    for file in groups.iter().flat_map(FileGroup::iter) {
+        let Some(row_groups) = row_groups(footers.as_ref(), &file.object_meta) else {
+            return false;
+        };
+        pieces += row_groups;
+        if pieces > groups.len() {
+            return false;
+        }
+    }
+    true
+}
+
+/// How many row groups a file has; `None` where its footer is not at hand.
+fn row_groups(footers: &FileMetadataCache, meta: &ObjectMeta) -> Option<usize> {
+    let known = footers.get(&meta.location).filter(|known| known.is_valid_for(meta))?;
+    let footer = known.file_metadata.as_any().downcast_ref::<CachedParquetMetaData>()?;
+    Some(footer.parquet_metadata().num_row_groups())
 }

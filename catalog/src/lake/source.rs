@@ -54,7 +54,7 @@ pub(crate) struct Reading {
     /// The table's columns that are in the folders' names.
     pub partitions: Vec<String>,
     pub adapter: Arc<Adapter>,
-    /// Whether files are read as they are, one after the other, rather than cut for all cores.
+    /// Whether files are read as they are rather than cut for all cores.
     pub whole: bool,
 }
 

@@ -6,6 +6,7 @@ use arrow::ipc::writer::{FileWriter, StreamWriter};
 use datafusion::arrow_avro::writer::AvroWriter;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use futures::{StreamExt, TryStreamExt};
+use parquet::file::properties::WriterProperties;
 
 use super::*;
 use crate::lake::Column;
@@ -168,4 +169,24 @@ async fn arrow_files_and_streams_may_be_mixed() {
     assert_eq!(rows, ["1,a", "2,b", "3,c"]);
     assert_eq!(f.query(&t, "SELECT count(*) FROM t").await.unwrap(), ["3"]);
     assert_eq!(f.query(&t, "SELECT name FROM t WHERE id = 2").await.unwrap(), ["b"]);
+}
+
+#[tokio::test]
+async fn a_parquet_file_is_cut_where_it_has_row_groups_for_more_cores() {
+    let mut f = Fixture::new();
+    f.config.options_mut().optimizer.repartition_file_min_size = 1;
+    f.config.options_mut().execution.batch_size = 1;
+    let rows = batch(vec![("n", ints(&[1, 2, 3, 4, 5, 6]))]);
+    for (name, most, groups) in [("one", 6, "1 group:"), ("three", 2, "3 groups:")] {
+        let properties =
+            WriterProperties::builder().set_max_row_group_row_count(Some(most)).build();
+        let file = File::create(f.path(&format!("{name}/a.parquet"))).unwrap();
+        let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties)).unwrap();
+        writer.write(&rows).unwrap();
+        writer.close().unwrap();
+        let table = table(&format!("{name}/"), Format::Parquet);
+        let plan = f.plan(&table, "SELECT n FROM t").await;
+        assert!(plan.contains(groups), "{name}: {plan}");
+        assert_eq!(f.query(&table, "SELECT sum(n) FROM t").await.unwrap(), ["21"]);
+    }
 }
