@@ -145,6 +145,14 @@ SELECT count(*) = 0 AS holds FROM system.checks WHERE "table" = 'orders' AND ori
 
 SELECT count(*) = 1 AS holds FROM quarantine WHERE doubts LIKE 'price:%' OR doubts LIKE '%; price:%';
 
+-- By groups the same is an aggregate, and as a model it is kept for the rows of other days.
+SELECT source, usual['outliers'] = CASE source WHEN 'us' THEN 1 ELSE 0 END AS holds
+FROM (SELECT source, outlier_bounds(price, 'mad') AS usual FROM raw_orders GROUP BY source) ORDER BY source;
+
+CREATE OR REPLACE MODEL usual_prices OPTIONS (model_type = 'outlier', method = 'mad') AS SELECT price FROM raw_orders;
+
+SELECT order_id = 777 AND outlier_column = 'price' AS holds FROM ML.PREDICT(MODEL usual_prices, (SELECT order_id, price FROM raw_orders)) WHERE is_outlier;
+
 -- Every doubt is one that was put there, and each of those is found.
 CREATE OR REPLACE TABLE doubts AS
 SELECT order_id, split_part(doubt, ': ', 1) AS field, doubt FROM (SELECT order_id, unnest(doubts) AS doubt FROM judged);

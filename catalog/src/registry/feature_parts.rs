@@ -10,6 +10,7 @@ use udfs::model::boosted::{Calibrator, ClassType, Classes, Task, Trees};
 use udfs::model::isolation_forest::IsolationForest;
 use udfs::model::kmeans::{Distance, KMeansModel};
 use udfs::model::metrics::calibration::Logistic;
+use udfs::model::outlier::{Method, OutlierModel, Spread};
 use udfs::model::pca::PcaModel;
 use udfs::model::{Feature, FeatureKind, Model, ModelError, Preparation, Prepared};
 
@@ -91,6 +92,12 @@ enum StoredLearned {
         threshold: f64,
         roots: Vec<u32>,
     },
+    /// A few numbers a column, which need no file.
+    Outlier {
+        method: String,
+        threshold: f64,
+        spreads: Vec<StoredSpread>,
+    },
     Boosted {
         task: StoredTask,
         label: String,
@@ -98,6 +105,15 @@ enum StoredLearned {
         classes: Option<StoredClasses>,
         calibrators: Vec<StoredCalibrator>,
     },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct StoredSpread {
+    center: f64,
+    low: f64,
+    high: f64,
+    scale: f64,
+    is_constant: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +143,18 @@ enum StoredClassType {
 enum StoredCalibrator {
     Platt { parameters: [f64; 4] },
     Isotonic { scores: Vec<f64>, probabilities: Vec<f64> },
+}
+
+impl StoredSpread {
+    fn new(spread: &Spread) -> Self {
+        let Spread { center, low, high, scale, is_constant } = *spread;
+        Self { center, low, high, scale, is_constant }
+    }
+
+    fn to_spread(self) -> Spread {
+        let Self { center, low, high, scale, is_constant } = self;
+        Spread { center, low, high, scale, is_constant }
+    }
 }
 
 impl StoredClasses {
@@ -211,6 +239,18 @@ impl StoredFeatures {
         Self { preparation, learned }
     }
 
+    /// What is kept of what is usual in columns.
+    pub fn outliers(model: &Prepared<OutlierModel>) -> Self {
+        let learned = model.learned();
+        let preparation = StoredPreparation::new(model.preparation());
+        let learned = StoredLearned::Outlier {
+            method: learned.method.name().to_owned(),
+            threshold: learned.threshold,
+            spreads: learned.spreads.iter().map(StoredSpread::new).collect(),
+        };
+        Self { preparation, learned }
+    }
+
     /// What is kept of trees.
     pub fn trees(model: &Prepared<Trees>) -> Self {
         let learned = model.learned();
@@ -237,6 +277,7 @@ impl StoredFeatures {
             StoredLearned::IsolationForest { .. } => {
                 &[("nodes", "feature"), ("cuts", "value"), ("children", "right")]
             }
+            StoredLearned::Outlier { .. } => &[],
             StoredLearned::Boosted { .. } => &[("trees", "bytes")],
         };
         files.iter().map(|(file, column)| (*file, vec![(*column, Kind::Ids)])).collect()
@@ -295,6 +336,15 @@ impl StoredFeatures {
                     rights: read_codes(&column("children", "right")?)?,
                 };
                 Ok(Prepared::forest(preparation, learned).map_err(wrong)?.into())
+            }
+            StoredLearned::Outlier { method, threshold, spreads } => {
+                let method = Method::named(method);
+                let learned = OutlierModel {
+                    method: method.ok_or_else(|| Error::invalid("its method is unknown"))?,
+                    threshold: *threshold,
+                    spreads: spreads.iter().copied().map(StoredSpread::to_spread).collect(),
+                };
+                Ok(Prepared::outliers(preparation, learned).map_err(wrong)?.into())
             }
             StoredLearned::Boosted { task, label, group, classes, calibrators } => {
                 let bytes = column("trees", "bytes")?;

@@ -195,6 +195,7 @@ impl StoredLearner {
             Model::KMeans(model) => Self::Features(StoredFeatures::clusters(model)),
             Model::Pca(model) => Self::Features(StoredFeatures::components(model)),
             Model::IsolationForest(model) => Self::Features(StoredFeatures::forest(model)),
+            Model::Outlier(model) => Self::Features(StoredFeatures::outliers(model)),
             Model::Boosted(model) => Self::Features(StoredFeatures::trees(model)),
             Model::Entities(model) => Self::Entities(Box::new(StoredEntities::new(model))),
         }
@@ -258,6 +259,8 @@ pub fn pieces(model: &Model) -> Result<Pieces<'_>> {
         Model::KMeans(model) => pieces = feature_parts::clusters(model.learned()),
         Model::Pca(model) => pieces = feature_parts::components(model.learned()),
         Model::IsolationForest(model) => pieces = feature_parts::forest(model.learned()),
+        // The manifest has all of it.
+        Model::Outlier(_) => {}
         Model::Boosted(model) => pieces = feature_parts::trees(model.learned())?,
         Model::Entities(model) => pieces = entity_parts::pieces(model)?,
     }

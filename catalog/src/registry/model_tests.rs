@@ -13,7 +13,7 @@ use udfs::model::hybrid::{Base, Member, Signal, Weight};
 use udfs::model::{
     AlsModel, Csr, FeatureRows, GatheredRows, HybridModel, IdIndex, ItemModel, ItemParts, Model,
     ModelParts, NO_SEGMENT, PopularityModel, PopularityParts, Preparation, Prepared, Recommender,
-    Segments, Similarity, isolation_forest, kmeans, pca,
+    Segments, Similarity, isolation_forest, kmeans, outlier, pca,
 };
 
 use super::model::{
@@ -333,6 +333,30 @@ async fn models_of_features_come_back_and_predict_the_same() {
         let rows = feature_rows();
         assert_eq!(loaded.predict(&rows, 40).unwrap(), made.predict(&rows, 40).unwrap(), "{name}");
     }
+}
+
+#[tokio::test]
+async fn what_is_usual_comes_back_from_the_manifest_alone() {
+    let values: ArrayRef = Arc::new(Float64Array::from(vec![0.1, 0.7, 1.0 / 3.0, 9.0]));
+    let mut rows = FeatureRows::new(&[("size", &DataType::Float64)]).unwrap();
+    rows.add(&[Arc::clone(&values)]).unwrap();
+    let GatheredRows { features, columns, .. } = rows.finish(&[]);
+    let preparation = Preparation::new(features).unwrap();
+    let (options, go_on) = (outlier::OutlierOptions::default(), AtomicBool::new(false));
+    let learned = outlier::train(&columns, &options, &mut |_| {}, &go_on).unwrap();
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    let claim = catalog.claim_version(&main("m"), "ann", CreateMode::New).await.unwrap();
+    let made = Arc::new(Model::from(Prepared::outliers(preparation, learned.clone()).unwrap()));
+    let publication =
+        Publication { user_col: String::new(), item_col: String::new(), ..publication() };
+    catalog.publish(claim, Arc::clone(&made), publication, Standing::default()).await.unwrap();
+    let loaded = shared.open().await.load_model(&main("m"), None).await.unwrap().model;
+    let Model::Outlier(read) = loaded.as_ref() else { panic!("{}", loaded.type_name()) };
+    assert_eq!(read.learned(), &learned);
+    let rows = [values];
+    assert_eq!(loaded.predict(&rows, 4).unwrap(), made.predict(&rows, 4).unwrap());
+    assert_eq!(loaded.preparation(), made.preparation());
 }
 
 #[tokio::test]

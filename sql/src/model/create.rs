@@ -542,7 +542,9 @@ impl Training {
         let of = match (trained.model.preparation(), trained.model.entities()) {
             (_, Some(found)) => entities::fit::described(found),
             (None, None) => format!("{users} users, {items} items, {rows} interactions"),
-            (Some(found), _) => format!("{rows} rows, {}", features::fit::described(found)),
+            (Some(found), _) => {
+                format!("{rows} rows, {}", features::fit::described(&trained.model, found))
+            }
         };
         let mut message = format!("{verb} {}@{version}: {of}", self.name);
         if trained.merged > 0 {

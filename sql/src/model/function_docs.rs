@@ -44,11 +44,14 @@ pub fn documentation() -> Vec<FunctionDoc> {
              NULL when the model does not know the user or the item. Of kmeans: centroid_id, \
              the nearest centroid (from 1), and distance, that to it. Of pca: \
              principal_component_1 and so on. Of isolation_forest: is_anomaly and anomaly_score, \
-             near 1 for rows that few cuts set apart. Of boosted trees: predicted_<label>, of a \
-             classifier also predicted_<label>_probs, a list of (label, prob), the most \
-             likely first; of a ranker the score of a row in its query. The query has every \
-             column that such a model has learned from; a text that training did not see \
-             counts as NULL. Of entity_resolution, without a query: its pairs, left_id, \
+             near 1 for rows that few cuts set apart. Of outlier: is_outlier, whether a value is \
+             outside of its column's bounds, outlier_score, that of the value farthest from what \
+             is usual in its column (infinite where a constant column has another value, NULL \
+             where no value has one), and outlier_column, which that is. Of boosted trees: \
+             predicted_<label>, of a classifier also predicted_<label>_probs, a list of (label, \
+             prob), the most likely first; of a ranker the score of a row in its query. The query \
+             has every column that such a model has learned from; a text that training did not \
+             see counts as NULL. Of entity_resolution, without a query: its pairs, left_id, \
              right_id (with source_col also left_source, right_source), match_probability, \
              match_weight and weights, a list of (column, level, weight) that adds up to it.",
             "SELECT * FROM ML.PREDICT(MODEL shop, (SELECT user_id, item_id FROM pairs));",
@@ -72,7 +75,8 @@ pub fn documentation() -> Vec<FunctionDoc> {
              users. A model of features has one row with a column a metric: kmeans \
              davies_bouldin_index and mean_squared_distance; pca \
              total_explained_variance_ratio; isolation_forest anomaly_share and \
-             mean_anomaly_score; classifiers precision, recall, accuracy, \
+             mean_anomaly_score; outlier outlier_share and mean_outlier_score, the mean of \
+             absolute scores; classifiers precision, recall, accuracy, \
              f1_score, log_loss, roc_auc; regressors mean_absolute_error, mean_squared_error, \
              mean_squared_log_error, median_absolute_error, r2_score, explained_variance; \
              rankers ndcg; entity_resolution precision, recall and f1_score over pairs (against \
@@ -91,7 +95,9 @@ pub fn documentation() -> Vec<FunctionDoc> {
              item_knn and ease: item, neighbor and weight, without weights of 0. popularity: \
              item, segment (NULL overall) and weight. hybrid: model_type, weight (the share \
              of the blend), scale (how far the model's own scores spread) and signal (the \
-             column's name, of a signal). entity_resolution: column, comparison, level, \
+             column's name, of a signal). outlier: feature, center, scale (NULL where values do \
+             not spread), lower and upper, between which a value is no outlier, and is_constant. \
+             entity_resolution: column, comparison, level, \
              m_probability, u_probability, relatives_probability (NULL where none were found) \
              and match_weight.",
             "SELECT * FROM ML.WEIGHTS(MODEL shop) LIMIT 5;",

@@ -75,7 +75,7 @@ pub(super) const RECOMMENDERS: [(&str, &[&str]); 5] = [
 ];
 
 /// Each type that learns of rows of features, likewise.
-const OF_FEATURES: [(&str, &[&str]); 6] = [
+const OF_FEATURES: [(&str, &[&str]); 7] = [
     (
         "kmeans",
         &[
@@ -90,6 +90,7 @@ const OF_FEATURES: [(&str, &[&str]); 6] = [
     ),
     ("pca", &["num_principal_components", "pca_explained_variance_ratio", "scale_features"]),
     ("isolation_forest", &["num_trees", "max_samples", "contamination"]),
+    ("outlier", &["method", "threshold"]),
     ("boosted_tree_classifier", &["calibration", "auto_class_weights", "class_weights"]),
     ("boosted_tree_regressor", &[]),
     ("boosted_tree_ranker", &["query_group_col"]),

@@ -291,7 +291,10 @@ fn evaluate(
     }
     if !of_entities && threshold.is_some() {
         return Err(Error::invalid_hint(
-            format!("{model} is of type '{}', which has no threshold", model.model.type_name()),
+            format!(
+                "{model} is of type '{}', whose ML.EVALUATE has no threshold",
+                model.model.type_name()
+            ),
             "leave threshold out",
         ));
     }

@@ -190,6 +190,11 @@ pub fn description(model: &LoadedModel, with_query: bool) -> Result<LogicalPlan>
         if let Model::Boosted(trees) = model.model.as_ref() {
             rows.push(("label".into(), trees.learned().label.clone()));
         }
+        if let Model::Outlier(outliers) = model.model.as_ref() {
+            let learned = outliers.learned();
+            rows.push(("method".into(), learned.method.name().into()));
+            rows.push(("threshold".into(), learned.threshold.to_string()));
+        }
     }
     if let Some(found) = model.model.entities() {
         let linkage = &found.parts().linkage;

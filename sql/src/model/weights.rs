@@ -6,7 +6,7 @@
 //! that it has a weight in: the item, `segment` (NULL overall), `weight`. A blend has a row for
 //! each of its models and signals: `model_type`, `weight` (its share), `scale` (how far its own
 //! scores spread) and the name of the `signal`. Entities have a row for each level of each column,
-//! see [`entities::tables`].
+//! see [`entities::tables`], and outliers a row for each column, see [`features::tables`].
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use udfs::model::{
 };
 
 use crate::error::{Error, Result};
-use crate::model::entities;
+use crate::model::{entities, features};
 
 /// Rows of a batch at most.
 const BATCH_ROWS: usize = 4_096;
@@ -39,6 +39,9 @@ const BATCH_ROWS: usize = 4_096;
 /// # Errors
 /// When a model has none.
 pub fn weights(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> {
+    if let Model::Outlier(outliers) = model.model.as_ref() {
+        return features::tables::spreads(outliers);
+    }
     if model.model.preparation().is_some() {
         return Err(Error::invalid_hint(
             format!("{model} is of type '{}', which has no weights", model.model.type_name()),
@@ -86,6 +89,7 @@ fn schema(model: &LoadedModel) -> SchemaRef {
         Model::KMeans(_)
         | Model::Pca(_)
         | Model::IsolationForest(_)
+        | Model::Outlier(_)
         | Model::Boosted(_)
         | Model::Entities(_) => vec![],
     }))
@@ -120,6 +124,7 @@ impl PartitionStream for Weights {
                 Model::KMeans(_)
                 | Model::Pca(_)
                 | Model::IsolationForest(_)
+                | Model::Outlier(_)
                 | Model::Boosted(_)
                 | Model::Entities(_) => Ok(None),
             };

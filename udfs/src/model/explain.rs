@@ -106,6 +106,7 @@ impl Model {
             Self::KMeans(_)
             | Self::Pca(_)
             | Self::IsolationForest(_)
+            | Self::Outlier(_)
             | Self::Boosted(_)
             | Self::Entities(_) => return None,
         };

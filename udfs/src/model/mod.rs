@@ -3,9 +3,9 @@
 //! [`ids`] turns ids of any type into dense codes and back, [`sparse`] holds interactions, and
 //! [`als`] learns factors from them, [`item_knn`] and [`ease`] weights between items. A finished
 //! model ([`AlsModel`], [`ItemModel`], [`PopularityModel`], or a [`HybridModel`] of several) is a
-//! [`Recommender`]. [`kmeans`], [`pca`], [`isolation_forest`] and [`boosted`] learn from rows of
-//! [`features`]; what they give is [`Prepared`]. [`entity_resolution`] finds out which records are
-//! of one entity.
+//! [`Recommender`]. [`kmeans`], [`pca`], [`isolation_forest`], [`outlier`] and [`boosted`] learn
+//! from rows of [`features`]; what they give is [`Prepared`]. [`entity_resolution`] finds out which
+//! records are of one entity.
 
 pub mod als;
 mod als_model;
@@ -30,6 +30,7 @@ pub mod kernel;
 pub mod kmeans;
 pub mod metrics;
 mod new_items;
+pub mod outlier;
 pub mod pca;
 pub mod popularity;
 mod popularity_model;

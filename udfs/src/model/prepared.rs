@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, Float64Array, Int64Array, ListArray, StructArray,
+    Array, ArrayRef, BooleanArray, Float64Array, Int64Array, ListArray, StringArray, StructArray,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields};
@@ -15,9 +15,10 @@ use arrow::datatypes::{DataType, Field, Fields};
 use super::boosted::{Classes, Targets, Trees, most_likely};
 use super::entity_resolution::measure::MEASURES;
 use super::error::ModelError;
-use super::features::{Columns, Preparation};
+use super::features::{Columns, FeatureKind, Preparation};
 use super::isolation_forest::IsolationForest;
 use super::kmeans::KMeansModel;
+use super::outlier::{Judged, OutlierModel};
 use super::pca::PcaModel;
 use super::trained::Model;
 
@@ -119,6 +120,40 @@ impl Prepared<IsolationForest> {
     }
 }
 
+impl Prepared<OutlierModel> {
+    /// What is usual in columns of numbers.
+    ///
+    /// # Errors
+    /// [`ModelError::Inconsistent`] when the parts do not fit together.
+    pub fn outliers(preparation: Preparation, learned: OutlierModel) -> Result<Self, ModelError> {
+        let features = preparation.features();
+        let fits = features.len() == learned.spreads.len()
+            && features.iter().all(|of| matches!(of.kind, FeatureKind::Number { .. }))
+            && learned.is_sound();
+        Self::checked(preparation, learned, fits)
+    }
+
+    /// Bytes on the heap.
+    pub fn memory_bytes(&self) -> usize {
+        self.preparation.memory_bytes() + self.learned.memory_bytes()
+    }
+
+    /// Whether each row is an outlier, its score, and the column that it is of.
+    fn judgement(&self, judged: &[Judged]) -> Vec<ArrayRef> {
+        let outliers = judged.iter().map(|row| Some(row.is_outlier));
+        let scores = judged.iter().map(|row| row.farthest.map(|(_, score)| score));
+        let features = self.preparation.features();
+        let name = |row: &Judged| {
+            row.farthest.and_then(|(at, _)| features.get(at)).map(|of| of.name.as_str())
+        };
+        vec![
+            Arc::new(outliers.collect::<BooleanArray>()),
+            Arc::new(scores.collect::<Float64Array>()),
+            Arc::new(judged.iter().map(name).collect::<StringArray>()),
+        ]
+    }
+}
+
 impl Prepared<Trees> {
     /// Trees on prepared rows.
     ///
@@ -146,6 +181,7 @@ impl Model {
             Self::KMeans(model) => Some(model.preparation()),
             Self::Pca(model) => Some(model.preparation()),
             Self::IsolationForest(model) => Some(model.preparation()),
+            Self::Outlier(model) => Some(model.preparation()),
             Self::Boosted(model) => Some(model.preparation()),
             Self::Als(_)
             | Self::Item(_)
@@ -170,6 +206,11 @@ impl Model {
                 Field::new("is_anomaly", DataType::Boolean, true),
                 number("anomaly_score".to_owned()),
             ]),
+            Self::Outlier(_) => Fields::from(vec![
+                Field::new("is_outlier", DataType::Boolean, true),
+                number("outlier_score".to_owned()),
+                Field::new("outlier_column", DataType::Utf8, true),
+            ]),
             Self::Boosted(model) => {
                 let trees = model.learned();
                 let name = format!("predicted_{}", trees.label);
@@ -191,15 +232,20 @@ impl Model {
 
     /// Predicts `rows` rows of features, their columns in the order of the preparation's: the
     /// nearest centroid (from 1) and the distance to it, the coordinates along the components,
-    /// whether it is an anomaly with its score, or what trees predict: a number, or a class and the
-    /// probability of each, the largest first.
+    /// whether it is an anomaly with its score, whether it is an outlier with its score and the
+    /// column that it is of, or what trees predict: a number, or a class and the probability of
+    /// each, the largest first.
     ///
     /// # Errors
     /// Columns that do not fit the preparation, numbers that are not finite, a recommender.
     pub fn predict(&self, columns: &[ArrayRef], rows: usize) -> Result<StructArray, ModelError> {
         let columns = self.read(columns)?;
         let predicted: Vec<ArrayRef> = match self {
-            Self::KMeans(_) | Self::Pca(_) | Self::IsolationForest(_) | Self::Boosted(_)
+            Self::KMeans(_)
+            | Self::Pca(_)
+            | Self::IsolationForest(_)
+            | Self::Outlier(_)
+            | Self::Boosted(_)
                 if rows == 0 =>
             {
                 return Ok(StructArray::new_null(self.predicted(), 0));
@@ -229,6 +275,7 @@ impl Model {
                     Arc::new(Float64Array::from(scores)),
                 ]
             }
+            Self::Outlier(model) => model.judgement(&model.learned().judge(&columns, rows)?),
             Self::Boosted(model) => {
                 let codes = model.preparation().codes(&columns, rows, |row| row);
                 let scores = model.learned().scores(&codes)?;
@@ -262,6 +309,7 @@ impl Model {
             Self::KMeans(_) => &["davies_bouldin_index", "mean_squared_distance"],
             Self::Pca(_) => &["total_explained_variance_ratio"],
             Self::IsolationForest(_) => &["anomaly_share", "mean_anomaly_score"],
+            Self::Outlier(_) => &["outlier_share", "mean_outlier_score"],
             Self::Boosted(model) => model.learned().measures(),
             Self::Entities(_) => &MEASURES,
             Self::Als(_) | Self::Item(_) | Self::Popularity(_) | Self::Hybrid(_) => &[],
@@ -293,6 +341,11 @@ impl Model {
                 let count = scores.len() as f64;
                 let anomalies = scores.iter().filter(|score| model.learned().is_anomaly(**score));
                 Ok(vec![anomalies.count() as f64 / count, scores.iter().sum::<f64>() / count])
+            }
+            Self::Outlier(model) => {
+                let rows = columns.first().map_or(0, Vec::len);
+                let judged = model.learned().judge(columns, rows)?;
+                Ok(OutlierModel::measures(&judged).to_vec())
             }
             Self::Boosted(model) => {
                 let rows = targets.labels.len();
@@ -353,7 +406,8 @@ mod tests {
     use arrow::datatypes::{Float64Type, Int64Type};
 
     use super::super::features::FeatureRows;
-    use super::super::{kmeans, pca};
+    use super::super::outlier::{Method, OutlierOptions};
+    use super::super::{kmeans, outlier, pca};
     use super::*;
 
     fn rows() -> Vec<ArrayRef> {
@@ -397,6 +451,39 @@ mod tests {
         assert!(model.memory_bytes() > 0 && model.recommender().is_none());
         let wrong = kmeans::KMeansModel { scale: vec![1.0], ..learned };
         assert!(Prepared::clusters(preparation, wrong).is_err());
+    }
+
+    #[test]
+    fn an_outlier_is_told_with_its_column() {
+        let sizes: Vec<f64> = (0..40).map(|n| f64::from(n).sin()).chain([50.0]).collect();
+        let rows: [ArrayRef; 2] =
+            [Arc::new(Float64Array::from(sizes)), Arc::new(Float64Array::from(vec![3.0; 41]))];
+        let columns = [("size", &DataType::Float64), ("weight", &DataType::Float64)];
+        let mut gathered = FeatureRows::new(&columns).unwrap();
+        gathered.add(&rows).unwrap();
+        let gathered = gathered.finish(&[]);
+        let preparation = Preparation::new(gathered.features).unwrap();
+        let options = OutlierOptions { method: Method::Iqr, threshold: None };
+        let go_on = AtomicBool::new(false);
+        let learned = outlier::train(&gathered.columns, &options, &mut |_| {}, &go_on).unwrap();
+        let model = Model::from(Prepared::outliers(preparation.clone(), learned.clone()).unwrap());
+        let predicted = model.predict(&rows, 41).unwrap();
+        let outliers = predicted.column(0).as_boolean();
+        assert_eq!((outliers.true_count(), outliers.value(40)), (1, true));
+        let scores = predicted.column(1).as_primitive::<Float64Type>();
+        assert_eq!(Some(scores.value(40)), learned.spreads[0].score(50.0));
+        assert_eq!(predicted.column(2).as_string::<i32>().value(40), "size");
+        let measured = model.measure(&gathered.columns, &Targets::default()).unwrap();
+        assert!((measured[0] - 1.0 / 41.0).abs() < 1e-12);
+        assert_eq!((measured.len(), model.measures().len()), (2, 2));
+        let none = [rows[0].slice(0, 0), rows[1].slice(0, 0)];
+        assert_eq!(model.predict(&none, 0).unwrap().len(), 0);
+        assert!(model.memory_bytes() > 0 && model.recommender().is_none());
+        let (of_texts, _) = prepared();
+        assert!(Prepared::outliers(of_texts, learned.clone()).is_err());
+        let spreads = learned.spreads[..1].to_vec();
+        let fewer = OutlierModel { spreads, ..learned };
+        assert!(Prepared::outliers(preparation, fewer).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::hybrid::HybridModel;
 use super::isolation_forest::IsolationForest;
 use super::item_model::ItemModel;
 use super::kmeans::KMeansModel;
+use super::outlier::OutlierModel;
 use super::pca::PcaModel;
 use super::popularity_model::PopularityModel;
 use super::prepared::Prepared;
@@ -33,6 +34,8 @@ pub enum Model {
     Pca(Prepared<PcaModel>),
     /// Trees that set rows of features apart.
     IsolationForest(Prepared<IsolationForest>),
+    /// What is usual in each column of features.
+    Outlier(Prepared<OutlierModel>),
     /// Boosted trees on rows of features.
     Boosted(Box<Prepared<Trees>>),
     /// Which records are of one entity.
@@ -81,6 +84,12 @@ impl From<Prepared<IsolationForest>> for Model {
     }
 }
 
+impl From<Prepared<OutlierModel>> for Model {
+    fn from(model: Prepared<OutlierModel>) -> Self {
+        Self::Outlier(model)
+    }
+}
+
 impl From<Prepared<Trees>> for Model {
     fn from(model: Prepared<Trees>) -> Self {
         Self::Boosted(Box::new(model))
@@ -104,6 +113,7 @@ impl Model {
             Self::KMeans(_) => "kmeans",
             Self::Pca(_) => "pca",
             Self::IsolationForest(_) => "isolation_forest",
+            Self::Outlier(_) => "outlier",
             Self::Boosted(model) => model.learned().task.type_name(),
             Self::Entities(_) => "entity_resolution",
         }
@@ -119,6 +129,7 @@ impl Model {
             Self::KMeans(_)
             | Self::Pca(_)
             | Self::IsolationForest(_)
+            | Self::Outlier(_)
             | Self::Boosted(_)
             | Self::Entities(_) => None,
         }
@@ -150,6 +161,7 @@ impl Model {
             Self::KMeans(model) => model.memory_bytes(),
             Self::Pca(model) => model.memory_bytes(),
             Self::IsolationForest(model) => model.memory_bytes(),
+            Self::Outlier(model) => model.memory_bytes(),
             Self::Boosted(model) => model.memory_bytes(),
             Self::Entities(model) => model.memory_bytes(),
         }

@@ -5,10 +5,13 @@
 //! `percentile_cont`. NULL and NaN have no score and do not count; when the quartiles are equal,
 //! no value has one.
 
+use arrow::array::ArrayRef;
+use datafusion_common::Result;
 use datafusion_expr::Signature;
 use datafusion_macros::user_doc;
 
-use super::outliers::{Score, outlier_function, quantile};
+use super::outliers::{number, outlier_function, scores};
+use crate::model::outlier::Method;
 
 /// The window function `iqr_score`.
 #[user_doc(
@@ -31,29 +34,18 @@ where the quartiles are equal.",
 ```"#,
     argument(name = "value", description = "A number."),
     related_udf(name = "zscore"),
-    related_udf(name = "mad_score")
+    related_udf(name = "mad_score"),
+    related_udf(name = "iqr")
 )]
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct IqrScore {
     signature: Signature,
 }
 
-outlier_function!(IqrScore, "iqr_score", fit);
+outlier_function!(IqrScore, "iqr_score", number, answer);
 
-fn fit(values: &mut [f64]) -> Option<Score> {
-    let (first, third) = (quantile(values, 0.25)?, quantile(values, 0.75)?);
-    let range = third - first;
-    let spreads = range.is_finite() && range > 0.0;
-    let score = move |value: f64| {
-        if value > third {
-            (value - third) / range
-        } else if value < first {
-            (value - first) / range
-        } else {
-            0.0
-        }
-    };
-    spreads.then(|| Box::new(score) as Score)
+fn answer(values: &[ArrayRef]) -> Result<ArrayRef> {
+    scores(Method::Iqr, values)
 }
 
 #[cfg(test)]

@@ -7,10 +7,13 @@
 //! deviation), as they advise. NULL and NaN have no score and do not count; values that are all
 //! equal have none.
 
+use arrow::array::ArrayRef;
+use datafusion_common::Result;
 use datafusion_expr::Signature;
 use datafusion_macros::user_doc;
 
-use super::outliers::{Score, outlier_function, quantile};
+use super::outliers::{number, outlier_function, scores};
+use crate::model::outlier::Method;
 
 /// The window function `mad_score`.
 #[user_doc(
@@ -32,28 +35,18 @@ each other. NULL for NULL and NaN, which do not count, and where values do not s
 ```"#,
     argument(name = "value", description = "A number."),
     related_udf(name = "zscore"),
-    related_udf(name = "iqr_score")
+    related_udf(name = "iqr_score"),
+    related_udf(name = "mad")
 )]
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct MadScore {
     signature: Signature,
 }
 
-outlier_function!(MadScore, "mad_score", fit);
+outlier_function!(MadScore, "mad_score", number, answer);
 
-/// The quartile of the standard normal distribution: MAD / .6745 estimates a standard deviation.
-const NORMAL_QUARTILE: f64 = 0.6745;
-/// √(π / 2): the mean absolute deviation times it estimates a standard deviation.
-const MEAN_FACTOR: f64 = 1.253_314;
-
-fn fit(values: &mut [f64]) -> Option<Score> {
-    let median = quantile(values, 0.5)?;
-    let mut deviations: Vec<f64> = values.iter().map(|value| (value - median).abs()).collect();
-    let mean = deviations.iter().sum::<f64>() / deviations.len() as f64;
-    let mad = quantile(&mut deviations, 0.5)?;
-    let scale = if mad > 0.0 { mad / NORMAL_QUARTILE } else { MEAN_FACTOR * mean };
-    let spreads = median.is_finite() && scale.is_finite() && scale > 0.0;
-    spreads.then(|| Box::new(move |value: f64| (value - median) / scale) as Score)
+fn answer(values: &[ArrayRef]) -> Result<ArrayRef> {
+    scores(Method::Mad, values)
 }
 
 #[cfg(test)]
@@ -74,7 +67,7 @@ mod tests {
         let values = [1.0, 1.0, 1.0, 1.0, 11.0].map(Some);
         let found = scored(&MadScore::new(), &values);
         assert_eq!(found[0], Some(0.0));
-        assert!((found[4].unwrap() - 10.0 / (MEAN_FACTOR * 2.0)).abs() < 1e-12);
+        assert!((found[4].unwrap() - 10.0 / (1.253_314 * 2.0)).abs() < 1e-12);
         assert!(scored(&MadScore::new(), &[Some(1.0), Some(1.0)]).iter().all(Option::is_none));
     }
 }

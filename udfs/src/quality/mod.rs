@@ -1,9 +1,10 @@
 //! Quality: whether values are what they should be, and bringing them there.
 //!
 //! `duplicate_count`, `psi`, `ks_statistic` and `distribution_sketch` are aggregates that checks of
-//! expectations are made of; `zscore`, `mad_score` and `iqr_score` are window functions that tell
-//! outliers. Functions that clean give NULL for what is doubtful, by rules that their pages say:
-//! none of them guesses.
+//! expectations are made of; `zscore`, `mad_score`, `iqr_score` and `isolation_forest_score` are
+//! window functions that tell outliers, `mad`, `iqr` and `outlier_bounds` the aggregates beside
+//! them. Functions that clean give NULL for what is doubtful, by rules that their pages say: none
+//! of them guesses.
 
 use std::sync::Arc;
 
@@ -17,14 +18,19 @@ mod dates;
 mod distribution;
 pub mod distribution_sketch;
 pub mod duplicate_count;
+mod held;
 pub mod infer_date_order;
+pub mod iqr;
 pub mod iqr_score;
+pub mod isolation_forest_score;
 mod json_schema;
 mod json_schema_violations;
 pub mod ks_statistic;
+pub mod mad;
 pub mod mad_score;
 mod normalize_country;
 mod normalize_whitespace;
+pub mod outlier_bounds;
 mod outliers;
 mod parse_date_any;
 pub mod psi;
@@ -53,6 +59,9 @@ pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
         Arc::new(AggregateUDF::new_from_impl(psi::Psi::new())),
         Arc::new(AggregateUDF::new_from_impl(ks_statistic::KsStatistic::new())),
         Arc::new(AggregateUDF::new_from_impl(distribution_sketch::DistributionSketch::new())),
+        Arc::new(AggregateUDF::new_from_impl(mad::Mad::new())),
+        Arc::new(AggregateUDF::new_from_impl(iqr::Iqr::new())),
+        Arc::new(AggregateUDF::new_from_impl(outlier_bounds::OutlierBounds::new())),
         Arc::new(AggregateUDF::new_from_impl(infer_date_order::InferDateOrder::new())),
     ]
 }
@@ -63,6 +72,7 @@ pub fn windows() -> Vec<Arc<WindowUDF>> {
         Arc::new(WindowUDF::new_from_impl(zscore::Zscore::new())),
         Arc::new(WindowUDF::new_from_impl(mad_score::MadScore::new())),
         Arc::new(WindowUDF::new_from_impl(iqr_score::IqrScore::new())),
+        Arc::new(WindowUDF::new_from_impl(isolation_forest_score::IsolationForestScore::new())),
     ]
 }
 

@@ -2,12 +2,15 @@
 //!
 //! A score is computed for each row from the partition's values; ORDER BY and frames do not change
 //! it. NULL and NaN have no score and do not count. A partition whose values do not spread has no
-//! scores: NULL, not a division by zero.
+//! scores: NULL, not a division by zero. How scores are made is [`crate::model::outlier`]'s, which
+//! the aggregates and models share.
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array};
+use arrow::array::{ArrayRef, AsArray, Float64Array};
 use arrow::datatypes::{DataType, Float64Type};
 use datafusion_common::{Result, exec_err, plan_err};
 use std::sync::Arc;
+
+use crate::model::outlier::{Method, Spread};
 
 /// The type in which a score reads its argument.
 ///
@@ -21,46 +24,22 @@ pub(super) fn number(name: &str, given: &[DataType]) -> Result<Vec<DataType>> {
     }
 }
 
-/// Scores a partition's rows: `fit` makes the score of the finite values, in order of size.
-pub(super) fn scores(
-    name: &str,
-    values: &[ArrayRef],
-    fit: impl FnOnce(&mut [f64]) -> Option<Score>,
-) -> Result<ArrayRef> {
+/// Scores a partition's rows by what is usual among them.
+pub(super) fn scores(method: Method, values: &[ArrayRef]) -> Result<ArrayRef> {
     let Some(column) = values.first().and_then(|column| column.as_primitive_opt::<Float64Type>())
     else {
-        return exec_err!("{name} misses its values");
+        return exec_err!("a score by {} misses its values", method.name());
     };
     let mut present: Vec<f64> = column.iter().flatten().filter(|value| !value.is_nan()).collect();
-    let score = fit(&mut present);
-    let of = |value: f64| score.as_ref().filter(|_| !value.is_nan()).map(|score| score(value));
-    let scores: Float64Array =
-        (0..column.len()).map(|row| column.is_valid(row).then(|| of(column.value(row)))?).collect();
-    Ok(Arc::new(scores))
+    let spread = Spread::of(method, &mut present);
+    let score = |value: Option<f64>| spread.as_ref()?.score(value?);
+    Ok(Arc::new(column.iter().map(score).collect::<Float64Array>()))
 }
 
-/// The score of a value.
-pub(super) type Score = Box<dyn Fn(f64) -> f64>;
-
-/// The quantile of values, between the two nearest when it falls between them, as SQL's
-/// `percentile_cont`. Sorts them; `None` of no values.
-pub(super) fn quantile(values: &mut [f64], share: f64) -> Option<f64> {
-    if values.is_empty() {
-        return None;
-    }
-    values.sort_unstable_by(f64::total_cmp);
-    let place = share * (values.len() - 1) as f64;
-    let below = place.floor();
-    let at = below as usize;
-    let next = values.get(at + 1).copied().unwrap_or(values[at]);
-    let part = place - below;
-    Some(if part == 0.0 { values[at] } else { values[at] + (next - values[at]) * part })
-}
-
-/// Implements `WindowUDFImpl` for a documented struct with a `signature` field; `fit` makes the
-/// score of a partition's values.
+/// Implements `WindowUDFImpl` for a documented struct with a `signature` field: `types` gives the
+/// types in which arguments are read, `answer` scores a partition's columns.
 macro_rules! outlier_function {
-    ($function:ident, $name:literal, $fit:path) => {
+    ($function:ident, $name:expr, $types:path, $answer:path) => {
         impl $function {
             /// The function.
             pub fn new() -> Self {
@@ -88,7 +67,7 @@ macro_rules! outlier_function {
                 &self,
                 arg_types: &[arrow::datatypes::DataType],
             ) -> datafusion_common::Result<Vec<arrow::datatypes::DataType>> {
-                $crate::quality::outliers::number($name, arg_types)
+                $types($name, arg_types)
             }
 
             fn partition_evaluator(
@@ -121,7 +100,7 @@ macro_rules! outlier_function {
                 values: &[arrow::array::ArrayRef],
                 _num_rows: usize,
             ) -> datafusion_common::Result<arrow::array::ArrayRef> {
-                $crate::quality::outliers::scores($name, values, $fit)
+                $answer(values)
             }
         }
     };
@@ -152,15 +131,6 @@ pub(super) mod testing {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantiles_lie_between_their_neighbours() {
-        assert_eq!(quantile(&mut [], 0.5), None);
-        assert_eq!(quantile(&mut [7.0], 0.25), Some(7.0));
-        assert_eq!(quantile(&mut [4.0, 1.0, 3.0, 2.0], 0.5), Some(2.5));
-        assert_eq!(quantile(&mut [4.0, 1.0, 3.0, 2.0], 1.0), Some(4.0));
-        assert_eq!(quantile(&mut [f64::INFINITY, 1.0, f64::INFINITY], 1.0), Some(f64::INFINITY));
-    }
 
     #[test]
     fn only_one_number_is_scored() {

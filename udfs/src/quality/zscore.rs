@@ -5,10 +5,13 @@
 //! it makes itself, which `mad_score` does not let it. NULL and NaN have no score and do not count;
 //! fewer than two values, or values that are all equal, have none.
 
+use arrow::array::ArrayRef;
+use datafusion_common::Result;
 use datafusion_expr::Signature;
 use datafusion_macros::user_doc;
 
-use super::outliers::{Score, outlier_function};
+use super::outliers::{number, outlier_function, scores};
+use crate::model::outlier::Method;
 
 /// The window function `zscore`.
 #[user_doc(
@@ -28,26 +31,18 @@ outlier by the usual bound. NULL for NULL and NaN, which do not count, and where
 ```"#,
     argument(name = "value", description = "A number."),
     related_udf(name = "mad_score"),
-    related_udf(name = "iqr_score")
+    related_udf(name = "iqr_score"),
+    related_udf(name = "outlier_bounds")
 )]
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Zscore {
     signature: Signature,
 }
 
-outlier_function!(Zscore, "zscore", fit);
+outlier_function!(Zscore, "zscore", number, answer);
 
-fn fit(values: &mut [f64]) -> Option<Score> {
-    if values.len() < 2 {
-        return None;
-    }
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    // Two passes: the deviations are taken from the mean itself.
-    let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
-    let deviation = (squares / (count - 1.0)).sqrt();
-    let spreads = deviation.is_finite() && deviation > 0.0;
-    spreads.then(|| Box::new(move |value: f64| (value - mean) / deviation) as Score)
+fn answer(values: &[ArrayRef]) -> Result<ArrayRef> {
+    scores(Method::Zscore, values)
 }
 
 #[cfg(test)]
@@ -67,6 +62,8 @@ mod tests {
         for values in [&[Some(5.0)][..], &[Some(5.0), Some(5.0)], &[], &[None]] {
             assert!(scored(&Zscore::new(), values).iter().all(Option::is_none), "{values:?}");
         }
+        // Three times .1 is more than .3: the mean is not .1.
+        assert!(scored(&Zscore::new(), &[Some(0.1); 3]).iter().all(Option::is_none));
         let endless = [Some(1.0), Some(f64::INFINITY)];
         assert!(scored(&Zscore::new(), &endless).iter().all(Option::is_none));
     }

@@ -10,7 +10,7 @@ use udfs::model::features::{is_number, is_text};
 use udfs::model::{Feature, FeatureKind, FeatureRows, Model};
 
 use crate::error::{Error, Result};
-use crate::model::features::preparation;
+use crate::model::features::{FeatureLearner, preparation};
 use crate::model::options::{TrainingOptions, model_error};
 use crate::model::train::find;
 
@@ -72,7 +72,23 @@ impl FeatureColumns {
             ));
         }
         found.rows(schema)?;
+        if let Some(FeatureLearner::Outlier(_)) = options.learner.features() {
+            found.check_numbers(schema)?;
+        }
         Ok(found)
+    }
+
+    /// Every feature has to be a number.
+    fn check_numbers(&self, schema: &SchemaRef) -> Result<()> {
+        let data_type = |index: usize| schema.field(index).data_type();
+        match self.features.iter().find(|(index, _)| !is_number(data_type(*index))) {
+            None => Ok(()),
+            Some((index, name)) => Err(Error::invalid_hint(
+                format!("column {name} has type {}, which is no number", data_type(*index)),
+                "leave it out of the training query; model_type = 'isolation_forest' takes texts \
+                 too",
+            )),
+        }
     }
 
     /// What gathers the rows of a query: the features, and the label behind them.

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use udfs::model::als::Progress as Step;
 use udfs::model::{
     Feature, FeatureKind, FeatureRows, GatheredRows, IdIndex, Model, ModelError, Preparation,
-    Prepared, isolation_forest, kmeans, pca,
+    Prepared, isolation_forest, kmeans, outlier, pca,
 };
 
 use crate::engine::Engine;
@@ -208,6 +208,9 @@ impl Fit<'_> {
             (FeatureLearner::IsolationForest(options), Input::Sorted(sorted)) => {
                 self.forest(sorted, options, &mut report)
             }
+            (FeatureLearner::Outlier(options), Input::Sorted(sorted)) => {
+                self.outliers(sorted, options, &mut report)
+            }
             (FeatureLearner::Boosted(options), Input::Sorted(sorted)) => {
                 check_known(&sorted.rows.features)?;
                 let division = (&self.columns, &self.split);
@@ -271,6 +274,27 @@ impl Fit<'_> {
         Ok(unvalidated(model.into(), metrics, scores.len()))
     }
 
+    fn outliers(
+        &self,
+        sorted: Sorted,
+        options: &outlier::OutlierOptions,
+        report: &mut dyn FnMut(Step),
+    ) -> Result<Learned> {
+        let GatheredRows { features, columns, order } = sorted.rows;
+        let is_null = |column: &Vec<f64>| column.iter().all(|value| value.is_nan());
+        if let Some((empty, _)) = features.iter().zip(&columns).find(|(_, of)| is_null(of)) {
+            return Err(unknown(empty));
+        }
+        let learned = outlier::train(&columns, options, report, self.cancel);
+        let learned = learned.map_err(model_error)?;
+        let rows = order.len();
+        let judged = learned.judge(&columns, rows).map_err(model_error)?;
+        let metrics = outlier::OutlierModel::measures(&judged).to_vec();
+        let preparation = Preparation::new(features).map_err(model_error)?;
+        let model = Prepared::outliers(preparation, learned).map_err(model_error)?;
+        Ok(unvalidated(model.into(), metrics, rows))
+    }
+
     fn components(
         &self,
         (read, summed): (FeatureRows, pca::PcaRows),
@@ -292,10 +316,14 @@ impl Fit<'_> {
 fn check_known(features: &[Feature]) -> Result<()> {
     match features.iter().find(|feature| feature.width() == 0) {
         None => Ok(()),
-        Some(empty) => Err(Error::Model {
-            what: format!("column {} is NULL in every row", empty.name),
-            hint: Some("leave it out of the training query".into()),
-        }),
+        Some(empty) => Err(unknown(empty)),
+    }
+}
+
+fn unknown(empty: &Feature) -> Error {
+    Error::Model {
+        what: format!("column {} is NULL in every row", empty.name),
+        hint: Some("leave it out of the training query".into()),
     }
 }
 
@@ -318,12 +346,27 @@ fn metric(name: &str, value: f64, rows: usize) -> Metric {
     Metric { name: name.into(), value, lower: none, upper: none, users: rows, baseline: none }
 }
 
-/// The categories of a model's texts, for its message.
-pub fn described(preparation: &Preparation) -> String {
+/// A model's features, for its message: with the numbers that texts become, and of outliers with
+/// what columns do not spread.
+pub fn described(model: &Model, preparation: &Preparation) -> String {
     let features = preparation.features();
     let texts = |feature: &&Feature| matches!(feature.kind, FeatureKind::Category(_));
-    match features.iter().filter(texts).count() {
+    let mut text = match features.iter().filter(texts).count() {
         0 => format!("{} features", features.len()),
         _ => format!("{} features ({} numbers a row)", features.len(), preparation.width()),
+    };
+    let Model::Outlier(outliers) = model else { return text };
+    let spreads = || features.iter().zip(&outliers.learned().spreads);
+    let names = |constant: bool| -> Vec<&str> {
+        spreads()
+            .filter(|(_, spread)| spread.scale == 0.0 && spread.is_constant == constant)
+            .map(|(feature, _)| feature.name.as_str())
+            .collect()
+    };
+    for (names, what) in [(names(true), "constant"), (names(false), "without a scale")] {
+        if !names.is_empty() {
+            text.push_str(&format!("; {what}: {}", names.join(", ")));
+        }
     }
+    text
 }

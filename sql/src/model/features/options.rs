@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 use udfs::model::boosted::{BoostedOptions, Calibration, ClassWeights, Task};
 use udfs::model::isolation_forest::ForestOptions;
 use udfs::model::kmeans::{Distance, Init, KMeansOptions};
+use udfs::model::outlier::{self, OutlierOptions};
 use udfs::model::pca::{self, Components, PcaOptions};
 
 use crate::error::{Error, Result};
@@ -23,6 +24,8 @@ pub enum FeatureLearner {
     Pca(PcaOptions),
     /// Trees that set rows apart.
     IsolationForest(ForestOptions),
+    /// What is usual in each column.
+    Outlier(OutlierOptions),
     /// Boosted trees.
     Boosted(TreeOptions),
 }
@@ -48,6 +51,7 @@ impl FeatureLearner {
             "kmeans" => Self::KMeans(kmeans(reader)?),
             "pca" => Self::Pca(components(reader)?),
             "isolation_forest" => Self::IsolationForest(forest(reader)?),
+            "outlier" => Self::Outlier(outliers(reader)?),
             "boosted_tree_classifier" => Self::Boosted(trees(Task::Classifier, reader)?),
             "boosted_tree_regressor" => Self::Boosted(trees(Task::Regressor, reader)?),
             "boosted_tree_ranker" => Self::Boosted(trees(Task::Ranker, reader)?),
@@ -61,6 +65,7 @@ impl FeatureLearner {
             Self::KMeans(_) => "kmeans",
             Self::Pca(_) => "pca",
             Self::IsolationForest(_) => "isolation_forest",
+            Self::Outlier(_) => "outlier",
             Self::Boosted(trees) => trees.boosted.task.type_name(),
         }
     }
@@ -69,7 +74,7 @@ impl FeatureLearner {
     pub fn trees(&self) -> Option<&TreeOptions> {
         match self {
             Self::Boosted(trees) => Some(trees),
-            Self::KMeans(_) | Self::Pca(_) | Self::IsolationForest(_) => None,
+            Self::KMeans(_) | Self::Pca(_) | Self::IsolationForest(_) | Self::Outlier(_) => None,
         }
     }
 
@@ -100,6 +105,8 @@ impl FeatureLearner {
             // Rows are summed up as they come.
             Self::Pca(_) => pca::memory_bytes(width),
             Self::IsolationForest(options) => dense.saturating_add(options.memory_bytes(rows)),
+            // Columns are taken as they were read.
+            Self::Outlier(options) => options.memory_bytes(rows, width),
             Self::Boosted(trees) => {
                 dense.saturating_add(trees.boosted.memory_bytes(rows, width, classes))
             }
@@ -126,6 +133,10 @@ impl fmt::Display for FeatureLearner {
                 let ForestOptions { num_trees, max_samples, .. } = forest;
                 write!(formatter, "isolation_forest, num_trees={num_trees}, ")?;
                 write!(formatter, "max_samples={max_samples}")
+            }
+            Self::Outlier(outliers) => {
+                let (method, threshold) = (outliers.method.name(), outliers.threshold());
+                write!(formatter, "outlier, method={method}, threshold={threshold}")
             }
             Self::Boosted(trees) => {
                 let (name, options) = (self.model_type(), &trees.boosted);
@@ -203,6 +214,18 @@ fn forest(reader: &Reader<'_>) -> Result<ForestOptions> {
         max_samples: reader.count("max_samples")?.unwrap_or(usual.max_samples),
         contamination: reader.number("contamination")?,
         seed: seed(reader)?,
+    };
+    options.validate().map_err(model_error)?;
+    Ok(options)
+}
+
+fn outliers(reader: &Reader<'_>) -> Result<OutlierOptions> {
+    let usual = OutlierOptions::default();
+    let methods = outlier::Method::ALL.map(outlier::Method::name);
+    let method = reader.choice("method", &methods)?;
+    let options = OutlierOptions {
+        method: method.and_then(outlier::Method::named).unwrap_or(usual.method),
+        threshold: reader.number("threshold")?,
     };
     options.validate().map_err(model_error)?;
     Ok(options)

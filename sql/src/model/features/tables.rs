@@ -1,5 +1,5 @@
 //! What a model of features has learned, as tables: `ML.CENTROIDS`, `ML.PRINCIPAL_COMPONENTS`,
-//! `ML.PRINCIPAL_COMPONENT_INFO`, `ML.FEATURE_IMPORTANCE`.
+//! `ML.PRINCIPAL_COMPONENT_INFO`, `ML.FEATURE_IMPORTANCE`, and `ML.WEIGHTS` of outliers.
 //!
 //! A row stands for a centroid or component and a column of features: `numerical_value` of a
 //! number, `categorical_value` of a text, a list of its categories with a value each.
@@ -7,16 +7,17 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Float64Array, Float64Builder, Int64Array, Int64Builder, ListBuilder, StringArray,
-    StringBuilder, StructBuilder,
+    ArrayRef, BooleanArray, Float64Array, Float64Builder, Int64Array, Int64Builder, ListBuilder,
+    StringArray, StringBuilder, StructBuilder,
 };
 use arrow::datatypes::{DataType, Field, Fields};
 use arrow::record_batch::RecordBatch;
 use catalog::models::LoadedModel;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
+use udfs::model::outlier::{OutlierModel, Spread};
 use udfs::model::pca::PcaModel;
-use udfs::model::{FeatureKind, Model, Preparation};
+use udfs::model::{FeatureKind, Model, Preparation, Prepared};
 
 use crate::error::{Error, Result};
 
@@ -110,6 +111,30 @@ pub fn feature_importance(model: &LoadedModel) -> Result<Arc<dyn TableProvider>>
         ("importance_cover", column(2)),
     ];
     table(RecordBatch::try_from_iter(columns)?)
+}
+
+/// `ML.WEIGHTS` of outliers: a row for each column of features.
+///
+/// # Errors
+/// When Arrow refuses a column.
+pub fn spreads(model: &Prepared<OutlierModel>) -> Result<Arc<dyn TableProvider>> {
+    let OutlierModel { spreads, threshold, .. } = model.learned();
+    let names = model.preparation().features().iter().map(|feature| feature.name.as_str());
+    let bounds = |spread: &Spread| spread.bounds(*threshold);
+    let constant = spreads.iter().map(|spread| Some(spread.is_constant));
+    let columns: [(&str, ArrayRef, bool); 6] = [
+        ("feature", Arc::new(StringArray::from_iter_values(names)), false),
+        ("center", of_each(spreads, |spread| Some(spread.center)), false),
+        ("scale", of_each(spreads, |spread| Some(spread.scale).filter(|scale| *scale > 0.0)), true),
+        ("lower", of_each(spreads, |spread| bounds(spread).map(|(lower, _)| lower)), true),
+        ("upper", of_each(spreads, |spread| bounds(spread).map(|(_, upper)| upper)), true),
+        ("is_constant", Arc::new(constant.collect::<BooleanArray>()), false),
+    ];
+    table(RecordBatch::try_from_iter_with_nullable(columns)?)
+}
+
+fn of_each(spreads: &[Spread], number: impl Fn(&Spread) -> Option<f64>) -> ArrayRef {
+    Arc::new(spreads.iter().map(number).collect::<Float64Array>())
 }
 
 /// A row for each vector of `values` and column of features.
