@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use udfs::model::entity_resolution::blocking::{Cost, Rule};
 use udfs::model::entity_resolution::cluster::{Decision, Method};
 use udfs::model::entity_resolution::dependence::Dependence;
+use udfs::model::entity_resolution::key::Expression;
 use udfs::model::entity_resolution::kind::Kind as Compared;
 use udfs::model::entity_resolution::learn::{Comparison, Linkage, UsedRule};
 use udfs::model::entity_resolution::model::{
@@ -64,14 +65,24 @@ struct StoredComparison {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct StoredRule {
     rule: String,
-    /// The same with columns by number, whatever they are called.
+    /// Its keys of columns, with these by number, whatever they are called.
     keys: String,
+    /// What the query computes for it.
+    #[serde(default)]
+    expressions: Vec<StoredExpression>,
     pairs: u64,
     skipped_blocks: u64,
     skipped_records: u64,
     keyed: u64,
     recall: f64,
     expected: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct StoredExpression {
+    text: String,
+    /// The columns that it is made of, a bit each.
+    columns: u32,
 }
 
 impl StoredEntities {
@@ -88,8 +99,11 @@ impl StoredEntities {
         };
         let names = numbered(linkage.comparisons.len());
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let expression =
+            |of: &Expression| StoredExpression { text: of.text.clone(), columns: of.columns };
         let rule = |used: &UsedRule| StoredRule {
             keys: used.rule.text(&names),
+            expressions: used.rule.expressions.iter().map(expression).collect(),
             rule: used.text.clone(),
             pairs: used.cost.pairs,
             skipped_blocks: used.cost.skipped_blocks,
@@ -191,9 +205,17 @@ impl StoredEntities {
             })
         };
         let rule = |stored: &StoredRule| {
-            let rule = Rule::parse(&stored.keys, &names);
+            let expressions = stored.expressions.iter();
+            let expressions: Vec<Expression> = expressions
+                .map(|of| Expression { text: of.text.clone(), columns: of.columns })
+                .collect();
+            let keys = match stored.keys.is_empty() && !expressions.is_empty() {
+                true => Some(vec![]),
+                false => Rule::parse(&stored.keys, &names).map(|rule| rule.keys),
+            };
+            let keys = keys.ok_or_else(|| Error::invalid("it has a rule that is none"))?;
             Ok(UsedRule {
-                rule: rule.ok_or_else(|| Error::invalid("it has a rule that is none"))?,
+                rule: Rule { keys, expressions },
                 text: stored.rule.clone(),
                 cost: Cost {
                     pairs: stored.pairs,

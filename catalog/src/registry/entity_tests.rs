@@ -9,6 +9,7 @@ use udfs::model::Model;
 use udfs::model::entity_resolution::blocking::{Cost, Rule};
 use udfs::model::entity_resolution::cluster::{Decision, Method};
 use udfs::model::entity_resolution::dependence::Dependence;
+use udfs::model::entity_resolution::key::Expression;
 use udfs::model::entity_resolution::kind::Kind as Compared;
 use udfs::model::entity_resolution::learn::{Comparison, Linkage, UsedRule};
 use udfs::model::entity_resolution::model::{EntityModel, EntityParts, Event, Settings, What};
@@ -37,12 +38,25 @@ fn entities(rich: bool) -> EntityModel {
         recall: 0.25,
         expected: Some(0.5),
     };
+    let computed = UsedRule {
+        rule: Rule {
+            keys: vec![],
+            expressions: vec![Expression { text: "f(\"R and (D)\", ' AND ')".into(), columns: 1 }],
+        },
+        text: "f(\"R and (D)\", ' AND ')".into(),
+        expected: None,
+        ..rule.clone()
+    };
+    let mixed = UsedRule {
+        rule: Rule { expressions: computed.rule.expressions.clone(), ..rule.rule.clone() },
+        ..computed.clone()
+    };
     let linkage = Linkage {
         comparisons: vec![comparison],
         lambda: 0.3,
         eta: 0.01,
         dependences: vec![Dependence { on: 0, level: 2, column: 0 }],
-        rules: vec![rule],
+        rules: if rich { vec![rule, computed, mixed] } else { vec![rule] },
         objective: vec![],
         block_max: 7,
     };

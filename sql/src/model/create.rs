@@ -28,7 +28,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, Partitioning, PlanProperties,
 };
 use futures::StreamExt;
-use sqlparser::ast::Expr as SqlExpr;
+use sqlparser::ast::{Expr as SqlExpr, Query};
 
 use crate::error::{Error, Result};
 use crate::model::entities::fit::Versions;
@@ -93,9 +93,8 @@ pub(crate) async fn plan(
     context.rights().may_create(&name)?;
     let mode = table::mode(create.replace, create.if_not_exists)?;
     check_free(context, &name, mode).await?;
-    let (state, input) = context.plan_query(create.query.clone()).await?;
     let query = create.query.to_string();
-    let (columns, sides) = columns(context, &input, &options).await?;
+    let ((state, input), columns, sides) = inputs(context, &create.query, &options).await?;
     let session = context.session().clone();
     let training = Training { name, mode, options, query, columns, retrained: None, session };
     node(state, input, sides, training)
@@ -141,8 +140,8 @@ pub(crate) async fn plan_retrain(
     if retrain.fold_in {
         options.fold_in()?;
     }
-    let (state, input) = context.plan_query(parse_query(&head.query)?).await?;
-    let (columns, sides) = columns(context, &input, &options).await?;
+    let stored = parse_query(&head.query)?;
+    let ((state, input), columns, sides) = inputs(context, &stored, &options).await?;
     let are_iterations_given = retrain.fold_in || retrain.instead.contains_key("max_iterations");
     let is_fold_in = retrain.fold_in;
     let retrained = Some(Retrained { tuning, are_iterations_given, is_fold_in });
@@ -174,27 +173,32 @@ async fn check_free(
     }
 }
 
-/// The training query's columns, and the tables beside it.
-async fn columns(
+/// The training query as it is planned, its columns, and the tables beside it.
+type Inputs = ((SessionState, LogicalPlan), Columns, Vec<(Beside, LogicalPlan)>);
+
+/// Plans what a training reads.
+async fn inputs(
     context: &Arc<StatementContext>,
-    input: &LogicalPlan,
+    query: &Query,
     options: &TrainingOptions,
-) -> Result<(Columns, Vec<(Beside, LogicalPlan)>)> {
-    let schema: SchemaRef = Arc::new(input.schema().as_arrow().clone());
+) -> Result<Inputs> {
+    let planned = context.plan_query(Box::new(query.clone())).await?;
+    let schema: SchemaRef = Arc::new(planned.1.schema().as_arrow().clone());
     if options.learner.features().is_some() {
-        return Ok((Columns::Features(FeatureColumns::find(&schema, options)?), vec![]));
+        return Ok((planned, Columns::Features(FeatureColumns::find(&schema, options)?), vec![]));
     }
     if let Learner::Entities(learner) = &options.learner {
-        let found = EntityColumns::find(&schema, learner)?;
+        let mut found = EntityColumns::find(&schema, learner)?;
         let sides = side::plan_pairs(context, learner, found.source.is_some()).await?;
-        return Ok((Columns::Entities(found), sides));
+        let planned = entities::rules::plan(context, &mut found, query, planned).await?;
+        return Ok((planned, Columns::Entities(found), sides));
     }
     let columns = TrainingColumns::find(&schema, options)?;
     if let Some(table) = &options.item_table {
         crate::model::items::check(context, table, &columns.item.1).await?;
     }
     let sides = side::plan(context, options, &columns).await?;
-    Ok((Columns::Interactions(columns), sides))
+    Ok((planned, Columns::Interactions(columns), sides))
 }
 
 fn node(

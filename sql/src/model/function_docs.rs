@@ -160,7 +160,7 @@ pub fn documentation() -> Vec<FunctionDoc> {
                 "ML.BLOCKING_RULES(MODEL m)",
                 "The rules by which a model of entities chose the pairs that it compared: rule, \
              pairs, match_share (of the matches that all rules found), expected_recall (of this \
-             rule with those before it when they were chosen, NULL where they were named), and \
+             rule with those before it, as it seems before anything is learned), and \
              skipped_blocks with skipped_records: blocks that were too large and were left out. \
              Where no rule was found the error says why.",
                 "SELECT * FROM ML.BLOCKING_RULES(MODEL ids) ORDER BY pairs;",

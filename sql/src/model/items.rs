@@ -238,13 +238,24 @@ fn row_by_row(
     expression: &SqlExpr,
     state: &SessionState,
 ) -> Result<()> {
-    let mut finder = Finder { state, may_query: written.may_query, depth: 0 };
-    let ControlFlow::Break(found) = expression.visit(&mut finder) else { return Ok(()) };
+    let Some(found) = not_by_row(expression, state, written.may_query) else { return Ok(()) };
     let Written { option, hint, .. } = written;
     Err(Error::invalid_hint(
         format!("{option} '{text}' has {found}, which is not computed row by row"),
         format!("{hint}; a view can have the rest as a column, and be the model's item_table"),
     ))
+}
+
+/// What of an expression is not computed row by row: a sub-query too, unless there may be one.
+pub(super) fn not_by_row(
+    expression: &SqlExpr,
+    state: &SessionState,
+    may_query: bool,
+) -> Option<String> {
+    match expression.visit(&mut Finder { state, may_query, depth: 0 }) {
+        ControlFlow::Break(found) => Some(found),
+        ControlFlow::Continue(()) => None,
+    }
 }
 
 /// Finds what is not computed row by row, outside of sub-queries.

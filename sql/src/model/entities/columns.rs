@@ -9,6 +9,7 @@ use udfs::model::entity_resolution::learn::COLUMNS_MAX;
 
 use crate::error::{Error, Result};
 use crate::model::entities::EntityLearner;
+use crate::model::entities::rules::{BlockingRules, RESERVED};
 use crate::model::options::model_error;
 use crate::model::train::find;
 
@@ -26,14 +27,24 @@ pub struct EntityColumns {
     pub truth: Option<Column>,
     /// Those that are compared, with the way where it is named.
     pub compared: Vec<(Column, Option<Kind>)>,
+    /// What brings records together, when named.
+    pub rules: BlockingRules,
 }
 
 impl EntityColumns {
     /// Every column is compared, unless an option names it.
     ///
     /// # Errors
-    /// When a named column is missing or not of values, or too many or no columns are left.
+    /// When a named column is missing or not of values, too many or no columns are left, or a
+    /// rule to block by is none.
     pub fn find(schema: &SchemaRef, learner: &EntityLearner) -> Result<Self> {
+        let reserved = schema.fields().iter().find(|field| field.name().starts_with(RESERVED));
+        if let Some(field) = reserved {
+            return Err(Error::invalid_hint(
+                format!("column {} begins with {RESERVED}, as what is computed does", field.name()),
+                "give it another name in the query: SELECT … AS …",
+            ));
+        }
         let usual = ["id", "record_id", "customer_id"];
         let id = find(schema, "id_col", learner.id_col.as_deref(), &usual)?;
         let named = |option: &str, name: &Option<String>| {
@@ -83,7 +94,9 @@ impl EntityColumns {
         for ((index, name), kind) in &compared {
             check_type(name, schema.field(*index).data_type(), *kind)?;
         }
-        Ok(Self { id, source, truth, compared })
+        let names: Vec<&str> = names().collect();
+        let rules = BlockingRules::read(&learner.blocking_rules, &names)?;
+        Ok(Self { id, source, truth, compared, rules })
     }
 
     /// What gathers the rows of a query.
@@ -100,10 +113,11 @@ impl EntityColumns {
         let compared: Vec<_> =
             compared.iter().map(|((name, of), kind)| (name.as_str(), of, *kind)).collect();
         let source = source.as_ref().map(|(name, of)| (name.as_str(), of));
-        Gathered::new((&id.0, &id.1), source, &compared, self.truth.is_some()).map_err(model_error)
+        let gathered = Gathered::new((&id.0, &id.1), source, &compared, self.truth.is_some());
+        Ok(gathered.map_err(model_error)?.computing(&self.rules.computed))
     }
 
-    /// Adds the rows of a batch.
+    /// Adds the rows of a batch, whose last columns are computed for rules.
     ///
     /// # Errors
     /// NULL ids.
@@ -112,7 +126,9 @@ impl EntityColumns {
         let compared: Vec<ArrayRef> =
             self.compared.iter().map(|(column, _)| of(column).clone()).collect();
         let (source, truth) = (self.source.as_ref().map(of), self.truth.as_ref().map(of));
-        gathered.add(of(&self.id), source, &compared, truth).map_err(model_error)
+        let own = batch.num_columns().saturating_sub(self.rules.computed.len());
+        let computed = batch.columns().get(own..).unwrap_or_default();
+        gathered.add(of(&self.id), source, &compared, computed, truth).map_err(model_error)
     }
 }
 
@@ -143,7 +159,7 @@ fn check_type(name: &str, data_type: &DataType, kind: Option<Kind>) -> Result<()
 }
 
 /// Whether values of a type have a text.
-fn is_value(data_type: &DataType) -> bool {
+pub(super) fn is_value(data_type: &DataType) -> bool {
     match data_type {
         DataType::Dictionary(_, values) => is_value(values),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,

@@ -17,6 +17,7 @@ use futures::StreamExt;
 use udfs::model::entity_resolution::cluster::Method;
 use udfs::model::entity_resolution::gather::{Gathered, keys};
 use udfs::model::entity_resolution::labels::Ignored;
+use udfs::model::entity_resolution::learn::LinkOptions;
 use udfs::model::entity_resolution::measure::MEASURES;
 use udfs::model::entity_resolution::model::{EntityModel, Settings};
 use udfs::model::entity_resolution::pairs::WORK_BYTES;
@@ -83,10 +84,11 @@ pub async fn train(
         }
     }
     let count = gathered.rows();
-    let records_bytes = count.saturating_mul(RECORD_BYTES + 8 * columns.compared.len());
+    let width = columns.compared.len() + columns.rules.computed.len();
+    let records_bytes = count.saturating_mul(RECORD_BYTES + 8 * width);
     let needed_bytes = records_bytes.saturating_add(WORK_BYTES);
     take(memory, needed_bytes, &options.learner, &format!("{count} records"))?;
-    let asked = asked(learner, columns);
+    let asked = asked(learner, columns)?;
     let cancel = CancelOnDrop::default();
     let spill = pairs::spill(memory, disk, &cancel.0);
     let kept = match &versions.previous {
@@ -160,7 +162,7 @@ async fn read_pairs(
     Ok(decided)
 }
 
-fn asked(learner: &EntityLearner, columns: &EntityColumns) -> EntityOptions {
+fn asked(learner: &EntityLearner, columns: &EntityColumns) -> Result<EntityOptions> {
     let settings = Settings {
         id_col: columns.id.1.clone(),
         source_col: columns.source.as_ref().map(|(_, name)| name.clone()),
@@ -168,13 +170,12 @@ fn asked(learner: &EntityLearner, columns: &EntityColumns) -> EntityOptions {
         method: learner.method,
         threshold: learner.threshold,
     };
-    EntityOptions {
+    Ok(EntityOptions {
         settings,
-        link: learner.link.clone(),
-        rules: learner.blocking_rules.clone(),
+        link: LinkOptions { rules: columns.rules.named()?, ..learner.link.clone() },
         own: learner.personal_cols.clone(),
         pair_threshold: learner.pair_threshold,
-    }
+    })
 }
 
 fn trained(

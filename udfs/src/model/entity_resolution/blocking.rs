@@ -1,33 +1,36 @@
 //! Blocking rules: the pairs of records that are compared at all.
 //!
-//! A rule is one key or two: records that have them in common are compared. A block of more than
-//! `block_max` records is left out, and counted: a value that stands in half the rows says little
-//! and would cost the square of the rows.
+//! A rule is keys, of columns or computed by the query: records that have them all in common are
+//! compared. A block of more than `block_max` records is left out, and counted: a value that stands
+//! in half the rows says little and would cost the square of the rows.
 
 use rayon::prelude::*;
 
 use super::column::{Column, NONE};
-use super::key::Key;
+use super::key::{Expression, Key};
+use super::records::Records;
 use crate::model::random::mixed;
 
 /// Rules at most: a bit each.
 pub const RULES_MAX: usize = 24;
 
 /// A rule.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// What records must have in common.
+    /// What records must have in common of columns.
     pub keys: Vec<Key>,
+    /// What they must have in common that the query computes.
+    pub expressions: Vec<Expression>,
 }
 
 impl Rule {
-    /// The rule as a user writes it.
+    /// The keys of columns as a user writes them.
     pub fn text(&self, names: &[&str]) -> String {
         let keys: Vec<String> = self.keys.iter().map(|key| key.text(names)).collect();
         keys.join(" AND ")
     }
 
-    /// Reads a rule: keys joined by AND.
+    /// Reads a rule of columns: keys joined by AND.
     pub fn parse(text: &str, names: &[&str]) -> Option<Self> {
         let lower = text.to_lowercase();
         let mut keys = Vec::new();
@@ -43,28 +46,33 @@ impl Rule {
             lower = &lower[at + 5..];
         }
         keys.push(Key::parse(rest, names)?);
-        Some(Self { keys })
+        Some(Self { keys, expressions: Vec::new() })
     }
 
     /// The columns, a bit each.
     pub fn columns(&self) -> u32 {
-        self.keys.iter().fold(0, |columns, key| columns | 1 << key.column)
+        let of_keys = self.keys.iter().fold(0, |columns, key| columns | 1 << key.column);
+        self.expressions.iter().fold(of_keys, |columns, computed| columns | computed.columns)
     }
 
     /// The keys of each record, `slots` each, 0 for none.
-    fn of_records(&self, columns: &[Column], hashes: &[Vec<u64>]) -> (usize, Vec<u64>) {
-        let records = columns.first().map_or(0, |column| column.codes.len());
+    fn of_records(&self, records: &Records) -> (usize, Vec<u64>) {
+        let columns = &records.columns;
+        let hashes = self.hashes(columns);
+        let computed: Vec<&[u64]> =
+            self.expressions.iter().map(|expression| records.keys_of(expression)).collect();
         let slots = self.keys.iter().map(Key::slots).max().unwrap_or(1);
-        let mut made = vec![0; records * slots];
+        let mut made = vec![0; records.len * slots];
         made.par_chunks_mut(slots).enumerate().for_each(|(record, made)| {
             for (slot, made) in made.iter_mut().enumerate() {
-                *made = self.hash_of(columns, hashes, record, slot);
+                let of_columns = self.hash_of(columns, &hashes, record, slot);
+                *made = with_computed(of_columns, &computed, record);
             }
         });
         (slots, made)
     }
 
-    /// The key of a record in a slot.
+    /// The key of a record in a slot, of columns alone.
     #[inline]
     pub fn hash_of<H: AsRef<[u64]>>(
         &self,
@@ -95,6 +103,14 @@ impl Rule {
     }
 }
 
+/// The key of a record with what is computed of it; 0 where one of them is.
+fn with_computed(hash: u64, computed: &[&[u64]], record: usize) -> u64 {
+    computed.iter().fold(hash, |hash, keys| match keys.get(record) {
+        Some(&own) if own != 0 && hash != 0 => mixed(hash ^ own).max(1),
+        _ => 0,
+    })
+}
+
 /// What a rule costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cost {
@@ -106,6 +122,13 @@ pub struct Cost {
     pub skipped_records: u64,
     /// Records that have the key.
     pub keyed: u64,
+}
+
+impl Cost {
+    /// The share of the records that have the key and are in blocks small enough.
+    pub fn kept(&self) -> f64 {
+        1.0 - self.skipped_records as f64 / self.keyed.max(1) as f64
+    }
 }
 
 /// The sides of a link: of each record, which table it is of; empty when all are one.
@@ -126,8 +149,8 @@ pub struct Blocks {
 
 impl Blocks {
     /// The blocks of a rule.
-    pub fn new(rule: &Rule, columns: &[Column], sides: Sides<'_>, block_max: usize) -> Self {
-        let (slots, keys) = rule.of_records(columns, &rule.hashes(columns));
+    pub fn new(rule: &Rule, records: &Records, block_max: usize) -> Self {
+        let (slots, keys) = rule.of_records(records);
         let mut keyed: Vec<(u64, u32)> = keys
             .iter()
             .zip(0_u32..)
@@ -136,8 +159,7 @@ impl Blocks {
             .collect();
         drop(keys);
         keyed.par_sort_unstable();
-        let records = columns.first().map_or(0, |column| column.codes.len());
-        let mut of = vec![NONE; records * slots];
+        let mut of = vec![NONE; records.len * slots];
         let (mut starts, mut members) = (vec![0], Vec::new());
         let mut cost = Cost { keyed: keyed.len() as u64, ..Cost::default() };
         for block in keyed.chunk_by(|a, b| a.0 == b.0) {
@@ -149,7 +171,8 @@ impl Blocks {
                 cost.skipped_records += block.len() as u64;
                 continue;
             }
-            let pairs = pairs_of(block.iter().map(|(_, cell)| *cell as usize / slots), sides);
+            let members_of = block.iter().map(|(_, cell)| *cell as usize / slots);
+            let pairs = pairs_of(members_of, &records.sides);
             if pairs == 0 {
                 continue;
             }
@@ -250,5 +273,61 @@ impl<'a> Partners<'a> {
                 call(other, known);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::column::Gatherer;
+    use super::super::key::Computed;
+    use super::super::kind::{Declared, Kind};
+    use super::*;
+
+    fn expression(text: &str) -> Expression {
+        Expression { text: text.to_owned(), columns: 1 }
+    }
+
+    /// Six records of a name, with what is computed of them.
+    fn records() -> Records {
+        let mut gatherer = Gatherer::default();
+        for name in ["ann", "ann", "ann", "bob", "bob", "cleo"] {
+            gatherer.push(Some(name));
+        }
+        let order: Vec<u32> = (0..6).collect();
+        let column = gatherer.finish("name", Declared::Text, Some(Kind::Name), &order);
+        let mut records = Records::new(vec![column], vec![], 6);
+        let keys = vec![7, 7, 8, 0, 0, 7];
+        records.computed = vec![Computed { expression: expression("f(name)"), keys }];
+        records
+    }
+
+    fn pairs(rule: &Rule, block_max: usize) -> (Vec<(u32, u32)>, Cost) {
+        let records = records();
+        let blocks = [Blocks::new(rule, &records, block_max)];
+        let all = (0..6).flat_map(|left| (left + 1..6).map(move |right| (left, right)));
+        (all.filter(|&(left, right)| blocks[0].has(left, right)).collect(), blocks[0].cost)
+    }
+
+    #[test]
+    fn what_is_computed_makes_blocks_alone_and_beside_columns() {
+        let computed = vec![expression("f(name)")];
+        let alone = Rule { keys: vec![], expressions: computed.clone() };
+        assert_eq!(pairs(&alone, 10).0, [(0, 1), (0, 5), (1, 5)]);
+        let named = Rule::parse("name", &["name"]).unwrap();
+        assert_eq!(pairs(&named, 10).0, [(0, 1), (0, 2), (1, 2), (3, 4)]);
+        let both = Rule { expressions: computed, ..named };
+        assert_eq!(pairs(&both, 10).0, [(0, 1)]);
+        assert_eq!(both.columns(), 1);
+        let unknown = Rule { keys: vec![], expressions: vec![expression("g(name)")] };
+        assert!(pairs(&unknown, 10).0.is_empty());
+    }
+
+    #[test]
+    fn records_without_a_key_are_in_no_block_and_large_blocks_are_counted() {
+        let rule = Rule { keys: vec![], expressions: vec![expression("f(name)")] };
+        let (found, cost) = pairs(&rule, 2);
+        assert!(found.is_empty());
+        assert_eq!(cost, Cost { pairs: 0, skipped_blocks: 1, skipped_records: 3, keyed: 4 });
+        assert_eq!(cost.kept(), 0.25);
     }
 }

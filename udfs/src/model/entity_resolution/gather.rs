@@ -5,7 +5,7 @@ use arrow::compute::{cast, take};
 use arrow::datatypes::DataType;
 
 use super::column::{Gatherer, MEMBER_END};
-use super::key::fingerprint;
+use super::key::{Computed, Expression, fingerprint};
 use super::kind::{Declared, Kind};
 use super::records::Records;
 use crate::model::random::mixed;
@@ -26,6 +26,7 @@ pub struct Gathered {
     ids: (IdIndex, Vec<u32>),
     sources: Option<(IdIndex, Vec<u32>)>,
     columns: Vec<Compared>,
+    computed: Vec<Computed>,
     truth: Option<Gatherer>,
 }
 
@@ -91,11 +92,20 @@ impl Gathered {
             ids: index(id)?,
             sources: source.map(index).transpose()?,
             columns: columns.iter().map(compared).collect(),
+            computed: Vec::new(),
             truth: has_truth.then(Gatherer::default),
         })
     }
 
-    /// Adds rows: the id, the table where there are several, the columns and the truth.
+    /// The same with what the query computes for rules to block by.
+    pub fn computing(mut self, expressions: &[Expression]) -> Self {
+        let computed = |of: &Expression| Computed { expression: of.clone(), keys: Vec::new() };
+        self.computed = expressions.iter().map(computed).collect();
+        self
+    }
+
+    /// Adds rows: the id, the table where there are several, the columns, what is computed, and the
+    /// truth.
     ///
     /// # Errors
     /// NULL ids, and columns that are no values.
@@ -104,6 +114,7 @@ impl Gathered {
         id: &ArrayRef,
         source: Option<&ArrayRef>,
         columns: &[ArrayRef],
+        computed: &[ArrayRef],
         truth: Option<&ArrayRef>,
     ) -> Result<(), ModelError> {
         self.ids.1.extend(self.ids.0.encode(id)?);
@@ -112,6 +123,9 @@ impl Gathered {
         }
         for (column, array) in self.columns.iter_mut().zip(columns) {
             push(&mut column.values, array)?;
+        }
+        for (known, array) in self.computed.iter_mut().zip(computed) {
+            push_keys(&mut known.keys, array)?;
         }
         if let (Some(known), Some(array)) = (&mut self.truth, truth) {
             push(known, array)?;
@@ -127,7 +141,7 @@ impl Gathered {
     /// Bytes on the heap, about.
     pub fn memory_bytes(&self) -> usize {
         let columns: usize = self.columns.iter().map(|column| column.values.memory_bytes()).sum();
-        columns + self.ids.0.memory_bytes() + 8 * self.rows()
+        columns + self.ids.0.memory_bytes() + 8 * self.rows() * (1 + self.computed.len())
     }
 
     /// The records; `kinds` of columns stand above those named, where given. Of a link, records
@@ -136,7 +150,7 @@ impl Gathered {
     /// # Errors
     /// When two rows have one id.
     pub fn finish(self, kinds: Option<&[Kind]>, is_link: bool) -> Result<Identified, ModelError> {
-        let Self { ids: (mut index, mut codes), sources, columns, truth } = self;
+        let Self { ids: (mut index, mut codes), sources, columns, mut computed, truth } = self;
         let new = index.sort()?;
         codes.iter_mut().for_each(|code| *code = new[*code as usize]);
         let mut sources = sources;
@@ -156,13 +170,17 @@ impl Gathered {
             });
         }
         let contents = order.iter().map(|&row| {
-            columns.iter().enumerate().fold(0, |hash, (at, column)| {
+            let said = columns.iter().enumerate().fold(0, |hash, (at, column)| {
                 let seed = at as u64 + 1;
                 let own = column.values.value(row as usize).map_or(seed, |v| fingerprint(v, seed));
                 mixed(hash ^ own)
-            })
+            });
+            computed.iter().fold(said, |hash, known| mixed(hash ^ known.keys[row as usize]))
         });
         let contents: Vec<u64> = contents.collect();
+        for known in &mut computed {
+            known.keys = order.iter().map(|&row| known.keys[row as usize]).collect();
+        }
         let ordered =
             |codes: &[u32]| -> Vec<u32> { order.iter().map(|&row| codes[row as usize]).collect() };
         let in_order = |index: &IdIndex, codes: &[u32]| -> Result<ArrayRef, ModelError> {
@@ -176,8 +194,8 @@ impl Gathered {
             let kind = kinds.and_then(|kinds| kinds.get(at).copied()).or(column.kind);
             column.values.finish(&column.name, column.declared, kind, &order)
         });
-        let records = Records::new(finished.collect(), between, order.len());
-
+        let mut records = Records::new(finished.collect(), between, order.len());
+        records.computed = computed;
         let keys = keys(&ids, sources.as_ref())?;
         let truth = truth.map(|known| known.codes(&order));
         Ok(Identified { records, ids, sources, sides, keys, contents, truth })
@@ -210,6 +228,14 @@ fn push(values: &mut Gatherer, array: &ArrayRef) -> Result<(), ModelError> {
     }
     let texts = cast(array, &DataType::Utf8View)?;
     texts.as_string_view().iter().for_each(|value| values.push(value));
+    Ok(())
+}
+
+/// Adds the keys that values make: those of one text are one.
+fn push_keys(keys: &mut Vec<u64>, array: &ArrayRef) -> Result<(), ModelError> {
+    let texts = cast(array, &DataType::Utf8View)?;
+    let key = |text: Option<&str>| text.map_or(0, |text| fingerprint(text, 0));
+    keys.extend(texts.as_string_view().iter().map(key));
     Ok(())
 }
 

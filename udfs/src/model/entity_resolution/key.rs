@@ -1,4 +1,7 @@
 //! Keys of blocking rules: what two records must have in common to be compared.
+//!
+//! A [`Key`] is a part of a column as it is compared; an [`Expression`] is what the query has
+//! computed of a record, whatever that is: equal values make equal keys, NULL makes none.
 
 use super::column::Column;
 use super::kind::Kind;
@@ -38,6 +41,24 @@ pub struct Key {
     pub column: usize,
     /// The part.
     pub part: Part,
+}
+
+/// A key that the query computes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Expression {
+    /// Its text, by which it is known.
+    pub text: String,
+    /// The compared columns that it is made of, a bit each.
+    pub columns: u32,
+}
+
+/// What the query has computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Computed {
+    /// Of what.
+    pub expression: Expression,
+    /// The key of each record: a hash, 0 for none.
+    pub keys: Vec<u64>,
 }
 
 /// Rarest words that make keys.

@@ -21,7 +21,7 @@ use super::kind::Kind;
 use super::labels::counted;
 use super::learner::Learner;
 use super::records::Records;
-use super::suggest::{Suggested, suggest};
+use super::suggest::{expected_recalls, suggest};
 use crate::model::ModelError;
 use crate::model::als::Progress;
 use crate::model::random::{Seeded, mixed};
@@ -29,11 +29,20 @@ use crate::model::random::{Seeded, mixed};
 /// Columns at most: four bits each.
 pub const COLUMNS_MAX: usize = 16;
 
+/// A rule with its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedRule {
+    /// The rule.
+    pub rule: Rule,
+    /// How it is shown.
+    pub text: String,
+}
+
 /// Options of learning.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinkOptions {
     /// Rules to block by; suggested when empty.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<NamedRule>,
     /// The columns that are a person's own; by their names and kinds when `None`.
     pub own: Option<Vec<usize>>,
     /// Pairs that suggested rules may cost in all; by the records when `None`.
@@ -90,8 +99,8 @@ pub struct UsedRule {
     pub cost: Cost,
     /// The share of matches that it finds, by the learned probabilities.
     pub recall: f64,
-    /// The share that it and the rules before it were expected to find when they were chosen;
-    /// `None` where they were named.
+    /// The share that it and the rules before it were expected to find before anything was learned;
+    /// `None` in a version that was stored without.
     pub expected: Option<f64>,
 }
 
@@ -131,6 +140,9 @@ impl Linkage {
         };
         if !self.comparisons.iter().all(fits) {
             return wrong("its probabilities are not those of its levels");
+        }
+        if self.rules.iter().any(|used| used.rule.columns() >> columns != 0) {
+            return wrong("its rules are of columns that it does not have");
         }
         let ties = &self.dependences;
         if ties.iter().any(|tie| tie.on >= columns || tie.column >= columns) {
@@ -189,15 +201,14 @@ pub fn learn(
         return Err(ModelError::TooLarge { what: "the number of rules", limit: RULES_MAX as u64 });
     }
     let columns = &records.columns;
-    let (rules, expected): (Vec<Rule>, Vec<Option<f64>>) = match options.rules.is_empty() {
-        true => {
-            let found = suggest(columns, &records.sides, budget, block_max, options.seed);
-            found.into_iter().map(|Suggested { rule, recall }| (rule, Some(recall))).unzip()
-        }
-        false => options.rules.iter().map(|rule| (rule.clone(), None)).unzip(),
+    let rules = match options.rules.is_empty() {
+        true => named(suggest(columns, &records.sides, budget, block_max, options.seed), columns),
+        false => options.rules.clone(),
     };
-    let block = |rule: &Rule| Blocks::new(rule, columns, &records.sides, block_max);
+    let block = |named: &NamedRule| Blocks::new(&named.rule, records, block_max);
     let blocks: Vec<Blocks> = rules.iter().map(block).collect();
+    let costs = rules.iter().zip(&blocks).map(|(named, blocks)| (&named.rule, blocks.cost));
+    let expected = expected_recalls(costs, columns, options.seed);
     let dependences = dependences(columns);
     let mut patterns = patterns(records, labels, &blocks, &dependences, cancel)?;
     patterns.extend(counted(labels, records, &blocks, &dependences));
@@ -205,7 +216,7 @@ pub fn learn(
         let ties = dependences.iter().map(|tie| (1_u32 << tie.on) | (1 << tie.column));
         ties.filter(|both| both & of != 0).fold(of, |all, both| all | both)
     };
-    let free = |rule: &Rule| !tied(rule.columns()) & mask(columns.len());
+    let free = |named: &NamedRule| !tied(named.rule.columns()) & mask(columns.len());
     let free: Vec<u32> = rules.iter().map(free).collect();
     let sampled = sampled(records, options.seed);
     let own = match &options.own {
@@ -220,11 +231,13 @@ pub fn learn(
         report(Progress { iteration: round, done: round, total: ROUNDS, loss, metric: None });
     }
     let recalls = learner.recalls(rules.len());
-    let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
     let found = rules.into_iter().zip(&blocks).zip(recalls.into_iter().zip(expected));
-    let used = found.map(|((rule, blocks), (recall, expected))| {
-        let text = rule.text(&names);
-        UsedRule { text, rule, cost: blocks.cost, recall, expected }
+    let used = found.map(|((NamedRule { rule, text }, blocks), (recall, expected))| UsedRule {
+        text,
+        rule,
+        cost: blocks.cost,
+        recall,
+        expected: Some(expected),
     });
     let linkage = Linkage {
         rules: used.collect(),
@@ -236,6 +249,12 @@ pub fn learn(
         block_max,
     };
     Ok((linkage, blocks))
+}
+
+/// Rules of columns with their texts.
+fn named(rules: Vec<Rule>, columns: &[Column]) -> Vec<NamedRule> {
+    let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+    rules.into_iter().map(|rule| NamedRule { text: rule.text(&names), rule }).collect()
 }
 
 /// The columns whose names say that they are a person's own: first names and dates of birth. All

@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use super::blocking::{Blocks, Partners, pairs_of};
+use super::blocking::{Blocks, Partners, Rule, pairs_of};
 use super::column::{Column, NONE};
 use super::compare::{Comparer, Swap};
+use super::key::{Computed, Expression};
 use crate::model::ModelError;
 
 /// Records by column.
@@ -20,6 +21,8 @@ pub struct Records {
     pub len: usize,
     /// The columns whose values may be swapped.
     pub swap: Option<Swap>,
+    /// What the query has computed for rules to block by.
+    pub computed: Vec<Computed>,
     /// The codes of each record, one behind the other: a look at a record is a look at memory.
     rows: Vec<u32>,
 }
@@ -38,7 +41,20 @@ impl Records {
             });
         }
         let swap = Swap::of(&columns);
-        Self { columns, sides, len, swap, rows }
+        Self { columns, sides, len, swap, computed: Vec::new(), rows }
+    }
+
+    /// The keys of an expression by record; none where it was not computed.
+    pub fn keys_of(&self, expression: &Expression) -> &[u64] {
+        let known = self.computed.iter().find(|known| known.expression == *expression);
+        known.map(|known| known.keys.as_slice()).unwrap_or_default()
+    }
+
+    /// Whether all that a rule asks the query to compute was computed.
+    pub fn has_keys_of(&self, rule: &Rule) -> bool {
+        let known =
+            |wanted: &Expression| self.computed.iter().any(|known| known.expression == *wanted);
+        rule.expressions.iter().all(known)
     }
 
     /// The codes of a record by column.
@@ -136,6 +152,7 @@ impl Records {
     /// Bytes on the heap.
     pub fn memory_bytes(&self) -> usize {
         let columns: usize = self.columns.iter().map(Column::memory_bytes).sum();
-        columns + 4 * (self.sides.len() + self.rows.len())
+        let computed: usize = self.computed.iter().map(|known| known.keys.len()).sum();
+        columns + 4 * (self.sides.len() + self.rows.len()) + 8 * computed
     }
 }

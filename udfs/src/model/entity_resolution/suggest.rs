@@ -3,23 +3,15 @@
 //! Matches are imagined: of each column, a match has equal values, or values with one slip of the
 //! pen, or others, or none, with shares that are assumed before anything is learned. A rule covers
 //! the imagined matches whose keys agree. Rules are taken by the matches that they newly cover for
-//! each pair that they cost, until nothing is left to gain or the pairs are spent.
+//! each pair that they cost, until nothing is left to gain or the pairs are spent. What rules that
+//! were named are expected to find is imagined likewise.
 
 use rayon::prelude::*;
 
 use super::blocking::{Cost, RULES_MAX, Rule, Sides, pairs_of};
 use super::column::Column;
-use super::key::{Key, Part, offered};
+use super::key::{Expression, Key, Part, offered};
 use crate::model::random::{Seeded, mixed};
-
-/// A rule with what it is expected to find.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Suggested {
-    /// The rule.
-    pub rule: Rule,
-    /// The share of matches that it and those before it are expected to find.
-    pub recall: f64,
-}
 
 /// Imagined matches.
 const IMAGINED: usize = 4096;
@@ -41,7 +33,7 @@ pub fn suggest(
     budget: u64,
     block_max: usize,
     seed: u64,
-) -> Vec<Suggested> {
+) -> Vec<Rule> {
     let keys: Vec<Key> = columns
         .iter()
         .enumerate()
@@ -53,7 +45,8 @@ pub fn suggest(
     let imagined: Vec<Vec<Imagined>> = imagine(columns, seed);
     let covers: Vec<Covered> = keys.iter().map(|key| covered(key, &imagined[key.column])).collect();
     let weigh = |members: &[usize]| -> Candidate {
-        let rule = Rule { keys: members.iter().map(|&at| keys[at]).collect() };
+        let keys = members.iter().map(|&at| keys[at]).collect();
+        let rule = Rule { keys, expressions: Vec::new() };
         let of: Vec<&[u64]> = members.iter().map(|&at| &hashes[at][..]).collect();
         let cost = sampled_cost(&rule, columns, &of, sides, block_max);
         let mut covered = [u64::MAX; BITS];
@@ -61,8 +54,7 @@ pub fn suggest(
             covered.iter_mut().zip(&covers[at]).for_each(|(all, own)| *all &= own);
         }
         // Records of blocks that are left out are not found.
-        let kept = 1.0 - cost.skipped_records as f64 / (cost.keyed.max(1)) as f64;
-        Candidate { rule, pairs: cost.pairs, covered, kept }
+        Candidate { rule, pairs: cost.pairs, covered, kept: cost.kept() }
     };
     let mut candidates: Vec<Candidate> =
         (0..keys.len()).into_par_iter().map(|at| weigh(&[at])).collect();
@@ -92,10 +84,10 @@ struct Candidate {
 }
 
 /// Takes candidates one by one.
-fn choose(mut candidates: Vec<Candidate>, columns: &[Column], budget: u64) -> Vec<Suggested> {
+fn choose(mut candidates: Vec<Candidate>, columns: &[Column], budget: u64) -> Vec<Rule> {
     let records = columns.first().map_or(0, |column| column.codes.len()) as f64;
     let mut missed = [1.0_f64; IMAGINED];
-    let mut chosen: Vec<Suggested> = Vec::new();
+    let mut chosen = Vec::new();
     let mut spent = 0;
     while chosen.len() < RULES_MAX {
         let value = |candidate: &Candidate| {
@@ -117,10 +109,45 @@ fn choose(mut candidates: Vec<Candidate>, columns: &[Column], budget: u64) -> Ve
         for at in ones(&taken.covered) {
             missed[at] *= 1.0 - taken.kept;
         }
-        let recall = 1.0 - missed.iter().sum::<f64>() / IMAGINED as f64;
-        chosen.push(Suggested { rule: taken.rule, recall });
+        chosen.push(taken.rule);
     }
     chosen
+}
+
+/// The shares of matches that rules are expected to find, each with those before it, by what they
+/// cost. Of an expression nothing is known but its columns, so that matches count as agreeing on it
+/// only where these are equal: it finds as much at least.
+pub fn expected_recalls<'a>(
+    rules: impl Iterator<Item = (&'a Rule, Cost)>,
+    columns: &[Column],
+    seed: u64,
+) -> Vec<f64> {
+    let imagined = imagine(columns, seed);
+    let mut missed = [1.0_f64; IMAGINED];
+    let mut recalls = Vec::new();
+    for (rule, cost) in rules {
+        for at in ones(&agreed(rule, &imagined)) {
+            missed[at] *= 1.0 - cost.kept();
+        }
+        recalls.push(1.0 - missed.iter().sum::<f64>() / IMAGINED as f64);
+    }
+    recalls
+}
+
+/// The imagined matches that agree on all that a rule asks for.
+fn agreed(rule: &Rule, imagined: &[Vec<Imagined>]) -> Covered {
+    let whole = |expression: &Expression| {
+        let of = expression.columns;
+        let columns = (0..imagined.len()).filter(move |&column| of >> column & 1 == 1);
+        columns.map(|column| Key { column, part: Part::Whole })
+    };
+    let keys = rule.keys.iter().copied().chain(rule.expressions.iter().flat_map(whole));
+    let mut agreed = [u64::MAX; BITS];
+    for key in keys {
+        let own = covered(&key, &imagined[key.column]);
+        agreed.iter_mut().zip(&own).for_each(|(all, own)| *all &= own);
+    }
+    agreed
 }
 
 fn ones(bits: &Covered) -> impl Iterator<Item = usize> {
@@ -219,8 +246,10 @@ fn sampled_cost(
 
 #[cfg(test)]
 mod tests {
+    use super::super::blocking::Blocks;
     use super::super::column::Gatherer;
     use super::super::kind::{Declared, Kind};
+    use super::super::records::Records;
     use super::*;
 
     #[test]
@@ -237,10 +266,37 @@ mod tests {
             }
             columns.push(gatherer.finish(name, Declared::Text, Some(kind), &order));
         }
-        for suggested in suggest(&columns, &[], 100_000, 200, 7) {
-            let cost =
-                super::super::blocking::Blocks::new(&suggested.rule, &columns, &[], 200).cost;
-            assert!(cost.pairs < 50_000, "{suggested:?} {cost:?}");
+        let records = Records::new(columns, vec![], 4000);
+        for rule in suggest(&records.columns, &[], 100_000, 200, 7) {
+            let cost = Blocks::new(&rule, &records, 200).cost;
+            assert!(cost.pairs < 50_000, "{rule:?} {cost:?}");
         }
+    }
+
+    #[test]
+    fn an_expression_is_expected_to_find_what_is_equal_and_less_where_blocks_are_left_out() {
+        let mut gatherer = Gatherer::default();
+        for row in 0..100 {
+            gatherer.push(Some(&format!("name{row}")));
+        }
+        let order: Vec<u32> = (0..100).collect();
+        let columns = [gatherer.finish("name", Declared::Text, Some(Kind::Name), &order)];
+        let of = |columns| {
+            let expression = Expression { text: "f(name)".into(), columns };
+            Rule { keys: vec![], expressions: vec![expression] }
+        };
+        let parsed = |text: &str| Rule::parse(text, &["name"]).unwrap();
+        let (whole, prefix) = (parsed("name"), parsed("prefix(name, 4)"));
+        let expected =
+            |rules: &[(&Rule, Cost)]| expected_recalls(rules.iter().copied(), &columns, 1);
+        let all = Cost { keyed: 100, ..Cost::default() };
+        let half = Cost { skipped_records: 50, ..all };
+        let computed = of(1);
+        let found = expected(&[(&computed, all), (&prefix, all)]);
+        assert_eq!(found[0], expected(&[(&whole, all)])[0]);
+        assert!((found[0] - EQUAL).abs() < 0.05 && found[1] > found[0], "{found:?}");
+        assert!((expected(&[(&computed, half)])[0] - found[0] / 2.0).abs() < 1e-9);
+        // What is made of no compared column, all matches have in common.
+        assert_eq!(expected(&[(&of(0), all)]), [1.0]);
     }
 }

@@ -11,13 +11,14 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
-use super::blocking::{Blocks, Rule};
+use super::blocking::Blocks;
 use super::cluster::{cluster, complete};
 use super::column::Column;
 use super::gather::{Gathered, Identified};
+use super::key::{Key, fits};
 use super::kind::Kind;
 use super::labels::{Ignored, Known, Written};
-use super::learn::{Comparison, LinkOptions, Linkage, learn};
+use super::learn::{Comparison, LinkOptions, Linkage, NamedRule, learn};
 use super::measure::Measured;
 use super::model::{EntityModel, EntityParts, Settings, events, named};
 use super::pairs::{Pairs, Spill, Writer};
@@ -32,10 +33,8 @@ use crate::model::als::Progress;
 pub struct EntityOptions {
     /// What is asked for.
     pub settings: Settings,
-    /// Of learning; its rules and own columns are found by the columns' names.
+    /// Of learning; its own columns are found by their names.
     pub link: LinkOptions,
-    /// Rules to block by, as written; suggested when empty.
-    pub rules: Vec<String>,
     /// Columns that are a person's own, as written; by their names when `None`.
     pub own: Option<Vec<String>>,
     /// The least probability of pairs that are kept.
@@ -183,11 +182,8 @@ fn kinds(model: &EntityModel) -> Vec<Kind> {
 /// What the version before has learned, and the blocks of its rules.
 fn as_before(model: &EntityModel, records: &Records) -> (Linkage, Vec<Blocks>) {
     let linkage = model.parts().linkage.clone();
-    let blocks = linkage
-        .rules
-        .iter()
-        .map(|used| Blocks::new(&used.rule, &records.columns, &records.sides, linkage.block_max));
-    let blocks = blocks.collect();
+    let rules = linkage.rules.iter();
+    let blocks = rules.map(|used| Blocks::new(&used.rule, records, linkage.block_max)).collect();
     (linkage, blocks)
 }
 
@@ -217,27 +213,25 @@ fn scored(
     complete(scorer, edges, least)
 }
 
-/// The options with rules and columns by position.
+/// The options with columns by position, and rules that the records have the keys of.
 fn named_columns(options: &EntityOptions, records: &Records) -> Result<LinkOptions, ModelError> {
     let names: Vec<&str> = records.columns.iter().map(|column| column.name.as_str()).collect();
     let mut link = options.link.clone();
-    for written in &options.rules {
-        let rule = Rule::parse(written, &names);
-        let fits = |rule: &Rule| {
-            let kind = |column: usize| records.columns[column].kind;
-            rule.keys.iter().all(|key| super::key::fits(key.part, kind(key.column)))
-        };
-        let Some(rule) = rule.filter(fits) else {
-            return Err(ModelError::Option {
-                option: "blocking_rules",
-                value: format!("'{written}'"),
-                hint: "A rule is columns and parts of them joined by AND: 'last_name AND \
-                       year(birth_date)'; parts are prefix(c, n), suffix(c, n), first_half(c), \
-                       second_half(c), soundex(c), of texts words(c), of dates year(c), \
-                       year_month(c), month_day(c), of addresses local_part(c)",
-            });
-        };
-        link.rules.push(rule);
+    let has = |key: &Key| {
+        let column = records.columns.get(key.column);
+        column.is_some_and(|column| fits(key.part, column.kind))
+    };
+    let has_all =
+        |named: &NamedRule| named.rule.keys.iter().all(has) && records.has_keys_of(&named.rule);
+    if let Some(wrong) = link.rules.iter().find(|named| !has_all(named)) {
+        return Err(ModelError::Option {
+            option: "blocking_rules",
+            value: format!("'{}'", wrong.text),
+            hint: "Of a column as it is compared, its parts are prefix(c, n), suffix(c, n), \
+                   first_half(c), second_half(c), soundex(c), of texts words(c), of dates year(c), \
+                   year_month(c), month_day(c), of addresses local_part(c); all else is an \
+                   expression of SQL",
+        });
     }
     if let Some(own) = &options.own {
         let position = |name: &String| names.iter().position(|known| known == name);
@@ -282,14 +276,15 @@ impl Past {
         self.now.len()
     }
 
-    /// Whether the same columns are compared.
+    /// Whether the same columns are compared, and all is computed that the rules ask for.
     fn fits(&self, model: &EntityModel, records: &Records) -> bool {
-        let comparisons = &model.parts().linkage.comparisons;
+        let Linkage { comparisons, rules, .. } = &model.parts().linkage;
         let same = |(column, comparison): (&Column, &Comparison)| {
             column.name == comparison.column && column.kind == comparison.kind
         };
         comparisons.len() == records.columns.len()
             && records.columns.iter().zip(comparisons).all(same)
+            && rules.iter().all(|used| records.has_keys_of(&used.rule))
     }
 
     /// The pairs of records that say what they said.
