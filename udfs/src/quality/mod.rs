@@ -1,9 +1,9 @@
 //! Quality: whether values are what they should be, and bringing them there.
 //!
 //! `duplicate_count`, `psi`, `ks_statistic` and `distribution_sketch` are aggregates that checks of
-//! expectations are made of; `zscore`, `mad_score` and `iqr_score` are window functions that tell
-//! outliers. Functions that clean give NULL for what is doubtful, by rules that their pages say:
-//! none of them guesses.
+//! expectations are made of, and `value_keys` is what checks keep of a file; `zscore`, `mad_score`
+//! and `iqr_score` are window functions that tell outliers. Functions that clean give NULL for what
+//! is doubtful, by rules that their pages say: none of them guesses.
 
 use std::sync::Arc;
 
@@ -31,6 +31,7 @@ pub mod psi;
 mod samples;
 mod sketch_ks;
 mod sketch_psi;
+pub mod value_keys;
 pub mod zscore;
 
 /// The package's scalar functions.
