@@ -55,6 +55,13 @@ impl CheckStates {
         known.insert(key.to_owned(), value);
     }
 
+    /// Forgets the value of an aggregate over a file.
+    pub fn forget(&mut self, file: &str, key: &str) {
+        if let Some(known) = self.by_file.get_mut(file) {
+            known.remove(key);
+        }
+    }
+
     /// The states of these files under these keys.
     pub fn only(&self, files: &[String], keys: &[&str]) -> Self {
         let mut kept = Self::default();
@@ -252,5 +259,9 @@ mod tests {
         assert_eq!(kept.by_file.len(), 1);
         assert_eq!(kept.get("a", "count"), Some(&ScalarValue::Int64(Some(3))));
         assert_eq!(kept.get("a", "least"), None);
+        let mut kept = kept;
+        kept.forget("a", "count");
+        kept.forget("c", "count");
+        assert_eq!(kept.get("a", "count"), None);
     }
 }

@@ -4,7 +4,7 @@
 //! A table's expectations lie in one document, which is changed by compare-and-swap. Results lie in
 //! another one, which is written after each check: the last runs, and the profile of each column
 //! that later runs are compared with. Both go when the table goes, and so does what is known of
-//! each of its files ([`crate::check_states`]).
+//! each of its files ([`crate::check_states`], [`crate::check_keys`]).
 
 use std::collections::BTreeMap;
 
@@ -323,7 +323,8 @@ impl Catalog {
         for registry in [&self.expectations, &self.checks] {
             forget(registry, table).await?;
         }
-        self.forget_check_states(table).await
+        self.forget_check_states(table).await?;
+        self.forget_check_keys(table).await
     }
 }
 

@@ -7,6 +7,7 @@
 //! (tables over files, each a schema) and named keys. Nothing here knows who asks: `sql` guards
 //! what it hands out.
 
+pub mod check_keys;
 pub mod check_states;
 pub mod checks;
 pub mod config;

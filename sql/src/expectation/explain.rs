@@ -1,4 +1,5 @@
-//! EXPLAIN CHECK TABLE: how many files would be read, how many are known, and the queries.
+//! EXPLAIN CHECK TABLE: how many files would be read, how many are known, and the queries. How a
+//! check is computed that looks up what others may read is not shown.
 
 use std::sync::Arc;
 
@@ -10,6 +11,8 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::displayable;
 
+use super::keys::KEYS_MAX;
+use super::owners::is_shown;
 use super::query::Item;
 use super::run::{CheckTable, Parts};
 use crate::error::{Error, Result};
@@ -63,13 +66,24 @@ async fn explain(
         let files = parts.files.map_or_else(|| "all".to_owned(), |total| format!("all {total}"));
         rows.add("files", format!("{files} to read: {}", names(items)));
     }
+    for crowded in &parts.crowded {
+        let name = &crowded.name;
+        rows.add("files", format!("more than {KEYS_MAX} different values, none is kept: {name}"));
+    }
+    let whole = parts.whole.iter().flat_map(|(items, _)| items);
+    let hidden: Vec<Item> = whole.filter(|item| !is_shown(context, item)).cloned().collect();
+    if !hidden.is_empty() {
+        rows.add("files", format!("its query is not yours to see: {}", names(&hidden)));
+    }
     let queries = parts.queries(&states)?;
-    for query in &queries.plans {
-        rows.query(state, query).await?;
+    for (number, query) in queries.plans.iter().enumerate() {
+        // The last one is that of the whole table.
+        let shown = hidden.is_empty() || number + 1 < queries.plans.len();
+        rows.query(state, query, shown).await?;
     }
     if let Some(shared) = &queries.shared {
         rows.add("files", format!("read once for these {} queries", queries.plans.len()));
-        rows.query(state, &shared.scan()?).await?;
+        rows.query(state, &shared.scan()?, true).await?;
     }
     Ok(())
 }
@@ -83,12 +97,20 @@ impl Rows {
         self.0.push((about, text));
     }
 
-    async fn query(&mut self, state: &SessionState, query: &LogicalPlan) -> Result<()> {
+    /// Plans a query, by which the rows that queries share know what it reads.
+    async fn query(
+        &mut self,
+        state: &SessionState,
+        query: &LogicalPlan,
+        shown: bool,
+    ) -> Result<()> {
         let logical = state.optimize(query)?;
-        self.add("logical_plan", logical.display_indent().to_string());
         let physical = state.create_physical_plan(query).await?;
-        let physical = displayable(physical.as_ref()).indent(false).to_string();
-        self.add("physical_plan", physical);
+        if shown {
+            self.add("logical_plan", logical.display_indent().to_string());
+            let physical = displayable(physical.as_ref()).indent(false).to_string();
+            self.add("physical_plan", physical);
+        }
         Ok(())
     }
 

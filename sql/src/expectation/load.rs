@@ -36,7 +36,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{Sender, channel};
 
 use super::check::Shape;
-use super::owners::read_as_owners;
+use super::owners::Owners;
 use super::query::{self, Item, Outcome};
 use super::run::{record, row};
 use crate::dml::sent::{Sent, free, name_rows, quoted};
@@ -94,9 +94,10 @@ impl Guard {
             let plan = if rows == Rows::Changed { unmarked(plan)? } else { plan };
             return Ok(Self::open(table, plan));
         }
-        read_as_owners(&context, table, &mut items)
-            .await
-            .map_err(|error| cannot_be_checked(table, &error))?;
+        let mut owners = Owners::new(&context, table);
+        for item in &mut items {
+            owners.read(item).await.map_err(|error| cannot_be_checked(table, &error))?;
+        }
         let physical = run.physical(&plan).await?;
         let schema = physical.schema();
         let (sender, receiver) = channel(AHEAD);

@@ -1,13 +1,16 @@
 //! Expectations: what somebody expects of a table, and checking it.
 //!
 //! All checks of a table are columns of one aggregate query, planned as the caller's own, so that
-//! the table is read once, with the caller's rights; of those that merge, each file is read once
+//! the table is read once, with the caller's rights; what they look up elsewhere is read with those
+//! of the expectation's owner ([`owners`]). Of those that merge, each file is read once
 //! ([`partial`]), together with the others ([`shared`]). Those of severity `error` are computed too
 //! while rows are on their way into the table ([`load`]); rows that do not meet them are not
 //! committed.
 
+mod aggregation;
 mod check;
 mod explain;
+mod keys;
 pub(crate) mod load;
 mod log;
 mod owners;
@@ -24,7 +27,6 @@ use std::sync::Arc;
 use catalog::checks::{EXPECTATIONS_MAX, Expectation, Severity, TableExpectations};
 use catalog::{CreateMode, Kind, Object, ObjectName};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::LogicalPlan;
 use sqlparser::ast::{Expr, Value};
 
 pub use log::{CheckLog, CheckObserver};
@@ -32,6 +34,7 @@ pub(crate) use run::{CheckTable, answer_schema};
 pub use syntax::ExpectationStatement;
 
 use self::check::Shape;
+use self::owners::Owners;
 use self::query::Item;
 use self::syntax::CreateExpectation;
 use crate::dml::sent::quoted;
@@ -66,6 +69,8 @@ pub(crate) enum Alteration {
     Description(Option<String>),
     /// The next result becomes what later ones are compared with.
     NextBaseline,
+    /// Who answers for what is looked up, because it has changed how that is judged.
+    Owner(String),
 }
 
 impl Change {
@@ -126,6 +131,7 @@ impl Alteration {
             Self::Tolerance(share) => expectation.tolerance = *share,
             Self::Description(text) => expectation.description.clone_from(text),
             Self::NextBaseline => {}
+            Self::Owner(name) => expectation.owner.clone_from(name),
         }
     }
 }
@@ -310,7 +316,7 @@ async fn plan_create(
     };
     let item = Item { name: create.name.clone(), expectation: expectation.clone(), check };
     try_check(context, &table, &item).await?;
-    refuse_itself(context, &table, &item.check.shape, create.severity).await?;
+    try_owner(context, &table, &item, create.severity).await?;
     let mode = mode(create.replace, create.if_not_exists)?;
     Ok(Change::Create { table, name: create.name.clone(), mode, expectation })
 }
@@ -362,19 +368,18 @@ async fn try_check(context: &Arc<StatementContext>, table: &ObjectName, item: &I
     Ok(())
 }
 
-/// Rows on their way into a table are read once, so they cannot be looked up in themselves.
-async fn refuse_itself(
+/// Reads as its owner what a check looks up: what the owner may not read is an error now. Rows on
+/// their way into a table are read once, so they cannot be looked up in themselves.
+async fn try_owner(
     context: &Arc<StatementContext>,
     table: &ObjectName,
-    shape: &Shape,
+    item: &Item,
     severity: Severity,
 ) -> Result<()> {
-    let (Shape::Reference { query, .. }, Severity::Error) = (shape, severity) else {
-        return Ok(());
-    };
-    let apart = StatementContext::load(context.session()).await?;
-    let _: (SessionState, LogicalPlan) = apart.plan_query(parse_query(query)?).await?;
-    if !apart.opened_names().contains(table) {
+    let mut owners = Owners::new(context, table);
+    owners.read(&mut item.clone()).await?;
+    let at_load = item.check.is_reference() && severity == Severity::Error;
+    if !at_load || !owners.looks_into_table(item) {
         return Ok(());
     }
     Err(Error::unsupported(
@@ -390,23 +395,34 @@ async fn plan_alter(
     options: &[(String, Expr)],
 ) -> Result<Change> {
     let table = target(context, table, false).await?;
-    let held = context.engine().catalog().expectations(&table).await?;
-    let Some(expectation) = held.by_name.get(name) else {
+    let mut held = context.engine().catalog().expectations(&table).await?;
+    let Some(expectation) = held.by_name.remove(name) else {
         return Err(missing(name, &held.by_name.into_keys().collect::<Vec<_>>()));
     };
     let check = take_apart(context, &expectation.check, Some(EMPTY_PROFILE))?;
+    let mut item = Item { name: name.to_owned(), expectation, check };
     let mut changes = Vec::new();
     for (key, value) in options {
         let change = alteration(key, value)?;
-        if let Alteration::Severity(severity) = change {
-            refuse_itself(context, &table, &check.shape, severity).await?;
-        }
-        if let (Alteration::Tolerance(share), Shape::Table { .. }) = (&change, &check.shape)
-            && *share > 0.0
-        {
-            return Err(Error::invalid(format!(
-                "{name} looks at the table as a whole and has no tolerance of rows"
-            )));
+        match (&change, &item.check.shape) {
+            (Alteration::Severity(severity @ Severity::Error), Shape::Reference { .. }) => {
+                try_owner(context, &table, &item, *severity).await?;
+            }
+            (Alteration::Tolerance(share), Shape::Table { .. }) if *share > 0.0 => {
+                return Err(Error::invalid(format!(
+                    "{name} looks at the table as a whole and has no tolerance of rows"
+                )));
+            }
+            // By another tolerance it tells something else of what only its owner may read.
+            (Alteration::Tolerance(_), Shape::Reference { .. })
+                if !context.rights().is_me(Some(&item.expectation.owner)) =>
+            {
+                let me = context.rights().name().to_owned();
+                item.expectation.owner.clone_from(&me);
+                try_owner(context, &table, &item, item.expectation.severity).await?;
+                changes.push(Alteration::Owner(me));
+            }
+            _ => {}
         }
         changes.push(change);
     }

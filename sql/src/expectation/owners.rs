@@ -1,23 +1,32 @@
-//! What checks at load read beside the rows that pass: tables in which they look values up, and
-//! those with which they compare.
+//! What checks read beside their table: tables in which they look values up, and those with which
+//! they compare.
 //!
-//! Who writes rows need not be able to read these tables, and learns of them no more than whether
-//! the rows meet the expectation. They are read as the expectation's owner, whose text it is, with
-//! the owner's rights of now, and a name means what it means to the owner in the table's schema: no
-//! setting of who writes changes what is asked. Where the owner is no user any more, nobody can say
-//! what may be read, and no rows are let in.
+//! Who writes rows or checks a table need not be able to read these tables, and learns of them no
+//! more than whether, and how often, the rows do not meet the expectation. They are read as the
+//! expectation's owner, whose text it is, with the owner's rights of now, and a name means what it
+//! means to the owner in the table's schema: no setting of who asks changes what is asked. Where
+//! the owner is no user any more, nobody can say what may be read: no rows are let in, and the
+//! check is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
 use catalog::ObjectName;
-use datafusion::catalog::TableProvider;
-use datafusion::datasource::ViewTable;
+use catalog::policy::Role;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Column;
+use datafusion::datasource::TableType;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::{Expr as PlannedExpr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::ExecutionPlan;
 use sqlparser::ast::{Expr, Query, visit_expressions, visit_expressions_mut};
 
 use super::check::{Shape, parsed};
 use super::query::Item;
+use super::run::is_of_all;
 use crate::dml::sent::name_rows;
 use crate::error::{Error, Result};
 use crate::parse::parse_query;
@@ -27,61 +36,141 @@ use crate::session::{Origin, SessionOptions, Settings, StatementContext};
 /// The name that the session of an owner gives as its client.
 const CLIENT: &str = "expectation";
 
-/// Puts in place of each query that a check holds one under which `context` finds its rows as the
-/// expectation's owner sees them.
-///
-/// # Errors
-/// When the owner cannot read them.
-pub(super) async fn read_as_owners(
-    context: &Arc<StatementContext>,
-    table: &ObjectName,
-    items: &mut [Item],
-) -> Result<()> {
-    let mut readers: BTreeMap<String, Arc<StatementContext>> = BTreeMap::new();
-    for item in items {
-        let written = queries(&item.check.shape)?;
-        if written.is_empty() {
-            continue;
-        }
-        let owner = &item.expectation.owner;
-        let reader = match readers.get(owner) {
-            Some(known) => Arc::clone(known),
-            None => {
-                let reader = reader(context, table, owner).await?;
-                readers.insert(owner.clone(), Arc::clone(&reader));
-                reader
-            }
-        };
-        let mut named: BTreeMap<String, Box<Query>> = BTreeMap::new();
-        for text in written {
-            let (_, plan) = reader.plan_query(parse_query(&text)?).await?;
-            let rows: Arc<dyn TableProvider> = Arc::new(ViewTable::new(plan, None));
-            let name = name_rows(context, rows);
-            named.insert(text, parse_query(&format!("SELECT * FROM {name}"))?);
-        }
-        replace(&mut item.check.shape, &named)?;
-    }
-    Ok(())
+/// The owners of a table's expectations, each with the context in which it reads.
+pub(super) struct Owners<'a> {
+    context: &'a Arc<StatementContext>,
+    table: &'a ObjectName,
+    readers: BTreeMap<String, Arc<StatementContext>>,
 }
 
-/// The context in which an owner reads.
-async fn reader(
-    context: &Arc<StatementContext>,
-    table: &ObjectName,
-    owner: &str,
-) -> Result<Arc<StatementContext>> {
-    let engine = context.engine();
-    let Some(principal) = rights::owner(engine.catalog(), owner).await? else {
-        return Err(Error::invalid_hint(
-            format!("{owner}, who expects it, is no user"),
-            format!("REASSIGN OWNED BY {owner} TO a user who may read what it looks up"),
-        ));
-    };
-    let origin = Origin::new(Some(CLIENT), None);
-    let options = SessionOptions { origin, ..SessionOptions::default() };
-    let session = engine.session_with(principal, options);
-    let settings = Settings { schema: table.schema.clone(), ..Settings::default() };
-    StatementContext::with_settings(&session, settings).await
+impl<'a> Owners<'a> {
+    /// Those of a table, for a statement.
+    pub(super) fn new(context: &'a Arc<StatementContext>, table: &'a ObjectName) -> Self {
+        Self { context, table, readers: BTreeMap::new() }
+    }
+
+    /// Puts in place of each query that a check holds one under which the statement finds its rows
+    /// as the expectation's owner sees them.
+    ///
+    /// # Errors
+    /// When the owner cannot read them.
+    pub(super) async fn read(&mut self, item: &mut Item) -> Result<()> {
+        let written = queries(&item.check.shape)?;
+        if written.is_empty() {
+            return Ok(());
+        }
+        let reader = self.reader(&item.expectation.owner).await?;
+        let mut named: BTreeMap<String, Box<Query>> = BTreeMap::new();
+        for text in written {
+            let planned = reader.plan_query(parse_query(&text)?).await;
+            let (_, plan) = planned.map_err(|error| self.told(item, error))?;
+            let name = name_rows(self.context, Arc::new(Seen(plan)));
+            named.insert(text, parse_query(&format!("SELECT * FROM {name}"))?);
+        }
+        replace(&mut item.check.shape, &named)
+    }
+
+    /// Whether a check, which [`Self::read`] has read, looks into its own table.
+    pub(super) fn looks_into_table(&self, item: &Item) -> bool {
+        let reader = self.readers.get(&item.expectation.owner);
+        reader.is_some_and(|reader| reader.opened_names().contains(self.table))
+    }
+
+    /// What who asks is told when a check cannot be computed: the reason may hold a value of what
+    /// is looked up.
+    pub(super) fn computed(&self, item: &Item, error: Error) -> Error {
+        match error {
+            Error::Execution { .. } if !is_shown(self.context, item) => Error::Execution {
+                what: "what it looks up, or the comparison with that, cannot be computed".into(),
+                hint: Some("its owner learns why from CHECK TABLE".into()),
+            },
+            error => error,
+        }
+    }
+
+    /// What who asks is told when an owner cannot read: which names there are is the owner's.
+    fn told(&self, item: &Item, error: Error) -> Error {
+        if is_of_all(&error) || is_shown(self.context, item) {
+            return error;
+        }
+        Error::Denied {
+            principal: item.expectation.owner.clone(),
+            action: "read what its expectation looks up".into(),
+            hint: Some("CREATE OR REPLACE EXPECTATION by somebody who may".into()),
+        }
+    }
+
+    /// The context in which an owner reads.
+    async fn reader(&mut self, owner: &str) -> Result<Arc<StatementContext>> {
+        if let Some(known) = self.readers.get(owner) {
+            return Ok(Arc::clone(known));
+        }
+        let engine = self.context.engine();
+        // Who asks is who it is, also where it is no user of the warehouse.
+        let principal = match self.context.rights().is_me(Some(owner)) {
+            true => Some(self.context.session().principal().clone()),
+            false => rights::owner(engine.catalog(), owner).await?,
+        };
+        let Some(principal) = principal else {
+            return Err(Error::invalid_hint(
+                format!("{owner}, who expects it, is no user"),
+                format!("REASSIGN OWNED BY {owner} TO a user who may read what it looks up"),
+            ));
+        };
+        let origin = Origin::new(Some(CLIENT), None);
+        let options = SessionOptions { origin, ..SessionOptions::default() };
+        let session = engine.session_with(principal, options);
+        let settings = Settings { schema: self.table.schema.clone(), ..Settings::default() };
+        let reader = StatementContext::with_settings(&session, settings).await?;
+        self.readers.insert(owner.to_owned(), Arc::clone(&reader));
+        Ok(reader)
+    }
+}
+
+/// Whether who asks may see how a check is computed: of one that looks elsewhere its owner, and an
+/// administrator, who reads all.
+pub(super) fn is_shown(context: &StatementContext, item: &Item) -> bool {
+    let rights = context.rights();
+    rights.is_me(Some(&item.expectation.owner)) || rights.has(Role::Admin) || !looks_up(item)
+}
+
+/// Whether a check reads more than its table.
+fn looks_up(item: &Item) -> bool {
+    queries(&item.check.shape).is_ok_and(|queries| !queries.is_empty())
+}
+
+/// The rows of a query as its owner sees them. It is no view, whose plan would become part of the
+/// plan of who asks, and be looked at with the rights of that one.
+#[derive(Debug)]
+struct Seen(LogicalPlan);
+
+#[async_trait]
+impl TableProvider for Seen {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.0.schema().inner())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[PlannedExpr],
+        limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let mut plan = LogicalPlanBuilder::from(self.0.clone());
+        if let Some(columns) = projection {
+            let column = |column: &usize| Column::from(self.0.schema().qualified_field(*column));
+            plan = plan.project(columns.iter().map(column).map(PlannedExpr::Column))?;
+        }
+        if limit.is_some() {
+            plan = plan.limit(0, limit)?;
+        }
+        session.create_physical_plan(&plan.build()?).await
+    }
 }
 
 /// The queries that a check holds, each once.

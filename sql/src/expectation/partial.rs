@@ -5,10 +5,11 @@
 //! kept profile change none of what is known. Below it stand aggregates. Those that merge exactly
 //! out of one value a file (counts, extremes, `bool_and` and the like), those that merge out of
 //! their state (sums, averages, deviations) and profiles of distributions are computed by file for
-//! the files of which they are not known, and merged by their own accumulators. An expectation all
-//! of whose aggregates do is checked this way. Any other reads the whole table: uniqueness,
-//! references, and whatever depends on more than the rows: functions that are not immutable, know
-//! the session, or are bound to models or keys.
+//! the files of which they are not known, and merged by their own accumulators. Of repeated values
+//! each file's [`keys`] are kept, and counted together. An expectation all of whose aggregates can
+//! be had so is checked this way. Any other reads the whole table: references, and whatever depends
+//! on more than the rows: functions that are not immutable, know the session, or are bound to
+//! models or keys.
 //!
 //! A state's key is a hash of the expectation's text, the aggregate over the table's own columns,
 //! the types of these, the table's definition and the session's time zone. So another definition,
@@ -18,49 +19,42 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema};
+use arrow::datatypes::{Field, FieldRef, Int64Type, Schema};
 use catalog::check_states::CheckStates;
 use catalog::checks::FilesRead;
 use catalog::{FILE, ObjectName, TableFiles};
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
 use datafusion::logical_expr::{
-    Accumulator, Aggregate, AggregateUDF, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder,
-    Projection, TableScan, Volatility, lit,
+    Accumulator, AggregateUDF, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, TableScan, lit,
 };
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::Literal;
 use sha2::{Digest, Sha256};
+use udfs::quality::value_keys::ValueKeys;
 
+use super::aggregation::{Kept, Query, call, instead, resolved};
+use super::keys::{self, Crowded, KEYS_MAX, Keying, Sets};
 use super::query::{self, Item, Outcome};
 use super::run::one_row;
 use super::shared::AllRows;
 use super::state::StateOf;
 use crate::error::{Error, Result};
-use crate::functions::{SESSION_FUNCTIONS, unbound};
 use crate::session::StatementContext;
 use crate::session::run::Run;
 
 /// The form of keys and states; another one forgets all states.
 const FORM: &str = "1";
-/// Aggregates whose value over a file is their state, and merges without loss.
-const MERGING: [&str; 8] =
-    ["count", "min", "max", "bool_and", "bool_or", "bit_and", "bit_or", "bit_xor"];
-/// Aggregates whose state over a file is kept; merged in the order of files, they differ from one
-/// reading of all rows in the last digits, as two such readings do.
-const STATES: [&str; 6] = ["sum", "avg", "stddev", "stddev_pop", "var", "var_pop"];
-/// The profile of a distribution, which merges as it is made: exactly while it holds every value.
-const PROFILE: &str = "distribution_sketch";
 
 /// Checks of a table whose files are read one by one.
 #[derive(Debug)]
 pub(super) struct Partial {
     pub(super) items: Vec<Item>,
+    table: ObjectName,
     files: Arc<TableFiles>,
     parts: Vec<Part>,
     /// The parts that each item is made of.
@@ -86,24 +80,43 @@ pub(super) struct Unknown {
 struct Part {
     /// Its name among the query's aggregates.
     name: String,
-    /// What is computed by file: the aggregate, or its state.
+    /// What is computed by file: the aggregate, its state, or keys.
     call: Expr,
+    kept: Kept,
     /// The aggregate itself.
     of: Arc<AggregateUDF>,
     /// Under which its states are kept, one for each expectation that it stands in.
     keys: Vec<String>,
 }
 
-/// States of a table's files, and the keys that a run has asked for.
+/// States of a table's files, the keys that a run has asked for, and the keys of values.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) states: CheckStates,
     pub(super) keys: BTreeSet<String>,
+    pub(super) sets: Sets,
+}
+
+/// The items of a table by how they are checked.
+#[derive(Debug)]
+pub(super) struct Sides {
+    /// By file.
+    pub(super) partial: Option<Partial>,
+    /// Over the whole table.
+    pub(super) rest: Vec<Item>,
+    /// Those of the rest for which the table has too many different values.
+    pub(super) crowded: Vec<Crowded>,
+}
+
+impl Sides {
+    /// All of them over the whole table.
+    pub(super) fn whole(items: &[Item]) -> Self {
+        Self { partial: None, rest: items.to_vec(), crowded: vec![] }
+    }
 }
 
 impl Partial {
-    /// Plans those of the items that can be checked by file, and gives the others back; `None`
-    /// when there is none that can.
+    /// Plans those of the items that can be checked by file, and gives the others back.
     ///
     /// # Errors
     /// When the query cannot be taken apart, which is a defect.
@@ -112,51 +125,67 @@ impl Partial {
         table: &ObjectName,
         files: &Arc<TableFiles>,
         rows: &AllRows,
-        items: &[Item],
-    ) -> Result<Option<(Self, Vec<Item>)>> {
+        all: &[Item],
+        keying: Keying<'_>,
+    ) -> Result<Sides> {
         // A column that the table has not is no column of a check.
-        if items.iter().any(|item| item.check.columns.iter().any(|column| column == FILE)) {
-            return Ok(None);
+        if all.iter().any(|item| item.check.columns.iter().any(|column| column == FILE)) {
+            return Ok(Sides::whole(all));
         }
         // Keys of another table are joined to the rows, which then are no file's alone.
         let (references, items): (Vec<Item>, Vec<Item>) =
-            items.iter().cloned().partition(|item| item.check.is_reference());
+            all.iter().cloned().partition(|item| item.check.is_reference());
         if items.is_empty() {
-            return Ok(None);
+            return Ok(Sides::whole(all));
         }
         // What cannot be planned over the files says why over the table.
-        let Ok(plan) = rows.planned(context, table, &items).await else { return Ok(None) };
-        let Some(query) = Query::of(&plan) else { return Ok(None) };
-        let by_file = query.by_file(items.len())?;
+        let planned = rows.planned(context, table, &items).await;
+        let Ok(plan) = planned else { return Ok(Sides::whole(all)) };
+        let Some(query) = Query::of(&plan) else { return Ok(Sides::whole(all)) };
+        let by_file = query.by_file(items.len(), keying.secret.is_some())?;
         let (mut chosen, mut rest) = (Vec::new(), references);
         for (item, by_file) in items.into_iter().zip(&by_file) {
             let side = if *by_file { &mut chosen } else { &mut rest };
             side.push(item);
         }
-        if chosen.is_empty() {
-            return Ok(None);
+        let mut crowded = vec![];
+        let mut plan = by_file.iter().all(|by_file| *by_file).then_some(plan);
+        while !chosen.is_empty() {
+            let plan = match plan.take() {
+                Some(plan) => plan,
+                None => rows.planned(context, table, &chosen).await?,
+            };
+            let partial = Self::over(context, (table, files), chosen, &plan, keying)?;
+            let Some(partial) = partial else { break };
+            let over = partial.crowded(keying.states);
+            if over.is_empty() {
+                return Ok(Sides { partial: Some(partial), rest, crowded });
+            }
+            let is_over = |item: &Item| over.iter().any(|over| over.name == item.name);
+            let (more, fewer): (Vec<Item>, Vec<Item>) =
+                partial.items.into_iter().partition(is_over);
+            chosen = fewer;
+            rest.extend(more);
+            crowded.extend(over);
         }
-        let plan = match by_file.iter().all(|by_file| *by_file) {
-            true => plan,
-            false => rows.planned(context, table, &chosen).await?,
-        };
-        let partial = Self::over(context, files, chosen, &plan)?;
-        Ok(partial.map(|partial| (partial, rest)))
+        Ok(Sides { crowded, ..Sides::whole(all) })
     }
 
     /// The items that a query checks; `None` when it is no aggregation.
     fn over(
         context: &StatementContext,
-        files: &Arc<TableFiles>,
+        (table, files): (&ObjectName, &Arc<TableFiles>),
         items: Vec<Item>,
         plan: &LogicalPlan,
+        keying: Keying<'_>,
     ) -> Result<Option<Self>> {
         let Some(query) = Query::of(plan) else { return Ok(None) };
         let uses = query.uses(items.len());
-        let parts = parts(context, files, &query, &items, &uses)?;
+        let parts = parts(context, files, &query, (&items, &uses), keying)?;
         let input = query.aggregate.input.as_ref().clone();
         let answer = query.projection.expr.clone();
-        Ok(Some(Self { items, files: Arc::clone(files), parts, uses, input, answer }))
+        let (table, files) = (table.clone(), Arc::clone(files));
+        Ok(Some(Self { items, table, files, parts, uses, input, answer }))
     }
 
     /// What is read of the table's files.
@@ -167,6 +196,60 @@ impl Partial {
     /// The keys of all states.
     fn keys(&self) -> impl Iterator<Item = &String> {
         self.parts.iter().flat_map(|part| &part.keys)
+    }
+
+    /// The parts of which keys of values are kept.
+    fn keyed(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter().filter(|part| part.kept == Kept::Keys)
+    }
+
+    /// How many keys of values the files have for a part, as far as that is known.
+    fn key_count(&self, part: &Part, states: &CheckStates) -> u64 {
+        let states = self.files.ids().iter().filter_map(|id| part.state(id, states));
+        states.filter_map(keys::count).fold(0, u64::saturating_add)
+    }
+
+    /// The items for which the files have too many different values.
+    fn crowded(&self, states: &CheckStates) -> Vec<Crowded> {
+        let is_over = |number: &&usize| {
+            let part = &self.parts[**number];
+            part.kept == Kept::Keys && self.key_count(part, states) > u64::from(KEYS_MAX)
+        };
+        let crowded = self.items.iter().zip(&self.uses).map(|(item, uses)| {
+            let over = uses.iter().filter(is_over);
+            let keys = over.flat_map(|number| self.parts[*number].keys.iter().cloned());
+            Crowded { name: item.name.clone(), keys: keys.collect() }
+        });
+        crowded.filter(|crowded| !crowded.keys.is_empty()).collect()
+    }
+
+    /// Fetches the keys of values that are kept of the files; a file whose keys are gone counts as
+    /// unknown.
+    ///
+    /// # Errors
+    /// When the statement may not have so much memory.
+    pub(super) async fn load(&self, run: &Run, known: &mut Known) -> Result<()> {
+        known.keys.extend(self.keys().cloned());
+        let (mut names, mut count) = (Vec::new(), 0_u64);
+        for part in self.keyed() {
+            for id in self.files.ids() {
+                let name = part.keys_name(id);
+                known.sets.want(name.clone());
+                let kept = part.state(id, &known.states).and_then(keys::count);
+                if let Some(kept) = kept.filter(|_| !known.sets.has(&name)) {
+                    count = count.saturating_add(kept);
+                    names.push(name);
+                }
+            }
+        }
+        known.sets.load(run, &self.table, names, count).await?;
+        for part in self.keyed() {
+            let gone = self.files.ids().iter().filter(|id| !known.sets.has(&part.keys_name(id)));
+            for id in gone {
+                part.keys.iter().for_each(|key| known.states.forget(id, key));
+            }
+        }
+        Ok(())
     }
 
     /// How many files would be read, of how many.
@@ -229,18 +312,28 @@ impl Partial {
         found: Vec<(Unknown, RecordBatch)>,
         known: &mut Known,
     ) -> Result<Outcome> {
-        known.keys.extend(self.keys().cloned());
-        let states = &mut known.states;
         let read: Vec<FilesRead> =
-            self.uses.iter().map(|parts| self.read_for(parts, states)).collect();
+            self.uses.iter().map(|parts| self.read_for(parts, &known.states)).collect();
         for (unknown, found) in found {
-            self.note(&unknown, &found, states)?;
+            self.note(run, &unknown, &found, known)?;
         }
-        let merged = self.parts.iter().map(|part| {
-            let value = self.merged(part, states)?;
-            Ok(lit(value).alias(part.name.clone()))
-        });
-        let row = LogicalPlanBuilder::empty(true).project(merged.collect::<Result<Vec<_>>>()?)?;
+        for part in self.keyed() {
+            if self.key_count(part, &known.states) > u64::from(KEYS_MAX) {
+                self.files.ids().iter().for_each(|id| known.sets.drop_wanted(&part.keys_name(id)));
+            }
+        }
+        let mut merged = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let value = match part.kept {
+                Kept::Keys => {
+                    let names = self.files.ids().iter().map(|id| part.keys_name(id));
+                    known.sets.repeated(&names.collect::<Vec<String>>()).await?
+                }
+                Kept::Value | Kept::State => self.merged(part, &known.states)?,
+            };
+            merged.push(lit(value).alias(part.name.clone()));
+        }
+        let row = LogicalPlanBuilder::empty(true).project(merged)?;
         let plan = row.project(self.answer.clone())?.build()?;
         let mut outcome = query::outcome(&self.items, &one_row(run, &plan).await?)?;
         for (result, read) in outcome.results.iter_mut().zip(read) {
@@ -249,7 +342,13 @@ impl Partial {
         Ok(outcome)
     }
 
-    fn note(&self, unknown: &Unknown, found: &RecordBatch, states: &mut CheckStates) -> Result<()> {
+    fn note(
+        &self,
+        run: &Run,
+        unknown: &Unknown,
+        found: &RecordBatch,
+        known: &mut Known,
+    ) -> Result<()> {
         let Unknown { files, parts, .. } = unknown;
         let rows = rows_of(found, files)?;
         // Before the parts stands the file's number, where rows are grouped by it.
@@ -261,8 +360,13 @@ impl Partial {
                     // A file without rows gives what no rows give.
                     None => part.accumulator(None, self.input.schema())?.evaluate()?,
                 };
+                let id = &self.files.ids()[*file];
+                let value = match part.kept {
+                    Kept::Keys => known.sets.note(run, part.keys_name(id), value)?,
+                    Kept::Value | Kept::State => value,
+                };
                 for key in &part.keys {
-                    states.put(&self.files.ids()[*file], key, value.clone());
+                    known.states.put(id, key, value.clone());
                 }
             }
         }
@@ -277,8 +381,8 @@ impl Partial {
         let values = values.ok_or_else(|| Error::Internal("a file was not read".into()))?;
         if !values.is_empty() {
             let states = ScalarValue::iter_to_array(values)?;
-            match (part.is_state(), states.as_struct_opt()) {
-                (true, Some(states)) => accumulator.merge_batch(states.columns())?,
+            match (part.kept, states.as_struct_opt()) {
+                (Kept::State, Some(states)) => accumulator.merge_batch(states.columns())?,
                 _ => accumulator.merge_batch(&[states])?,
             }
         }
@@ -305,9 +409,9 @@ impl Part {
         self.keys.iter().find_map(|key| states.get(file, key))
     }
 
-    /// Whether what is known of a file is the aggregate's state and not its value.
-    fn is_state(&self) -> bool {
-        call(&self.call).is_some_and(|call| !Arc::ptr_eq(&call.func, &self.of))
+    /// The name of a file's keys of values.
+    fn keys_name(&self, file: &str) -> String {
+        keys::name(file, self.keys.first().map_or("", String::as_str))
     }
 
     /// What accumulates the part, or merges its states as another function of the same arguments;
@@ -357,17 +461,21 @@ fn parts(
     context: &StatementContext,
     files: &TableFiles,
     query: &Query<'_>,
-    items: &[Item],
-    uses: &[BTreeSet<usize>],
+    (items, uses): (&[Item], &[BTreeSet<usize>]),
+    keying: Keying<'_>,
 ) -> Result<Vec<Part>> {
     let schema = files.rows(&[]).schema();
     let settings = context.settings();
     let session = format!("{:?} {}", settings.time_zone, context.speaks_postgres());
     let aggregates = query.aggregate.aggr_expr.iter().enumerate();
-    let parts = aggregates.map(|(number, call)| {
-        let resolved = resolved(call, &query.aggregate.input)?;
+    let parts = aggregates.map(|(number, aggregate)| {
+        let resolved = resolved(aggregate, &query.aggregate.input)?;
         let value = query.aggregate.schema.field(number);
-        let about = [
+        let Some(of) = call(aggregate).map(|call| Arc::clone(&call.func)) else {
+            return Err(Error::Internal(format!("{aggregate} is no aggregate")));
+        };
+        let kept = Kept::of(of.name(), value.data_type());
+        let mut about = vec![
             FORM.to_owned(),
             env!("CARGO_PKG_VERSION").to_owned(),
             session.clone(),
@@ -376,20 +484,27 @@ fn parts(
             resolved.to_string(),
             value.data_type().to_string(),
         ];
+        let call = match kept {
+            Kept::Value => aggregate.clone(),
+            Kept::State => {
+                let state = AggregateUDF::from(StateOf::new(Arc::clone(&of)));
+                instead(aggregate, &Arc::new(state))
+            }
+            Kept::Keys => {
+                let secret = keying.secret.map(Arc::clone);
+                let secret = secret.ok_or_else(|| Error::Internal("keys have no secret".into()))?;
+                about.push(secret.id().to_owned());
+                let keys = AggregateUDF::from(ValueKeys::new(secret, KEYS_MAX as usize));
+                instead(aggregate, &Arc::new(keys))
+            }
+        };
         let users = items.iter().zip(uses).filter(|(_, uses)| uses.contains(&number));
         let mut keys: Vec<String> =
             users.map(|(item, _)| key(&about, &item.expectation.check)).collect();
         if keys.is_empty() {
             keys.push(key(&about, ""));
         }
-        let Some(of) = self::call(call).map(|call| Arc::clone(&call.func)) else {
-            return Err(Error::Internal(format!("{call} is no aggregate")));
-        };
-        let call = match STATES.contains(&of.name()) && !value.data_type().is_integer() {
-            true => by_state(call),
-            false => call.clone(),
-        };
-        Ok(Part { name: value.name().clone(), call, of, keys })
+        Ok(Part { name: value.name().clone(), call, kept, of, keys })
     });
     parts.collect()
 }
@@ -409,142 +524,4 @@ fn key(about: &[String], check: &str) -> String {
         digest.update(text);
     }
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The query of the checks: conditions over one aggregation.
-struct Query<'a> {
-    projection: &'a Projection,
-    aggregate: &'a Aggregate,
-}
-
-impl<'a> Query<'a> {
-    fn of(plan: &'a LogicalPlan) -> Option<Self> {
-        let LogicalPlan::Projection(projection) = plan else { return None };
-        let LogicalPlan::Aggregate(aggregate) = projection.input.as_ref() else { return None };
-        aggregate.group_expr.is_empty().then_some(Self { projection, aggregate })
-    }
-
-    /// The aggregates that each of so many items looks at: its columns are a letter and its number.
-    fn uses(&self, items: usize) -> Vec<BTreeSet<usize>> {
-        let mut uses = vec![BTreeSet::new(); items];
-        for (expr, field) in self.projection.expr.iter().zip(self.projection.schema.fields()) {
-            let number = field.name().get(1..).and_then(|number| number.parse::<usize>().ok());
-            let Some(uses) = number.and_then(|number| uses.get_mut(number)) else { continue };
-            let columns = expr.column_refs();
-            let schema = &self.aggregate.schema;
-            uses.extend(columns.iter().filter_map(|column| schema.maybe_index_of_column(column)));
-        }
-        uses
-    }
-
-    /// Which of so many items can be checked by file.
-    fn by_file(&self, items: usize) -> Result<Vec<bool>> {
-        let bound = unbound();
-        let bound: BTreeSet<&str> = bound.iter().map(|function| function.name()).collect();
-        let calls = self.aggregate.aggr_expr.iter().zip(self.aggregate.schema.fields());
-        let merges = calls.map(|(expr, value)| {
-            call(expr).is_some_and(|call| merges(call, value.data_type()))
-                && resolved(expr, &self.aggregate.input).is_ok_and(|expr| lasting(&expr, &bound))
-        });
-        let merges: Vec<bool> = merges.collect();
-        let by_file = |uses: BTreeSet<usize>| uses.into_iter().all(|number| merges[number]);
-        Ok(self.uses(items).into_iter().map(by_file).collect())
-    }
-}
-
-fn call(expr: &Expr) -> Option<&AggregateFunction> {
-    match expr {
-        Expr::Alias(alias) => call(&alias.expr),
-        Expr::AggregateFunction(call) => Some(call),
-        _ => None,
-    }
-}
-
-/// The same call, of the aggregate's state.
-fn by_state(call: &Expr) -> Expr {
-    match call {
-        Expr::Alias(alias) => by_state(&alias.expr).alias(alias.name.clone()),
-        Expr::AggregateFunction(AggregateFunction { func, params }) => {
-            let func = Arc::new(AggregateUDF::from(StateOf::new(Arc::clone(func))));
-            Expr::AggregateFunction(AggregateFunction { func, params: params.clone() })
-        }
-        other => other.clone(),
-    }
-}
-
-/// Whether an aggregate's values or states over parts of the rows make its value over all of them.
-fn merges(call: &AggregateFunction, value: &DataType) -> bool {
-    let (name, params) = (call.func.name(), &call.params);
-    let plain = !params.distinct && params.order_by.is_empty() && params.null_treatment.is_none();
-    // Whether NaN is an extreme depends on how rows are grouped.
-    let merging = MERGING.contains(&name) && !value.is_floating();
-    plain && (merging || name == PROFILE || STATES.contains(&name))
-}
-
-/// An expression over the table's own columns in place of those that stand on them.
-///
-/// # Errors
-/// When they stand on more than the table's rows.
-fn resolved(expr: &Expr, below: &LogicalPlan) -> DataFusionResult<Expr> {
-    let resolved = expr.clone().transform_up(|part| match &part {
-        Expr::Column(column) => Ok(Transformed::yes(origin(column, below)?)),
-        _ => Ok(Transformed::no(part)),
-    })?;
-    Ok(resolved.data)
-}
-
-fn origin(column: &Column, plan: &LogicalPlan) -> DataFusionResult<Expr> {
-    match plan {
-        LogicalPlan::Projection(projection) => {
-            let index = projection.schema.index_of_column(column)?;
-            resolved(&projection.expr[index].clone().unalias_nested().data, &projection.input)
-        }
-        LogicalPlan::SubqueryAlias(alias) => {
-            let index = alias.schema.index_of_column(column)?;
-            let below = Column::from(alias.input.schema().qualified_field(index));
-            origin(&below, &alias.input)
-        }
-        LogicalPlan::TableScan(_) => Ok(Expr::Column(Column::from_name(&column.name))),
-        other => datafusion::common::plan_err!("{} is more than rows", other.display()),
-    }
-}
-
-/// Whether an expression gives the same for the same rows, whoever asks and whenever.
-fn lasting(expr: &Expr, bound: &BTreeSet<&str>) -> bool {
-    let mut lasting = true;
-    let walked = expr.apply(|part| {
-        lasting &= match part {
-            Expr::ScalarFunction(call) => {
-                let name = call.name();
-                call.func.signature().volatility == Volatility::Immutable
-                    && !SESSION_FUNCTIONS.contains(&name)
-                    && !bound.contains(name)
-            }
-            Expr::Alias(_)
-            | Expr::Column(_)
-            | Expr::Literal(..)
-            | Expr::BinaryExpr(_)
-            | Expr::Like(_)
-            | Expr::SimilarTo(_)
-            | Expr::Not(_)
-            | Expr::IsNotNull(_)
-            | Expr::IsNull(_)
-            | Expr::IsTrue(_)
-            | Expr::IsFalse(_)
-            | Expr::IsUnknown(_)
-            | Expr::IsNotTrue(_)
-            | Expr::IsNotFalse(_)
-            | Expr::IsNotUnknown(_)
-            | Expr::Negative(_)
-            | Expr::Between(_)
-            | Expr::Case(_)
-            | Expr::Cast(_)
-            | Expr::TryCast(_)
-            | Expr::InList(_)
-            | Expr::AggregateFunction(_) => true,
-            _ => false,
-        };
-        Ok(TreeNodeRecursion::Continue)
-    });
-    walked.is_ok() && lasting
 }

@@ -2,7 +2,8 @@
 //!
 //! Of a table that is a list of files those checks that merge read the files that are new
 //! ([`Partial`]); all others are one query over the whole table. Where both read all files, these
-//! are read once for both ([`Shared`]).
+//! are read once for both ([`Shared`]). What a check looks up elsewhere is read as its owner
+//! ([`Owners`]).
 
 use std::sync::Arc;
 
@@ -11,16 +12,19 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use catalog::check_states::CheckStates;
 use catalog::checks::{CHECK, CheckResult, CheckRun, CheckStatus, Expectation, FilesRead};
-use catalog::{ObjectName, TableFiles};
+use catalog::{Catalog, ObjectName, TableFiles};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt;
+use udfs::quality::value_keys::KeySecret;
 
-use super::partial::{Known, Partial, Unknown};
+use super::keys::{self, Crowded, Keying};
+use super::owners::Owners;
+use super::partial::{Known, Partial, Sides, Unknown};
 use super::query::{self, Item, Outcome};
 use super::shared::{AllRows, Shared};
 use crate::dml::sent::quoted;
-use crate::error::{Class, Error, Result};
+use crate::error::{CatalogError, Class, Error, Result};
 use crate::parse::parse_query;
 use crate::session::StatementContext;
 use crate::session::run::Run;
@@ -32,6 +36,8 @@ pub(crate) struct CheckTable {
     items: Vec<Item>,
     /// The table's files, where it is made of files.
     files: Option<Arc<TableFiles>>,
+    /// What keys of repeated values are made under, where they are kept.
+    secret: Option<Arc<KeySecret>>,
     /// All of `items`; none without items, or when they cannot stand in one query.
     parts: Option<Parts>,
     /// Those that cannot be planned: a column that is gone, say.
@@ -41,27 +47,52 @@ pub(crate) struct CheckTable {
 impl CheckTable {
     /// Plans the checks that can be planned.
     pub(crate) async fn plan(context: &Arc<StatementContext>, table: &ObjectName) -> Result<Self> {
-        let (mut items, mut broken) = items(context, table).await?;
+        let (written, mut broken) = items(context, table).await?;
         let files = files(context, table).await;
-        let parts = match Parts::plan(context, table, files.as_ref(), &items).await {
+        let mut owners = Owners::new(context, table);
+        // As they are written, and over what they look up.
+        let (mut items, mut read) = (Vec::new(), Vec::new());
+        for item in written {
+            let mut one = item.clone();
+            match owners.read(&mut one).await {
+                Ok(()) => {
+                    items.push(item);
+                    read.push(one);
+                }
+                Err(error) if is_of_all(&error) => return Err(error),
+                Err(error) => broken.push((item.name, item.expectation, error)),
+            }
+        }
+        let (mut secret, mut states) = (None, CheckStates::default());
+        if files.is_some() {
+            secret = keys::secret(context, &items).await;
+        }
+        if secret.is_some() {
+            states = context.engine().catalog().check_states(table).await;
+        }
+        let keying = Keying { secret: secret.as_ref(), states: &states };
+        let parts = match Parts::plan(context, table, files.as_ref(), &read, keying).await {
             Ok(parts) => parts,
             Err(error) if is_of_all(&error) => return Err(error),
             Err(_) => {
-                let mut sound = Vec::new();
-                for item in items {
-                    match whole(context, table, std::slice::from_ref(&item)).await {
-                        Ok(_) => sound.push(item),
+                let (mut sound, mut sound_read) = (Vec::new(), Vec::new());
+                for (item, one) in items.into_iter().zip(read) {
+                    match whole(context, table, std::slice::from_ref(&one)).await {
+                        Ok(_) => {
+                            sound.push(item);
+                            sound_read.push(one);
+                        }
                         Err(error) => broken.push((item.name, item.expectation, error)),
                     }
                 }
                 items = sound;
-                match Parts::plan(context, table, files.as_ref(), &items).await {
+                match Parts::plan(context, table, files.as_ref(), &sound_read, keying).await {
                     Err(error) if is_of_all(&error) => return Err(error),
                     planned => planned.unwrap_or_default(),
                 }
             }
         };
-        Ok(Self { table: table.clone(), items, files, parts, broken })
+        Ok(Self { table: table.clone(), items, files, secret, parts, broken })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -100,41 +131,86 @@ impl CheckTable {
         outcome.results.extend(broken);
         outcome.results.sort_by(|one, other| one.name.cmp(&other.name));
         record(run, &self.table, &outcome, CHECK).await?;
-        if let Some(files) = &self.files {
-            let keys: Vec<&str> = known.keys.iter().map(String::as_str).collect();
-            let kept = known.states.only(files.ids(), &keys);
-            // What is not kept is found out again.
-            if kept != before
-                && let Err(error) = catalog.keep_check_states(&self.table, &kept).await
-            {
-                tracing::warn!(%error, table = %self.table, "what files gave was not kept");
-            }
+        // What is not kept is found out again.
+        if let Err(error) = self.keep(catalog, known, &before).await {
+            tracing::warn!(%error, table = %self.table, "what files gave was not kept");
         }
         self.answer(&outcome.results)
     }
 
+    /// Keeps what files gave, when that is another than before.
+    async fn keep(
+        &self,
+        catalog: &Catalog,
+        known: Known,
+        before: &CheckStates,
+    ) -> Result<(), CatalogError> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let keys: Vec<&str> = known.keys.iter().map(String::as_str).collect();
+        let kept = known.states.only(files.ids(), &keys);
+        if kept == *before && !known.sets.has_fresh() {
+            return Ok(());
+        }
+        known.sets.keep(catalog, &self.table).await?;
+        catalog.keep_check_states(&self.table, &kept).await
+    }
+
     async fn one_by_one(&self, run: &Run, known: &mut Known) -> Result<Outcome> {
         let context = StatementContext::load(&run.session).await?;
+        let mut owners = Owners::new(&context, &self.table);
         let mut all = Outcome::default();
         for item in &self.items {
-            let one = std::slice::from_ref(item);
-            let found = async {
-                let parts = Parts::plan(&context, &self.table, self.files.as_ref(), one).await?;
-                let parts = parts.ok_or_else(|| Error::Internal("no check was planned".into()))?;
-                parts.outcome(run, known).await
+            let mut read = item.clone();
+            let found = match owners.read(&mut read).await {
+                Ok(()) => self.alone(&context, run, known, &read).await,
+                Err(error) => Err(error),
             };
-            match found.await {
+            match found {
                 Ok(outcome) => {
                     all.results.extend(outcome.results);
                     all.baselines.extend(outcome.baselines);
                 }
                 Err(error) if is_of_all(&error) => return Err(error),
                 Err(error) => {
+                    let error = owners.computed(item, error);
                     all.results.push(query::failed(&item.name, &item.expectation, &error));
                 }
             }
         }
         Ok(all)
+    }
+
+    /// One check; what keys do not tell, because they are too many or take too much memory, the
+    /// table's rows do.
+    async fn alone(
+        &self,
+        context: &Arc<StatementContext>,
+        run: &Run,
+        known: &mut Known,
+        item: &Item,
+    ) -> Result<Outcome> {
+        let secret = self.secret.as_ref();
+        match self.with(secret, context, run, known, item).await {
+            Err(error) if secret.is_some() && keys::is_unique(item) && !is_of_all(&error) => {
+                self.with(None, context, run, known, item).await
+            }
+            found => found,
+        }
+    }
+
+    async fn with(
+        &self,
+        secret: Option<&Arc<KeySecret>>,
+        context: &Arc<StatementContext>,
+        run: &Run,
+        known: &mut Known,
+        item: &Item,
+    ) -> Result<Outcome> {
+        let keying = Keying { secret, states: &known.states };
+        let (files, one) = (self.files.as_ref(), std::slice::from_ref(item));
+        let parts = Parts::plan(context, &self.table, files, one, keying).await?;
+        let parts = parts.ok_or_else(|| Error::Internal("no check was planned".into()))?;
+        parts.outcome(run, known).await
     }
 
     fn answer(&self, results: &[CheckResult]) -> Result<RecordBatch> {
@@ -177,6 +253,8 @@ pub(super) struct Parts {
     pub(super) partial: Option<Partial>,
     /// Those that read the whole table, in one query.
     pub(super) whole: Option<(Vec<Item>, LogicalPlan)>,
+    /// Those of the latter that have too many different values to keep keys of.
+    pub(super) crowded: Vec<Crowded>,
     /// How many files the table is made of.
     pub(super) files: Option<u64>,
     /// The rows of all files, over which both are planned.
@@ -201,19 +279,19 @@ impl Parts {
         table: &ObjectName,
         files: Option<&Arc<TableFiles>>,
         items: &[Item],
+        keying: Keying<'_>,
     ) -> Result<Option<Self>> {
         if items.is_empty() {
             return Ok(None);
         }
         let rows = files.map(|files| AllRows::new(context, files));
-        let partial = match files.zip(rows.as_ref()) {
-            Some((files, rows)) => Partial::plan(context, table, files, rows, items).await?,
-            None => None,
+        let sides = match files.zip(rows.as_ref()) {
+            Some((files, rows)) => {
+                Partial::plan(context, table, files, rows, items, keying).await?
+            }
+            None => Sides::whole(items),
         };
-        let (partial, rest) = match partial {
-            Some((partial, rest)) => (Some(partial), rest),
-            None => (None, items.to_vec()),
-        };
+        let Sides { partial, rest, crowded } = sides;
         let whole = match (rest.is_empty(), &rows) {
             (true, _) => None,
             (false, Some(rows)) if partial.is_some() => {
@@ -227,7 +305,7 @@ impl Parts {
         };
         let files = files.map(|files| files.ids().len() as u64);
         let partitions = context.engine().limits().target_partitions;
-        Ok(Some(Self { partial, whole, files, rows, partitions }))
+        Ok(Some(Self { partial, whole, crowded, files, rows, partitions }))
     }
 
     /// What is to be asked when so much is known.
@@ -252,6 +330,10 @@ impl Parts {
     }
 
     async fn outcome(&self, run: &Run, known: &mut Known) -> Result<Outcome> {
+        known.keys.extend(self.crowded.iter().flat_map(|crowded| crowded.keys.iter().cloned()));
+        if let Some(partial) = &self.partial {
+            partial.load(run, known).await?;
+        }
         let Queries { unknown, plans, shared } = self.queries(&known.states)?;
         let mut answers = match shared {
             Some(shared) => shared.answers(run, &plans).await?,
@@ -341,7 +423,7 @@ async fn items(
 }
 
 /// Whether an error is the statement's and not that of one check.
-fn is_of_all(error: &Error) -> bool {
+pub(super) fn is_of_all(error: &Error) -> bool {
     matches!(error.class(), Class::Cancelled | Class::TimedOut | Class::Unavailable)
 }
 

@@ -199,9 +199,12 @@ impl Prepared {
         let young = (0..PLAN_AGE_MAX_MS).contains(&age_ms)
             && planned_in == settings
             && Arc::ptr_eq(&planned.rights, rights);
-        // A rewrite of a table holds for the version that it was planned at and makes the next.
-        let rewrites =
-            matches!(&planned.action, Action::Rows(Change::Rewrite { .. } | Change::Merge(_)));
+        // A rewrite of a table holds for the version that it was planned at and makes the next;
+        // checks read as others may whose rights have changed since.
+        let rewrites = matches!(
+            &planned.action,
+            Action::Rows(Change::Rewrite { .. } | Change::Merge(_)) | Action::CheckTable(_)
+        );
         let spent = rewrites && self.0.taken.swap(true, Ordering::Relaxed);
         (self.0.once || (young && !spent)).then(|| Arc::clone(planned))
     }

@@ -111,7 +111,7 @@ impl AggregateUDFImpl for DuplicateCount {
 }
 
 /// Whether the bits of a value are the value.
-fn plain_type(data_type: &DataType) -> bool {
+pub(super) fn plain_type(data_type: &DataType) -> bool {
     data_type.is_integer()
         || matches!(
             data_type,
@@ -139,23 +139,11 @@ fn repeated<T: Ord>(values: &mut [T]) -> usize {
 
 impl Accumulator for Values {
     fn update_batch(&mut self, columns: &[ArrayRef]) -> Result<()> {
-        let rows = columns.first().map_or(0, Array::len);
-        let nulls = columns.iter().fold(None, |nulls: Option<NullBuffer>, column| {
-            NullBuffer::union(nulls.as_ref(), column.logical_nulls().as_ref())
-        });
+        let nulls = nulls(columns);
         match (self, columns) {
             (Self::Plain(seen), [column]) => add_valid(seen, &bits(column)?, nulls.as_ref()),
             (Self::Plain(_), _) => return exec_err!("{NAME} misses its column"),
-            (Self::Hashed(seen), columns) => {
-                let mut hashes = [vec![0; rows], vec![0; rows]];
-                for (hashes, seed) in hashes.iter_mut().zip(SEEDS) {
-                    create_hashes(columns, &RandomState::with_seed(seed), hashes)?;
-                }
-                let [one, other] = hashes;
-                let pairs: Vec<[u64; 2]> =
-                    one.into_iter().zip(other).map(|(one, other)| [one, other]).collect();
-                add_valid(seen, &pairs, nulls.as_ref());
-            }
+            (Self::Hashed(seen), columns) => add_valid(seen, &hashes(columns)?, nulls.as_ref()),
         }
         Ok(())
     }
@@ -213,7 +201,25 @@ impl Accumulator for Values {
     }
 }
 
-fn add_valid<T: Copy>(seen: &mut Vec<T>, values: &[T], nulls: Option<&NullBuffer>) {
+/// The rows in which a column is NULL.
+pub(super) fn nulls(columns: &[ArrayRef]) -> Option<NullBuffer> {
+    columns.iter().fold(None, |nulls: Option<NullBuffer>, column| {
+        NullBuffer::union(nulls.as_ref(), column.logical_nulls().as_ref())
+    })
+}
+
+/// 128 bits of hash for each row; those of a row with NULL are anything.
+pub(super) fn hashes(columns: &[ArrayRef]) -> Result<Vec<[u64; 2]>> {
+    let rows = columns.first().map_or(0, Array::len);
+    let mut hashes = [vec![0; rows], vec![0; rows]];
+    for (hashes, seed) in hashes.iter_mut().zip(SEEDS) {
+        create_hashes(columns, &RandomState::with_seed(seed), hashes)?;
+    }
+    let [one, other] = hashes;
+    Ok(one.into_iter().zip(other).map(|(one, other)| [one, other]).collect())
+}
+
+pub(super) fn add_valid<T: Copy>(seen: &mut Vec<T>, values: &[T], nulls: Option<&NullBuffer>) {
     match nulls {
         Some(nulls) => seen.extend(nulls.valid_indices().map(|row| values[row])),
         None => seen.extend_from_slice(values),
@@ -221,7 +227,7 @@ fn add_valid<T: Copy>(seen: &mut Vec<T>, values: &[T], nulls: Option<&NullBuffer
 }
 
 /// The bits of a column of a plain type; those of NULL are anything.
-fn bits(column: &ArrayRef) -> Result<Vec<u64>> {
+pub(super) fn bits(column: &ArrayRef) -> Result<Vec<u64>> {
     use DataType as T;
     if column.data_type().is_floating() {
         let floats = cast(column, &T::Float64)?;

@@ -1,10 +1,10 @@
 //! Quality: whether values are what they should be, and bringing them there.
 //!
 //! `duplicate_count`, `psi`, `ks_statistic` and `distribution_sketch` are aggregates that checks of
-//! expectations are made of; `zscore`, `mad_score`, `iqr_score` and `isolation_forest_score` are
-//! window functions that tell outliers, `mad`, `iqr` and `outlier_bounds` the aggregates beside
-//! them. Functions that clean give NULL for what is doubtful, by rules that their pages say: none
-//! of them guesses.
+//! expectations are made of, and `value_keys` is what checks keep of a file; `zscore`, `mad_score`,
+//! `iqr_score` and `isolation_forest_score` are window functions that tell outliers, `mad`, `iqr`
+//! and `outlier_bounds` the aggregates beside them. Functions that clean give NULL for what is
+//! doubtful, by rules that their pages say: none of them guesses.
 
 use std::sync::Arc;
 
@@ -37,6 +37,7 @@ pub mod psi;
 mod samples;
 mod sketch_ks;
 mod sketch_psi;
+pub mod value_keys;
 pub mod zscore;
 
 /// The package's scalar functions.

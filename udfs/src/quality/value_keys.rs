@@ -1,0 +1,469 @@
+//! `value_keys(value [, …])`: the different values of rows as keys, which tell later which of them
+//! are repeated elsewhere. Checks keep them of each file of a table; SQL cannot call it.
+//!
+//! A key is 128 bits: that by which `duplicate_count` compares a value, enciphered with AES-128
+//! under a secret. A cipher makes no two inputs one, so keys are the same exactly where
+//! `duplicate_count` takes values for the same; and who does not have the secret cannot try which
+//! value a key is of.
+//!
+//! The answer is the number of rows with a value, eight bytes, and the keys, each once and in
+//! order, sixteen bytes each; NULL when there are more than may be held. A row with a NULL is left
+//! out. [`repeated`] counts over the answers of several parts of the rows.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use aes::{Aes128, Block};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, StringArray};
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion_common::{Result, ScalarValue, exec_err};
+use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion_expr::utils::AggregateOrderSensitivity;
+use datafusion_expr::{Accumulator, AggregateUDFImpl, Signature, Volatility};
+
+use super::duplicate_count::{add_valid, bits, hashes, nulls, plain_type};
+
+const NAME: &str = "value_keys";
+/// Bytes of a key.
+pub const KEY_BYTES: usize = 16;
+/// Bytes of the number of rows.
+const ROWS_BYTES: usize = 8;
+/// So many keys are held before those that repeat are left out for the first time.
+const SORTED_MIN: usize = 1_024;
+
+/// What keys are made under. It shows, compares and hashes by its id.
+pub struct KeySecret {
+    cipher: Aes128,
+    id: String,
+}
+
+impl KeySecret {
+    /// A secret of 128 random bits.
+    ///
+    /// # Errors
+    /// When nothing can be hashed, which is a defect.
+    pub fn new(secret: &[u8; 16]) -> Result<Self> {
+        let mut made = Self { cipher: Aes128::new(&(*secret).into()), id: String::new() };
+        let known: [ArrayRef; 3] = [
+            Arc::new(StringArray::from(vec!["attune"])),
+            Arc::new(Int64Array::from(vec![1])),
+            Arc::new(Float64Array::from(vec![0.5])),
+        ];
+        for key in made.keys(hashes(&known)?) {
+            made.id = format!("{key:032x}");
+        }
+        Ok(made)
+    }
+
+    /// A known value's key: it changes with the secret, and with the way in which keys are made.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn keys(&self, values: Vec<[u64; 2]>) -> Vec<u128> {
+        let block = |[one, other]: [u64; 2]| {
+            Block::from(((u128::from(one) << 64) | u128::from(other)).to_be_bytes())
+        };
+        let mut blocks: Vec<Block> = values.into_iter().map(block).collect();
+        self.cipher.encrypt_blocks(&mut blocks);
+        blocks.into_iter().map(|block| u128::from_be_bytes(block.0)).collect()
+    }
+}
+
+impl fmt::Debug for KeySecret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "KeySecret({})", self.id)
+    }
+}
+
+/// The aggregate `value_keys`.
+#[derive(Debug)]
+pub struct ValueKeys {
+    signature: Signature,
+    secret: Arc<KeySecret>,
+    room: Arc<Room>,
+}
+
+impl ValueKeys {
+    /// The aggregate under a secret; all groups together may have so many different values, and
+    /// twice as many keys are held at most.
+    pub fn new(secret: Arc<KeySecret>, keys_max: usize) -> Self {
+        let room = Room {
+            held: AtomicUsize::new(0),
+            held_max: keys_max.saturating_mul(2),
+            passed: AtomicBool::new(false),
+        };
+        let signature = Signature::variadic_any(Volatility::Immutable);
+        Self { signature, secret, room: Arc::new(room) }
+    }
+}
+
+impl PartialEq for ValueKeys {
+    fn eq(&self, other: &Self) -> bool {
+        self.secret.id == other.secret.id && self.room.held_max == other.room.held_max
+    }
+}
+
+impl Eq for ValueKeys {}
+
+impl Hash for ValueKeys {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.secret.id.hash(state);
+        self.room.held_max.hash(state);
+    }
+}
+
+impl AggregateUDFImpl for ValueKeys {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
+        Ok(DataType::LargeBinary)
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        let plain = match args.expr_fields {
+            [field] => plain_type(field.data_type()),
+            _ => false,
+        };
+        Ok(Box::new(Seen {
+            secret: Arc::clone(&self.secret),
+            room: Arc::clone(&self.room),
+            plain,
+            rows: 0,
+            keys: Vec::new(),
+            sorted_at: SORTED_MIN,
+            noted: 0,
+        }))
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        let name = format!("{}[keys]", args.name);
+        Ok(vec![Arc::new(Field::new(name, DataType::LargeBinary, true))])
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        AggregateOrderSensitivity::Insensitive
+    }
+
+    fn supports_null_handling_clause(&self) -> bool {
+        false
+    }
+}
+
+/// How many keys the groups of an aggregation hold together.
+#[derive(Debug)]
+struct Room {
+    held: AtomicUsize,
+    held_max: usize,
+    /// Whether there were more than may be held: then no group has an answer.
+    passed: AtomicBool,
+}
+
+impl Room {
+    /// Notes that so many keys are held in place of so many.
+    fn note(&self, before: usize, now: usize) {
+        match now.checked_sub(before) {
+            Some(more) => self.held.fetch_add(more, Ordering::Relaxed),
+            None => self.held.fetch_sub(before - now, Ordering::Relaxed),
+        };
+    }
+
+    fn is_full(&self) -> bool {
+        self.held.load(Ordering::Relaxed) > self.held_max
+    }
+
+    fn is_passed(&self) -> bool {
+        self.passed.load(Ordering::Relaxed)
+    }
+
+    fn pass(&self) {
+        self.passed.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The keys seen so far.
+#[derive(Debug)]
+struct Seen {
+    secret: Arc<KeySecret>,
+    room: Arc<Room>,
+    plain: bool,
+    rows: u64,
+    keys: Vec<u128>,
+    /// When there are so many keys, those that repeat are left out.
+    sorted_at: usize,
+    /// The keys of which the room knows.
+    noted: usize,
+}
+
+impl Seen {
+    fn add(&mut self, rows: u64, keys: impl IntoIterator<Item = u128>) {
+        self.rows += rows;
+        self.keys.extend(keys);
+        if self.keys.len() >= self.sorted_at {
+            self.sort();
+        }
+        self.note();
+        if self.room.is_full() {
+            self.sort();
+            self.note();
+        }
+        if self.room.is_full() {
+            self.give_up();
+        }
+    }
+
+    fn sort(&mut self) {
+        // The stable sort finds what is sorted already, and merges it with what is new.
+        self.keys.sort();
+        self.keys.dedup();
+        self.sorted_at = (2 * self.keys.len()).max(SORTED_MIN);
+    }
+
+    fn note(&mut self) {
+        self.room.note(self.noted, self.keys.len());
+        self.noted = self.keys.len();
+    }
+
+    fn give_up(&mut self) {
+        self.room.pass();
+        self.keys = Vec::new();
+        self.note();
+    }
+
+    fn content(&mut self) -> ScalarValue {
+        if self.room.is_passed() {
+            return ScalarValue::LargeBinary(None);
+        }
+        self.sort();
+        let mut content = Vec::with_capacity(ROWS_BYTES + self.keys.len() * KEY_BYTES);
+        content.extend_from_slice(&self.rows.to_be_bytes());
+        self.keys.iter().for_each(|key| content.extend_from_slice(&key.to_be_bytes()));
+        ScalarValue::LargeBinary(Some(content))
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        self.room.note(self.noted, 0);
+    }
+}
+
+impl Accumulator for Seen {
+    fn update_batch(&mut self, columns: &[ArrayRef]) -> Result<()> {
+        if self.room.is_passed() {
+            self.give_up();
+            return Ok(());
+        }
+        let mut values: Vec<[u64; 2]> = Vec::new();
+        match (self.plain, columns) {
+            (true, [column]) => {
+                let bits: Vec<[u64; 2]> = bits(column)?.into_iter().map(|bits| [bits, 0]).collect();
+                add_valid(&mut values, &bits, nulls(columns).as_ref());
+            }
+            (true, _) => return exec_err!("{NAME} misses its column"),
+            (false, columns) => {
+                add_valid(&mut values, &hashes(columns)?, nulls(columns).as_ref());
+            }
+        }
+        let rows = values.len() as u64;
+        let keys = self.secret.keys(values);
+        self.add(rows, keys);
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        Ok(self.content())
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.keys.capacity() * size_of::<u128>()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        let state = self.content();
+        self.keys = Vec::new();
+        self.note();
+        Ok(vec![state])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        let Some(states) = states.first().and_then(|state| state.as_binary_opt::<i64>()) else {
+            return exec_err!("{NAME}: a partial aggregate carries no keys");
+        };
+        for state in states {
+            let Some(content) = state else {
+                self.give_up();
+                continue;
+            };
+            let Some((rows, keys)) = parts(content) else {
+                return exec_err!("{NAME}: a partial aggregate carries other values");
+            };
+            self.add(rows, keys.iter().map(|key| u128::from_be_bytes(*key)));
+        }
+        Ok(())
+    }
+}
+
+/// The rows and the keys of an answer.
+fn parts(content: &[u8]) -> Option<(u64, &[[u8; KEY_BYTES]])> {
+    let (rows, keys) = content.split_first_chunk::<ROWS_BYTES>()?;
+    let (keys, rest) = keys.as_chunks::<KEY_BYTES>();
+    rest.is_empty().then(|| (u64::from_be_bytes(*rows), keys))
+}
+
+/// How many different values there are in an answer of `value_keys`; `None` when it is none.
+pub fn different(content: &[u8]) -> Option<u64> {
+    parts(content).map(|(_, keys)| keys.len() as u64)
+}
+
+/// How many rows repeat what another row has, by the answers of `value_keys` for parts of the
+/// rows: what `duplicate_count` gives for all of them. `None` when one of them is no answer.
+pub fn repeated<T: AsRef<[u8]>>(contents: &[T]) -> Option<u64> {
+    let contents: Option<Vec<_>> = contents.iter().map(|content| parts(content.as_ref())).collect();
+    let (rows, mut rest): (Vec<u64>, Vec<&[[u8; KEY_BYTES]]>) = contents?.into_iter().unzip();
+    let (mut different, mut some) = (0, Vec::new());
+    // Keys are spread evenly: those that begin with one byte are few beside all of them.
+    for first in 0..=u8::MAX {
+        some.clear();
+        for keys in &mut rest {
+            let (these, later) = keys.split_at(keys.partition_point(|key| key[0] <= first));
+            some.extend(these.iter().map(|key| u128::from_be_bytes(*key)));
+            *keys = later;
+        }
+        some.sort();
+        some.dedup();
+        different += some.len() as u64;
+    }
+    Some(rows.into_iter().sum::<u64>().saturating_sub(different))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Array, DictionaryArray, Float32Array};
+    use arrow::compute::concat;
+    use arrow::datatypes::{Int32Type, Schema};
+    use datafusion_expr::AggregateUDF;
+    use proptest::prelude::*;
+
+    use super::super::duplicate_count::DuplicateCount;
+    use super::*;
+
+    fn secret(byte: u8) -> Arc<KeySecret> {
+        Arc::new(KeySecret::new(&[byte; 16]).unwrap())
+    }
+
+    fn accumulator(of: &AggregateUDF, columns: &[ArrayRef]) -> Box<dyn Accumulator> {
+        let fields: Vec<FieldRef> = columns
+            .iter()
+            .map(|column| Arc::new(Field::new("c", column.data_type().clone(), true)))
+            .collect();
+        let return_field = of.return_field(&fields).unwrap();
+        of.accumulator(AccumulatorArgs {
+            return_field,
+            schema: &Schema::empty(),
+            ignore_nulls: false,
+            order_bys: &[],
+            is_reversed: false,
+            name: "c",
+            is_distinct: false,
+            exprs: &[],
+            expr_fields: &fields,
+        })
+        .unwrap()
+    }
+
+    fn keys(of: &AggregateUDF, columns: &[ArrayRef]) -> Option<Vec<u8>> {
+        let mut seen = accumulator(of, columns);
+        seen.update_batch(columns).unwrap();
+        match seen.evaluate().unwrap() {
+            ScalarValue::LargeBinary(content) => content,
+            other => panic!("{other}"),
+        }
+    }
+
+    /// Counts by the keys of each part, and over all rows.
+    fn both(parts: &[Vec<ArrayRef>]) -> (u64, u64) {
+        let by_keys = AggregateUDF::from(ValueKeys::new(secret(1), 1_000));
+        let contents: Vec<Vec<u8>> =
+            parts.iter().map(|columns| keys(&by_keys, columns).unwrap()).collect();
+        let whole: Vec<ArrayRef> = (0..parts[0].len())
+            .map(|column| {
+                let of: Vec<&dyn Array> =
+                    parts.iter().map(|columns| columns[column].as_ref()).collect();
+                concat(&of).unwrap()
+            })
+            .collect();
+        let mut count = accumulator(&AggregateUDF::from(DuplicateCount::new()), &whole);
+        count.update_batch(&whole).unwrap();
+        let ScalarValue::Int64(Some(count)) = count.evaluate().unwrap() else { panic!() };
+        (repeated(&contents).unwrap(), u64::try_from(count).unwrap())
+    }
+
+    #[test]
+    fn keys_repeat_where_duplicate_count_finds_repeats() {
+        let texts = |values: Vec<Option<&str>>| Arc::new(StringArray::from(values)) as ArrayRef;
+        let parts = [
+            vec![texts(vec![Some("a"), None, Some("b"), Some("a")])],
+            vec![texts(vec![None, Some("b"), Some("c")])],
+            vec![texts(vec![])],
+        ];
+        assert_eq!(both(&parts), (2, 2));
+        let floats = |values: Vec<f32>| Arc::new(Float32Array::from(values)) as ArrayRef;
+        let parts =
+            [vec![floats(vec![f32::NAN, 0.0])], vec![floats(vec![-f32::NAN, -0.0, 1.0, 2.5])]];
+        assert_eq!(both(&parts), (2, 2));
+        // The same values, by other numbers in each part.
+        let named = |values: Vec<&str>| {
+            Arc::new(values.into_iter().collect::<DictionaryArray<Int32Type>>()) as ArrayRef
+        };
+        let numbers = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
+        let parts = [
+            vec![named(vec!["x", "y"]), numbers(vec![1, 1])],
+            vec![named(vec!["y", "x"]), numbers(vec![1, 2])],
+        ];
+        assert_eq!(both(&parts), (1, 1));
+    }
+
+    #[test]
+    fn another_secret_makes_other_keys() {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 2]));
+        let of = |byte| AggregateUDF::from(ValueKeys::new(secret(byte), 10));
+        let one = keys(&of(1), &[Arc::clone(&column)]).unwrap();
+        assert_eq!(different(&one), Some(2));
+        assert_ne!(one, keys(&of(2), &[column]).unwrap());
+        assert_ne!(secret(1).id(), secret(2).id());
+        assert_eq!(repeated(&[&one[..9]]), None);
+        assert_eq!(repeated::<Vec<u8>>(&[]), Some(0));
+    }
+
+    #[test]
+    fn too_many_keys_are_no_answer() {
+        let of = AggregateUDF::from(ValueKeys::new(secret(1), 10));
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..21));
+        let again: ArrayRef = Arc::new(Int64Array::from_iter_values((0..4_000).map(|n| n % 5)));
+        assert_eq!(different(&keys(&of, &[again]).unwrap()), Some(5));
+        assert_eq!(keys(&of, &[column]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn parts_count_as_all_rows(parts in prop::collection::vec(
+            prop::collection::vec(prop::option::of(-20..20_i64), 0..40), 1..5)) {
+            let columns: Vec<Vec<ArrayRef>> = parts
+                .iter()
+                .map(|part| vec![Arc::new(Int64Array::from(part.clone())) as ArrayRef])
+                .collect();
+            let (by_keys, all) = both(&columns);
+            prop_assert_eq!(by_keys, all);
+        }
+    }
+}
