@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::join::NearestRelation;
 use crate::kill::Kill;
 use crate::limits::StatementLimits;
-use crate::made::charge_to;
+use crate::made::{charge_to, end_with};
 use crate::memory::StatementPool;
 use crate::model::table_functions::ModelRelations;
 use crate::parse::Statement;
@@ -260,7 +260,8 @@ impl StatementContext {
         let limits = StatementLimits::new(self.engine().limits(), &self.settings);
         let shared = Arc::clone(&self.engine().runtime().memory_pool);
         let pool = Arc::new(StatementPool::new(shared, limits.memory_bytes));
-        charge_to(&mut state, pool, &CancellationToken::new());
+        // No statement runs yet: what is computed while planning ends with the session.
+        charge_to(&mut state, pool, self.session.end_token());
         state.mark_start_execution();
         Ok(state)
     }
@@ -402,12 +403,14 @@ impl Planned {
         Self { action, optimized: OnceLock::new(), ..self }
     }
 
-    /// A query with its values, optimized; `None` when that has to be done from the start.
+    /// A query with its values, optimized for a run in `state` that ends with `cancel`; `None` when
+    /// that has to be done from the start.
     ///
     /// # Errors
     /// When a constant part of the plan cannot be computed.
     pub(crate) fn optimized(
         &self,
+        (state, cancel): (&SessionState, &CancellationToken),
         values: &[ScalarValue],
         parameters: &Schema,
     ) -> Result<Option<LogicalPlan>> {
@@ -415,8 +418,14 @@ impl Planned {
         if values.is_empty() {
             return Ok(None);
         }
-        match self.optimized.get_or_init(|| optimized::optimized(&self.state, plan)) {
-            Some(plan) => optimized::with_values(&self.state, plan, values, parameters),
+        // What is made here outlives the run, which alone may end the work.
+        let of_all_runs = || {
+            let mut state = self.state.clone();
+            end_with(&mut state, cancel);
+            optimized::optimized(&state, plan)
+        };
+        match self.optimized.get_or_init(of_all_runs) {
+            Some(plan) => optimized::with_values(state, plan, values, parameters),
             None => Ok(None),
         }
     }

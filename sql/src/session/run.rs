@@ -242,7 +242,8 @@ impl Submitted {
                 _ => return Ok((run, planned, None)),
             };
             let values = &run.parameters;
-            let physical = match planned.optimized(values, self.prepared.parameters())? {
+            let this = (&run.state, run.ticket.cancel());
+            let physical = match planned.optimized(this, values, self.prepared.parameters())? {
                 Some(plan) => run.physical_of_optimized(&plan).await?,
                 None => run.physical(logical).await?,
             };
