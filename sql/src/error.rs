@@ -13,6 +13,7 @@ pub use catalog::{Class, Error as CatalogError};
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use thiserror::Error;
+use udfs::fuzzy::stop::Stopped;
 
 /// The error of a statement.
 #[derive(Debug, Clone, Error)]
@@ -311,6 +312,9 @@ fn from_external(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Err
     if let Some(catalog) = inner.downcast_ref::<CatalogError>() {
         return Error::from(catalog.clone());
     }
+    if inner.is::<Stopped>() {
+        return Error::Cancelled;
+    }
     if let Some(shared) = inner.downcast_ref::<DataFusionError>() {
         return match shared {
             DataFusionError::External(deeper) => from_external(deeper.as_ref()),
@@ -494,6 +498,14 @@ mod tests {
         let wrapped = DataFusionError::from(ours).context("while planning");
         let shared = DataFusionError::Shared(Arc::new(wrapped));
         assert_eq!(Error::from(shared).code(), "ATT-2003");
+    }
+
+    #[test]
+    fn what_ends_with_its_statement_was_cancelled() {
+        let ended = || DataFusionError::from(Stopped);
+        assert_eq!(Error::from(ended()).code(), Error::Cancelled.code());
+        let shared = DataFusionError::Shared(Arc::new(ended()));
+        assert_eq!(Error::from(shared).code(), Error::Cancelled.code());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::ColumnarValue;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+use udfs::fuzzy::stop::Stop;
 
 use crate::error::Error;
 
@@ -60,6 +61,14 @@ pub(crate) fn charge_to(
     cancel: &CancellationToken,
 ) {
     state.config_mut().options_mut().extensions.insert(Made::new(pool, cancel));
+    end_with(state, cancel);
+}
+
+/// Lets the functions that compare texts in this state hear of a statement's end.
+pub(crate) fn end_with(state: &mut SessionState, cancel: &CancellationToken) {
+    let cancel = cancel.clone();
+    let stop = Stop::when(move || cancel.is_cancelled());
+    state.config_mut().options_mut().extensions.insert(stop);
     let options = Arc::clone(state.config_options());
     state.execution_props_mut().config_options = Some(options);
 }
@@ -158,6 +167,7 @@ mod tests {
     use arrow::datatypes::Int64Type;
     use datafusion::common::ScalarValue;
     use datafusion::execution::memory_pool::GreedyMemoryPool;
+    use datafusion::execution::session_state::SessionStateBuilder;
 
     use super::*;
 
@@ -192,6 +202,23 @@ mod tests {
             assert_eq!(pool.reserved() as u64, BYTES);
             drop(kept);
             assert_eq!(pool.reserved(), 0);
+        }
+    }
+
+    #[test]
+    fn functions_hear_of_the_end_of_the_statement() {
+        let (pool, _) = options();
+        let [first, second] = [CancellationToken::new(), CancellationToken::new()];
+        let mut state = SessionStateBuilder::new().build();
+        charge_to(&mut state, pool, &first);
+        let mut other = state.clone();
+        end_with(&mut other, &second);
+        for (state, cancel) in [(&state, &first), (&other, &second)] {
+            let of_constants = state.execution_props().config_options.clone().unwrap();
+            let stops = [Stop::of(state.config_options()), Stop::of(&of_constants)];
+            assert!(stops.iter().all(|stop| !stop.is_set()));
+            cancel.cancel();
+            assert!(stops.iter().all(Stop::is_set));
         }
     }
 

@@ -18,6 +18,7 @@ mod fuzzy_join;
 mod http;
 mod load;
 mod logs;
+mod long_texts;
 mod pg;
 mod prepared;
 mod program;

@@ -109,6 +109,15 @@ impl Text {
         }
     }
 
+    /// The place of a row's text among a dictionary's values; `None` for NULL and other columns.
+    #[inline]
+    pub(crate) fn key(&self, row: usize) -> Option<usize> {
+        match self {
+            Self::Dictionary { keys, .. } => usize::try_from(*keys.get(row)?).ok(),
+            _ => None,
+        }
+    }
+
     /// Whether one value stands for every row.
     pub fn is_constant(&self) -> bool {
         matches!(self, Self::Constant(_))

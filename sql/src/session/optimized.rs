@@ -55,29 +55,31 @@ impl Optimized {
         &self.state
     }
 
-    /// The plan with its values; `None` when these have other types than were announced.
+    /// Whether the values have the types that were announced.
+    pub(super) fn takes(&self, values: &[ScalarValue], parameters: &Schema) -> bool {
+        let fields = parameters.fields().iter();
+        let fits =
+            |(value, field): (&ScalarValue, &FieldRef)| value.data_type() == *field.data_type();
+        values.len() == fields.len() && values.iter().zip(fields).all(fits)
+    }
+
+    /// The plan with its values, for a run in `state`.
     ///
     /// # Errors
     /// When a constant part of the plan cannot be computed.
     pub(super) fn with_values(
         &self,
+        state: &SessionState,
         values: &[ScalarValue],
-        parameters: &Schema,
-    ) -> Result<Option<LogicalPlan>> {
-        let fields = parameters.fields().iter();
-        let fits =
-            |(value, field): (&ScalarValue, &FieldRef)| value.data_type() == *field.data_type();
-        if values.len() != fields.len() || !values.iter().zip(fields).all(fits) {
-            return Ok(None);
-        }
+    ) -> Result<LogicalPlan> {
         let plan = self.plan.clone().with_param_values(ParamValues::from(values.to_vec()))?;
         let folding = Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]);
-        let options = Arc::clone(self.state.config_options());
+        let options = Arc::clone(state.config_options());
         let mut context = OptimizerContext::new_with_config_options(options);
-        if let Some(started) = self.state.execution_props().query_execution_start_time {
+        if let Some(started) = state.execution_props().query_execution_start_time {
             context = context.with_query_execution_start_time(started);
         }
-        Ok(Some(folding.optimize(plan, &context, |_, _| {})?))
+        Ok(folding.optimize(plan, &context, |_, _| {})?)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::join::NearestRelation;
 use crate::kill::Kill;
 use crate::limits::StatementLimits;
-use crate::made::charge_to;
+use crate::made::{charge_to, end_with};
 use crate::memory::StatementPool;
 use crate::model::table_functions::ModelRelations;
 use crate::parse::Statement;
@@ -261,7 +261,8 @@ impl StatementContext {
         let limits = StatementLimits::new(self.engine().limits(), &self.settings);
         let shared = Arc::clone(&self.engine().runtime().memory_pool);
         let pool = Arc::new(StatementPool::new(shared, limits.memory_bytes));
-        charge_to(&mut state, pool, &CancellationToken::new());
+        // No statement runs yet: what is computed while planning ends with the session.
+        charge_to(&mut state, pool, self.session.end_token());
         state.mark_start_execution();
         Ok(state)
     }
@@ -403,24 +404,25 @@ impl Planned {
         Self { action, optimized: OnceLock::new(), ..self }
     }
 
-    /// A query with its values, optimized, and the state that its run starts from; `None` when it
-    /// has to be optimized from the start.
-    ///
-    /// # Errors
-    /// When a constant part of the plan cannot be computed.
-    pub(crate) fn optimized(
+    /// A query optimized before its values are known, where it can be and takes such values. The
+    /// first run to ask does it, and its end ends the work.
+    pub(super) fn optimized(
         &self,
         values: &[ScalarValue],
         parameters: &Schema,
-    ) -> Result<Option<(LogicalPlan, &SessionState)>> {
-        let Action::Query(plan) = &self.action else { return Ok(None) };
+        cancel: &CancellationToken,
+    ) -> Option<&Optimized> {
+        let Action::Query(plan) = &self.action else { return None };
         if values.is_empty() {
-            return Ok(None);
+            return None;
         }
-        let optimized = self.optimized.get_or_init(|| Optimized::of(&self.state, plan));
-        let Some(optimized) = optimized else { return Ok(None) };
-        let plan = optimized.with_values(values, parameters)?;
-        Ok(plan.map(|plan| (plan, optimized.state())))
+        let of_all_runs = || {
+            let mut state = self.state.clone();
+            end_with(&mut state, cancel);
+            Optimized::of(&state, plan)
+        };
+        let optimized = self.optimized.get_or_init(of_all_runs).as_ref();
+        optimized.filter(|optimized| optimized.takes(values, parameters))
     }
 
     /// Whether it is a query whose operators are made in a moment: it was optimized by a run

@@ -25,6 +25,7 @@ use crate::memory::StatementPool;
 use crate::patience::{cancellable, started};
 use crate::progress::Reporter;
 use crate::queries::Ticket;
+use crate::session::optimized::Optimized;
 use crate::session::plan::{Planned, StatementContext};
 use crate::session::{Action, Prepared, Progress, Session, apart};
 use crate::stream::Guarded;
@@ -266,18 +267,19 @@ impl Submitted {
 
     /// The statement with its values, and with its operators where it is a query.
     async fn ready(self, planned: Arc<Planned>, parameters: Vec<ScalarValue>) -> Result<Ready> {
-        let (mut state, optimized) =
-            match planned.optimized(&parameters, self.prepared.parameters())? {
-                Some((plan, state)) => (state.clone(), Some(plan)),
-                None => (planned.state.clone(), None),
-            };
+        let (known, cancel) = (self.prepared.parameters(), self.ticket.cancel());
+        let optimized = planned.optimized(&parameters, known, cancel);
+        let mut state = optimized.map_or(&planned.state, Optimized::state).clone();
         charge_to(&mut state, self.ticket.pool(), self.ticket.cancel());
         let run = Run { session: self.session, state, parameters, ticket: self.ticket };
         let Action::Query(logical) = &planned.action else {
             return Ok(Ready { run, planned, query: None });
         };
         let physical = match optimized {
-            Some(plan) => run.physical_of_optimized(&plan).await?,
+            Some(optimized) => {
+                let plan = optimized.with_values(&run.state, &run.parameters)?;
+                run.physical_of_optimized(&plan).await?
+            }
             None => run.physical(logical).await?,
         };
         let schema = self.prepared.schema_with(&run.parameters);

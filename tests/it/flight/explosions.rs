@@ -101,6 +101,8 @@ pub fn statements() -> Vec<(&'static str, String)> {
         ("string_agg",
             "SELECT string_agg(repeat('x', 1000), ',') FROM generate_series(1, 10000000)".into()),
         ("array_agg", "SELECT array_agg(n) FROM generate_series(1, 1000000000) AS t(n)".into()),
+        ("a distance of long texts",
+            "SELECT levenshtein(repeat('ab', 2000000), repeat('ba', 2000001))".into()),
         ("distances",
             "SELECT max(levenshtein(repeat('ab', 500), concat(repeat('ba', 500), n::TEXT))) \
              FROM generate_series(1, 10000000) AS t(n)".into()),

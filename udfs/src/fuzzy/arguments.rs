@@ -16,6 +16,8 @@ use datafusion_expr::{
     Volatility,
 };
 
+use super::prepared::{Prepared, repeating_first};
+use super::stop::Stop;
 use crate::text::Text;
 
 /// Text in any encoding; dictionaries stay dictionaries.
@@ -61,9 +63,13 @@ pub(crate) fn optional_last(arguments: Vec<Coercion>) -> Signature {
     )
 }
 
-/// Implements `ScalarUDFImpl` for a documented struct with a `signature` field.
+/// Implements `ScalarUDFImpl` for a documented struct with a `signature` field. What `$of` reads in
+/// the statement's options is the function's last argument.
 macro_rules! scalar_function {
-    ($function:ident, $name:literal, $signature:expr, $returns:expr, $invoke:path) => {
+    (
+        $function:ident, $name:literal, $signature:expr, $returns:expr, $invoke:path
+        $(, $of:path)?
+    ) => {
         impl Default for $function {
             fn default() -> Self {
                 Self { signature: $signature }
@@ -90,7 +96,12 @@ macro_rules! scalar_function {
                 &self,
                 arguments: datafusion_expr::ScalarFunctionArgs,
             ) -> datafusion_common::Result<datafusion_expr::ColumnarValue> {
-                $invoke($name, &arguments.args, arguments.number_rows)
+                $invoke(
+                    $name,
+                    &arguments.args,
+                    arguments.number_rows,
+                    $(&$of(&arguments.config_options),)?
+                )
             }
 
             fn documentation(&self) -> Option<&datafusion_expr::Documentation> {
@@ -235,48 +246,73 @@ pub(crate) fn text_to_list(
     Arc::new(lists.finish())
 }
 
-/// Two texts in, one number out. The closure sees rows in order; `None` is NULL.
-pub(crate) fn two_texts<T: ArrowPrimitiveType>(
+/// Two texts in, one number out; the measure is the same both ways round.
+///
+/// `compute` is given the texts of a row, each with what was made of it: the first is of the side
+/// whose texts repeat more. It gives `None` for NULL.
+pub(crate) fn two_texts<T: ArrowPrimitiveType, L: Default, R: Default>(
     name: &str,
     arguments: &[ColumnarValue],
     rows: usize,
-    mut compute: impl FnMut(&str, &str) -> Result<Option<T::Native>>,
+    stop: &Stop,
+    (mut make_first, mut make_second): (impl FnMut(&str, &mut L), impl FnMut(&str, &mut R)),
+    mut compute: impl FnMut((&str, &L), (&str, &R)) -> Result<Option<T::Native>>,
 ) -> Result<ColumnarValue> {
     let (left, right) = pair(name, arguments)?;
     columnar(arguments, rows, |rows| {
         per_distinct(&left, &right, rows, |left, right, rows| {
+            let (first, second) = repeating_first(left, right);
+            let (mut of_first, mut of_second) = (Prepared::new(first), Prepared::new(second));
+            let mut pace = stop.pace();
             let mut values = PrimitiveArray::<T>::builder(rows);
             for row in 0..rows {
-                match (left.get(row), right.get(row)) {
-                    (Some(left), Some(right)) => values.append_option(compute(left, right)?),
-                    _ => values.append_null(),
-                }
+                let (Some(one), Some(other)) = (first.get(row), second.get(row)) else {
+                    values.append_null();
+                    continue;
+                };
+                pace.spend(steps(one, other))?;
+                let of_one = of_first.of(one, first.key(row), &mut make_first);
+                let of_other = of_second.of(other, second.key(row), &mut make_second);
+                values.append_option(compute((one, of_one), (other, of_other))?);
             }
+            stop.check()?;
             Ok(Arc::new(values.finish()))
         })
     })
 }
 
-/// Two texts in, a similarity out.
-pub(crate) fn similarity(
-    name: &str,
-    arguments: &[ColumnarValue],
-    rows: usize,
-    mut compute: impl FnMut(&str, &str) -> f64,
-) -> Result<ColumnarValue> {
-    two_texts::<Float64Type>(name, arguments, rows, |left, right| Ok(Some(compute(left, right))))
+/// What comparing two texts may take, in steps of 64 cells of a matrix.
+fn steps(left: &str, right: &str) -> usize {
+    left.len() + right.len() + left.len().saturating_mul(right.len()) / 64
 }
 
-/// Two texts in, a distance out.
-pub(crate) fn distance(
+/// Two texts in, the similarity of what is made of them out.
+pub(crate) fn similarity<P: Default>(
     name: &str,
     arguments: &[ColumnarValue],
     rows: usize,
-    mut compute: impl FnMut(&str, &str) -> usize,
+    stop: &Stop,
+    make: impl Fn(&str, &mut P) + Copy,
+    mut compute: impl FnMut((&str, &P), (&str, &P)) -> f64,
 ) -> Result<ColumnarValue> {
-    two_texts::<Int64Type>(name, arguments, rows, |left, right| {
+    let compute = |left: (&str, &P), right: (&str, &P)| Ok(Some(compute(left, right)));
+    two_texts::<Float64Type, P, P>(name, arguments, rows, stop, (make, make), compute)
+}
+
+/// Two texts in, the distance of a text to what is made of the other out.
+pub(crate) fn distance<P: Default>(
+    name: &str,
+    arguments: &[ColumnarValue],
+    rows: usize,
+    stop: &Stop,
+    make: impl FnMut(&str, &mut P),
+    mut compute: impl FnMut((&str, &P), &str) -> usize,
+) -> Result<ColumnarValue> {
+    let nothing = |_: &str, (): &mut ()| {};
+    let compute = |left: (&str, &P), (right, ()): (&str, &())| {
         Ok(Some(i64::try_from(compute(left, right)).unwrap_or(i64::MAX)))
-    })
+    };
+    two_texts::<Int64Type, P, ()>(name, arguments, rows, stop, (make, nothing), compute)
 }
 
 /// The first two arguments as texts.
@@ -344,4 +380,63 @@ pub(crate) fn booleans(
     holds: impl FnMut(usize) -> bool,
 ) -> ArrayRef {
     Arc::new(BooleanArray::new(BooleanBuffer::collect_bool(rows, holds), nulls))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::StringArray;
+
+    use super::*;
+
+    const ROWS: usize = 8_000;
+
+    /// How often each side is prepared and pairs are compared.
+    fn counts(left: ColumnarValue, right: ColumnarValue) -> [usize; 3] {
+        let (mut firsts, mut seconds, mut pairs) = (0, 0, 0);
+        let make = (|_: &str, (): &mut ()| firsts += 1, |_: &str, (): &mut ()| seconds += 1);
+        let compute = |_: (&str, &()), _: (&str, &())| {
+            pairs += 1;
+            Ok(Some(1))
+        };
+        let (arguments, stop) = ([left, right], Stop::never());
+        let answer =
+            two_texts::<Int64Type, (), ()>("f", &arguments, ROWS, &stop, make, compute).unwrap();
+        assert_eq!(answer.to_array(ROWS).unwrap().null_count(), 0);
+        [firsts, seconds, pairs]
+    }
+
+    fn column(distinct: usize, to: &DataType) -> ColumnarValue {
+        let texts = (0..ROWS).map(|row| format!("text {}", row % distinct));
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+        ColumnarValue::Array(cast(&texts, to).unwrap())
+    }
+
+    #[test]
+    fn constants_and_dictionaries_are_worked_on_once() {
+        let constant = || ColumnarValue::Scalar(ScalarValue::from("constant"));
+        let to = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+        let dictionary = || column(10, &to);
+        let plain = || column(ROWS, &DataType::Utf8);
+        for turned in [false, true] {
+            let counts =
+                |left, right| if turned { counts(right, left) } else { counts(left, right) };
+            assert_eq!(counts(constant(), constant()), [1, 1, 1]);
+            assert_eq!(counts(constant(), dictionary()), [1, 10, 10]);
+            assert_eq!(counts(constant(), plain()), [1, ROWS, ROWS]);
+            assert_eq!(counts(dictionary(), plain()), [10, ROWS, ROWS]);
+            assert_eq!(
+                counts(dictionary(), column(7, &to)),
+                if turned { [7, 10, ROWS] } else { [10, 7, ROWS] }
+            );
+        }
+    }
+
+    #[test]
+    fn what_nobody_wants_is_an_error() {
+        let stop = Stop::when(|| true);
+        let nothing = |_: &str, (): &mut ()| {};
+        let arguments = [column(10, &DataType::Utf8), column(7, &DataType::Utf8)];
+        let answer = distance("f", &arguments, ROWS, &stop, nothing, |_, _| 0);
+        assert!(answer.unwrap_err().to_string().contains("nobody waits"));
+    }
 }

@@ -10,6 +10,7 @@ use datafusion_macros::user_doc;
 
 use super::arguments::{scalar_function, similarity, texts};
 use super::kernel::sets::{bigrams, cosine};
+use super::stop::Stop;
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -36,20 +37,17 @@ scalar_function!(
     "cosine_similarity",
     texts(2),
     DataType::Float64,
-    cosine_similarity
+    cosine_similarity,
+    Stop::of
 );
 
 fn cosine_similarity(
     name: &str,
     arguments: &[ColumnarValue],
     rows: usize,
+    stop: &Stop,
 ) -> Result<ColumnarValue> {
-    let (mut left_grams, mut right_grams) = (Vec::new(), Vec::new());
-    similarity(name, arguments, rows, |left, right| {
-        bigrams(left, &mut left_grams);
-        bigrams(right, &mut right_grams);
-        cosine(&left_grams, &right_grams)
-    })
+    similarity(name, arguments, rows, stop, bigrams, |(_, left), (_, right)| cosine(left, right))
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! `damerau_levenshtein(a, b)`: edits and swaps, where text between a swapped pair may be edited.
 //!
-//! The unrestricted distance, a metric: `('ca', 'abc')` is 2 as in DuckDB. Zhao and Sahni's
-//! algorithm (crate rapidfuzz): memory is linear, time the product of the lengths. Counts code
-//! points, NULL for NULL.
+//! The unrestricted distance, a metric: `('ca', 'abc')` is 2 as in DuckDB. Memory is linear, time
+//! the product of the lengths ([`super::kernel::damerau`]). Counts code points, NULL for NULL.
 
 use arrow::datatypes::DataType;
 use datafusion_common::Result;
@@ -10,6 +9,8 @@ use datafusion_expr::{ColumnarValue, Signature};
 use datafusion_macros::user_doc;
 
 use super::arguments::{distance, scalar_function, texts};
+use super::kernel::{Pattern, Scratch};
+use super::stop::Stop;
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -36,22 +37,20 @@ scalar_function!(
     "damerau_levenshtein",
     texts(2),
     DataType::Int64,
-    damerau_levenshtein
+    damerau_levenshtein,
+    Stop::of
 );
 
 fn damerau_levenshtein(
     name: &str,
     arguments: &[ColumnarValue],
     rows: usize,
+    stop: &Stop,
 ) -> Result<ColumnarValue> {
-    distance(name, arguments, rows, |left, right| {
-        if left == right {
-            return 0;
-        }
-        if left.is_ascii() && right.is_ascii() {
-            return rapidfuzz::distance::damerau_levenshtein::distance(left.bytes(), right.bytes());
-        }
-        rapidfuzz::distance::damerau_levenshtein::distance(left.chars(), right.chars())
+    let mut scratch = Scratch::new(stop.clone());
+    let prepare = |text: &str, pattern: &mut Pattern| pattern.reset(text);
+    distance(name, arguments, rows, stop, prepare, |(_, pattern), text| {
+        pattern.damerau(text, &mut scratch)
     })
 }
 

@@ -10,6 +10,7 @@ use datafusion_expr::{ColumnarValue, Signature};
 use datafusion_macros::user_doc;
 
 use super::arguments::{distance, scalar_function, texts};
+use super::stop::Stop;
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -36,11 +37,18 @@ scalar_function!(
     "hamming_distance",
     texts(2),
     DataType::Int64,
-    hamming_distance
+    hamming_distance,
+    Stop::of
 );
 
-fn hamming_distance(name: &str, arguments: &[ColumnarValue], rows: usize) -> Result<ColumnarValue> {
-    distance(name, arguments, rows, |left, right| {
+fn hamming_distance(
+    name: &str,
+    arguments: &[ColumnarValue],
+    rows: usize,
+    stop: &Stop,
+) -> Result<ColumnarValue> {
+    let nothing = |_: &str, (): &mut ()| {};
+    distance(name, arguments, rows, stop, nothing, |(left, ()), right| {
         if left.is_ascii() && right.is_ascii() {
             let unequal = left.bytes().zip(right.bytes()).filter(|(x, y)| x != y).count();
             return unequal + left.len().abs_diff(right.len());

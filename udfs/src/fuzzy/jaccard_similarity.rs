@@ -10,7 +10,8 @@ use datafusion_expr::{ColumnarValue, Signature};
 use datafusion_macros::user_doc;
 
 use super::arguments::{scalar_function, similarity, texts};
-use super::kernel::sets::{characters, share, shared};
+use super::kernel::sets::{share, shared};
+use super::stop::Stop;
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -37,30 +38,54 @@ scalar_function!(
     "jaccard_similarity",
     texts(2),
     DataType::Float64,
-    jaccard_similarity
+    jaccard_similarity,
+    Stop::of
 );
 
 fn jaccard_similarity(
     name: &str,
     arguments: &[ColumnarValue],
     rows: usize,
+    stop: &Stop,
 ) -> Result<ColumnarValue> {
-    let (mut left_set, mut right_set) = (Vec::new(), Vec::new());
-    similarity(name, arguments, rows, |left, right| {
-        if left.is_ascii() && right.is_ascii() {
-            let (left, right) = (ascii_set(left), ascii_set(right));
-            let common = (left & right).count_ones();
-            return share(common as usize, (left | right).count_ones() as usize);
-        }
-        characters(left, &mut left_set);
-        characters(right, &mut right_set);
-        let common = shared(&left_set, &right_set);
-        share(common, left_set.len() + right_set.len() - common)
+    similarity(name, arguments, rows, stop, read, |(_, left), (_, right)| {
+        let ascii = (left.ascii & right.ascii).count_ones() as usize;
+        let common = ascii + shared(&left.others, &right.others);
+        share(common, left.len() + right.len() - common)
     })
 }
 
-fn ascii_set(text: &str) -> u128 {
-    text.bytes().fold(0, |set, byte| set | 1 << (byte & 127))
+/// The characters of a text, each once.
+#[derive(Default)]
+struct Characters {
+    /// Bit i: the text has the ASCII character i.
+    ascii: u128,
+    /// The others, in order.
+    others: Vec<u64>,
+}
+
+impl Characters {
+    fn len(&self) -> usize {
+        self.ascii.count_ones() as usize + self.others.len()
+    }
+}
+
+fn read(text: &str, characters: &mut Characters) {
+    let Characters { ascii, others } = characters;
+    others.clear();
+    if text.is_ascii() {
+        *ascii = text.bytes().fold(0, |set, byte| set | 1 << (byte & 127));
+        return;
+    }
+    *ascii = 0;
+    for letter in text.chars() {
+        match u8::try_from(letter) {
+            Ok(byte) if byte.is_ascii() => *ascii |= 1_u128 << byte,
+            _ => others.push(u64::from(letter)),
+        }
+    }
+    others.sort_unstable();
+    others.dedup();
 }
 
 #[cfg(test)]
@@ -76,6 +101,8 @@ mod tests {
                 ("aaab", "ba", 1.0),
                 ("night", "nacht", 0.4286),
                 ("é", "e", 0.0),
+                ("aé", "a", 0.5),
+                ("éaé", "aüé", 0.6667),
                 ("日本", "日", 0.5),
                 ("a", "", 0.0),
                 ("", "", 1.0),

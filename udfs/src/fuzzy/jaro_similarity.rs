@@ -3,7 +3,6 @@
 //! Jaro 1989; the formula is in [`super::kernel::jaro`]. Case-sensitive, code points, NULL for
 //! NULL; two empty texts give 1, one empty text 0.
 
-use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Float64Type};
 use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, Signature};
@@ -11,7 +10,7 @@ use datafusion_macros::user_doc;
 
 use super::arguments::{both_valid, columnar, numbers, pair, per_distinct, scalar_function, texts};
 use super::pairs::{Jaro, measure};
-use crate::text::Text;
+use super::stop::Stop;
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -38,7 +37,8 @@ scalar_function!(
     "jaro_similarity",
     texts(2),
     DataType::Float64,
-    jaro_function::<false>
+    jaro_function::<false>,
+    Stop::of
 );
 
 /// Jaro or Jaro-Winkler similarity of two columns, as a function.
@@ -46,15 +46,16 @@ pub(crate) fn jaro_function<const WINKLER: bool>(
     name: &str,
     arguments: &[ColumnarValue],
     rows: usize,
+    stop: &Stop,
 ) -> Result<ColumnarValue> {
     let (left, right) = pair(name, arguments)?;
-    columnar(arguments, rows, |rows| per_distinct(&left, &right, rows, similarities::<WINKLER>))
-}
-
-fn similarities<const WINKLER: bool>(left: &Text, right: &Text, rows: usize) -> Result<ArrayRef> {
-    let valid = both_valid(left, right, rows);
-    let values = measure(&Jaro::<WINKLER>, left, right, rows, valid.as_ref());
-    numbers::<Float64Type>(values, valid)
+    columnar(arguments, rows, |rows| {
+        per_distinct(&left, &right, rows, |left, right, rows| {
+            let valid = both_valid(left, right, rows);
+            let values = measure(&Jaro::<WINKLER>, left, right, rows, valid.as_ref(), stop)?;
+            numbers::<Float64Type>(values, valid)
+        })
+    })
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use datafusion_macros::user_doc;
 
 use super::arguments::{scalar_function, texts};
 use super::jaro_similarity::jaro_function;
+use super::stop::Stop;
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -35,7 +36,8 @@ scalar_function!(
     "jaro_winkler_similarity",
     texts(2),
     DataType::Float64,
-    jaro_function::<true>
+    jaro_function::<true>,
+    Stop::of
 );
 
 #[cfg(test)]

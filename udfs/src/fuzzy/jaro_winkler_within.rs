@@ -3,6 +3,7 @@
 //! Exactly `jaro_winkler_similarity(a, b) >= min`, ties included. NULL for NULL; `min` outside 0
 //! to 1 is an error.
 
+use arrow::array::ArrayRef;
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Float64Type};
 use datafusion_common::{Result, exec_err};
@@ -10,10 +11,12 @@ use datafusion_expr::{ColumnarValue, Signature};
 use datafusion_macros::user_doc;
 
 use super::arguments::{
-    Numbers, booleans, both_valid, columnar, number_coercion, pair, scalar_function, signature,
-    text_coercion,
+    Numbers, booleans, both_valid, columnar, number_coercion, pair, per_distinct, scalar_function,
+    signature, text_coercion,
 };
 use super::pairs::{Jaro, measure};
+use super::stop::Stop;
+use crate::text::Text;
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -41,10 +44,16 @@ scalar_function!(
     "jaro_winkler_within",
     signature(vec![text_coercion(), text_coercion(), number_coercion()]),
     DataType::Boolean,
-    within
+    within,
+    Stop::of
 );
 
-fn within(name: &str, arguments: &[ColumnarValue], rows: usize) -> Result<ColumnarValue> {
+fn within(
+    name: &str,
+    arguments: &[ColumnarValue],
+    rows: usize,
+    stop: &Stop,
+) -> Result<ColumnarValue> {
     let [_, _, min] = arguments else {
         return exec_err!("{name} takes two texts and the least similarity");
     };
@@ -55,9 +64,9 @@ fn within(name: &str, arguments: &[ColumnarValue], rows: usize) -> Result<Column
     if let Some(outside) = outside {
         return exec_err!("{name}: the least similarity must be between 0 and 1, got {outside}");
     }
-    columnar(arguments, rows, |rows| {
-        let texts = both_valid(&left, &right, rows);
-        let similarities = measure(&Jaro::<true>, &left, &right, rows, texts.as_ref());
+    let compute = |left: &Text, right: &Text, rows: usize| -> Result<ArrayRef> {
+        let texts = both_valid(left, right, rows);
+        let similarities = measure(&Jaro::<true>, left, right, rows, texts.as_ref(), stop)?;
         let limits = NullBuffer::from_iter((0..rows).map(|row| min.get(row).is_some()));
         let valid = NullBuffer::union(texts.as_ref(), Some(&limits));
         let holds = |row: usize| match (similarities.get(row), min.get(row)) {
@@ -65,6 +74,10 @@ fn within(name: &str, arguments: &[ColumnarValue], rows: usize) -> Result<Column
             _ => false,
         };
         Ok(booleans(rows, valid, holds))
+    };
+    columnar(arguments, rows, |rows| match min.is_constant() {
+        true => per_distinct(&left, &right, rows, compute),
+        false => compute(&left, &right, rows),
     })
 }
 

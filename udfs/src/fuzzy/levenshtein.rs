@@ -14,6 +14,7 @@ use super::arguments::{
     scalar_function, text_coercion,
 };
 use super::pairs::{BEYOND, Edit, measure};
+use super::stop::{Stop, Stopped};
 use crate::text::Text;
 
 #[user_doc(
@@ -42,7 +43,8 @@ scalar_function!(
     "levenshtein",
     optional_last(vec![text_coercion(), text_coercion(), integer_coercion()]),
     DataType::Int64,
-    edit_function::<false>
+    edit_function::<false>,
+    Stop::of
 );
 
 /// Edit distance of two columns with an optional cut-off, as a function.
@@ -50,22 +52,33 @@ pub(crate) fn edit_function<const OSA: bool>(
     name: &str,
     arguments: &[ColumnarValue],
     rows: usize,
+    stop: &Stop,
 ) -> Result<ColumnarValue> {
     let (left, right) = pair(name, arguments)?;
     let max = match arguments.get(2) {
         Some(argument) => Some(cutoff(name, argument, rows)?),
         None => None,
     };
-    columnar(arguments, rows, |rows| match &max {
-        None => per_distinct(&left, &right, rows, distances::<OSA>),
-        Some(max) => distances_up_to::<OSA>(&left, &right, max, rows),
+    let compute = |left: &Text, right: &Text, rows: usize| match &max {
+        None => distances::<OSA>(left, right, rows, stop),
+        Some(max) => distances_up_to::<OSA>(left, right, max, rows, stop),
+    };
+    let same_for_all = max.as_ref().is_none_or(Numbers::is_constant);
+    columnar(arguments, rows, |rows| match same_for_all {
+        true => per_distinct(&left, &right, rows, compute),
+        false => compute(&left, &right, rows),
     })
 }
 
-fn distances<const OSA: bool>(left: &Text, right: &Text, rows: usize) -> Result<ArrayRef> {
+fn distances<const OSA: bool>(
+    left: &Text,
+    right: &Text,
+    rows: usize,
+    stop: &Stop,
+) -> Result<ArrayRef> {
     let valid = both_valid(left, right, rows);
     let edit = Edit::<OSA, _>(|_| usize::MAX);
-    let distances = measure(&edit, left, right, rows, valid.as_ref());
+    let distances = measure(&edit, left, right, rows, valid.as_ref(), stop)?;
     numbers::<Int64Type>(distances.into_iter().map(i64::from).collect(), valid)
 }
 
@@ -74,8 +87,9 @@ fn distances_up_to<const OSA: bool>(
     right: &Text,
     max: &Numbers<Int64Type>,
     rows: usize,
+    stop: &Stop,
 ) -> Result<ArrayRef> {
-    let distances = cut_off::<OSA>(left, right, max, rows);
+    let distances = cut_off::<OSA>(left, right, max, rows, stop)?;
     let found = (0..rows).map(|row| {
         max.get(row).and(distances.get(row)).filter(|distance| **distance != BEYOND).is_some()
     });
@@ -86,15 +100,19 @@ fn distances_up_to<const OSA: bool>(
 }
 
 /// Distances with [`BEYOND`] for those over the row's cut-off.
+///
+/// # Errors
+/// When nobody wants the result any more.
 pub(crate) fn cut_off<const OSA: bool>(
     left: &Text,
     right: &Text,
     max: &Numbers<Int64Type>,
     rows: usize,
-) -> Vec<u32> {
+    stop: &Stop,
+) -> Result<Vec<u32>, Stopped> {
     let valid = both_valid(left, right, rows);
     let limit = |row| max.get(row).and_then(|max| usize::try_from(max).ok()).unwrap_or(0);
-    measure(&Edit::<OSA, _>(limit), left, right, rows, valid.as_ref())
+    measure(&Edit::<OSA, _>(limit), left, right, rows, valid.as_ref(), stop)
 }
 
 /// A cut-off argument, all of whose numbers are zero or more.

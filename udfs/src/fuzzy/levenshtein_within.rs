@@ -3,18 +3,21 @@
 //! The form without a convention to know, and the one that a fuzzy join recognizes. NULL for NULL;
 //! a negative `k` is an error.
 
+use arrow::array::ArrayRef;
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::DataType;
 use datafusion_common::{Result, exec_err};
 use datafusion_expr::{ColumnarValue, Signature};
 use datafusion_macros::user_doc;
 
 use super::arguments::{
-    booleans, both_valid, columnar, integer_coercion, pair, scalar_function, signature,
-    text_coercion,
+    booleans, both_valid, columnar, integer_coercion, pair, per_distinct, scalar_function,
+    signature, text_coercion,
 };
 use super::levenshtein::{cut_off, cutoff};
 use super::pairs::BEYOND;
-use arrow::buffer::NullBuffer;
+use super::stop::Stop;
+use crate::text::Text;
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -42,21 +45,31 @@ scalar_function!(
     "levenshtein_within",
     signature(vec![text_coercion(), text_coercion(), integer_coercion()]),
     DataType::Boolean,
-    within
+    within,
+    Stop::of
 );
 
-fn within(name: &str, arguments: &[ColumnarValue], rows: usize) -> Result<ColumnarValue> {
+fn within(
+    name: &str,
+    arguments: &[ColumnarValue],
+    rows: usize,
+    stop: &Stop,
+) -> Result<ColumnarValue> {
     let [_, _, max] = arguments else {
         return exec_err!("{name} takes two texts and the largest distance");
     };
     let (left, right) = pair(name, arguments)?;
     let max = cutoff(name, max, rows)?;
-    columnar(arguments, rows, |rows| {
-        let distances = cut_off::<false>(&left, &right, &max, rows);
+    let compute = |left: &Text, right: &Text, rows: usize| -> Result<ArrayRef> {
+        let distances = cut_off::<false>(left, right, &max, rows, stop)?;
         let limits = NullBuffer::from_iter((0..rows).map(|row| max.get(row).is_some()));
-        let valid = NullBuffer::union(both_valid(&left, &right, rows).as_ref(), Some(&limits));
+        let valid = NullBuffer::union(both_valid(left, right, rows).as_ref(), Some(&limits));
         let holds = |row: usize| distances.get(row).is_some_and(|distance| *distance != BEYOND);
         Ok(booleans(rows, valid, holds))
+    };
+    columnar(arguments, rows, |rows| match max.is_constant() {
+        true => per_distinct(&left, &right, rows, compute),
+        false => compute(&left, &right, rows),
     })
 }
 

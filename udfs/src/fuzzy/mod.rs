@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use datafusion_expr::ScalarUDF;
 
+#[cfg(test)]
+mod allocations;
 pub(crate) mod arguments;
 mod cosine_similarity;
 mod damerau_levenshtein;
@@ -31,13 +33,17 @@ mod osa_distance;
 mod pairs;
 mod partial_ratio;
 pub(crate) mod phonetic;
+mod prepared;
 mod soundex;
 pub mod stop;
+#[cfg(test)]
+mod stop_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 mod token_set_ratio;
 mod token_sort_ratio;
 mod trigram_similarity;
+mod words;
 
 /// The package's functions.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {

@@ -10,6 +10,7 @@ use datafusion_macros::user_doc;
 
 use super::arguments::{integer_coercion, optional_last, scalar_function, text_coercion};
 use super::levenshtein::edit_function;
+use super::stop::Stop;
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -37,7 +38,8 @@ scalar_function!(
     "osa_distance",
     optional_last(vec![text_coercion(), text_coercion(), integer_coercion()]),
     DataType::Int64,
-    edit_function::<true>
+    edit_function::<true>,
+    Stop::of
 );
 
 #[cfg(test)]

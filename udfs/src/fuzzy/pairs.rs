@@ -1,7 +1,6 @@
 //! Runs a kernel over two columns: short ASCII pairs 32 at once, all others one by one.
 //!
-//! A constant, or a value that repeats from row to row (as in a nested-loop join), is prepared
-//! once. Rows that are NULL on either side are skipped.
+//! What repeats is prepared once ([`Prepared`]). Rows that are NULL on either side are skipped.
 
 use arrow::array::{GenericStringArray, OffsetSizeTrait, StringViewArray};
 use arrow::buffer::NullBuffer;
@@ -9,6 +8,8 @@ use pulp::Arch;
 
 use super::kernel::lanes::{EditLanes, GroupKernel, Groups, JaroLanes, SHORT, Short};
 use super::kernel::{Pattern, Scratch};
+use super::prepared::{Prepared, repeating_first};
+use super::stop::{Stop, Stopped};
 use crate::text::Text;
 
 /// Beyond the cut-off.
@@ -89,16 +90,21 @@ impl<const WINKLER: bool> Measure for Jaro<WINKLER> {
 }
 
 /// The measure of each row; rows that are NULL in `valid` hold a default.
+///
+/// # Errors
+/// When nobody wants the result any more.
 pub(crate) fn measure<M: Measure>(
     measure: &M,
     left: &Text,
     right: &Text,
     rows: usize,
     valid: Option<&NullBuffer>,
-) -> Vec<M::Output> {
+    stop: &Stop,
+) -> Result<Vec<M::Output>, Stopped> {
     let mut results = vec![M::Output::default(); rows];
     let mut groups = Groups::new(M::kernel(Arch::new()));
-    let mut singles = Singles::new(left, right);
+    let mut singles = Singles::new(left, right, stop);
+    let mut pace = stop.pace();
     let (left_short, right_short) = (Shorts::new(left), Shorts::new(right));
     for row in 0..rows {
         if valid.is_some_and(|valid| valid.is_null(row)) {
@@ -123,47 +129,42 @@ pub(crate) fn measure<M: Measure>(
             results[row] = measure.lane_result(row, result);
         });
         if !in_lane {
+            pace.spend(32 + text.len() * (1 + pattern.len() / 64))?;
             results[row] = measure.single(row, (pattern, text), scratch);
         }
     }
     groups.finish(|row, result| results[row] = measure.lane_result(row, result));
-    results
+    // A kernel that ended early left any result.
+    stop.check()?;
+    Ok(results)
 }
 
 /// The pairs that do not fit a lane.
 struct Singles<'a> {
-    left: &'a Text,
-    right: &'a Text,
-    /// The side whose value is prepared.
-    right_is_pattern: bool,
-    pattern: Pattern,
-    prepared: Option<&'a str>,
+    /// The side whose values are prepared.
+    fixed: &'a Text,
+    other: &'a Text,
+    patterns: Prepared<'a, Pattern>,
     scratch: Scratch,
 }
 
 impl<'a> Singles<'a> {
-    fn new(left: &'a Text, right: &'a Text) -> Self {
-        let right_is_pattern = right.is_constant() && !left.is_constant();
-        let (pattern, scratch) = (Pattern::default(), Scratch::default());
-        Self { left, right, right_is_pattern, pattern, prepared: None, scratch }
+    fn new(left: &'a Text, right: &'a Text, stop: &Stop) -> Self {
+        let (fixed, other) = repeating_first(left, right);
+        Self { fixed, other, patterns: Prepared::new(fixed), scratch: Scratch::new(stop.clone()) }
     }
 
     /// The row's pair, one side prepared.
     #[inline]
     fn prepare(&mut self, row: usize) -> Option<(&Pattern, &'a str, &mut Scratch)> {
-        let (left, right) = (self.left.get(row)?, self.right.get(row)?);
-        let (mut fixed, mut other) =
-            if self.right_is_pattern { (right, left) } else { (left, right) };
+        let (mut fixed, mut other) = (self.fixed.get(row)?, self.other.get(row)?);
+        let mut key = self.fixed.key(row);
         // A word-sized pattern is worth more than a prepared one: the measures are symmetric.
         if fixed.len() > 64 && other.len() <= 64 {
-            (fixed, other) = (other, fixed);
+            (fixed, other, key) = (other, fixed, None);
         }
-        let same = |prepared: &str| std::ptr::eq(prepared, fixed) || prepared == fixed;
-        if !self.prepared.is_some_and(same) {
-            self.pattern.reset(fixed);
-            self.prepared = Some(fixed);
-        }
-        Some((&self.pattern, other, &mut self.scratch))
+        let pattern = self.patterns.of(fixed, key, |text, pattern| pattern.reset(text));
+        Some((pattern, other, &mut self.scratch))
     }
 }
 

@@ -3,8 +3,7 @@
 //! The best `100·2·LCS / (|a| + |w|)` of the shorter text a over the windows w of the longer: those
 //! as long as a, and the shorter ones at its two ends; for equal lengths, both ways round. 0 to
 //! 100, as RapidFuzz's `fuzz.partial_ratio`. Case counts. Two empty texts give 100, one gives 0;
-//! NULL for NULL. Moving a window by one changes its LCS by at most one, so windows that cannot win
-//! are skipped; a pair that could still take more than [`WORK_MAX`] steps is an error.
+//! NULL for NULL. A pair that would take some ten seconds is an error ([`super::kernel::windows`]).
 
 use arrow::datatypes::{DataType, Float64Type};
 use datafusion_common::{Result, exec_err};
@@ -12,11 +11,8 @@ use datafusion_expr::{ColumnarValue, Signature};
 use datafusion_macros::user_doc;
 
 use super::arguments::{scalar_function, texts, two_texts};
-use super::kernel::edit::BlockScratch;
-use super::kernel::{Symbol, clear_masks, set_masks, subsequence};
-
-/// Most steps (64 cells of a matrix each) for one pair: some ten seconds.
-const WORK_MAX: u64 = 4_000_000_000;
+use super::kernel::{Pattern, Scratch};
+use super::stop::Stop;
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -38,141 +34,58 @@ pub struct PartialRatioFunction {
     signature: Signature,
 }
 
-scalar_function!(PartialRatioFunction, "partial_ratio", texts(2), DataType::Float64, partial_ratio);
+scalar_function!(
+    PartialRatioFunction,
+    "partial_ratio",
+    texts(2),
+    DataType::Float64,
+    partial_ratio,
+    Stop::of
+);
 
-fn partial_ratio(name: &str, arguments: &[ColumnarValue], rows: usize) -> Result<ColumnarValue> {
-    let mut windows = Windows::default();
-    two_texts::<Float64Type>(name, arguments, rows, |left, right| {
-        let Some(best) = windows.best(left, right) else {
-            return exec_err!(
+fn partial_ratio(
+    name: &str,
+    arguments: &[ColumnarValue],
+    rows: usize,
+    stop: &Stop,
+) -> Result<ColumnarValue> {
+    let mut scratch = Scratch::new(stop.clone());
+    let first = |text: &str, pattern: &mut Pattern| pattern.reset(text);
+    let second = |_: &str, (): &mut ()| {};
+    two_texts::<Float64Type, Pattern, ()>(
+        name,
+        arguments,
+        rows,
+        stop,
+        (first, second),
+        |(left, pattern), (right, ())| {
+            if let Some(best) = best(left, pattern, right, &mut scratch) {
+                return Ok(Some(100.0 * best));
+            }
+            stop.check()?;
+            exec_err!(
                 "{name}: two texts of {} and {} bytes take too long to compare. \
                  Compare shorter pieces, for instance with left(text, 1000)",
                 left.len(),
                 right.len()
-            );
-        };
-        Ok(Some(100.0 * best))
-    })
+            )
+        },
+    )
 }
 
-/// Buffers, reused from pair to pair.
-#[derive(Default)]
-struct Windows {
-    alphabet: Vec<char>,
-    needle: Vec<u32>,
-    hay: Vec<u32>,
-    scratch: BlockScratch,
-    work: u64,
-}
-
-impl Windows {
-    /// The best ratio, 0 to 1; `None` when it takes too much work.
-    fn best(&mut self, left: &str, right: &str) -> Option<f64> {
-        if left.is_empty() || right.is_empty() {
-            return Some(if left.len() == right.len() { 1.0 } else { 0.0 });
-        }
-        if left.contains(right) || right.contains(left) {
-            return Some(1.0);
-        }
-        self.encode(left, right);
-        if !self.shares_symbols() {
-            return Some(0.0);
-        }
-        self.work = 0;
-        if self.needle.len() > self.hay.len() {
-            std::mem::swap(&mut self.needle, &mut self.hay);
-        }
-        let best = self.one_way(0.0)?;
-        if self.needle.len() < self.hay.len() {
-            return Some(best);
-        }
-        std::mem::swap(&mut self.needle, &mut self.hay);
-        self.one_way(best)
+/// The best ratio, 0 to 1; `None` when it takes too much work, or nobody wants it any more.
+fn best(left: &str, pattern: &Pattern, right: &str, scratch: &mut Scratch) -> Option<f64> {
+    let written = !left.is_empty() && !right.is_empty();
+    if written && (left.contains(right) || right.contains(left)) {
+        return Some(1.0);
     }
-
-    /// Numbers the distinct characters, so that masks take a table of few rows.
-    fn encode(&mut self, left: &str, right: &str) {
-        self.alphabet.clear();
-        self.alphabet.extend(left.chars().chain(right.chars()));
-        self.alphabet.sort_unstable();
-        self.alphabet.dedup();
-        for (text, symbols) in [(left, &mut self.needle), (right, &mut self.hay)] {
-            symbols.clear();
-            symbols.extend(text.chars().filter_map(|letter| {
-                self.alphabet.binary_search(&letter).ok().and_then(|at| u32::try_from(at).ok())
-            }));
-        }
-    }
-
-    fn shares_symbols(&self) -> bool {
-        let mut seen = vec![false; self.alphabet.len()];
-        for &symbol in &self.needle {
-            seen[symbol.index()] = true;
-        }
-        self.hay.iter().any(|symbol| seen[symbol.index()])
-    }
-
-    /// The better of `best` and the windows of the hay.
-    fn one_way(&mut self, mut best: f64) -> Option<f64> {
-        let length = self.needle.len();
-        let symbols = self.alphabet.len();
-        if self.scratch.masks.len() < symbols {
-            self.scratch.masks.resize(symbols, 0);
-        }
-        if length <= 64 {
-            set_masks(&mut self.scratch.masks, &self.needle);
-        }
-        let result = self.all_windows(&mut best, length);
-        if length <= 64 {
-            clear_masks(&mut self.scratch.masks, &self.needle);
-        }
-        result.map(|()| best)
-    }
-
-    fn all_windows(&mut self, best: &mut f64, length: usize) -> Option<()> {
-        let end = self.hay.len();
-        let mut most = 0;
-        let mut from = 0;
-        while from + length <= end {
-            let common = self.common(from, from + length)?;
-            most = most.max(common);
-            from += (most + 1 - common).max(1);
-        }
-        *best = best.max(subsequence::ratio(most, length, length));
-        for at_start in [true, false] {
-            let mut size = length - 1;
-            while size > 0 && subsequence::ratio(size, length, size) > *best {
-                let (from, to) = if at_start { (0, size) } else { (end - size, end) };
-                let common = self.common(from, to)?;
-                *best = best.max(subsequence::ratio(common, length, size));
-                // A smaller window shares no more, so only one this small can be better.
-                let small_enough = (2 * common) as f64 / *best - length as f64;
-                size = (size - 1).min(small_enough as usize);
-            }
-        }
-        Some(())
-    }
-
-    /// LCS of the needle and a window; `None` when the pair has taken too many steps.
-    fn common(&mut self, from: usize, to: usize) -> Option<usize> {
-        let window = self.hay.get(from..to).unwrap_or_default();
-        let length = self.needle.len();
-        self.work += (length.div_ceil(64) * window.len()) as u64;
-        if self.work > WORK_MAX {
-            return None;
-        }
-        if length <= 64 {
-            return Some(subsequence::word(&self.scratch.masks, length, window));
-        }
-        let symbols = self.alphabet.len();
-        Some(subsequence::blocks(&self.needle, window, symbols, &mut self.scratch))
-    }
+    pattern.partial_ratio(right, scratch)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Windows;
     use crate::fuzzy::kernel::oracle::common_subsequence;
+    use crate::fuzzy::kernel::{Pattern, Scratch};
     use crate::fuzzy::testing::similarity_table;
     use proptest::prelude::*;
 
@@ -222,8 +135,29 @@ mod tests {
 
         #[test]
         fn skipping_loses_no_window(left in "[a-cü]{1,14}", right in "[a-cü]{1,20}") {
-            let mut windows = Windows::default();
-            prop_assert_eq!(windows.best(&left, &right), Some(plain(&left, &right)));
+            let (pattern, mut scratch) = (Pattern::new(&left), Scratch::default());
+            let best = super::best(&left, &pattern, &right, &mut scratch);
+            prop_assert_eq!(best, Some(plain(&left, &right)));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+        /// More distinct letters than bytes have numbers for.
+        #[test]
+        fn nor_among_many_letters(
+            left in "[\u{4e00}-\u{4fff}]{200,210}",
+            from in 0_usize..60,
+            letter in prop::char::range('一', '丿'),
+        ) {
+            let letters: Vec<char> = left.chars().collect();
+            let right: String = letters[from..from + 70].iter().chain([&letter]).collect();
+            let (expected, mut scratch) = (plain(&left, &right), Scratch::default());
+            for (one, other) in [(&left, &right), (&right, &left)] {
+                let best = super::best(one, &Pattern::new(one), other, &mut scratch);
+                prop_assert_eq!(best, Some(expected));
+            }
         }
     }
 }

@@ -1,13 +1,17 @@
 //! Ends long loops whose result nobody wants any more.
 //!
-//! Preparing a million texts, or comparing a text with all of them, takes seconds. The caller says
-//! how to tell that the result is no longer wanted ([`Stop`]), and loops ask every millisecond or
-//! so of their work ([`Pace`]).
+//! Preparing a million texts, comparing a text with all of them, or two texts of megabytes, takes
+//! seconds. The caller says how to tell that the result is no longer wanted ([`Stop`]), and loops
+//! ask every millisecond or so of their work ([`Pace`]). A function's caller says so in the options
+//! of the statement, which each call is given.
 
+use std::any::Any;
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
+use datafusion_common::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
+use datafusion_common::{DataFusionError, plan_err};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 use thiserror::Error;
@@ -26,7 +30,18 @@ pub struct Stop(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
 #[error("nobody waits for the result any more")]
 pub struct Stopped;
 
+impl From<Stopped> for DataFusionError {
+    fn from(stopped: Stopped) -> Self {
+        Self::External(Box::new(stopped))
+    }
+}
+
 impl Stop {
+    /// What the options of a statement say of its results; wanted in any case if they say nothing.
+    pub fn of(options: &ConfigOptions) -> Self {
+        options.extensions.get::<Self>().cloned().unwrap_or_default()
+    }
+
     /// The result is wanted in any case.
     pub fn never() -> Self {
         Self(None)
@@ -83,6 +98,32 @@ impl Stop {
             width *= 2;
         }
         Ok(items)
+    }
+}
+
+impl ConfigExtension for Stop {
+    const PREFIX: &'static str = "stop";
+}
+
+impl ExtensionOptions for Stop {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn cloned(&self) -> Box<dyn ExtensionOptions> {
+        Box::new(self.clone())
+    }
+
+    fn set(&mut self, key: &str, _value: &str) -> datafusion_common::Result<()> {
+        plan_err!("there is no setting {key}")
+    }
+
+    fn entries(&self) -> Vec<ConfigEntry> {
+        Vec::new()
     }
 }
 

@@ -10,6 +10,8 @@ use datafusion_common::{Result, ScalarValue};
 use datafusion_expr::type_coercion::functions::fields_with_udf;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
 
+use super::stop::Stop;
+
 /// A text as an argument.
 pub(crate) fn text(value: &str) -> ScalarValue {
     ScalarValue::from(value)
@@ -22,6 +24,18 @@ fn function(name: &str) -> Arc<ScalarUDF> {
 
 /// Coerces the arguments as the planner does and calls the function.
 pub(crate) fn call(name: &str, arguments: &[ColumnarValue], rows: usize) -> Result<ColumnarValue> {
+    call_until(&Stop::never(), name, arguments, rows)
+}
+
+/// The same in a statement that ends when `stop` says so.
+pub(crate) fn call_until(
+    stop: &Stop,
+    name: &str,
+    arguments: &[ColumnarValue],
+    rows: usize,
+) -> Result<ColumnarValue> {
+    let mut options = ConfigOptions::default();
+    options.extensions.insert(stop.clone());
     let function = function(name);
     let fields: Vec<_> = arguments
         .iter()
@@ -38,7 +52,7 @@ pub(crate) fn call(name: &str, arguments: &[ColumnarValue], rows: usize) -> Resu
         arg_fields: fields,
         number_rows: rows,
         return_field: Arc::new(Field::new("result", return_type.clone(), true)),
-        config_options: Arc::new(ConfigOptions::default()),
+        config_options: Arc::new(options),
     })?;
     assert_eq!(result.data_type(), return_type, "{name}");
     Ok(result)

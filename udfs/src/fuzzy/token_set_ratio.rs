@@ -5,6 +5,8 @@
 //! `fuzz.token_set_ratio` without a processor: 100 when one side's words are among the other's.
 //! Case counts. Two texts without words give 100 (RapidFuzz: 0), one gives 0; NULL for NULL.
 
+use std::cmp::Ordering;
+
 use arrow::datatypes::DataType;
 use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, Signature};
@@ -12,7 +14,8 @@ use datafusion_macros::user_doc;
 
 use super::arguments::{scalar_function, similarity, texts};
 use super::kernel::{Pattern, Scratch};
-use super::token_sort_ratio::sorted_words;
+use super::stop::Stop;
+use super::words::Words;
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -39,43 +42,92 @@ scalar_function!(
     "token_set_ratio",
     texts(2),
     DataType::Float64,
-    token_set_ratio
+    token_set_ratio,
+    Stop::of
 );
 
-fn token_set_ratio(name: &str, arguments: &[ColumnarValue], rows: usize) -> Result<ColumnarValue> {
-    let (mut pattern, mut scratch) = (Pattern::default(), Scratch::default());
-    similarity(name, arguments, rows, move |left, right| {
-        ratio(left, right, &mut pattern, &mut scratch)
-    })
+fn token_set_ratio(
+    name: &str,
+    arguments: &[ColumnarValue],
+    rows: usize,
+    stop: &Stop,
+) -> Result<ColumnarValue> {
+    let scratch = Scratch::new(stop.clone());
+    let mut rests = Rests { scratch, ..Rests::default() };
+    let read = |text: &str, words: &mut Words| words.read_distinct(text);
+    similarity(name, arguments, rows, stop, read, |(_, left), (_, right)| rests.ratio(left, right))
 }
 
-fn ratio(left: &str, right: &str, pattern: &mut Pattern, scratch: &mut Scratch) -> f64 {
-    let (mut left, mut right) = (sorted_words(left), sorted_words(right));
-    left.dedup();
-    right.dedup();
-    if left.is_empty() || right.is_empty() {
-        return if left.len() == right.len() { 100.0 } else { 0.0 };
+/// The words that only one of two texts has, joined by blanks; reused from pair to pair.
+#[derive(Default)]
+struct Rests {
+    left: String,
+    right: String,
+    pattern: Pattern,
+    scratch: Scratch,
+}
+
+impl Rests {
+    fn ratio(&mut self, left: &Words, right: &Words) -> f64 {
+        if left.is_empty() || right.is_empty() {
+            return if left.is_empty() == right.is_empty() { 100.0 } else { 0.0 };
+        }
+        let shared_len = self.part(left, right);
+        if shared_len > 0 && (self.left.is_empty() || self.right.is_empty()) {
+            return 100.0;
+        }
+        self.pattern.reset(&self.left);
+        let (common, right_len) = self.pattern.common_subsequence(&self.right, &mut self.scratch);
+        let left_len = self.pattern.len();
+        let blank = usize::from(shared_len > 0);
+        let with_left = shared_len + blank + left_len;
+        let with_right = shared_len + blank + right_len;
+        // The rests are compared alone: the shared beginning costs nothing and counts in the
+        // lengths.
+        let best = similar(left_len + right_len - 2 * common, with_left + with_right);
+        if shared_len == 0 {
+            return best;
+        }
+        best.max(similar(blank + left_len, shared_len + with_left))
+            .max(similar(blank + right_len, shared_len + with_right))
     }
-    let is_shared = |word: &&&str| right.binary_search(word).is_ok();
-    let shared: Vec<&str> = left.iter().filter(is_shared).copied().collect();
-    left.retain(|word| shared.binary_search(word).is_err());
-    right.retain(|word| shared.binary_search(word).is_err());
-    if !shared.is_empty() && (left.is_empty() || right.is_empty()) {
-        return 100.0;
+
+    /// Finds the words of one side only; gives the length of the shared words, joined by blanks.
+    fn part(&mut self, left: &Words, right: &Words) -> usize {
+        self.left.clear();
+        self.right.clear();
+        let mut shared_len = 0;
+        let (mut lefts, mut rights) = (left.iter().peekable(), right.iter().peekable());
+        loop {
+            let order = match (lefts.peek(), rights.peek()) {
+                (Some(one), Some(other)) => one.cmp(other),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return shared_len,
+            };
+            let (one, other) = match order {
+                Ordering::Less => (lefts.next(), None),
+                Ordering::Equal => (lefts.next(), rights.next()),
+                Ordering::Greater => (None, rights.next()),
+            };
+            match (one, other) {
+                (Some(word), Some(_)) => {
+                    shared_len += usize::from(shared_len > 0) + word.chars().count();
+                }
+                (Some(word), None) => append(&mut self.left, word),
+                (None, Some(word)) => append(&mut self.right, word),
+                (None, None) => {}
+            }
+        }
     }
-    pattern.reset(&left.join(" "));
-    let (common, right_len) = pattern.common_subsequence(&right.join(" "), scratch);
-    let left_len = pattern.len();
-    let shared_len = shared.join(" ").chars().count();
-    let blank = usize::from(shared_len > 0);
-    let (with_left, with_right) = (shared_len + blank + left_len, shared_len + blank + right_len);
-    // The rests are compared alone: the shared beginning costs nothing and counts in the lengths.
-    let best = similar(left_len + right_len - 2 * common, with_left + with_right);
-    if shared_len == 0 {
-        return best;
+}
+
+/// Puts a word behind others.
+fn append(words: &mut String, word: &str) {
+    if !words.is_empty() {
+        words.push(' ');
     }
-    best.max(similar(blank + left_len, shared_len + with_left))
-        .max(similar(blank + right_len, shared_len + with_right))
+    words.push_str(word);
 }
 
 /// `100·(1 - distance / total)`.

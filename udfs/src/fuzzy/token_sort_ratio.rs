@@ -4,13 +4,15 @@
 //! `100·2·LCS / (|a| + |b|)`, 0 to 100, as RapidFuzz's `fuzz.token_sort_ratio` without a processor:
 //! case and punctuation count. Two texts without words give 100; NULL for NULL.
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Float64Type};
 use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, Signature};
 use datafusion_macros::user_doc;
 
-use super::arguments::{scalar_function, similarity, texts};
+use super::arguments::{scalar_function, texts, two_texts};
 use super::kernel::{Pattern, Scratch};
+use super::stop::Stop;
+use super::words::Words;
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -37,26 +39,30 @@ scalar_function!(
     "token_sort_ratio",
     texts(2),
     DataType::Float64,
-    token_sort_ratio
+    token_sort_ratio,
+    Stop::of
 );
 
-fn token_sort_ratio(name: &str, arguments: &[ColumnarValue], rows: usize) -> Result<ColumnarValue> {
-    let (mut pattern, mut scratch) = (Pattern::default(), Scratch::default());
-    let mut prepared = String::new();
-    similarity(name, arguments, rows, move |left, right| {
-        if prepared != left {
-            pattern.reset(&sorted_words(left).join(" "));
-            left.clone_into(&mut prepared);
-        }
-        100.0 * pattern.ratio(&sorted_words(right).join(" "), &mut scratch)
-    })
-}
-
-/// The words of a text, sorted.
-pub(crate) fn sorted_words(text: &str) -> Vec<&str> {
-    let mut words: Vec<&str> = text.split_whitespace().collect();
-    words.sort_unstable();
-    words
+fn token_sort_ratio(
+    name: &str,
+    arguments: &[ColumnarValue],
+    rows: usize,
+    stop: &Stop,
+) -> Result<ColumnarValue> {
+    let (mut sorted, mut scratch) = (Words::default(), Scratch::new(stop.clone()));
+    let first = |text: &str, pattern: &mut Pattern| {
+        sorted.read(text);
+        pattern.reset(sorted.joined());
+    };
+    let second = |text: &str, words: &mut Words| words.read(text);
+    two_texts::<Float64Type, Pattern, Words>(
+        name,
+        arguments,
+        rows,
+        stop,
+        (first, second),
+        |(_, pattern), (_, words)| Ok(Some(100.0 * pattern.ratio(words.joined(), &mut scratch))),
+    )
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use datafusion_macros::user_doc;
 
 use super::arguments::{scalar_function, similarity, texts};
 use super::kernel::sets::{share, shared, trigrams};
+use super::stop::Stop;
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -38,26 +39,21 @@ scalar_function!(
     "trigram_similarity",
     texts(2),
     DataType::Float64,
-    trigram_similarity
+    trigram_similarity,
+    Stop::of
 );
 
 fn trigram_similarity(
     name: &str,
     arguments: &[ColumnarValue],
     rows: usize,
+    stop: &Stop,
 ) -> Result<ColumnarValue> {
-    let (mut left_set, mut right_set) = (Vec::new(), Vec::new());
-    let mut prepared = String::new();
-    similarity(name, arguments, rows, move |left, right| {
-        if prepared != left {
-            trigrams(left, &mut left_set);
-            left.clone_into(&mut prepared);
-        }
-        trigrams(right, &mut right_set);
+    similarity(name, arguments, rows, stop, trigrams, |(left, left_set), (right, right_set)| {
         if left_set.is_empty() && right_set.is_empty() {
             return if left == right { 1.0 } else { 0.0 };
         }
-        let common = shared(&left_set, &right_set);
+        let common = shared(left_set, right_set);
         share(common, left_set.len() + right_set.len() - common)
     })
 }

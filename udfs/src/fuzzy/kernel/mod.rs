@@ -5,6 +5,7 @@
 //! and give what the plain definitions give: the tests hold them against the textbook recurrences.
 
 pub mod column;
+pub mod damerau;
 pub mod edit;
 pub mod jaro;
 pub mod lanes;
@@ -12,6 +13,7 @@ pub mod medium;
 mod pattern;
 pub mod sets;
 pub mod subsequence;
+pub mod windows;
 
 #[cfg(test)]
 pub(crate) mod oracle;

@@ -5,10 +5,11 @@
 //! only asks whether a symbol of one text equals one of the other. With up to 127 such code points
 //! a symbol is a byte and ASCII text is read where it lies; beyond that it is a `u32`.
 
+use super::damerau::{self, DamerauScratch};
 use super::edit::{self, BlockScratch};
 use super::jaro::{self, LongScratch};
 use super::medium::{MEDIUM, MediumGroup};
-use super::{clear_masks, set_masks, subsequence};
+use super::{clear_masks, set_masks, subsequence, windows};
 use crate::fuzzy::stop::Stop;
 
 /// The first symbol that is no ASCII character.
@@ -32,6 +33,7 @@ pub struct Scratch {
     narrow: Vec<u8>,
     wide: Vec<u32>,
     blocks: BlockScratch,
+    damerau: DamerauScratch,
     jaro: LongScratch,
 }
 
@@ -148,6 +150,18 @@ impl Pattern {
         edit::blocks::<OSA, u8>(&self.narrow, text, 256, max, blocks)
     }
 
+    /// The unrestricted Damerau-Levenshtein distance to a text.
+    pub fn damerau(&self, text: &str, scratch: &mut Scratch) -> usize {
+        let Scratch { narrow, wide, blocks, damerau, .. } = scratch;
+        if !self.is_narrow() {
+            wide.clear();
+            encode(&self.others, text, wide);
+            return damerau::distance(&self.wide, wide, self.symbols(), damerau, &blocks.stop);
+        }
+        let text = self.narrow_text(text, narrow);
+        damerau::distance(&self.narrow, text, 256, damerau, &blocks.stop)
+    }
+
     /// The Jaro similarity to a text, 0 to 1.
     pub fn jaro(&self, text: &str, scratch: &mut Scratch) -> f64 {
         self.jaro_and_prefix(text, scratch).0
@@ -201,6 +215,18 @@ impl Pattern {
     pub fn ratio(&self, text: &str, scratch: &mut Scratch) -> f64 {
         let (common, text_len) = self.common_subsequence(text, scratch);
         subsequence::ratio(common, self.len(), text_len)
+    }
+
+    /// The best ratio, 0 to 1, of the shorter text to a window of the longer; `None` when it takes
+    /// too many steps, and when nobody wants it any more.
+    pub fn partial_ratio(&self, text: &str, scratch: &mut Scratch) -> Option<f64> {
+        let Scratch { narrow, wide, blocks, .. } = scratch;
+        if !self.is_narrow() {
+            wide.clear();
+            encode(&self.others, text, wide);
+            return windows::best(&self.wide, wide, self.symbols(), blocks);
+        }
+        windows::best(&self.narrow, self.narrow_text(text, narrow), 256, blocks)
     }
 
     /// Adds the pair to a group; `None` when a text is empty or has more than 64 code points,

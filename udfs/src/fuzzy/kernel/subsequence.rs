@@ -18,7 +18,8 @@ pub fn word<S: Symbol>(masks: &[u64], pattern_len: usize, text: &[S]) -> usize {
     (!state & low_bits(pattern_len)).count_ones() as usize
 }
 
-/// Length of the longest common subsequence of two texts whose symbols are below `symbols`.
+/// Length of the longest common subsequence of two texts whose symbols are below `symbols`; any
+/// number once nobody wants it.
 pub fn blocks<S: Symbol>(
     left: &[S],
     right: &[S],
@@ -28,12 +29,16 @@ pub fn blocks<S: Symbol>(
     let (short, long) = strip_common(left, right);
     let common = left.len() - short.len();
     let (rows, columns) = if short.len() <= long.len() { (short, long) } else { (long, short) };
-    let BlockScratch { masks, carry, .. } = scratch;
+    let BlockScratch { masks, carry, stop } = scratch;
+    let mut pace = stop.pace();
     masks.resize(masks.len().max(symbols), 0);
     carry.clear();
     carry.resize(columns.len(), 0);
     let mut length = common;
     for block in rows.chunks(64) {
+        if pace.spend(columns.len()).is_err() {
+            break;
+        }
         set_masks(masks, block);
         let mut state = u64::MAX;
         for (symbol, carried) in columns.iter().zip(carry.iter_mut()) {
