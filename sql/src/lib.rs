@@ -14,6 +14,7 @@ pub mod engine;
 pub mod error;
 mod expectation;
 pub mod functions;
+mod intervals;
 mod join;
 mod kill;
 mod limits;
