@@ -31,6 +31,7 @@ mod progress;
 pub mod queries;
 mod rights;
 pub mod session;
+mod similar;
 mod size;
 mod stream;
 mod system;
