@@ -18,6 +18,7 @@ use datafusion::prelude::SessionConfig;
 
 use crate::admission::Admission;
 use crate::bounded::{BYTES_MAX, bounded};
+use crate::cases::LazyCases;
 use crate::concatenation::ConcatenationPlanner;
 use crate::error::Result;
 use crate::expectation::CheckLog;
@@ -319,5 +320,6 @@ fn add_rewrites(state: &mut SessionState) -> Result<()> {
     let intervals = Arc::new(IntervalLengths::new());
     state.register_function_rewrite(Arc::clone(&intervals) as _)?;
     state.add_analyzer_rule(intervals);
+    state.add_analyzer_rule(Arc::new(LazyCases));
     Ok(())
 }

@@ -7,6 +7,7 @@ mod access;
 mod admission;
 mod allow;
 mod bounded;
+mod cases;
 mod concatenation;
 pub mod dialect;
 mod dml;
