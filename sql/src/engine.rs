@@ -18,9 +18,11 @@ use datafusion::prelude::SessionConfig;
 
 use crate::admission::Admission;
 use crate::bounded::{BYTES_MAX, bounded};
+use crate::cases::LazyCases;
 use crate::concatenation::ConcatenationPlanner;
 use crate::error::Result;
 use crate::expectation::CheckLog;
+use crate::intervals::IntervalLengths;
 use crate::patterns::{PatternOperators, patterned};
 use crate::planner::AttuneQueryPlanner;
 use crate::queries::QueryLog;
@@ -305,9 +307,19 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> Result<SessionState>
         factories.clear();
     }
     let mut state = builder.build();
+    add_rewrites(&mut state)?;
+    Ok(state)
+}
+
+/// What becomes of expressions before they are optimized.
+fn add_rewrites(state: &mut SessionState) -> Result<()> {
     let operators = PatternOperators::new(state.scalar_functions().values());
     if let Some(operators) = operators {
         state.register_function_rewrite(Arc::new(operators))?;
     }
-    Ok(state)
+    let intervals = Arc::new(IntervalLengths::new());
+    state.register_function_rewrite(Arc::clone(&intervals) as _)?;
+    state.add_analyzer_rule(intervals);
+    state.add_analyzer_rule(Arc::new(LazyCases));
+    Ok(())
 }

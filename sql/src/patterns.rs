@@ -6,30 +6,31 @@
 //! [`AT_ONCE`] of them are there at a time; between these a statement that was cancelled ends. A
 //! pattern that is a constant is compiled once as ever.
 //!
-//! The operators `~`, `~*`, `!~`, `!~*` and SIMILAR TO with such a pattern become calls of
-//! `regexp_like`.
+//! The operators `~`, `~*`, `!~`, `!~*` and SIMILAR TO ([`crate::similar`]) with such a pattern
+//! become calls of `regexp_like`. A pattern that does not compile is named in the error.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::array::{Array, ArrayRef, StringViewArray, UInt32Array};
 use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
-use datafusion::error::Result as DataFusionResult;
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::logical_expr::expr::{Like, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Documentation, Expr, Operator, ReturnFieldArgs, ScalarFunctionArgs,
-    ScalarUDF, ScalarUDFImpl, Signature, lit,
+    ScalarUDF, ScalarUDFImpl, Signature, binary_expr, lit,
 };
 use udfs::text::Text;
 
 use crate::bounded::as_inner;
 use crate::made::check_cancelled;
+use crate::similar;
 
 /// Compiled patterns that are there at a time; one takes ten megabytes at most.
 const AT_ONCE: u32 = 4;
@@ -43,6 +44,10 @@ const FUNCTIONS: [(&str, usize); 5] = [
 ];
 const REGEXP_LIKE: &str = "regexp_like";
 const PATTERN: usize = 1;
+/// A flag that says what holds anyway, in the place of none.
+const NO_FLAGS: &str = "u";
+/// Characters of a pattern that an error shows.
+const SHOWN_MAX: usize = 60;
 
 /// The function with a limit on the patterns that it keeps; `None` when it has no pattern.
 pub(crate) fn patterned(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
@@ -74,9 +79,16 @@ impl ScalarUDFImpl for Patterned {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let arguments = self.with_flags(arguments)?;
         let column = |at: usize| matches!(arguments.args.get(at), Some(ColumnarValue::Array(_)));
         if !column(PATTERN) && !column(self.flags) {
-            return self.inner.invoke_with_args(arguments);
+            let pattern = match arguments.args.get(PATTERN) {
+                Some(ColumnarValue::Scalar(pattern)) => pattern.try_as_str().flatten(),
+                _ => None,
+            };
+            let pattern = pattern.map(str::to_owned);
+            let made = self.inner.invoke_with_args(arguments);
+            return made.map_err(|error| named(error, pattern.as_deref()));
         }
         let columns = alike(ColumnarValue::values_to_arrays(&arguments.args)?)?;
         let numbers = numbers(self.name(), &columns, self.flags)?;
@@ -96,7 +108,9 @@ impl ScalarUDFImpl for Patterned {
             made.into_array(rows)
         };
         let Some(numbers) = numbers else {
-            return Ok(ColumnarValue::Array(call(&columns, arguments.number_rows)?));
+            let made = call(&columns, arguments.number_rows);
+            let made = made.map_err(|error| self.blamed(error, &columns, &call))?;
+            return Ok(ColumnarValue::Array(made));
         };
         let mut order: Vec<u32> = (0..).take(numbers.len()).collect();
         order.sort_by_key(|row| numbers.get(*row as usize));
@@ -107,7 +121,8 @@ impl ScalarUDFImpl for Patterned {
             let at = UInt32Array::from(rows.to_vec());
             let columns = columns.iter().map(|column| take(column, &at, None));
             let columns = columns.collect::<Result<Vec<_>, _>>()?;
-            answers.push(call(&columns, rows.len())?);
+            let made = call(&columns, rows.len());
+            answers.push(made.map_err(|error| self.blamed(error, &columns, &call))?);
         }
         let answers: Vec<&dyn Array> = answers.iter().map(AsRef::as_ref).collect();
         let mut place = vec![0; order.len()];
@@ -119,6 +134,101 @@ impl ScalarUDFImpl for Patterned {
         let answers = take(&concat(&answers)?, &UInt32Array::from(place), None)?;
         Ok(ColumnarValue::Array(answers))
     }
+}
+
+impl Patterned {
+    /// The arguments without empty flags: functions put flags in front of the pattern, as
+    /// `(?flags)`, which has to say something.
+    fn with_flags(
+        &self,
+        mut arguments: ScalarFunctionArgs,
+    ) -> DataFusionResult<ScalarFunctionArgs> {
+        match arguments.args.get_mut(self.flags) {
+            Some(ColumnarValue::Scalar(flags)) if flags.try_as_str() == Some(Some("")) => {
+                *flags = ScalarValue::from(NO_FLAGS).cast_to(&flags.data_type())?;
+            }
+            Some(ColumnarValue::Array(array)) => {
+                let flags = Text::from_array(self.inner.name(), array)?;
+                if (0..array.len()).any(|row| flags.get(row) == Some("")) {
+                    let said = (0..array.len()).map(|row| match flags.get(row) {
+                        Some("") => Some(NO_FLAGS),
+                        said => said,
+                    });
+                    let said: ArrayRef = Arc::new(said.collect::<StringViewArray>());
+                    let is_text = array.data_type().is_string();
+                    *array = if is_text { cast(&said, array.data_type())? } else { said };
+                }
+            }
+            _ => {}
+        }
+        Ok(arguments)
+    }
+
+    /// The error of a call on some rows, with the pattern that it is about: of the few that there
+    /// are, the one that fails alone.
+    fn blamed(
+        &self,
+        error: DataFusionError,
+        columns: &[ArrayRef],
+        call: &dyn Fn(&[ArrayRef], usize) -> DataFusionResult<ArrayRef>,
+    ) -> DataFusionError {
+        if reason(&error).is_none() {
+            return error;
+        }
+        let text = |at: usize| Text::from_array(self.inner.name(), columns.get(at)?).ok();
+        let (Some(patterns), flags) = (text(PATTERN), text(self.flags)) else { return error };
+        let is_null = |row: usize| {
+            let mut columns = columns.iter().enumerate();
+            columns.any(|(at, column)| at != self.flags && column.is_null(row))
+        };
+        let mut tried = HashSet::new();
+        let rows = columns.first().map_or(0, |column| column.len());
+        for row in (0..rows).filter(|row| !is_null(*row)) {
+            let (pattern, flags) = (patterns.get(row), flags.as_ref().and_then(|f| f.get(row)));
+            if !tried.insert((pattern, flags)) {
+                continue;
+            }
+            let alone: Vec<ArrayRef> = columns.iter().map(|column| column.slice(row, 1)).collect();
+            if let Err(error) = call(&alone, 1) {
+                return named(error, pattern);
+            }
+        }
+        error
+    }
+}
+
+/// An error about a pattern, with the pattern.
+fn named(error: DataFusionError, pattern: Option<&str>) -> DataFusionError {
+    let (Some(reason), Some(pattern)) = (reason(&error), pattern) else { return error };
+    let pattern = shown(pattern);
+    let what = format!("the regular expression '{pattern}' did not compile{reason}");
+    DataFusionError::Execution(what)
+}
+
+/// Why a pattern does not compile, behind a colon, where that is told; `None` of any other error.
+fn reason(error: &DataFusionError) -> Option<String> {
+    let text = error.to_string();
+    let says = |mark: &str| text.contains(mark);
+    if says("CompiledTooBig") || says("exceeds size limit") {
+        return Some(": it is too large".into());
+    }
+    if !says("did not compile") && !says("regex parse error") {
+        return None;
+    }
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("error: "));
+    Some(line.map(|line| format!(": {line}")).unwrap_or_default())
+}
+
+/// The beginning of a pattern, on one line.
+pub(crate) fn shown(pattern: &str) -> String {
+    let mut letters = pattern.chars();
+    let start = letters.by_ref().take(SHOWN_MAX);
+    let mut shown: String =
+        start.map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    if letters.next().is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// Texts in one form: functions want the text and its pattern in the same.
@@ -160,7 +270,8 @@ fn numbers(
     Ok((known.len() > AT_ONCE as usize).then_some(numbers))
 }
 
-/// Makes calls of operators whose pattern is no constant.
+/// Makes calls of operators whose pattern is no constant, and regular expressions of SQL's own
+/// patterns.
 #[derive(Debug)]
 pub(crate) struct PatternOperators {
     regexp_like: Arc<ScalarUDF>,
@@ -211,13 +322,27 @@ impl FunctionRewrite for PatternOperators {
                 };
                 self.call(*left, *right, any_case, negated)
             }
-            Expr::SimilarTo(Like {
-                negated,
-                expr,
-                pattern,
-                escape_char: None,
-                case_insensitive,
-            }) if !is_constant(&pattern) => self.call(*expr, *pattern, case_insensitive, negated),
+            Expr::SimilarTo(Like { negated, expr, pattern, escape_char, case_insensitive }) => {
+                let constant = match pattern.as_ref() {
+                    Expr::Literal(pattern, _) => pattern.try_as_str().flatten(),
+                    _ => None,
+                };
+                match constant {
+                    Some(pattern) => {
+                        let op = match (negated, case_insensitive) {
+                            (false, false) => Operator::RegexMatch,
+                            (false, true) => Operator::RegexIMatch,
+                            (true, false) => Operator::RegexNotMatch,
+                            (true, true) => Operator::RegexNotIMatch,
+                        };
+                        binary_expr(*expr, op, lit(similar::regular(pattern, escape_char)?))
+                    }
+                    None => {
+                        let pattern = similar::regular_of(*pattern, escape_char);
+                        self.call(*expr, pattern, case_insensitive, negated)
+                    }
+                }
+            }
             other => return Ok(Transformed::no(other)),
         };
         Ok(Transformed::yes(call))
@@ -226,7 +351,7 @@ impl FunctionRewrite for PatternOperators {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{AsArray, StringArray, StringViewArray};
+    use arrow::array::{AsArray, StringArray};
     use arrow::datatypes::Field;
     use datafusion::functions::regex;
     use tokio_util::sync::CancellationToken;
@@ -262,6 +387,21 @@ mod tests {
                 (0..100).map(|row| row % 9 > 0 && row % 11 == number(row)).collect();
             assert_eq!(matches(&options, Arc::new(texts), Arc::new(patterns)), expected);
         }
+    }
+
+    #[test]
+    fn an_error_shows_the_beginning_of_the_pattern() {
+        assert_eq!(shown("a\n(é"), "a (é");
+        assert_eq!(shown(&"é".repeat(SHOWN_MAX)).chars().count(), SHOWN_MAX);
+        let error = |text: &str| {
+            let error = named(DataFusionError::Execution(text.into()), Some(&"é(".repeat(99)));
+            error.to_string().replace(&"é(".repeat(SHOWN_MAX / 2), "…")
+        };
+        let large = error("Regular expression did not compile: CompiledTooBig(10485760)");
+        assert!(large.ends_with("'……' did not compile: it is too large"), "{large}");
+        let wrong = error("regex parse error:\n    (\n    ^\nerror: unclosed group");
+        assert!(wrong.ends_with("'……' did not compile: unclosed group"), "{wrong}");
+        assert!(error("division by zero").ends_with("division by zero"));
     }
 
     #[test]

@@ -20,8 +20,8 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::memory::mebibytes;
 use crate::model::learners::Learner;
-use crate::model::lifecycle::{Compared, Mapped, Previous, compare, nothing_to_fold_into};
-use crate::model::measure::{Metric, evaluate};
+use crate::model::lifecycle::{Common, Compared, Mapped, Previous, compare, nothing_to_fold_into};
+use crate::model::measure::{self, Metric};
 use crate::model::options::{EarlyStop, TrainingOptions, model_error};
 use crate::model::rows::{Learned, Rows};
 use crate::model::side::Told;
@@ -314,13 +314,13 @@ impl Fit<'_> {
         let compared_on = mapped.as_ref().filter(|_| fresh.cells() > 0).map(|_| rows.all.clone());
         let Rows { users, items, all, .. } = rows;
         let model = learned.into_model(users, items, all, &learner, self.cancel)?;
-        let metrics = match test.cells() {
-            0 => Vec::new(),
-            _ => evaluate(&model, &test, options.top_k, self.cancel)?,
-        };
+        let evaluation = measure::evaluate(&model, &test, options.top_k, self.cancel)?;
+        let evaluation = evaluation.as_ref();
+        let metrics = evaluation.map(|found| measure::metrics(found, self.cancel)).transpose()?;
         let compared = mapped.as_ref().zip(compared_on.as_ref()).and_then(|(mapped, all)| {
             let asked = (options.objective, options.top_k);
-            compare(asked, &model, mapped, all, &fresh, self.cancel)
+            let on = Common { all, test: &test, fresh: &fresh, evaluation };
+            compare(asked, &model, mapped, &on, self.cancel)
         });
         self.go_on()?;
         Ok(Trained {
@@ -332,7 +332,7 @@ impl Fit<'_> {
             total_iterations,
             tuning,
             segments,
-            metrics,
+            metrics: metrics.unwrap_or_default(),
             began: mapped.as_ref().map(Mapped::told),
             compared,
             interactions,

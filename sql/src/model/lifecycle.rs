@@ -11,7 +11,7 @@ use udfs::model::Csr;
 use udfs::model::als::{AlsOptions, WarmStart};
 use udfs::model::judge::{Codes, Judge, Objective};
 use udfs::model::split::divide;
-use udfs::model::{IdIndex, Model, Recommender};
+use udfs::model::{Evaluation, IdIndex, Model, Recommender};
 
 use crate::error::{Error, Result};
 use crate::model::learners::Learner;
@@ -339,25 +339,45 @@ pub struct Compared {
     is_error: bool,
 }
 
-/// Compares two versions by a metric at `top_k` on `fresh` interactions, those of users whom both
+/// What two versions are compared on.
+pub struct Common<'a> {
+    /// All interactions.
+    pub all: &'a Csr,
+    /// The test part of them.
+    pub test: &'a Csr,
+    /// What of the test part the previous version did not learn from.
+    pub fresh: &'a Csr,
+    /// The new version on the test part, in lists of the same length.
+    pub evaluation: Option<&'a Evaluation>,
+}
+
+/// Compares two versions by a metric at `top_k` on fresh interactions, those of users whom both
 /// know; nothing soon after the flag was set.
 pub fn compare(
     (objective, top_k): (Objective, usize),
     model: &Model,
     previous: &Mapped,
-    all: &Csr,
-    fresh: &Csr,
+    on: &Common<'_>,
     cancel: &AtomicBool,
 ) -> Option<Compared> {
     let live = previous.recommender()?;
-    let (known, both) = known_to_both(objective, previous, all, fresh);
+    let (known, both) = known_to_both(objective, previous, on.all, on.fresh);
     if both.cells() == 0 {
         return None;
     }
     let judge = Judge::new(objective, top_k, &known, &both).cancelled_by(cancel);
+    // On all of the test part and for all of its users, lists are those of the evaluation. With
+    // less of it held out, something else would be popular.
+    let made = on
+        .evaluation
+        .filter(|made| both.cells() == on.test.cells() && made.lists().count() == judge.users());
+    let new = match made {
+        Some(made) if !objective.is_error() => judge.lists(made.lists()),
+        _ => judge.model(model.recommender()?, None),
+    };
     let compared = Compared {
         metric: objective.name_at(top_k),
-        new: judge.model(model.recommender()?, None),
+        new,
         live: judge.model(live, Some(&previous.codes)),
         version: previous.version,
         interactions: both.cells(),

@@ -58,8 +58,8 @@ impl Metric {
     }
 }
 
-/// Evaluates a model on interactions in the model's own codes; a model that is no recommender has
-/// no metrics.
+/// Evaluates a model on interactions in the model's own codes; nothing without interactions, or of
+/// a model that is no recommender.
 ///
 /// # Errors
 /// When it was cancelled.
@@ -68,12 +68,21 @@ pub fn evaluate(
     test: &Csr,
     top_k: usize,
     cancel: &AtomicBool,
-) -> Result<Vec<Metric>> {
-    let Some(recommender) = model.recommender() else { return Ok(vec![]) };
+) -> Result<Option<Evaluation>> {
+    let Some(recommender) = model.recommender().filter(|_| test.cells() > 0) else {
+        return Ok(None);
+    };
     if recommender.item_ids().len() != test.columns() {
         return Err(Error::Internal("an evaluation has codes of another model".into()));
     }
-    let evaluation = Evaluation::of(model, test, top_k, cancel).map_err(model_error)?;
+    Evaluation::of(model, test, top_k, cancel).map(Some).map_err(model_error)
+}
+
+/// The metrics of an evaluation, over all users.
+///
+/// # Errors
+/// When it was cancelled.
+pub fn metrics(evaluation: &Evaluation, cancel: &AtomicBool) -> Result<Vec<Metric>> {
     let measured = evaluation.measure(&|_| true, cancel).map_err(model_error)?;
     Ok(measured.into_iter().map(Metric::from).collect())
 }

@@ -73,6 +73,7 @@ impl RecommendOptions {
     /// When an option is unknown or a literal is no value of it.
     pub fn read(named: &mut BTreeMap<String, Expr>, promotes_rows: bool) -> Result<Self> {
         known_options(named, &OPTIONS)?;
+        check_fold_in(named)?;
         let promotes = promotes_rows || named.contains_key("promote");
         if named.contains_key("promote_share") && !promotes {
             return Err(Error::invalid_hint(
@@ -177,6 +178,20 @@ impl RecommendOptions {
             promote_share: promote_share(&self.promote_share)?,
         })
     }
+}
+
+/// Refuses to fold in new items of what shall not be folded in.
+fn check_fold_in(named: &BTreeMap<String, Expr>) -> Result<()> {
+    let is = |option: &str, truth: bool| {
+        named.get(option).and_then(literal) == Some(&ScalarValue::Boolean(Some(truth)))
+    };
+    if !is(history::OPTION, false) || !is(new_items::OPTION, true) {
+        return Ok(());
+    }
+    Err(Error::invalid_hint(
+        "fold_in is FALSE and fold_in_items TRUE, which folds in what users have had too",
+        "leave fold_in out, or fold_in_items",
+    ))
 }
 
 /// Reads a value that is known already; a parameter has its value later.

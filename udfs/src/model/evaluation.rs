@@ -162,6 +162,16 @@ impl Evaluation {
         Ok(measured.collect())
     }
 
+    /// The model's lists, users ascending; none of ratings.
+    pub fn lists(&self) -> impl Iterator<Item = (u32, &[u32])> {
+        let [model, _] = &self.sides;
+        let ranking = match model {
+            Side::Ranking(ranking) => Some(ranking),
+            Side::Rating(_) => None,
+        };
+        ranking.into_iter().flat_map(|ranking| ranking.exposure().lists())
+    }
+
     /// The model's values alone, without intervals.
     pub fn values(&self, keep: &dyn Fn(u32) -> bool) -> Vec<(String, f64)> {
         self.sides[0].values(keep)

@@ -259,6 +259,16 @@ impl<'a> Judge<'a> {
         mean.value()
     }
 
+    /// The objective for lists of a model in the judge's codes that were made already: of each user
+    /// who is looked at, and of `top_k` items without those known here.
+    pub fn lists<'l>(&self, lists: impl Iterator<Item = (u32, &'l [u32])>) -> f64 {
+        let mut mean = Mean::default();
+        for (user, list) in lists.filter(|(user, _)| self.users.binary_search(user).is_ok()) {
+            self.add(&mut mean, user, list);
+        }
+        mean.value()
+    }
+
     fn is_cancelled(&self) -> bool {
         self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed))
     }
@@ -350,7 +360,8 @@ mod tests {
     use arrow::array::{ArrayRef, Int64Array};
 
     use super::super::als::{AlsOptions, Feedback, Training, Validation};
-    use super::super::{AlsModel, IdIndex, ModelParts, PopularityModel, PopularityParts, holdout};
+    use super::super::{AlsModel, Evaluation, IdIndex, Model, ModelParts, PopularityModel};
+    use super::super::{PopularityParts, holdout};
     use super::*;
 
     fn ids(column: &str, values: &[i64]) -> IdIndex {
@@ -437,10 +448,14 @@ mod tests {
             };
             let (users, items) = (ids("user_id", &users), ids("item_id", &items));
             let parts = PopularityParts { users, items, seen, weights, segments: None };
+            let own: Model = PopularityModel::from_parts(parts.clone()).unwrap().into();
             let model = PopularityModel::from_parts(parts).unwrap();
             found.push(judge.model(&model, Some(&codes)));
             if model.user_ids().len() == 2 {
                 found.push(judge.model(&model, None));
+                let evaluation = Evaluation::of(&own, &held, 1, &AtomicBool::new(false)).unwrap();
+                assert_eq!(evaluation.lists().count(), judge.users());
+                found.push(judge.lists(evaluation.lists()));
             }
             // Items of which the model knows nothing are misses, its unknown users no users.
             let none = Codes { users: vec![None; 2], items: codes.items.clone() };
@@ -448,7 +463,7 @@ mod tests {
             let none = Codes { users: codes.users.clone(), items: vec![None; 3] };
             assert_eq!(judge.model(&model, Some(&none)), 0.0);
         }
-        assert_eq!(found, [1.0, 1.0, 1.0]);
+        assert_eq!(found, [1.0; 4]);
     }
 
     #[test]

@@ -1,0 +1,205 @@
+//! CASE of truth values computes no branch whose condition does not hold.
+//!
+//! DataFusion's simplifier makes AND and OR of `CASE WHEN q <> 0 THEN 100 / q > 5 ELSE FALSE END`,
+//! and these compute both of their sides unless a batch's left sides are nearly all decided: the
+//! statement fails with a division by zero, or not, as rows lie. So it does with a CASE of constants
+//! beside `=`, which becomes one of truth values. `CASE TRUE WHEN q <> 0 …` says the same, and the
+//! simplifier leaves it alone. It is written so where something that not every row computes may
+//! fail; any other CASE becomes conditions that files and indexes are pruned by.
+
+use arrow::datatypes::DataType;
+use datafusion::common::DFSchema;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Operator, lit};
+use datafusion::optimizer::AnalyzerRule;
+
+/// Writes a CASE that the simplifier would take apart as one that it leaves alone. Types are
+/// coerced before, so that every cast is there.
+#[derive(Debug)]
+pub(crate) struct LazyCases;
+
+impl AnalyzerRule for LazyCases {
+    fn name(&self) -> &str {
+        "lazy_cases"
+    }
+
+    fn analyze(
+        &self,
+        plan: LogicalPlan,
+        _options: &ConfigOptions,
+    ) -> DataFusionResult<LogicalPlan> {
+        if !has_case(&plan)? {
+            return Ok(plan);
+        }
+        let lazy = plan.transform_up_with_subqueries(|node| {
+            let schema = merge_schema(&node.inputs());
+            let names = NamePreserver::new(&node);
+            let node = node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let lazy = expr.transform_up(|part| Ok(lazy(part, &schema)))?;
+                Ok(lazy.update_data(|expr| name.restore(expr)))
+            })?;
+            // Less is known of whether such a CASE may be NULL.
+            node.map_data(LogicalPlan::recompute_schema)
+        });
+        lazy.data()
+    }
+}
+
+fn has_case(plan: &LogicalPlan) -> DataFusionResult<bool> {
+    let mut has_case = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            has_case |= expr.exists(|part| Ok(matches!(part, Expr::Case(_))))?;
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(has_case)
+}
+
+/// The expression, or what is the same and left alone.
+fn lazy(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    match expr {
+        Expr::Case(case) if case.expr.is_none() && is_at_risk(&case, schema) => {
+            let case = Case { expr: Some(Box::new(lit(true))), ..case };
+            Transformed::yes(Expr::Case(case))
+        }
+        other => Transformed::no(other),
+    }
+}
+
+/// Whether the simplifier may make AND and OR of it, and a side of these may fail.
+fn is_at_risk(case: &Case, schema: &DFSchema) -> bool {
+    let outcomes = || {
+        let of_conditions = case.when_then_expr.iter().map(|(_, then)| then.as_ref());
+        of_conditions.chain(case.else_expr.as_deref())
+    };
+    let is_truth =
+        |outcome: &Expr| outcome.get_type(schema).is_ok_and(|of| of == DataType::Boolean);
+    let is_constant = |outcome: &Expr| matches!(outcome, Expr::Literal(..));
+    if !outcomes().any(is_truth) && !outcomes().all(is_constant) {
+        return false;
+    }
+    // The first condition is computed for every row.
+    let later = case.when_then_expr.iter().skip(1).map(|(when, _)| when.as_ref());
+    outcomes().chain(later).any(|part| may_fail(part, schema))
+}
+
+/// Whether computing an expression may fail on some row.
+fn may_fail(expr: &Expr, schema: &DFSchema) -> bool {
+    let is_unsafe = expr.exists(|part| Ok(!is_safe(part, schema)));
+    is_unsafe.unwrap_or(true)
+}
+
+/// Whether an expression fails on no row, but for what it is made of.
+fn is_safe(expr: &Expr, schema: &DFSchema) -> bool {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { op, .. }) => matches!(
+            op,
+            Operator::Eq
+                | Operator::NotEq
+                | Operator::Lt
+                | Operator::LtEq
+                | Operator::Gt
+                | Operator::GtEq
+                | Operator::IsDistinctFrom
+                | Operator::IsNotDistinctFrom
+                | Operator::And
+                | Operator::Or
+        ),
+        Expr::Cast(cast) => {
+            let from = cast.expr.get_type(schema);
+            from.is_ok_and(|from| is_widening(&from, cast.field.data_type()))
+        }
+        Expr::Alias(_)
+        | Expr::Column(_)
+        | Expr::OuterReferenceColumn(..)
+        | Expr::Literal(..)
+        | Expr::Placeholder(_)
+        | Expr::Not(_)
+        | Expr::IsNull(_)
+        | Expr::IsNotNull(_)
+        | Expr::IsTrue(_)
+        | Expr::IsFalse(_)
+        | Expr::IsUnknown(_)
+        | Expr::IsNotTrue(_)
+        | Expr::IsNotFalse(_)
+        | Expr::IsNotUnknown(_)
+        | Expr::Between(_)
+        | Expr::InList(_)
+        | Expr::Like(_)
+        | Expr::Case(_)
+        | Expr::TryCast(_)
+        | Expr::Exists(_)
+        | Expr::InSubquery(_)
+        | Expr::SetComparison(_)
+        | Expr::ScalarSubquery(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether every value of a type has a place in another one.
+fn is_widening(from: &DataType, to: &DataType) -> bool {
+    if from == to || from.is_null() || (from.is_string() && to.is_string()) {
+        return true;
+    }
+    if to.is_floating() {
+        return from.is_integer() || from.is_floating();
+    }
+    let keeps_sign = to.is_signed_integer() || from.is_unsigned_integer();
+    from.is_integer()
+        && to.is_integer()
+        && keeps_sign
+        && to.primitive_width() > from.primitive_width()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{Field, Schema};
+    use datafusion::logical_expr::{cast, col, when};
+
+    use super::*;
+
+    #[test]
+    fn a_case_that_may_fail_is_kept() {
+        let fields = [("q", DataType::Int64), ("small", DataType::Int32), ("txt", DataType::Utf8)];
+        let fields = fields.map(|(name, kind)| Field::new(name, kind, true));
+        let schema = DFSchema::try_from(Schema::new(fields.to_vec())).unwrap();
+        let is_kept = |expr: Expr| {
+            let lazy = lazy(expr, &schema);
+            assert!(!super::lazy(lazy.data, &schema).transformed);
+            lazy.transformed
+        };
+        let divided = || (lit(100_i64) / col("q")).gt(lit(5_i64));
+        let zero = || col("q").eq(lit(0_i64));
+        assert!(is_kept(when(zero().is_false(), divided()).otherwise(lit(false)).unwrap()));
+        assert!(is_kept(when(zero(), lit(false)).otherwise(divided()).unwrap()));
+        assert!(is_kept(when(zero(), lit(false)).when(divided(), lit(true)).end().unwrap()));
+        assert!(is_kept(when(zero(), lit("a")).when(divided(), lit("b")).end().unwrap()));
+        let number = cast(col("txt"), DataType::Int64).gt(lit(1_i64));
+        assert!(is_kept(when(zero(), number).end().unwrap()));
+        // What cannot fail, and what is no truth value, which the simplifier leaves alone.
+        let wide = cast(col("small"), DataType::Int64).lt(col("q"));
+        assert!(!is_kept(when(zero(), wide).otherwise(col("txt").is_null()).unwrap()));
+        assert!(!is_kept(when(divided(), lit(true)).otherwise(lit(false)).unwrap()));
+        assert!(!is_kept(when(zero(), lit(1_i64)).otherwise(lit(2_i64) / col("q")).unwrap()));
+        assert!(!is_kept(divided()));
+    }
+
+    #[test]
+    fn a_wider_type_holds_every_value() {
+        use DataType::{Boolean, Float32, Float64, Int8, Int32, Int64, UInt32, Utf8, Utf8View};
+        for (from, to) in [(Int32, Int64), (UInt32, Int64), (Int64, Float64), (Utf8, Utf8View)] {
+            assert!(is_widening(&from, &to), "{from} {to}");
+            assert_eq!(is_widening(&to, &from), to == Utf8View, "{to} {from}");
+        }
+        for (from, to) in [(Int8, UInt32), (UInt32, Int32), (Utf8, Int64), (Boolean, Int8)] {
+            assert!(!is_widening(&from, &to), "{from} {to}");
+        }
+        assert!(is_widening(&DataType::Null, &Boolean) && is_widening(&Float64, &Float32));
+    }
+}
