@@ -11,14 +11,18 @@
 //! so the memory is counted first and refused with its figure. Values of X are taken as they are:
 //! give 1 for each interaction unless their weights are meant.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
 use super::als::Progress;
+use super::cancel;
 use super::dense::{inverse_bytes, inverse_steps, negated_inverse, stride};
 use super::error::ModelError;
 use super::sparse::{Csr, csr_bytes};
+
+/// Users of an item between two looks at the cancel flag.
+const USERS_PER_LOOK: usize = 1024;
 
 /// Options of EASE.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,7 +71,8 @@ pub fn train(
     let mut matrix = gram(interactions, options.l2_reg, cancel)?;
     step();
     negated_inverse(&mut matrix, items, &mut step, cancel)?;
-    Ok(weights(&matrix, items))
+    let weights = weights(&matrix, items, cancel);
+    if cancel::is_set(cancel) { Err(ModelError::Cancelled) } else { Ok(weights) }
 }
 
 fn check(interactions: &Csr, options: &EaseOptions) -> Result<(), ModelError> {
@@ -98,16 +103,16 @@ fn check(interactions: &Csr, options: &EaseOptions) -> Result<(), ModelError> {
 /// The lower triangle of XᵀX + λI in padded rows.
 fn gram(interactions: &Csr, l2_reg: f64, cancel: &AtomicBool) -> Result<Vec<f64>, ModelError> {
     let items = interactions.columns();
-    let by_item = interactions.transpose();
+    let by_item = interactions.transpose_unless(cancel);
     let wide = stride(items);
     let mut gram = vec![0.0_f64; items * wide];
     gram.par_chunks_mut(wide).enumerate().for_each(|(item, line)| {
-        if cancel.load(Ordering::Relaxed) {
-            return;
-        }
         let line = &mut line[..=item];
         let (users, values) = by_item.row(item);
-        for (&user, &value) in users.iter().zip(values) {
+        for (at, (&user, &value)) in users.iter().zip(values).enumerate() {
+            if at.is_multiple_of(USERS_PER_LOOK) && cancel::is_set(cancel) {
+                return;
+            }
             let (columns, others) = interactions.row(user as usize);
             let lower = columns.partition_point(|&column| column as usize <= item);
             for (&column, &other) in columns[..lower].iter().zip(others) {
@@ -116,11 +121,11 @@ fn gram(interactions: &Csr, l2_reg: f64, cancel: &AtomicBool) -> Result<Vec<f64>
         }
         line[item] += l2_reg;
     });
-    if cancel.load(Ordering::Relaxed) { Err(ModelError::Cancelled) } else { Ok(gram) }
+    if cancel::is_set(cancel) { Err(ModelError::Cancelled) } else { Ok(gram) }
 }
 
-/// B from the lower triangle of −P.
-fn weights(negated: &[f64], items: usize) -> Vec<f32> {
+/// B from the lower triangle of −P; a part of it once the flag is set.
+fn weights(negated: &[f64], items: usize, cancel: &AtomicBool) -> Vec<f32> {
     const TILE: usize = 64;
     let wide = stride(items);
     let scales: Vec<f64> = (0..items).map(|item| -1.0 / negated[item * wide + item]).collect();
@@ -128,6 +133,9 @@ fn weights(negated: &[f64], items: usize) -> Vec<f32> {
     weights.par_chunks_mut(TILE * items).enumerate().for_each(|(index, lines)| {
         let first = index * TILE;
         for start in (0..items).step_by(TILE) {
+            if cancel::is_set(cancel) {
+                return;
+            }
             let columns = start..items.min(start + TILE);
             for (row, line) in (first..).zip(lines.chunks_exact_mut(items)) {
                 for column in columns.clone().filter(|&column| column != row) {

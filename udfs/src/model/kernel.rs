@@ -9,6 +9,9 @@ use std::ops::{Deref, DerefMut};
 use pulp::Simd;
 use rayon::prelude::*;
 
+#[cfg(test)]
+use super::cancel::meter;
+
 /// Rows handled together by [`products`]: pad the number of rows to a multiple.
 pub const ROW_GROUP: usize = 4;
 
@@ -79,6 +82,8 @@ pub fn prefetch(values: &[f32]) {
 /// Sum of products of two rows.
 #[inline(always)]
 pub fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    #[cfg(test)]
+    meter::spend(a.len());
     let (a, b) = (S::as_simd_f32s(a).0, S::as_simd_f32s(b).0);
     let mut sums = [simd.splat_f32s(0.0); 4];
     let (groups, rest) = a.as_chunks::<4>();
@@ -99,6 +104,8 @@ pub fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
 /// `y += scale · x`.
 #[inline(always)]
 pub fn add_scaled<S: Simd>(simd: S, y: &mut [f32], scale: f32, x: &[f32]) {
+    #[cfg(test)]
+    meter::spend(y.len());
     let scale = simd.splat_f32s(scale);
     let x = S::as_simd_f32s(x).0;
     for (y, &x) in S::as_mut_simd_f32s(y).0.iter_mut().zip(x) {
@@ -109,6 +116,8 @@ pub fn add_scaled<S: Simd>(simd: S, y: &mut [f32], scale: f32, x: &[f32]) {
 /// `y = x + scale · y`.
 #[inline(always)]
 pub fn scale_then_add<S: Simd>(simd: S, y: &mut [f32], scale: f32, x: &[f32]) {
+    #[cfg(test)]
+    meter::spend(y.len());
     let scale = simd.splat_f32s(scale);
     let x = S::as_simd_f32s(x).0;
     for (y, &x) in S::as_mut_simd_f32s(y).0.iter_mut().zip(x) {
@@ -119,6 +128,8 @@ pub fn scale_then_add<S: Simd>(simd: S, y: &mut [f32], scale: f32, x: &[f32]) {
 /// `out = a ∘ b · scale`, element by element.
 #[inline(always)]
 pub fn scaled_product<S: Simd>(simd: S, out: &mut [f32], a: &[f32], b: &[f32], scale: f32) {
+    #[cfg(test)]
+    meter::spend(out.len());
     let scale = simd.splat_f32s(scale);
     let (a, b) = (S::as_simd_f32s(a).0, S::as_simd_f32s(b).0);
     for ((out, &a), &b) in S::as_mut_simd_f32s(out).0.iter_mut().zip(a).zip(b) {
@@ -129,6 +140,8 @@ pub fn scaled_product<S: Simd>(simd: S, out: &mut [f32], a: &[f32], b: &[f32], s
 /// `out[j] = row j of z · v` for `out.len()` rows, a multiple of [`ROW_GROUP`].
 #[inline(always)]
 pub fn products<S: Simd>(simd: S, z: &[f32], v: &[f32], out: &mut [f32]) {
+    #[cfg(test)]
+    meter::spend(v.len() * out.len());
     let stride = v.len();
     let v = S::as_simd_f32s(v).0;
     let width = v.len();
@@ -159,6 +172,8 @@ pub fn weighted_sum<S: Simd>(
     start: Option<&[f32]>,
     out: &mut [f32],
 ) {
+    #[cfg(test)]
+    meter::spend(out.len() * scales.len());
     let out = S::as_mut_simd_f32s(out).0;
     let z = S::as_simd_f32s(z).0;
     let start = start.map(|start| S::as_simd_f32s(start).0);
@@ -229,6 +244,8 @@ fn gram_tile<S: Simd, const W: usize>(
     column: usize,
     gram: &mut [f32],
 ) -> usize {
+    #[cfg(test)]
+    meter::spend(z.len() / stride * 4 * W * S::F32_LANES);
     let mut sums = [[simd.splat_f32s(0.0); W]; 4];
     for z in z.chunks_exact(stride) {
         let right = &S::as_simd_f32s(z).0[column..column + W];

@@ -10,6 +10,7 @@
 pub mod als;
 mod als_model;
 pub mod boosted;
+mod cancel;
 mod dense;
 pub mod ease;
 pub mod entity_resolution;

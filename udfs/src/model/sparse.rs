@@ -5,8 +5,11 @@
 //! ([`Triplets::push`] refuses others). Building takes time linear in rows, columns and triplets
 //! (two stable counting sorts, [`super::scatter`]); it runs on the current rayon pool.
 
+use std::sync::atomic::AtomicBool;
+
 use rayon::prelude::*;
 
+use super::cancel;
 use super::error::ModelError;
 use super::scatter::{counts, each, offsets, ranges, scatter, split};
 
@@ -157,9 +160,17 @@ impl Csr {
 
     /// The matrix with rows and columns exchanged.
     pub fn transpose(&self) -> Self {
+        self.transpose_unless(&AtomicBool::new(false))
+    }
+
+    /// [`Csr::transpose`], which leaves cells out once the flag is set: the caller looks at it.
+    pub(super) fn transpose_unless(&self, cancel: &AtomicBool) -> Self {
         let offsets = offsets(&self.column_counts());
         let (columns, values) = scatter(&offsets, |part| {
             for row in 0..self.rows() {
+                if cancel::is_set(cancel) {
+                    return;
+                }
                 let (row_columns, row_values) = self.row(row);
                 part.take(row_columns, row_values, |_| row as u32);
             }

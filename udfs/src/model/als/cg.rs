@@ -6,10 +6,11 @@
 //! Eigenvalues are 1 but for as many as there are interactions, which is why two or three steps
 //! from the last iteration's factors do.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use pulp::Simd;
 
+use super::super::cancel;
 use super::super::kernel::{add_scaled, dot, products, scale_then_add, weighted_sum};
 use super::ahead::Ahead;
 use super::row::Scratch;
@@ -47,7 +48,7 @@ pub(super) fn solve<S: Simd>(
     let enough = 1e-13 * (gamma + dot(simd, w, w));
     direction.copy_from_slice(residual);
     for step in 1..=steps {
-        if gamma <= enough || cancel.load(Ordering::Relaxed) {
+        if gamma <= enough || cancel::is_set(cancel) {
             break;
         }
         ahead.fetch(passes(step));

@@ -15,10 +15,11 @@
 //! have one. The same idea as feature-aware iALS (irspack) and as the feature-based priors of
 //! Agarwal and Chen 2009.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
+use super::super::cancel;
 use super::super::error::ModelError;
 use super::super::foldin::UserVector;
 use super::super::kernel::Aligned;
@@ -27,8 +28,8 @@ use super::options::AlsOptions;
 
 /// Features of a side at most: FᵀΛF is dense and is factored once a training.
 pub const MAX_FEATURES: usize = 4096;
-/// Rows whose penalties are added before they are added to the total; fixed, for the same sum on
-/// any number of threads.
+/// Rows whose penalties are added before they are added to the total, for the same sum on any
+/// number of threads; also rows between two looks at the cancel flag.
 const CHUNK_ROWS: usize = 4096;
 /// Columns of W solved together.
 const PANEL: usize = 16;
@@ -162,11 +163,11 @@ impl Prior {
         let Shape { size, stride, .. } = self.shape;
         let mut right = vec![0.0_f64; self.features.columns() * stride];
         right.par_chunks_exact_mut(stride).enumerate().for_each(|(feature, line)| {
-            if cancel.load(Ordering::Relaxed) {
-                return;
-            }
             let (rows, values) = self.by_feature.row(feature);
-            for (&row, &value) in rows.iter().zip(values) {
+            for (at, (&row, &value)) in rows.iter().zip(values).enumerate() {
+                if at.is_multiple_of(CHUNK_ROWS) && cancel::is_set(cancel) {
+                    return;
+                }
                 let row = row as usize;
                 let Some(&lambda) = self.lambda.get(row) else { continue };
                 let scale = f64::from(lambda) * f64::from(value);
@@ -180,7 +181,7 @@ impl Prior {
             }
         });
         self.solve(&right, cancel);
-        self.penalty(factors, bias)
+        self.penalty(factors, bias, cancel)
     }
 
     /// Solves for all columns of W.
@@ -206,7 +207,7 @@ impl Prior {
         }
     }
 
-    fn penalty(&self, factors: &[f32], bias: Option<&[f32]>) -> f64 {
+    fn penalty(&self, factors: &[f32], bias: Option<&[f32]>, cancel: &AtomicBool) -> f64 {
         let Shape { size, stride, .. } = self.shape;
         let sums: Vec<f64> = self
             .lambda
@@ -215,6 +216,7 @@ impl Prior {
             .map(|(chunk, lambda)| {
                 let mut mean = vec![0.0_f32; stride];
                 let mut sum = 0.0;
+                let lambda: &[f32] = if cancel::is_set(cancel) { &[] } else { lambda };
                 for (row, &lambda) in (chunk * CHUNK_ROWS..).zip(lambda) {
                     if !self.mean(row, &mut mean) {
                         mean.fill(0.0);
@@ -299,7 +301,7 @@ fn weighted_gram(
     let count = features.columns();
     let mut gram = vec![0.0; count * count];
     gram.par_chunks_exact_mut(count.max(1)).enumerate().for_each(|(feature, line)| {
-        if cancel.load(Ordering::Relaxed) {
+        if cancel::is_set(cancel) {
             return;
         }
         let (rows, values) = by_feature.row(feature);
@@ -318,7 +320,7 @@ fn weighted_gram(
 /// Turns the upper triangle of M into U with UᵀU = M.
 fn cholesky(matrix: &mut [f64], n: usize, cancel: &AtomicBool) -> Result<(), ModelError> {
     for pivot in 0..n {
-        if cancel.load(Ordering::Relaxed) {
+        if cancel::is_set(cancel) {
             return Err(ModelError::Cancelled);
         }
         let (done, below) = matrix.split_at_mut((pivot + 1) * n);
@@ -347,7 +349,7 @@ fn cholesky(matrix: &mut [f64], n: usize, cancel: &AtomicBool) -> Result<(), Mod
 /// Solves UᵀU·x = b in place for [`PANEL`] right-hand sides at once.
 fn substitute(upper: &[f64], n: usize, lines: &mut [[f64; PANEL]], cancel: &AtomicBool) {
     for row in 0..n {
-        if cancel.load(Ordering::Relaxed) {
+        if cancel::is_set(cancel) {
             return;
         }
         let u = &upper[row * n..(row + 1) * n];

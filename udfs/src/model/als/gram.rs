@@ -5,11 +5,14 @@
 //! part of every row's normal equations, YᵀY + λI, is diagonal: applying it costs k instead of
 //! k², and scaling by its square root preconditions the row perfectly.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::super::cancel;
+#[cfg(test)]
+use super::super::cancel::meter;
 use super::super::error::ModelError;
 use super::super::kernel::{Aligned, add_gram, mirror_upper};
 use super::eigen::eigen_unless;
@@ -19,7 +22,8 @@ use super::eigen::eigen_unless;
 const CHUNK_ROWS: usize = 2048;
 /// Partial matrices held at a time, so that memory does not grow with the rows.
 const PARTIALS: usize = 32;
-/// Rows that stay in the first-level cache while every tile visits them.
+/// Rows that stay in the first-level cache while every tile visits them, and that are computed with
+/// between two looks at the cancel flag.
 const BLOCK_ROWS: usize = 128;
 
 /// Partial matrices that the Gram matrix of `rows` rows takes at a time.
@@ -36,9 +40,7 @@ pub(super) fn gram(factors: &[f32], stride: usize, cancel: &AtomicBool) -> Vec<f
             .par_chunks(CHUNK_ROWS * stride)
             .map(|chunk| {
                 let mut gram = Aligned::zeros(stride * stride);
-                if !cancel.load(Ordering::Relaxed) {
-                    Arch::new().dispatch(GramOp { chunk, stride, gram: &mut gram });
-                }
+                Arch::new().dispatch(GramOp { chunk, stride, gram: &mut gram, cancel });
                 gram
             })
             .collect();
@@ -56,6 +58,7 @@ struct GramOp<'a> {
     chunk: &'a [f32],
     stride: usize,
     gram: &'a mut [f32],
+    cancel: &'a AtomicBool,
 }
 
 impl WithSimd for GramOp<'_> {
@@ -64,6 +67,9 @@ impl WithSimd for GramOp<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         for block in self.chunk.chunks(BLOCK_ROWS * self.stride) {
+            if cancel::is_set(self.cancel) {
+                return;
+            }
             add_gram(simd, block, self.stride, self.gram);
         }
     }
@@ -106,8 +112,8 @@ pub(super) fn diagonal_basis(
 impl Basis {
     /// Rotates every row in place, unless the flag is set.
     pub(super) fn rotate(&self, factors: &mut [f32], stride: usize, cancel: &AtomicBool) {
-        factors.par_chunks_mut(CHUNK_ROWS / 4 * stride).for_each(|rows| {
-            if cancel.load(Ordering::Relaxed) {
+        factors.par_chunks_mut(BLOCK_ROWS * stride).for_each(|rows| {
+            if cancel::is_set(cancel) {
                 return;
             }
             Arch::new().dispatch(RotateOp { rows, rotation: Rotation { basis: self, stride } });
@@ -168,6 +174,8 @@ fn rotate_tile<S: Simd, const W: usize>(
     column: usize,
     new: &mut [f32],
 ) -> usize {
+    #[cfg(test)]
+    meter::spend(4 * stride * W * S::F32_LANES);
     let mut sums = [[simd.splat_f32s(0.0); W]; 4];
     let width = stride / S::F32_LANES;
     let (r0, rest) = old.split_at(stride);

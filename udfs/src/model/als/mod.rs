@@ -8,8 +8,9 @@
 //! * for implicit feedback both sides are rotated into the eigenbasis of the fixed side's Gram
 //!   matrix ([`gram`]), where a row costs no more than its own interactions;
 //! * a row is solved by conjugate gradients ([`cg`], or [`stream`] where it is long), exactly
-//!   ([`cholesky`]), block by block ([`subspace`]) or with factors of 0 or more
-//!   ([`nonnegative`]);
+//!   ([`cholesky`], small ones several at a time: [`batch`]), block by block ([`subspace`]) or
+//!   with factors of 0 or more ([`nonnegative`]); which it is, is chosen by size ([`choice`])
+//!   unless it is named;
 //! * factors may be drawn to what is known of users and items beside their interactions
 //!   ([`features`]).
 //!
@@ -20,11 +21,15 @@
 //! (conjugate gradients); Rendle et al. 2021 (iALS, frequency scaling; iALS++, subspaces).
 
 mod ahead;
+mod batch;
 mod cg;
+mod choice;
 mod cholesky;
+mod chunk;
 pub mod eigen;
 pub mod features;
 mod gram;
+mod interleaved;
 mod nonnegative;
 mod normal;
 pub mod objective;
@@ -175,8 +180,8 @@ impl<'a> Training<'a> {
     ///
     /// # Errors
     /// Invalid options, an empty matrix, a value that is not finite, a warm start or features of
-    /// another shape, or cancellation. The flag is looked at within each row, however long, and
-    /// within the eigenproblem, but not within a copy of the interactions at the start.
+    /// another shape, or cancellation. The flag is looked at within each row, however long, within
+    /// the eigenproblem and between the rows of the copies of the interactions.
     pub fn run(
         mut self,
         progress: &mut dyn FnMut(Progress),

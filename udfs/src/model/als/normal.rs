@@ -51,12 +51,12 @@ fn add_cells<S: Simd>(
     clear(stride, scratch);
     let mut constant = 0.0;
     for (columns, values) in columns.chunks(BLOCK_CELLS).zip(values.chunks(BLOCK_CELLS)) {
-        if step.cancelled() {
-            break;
-        }
         constant += step.gather(simd, (columns, values), (0, stride), scratch);
         let Scratch { z, targets, image, right, matrix, .. } = &mut *scratch;
         for tile in z.chunks(TILE_CELLS * stride) {
+            if step.cancelled() {
+                return constant;
+            }
             add_gram(simd, tile, stride, matrix);
         }
         image.copy_from_slice(right);

@@ -2,6 +2,8 @@
 
 use super::super::error::ModelError;
 use super::super::sparse::{Csr, csr_bytes};
+use super::batch;
+use super::choice::{self, EXPLICIT_STEPS};
 use super::gram::partials;
 use super::normal::part_limit;
 use super::row::{GATHERED_VALUES, HEAVY_CELLS, Method};
@@ -31,7 +33,7 @@ pub enum Scaling {
 /// How a row's normal equations are solved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Solver {
-    /// Conjugate gradients for implicit feedback, Cholesky for explicit.
+    /// Cholesky or conjugate gradients, by feedback and size: see [`AlsOptions::solver_for`].
     #[default]
     Auto,
     /// Exactly.
@@ -100,7 +102,8 @@ pub struct AlsOptions {
     pub frequency_exponent: f64,
     /// How rows are solved.
     pub solver: Solver,
-    /// Steps of conjugate gradients per row and iteration.
+    /// Steps of conjugate gradients per row and iteration; at least 3 where `auto` chooses them for
+    /// explicit feedback.
     pub cg_steps: usize,
     /// Explicit feedback only: learn the mean and a bias for each user and item.
     pub biases: bool,
@@ -271,17 +274,26 @@ impl AlsOptions {
         stride(self.num_factors + usize::from(self.has_biases()))
     }
 
-    /// How rows are solved.
-    ///
-    /// Subspaces are never chosen by `auto`: in the basis where the dense part is diagonal
-    /// (implicit feedback) two steps of conjugate gradients cost 6·n·k multiplications a row, a
-    /// sweep over blocks of b coordinates n·k·b/2 and more. By count, not by measurement.
-    pub(super) fn method(&self) -> Method {
-        let implicit = self.feedback == Feedback::Implicit;
+    /// The solver of so many users, items and interactions: the named one, or the one that `auto`
+    /// comes to. For implicit feedback those are conjugate gradients unless `cg_steps` of them cost
+    /// more than an exact solution; for explicit feedback Cholesky unless it costs more than twelve
+    /// times as much as three steps, as with some 200 factors and 150 interactions a row and more.
+    pub fn solver_for(&self, users: usize, items: usize, cells: usize) -> Solver {
         match self.solver {
+            Solver::Auto => choice::choose(self, users, items, cells),
+            named => named,
+        }
+    }
+
+    /// How the rows of so many users, items and interactions are solved.
+    pub(super) fn method(&self, users: usize, items: usize, cells: usize) -> Method {
+        let explicit = self.feedback == Feedback::Explicit;
+        match self.solver_for(users, items, cells) {
             _ if self.non_negative => Method::NonNegative,
-            Solver::Auto if implicit => Method::Gradient { steps: self.cg_steps },
             Solver::Auto | Solver::Cholesky => Method::Exact,
+            Solver::ConjugateGradient if explicit && self.solver == Solver::Auto => {
+                Method::Gradient { steps: self.cg_steps.max(EXPLICIT_STEPS) }
+            }
             Solver::ConjugateGradient => Method::Gradient { steps: self.cg_steps },
             Solver::Subspace => {
                 let block = self.block_size.unwrap_or(USUAL_BLOCK).next_multiple_of(16);
@@ -310,19 +322,24 @@ impl AlsOptions {
             Feedback::Implicit => square * (8 + (4 * partials(users.max(items))).max(28)),
         };
         let longest = users.max(items).min(cells);
-        interactions + factors + codes + gram + self.scratch_bytes(longest)
+        let method = self.method(users, items, cells);
+        interactions + factors + codes + gram + self.scratch_bytes(method, longest)
     }
 
     /// Working memory of all threads for rows of at most `longest` interactions.
-    fn scratch_bytes(&self, longest: usize) -> usize {
+    fn scratch_bytes(&self, method: Method, longest: usize) -> usize {
         let stride = self.stride();
         let gathered = longest.min(HEAVY_CELLS);
         let matrix = stride * stride;
-        let (each, parts) = match self.method() {
+        let (each, parts) = match method {
             Method::Gradient { .. } => ((gathered * stride).min(GATHERED_VALUES), 0),
-            Method::Subspace { block } => (gathered * block + matrix, longest / HEAVY_CELLS),
+            Method::Subspace { block } => {
+                (gathered * block + matrix + batch::values(stride), longest / HEAVY_CELLS)
+            }
             Method::Exact | Method::NonNegative => {
-                (gathered.min(stride.max(512)) * stride + matrix, longest / HEAVY_CELLS)
+                let together = if method == Method::Exact { batch::values(stride) } else { 0 };
+                let own = gathered.min(stride.max(512)) * stride + matrix;
+                (own + together, longest / HEAVY_CELLS)
             }
         };
         let shared = parts.min(part_limit(stride)) * matrix;
@@ -377,13 +394,15 @@ mod tests {
 
     #[test]
     fn memory_is_at_most_three_times_the_interactions_and_factors() {
+        // Each thread has its own working memory.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
         // Gowalla, and ten million interactions.
         for (users, items, cells) in [(29_858, 40_981, 810_128), (200_000, 50_000, 10_000_000)] {
             for num_factors in [32, 64, 128, 256] {
                 for feedback in [Feedback::Implicit, Feedback::Explicit] {
                     let options = AlsOptions { feedback, num_factors, ..AlsOptions::default() };
                     let own = csr_bytes(users, cells) + (users + items) * num_factors * 4;
-                    let peak = options.memory_bytes(users, items, cells);
+                    let peak = pool.install(|| options.memory_bytes(users, items, cells));
                     assert!(peak <= 3 * own && peak >= 2 * own, "{peak} {own} {options:?}");
                 }
             }

@@ -1,27 +1,28 @@
 //! One side's half step: every row solved against the other side's fixed factors.
 //!
 //! A row's interactions are gathered once, scaled by the square root of their weight and of the
-//! inverse dense part, into a scratch matrix that the solver then works on alone; while it does,
-//! the next row's factors are fetched ([`super::ahead`]). Rows come in descending order of length;
-//! chunks of equal cost are taken by whichever thread is free, and a row long enough to keep the
-//! others waiting is divided among all of them. No sum depends on which thread made which part, so
-//! neither does the result.
+//! inverse dense part, into a scratch matrix that the solver then works on alone
+//! ([`super::chunk`]). Rows come in descending order of length; chunks of equal cost are taken by
+//! whichever thread is free, and a row long enough to keep the others waiting is divided among all
+//! of them. No sum depends on which thread made which part, so neither does the result.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Arch, Simd};
 use rayon::prelude::*;
 
+use super::super::cancel;
 use super::super::error::ModelError;
 use super::super::kernel::{Aligned, ROW_GROUP, dot, prefetch, scaled_product};
 use super::super::sparse::Csr;
-use super::ahead::{Ahead, NEAR_CELLS};
+use super::ahead::NEAR_CELLS;
+use super::batch::Batch;
+use super::chunk::ChunkOp;
 use super::features::Prior;
-use super::gram::{Basis, Rotation};
+use super::gram::Basis;
 use super::options::{Feedback, Resolved};
-use super::{cg, cholesky, nonnegative, normal, stream, subspace};
 
 /// Rows longer than this are divided among the threads, one row after the other.
 pub(super) const HEAVY_CELLS: usize = 8192;
@@ -30,12 +31,8 @@ pub(super) const HEAVY_CELLS: usize = 8192;
 pub(super) const GATHERED_VALUES: usize = 1 << 19;
 /// Cells between the one that is gathered and the one whose factors are fetched.
 pub(super) const GATHERED_AHEAD: usize = 40;
-/// Rows that are turned into the basis together, shortly before they are solved.
-const ROTATED_ROWS: usize = 64;
 /// Chunks a half step is divided into, at most about.
 const CHUNKS: usize = 256;
-/// Steps of conjugate gradients for a matrix too badly conditioned for Cholesky in `f32`.
-const RESCUE_STEPS: usize = 50;
 
 /// Working memory of one thread; sized once for the longest row it meets.
 #[derive(Debug, Default)]
@@ -57,7 +54,8 @@ pub(super) struct Scratch {
     pub(super) prior: Aligned,
     pub(super) has_prior: bool,
     mean: Aligned,
-    rotated: Aligned,
+    pub(super) rotated: Aligned,
+    pub(super) batch: Batch,
 }
 
 impl Scratch {
@@ -184,8 +182,14 @@ impl HalfStep<'_> {
         Ok(total)
     }
 
-    fn length(&self, row: usize) -> usize {
+    /// Interactions of a row.
+    pub(super) fn length(&self, row: usize) -> usize {
         self.cells.row(row).0.len()
+    }
+
+    /// Coordinates that a row is solved for; the rest is padding.
+    pub(super) fn unknowns(&self) -> usize {
+        self.bias_column + usize::from(self.fixed_bias.is_some())
     }
 
     fn heavy_rows(&self) -> usize {
@@ -221,7 +225,7 @@ impl HalfStep<'_> {
     /// Whether the caller asked to stop; what is computed from then on is thrown away.
     #[inline(always)]
     pub(super) fn cancelled(&self) -> bool {
-        self.cancel.load(Ordering::Relaxed)
+        cancel::is_set(self.cancel)
     }
 
     /// Runs `work` with a scratch of the pool.
@@ -241,7 +245,7 @@ impl HalfStep<'_> {
         parallel: bool,
     ) -> Result<Sums, ModelError> {
         let sums = self.with_scratch(|scratch| {
-            let op = ChunkOp { step: self, rows, factors, bias, parallel, scratch };
+            let op = ChunkOp { step: self, rows, factors, bias, parallel, scratch, prepared: None };
             Arch::new().dispatch(op)
         });
         if self.cancelled() { Err(ModelError::Cancelled) } else { Ok(sums) }
@@ -278,7 +282,13 @@ impl HalfStep<'_> {
 
     /// Fills in the row's prior mean; returns its share λ·|m|² of the objective.
     #[inline(always)]
-    fn prepare_prior<S: Simd>(&self, simd: S, row: usize, lambda: f64, s: &mut Scratch) -> f64 {
+    pub(super) fn prepare_prior<S: Simd>(
+        &self,
+        simd: S,
+        row: usize,
+        lambda: f64,
+        s: &mut Scratch,
+    ) -> f64 {
         s.has_prior = self.prior.is_some_and(|prior| prior.mean(row, &mut s.mean));
         if !s.has_prior {
             return 0.0;
@@ -343,7 +353,13 @@ impl HalfStep<'_> {
 
     /// Starts from the last iteration: `w = x / scale`, the bias in its own coordinate.
     #[inline(always)]
-    fn warm_start<S: Simd>(&self, simd: S, x: &mut [f32], bias: Option<&f32>, s: &mut Scratch) {
+    pub(super) fn warm_start<S: Simd>(
+        &self,
+        simd: S,
+        x: &mut [f32],
+        bias: Option<&f32>,
+        s: &mut Scratch,
+    ) {
         if let Some(&bias) = bias {
             x[self.bias_column] = bias;
         }
@@ -352,7 +368,7 @@ impl HalfStep<'_> {
 
     /// Scales the solution back, moves the bias to its place and returns the penalty.
     #[inline(always)]
-    fn finish<S: Simd>(
+    pub(super) fn finish<S: Simd>(
         &self,
         simd: S,
         lambda: f64,
@@ -373,106 +389,5 @@ impl HalfStep<'_> {
             x[self.bias_column] = 1.0;
         }
         penalty
-    }
-}
-
-struct ChunkOp<'a, 'b> {
-    step: &'a HalfStep<'b>,
-    rows: Range<usize>,
-    factors: &'a mut [f32],
-    bias: &'a mut [f32],
-    /// Whether each row is divided among the threads.
-    parallel: bool,
-    scratch: &'a mut Scratch,
-}
-
-impl WithSimd for ChunkOp<'_, '_> {
-    type Output = Sums;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Sums {
-        let Self { step, rows, factors, bias, parallel, scratch } = self;
-        let mut sums = Sums::default();
-        let mut prepared = None;
-        for (index, (row, at)) in rows.clone().zip((0..).step_by(step.stride)).enumerate() {
-            if let Some(basis) = step.basis
-                && index.is_multiple_of(ROTATED_ROWS)
-            {
-                let end = factors.len().min(at + ROTATED_ROWS * step.stride);
-                let rotation = Rotation { basis, stride: step.stride };
-                rotation.turn(simd, &mut factors[at..end], &mut scratch.rotated);
-            }
-            let x = &mut factors[at..at + step.stride];
-            let bias = bias.get_mut(index);
-            let count = step.length(row);
-            if count == 0 {
-                x.fill(0.0);
-                if let Some(bias) = bias {
-                    *bias = 0.0;
-                    x[step.bias_column] = 1.0;
-                }
-                continue;
-            }
-            if step.cancelled() {
-                break;
-            }
-            let lambda = match prepared {
-                Some((of, lambda)) if of == count => lambda,
-                _ => step.prepare_scale(count, scratch),
-            };
-            prepared = Some((count, lambda));
-            sums.objective += step.prepare_prior(simd, row, lambda, scratch);
-            step.warm_start(simd, x, bias.as_deref(), scratch);
-            let next = if row + 1 < rows.end { step.cells.row(row + 1).0 } else { &[] };
-            let ahead = Ahead::new(step.fixed, step.stride, next);
-            sums.objective += solve_row(simd, step, row, parallel, ahead, scratch);
-            sums.penalty += step.finish(simd, lambda, x, bias, scratch);
-        }
-        sums
-    }
-}
-
-/// Moves `scratch.w` to the row's solution, or nearer to it, and returns the row's objective.
-#[inline(always)]
-fn solve_row<S: Simd>(
-    simd: S,
-    step: &HalfStep<'_>,
-    row: usize,
-    parallel: bool,
-    mut ahead: Ahead<'_>,
-    scratch: &mut Scratch,
-) -> f64 {
-    let cells = step.cells.row(row);
-    let (count, stride) = (cells.0.len(), step.stride);
-    let all = (0, stride);
-    let (constant, exact) = match step.method {
-        Method::Gradient { steps } if count * stride > GATHERED_VALUES || parallel => {
-            return stream::solve(step, row, steps, parallel, scratch);
-        }
-        Method::Gradient { steps } => {
-            let constant = step.gather(simd, cells, all, scratch);
-            return constant + cg::solve(simd, scratch, steps, &mut ahead, step.cancel);
-        }
-        Method::Subspace { block } if count > block && !parallel => {
-            return subspace::solve(simd, step, cells, block, scratch);
-        }
-        Method::NonNegative => {
-            let constant = normal::accumulate(simd, step, row, parallel, scratch);
-            return constant + nonnegative::solve(simd, step, count, scratch);
-        }
-        Method::Exact | Method::Subspace { .. } if count < stride && !parallel => {
-            let constant = step.gather(simd, cells, all, scratch);
-            ahead.fetch(1);
-            (constant, cholesky::solve_dual(simd, scratch, stride, count, step.cancel))
-        }
-        Method::Exact | Method::Subspace { .. } => {
-            let constant = normal::accumulate(simd, step, row, parallel, scratch);
-            (constant, cholesky::solve_normal(simd, scratch, stride, step.cancel))
-        }
-    };
-    match exact {
-        Some(objective) => objective + constant,
-        // Gradients never divide by a bad pivot.
-        None => stream::solve(step, row, RESCUE_STEPS, parallel, scratch),
     }
 }

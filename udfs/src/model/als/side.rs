@@ -1,7 +1,10 @@
 //! One side of the matrix while training: renumbered by descending length, factors padded.
 
+use std::sync::atomic::AtomicBool;
+
 use rayon::prelude::*;
 
+use super::super::cancel;
 use super::super::kernel::Aligned;
 use super::super::sparse::Csr;
 use super::features::Prior;
@@ -134,16 +137,21 @@ fn inverse(codes: &[u32]) -> Vec<u32> {
     positions
 }
 
-/// The matrix with row `p` taken from row `users[p]`, columns renumbered likewise.
+/// The matrix with row `p` taken from row `users[p]`, columns renumbered likewise. With the flag
+/// set rows may be left out: the caller looks at the flag.
 pub(super) fn renumber(
     matrix: &Csr,
     users: &[u32],
     items: &[u32],
     value: impl Fn(f32) -> f32 + Sync,
+    cancel: &AtomicBool,
 ) -> Csr {
     let position = inverse(items);
     let lengths = users.iter().map(|&user| matrix.row(user as usize).0.len());
     Csr::from_rows(lengths, items.len(), |row, columns, values| {
+        if cancel::is_set(cancel) {
+            return;
+        }
         let (from_columns, from_values) = matrix.row(users[row] as usize);
         for (to, &column) in columns.iter_mut().zip(from_columns) {
             *to = position[column as usize];

@@ -90,6 +90,9 @@ fn improve<S: Simd>(
         scratch;
     matrix.fill(0.0);
     for tile in z.chunks(TILE_CELLS * width) {
+        if step.cancelled() {
+            return;
+        }
         add_gram(simd, tile, width, matrix);
     }
     for index in 0..width {

@@ -1,9 +1,10 @@
 //! The alternation: half steps, what is reported of them, and when it ends.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
+use super::super::cancel;
 use super::super::error::ModelError;
 use super::features::{FeatureMap, Prior, Shape};
 use super::gram::{Basis, diagonal_basis, gram};
@@ -49,13 +50,14 @@ impl<'a> Trainer<'a> {
         let item_counts = interactions.column_counts();
         let user_codes = by_descending_count(user_counts);
         let item_codes = by_descending_count(item_counts.iter().map(|&count| count as usize));
-        let by_user =
-            renumber(interactions, &user_codes, &item_codes, |value| match options.feedback {
-                Feedback::Implicit => encode_weight(value, resolved.alpha),
-                Feedback::Explicit => (f64::from(value) - mean) as f32,
-            });
         check(cancel)?;
-        let by_item = by_user.transpose();
+        let value = |value: f32| match options.feedback {
+            Feedback::Implicit => encode_weight(value, resolved.alpha),
+            Feedback::Explicit => (f64::from(value) - mean) as f32,
+        };
+        let by_user = renumber(interactions, &user_codes, &item_codes, value, cancel);
+        check(cancel)?;
+        let by_item = by_user.transpose_unless(cancel);
         check(cancel)?;
         let mut users = Side::new(user_codes, by_user, options);
         let mut items = Side::new(item_codes, by_item, options);
@@ -63,7 +65,8 @@ impl<'a> Trainer<'a> {
         users.start(options, warm.map(|warm| Previous::users(warm.factors, warm.users)), false);
         items.start(options, warm.map(|warm| Previous::items(warm.factors, warm.items)), true);
         let pool = Mutex::new(vec![]);
-        let method = options.method();
+        let (rows, columns) = (interactions.rows(), interactions.columns());
+        let method = options.method(rows, columns, interactions.cells());
         let mut trainer = Self { options, resolved, users, items, mean, method, cancel, pool };
         trainer.set_features(training)?;
         Ok(trainer)
@@ -237,5 +240,5 @@ fn dense(
 }
 
 fn check(cancel: &AtomicBool) -> Result<(), ModelError> {
-    if cancel.load(Ordering::Relaxed) { Err(ModelError::Cancelled) } else { Ok(()) }
+    if cancel::is_set(cancel) { Err(ModelError::Cancelled) } else { Ok(()) }
 }

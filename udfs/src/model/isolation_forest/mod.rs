@@ -9,11 +9,12 @@
 //! The seed and the number of a tree alone say how it is cut, so the same rows in the same order
 //! give the same forest.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
 use super::als::Progress;
+use super::cancel;
 use super::error::ModelError;
 use super::random::{Seeded, mix};
 
@@ -25,8 +26,10 @@ const SAMPLES_MAX: usize = 1 << 20;
 const EULER: f64 = 0.577_215_664_901_532_9;
 /// The feature of a leaf.
 pub const LEAF: u32 = u32::MAX;
-/// Trees grown between two looks at the cancel flag.
+/// Trees that are grown before they are added to the forest.
 const TREES_AT_ONCE: usize = 16;
+/// Draws between two looks at the cancel flag.
+const DRAWS_PER_LOOK: usize = 4096;
 
 /// Options of an isolation forest.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -133,23 +136,26 @@ pub fn train(
         IsolationForest { width, samples, threshold: 0.5, ..IsolationForest::default() };
     let numbers: Vec<usize> = (0..options.num_trees).collect();
     for some in numbers.chunks(TREES_AT_ONCE) {
-        if cancel.load(Ordering::Relaxed) {
-            return Err(ModelError::Cancelled);
-        }
         let grown: Vec<Tree> = some
             .par_iter()
             .map(|number| {
                 let mut draws = Seeded::new(mix(mix(options.seed) ^ *number as u64));
-                let mut sample = sample(&mut draws, count, samples);
+                let mut sample = sample(&mut draws, count, samples, cancel);
                 let mut tree = Tree::default();
-                tree.grow(&Rows { rows, width }, &mut sample, 0, limit, &mut draws);
+                tree.grow(&Rows { rows, width, cancel }, &mut sample, 0, limit, &mut draws);
                 tree
             })
             .collect();
+        if cancel::is_set(cancel) {
+            return Err(ModelError::Cancelled);
+        }
         grown.into_iter().for_each(|tree| forest.add(tree));
     }
     if let Some(share) = options.contamination {
-        let mut scores = forest.scores(rows)?;
+        let mut scores = forest.scores_unless(rows, cancel)?;
+        if cancel::is_set(cancel) {
+            return Err(ModelError::Cancelled);
+        }
         scores.sort_unstable_by(f64::total_cmp);
         // As many of the training rows lie above it; ties at it are no anomalies.
         let above = (share * count as f64).round() as usize;
@@ -162,6 +168,8 @@ pub fn train(
 struct Rows<'a> {
     rows: &'a [f64],
     width: usize,
+    /// Once it is set, trees end where they are.
+    cancel: &'a AtomicBool,
 }
 
 impl Rows<'_> {
@@ -174,10 +182,13 @@ fn below(draws: &mut Seeded, count: usize) -> usize {
     usize::try_from(draws.below(count as u64)).unwrap_or(0)
 }
 
-/// `size` different rows of `count`, by Floyd's method.
-fn sample(draws: &mut Seeded, count: usize, size: usize) -> Vec<u32> {
+/// `size` different rows of `count`, by Floyd's method; fewer once the flag is set.
+fn sample(draws: &mut Seeded, count: usize, size: usize, cancel: &AtomicBool) -> Vec<u32> {
     let mut taken = std::collections::BTreeSet::new();
     for last in count - size..count {
+        if last.is_multiple_of(DRAWS_PER_LOOK) && cancel::is_set(cancel) {
+            break;
+        }
         let drawn = below(draws, last + 1);
         if !taken.insert(drawn) {
             taken.insert(last);
@@ -213,7 +224,7 @@ impl Tree {
         limit: u32,
         draws: &mut Seeded,
     ) {
-        if depth >= limit || rows.len() < 2 {
+        if depth >= limit || rows.len() < 2 || cancel::is_set(all.cancel) {
             return self.leaf(depth, rows.len());
         }
         let Some((feature, low, high)) = cuttable(all, rows, draws) else {
@@ -294,11 +305,19 @@ impl IsolationForest {
     /// # Errors
     /// When the rows do not have the forest's number of features.
     pub fn scores(&self, rows: &[f64]) -> Result<Vec<f64>, ModelError> {
+        self.scores_unless(rows, &AtomicBool::new(false))
+    }
+
+    /// [`IsolationForest::scores`], which are wrong, and soon there, once the flag is set.
+    fn scores_unless(&self, rows: &[f64], cancel: &AtomicBool) -> Result<Vec<f64>, ModelError> {
         if self.width == 0 || !rows.len().is_multiple_of(self.width) {
             return Err(ModelError::Inconsistent("rows and features differ in number".to_owned()));
         }
         let usual = search_height(self.samples) * self.roots.len() as f64;
         let score = |row: &[f64]| {
+            if cancel::is_set(cancel) {
+                return 0.0;
+            }
             let height: f64 = self.roots.iter().map(|root| self.height(*root, row)).sum();
             // Of one row alone there is nothing to be set apart from.
             if usual > 0.0 { (-height / usual).exp2() } else { 0.5 }

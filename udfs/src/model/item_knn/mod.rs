@@ -16,13 +16,14 @@
 
 mod weights;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use self::weights::Scales;
 use super::als::Progress;
+use super::cancel;
 use super::error::ModelError;
 use super::sparse::{Csr, csr_bytes};
 
@@ -121,7 +122,7 @@ impl ItemKnnOptions {
 ///
 /// # Errors
 /// Invalid options, an empty matrix, a value that is not finite, or cancellation (the flag is
-/// read before every item).
+/// read before every item, and within one that many users have).
 pub fn train(
     interactions: &Csr,
     options: &ItemKnnOptions,
@@ -139,7 +140,7 @@ pub fn train(
     let codes = by_descending_count(&interactions.column_counts());
     let (by_user, scales) = weights::weighted(interactions, options, &codes);
     let search = Search {
-        by_item: by_user.transpose(),
+        by_item: by_user.transpose_unless(cancel),
         by_user,
         scales,
         codes,
@@ -161,6 +162,8 @@ fn by_descending_count(counts: &[u32]) -> Vec<u32> {
 const TASK_PRODUCTS: usize = 1 << 20;
 /// What an item costs beside its products, in products.
 const ITEM_PRODUCTS: usize = 1000;
+/// Users of an item between two looks at the cancel flag.
+const USERS_PER_LOOK: usize = 1024;
 /// Progress is reported about so often.
 const REPORTS: usize = 50;
 
@@ -200,7 +203,7 @@ impl Search<'_> {
         for wave in tasks.chunks(total.div_ceil(REPORTS).max(1)) {
             let found: Vec<Vec<Neighbors>> =
                 wave.par_iter().with_max_len(1).map(|task| self.task(task.clone())).collect();
-            if self.cancel.load(Ordering::Relaxed) {
+            if cancel::is_set(self.cancel) {
                 return Err(ModelError::Cancelled);
             }
             for (task, found) in wave.iter().zip(found) {
@@ -242,7 +245,7 @@ impl Search<'_> {
         let mut scratch = self.pool.lock().pop().unwrap_or_else(|| self.scratch());
         let mut found = Vec::with_capacity(items.len());
         for item in items {
-            if self.cancel.load(Ordering::Relaxed) {
+            if cancel::is_set(self.cancel) {
                 break;
             }
             found.push(self.neighbors(item, &mut scratch));
@@ -310,7 +313,10 @@ impl Search<'_> {
         let Scratch { sums, common, touched, .. } = scratch;
         let mut used = 0;
         let (users, values) = self.by_item.row(item);
-        for (&user, &value) in users.iter().zip(values) {
+        for (at, (&user, &value)) in users.iter().zip(values).enumerate() {
+            if at.is_multiple_of(USERS_PER_LOOK) && cancel::is_set(self.cancel) {
+                break;
+            }
             let (columns, others) = self.by_user.row(user as usize);
             for (&column, &other) in columns.iter().zip(others) {
                 let sum = &mut sums[column as usize];

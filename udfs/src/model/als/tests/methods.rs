@@ -249,7 +249,7 @@ fn a_negative_weight_is_confident_evidence_against() {
 }
 
 /// A user of 9,000 interactions beside 40 shorter ones.
-fn with_a_long_row() -> Csr {
+pub(super) fn with_a_long_row() -> Csr {
     let mut triplets = Triplets::default();
     for item in 0..9000 {
         triplets.push(0, item, 1.0 + (item % 3) as f32, "w").unwrap();
@@ -276,6 +276,39 @@ fn a_long_row_is_solved_like_a_short_one_on_any_number_of_threads() {
             let exact = quiet(&csr, &AlsOptions { solver: Solver::Cholesky, ..few.clone() });
             assert!((loss / exact.losses[1] - 1.0).abs() < 1e-3, "{few:?}");
         }
+    }
+}
+
+#[test]
+fn rows_of_large_systems_are_solved_exactly() {
+    // Users of more and of fewer items than there are factors, too many for a batch.
+    let mut triplets = Triplets::default();
+    for (user, count) in [(0, 130), (1, 125), (2, 119), (3, 110), (4, 1)] {
+        for item in 0..count {
+            let value = 1.0 + (mix(u64::from(item * 8 + user)) % 5) as f32;
+            triplets.push(user, item, value, "r").unwrap();
+        }
+    }
+    let csr = triplets.build(5, 130, Duplicates::Mean).0;
+    for feedback in [Feedback::Implicit, Feedback::Explicit] {
+        let options = AlsOptions {
+            feedback,
+            num_factors: 118,
+            max_iterations: 1,
+            wals_alpha: Some(2.0),
+            l2_reg: Some(0.5),
+            ..AlsOptions::default()
+        };
+        let with = |solver| {
+            let options = AlsOptions { solver, cg_steps: 200, ..options.clone() };
+            quiet(&csr, &options)
+        };
+        let (exact, gradient) = (with(Solver::Cholesky), with(Solver::ConjugateGradient));
+        let (found, expected) = (scores(&csr, &exact, 118), scores(&csr, &gradient, 118));
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() < 2e-3, "{found} {expected} {feedback:?}");
+        }
+        assert!((exact.losses[0] / gradient.losses[0] - 1.0).abs() < 1e-3);
     }
 }
 

@@ -8,6 +8,7 @@ use super::objective::objective;
 use super::side::draw;
 use super::*;
 
+mod cancel;
 mod features;
 mod life;
 mod methods;
