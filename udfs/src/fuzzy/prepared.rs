@@ -2,6 +2,7 @@
 //! dictionary, and once of a text that repeats from row to row (as in a nested-loop join).
 
 use crate::text::Text;
+use arrow::array::Array;
 
 /// Most values of a dictionary that are kept prepared beside each other.
 const VALUES_MAX: usize = 256;

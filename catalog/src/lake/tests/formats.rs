@@ -175,7 +175,7 @@ async fn arrow_files_and_streams_may_be_mixed() {
 async fn a_parquet_file_is_cut_where_it_has_row_groups_for_more_cores() {
     let mut f = Fixture::new();
     f.config.options_mut().optimizer.repartition_file_min_size = 1;
-    f.config.options_mut().execution.batch_size = 1;
+    f.config = f.config.with_batch_size(1);
     let rows = batch(vec![("n", ints(&[1, 2, 3, 4, 5, 6]))]);
     for (name, most, groups) in [("one", 6, "1 group:"), ("three", 2, "3 groups:")] {
         let properties =
