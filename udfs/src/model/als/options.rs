@@ -3,6 +3,7 @@
 use super::super::error::ModelError;
 use super::super::sparse::{Csr, csr_bytes};
 use super::gram::partials;
+use super::narrow::{WIDE_VALUES, narrow_bytes};
 use super::normal::part_limit;
 use super::row::{GATHERED_VALUES, HEAVY_CELLS, Method};
 
@@ -290,11 +291,20 @@ impl AlsOptions {
         }
     }
 
+    /// Whether rows are gathered from a copy of the other side in 16 bits, where that has `rows` rows
+    /// and is read as it is up to `wide_values` values; see [`super::narrow`].
+    pub(super) fn is_narrow(&self, rows: usize, wide_values: usize) -> bool {
+        self.feedback == Feedback::Implicit
+            && matches!(self.method(), Method::Gradient { .. })
+            && rows.saturating_mul(self.stride()) > wide_values
+    }
+
     /// Peak bytes of training on the current rayon pool, the interactions themselves included;
     /// known before the start. Side features come on top: see [`super::Training::memory_bytes`].
     ///
     /// Three copies of the interactions (as given, by user, by item), the factors padded and, as
-    /// the finished or best model, unpadded; then what depends on `num_factors` alone.
+    /// the finished or best model, unpadded, and the larger side in 16 bits where it is large; then
+    /// what depends on `num_factors` alone.
     pub fn memory_bytes(&self, users: usize, items: usize, cells: usize) -> usize {
         let stride = self.stride();
         let rows = users + items;
@@ -309,8 +319,11 @@ impl AlsOptions {
             // Partial matrices in f32 and their sum; then that and four more of the eigenproblem.
             Feedback::Implicit => square * (8 + (4 * partials(users.max(items))).max(28)),
         };
-        let longest = users.max(items).min(cells);
-        interactions + factors + codes + gram + self.scratch_bytes(longest)
+        let larger = users.max(items);
+        let is_narrow = self.is_narrow(larger, WIDE_VALUES);
+        let narrow = if is_narrow { narrow_bytes(larger, stride) } else { 0 };
+        let longest = larger.min(cells);
+        interactions + factors + codes + gram + narrow + self.scratch_bytes(longest)
     }
 
     /// Working memory of all threads for rows of at most `longest` interactions.
@@ -373,6 +386,24 @@ mod tests {
             assert!(options.validate().is_err(), "{index}");
         }
         assert_eq!(AlsOptions::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn large_sides_are_copied_for_gradients_of_evidence_alone() {
+        let rows = WIDE_VALUES / 64;
+        let implicit = AlsOptions { feedback: Feedback::Implicit, ..AlsOptions::default() };
+        assert!(!implicit.is_narrow(rows, WIDE_VALUES));
+        assert!(implicit.is_narrow(rows + 1, WIDE_VALUES));
+        let more = implicit.memory_bytes(rows + 1, 9, 99) - implicit.memory_bytes(rows, 9, 99);
+        assert!(more >= narrow_bytes(rows, 64));
+        for other in [
+            AlsOptions::default(),
+            AlsOptions { solver: Solver::Cholesky, ..implicit.clone() },
+            AlsOptions { solver: Solver::Subspace, ..implicit.clone() },
+            AlsOptions { non_negative: true, ..implicit.clone() },
+        ] {
+            assert!(!other.is_narrow(2 * rows, WIDE_VALUES), "{other:?}");
+        }
     }
 
     #[test]
