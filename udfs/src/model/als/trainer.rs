@@ -50,9 +50,9 @@ impl<'a> Trainer<'a> {
         let Training { interactions, options, .. } = *training;
         let mean = if options.has_biases() { mean(interactions.values()) } else { 0.0 };
         let user_counts = interactions.offsets().windows(2).map(|pair| pair[1] - pair[0]);
-        let item_counts = interactions.column_counts();
-        let user_codes = by_descending_count(user_counts);
-        let item_codes = by_descending_count(item_counts.iter().map(|&count| count as usize));
+        let item_counts = || interactions.column_counts().into_iter().map(|count| count as usize);
+        let (user_codes, item_codes) =
+            rayon::join(|| by_descending_count(user_counts), || by_descending_count(item_counts()));
         let by_user =
             renumber(interactions, &user_codes, &item_codes, |value| match options.feedback {
                 Feedback::Implicit => encode_weight(value, resolved.alpha),
