@@ -20,7 +20,8 @@ use udfs::model::entity_resolution::score::Edge;
 
 use super::claim::Claim;
 use super::manifest::LoadedModel;
-use super::model_files::{BATCH_ROWS, Column, Columns, Writing};
+use super::model_files::{BATCH_ROWS, Column, Columns};
+use super::model_writing::Writing;
 use crate::error::{Error, Result, root_cause};
 
 /// The file's name in the manifest.

@@ -19,6 +19,7 @@ mod model_files;
 mod model_parts;
 #[cfg(test)]
 mod model_tests;
+mod model_writing;
 #[cfg(test)]
 mod tests;
 

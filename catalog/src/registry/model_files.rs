@@ -9,17 +9,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch, UInt32Array,
-};
-use arrow::datatypes::{DataType, Field, Float32Type, Schema, SchemaRef, UInt32Type};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Float32Type, UInt32Type};
 use bytes::Bytes;
-use object_store::ObjectStoreExt;
-use object_store::buffered::BufWriter;
-use parquet::arrow::AsyncArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::basic::{Compression, Encoding};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -28,14 +21,8 @@ use crate::store::Place;
 /// Rows of a batch at most.
 pub(super) const BATCH_ROWS: usize = 8_192;
 
-/// Bytes of a batch, about: a row of a dense matrix may be long.
-const BATCH_BYTES: usize = 8 << 20;
-
-/// Rows of a row group at most: small enough to write with little memory.
-const ROW_GROUP_ROWS: usize = 65_536;
-
 /// A vector's values.
-const ELEMENT: &str = "element";
+pub(super) const ELEMENT: &str = "element";
 
 /// What the manifest says of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +130,8 @@ fn absent(name: &str) -> Error {
 }
 
 impl Column<'_> {
-    fn len(&self) -> usize {
+    /// Rows.
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::Ids(ids) => ids.len(),
             Self::Vectors(values, width) => values.len().checked_div(*width).unwrap_or(0),
@@ -154,15 +142,21 @@ impl Column<'_> {
         }
     }
 
-    fn is_whole(&self) -> bool {
+    /// Whether its vectors are of one length, and no id is NULL.
+    pub(super) fn is_whole(&self) -> bool {
         match self {
+            Self::Ids(ids) => ids.logical_null_count() == 0,
             Self::Vectors(values, width) => values.len() == self.len() * width && *width > 0,
-            Self::Lists(lists) => lists.iter().all(|list| list.len() == width(lists)),
-            _ => true,
+            Self::Lists(lists) => {
+                let width = width(lists);
+                lists.iter().all(|list| list.len() == width && width > 0)
+            }
+            Self::Numbers(_) | Self::Codes(_) | Self::Rows(_) => true,
         }
     }
 
-    fn row_bytes(&self) -> usize {
+    /// Bytes of a row, about.
+    pub(super) fn row_bytes(&self) -> usize {
         match self {
             Self::Vectors(_, width) => width * size_of::<f32>(),
             Self::Lists(lists) => width(lists) * size_of::<f32>(),
@@ -170,7 +164,8 @@ impl Column<'_> {
         }
     }
 
-    fn data_type(&self) -> DataType {
+    /// The type that it is written as.
+    pub(super) fn data_type(&self) -> DataType {
         match self {
             Self::Ids(ids) => ids.data_type().clone(),
             Self::Vectors(_, width) => DataType::FixedSizeList(element(), list_size(*width)),
@@ -179,45 +174,11 @@ impl Column<'_> {
             Self::Codes(_) | Self::Rows(_) => DataType::UInt32,
         }
     }
-
-    fn slice(&self, start: usize, end: usize) -> Result<ArrayRef, arrow::error::ArrowError> {
-        Ok(match self {
-            Self::Ids(ids) => ids.slice(start, end - start),
-            Self::Vectors(values, width) => {
-                let values = values.get(start * width..end * width).unwrap_or_default().to_vec();
-                vectors(values, *width)?
-            }
-            Self::Lists(lists) => {
-                vectors(lists.get(start..end).unwrap_or_default().concat(), width(lists))?
-            }
-            Self::Numbers(numbers) => {
-                let numbers = numbers.get(start..end).unwrap_or_default().to_vec();
-                Arc::new(Float32Array::from(numbers))
-            }
-            Self::Codes(codes) => {
-                Arc::new(UInt32Array::from(codes.get(start..end).unwrap_or_default().to_vec()))
-            }
-            Self::Rows(offsets) => {
-                let mut row = offsets.partition_point(|offset| *offset <= start).max(1) - 1;
-                let rows = (start..end).map(|cell| {
-                    while offsets.get(row + 1).is_some_and(|next| *next <= cell) {
-                        row += 1;
-                    }
-                    u32::try_from(row).unwrap_or(u32::MAX)
-                });
-                Arc::new(UInt32Array::from_iter_values(rows))
-            }
-        })
-    }
 }
 
-fn width(lists: &[&[f32]]) -> usize {
+/// The length of each of some vectors.
+pub(super) fn width(lists: &[&[f32]]) -> usize {
     lists.first().map_or(0, |list| list.len())
-}
-
-fn vectors(values: Vec<f32>, width: usize) -> Result<ArrayRef, arrow::error::ArrowError> {
-    let values = Arc::new(Float32Array::from(values));
-    Ok(Arc::new(FixedSizeListArray::try_new(element(), list_size(width), values, None)?))
 }
 
 fn element() -> Arc<Field> {
@@ -226,114 +187,6 @@ fn element() -> Arc<Field> {
 
 fn list_size(width: usize) -> i32 {
     i32::try_from(width).unwrap_or(i32::MAX)
-}
-
-/// A file that is being written.
-pub struct Writing {
-    name: String,
-    file: Place,
-    schema: SchemaRef,
-    writer: AsyncArrowWriter<BufWriter>,
-    rows: usize,
-}
-
-impl Writing {
-    /// Begins a file with columns such as these.
-    ///
-    /// # Errors
-    /// When there can be no such file.
-    pub fn begin(place: &Place, name: String, columns: &Columns<'_>) -> Result<Self> {
-        let file = place.child(&name);
-        let fields =
-            columns.iter().map(|(name, column)| Field::new(*name, column.data_type(), false));
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let upload = BufWriter::new(Arc::clone(&file.store), file.path.clone());
-        let writer =
-            AsyncArrowWriter::try_new(upload, Arc::clone(&schema), Some(properties(columns)))
-                .map_err(|error| unwritten(&file, &error))?;
-        Ok(Self { name, file, schema, writer, rows: 0 })
-    }
-
-    /// Adds rows.
-    ///
-    /// # Errors
-    /// When the store cannot be written, or the columns do not fit together.
-    pub async fn add(&mut self, columns: &Columns<'_>) -> Result<()> {
-        let rows = columns.first().map_or(0, |(_, column)| column.len());
-        if columns.iter().any(|(_, column)| column.len() != rows || !column.is_whole()) {
-            let name = &self.name;
-            return Err(Error::invalid(format!("the columns of {name} do not fit together")));
-        }
-        let step = batch_rows(columns);
-        for start in (0..rows).step_by(step) {
-            let end = rows.min(start + step);
-            let arrays = columns.iter().map(|(_, column)| column.slice(start, end));
-            let batch = arrays
-                .collect::<Result<Vec<_>, _>>()
-                .and_then(|arrays| RecordBatch::try_new(Arc::clone(&self.schema), arrays))
-                .map_err(|error| Error::invalid(error.to_string()))?;
-            let written = self.writer.write(&batch).await;
-            written.map_err(|error| unwritten(&self.file, &error))?;
-        }
-        self.rows += rows;
-        Ok(())
-    }
-
-    /// Ends the file.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub async fn end(self) -> Result<StoredFile> {
-        let Self { name, file, writer, rows, .. } = self;
-        writer.close().await.map_err(|error| unwritten(&file, &error))?;
-        let head = file.store.head(&file.path).await;
-        let head = head.map_err(|error| Error::store(file.url.as_str(), &error))?;
-        Ok(StoredFile { name, bytes: head.size, rows: rows as u64 })
-    }
-}
-
-fn unwritten(file: &Place, error: &dyn std::error::Error) -> Error {
-    Error::Store {
-        url: file.url.to_string(),
-        reason: crate::error::root_cause(error),
-        denied: false,
-    }
-}
-
-/// Writes a file in one go.
-///
-/// # Errors
-/// When the store cannot be written, or the columns do not fit together.
-pub async fn write(place: &Place, name: String, columns: &Columns<'_>) -> Result<StoredFile> {
-    let mut writing = Writing::begin(place, name, columns)?;
-    writing.add(columns).await?;
-    writing.end().await
-}
-
-fn batch_rows(columns: &Columns<'_>) -> usize {
-    let row_bytes: usize = columns.iter().map(|(_, column)| column.row_bytes()).sum();
-    (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS)
-}
-
-/// Vectors have no repeated values and do not compress; ids and codes do.
-fn properties(columns: &Columns<'_>) -> WriterProperties {
-    let group = (8 * batch_rows(columns)).min(ROW_GROUP_ROWS);
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::LZ4_RAW)
-        .set_max_row_group_row_count(Some(group))
-        .set_statistics_enabled(EnabledStatistics::None)
-        .set_dictionary_enabled(false);
-    for (name, column) in columns {
-        if matches!(column, Column::Codes(_) | Column::Rows(_)) {
-            let encoding = Encoding::DELTA_BINARY_PACKED;
-            properties = properties.set_column_encoding((*name).into(), encoding);
-        }
-        if matches!(column, Column::Vectors(..) | Column::Lists(_)) {
-            let path = [*name, "list", ELEMENT].map(str::to_owned).to_vec();
-            properties = properties.set_column_compression(path.into(), Compression::UNCOMPRESSED);
-        }
-    }
-    properties.build()
 }
 
 /// Reads the named columns of a file.

@@ -1,7 +1,9 @@
 //! Files of models come back as they were written, and what is damaged is told.
 
 use arrow::array::{FixedSizeBinaryArray, Int64Array, StringArray};
+use object_store::ObjectStoreExt;
 
+use super::super::model_writing::{Writing, group_rows, write};
 use super::*;
 use crate::testing::Shared;
 
@@ -59,15 +61,53 @@ async fn cells_come_back_with_rows_that_have_none() {
 }
 
 #[tokio::test]
-async fn long_rows_are_written_in_small_batches() {
+async fn long_rows_are_written_in_small_groups() {
     let place = Shared::new().place;
     let values = numbers(3, 3_000_000);
     let columns = vec![("weights", Column::Vectors(&values, 3_000_000))];
-    assert_eq!(batch_rows(&columns), 1);
+    assert_eq!(group_rows(&columns), 5);
     let file = write(&place, "d".into(), &columns).await.unwrap();
     let wanted = [("weights", Kind::Vectors(3_000_000))];
     let mut table = read(&place, &file, &wanted).await.unwrap();
     assert_eq!(table.numbers("weights").unwrap(), values);
+}
+
+#[tokio::test]
+async fn vectors_of_any_length_come_back_from_several_groups() {
+    let place = Shared::new().place;
+    let (rows, codes) = (70_000_usize, (0..70_000).rev().collect::<Vec<u32>>());
+    for width in [1, 7, 64] {
+        let values = numbers(rows, width);
+        let lists: Vec<&[f32]> = values.chunks_exact(width).collect();
+        for vectors in [Column::Vectors(&values, width), Column::Lists(lists)] {
+            let columns = vec![("of", vectors), ("code", Column::Codes(&codes))];
+            assert!(group_rows(&columns) < rows);
+            let file = write(&place, "v".into(), &columns).await.unwrap();
+            let wanted = [("code", Kind::Codes), ("of", Kind::Vectors(width))];
+            let mut table = read(&place, &file, &wanted).await.unwrap();
+            assert!(table.numbers("of").unwrap() == values);
+            assert_eq!(table.codes("code").unwrap(), codes);
+        }
+    }
+}
+
+#[tokio::test]
+async fn columns_that_do_not_fit_together_are_refused() {
+    let place = Shared::new().place;
+    let (empty, short, long): (&[f32], &[f32], &[f32]) = (&[], &[1.0], &[1.0, 2.0]);
+    let null: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
+    for columns in [
+        vec![("a", Column::Codes(&[1, 2])), ("b", Column::Numbers(short))],
+        vec![("a", Column::Lists(vec![short, long]))],
+        vec![("a", Column::Lists(vec![empty, empty]))],
+        vec![("a", Column::Ids(null))],
+    ] {
+        let error = write(&place, "w".into(), &columns).await.unwrap_err().to_string();
+        assert!(error.contains("do not fit together"), "{error}");
+    }
+    let mut writing =
+        Writing::begin(&place, "w".into(), &vec![("a", Column::Codes(&[1]))]).unwrap();
+    assert!(writing.add(&vec![("a", Column::Numbers(short))]).await.is_err());
 }
 
 #[tokio::test]

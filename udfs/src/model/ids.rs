@@ -148,7 +148,7 @@ impl IdIndex {
     /// None in practice; the signature leaves room for spilling.
     pub fn sort(&mut self) -> Result<Vec<u32>, ModelError> {
         self.values = OnceLock::new();
-        self.table.sort()
+        Ok(self.table.sort())
     }
 
     /// Codes of ids of any type that casts to the model's; `None` for NULL, for unknown ids and

@@ -15,9 +15,8 @@ use super::cancel::meter;
 /// Rows handled together by [`products`]: pad the number of rows to a multiple.
 pub const ROW_GROUP: usize = 4;
 
-/// Values of a cache line.
-#[cfg(target_arch = "x86_64")]
-const LINE_VALUES: usize = 16;
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
 
 /// Values that start on a 64-byte line, so that no vector load straddles two.
 #[derive(Debug, Default)]
@@ -41,8 +40,10 @@ impl<T: Copy + Default> AlignedVec<T> {
     /// Makes room for `len` values; what they are is unspecified.
     pub fn grow(&mut self, len: usize) {
         if self.start + len > self.buffer.len() {
-            self.buffer = vec![T::default(); len + 15];
-            self.start = self.buffer.as_ptr().align_offset(64).min(15);
+            // Wherever the buffer begins, a line does within as many values as one holds.
+            let line = LINE_BYTES / size_of::<T>();
+            self.buffer = vec![T::default(); len + line];
+            self.start = self.buffer.as_ptr().align_offset(LINE_BYTES).min(line);
         }
         self.len = len;
     }
@@ -67,10 +68,10 @@ impl<T> DerefMut for AlignedVec<T> {
 /// Asks for the cache lines of values that are read soon, so that what is computed until then does
 /// not wait for them. It changes no result, and does nothing on processors other than x86-64.
 #[inline(always)]
-pub fn prefetch(values: &[f32]) {
+pub fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     if let Some(sse) = pulp::core_arch::x86::Sse::try_new() {
-        for line in values.chunks(LINE_VALUES) {
+        for line in values.chunks(LINE_BYTES / size_of::<T>()) {
             // 3: into all levels.
             sse._mm_prefetch::<3>(line.as_ptr().cast());
         }

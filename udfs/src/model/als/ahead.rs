@@ -5,7 +5,7 @@
 //! Which factors come next is known: they are asked for in shares, between the passes over this
 //! row, so that no more lines are on their way at a time than a core can wait for.
 
-use super::super::kernel::prefetch;
+use super::row::HalfStep;
 
 /// Interactions of the next row that are fetched: at 64 factors half a first-level cache. The rest
 /// of a longer row is fetched while it is gathered.
@@ -13,16 +13,15 @@ pub(super) const NEAR_CELLS: usize = 64;
 
 /// The next row's interactions that are not yet fetched.
 pub(super) struct Ahead<'a> {
-    fixed: &'a [f32],
-    stride: usize,
+    step: &'a HalfStep<'a>,
     columns: &'a [u32],
 }
 
 impl<'a> Ahead<'a> {
-    /// Those of a row with `columns` of `fixed`, which has rows of `stride` values.
+    /// Those of a row with `columns` of the fixed side.
     #[inline(always)]
-    pub(super) fn new(fixed: &'a [f32], stride: usize, columns: &'a [u32]) -> Self {
-        Self { fixed, stride, columns: &columns[..columns.len().min(NEAR_CELLS)] }
+    pub(super) fn new(step: &'a HalfStep<'a>, columns: &'a [u32]) -> Self {
+        Self { step, columns: &columns[..columns.len().min(NEAR_CELLS)] }
     }
 
     /// Fetches one of `shares` shares of what is left.
@@ -31,8 +30,7 @@ impl<'a> Ahead<'a> {
         let count = self.columns.len().div_ceil(shares.max(1));
         let (now, rest) = self.columns.split_at(count);
         for &column in now {
-            let start = column as usize * self.stride;
-            prefetch(&self.fixed[start..start + self.stride]);
+            self.step.fetch(column, (0, self.step.stride));
         }
         self.columns = rest;
     }

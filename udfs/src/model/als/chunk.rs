@@ -160,7 +160,7 @@ impl ChunkOp<'_, '_> {
 #[inline(always)]
 fn ahead<'a>(step: &'a HalfStep<'_>, next: Range<usize>) -> Ahead<'a> {
     let columns: &[u32] = if next.is_empty() { &[] } else { step.cells.row(next.start).0 };
-    Ahead::new(step.fixed, step.stride, columns)
+    Ahead::new(step, columns)
 }
 
 /// Moves `scratch.w` to the row's solution, or nearer to it, and returns the row's objective.

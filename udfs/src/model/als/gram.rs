@@ -16,6 +16,7 @@ use super::super::cancel::meter;
 use super::super::error::ModelError;
 use super::super::kernel::{Aligned, add_gram, mirror_upper};
 use super::eigen::eigen_unless;
+use super::narrow::Narrow;
 
 /// Rows whose products are added in `f32` before they are added to the `f64` total. Fixed, so
 /// that the sum does not depend on the number of threads.
@@ -25,6 +26,8 @@ const PARTIALS: usize = 32;
 /// Rows that stay in the first-level cache while every tile visits them, and that are computed with
 /// between two looks at the cancel flag.
 const BLOCK_ROWS: usize = 128;
+/// Rows that a thread rotates at a time.
+const ROTATED_ROWS: usize = 512;
 
 /// Partial matrices that the Gram matrix of `rows` rows takes at a time.
 pub(super) fn partials(rows: usize) -> usize {
@@ -112,11 +115,30 @@ pub(super) fn diagonal_basis(
 impl Basis {
     /// Rotates every row in place, unless the flag is set.
     pub(super) fn rotate(&self, factors: &mut [f32], stride: usize, cancel: &AtomicBool) {
-        factors.par_chunks_mut(BLOCK_ROWS * stride).for_each(|rows| {
+        factors.par_chunks_mut(ROTATED_ROWS * stride).for_each(|rows| {
             if cancel::is_set(cancel) {
                 return;
             }
             Arch::new().dispatch(RotateOp { rows, rotation: Rotation { basis: self, stride } });
+        });
+    }
+
+    /// Rotates every row in place and copies it while it is in the cache, unless the flag is set.
+    pub(super) fn rotate_and_copy(
+        &self,
+        factors: &mut [f32],
+        stride: usize,
+        copy: &mut Narrow,
+        cancel: &AtomicBool,
+    ) {
+        let parts = copy.parts(factors.len() / stride, stride, ROTATED_ROWS);
+        factors.par_chunks_mut(ROTATED_ROWS * stride).zip(parts).for_each(|(rows, mut part)| {
+            if cancel.load(Ordering::Relaxed) {
+                return;
+            }
+            let rotation = Rotation { basis: self, stride };
+            Arch::new().dispatch(RotateOp { rows: &mut *rows, rotation });
+            part.copy(rows, stride);
         });
     }
 }

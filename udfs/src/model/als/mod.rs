@@ -7,6 +7,8 @@
 //!   first and the most used factors share cache lines;
 //! * for implicit feedback both sides are rotated into the eigenbasis of the fixed side's Gram
 //!   matrix ([`gram`]), where a row costs no more than its own interactions;
+//! * where the fixed side is larger than the caches, gradients read it from a copy in 16 bits
+//!   ([`narrow`]);
 //! * a row is solved by conjugate gradients ([`cg`], or [`stream`] where it is long), exactly
 //!   ([`cholesky`], small ones several at a time: [`batch`]), block by block ([`subspace`]) or
 //!   with factors of 0 or more ([`nonnegative`]); which it is, is chosen by size ([`choice`])
@@ -15,8 +17,8 @@
 //!   ([`features`]).
 //!
 //! The same arguments give the same factors, whatever the number of threads. Nothing grows with
-//! the data but the interactions, twice, and the factors, twice; see
-//! [`AlsOptions::memory_bytes`].
+//! the data but the interactions, twice, and the factors, twice and of large sides half a time more;
+//! see [`AlsOptions::memory_bytes`].
 //! Sources: Hu, Koren and Volinsky 2008; Zhou et al. 2008 (ALS-WR); Takács et al. 2011
 //! (conjugate gradients); Rendle et al. 2021 (iALS, frequency scaling; iALS++, subspaces).
 
@@ -30,6 +32,7 @@ pub mod eigen;
 pub mod features;
 mod gram;
 mod interleaved;
+mod narrow;
 mod nonnegative;
 mod normal;
 pub mod objective;

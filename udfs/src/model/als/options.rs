@@ -5,6 +5,7 @@ use super::super::sparse::{Csr, csr_bytes};
 use super::batch;
 use super::choice::{self, EXPLICIT_STEPS};
 use super::gram::partials;
+use super::narrow::{WIDE_VALUES, narrow_bytes};
 use super::normal::part_limit;
 use super::row::{GATHERED_VALUES, HEAVY_CELLS, Method};
 
@@ -302,11 +303,20 @@ impl AlsOptions {
         }
     }
 
+    /// Whether rows are gathered from a copy of the other side in 16 bits, where that has `rows` rows
+    /// and is read as it is up to `wide_values` values; see [`super::narrow`].
+    pub(super) fn is_narrow(&self, method: Method, rows: usize, wide_values: usize) -> bool {
+        self.feedback == Feedback::Implicit
+            && matches!(method, Method::Gradient { .. })
+            && rows.saturating_mul(self.stride()) > wide_values
+    }
+
     /// Peak bytes of training on the current rayon pool, the interactions themselves included;
     /// known before the start. Side features come on top: see [`super::Training::memory_bytes`].
     ///
     /// Three copies of the interactions (as given, by user, by item), the factors padded and, as
-    /// the finished or best model, unpadded; then what depends on `num_factors` alone.
+    /// the finished or best model, unpadded, and the larger side in 16 bits where it is large; then
+    /// what depends on `num_factors` alone.
     pub fn memory_bytes(&self, users: usize, items: usize, cells: usize) -> usize {
         let stride = self.stride();
         let rows = users + items;
@@ -321,9 +331,12 @@ impl AlsOptions {
             // Partial matrices in f32 and their sum; then that and four more of the eigenproblem.
             Feedback::Implicit => square * (8 + (4 * partials(users.max(items))).max(28)),
         };
-        let longest = users.max(items).min(cells);
+        let larger = users.max(items);
         let method = self.method(users, items, cells);
-        interactions + factors + codes + gram + self.scratch_bytes(method, longest)
+        let is_narrow = self.is_narrow(method, larger, WIDE_VALUES);
+        let narrow = if is_narrow { narrow_bytes(larger, stride) } else { 0 };
+        let longest = larger.min(cells);
+        interactions + factors + codes + gram + narrow + self.scratch_bytes(method, longest)
     }
 
     /// Working memory of all threads for rows of at most `longest` interactions.
@@ -390,6 +403,27 @@ mod tests {
             assert!(options.validate().is_err(), "{index}");
         }
         assert_eq!(AlsOptions::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn large_sides_are_copied_for_gradients_of_evidence_alone() {
+        let rows = WIDE_VALUES / 64;
+        let implicit = AlsOptions { feedback: Feedback::Implicit, ..AlsOptions::default() };
+        let is_narrow = |options: &AlsOptions, rows| {
+            options.is_narrow(options.method(rows, 9, 99), rows, WIDE_VALUES)
+        };
+        assert!(!is_narrow(&implicit, rows));
+        assert!(is_narrow(&implicit, rows + 1));
+        let more = implicit.memory_bytes(rows + 1, 9, 99) - implicit.memory_bytes(rows, 9, 99);
+        assert!(more >= narrow_bytes(rows, 64));
+        for other in [
+            AlsOptions::default(),
+            AlsOptions { solver: Solver::Cholesky, ..implicit.clone() },
+            AlsOptions { solver: Solver::Subspace, ..implicit.clone() },
+            AlsOptions { non_negative: true, ..implicit.clone() },
+        ] {
+            assert!(!is_narrow(&other, 2 * rows), "{other:?}");
+        }
     }
 
     #[test]

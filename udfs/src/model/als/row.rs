@@ -22,6 +22,7 @@ use super::batch::Batch;
 use super::chunk::ChunkOp;
 use super::features::Prior;
 use super::gram::Basis;
+use super::narrow::Narrow;
 use super::options::{Feedback, Resolved};
 
 /// Rows longer than this are divided among the threads, one row after the other.
@@ -104,6 +105,8 @@ pub(super) struct HalfStep<'a> {
     pub(super) cells: &'a Csr,
     /// Factors of the other side, rows of `stride`.
     pub(super) fixed: &'a [f32],
+    /// The same in 16 bits, where rows are gathered from that.
+    pub(super) narrow: Option<&'a Narrow>,
     /// How many of its rows have interactions.
     pub(super) others: usize,
     /// Biases of the other side; with them, coordinate `bias_column` of `fixed` is 1.
@@ -315,6 +318,21 @@ impl HalfStep<'_> {
         }
     }
 
+    /// Asks for coordinates `from..from + width` of a fixed row that is gathered soon.
+    #[inline(always)]
+    pub(super) fn fetch(&self, column: u32, (from, width): (usize, usize)) {
+        match self.narrow {
+            Some(narrow) => narrow.fetch(column as usize, (from, width)),
+            None => prefetch(self.fixed_row(column, (from, width))),
+        }
+    }
+
+    #[inline(always)]
+    fn fixed_row(&self, column: u32, (from, width): (usize, usize)) -> &[f32] {
+        let start = column as usize * self.stride + from;
+        &self.fixed[start..start + width]
+    }
+
     /// Gathers coordinates `from..from + width` of the cells' scaled rows, and their targets,
     /// into the scratch; returns the objective's constant part.
     #[inline(always)]
@@ -331,20 +349,24 @@ impl HalfStep<'_> {
         let mut constant = 0.0_f64;
         let cells = columns.iter().zip(values);
         let rows = z.chunks_exact_mut(width).zip(targets.iter_mut());
-        let fixed_row = |column: u32| {
-            let start = column as usize * self.stride + from;
-            &self.fixed[start..start + width]
-        };
         // The first cells' factors were fetched while the row before was solved.
         let mut soon = columns.iter().skip(NEAR_CELLS);
         for (index, ((&column, &value), (row, target))) in cells.zip(rows).enumerate() {
             if index + GATHERED_AHEAD >= NEAR_CELLS
                 && let Some(&column) = soon.next()
             {
-                prefetch(fixed_row(column));
+                self.fetch(column, (from, width));
             }
             let (multiplier, wanted, share) = self.cell(column as usize, value);
-            scaled_product(simd, row, fixed_row(column), scale, multiplier);
+            match self.narrow {
+                Some(narrow) => {
+                    narrow.scaled_product(row, (column as usize, from), scale, multiplier);
+                }
+                None => {
+                    let fixed = self.fixed_row(column, (from, width));
+                    scaled_product(simd, row, fixed, scale, multiplier);
+                }
+            }
             *target = wanted;
             constant += share;
         }

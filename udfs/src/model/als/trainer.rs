@@ -8,6 +8,7 @@ use super::super::cancel;
 use super::super::error::ModelError;
 use super::features::{FeatureMap, Prior, Shape};
 use super::gram::{Basis, diagonal_basis, gram};
+use super::narrow::{Narrow, WIDE_VALUES};
 use super::options::{AlsOptions, Feedback, Resolved};
 use super::row::{HalfStep, Method, Scratch};
 use super::side::{Previous, Side, by_descending_count, encode_weight, renumber};
@@ -22,6 +23,9 @@ pub(super) struct Trainer<'a> {
     items: Side,
     mean: f64,
     method: Method,
+    /// A fixed side of more values is gathered from a copy.
+    pub(super) wide_values: usize,
+    narrow: Narrow,
     cancel: &'a AtomicBool,
     pool: Mutex<Vec<Scratch>>,
 }
@@ -47,9 +51,9 @@ impl<'a> Trainer<'a> {
         let Training { interactions, options, .. } = *training;
         let mean = if options.has_biases() { mean(interactions.values()) } else { 0.0 };
         let user_counts = interactions.offsets().windows(2).map(|pair| pair[1] - pair[0]);
-        let item_counts = interactions.column_counts();
-        let user_codes = by_descending_count(user_counts);
-        let item_codes = by_descending_count(item_counts.iter().map(|&count| count as usize));
+        let item_counts = || interactions.column_counts().into_iter().map(|count| count as usize);
+        let (user_codes, item_codes) =
+            rayon::join(|| by_descending_count(user_counts), || by_descending_count(item_counts()));
         check(cancel)?;
         let value = |value: f32| match options.feedback {
             Feedback::Implicit => encode_weight(value, resolved.alpha),
@@ -67,7 +71,19 @@ impl<'a> Trainer<'a> {
         let pool = Mutex::new(vec![]);
         let (rows, columns) = (interactions.rows(), interactions.columns());
         let method = options.method(rows, columns, interactions.cells());
-        let mut trainer = Self { options, resolved, users, items, mean, method, cancel, pool };
+        let (wide_values, narrow) = (WIDE_VALUES, Narrow::default());
+        let mut trainer = Self {
+            options,
+            resolved,
+            users,
+            items,
+            mean,
+            method,
+            wide_values,
+            narrow,
+            cancel,
+            pool,
+        };
         trainer.set_features(training)?;
         Ok(trainer)
     }
@@ -178,7 +194,9 @@ impl<'a> Trainer<'a> {
             (&mut self.items, &mut self.users)
         };
         let stride = self.options.stride();
-        let dense = dense(self.options, solved, fixed, self.cancel)?;
+        let is_narrow = self.options.is_narrow(self.method, fixed.live, self.wide_values);
+        let copy = is_narrow.then_some(&mut self.narrow);
+        let dense = dense(self.options, solved, fixed, copy, self.cancel)?;
         check(self.cancel)?;
         let (basis, gram) = match &dense {
             None => (None, None),
@@ -188,6 +206,7 @@ impl<'a> Trainer<'a> {
         let step = HalfStep {
             cells: &solved.cells,
             fixed: &fixed.factors,
+            narrow: is_narrow.then_some(&self.narrow),
             others: fixed.live,
             fixed_bias: fixed.bias.as_deref(),
             bias_column: self.options.num_factors,
@@ -213,11 +232,13 @@ impl<'a> Trainer<'a> {
 
 /// The fixed side's Gram matrix, or for any method but the non-negative one, whose constraint knows
 /// no other basis, the basis where it is diagonal: into it everything is turned but the solved
-/// side's factors, which are while they are in the cache to be solved.
+/// side's factors, which are while they are in the cache to be solved. What is turned of the fixed
+/// side is copied where that is asked for.
 fn dense(
     options: &AlsOptions,
     solved: &mut Side,
     fixed: &mut Side,
+    copy: Option<&mut Narrow>,
     cancel: &AtomicBool,
 ) -> Result<Option<Dense>, ModelError> {
     if options.feedback == Feedback::Explicit {
@@ -230,7 +251,11 @@ fn dense(
         return Ok(Some(Dense::Gram(gram.iter().map(|&value| value as f32).collect())));
     }
     let basis = diagonal_basis(&gram, options.num_factors, stride, cancel)?;
-    basis.rotate(&mut fixed.factors[..fixed.live * stride], stride, cancel);
+    let factors = &mut fixed.factors[..fixed.live * stride];
+    match copy {
+        Some(copy) => basis.rotate_and_copy(factors, stride, copy, cancel),
+        None => basis.rotate(factors, stride, cancel),
+    }
     for side in [solved, fixed] {
         if let Some(prior) = &mut side.prior {
             basis.rotate(&mut prior.weights, stride, cancel);

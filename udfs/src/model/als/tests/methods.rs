@@ -51,6 +51,36 @@ pub(super) fn features(rows: usize, count: usize, seed: u64) -> Csr {
 }
 
 #[test]
+fn a_fixed_side_copied_in_16_bits_gives_the_same_losses_and_scores() {
+    let csr = sample(200, 90, 17);
+    for options in every_method() {
+        let run = |wide_values| {
+            let training = Training::new(&csr, &options);
+            let mut trainer = Trainer::new(&training, options.resolve(&csr), &NEVER).unwrap();
+            trainer.wide_values = wide_values;
+            trainer.run(None, &mut |_| {}).unwrap().factors
+        };
+        let (wide, narrow) = (run(usize::MAX), run(0));
+        let is_implicit = options.feedback == Feedback::Implicit;
+        if !is_implicit || options.solver != Solver::ConjugateGradient {
+            assert_eq!(wide, narrow, "{options:?}");
+            continue;
+        }
+        assert_eq!(wide, quiet(&csr, &options));
+        assert_ne!(wide, narrow);
+        for (wide, narrow) in wide.losses.iter().zip(&narrow.losses) {
+            assert!((wide / narrow - 1.0).abs() < 1e-4, "{wide} {narrow}");
+        }
+        let of = |factors| scores(&csr, factors, options.num_factors);
+        for (wide, narrow) in of(&wide).iter().zip(&of(&narrow)) {
+            assert!((wide - narrow).abs() < 2e-3, "{wide} {narrow}");
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        assert_eq!(narrow, pool.install(|| run(0)));
+    }
+}
+
+#[test]
 fn the_objective_never_rises_by_a_half_step() {
     let csr = sample(150, 70, 13);
     let (of_users, of_items) = (features(150, 5, 1), features(70, 4, 2));
