@@ -17,8 +17,8 @@
 //!   ([`features`]).
 //!
 //! The same arguments give the same factors, whatever the number of threads. Nothing grows with
-//! the data but the interactions, twice, and the factors, twice and of large sides half a time more;
-//! see [`AlsOptions::memory_bytes`].
+//! the data but the interactions, twice, and the factors, twice, of a large side two and a half
+//! times; see [`AlsOptions::memory_bytes`].
 //! Sources: Hu, Koren and Volinsky 2008; Zhou et al. 2008 (ALS-WR); Takács et al. 2011
 //! (conjugate gradients); Rendle et al. 2021 (iALS, frequency scaling; iALS++, subspaces).
 

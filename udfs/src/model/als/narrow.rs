@@ -3,10 +3,11 @@
 //! A half step reads a row of the fixed side for each interaction, in an order that no cache can
 //! follow. Rows lie by descending popularity, so that the most used ones share lines and pages, and
 //! are fetched ahead ([`super::ahead`]); what is left is the traffic itself. Of 10⁷ interactions
-//! and 64 factors each half step reads 10⁷ · 256 bytes = 2.6 GB. A second-level cache of 2 MiB holds
-//! 4 % of 200,000 items and 2 % of 400,000 users; where the share of reads that go to the first x of
-//! the rows is x^⅓ for items and x^½ for users, that is .34 and .14 of the reads, beside .74 and .45
-//! at a tenth of the size. Half the bytes a row halve the traffic and make these .43 and .20.
+//! and 64 factors each half step reads 10⁷ · 256 bytes = 2.6 GB. A second-level cache of 2 MiB
+//! holds 4 % of 200,000 items and 2 % of 400,000 users; where the share of reads that go to the
+//! first x of the rows is x^⅓ for items and x^½ for users, that is .34 and .14 of them, beside
+//! .74 and .45 at a tenth of the size. Half the bytes a row halve the traffic and make these .43
+//! and .20.
 //!
 //! Other ways cost more. Going over the rows in tiles of items would keep what a user has gathered
 //! until the last tile: written and read once more, it is twice the traffic that it saves. Reading
@@ -78,8 +79,8 @@ impl Narrow {
         prefetch(&self.units[row..=row]);
     }
 
-    /// `out = row ∘ scale · factor`, of the row's coordinates from `from` on; `out` and `scale` have
-    /// as many values, a multiple of 16.
+    /// `out = row ∘ scale · factor`, of the row's coordinates from `from` on; `out` and `scale`
+    /// have as many values, a multiple of 16.
     #[inline(always)]
     pub(super) fn scaled_product(
         &self,

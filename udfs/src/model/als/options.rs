@@ -303,8 +303,8 @@ impl AlsOptions {
         }
     }
 
-    /// Whether rows are gathered from a copy of the other side in 16 bits, where that has `rows` rows
-    /// and is read as it is up to `wide_values` values; see [`super::narrow`].
+    /// Whether rows are gathered from a copy of the other side in 16 bits, where that has `rows`
+    /// rows and is read as it is up to `wide_values` values; see [`super::narrow`].
     pub(super) fn is_narrow(&self, method: Method, rows: usize, wide_values: usize) -> bool {
         self.feedback == Feedback::Implicit
             && matches!(method, Method::Gradient { .. })
