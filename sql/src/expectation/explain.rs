@@ -12,7 +12,7 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::displayable;
 
 use super::keys::KEYS_MAX;
-use super::owners::is_shown;
+use super::owners::{OWNER_LEARNS, is_shown};
 use super::query::Item;
 use super::run::{CheckTable, Parts};
 use crate::error::{Error, Result};
@@ -79,13 +79,21 @@ async fn explain(
     for (number, query) in queries.plans.iter().enumerate() {
         // The last one is that of the whole table.
         let shown = hidden.is_empty() || number + 1 < queries.plans.len();
-        rows.query(state, query, shown).await?;
+        let explained = rows.query(state, query, shown).await;
+        explained.map_err(|error| if shown { error } else { unseen() })?;
     }
     if let Some(shared) = &queries.shared {
         rows.add("files", format!("read once for these {} queries", queries.plans.len()));
         rows.query(state, &shared.scan()?, true).await?;
     }
     Ok(())
+}
+
+fn unseen() -> Error {
+    Error::Execution {
+        what: "a query that is not yours to see cannot be planned".into(),
+        hint: Some(OWNER_LEARNS.into()),
+    }
 }
 
 /// The answer as EXPLAIN gives it: what a row is about, and the row.

@@ -112,6 +112,14 @@ impl Sets {
         self.wanted.remove(name);
     }
 
+    /// Gives back the memory of those that are here: where they were not kept before, their files are
+    /// read again.
+    pub(super) fn release(&mut self) {
+        self.by_name.clear();
+        self.fresh.clear();
+        self.memory = None;
+    }
+
     /// Fetches those of these names that are kept, so many keys in all.
     ///
     /// # Errors

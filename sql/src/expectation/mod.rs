@@ -56,9 +56,24 @@ const EMPTY_PROFILE: &str = "01000000000000000000";
 /// A change of expectations.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
-    Create { table: ObjectName, name: String, mode: CreateMode, expectation: Expectation },
-    Alter { table: ObjectName, name: String, changes: Vec<Alteration> },
-    Drop { table: ObjectName, name: String, if_exists: bool },
+    Create {
+        table: ObjectName,
+        name: String,
+        mode: CreateMode,
+        expectation: Expectation,
+    },
+    /// `owner` is whose it was when this was planned.
+    Alter {
+        table: ObjectName,
+        name: String,
+        owner: String,
+        changes: Vec<Alteration>,
+    },
+    Drop {
+        table: ObjectName,
+        name: String,
+        if_exists: bool,
+    },
 }
 
 /// What ALTER EXPECTATION changes.
@@ -89,10 +104,16 @@ impl Change {
                 checks.forget(table, Some(name));
                 Ok(Done::new(0, format!("CREATE EXPECTATION {name} ON {table}")))
             }
-            Self::Alter { table, name, changes } => {
+            Self::Alter { table, name, owner, changes } => {
                 let alter = |held: &mut TableExpectations| {
                     let known = held.by_name.keys().cloned().collect::<Vec<_>>();
                     match held.by_name.get_mut(name) {
+                        Some(expectation) if expectation.owner != *owner => {
+                            Err(Error::invalid_hint(
+                                format!("expectation {name} is another's by now"),
+                                "send the statement again",
+                            ))
+                        }
                         Some(expectation) => {
                             changes.iter().for_each(|change| change.apply(expectation));
                             Ok(())
@@ -399,6 +420,7 @@ async fn plan_alter(
     let Some(expectation) = held.by_name.remove(name) else {
         return Err(missing(name, &held.by_name.into_keys().collect::<Vec<_>>()));
     };
+    let owner = expectation.owner.clone();
     let check = take_apart(context, &expectation.check, Some(EMPTY_PROFILE))?;
     let mut item = Item { name: name.to_owned(), expectation, check };
     let mut changes = Vec::new();
@@ -426,7 +448,7 @@ async fn plan_alter(
         }
         changes.push(change);
     }
-    Ok(Change::Alter { table, name: name.to_owned(), changes })
+    Ok(Change::Alter { table, name: name.to_owned(), owner, changes })
 }
 
 fn alteration(key: &str, value: &Expr) -> Result<Alteration> {

@@ -33,6 +33,8 @@ use crate::parse::parse_query;
 use crate::rights;
 use crate::session::{Origin, SessionOptions, Settings, StatementContext};
 
+/// Where the reason is kept from who asks.
+pub(super) const OWNER_LEARNS: &str = "its owner learns why from CHECK TABLE";
 /// The name that the session of an owner gives as its client.
 const CLIENT: &str = "expectation";
 
@@ -79,12 +81,15 @@ impl<'a> Owners<'a> {
     /// What who asks is told when a check cannot be computed: the reason may hold a value of what
     /// is looked up.
     pub(super) fn computed(&self, item: &Item, error: Error) -> Error {
-        match error {
-            Error::Execution { .. } if !is_shown(self.context, item) => Error::Execution {
-                what: "what it looks up, or the comparison with that, cannot be computed".into(),
-                hint: Some("its owner learns why from CHECK TABLE".into()),
-            },
-            error => error,
+        let is_told = matches!(error, Error::Exhausted { .. } | Error::Denied { .. })
+            || is_of_all(&error)
+            || is_shown(self.context, item);
+        if is_told {
+            return error;
+        }
+        Error::Execution {
+            what: "what it looks up, or the comparison with that, cannot be computed".into(),
+            hint: Some(OWNER_LEARNS.into()),
         }
     }
 
@@ -135,7 +140,7 @@ pub(super) fn is_shown(context: &StatementContext, item: &Item) -> bool {
 }
 
 /// Whether a check reads more than its table.
-fn looks_up(item: &Item) -> bool {
+pub(super) fn looks_up(item: &Item) -> bool {
     queries(&item.check.shape).is_ok_and(|queries| !queries.is_empty())
 }
 

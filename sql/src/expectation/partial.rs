@@ -494,7 +494,10 @@ fn parts(
                 let secret = keying.secret.map(Arc::clone);
                 let secret = secret.ok_or_else(|| Error::Internal("keys have no secret".into()))?;
                 about.push(secret.id().to_owned());
-                let keys = AggregateUDF::from(ValueKeys::new(secret, KEYS_MAX as usize));
+                // Until they come together each partition may hold all of them.
+                let partitions = context.engine().limits().target_partitions.max(1);
+                let room = (KEYS_MAX as usize).saturating_mul(partitions);
+                let keys = AggregateUDF::from(ValueKeys::new(secret, room));
                 instead(aggregate, &Arc::new(keys))
             }
         };

@@ -194,8 +194,8 @@ pub(crate) fn sample(table: &ObjectName, item: &Item) -> Option<String> {
             "SELECT * FROM {from} WHERE {column} IS NOT NULL AND {column} NOT IN ({query}) LIMIT 10"
         )),
         Shape::Table { unique: Some(columns), .. } => Some(format!(
-            "SELECT {columns}, count(*) AS times FROM {from} GROUP BY {columns} \
-             HAVING count(*) > 1 ORDER BY times DESC LIMIT 10"
+            "SELECT {columns}, count({columns}) AS times FROM {from} GROUP BY {columns} \
+             HAVING count({columns}) > 1 ORDER BY times DESC LIMIT 10"
         )),
         Shape::Table { .. } => None,
     }

@@ -5,6 +5,7 @@
 //! are read once for both ([`Shared`]). What a check looks up elsewhere is read as its owner
 //! ([`Owners`]).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
@@ -19,7 +20,7 @@ use futures::StreamExt;
 use udfs::quality::value_keys::KeySecret;
 
 use super::keys::{self, Crowded, Keying};
-use super::owners::Owners;
+use super::owners::{OWNER_LEARNS, Owners, looks_up};
 use super::partial::{Known, Partial, Sides, Unknown};
 use super::query::{self, Item, Outcome};
 use super::shared::{AllRows, Shared};
@@ -40,6 +41,8 @@ pub(crate) struct CheckTable {
     secret: Option<Arc<KeySecret>>,
     /// All of `items`; none without items, or when they cannot stand in one query.
     parts: Option<Parts>,
+    /// The names of those that look up values elsewhere.
+    looking: BTreeSet<String>,
     /// Those that cannot be planned: a column that is gone, say.
     broken: Vec<(String, Expectation, Error)>,
 }
@@ -49,6 +52,8 @@ impl CheckTable {
     pub(crate) async fn plan(context: &Arc<StatementContext>, table: &ObjectName) -> Result<Self> {
         let (written, mut broken) = items(context, table).await?;
         let files = files(context, table).await;
+        let looking = written.iter().filter(|item| looks_up(item));
+        let looking = looking.map(|item| item.name.clone()).collect();
         let mut owners = Owners::new(context, table);
         // As they are written, and over what they look up.
         let (mut items, mut read) = (Vec::new(), Vec::new());
@@ -92,7 +97,7 @@ impl CheckTable {
                 }
             }
         };
-        Ok(Self { table: table.clone(), items, files, secret, parts, broken })
+        Ok(Self { table: table.clone(), items, files, secret, parts, looking, broken })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -130,12 +135,24 @@ impl CheckTable {
             broken.map(|(name, expectation, error)| query::failed(name, expectation, error));
         outcome.results.extend(broken);
         outcome.results.sort_by(|one, other| one.name.cmp(&other.name));
-        record(run, &self.table, &outcome, CHECK).await?;
+        record(run, &self.table, &self.kept(&outcome), CHECK).await?;
         // What is not kept is found out again.
         if let Err(error) = self.keep(catalog, known, &before).await {
             tracing::warn!(%error, table = %self.table, "what files gave was not kept");
         }
         self.answer(&outcome.results)
+    }
+
+    /// What is kept of a run for all who read the table: why a check that looks up what others may
+    /// read cannot be computed is for its owner alone.
+    fn kept(&self, outcome: &Outcome) -> Outcome {
+        let mut kept = outcome.clone();
+        for result in &mut kept.results {
+            if result.status == CheckStatus::Error && self.looking.contains(&result.name) {
+                result.message = Some(OWNER_LEARNS.into());
+            }
+        }
+        kept
     }
 
     /// Keeps what files gave, when that is another than before.
@@ -192,6 +209,7 @@ impl CheckTable {
         let secret = self.secret.as_ref();
         match self.with(secret, context, run, known, item).await {
             Err(error) if secret.is_some() && keys::is_unique(item) && !is_of_all(&error) => {
+                known.sets.release();
                 self.with(None, context, run, known, item).await
             }
             found => found,

@@ -283,7 +283,7 @@ impl Visitor for Finder<'_> {
 
     fn pre_visit_expr(&mut self, expression: &SqlExpr) -> ControlFlow<String> {
         let SqlExpr::Function(function) = expression else { return ControlFlow::Continue(()) };
-        let name = function.name.to_string().to_lowercase();
+        let name = function.name.to_string().replace('"', "").to_lowercase();
         let is_scalar = self.state.scalar_functions().contains_key(&name);
         let kind = if function.over.is_some() {
             "window function"

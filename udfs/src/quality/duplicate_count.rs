@@ -2,7 +2,7 @@
 //!
 //! Rows with a value, less the different values: 0 says that the column is unique. With several
 //! columns their combination counts. A row with a NULL is left out, as by SQL's UNIQUE; NaN equals
-//! NaN and -0 equals 0.
+//! NaN and -0 equals 0, but for floats inside of structs and lists.
 //!
 //! One number or time of up to 64 bits is compared by its bits, everything else by 128 bits of
 //! hash, by which two of a billion different values are taken for one with a chance below 10⁻²⁰.
@@ -14,7 +14,9 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, UInt64Array};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type, UInt64Type};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Float32Type, Float64Type, Int64Type, UInt64Type,
+};
 use datafusion_common::hash_utils::{RandomState, create_hashes};
 use datafusion_common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
@@ -210,13 +212,27 @@ pub(super) fn nulls(columns: &[ArrayRef]) -> Option<NullBuffer> {
 
 /// 128 bits of hash for each row; those of a row with NULL are anything.
 pub(super) fn hashes(columns: &[ArrayRef]) -> Result<Vec<[u64; 2]>> {
+    let columns: Vec<ArrayRef> = columns.iter().map(one_nan).collect();
     let rows = columns.first().map_or(0, Array::len);
     let mut hashes = [vec![0; rows], vec![0; rows]];
     for (hashes, seed) in hashes.iter_mut().zip(SEEDS) {
-        create_hashes(columns, &RandomState::with_seed(seed), hashes)?;
+        create_hashes(&columns, &RandomState::with_seed(seed), hashes)?;
     }
     let [one, other] = hashes;
     Ok(one.into_iter().zip(other).map(|(one, other)| [one, other]).collect())
+}
+
+/// Floats with one NaN, which hashing tells apart by its bits.
+fn one_nan(column: &ArrayRef) -> ArrayRef {
+    if let Some(floats) = column.as_primitive_opt::<Float64Type>() {
+        let one = |value: f64| if value.is_nan() { f64::NAN } else { value };
+        return Arc::new(floats.unary::<_, Float64Type>(one));
+    }
+    if let Some(floats) = column.as_primitive_opt::<Float32Type>() {
+        let one = |value: f32| if value.is_nan() { f32::NAN } else { value };
+        return Arc::new(floats.unary::<_, Float32Type>(one));
+    }
+    Arc::clone(column)
 }
 
 pub(super) fn add_valid<T: Copy>(seen: &mut Vec<T>, values: &[T], nulls: Option<&NullBuffer>) {

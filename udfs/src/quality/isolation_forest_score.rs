@@ -25,6 +25,8 @@ use crate::model::isolation_forest::{ForestOptions, train};
 use crate::model::{FeatureRows, ModelError, Preparation};
 
 const NAME: &str = "isolation_forest_score";
+/// Numbers of a partition's rows at most, a text as one number a category: 1 GiB.
+const NUMBERS_MAX: usize = 1 << 27;
 
 /// The window function `isolation_forest_score`.
 #[user_doc(
@@ -33,7 +35,8 @@ const NAME: &str = "isolation_forest_score";
 together: the score of an isolation forest with the defaults of model_type = 'isolation_forest', \
 above 0 and at most 1, near 1 an anomaly, well below .5 none. The same rows have the same scores \
 in any order. NULL is the partition's mean; NULL where all values are NULL or a number is NaN or \
-infinite, which do not count.",
+infinite, which do not count. A partition has 134,217,728 numbers at most, where a text is as many \
+as there are different ones.",
     syntax_example = "isolation_forest_score(value [, ...]) OVER ([PARTITION BY group])",
     sql_example = r#"```sql
 > SELECT n, isolation_forest_score(n) OVER () > 0.6 AS is_far
@@ -112,6 +115,10 @@ fn scores(columns: &[ArrayRef]) -> Result<Vec<(usize, f64)>, ModelError> {
     rows.add(columns)?;
     let gathered = rows.finish(&[]);
     let preparation = Preparation::new(gathered.features)?;
+    if gathered.order.len().saturating_mul(preparation.width()) > NUMBERS_MAX {
+        let what = "the numbers of a partition, a text as many as there are categories,";
+        return Err(ModelError::TooLarge { what, limit: NUMBERS_MAX as u64 });
+    }
     let dense = preparation.one_hot(&gathered.columns);
     let go_on = AtomicBool::new(false);
     let options = ForestOptions::default();

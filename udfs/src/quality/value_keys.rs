@@ -88,8 +88,8 @@ pub struct ValueKeys {
 }
 
 impl ValueKeys {
-    /// The aggregate under a secret; all groups together may have so many different values, and
-    /// twice as many keys are held at most.
+    /// The aggregate under a secret; all groups of all partitions together may have so many
+    /// different values, and twice as many keys are held at most.
     pub fn new(secret: Arc<KeySecret>, keys_max: usize) -> Self {
         let room = Room {
             held: AtomicUsize::new(0),

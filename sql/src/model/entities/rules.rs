@@ -26,7 +26,7 @@ use sqlparser::ast::{
 };
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
-use udfs::model::entity_resolution::blocking::Rule;
+use udfs::model::entity_resolution::blocking::{RULES_MAX, Rule};
 use udfs::model::entity_resolution::key::{Expression, Key};
 use udfs::model::entity_resolution::learn::NamedRule;
 
@@ -42,6 +42,9 @@ use crate::size;
 /// How columns begin that the query computes for rules; no other column does.
 pub const RESERVED: &str = "__blocking_key_";
 
+/// Parts of a rule at most.
+const PARTS_MAX: usize = 16;
+/// What a rule has to look like.
 const HINT: &str = "a rule is a SQL condition of what two records have in common, joined by AND: \
                     'last_name AND substr(first_name, 1, 2)', or with both written out, \
                     'l.last_name = r.last_name AND …'; instead of OR name two rules";
@@ -69,6 +72,11 @@ impl BlockingRules {
     /// # Errors
     /// When a text is no rule.
     pub fn read(texts: &[String], names: &[&str]) -> Result<Self> {
+        if texts.len() > RULES_MAX {
+            let what =
+                format!("blocking_rules has {} rules, the limit is {RULES_MAX}", texts.len());
+            return Err(Error::invalid_hint(what, HINT));
+        }
         let written = texts.iter().map(|text| Written::read(text, names)).collect::<Result<_>>()?;
         Ok(Self { written, computed: vec![] })
     }
@@ -95,10 +103,12 @@ impl BlockingRules {
 impl Written {
     fn read(text: &str, names: &[&str]) -> Result<Self> {
         if let Some(rule) = Rule::parse(text, names) {
+            few(text, rule.keys.len())?;
             return Ok(Self { text: rule.text(names), keys: rule.keys, terms: vec![] });
         }
         let mut parts = Vec::new();
         split(parse(text)?, &mut parts);
+        few(text, parts.len())?;
         let mut read = Self { text: text.trim().to_owned(), keys: vec![], terms: vec![] };
         for part in parts {
             let term = common(text, part)?;
@@ -278,6 +288,14 @@ fn changing(planned: &Expr) -> Result<Option<String>> {
     Ok(found)
 }
 
+/// Refuses a rule of too many parts.
+fn few(text: &str, parts: usize) -> Result<()> {
+    match parts <= PARTS_MAX {
+        true => Ok(()),
+        false => Err(wrong(text, &format!("it has {parts} parts, the limit is {PARTS_MAX}"))),
+    }
+}
+
 fn wrong(text: &str, why: &str) -> Error {
     Error::invalid_hint(told(text, why), HINT)
 }
@@ -404,7 +422,14 @@ fn side(name: &Ident) -> Option<usize> {
 fn key_text(term: &SqlExpr) -> Option<String> {
     match term {
         SqlExpr::Identifier(name) => Some(name.value.clone()),
-        SqlExpr::Function(Function { name, args: FunctionArguments::List(list), .. }) => {
+        SqlExpr::Function(Function {
+            name,
+            args: FunctionArguments::List(list),
+            over: None,
+            filter: None,
+            within_group,
+            ..
+        }) if within_group.is_empty() && list.duplicate_treatment.is_none() => {
             let argument = |argument: &FunctionArg| match argument {
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(SqlExpr::Identifier(name))) => {
                     Some(name.value.clone())

@@ -123,11 +123,18 @@ pub fn expected_recalls<'a>(
     seed: u64,
 ) -> Vec<f64> {
     let imagined = imagine(columns, seed);
+    let records = columns.first().map_or(0, |column| column.codes.len()).max(1) as f64;
     let mut missed = [1.0_f64; IMAGINED];
     let mut recalls = Vec::new();
     for (rule, cost) in rules {
+        // Both records must have what is computed.
+        let slots = rule.keys.iter().map(Key::slots).max().unwrap_or(1) as f64;
+        let known = match rule.expressions.as_slice() {
+            [] => 1.0,
+            _ => (cost.keyed as f64 / (records * slots)).min(1.0),
+        };
         for at in ones(&agreed(rule, &imagined)) {
-            missed[at] *= 1.0 - cost.kept();
+            missed[at] *= 1.0 - cost.kept() * known * known;
         }
         recalls.push(1.0 - missed.iter().sum::<f64>() / IMAGINED as f64);
     }
@@ -136,6 +143,10 @@ pub fn expected_recalls<'a>(
 
 /// The imagined matches that agree on all that a rule asks for.
 fn agreed(rule: &Rule, imagined: &[Vec<Imagined>]) -> Covered {
+    // Of what is made of no compared column nothing is known.
+    if rule.expressions.iter().any(|expression| expression.columns == 0) {
+        return [0; BITS];
+    }
     let whole = |expression: &Expression| {
         let of = expression.columns;
         let columns = (0..imagined.len()).filter(move |&column| of >> column & 1 == 1);
@@ -296,7 +307,9 @@ mod tests {
         assert_eq!(found[0], expected(&[(&whole, all)])[0]);
         assert!((found[0] - EQUAL).abs() < 0.05 && found[1] > found[0], "{found:?}");
         assert!((expected(&[(&computed, half)])[0] - found[0] / 2.0).abs() < 1e-9);
-        // What is made of no compared column, all matches have in common.
-        assert_eq!(expected(&[(&of(0), all)]), [1.0]);
+        // Both records must have a key; of what is made of no compared column nothing is known.
+        let some = Cost { keyed: 50, ..Cost::default() };
+        assert!((expected(&[(&computed, some)])[0] - found[0] / 4.0).abs() < 1e-9);
+        assert_eq!(expected(&[(&of(0), all)]), [0.0]);
     }
 }
