@@ -30,16 +30,24 @@ use datafusion::physical_plan::projection::ProjectionExec;
 const ROWS_MAX: usize = 2_000_000;
 /// Rows of the files that are read through.
 const ROWS_READ_MAX: usize = 8_192;
-/// Bytes of a scan's files.
+/// Bytes of a scan's files, as they lie and as they are read.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Parts of all expressions.
 const PARTS_MAX: usize = 256;
+/// Rows times the parts of expressions: a tenth of a second.
+const WORK_MAX: usize = 1 << 26;
 
 /// Whether a plan of one partition computes its rows in a moment.
 pub(crate) fn is_brief(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    let (mut brief, mut parts) = (true, 0);
+    let (mut brief, mut rows, mut parts) = (true, 0_usize, 0_usize);
     let walked = plan.apply(|node| {
-        brief &= is_plain(node);
+        match node.downcast_ref::<DataSourceExec>() {
+            Some(scan) => match small(scan) {
+                Some(read) => rows = rows.saturating_add(read),
+                None => brief = false,
+            },
+            None => brief &= is_plain(node),
+        }
         node.apply_expressions(&mut |expr: &Arc<dyn PhysicalExpr>| {
             expr.apply(|part| {
                 parts += 1;
@@ -49,7 +57,7 @@ pub(crate) fn is_brief(plan: &Arc<dyn ExecutionPlan>) -> bool {
         })?;
         Ok(if brief { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     });
-    walked.is_ok() && brief
+    walked.is_ok() && brief && rows.saturating_mul(parts) <= WORK_MAX
 }
 
 /// Whether an operator compares two values, or what comparisons gave.
@@ -70,9 +78,6 @@ pub(crate) fn is_comparison(operator: Operator) -> bool {
 }
 
 fn is_plain(node: &Arc<dyn ExecutionPlan>) -> bool {
-    if let Some(scan) = node.downcast_ref::<DataSourceExec>() {
-        return scan.data_source().downcast_ref::<FileScanConfig>().is_some_and(is_small);
-    }
     node.is::<PlaceholderRowExec>()
         || node.is::<EmptyExec>()
         || node.is::<CooperativeExec>()
@@ -82,37 +87,49 @@ fn is_plain(node: &Arc<dyn ExecutionPlan>) -> bool {
         || node.is::<LocalLimitExec>()
 }
 
-/// Whether a scan's files are Parquet and known to be small.
-fn is_small(scan: &FileScanConfig) -> bool {
+/// The rows of a scan whose files are Parquet and known to be small.
+fn small(scan: &DataSourceExec) -> Option<usize> {
+    let scan = scan.data_source().downcast_ref::<FileScanConfig>()?;
     let source = scan.file_source();
     let rows_max = if looks_up(source.as_ref()) { ROWS_MAX } else { ROWS_READ_MAX };
     let (mut rows, mut bytes) = (0usize, 0u64);
     for file in scan.file_groups.iter().flat_map(|group| group.iter()) {
-        let known = file.statistics.as_ref().and_then(|known| known.num_rows.get_value());
-        let Some(known) = known else { return false };
-        rows = rows.saturating_add(*known);
-        bytes = bytes.saturating_add(file.object_meta.size);
+        let known = file.statistics.as_ref()?;
+        rows = rows.saturating_add(*known.num_rows.get_value()?);
+        // What they hold may be much more than what they take.
+        let held = known.total_byte_size.get_value().map_or(0, |held| *held as u64);
+        bytes = bytes.saturating_add(held.max(file.object_meta.size));
     }
-    source.file_type() == "parquet" && rows <= rows_max && bytes <= BYTES_MAX
+    let is_small = source.file_type() == "parquet" && rows <= rows_max && bytes <= BYTES_MAX;
+    is_small.then_some(rows)
 }
 
 /// Whether a scan answers rows with given values only.
 fn looks_up(source: &dyn FileSource) -> bool {
     let equals = |part: &Arc<dyn PhysicalExpr>| {
-        let binary = part.downcast_ref::<BinaryExpr>();
-        binary.is_some_and(|binary| *binary.op() == Operator::Eq) || part.is::<InListExpr>()
+        if let Some(binary) = part.downcast_ref::<BinaryExpr>() {
+            let sides = [binary.left(), binary.right()];
+            return *binary.op() == Operator::Eq && sides.iter().any(|side| side.is::<Literal>());
+        }
+        part.downcast_ref::<InListExpr>().is_some_and(|list| !list.negated())
     };
     source.filter().is_some_and(|filter| split_conjunction(&filter).into_iter().any(equals))
 }
 
+/// Whether an expression takes a moment for each row: converting a text takes as long as that is.
 fn compares(part: &Arc<dyn PhysicalExpr>) -> bool {
+    let converted = [
+        part.downcast_ref::<CastExpr>().map(CastExpr::expr),
+        part.downcast_ref::<TryCastExpr>().map(TryCastExpr::expr),
+    ];
+    if let Some(of) = converted.into_iter().flatten().next() {
+        return of.is::<Literal>();
+    }
     match part.downcast_ref::<BinaryExpr>() {
         Some(binary) => is_comparison(*binary.op()),
         None => {
             part.is::<Column>()
                 || part.is::<Literal>()
-                || part.is::<CastExpr>()
-                || part.is::<TryCastExpr>()
                 || part.is::<NotExpr>()
                 || part.is::<IsNullExpr>()
                 || part.is::<IsNotNullExpr>()

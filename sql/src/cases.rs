@@ -3,19 +3,25 @@
 //! DataFusion's simplifier makes AND and OR of `CASE WHEN q <> 0 THEN 100 / q > 5 ELSE FALSE END`,
 //! and these compute both of their sides unless a batch's left sides are nearly all decided: the
 //! statement fails with a division by zero, or not, as rows lie. So it does with a CASE of constants
-//! beside `=`, which becomes one of truth values. `CASE TRUE WHEN q <> 0 …` says the same, and the
+//! beside `=`, which becomes one of truth values, and with coalesce, which becomes a CASE. `CASE TRUE WHEN q <> 0 …` says the same, and the
 //! simplifier leaves it alone. It is written so where something that not every row computes may
 //! fail; any other CASE becomes conditions that files and indexes are pruned by.
+
+use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Operator, lit};
+use datafusion::logical_expr::{
+    BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Operator, Union, lit,
+};
 use datafusion::optimizer::AnalyzerRule;
+
+use crate::rewrites::map_named;
 
 /// Writes a CASE that the simplifier would take apart as one that it leaves alone. Types are
 /// coerced before, so that every cast is there.
@@ -37,24 +43,38 @@ impl AnalyzerRule for LazyCases {
         }
         let lazy = plan.transform_up_with_subqueries(|node| {
             let schema = merge_schema(&node.inputs());
-            let names = NamePreserver::new(&node);
-            let node = node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let lazy = expr.transform_up(|part| Ok(lazy(part, &schema)))?;
-                Ok(lazy.update_data(|expr| name.restore(expr)))
-            })?;
+            let lazy = |expr: Expr| expr.transform_up(|part| Ok(lazy(part, &schema)));
             // Less is known of whether such a CASE may be NULL.
-            node.map_data(LogicalPlan::recompute_schema)
+            map_named(node, lazy)?.map_data(recomputed)
         });
         lazy.data()
     }
+}
+
+/// The node with the schema that its inputs and expressions give it.
+fn recomputed(node: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+    let LogicalPlan::Union(Union { inputs, schema }) = node else {
+        return node.recompute_schema();
+    };
+    let fields = schema.iter().enumerate().map(|(at, (table, field))| {
+        let may_be_null = inputs.iter().any(|input| input.schema().field(at).is_nullable());
+        let field = field.as_ref().clone().with_nullable(may_be_null || field.is_nullable());
+        (table.cloned(), Arc::new(field))
+    });
+    let schema = DFSchema::new_with_metadata(fields.collect(), schema.metadata().clone())?;
+    Ok(LogicalPlan::Union(Union { inputs, schema: Arc::new(schema) }))
 }
 
 fn has_case(plan: &LogicalPlan) -> DataFusionResult<bool> {
     let mut has_case = false;
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
-            has_case |= expr.exists(|part| Ok(matches!(part, Expr::Case(_))))?;
+            let is_one = |part: &Expr| match part {
+                Expr::Case(_) => true,
+                Expr::ScalarFunction(call) => is_choice(call),
+                _ => false,
+            };
+            has_case |= expr.exists(|part| Ok(is_one(part)))?;
             Ok(TreeNodeRecursion::Continue)
         })
     })?;
@@ -68,8 +88,32 @@ fn lazy(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
             let case = Case { expr: Some(Box::new(lit(true))), ..case };
             Transformed::yes(Expr::Case(case))
         }
+        Expr::ScalarFunction(call) if is_choice(&call) && chooses_truth(&call, schema) => {
+            Transformed::yes(first_known(call))
+        }
         other => Transformed::no(other),
     }
+}
+
+/// Whether it is a call that gives its first argument with a value: it becomes a CASE while plans
+/// are optimized.
+fn is_choice(call: &ScalarFunction) -> bool {
+    matches!(call.func.name(), "coalesce" | "nvl")
+}
+
+/// Whether the CASE that a choice becomes is one of truth values, of which one may fail.
+fn chooses_truth(call: &ScalarFunction, schema: &DFSchema) -> bool {
+    let is_truth = |part: &Expr| part.get_type(schema).is_ok_and(|of| of == DataType::Boolean);
+    call.args.iter().any(is_truth) && call.args.iter().skip(1).any(|part| may_fail(part, schema))
+}
+
+/// The choice as a CASE that is left alone.
+fn first_known(mut call: ScalarFunction) -> Expr {
+    let else_expr = call.args.pop().map(Box::new);
+    let whens = call.args.into_iter();
+    let whens = whens.map(|value| (Box::new(value.clone().is_not_null()), Box::new(value)));
+    let expr = Some(Box::new(lit(true)));
+    Expr::Case(Case { expr, when_then_expr: whens.collect(), else_expr })
 }
 
 /// Whether the simplifier may make AND and OR of it, and a side of these may fail.
@@ -80,7 +124,8 @@ fn is_at_risk(case: &Case, schema: &DFSchema) -> bool {
     };
     let is_truth =
         |outcome: &Expr| outcome.get_type(schema).is_ok_and(|of| of == DataType::Boolean);
-    let is_constant = |outcome: &Expr| matches!(outcome, Expr::Literal(..));
+    // What is constant is folded to a literal before, also once a parameter has its value.
+    let is_constant = |outcome: &Expr| !outcome.any_column_refs();
     if !outcomes().any(is_truth) && !outcomes().all(is_constant) {
         return false;
     }
@@ -180,6 +225,9 @@ mod tests {
         assert!(is_kept(when(zero(), lit(false)).otherwise(divided()).unwrap()));
         assert!(is_kept(when(zero(), lit(false)).when(divided(), lit(true)).end().unwrap()));
         assert!(is_kept(when(zero(), lit("a")).when(divided(), lit("b")).end().unwrap()));
+        let day = |text: &str| cast(lit(text.to_owned()), DataType::Date32);
+        let dated = when(zero(), day("2024-01-01")).when(divided(), day("2024-02-01"));
+        assert!(is_kept(dated.end().unwrap()));
         let number = cast(col("txt"), DataType::Int64).gt(lit(1_i64));
         assert!(is_kept(when(zero(), number).end().unwrap()));
         // What cannot fail, and what is no truth value, which the simplifier leaves alone.

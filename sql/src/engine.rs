@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use catalog::Catalog;
 use catalog::policy::Principal;
-use datafusion::execution::FunctionRegistry;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 
@@ -26,6 +26,7 @@ use crate::intervals::IntervalLengths;
 use crate::patterns::{PatternOperators, patterned};
 use crate::planner::AttuneQueryPlanner;
 use crate::queries::QueryLog;
+use crate::rewrites::{Rewrite, Rewrites};
 use crate::session::{OpenSessions, Session, SessionOptions};
 
 /// The name of the one catalog.
@@ -306,20 +307,20 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> Result<SessionState>
     if let Some(factories) = builder.table_factories().as_mut() {
         factories.clear();
     }
-    let mut state = builder.build();
-    add_rewrites(&mut state)?;
-    Ok(state)
+    let functions = builder.scalar_functions().iter().flatten();
+    let rules = analyzer_rules(PatternOperators::new(functions));
+    Ok(builder.with_analyzer_rules(rules).build())
 }
 
-/// What becomes of expressions before they are optimized.
-fn add_rewrites(state: &mut SessionState) -> Result<()> {
-    let operators = PatternOperators::new(state.scalar_functions().values());
-    if let Some(operators) = operators {
-        state.register_function_rewrite(Arc::new(operators))?;
-    }
+/// DataFusion's rules, with what becomes of expressions before types are coerced and after.
+fn analyzer_rules(patterns: Option<PatternOperators>) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let intervals = Arc::new(IntervalLengths::new());
-    state.register_function_rewrite(Arc::clone(&intervals) as _)?;
-    state.add_analyzer_rule(intervals);
-    state.add_analyzer_rule(Arc::new(LazyCases));
-    Ok(())
+    let mut rewrites: Vec<Rewrite> = Vec::new();
+    rewrites.extend(patterns.map(|patterns| Arc::new(patterns) as Rewrite));
+    rewrites.push(Arc::clone(&intervals) as Rewrite);
+    let mut rules = Analyzer::new().rules;
+    rules.insert(0, Arc::new(Rewrites(rewrites)));
+    rules.push(intervals);
+    rules.push(Arc::new(LazyCases));
+    rules
 }

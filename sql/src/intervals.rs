@@ -27,8 +27,8 @@ use datafusion::logical_expr::expr::{
 };
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs,
-    ScalarUDF, ScalarUDFImpl, Signature, SortExpr, Volatility, binary_expr,
+    BinaryExpr, ColumnarValue, Distinct, Expr, ExprSchemable, LogicalPlan, Operator,
+    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, SortExpr, Volatility, binary_expr,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -86,6 +86,9 @@ impl IntervalLengths {
         match expr {
             Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(*op) => {
                 let operands = [left.as_ref(), right.as_ref()];
+                if *op == Operator::Eq && is_correlation(left, right) {
+                    return None;
+                }
                 let [left, right]: [Expr; 2] =
                     self.lengths(operands.into_iter(), schema)?.try_into().ok()?;
                 Some(binary_expr(left, *op, right))
@@ -169,10 +172,30 @@ impl AnalyzerRule for IntervalLengths {
                 let sort = LogicalPlan::Sort(sort);
                 Ok(if is_changed { Transformed::yes(sort) } else { Transformed::no(sort) })
             }
+            LogicalPlan::Distinct(Distinct::On(mut on)) => {
+                // The first keys are what is to be distinct.
+                let (first, mut is_changed) = (on.on_expr.len(), false);
+                for key in on.sort_expr.iter_mut().flatten().skip(first) {
+                    if kind(&key.expr, on.input.schema()) == Some(Kind::Interval) {
+                        *key = key.with_expr(self.length(key.expr.clone()));
+                        is_changed = true;
+                    }
+                }
+                let on = LogicalPlan::Distinct(Distinct::On(on));
+                Ok(if is_changed { Transformed::yes(on) } else { Transformed::no(on) })
+            }
             other => Ok(Transformed::no(other)),
         });
         sorted.data()
     }
+}
+
+/// Whether a column of a sub-query is compared with something of the query around it: a join is
+/// made of that, but only as it is.
+fn is_correlation(left: &Expr, right: &Expr) -> bool {
+    let is_key =
+        |one: &Expr, other: &Expr| matches!(one, Expr::Column(_)) && other.contains_outer();
+    is_key(left, right) || is_key(right, left)
 }
 
 fn is_comparison(op: Operator) -> bool {

@@ -31,6 +31,7 @@ pub mod pg;
 mod planner;
 mod progress;
 pub mod queries;
+mod rewrites;
 mod rights;
 pub mod session;
 mod similar;

@@ -405,7 +405,7 @@ impl Planned {
     }
 
     /// A query optimized before its values are known, where it can be and takes such values. The
-    /// first run to ask does it, and its end ends the work.
+    /// first runs do it, each until it ends itself.
     pub(super) fn optimized(
         &self,
         values: &[ScalarValue],
@@ -416,19 +416,20 @@ impl Planned {
         if values.is_empty() {
             return None;
         }
-        let of_all_runs = || {
+        if self.optimized.get().is_none() {
             let mut state = self.state.clone();
             end_with(&mut state, cancel);
-            Optimized::of(&state, plan)
-        };
-        let optimized = self.optimized.get_or_init(of_all_runs).as_ref();
-        optimized.filter(|optimized| optimized.takes(values, parameters))
+            // No run waits for another's work; the first to end gives its own to all.
+            let _ = self.optimized.set(Optimized::of(&state, plan));
+        }
+        self.optimized.get()?.as_ref().filter(|optimized| optimized.takes(values, parameters))
     }
 
     /// Whether it is a query whose operators are made in a moment: it was optimized by a run
-    /// before, and only reads tables and compares.
-    pub(crate) fn is_light(&self) -> bool {
-        self.optimized.get().is_some_and(|known| known.as_ref().is_some_and(Optimized::is_light))
+    /// before, takes such values, and only reads tables and compares.
+    pub(crate) fn is_light(&self, values: &[ScalarValue], parameters: &Schema) -> bool {
+        let known = self.optimized.get().and_then(Option::as_ref);
+        known.is_some_and(|known| known.is_light() && known.takes(values, parameters))
     }
 }
 

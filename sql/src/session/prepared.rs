@@ -158,14 +158,20 @@ impl Prepared {
         &self.0.statement
     }
 
-    /// The plan to run now, when it is at hand and operators are made of it in a moment.
-    pub(crate) async fn at_hand(&self, session: &Session) -> Result<Option<Arc<Planned>>> {
-        if self.0.heavy || !self.0.planned.lock().1.is_light() {
+    /// The plan to run now, when it is at hand and operators are made of it and the values in a
+    /// moment.
+    pub(crate) async fn at_hand(
+        &self,
+        session: &Session,
+        values: &[ScalarValue],
+    ) -> Result<Option<Arc<Planned>>> {
+        let is_light = |planned: &Planned| planned.is_light(values, self.parameters());
+        if self.0.heavy || !is_light(&self.0.planned.lock().1) {
             return Ok(None);
         }
         let rights = session.rights().await?;
         let last = self.last(session, &session.settings(), &rights);
-        Ok(last.filter(|planned| planned.is_light()))
+        Ok(last.filter(|planned| is_light(planned)))
     }
 
     /// The plan to run now: the last one, or a new one when that is old.

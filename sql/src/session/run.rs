@@ -233,7 +233,7 @@ impl Submitted {
     async fn start(self, parameters: Vec<ScalarValue>) -> Result<Started> {
         let heavy = self.prepared.is_heavy();
         let plan = tracing::info_span!(target: "attune", "plan");
-        let at_hand = self.prepared.at_hand(&self.session).await?;
+        let at_hand = self.prepared.at_hand(&self.session, &parameters).await?;
         let Ready { run, planned, query } = match at_hand {
             Some(planned) => {
                 let work = Box::pin(self.ready(planned, parameters));
