@@ -3,14 +3,18 @@
 //! The unrestricted distance, a metric: `('ca', 'abc')` is 2 as in DuckDB. Memory is linear, time
 //! the product of the lengths ([`super::kernel::damerau`]). Counts code points, NULL for NULL.
 
-use arrow::datatypes::DataType;
-use datafusion_common::Result;
+use arrow::datatypes::{DataType, Int64Type};
+use datafusion_common::{Result, exec_err};
 use datafusion_expr::{ColumnarValue, Signature};
 use datafusion_macros::user_doc;
 
-use super::arguments::{distance, scalar_function, texts};
+use super::arguments::{scalar_function, texts, two_texts};
 use super::kernel::{Pattern, Scratch};
 use super::stop::Stop;
+
+/// Bytes of the shorter of two texts at most: nobody waits for the product of their lengths, and
+/// memory is several words for each character.
+const BYTES_MAX: usize = 1 << 24;
 
 #[user_doc(
     doc_section(label = "Identity Functions"),
@@ -48,10 +52,25 @@ fn damerau_levenshtein(
     stop: &Stop,
 ) -> Result<ColumnarValue> {
     let mut scratch = Scratch::new(stop.clone());
-    let prepare = |text: &str, pattern: &mut Pattern| pattern.reset(text);
-    distance(name, arguments, rows, stop, prepare, |(_, pattern), text| {
-        pattern.damerau(text, &mut scratch)
-    })
+    two_texts::<Int64Type, Pattern, ()>(
+        name,
+        arguments,
+        rows,
+        stop,
+        (|text, pattern| pattern.reset(text), |_, ()| {}),
+        |(left, pattern), (right, ())| {
+            if left.len().min(right.len()) > BYTES_MAX && left != right {
+                return exec_err!(
+                    "{name}: two texts of {} and {} bytes take too long to compare. \
+                     Compare shorter pieces, for instance with left(text, 1000)",
+                    left.len(),
+                    right.len()
+                );
+            }
+            let distance = pattern.damerau(right, &mut scratch);
+            Ok(Some(i64::try_from(distance).unwrap_or(i64::MAX)))
+        },
+    )
 }
 
 #[cfg(test)]
