@@ -52,12 +52,14 @@ fn damerau_levenshtein(
     stop: &Stop,
 ) -> Result<ColumnarValue> {
     let mut scratch = Scratch::new(stop.clone());
+    let first = |text: &str, pattern: &mut Pattern| pattern.reset(text);
+    let second = |_: &str, (): &mut ()| {};
     two_texts::<Int64Type, Pattern, ()>(
         name,
         arguments,
         rows,
         stop,
-        (|text, pattern| pattern.reset(text), |_, ()| {}),
+        (first, second),
         |(left, pattern), (right, ())| {
             if left.len().min(right.len()) > BYTES_MAX && left != right {
                 return exec_err!(
