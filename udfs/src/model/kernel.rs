@@ -40,6 +40,8 @@ impl<T: Copy + Default> AlignedVec<T> {
     /// Makes room for `len` values; what they are is unspecified.
     pub fn grow(&mut self, len: usize) {
         if self.start + len > self.buffer.len() {
+            // One buffer at a time: what the smaller one held does not count.
+            self.buffer = Vec::new();
             // Wherever the buffer begins, a line does within as many values as one holds.
             let line = LINE_BYTES / size_of::<T>();
             self.buffer = vec![T::default(); len + line];

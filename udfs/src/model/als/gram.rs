@@ -133,7 +133,7 @@ impl Basis {
     ) {
         let parts = copy.parts(factors.len() / stride, stride, ROTATED_ROWS);
         factors.par_chunks_mut(ROTATED_ROWS * stride).zip(parts).for_each(|(rows, mut part)| {
-            if cancel.load(Ordering::Relaxed) {
+            if cancel::is_set(cancel) {
                 return;
             }
             let rotation = Rotation { basis: self, stride };

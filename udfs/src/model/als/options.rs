@@ -278,7 +278,8 @@ impl AlsOptions {
     /// The solver of so many users, items and interactions: the named one, or the one that `auto`
     /// comes to. For implicit feedback those are conjugate gradients unless `cg_steps` of them cost
     /// more than an exact solution; for explicit feedback Cholesky unless it costs more than twelve
-    /// times as much as three steps, as with some 200 factors and 150 interactions a row and more.
+    /// times as much as three steps: with biases from 128 factors where rows are as long, from 176
+    /// where they are much longer.
     pub fn solver_for(&self, users: usize, items: usize, cells: usize) -> Solver {
         match self.solver {
             Solver::Auto => choice::choose(self, users, items, cells),
@@ -342,16 +343,16 @@ impl AlsOptions {
     /// Working memory of all threads for rows of at most `longest` interactions.
     fn scratch_bytes(&self, method: Method, longest: usize) -> usize {
         let stride = self.stride();
-        let gathered = longest.min(HEAVY_CELLS);
         let matrix = stride * stride;
         let (each, parts) = match method {
-            Method::Gradient { .. } => ((gathered * stride).min(GATHERED_VALUES), 0),
+            Method::Gradient { .. } => ((longest * stride).min(GATHERED_VALUES), 0),
             Method::Subspace { block } => {
-                (gathered * block + matrix + batch::values(stride), longest / HEAVY_CELLS)
+                let gathered = longest.min(HEAVY_CELLS) * block;
+                (gathered + matrix + batch::values(stride), longest / HEAVY_CELLS)
             }
             Method::Exact | Method::NonNegative => {
                 let together = if method == Method::Exact { batch::values(stride) } else { 0 };
-                let own = gathered.min(stride.max(512)) * stride + matrix;
+                let own = longest.min(stride.max(512)) * stride + matrix;
                 (own + together, longest / HEAVY_CELLS)
             }
         };

@@ -25,7 +25,7 @@ use super::gram::Basis;
 use super::narrow::Narrow;
 use super::options::{Feedback, Resolved};
 
-/// Rows longer than this are divided among the threads, one row after the other.
+/// Rows up to this length are solved by one thread, and longer ones are summed up in parts of it.
 pub(super) const HEAVY_CELLS: usize = 8192;
 /// Rows whose gathered matrix has more values than this (2 MiB) are not gathered: they are read
 /// from the factors in each step, which costs no more once the matrix leaves the cache.
@@ -98,6 +98,16 @@ pub(super) enum Method {
         block: usize,
     },
     NonNegative,
+}
+
+/// Interactions of the longest row that one thread solves, of `cells` interactions in all. By the
+/// data alone: a row that is no more than a chunk's share keeps nobody waiting. Subspaces gather
+/// whole rows, whose memory is to have an end.
+fn most_alone(method: Method, cells: usize) -> usize {
+    match method {
+        Method::Subspace { .. } => HEAVY_CELLS,
+        _ => HEAVY_CELLS.max(cells / CHUNKS),
+    }
 }
 
 /// What a half step reads.
@@ -195,8 +205,10 @@ impl HalfStep<'_> {
         self.bias_column + usize::from(self.fixed_bias.is_some())
     }
 
+    /// Rows that are divided among the threads, one row after the other.
     fn heavy_rows(&self) -> usize {
-        (0..self.cells.rows()).take_while(|&row| self.length(row) > HEAVY_CELLS).count()
+        let most = most_alone(self.method, self.cells.cells());
+        (0..self.cells.rows()).take_while(|&row| self.length(row) > most).count()
     }
 
     /// Neighbouring rows of about equal cost.
@@ -411,5 +423,18 @@ impl HalfStep<'_> {
             x[self.bias_column] = 1.0;
         }
         penalty
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_no_more_than_a_chunk_s_share_are_one_thread_s() {
+        let exact = |cells| most_alone(Method::Exact, cells);
+        assert_eq!(exact(1_000_000), HEAVY_CELLS);
+        assert_eq!(exact(1_000_000_000), 1_000_000_000 / CHUNKS);
+        assert_eq!(most_alone(Method::Subspace { block: 64 }, 1_000_000_000), HEAVY_CELLS);
     }
 }
