@@ -5,12 +5,14 @@
 //! instruction set (4, 8 or 16 lanes) leaves a remainder; padding is zero and stays zero.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::AtomicBool;
 
 use pulp::Simd;
 use rayon::prelude::*;
 
 #[cfg(test)]
 use super::cancel::meter;
+use super::cancel::{self, VALUES_PER_LOOK};
 
 /// Rows handled together by [`products`]: pad the number of rows to a multiple.
 pub const ROW_GROUP: usize = 4;
@@ -270,15 +272,20 @@ fn gram_tile<S: Simd, const W: usize>(
     W
 }
 
-/// Values that a thread looks at together.
-const PART_VALUES: usize = 1 << 16;
-
 /// The largest magnitude of any values, 0 of none; not finite when one of them is not.
 pub fn largest_magnitude(values: &[f32]) -> f32 {
+    largest_magnitude_unless(values, &AtomicBool::new(false))
+}
+
+/// [`largest_magnitude`]; with the flag set it is too small: the caller looks at the flag.
+pub(super) fn largest_magnitude_unless(values: &[f32], cancel: &AtomicBool) -> f32 {
     // Magnitudes compare as their bits do, NaN above all.
     let bits = |value: &f32| value.abs().to_bits().cast_signed();
-    let largest = |part: &[f32]| part.iter().fold(0, |most: i32, value| most.max(bits(value)));
-    let largest = values.par_chunks(PART_VALUES).map(largest).max();
+    let largest = |part: &[f32]| match cancel::is_set(cancel) {
+        true => 0,
+        false => part.iter().fold(0, |most: i32, value| most.max(bits(value))),
+    };
+    let largest = values.par_chunks(VALUES_PER_LOOK).map(largest).max();
     f32::from_bits(largest.unwrap_or(0).cast_unsigned())
 }
 
@@ -300,9 +307,9 @@ mod tests {
         assert_eq!(largest_magnitude(&[]), 0.0);
         assert_eq!(largest_magnitude(&[1.0, -3.5, 0.0, f32::MIN_POSITIVE]), 3.5);
         for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let mut values = vec![f32::MAX; 3 * PART_VALUES];
+            let mut values = vec![f32::MAX; 3 * VALUES_PER_LOOK];
             assert_eq!(largest_magnitude(&values), f32::MAX);
-            values[2 * PART_VALUES + 7] = bad;
+            values[2 * VALUES_PER_LOOK + 7] = bad;
             assert!(!largest_magnitude(&values).is_finite());
         }
     }

@@ -121,6 +121,7 @@ impl ChunkOp<'_, '_> {
         self.prepare(simd, row);
         let cells = step.cells.row(row);
         let (constant, form, line) = if cells.0.len() < step.unknowns() {
+            batch::lend(self.scratch);
             let constant = step.gather(simd, cells, (0, step.stride), self.scratch);
             ahead(step, row + 1..self.rows.end).fetch(1);
             let line = cholesky::build_dual(simd, self.scratch, step.stride, step.cancel);

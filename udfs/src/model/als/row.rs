@@ -24,6 +24,7 @@ use super::features::Prior;
 use super::gram::Basis;
 use super::narrow::Narrow;
 use super::options::{Feedback, Resolved};
+use super::stream::Wide;
 
 /// Rows up to this length are solved by one thread, and longer ones are summed up in parts of it.
 pub(super) const HEAVY_CELLS: usize = 8192;
@@ -34,6 +35,21 @@ pub(super) const GATHERED_VALUES: usize = 1 << 19;
 pub(super) const GATHERED_AHEAD: usize = 40;
 /// Chunks a half step is divided into, at most about.
 const CHUNKS: usize = 256;
+
+/// Working memory of a training's threads.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    scratches: Mutex<Vec<Scratch>>,
+    parts: Mutex<Vec<PartSums>>,
+}
+
+/// What a part of a long row comes to.
+#[derive(Debug, Default)]
+pub(super) struct PartSums {
+    pub(super) matrix: Aligned,
+    pub(super) right: Aligned,
+    pub(super) constant: f64,
+}
 
 /// Working memory of one thread; sized once for the longest row it meets.
 #[derive(Debug, Default)]
@@ -56,6 +72,7 @@ pub(super) struct Scratch {
     pub(super) has_prior: bool,
     mean: Aligned,
     pub(super) rotated: Aligned,
+    pub(super) wide: Wide,
     pub(super) batch: Batch,
 }
 
@@ -134,7 +151,7 @@ pub(super) struct HalfStep<'a> {
     pub(super) resolved: &'a Resolved,
     pub(super) method: Method,
     pub(super) cancel: &'a AtomicBool,
-    pub(super) pool: &'a Mutex<Vec<Scratch>>,
+    pub(super) pool: &'a Pool,
 }
 
 /// Sums over the rows of a half step.
@@ -245,10 +262,22 @@ impl HalfStep<'_> {
 
     /// Runs `work` with a scratch of the pool.
     pub(super) fn with_scratch<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {
-        let mut scratch = self.pool.lock().pop().unwrap_or_default();
+        let mut scratch = self.pool.scratches.lock().pop().unwrap_or_default();
         scratch.fit_factors(self.stride);
         let result = work(&mut scratch);
-        self.pool.lock().push(scratch);
+        self.pool.scratches.lock().push(scratch);
+        result
+    }
+
+    /// Runs `work` with room for the sums of so many parts of a row, of which one is divided at a
+    /// time.
+    pub(super) fn with_parts<R>(&self, count: usize, work: impl FnOnce(&mut [PartSums]) -> R) -> R {
+        let mut parts = std::mem::take(&mut *self.pool.parts.lock());
+        if parts.len() < count {
+            parts.resize_with(count, PartSums::default);
+        }
+        let result = work(&mut parts[..count]);
+        *self.pool.parts.lock() = parts;
         result
     }
 
