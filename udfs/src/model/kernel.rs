@@ -13,6 +13,7 @@ use rayon::prelude::*;
 #[cfg(test)]
 use super::cancel::meter;
 use super::cancel::{self, VALUES_PER_LOOK};
+use super::error::ModelError;
 
 /// Rows handled together by [`products`]: pad the number of rows to a multiple.
 pub const ROW_GROUP: usize = 4;
@@ -289,6 +290,22 @@ pub(super) fn largest_magnitude_unless(values: &[f32], cancel: &AtomicBool) -> f
     f32::from_bits(largest.unwrap_or(0).cast_unsigned())
 }
 
+/// Where the first value is that is not finite.
+///
+/// # Errors
+/// [`ModelError::Cancelled`] once the flag is set.
+pub(super) fn position_not_finite<T: Copy + Into<f64> + Sync>(
+    values: &[T],
+    cancel: &AtomicBool,
+) -> Result<Option<usize>, ModelError> {
+    let is_bad = |&value: &T| -> bool { !value.into().is_finite() };
+    let has_bad = |part: &[T]| !cancel::is_set(cancel) && part.iter().any(is_bad);
+    let part = values.par_chunks(VALUES_PER_LOOK).position_first(has_bad);
+    cancel::check(cancel)?;
+    let Some(start) = part.map(|part| part * VALUES_PER_LOOK) else { return Ok(None) };
+    Ok(values[start..].iter().position(is_bad).map(|at| start + at))
+}
+
 /// Copies the upper triangle of a square matrix to the lower.
 pub fn mirror_upper<T: Copy>(matrix: &mut [T], size: usize) {
     for row in 1..size {
@@ -312,5 +329,17 @@ mod tests {
             values[2 * VALUES_PER_LOOK + 7] = bad;
             assert!(!largest_magnitude(&values).is_finite());
         }
+    }
+
+    #[test]
+    fn the_first_value_that_is_not_finite_is_found() {
+        let (go_on, stop) = (AtomicBool::new(false), AtomicBool::new(true));
+        let mut values = vec![1.5_f64; 3 * VALUES_PER_LOOK];
+        assert_eq!(position_not_finite(&values, &go_on), Ok(None));
+        values[2 * VALUES_PER_LOOK + 7] = f64::NAN;
+        values[2 * VALUES_PER_LOOK + 9] = f64::INFINITY;
+        assert_eq!(position_not_finite(&values, &go_on), Ok(Some(2 * VALUES_PER_LOOK + 7)));
+        assert_eq!(position_not_finite(&values, &stop), Err(ModelError::Cancelled));
+        assert_eq!(largest_magnitude_unless(&[2.0], &stop), 0.0);
     }
 }

@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// Solves a system of four interactions, of which one says anything, beside buffers of long rows.
+    /// Solves a system of four interactions, of which one says anything, beside long rows' buffers.
     struct Short<'a>(&'a mut Scratch);
 
     impl WithSimd for Short<'_> {
