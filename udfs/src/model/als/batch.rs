@@ -154,8 +154,8 @@ pub(super) fn put<S: Simd>(
 }
 
 /// Moves `scratch.w` to the solution of a lane's row, whose scale and prior are prepared; returns
-/// its objective without the constant part. `None` when rounding lost a pivot of its matrix, with `w`
-/// as it was.
+/// its objective without the constant part. `None` when rounding lost a pivot of its matrix, with
+/// `w` as it was.
 #[inline(always)]
 pub(super) fn take<S: Simd>(simd: S, scratch: &mut Scratch, lane: usize) -> Option<f64> {
     let Scratch { batch, z, targets, right, w, solution, .. } = &mut *scratch;

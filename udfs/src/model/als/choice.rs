@@ -15,8 +15,8 @@
 //!
 //! Explicit feedback is solved exactly where that is affordable. Three steps come close to the
 //! same loss, after some more iterations, so an exact solution may cost an order of magnitude more;
-//! it costs more than that from 144 coordinates where rows are as long, from 192 where rows are much
-//! longer. Coordinates are the factors and the bias, padded to a multiple of 16.
+//! it costs more than that from 144 coordinates where rows are as long, from 192 where rows are
+//! much longer. Coordinates are the factors and the bias, padded to a multiple of 16.
 //!
 //! Blocks have to be named: a sweep over the usual ones of 64 coordinates costs as much as 16
 //! steps.

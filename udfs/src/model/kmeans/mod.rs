@@ -211,7 +211,8 @@ fn check_rows<T: Copy + Into<f64> + Sync>(
 /// Rows summed together; fixed, so that sums do not depend on the number of threads.
 const CHUNK_ROWS: usize = 4096;
 
-/// Σ over rows of `value(feature, x)`, for each feature; wrong, and soon there, once the flag is set.
+/// Σ over rows of `value(feature, x)`, for each feature; wrong, and soon there, once the flag is
+/// set.
 fn feature_sums<T: Copy + Into<f64> + Sync>(
     rows: &[T],
     features: usize,
