@@ -308,7 +308,12 @@ fn parts<'a>(values: &'a [f32], cancel: &'a AtomicBool) -> impl Iterator<Item = 
     values.chunks(VALUES_PER_LOOK).take_while(move |_| !cancel::is_set(cancel))
 }
 
-fn mean(values: &[f32], cancel: &AtomicBool) -> f64 {
+fn mean(values: &[f32]) -> f64 {
+    mean_unless(values, &AtomicBool::new(false))
+}
+
+/// The mean; wrong, and soon there, once the flag is set.
+fn mean_unless(values: &[f32], cancel: &AtomicBool) -> f64 {
     let sum = parts(values, cancel).flatten().map(|&value| f64::from(value)).sum::<f64>();
     sum / values.len().max(1) as f64
 }

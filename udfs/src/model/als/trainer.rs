@@ -12,7 +12,7 @@ use super::row::{HalfStep, Method, Pool};
 use super::side::{Previous, Side, by_descending_count, encode_weight, renumber};
 use super::view::FactorView;
 use super::watch::Watch;
-use super::{AlsFactors, Progress, Trained, Training, Validation, mean};
+use super::{AlsFactors, Progress, Trained, Training, Validation, mean_unless};
 
 pub(super) struct Trainer<'a> {
     options: &'a AlsOptions,
@@ -47,7 +47,8 @@ impl<'a> Trainer<'a> {
         cancel: &'a AtomicBool,
     ) -> Result<Self, ModelError> {
         let Training { interactions, options, .. } = *training;
-        let mean = if options.has_biases() { mean(interactions.values(), cancel) } else { 0.0 };
+        let mean =
+            if options.has_biases() { mean_unless(interactions.values(), cancel) } else { 0.0 };
         let user_counts = interactions.offsets().windows(2).map(|pair| pair[1] - pair[0]);
         let item_counts = || interactions.column_counts().into_iter().map(|count| count as usize);
         let (user_codes, item_codes) = rayon::join(
