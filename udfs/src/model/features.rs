@@ -12,12 +12,14 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use rayon::prelude::*;
 
+use super::cancel::{self, VALUES_PER_LOOK};
 use super::error::ModelError;
 
 /// More categories than this in one column are no categories.
@@ -196,7 +198,13 @@ impl FeatureRows {
 
     /// All rows, sorted by `first`, when that has a number for each of them, and by their values,
     /// so that what is learned of them does not depend on the order in which they came.
-    pub fn finish(mut self, first: &[u32]) -> GatheredRows {
+    pub fn finish(self, first: &[u32]) -> GatheredRows {
+        self.finish_unless(first, &AtomicBool::new(false))
+    }
+
+    /// [`FeatureRows::finish`]; once the flag is set, which rows there are is unspecified, and soon
+    /// known: the caller looks at the flag.
+    pub fn finish_unless(mut self, first: &[u32], cancel: &AtomicBool) -> GatheredRows {
         let rows = self.rows();
         let mut columns: Columns =
             self.columns.iter_mut().map(|column| std::mem::take(&mut column.values)).collect();
@@ -209,11 +217,15 @@ impl FeatureRows {
             }
             features.push(feature);
         }
-        let order = order(&columns, first, rows);
+        let order = order(&columns, first, rows, cancel);
         features.par_iter_mut().zip(&mut columns).for_each(|(feature, column)| {
-            *column = order.iter().map(|&row| column[row]).collect();
+            let mut ordered = Vec::with_capacity(order.len());
+            for rows in order.chunks(VALUES_PER_LOOK).take_while(|_| !cancel::is_set(cancel)) {
+                ordered.extend(rows.iter().map(|&row| column[row]));
+            }
+            *column = ordered;
             if let FeatureKind::Number { mean } = &mut feature.kind {
-                *mean = mean_of(column);
+                *mean = mean_of(column, cancel);
             }
         });
         GatheredRows { features, columns, order }
@@ -234,18 +246,19 @@ fn kind(categories: Option<HashMap<String, u32>>) -> (FeatureKind, Vec<u32>) {
 
 /// The order of rows by `first` and their values. What mostly decides lies beside the row's number,
 /// so that the other columns are looked up for equal ones only.
-fn order(columns: &[Vec<f64>], first: &[u32], rows: usize) -> Vec<usize> {
+fn order(columns: &[Vec<f64>], first: &[u32], rows: usize, cancel: &AtomicBool) -> Vec<usize> {
     let lead = |row: usize| columns.first().map_or(0.0, |column| column[row]);
     let key = |row: usize| (first.get(row).copied().unwrap_or(0), lead(row), row);
-    let mut keys: Vec<(u32, f64, usize)> = (0..rows).map(key).collect();
-    keys.par_sort_unstable_by(|a, b| {
+    let mut keys: Vec<(u32, f64, usize)> = (0..rows).into_par_iter().map(key).collect();
+    let by_values = |a: &(u32, f64, usize), b: &(u32, f64, usize)| {
         let rest = || {
             let mut compared =
                 columns.iter().skip(1).map(|column| column[a.2].total_cmp(&column[b.2]));
             compared.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
         };
         a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then_with(rest)
-    });
+    };
+    cancel::sort_unless(&mut keys, by_values, cancel);
     keys.into_iter().map(|(_, _, row)| row).collect()
 }
 
@@ -286,8 +299,9 @@ fn numbers(name: &str, column: &ArrayRef, values: &mut Vec<f64>) -> Result<bool,
     Ok(numbers.null_count() > 0)
 }
 
-fn mean_of(column: &[f64]) -> f64 {
-    let known = || column.iter().filter(|value| !value.is_nan());
+fn mean_of(column: &[f64], cancel: &AtomicBool) -> f64 {
+    let parts = || column.chunks(VALUES_PER_LOOK).take_while(move |_| !cancel::is_set(cancel));
+    let known = || parts().flatten().filter(|value| !value.is_nan());
     let count = known().count().max(1) as f64;
     // Divided first: a sum of large numbers has no end.
     known().map(|value| value / count).sum()

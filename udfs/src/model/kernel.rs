@@ -5,12 +5,15 @@
 //! instruction set (4, 8 or 16 lanes) leaves a remainder; padding is zero and stays zero.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::AtomicBool;
 
 use pulp::Simd;
 use rayon::prelude::*;
 
 #[cfg(test)]
 use super::cancel::meter;
+use super::cancel::{self, VALUES_PER_LOOK};
+use super::error::ModelError;
 
 /// Rows handled together by [`products`]: pad the number of rows to a multiple.
 pub const ROW_GROUP: usize = 4;
@@ -40,6 +43,8 @@ impl<T: Copy + Default> AlignedVec<T> {
     /// Makes room for `len` values; what they are is unspecified.
     pub fn grow(&mut self, len: usize) {
         if self.start + len > self.buffer.len() {
+            // One buffer at a time: what the smaller one held does not count.
+            self.buffer = Vec::new();
             // Wherever the buffer begins, a line does within as many values as one holds.
             let line = LINE_BYTES / size_of::<T>();
             self.buffer = vec![T::default(); len + line];
@@ -268,16 +273,37 @@ fn gram_tile<S: Simd, const W: usize>(
     W
 }
 
-/// Values that a thread looks at together.
-const PART_VALUES: usize = 1 << 16;
-
 /// The largest magnitude of any values, 0 of none; not finite when one of them is not.
 pub fn largest_magnitude(values: &[f32]) -> f32 {
+    largest_magnitude_unless(values, &AtomicBool::new(false))
+}
+
+/// [`largest_magnitude`]; with the flag set it is too small: the caller looks at the flag.
+pub(super) fn largest_magnitude_unless(values: &[f32], cancel: &AtomicBool) -> f32 {
     // Magnitudes compare as their bits do, NaN above all.
     let bits = |value: &f32| value.abs().to_bits().cast_signed();
-    let largest = |part: &[f32]| part.iter().fold(0, |most: i32, value| most.max(bits(value)));
-    let largest = values.par_chunks(PART_VALUES).map(largest).max();
+    let largest = |part: &[f32]| match cancel::is_set(cancel) {
+        true => 0,
+        false => part.iter().fold(0, |most: i32, value| most.max(bits(value))),
+    };
+    let largest = values.par_chunks(VALUES_PER_LOOK).map(largest).max();
     f32::from_bits(largest.unwrap_or(0).cast_unsigned())
+}
+
+/// Where the first value is that is not finite.
+///
+/// # Errors
+/// [`ModelError::Cancelled`] once the flag is set.
+pub(super) fn position_not_finite<T: Copy + Into<f64> + Sync>(
+    values: &[T],
+    cancel: &AtomicBool,
+) -> Result<Option<usize>, ModelError> {
+    let is_bad = |&value: &T| -> bool { !value.into().is_finite() };
+    let has_bad = |part: &[T]| !cancel::is_set(cancel) && part.iter().any(is_bad);
+    let part = values.par_chunks(VALUES_PER_LOOK).position_first(has_bad);
+    cancel::check(cancel)?;
+    let Some(start) = part.map(|part| part * VALUES_PER_LOOK) else { return Ok(None) };
+    Ok(values[start..].iter().position(is_bad).map(|at| start + at))
 }
 
 /// Copies the upper triangle of a square matrix to the lower.
@@ -298,10 +324,22 @@ mod tests {
         assert_eq!(largest_magnitude(&[]), 0.0);
         assert_eq!(largest_magnitude(&[1.0, -3.5, 0.0, f32::MIN_POSITIVE]), 3.5);
         for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let mut values = vec![f32::MAX; 3 * PART_VALUES];
+            let mut values = vec![f32::MAX; 3 * VALUES_PER_LOOK];
             assert_eq!(largest_magnitude(&values), f32::MAX);
-            values[2 * PART_VALUES + 7] = bad;
+            values[2 * VALUES_PER_LOOK + 7] = bad;
             assert!(!largest_magnitude(&values).is_finite());
         }
+    }
+
+    #[test]
+    fn the_first_value_that_is_not_finite_is_found() {
+        let (go_on, stop) = (AtomicBool::new(false), AtomicBool::new(true));
+        let mut values = vec![1.5_f64; 3 * VALUES_PER_LOOK];
+        assert_eq!(position_not_finite(&values, &go_on), Ok(None));
+        values[2 * VALUES_PER_LOOK + 7] = f64::NAN;
+        values[2 * VALUES_PER_LOOK + 9] = f64::INFINITY;
+        assert_eq!(position_not_finite(&values, &go_on), Ok(Some(2 * VALUES_PER_LOOK + 7)));
+        assert_eq!(position_not_finite(&values, &stop), Err(ModelError::Cancelled));
+        assert_eq!(largest_magnitude_unless(&[2.0], &stop), 0.0);
     }
 }

@@ -6,7 +6,7 @@
 //! order changes rounding only ([`components`]).
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use catalog::Catalog;
 use datafusion::execution::SendableRecordBatchStream;
@@ -75,7 +75,8 @@ pub async fn train(
         }
         _ => {
             let read = read(rows, columns, &options.split, memory, &progress).await?;
-            let sorted = crate::model::learn(move || sort(read)).await??;
+            let stop = Arc::clone(&flag);
+            let sorted = crate::model::learn(move || sort(read, &stop)).await??;
             reserve(&options.learner, &sorted.rows, columns.features.len(), memory)?;
             Input::Sorted(sorted)
         }
@@ -107,8 +108,9 @@ async fn read(
     });
     let groups = groups.transpose().map_err(model_error)?;
     let mut read = Read { rows: columns.rows(&schema)?, groups, keys: vec![] };
-    // A value of each column, twice while they are sorted, the order, the query and the key.
-    let row_bytes = (columns.features.len() * 2 + 6) * size_of::<f64>();
+    // A value of each column, twice while they are ordered, what orders them, twice while it is
+    // sorted, the query and the key.
+    let row_bytes = (columns.features.len() * 2 + 8) * size_of::<f64>();
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         memory.try_grow(batch.num_rows() * row_bytes)?;
@@ -125,7 +127,7 @@ async fn read(
     Ok(read)
 }
 
-fn sort(read: Read) -> Result<Sorted> {
+fn sort(read: Read, cancel: &AtomicBool) -> Result<Sorted> {
     let groups = match read.groups {
         None => vec![],
         Some((mut ids, codes)) => {
@@ -133,7 +135,10 @@ fn sort(read: Read) -> Result<Sorted> {
             codes.into_iter().map(|code| new[code as usize]).collect()
         }
     };
-    let rows = read.rows.finish(&groups);
+    let rows = read.rows.finish_unless(&groups, cancel);
+    if cancel.load(Ordering::Relaxed) {
+        return Err(Error::Cancelled);
+    }
     let groups = match groups.is_empty() {
         true => groups,
         false => rows.order.iter().map(|&row| groups[row]).collect(),
@@ -266,7 +271,7 @@ impl Fit<'_> {
         let width = preparation.width();
         let learned = isolation_forest::train(&dense, width, options, report, self.cancel);
         let learned = learned.map_err(model_error)?;
-        let scores = learned.scores(&dense).map_err(model_error)?;
+        let scores = learned.scores_unless(&dense, self.cancel).map_err(model_error)?;
         let count = scores.len() as f64;
         let anomalies = scores.iter().filter(|score| learned.is_anomaly(**score)).count();
         let metrics = vec![anomalies as f64 / count, scores.iter().sum::<f64>() / count];
@@ -288,7 +293,7 @@ impl Fit<'_> {
         let learned = outlier::train(&columns, options, report, self.cancel);
         let learned = learned.map_err(model_error)?;
         let rows = order.len();
-        let judged = learned.judge(&columns, rows).map_err(model_error)?;
+        let judged = learned.judge_unless(&columns, rows, self.cancel).map_err(model_error)?;
         let metrics = outlier::OutlierModel::measures(&judged).to_vec();
         let preparation = Preparation::new(features).map_err(model_error)?;
         let model = Prepared::outliers(preparation, learned).map_err(model_error)?;

@@ -53,7 +53,25 @@ struct Waiting {
     right: Aligned,
 }
 
+impl Waiting {
+    /// Exchanges what is gathered.
+    #[inline(always)]
+    fn exchange(&mut self, z: &mut Aligned, targets: &mut Aligned) {
+        swap(&mut self.z, z);
+        swap(&mut self.right, targets);
+    }
+}
+
 impl Batch {
+    /// The next lane's row.
+    #[inline(always)]
+    fn next_lane(&mut self) -> &mut Waiting {
+        if self.count == self.rows.len() {
+            self.rows.push(Waiting::default());
+        }
+        &mut self.rows[self.count]
+    }
+
     /// Whether there is a row for each lane.
     #[inline(always)]
     pub(super) fn is_full<S: Simd>(&self) -> bool {
@@ -100,8 +118,17 @@ pub(super) fn values(stride: usize) -> usize {
     lines.min(KEPT_VALUES) + lines.min(SYSTEM_VALUES + 2 * LANES_MAX * stride)
 }
 
-/// Lets a row wait whose system is in the scratch, its matrix in lines of `line` values. Of all
-/// rows of a batch the first has the largest `order`.
+/// Exchanges what the scratch gathers into for what the next row that waits in the dual form has
+/// for it, so that a lane's memory stays that of the short rows which wait; [`put`] takes it back.
+#[inline(always)]
+pub(super) fn lend(scratch: &mut Scratch) {
+    let Scratch { batch, z, targets, .. } = scratch;
+    batch.next_lane().exchange(z, targets);
+}
+
+/// Lets a row wait whose system is in the scratch, its matrix in lines of `line` values; in the
+/// dual form it was gathered into what [`lend`] gave. Of all rows of a batch the first has the
+/// largest `order`.
 #[inline(always)]
 pub(super) fn put<S: Simd>(
     scratch: &mut Scratch,
@@ -111,30 +138,23 @@ pub(super) fn put<S: Simd>(
     line: usize,
 ) {
     let Scratch { batch, matrix, right, z, targets, .. } = scratch;
-    let Batch { systems, rows, count } = batch;
-    let lane = *count;
+    let lane = batch.count;
     if lane == 0 {
-        systems.begin::<S>(order);
+        batch.systems.begin::<S>(order);
     }
-    systems.put::<S>(lane, matrix, line, order, right);
-    if lane == rows.len() {
-        rows.push(Waiting::default());
-    }
-    let waiting = &mut rows[lane];
+    batch.systems.put::<S>(lane, matrix, line, order, right);
+    let waiting = batch.next_lane();
     match form {
-        Form::Dual => {
-            swap(&mut waiting.z, z);
-            swap(&mut waiting.right, targets);
-        }
+        Form::Dual => waiting.exchange(z, targets),
         Form::Primal => swap(&mut waiting.right, right),
     }
     (waiting.index, waiting.constant) = (index, constant);
     (waiting.form, waiting.size) = (form, order);
-    *count += 1;
+    batch.count += 1;
 }
 
 /// Moves `scratch.w` to the solution of a lane's row, whose scale and prior are prepared; returns
-/// its objective without the constant part. `None` when rounding made its matrix indefinite, with
+/// its objective without the constant part. `None` when rounding lost a pivot of its matrix, with
 /// `w` as it was.
 #[inline(always)]
 pub(super) fn take<S: Simd>(simd: S, scratch: &mut Scratch, lane: usize) -> Option<f64> {
@@ -142,13 +162,15 @@ pub(super) fn take<S: Simd>(simd: S, scratch: &mut Scratch, lane: usize) -> Opti
     let waiting = &mut batch.rows[lane];
     match waiting.form {
         Form::Dual => {
-            swap(&mut waiting.z, z);
-            swap(&mut waiting.right, targets);
             solution.grow(waiting.size);
             if !batch.systems.solution::<S>(lane, solution) {
                 return None;
             }
-            Some(cholesky::finish_dual(simd, scratch))
+            waiting.exchange(z, targets);
+            let objective = cholesky::finish_dual(simd, scratch);
+            let Scratch { batch, z, targets, .. } = scratch;
+            batch.rows[lane].exchange(z, targets);
+            Some(objective)
         }
         Form::Primal => {
             swap(&mut waiting.right, right);
@@ -158,6 +180,58 @@ pub(super) fn take<S: Simd>(simd: S, scratch: &mut Scratch, lane: usize) -> Opti
             }
             padding.fill(0.0);
             Some(-f64::from(dot(simd, right, w)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pulp::{Arch, WithSimd};
+
+    use super::*;
+
+    /// Solves a system of four interactions, of which one says anything, beside long rows' buffers.
+    struct Short<'a>(&'a mut Scratch);
+
+    impl WithSimd for Short<'_> {
+        type Output = Option<f64>;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
+            let Self(scratch) = self;
+            lend(scratch);
+            scratch.z.grow(4 * 16);
+            scratch.targets.grow(4);
+            scratch.matrix.grow(4 * 16);
+            scratch.right.grow(16);
+            scratch.w.grow(16);
+            for values in [&mut scratch.z, &mut scratch.targets, &mut scratch.matrix] {
+                values.fill(0.0);
+            }
+            scratch.right.fill(0.0);
+            (scratch.z[0], scratch.targets[0], scratch.right[0]) = (1.0, 4.0, 4.0);
+            for row in 0..4 {
+                scratch.matrix[row * 16 + row] = if row == 0 { 4.0 } else { 1.0 };
+            }
+            put::<S>(scratch, (7, 0.5), 4, Form::Dual, 16);
+            assert_eq!(scratch.batch.solve(simd), 1);
+            assert_eq!(scratch.batch.row(0), (7, 0.5));
+            take(simd, scratch, 0)
+        }
+    }
+
+    #[test]
+    fn a_lane_keeps_the_buffers_of_the_short_rows_that_wait_in_it() {
+        let mut scratch = Scratch::default();
+        scratch.z.grow(1 << 16);
+        scratch.targets.grow(1 << 12);
+        for _ in 0..3 {
+            let objective = Arch::new().dispatch(Short(&mut scratch));
+            // v = 4 / 4: w is 1 at the first coordinate, and −4·(4 − 1) is left of the objective.
+            assert_eq!(objective, Some(-12.0));
+            assert_eq!(scratch.w[0], 1.0);
+            assert_eq!((scratch.z.len(), scratch.targets.len()), (1 << 16, 1 << 12));
+            assert_eq!(scratch.batch.rows[0].z.len(), 4 * 16);
         }
     }
 }

@@ -15,7 +15,8 @@
 //!
 //! Explicit feedback is solved exactly where that is affordable. Three steps come close to the
 //! same loss, after some more iterations, so an exact solution may cost an order of magnitude more;
-//! it costs more than that from some 200 factors and rows of 150 interactions on.
+//! it costs more than that from 144 coordinates where rows are as long, from 192 where rows are
+//! much longer. Coordinates are the factors and the bias, padded to a multiple of 16.
 //!
 //! Blocks have to be named: a sweep over the usual ones of 64 coordinates costs as much as 16
 //! steps.
@@ -112,6 +113,11 @@ mod tests {
             // Short rows are small systems, however many factors there are.
             (512, MOVIELENS_100K, Solver::Cholesky),
             (1024, GOWALLA, Solver::Cholesky),
+            // Rows as long as factors and bias are, padded, and rows that are much longer.
+            (127, (1_000, 1_000, 144_000), Solver::Cholesky),
+            (128, (1_000, 1_000, 144_000), Solver::ConjugateGradient),
+            (175, (1_000, 1_000, 1_000_000_000), Solver::Cholesky),
+            (176, (1_000, 1_000, 1_000_000_000), Solver::ConjugateGradient),
         ] {
             assert_eq!(chosen(Feedback::Explicit, factors, 2, size), solver, "{factors} {size:?}");
         }

@@ -15,6 +15,9 @@ use super::super::cancel::meter;
 use super::super::kernel::{ROW_GROUP, add_scaled, dot, products, weighted_sum};
 use super::row::Scratch;
 
+/// What is left of a diagonal cell, as a share of it, below which rounding in `f32` has lost the
+/// pivot: those of I + ZᵀZ are 1 or more, so that a smaller one is mostly error.
+pub(super) const PIVOT_SHARE: f32 = 1e-5;
 /// Rows between two looks at the cancel flag; each costs at most order² multiplications.
 const ROWS_PER_LOOK: usize = 32;
 
@@ -70,7 +73,7 @@ pub(super) fn finish_dual<S: Simd>(simd: S, scratch: &mut Scratch) -> f64 {
 }
 
 /// Solves the dual system of the gathered rows for `scratch.w` and returns the row's objective;
-/// `None` when rounding made the matrix indefinite or the caller asked to stop, with `w` as it was.
+/// `None` when rounding lost a pivot or the caller asked to stop, with `w` as it was.
 #[inline(always)]
 pub(super) fn solve_dual<S: Simd>(
     simd: S,
@@ -117,7 +120,8 @@ pub(super) fn solve_primal<S: Simd>(
 }
 
 /// Turns the upper triangle of M into U with UᵀU = M, for a multiple of [`ROW_GROUP`] rows; what
-/// is below the diagonal does not count.
+/// is below the diagonal does not count. `None` when rounding lost a pivot ([`PIVOT_SHARE`]) or the
+/// caller asked to stop.
 ///
 /// A group of rows takes off what all finished rows say while its cells are in registers, so that
 /// a multiplication costs no visit to the cache of its own.
@@ -136,6 +140,9 @@ pub(super) fn factor<S: Simd>(
         }
         let (done, below) = matrix.split_at_mut(first * stride);
         let lines = &mut below[..ROW_GROUP * stride];
+        let mut least = [0.0_f32; ROW_GROUP];
+        let groups = least.iter_mut().zip(lines.chunks_exact(stride)).enumerate();
+        groups.for_each(|(offset, (least, line))| *least = PIVOT_SHARE * line[first + offset]);
         let mut column = first / S::F32_LANES;
         while column < width {
             column += match width - column {
@@ -143,7 +150,7 @@ pub(super) fn factor<S: Simd>(
                 _ => take_off::<S, 2>(simd, done, stride, first, column, lines),
             };
         }
-        factor_group(simd, lines, stride, first)?;
+        factor_group(simd, lines, stride, first, &least)?;
     }
     Some(())
 }
@@ -182,16 +189,22 @@ fn take_off<S: Simd, const W: usize>(
 }
 
 /// Finishes a group of rows of which the first is row `first`: only they have still to be taken off
-/// each other.
+/// each other. `None` when a pivot is not more than the `least` of its row.
 #[inline(always)]
-fn factor_group<S: Simd>(simd: S, lines: &mut [f32], stride: usize, first: usize) -> Option<()> {
+fn factor_group<S: Simd>(
+    simd: S,
+    lines: &mut [f32],
+    stride: usize,
+    first: usize,
+    least: &[f32; ROW_GROUP],
+) -> Option<()> {
     let from = first / 16 * 16;
     for offset in 0..ROW_GROUP {
         let pivot = first + offset;
         let (own, below) = lines.split_at_mut((offset + 1) * stride);
         let line = &mut own[offset * stride..];
         let diagonal = line[pivot];
-        if !(diagonal > 0.0 && diagonal.is_finite()) {
+        if !(diagonal > least[offset] && diagonal.is_finite()) {
             return None;
         }
         let inverse = 1.0 / diagonal.sqrt();

@@ -121,12 +121,14 @@ impl ChunkOp<'_, '_> {
         self.prepare(simd, row);
         let cells = step.cells.row(row);
         let (constant, form, line) = if cells.0.len() < step.unknowns() {
+            batch::lend(self.scratch);
             let constant = step.gather(simd, cells, (0, step.stride), self.scratch);
             ahead(step, row + 1..self.rows.end).fetch(1);
             let line = cholesky::build_dual(simd, self.scratch, step.stride, step.cancel);
             (constant, Form::Dual, line)
         } else {
             let constant = normal::accumulate(simd, step, row, false, self.scratch);
+            ahead(step, row + 1..self.rows.end).fetch(1);
             cholesky::build_primal(simd, self.scratch, step.stride);
             (constant, Form::Primal, step.stride)
         };
@@ -189,6 +191,7 @@ fn solve_row<S: Simd>(
         }
         Method::NonNegative => {
             let constant = normal::accumulate(simd, step, row, parallel, scratch);
+            ahead.fetch(1);
             return constant + nonnegative::solve(simd, step, count, scratch);
         }
         Method::Exact | Method::Subspace { .. } if count < step.unknowns() && !parallel => {
@@ -198,6 +201,7 @@ fn solve_row<S: Simd>(
         }
         Method::Exact | Method::Subspace { .. } => {
             let constant = normal::accumulate(simd, step, row, parallel, scratch);
+            ahead.fetch(1);
             (constant, cholesky::solve_primal(simd, scratch, stride, step.cancel))
         }
     };

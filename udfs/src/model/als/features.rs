@@ -31,6 +31,8 @@ pub const MAX_FEATURES: usize = 4096;
 /// Rows whose penalties are added before they are added to the total, for the same sum on any
 /// number of threads; also rows between two looks at the cancel flag.
 const CHUNK_ROWS: usize = 4096;
+/// Rows whose features are read between two looks at the cancel flag.
+const ROWS_PER_LOOK: usize = 1024;
 /// Columns of W solved together.
 const PANEL: usize = 16;
 
@@ -119,8 +121,9 @@ impl Prior {
         shape: Shape,
         cancel: &AtomicBool,
     ) -> Result<Self, ModelError> {
-        let features = in_order(features, codes);
-        let by_feature = features.transpose();
+        let features = in_order(features, codes, cancel);
+        let by_feature = features.transpose_unless(cancel);
+        cancel::check(cancel)?;
         let mean = lambda.iter().map(|&l| f64::from(l)).sum::<f64>() / lambda.len().max(1) as f64;
         // Never 0, so that features that say the same stay solvable.
         let gamma = (feature_reg.max(1e-6) * mean).max(1e-12);
@@ -233,13 +236,23 @@ impl Prior {
         sums.iter().sum::<f64>() + self.gamma * norm
     }
 
-    /// Gives the rows without interactions their factors Wᵀf, 0 where there are no features.
-    pub(super) fn fill_cold(&self, factors: &mut [f32], bias: Option<&mut [f32]>, least: f32) {
+    /// Gives the rows without interactions their factors Wᵀf, 0 where there are no features. With
+    /// the flag set rows may be left out: the caller looks at the flag.
+    pub(super) fn fill_cold(
+        &self,
+        factors: &mut [f32],
+        bias: Option<&mut [f32]>,
+        least: f32,
+        cancel: &AtomicBool,
+    ) {
         let Shape { size, stride, biased } = self.shape;
         let live = self.lambda.len();
         let mut mean = vec![0.0; stride];
         let mut biases = bias.map(|bias| bias[live..].iter_mut());
         for (row, x) in (live..).zip(factors[live * stride..].chunks_exact_mut(stride)) {
+            if row.is_multiple_of(ROWS_PER_LOOK) && cancel::is_set(cancel) {
+                return;
+            }
             if !self.mean(row, &mut mean) {
                 mean.fill(0.0);
             }
@@ -277,12 +290,16 @@ impl AlsOptions {
     }
 }
 
-fn in_order(features: &Csr, codes: &[u32]) -> Csr {
+/// The rows of some codes; fewer once the flag is set.
+fn in_order(features: &Csr, codes: &[u32], cancel: &AtomicBool) -> Csr {
     let mut offsets = Vec::with_capacity(codes.len() + 1);
     offsets.push(0);
     let mut columns = Vec::with_capacity(features.cells());
     let mut values = Vec::with_capacity(features.cells());
-    for &code in codes {
+    for (row, &code) in codes.iter().enumerate() {
+        if row.is_multiple_of(ROWS_PER_LOOK) && cancel::is_set(cancel) {
+            break;
+        }
         let (row_columns, row_values) = features.row(code as usize);
         columns.extend_from_slice(row_columns);
         values.extend_from_slice(row_values);
@@ -301,11 +318,11 @@ fn weighted_gram(
     let count = features.columns();
     let mut gram = vec![0.0; count * count];
     gram.par_chunks_exact_mut(count.max(1)).enumerate().for_each(|(feature, line)| {
-        if cancel::is_set(cancel) {
-            return;
-        }
         let (rows, values) = by_feature.row(feature);
-        for (&row, &value) in rows.iter().zip(values) {
+        for (at, (&row, &value)) in rows.iter().zip(values).enumerate() {
+            if at.is_multiple_of(ROWS_PER_LOOK) && cancel::is_set(cancel) {
+                return;
+            }
             let Some(&lambda) = lambda.get(row as usize) else { continue };
             let scale = f64::from(lambda) * f64::from(value);
             let (columns, others) = features.row(row as usize);
@@ -421,7 +438,7 @@ mod tests {
             assert!(by_weight.abs() < 1e-5 && by_bias.abs() < 1e-5, "{by_weight} {by_bias}");
         }
         assert!((penalty - expected).abs() < 1e-5, "{penalty} {expected}");
-        prior.fill_cold(&mut factors, Some(&mut bias), f32::NEG_INFINITY);
+        prior.fill_cold(&mut factors, Some(&mut bias), f32::NEG_INFINITY, &never);
         let cold = map.vector(&[0, 1], &[1.0, 1.0]);
         assert!((factors[64] - cold.factors[0]).abs() < 1e-6 && factors[65] == 1.0);
         assert!((bias[4] - cold.bias).abs() < 1e-6);

@@ -38,16 +38,16 @@ pub(super) fn partials(rows: usize) -> usize {
 /// there: the caller looks at the flag.
 pub(super) fn gram(factors: &[f32], stride: usize, cancel: &AtomicBool) -> Vec<f64> {
     let mut total = vec![0.0_f64; stride * stride];
+    let matrix = |_| Aligned::zeros(stride * stride);
+    let mut sums: Vec<Aligned> = (0..partials(factors.len() / stride)).map(matrix).collect();
     for group in factors.chunks(PARTIALS * CHUNK_ROWS * stride) {
-        let partials: Vec<Aligned> = group
-            .par_chunks(CHUNK_ROWS * stride)
-            .map(|chunk| {
-                let mut gram = Aligned::zeros(stride * stride);
-                Arch::new().dispatch(GramOp { chunk, stride, gram: &mut gram, cancel });
-                gram
-            })
-            .collect();
-        for partial in &partials {
+        let chunks = group.par_chunks(CHUNK_ROWS * stride);
+        let count = chunks.len();
+        chunks.zip(sums.par_iter_mut()).for_each(|(chunk, gram)| {
+            gram.fill(0.0);
+            Arch::new().dispatch(GramOp { chunk, stride, gram, cancel });
+        });
+        for partial in &sums[..count] {
             for (total, &partial) in total.iter_mut().zip(partial.iter()) {
                 *total += f64::from(partial);
             }
@@ -115,12 +115,15 @@ pub(super) fn diagonal_basis(
 impl Basis {
     /// Rotates every row in place, unless the flag is set.
     pub(super) fn rotate(&self, factors: &mut [f32], stride: usize, cancel: &AtomicBool) {
-        factors.par_chunks_mut(ROTATED_ROWS * stride).for_each(|rows| {
-            if cancel::is_set(cancel) {
-                return;
-            }
-            Arch::new().dispatch(RotateOp { rows, rotation: Rotation { basis: self, stride } });
-        });
+        let rotation = Rotation { basis: self, stride };
+        factors.par_chunks_mut(ROTATED_ROWS * stride).for_each_init(
+            Aligned::default,
+            |old, rows| {
+                if !cancel::is_set(cancel) {
+                    Arch::new().dispatch(RotateOp { rows, rotation, old });
+                }
+            },
+        );
     }
 
     /// Rotates every row in place and copies it while it is in the cache, unless the flag is set.
@@ -132,14 +135,16 @@ impl Basis {
         cancel: &AtomicBool,
     ) {
         let parts = copy.parts(factors.len() / stride, stride, ROTATED_ROWS);
-        factors.par_chunks_mut(ROTATED_ROWS * stride).zip(parts).for_each(|(rows, mut part)| {
-            if cancel::is_set(cancel) {
-                return;
-            }
-            let rotation = Rotation { basis: self, stride };
-            Arch::new().dispatch(RotateOp { rows: &mut *rows, rotation });
-            part.copy(rows, stride);
-        });
+        let rotation = Rotation { basis: self, stride };
+        factors.par_chunks_mut(ROTATED_ROWS * stride).zip(parts).for_each_init(
+            Aligned::default,
+            |old, (rows, mut part)| {
+                if !cancel::is_set(cancel) {
+                    Arch::new().dispatch(RotateOp { rows: &mut *rows, rotation, old });
+                    part.copy(rows, stride);
+                }
+            },
+        );
     }
 }
 
@@ -153,6 +158,8 @@ pub(super) struct Rotation<'a> {
 struct RotateOp<'a> {
     rows: &'a mut [f32],
     rotation: Rotation<'a>,
+    /// Working memory.
+    old: &'a mut Aligned,
 }
 
 impl WithSimd for RotateOp<'_> {
@@ -160,7 +167,7 @@ impl WithSimd for RotateOp<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        self.rotation.turn(simd, self.rows, &mut Aligned::default());
+        self.rotation.turn(simd, self.rows, self.old);
     }
 }
 

@@ -12,6 +12,7 @@ use pulp::Simd;
 #[cfg(test)]
 use super::super::cancel::meter;
 use super::super::kernel::{Aligned, ROW_GROUP};
+use super::cholesky::PIVOT_SHARE;
 
 /// Systems in the lanes of vectors.
 #[derive(Debug, Default)]
@@ -93,16 +94,22 @@ impl Interleaved {
 }
 
 /// Turns the upper triangles of M into U with UᵀU = M, but for the diagonal, which becomes 1/U's,
-/// and the right sides b into U⁻ᵀb. Above 0 are the lanes whose M is positive definite.
+/// and the right sides b into U⁻ᵀb. Above 0 are the lanes whose M is positive definite, each pivot
+/// by more than rounding ([`PIVOT_SHARE`]).
 #[inline(always)]
 fn factor<S: Simd>(simd: S, cells: &mut [S::f32s], order: usize) -> S::f32s {
     let width = order + 1;
     let (zero, one) = (simd.splat_f32s(0.0), simd.splat_f32s(1.0));
     let infinity = simd.splat_f32s(f32::INFINITY);
+    let share = simd.splat_f32s(PIVOT_SHARE);
     let mut is_definite = one;
     for first in (0..order).step_by(ROW_GROUP) {
         let (done, below) = cells.split_at_mut(first * width);
         let lines = &mut below[..ROW_GROUP * width];
+        let mut least = [zero; ROW_GROUP];
+        for (offset, least) in least.iter_mut().enumerate() {
+            *least = simd.mul_f32s(lines[offset * width + first + offset], share);
+        }
         let mut column = first;
         while column < width {
             column += match width - column {
@@ -115,8 +122,8 @@ fn factor<S: Simd>(simd: S, cells: &mut [S::f32s], order: usize) -> S::f32s {
             let (own, below) = lines.split_at_mut((offset + 1) * width);
             let line = &mut own[offset * width..];
             let diagonal = line[pivot];
-            let (above, finite) =
-                (simd.less_than_f32s(zero, diagonal), simd.less_than_f32s(diagonal, infinity));
+            let above = simd.less_than_f32s(least[offset], diagonal);
+            let finite = simd.less_than_f32s(diagonal, infinity);
             is_definite = simd.select_f32s(above, is_definite, zero);
             is_definite = simd.select_f32s(finite, is_definite, zero);
             let inverse = simd.div_f32s(one, simd.sqrt_f32s(diagonal));
@@ -372,6 +379,21 @@ mod tests {
             for other in (0..9).filter(|&other| other != 4) {
                 assert_eq!(found[other], expected[other], "{bad}");
             }
+        }
+    }
+
+    #[test]
+    fn a_pivot_that_is_mostly_rounding_counts_as_lost() {
+        // The second pivot is this share of its diagonal cell.
+        for (share, is_definite) in [(1e-6, false), (1e-3, true)] {
+            let cell = 1e10;
+            let matrix = vec![cell, cell, cell, cell * (1.0 + share)];
+            let near = System { size: 2, matrix, right: vec![1.0, -1.0] };
+            let some = [system(7, 1), near.clone(), system(3, 2)];
+            let found = together(&some, 8);
+            assert_eq!(found[1].is_some(), is_definite, "{share}");
+            assert!(found[0].is_some() && found[2].is_some());
+            assert_eq!(alone(&near).is_some(), is_definite, "{share}");
         }
     }
 }

@@ -53,8 +53,9 @@ pub use self::options::{AlsOptions, Feedback, Resolved, Scaling, Solver};
 pub use self::view::FactorView;
 
 use self::trainer::Trainer;
+use super::cancel::{self, VALUES_PER_LOOK};
 use super::error::ModelError;
-use super::kernel::largest_magnitude;
+use super::kernel::largest_magnitude_unless;
 use super::sparse::Csr;
 
 /// A weight beyond that of an unobserved cell below which a cell counts as unobserved.
@@ -190,20 +191,20 @@ impl<'a> Training<'a> {
         progress: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<Trained, ModelError> {
-        let resolved = self.check()?;
+        let resolved = self.check(cancel)?;
         let validation = self.validation.take();
         Trainer::new(&self, resolved, cancel)?.run(validation, progress)
     }
 
     /// What the options come to for these interactions, when all fits together.
-    fn check(&self) -> Result<Resolved, ModelError> {
+    fn check(&self, cancel: &AtomicBool) -> Result<Resolved, ModelError> {
         self.options.validate()?;
         if self.interactions.cells() == 0 {
             return Err(ModelError::Empty);
         }
-        let largest = largest_finite(self.interactions, "rating")?;
-        let resolved = self.options.resolve(self.interactions);
-        self.check_weights(largest, resolved.alpha)?;
+        let largest = largest_finite(self.interactions, "rating", cancel)?;
+        let resolved = self.options.resolve_unless(self.interactions, cancel);
+        self.check_weights(largest, resolved.alpha, cancel)?;
         let (users, items) = (self.interactions.rows(), self.interactions.columns());
         for (features, rows, name) in [
             (self.user_features, users, "user_features"),
@@ -218,7 +219,7 @@ impl<'a> Training<'a> {
                 let limit = features::MAX_FEATURES as u64;
                 return Err(ModelError::TooLarge { what: "the number of features", limit });
             }
-            largest_finite(features, name)?;
+            largest_finite(features, name, cancel)?;
         }
         self.warm_start.map_or(Ok(()), |warm| warm.check(self.options, users, items))?;
         Ok(resolved)
@@ -227,14 +228,20 @@ impl<'a> Training<'a> {
 
 impl Training<'_> {
     /// Squares of weights are added up in `f32`, and evidence has to speak for something.
-    fn check_weights(&self, largest: f64, alpha: f64) -> Result<(), ModelError> {
+    fn check_weights(
+        &self,
+        largest: f64,
+        alpha: f64,
+        cancel: &AtomicBool,
+    ) -> Result<(), ModelError> {
         let (what, value, hint) = match self.options.feedback {
             Feedback::Explicit => {
                 ("rating", largest, "Scale the ratings down in the training query, to 1e12 at most")
             }
             Feedback::Implicit => {
                 let counts = |&value: &f32| alpha * f64::from(value) >= WEIGHT_MIN;
-                if !self.interactions.values().iter().any(counts) {
+                if !parts(self.interactions.values(), cancel).flatten().any(counts) {
+                    cancel::check(cancel)?;
                     return Err(ModelError::NoEvidence);
                 }
                 let hint = "Scale the weights down in the training query, as with ln(1 + weight), \
@@ -273,8 +280,9 @@ fn fail<T>(option: &'static str, value: String, hint: &'static str) -> Result<T,
 }
 
 /// The largest magnitude of the values, when all of them are finite.
-fn largest_finite(matrix: &Csr, column: &str) -> Result<f64, ModelError> {
-    let largest = largest_magnitude(matrix.values());
+fn largest_finite(matrix: &Csr, column: &str, cancel: &AtomicBool) -> Result<f64, ModelError> {
+    let largest = largest_magnitude_unless(matrix.values(), cancel);
+    cancel::check(cancel)?;
     if largest.is_finite() {
         return Ok(f64::from(largest));
     }
@@ -295,8 +303,19 @@ pub fn train(
     Training::new(interactions, options).run(progress, cancel).map(|trained| trained.factors)
 }
 
+/// The values in parts, as far as the flag is not set.
+fn parts<'a>(values: &'a [f32], cancel: &'a AtomicBool) -> impl Iterator<Item = &'a [f32]> {
+    values.chunks(VALUES_PER_LOOK).take_while(move |_| !cancel::is_set(cancel))
+}
+
 fn mean(values: &[f32]) -> f64 {
-    values.iter().map(|&value| f64::from(value)).sum::<f64>() / values.len().max(1) as f64
+    mean_unless(values, &AtomicBool::new(false))
+}
+
+/// The mean; wrong, and soon there, once the flag is set.
+fn mean_unless(values: &[f32], cancel: &AtomicBool) -> f64 {
+    let sum = parts(values, cancel).flatten().map(|&value| f64::from(value)).sum::<f64>();
+    sum / values.len().max(1) as f64
 }
 
 #[cfg(test)]

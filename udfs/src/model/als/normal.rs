@@ -3,10 +3,12 @@
 //! A long row is cut into parts of fixed length that any thread may sum up; the parts are then
 //! added in their order.
 
+use std::mem::swap;
+
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::super::kernel::{Aligned, add_gram, weighted_sum};
+use super::super::kernel::{add_gram, weighted_sum};
 use super::row::{HEAVY_CELLS, HalfStep, Scratch};
 
 /// Interactions gathered at a time.
@@ -76,27 +78,29 @@ fn add_parts(step: &HalfStep<'_>, row: usize, scratch: &mut Scratch) -> f64 {
     let (columns, values) = step.cells.row(row);
     // The cut depends on the row alone, for the same sum on any machine.
     let part = HEAVY_CELLS.max(columns.len().div_ceil(part_limit(step.stride)));
-    let parts: Vec<(Aligned, Aligned, f64)> = columns
-        .par_chunks(part)
-        .zip(values.par_chunks(part))
-        .map(|(columns, values)| {
+    step.with_parts(columns.len().div_ceil(part), |parts| {
+        let cells = columns.par_chunks(part).zip(values.par_chunks(part));
+        cells.zip(parts.par_iter_mut()).for_each(|((columns, values), sums)| {
             step.with_scratch(|scratch| {
                 step.prepare_scale(step.cells.row(row).0.len(), scratch);
-                let constant =
-                    Arch::new().dispatch(PartOp { step, columns, values, scratch: &mut *scratch });
-                let matrix = std::mem::take(&mut scratch.matrix);
-                (matrix, std::mem::take(&mut scratch.right), constant)
-            })
-        })
-        .collect();
-    clear(step.stride, scratch);
-    let mut constant = 0.0;
-    for (matrix, right, part_constant) in parts {
-        constant += part_constant;
-        scratch.matrix.iter_mut().zip(matrix.iter()).for_each(|(sum, &value)| *sum += value);
-        scratch.right.iter_mut().zip(right.iter()).for_each(|(sum, &value)| *sum += value);
-    }
-    constant
+                swap(&mut scratch.matrix, &mut sums.matrix);
+                swap(&mut scratch.right, &mut sums.right);
+                let op = PartOp { step, columns, values, scratch: &mut *scratch };
+                sums.constant = Arch::new().dispatch(op);
+                swap(&mut scratch.matrix, &mut sums.matrix);
+                swap(&mut scratch.right, &mut sums.right);
+            });
+        });
+        clear(step.stride, scratch);
+        let Scratch { matrix, right, .. } = &mut *scratch;
+        let mut constant = 0.0;
+        for sums in parts.iter() {
+            constant += sums.constant;
+            matrix.iter_mut().zip(sums.matrix.iter()).for_each(|(sum, &value)| *sum += value);
+            right.iter_mut().zip(sums.right.iter()).for_each(|(sum, &value)| *sum += value);
+        }
+        constant
+    })
 }
 
 struct PartOp<'a, 'b> {

@@ -24,8 +24,9 @@ use super::features::Prior;
 use super::gram::Basis;
 use super::narrow::Narrow;
 use super::options::{Feedback, Resolved};
+use super::stream::Wide;
 
-/// Rows longer than this are divided among the threads, one row after the other.
+/// Rows up to this length are solved by one thread, and longer ones are summed up in parts of it.
 pub(super) const HEAVY_CELLS: usize = 8192;
 /// Rows whose gathered matrix has more values than this (2 MiB) are not gathered: they are read
 /// from the factors in each step, which costs no more once the matrix leaves the cache.
@@ -34,6 +35,21 @@ pub(super) const GATHERED_VALUES: usize = 1 << 19;
 pub(super) const GATHERED_AHEAD: usize = 40;
 /// Chunks a half step is divided into, at most about.
 const CHUNKS: usize = 256;
+
+/// Working memory of a training's threads.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    scratches: Mutex<Vec<Scratch>>,
+    parts: Mutex<Vec<PartSums>>,
+}
+
+/// What a part of a long row comes to.
+#[derive(Debug, Default)]
+pub(super) struct PartSums {
+    pub(super) matrix: Aligned,
+    pub(super) right: Aligned,
+    pub(super) constant: f64,
+}
 
 /// Working memory of one thread; sized once for the longest row it meets.
 #[derive(Debug, Default)]
@@ -56,6 +72,7 @@ pub(super) struct Scratch {
     pub(super) has_prior: bool,
     mean: Aligned,
     pub(super) rotated: Aligned,
+    pub(super) wide: Wide,
     pub(super) batch: Batch,
 }
 
@@ -100,6 +117,16 @@ pub(super) enum Method {
     NonNegative,
 }
 
+/// Interactions of the longest row that one thread solves, of `cells` interactions in all. By the
+/// data alone: a row that is no more than a chunk's share keeps nobody waiting. Subspaces gather
+/// whole rows, whose memory is to have an end.
+fn most_alone(method: Method, cells: usize) -> usize {
+    match method {
+        Method::Subspace { .. } => HEAVY_CELLS,
+        _ => HEAVY_CELLS.max(cells / CHUNKS),
+    }
+}
+
 /// What a half step reads.
 pub(super) struct HalfStep<'a> {
     pub(super) cells: &'a Csr,
@@ -124,7 +151,7 @@ pub(super) struct HalfStep<'a> {
     pub(super) resolved: &'a Resolved,
     pub(super) method: Method,
     pub(super) cancel: &'a AtomicBool,
-    pub(super) pool: &'a Mutex<Vec<Scratch>>,
+    pub(super) pool: &'a Pool,
 }
 
 /// Sums over the rows of a half step.
@@ -195,8 +222,10 @@ impl HalfStep<'_> {
         self.bias_column + usize::from(self.fixed_bias.is_some())
     }
 
+    /// Rows that are divided among the threads, one row after the other.
     fn heavy_rows(&self) -> usize {
-        (0..self.cells.rows()).take_while(|&row| self.length(row) > HEAVY_CELLS).count()
+        let most = most_alone(self.method, self.cells.cells());
+        (0..self.cells.rows()).take_while(|&row| self.length(row) > most).count()
     }
 
     /// Neighbouring rows of about equal cost.
@@ -233,10 +262,22 @@ impl HalfStep<'_> {
 
     /// Runs `work` with a scratch of the pool.
     pub(super) fn with_scratch<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {
-        let mut scratch = self.pool.lock().pop().unwrap_or_default();
+        let mut scratch = self.pool.scratches.lock().pop().unwrap_or_default();
         scratch.fit_factors(self.stride);
         let result = work(&mut scratch);
-        self.pool.lock().push(scratch);
+        self.pool.scratches.lock().push(scratch);
+        result
+    }
+
+    /// Runs `work` with room for the sums of so many parts of a row, of which one is divided at a
+    /// time.
+    pub(super) fn with_parts<R>(&self, count: usize, work: impl FnOnce(&mut [PartSums]) -> R) -> R {
+        let mut parts = std::mem::take(&mut *self.pool.parts.lock());
+        if parts.len() < count {
+            parts.resize_with(count, PartSums::default);
+        }
+        let result = work(&mut parts[..count]);
+        *self.pool.parts.lock() = parts;
         result
     }
 
@@ -411,5 +452,18 @@ impl HalfStep<'_> {
             x[self.bias_column] = 1.0;
         }
         penalty
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_no_more_than_a_chunk_s_share_are_one_thread_s() {
+        let exact = |cells| most_alone(Method::Exact, cells);
+        assert_eq!(exact(1_000_000), HEAVY_CELLS);
+        assert_eq!(exact(1_000_000_000), 1_000_000_000 / CHUNKS);
+        assert_eq!(most_alone(Method::Subspace { block: 64 }, 1_000_000_000), HEAVY_CELLS);
     }
 }

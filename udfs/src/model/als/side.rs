@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
-use super::super::cancel;
+use super::super::cancel::{self, VALUES_PER_LOOK};
 use super::super::kernel::Aligned;
 use super::super::sparse::Csr;
 use super::features::Prior;
@@ -66,12 +66,14 @@ impl Side {
     }
 
     /// Sets the first factors: those of the last version where there are any; else drawn, or 0
-    /// for the side that is solved first.
+    /// for the side that is solved first. With the flag set rows may be left out: the caller looks
+    /// at the flag.
     pub(super) fn start(
         &mut self,
         options: &AlsOptions,
         previous: Option<Previous<'_>>,
         drawn: bool,
+        cancel: &AtomicBool,
     ) {
         let (stride, size) = (options.stride(), options.num_factors);
         let row_of = |code: u32| previous?.rows.get(code as usize).copied().flatten();
@@ -80,6 +82,9 @@ impl Side {
         let live = self.live;
         let rows = self.factors.par_chunks_exact_mut(stride).zip(&self.codes).take(live);
         rows.for_each(|(row, &code)| {
+            if cancel::is_set(cancel) {
+                return;
+            }
             let start = row_of(code).map(|at| at as usize * size);
             let known = previous.zip(start).and_then(|(p, at)| p.factors.get(at..at + size));
             match known {
@@ -94,7 +99,11 @@ impl Side {
             }
         });
         if let Some(bias) = &mut self.bias {
-            for (bias, &code) in bias.iter_mut().zip(&self.codes).take(live) {
+            let biases = bias.iter_mut().zip(&self.codes).take(live);
+            for (at, (bias, &code)) in biases.enumerate() {
+                if at.is_multiple_of(VALUES_PER_LOOK) && cancel::is_set(cancel) {
+                    return;
+                }
                 let known = previous.zip(row_of(code));
                 *bias = known.and_then(|(p, at)| p.bias.get(at as usize)).copied().unwrap_or(0.0);
             }
@@ -121,11 +130,15 @@ pub(super) fn encode_weight(value: f32, alpha: f64) -> f32 {
     if weight < WEIGHT_MIN { 0.0 } else { weight.sqrt().copysign(f64::from(value)) as f32 }
 }
 
-/// Codes in descending order of count; ties keep the order of codes.
-pub(super) fn by_descending_count(counts: impl Iterator<Item = usize>) -> Vec<u32> {
+/// Codes in descending order of count; ties keep the order of codes. With the flag set it is wrong:
+/// the caller looks at the flag.
+pub(super) fn by_descending_count(
+    counts: impl Iterator<Item = usize>,
+    cancel: &AtomicBool,
+) -> Vec<u32> {
     let mut order: Vec<(std::cmp::Reverse<usize>, u32)> =
         counts.zip(0_u32..).map(|(count, code)| (std::cmp::Reverse(count), code)).collect();
-    order.sort_unstable();
+    cancel::sort_unless(&mut order, Ord::cmp, cancel);
     order.into_iter().map(|(_, code)| code).collect()
 }
 

@@ -15,6 +15,27 @@ const PART_CELLS: usize = 4096;
 /// Interactions between two looks at the cancel flag.
 const LOOK_CELLS: usize = 512;
 
+/// Working memory in `f64`, one value a coordinate each.
+#[derive(Debug, Default)]
+pub(super) struct Wide {
+    scale: Vec<f64>,
+    w: Vec<f64>,
+    prior: Vec<f64>,
+    residual: Vec<f64>,
+    direction: Vec<f64>,
+    image: Vec<f64>,
+}
+
+/// Values, counted in `f32`, of a thread's [`Wide`] for rows padded to `stride`.
+pub(super) fn values(stride: usize) -> usize {
+    6 * stride * size_of::<f64>() / size_of::<f32>()
+}
+
+/// Values that the sums of the parts of a row of at most `longest` interactions take.
+pub(super) fn part_values(longest: usize, stride: usize) -> usize {
+    longest.div_ceil(PART_CELLS) * stride
+}
+
 /// Improves `scratch.w` by at most `steps` steps and returns the row's objective.
 pub(super) fn solve(
     step: &HalfStep<'_>,
@@ -23,87 +44,115 @@ pub(super) fn solve(
     parallel: bool,
     scratch: &mut Scratch,
 ) -> f64 {
-    let scale: Vec<f64> = scratch.scale.iter().map(|&scale| scale.into()).collect();
-    let mut w: Vec<f64> = scratch.w.iter().map(|&w| w.into()).collect();
-    let prior: Vec<f64> = match scratch.has_prior {
-        true => scratch.prior.iter().map(|&prior| prior.into()).collect(),
-        false => vec![0.0; w.len()],
-    };
-    let pass = Pass { step, row, parallel, scale: &scale };
-    let (mut residual, data) = pass.run(&w, true);
-    let mut objective = data + inner(&w, &w) - 2.0 * inner(&prior, &w);
-    for ((residual, w), prior) in residual.iter_mut().zip(&w).zip(&prior) {
+    let Scratch {
+        wide,
+        direction: scaled,
+        right: sum,
+        scale: own_scale,
+        w: own_w,
+        prior: own_prior,
+        has_prior,
+        ..
+    } = scratch;
+    let Wide { scale, w, prior, residual, direction, image } = wide;
+    sum.grow(step.stride);
+    widen(scale, own_scale);
+    widen(w, own_w);
+    widen(prior, own_prior);
+    if !*has_prior {
+        prior.fill(0.0);
+    }
+    let mut pass = Pass { step, row, parallel, scale, scaled, sum };
+    let data = pass.run(w, true, residual);
+    let mut objective = data + inner(w, w) - 2.0 * inner(prior, w);
+    for ((residual, w), prior) in residual.iter_mut().zip(&*w).zip(&*prior) {
         *residual += prior - w;
     }
-    let mut direction = residual.clone();
-    let mut gamma = inner(&residual, &residual);
-    let enough = 1e-13 * (gamma + inner(&w, &w));
+    direction.clone_from(residual);
+    let mut gamma = inner(residual, residual);
+    let enough = 1e-13 * (gamma + inner(w, w));
     for _ in 0..steps {
         if gamma <= enough || step.cancelled() {
             break;
         }
-        let (mut image, _) = pass.run(&direction, false);
-        image.iter_mut().zip(&direction).for_each(|(image, direction)| *image += direction);
-        let length = gamma / inner(&direction, &image);
+        pass.run(direction, false, image);
+        image.iter_mut().zip(&*direction).for_each(|(image, direction)| *image += direction);
+        let length = gamma / inner(direction, image);
         if !length.is_finite() {
             break;
         }
         objective -= length * gamma;
-        w.iter_mut().zip(&direction).for_each(|(w, direction)| *w += length * direction);
-        residual.iter_mut().zip(&image).for_each(|(residual, image)| *residual -= length * image);
-        let next = inner(&residual, &residual);
-        for (direction, residual) in direction.iter_mut().zip(&residual) {
+        w.iter_mut().zip(&*direction).for_each(|(w, direction)| *w += length * direction);
+        residual.iter_mut().zip(&*image).for_each(|(residual, image)| *residual -= length * image);
+        let next = inner(residual, residual);
+        for (direction, residual) in direction.iter_mut().zip(&*residual) {
             *direction = residual + next / gamma * *direction;
         }
         gamma = next;
     }
-    scratch.w.iter_mut().zip(&w).for_each(|(to, &from)| *to = from as f32);
+    own_w.iter_mut().zip(&*w).for_each(|(to, &from)| *to = from as f32);
     objective
+}
+
+fn widen(to: &mut Vec<f64>, from: &[f32]) {
+    to.clear();
+    to.extend(from.iter().map(|&value| f64::from(value)));
 }
 
 fn inner(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// One reading of all the row's interactions.
+/// Readings of all the row's interactions.
 struct Pass<'a, 'b> {
     step: &'a HalfStep<'b>,
     row: usize,
     parallel: bool,
     scale: &'a [f64],
+    /// A direction as the factors are multiplied by it.
+    scaled: &'a mut Aligned,
+    /// The sum of a part, where one thread has them all.
+    sum: &'a mut Aligned,
 }
 
 impl Pass<'_, '_> {
-    /// ZᵀZ·d; or, as a first pass, Zᵀ(t − Z·d) with |t − Z·d|² without its prior and |w|² terms.
-    fn run(&self, d: &[f64], first: bool) -> (Vec<f64>, f64) {
-        let mut scaled = Aligned::zeros(d.len());
-        for ((to, &d), &scale) in scaled.iter_mut().zip(d).zip(self.scale) {
+    /// Fills in ZᵀZ·d; or, as a first pass, Zᵀ(t − Z·d), and returns |t − Z·d|² without its prior
+    /// and |w|² terms.
+    fn run(&mut self, d: &[f64], first: bool, total: &mut Vec<f64>) -> f64 {
+        for ((to, &d), &scale) in self.scaled.iter_mut().zip(d).zip(self.scale) {
             *to = (d * scale) as f32;
         }
-        let part = |(columns, values): (&[u32], &[f32])| {
-            let mut sum = Aligned::zeros(d.len());
-            let (step, d, out) = (self.step, &*scaled, &mut *sum);
-            let data = Arch::new().dispatch(PassOp { step, columns, values, d, out, first });
-            (sum, data)
+        total.clear();
+        total.resize(d.len(), 0.0);
+        let step = self.step;
+        let scaled: &[f32] = self.scaled;
+        let part = |columns: &[u32], values: &[f32], out: &mut Aligned| {
+            out.fill(0.0);
+            Arch::new().dispatch(PassOp { step, columns, values, d: scaled, out, first })
         };
-        let (columns, values) = self.step.cells.row(self.row);
-        let parts: Vec<(Aligned, f64)> = match self.parallel {
-            true => {
-                let cells = columns.par_chunks(PART_CELLS).zip(values.par_chunks(PART_CELLS));
-                cells.map(part).collect()
-            }
-            false => {
-                let cells = columns.chunks(PART_CELLS).zip(values.chunks(PART_CELLS));
-                cells.map(part).collect()
-            }
-        };
-        let (mut total, mut data) = (vec![0.0_f64; d.len()], 0.0);
-        for (sum, part_data) in parts {
+        let mut data = 0.0;
+        let mut add = |sum: &[f32], part_data: f64| {
             data += part_data;
-            total.iter_mut().zip(sum.iter()).for_each(|(to, &value)| *to += f64::from(value));
+            total.iter_mut().zip(sum).for_each(|(to, &value)| *to += f64::from(value));
+        };
+        let (columns, values) = step.cells.row(self.row);
+        if self.parallel {
+            step.with_parts(columns.len().div_ceil(PART_CELLS), |parts| {
+                let cells = columns.par_chunks(PART_CELLS).zip(values.par_chunks(PART_CELLS));
+                cells.zip(parts.par_iter_mut()).for_each(|((columns, values), sums)| {
+                    sums.right.grow(scaled.len());
+                    sums.constant = part(columns, values, &mut sums.right);
+                });
+                parts.iter().for_each(|sums| add(&sums.right, sums.constant));
+            });
+        } else {
+            for (columns, values) in columns.chunks(PART_CELLS).zip(values.chunks(PART_CELLS)) {
+                let part_data = part(columns, values, self.sum);
+                add(self.sum, part_data);
+            }
         }
         total.iter_mut().zip(self.scale).for_each(|(to, scale)| *to *= scale);
-        (total, data)
+        data
     }
 }
 

@@ -2,19 +2,17 @@
 
 use std::sync::atomic::AtomicBool;
 
-use parking_lot::Mutex;
-
-use super::super::cancel;
+use super::super::cancel::check;
 use super::super::error::ModelError;
 use super::features::{FeatureMap, Prior, Shape};
 use super::gram::{Basis, diagonal_basis, gram};
 use super::narrow::{Narrow, WIDE_VALUES};
 use super::options::{AlsOptions, Feedback, Resolved};
-use super::row::{HalfStep, Method, Scratch};
+use super::row::{HalfStep, Method, Pool};
 use super::side::{Previous, Side, by_descending_count, encode_weight, renumber};
 use super::view::FactorView;
 use super::watch::Watch;
-use super::{AlsFactors, Progress, Trained, Training, Validation, mean};
+use super::{AlsFactors, Progress, Trained, Training, Validation, mean_unless};
 
 pub(super) struct Trainer<'a> {
     options: &'a AlsOptions,
@@ -27,7 +25,7 @@ pub(super) struct Trainer<'a> {
     pub(super) wide_values: usize,
     narrow: Narrow,
     cancel: &'a AtomicBool,
-    pool: Mutex<Vec<Scratch>>,
+    pool: Pool,
 }
 
 /// What the fixed side contributes to every row of implicit feedback.
@@ -49,11 +47,14 @@ impl<'a> Trainer<'a> {
         cancel: &'a AtomicBool,
     ) -> Result<Self, ModelError> {
         let Training { interactions, options, .. } = *training;
-        let mean = if options.has_biases() { mean(interactions.values()) } else { 0.0 };
+        let mean =
+            if options.has_biases() { mean_unless(interactions.values(), cancel) } else { 0.0 };
         let user_counts = interactions.offsets().windows(2).map(|pair| pair[1] - pair[0]);
         let item_counts = || interactions.column_counts().into_iter().map(|count| count as usize);
-        let (user_codes, item_codes) =
-            rayon::join(|| by_descending_count(user_counts), || by_descending_count(item_counts()));
+        let (user_codes, item_codes) = rayon::join(
+            || by_descending_count(user_counts, cancel),
+            || by_descending_count(item_counts(), cancel),
+        );
         check(cancel)?;
         let value = |value: f32| match options.feedback {
             Feedback::Implicit => encode_weight(value, resolved.alpha),
@@ -66,9 +67,12 @@ impl<'a> Trainer<'a> {
         let mut users = Side::new(user_codes, by_user, options);
         let mut items = Side::new(item_codes, by_item, options);
         let warm = training.warm_start.as_ref();
-        users.start(options, warm.map(|warm| Previous::users(warm.factors, warm.users)), false);
-        items.start(options, warm.map(|warm| Previous::items(warm.factors, warm.items)), true);
-        let pool = Mutex::new(vec![]);
+        let last_users = warm.map(|warm| Previous::users(warm.factors, warm.users));
+        let last_items = warm.map(|warm| Previous::items(warm.factors, warm.items));
+        users.start(options, last_users, false, cancel);
+        items.start(options, last_items, true, cancel);
+        let pool = Pool::default();
+        check(cancel)?;
         let (rows, columns) = (interactions.rows(), interactions.columns());
         let method = options.method(rows, columns, interactions.cells());
         let (wide_values, narrow) = (WIDE_VALUES, Narrow::default());
@@ -137,6 +141,7 @@ impl<'a> Trainer<'a> {
             let mut metric = None;
             if let Some(watch) = &mut watch {
                 self.fill_cold();
+                check(self.cancel)?;
                 let (value, ended) = watch.look(&self.view(), iteration, || self.maps());
                 metric = Some(value);
                 ends |= ended;
@@ -146,7 +151,7 @@ impl<'a> Trainer<'a> {
                 break;
             }
         }
-        Ok(self.finish(losses, watch))
+        self.finish(losses, watch)
     }
 
     fn is_slow(&self, last: Option<f64>, loss: f64) -> bool {
@@ -154,17 +159,18 @@ impl<'a> Trainer<'a> {
         least.zip(last).is_some_and(|(least, last)| last - loss < least * last.abs())
     }
 
-    fn finish(mut self, losses: Vec<f64>, watch: Option<Watch<'_>>) -> Trained {
+    fn finish(mut self, losses: Vec<f64>, watch: Option<Watch<'_>>) -> Result<Trained, ModelError> {
         let (best, metrics) = watch.map_or((None, vec![]), Watch::finish);
         let (best_iteration, factors, [user_map, item_map]) = match best {
             Some(best) => (best.iteration, best.factors, best.maps),
             None => {
                 self.fill_cold();
+                check(self.cancel)?;
                 (losses.len(), self.view().to_factors(), self.maps())
             }
         };
         let factors = AlsFactors { losses, ..factors };
-        Trained { factors, best_iteration, metrics, user_map, item_map }
+        Ok(Trained { factors, best_iteration, metrics, user_map, item_map })
     }
 
     fn view(&self) -> FactorView<'_> {
@@ -182,7 +188,8 @@ impl<'a> Trainer<'a> {
         let least = if self.options.non_negative { 0.0 } else { f32::NEG_INFINITY };
         for side in [&mut self.users, &mut self.items] {
             if let Some(prior) = &side.prior {
-                prior.fill_cold(&mut side.factors, side.bias.as_deref_mut(), least);
+                let bias = side.bias.as_deref_mut();
+                prior.fill_cold(&mut side.factors, bias, least, self.cancel);
             }
         }
     }
@@ -262,8 +269,4 @@ fn dense(
         }
     }
     Ok(Some(Dense::Basis(basis)))
-}
-
-fn check(cancel: &AtomicBool) -> Result<(), ModelError> {
-    if cancel::is_set(cancel) { Err(ModelError::Cancelled) } else { Ok(()) }
 }

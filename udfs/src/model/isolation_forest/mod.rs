@@ -74,7 +74,8 @@ impl ForestOptions {
         }
     }
 
-    /// Peak bytes of training, beside the rows: the nodes, and a score of each row.
+    /// Peak bytes of training, beside the rows: the nodes, and a score of each row, twice while the
+    /// scores are sorted.
     pub fn memory_bytes(&self, rows: usize) -> usize {
         let nodes = self.num_trees.saturating_mul(2 * self.max_samples.min(rows.max(1)));
         nodes.saturating_mul(NODE_BYTES).saturating_add(rows.saturating_mul(2 * size_of::<f64>()))
@@ -153,10 +154,8 @@ pub fn train(
     }
     if let Some(share) = options.contamination {
         let mut scores = forest.scores_unless(rows, cancel)?;
-        if cancel::is_set(cancel) {
-            return Err(ModelError::Cancelled);
-        }
-        scores.sort_unstable_by(f64::total_cmp);
+        cancel::sort_unless(&mut scores, f64::total_cmp, cancel);
+        cancel::check(cancel)?;
         // As many of the training rows lie above it; ties at it are no anomalies.
         let above = (share * count as f64).round() as usize;
         forest.threshold = scores[count - 1 - above.min(count - 1)];
@@ -308,8 +307,11 @@ impl IsolationForest {
         self.scores_unless(rows, &AtomicBool::new(false))
     }
 
-    /// [`IsolationForest::scores`], which are wrong, and soon there, once the flag is set.
-    fn scores_unless(&self, rows: &[f64], cancel: &AtomicBool) -> Result<Vec<f64>, ModelError> {
+    /// [`IsolationForest::scores`], unless the flag is set.
+    ///
+    /// # Errors
+    /// Those of [`IsolationForest::scores`], and cancellation.
+    pub fn scores_unless(&self, rows: &[f64], cancel: &AtomicBool) -> Result<Vec<f64>, ModelError> {
         if self.width == 0 || !rows.len().is_multiple_of(self.width) {
             return Err(ModelError::Inconsistent("rows and features differ in number".to_owned()));
         }
@@ -322,7 +324,9 @@ impl IsolationForest {
             // Of one row alone there is nothing to be set apart from.
             if usual > 0.0 { (-height / usual).exp2() } else { 0.5 }
         };
-        Ok(rows.par_chunks(self.width).with_min_len(256).map(score).collect())
+        let scores = rows.par_chunks(self.width).with_min_len(256).map(score).collect();
+        cancel::check(cancel)?;
+        Ok(scores)
     }
 
     fn height(&self, root: u32, row: &[f64]) -> f64 {
@@ -433,5 +437,6 @@ mod tests {
         let cancelled = AtomicBool::new(true);
         let none = train(&points(), 2, &ForestOptions::default(), &mut |_| {}, &cancelled);
         assert!(matches!(none, Err(ModelError::Cancelled)));
+        assert_eq!(forest.scores_unless(&points(), &cancelled), Err(ModelError::Cancelled));
     }
 }

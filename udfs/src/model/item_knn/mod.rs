@@ -25,6 +25,7 @@ use self::weights::Scales;
 use super::als::Progress;
 use super::cancel;
 use super::error::ModelError;
+use super::kernel::position_not_finite;
 use super::sparse::{Csr, csr_bytes};
 
 /// What two items are compared by.
@@ -133,28 +134,26 @@ pub fn train(
     if interactions.cells() == 0 {
         return Err(ModelError::Empty);
     }
-    if let Some(&value) = interactions.values().iter().find(|value| !value.is_finite()) {
+    if let Some(at) = position_not_finite(interactions.values(), cancel)? {
+        let value = interactions.values()[at];
         return Err(ModelError::NotFinite { column: "rating".to_owned(), value });
     }
     interactions.check_evidence()?;
-    let codes = by_descending_count(&interactions.column_counts());
-    let (by_user, scales) = weights::weighted(interactions, options, &codes);
-    let search = Search {
-        by_item: by_user.transpose_unless(cancel),
-        by_user,
-        scales,
-        codes,
-        options,
-        cancel,
-        pool: Mutex::new(vec![]),
-    };
-    search.run(progress)
+    let codes = by_descending_count(&interactions.column_counts(), cancel);
+    cancel::check(cancel)?;
+    let (by_user, scales) = weights::weighted(interactions, options, &codes, cancel);
+    let by_item = by_user.transpose_unless(cancel);
+    cancel::check(cancel)?;
+    let pool = Mutex::new(vec![]);
+    Search { by_user, by_item, scales, codes, options, cancel, pool }.run(progress)
 }
 
-/// Item codes in descending order of count; ties keep the order of codes.
-fn by_descending_count(counts: &[u32]) -> Vec<u32> {
+/// Item codes in descending order of count; ties keep the order of codes. With the flag set it is
+/// wrong: the caller looks at the flag.
+fn by_descending_count(counts: &[u32], cancel: &AtomicBool) -> Vec<u32> {
     let mut order: Vec<u32> = (0..counts.len() as u32).collect();
-    order.sort_by_key(|&item| std::cmp::Reverse(counts[item as usize]));
+    let key = |item: u32| (std::cmp::Reverse(counts[item as usize]), item);
+    cancel::sort_unless(&mut order, |&a, &b| key(a).cmp(&key(b)), cancel);
     order
 }
 
@@ -197,6 +196,7 @@ struct Scratch {
 impl Search<'_> {
     fn run(self, progress: &mut dyn FnMut(Progress)) -> Result<Csr, ModelError> {
         let tasks = self.tasks();
+        cancel::check(self.cancel)?;
         let total = tasks.len();
         let mut rows: Vec<Neighbors> = vec![(vec![], vec![]); self.codes.len()];
         let mut done = 0;
@@ -217,11 +217,14 @@ impl Search<'_> {
         Ok(assemble(rows))
     }
 
-    /// Ranges of items of about equal work.
+    /// Ranges of items of about equal work; fewer once the flag is set.
     fn tasks(&self) -> Vec<std::ops::Range<usize>> {
         let mut tasks = vec![];
         let (mut start, mut products) = (0, 0);
         for item in 0..self.codes.len() {
+            if cancel::is_set(self.cancel) {
+                break;
+            }
             products += self.products(item) + ITEM_PRODUCTS;
             if products >= TASK_PRODUCTS {
                 tasks.push(start..item + 1);

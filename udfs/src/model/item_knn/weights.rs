@@ -18,25 +18,29 @@
 //! weigh evidence for an item, so cells of 0 or less count as absent there; the cosine takes them
 //! as they are. A column of length 0 stays 0. Computed in `f64`, kept in `f32`.
 
+use std::sync::atomic::AtomicBool;
+
+use super::super::cancel;
 use super::super::sparse::Csr;
-use super::{ItemKnnOptions, Weighting};
+use super::{ItemKnnOptions, USERS_PER_LOOK, Weighting};
 
 /// Weighted interactions, and what RP3beta multiplies their products by; column `p` of the result
-/// is item `codes[p]`.
+/// is item `codes[p]`. Users may be left out once the flag is set: the caller looks at the flag.
 pub(super) fn weighted(
     interactions: &Csr,
     options: &ItemKnnOptions,
     codes: &[u32],
+    cancel: &AtomicBool,
 ) -> (Csr, Option<Scales>) {
     let mut position = vec![0_u32; codes.len()];
     for (place, &code) in codes.iter().enumerate() {
         position[code as usize] = place as u32;
     }
-    let statistics = Statistics::new(interactions, options);
+    let statistics = Statistics::new(interactions, options, cancel);
     let mut offsets = vec![0];
     let mut columns = Vec::with_capacity(interactions.cells());
     let mut values = Vec::with_capacity(interactions.cells());
-    for user in 0..interactions.rows() {
+    for user in users(interactions, cancel) {
         for (item, weight) in statistics.row(interactions, user) {
             let norm = statistics.norms[item as usize];
             columns.push(position[item as usize]);
@@ -65,12 +69,12 @@ struct Statistics<'a> {
 }
 
 impl<'a> Statistics<'a> {
-    fn new(interactions: &Csr, options: &'a ItemKnnOptions) -> Self {
-        let (users, items) = (interactions.rows(), interactions.columns());
+    fn new(interactions: &Csr, options: &'a ItemKnnOptions, cancel: &AtomicBool) -> Self {
+        let (count, items) = (interactions.rows(), interactions.columns());
         let mut sums = vec![0.0_f64; items];
-        let (mut idf, mut totals) = (Vec::with_capacity(users), Vec::with_capacity(users));
+        let (mut idf, mut totals) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let mut cells = 0.0_f64;
-        for user in 0..users {
+        for user in users(interactions, cancel) {
             let (mut count, mut total) = (0.0, 0.0);
             for (item, value) in kept(interactions, user, options.weighting) {
                 sums[item as usize] += value;
@@ -89,7 +93,7 @@ impl<'a> Statistics<'a> {
         let mut statistics = Self { options, idf, saturation, totals, sums, mean, norms };
         if matches!(options.weighting, Weighting::Cosine | Weighting::TfIdf) {
             let mut squares = vec![0.0_f64; items];
-            for user in 0..users {
+            for user in users(interactions, cancel) {
                 for (item, weight) in statistics.row(interactions, user) {
                     squares[item as usize] += weight * weight;
                 }
@@ -146,6 +150,13 @@ impl Scales {
     pub(super) fn scaled(&self, from: usize, to: usize, sum: f32) -> f32 {
         (f64::from(sum) * self.from[from] * self.to[to]) as f32
     }
+}
+
+/// The users, who end once the flag is set.
+fn users(interactions: &Csr, cancel: &AtomicBool) -> impl Iterator<Item = usize> {
+    let goes_on =
+        move |user: &usize| !user.is_multiple_of(USERS_PER_LOOK) || !cancel::is_set(cancel);
+    (0..interactions.rows()).take_while(goes_on)
 }
 
 /// The cells of a user that count.

@@ -9,8 +9,6 @@
 //!
 //! A point's draw depends on the seed, the round and its index alone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::super::error::ModelError;
 use super::points::Points;
 use super::{Init, KMeansOptions};
@@ -18,15 +16,14 @@ use crate::model::random::mix;
 
 /// The first centroids: `num_clusters` rows.
 pub(super) fn centroids(
-    points: &Points,
+    points: &Points<'_>,
     options: &KMeansOptions,
-    cancel: &AtomicBool,
 ) -> Result<Vec<f32>, ModelError> {
     let mut draws = Draws { state: mix(options.seed) };
     match options.init {
-        Init::Random => Ok(random(points, options)),
-        Init::PlusPlus => plus_plus(points, None, options.num_clusters, &mut draws, cancel),
-        Init::Parallel => parallel(points, options, &mut draws, cancel),
+        Init::Random => random(points, options),
+        Init::PlusPlus => plus_plus(points, None, options.num_clusters, &mut draws),
+        Init::Parallel => parallel(points, options, &mut draws),
     }
 }
 
@@ -47,38 +44,36 @@ fn uniform(draw: u64) -> f64 {
     (draw >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-fn random(points: &Points, options: &KMeansOptions) -> Vec<f32> {
+fn random(points: &Points<'_>, options: &KMeansOptions) -> Result<Vec<f32>, ModelError> {
     let k = options.num_clusters;
     let mut keyed: Vec<(u64, usize)> =
-        (0..points.count).map(|index| (mix(mix(options.seed) ^ index as u64), index)).collect();
+        points.all().map(|index| (mix(mix(options.seed) ^ index as u64), index)).collect();
+    points.check()?;
     if k < keyed.len() {
         keyed.select_nth_unstable(k);
         keyed.truncate(k);
     }
     keyed.sort_unstable();
-    keyed.iter().flat_map(|&(_, index)| points.row(index)).collect()
+    Ok(keyed.iter().flat_map(|&(_, index)| points.row(index)).collect())
 }
 
 fn plus_plus(
-    points: &Points,
+    points: &Points<'_>,
     weights: Option<&[f32]>,
     k: usize,
     draws: &mut Draws,
-    cancel: &AtomicBool,
 ) -> Result<Vec<f32>, ModelError> {
     let trials = 2 + (k as f64).ln() as usize;
     let mut closest = vec![f32::INFINITY; points.count];
     let weight = |index: usize| weights.map_or(1.0, |weights| f64::from(weights[index]));
     let mut centroids: Vec<f32> = Vec::with_capacity(k * points.depth);
-    let first = drawn(points.count, 1, draws, weight)[0];
+    let first = drawn(points, 1, draws, weight)[0];
     centroids.extend(points.row(first));
     points.come_closer(&centroids, &mut closest);
     while centroids.len() < k * points.depth {
-        if cancel.load(Ordering::Relaxed) {
-            return Err(ModelError::Cancelled);
-        }
+        points.check()?;
         let mass = |index: usize| f64::from(closest[index]) * weight(index);
-        let trials = drawn(points.count, trials, draws, mass);
+        let trials = drawn(points, trials, draws, mass);
         let rows: Vec<f32> = trials.iter().flat_map(|&index| points.row(index)).collect();
         let potentials = points.potentials(&rows, &closest, weights);
         let best = potentials.iter().zip(0..).min_by(|a, b| a.0.total_cmp(b.0));
@@ -87,17 +82,19 @@ fn plus_plus(
         points.come_closer(chosen, &mut closest);
         centroids.extend_from_slice(chosen);
     }
+    points.check()?;
     Ok(centroids)
 }
 
 /// Indices drawn in proportion to their mass; uniformly where all mass is 0.
 fn drawn(
-    count: usize,
+    points: &Points<'_>,
     draws: usize,
     stream: &mut Draws,
     mass: impl Fn(usize) -> f64,
 ) -> Vec<usize> {
-    let total: f64 = (0..count).map(&mass).sum();
+    let count = points.count;
+    let total: f64 = points.all().map(&mass).sum();
     let uniforms: Vec<f64> = (0..draws).map(|_| uniform(stream.next())).collect();
     if !(total > 0.0 && total.is_finite()) {
         return uniforms.iter().map(|u| (u * count as f64) as usize).collect();
@@ -107,7 +104,7 @@ fn drawn(
     let mut found = vec![count - 1; draws];
     let mut pending = order.into_iter().peekable();
     let mut sum = 0.0;
-    for index in 0..count {
+    for index in points.all() {
         sum += mass(index);
         while let Some(draw) = pending.next_if(|&draw| uniforms[draw] * total < sum) {
             found[draw] = index;
@@ -120,10 +117,9 @@ fn drawn(
 }
 
 fn parallel(
-    points: &Points,
+    points: &Points<'_>,
     options: &KMeansOptions,
     draws: &mut Draws,
-    cancel: &AtomicBool,
 ) -> Result<Vec<f32>, ModelError> {
     let (k, depth) = (options.num_clusters, points.depth);
     let wanted = options.oversampling * k as f64;
@@ -132,10 +128,8 @@ fn parallel(
     let mut owners = vec![0_u32; points.count];
     let mut closest = points.distances(&owners, &candidates);
     for round in 0..options.init_rounds {
-        let cost: f64 = closest.iter().map(|&distance| f64::from(distance)).sum();
-        if cancel.load(Ordering::Relaxed) {
-            return Err(ModelError::Cancelled);
-        }
+        let cost: f64 = points.all().map(|index| f64::from(closest[index])).sum();
+        points.check()?;
         if cost <= 0.0 {
             break;
         }
@@ -143,7 +137,8 @@ fn parallel(
         let is_drawn = |index: usize| {
             uniform(mix(key ^ index as u64)) < wanted * f64::from(closest[index]) / cost
         };
-        let fresh: Vec<f32> = (0..points.count)
+        let fresh: Vec<f32> = points
+            .all()
             .filter(|&index| is_drawn(index))
             .flat_map(|index| points.row(index))
             .collect();
@@ -151,13 +146,11 @@ fn parallel(
             continue;
         }
         let base = (candidates.len() / depth) as u32;
-        let labels = points.nearest(&fresh, false, cancel);
+        let labels = points.nearest(&fresh, false);
         let distances = points.distances(&labels, &fresh);
-        for (((owner, closest), label), distance) in
-            owners.iter_mut().zip(&mut closest).zip(labels).zip(distances)
-        {
-            if distance < *closest {
-                (*owner, *closest) = (base + label, distance);
+        for index in points.all() {
+            if distances[index] < closest[index] {
+                (owners[index], closest[index]) = (base + labels[index], distances[index]);
             }
         }
         candidates.extend(fresh);
@@ -165,14 +158,15 @@ fn parallel(
     let count = candidates.len() / depth;
     if count < k {
         // Too few distinct points were drawn: small data, which k-means++ reads as fast.
-        return plus_plus(points, None, k, draws, cancel);
+        return plus_plus(points, None, k, draws);
     }
     let mut weights = vec![0.0_f32; count];
-    for &owner in &owners {
-        weights[owner as usize] += 1.0;
+    for index in points.all() {
+        weights[owners[index] as usize] += 1.0;
     }
     let row = |index: usize, row: &mut [f32]| {
         row.copy_from_slice(&candidates[index * depth..(index + 1) * depth]);
     };
-    plus_plus(&Points::new(count, depth, row), Some(&weights), k, draws, cancel)
+    let candidates = Points::new(count, depth, points.cancel, row);
+    plus_plus(&candidates, Some(&weights), k, draws)
 }

@@ -1,6 +1,6 @@
 //! Lloyd's iterations over packed points.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -14,7 +14,7 @@ const NONE: u32 = u32::MAX;
 
 /// Lloyd's iterations.
 pub(super) struct Lloyd<'a> {
-    points: &'a Points,
+    points: &'a Points<'a>,
     options: &'a KMeansOptions,
     pub(super) centroids: Vec<f64>,
     labels: Vec<u32>,
@@ -27,10 +27,11 @@ pub(super) struct Lloyd<'a> {
 }
 
 impl<'a> Lloyd<'a> {
-    pub(super) fn new(points: &'a Points, start: Vec<f32>, options: &'a KMeansOptions) -> Self {
+    pub(super) fn new(points: &'a Points<'a>, start: Vec<f32>, options: &'a KMeansOptions) -> Self {
         let mut squares = 0.0;
-        let square = |range: std::ops::Range<usize>| -> f64 {
-            range.flat_map(|index| points.row(index)).map(|x| f64::from(x).powi(2)).sum()
+        let square = |range: Range<usize>| -> f64 {
+            let values = points.read(range).flat_map(|index| points.row(index));
+            values.map(|x| f64::from(x).powi(2)).sum()
         };
         points.summed(square, |part| squares += part);
         if options.distance == Distance::Cosine {
@@ -48,18 +49,14 @@ impl<'a> Lloyd<'a> {
         }
     }
 
-    pub(super) fn run(
-        &mut self,
-        progress: &mut dyn FnMut(Progress),
-        cancel: &AtomicBool,
-    ) -> Result<(), ModelError> {
+    pub(super) fn run(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), ModelError> {
         let total = self.options.max_iterations;
-        self.assign(cancel)?;
+        self.assign()?;
         let mut last = self.inertia();
         for iteration in 1..=total {
             self.reseed();
             self.move_centroids();
-            let changed = self.assign(cancel)?;
+            let changed = self.assign()?;
             let loss = self.inertia();
             self.losses.push(loss);
             progress(Progress {
@@ -84,19 +81,18 @@ impl<'a> Lloyd<'a> {
     }
 
     /// Finds each point's nearest centroid; returns how many points changed sides.
-    fn assign(&mut self, cancel: &AtomicBool) -> Result<u64, ModelError> {
+    fn assign(&mut self) -> Result<u64, ModelError> {
+        let points = self.points;
         let by_direction = self.options.distance == Distance::Cosine;
-        let labels = self.points.nearest(&self.narrow(), by_direction, cancel);
-        if cancel.load(Ordering::Relaxed) {
-            return Err(ModelError::Cancelled);
-        }
-        let depth = self.points.depth;
+        let labels = points.nearest(&self.narrow(), by_direction);
+        points.check()?;
+        let depth = points.depth;
         let mut changed = 0;
         let (old, cells, clusters) = (&self.labels, self.sums.len(), self.counts.len());
         let (sums, counts) = (&mut self.sums, &mut self.counts);
-        let work = |range: std::ops::Range<usize>| {
+        let work = |range: Range<usize>| {
             let mut moved = Moved { sums: vec![], counts: vec![], changed: 0 };
-            for index in range {
+            for index in points.read(range) {
                 let (from, to) = (old[index], labels[index]);
                 if from != to {
                     if moved.changed == 0 {
@@ -104,21 +100,22 @@ impl<'a> Lloyd<'a> {
                         moved.counts = vec![0; clusters];
                     }
                     moved.changed += 1;
-                    moved.add(self.points, index, to, 1.0, depth);
+                    moved.add(points, index, to, 1.0, depth);
                     if from != NONE {
-                        moved.add(self.points, index, from, -1.0, depth);
+                        moved.add(points, index, from, -1.0, depth);
                     }
                 }
             }
             moved
         };
-        self.points.summed(work, |part: Moved| {
+        points.summed(work, |part: Moved| {
             sums.iter_mut().zip(&part.sums).for_each(|(sum, part)| *sum += part);
             for (count, part) in counts.iter_mut().zip(&part.counts) {
                 *count = count.wrapping_add_signed(*part);
             }
             changed += part.changed;
         });
+        points.check()?;
         self.labels = labels;
         Ok(changed)
     }
@@ -141,7 +138,8 @@ impl<'a> Lloyd<'a> {
         inertia.max(0.0)
     }
 
-    /// Gives each empty cluster the point that is farthest from its centroid.
+    /// Gives each empty cluster the point that is farthest from its centroid, unless the flag is
+    /// set.
     fn reseed(&mut self) {
         let empty: Vec<usize> = (0..self.counts.len()).filter(|&k| self.counts[k] == 0).collect();
         if empty.is_empty() {
@@ -149,8 +147,8 @@ impl<'a> Lloyd<'a> {
         }
         let mut distances = self.points.distances(&self.labels, &self.narrow());
         for cluster in empty {
-            let candidates = (0..self.points.count)
-                .filter(|&index| self.counts[self.labels[index] as usize] > 1);
+            let candidates =
+                self.points.all().filter(|&index| self.counts[self.labels[index] as usize] > 1);
             let Some(farthest) =
                 candidates.max_by(|&a, &b| distances[a].total_cmp(&distances[b]).then(b.cmp(&a)))
             else {
@@ -192,16 +190,24 @@ impl<'a> Lloyd<'a> {
 
     /// Mean over clusters of max over others of (Sᵢ + Sⱼ) / dᵢⱼ, with S the mean distance of a
     /// cluster's points to its centroid and d the distance of centroids.
-    pub(super) fn davies_bouldin(&self) -> f64 {
+    ///
+    /// # Errors
+    /// [`ModelError::Cancelled`] once the flag is set.
+    pub(super) fn davies_bouldin(&self) -> Result<f64, ModelError> {
+        let points = self.points;
         let kind = self.options.distance;
-        let squares = self.points.distances(&self.labels, &self.narrow());
+        let squares = points.distances(&self.labels, &self.narrow());
         let mut spread = vec![0.0_f64; self.counts.len()];
-        for (index, (&label, &square)) in self.labels.iter().zip(&squares).enumerate() {
-            spread[label as usize] += distance(kind, self.points, index, square);
+        for index in points.all() {
+            let far = distance(kind, points, index, squares[index]);
+            spread[self.labels[index] as usize] += far;
         }
         let used: Vec<usize> = (0..self.counts.len()).filter(|&k| self.counts[k] > 0).collect();
-        let depth = self.points.depth;
+        let depth = points.depth;
         let worst = |&i: &usize| -> f64 {
+            if points.is_cancelled() {
+                return 0.0;
+            }
             let ratio = |&j: &usize| {
                 let row = |k: usize| &self.centroids[k * depth..(k + 1) * depth];
                 let square: f64 = row(i).iter().zip(row(j)).map(|(a, b)| (a - b).powi(2)).sum();
@@ -215,9 +221,11 @@ impl<'a> Lloyd<'a> {
             used.iter().filter(|&&j| j != i).map(ratio).fold(0.0, f64::max)
         };
         if used.len() < 2 {
-            return f64::NAN;
+            return Ok(f64::NAN);
         }
-        used.par_iter().map(worst).collect::<Vec<f64>>().iter().sum::<f64>() / used.len() as f64
+        let worst: Vec<f64> = used.par_iter().map(worst).collect();
+        points.check()?;
+        Ok(worst.iter().sum::<f64>() / used.len() as f64)
     }
 }
 
@@ -229,7 +237,7 @@ struct Moved {
 }
 
 impl Moved {
-    fn add(&mut self, points: &Points, index: usize, cluster: u32, sign: f64, depth: usize) {
+    fn add(&mut self, points: &Points<'_>, index: usize, cluster: u32, sign: f64, depth: usize) {
         let sums = &mut self.sums[cluster as usize * depth..][..depth];
         for (sum, x) in sums.iter_mut().zip(points.row(index)) {
             *sum += sign * f64::from(x);

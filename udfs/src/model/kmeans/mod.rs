@@ -23,7 +23,9 @@ use self::lloyd::Lloyd;
 use self::points::Points;
 pub use self::quality::Quality;
 use super::als::Progress;
+use super::cancel;
 use super::error::ModelError;
+use super::kernel::position_not_finite;
 
 /// The start of k-means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -166,7 +168,7 @@ pub fn train<T: Copy + Into<f64> + Sync>(
     cancel: &AtomicBool,
 ) -> Result<KMeansModel, ModelError> {
     options.validate()?;
-    let count = check_rows(rows, features)?;
+    let count = check_rows(rows, features, cancel)?;
     if count == 0 {
         return Err(ModelError::Empty);
     }
@@ -175,14 +177,15 @@ pub fn train<T: Copy + Into<f64> + Sync>(
         let hint = "Give at most as many clusters as the training query has rows";
         return Err(ModelError::Option { option: "num_clusters", value, hint });
     }
-    let (shift, scale, span) = units(rows, features, options);
+    let (shift, scale, span) = units(rows, features, options, cancel);
+    cancel::check(cancel)?;
     let mut model =
         KMeansModel { distance: options.distance, shift, scale, span, ..KMeansModel::default() };
-    let points = model.points(rows);
-    let start = init::centroids(&points, options, cancel)?;
+    let points = model.points(rows, cancel);
+    let start = init::centroids(&points, options)?;
     let mut lloyd = Lloyd::new(&points, start, options);
-    lloyd.run(&mut |now| progress(model.in_units(now)), cancel)?;
-    model.davies_bouldin = lloyd.davies_bouldin();
+    lloyd.run(&mut |now| progress(model.in_units(now)))?;
+    model.davies_bouldin = lloyd.davies_bouldin()?;
     model.centroids = model.original(&lloyd.centroids);
     model.losses = lloyd.losses.iter().map(|loss| loss * span * span).collect();
     model.counts = lloyd.counts;
@@ -193,12 +196,12 @@ pub fn train<T: Copy + Into<f64> + Sync>(
 fn check_rows<T: Copy + Into<f64> + Sync>(
     rows: &[T],
     features: usize,
+    cancel: &AtomicBool,
 ) -> Result<usize, ModelError> {
     if features == 0 || !rows.len().is_multiple_of(features) {
         return Err(ModelError::Inconsistent("rows and features differ in number".to_owned()));
     }
-    let bad = rows.par_iter().position_first(|&value| !value.into().is_finite());
-    if let Some(at) = bad {
+    if let Some(at) = position_not_finite(rows, cancel)? {
         let column = format!("feature {}", at % features);
         return Err(ModelError::NotFinite { column, value: rows[at].into() as f32 });
     }
@@ -208,16 +211,21 @@ fn check_rows<T: Copy + Into<f64> + Sync>(
 /// Rows summed together; fixed, so that sums do not depend on the number of threads.
 const CHUNK_ROWS: usize = 4096;
 
-/// Σ over rows of `value(feature, x)`, for each feature.
+/// Σ over rows of `value(feature, x)`, for each feature; wrong, and soon there, once the flag is
+/// set.
 fn feature_sums<T: Copy + Into<f64> + Sync>(
     rows: &[T],
     features: usize,
+    cancel: &AtomicBool,
     value: impl Fn(usize, f64) -> f64 + Sync,
 ) -> Vec<f64> {
     let parts: Vec<Vec<f64>> = rows
         .par_chunks(CHUNK_ROWS * features)
         .map(|rows| {
             let mut sums = vec![0.0; features];
+            if cancel::is_set(cancel) {
+                return sums;
+            }
             for row in rows.chunks_exact(features) {
                 for (feature, (sum, &x)) in sums.iter_mut().zip(row).enumerate() {
                     *sum += value(feature, x.into());
@@ -233,20 +241,22 @@ fn feature_sums<T: Copy + Into<f64> + Sync>(
     total
 }
 
-/// Shift and scale of each feature, and the common span.
+/// Shift and scale of each feature, and the common span; wrong, and soon there, once the flag is
+/// set.
 fn units<T: Copy + Into<f64> + Sync>(
     rows: &[T],
     features: usize,
     options: &KMeansOptions,
+    cancel: &AtomicBool,
 ) -> (Vec<f64>, Vec<f64>, f64) {
     if !options.standardize_features && options.distance == Distance::Cosine {
         return (vec![0.0; features], vec![1.0; features], 1.0);
     }
     let count = (rows.len() / features) as f64;
-    let mean = feature_sums(rows, features, |_, x| x / count);
+    let mean = feature_sums(rows, features, cancel, |_, x| x / count);
     if options.standardize_features {
-        let squares =
-            feature_sums(rows, features, |feature, x| (x - mean[feature]).powi(2) / count);
+        let square = |feature: usize, x: f64| (x - mean[feature]).powi(2) / count;
+        let squares = feature_sums(rows, features, cancel, square);
         let scale = |(square, mean): (f64, &f64)| {
             let deviation = square.sqrt();
             // What is left of a constant after rounding is no deviation.
@@ -260,10 +270,17 @@ fn units<T: Copy + Into<f64> + Sync>(
         let spans = row.iter().zip(&mean).map(|(&x, mean)| (x.into() - mean).abs());
         spans.fold(0.0, f64::max)
     };
-    let span = rows.par_chunks(features).map(widest).reduce(|| 0.0, f64::max);
+    let widest_of = |rows: &[T]| match cancel::is_set(cancel) {
+        true => 0.0,
+        false => rows.chunks(features).map(widest).fold(0.0, f64::max),
+    };
+    let span = rows.par_chunks(CHUNK_ROWS * features).map(widest_of).reduce(|| 0.0, f64::max);
     let span = if span > 0.0 { span.log2().ceil().clamp(-1000.0, 1000.0).exp2() } else { 1.0 };
     (mean, vec![1.0; features], span)
 }
+
+/// The flag of what is not cancelled.
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 impl KMeansModel {
     /// Number of clusters.
@@ -286,11 +303,11 @@ impl KMeansModel {
         &self,
         rows: &[T],
     ) -> Result<(Vec<u32>, Vec<f64>), ModelError> {
-        check_rows(rows, self.features())?;
-        let points = self.points(rows);
+        check_rows(rows, self.features(), &NEVER)?;
+        let points = self.points(rows, &NEVER);
         let centroids = self.inner_centroids();
         let by_direction = self.distance == Distance::Cosine;
-        let labels = points.nearest(&centroids, by_direction, &AtomicBool::new(false));
+        let labels = points.nearest(&centroids, by_direction);
         let squares = points.distances(&labels, &centroids);
         let distances = squares
             .into_par_iter()
@@ -306,9 +323,13 @@ impl KMeansModel {
     }
 
     /// Shifted, scaled and for the cosine normalized rows.
-    fn points<T: Copy + Into<f64> + Sync>(&self, rows: &[T]) -> Points {
+    fn points<'a, T: Copy + Into<f64> + Sync>(
+        &self,
+        rows: &[T],
+        cancel: &'a AtomicBool,
+    ) -> Points<'a> {
         let features = self.features();
-        Points::new(rows.len() / features, features, |index, out| {
+        Points::new(rows.len() / features, features, cancel, |index, out| {
             let row = &rows[index * features..(index + 1) * features];
             self.inner(row.iter().map(|&x| x.into()), out);
         })
@@ -352,7 +373,7 @@ fn inverse_length(row: impl Iterator<Item = f64> + Clone) -> f64 {
 }
 
 /// The distance whose square (between packed points) is given.
-fn distance(kind: Distance, points: &Points, index: usize, square: f32) -> f64 {
+fn distance(kind: Distance, points: &Points<'_>, index: usize, square: f32) -> f64 {
     match kind {
         Distance::Euclidean => f64::from(square).sqrt(),
         // |x − c|² = 2·(1 − cos) for unit vectors; rows of zeros have no direction.

@@ -7,35 +7,52 @@
 //! computed on its own and sums run over chunks that depend on the number of points alone, so
 //! results do not depend on the number of threads.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::super::cancel;
+use super::super::error::ModelError;
 use super::super::kernel::Aligned;
 use super::super::topk::{pack, panel_width, tile};
 
 /// Centroids that meet a panel together.
 const GROUP: usize = 6;
+/// Groups that meet a panel between two looks at the cancel flag.
+const GROUPS_PER_LOOK: usize = 64;
+/// Points that are read between two looks at the cancel flag, where that is all.
+const POINTS_PER_LOOK: usize = 1024;
 /// Points of a task that searches.
 const TASK_POINTS: usize = 2048;
 /// Chunks that sums are made of, at most.
 const CHUNKS: usize = 64;
 
-/// Points of `depth` coordinates.
-pub(super) struct Points {
+/// Points of `depth` coordinates. Once the flag is set, whatever is found out about them is
+/// unspecified, and soon there: the caller looks at it with [`Points::check`].
+pub(super) struct Points<'a> {
     pub(super) count: usize,
     pub(super) depth: usize,
     width: usize,
     data: Aligned,
+    pub(super) cancel: &'a AtomicBool,
 }
 
-impl Points {
+impl<'a> Points<'a> {
     /// Packs `count` points that `fill(index, row)` writes.
-    pub(super) fn new(count: usize, depth: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
+    pub(super) fn new(
+        count: usize,
+        depth: usize,
+        cancel: &'a AtomicBool,
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Self {
         let width = panel_width();
         let mut data = Aligned::zeros(count.div_ceil(width) * width * depth);
         data.par_chunks_mut(width * depth).enumerate().for_each(|(panel, data)| {
+            if cancel::is_set(cancel) {
+                return;
+            }
             let mut row = vec![0.0; depth];
             let first = panel * width;
             for lane in 0..width.min(count - first) {
@@ -45,7 +62,32 @@ impl Points {
                 }
             }
         });
-        Self { count, depth, width, data }
+        Self { count, depth, width, data, cancel }
+    }
+
+    /// Whether the caller asked to stop.
+    #[inline(always)]
+    pub(super) fn is_cancelled(&self) -> bool {
+        cancel::is_set(self.cancel)
+    }
+
+    /// Ends what the caller asked to stop.
+    ///
+    /// # Errors
+    /// [`ModelError::Cancelled`] once the flag is set.
+    pub(super) fn check(&self) -> Result<(), ModelError> {
+        cancel::check(self.cancel)
+    }
+
+    /// A range of points, which ends once the flag is set.
+    pub(super) fn read(&self, range: Range<usize>) -> impl Iterator<Item = usize> {
+        range
+            .take_while(move |index| !index.is_multiple_of(POINTS_PER_LOOK) || !self.is_cancelled())
+    }
+
+    /// All points, which end once the flag is set.
+    pub(super) fn all(&self) -> impl Iterator<Item = usize> {
+        self.read(0..self.count)
     }
 
     /// Bytes of packed points.
@@ -66,19 +108,15 @@ impl Points {
     }
 
     /// The nearest of `centroids` (rows of `depth`) for each point; ties go to the lower index.
-    /// By direction, the largest product alone decides. Unspecified once `cancel` is set.
-    pub(super) fn nearest(
-        &self,
-        centroids: &[f32],
-        by_direction: bool,
-        cancel: &AtomicBool,
-    ) -> Vec<u32> {
+    /// By direction, the largest product alone decides.
+    pub(super) fn nearest(&self, centroids: &[f32], by_direction: bool) -> Vec<u32> {
         let half_norm = |row: &[f32]| -> f32 {
             let square: f64 = row.iter().map(|&x| f64::from(x).powi(2)).sum();
             if by_direction { 0.0 } else { (-0.5 * square) as f32 }
         };
         let groups: Vec<(Aligned, [f32; GROUP])> = centroids
             .chunks(GROUP * self.depth)
+            .take_while(|_| !self.is_cancelled())
             .map(|rows| {
                 let mut bias = [f32::NEG_INFINITY; GROUP];
                 for (bias, row) in bias.iter_mut().zip(rows.chunks_exact(self.depth)) {
@@ -90,9 +128,7 @@ impl Points {
         let mut labels = vec![0_u32; self.count.next_multiple_of(self.width)];
         let tasks = labels.par_chunks_mut(TASK_POINTS);
         tasks.zip(self.data.par_chunks(TASK_POINTS * self.depth)).for_each(|(labels, panels)| {
-            if !cancel.load(Ordering::Relaxed) {
-                Arch::new().dispatch(NearestOp { labels, panels, groups: &groups, points: self });
-            }
+            Arch::new().dispatch(NearestOp { labels, panels, groups: &groups, points: self });
         });
         labels.truncate(self.count);
         labels
@@ -104,6 +140,9 @@ impl Points {
         let tasks = distances.par_chunks_mut(self.width).zip(labels.par_chunks(self.width));
         let panels = self.data.par_chunks(self.width * self.depth);
         tasks.zip(panels).with_min_len(16).for_each(|((distances, labels), panel)| {
+            if self.is_cancelled() {
+                return;
+            }
             for (lane, (distance, &label)) in distances.iter_mut().zip(labels).enumerate() {
                 let centroid = &centroids[label as usize * self.depth..][..self.depth];
                 let row = panel.iter().skip(lane).step_by(self.width);
@@ -116,7 +155,7 @@ impl Points {
     /// Applies `work` to chunks of points and adds the results up in order.
     pub(super) fn summed<T: Send>(
         &self,
-        work: impl Fn(std::ops::Range<usize>) -> T + Sync,
+        work: impl Fn(Range<usize>) -> T + Sync,
         mut add: impl FnMut(T),
     ) {
         let size = self.chunk_points().max(1);
@@ -139,7 +178,7 @@ impl Points {
     ) -> Vec<f64> {
         let count = candidates.len() / self.depth;
         let mut total = vec![0.0_f64; count];
-        let work = |range: std::ops::Range<usize>| {
+        let work = |range: Range<usize>| {
             let op = PotentialOp { points: self, range, candidates, closest, weights };
             Arch::new().dispatch(op)
         };
@@ -154,7 +193,9 @@ impl Points {
         let panels = self.data.par_chunks(self.width * self.depth);
         closest.par_chunks_mut(self.width).zip(panels).with_min_len(64).for_each(
             |(closest, panel)| {
-                Arch::new().dispatch(CloserOp { panel, candidate, closest });
+                if !self.is_cancelled() {
+                    Arch::new().dispatch(CloserOp { panel, candidate, closest });
+                }
             },
         );
     }
@@ -164,7 +205,7 @@ struct NearestOp<'a> {
     labels: &'a mut [u32],
     panels: &'a [f32],
     groups: &'a [(Aligned, [f32; GROUP])],
-    points: &'a Points,
+    points: &'a Points<'a>,
 }
 
 impl WithSimd for NearestOp<'_> {
@@ -179,18 +220,23 @@ impl WithSimd for NearestOp<'_> {
             let mut best = [simd.splat_f32s(f32::NEG_INFINITY); 2];
             let mut label = [simd.splat_u32s(0); 2];
             let mut index = 0_u32;
-            for (group, bias) in self.groups {
-                let sums = tile::<S, GROUP>(simd, group, panel);
-                for (sums, &bias) in sums.iter().zip(bias) {
-                    let bias = simd.splat_f32s(bias);
-                    let this = simd.splat_u32s(index);
-                    for half in 0..2 {
-                        let score = simd.add_f32s(sums[half], bias);
-                        let better = simd.greater_than_f32s(score, best[half]);
-                        best[half] = simd.select_f32s(better, score, best[half]);
-                        label[half] = simd.select_u32s(better, this, label[half]);
+            for groups in self.groups.chunks(GROUPS_PER_LOOK) {
+                if self.points.is_cancelled() {
+                    return;
+                }
+                for (group, bias) in groups {
+                    let sums = tile::<S, GROUP>(simd, group, panel);
+                    for (sums, &bias) in sums.iter().zip(bias) {
+                        let bias = simd.splat_f32s(bias);
+                        let this = simd.splat_u32s(index);
+                        for half in 0..2 {
+                            let score = simd.add_f32s(sums[half], bias);
+                            let better = simd.greater_than_f32s(score, best[half]);
+                            best[half] = simd.select_f32s(better, score, best[half]);
+                            label[half] = simd.select_u32s(better, this, label[half]);
+                        }
+                        index += 1;
                     }
-                    index += 1;
                 }
             }
             labels.copy_from_slice(pulp::bytemuck::cast_slice(&label));
@@ -232,8 +278,8 @@ impl WithSimd for CloserOp<'_> {
 }
 
 struct PotentialOp<'a> {
-    points: &'a Points,
-    range: std::ops::Range<usize>,
+    points: &'a Points<'a>,
+    range: Range<usize>,
     candidates: &'a [f32],
     closest: &'a [f32],
     weights: Option<&'a [f32]>,
@@ -249,6 +295,9 @@ impl WithSimd for PotentialOp<'_> {
         let data = &self.points.data[self.range.start * depth..];
         let closest = self.closest[self.range.clone()].chunks(width);
         for (index, (panel, closest)) in data.chunks_exact(width * depth).zip(closest).enumerate() {
+            if self.points.is_cancelled() {
+                break;
+            }
             let panel = S::as_simd_f32s(panel).0;
             let first = self.range.start + index * width;
             for (sum, candidate) in sums.iter_mut().zip(self.candidates.chunks_exact(depth)) {

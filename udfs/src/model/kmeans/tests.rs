@@ -125,6 +125,22 @@ fn threads_and_batches_do_not_change_the_result() {
 }
 
 #[test]
+fn a_flag_set_meanwhile_ends_training() {
+    let rows: Vec<f64> = (0..9000 * 3).map(draw).collect();
+    for init in [Init::Parallel, Init::PlusPlus, Init::Random] {
+        let options = KMeansOptions { init, max_iterations: 6, num_clusters: 9, ..EXACT };
+        let stop = AtomicBool::new(false);
+        let mut seen = 0;
+        let mut set = |now: Progress| {
+            seen = now.done;
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        };
+        let stopped = train(&rows, 3, &options, &mut set, &stop);
+        assert_eq!((stopped, seen), (Err(ModelError::Cancelled), 1), "{init:?}");
+    }
+}
+
+#[test]
 fn standardized_features_do_not_depend_on_their_units() {
     let rows = groups(4, 50, 2, 1.0);
     let other: Vec<f64> =

@@ -7,7 +7,7 @@
 
 pub mod spread;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
@@ -15,6 +15,7 @@ pub use self::spread::{Method, Spread};
 
 use self::spread::is_outside;
 use super::als::Progress;
+use super::cancel::{self, VALUES_PER_LOOK};
 use super::error::ModelError;
 
 /// Options of outliers.
@@ -53,10 +54,10 @@ impl OutlierOptions {
         self.threshold.unwrap_or(self.method.usual_threshold())
     }
 
-    /// Peak bytes of training, beside the rows: each value once more to be sorted, and of each row
-    /// what it is.
+    /// Peak bytes of training, beside the rows: each value twice to be sorted, and of each row what
+    /// it is.
     pub fn memory_bytes(&self, rows: usize, width: usize) -> usize {
-        let sorted = rows.saturating_mul(width).saturating_mul(size_of::<f64>());
+        let sorted = rows.saturating_mul(width).saturating_mul(2 * size_of::<f64>());
         sorted.saturating_add(rows.saturating_mul(size_of::<Judged>()))
     }
 }
@@ -103,12 +104,18 @@ pub fn train(
         return Err(ModelError::Empty);
     }
     let spread = |column: &Vec<f64>| {
-        if cancel.load(Ordering::Relaxed) {
-            return Err(ModelError::Cancelled);
+        let mut known = Vec::with_capacity(column.len());
+        let mut largest = 0.0_f64;
+        for values in column.chunks(VALUES_PER_LOOK) {
+            cancel::check(cancel)?;
+            for &value in values.iter().filter(|value| !value.is_nan()) {
+                known.push(value);
+                largest = largest.max(value.abs());
+            }
         }
-        let mut known: Vec<f64> = column.iter().copied().filter(|value| !value.is_nan()).collect();
-        let largest = known.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
-        match Spread::of(options.method, &mut known) {
+        let spread = Spread::of_unless(options.method, &mut known, cancel);
+        cancel::check(cancel)?;
+        match spread {
             Some(spread) => Ok(spread),
             None if known.is_empty() => Err(ModelError::Empty),
             None => Err(ModelError::TooHeavy {
@@ -144,17 +151,34 @@ impl OutlierModel {
     /// # Errors
     /// When there are more or fewer columns.
     pub fn judge(&self, columns: &[Vec<f64>], rows: usize) -> Result<Vec<Judged>, ModelError> {
+        self.judge_unless(columns, rows, &AtomicBool::new(false))
+    }
+
+    /// [`OutlierModel::judge`], unless the flag is set.
+    ///
+    /// # Errors
+    /// Those of [`OutlierModel::judge`], and cancellation.
+    pub fn judge_unless(
+        &self,
+        columns: &[Vec<f64>],
+        rows: usize,
+        cancel: &AtomicBool,
+    ) -> Result<Vec<Judged>, ModelError> {
         if columns.len() != self.spreads.len() {
             return Err(ModelError::Inconsistent("columns differ in number".to_owned()));
         }
         let mut judged = vec![Judged::default(); rows];
         for (at, (spread, column)) in self.spreads.iter().zip(columns).enumerate() {
             let bounds = spread.bounds(self.threshold);
-            for (row, &value) in judged.iter_mut().zip(column) {
-                row.is_outlier |= is_outside(bounds, value);
-                let Some(score) = spread.score(value) else { continue };
-                if row.farthest.is_none_or(|(_, farthest)| score.abs() > farthest.abs()) {
-                    row.farthest = Some((at, score));
+            let parts = judged.chunks_mut(VALUES_PER_LOOK).zip(column.chunks(VALUES_PER_LOOK));
+            for (judged, values) in parts {
+                cancel::check(cancel)?;
+                for (row, &value) in judged.iter_mut().zip(values) {
+                    row.is_outlier |= is_outside(bounds, value);
+                    let Some(score) = spread.score(value) else { continue };
+                    if row.farthest.is_none_or(|(_, farthest)| score.abs() > farthest.abs()) {
+                        row.farthest = Some((at, score));
+                    }
                 }
             }
         }
@@ -242,9 +266,14 @@ mod tests {
         assert_eq!(of(&[]), ModelError::Empty);
         assert_eq!(of(&[vec![f64::NAN; 2]]), ModelError::Empty);
         assert_eq!(of(&[vec![f64::MAX, f64::MIN]]).code(), "model_too_heavy");
+        let zscore = OutlierOptions { method: Method::Zscore, ..usual };
+        let huge = train(&[vec![1e200, -1e200, 5e200]], &zscore, &mut |_| {}, &go_on);
+        assert_eq!(huge.unwrap_err().code(), "model_too_heavy");
         let cancelled = train(&columns(), &usual, &mut |_| {}, &AtomicBool::new(true));
         assert!(matches!(cancelled, Err(ModelError::Cancelled)));
         let model = learned(Method::Zscore);
+        let cancelled = model.judge_unless(&columns(), 31, &AtomicBool::new(true));
+        assert_eq!(cancelled, Err(ModelError::Cancelled));
         assert!(model.judge(&columns()[..2], 31).is_err());
         assert!(!OutlierModel { threshold: 0.0, ..model.clone() }.is_sound());
         assert!(!OutlierModel { spreads: vec![], ..model.clone() }.is_sound());

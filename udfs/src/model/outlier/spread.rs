@@ -12,6 +12,10 @@
 //! Quartiles and medians are those of SQL's `percentile_cont`. Values are sorted before they are
 //! added up, so that the same values in any order give the same numbers.
 
+use std::sync::atomic::AtomicBool;
+
+use super::super::cancel::sort_unless;
+
 /// How the centre and the scale of a column are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -73,9 +77,23 @@ pub struct Spread {
 
 impl Spread {
     /// The spread of values without NaN, which are a work space afterwards. `None` where there is
-    /// no value, or no centre that is finite.
+    /// no value, or no centre or no scale that is finite.
     pub fn of(method: Method, values: &mut [f64]) -> Option<Self> {
-        values.sort_unstable_by(f64::total_cmp);
+        Self::sorting(method, values, sort)
+    }
+
+    /// [`Spread::of`] of many values, on the current rayon pool, beside as many more. It is wrong,
+    /// and soon there, once the flag is set: the caller looks at the flag.
+    pub(super) fn of_unless(
+        method: Method,
+        values: &mut [f64],
+        cancel: &AtomicBool,
+    ) -> Option<Self> {
+        Self::sorting(method, values, |values| sort_unless(values, f64::total_cmp, cancel))
+    }
+
+    fn sorting(method: Method, values: &mut [f64], sort: impl Fn(&mut [f64])) -> Option<Self> {
+        sort(values);
         let (first, last) = (*values.first()?, *values.last()?);
         let (center, low, high, scale) = match method {
             _ if first == last => (first, first, first, 0.0),
@@ -84,7 +102,7 @@ impl Spread {
                 (mean, mean, mean, deviation)
             }
             Method::Mad => {
-                let median = to_deviations(values)?;
+                let median = to_deviations(values, sort)?;
                 (median, median, median, deviation_scale(values)?)
             }
             Method::Iqr => {
@@ -93,9 +111,7 @@ impl Spread {
                 (median?, first, third, third - first)
             }
         };
-        let spreads = scale.is_finite() && scale > 0.0;
-        let scale = if spreads { scale } else { 0.0 };
-        let is_known = [center, low, high].iter().all(|place| place.is_finite());
+        let is_known = [center, low, high, scale].iter().all(|number| number.is_finite());
         is_known.then_some(Self { center, low, high, scale, is_constant: first == last })
     }
 
@@ -131,16 +147,20 @@ pub fn is_outside(bounds: Option<(f64, f64)>, value: f64) -> bool {
 /// The median absolute deviation from the median of values without NaN, which are a work space
 /// afterwards. `None` of no values, and where it is not finite.
 pub fn median_absolute_deviation(values: &mut [f64]) -> Option<f64> {
-    values.sort_unstable_by(f64::total_cmp);
-    to_deviations(values)?;
+    sort(values);
+    to_deviations(values, sort)?;
     quantile(values, 0.5).filter(|deviation| deviation.is_finite())
 }
 
 /// The third quartile of values without NaN less the first; sorts them. `None` likewise.
 pub fn interquartile_range(values: &mut [f64]) -> Option<f64> {
-    values.sort_unstable_by(f64::total_cmp);
+    sort(values);
     let range = quantile(values, 0.75)? - quantile(values, 0.25)?;
     Some(range).filter(|range| range.is_finite())
+}
+
+fn sort(values: &mut [f64]) {
+    values.sort_unstable_by(f64::total_cmp);
 }
 
 /// The quantile of sorted values, between the two nearest when it falls between them, as SQL's
@@ -157,10 +177,10 @@ fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
 
 /// Puts their absolute deviations from the median, sorted, in place of sorted values; gives the
 /// median. `None` when that is not finite.
-fn to_deviations(values: &mut [f64]) -> Option<f64> {
+fn to_deviations(values: &mut [f64], sort: impl Fn(&mut [f64])) -> Option<f64> {
     let median = quantile(values, 0.5).filter(|median| median.is_finite())?;
     values.iter_mut().for_each(|value| *value = (*value - median).abs());
-    values.sort_unstable_by(f64::total_cmp);
+    sort(values);
     Some(median)
 }
 
@@ -260,6 +280,24 @@ mod tests {
         assert_eq!(spread(Method::Zscore, &[1.0, f64::INFINITY]), None);
         assert_eq!(median_absolute_deviation(&mut [1.0, f64::INFINITY]), None);
         assert_eq!(interquartile_range(&mut []), None);
+    }
+
+    #[test]
+    fn values_too_large_for_a_scale_have_no_spread() {
+        assert_eq!(spread(Method::Zscore, &[1e200, -1e200, 5e200]), None);
+        let far = [f64::MIN, f64::MIN, 0.0, f64::MAX, f64::MAX];
+        assert_eq!(spread(Method::Iqr, &far), None);
+        assert!(spread(Method::Mad, &[1e200, -1e200, 5e200]).is_some());
+    }
+
+    #[test]
+    fn many_values_have_the_spread_of_few() {
+        let values: Vec<f64> = (0..600_000).map(|n| f64::from(n).sin() * 1e3).collect();
+        let go_on = AtomicBool::new(false);
+        for method in Method::ALL {
+            let found = Spread::of_unless(method, &mut values.clone(), &go_on);
+            assert_eq!(found, spread(method, &values), "{method:?}");
+        }
     }
 
     proptest! {

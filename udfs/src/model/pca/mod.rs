@@ -21,6 +21,7 @@ pub use self::rows::PcaRows;
 
 use super::als::Progress;
 use super::als::eigen::eigen_unless;
+use super::cancel;
 use super::dense::{Left, Part, Right, add_products, stride};
 use super::error::ModelError;
 
@@ -130,12 +131,16 @@ pub fn fit(
     let varies: Vec<bool> = (0..features).map(varies).collect();
     let mut covariance = vec![0.0; features * features];
     covariance.par_chunks_mut(features).enumerate().for_each(|(i, line)| {
+        if cancel::is_set(cancel) {
+            return;
+        }
         for (j, cell) in line.iter_mut().enumerate() {
             if varies[i] && varies[j] {
                 *cell = moments.scatter(i, j) / freedom / (scale[i] * scale[j]);
             }
         }
     });
+    cancel::check(cancel)?;
     let whole: f64 = (0..features).map(|f| covariance[f * features + f]).sum();
     let (values, mut components) = eigen(&covariance, features, whole, options, cancel)?;
     components.chunks_exact_mut(features).for_each(fix_sign);

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::super::dense::{Left, Part, Right, add_products, packed_bytes, stride};
 use super::super::error::ModelError;
+use super::super::kernel::position_not_finite;
 
 /// Rows that are centred together.
 const BLOCK_ROWS: usize = 1024;
@@ -19,6 +20,8 @@ const BLOCK_ROWS: usize = 1024;
 const DEPTH: usize = 256;
 /// Blocks computed side by side while a scatter matrix is small.
 const WAVE: usize = 16;
+/// Lines of a scatter matrix that a thread merges at a time, at least.
+const MERGED_LINES: usize = 64;
 /// Up to so many features blocks run side by side; with more, each is shared by all threads.
 const NARROW: usize = 512;
 
@@ -81,7 +84,7 @@ impl Moments {
         if self.features == 0 || !rows.len().is_multiple_of(self.features) {
             return Err(ModelError::Inconsistent("rows and features differ in number".to_owned()));
         }
-        if let Some(at) = rows.par_iter().position_first(|&value| !value.into().is_finite()) {
+        if let Some(at) = position_not_finite(rows, cancel)? {
             let column = format!("feature {}", at % self.features);
             return Err(ModelError::NotFinite { column, value: rows[at].into() as f32 });
         }
@@ -189,13 +192,14 @@ impl Moments {
         let weight = a * b / (a + b);
         let delta: Vec<f64> = other.mean.iter().zip(&self.mean).map(|(b, a)| b - a).collect();
         let wide = stride(self.features);
-        let lines = self.scatter.chunks_exact_mut(wide).zip(other.scatter.chunks_exact(wide));
-        for (row, (line, other)) in lines.enumerate() {
+        let own = self.scatter.par_chunks_exact_mut(wide);
+        let lines = own.zip(other.scatter.par_chunks_exact(wide)).enumerate();
+        lines.with_min_len(MERGED_LINES).for_each(|(row, (line, other))| {
             let factor = delta[row] * weight;
             for ((cell, other), delta) in line[..=row].iter_mut().zip(other).zip(&delta) {
                 *cell += other + factor * delta;
             }
-        }
+        });
         for (mean, delta) in self.mean.iter_mut().zip(&delta) {
             *mean += delta * (b / (a + b));
         }

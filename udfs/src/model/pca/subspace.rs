@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use rayon::prelude::*;
 
 use super::super::als::eigen::eigen_unless;
+use super::super::cancel;
 use super::super::dense::{Left, Part, Right, add_products, stride};
 use super::super::error::ModelError;
 use crate::model::random::mix;
@@ -39,6 +40,7 @@ pub(super) fn leading_eigen(
     let rows = block_rows(count, size);
     let packed: Vec<Left> = (0..size)
         .step_by(DEPTH)
+        .take_while(|_| !cancel::is_set(cancel))
         .map(|first| {
             let depth = DEPTH.min(size - first);
             Left::pack(size, depth, |row, k| matrix[row * size + first + k])
@@ -47,11 +49,11 @@ pub(super) fn leading_eigen(
     let mut basis: Vec<f64> = (0..rows * size)
         .map(|at| (mix(mix(seed) ^ at as u64) >> 11) as f64 / (1_u64 << 53) as f64 - 0.5)
         .collect();
-    orthonormalize(&mut basis, size);
+    orthonormalize(&mut basis, size, cancel);
     let mut last = vec![f64::INFINITY; count];
     for _ in 0..MAX_ITERATIONS {
         let product = times_matrix(&packed, &basis, size, cancel);
-        let small = inner_products(&basis, &product, size);
+        let small = inner_products(&basis, &product, size, cancel);
         let found = eigen_unless(&small, rows, cancel);
         let (values, vectors) = found.ok_or(ModelError::Cancelled)?;
         let mut order: Vec<usize> = (0..rows).collect();
@@ -61,14 +63,16 @@ pub(super) fn leading_eigen(
         let stands = found.iter().zip(&last).all(|(a, b)| (a - b).abs() <= scale);
         // Rotating the product instead of the basis is the next power for free.
         let source = if stands { &basis } else { &product };
-        basis = rotated(source, &vectors, &order, size);
+        basis = rotated(source, &vectors, &order, size, cancel);
         if stands {
+            cancel::check(cancel)?;
             basis.truncate(count * size);
             return Ok((found, basis));
         }
-        orthonormalize(&mut basis, size);
+        orthonormalize(&mut basis, size, cancel);
         last = found;
     }
+    cancel::check(cancel)?;
     last.truncate(count);
     basis.truncate(count * size);
     Ok((last, basis))
@@ -94,12 +98,16 @@ fn times_matrix(packed: &[Left], basis: &[f64], size: usize, cancel: &AtomicBool
     transposed
 }
 
-/// All inner products of rows of `a` with rows of `b`, made symmetric.
-fn inner_products(a: &[f64], b: &[f64], size: usize) -> Vec<f64> {
+/// All inner products of rows of `a` with rows of `b`, made symmetric. As of what follows, some are
+/// left undone once the flag is set: the caller looks at it.
+fn inner_products(a: &[f64], b: &[f64], size: usize, cancel: &AtomicBool) -> Vec<f64> {
     let rows = a.len() / size;
     let mut products = vec![0.0; rows * rows];
     products.par_chunks_mut(rows).zip(a.par_chunks(size)).for_each(|(line, a)| {
         for (cell, b) in line.iter_mut().zip(b.chunks_exact(size)) {
+            if cancel::is_set(cancel) {
+                return;
+            }
             *cell = a.iter().zip(b).map(|(a, b)| a * b).sum();
         }
     });
@@ -114,12 +122,21 @@ fn inner_products(a: &[f64], b: &[f64], size: usize) -> Vec<f64> {
 }
 
 /// Row `i` is Σ over j of `vectors[order[i]][j]` · row j.
-fn rotated(rows: &[f64], vectors: &[f64], order: &[usize], size: usize) -> Vec<f64> {
+fn rotated(
+    rows: &[f64],
+    vectors: &[f64],
+    order: &[usize],
+    size: usize,
+    cancel: &AtomicBool,
+) -> Vec<f64> {
     let count = order.len();
     let mut rotated = vec![0.0; rows.len()];
     rotated.par_chunks_mut(size).zip(order).for_each(|(out, &vector)| {
         let vector = &vectors[vector * count..(vector + 1) * count];
         for (&factor, row) in vector.iter().zip(rows.chunks_exact(size)) {
+            if cancel::is_set(cancel) {
+                return;
+            }
             out.iter_mut().zip(row).for_each(|(out, x)| *out += factor * x);
         }
     });
@@ -127,7 +144,7 @@ fn rotated(rows: &[f64], vectors: &[f64], order: &[usize], size: usize) -> Vec<f
 }
 
 /// Gram and Schmidt's way, each row twice; a row that depends on those before it becomes zero.
-fn orthonormalize(rows: &mut [f64], size: usize) {
+fn orthonormalize(rows: &mut [f64], size: usize, cancel: &AtomicBool) {
     for index in 0..rows.len() / size {
         let (before, rest) = rows.split_at_mut(index * size);
         let row = &mut rest[..size];
@@ -135,6 +152,9 @@ fn orthonormalize(rows: &mut [f64], size: usize) {
         let start = length(row);
         for _ in 0..2 {
             for other in before.chunks_exact(size) {
+                if cancel::is_set(cancel) {
+                    return;
+                }
                 let product: f64 = row.iter().zip(other).map(|(a, b)| a * b).sum();
                 row.iter_mut().zip(other).for_each(|(a, b)| *a -= product * b);
             }
