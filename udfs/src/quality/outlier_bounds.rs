@@ -4,9 +4,9 @@
 //! The method is `'zscore'`, `'mad'` or `'iqr'`, the threshold the score that is still usual: 3,
 //! 3.5 and 1.5 unless given. The bounds are where the scores of `zscore`, `mad_score` and
 //! `iqr_score` reach it, up to the last digit: joined back by `value < lower OR value > upper`,
-//! they tell the outliers that were counted. NULL and NaN do not count; a group without a value has no answer.
-//! Bounds are NULL, and nothing is an outlier, where values do not spread; but of values that are
-//! all one they are that value.
+//! they tell the outliers that were counted. NULL and NaN do not count; a group without a value has
+//! no answer. Bounds are NULL, and nothing is an outlier, where values do not spread; but of values
+//! that are all one they are that value.
 
 use std::sync::Arc;
 
