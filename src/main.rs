@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use attune::cli::{self, Arguments, Context};
 use clap::Parser;
@@ -12,6 +13,9 @@ const STACK_BYTES: usize = 8 << 20;
 /// An operator may compute for seconds without a pause, on as many threads as there are cores. The
 /// others keep time limits, KILL and the next client's question going meanwhile.
 const THREADS_PER_CORE: usize = 6;
+/// A thread that heard of sockets and timers and then computes hands that to no other: all of them
+/// may sleep meanwhile. One is woken this often, and goes on listening.
+const PULSE: Duration = Duration::from_millis(25);
 
 fn main() -> ExitCode {
     // Several crates speak TLS; all are to use one provider. It fails only if one is installed.
@@ -29,6 +33,17 @@ fn main() -> ExitCode {
         .build();
     let result = match runtime {
         Ok(runtime) => {
+            let handle = runtime.handle().clone();
+            let pulse = std::thread::Builder::new().name("pulse".into());
+            let pulse = pulse.spawn(move || {
+                loop {
+                    std::thread::sleep(PULSE);
+                    handle.spawn(std::future::ready(()));
+                }
+            });
+            if let Err(error) = pulse {
+                return ExitCode::from(cli::exit_code(Err(cli::runtime_error(error)), &context));
+            }
             let result = runtime.block_on(cli::run(arguments, &context));
             // A statement that ignores cancellation must not keep the process alive.
             runtime.shutdown_background();

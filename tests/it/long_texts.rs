@@ -95,3 +95,17 @@ async fn a_comparison_ends_when_it_is_cancelled() {
         soon(&text, ENDS_WITHIN, || engine.usage().memory_bytes == 0).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_ends_when_nobody_waits_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, session) = engine(folder.path()).await;
+    for (text, values) in statements() {
+        let id = engine.new_query_id();
+        let running = tokio::spawn(run(session.clone(), id, text.clone(), values));
+        soon(&text, Duration::from_secs(20), || engine.usage().memory_bytes > 0).await;
+        running.abort();
+        assert!(running.await.unwrap_err().is_cancelled(), "{text}");
+        soon(&text, ENDS_WITHIN, || engine.usage().memory_bytes == 0).await;
+    }
+}

@@ -234,19 +234,23 @@ impl Submitted {
         let heavy = self.prepared.is_heavy();
         let plan = tracing::info_span!(target: "attune", "plan");
         let at_hand = self.prepared.at_hand(&self.session, &parameters).await?;
-        let Ready { run, planned, query } = match at_hand {
+        // Work in a task of its own computes on when nobody waits for it any more: it is told.
+        let left = self.ticket.cancel().clone().drop_guard();
+        let ready = match at_hand {
             Some(planned) => {
                 let work = Box::pin(self.ready(planned, parameters));
-                apart::here(work).instrument(plan).await?
+                apart::here(work).instrument(plan).await
             }
             None => {
                 let work = async move {
                     let planned = self.prepared.current(&self.session).await?;
                     self.ready(planned, parameters).await
                 };
-                apart::task(work, heavy).instrument(plan).await?
+                apart::task(work, heavy).instrument(plan).await
             }
         };
+        left.disarm();
+        let Ready { run, planned, query } = ready?;
         if let Some((physical, schema)) = query {
             return Ok(Started::Rows { rows: started(physical, run.task()?)?, schema });
         }
