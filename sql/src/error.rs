@@ -240,6 +240,7 @@ impl From<DataFusionError> for Error {
             DataFusionError::Plan(what) => from_plan(&what),
             // In the condition of a join they come as such.
             DataFusionError::Internal(what) => wrong_arguments(&what)
+                .or_else(|| wrong_range(&what))
                 .unwrap_or_else(|| Self::Internal(first_line(&format!("Internal error: {what}")))),
             DataFusionError::Configuration(what) => Self::invalid(first_line(&what)),
             DataFusionError::ResourcesExhausted(what) => {
@@ -407,6 +408,16 @@ fn from_plan(what: &str) -> Error {
 }
 
 /// DataFusion lists what each form of a function's call wants, as internal errors.
+/// A window in the order of something that has no distances, over the frame that it has unless
+/// another is named.
+fn wrong_range(text: &str) -> Option<Error> {
+    let (_, of) = text.split_once("Cannot run range queries on datatype: ")?;
+    Some(Error::unsupported(
+        format!("a window cannot be ordered by {} over a range of values", first_line(of)),
+        "name its rows, ROWS UNBOUNDED PRECEDING",
+    ))
+}
+
 fn wrong_arguments(text: &str) -> Option<Error> {
     let (function, forms) = text.split_once("' failed to match any signature")?;
     let (_, function) = function.rsplit_once('\'')?;

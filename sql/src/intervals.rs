@@ -5,8 +5,8 @@
 //! days, below any number of days. Here an interval is as long as PostgreSQL has it, with months
 //! of 30 days and days of 24 hours: comparisons with an interval on either side, BETWEEN and IN
 //! (…) become those of [`NAME`], in nanoseconds, of both sides; min and max are the first of the
-//! values in its order, and ORDER BY of a query sorts by it. What compares within a kernel, such
-//! as GROUP BY, DISTINCT, USING and windows, looks at the parts.
+//! values in its order, and ORDER BY of a query and of a window sorts by it. What compares within a
+//! kernel, such as GROUP BY, DISTINCT, USING and PARTITION BY, looks at the parts.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use datafusion::common::{DFSchema, ScalarValue, exec_err};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
 use datafusion::logical_expr::expr::{
-    AggregateFunction, Between, InList, Placeholder, ScalarFunction,
+    AggregateFunction, Between, InList, Placeholder, ScalarFunction, WindowFunction,
 };
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::{
@@ -106,8 +106,25 @@ impl IntervalLengths {
                 Some(Expr::InList(InList::new(expr, lengths.collect(), *negated)))
             }
             Expr::AggregateFunction(call) => self.extreme(call, schema),
+            Expr::WindowFunction(call) => self.window(call, schema),
             _ => None,
         }
+    }
+
+    /// The window over rows in the order of lengths: a frame is of numbers or times, and a
+    /// difference of times is neither.
+    fn window(&self, call: &WindowFunction, schema: &DFSchema) -> Option<Expr> {
+        let is_long = |key: &SortExpr| {
+            matches!(kind(&key.expr, schema), Some(Kind::Interval | Kind::Duration))
+        };
+        if !call.params.order_by.iter().any(is_long) {
+            return None;
+        }
+        let mut call = call.clone();
+        for key in call.params.order_by.iter_mut().filter(|key| is_long(key)) {
+            *key = key.with_expr(self.length(key.expr.clone()));
+        }
+        Some(Expr::WindowFunction(Box::new(call)))
     }
 
     /// The least or greatest interval: the first in that order. Of intervals of one length it is

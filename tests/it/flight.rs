@@ -16,6 +16,7 @@ mod parts;
 mod poll;
 mod prepared;
 mod provider;
+mod pulse;
 mod session;
 mod session_tokens;
 mod statements;

@@ -126,7 +126,13 @@ impl Change {
                     catalog.forget_baseline(table, name).await?;
                 }
                 checks.forget(table, Some(name));
-                Ok(Done::new(0, format!("ALTER EXPECTATION {name} ON {table}")))
+                let mut message = format!("ALTER EXPECTATION {name} ON {table}");
+                for change in changes {
+                    if let Alteration::Owner(owner) = change {
+                        message.push_str(&format!(", what it looks up is read as {owner} now"));
+                    }
+                }
+                Ok(Done::new(0, message))
             }
             Self::Drop { table, name, if_exists } => {
                 let take = |held: &mut TableExpectations| match held.by_name.remove(name) {
@@ -424,7 +430,13 @@ async fn plan_alter(
     let check = take_apart(context, &expectation.check, Some(EMPTY_PROFILE))?;
     let mut item = Item { name: name.to_owned(), expectation, check };
     let mut changes = Vec::new();
-    for (key, value) in options {
+    if options.is_empty() {
+        return Err(Error::invalid_hint("SET names nothing to change", "SET (severity = 'warn')"));
+    }
+    for (at, (key, value)) in options.iter().enumerate() {
+        if options.iter().take(at).any(|(other, _)| other == key) {
+            return Err(Error::invalid(format!("{key} is set twice")));
+        }
         let change = alteration(key, value)?;
         match (&change, &item.check.shape) {
             (Alteration::Severity(severity @ Severity::Error), Shape::Reference { .. }) => {
