@@ -2,8 +2,9 @@
 //!
 //! The different values of a file are kept as keys under the warehouse's secret
 //! ([`udfs::quality::value_keys`]), an object for each file and aggregate; how many there are is
-//! the aggregate's state. A table with more than [`KEYS_MAX`], all files counted, keeps none for
-//! that check and is read as a whole, for as long as it has these files.
+//! the aggregate's state. A table with more rows than [`KEYS_MAX`], where its files tell, and one
+//! with more keys, all files counted, keeps none for that check and is read as a whole: of a column
+//! of many values the keys are more than the column.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,13 +19,14 @@ use sha2::{Digest, Sha256};
 use udfs::quality::value_keys::{self, KEY_BYTES, KeySecret};
 
 use super::check::Shape;
-use super::query::Item;
+use super::query::{Item, from};
 use crate::error::{CatalogError, Error, Result};
+use crate::parse::parse_query;
 use crate::session::StatementContext;
 use crate::session::run::Run;
 
-/// Keys that are kept of a table for one check: 256 MiB.
-pub(super) const KEYS_MAX: u32 = 16 * 1_024 * 1_024;
+/// Keys that are kept of a table for one check: 64 MiB.
+pub(super) const KEYS_MAX: u32 = 4 * 1_024 * 1_024;
 /// The state of a file that was read when there were too many keys.
 const TOO_MANY: u64 = u64::MAX;
 
@@ -50,9 +52,16 @@ pub(super) fn is_unique(item: &Item) -> bool {
     matches!(item.check.shape, Shape::Table { unique: Some(_), .. })
 }
 
-/// What keys are made under, where one of the items needs them and they can be kept.
-pub(super) async fn secret(context: &StatementContext, items: &[Item]) -> Option<Arc<KeySecret>> {
-    if !items.iter().any(is_unique) {
+/// What keys are made under, where one of the items needs them and they can be kept. A table that
+/// is known to have more rows has none: keys cost more than another reading of a column.
+pub(super) async fn secret(
+    context: &Arc<StatementContext>,
+    table: &ObjectName,
+    items: &[Item],
+) -> Option<Arc<KeySecret>> {
+    if !items.iter().any(is_unique)
+        || rows(context, table).await.is_some_and(|rows| rows > KEYS_MAX as usize)
+    {
         return None;
     }
     let secret = context.engine().catalog().check_secret().await.map_err(Error::from);
@@ -63,6 +72,14 @@ pub(super) async fn secret(context: &StatementContext, items: &[Item]) -> Option
             None
         }
     }
+}
+
+/// How many rows a table has, where its files tell.
+async fn rows(context: &Arc<StatementContext>, table: &ObjectName) -> Option<usize> {
+    let query = parse_query(&format!("SELECT 1 FROM {}", from(table))).ok()?;
+    let (state, plan) = context.plan_query(query).await.ok()?;
+    let plan = state.create_physical_plan(&plan).await.ok()?;
+    plan.partition_statistics(None).ok()?.num_rows.get_value().copied()
 }
 
 /// How many keys a state tells of.

@@ -70,7 +70,7 @@ impl CheckTable {
         }
         let (mut secret, mut states) = (None, CheckStates::default());
         if files.is_some() {
-            secret = keys::secret(context, &items).await;
+            secret = keys::secret(context, table, &items).await;
         }
         if secret.is_some() {
             states = context.engine().catalog().check_states(table).await;
