@@ -15,6 +15,7 @@ use catalog::{Catalog, ObjectName};
 use datafusion::common::ScalarValue;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use sha2::{Digest, Sha256};
 use udfs::quality::value_keys::{self, KEY_BYTES, KeySecret};
 
@@ -79,7 +80,8 @@ async fn rows(context: &Arc<StatementContext>, table: &ObjectName) -> Option<usi
     let query = parse_query(&format!("SELECT 1 FROM {}", from(table))).ok()?;
     let (state, plan) = context.plan_query(query).await.ok()?;
     let plan = state.create_physical_plan(&plan).await.ok()?;
-    plan.partition_statistics(None).ok()?.num_rows.get_value().copied()
+    let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::default());
+    statistics.ok()?.num_rows.get_value().copied()
 }
 
 /// How many keys a state tells of.
