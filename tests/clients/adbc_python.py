@@ -229,7 +229,9 @@ def parts(uri, user, password):
     asked = {"adbc.flight.sql.rpc.call_header.attune-endpoints": "4"}
     query = "SELECT n FROM many"
     with connect(uri, user, password, **asked) as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE TABLE many AS SELECT value AS n FROM generate_series(1, 200000)")
+        # A file of one row group is read in one piece.
+        cursor.execute("CREATE TABLE many AS SELECT value AS n FROM generate_series(1, 100000)")
+        cursor.execute("INSERT INTO many SELECT value FROM generate_series(100001, 200000)")
         statement = cursor.adbc_statement
         statement.set_sql_query(query)
         tickets, _, _ = statement.execute_partitions()

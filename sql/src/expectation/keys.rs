@@ -131,8 +131,8 @@ impl Sets {
         self.wanted.remove(name);
     }
 
-    /// Gives back the memory of those that are here: where they were not kept before, their files are
-    /// read again.
+    /// Gives back the memory of those that are here: where they were not kept before, their files
+    /// are read again.
     pub(super) fn release(&mut self) {
         self.by_name.clear();
         self.fresh.clear();
