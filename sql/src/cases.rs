@@ -3,10 +3,10 @@
 //! DataFusion's simplifier makes AND and OR of `CASE WHEN q <> 0 THEN 100 / q > 5 ELSE FALSE END`,
 //! and these compute both of their sides unless a batch's left sides are nearly all decided: the
 //! statement fails with a division by zero, or not, as rows lie. So it does with a CASE of
-//! constants beside `=`, which becomes one of truth values, and with coalesce, which becomes a CASE. `CASE
-//! TRUE WHEN q <> 0 …` says the same, and the simplifier leaves it alone. It is written so where
-//! something that not every row computes may fail; any other CASE becomes conditions that files and
-//! indexes are pruned by.
+//! constants beside `=`, which becomes one of truth values, and with coalesce, which becomes a
+//! CASE. `CASE TRUE WHEN q <> 0 …` says the same, and the simplifier leaves it alone. It is written
+//! so where something that not every row computes may fail; any other CASE becomes conditions that
+//! files and indexes are pruned by.
 
 use std::sync::Arc;
 
