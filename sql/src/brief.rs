@@ -26,6 +26,8 @@ use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 
+use crate::operators::is_condition;
+
 /// Rows of the files in which values are looked for.
 const ROWS_MAX: usize = 2_000_000;
 /// Rows of the files that are read through.
@@ -58,23 +60,6 @@ pub(crate) fn is_brief(plan: &Arc<dyn ExecutionPlan>) -> bool {
         Ok(if brief { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     });
     walked.is_ok() && brief && rows.saturating_mul(parts) <= WORK_MAX
-}
-
-/// Whether an operator compares two values, or what comparisons gave.
-pub(crate) fn is_comparison(operator: Operator) -> bool {
-    matches!(
-        operator,
-        Operator::Eq
-            | Operator::NotEq
-            | Operator::Lt
-            | Operator::LtEq
-            | Operator::Gt
-            | Operator::GtEq
-            | Operator::IsDistinctFrom
-            | Operator::IsNotDistinctFrom
-            | Operator::And
-            | Operator::Or
-    )
 }
 
 fn is_plain(node: &Arc<dyn ExecutionPlan>) -> bool {
@@ -126,7 +111,7 @@ fn compares(part: &Arc<dyn PhysicalExpr>) -> bool {
         return of.is::<Literal>();
     }
     match part.downcast_ref::<BinaryExpr>() {
-        Some(binary) => is_comparison(*binary.op()),
+        Some(binary) => is_condition(*binary.op()),
         None => {
             part.is::<Column>()
                 || part.is::<Literal>()

@@ -17,11 +17,10 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, Tr
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{
-    BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Operator, Union, lit,
-};
+use datafusion::logical_expr::{BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Union, lit};
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::operators::is_condition;
 use crate::rewrites::map_named;
 
 /// Writes a CASE that the simplifier would take apart as one that it leaves alone. Types are
@@ -144,19 +143,7 @@ fn may_fail(expr: &Expr, schema: &DFSchema) -> bool {
 /// Whether an expression fails on no row, but for what it is made of.
 fn is_safe(expr: &Expr, schema: &DFSchema) -> bool {
     match expr {
-        Expr::BinaryExpr(BinaryExpr { op, .. }) => matches!(
-            op,
-            Operator::Eq
-                | Operator::NotEq
-                | Operator::Lt
-                | Operator::LtEq
-                | Operator::Gt
-                | Operator::GtEq
-                | Operator::IsDistinctFrom
-                | Operator::IsNotDistinctFrom
-                | Operator::And
-                | Operator::Or
-        ),
+        Expr::BinaryExpr(BinaryExpr { op, .. }) => is_condition(*op),
         Expr::Cast(cast) => {
             let from = cast.expr.get_type(schema);
             from.is_ok_and(|from| is_widening(&from, cast.field.data_type()))

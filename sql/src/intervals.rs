@@ -32,6 +32,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::operators::is_comparison;
+
 /// Not registered: no statement calls it.
 const NAME: &str = "interval_length";
 
@@ -213,20 +215,6 @@ fn is_correlation(left: &Expr, right: &Expr) -> bool {
     let is_key =
         |one: &Expr, other: &Expr| matches!(one, Expr::Column(_)) && other.contains_outer();
     is_key(left, right) || is_key(right, left)
-}
-
-fn is_comparison(op: Operator) -> bool {
-    matches!(
-        op,
-        Operator::Eq
-            | Operator::NotEq
-            | Operator::Lt
-            | Operator::LtEq
-            | Operator::Gt
-            | Operator::GtEq
-            | Operator::IsDistinctFrom
-            | Operator::IsNotDistinctFrom
-    )
 }
 
 /// What an expression is, if it has a length. A parameter without a type gets one with its value,

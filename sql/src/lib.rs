@@ -24,6 +24,7 @@ mod made;
 mod memory;
 mod model;
 mod numbers;
+mod operators;
 pub mod parse;
 mod patience;
 mod patterns;

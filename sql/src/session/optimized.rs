@@ -16,8 +16,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerContext};
 
-use crate::brief::is_comparison;
 use crate::error::Result;
+use crate::operators::is_condition;
 
 /// A plan with more parts of expressions than this is not light.
 const LIGHT_PARTS_MAX: usize = 256;
@@ -124,7 +124,7 @@ fn light(plan: &LogicalPlan) -> bool {
 
 fn compares(part: &Expr) -> bool {
     match part {
-        Expr::BinaryExpr(binary) => is_comparison(binary.op),
+        Expr::BinaryExpr(binary) => is_condition(binary.op),
         Expr::Column(_)
         | Expr::Literal(..)
         | Expr::Placeholder(_)

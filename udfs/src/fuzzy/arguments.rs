@@ -315,6 +315,16 @@ pub(crate) fn distance<P: Default>(
     two_texts::<Int64Type, P, ()>(name, arguments, rows, stop, (make, nothing), compute)
 }
 
+/// The error of two texts for which nobody would wait.
+pub(crate) fn too_long<T>(name: &str, left: &str, right: &str) -> Result<T> {
+    exec_err!(
+        "{name}: two texts of {} and {} bytes take too long to compare. \
+         Compare shorter pieces, for instance with left(text, 1000)",
+        left.len(),
+        right.len()
+    )
+}
+
 /// The first two arguments as texts.
 pub(crate) fn pair(name: &str, arguments: &[ColumnarValue]) -> Result<(Text, Text)> {
     match arguments {

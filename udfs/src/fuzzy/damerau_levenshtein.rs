@@ -4,11 +4,11 @@
 //! the product of the lengths ([`super::kernel::damerau`]). Counts code points, NULL for NULL.
 
 use arrow::datatypes::{DataType, Int64Type};
-use datafusion_common::{Result, exec_err};
+use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, Signature};
 use datafusion_macros::user_doc;
 
-use super::arguments::{scalar_function, texts, two_texts};
+use super::arguments::{scalar_function, texts, too_long, two_texts};
 use super::kernel::{Pattern, Scratch};
 use super::stop::Stop;
 
@@ -62,12 +62,7 @@ fn damerau_levenshtein(
         (first, second),
         |(left, pattern), (right, ())| {
             if left.len().min(right.len()) > BYTES_MAX && left != right {
-                return exec_err!(
-                    "{name}: two texts of {} and {} bytes take too long to compare. \
-                     Compare shorter pieces, for instance with left(text, 1000)",
-                    left.len(),
-                    right.len()
-                );
+                return too_long(name, left, right);
             }
             let distance = pattern.damerau(right, &mut scratch);
             Ok(Some(i64::try_from(distance).unwrap_or(i64::MAX)))

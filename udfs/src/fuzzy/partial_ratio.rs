@@ -6,11 +6,11 @@
 //! NULL for NULL. A pair that would take some ten seconds is an error ([`super::kernel::windows`]).
 
 use arrow::datatypes::{DataType, Float64Type};
-use datafusion_common::{Result, exec_err};
+use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, Signature};
 use datafusion_macros::user_doc;
 
-use super::arguments::{scalar_function, texts, two_texts};
+use super::arguments::{scalar_function, texts, too_long, two_texts};
 use super::kernel::{Pattern, Scratch};
 use super::stop::Stop;
 
@@ -63,12 +63,7 @@ fn partial_ratio(
                 return Ok(Some(100.0 * best));
             }
             stop.check()?;
-            exec_err!(
-                "{name}: two texts of {} and {} bytes take too long to compare. \
-                 Compare shorter pieces, for instance with left(text, 1000)",
-                left.len(),
-                right.len()
-            )
+            too_long(name, left, right)
         },
     )
 }
