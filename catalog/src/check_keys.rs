@@ -21,7 +21,7 @@ use crate::store::Place;
 use crate::warehouse::remove_all;
 
 /// What an object begins with; another number is another form.
-const MAGIC: &[u8; 8] = b"ATCHKKY1";
+const MAGIC: &[u8; 8] = b"ATCHKKY2";
 /// Bytes of a checksum.
 const DIGEST_BYTES: usize = 32;
 /// Objects that are read or written at a time.

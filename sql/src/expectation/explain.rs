@@ -61,6 +61,19 @@ async fn explain(
         let names = names(&partial.items);
         let read = files.read;
         rows.add("files", format!("{read} to read, {known} known: {names}"));
+        for (item, referenced) in partial.looking_up() {
+            if is_shown(context, item) {
+                let (read, name) = (referenced.to_read(&states), &item.name);
+                let known = referenced.files().len().saturating_sub(read);
+                let of = match referenced.files().is_empty() {
+                    true => format!("its query is asked each time: {name}"),
+                    false => {
+                        format!("{read} to read, {known} known, of the table looked up: {name}")
+                    }
+                };
+                rows.add("files", of);
+            }
+        }
     }
     if let Some((items, _)) = &parts.whole {
         let files = parts.files.map_or_else(|| "all".to_owned(), |total| format!("all {total}"));

@@ -1,10 +1,12 @@
-//! Keys of a table's files, by which repeated values are found without reading a file twice.
+//! Keys of a table's files, by which repeated values are found, and those that another table has
+//! not ([`super::references`]), without reading a file twice.
 //!
 //! The different values of a file are kept as keys under the warehouse's secret
 //! ([`udfs::quality::value_keys`]), an object for each file and aggregate; how many there are is
 //! the aggregate's state. A table with more rows than [`KEYS_MAX`], where its files tell, and one
 //! with more keys, all files counted, keeps none for that check and is read as a whole: of a column
-//! of many values the keys are more than the column.
+//! of many values the keys are more than the column. Values that are looked up elsewhere are often few
+//! beside the rows, so for those only the number of keys counts.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,15 +17,17 @@ use catalog::{Catalog, ObjectName};
 use datafusion::common::ScalarValue;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use sha2::{Digest, Sha256};
-use udfs::quality::value_keys::{self, KEY_BYTES, KeySecret};
+use udfs::quality::value_keys::{self, ENTRY_BYTES, KeySecret};
 
 use super::check::Shape;
 use super::query::{Item, from};
 use crate::error::{CatalogError, Error, Result};
 use crate::parse::parse_query;
 use crate::session::StatementContext;
+use crate::session::bindings::Bindings;
 use crate::session::run::Run;
 
 /// Keys that are kept of a table for one check: 64 MiB.
@@ -36,6 +40,8 @@ const TOO_MANY: u64 = u64::MAX;
 pub(super) struct Keying<'a> {
     /// What keys are made under; without it none are.
     pub(super) secret: Option<&'a Arc<KeySecret>>,
+    /// Whether repeated values are found by them.
+    pub(super) repeats: bool,
     /// What is known of the table's files.
     pub(super) states: &'a CheckStates,
 }
@@ -46,6 +52,8 @@ pub(super) struct Crowded {
     pub(super) name: String,
     /// The keys of the states that say so.
     pub(super) keys: Vec<String>,
+    /// The files of another table that have such states.
+    pub(super) files: Vec<String>,
 }
 
 /// Whether an expectation looks for repeated values.
@@ -53,16 +61,28 @@ pub(super) fn is_unique(item: &Item) -> bool {
     matches!(item.check.shape, Shape::Table { unique: Some(_), .. })
 }
 
-/// What keys are made under, where one of the items needs them and they can be kept. A table that
-/// is known to have more rows has none: keys cost more than another reading of a column.
-pub(super) async fn secret(
+/// Whether repeated values are found by keys. Those of a table that is known to have more rows are
+/// not: keys cost more than another reading of a column.
+pub(super) async fn repeats(
     context: &Arc<StatementContext>,
     table: &ObjectName,
     items: &[Item],
+) -> bool {
+    if !items.iter().any(is_unique) {
+        return false;
+    }
+    let Ok(query) = parse_query(&format!("SELECT 1 FROM {}", from(table))) else { return false };
+    let Ok((_, plan)) = context.plan_query(query).await else { return false };
+    rows(context, &plan).await.is_none_or(|rows| rows <= KEYS_MAX as usize)
+}
+
+/// What keys are made under, where one of the items needs them and they can be kept.
+pub(super) async fn secret(
+    context: &Arc<StatementContext>,
+    items: &[Item],
+    repeats: bool,
 ) -> Option<Arc<KeySecret>> {
-    if !items.iter().any(is_unique)
-        || rows(context, table).await.is_some_and(|rows| rows > KEYS_MAX as usize)
-    {
+    if !repeats && !items.iter().any(|item| item.check.is_reference()) {
         return None;
     }
     let secret = context.engine().catalog().check_secret().await.map_err(Error::from);
@@ -75,11 +95,10 @@ pub(super) async fn secret(
     }
 }
 
-/// How many rows a table has, where its files tell.
-async fn rows(context: &Arc<StatementContext>, table: &ObjectName) -> Option<usize> {
-    let query = parse_query(&format!("SELECT 1 FROM {}", from(table))).ok()?;
-    let (state, plan) = context.plan_query(query).await.ok()?;
-    let plan = state.create_physical_plan(&plan).await.ok()?;
+/// How many rows a query has at most, where its files tell.
+pub(super) async fn rows(context: &Arc<StatementContext>, plan: &LogicalPlan) -> Option<usize> {
+    let state = context.state(&Bindings::default()).ok()?;
+    let plan = state.create_physical_plan(plan).await.ok()?;
     let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::default());
     statistics.ok()?.num_rows.get_value().copied()
 }
@@ -153,7 +172,7 @@ impl Sets {
         if names.is_empty() {
             return Ok(());
         }
-        let bytes = count.saturating_mul(KEY_BYTES as u64);
+        let bytes = count.saturating_mul(ENTRY_BYTES as u64);
         self.reserve(run, usize::try_from(bytes).unwrap_or(usize::MAX))?;
         let found = run.session.engine().catalog().check_keys(table, names).await;
         self.by_name.extend(found);
@@ -189,16 +208,24 @@ impl Sets {
     /// # Errors
     /// When keys are missing: there were too many.
     pub(super) async fn repeated(&self, names: &[String]) -> Result<ScalarValue> {
-        let sets: Option<Vec<Bytes>> =
-            names.iter().map(|name| self.by_name.get(name).cloned()).collect();
-        let Some(sets) = sets else {
-            let what = format!("there are more than {KEYS_MAX} different values");
-            return Err(Error::Exhausted { what });
-        };
-        let counted = SpawnedTask::spawn_blocking(move || value_keys::repeated(&sets)).join().await;
-        let counted = counted.map_err(|_| Error::Internal("counting keys failed".into()))?;
-        let counted = counted.ok_or_else(|| Error::Internal("kept keys are no keys".into()))?;
-        Ok(ScalarValue::Int64(Some(i64::try_from(counted).unwrap_or(i64::MAX))))
+        let sets = self.of(names)?;
+        counted(move || value_keys::repeated(&sets)).await
+    }
+
+    /// How many rows of files have a value that is none of others, by the names of both's keys.
+    ///
+    /// # Errors
+    /// When keys are missing: there were too many.
+    pub(super) async fn missing(&self, names: &[String], among: &[String]) -> Result<ScalarValue> {
+        let (sets, among) = (self.of(names)?, self.of(among)?);
+        counted(move || value_keys::missing(&sets, &among)).await
+    }
+
+    fn of(&self, names: &[String]) -> Result<Vec<Bytes>> {
+        let sets = names.iter().map(|name| self.by_name.get(name).cloned());
+        sets.collect::<Option<_>>().ok_or_else(|| Error::Exhausted {
+            what: format!("there are more than {KEYS_MAX} different values"),
+        })
     }
 
     /// Keeps those that are wanted and removes all others of the table.
@@ -233,15 +260,28 @@ impl Sets {
     }
 }
 
+/// Counts on a thread of its own.
+async fn counted(count: impl FnOnce() -> Option<u64> + Send + 'static) -> Result<ScalarValue> {
+    let counted = SpawnedTask::spawn_blocking(count).join().await;
+    let counted = counted.map_err(|_| Error::Internal("counting keys failed".into()))?;
+    let counted = counted.ok_or_else(|| Error::Internal("kept keys are no keys".into()))?;
+    Ok(ScalarValue::Int64(Some(i64::try_from(counted).unwrap_or(i64::MAX))))
+}
+
 #[cfg(test)]
 mod tests {
+    use udfs::quality::value_keys::KEY_BYTES;
+
     use super::*;
 
     #[tokio::test]
     async fn without_the_keys_of_a_file_nothing_is_counted() {
         let keys = |rows: u64, keys: &[u8]| {
             let keys = keys.iter().flat_map(|key| [*key; KEY_BYTES]);
-            Bytes::from(rows.to_be_bytes().into_iter().chain(keys).collect::<Vec<u8>>())
+            let count = (keys.clone().count() / KEY_BYTES) as u64;
+            let head = [rows.to_be_bytes(), count.to_be_bytes()].concat();
+            let counts = (0..count).flat_map(|_| 1_u64.to_be_bytes());
+            Bytes::from(head.into_iter().chain(keys).chain(counts).collect::<Vec<u8>>())
         };
         let mut sets = Sets::default();
         let names = [name("a", "k"), name("b", "k")];
@@ -252,5 +292,8 @@ mod tests {
         let counted = sets.repeated(&names).await.unwrap();
         assert_eq!(counted, ScalarValue::Int64(Some(2)));
         assert_eq!(sets.repeated(&[]).await.unwrap(), ScalarValue::Int64(Some(0)));
+        let missing = sets.missing(&names[..1], &names[1..]).await.unwrap();
+        assert_eq!(missing, ScalarValue::Int64(Some(1)));
+        assert!(sets.missing(&names, &[name("c", "k")]).await.is_err());
     }
 }

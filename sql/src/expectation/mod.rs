@@ -14,8 +14,10 @@ mod keys;
 pub(crate) mod load;
 mod log;
 mod owners;
+mod part;
 mod partial;
 mod query;
+mod references;
 mod run;
 mod shared;
 mod state;
@@ -341,7 +343,7 @@ async fn plan_create(
         owner: context.rights().name().to_owned(),
         created_ms: context.engine().catalog().now_ms(),
     };
-    let item = Item { name: create.name.clone(), expectation: expectation.clone(), check };
+    let item = Item::new(create.name.clone(), expectation.clone(), check);
     try_check(context, &table, &item).await?;
     try_owner(context, &table, &item, create.severity).await?;
     let mode = mode(create.replace, create.if_not_exists)?;
@@ -367,7 +369,7 @@ fn items(
     for (name, expectation) in held.by_name {
         let baseline = baselines.get(&name).map(String::as_str);
         match take_apart(context, &expectation.check, baseline) {
-            Ok(check) => items.push(Item { name, expectation, check }),
+            Ok(check) => items.push(Item::new(name, expectation, check)),
             Err(error) => broken.push((name, expectation, error)),
         }
     }
@@ -428,7 +430,7 @@ async fn plan_alter(
     };
     let owner = expectation.owner.clone();
     let check = take_apart(context, &expectation.check, Some(EMPTY_PROFILE))?;
-    let mut item = Item { name: name.to_owned(), expectation, check };
+    let mut item = Item::new(name.to_owned(), expectation, check);
     let mut changes = Vec::new();
     if options.is_empty() {
         return Err(Error::invalid_hint("SET names nothing to change", "SET (severity = 'warn')"));

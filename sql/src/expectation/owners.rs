@@ -38,6 +38,13 @@ pub(super) const OWNER_LEARNS: &str = "its owner learns why from CHECK TABLE";
 /// The name that the session of an owner gives as its client.
 const CLIENT: &str = "expectation";
 
+/// A query as an owner reads it.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    pub(crate) reader: Arc<StatementContext>,
+    pub(crate) plan: LogicalPlan,
+}
+
 /// The owners of a table's expectations, each with the context in which it reads.
 pub(super) struct Owners<'a> {
     context: &'a Arc<StatementContext>,
@@ -62,11 +69,16 @@ impl<'a> Owners<'a> {
             return Ok(());
         }
         let reader = self.reader(&item.expectation.owner).await?;
+        let is_reference = item.check.is_reference();
         let mut named: BTreeMap<String, Box<Query>> = BTreeMap::new();
         for text in written {
             let planned = reader.plan_query(parse_query(&text)?).await;
             let (_, plan) = planned.map_err(|error| self.told(item, error))?;
-            let name = name_rows(self.context, Arc::new(Seen(plan)));
+            if is_reference {
+                let (reader, plan) = (Arc::clone(&reader), plan.clone());
+                item.reading = Some(Reading { reader, plan });
+            }
+            let name = name_rows(self.context, seen(plan));
             named.insert(text, parse_query(&format!("SELECT * FROM {name}"))?);
         }
         replace(&mut item.check.shape, &named)
@@ -176,6 +188,11 @@ impl TableProvider for Seen {
         }
         session.create_physical_plan(&plan.build()?).await
     }
+}
+
+/// The rows of a plan of another, as a table.
+pub(super) fn seen(plan: LogicalPlan) -> Arc<dyn TableProvider> {
+    Arc::new(Seen(plan))
 }
 
 /// The queries that a check holds, each once.

@@ -7,9 +7,10 @@
 //! their state (sums, averages, deviations) and profiles of distributions are computed by file for
 //! the files of which they are not known, and merged by their own accumulators. Of repeated values
 //! each file's [`keys`] are kept, and counted together. An expectation all of whose aggregates can
-//! be had so is checked this way. Any other reads the whole table: references, and whatever depends
-//! on more than the rows: functions that are not immutable, know the session, or are bound to
-//! models or keys.
+//! be had so is checked this way. Values that are looked up elsewhere are kept as keys too
+//! ([`references`](super::references)). Any other expectation reads the whole table: one that
+//! depends on more than the rows, by functions that are not immutable, know the session, or are
+//! bound to models or keys.
 //!
 //! A state's key is a hash of the expectation's text, the aggregate over the table's own columns,
 //! the types of these, the table's definition and the session's time zone. So another definition,
@@ -19,36 +20,25 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Field, FieldRef, Int64Type, Schema};
+use arrow::datatypes::Int64Type;
 use catalog::check_states::CheckStates;
 use catalog::checks::FilesRead;
 use catalog::{FILE, ObjectName, TableFiles};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::common::{Column, ScalarValue};
 use datafusion::datasource::provider_as_source;
-use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
-use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, TableScan, lit,
-};
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::aggregate::AggregateExprBuilder;
-use datafusion::physical_expr::expressions::Literal;
-use sha2::{Digest, Sha256};
-use udfs::quality::value_keys::ValueKeys;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan, lit};
 
-use super::aggregation::{Kept, Query, call, instead, resolved};
+use super::aggregation::{Kept, Query};
 use super::keys::{self, Crowded, KEYS_MAX, Keying, Sets};
+use super::part::{Part, parts};
 use super::query::{self, Item, Outcome};
+use super::references::Referenced;
 use super::run::one_row;
 use super::shared::AllRows;
-use super::state::StateOf;
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
 use crate::session::run::Run;
-
-/// The form of keys and states; another one forgets all states.
-const FORM: &str = "1";
 
 /// Checks of a table whose files are read one by one.
 #[derive(Debug)]
@@ -59,6 +49,8 @@ pub(super) struct Partial {
     parts: Vec<Part>,
     /// The parts that each item is made of.
     uses: Vec<BTreeSet<usize>>,
+    /// The items whose values are looked up elsewhere, by number, with their place in the answer.
+    references: Vec<(usize, usize)>,
     /// The rows that are aggregated.
     input: LogicalPlan,
     /// The conditions over the aggregates.
@@ -75,25 +67,13 @@ pub(super) struct Unknown {
     pub(super) plan: LogicalPlan,
 }
 
-/// One aggregate of the query.
-#[derive(Debug)]
-struct Part {
-    /// Its name among the query's aggregates.
-    name: String,
-    /// What is computed by file: the aggregate, its state, or keys.
-    call: Expr,
-    kept: Kept,
-    /// The aggregate itself.
-    of: Arc<AggregateUDF>,
-    /// Under which its states are kept, one for each expectation that it stands in.
-    keys: Vec<String>,
-}
-
 /// States of a table's files, the keys that a run has asked for, and the keys of values.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) states: CheckStates,
     pub(super) keys: BTreeSet<String>,
+    /// The files of other tables that are looked up.
+    pub(super) files: BTreeSet<String>,
     pub(super) sets: Sets,
 }
 
@@ -132,9 +112,18 @@ impl Partial {
         if all.iter().any(|item| item.check.columns.iter().any(|column| column == FILE)) {
             return Ok(Sides::whole(all));
         }
-        // Keys of another table are joined to the rows, which then are no file's alone.
-        let (references, items): (Vec<Item>, Vec<Item>) =
-            all.iter().cloned().partition(|item| item.check.is_reference());
+        // What is joined to the rows is no file's alone.
+        let (mut items, mut joined) = (Vec::new(), Vec::new());
+        for item in all {
+            let mut item = item.clone();
+            if let Some(secret) = keying.secret {
+                let referenced = Referenced::of(context, table, files, &item, secret).await?;
+                item.referenced = referenced.map(Arc::new);
+            }
+            let is_joined = item.check.is_reference() && item.referenced.is_none();
+            let side = if is_joined { &mut joined } else { &mut items };
+            side.push(item);
+        }
         if items.is_empty() {
             return Ok(Sides::whole(all));
         }
@@ -143,13 +132,15 @@ impl Partial {
         let Ok(plan) = planned else { return Ok(Sides::whole(all)) };
         let Some(query) = Query::of(&plan) else { return Ok(Sides::whole(all)) };
         let by_file = query.by_file(items.len(), keying.secret.is_some())?;
-        let (mut chosen, mut rest) = (Vec::new(), references);
-        for (item, by_file) in items.into_iter().zip(&by_file) {
-            let side = if *by_file { &mut chosen } else { &mut rest };
-            side.push(item);
+        let (mut chosen, mut rest, count) = (Vec::new(), joined, items.len());
+        for (item, by_file) in items.into_iter().zip(by_file) {
+            match by_file && (keying.repeats || !keys::is_unique(&item)) {
+                true => chosen.push(item),
+                false => rest.push(Item { referenced: None, ..item }),
+            }
         }
         let mut crowded = vec![];
-        let mut plan = by_file.iter().all(|by_file| *by_file).then_some(plan);
+        let mut plan = (chosen.len() == count).then_some(plan);
         while !chosen.is_empty() {
             let plan = match plan.take() {
                 Some(plan) => plan,
@@ -165,7 +156,7 @@ impl Partial {
             let (more, fewer): (Vec<Item>, Vec<Item>) =
                 partial.items.into_iter().partition(is_over);
             chosen = fewer;
-            rest.extend(more);
+            rest.extend(more.into_iter().map(|item| Item { referenced: None, ..item }));
             crowded.extend(over);
         }
         Ok(Sides { crowded, ..Sides::whole(all) })
@@ -184,8 +175,14 @@ impl Partial {
         let parts = parts(context, files, &query, (&items, &uses), keying)?;
         let input = query.aggregate.input.as_ref().clone();
         let answer = query.projection.expr.clone();
+        let places = query.projection.schema.fields().iter().enumerate();
+        let references = places.filter_map(|(place, field)| {
+            let at = field.name().strip_prefix('f')?.parse::<usize>().ok()?;
+            items.get(at)?.referenced.is_some().then_some((at, place))
+        });
+        let references = references.collect();
         let (table, files) = (table.clone(), Arc::clone(files));
-        Ok(Some(Self { items, table, files, parts, uses, input, answer }))
+        Ok(Some(Self { items, table, files, parts, uses, references, input, answer }))
     }
 
     /// What is read of the table's files.
@@ -203,6 +200,19 @@ impl Partial {
         self.parts.iter().filter(|part| part.kept == Kept::Keys)
     }
 
+    /// The items whose values are looked up elsewhere, and in what.
+    pub(super) fn looking_up(&self) -> impl Iterator<Item = (&Item, &Referenced)> {
+        let items = self.items.iter();
+        items.filter_map(|item| Some((item, item.referenced.as_deref()?)))
+    }
+
+    /// Whether rows that repeat a value are counted by a part.
+    fn is_repeats(&self, number: usize) -> bool {
+        let users = self.items.iter().zip(&self.uses);
+        let mut users = users.filter(|(_, uses)| uses.contains(&number));
+        users.any(|(item, _)| item.referenced.is_none())
+    }
+
     /// How many keys of values the files have for a part, as far as that is known.
     fn key_count(&self, part: &Part, states: &CheckStates) -> u64 {
         let states = self.files.ids().iter().filter_map(|id| part.state(id, states));
@@ -218,13 +228,21 @@ impl Partial {
         let crowded = self.items.iter().zip(&self.uses).map(|(item, uses)| {
             let over = uses.iter().filter(is_over);
             let keys = over.flat_map(|number| self.parts[*number].keys.iter().cloned());
-            Crowded { name: item.name.clone(), keys: keys.collect() }
+            let mut crowded =
+                Crowded { name: item.name.clone(), keys: keys.collect(), files: vec![] };
+            let is_over =
+                |referenced: &&Arc<Referenced>| referenced.key_count(states) > u64::from(KEYS_MAX);
+            if let Some(referenced) = item.referenced.as_ref().filter(is_over) {
+                crowded.keys.push(referenced.key().clone());
+                crowded.files.extend_from_slice(referenced.files());
+            }
+            crowded
         });
         crowded.filter(|crowded| !crowded.keys.is_empty()).collect()
     }
 
-    /// Fetches the keys of values that are kept of the files; a file whose keys are gone counts as
-    /// unknown.
+    /// Fetches the keys of values that are kept of the files, and of those that are looked up; a
+    /// file whose keys are gone counts as unknown.
     ///
     /// # Errors
     /// When the statement may not have so much memory.
@@ -242,7 +260,21 @@ impl Partial {
                 }
             }
         }
+        for (name, kept) in
+            self.looking_up().flat_map(|(_, referenced)| referenced.kept(&known.states))
+        {
+            known.sets.want(name.clone());
+            if !known.sets.has(&name) {
+                count = count.saturating_add(kept);
+                names.push(name);
+            }
+        }
         known.sets.load(run, &self.table, names, count).await?;
+        for (_, referenced) in self.looking_up() {
+            known.keys.insert(referenced.key().clone());
+            known.files.extend(referenced.files().iter().cloned());
+            referenced.forget_gone(known);
+        }
         for part in self.keyed() {
             let gone = self.files.ids().iter().filter(|id| !known.sets.has(&part.keys_name(id)));
             for id in gone {
@@ -322,9 +354,11 @@ impl Partial {
                 self.files.ids().iter().for_each(|id| known.sets.drop_wanted(&part.keys_name(id)));
             }
         }
+        let answer = self.looked_up(run, known).await?;
         let mut merged = Vec::with_capacity(self.parts.len());
-        for part in &self.parts {
+        for (number, part) in self.parts.iter().enumerate() {
             let value = match part.kept {
+                Kept::Keys if !self.is_repeats(number) => ScalarValue::Int64(None),
                 Kept::Keys => {
                     let names = self.files.ids().iter().map(|id| part.keys_name(id));
                     known.sets.repeated(&names.collect::<Vec<String>>()).await?
@@ -334,12 +368,29 @@ impl Partial {
             merged.push(lit(value).alias(part.name.clone()));
         }
         let row = LogicalPlanBuilder::empty(true).project(merged)?;
-        let plan = row.project(self.answer.clone())?.build()?;
+        let plan = row.project(answer)?.build()?;
         let mut outcome = query::outcome(&self.items, &one_row(run, &plan).await?)?;
         for (result, read) in outcome.results.iter_mut().zip(read) {
             result.files = Some(read);
         }
         Ok(outcome)
+    }
+
+    /// The conditions, with the number of rows whose values are not where they are looked up.
+    async fn looked_up(&self, run: &Run, known: &mut Known) -> Result<Vec<Expr>> {
+        let mut answer = self.answer.clone();
+        for (at, place) in &self.references {
+            let item = &self.items[*at];
+            let (Some(referenced), Some(part)) = (&item.referenced, self.uses[*at].first()) else {
+                return Err(Error::Internal(format!("{} looks nothing up", item.name)));
+            };
+            let part = &self.parts[*part];
+            let names: Vec<String> = self.files.ids().iter().map(|id| part.keys_name(id)).collect();
+            let among = referenced.read(run, known).await?;
+            let missing = known.sets.missing(&names, &among).await?;
+            answer[*place] = lit(missing).alias(format!("f{at}"));
+        }
+        Ok(answer)
     }
 
     fn note(
@@ -404,48 +455,8 @@ fn one_nan(value: ScalarValue) -> ScalarValue {
     }
 }
 
-impl Part {
-    fn state<'a>(&self, file: &str, states: &'a CheckStates) -> Option<&'a ScalarValue> {
-        self.keys.iter().find_map(|key| states.get(file, key))
-    }
-
-    /// The name of a file's keys of values.
-    fn keys_name(&self, file: &str) -> String {
-        keys::name(file, self.keys.first().map_or("", String::as_str))
-    }
-
-    /// What accumulates the part, or merges its states as another function of the same arguments;
-    /// only their types matter to it.
-    fn accumulator(
-        &self,
-        of: Option<&Arc<AggregateUDF>>,
-        input: &DFSchema,
-    ) -> Result<Box<dyn Accumulator>> {
-        let Some(call) = call(&self.call) else {
-            return Err(Error::Internal(format!("{} is no aggregate", self.name)));
-        };
-        let function = of.unwrap_or(&call.func);
-        let arguments = call.params.args.iter().map(|argument| {
-            let kind = argument.get_type(input)?;
-            Ok(Arc::new(Field::new("argument", kind, true)))
-        });
-        let arguments = arguments.collect::<DataFusionResult<Vec<FieldRef>>>()?;
-        let arguments = fields_with_udf(&arguments, function.as_ref())?;
-        let arguments = arguments.iter().map(|argument| {
-            let null = ScalarValue::try_from(argument.data_type())?;
-            Ok(Arc::new(Literal::new(null)) as Arc<dyn PhysicalExpr>)
-        });
-        let arguments = arguments.collect::<DataFusionResult<Vec<_>>>()?;
-        let aggregate = AggregateExprBuilder::new(Arc::clone(function), arguments)
-            .schema(Arc::new(input.as_arrow().clone()))
-            .alias(self.name.clone())
-            .build()?;
-        Ok(aggregate.create_accumulator()?)
-    }
-}
-
-/// The row of each file in what [`Partial::by_file`] gives.
-fn rows_of(found: &RecordBatch, files: &[usize]) -> Result<HashMap<usize, usize>> {
+/// The row of each file in what was read by file.
+pub(super) fn rows_of(found: &RecordBatch, files: &[usize]) -> Result<HashMap<usize, usize>> {
     if let [only] = files {
         return Ok(HashMap::from([(*only, 0)]));
     }
@@ -454,77 +465,4 @@ fn rows_of(found: &RecordBatch, files: &[usize]) -> Result<HashMap<usize, usize>
     let rows = numbers.values().iter().enumerate();
     let rows = rows.filter_map(|(row, number)| Some((usize::try_from(*number).ok()?, row)));
     Ok(rows.collect())
-}
-
-/// The aggregates of a query, each with the keys of its states.
-fn parts(
-    context: &StatementContext,
-    files: &TableFiles,
-    query: &Query<'_>,
-    (items, uses): (&[Item], &[BTreeSet<usize>]),
-    keying: Keying<'_>,
-) -> Result<Vec<Part>> {
-    let schema = files.rows(&[]).schema();
-    let settings = context.settings();
-    let session = format!("{:?} {}", settings.time_zone, context.speaks_postgres());
-    let aggregates = query.aggregate.aggr_expr.iter().enumerate();
-    let parts = aggregates.map(|(number, aggregate)| {
-        let resolved = resolved(aggregate, &query.aggregate.input)?;
-        let value = query.aggregate.schema.field(number);
-        let Some(of) = call(aggregate).map(|call| Arc::clone(&call.func)) else {
-            return Err(Error::Internal(format!("{aggregate} is no aggregate")));
-        };
-        let kept = Kept::of(of.name(), value.data_type());
-        let mut about = vec![
-            FORM.to_owned(),
-            env!("CARGO_PKG_VERSION").to_owned(),
-            session.clone(),
-            files.definition().to_owned(),
-            types(&resolved, &schema),
-            resolved.to_string(),
-            value.data_type().to_string(),
-        ];
-        let call = match kept {
-            Kept::Value => aggregate.clone(),
-            Kept::State => {
-                let state = AggregateUDF::from(StateOf::new(Arc::clone(&of)));
-                instead(aggregate, &Arc::new(state))
-            }
-            Kept::Keys => {
-                let secret = keying.secret.map(Arc::clone);
-                let secret = secret.ok_or_else(|| Error::Internal("keys have no secret".into()))?;
-                about.push(secret.id().to_owned());
-                // Until they come together each partition may hold all of them.
-                let partitions = context.engine().limits().target_partitions.max(1);
-                let room = (KEYS_MAX as usize).saturating_mul(partitions);
-                let keys = AggregateUDF::from(ValueKeys::new(secret, room));
-                instead(aggregate, &Arc::new(keys))
-            }
-        };
-        let users = items.iter().zip(uses).filter(|(_, uses)| uses.contains(&number));
-        let mut keys: Vec<String> =
-            users.map(|(item, _)| key(&about, &item.expectation.check)).collect();
-        if keys.is_empty() {
-            keys.push(key(&about, ""));
-        }
-        Ok(Part { name: value.name().clone(), call, kept, of, keys })
-    });
-    parts.collect()
-}
-
-/// The columns of an expression, with their types.
-fn types(expr: &Expr, schema: &Schema) -> String {
-    let names: BTreeSet<&str> = expr.column_refs().iter().map(|c| c.name.as_str()).collect();
-    let fields = names.into_iter().map(|name| (name, schema.field_with_name(name).ok()));
-    format!("{:?}", fields.map(|(name, f)| (name, f.map(|f| f.data_type()))).collect::<Vec<_>>())
-}
-
-fn key(about: &[String], check: &str) -> String {
-    let mut digest = Sha256::new();
-    for text in about.iter().map(String::as_str).chain([check]) {
-        digest.update(text.len().to_string());
-        digest.update(":");
-        digest.update(text);
-    }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,6 +1,7 @@
 //! All checks of a table as one query over it, and what its one row says.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
@@ -9,6 +10,8 @@ use catalog::ObjectName;
 use catalog::checks::{CheckResult, CheckStatus, Expectation, Severity};
 
 use super::check::{Check, Shape};
+use super::owners::Reading;
+use super::references::Referenced;
 use crate::dml::sent::quoted;
 use crate::error::{Error, Result};
 
@@ -21,6 +24,17 @@ pub(crate) struct Item {
     pub(crate) name: String,
     pub(crate) expectation: Expectation,
     pub(crate) check: Check,
+    /// Of a reference the query as its owner reads it, once that is planned.
+    pub(crate) reading: Option<Reading>,
+    /// Of a reference whose values are looked up by keys, what they are looked up in.
+    pub(crate) referenced: Option<Arc<Referenced>>,
+}
+
+impl Item {
+    /// One of which nothing is planned yet.
+    pub(crate) fn new(name: String, expectation: Expectation, check: Check) -> Self {
+        Self { name, expectation, check, reading: None, referenced: None }
+    }
 }
 
 /// What the checks of one run gave, and profiles to compare with later.
@@ -35,7 +49,8 @@ pub(crate) struct Outcome {
 /// the table at all.
 ///
 /// Keys of other tables are joined to the table's rows, each key once, so that no row is doubled;
-/// they stand on the left, where a hash join builds. Conditions on rows are columns with names of
+/// they stand on the left, where a hash join builds. What is looked up by keys of values instead
+/// has the aggregate whose keys are kept. Conditions on rows are columns with names of
 /// their own below the aggregates, of which DataFusion takes two for one where only a cast differs.
 pub(crate) fn text(items: &[Item], from: &str, alias: &str, loaded: Option<&str>) -> String {
     let (mut from, mut joined) = (from.to_owned(), false);
@@ -64,6 +79,11 @@ pub(crate) fn text(items: &[Item], from: &str, alias: &str, loaded: Option<&str>
                     None => format!("({fails}) AS \"check {at} fails\""),
                 });
                 columns.push(format!("count(\"check {at} fails\") AS \"f{at}\""));
+            }
+            Shape::Reference { column, .. } if item.referenced.is_some() => {
+                let looked_up = item.referenced.as_ref().map(|referenced| referenced.cast(column));
+                let looked_up = looked_up.unwrap_or_default();
+                columns.push(format!("duplicate_count({looked_up}) AS \"f{at}\""));
             }
             Shape::Reference { column, query } => {
                 columns.push(format!(
@@ -267,7 +287,7 @@ mod tests {
             owner: "ann".into(),
             created_ms: 0,
         };
-        Item { name: name.into(), expectation, check }
+        Item::new(name.into(), expectation, check)
     }
 
     #[test]

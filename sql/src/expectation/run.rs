@@ -37,8 +37,10 @@ pub(crate) struct CheckTable {
     items: Vec<Item>,
     /// The table's files, where it is made of files.
     files: Option<Arc<TableFiles>>,
-    /// What keys of repeated values are made under, where they are kept.
+    /// What keys of values are made under, where they are kept.
     secret: Option<Arc<KeySecret>>,
+    /// Whether repeated values are found by keys.
+    repeats: bool,
     /// All of `items`; none without items, or when they cannot stand in one query.
     parts: Option<Parts>,
     /// The names of those that look up values elsewhere.
@@ -69,13 +71,15 @@ impl CheckTable {
             }
         }
         let (mut secret, mut states) = (None, CheckStates::default());
+        let mut repeats = false;
         if files.is_some() {
-            secret = keys::secret(context, table, &items).await;
+            repeats = keys::repeats(context, table, &items).await;
+            secret = keys::secret(context, &items, repeats).await;
         }
         if secret.is_some() {
             states = context.engine().catalog().check_states(table).await;
         }
-        let keying = Keying { secret: secret.as_ref(), states: &states };
+        let keying = Keying { secret: secret.as_ref(), repeats, states: &states };
         let parts = match Parts::plan(context, table, files.as_ref(), &read, keying).await {
             Ok(parts) => parts,
             Err(error) if is_of_all(&error) => return Err(error),
@@ -97,7 +101,7 @@ impl CheckTable {
                 }
             }
         };
-        Ok(Self { table: table.clone(), items, files, secret, parts, looking, broken })
+        Ok(Self { table: table.clone(), items, files, secret, repeats, parts, looking, broken })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -164,7 +168,9 @@ impl CheckTable {
     ) -> Result<(), CatalogError> {
         let Some(files) = &self.files else { return Ok(()) };
         let keys: Vec<&str> = known.keys.iter().map(String::as_str).collect();
-        let kept = known.states.only(files.ids(), &keys);
+        let mut ids = files.ids().to_vec();
+        ids.extend(known.files.iter().cloned());
+        let kept = known.states.only(&ids, &keys);
         if kept == *before && !known.sets.has_fresh() {
             return Ok(());
         }
@@ -208,7 +214,7 @@ impl CheckTable {
     ) -> Result<Outcome> {
         let secret = self.secret.as_ref();
         match self.with(secret, context, run, known, item).await {
-            Err(error) if secret.is_some() && keys::is_unique(item) && !is_of_all(&error) => {
+            Err(error) if secret.is_some() && is_keyed(item) && !is_of_all(&error) => {
                 known.sets.release();
                 self.with(None, context, run, known, item).await
             }
@@ -224,7 +230,7 @@ impl CheckTable {
         known: &mut Known,
         item: &Item,
     ) -> Result<Outcome> {
-        let keying = Keying { secret, states: &known.states };
+        let keying = Keying { secret, repeats: self.repeats, states: &known.states };
         let (files, one) = (self.files.as_ref(), std::slice::from_ref(item));
         let parts = Parts::plan(context, &self.table, files, one, keying).await?;
         let parts = parts.ok_or_else(|| Error::Internal("no check was planned".into()))?;
@@ -348,7 +354,10 @@ impl Parts {
     }
 
     async fn outcome(&self, run: &Run, known: &mut Known) -> Result<Outcome> {
-        known.keys.extend(self.crowded.iter().flat_map(|crowded| crowded.keys.iter().cloned()));
+        for crowded in &self.crowded {
+            known.keys.extend(crowded.keys.iter().cloned());
+            known.files.extend(crowded.files.iter().cloned());
+        }
         if let Some(partial) = &self.partial {
             partial.load(run, known).await?;
         }
@@ -392,8 +401,16 @@ async fn whole(
     Ok(context.plan_query(parse_query(&text)?).await?.1)
 }
 
+/// Whether keys of values are kept for a check, where they can be.
+fn is_keyed(item: &Item) -> bool {
+    keys::is_unique(item) || item.check.is_reference()
+}
+
 /// The table's files, which the whole statement reads at one version where there are versions.
-async fn files(context: &Arc<StatementContext>, table: &ObjectName) -> Option<Arc<TableFiles>> {
+pub(super) async fn files(
+    context: &Arc<StatementContext>,
+    table: &ObjectName,
+) -> Option<Arc<TableFiles>> {
     let engine = context.engine();
     let catalog = engine.catalog();
     if let Ok(version) = catalog.table_version(table).await {

@@ -6,9 +6,11 @@
 //! `duplicate_count` takes values for the same; and who does not have the secret cannot try which
 //! value a key is of.
 //!
-//! The answer is the number of rows with a value, eight bytes, and the keys, each once and in
-//! order, sixteen bytes each; NULL when there are more than may be held. A row with a NULL is left
-//! out. [`repeated`] counts over the answers of several parts of the rows.
+//! The answer is the number of rows with a value and that of keys, eight bytes each, the keys, each
+//! once and in order, sixteen bytes each, and, unless each has one row, how many rows each has,
+//! eight bytes each; NULL when there are more keys than may be held. A row with a NULL is left out.
+//! Over the answers of several parts of the rows [`repeated`] counts the rows that repeat what
+//! another has, and [`missing`] those whose value other rows have not.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -29,10 +31,12 @@ use super::duplicate_count::{add_valid, bits, hashes, nulls, plain_type};
 const NAME: &str = "value_keys";
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 16;
-/// Bytes of the number of rows.
-const ROWS_BYTES: usize = 8;
-/// So many keys are held before those that repeat are left out for the first time.
-const SORTED_MIN: usize = 1_024;
+/// Bytes of a number.
+const COUNT_BYTES: usize = 8;
+/// Bytes of a key and the number of its rows.
+pub const ENTRY_BYTES: usize = KEY_BYTES + COUNT_BYTES;
+/// So many keys are gathered before they are put in order with those before.
+const GATHERED_MIN: usize = 16_384;
 
 /// What keys are made under. It shows, compares and hashes by its id.
 pub struct KeySecret {
@@ -99,6 +103,11 @@ impl ValueKeys {
         let signature = Signature::variadic_any(Volatility::Immutable);
         Self { signature, secret, room: Arc::new(room) }
     }
+
+    /// What it gives for no rows.
+    pub fn none() -> ScalarValue {
+        ScalarValue::LargeBinary(Some(vec![0; 2 * COUNT_BYTES]))
+    }
 }
 
 impl PartialEq for ValueKeys {
@@ -139,8 +148,8 @@ impl AggregateUDFImpl for ValueKeys {
             room: Arc::clone(&self.room),
             plain,
             rows: 0,
-            keys: Vec::new(),
-            sorted_at: SORTED_MIN,
+            ordered: Counted::default(),
+            gathered: Vec::new(),
             noted: 0,
         }))
     }
@@ -190,6 +199,40 @@ impl Room {
     }
 }
 
+/// Keys in order, each once, with the number of its rows.
+#[derive(Debug, Default)]
+struct Counted {
+    keys: Vec<u128>,
+    counts: Vec<u64>,
+}
+
+impl Counted {
+    fn push(&mut self, key: u128, count: u64) {
+        match (self.keys.last(), self.counts.last_mut()) {
+            (Some(last), Some(counted)) if *last == key => *counted += count,
+            _ => {
+                self.keys.push(key);
+                self.counts.push(count);
+            }
+        }
+    }
+
+    /// Puts more keys, which are in order, among these.
+    fn merge(&mut self, more: impl Iterator<Item = (u128, u64)>, more_keys: usize) {
+        let before = std::mem::take(self);
+        self.keys.reserve(before.keys.len() + more_keys);
+        self.counts.reserve(before.keys.len() + more_keys);
+        let mut before = before.keys.into_iter().zip(before.counts).peekable();
+        for (key, count) in more {
+            while let Some((key, count)) = before.next_if(|(before, _)| *before <= key) {
+                self.push(key, count);
+            }
+            self.push(key, count);
+        }
+        before.for_each(|(key, count)| self.push(key, count));
+    }
+}
+
 /// The keys seen so far.
 #[derive(Debug)]
 struct Seen {
@@ -197,23 +240,31 @@ struct Seen {
     room: Arc<Room>,
     plain: bool,
     rows: u64,
-    keys: Vec<u128>,
-    /// When there are so many keys, those that repeat are left out.
-    sorted_at: usize,
+    ordered: Counted,
+    /// Those that came since, as they came.
+    gathered: Vec<u128>,
     /// The keys of which the room knows.
     noted: usize,
 }
 
 impl Seen {
-    fn add(&mut self, rows: u64, keys: impl IntoIterator<Item = u128>) {
-        self.rows += rows;
-        self.keys.extend(keys);
-        if self.keys.len() >= self.sorted_at {
-            self.sort();
+    fn add(&mut self, keys: Vec<u128>) {
+        self.rows += keys.len() as u64;
+        match self.gathered.is_empty() {
+            true => self.gathered = keys,
+            false => self.gathered.extend(keys),
         }
+        if self.gathered.len() >= self.ordered.keys.len().max(GATHERED_MIN) {
+            self.order();
+        }
+        self.bound();
+    }
+
+    /// Gives up where there are more keys than may be held.
+    fn bound(&mut self) {
         self.note();
         if self.room.is_full() {
-            self.sort();
+            self.order();
             self.note();
         }
         if self.room.is_full() {
@@ -221,21 +272,28 @@ impl Seen {
         }
     }
 
-    fn sort(&mut self) {
-        // The stable sort finds what is sorted already, and merges it with what is new.
-        self.keys.sort();
-        self.keys.dedup();
-        self.sorted_at = (2 * self.keys.len()).max(SORTED_MIN);
+    fn order(&mut self) {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        gathered.sort_unstable();
+        let repeats = gathered.windows(2).filter(|pair| matches!(pair, [a, b] if a == b)).count();
+        let different = gathered.len() - repeats;
+        self.ordered.merge(gathered.into_iter().map(|key| (key, 1)), different);
     }
 
     fn note(&mut self) {
-        self.room.note(self.noted, self.keys.len());
-        self.noted = self.keys.len();
+        let held = self.ordered.keys.len() + self.gathered.len();
+        self.room.note(self.noted, held);
+        self.noted = held;
     }
 
     fn give_up(&mut self) {
         self.room.pass();
-        self.keys = Vec::new();
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        self.ordered = Counted::default();
+        self.gathered = Vec::new();
         self.note();
     }
 
@@ -243,10 +301,16 @@ impl Seen {
         if self.room.is_passed() {
             return ScalarValue::LargeBinary(None);
         }
-        self.sort();
-        let mut content = Vec::with_capacity(ROWS_BYTES + self.keys.len() * KEY_BYTES);
+        self.order();
+        let Counted { keys, counts } = &self.ordered;
+        let different = keys.len() as u64;
+        let mut content = Vec::with_capacity(2 * COUNT_BYTES + keys.len() * ENTRY_BYTES);
         content.extend_from_slice(&self.rows.to_be_bytes());
-        self.keys.iter().for_each(|key| content.extend_from_slice(&key.to_be_bytes()));
+        content.extend_from_slice(&different.to_be_bytes());
+        keys.iter().for_each(|key| content.extend_from_slice(&key.to_be_bytes()));
+        if different < self.rows {
+            counts.iter().for_each(|count| content.extend_from_slice(&count.to_be_bytes()));
+        }
         ScalarValue::LargeBinary(Some(content))
     }
 }
@@ -274,9 +338,8 @@ impl Accumulator for Seen {
                 add_valid(&mut values, &hashes(columns)?, nulls(columns).as_ref());
             }
         }
-        let rows = values.len() as u64;
         let keys = self.secret.keys(values);
-        self.add(rows, keys);
+        self.add(keys);
         Ok(())
     }
 
@@ -285,13 +348,15 @@ impl Accumulator for Seen {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.keys.capacity() * size_of::<u128>()
+        let Counted { keys, counts } = &self.ordered;
+        size_of_val(self)
+            + (keys.capacity() + self.gathered.capacity()) * size_of::<u128>()
+            + counts.capacity() * size_of::<u64>()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         let state = self.content();
-        self.keys = Vec::new();
-        self.note();
+        self.clear();
         Ok(vec![state])
     }
 
@@ -304,51 +369,116 @@ impl Accumulator for Seen {
                 self.give_up();
                 continue;
             };
-            let Some((rows, keys)) = parts(content) else {
+            let Some(Answer { rows, keys, counts }) = Answer::of(content) else {
                 return exec_err!("{NAME}: a partial aggregate carries other values");
             };
-            self.add(rows, keys.iter().map(|key| u128::from_be_bytes(*key)));
+            if self.room.is_passed() {
+                continue;
+            }
+            self.order();
+            self.rows += rows;
+            let entries = keys.iter().enumerate();
+            let entries = entries.map(|(at, key)| (u128::from_be_bytes(*key), count(counts, at)));
+            self.ordered.merge(entries, keys.len());
+            self.bound();
         }
         Ok(())
     }
 }
 
-/// The rows and the keys of an answer.
-fn parts(content: &[u8]) -> Option<(u64, &[[u8; KEY_BYTES]])> {
-    let (rows, keys) = content.split_first_chunk::<ROWS_BYTES>()?;
-    let (keys, rest) = keys.as_chunks::<KEY_BYTES>();
-    rest.is_empty().then(|| (u64::from_be_bytes(*rows), keys))
+/// An answer of `value_keys`.
+struct Answer<'a> {
+    rows: u64,
+    keys: &'a [[u8; KEY_BYTES]],
+    /// How many rows each key has; none where each has one.
+    counts: &'a [[u8; COUNT_BYTES]],
+}
+
+impl<'a> Answer<'a> {
+    fn of(content: &'a [u8]) -> Option<Self> {
+        let (rows, content) = content.split_first_chunk::<COUNT_BYTES>()?;
+        let (different, content) = content.split_first_chunk::<COUNT_BYTES>()?;
+        let different = usize::try_from(u64::from_be_bytes(*different)).ok()?;
+        let (keys, counts) = content.split_at_checked(different.checked_mul(KEY_BYTES)?)?;
+        let (keys, _) = keys.as_chunks::<KEY_BYTES>();
+        let (counts, rest) = counts.as_chunks::<COUNT_BYTES>();
+        let is_whole = rest.is_empty() && (counts.is_empty() || counts.len() == keys.len());
+        is_whole.then_some(Self { rows: u64::from_be_bytes(*rows), keys, counts })
+    }
+
+    /// Takes away the keys that begin with this byte or a smaller one, with their counts.
+    fn take_to(&mut self, first: u8) -> (&'a [[u8; KEY_BYTES]], &'a [[u8; COUNT_BYTES]]) {
+        let at = self.keys.partition_point(|key| key[0] <= first);
+        let (keys, later) = self.keys.split_at(at);
+        let (counts, counts_later) = self.counts.split_at(at.min(self.counts.len()));
+        (self.keys, self.counts) = (later, counts_later);
+        (keys, counts)
+    }
+}
+
+/// How many rows a key has.
+fn count(counts: &[[u8; COUNT_BYTES]], at: usize) -> u64 {
+    counts.get(at).map_or(1, |count| u64::from_be_bytes(*count))
 }
 
 /// How many different values there are in an answer of `value_keys`; `None` when it is none.
 pub fn different(content: &[u8]) -> Option<u64> {
-    parts(content).map(|(_, keys)| keys.len() as u64)
+    Answer::of(content).map(|answer| answer.keys.len() as u64)
 }
 
 /// How many rows repeat what another row has, by the answers of `value_keys` for parts of the
 /// rows: what `duplicate_count` gives for all of them. `None` when one of them is no answer.
 pub fn repeated<T: AsRef<[u8]>>(contents: &[T]) -> Option<u64> {
-    let contents: Option<Vec<_>> = contents.iter().map(|content| parts(content.as_ref())).collect();
-    let (rows, mut rest): (Vec<u64>, Vec<&[[u8; KEY_BYTES]]>) = contents?.into_iter().unzip();
+    let mut answers = answers(contents)?;
+    let rows: u64 = answers.iter().map(|answer| answer.rows).sum();
     let (mut different, mut some) = (0, Vec::new());
     // Keys are spread evenly: those that begin with one byte are few beside all of them.
     for first in 0..=u8::MAX {
-        some.clear();
-        for keys in &mut rest {
-            let (these, later) = keys.split_at(keys.partition_point(|key| key[0] <= first));
-            some.extend(these.iter().map(|key| u128::from_be_bytes(*key)));
-            *keys = later;
-        }
-        some.sort();
-        some.dedup();
+        gather(&mut answers, first, &mut some);
         different += some.len() as u64;
     }
-    Some(rows.into_iter().sum::<u64>().saturating_sub(different))
+    Some(rows.saturating_sub(different))
+}
+
+/// How many rows have a value that none of other rows has, by the answers of `value_keys` for
+/// parts of both. `None` when one of them is no answer.
+pub fn missing<T: AsRef<[u8]>>(contents: &[T], among: &[T]) -> Option<u64> {
+    let (mut answers, mut others) = (answers(contents)?, answers(among)?);
+    let (mut rows, mut some) = (0, Vec::new());
+    for first in 0..=u8::MAX {
+        gather(&mut others, first, &mut some);
+        for answer in &mut answers {
+            let (keys, counts) = answer.take_to(first);
+            let mut others = some.iter().copied().peekable();
+            for (at, key) in keys.iter().map(|key| u128::from_be_bytes(*key)).enumerate() {
+                while others.next_if(|other| *other < key).is_some() {}
+                if others.peek() != Some(&key) {
+                    rows += count(counts, at);
+                }
+            }
+        }
+    }
+    Some(rows)
+}
+
+fn answers<T: AsRef<[u8]>>(contents: &[T]) -> Option<Vec<Answer<'_>>> {
+    contents.iter().map(|content| Answer::of(content.as_ref())).collect()
+}
+
+/// The keys of all answers that begin with a byte, in order and each once; taken away from them.
+fn gather(answers: &mut [Answer<'_>], first: u8, keys: &mut Vec<u128>) {
+    keys.clear();
+    for answer in answers {
+        let (these, _) = answer.take_to(first);
+        keys.extend(these.iter().map(|key| u128::from_be_bytes(*key)));
+    }
+    keys.sort();
+    keys.dedup();
 }
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, DictionaryArray, Float32Array};
+    use arrow::array::{Array, DictionaryArray, Float32Array, LargeBinaryArray};
     use arrow::compute::concat;
     use arrow::datatypes::{Int32Type, Schema};
     use datafusion_expr::AggregateUDF;
@@ -442,6 +572,8 @@ mod tests {
         assert_ne!(one, keys(&of(2), &[column]).unwrap());
         assert_ne!(secret(1).id(), secret(2).id());
         assert_eq!(repeated(&[&one[..9]]), None);
+        assert_eq!(repeated(&[&one[..one.len() - 1]]), None);
+        assert_eq!(missing(&[one.as_slice()], &[&one[..one.len() - 1]]), None);
         assert_eq!(repeated::<Vec<u8>>(&[]), Some(0));
     }
 
@@ -455,6 +587,35 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn rows_are_missing_where_no_other_has_their_value(
+            parts in prop::collection::vec(
+                prop::collection::vec(prop::option::of(-20..20_i64), 0..60), 1..4),
+            among in prop::collection::vec(
+                prop::collection::vec(prop::option::of(-20..20_i64), 0..30), 0..3),
+        ) {
+            let by_keys = AggregateUDF::from(ValueKeys::new(secret(1), 1_000));
+            let contents = |parts: &[Vec<Option<i64>>]| {
+                let columns = parts.iter().map(|part| Int64Array::from(part.clone()));
+                let contents = columns.map(|column| keys(&by_keys, &[Arc::new(column)]).unwrap());
+                contents.collect::<Vec<Vec<u8>>>()
+            };
+            let other: Vec<i64> = among.iter().flatten().flatten().copied().collect();
+            let rows = parts.iter().flatten().flatten();
+            let expected = rows.filter(|value| !other.contains(value)).count() as u64;
+            let (parts, among) = (contents(&parts), contents(&among));
+            prop_assert_eq!(missing(&parts, &among), Some(expected));
+            // The states of partitions make the same.
+            let column: ArrayRef = Arc::new(Int64Array::from(vec![0]));
+            let mut merged = accumulator(&by_keys, &[column]);
+            let states: Vec<Option<&[u8]>> = parts.iter().map(|part| Some(&part[..])).collect();
+            merged.merge_batch(&[Arc::new(LargeBinaryArray::from(states))]).unwrap();
+            let ScalarValue::LargeBinary(Some(merged)) = merged.evaluate().unwrap() else {
+                panic!()
+            };
+            prop_assert_eq!(missing(&[merged], &among), Some(expected));
+        }
+
         #[test]
         fn parts_count_as_all_rows(parts in prop::collection::vec(
             prop::collection::vec(prop::option::of(-20..20_i64), 0..40), 1..5)) {
