@@ -36,7 +36,7 @@ use super::partial::{self, Known};
 use super::query::Item;
 use super::run::{files, one_row};
 use crate::dialect::folded;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::rights::Columns;
 use crate::session::StatementContext;
 use crate::session::run::Run;

@@ -214,7 +214,7 @@ impl CheckTable {
     ) -> Result<Outcome> {
         let secret = self.secret.as_ref();
         match self.with(secret, context, run, known, item).await {
-            Err(error) if secret.is_some() && is_keyed(item) && !is_of_all(&error) => {
+            Err(Error::Exhausted { .. }) if secret.is_some() && is_keyed(item) => {
                 known.sets.release();
                 self.with(None, context, run, known, item).await
             }
