@@ -38,17 +38,20 @@ pub mod laplace;
 mod mechanism;
 mod normal;
 pub mod quantile;
+mod rounding;
 pub mod select;
 pub mod threshold;
 
 #[cfg(test)]
 mod tests;
 
+use rounding::{product_up, quotient_down, root_up, sum_up};
+
 pub use grid::Grid;
 pub use mechanism::Mechanism;
 
 /// The least epsilon that is taken: below it noise is beyond any use.
-pub const EPSILON_MIN: f64 = 1e-9;
+pub const EPSILON_MIN: f64 = 1e-6;
 
 /// The distribution of the noise of one release, and what the release may cost.
 ///
@@ -109,10 +112,11 @@ impl Noise {
     pub fn split(&self, parts: u32) -> Self {
         let parts = f64::from(parts.max(1));
         match *self {
-            Self::Laplace { epsilon } => Self::Laplace { epsilon: share(epsilon, parts) },
-            Self::Gaussian { epsilon, delta } => {
-                Self::Gaussian { epsilon: share(epsilon, parts), delta: share(delta, parts) }
-            }
+            Self::Laplace { epsilon } => Self::Laplace { epsilon: quotient_down(epsilon, parts) },
+            Self::Gaussian { epsilon, delta } => Self::Gaussian {
+                epsilon: quotient_down(epsilon, parts),
+                delta: quotient_down(delta, parts),
+            },
         }
     }
 
@@ -191,22 +195,17 @@ impl Sensitivity {
     /// The greatest change summed over groups, rounded up, when each entry may be moved by
     /// `step` more.
     fn l1(&self, step: f64) -> f64 {
-        (f64::from(self.groups_max) * self.linf(step)).next_up()
+        product_up(f64::from(self.groups_max), self.linf(step))
     }
 
     /// The greatest Euclidean length of the change, rounded up, as [`Sensitivity::l1`].
     fn l2(&self, step: f64) -> f64 {
-        (f64::from(self.groups_max).sqrt().next_up() * self.linf(step)).next_up()
+        product_up(root_up(f64::from(self.groups_max)), self.linf(step))
     }
 
     fn linf(&self, step: f64) -> f64 {
-        (f64::from(self.entries_max) * (self.magnitude + step).next_up()).next_up()
+        product_up(f64::from(self.entries_max), sum_up(self.magnitude, step))
     }
-}
-
-/// One of equal shares, rounded down: shares together never exceed the whole.
-fn share(whole: f64, parts: f64) -> f64 {
-    if parts == 1.0 { whole } else { (whole / parts).next_down() }
 }
 
 /// Whether `delta` is a probability that leaves something to protect.
