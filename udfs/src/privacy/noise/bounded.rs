@@ -7,8 +7,8 @@
 //! * NaN is no entry: it adds nothing to a sum and is not counted. Infinities are clamped.
 //! * Sums of whole numbers are made in 128 bits and saturate at those of 64: no order of rows can
 //!   overflow. Sums of doubles are made on the noise's grid, where addition is exact whatever the
-//!   order; sums of rounded doubles can be more sensitive than their bounds say (Casacuberta et al.:
-//!   "Widespread Underestimation of Sensitivity in Differentially Private Libraries", 2022).
+//!   order; sums of rounded doubles can be more sensitive than their bounds say (Casacuberta et al.
+//!   2022: "Widespread Underestimation of Sensitivity in Differentially Private Libraries").
 //! * A mean is a noisy sum of the distances from the bounds' midpoint over a noisy count, each
 //!   under half of the budget, clamped to the bounds. A variance (that of a population) takes
 //!   three parts: the squares of these distances too.

@@ -37,8 +37,8 @@ impl Bins {
     /// account). Groups together cost `epsilon`.
     ///
     /// # Errors
-    /// When there are no bins or more than 1,024, edges do not grow or are not finite, or epsilon is
-    /// none.
+    /// When there are no bins or more than 1,024, edges do not grow or are not finite, or epsilon
+    /// is none.
     pub fn new(
         scale: f64,
         base: f64,

@@ -6,8 +6,9 @@
 //!
 //! Whole numbers under Laplace noise get the discrete distribution on the whole numbers. All else
 //! is computed on a finer grid: Gaussian counts too, and they are rounded afterwards, since the
-//! analytic sigma is that of the continuous distribution, from whose density the discrete one differs
-//! by a factor of about 1 + step²/sigma²: 2^-80 at a grid of sigma's 2^-40, far within sigma's slack.
+//! analytic sigma is that of the continuous distribution. The discrete one's mass differs from that
+//! of the continuous one's cells by a factor of about 1 + step²/sigma²: on a grid of sigma's 2^-40
+//! by 2^-80, far within the slack of sigma.
 
 use datafusion_common::{Result, exec_err};
 use rand::CryptoRng;

@@ -8,8 +8,8 @@
 //!
 //! The choice is exact: misses are whole numbers of a sixteenth of D (rounding them down leaves the
 //! sensitivity as it is), and weights are whole numbers, each made from the one before by a factor
-//! that is rounded up. No two neighbouring levels differ by more than they may, and that is all that
-//! privacy asks of weights. They end at 2^-90 of the greatest or a little above.
+//! that is rounded up. No two neighbouring levels differ by more than they may, and that is all
+//! that privacy asks of weights. They end at 2^-90 of the greatest or a little above.
 
 use datafusion_common::{Result, exec_err};
 use rand::CryptoRng;
@@ -68,7 +68,8 @@ impl Quantile {
         Noise::Laplace { epsilon }.check()?;
         if !(0.0..=1.0).contains(&share) {
             return exec_err!(
-                "the share of a quantile is {share}, it must be from 0 to 1. Hint: 0.5 is the median"
+                "the share of a quantile is {share}, it must be from 0 to 1. Hint: 0.5 is the \
+                 median"
             );
         }
         let below = (share * SHARES as f64).round() as u64;

@@ -3,9 +3,8 @@
 //! Candidates are looked at in random order, and each is taken with probability
 //! exp(-epsilon (best - score)/(2 D)), D being the most by which one privacy unit changes a score;
 //! the best one is always taken when its turn comes. That is epsilon-differentially private and
-//! never worse than the exponential mechanism (McKenna, Sheldon 2020); it is the noisy maximum under
-//! exponential noise (Ding et al. 2021), but with choices of rational probabilities it is drawn
-//! exactly.
+//! never worse than the exponential mechanism (McKenna, Sheldon 2020); it is the noisy maximum
+//! under exponential noise (Ding et al. 2021), but drawn exactly: all choices are of rationals.
 
 use datafusion_common::{Result, exec_err};
 use rand::CryptoRng;
@@ -44,7 +43,7 @@ pub fn best(
         );
     };
     let epsilon = epsilon.min(EPSILON_MAX);
-    // Epsilon is at least 1e-6, hence the denominator below 2^60 and with a sensitivity below 2^125.
+    // The denominator is at most 2^61 times a sensitivity below 2^64: nothing overflows.
     let shift = (EPSILON_BITS - exponent_of(epsilon)).clamp(0, 60);
     let numerator = (epsilon * power_of_two(shift)).floor() as u128;
     let denominator = (2_u128 << shift.unsigned_abs()) * u128::from(sensitivity);

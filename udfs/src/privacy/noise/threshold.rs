@@ -7,15 +7,15 @@
 //!
 //! * Laplace noise, of scale s = g/epsilon and a = exp(-1/s): P[1 + x >= tau] = a^(tau-1)/(1 + a),
 //!   so tau = 1 + ceil(s ln(1/(d (1 + a))));
-//! * Gaussian noise, rounded to whole numbers: tau = ceil(1.5 + sigma z), with P[N > z] = d. Its own
-//!   delta adds to that of the threshold.
+//! * Gaussian noise, rounded to whole numbers: tau = ceil(1.5 + sigma z), with P[N > z] = d. Its
+//!   own delta adds to that of the threshold.
 //!
 //! (Wilson et al.: "Differentially Private SQL with Bounded User Contribution", 2020; the tau of
-//! GoogleSQL's LAPLACE_THRESHOLD is this one's for real noise.) With a least number m of units a group
-//! of fewer is never shown, and m - 1 units do not count toward tau.
+//! GoogleSQL's LAPLACE_THRESHOLD is this one's for real noise.) With a least number m of units a
+//! group of fewer is never shown, and m - 1 units do not count toward tau.
 //!
-//! From an epsilon of 1e10 on, which protects nobody and serves to see answers without noise, tau is 1,
-//! as it is there by the rounding of doubles.
+//! From an epsilon of 1e10 on, which protects nobody and serves to see answers without noise, tau
+//! is 1, as it is in GoogleSQL by the rounding of doubles.
 
 use datafusion_common::Result;
 use rand::CryptoRng;
