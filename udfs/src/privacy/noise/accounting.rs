@@ -18,6 +18,7 @@ use std::f64::consts::FRAC_1_SQRT_2;
 use datafusion_common::Result;
 
 use super::normal::scaled_complement;
+use super::rounding::{product_up, quotient_up, sum_up};
 use super::{Noise, check_delta};
 
 /// What covers the rounding of the sums and exponentials below: a part in 10^10.
@@ -28,7 +29,7 @@ const SIGMA_SLACK: f64 = 1e-7;
 
 /// The zCDP cost of an `epsilon`-differentially private release.
 pub fn rho_of_pure(epsilon: f64) -> f64 {
-    if epsilon >= 0.0 { (0.5 * epsilon * epsilon).next_up() } else { f64::INFINITY }
+    if epsilon >= 0.0 { 0.5 * product_up(epsilon, epsilon) } else { f64::INFINITY }
 }
 
 /// The zCDP cost of Gaussian noise of `sigma` on what a unit changes by a vector of Euclidean
@@ -37,8 +38,8 @@ pub fn rho_of_gaussian(sensitivity: f64, sigma: f64) -> f64 {
     if !(sensitivity >= 0.0 && sigma > 0.0) {
         return f64::INFINITY;
     }
-    let ratio = (sensitivity / sigma).next_up();
-    (0.5 * ratio * ratio).next_up()
+    let ratio = quotient_up(sensitivity, sigma);
+    0.5 * product_up(ratio, ratio)
 }
 
 /// The sigma at which Gaussian noise costs `rho`; infinite for a rho of zero.
@@ -51,11 +52,9 @@ pub fn sigma_of_rho(rho: f64, sensitivity: f64) -> f64 {
 
 /// What releases cost together, of pure epsilons or of rhos: their sum, rounded up.
 pub fn compose(costs: impl IntoIterator<Item = f64>) -> f64 {
-    costs.into_iter().fold(0.0, |sum, cost| match cost {
-        cost if cost == 0.0 => sum,
-        cost if cost > 0.0 => (sum + cost).next_up(),
-        _ => f64::INFINITY,
-    })
+    costs
+        .into_iter()
+        .fold(0.0, |sum, cost| if cost >= 0.0 { sum_up(sum, cost) } else { f64::INFINITY })
 }
 
 /// The least epsilon that is known to hold at `delta` after releases that cost `rho` together.

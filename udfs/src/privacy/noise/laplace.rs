@@ -128,7 +128,8 @@ mod tests {
         }
         for scale in [1e-20, 1e-300, f64::MIN_POSITIVE / 4.0] {
             let noise = DiscreteLaplace::of_scale(scale).unwrap();
-            assert!(noise.numerator as f64 * 2_f64.powi(-110) >= scale);
+            let shift = i32::try_from(noise.shift).unwrap();
+            assert!(noise.numerator as f64 * 2_f64.powi(-shift) >= scale);
         }
     }
 

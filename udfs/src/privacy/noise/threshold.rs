@@ -58,8 +58,8 @@ impl Threshold {
             Noise::Gaussian { .. } => scale * normal::upper_quantile(single) + 0.5,
         };
         // The cast saturates; a delta beyond a half asks for no excess.
-        let tau = 1 + (excess.max(0.0) * (1.0 + SLACK)).ceil() as i64;
-        Ok(Self { mechanism, tau: i128::from(tau), spared: units_min.saturating_sub(1) })
+        let excess = (excess.max(0.0) * (1.0 + SLACK)).ceil() as i64;
+        Ok(Self { mechanism, tau: 1 + i128::from(excess), spared: units_min.saturating_sub(1) })
     }
 
     /// The noisy number of units at which a group is shown.
