@@ -17,9 +17,9 @@ use std::f64::consts::FRAC_1_SQRT_2;
 
 use datafusion_common::Result;
 
+use super::Noise;
 use super::normal::scaled_complement;
 use super::rounding::{product_up, quotient_up, sum_up};
-use super::{Noise, check_delta};
 
 /// What covers the rounding of the sums and exponentials below: a part in 10^10.
 const SLACK: f64 = 1e-10;
@@ -72,8 +72,9 @@ pub fn epsilon_of_rho(rho: f64, delta: f64) -> f64 {
     let bound = |u: f64| {
         let excess = u.exp();
         let order = 1.0 + excess;
-        // ln(1 - 1/a) is u - ln a: written so, it stays finite where a rounds to 1.
-        order * rho + u - excess.ln_1p() - (log_delta + excess.ln_1p()) / excess
+        // ln(1 - 1/a) is u - ln a too, which stays finite where a rounds to 1.
+        let gap = if u > 0.0 { (-1.0 / order).ln_1p() } else { u - excess.ln_1p() };
+        order * rho + gap - (log_delta + excess.ln_1p()) / excess
     };
     let (mut low, mut high) = (-100.0, 60.0);
     for _ in 0..150 {
@@ -90,7 +91,7 @@ pub fn rho_of_epsilon(epsilon: f64, delta: f64) -> f64 {
     if !(epsilon > 0.0 && epsilon.is_finite() && delta > 0.0) {
         return 0.0;
     }
-    // A rho of epsilon + 1 may be within it for a large delta; four times that never is too little.
+    // A large delta makes more than epsilon itself affordable.
     let (mut low, mut high) = (0.0, epsilon);
     while epsilon_of_rho(high, delta) <= epsilon && high < 1e300 {
         low = high;
@@ -135,7 +136,6 @@ pub fn gaussian_delta(epsilon: f64, sigma: f64, sensitivity: f64) -> f64 {
 /// When epsilon or delta is none, as [`Noise::check`].
 pub fn gaussian_sigma(epsilon: f64, delta: f64, sensitivity: f64) -> Result<f64> {
     Noise::Gaussian { epsilon, delta }.check()?;
-    check_delta(delta)?;
     let holds = |sigma: f64| gaussian_delta(epsilon, sigma, 1.0) <= delta;
     let (mut low, mut high) = (1.0, 1.0);
     while !holds(high) {

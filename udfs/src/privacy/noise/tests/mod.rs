@@ -8,7 +8,7 @@ mod textproto;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::normal;
+use super::{Noise, accounting, normal};
 
 /// A generator of a fixed seed.
 fn seeded(seed: u64) -> StdRng {
@@ -62,4 +62,32 @@ fn the_judge_of_fits_judges() {
     // 23.209 and 76.154 are the tables' one per cent points of 10 and 50 degrees of freedom.
     assert!((chi_square_tail(23.209, 10) - 0.01).abs() < 5e-4);
     assert!((chi_square_tail(76.154, 50) - 0.01).abs() < 2e-4);
+}
+
+#[test]
+fn parts_never_cost_more_than_the_whole() {
+    let (epsilon, delta) = (1.1, 1e-6);
+    for parts in [1, 2, 3, 7, 1_000] {
+        let laplace = Noise::Laplace { epsilon }.split(parts);
+        assert!(laplace.epsilon() * f64::from(parts) <= epsilon);
+        assert_eq!(laplace.delta(), 0.0);
+        let gaussian = Noise::Gaussian { epsilon, delta }.split(parts);
+        assert!(gaussian.epsilon() * f64::from(parts) <= epsilon);
+        assert!(gaussian.delta() * f64::from(parts) <= delta);
+        assert!(gaussian.epsilon() > 0.999 * epsilon / f64::from(parts));
+    }
+    let whole = Noise::Laplace { epsilon };
+    assert_eq!((whole.split(0), whole.split(1)), (whole, whole));
+}
+
+#[test]
+fn a_release_costs_what_its_noise_is_worth() {
+    assert_eq!(Noise::Laplace { epsilon: 1.0 }.rho().unwrap(), 0.5);
+    let rho = Noise::Gaussian { epsilon: 1.0, delta: 1e-6 }.rho().unwrap();
+    let sigma = accounting::gaussian_sigma(1.0, 1e-6, 1.0).unwrap();
+    assert!((rho * 2.0 * sigma * sigma - 1.0).abs() < 1e-12);
+    // By way of rho it is a little more than it is by itself.
+    let epsilon = accounting::epsilon_of_rho(rho, 1e-6);
+    assert!(epsilon > 1.0 && epsilon < 1.1, "{epsilon}");
+    assert!(Noise::Laplace { epsilon: 0.0 }.rho().is_err());
 }
