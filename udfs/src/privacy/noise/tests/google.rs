@@ -1,7 +1,7 @@
 //! Google's statistical cases (`testdata/dp`, Apache-2.0): raw data, a neighbour of it, bounds and
 //! parameters, chosen to make broken mechanisms visible.
 //!
-//! They were calibrated for a million draws a case and nine votes. Here a case gets ten thousand
+//! They were calibrated for a million draws a case and nine votes. Here a case gets five thousand
 //! draws a side, and what chance may do to so few is computed from the counts instead.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use super::super::{Mechanism, Noise, Sensitivity};
 use super::seeded;
 use super::textproto::{Message, read};
 
-const DRAWS: u32 = 10_000;
+const DRAWS: u32 = 5_000;
 
 /// Cells that are seen less often than this on both sides together are taken as one.
 const SPARSE: f64 = 20.0;
