@@ -15,14 +15,14 @@ fn unit() -> Sensitivity {
 /// Laplace noise as it should not be made: `value` + s · ln(u) in doubles.
 fn naive(value: f64, scale: f64, rng: &mut impl Rng) -> f64 {
     let uniform = ((rng.random::<u64>() >> 11) as f64 * 2_f64.powi(-53)).max(2_f64.powi(-53));
-    let sign = if rng.random::<bool>() { 1.0 } else { -1.0 };
+    let sign = if rng.random::<bool>() { 1.0_f64 } else { -1.0 };
     value + sign * scale * uniform.ln()
 }
 
 /// Whether [`naive`] can give `answer` for `value`: whether one of the uniform numbers near the one
 /// that would have to be drawn gives exactly these bits.
 fn reachable(answer: f64, value: f64, scale: f64) -> bool {
-    [1.0, -1.0].into_iter().any(|sign| {
+    [1.0_f64, -1.0].into_iter().any(|sign| {
         let distance = (answer - value) / sign;
         let middle = ((distance / scale).exp() * 2_f64.powi(53)).round();
         distance <= 0.0

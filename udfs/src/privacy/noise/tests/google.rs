@@ -56,7 +56,7 @@ fn excess_delta(sides: [&[i64]; 2], epsilon: f64, delta: f64) -> f64 {
             cells.entry(*answer).or_default()[side] += 1.0;
         }
     }
-    let mut counts = vec![[0.0; 2]];
+    let mut counts = vec![[0.0_f64; 2]];
     for [left, right] in cells.into_values() {
         if left + right < SPARSE {
             counts[0][0] += left;
@@ -67,7 +67,7 @@ fn excess_delta(sides: [&[i64]; 2], epsilon: f64, delta: f64) -> f64 {
     }
     let (draws, factor) = (f64::from(DRAWS), epsilon.exp());
     let directed = |first: usize, second: usize| {
-        let (mut excess, mut chance, mut square) = (0.0, 0.0, 0.0);
+        let (mut excess, mut chance, mut square) = (0.0_f64, 0.0_f64, 0.0_f64);
         for cell in &counts {
             let (p, q) = (cell[first] / draws, cell[second] / draws);
             let variance = (p + factor * factor * q) / draws;

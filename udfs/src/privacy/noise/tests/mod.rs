@@ -35,12 +35,12 @@ fn fit(draws: &[i128], mass: impl Fn(i128) -> f64) -> f64 {
         high += 1;
     }
     let cells = usize::try_from(high - low + 1).unwrap();
-    let mut seen = vec![0.0; cells + 2];
+    let mut seen = vec![0.0_f64; cells + 2];
     for draw in draws {
         let cell = (draw - low + 1).clamp(0, high - low + 2);
         seen[usize::try_from(cell).unwrap()] += 1.0;
     }
-    let mut expected = vec![0.0; cells + 2];
+    let mut expected = vec![0.0_f64; cells + 2];
     for cell in 0..cells {
         expected[cell + 1] = count * mass(low + i128::try_from(cell).unwrap());
     }
