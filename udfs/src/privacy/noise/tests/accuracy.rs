@@ -145,6 +145,6 @@ fn noise_on_the_grid_is_continuous_noise() {
     let found = distance(draws, &below);
     assert!(found < limit, "Laplace: {found}");
     let draws = (0..DRAWS).map(|_| gaussian::real(0.0, 3.0, &mut rng).unwrap()).collect();
-    let found = distance(draws, &|x| super::super::normal::upper_tail(-x / 3.0));
+    let found = distance(draws, &|x: f64| super::super::normal::upper_tail(-x / 3.0));
     assert!(found < limit, "Gaussian: {found}");
 }
