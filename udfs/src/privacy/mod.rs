@@ -33,6 +33,7 @@ pub mod l_diversity_entropy;
 pub mod mask;
 pub mod mask_email;
 pub mod mask_phone;
+pub mod noise;
 pub mod pseudonymize;
 pub mod redact;
 mod redact_phone;
