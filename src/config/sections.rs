@@ -290,8 +290,8 @@ section! {
 section! {
     /// What keys made in SQL are kept under.
     pub struct KeyringSection {
-        /// File with the master keys that the secrets of CREATE KEY are wrapped under, one a line of
-        /// at least 32 characters: the first wraps, all open. Without one no key can be made.
+        /// File with the master keys that keys of CREATE KEY are wrapped under, one a line of at
+        /// least 32 characters: the first wraps, all open. Without one no key can be made.
         pub master_key_file: Option<PathBuf> = None,
         /// The same, such as in `ATTUNE_KEYRING_MASTER_KEY`; better in a file.
         pub master_key: Option<Hidden> = None,

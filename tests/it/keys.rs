@@ -94,7 +94,7 @@ async fn another_way_to_write_a_key_gets_no_further() {
             assert!(code.starts_with("ATT-2"), "{code}: {statement}");
         }
     }
-    // A view runs as the caller, with the caller's rights of the moment, and so does a plan at hand.
+    // A view runs as the caller, with the rights of the moment, and so does a plan at hand.
     done(&officer, &["GRANT USAGE ON KEY demo TO ROLE analyst FOR DECRYPT"]).await;
     let view = format!("CREATE VIEW ann.v AS SELECT decrypt('{sealed}', 'demo') AS name");
     done(&ann, &[&view]).await;

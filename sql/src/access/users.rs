@@ -361,9 +361,8 @@ fn check_policy_role<'a>(
     roles: impl IntoIterator<Item = &'a String>,
 ) -> Result<()> {
     let name = Role::PolicyAdmin.name();
-    let touched = roles
-        .into_iter()
-        .any(|role| role == name || decrypts(accounts.grants(&Grantee::Role(role.clone()))));
+    let granted = |role: &String| accounts.grants(&Grantee::Role(role.clone()));
+    let touched = roles.into_iter().any(|role| role == name || decrypts(granted(role)));
     let nobody = || !accounts.users().any(|user| user.roles.contains(name));
     if !touched || rights.has(Role::PolicyAdmin) || nobody() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `encrypt_with(value, data_key, 'key')`: a value that is gone for good with its subject's data key.
+//! `encrypt_with(value, data_key, 'key')`: a value that is gone for good with its data key.
 //!
 //! The data key is opened under the key and seals the value as `encrypt` does; the id in front is
 //! the data key's. A NULL value or data key gives NULL.

@@ -1,9 +1,10 @@
 //! Master keys: what the secrets of stored keys are wrapped under.
 //!
-//! A secret is wrapped by AES-256-SIV without a nonce (RFC 5297, which was made for it), under a key
-//! derived from the master key. The associated data are the name of the stored key and the id of
-//! its generation: a wrapped secret that is copied to another place does not open there. Who holds
-//! the warehouse alone reads no secret, and who holds the master key alone has nothing to open.
+//! A secret is wrapped by AES-256-SIV without a nonce (RFC 5297, which was made for it), under a
+//! key derived from the master key. The associated data are the name of the stored key and the id
+//! of its generation: a wrapped secret that is copied to another place does not open there. Who
+//! holds the warehouse alone reads no secret, and who holds the master key alone has nothing to
+//! open.
 
 use std::fmt;
 

@@ -21,9 +21,9 @@ const NAME: &str = "new_data_key";
 /// The function `new_data_key`, with the keys of one statement or with none.
 #[user_doc(
     doc_section(label = "Privacy Functions"),
-    description = "A new random data key for one subject, sealed under a key: keep one a subject in a table, encrypt \
-the subject's values with `encrypt_with`, and delete the row to make all of them unreadable. Each row gets \
-a key of its own.",
+    description = "A new random data key for one subject, sealed under a key: keep one a subject in \
+a table, encrypt the subject's values with `encrypt_with`, and delete the row to make all of them \
+unreadable. Each row gets a key of its own.",
     syntax_example = "new_data_key('key')",
     sql_example = r#"```sql
 > SELECT length(new_data_key('demo')) AS length;

@@ -22,9 +22,10 @@ const NAME: &str = "rekey";
 /// The function `rekey`, with the keys of one statement or with none.
 #[user_doc(
     doc_section(label = "Privacy Functions"),
-    description = "Seals with the newest generation of a key what an older one sealed, without showing it; what the \
-newest sealed stays as it is. Works for what `encrypt`, `encrypt_deterministic` and `new_data_key` gave: \
-`UPDATE t SET email = rekey(email, 'key')`, then the older generation can be retired.",
+    description = "Seals with the newest generation of a key what an older one sealed, without \
+showing it; what the newest sealed stays as it is. Works for what `encrypt`, \
+`encrypt_deterministic` and `new_data_key` gave: `UPDATE t SET email = rekey(email, 'key')`, then \
+the older generation can be retired.",
     syntax_example = "rekey(value, 'key')",
     sql_example = r#"```sql
 > SELECT decrypt(rekey(encrypt('ada', 'demo'), 'demo'), 'demo') AS name;
