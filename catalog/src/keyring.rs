@@ -82,7 +82,6 @@ struct WrappedSecret {
 }
 
 /// The master keys, and the secrets that were unwrapped.
-#[derive(Default)]
 pub(crate) struct Keyring {
     /// The first wraps, each opens.
     masters: Vec<MasterKey>,
@@ -295,6 +294,8 @@ impl Catalog {
             (true, false) => return Err(exists()),
             (false, _) => {}
         }
+        // A key that the configuration had under this name may have left grants.
+        self.forget_grants(&Securable::Key(name.to_owned())).await?;
         let mut record = KeyRecord { id: random_digits(), generations: Vec::new() };
         let first = self.new_generation(name, &record, 1, by).await?;
         let secret = first.secret.clone();

@@ -223,12 +223,13 @@ impl Sealer {
         sealed: &mut Vec<u8>,
     ) -> Result<()> {
         let (header, label) = (self.header.as_bytes(), self.form.label());
-        let (front, body) = match self.mode {
-            Mode::Deterministic => (&NO_NONCE[..0], self.cipher.encrypt([header, label], value)),
-            Mode::Randomized | Mode::DataKey => {
-                let body = self.cipher.encrypt([header, label, nonce.as_slice()], value);
-                (nonce.as_slice(), body)
-            }
+        let front: &[u8] = match self.mode {
+            Mode::Deterministic => &[],
+            Mode::Randomized | Mode::DataKey => nonce,
+        };
+        let body = match self.mode {
+            Mode::Deterministic => self.cipher.encrypt([header, label], value),
+            Mode::Randomized | Mode::DataKey => self.cipher.encrypt([header, label, front], value),
         };
         let Ok(body) = body else { return exec_err!("a value cannot be sealed") };
         sealed.extend_from_slice(header);
@@ -238,7 +239,7 @@ impl Sealer {
                 sealed.extend_from_slice(&body);
             }
             Form::Text => {
-                let payload = URL_SAFE_NO_PAD.encode([front, body.as_slice()].concat());
+                let payload = URL_SAFE_NO_PAD.encode([front, &body].concat());
                 sealed.extend_from_slice(payload.as_bytes());
             }
         }
