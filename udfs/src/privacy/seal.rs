@@ -21,7 +21,6 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use datafusion_common::types::logical_binary;
 use datafusion_common::{Result, ScalarValue, exec_err};
 use datafusion_expr::{Coercion, ColumnarValue, ReturnFieldArgs, Signature, TypeSignature};
 use datafusion_expr::{TypeSignatureClass, Volatility};
@@ -84,7 +83,7 @@ pub(super) fn signature(texts: usize, volatility: Volatility) -> Signature {
         let more = std::iter::repeat_n(arguments::text_coercion(), texts);
         TypeSignature::Coercible(std::iter::once(value).chain(more).collect())
     };
-    let binary = Coercion::new_exact(TypeSignatureClass::Native(logical_binary()));
+    let binary = Coercion::new_exact(TypeSignatureClass::Binary);
     Signature::one_of(vec![with(arguments::text_coercion()), with(binary)], volatility)
 }
 
