@@ -273,7 +273,7 @@ impl Catalog {
     /// Removes a secret that no document lists.
     async fn take_back(&self, secret: &str) {
         if let Err(error) = self.secret_place(secret).remove().await {
-            tracing::warn!(%error, secret, "the secret of a key that was not made stays, wrapped");
+            tracing::warn!(%error, object = secret, "the secret of a key that was not made stays, wrapped");
         }
     }
 

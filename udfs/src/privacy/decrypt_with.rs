@@ -120,16 +120,15 @@ mod tests {
         let keys = demo_keys();
         let data_key = || one(NewDataKey::bound(Arc::clone(&keys)), vec![text("demo")]).unwrap();
         let (ada, bob) = (data_key(), data_key());
-        let column = || texts(&[Some(&ada), Some(&bob), None, Some(&ada)]);
+        let (of_ada, of_bob) = (Some(ada.as_str()), Some(bob.as_str()));
         let values = texts(&[Some("ada"), Some("bob"), Some("gone"), None]);
+        let data_keys = texts(&[of_ada, of_bob, None, of_ada]);
         let seal = EncryptWith::bound(Arc::clone(&keys));
-        let sealed = call(seal, vec![values, column(), text("demo")]).unwrap();
+        let sealed = call(seal, vec![values, data_keys, text("demo")]).unwrap();
         assert!(sealed[2].is_none() && sealed[3].is_none());
         let open = || DecryptWith::bound(Arc::clone(&keys));
-        let column = |texts_of: &[Option<&str>]| texts(texts_of);
-        let (of_ada, of_bob) = (sealed[0].as_deref(), sealed[1].as_deref());
-        let values = column(&[of_ada, of_bob, of_ada]);
-        let data_keys = column(&[Some(&ada), Some(&bob), None]);
+        let values = texts(&[sealed[0].as_deref(), sealed[1].as_deref(), sealed[0].as_deref()]);
+        let data_keys = texts(&[of_ada, of_bob, None]);
         let opened = call(open(), vec![values, data_keys, text("demo")]).unwrap();
         assert_eq!(opened, [Some("ada".to_owned()), Some("bob".to_owned()), None]);
         for (data_key, key, reason) in [
@@ -137,7 +136,7 @@ mod tests {
             (ada.as_str(), "other", "another key"),
             ("ada", "demo", "nothing that encrypt gave"),
         ] {
-            let args = vec![text(of_ada.unwrap()), text(data_key), text(key)];
+            let args = vec![text(sealed[0].as_deref().unwrap()), text(data_key), text(key)];
             let error = call(open(), args).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
