@@ -20,7 +20,7 @@ use udfs::privacy::{Key, KeyRing, MasterKey};
 use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::policy::Securable;
-use crate::registry::{CreateMode, Head, Kind, ObjectName, Spec};
+use crate::registry::{CreateMode, Head, ObjectName, Spec};
 use crate::store::{Place, Secret};
 
 /// The place of keys in their registry; no SQL name reaches it.
@@ -381,6 +381,9 @@ impl Catalog {
             return Ok(false);
         }
         let Some(head) = self.keyring_heads.head(&place).await? else { return Ok(false) };
+        if matches!(&head.document, Ok(document) if document.spec.is_none()) {
+            return Ok(false);
+        }
         self.forget_grants(&Securable::Key(name.to_owned())).await?;
         // Secrets go first: what is told to be gone is gone. The document of a key that lost them
         // can be dropped again; a document that cannot be read lists none.
@@ -392,7 +395,8 @@ impl Catalog {
             }
         }
         self.keyring.opened.lock().retain(|(of, _), _| of != name);
-        self.keyring_heads.drop_object(&place, Kind::Key).await
+        // Of the very state whose secrets went: a generation made meanwhile would outlive it.
+        self.keyring_heads.put(&place, None, "", Some(&head)).await.map(|_| true)
     }
 
     /// A stored key's document as the store has it now, its owner and what it says.
