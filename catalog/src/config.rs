@@ -21,6 +21,8 @@ pub struct CatalogConfig {
     pub lakes: Vec<LakeConfig>,
     /// The named keys.
     pub keys: Vec<KeyConfig>,
+    /// The master keys of keys made in SQL: the first wraps their secrets, each opens them.
+    pub master_keys: Vec<Secret>,
     /// How many bytes of models stay in memory.
     pub model_cache_bytes: usize,
     /// How long a lake's list of files and tables stays valid.
@@ -36,6 +38,7 @@ impl CatalogConfig {
             warehouse,
             lakes: vec![],
             keys: vec![],
+            master_keys: vec![],
             model_cache_bytes: 512 << 20,
             freshness: Duration::from_secs(2),
             clock,
@@ -50,6 +53,7 @@ impl fmt::Debug for CatalogConfig {
             .field("warehouse", &self.warehouse)
             .field("lakes", &self.lakes)
             .field("keys", &self.keys)
+            .field("master_keys", &self.master_keys)
             .field("model_cache_bytes", &self.model_cache_bytes)
             .field("freshness", &self.freshness)
             .finish_non_exhaustive()

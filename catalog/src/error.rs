@@ -221,9 +221,12 @@ impl Error {
             }
             Self::NotFound { kind: "view", .. } => Some("SHOW TABLES lists them".into()),
             Self::NotFound { kind: "key", .. } => {
-                Some("keys are named in [keys] of the configuration".into())
+                Some("SHOW KEYS lists those that you may know of".into())
             }
             Self::NotFound { .. } => None,
+            Self::AlreadyExists { kind: "key", .. } => {
+                Some("use IF NOT EXISTS, ALTER KEY … ROTATE, or another name".into())
+            }
             Self::AlreadyExists { .. } => Some("use OR REPLACE, or IF NOT EXISTS, or DROP it".into()),
             Self::Conflict { .. } => Some("run the statement again".into()),
             Self::Invalid { hint, .. } => hint.clone(),

@@ -13,6 +13,7 @@ pub mod checks;
 pub mod config;
 pub mod delta;
 pub mod error;
+pub mod keyring;
 pub mod keys;
 pub mod lake;
 mod lakes;
@@ -51,6 +52,7 @@ pub use tokens::TokenRecord;
 pub use users::{Accounts, Moment, RoleRecord, UserRecord};
 
 use delta::Tables;
+use keyring::Keyring;
 use keys::Keys;
 use lakes::{LakeSchema, Named};
 use policy::Securable;
@@ -78,6 +80,8 @@ pub struct Catalog {
     tables: Tables,
     models: ModelCache,
     keys: Keys,
+    keyring: Keyring,
+    keyring_heads: Registry,
     swept: parking_lot::Mutex<std::collections::BTreeSet<String>>,
 }
 
@@ -130,6 +134,7 @@ impl Catalog {
         let expectations = place.child("_attune/expectations");
         let checks = place.child("_attune/checks");
         let revoked = place.child("_attune/revoked");
+        let keyring = place.child("_attune/keyring");
         let catalog = Self {
             files: lake::Tables::with_fresh(Arc::clone(&stores), config.freshness),
             freshness: config.freshness,
@@ -141,10 +146,12 @@ impl Catalog {
             expectations: Registry::new(expectations, Arc::clone(&clock)),
             checks: Registry::new(checks, Arc::clone(&clock)),
             revocations: Revocations::new(revoked),
+            keyring_heads: Registry::new(keyring, Arc::clone(&clock)),
             clock,
             lakes,
             tables: Tables::default(),
             keys: Keys::new(&config.keys)?,
+            keyring: Keyring::new(&config.master_keys)?,
             models: ModelCache::new(config.model_cache_bytes),
             swept: parking_lot::Mutex::default(),
         };

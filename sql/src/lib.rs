@@ -18,6 +18,7 @@ mod expectation;
 pub mod functions;
 mod intervals;
 mod join;
+mod key;
 mod kill;
 mod limits;
 mod made;
@@ -49,6 +50,7 @@ pub use engine::{CATALOG, Engine, Limits, MAIN, PasswordHasher, Usage};
 pub use error::{Class, Error, Result};
 pub use expectation::{CheckLog, CheckObserver};
 pub use functions::FunctionDoc;
+pub use key::UsedKey;
 pub use model::schedule::{Retrained, retrain_due};
 pub use queries::{QueryLog, QueryRecord, State};
 pub use session::{

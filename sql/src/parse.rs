@@ -15,6 +15,8 @@ use crate::access::syntax::{self, AccessStatement};
 use crate::dialect::{AttuneDialect, is_word, parse_model_reference};
 use crate::error::{Error, Result};
 use crate::expectation::{self, ExpectationStatement};
+use crate::key;
+use crate::key::syntax::KeyStatement;
 use crate::kill::Kill;
 use crate::table::cluster;
 use crate::tokens::{self, TokenStatement};
@@ -69,6 +71,8 @@ pub enum Statement {
     Expectation(Box<ExpectationStatement>),
     /// Users, roles and grants.
     Access(Box<AccessStatement>),
+    /// Keys.
+    Key(KeyStatement),
     /// A statement that is planned for later, with what to use instead.
     Later(&'static str, &'static str),
     /// `DESCRIBE MODEL m`.
@@ -97,6 +101,8 @@ pub enum Listing {
     Users,
     /// Roles.
     Roles,
+    /// Keys.
+    Keys,
 }
 
 /// `CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name OPTIONS (…) AS query`.
@@ -378,7 +384,9 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         ["show", "tokens"] => show(parser, Listing::Tokens),
         ["show", "users"] => show(parser, Listing::Users),
         ["show", "roles"] => show(parser, Listing::Roles),
+        ["show", "keys"] => show(parser, Listing::Keys),
         words if expectation::syntax::is_ours(words) => expectation::syntax::parse(parser, words),
+        words if key::syntax::is_ours(words, parser) => key::syntax::parse(parser, words),
         words if syntax::is_ours(words) => syntax::parse(parser, words),
         _ => Ok(Statement::DataFusion(Box::new(parser.parse_statement()?))),
     }

@@ -17,15 +17,12 @@ use catalog::{Accounts, Catalog, Moment, Object, ObjectName};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use udfs::privacy::KeyUse;
 
 use crate::engine::MAIN;
 use crate::error::{Error, Result};
 use crate::session::Session;
 use crate::system;
-
-/// Functions that only holders of EXECUTE and of `policy_admin` may call; all others are open until
-/// an administrator revokes EXECUTE from PUBLIC.
-pub(crate) const RESTRICTED_FUNCTIONS: [&str; 1] = ["fpe_decrypt"];
 
 /// The columns that somebody may read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -76,7 +73,8 @@ impl Access {
             Privilege::Insert => self.insert = true,
             Privilege::Update => self.update = true,
             Privilege::Delete => self.delete = true,
-            Privilege::Create | Privilege::Usage | Privilege::Execute => {}
+            // Of schemas, models, functions and keys.
+            _ => {}
         }
     }
 
@@ -87,7 +85,7 @@ impl Access {
             Privilege::Insert => self.insert,
             Privilege::Update => self.update,
             Privilege::Delete => self.delete,
-            Privilege::Create | Privilege::Usage | Privilege::Execute => false,
+            _ => false,
         }
     }
 }
@@ -363,16 +361,13 @@ impl Rights {
 
     /// Whether a function may be called.
     pub(crate) fn may_execute(&self, function: &str) -> bool {
-        let is_open = match RESTRICTED_FUNCTIONS.contains(&function) {
-            true => self.has(Role::PolicyAdmin),
-            false => !self.closed.contains(function) || self.has(Role::Admin),
-        };
+        let is_open = self.is_public(function) || self.has(Role::Admin);
         is_open || self.holds(Privilege::Execute, &Securable::Function(function.into()))
     }
 
     /// Whether everybody may call a function.
     pub(crate) fn is_public(&self, function: &str) -> bool {
-        !RESTRICTED_FUNCTIONS.contains(&function) && !self.closed.contains(function)
+        !self.closed.contains(function)
     }
 
     /// Checks the functions of a plan and of its relations.
@@ -407,25 +402,49 @@ impl Rights {
         Ok(())
     }
 
-    /// Whether encrypted values may be turned back: never implied by reading them.
+    /// Whether a key may be used in a query. Only a grant of this very use gives it: neither a role
+    /// nor another use does. Embedded use without users has every right.
     ///
     /// # Errors
-    /// When they may not.
-    pub(crate) fn may_decrypt(&self) -> Result<()> {
-        if self.may_execute("fpe_decrypt") {
+    /// When it may not, whether the key exists or not.
+    pub(crate) fn may_use_key(&self, key: &str, key_use: KeyUse) -> Result<()> {
+        let privilege = Privilege::from(key_use);
+        if self.embedded || self.holds(privilege, &Securable::Key(key.to_owned())) {
             return Ok(());
         }
         Err(Error::Denied {
             principal: self.name.clone(),
-            action: "decrypt".into(),
-            hint: Some(
-                "decrypting needs the role policy_admin, or EXECUTE ON FUNCTION fpe_decrypt".into(),
-            ),
+            action: format!("{} with key {key}", privilege.name().to_lowercase()),
+            hint: Some(format!(
+                "ask a policy_admin for GRANT USAGE ON KEY {key} TO … FOR {privilege}"
+            )),
+        })
+    }
+
+    /// Whether a principal knows of a key: who manages keys or users, and who may use it.
+    pub(crate) fn sees_key(&self, key: &str) -> bool {
+        self.has(Role::PolicyAdmin)
+            || self.has(Role::Admin)
+            || !self.granted(&Securable::Key(key.to_owned())).is_empty()
+    }
+
+    /// Whether keys may be made, rotated and dropped.
+    ///
+    /// # Errors
+    /// When they may not.
+    pub(crate) fn may_manage_keys(&self) -> Result<()> {
+        if self.has(Role::PolicyAdmin) {
+            return Ok(());
+        }
+        Err(Error::Denied {
+            principal: self.name.clone(),
+            action: "make, change or drop keys".into(),
+            hint: Some("this needs the role policy_admin".into()),
         })
     }
 
     /// Whether others may be given rights on something: an administrator on everything but
-    /// functions that undo protection, which are `policy_admin`'s, and an owner on its own.
+    /// keys, which are `policy_admin`'s, and an owner on its own.
     pub(crate) fn may_grant(&self, on: &Securable, object: Option<&Object>) -> bool {
         match on {
             Securable::Table(name) | Securable::Model(name) => {
@@ -434,9 +453,7 @@ impl Rights {
             Securable::Tables(schema) | Securable::Models(schema) | Securable::Schema(schema) => {
                 self.rules(schema)
             }
-            Securable::Function(name) if RESTRICTED_FUNCTIONS.contains(&name.as_str()) => {
-                self.has(Role::PolicyAdmin)
-            }
+            Securable::Key(_) => self.has(Role::PolicyAdmin),
             Securable::Function(_) => self.has(Role::Admin),
         }
     }

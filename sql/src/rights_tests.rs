@@ -99,11 +99,13 @@ fn asking_a_model_does_not_give_what_somebody_did() {
 fn built_in_roles_do_not_imply_each_other() {
     let admin = rights("root", &["admin"], vec![]);
     assert!(admin.access(&named("ann"), None).is_all() && admin.may_manage("x").is_ok());
-    assert!(admin.may_decrypt().is_err() && admin.may_execute("levenshtein"));
-    assert!(!admin.may_grant(&Securable::Function("fpe_decrypt".into()), None));
+    assert!(admin.may_manage_keys().is_err() && admin.may_execute("levenshtein"));
+    assert!(!admin.may_grant(&Securable::Key("k".into()), None));
     assert!(admin.may_grant(&Securable::Function("levenshtein".into()), None));
     let officer = rights("dpo", &["policy_admin"], vec![]);
-    assert!(officer.may_decrypt().is_ok() && officer.may_manage("x").is_err());
+    assert!(officer.may_manage_keys().is_ok() && officer.may_manage("x").is_err());
+    assert!(officer.may_grant(&Securable::Key("k".into()), None) && officer.sees_key("k"));
+    assert!(officer.may_use_key("k", KeyUse::Decrypt).is_err());
     assert!(!officer.access(&named("main"), None).is_any());
     let engineer = rights("eve", &["engineer"], vec![]);
     let (files, rows) = (object(None, true), object(Some("root"), false));
@@ -113,6 +115,24 @@ fn built_in_roles_do_not_imply_each_other() {
     assert!(engineer.may_create_external(&named("main"), Some(&rows)).is_err());
     assert!(engineer.may_create_external(&named("ann"), None).is_err());
     assert!(rights("ann", &[], vec![]).may_create_external(&named("ann"), None).is_err());
+}
+
+#[test]
+fn one_use_of_a_key_gives_no_other() {
+    let key = || Securable::Key("k".into());
+    let ann = rights("ann", &[], vec![grant(Privilege::Encrypt, key(), None)]);
+    assert!(ann.may_use_key("k", KeyUse::Encrypt).is_ok() && ann.sees_key("k"));
+    for (name, key_use) in
+        [("k", KeyUse::Decrypt), ("k", KeyUse::Pseudonymize), ("other", KeyUse::Encrypt)]
+    {
+        assert!(ann.may_use_key(name, key_use).is_err(), "{name} {key_use:?}");
+    }
+    assert!(!ann.sees_key("other") && ann.may_manage_keys().is_err());
+    // An administrator knows of keys and uses none.
+    let root = rights("root", &["admin"], vec![]);
+    assert!(root.sees_key("k") && root.may_use_key("k", KeyUse::Encrypt).is_err());
+    let embedded = Rights { embedded: true, ..rights("local", &["policy_admin"], vec![]) };
+    assert!(embedded.may_use_key("k", KeyUse::Decrypt).is_ok());
 }
 
 #[test]

@@ -16,7 +16,7 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 
-use crate::access::check_policy_role;
+use crate::access::check_account;
 use crate::dialect::{folded, is_word};
 use crate::error::{Error, Result};
 use crate::rights::Rights;
@@ -163,7 +163,7 @@ impl TokenStatement {
         };
         // Whoever makes a token of somebody may act as that user.
         if user != made_by {
-            check_policy_role(&rights, &accounts, &record.roles)?;
+            check_account(&rights, &accounts, record)?;
         }
         let secret = catalog.new_token_secret();
         let created_ms = catalog.now_ms();

@@ -44,6 +44,13 @@ pub(super) async fn run(arguments: &CheckArguments, context: &Context) -> Result
     for name in config.keys.keys() {
         writeln!(out, "key {name:<10} can be read")?;
     }
+    for key in opened.catalog().keys().await? {
+        // Its master key must be there too, which only opening it tells.
+        opened.catalog().key_ring(&key.name, None).await?;
+        if !config.keys.contains_key(&key.name) {
+            writeln!(out, "key {:<10} can be opened", key.name)?;
+        }
+    }
     let users = opened.catalog().users().await?.len();
     writeln!(out, "users          {users}")?;
     let has_users = opened.catalog().has_users().await?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use catalog::{CatalogConfig, KeyConfig, LakeConfig, LakeTable, Secret, StoreConfig};
+use udfs::privacy::master::MASTER_BYTES_MIN;
 
 use super::Config;
 use super::environment::Environment;
@@ -67,10 +68,25 @@ impl Config {
             warehouse: store_config(&self.warehouse, environment)?,
             lakes,
             keys,
+            master_keys: self.master_keys()?,
             model_cache_bytes: to_usize(self.limits.model_cache.0),
             freshness: self.limits.freshness,
             clock: Arc::new(now_ms),
         })
+    }
+
+    fn master_keys(&self) -> Result<Vec<Secret>> {
+        let given = self.keyring.master_key.clone().map(|hidden| hidden.0);
+        let text = secret_text(given, self.keyring.master_key_file.as_deref())?;
+        let text = text.unwrap_or_default();
+        let keys: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        if keys.iter().any(|key| key.len() < MASTER_BYTES_MIN) {
+            let message =
+                format!("[keyring] holds a master key of less than {MASTER_BYTES_MIN} bytes");
+            let hint = "make one with: openssl rand -hex 32";
+            return Err(Error::Config(vec![Fault::new(message, Some(hint.into()))]));
+        }
+        Ok(keys.into_iter().map(Secret::new).collect())
     }
 
     /// What the engine may use on `machine`.
@@ -245,6 +261,25 @@ mod tests {
         let error = catalog("[keys.email]\nenv = \"NOPE\"\n", &Environment::default()).unwrap_err();
         assert!(error.render(false).contains("NOPE is not set"), "{}", error.render(false));
         assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn master_keys_are_lines_of_enough_bytes_that_nothing_shows() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("master");
+        let (new, old) = ("n".repeat(32), "o".repeat(40));
+        std::fs::write(&file, format!("{new}\n\n {old}\n")).unwrap();
+        let text = format!("[keyring]\nmaster_key_file = {:?}\n", file.display().to_string());
+        let config = catalog(&text, &Environment::default()).unwrap();
+        let keys: Vec<&str> = config.master_keys.iter().map(Secret::reveal).collect();
+        assert_eq!(keys, [&new, &old]);
+        assert!(!format!("{config:?}").contains(&new));
+        std::fs::write(&file, "too short").unwrap();
+        let error = catalog(&text, &Environment::default()).unwrap_err().render(false);
+        assert!(error.contains("less than 32 bytes") && !error.contains("too short"), "{error}");
+        let both = format!("{text}master_key = \"{new}\"\n");
+        let error = Config::parse(&both).unwrap_err().render(false);
+        assert!(error.contains("both master_key") && !error.contains(&new), "{error}");
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::environment::FLAGS;
 use super::sections::{
-    AuthSection, Field, KeySection, LakeSection, LimitsSection, LogSection, ObserveSection,
-    OidcSection, Section, ServerSection, StoreSection, TableSection,
+    AuthSection, Field, KeySection, KeyringSection, LakeSection, LimitsSection, LogSection,
+    ObserveSection, OidcSection, Section, ServerSection, StoreSection, TableSection,
 };
 use super::{DEFAULT_WAREHOUSE, FromSetting};
 
@@ -96,10 +96,16 @@ pub fn document() -> String {
         ),
         (
             "[keys.NAME]",
-            "A key for `pseudonymize` and `fpe_encrypt`, used in SQL by its name. The secret never \
-             stands in this file: give exactly one of `file` and `env`.",
+            "A key for `pseudonymize`, `encrypt` and `fpe_encrypt`, used in SQL by its name. The \
+             secret never stands in this file: give exactly one of `file` and `env`.",
             "",
             KeySection::fields(),
+        ),
+        (
+            "[keyring]",
+            "What keys made in SQL (`CREATE KEY`) are kept under; docs/privacy.md says how.",
+            "KEYRING",
+            KeyringSection::fields(),
         ),
     ];
     let mut text = HEAD.to_owned();

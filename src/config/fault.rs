@@ -90,7 +90,7 @@ impl Place {
 
 /// Cuts the value of a line such as `secret_access_key = "…"`.
 fn without_secret(line: &str) -> String {
-    let secret = ["secret", "token", "password", "access_key"]
+    let secret = ["secret", "token", "password", "access_key", "master_key"]
         .iter()
         .any(|word| line.to_lowercase().contains(word));
     match line.split_once('=') {

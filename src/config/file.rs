@@ -7,16 +7,16 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, Place};
 use super::sections::{
-    AuthSection, Field, KeySection, LakeSection, LimitsSection, LogSection, ObserveSection,
-    OidcSection, Section, ServerSection, StoreSection, TableSection,
+    AuthSection, Field, KeySection, KeyringSection, LakeSection, LimitsSection, LogSection,
+    ObserveSection, OidcSection, Section, ServerSection, StoreSection, TableSection,
 };
 use super::setting::Setting;
 use super::{Config, DEFAULT_LAKE};
 use crate::error::did_you_mean;
 
 /// The tables a file may have.
-pub(super) const TABLES: [&str; 8] =
-    ["warehouse", "lake", "server", "auth", "limits", "log", "observe", "keys"];
+pub(super) const TABLES: [&str; 9] =
+    ["warehouse", "lake", "server", "auth", "limits", "log", "observe", "keys", "keyring"];
 
 /// Reads `text` into `config`. `file` names it in errors; relative paths are relative to `base`.
 pub(super) fn read(config: &mut Config, text: &str, file: &str, base: &Path) -> Vec<Fault> {
@@ -58,6 +58,7 @@ impl Reader<'_> {
                 "observe" => self.section(&mut config.observe, key, value, "[observe]"),
                 "lake" => self.lakes(config, key, value),
                 "keys" => self.keys(config, key, value),
+                "keyring" => self.section(&mut config.keyring, key, value, "[keyring]"),
                 name => {
                     let hint = match did_you_mean(name, TABLES) {
                         Some(near) => format!("did you mean [{near}]?"),
@@ -219,7 +220,7 @@ impl Reader<'_> {
 
 /// Which table a key that stands in the wrong one belongs to.
 fn elsewhere(name: &str) -> Option<String> {
-    let sections: [(&str, Vec<Field>); 9] = [
+    let sections: [(&str, Vec<Field>); 10] = [
         ("[server]", ServerSection::fields()),
         ("[auth]", AuthSection::fields()),
         ("[auth.oidc]", OidcSection::fields()),
@@ -229,6 +230,7 @@ fn elsewhere(name: &str) -> Option<String> {
         ("[lake]", LakeSection::fields()),
         ("[warehouse]", StoreSection::fields()),
         ("[keys.NAME]", KeySection::fields()),
+        ("[keyring]", KeyringSection::fields()),
     ];
     let (title, _) =
         sections.iter().find(|(_, fields)| fields.iter().any(|field| field.name == name))?;

@@ -23,8 +23,8 @@ pub use document::document;
 pub use environment::Environment;
 pub use fault::{Fault, Place};
 pub use sections::{
-    AuthSection, DiscoverySection, Field, KeySection, LakeSection, LimitsSection, LogSection,
-    ObserveSection, OidcSection, Section, ServerSection, StoreSection, TableSection,
+    AuthSection, DiscoverySection, Field, KeySection, KeyringSection, LakeSection, LimitsSection,
+    LogSection, ObserveSection, OidcSection, Section, ServerSection, StoreSection, TableSection,
 };
 pub use setting::{ByteSize, FromSetting, Hidden, Listen, Location, Setting};
 
@@ -62,6 +62,8 @@ pub struct Config {
     pub observe: ObserveSection,
     /// Keys for pseudonyms and encryption, by name.
     pub keys: BTreeMap<String, KeySection>,
+    /// What keys made in SQL are kept under.
+    pub keyring: KeyringSection,
     /// `ATTUNE_*` variables that mean nothing: told, but no error, because an orchestrator adds
     /// variables of its own.
     pub unknown_variables: Vec<String>,
@@ -93,6 +95,7 @@ impl Default for Config {
             log: LogSection::default(),
             observe: ObserveSection::default(),
             keys: BTreeMap::new(),
+            keyring: KeyringSection::default(),
             unknown_variables: Vec::new(),
         }
     }
@@ -159,6 +162,10 @@ impl Config {
                     Some("a secret never stands in the configuration itself".into()),
                 ));
             }
+        }
+        if self.keyring.master_key.is_some() && self.keyring.master_key_file.is_some() {
+            let hint = Some("give one of them".into());
+            faults.push(Fault::new("[keyring] has both master_key and master_key_file", hint));
         }
         let tls = (&self.server.tls_certificate_file, &self.server.tls_key_file);
         if tls.0.is_some() != tls.1.is_some() {

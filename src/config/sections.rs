@@ -287,6 +287,17 @@ section! {
     }
 }
 
+section! {
+    /// What keys made in SQL are kept under.
+    pub struct KeyringSection {
+        /// File with the master keys that keys of CREATE KEY are wrapped under, one a line of at
+        /// least 32 characters: the first wraps, all open. Without one no key can be made.
+        pub master_key_file: Option<PathBuf> = None,
+        /// The same, such as in `ATTUNE_KEYRING_MASTER_KEY`; better in a file.
+        pub master_key: Option<Hidden> = None,
+    }
+}
+
 /// A lake: a store whose files are tables of the schema of the lake's name.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LakeSection {
@@ -326,6 +337,7 @@ mod tests {
             LogSection::fields(),
             ObserveSection::fields(),
             KeySection::fields(),
+            KeyringSection::fields(),
         ];
         for field in sections.iter().flatten() {
             assert!(field.about.trim().ends_with('.'), "{}: {}", field.name, field.about);

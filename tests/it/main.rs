@@ -16,6 +16,7 @@ mod docs;
 mod flight;
 mod fuzzy_join;
 mod http;
+mod keys;
 mod load;
 mod logs;
 mod long_texts;

@@ -69,18 +69,6 @@ async fn an_analysts_schema_is_its_own() {
     assert_eq!(outcome(&root, "SELECT * FROM ann.t").await, Ok(1));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn decrypting_is_never_implied() {
-    let folder = tempfile::tempdir().unwrap();
-    let engine = crate::slt::engine(folder.path()).await;
-    let ann = engine.session(somebody("ann", Role::Analyst));
-    let officer = engine.session(somebody("dpo", Role::PolicyAdmin));
-    let hidden = "SELECT fpe_decrypt(fpe_encrypt('12345678', 'demo'), 'demo')";
-    assert_eq!(outcome(&ann, "SELECT fpe_encrypt('12345678', 'demo')").await, Ok(1));
-    assert_eq!(outcome(&ann, hidden).await, Err("ATT-2003"));
-    assert_eq!(outcome(&officer, hidden).await, Ok(1));
-}
-
 /// An engine over a warehouse whose time the test tells.
 pub async fn engine_at(folder: &Path, now_ms: &Arc<AtomicI64>) -> Engine {
     let warehouse = StoreConfig { url: folder.display().to_string(), ..Default::default() };

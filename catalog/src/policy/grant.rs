@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use udfs::privacy::KeyUse;
 
 use crate::registry::ObjectName;
 
@@ -29,11 +30,17 @@ pub enum Privilege {
     Usage,
     /// Call a function that not everybody may call.
     Execute,
+    /// Make tokens with a key that nothing turns back.
+    Pseudonymize,
+    /// Encrypt with a key.
+    Encrypt,
+    /// Decrypt with a key; nothing else implies it.
+    Decrypt,
 }
 
 impl Privilege {
     /// Every privilege.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Select,
         Self::Insert,
         Self::Update,
@@ -41,6 +48,9 @@ impl Privilege {
         Self::Create,
         Self::Usage,
         Self::Execute,
+        Self::Pseudonymize,
+        Self::Encrypt,
+        Self::Decrypt,
     ];
 
     /// The privilege's word in SQL.
@@ -53,6 +63,9 @@ impl Privilege {
             Self::Create => "CREATE",
             Self::Usage => "USAGE",
             Self::Execute => "EXECUTE",
+            Self::Pseudonymize => "PSEUDONYMIZE",
+            Self::Encrypt => "ENCRYPT",
+            Self::Decrypt => "DECRYPT",
         }
     }
 }
@@ -60,6 +73,16 @@ impl Privilege {
 impl fmt::Display for Privilege {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())
+    }
+}
+
+impl From<KeyUse> for Privilege {
+    fn from(key_use: KeyUse) -> Self {
+        match key_use {
+            KeyUse::Pseudonymize => Self::Pseudonymize,
+            KeyUse::Encrypt => Self::Encrypt,
+            KeyUse::Decrypt => Self::Decrypt,
+        }
     }
 }
 
@@ -79,17 +102,21 @@ pub enum Securable {
     Models(String),
     /// A function.
     Function(String),
+    /// A key.
+    Key(String),
 }
 
 impl Securable {
     /// What can be granted on such an object; all of it is what ALL means.
     pub fn privileges(&self) -> &'static [Privilege] {
         use Privilege::{Create, Delete, Execute, Insert, Select, Update, Usage};
+        use Privilege::{Decrypt, Encrypt, Pseudonymize};
         match self {
             Self::Table(_) | Self::Tables(_) => &[Select, Insert, Update, Delete],
             Self::Schema(_) => &[Create, Usage],
             Self::Model(_) | Self::Models(_) => &[Usage, Select],
             Self::Function(_) => &[Execute],
+            Self::Key(_) => &[Pseudonymize, Encrypt, Decrypt],
         }
     }
 
@@ -102,6 +129,7 @@ impl Securable {
             Self::Model(_) => "model",
             Self::Models(_) => "all models",
             Self::Function(_) => "function",
+            Self::Key(_) => "key",
         }
     }
 
@@ -110,7 +138,7 @@ impl Securable {
         match self {
             Self::Table(name) | Self::Model(name) => Some(&name.schema),
             Self::Tables(schema) | Self::Schema(schema) | Self::Models(schema) => Some(schema),
-            Self::Function(_) => None,
+            Self::Function(_) | Self::Key(_) => None,
         }
     }
 
@@ -118,7 +146,7 @@ impl Securable {
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::Table(name) | Self::Model(name) => Some(&name.name),
-            Self::Function(name) => Some(name),
+            Self::Function(name) | Self::Key(name) => Some(name),
             Self::Tables(_) | Self::Schema(_) | Self::Models(_) => None,
         }
     }
@@ -133,6 +161,7 @@ impl fmt::Display for Securable {
             Self::Model(name) => write!(formatter, "MODEL {name}"),
             Self::Models(schema) => write!(formatter, "ALL MODELS IN SCHEMA {schema}"),
             Self::Function(name) => write!(formatter, "FUNCTION {name}"),
+            Self::Key(name) => write!(formatter, "KEY {name}"),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::head::{Revision, key};
 use super::manifest::StoredMetric;
 use crate::checks::{CheckHistory, TableExpectations};
 use crate::error::{Error, Result};
+use crate::keyring::KeyRecord;
 use crate::lake::LakeTable;
 use crate::tokens::TokenRecord;
 use crate::users::{RoleRecord, UserRecord};
@@ -86,6 +87,8 @@ pub enum Spec {
     Expectations(TableExpectations),
     /// What checking a table gave.
     Checks(CheckHistory),
+    /// A key, without its secrets.
+    Key(KeyRecord),
 }
 
 /// Where a warehouse table's files are.
@@ -153,6 +156,8 @@ pub enum Kind {
     Token,
     /// What is expected of a table, or what checking it gave.
     Expectations,
+    /// A key.
+    Key,
 }
 
 impl Kind {
@@ -166,6 +171,7 @@ impl Kind {
             Self::Role => "role",
             Self::Token => "token",
             Self::Expectations => "set of expectations",
+            Self::Key => "key",
         }
     }
 }
@@ -187,6 +193,7 @@ impl Spec {
             Self::Role(_) => Kind::Role,
             Self::Token(_) => Kind::Token,
             Self::Expectations(_) | Self::Checks(_) => Kind::Expectations,
+            Self::Key(_) => Kind::Key,
         }
     }
 }

@@ -1,13 +1,12 @@
 //! How GRANT and REVOKE are written: privileges, objects, grantees.
 
-use catalog::policy::Privilege;
+use catalog::policy::{Privilege, Securable};
 use sqlparser::ast::Ident;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::access::syntax::{
-    AccessStatement, USE_CONFIG, USE_GRANTS, WrittenGrantee, WrittenObject, access, expected, name,
-    skip_word,
+    AccessStatement, USE_GRANTS, WrittenGrantee, WrittenObject, access, expected, name, skip_word,
 };
 use crate::dialect::{folded, is_word};
 use crate::parse::{Failure, Statement, name_parts};
@@ -51,6 +50,10 @@ pub(super) fn parse(parser: &mut Parser<'_>, revoke: bool) -> Result<Statement, 
             });
         }
         let grantees = grantees(parser, revoke)?;
+        let privileges = match on.as_slice() {
+            [WrittenObject::Key(_)] => key_uses(parser, &privileges, &first, revoke)?,
+            _ => privileges,
+        };
         return Ok(access(AccessStatement::Privileges { privileges, on, grantees, revoke }));
     }
     let privilege = |word: &Ident| privilege(word).is_some() || word.value == "ALL";
@@ -62,14 +65,11 @@ pub(super) fn parse(parser: &mut Parser<'_>, revoke: bool) -> Result<Statement, 
     Ok(access(AccessStatement::Roles { roles, grantees, revoke }))
 }
 
-/// GRANT PURPOSE and GRANT … ON KEY belong to policies.
+/// GRANT PURPOSE belongs to policies.
 fn later_grant(parser: &Parser<'_>) -> Option<Statement> {
     let word = |n: usize, word: &str| is_word(&parser.peek_nth_token_ref(n).token, word);
     if word(0, "PURPOSE") && !ends_list(&parser.peek_nth_token_ref(1).token) {
         return Some(Statement::Later("purposes are not granted yet", USE_GRANTS));
-    }
-    if word(1, "ON") && word(2, "KEY") && !ends_list(&parser.peek_nth_token_ref(3).token) {
-        return Some(Statement::Later("keys are not granted yet", USE_CONFIG));
     }
     None
 }
@@ -108,6 +108,39 @@ fn privileges(words: Vec<Written>, first: &TokenWithSpan) -> Result<Privileges, 
     Ok(found)
 }
 
+/// `FOR PSEUDONYMIZE, ENCRYPT, DECRYPT` behind `USAGE ON KEY k TO …`: what the key may be used for.
+/// A grant names each use, because none implies another; a revocation may take all.
+fn key_uses(
+    parser: &mut Parser<'_>,
+    written: &[(Privilege, Option<Vec<String>>)],
+    first: &TokenWithSpan,
+    revoke: bool,
+) -> Result<Privileges, Failure> {
+    match written {
+        [(Privilege::Usage, None)] => {}
+        [] if revoke => {}
+        _ => return Err(Failure::at(format!("Expected: USAGE ON KEY, found: {first}"), first)),
+    }
+    if !skip_word(parser, "FOR") {
+        return match revoke {
+            true => Ok(Vec::new()),
+            false => Err(expected("FOR PSEUDONYMIZE, ENCRYPT or DECRYPT", parser.peek_token_ref())),
+        };
+    }
+    let mut uses = Vec::new();
+    loop {
+        let found = parser.next_token();
+        let known = Securable::Key(String::new()).privileges();
+        let Some(use_of) = known.iter().find(|known| is_word(&found.token, known.name())) else {
+            return Err(expected("PSEUDONYMIZE, ENCRYPT or DECRYPT", &found));
+        };
+        uses.push((*use_of, None));
+        if !parser.consume_token(&Token::Comma) {
+            return Ok(uses);
+        }
+    }
+}
+
 pub(super) fn object(parser: &mut Parser<'_>) -> Result<WrittenObject, Failure> {
     let word = |parser: &Parser<'_>, n: usize, word: &str| {
         is_word(&parser.peek_nth_token_ref(n).token, word)
@@ -144,6 +177,10 @@ pub(super) fn object(parser: &mut Parser<'_>) -> Result<WrittenObject, Failure> 
             parser.expect_token(&Token::RParen)?;
         }
         return Ok(WrittenObject::Function(name));
+    }
+    if !ends && word(parser, 0, "KEY") {
+        parser.next_token();
+        return Ok(WrittenObject::Key(name(parser)?));
     }
     if !ends && (word(parser, 0, "TABLE") || word(parser, 0, "VIEW")) {
         parser.next_token();
@@ -238,8 +275,36 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_granted_use_by_use() {
+        let uses = |text: &str| match read(text) {
+            AccessStatement::Privileges { privileges, on, .. } => {
+                assert_eq!(on, [WrittenObject::Key("k".into())], "{text}");
+                privileges.into_iter().map(|(privilege, _)| privilege).collect::<Vec<Privilege>>()
+            }
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(
+            uses("GRANT USAGE ON KEY k TO ROLE r, USER ann FOR DECRYPT, PSEUDONYMIZE"),
+            [Privilege::Decrypt, Privilege::Pseudonymize]
+        );
+        assert_eq!(uses("REVOKE USAGE ON KEY k FROM ann FOR ENCRYPT"), [Privilege::Encrypt]);
+        assert!(uses("REVOKE USAGE ON KEY k FROM PUBLIC").is_empty());
+        assert!(uses("REVOKE ALL ON KEY k FROM ann").is_empty());
+        // A table may be called key.
+        let AccessStatement::Privileges { on, .. } = read("GRANT SELECT ON key TO ann") else {
+            panic!("no privileges")
+        };
+        assert_eq!(on, [WrittenObject::Table(vec!["key".into()])]);
+    }
+
+    #[test]
     fn what_is_not_a_grant_is_refused() {
         for text in [
+            "GRANT USAGE ON KEY k TO ann",
+            "GRANT ALL ON KEY k TO ann FOR DECRYPT",
+            "GRANT DECRYPT ON KEY k TO ann",
+            "GRANT USAGE ON KEY k TO ann FOR EVERYTHING",
+            "GRANT USAGE ON KEY k TO ann FOR",
             "GRANT SELECT TO ann",
             "GRANT READ ON t TO ann",
             "GRANT INSERT (a) ON t TO ann",
@@ -254,7 +319,6 @@ mod tests {
         }
         for text in [
             "GRANT PURPOSE p TO ROLE r",
-            "GRANT USAGE ON KEY k TO ROLE r FOR DECRYPT",
             "CREATE MASKING POLICY p ON t (c) USING 'x'",
             "EXPLAIN GRANT SELECT ON t TO r",
             "EXPLAIN CREATE USER u PASSWORD 'secret'",

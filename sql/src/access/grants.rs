@@ -10,7 +10,8 @@ use crate::access::syntax::{Shown, WrittenGrantee, WrittenObject};
 use crate::access::users::no_role;
 use crate::error::{Error, Result};
 use crate::functions::FunctionDoc;
-use crate::rights::{RESTRICTED_FUNCTIONS, Rights};
+use crate::key;
+use crate::rights::Rights;
 use crate::session::run::Done;
 use crate::session::{StatementContext, open};
 use crate::system;
@@ -85,9 +86,7 @@ pub(super) async fn change(
 /// The function that is granted, when it is one that everybody may call unless that was revoked.
 fn open_function(parts: &[Part]) -> Option<&str> {
     match parts {
-        [Part { on: Securable::Function(name), .. }] => {
-            Some(name.as_str()).filter(|name| !RESTRICTED_FUNCTIONS.contains(name))
-        }
+        [Part { on: Securable::Function(name), .. }] => Some(name.as_str()),
         _ => None,
     }
 }
@@ -164,6 +163,7 @@ async fn securable(
         WrittenObject::Schema(name) => Ok((Securable::Schema(schema(context, name)?), None)),
         WrittenObject::Models(name) => Ok((Securable::Models(schema(context, name)?), None)),
         WrittenObject::Function(name) => Ok((Securable::Function(function(context, name)?), None)),
+        WrittenObject::Key(name) => Ok((key::securable(context, name).await?, None)),
     }
 }
 
@@ -205,9 +205,7 @@ fn check_grantor(
         return Ok(());
     }
     let who = match on {
-        Securable::Function(name) if RESTRICTED_FUNCTIONS.contains(&name.as_str()) => {
-            "this needs the role policy_admin"
-        }
+        Securable::Key(_) => "this needs the role policy_admin",
         Securable::Function(_) => "this needs the role admin",
         _ => "its owner and administrators may",
     };
@@ -250,6 +248,9 @@ fn described(parts: &[Part], grantees: &[Grantee], revoke: bool) -> String {
             }
             None => String::new(),
         };
+        if let Securable::Key(_) = &part.on {
+            return format!("USAGE ON {} FOR {}", part.on, part.privilege);
+        }
         format!("{}{columns} ON {}", part.privilege, part.on)
     };
     let parts: Vec<String> = parts.iter().map(one).collect();

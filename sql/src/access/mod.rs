@@ -14,7 +14,7 @@ use std::sync::Arc;
 use datafusion::execution::session_state::SessionState;
 
 use self::syntax::AccessStatement;
-pub(crate) use self::users::check_policy_role;
+pub(crate) use self::users::check_account;
 use crate::error::{Error, Result};
 use crate::session::bindings::Bindings;
 use crate::session::run::{Done, Run};

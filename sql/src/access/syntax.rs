@@ -130,6 +130,8 @@ pub enum WrittenObject {
     Models(String),
     /// `FUNCTION f`.
     Function(String),
+    /// `KEY k`.
+    Key(String),
 }
 
 /// A password on its way to the hasher; nothing prints it.
@@ -173,21 +175,18 @@ fn later(words: &[&str]) -> Option<&'static str> {
         | ["consent", "policy", ..] => Some("policies are not there yet"),
         ["purpose", ..] => Some("purposes are not there yet"),
         ["subject", ..] => Some("subjects are not there yet"),
-        ["key", ..] => Some("keys are not made in SQL yet"),
         _ => None,
     }
 }
 
 pub(super) const USE_GRANTS: &str =
     "grant tables and columns, or a view without what must not be seen";
-pub(super) const USE_CONFIG: &str = "keys are named in the configuration, see docs/config.md";
 
 /// Reads a statement that [`is_ours`].
 pub(crate) fn parse(parser: &mut DFParser<'_>, words: &[&str]) -> Result<Statement, Failure> {
     if let Some(what) = later(words) {
-        let hint = if what.starts_with("keys") { USE_CONFIG } else { USE_GRANTS };
         while parser.parser.next_token().token != Token::EOF {}
-        return Ok(Statement::Later(what, hint));
+        return Ok(Statement::Later(what, USE_GRANTS));
     }
     match words {
         ["explain", ..] => {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use catalog::policy::principal::EMBEDDED;
-use catalog::policy::{Role, is_built_in};
+use catalog::policy::{Grant, Grantee, Privilege, Role, is_built_in};
 use catalog::{Accounts, Catalog, UserRecord};
 
 use crate::access::syntax::{Password, WrittenGrantee};
@@ -70,7 +70,7 @@ pub(super) async fn create(
             return Err(catalog::Error::AlreadyExists { kind: "user", name }.into());
         }
         Some(user) => {
-            check_policy_role(context.rights(), &accounts, &user.roles)?;
+            check_account(context.rights(), &accounts, user)?;
             if !roles.contains(Role::Admin.name()) {
                 keep_an_administrator(&accounts, name)?;
             }
@@ -105,7 +105,7 @@ pub(super) async fn set_password(
         let Some(user) = accounts.user(name) else {
             return Err(Catalog::unknown_user(name).into());
         };
-        check_policy_role(context.rights(), &accounts, &user.roles)?;
+        check_account(context.rights(), &accounts, user)?;
     }
     check_password(password)?;
     let hash = hash(context, password).await?;
@@ -353,23 +353,40 @@ pub(super) fn no_role(accounts: &Accounts, role: &str) -> Error {
     Error::Catalog(catalog::Error::not_found("role", role, known))
 }
 
-/// Checks that giving, taking or touching these roles does not go past `policy_admin`.
-pub(crate) fn check_policy_role<'a>(
+/// Checks that giving, taking or touching these roles does not go past `policy_admin`, whose alone
+/// it is to say who decrypts.
+fn check_policy_role<'a>(
     rights: &Rights,
     accounts: &Accounts,
     roles: impl IntoIterator<Item = &'a String>,
 ) -> Result<()> {
     let name = Role::PolicyAdmin.name();
-    let touched = roles.into_iter().any(|role| role == name);
+    let granted = |role: &String| accounts.grants(&Grantee::Role(role.clone()));
+    let touched = roles.into_iter().any(|role| role == name || decrypts(granted(role)));
     let nobody = || !accounts.users().any(|user| user.roles.contains(name));
     if !touched || rights.has(Role::PolicyAdmin) || nobody() {
         return Ok(());
     }
     Err(Error::Denied {
         principal: rights.name().to_owned(),
-        action: format!("give or take {name}, or act for a user who holds it"),
+        action: format!(
+            "give or take {name} or a role that decrypts, or act for a user who holds one"
+        ),
         hint: Some(format!("admin does not imply {name}: ask one of its holders")),
     })
+}
+
+/// The same for acting as a user, to whom itself such rights may be granted.
+pub(crate) fn check_account(rights: &Rights, accounts: &Accounts, user: &UserRecord) -> Result<()> {
+    check_policy_role(rights, accounts, &user.roles)?;
+    if decrypts(&user.grants) {
+        check_policy_role(rights, accounts, [&Role::PolicyAdmin.into()])?;
+    }
+    Ok(())
+}
+
+fn decrypts(grants: &[Grant]) -> bool {
+    grants.iter().any(|grant| grant.privilege == Privilege::Decrypt)
 }
 
 /// Checks that somebody else is an administrator.

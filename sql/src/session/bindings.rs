@@ -17,11 +17,13 @@ use sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName as SqlName, TableFactor,
     TableVersion, Value, ValueWithSpan, Visit, Visitor,
 };
-use udfs::privacy::{Hierarchy, HierarchySet, KeySet};
+use udfs::privacy::{Hierarchy, HierarchySet, KeySet, KeyUse};
 use udfs::recommend::{BoundModel, ModelSet};
 
 use crate::dialect::marked_model;
 use crate::error::{Error, Result};
+use crate::key;
+use crate::key::bind::NamedKeys;
 use crate::model::history::{self, TrainingRows};
 use crate::model::items::ItemQuery;
 use crate::model::measure::Previous;
@@ -41,13 +43,13 @@ pub struct References {
     pub explained: BTreeSet<String>,
     /// Models that are evaluated, and whether on rows of a query.
     pub evaluated: BTreeMap<String, bool>,
-    /// Key names.
-    pub keys: BTreeSet<String>,
+    /// Keys by the name as written, and what each is used for.
+    pub keys: NamedKeys,
     /// Hierarchies: names of tables.
     pub hierarchies: BTreeSet<String>,
     /// Tables read at a version.
     pub versions: BTreeSet<(Vec<String>, u64)>,
-    /// Whether something is decrypted.
+    /// Whether something is decrypted, which no policy does.
     pub decrypts: bool,
     /// Functions that give tables.
     pub relations: BTreeSet<String>,
@@ -89,9 +91,6 @@ impl References {
     /// # Errors
     /// When a name does not exist, may not be used, or cannot be loaded.
     pub(crate) async fn load(&self, context: &Arc<StatementContext>) -> Result<Bindings> {
-        if self.decrypts {
-            context.rights().may_decrypt()?;
-        }
         let mut bound = BTreeMap::new();
         let mut loaded = BTreeMap::new();
         for written in &self.models {
@@ -125,10 +124,7 @@ impl References {
                 previous.insert(written.clone(), found);
             }
         }
-        let mut keys = Vec::new();
-        for name in &self.keys {
-            keys.push(context.engine().catalog().key(name)?);
-        }
+        let keys = key::bind::load(context, &self.keys).await?;
         let mut hierarchies = Vec::new();
         for name in &self.hierarchies {
             hierarchies.push(Arc::new(load_hierarchy(context, name).await?));
@@ -139,7 +135,7 @@ impl References {
             items: Arc::new(items),
             histories: Arc::new(histories),
             previous: Arc::new(previous),
-            keys: Arc::new(KeySet::new(keys)),
+            keys: Arc::new(keys),
             hierarchies: Arc::new(HierarchySet::new(hierarchies)),
         })
     }
@@ -282,9 +278,11 @@ impl Collector {
             }
             self.found.models.insert(name);
         }
-        self.found.decrypts |= function == "fpe_decrypt";
-        if let Some(name) = udfs::privacy::key_argument(&function).and_then(literal) {
-            self.found.keys.insert(name);
+        if let Some((position, key_use)) = udfs::privacy::key_use(&function) {
+            self.found.decrypts |= key_use == KeyUse::Decrypt;
+            if let Some(name) = literal(position) {
+                self.found.keys.entry(name).or_default().insert(key_use);
+            }
         }
         if let Some(name) = udfs::privacy::hierarchy_argument(&function).and_then(literal) {
             self.found.hierarchies.insert(name);
@@ -390,7 +388,7 @@ mod tests {
         let found = References::of(tree.as_ref());
         let models: Vec<&str> = found.models.iter().map(String::as_str).collect();
         assert_eq!(models, ["main.m@2", "other", "shop"]);
-        assert!(found.keys.contains("k1") && found.hierarchies.contains("h"));
+        assert!(found.keys.contains_key("k1") && found.hierarchies.contains("h"));
         assert!(found.explained.is_empty() && found.evaluated.is_empty());
     }
 

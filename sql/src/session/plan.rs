@@ -1,6 +1,6 @@
 //! Planning: from a parsed statement to what will be done.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::Schema;
@@ -33,7 +33,7 @@ use crate::session::optimized::Optimized;
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
 use crate::tokens::TokenStatement;
-use crate::{access, dml, expectation, model, size, table};
+use crate::{access, dml, expectation, key, model, size, table};
 
 /// What a planned statement does when it runs.
 #[derive(Debug, Clone)]
@@ -54,6 +54,8 @@ pub(crate) enum Action {
     DropToken(TokenStatement),
     /// Changes users, roles and grants.
     Access(access::Change),
+    /// Makes, changes or drops keys.
+    Key(key::Change),
     /// Changes a setting of the session.
     Set(String, String),
     /// Ends a statement or a session.
@@ -82,6 +84,7 @@ struct Pinned {
     opened: Mutex<HashMap<ObjectName, Arc<dyn TableProvider>>>,
     versions: Mutex<BTreeMap<ObjectName, u64>>,
     missed: Mutex<Vec<String>>,
+    keys: Mutex<BTreeSet<key::UsedKey>>,
     listed: OnceCell<Arc<Vec<TableInfo>>>,
 }
 
@@ -218,6 +221,11 @@ impl StatementContext {
         self.pinned.missed.lock().push(name);
     }
 
+    /// Remembers that a part of the statement uses a key.
+    pub(crate) fn uses_key(&self, used: key::UsedKey) {
+        self.pinned.keys.lock().insert(used);
+    }
+
     /// The object that a written name means for creating or changing: unqualified names lie in
     /// the session's schema.
     ///
@@ -287,6 +295,7 @@ impl StatementContext {
             references = References::of(tree.as_ref());
         }
         self.pin_versions(&references)?;
+        key::bind::check(self, &references.keys)?;
         let bindings = references.load(self).await?;
         let state = self.state(&bindings)?;
         match state.statement_to_plan(statement).await {
@@ -394,6 +403,8 @@ pub(crate) struct Planned {
     pub(crate) rights: Arc<Rights>,
     /// How large it is: nodes and columns.
     pub(crate) parts: usize,
+    /// Which keys it uses, and what for.
+    pub(crate) keys: Arc<[key::UsedKey]>,
     /// The query optimized before its values are known, once somebody has asked for it.
     optimized: OnceLock<Option<Optimized>>,
 }
@@ -490,6 +501,7 @@ pub(crate) async fn plan_in(
             Box::pin(expectation::plan(&context, statement)).await?
         }
         Statement::Access(statement) => Box::pin(access::plan(&context, statement)).await?,
+        Statement::Key(statement) => Box::pin(key::plan(&context, statement)).await?,
         Statement::DescribeModel { name } => {
             let (state, plan) = Box::pin(model::describe(&context, name)).await?;
             (state, Action::Query(plan))
@@ -503,7 +515,8 @@ pub(crate) async fn plan_in(
         _ => 0,
     };
     let rights = Arc::clone(&context.rights);
-    Ok(Planned { action, state, at_ms, rights, parts, optimized: OnceLock::new() })
+    let keys = context.pinned.keys.lock().iter().cloned().collect();
+    Ok(Planned { action, state, at_ms, rights, parts, keys, optimized: OnceLock::new() })
 }
 
 async fn plan_datafusion(

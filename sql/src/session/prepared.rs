@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::admission::needs_slot;
 use crate::dml::Change;
 use crate::error::{Error, Result};
+use crate::key::UsedKey;
 use crate::parse::Statement;
 use crate::queries::without_literals;
 use crate::rights::Rights;
@@ -154,6 +155,11 @@ impl Prepared {
         &self.0.parameters
     }
 
+    /// Which keys the statement uses, and what for, as it was planned last; also through views.
+    pub fn keys(&self) -> Arc<[UsedKey]> {
+        Arc::clone(&self.0.planned.lock().1.keys)
+    }
+
     pub(crate) fn statement(&self) -> &Statement {
         &self.0.statement
     }
@@ -243,6 +249,7 @@ fn parameters(action: &Action) -> Result<Schema> {
         Action::Rows(change) => change.plans(),
         Action::Model(_)
         | Action::Access(_)
+        | Action::Key(_)
         | Action::CreateToken(_)
         | Action::DropToken(_)
         | Action::Expectation(_)

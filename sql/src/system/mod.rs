@@ -6,6 +6,7 @@
 mod accounts;
 mod batches;
 mod checks;
+mod keys;
 mod sessions;
 
 use std::sync::Arc;
@@ -22,12 +23,13 @@ use crate::session::StatementContext;
 /// The schemas made here.
 pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
-const SYSTEM: [&str; 14] = [
+const SYSTEM: [&str; 15] = [
     "checks",
     "columns",
     "expectations",
     "functions",
     "grants",
+    "keys",
     "models",
     "queries",
     "roles",
@@ -63,6 +65,10 @@ pub(crate) fn listing_query(listing: Listing) -> &'static str {
         }
         Listing::Users => "SELECT name, roles FROM system.users ORDER BY name",
         Listing::Roles => "SELECT name, built_in FROM system.roles ORDER BY name",
+        Listing::Keys => {
+            "SELECT name, source, generation, id, state FROM system.keys \
+             ORDER BY name, generation DESC"
+        }
         Listing::Schemas => "SELECT name FROM system.schemas ORDER BY name",
         Listing::Functions => {
             "SELECT name, kind, syntax, description, section FROM system.functions \
@@ -101,6 +107,7 @@ pub(crate) async fn open(
         ("system", "users") => accounts::users(session).await?,
         ("system", "roles") => accounts::roles(session).await?,
         ("system", "grants") => accounts::grants(session).await?,
+        ("system", "keys") => keys::keys(session).await?,
         ("system", "expectations") => checks::expectations(context).await?,
         ("system", "checks") => checks::checks(context).await?,
         ("system", "models") => batches::models(session).await?,

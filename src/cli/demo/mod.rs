@@ -73,7 +73,7 @@ fn next(config_file: &Path) -> String {
     )
 }
 
-/// Makes the folder, with a key and a configuration; what an earlier demo wrote is removed.
+/// Makes the folder, with keys and a configuration; what an earlier demo wrote is removed.
 fn prepare(folder: &Path) -> Result<PathBuf> {
     let config_file = folder.join("attune.toml");
     let empty = std::fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
@@ -95,9 +95,11 @@ fn prepare(folder: &Path) -> Result<PathBuf> {
         std::fs::create_dir_all(&path).map_err(|error| Error::file("create", &path, &error))?;
     }
     write_key(&folder.join("keys/demo.key"))?;
+    write_key(&folder.join("keys/master.key"))?;
     let text = format!(
         "{MARK}\n[lake]\nurl = \"lake\"\ndiscover = true\n\n[warehouse]\nurl = \"warehouse\"\n\n\
-         [keys.demo]\nfile = \"keys/demo.key\"\n"
+         [keys.demo]\nfile = \"keys/demo.key\"\n\n\
+         [keyring]\nmaster_key_file = \"keys/master.key\"\n"
     );
     std::fs::write(&config_file, text)
         .map_err(|error| Error::file("write", &config_file, &error))?;

@@ -92,6 +92,7 @@ async fn what_is_refused_is_permission_denied() {
         "GRANT SELECT ON t TO ada",
         "ALTER USER root SET PASSWORD 'taken over'",
         "SELECT fpe_decrypt('1', 'demo')",
+        "CREATE KEY mine",
     ] {
         let (code, message) = match ada.execute_update(text.into(), None).await {
             Err(error) => (status(error).code(), String::new()),

@@ -1,4 +1,4 @@
-//! Named keys: what `pseudonymize`, `fpe_encrypt` and `fpe_decrypt` compute under.
+//! Named keys: what `pseudonymize`, `encrypt`, `fpe_encrypt` and their like compute under.
 //!
 //! From the secret (at least 16 bytes, given by the key store, never by SQL text) come one sub-key
 //! a use, HMAC-SHA-256(secret, label): a pseudonym says nothing about a ciphertext under the
@@ -7,20 +7,26 @@
 //! it tells two generations of a key apart and confirms a guess of the secret no better than a
 //! pseudonym does, which is why a secret must be random and not a password.
 //!
+//! A key that was rotated is a [`KeyRing`]: what is made is made with its newest generation, what
+//! says its generation is opened with that one. A statement's [`KeySet`] says of each key what it
+//! may be used for, and a function finds the keys of its own use alone: however a call spells the
+//! name, it gets no further than the rights that were checked.
+//!
 //! Sub-keys are overwritten when dropped, as far as safe Rust can: copies that a cipher makes for
 //! the length of one batch are not reached.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use datafusion_common::{Result, exec_err, plan_err};
+use datafusion_common::{Result, exec_err, internal_err, plan_err};
 use datafusion_expr::{ReturnFieldArgs, ScalarFunctionArgs};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::arguments;
+use super::random::Random;
 
 /// The least length of a secret, in bytes.
 pub const SECRET_BYTES_MIN: usize = 16;
@@ -32,16 +38,63 @@ const LABEL_ID: &[u8] = b"attune/key-id/v1";
 const LABEL_PSEUDONYM: &[u8] = b"attune/pseudonymize/v1";
 const LABEL_BLOOM: &[u8] = b"attune/bloom/v1";
 const LABEL_CIPHER: &[u8] = b"attune/ff1-aes256/v1";
+const LABEL_RANDOMIZED: &[u8] = b"attune/aes256-siv/randomized/v1";
+const LABEL_DETERMINISTIC: &[u8] = b"attune/aes256-siv/deterministic/v1";
+const LABEL_DATA_KEY: &[u8] = b"attune/aes256-siv/data-key/v1";
 
-/// Thirty-two secret bytes that overwrite themselves.
-struct SubKey([u8; 32]);
+/// Secret bytes that overwrite themselves.
+pub(super) struct SubKey<const N: usize = 32>(pub(super) [u8; N]);
 
-impl Drop for SubKey {
+impl<const N: usize> Drop for SubKey<N> {
     fn drop(&mut self) {
         self.0.fill(0);
         // Without a reader the compiler may drop the write; `unsafe` volatile writes are forbidden.
         std::hint::black_box(&self.0);
     }
+}
+
+/// What a key is used for. One use never implies another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyUse {
+    /// Tokens that nothing turns back: `pseudonymize`, `bloom_encode`.
+    Pseudonymize,
+    /// Values that can be turned back, by others perhaps: `encrypt`, `fpe_encrypt`, `rekey`, …
+    Encrypt,
+    /// Turning them back: `decrypt`, `fpe_decrypt`, `decrypt_with`.
+    Decrypt,
+}
+
+/// Functions that take a key: the place of its name among the arguments, and what it is used for.
+const FUNCTIONS: [(&str, usize, KeyUse); 11] = [
+    ("pseudonymize", 1, KeyUse::Pseudonymize),
+    ("bloom_encode", 1, KeyUse::Pseudonymize),
+    ("fpe_encrypt", 1, KeyUse::Encrypt),
+    ("fpe_decrypt", 1, KeyUse::Decrypt),
+    ("encrypt", 1, KeyUse::Encrypt),
+    ("encrypt_deterministic", 1, KeyUse::Encrypt),
+    ("decrypt", 1, KeyUse::Decrypt),
+    // Neither the value nor a key leaves it.
+    ("rekey", 1, KeyUse::Encrypt),
+    ("new_data_key", 0, KeyUse::Encrypt),
+    ("encrypt_with", 2, KeyUse::Encrypt),
+    ("decrypt_with", 2, KeyUse::Decrypt),
+];
+
+/// The place of the argument of a function that names a key, and what the key is used for.
+pub fn key_use(function: &str) -> Option<(usize, KeyUse)> {
+    let found = FUNCTIONS.iter().find(|(name, ..)| *name == function);
+    found.map(|(_, position, key_use)| (*position, *key_use))
+}
+
+/// How a value is sealed; each has a key of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Mode {
+    /// Under a nonce: equal values differ.
+    Randomized,
+    /// Without: equal values are equal.
+    Deterministic,
+    /// A data key, which seals values itself.
+    DataKey,
 }
 
 /// A named key. It shows, compares and hashes by name and id, never by its secret.
@@ -51,6 +104,9 @@ pub struct Key {
     pseudonym: SubKey,
     bloom: SubKey,
     cipher: SubKey,
+    randomized: SubKey<64>,
+    deterministic: SubKey<64>,
+    data_key: SubKey<64>,
 }
 
 impl Key {
@@ -95,6 +151,9 @@ impl Key {
             pseudonym: hmac(secret, LABEL_PSEUDONYM)?,
             bloom: hmac(secret, LABEL_BLOOM)?,
             cipher: hmac(secret, LABEL_CIPHER)?,
+            randomized: siv_key(secret, LABEL_RANDOMIZED)?,
+            deterministic: siv_key(secret, LABEL_DETERMINISTIC)?,
+            data_key: siv_key(secret, LABEL_DATA_KEY)?,
         })
     }
 
@@ -121,6 +180,15 @@ impl Key {
     /// The 256-bit AES key for FF1.
     pub(super) fn cipher_key(&self) -> &[u8; 32] {
         &self.cipher.0
+    }
+
+    /// The key of AES-256-SIV for values sealed in a mode.
+    pub(super) fn siv_key(&self, mode: Mode) -> &[u8; 64] {
+        match mode {
+            Mode::Randomized => &self.randomized.0,
+            Mode::Deterministic => &self.deterministic.0,
+            Mode::DataKey => &self.data_key.0,
+        }
     }
 }
 
@@ -151,32 +219,83 @@ impl Hash for Key {
     }
 }
 
-/// The keys that one statement may use, by name.
-#[derive(Debug, Default, PartialEq, Eq, Hash)]
-pub struct KeySet(BTreeMap<String, Arc<Key>>);
+/// A key with its generations. It shows and compares by name and ids, as a [`Key`] does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KeyRing {
+    newest: Arc<Key>,
+    older: Vec<Arc<Key>>,
+}
 
-impl KeySet {
-    /// A set of keys; of two with one name the later stands.
-    pub fn new(keys: impl IntoIterator<Item = Arc<Key>>) -> Self {
-        Self(keys.into_iter().map(|key| (key.name.clone(), key)).collect())
+impl KeyRing {
+    /// A key whose `newest` generation seals, and whose `older` ones still open.
+    pub fn new(newest: Arc<Key>, older: Vec<Arc<Key>>) -> Self {
+        Self { newest, older }
     }
 
-    /// The key of a name.
-    pub fn get(&self, name: &str) -> Option<&Arc<Key>> {
-        self.0.get(name)
+    /// The generation that seals.
+    pub fn newest(&self) -> &Arc<Key> {
+        &self.newest
+    }
+
+    /// Every generation, the newest first.
+    pub fn generations(&self) -> impl Iterator<Item = &Arc<Key>> {
+        std::iter::once(&self.newest).chain(&self.older)
     }
 }
 
-/// The key that the second argument of a call names, as a literal, while it is planned.
+impl From<Arc<Key>> for KeyRing {
+    fn from(key: Arc<Key>) -> Self {
+        Self::new(key, Vec::new())
+    }
+}
+
+/// A key that a statement may use.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct UsableKey {
+    /// The key.
+    pub ring: KeyRing,
+    /// What for.
+    pub uses: BTreeSet<KeyUse>,
+}
+
+/// The keys that one statement may use, by the names it calls them, and the source of its nonces.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct KeySet {
+    keys: BTreeMap<String, UsableKey>,
+    random: Option<Random>,
+}
+
+impl KeySet {
+    /// A set of keys by the names that statements call them, with where its functions take nonces
+    /// and data keys from.
+    pub fn new(keys: BTreeMap<String, UsableKey>, random: Option<Random>) -> Self {
+        Self { keys, random }
+    }
+
+    /// The key of a name, where it may be used so.
+    pub fn get(&self, name: &str, key_use: KeyUse) -> Option<&KeyRing> {
+        let found = self.keys.get(name).filter(|key| key.uses.contains(&key_use));
+        found.map(|key| &key.ring)
+    }
+
+    /// The source of nonces and data keys.
+    pub(super) fn random(&self) -> Option<&Random> {
+        self.random.as_ref()
+    }
+}
+
+/// The newest generation of the key that a call names, as a literal, while it is planned.
 ///
 /// # Errors
-/// When it is no literal, or no key that was bound.
+/// When it is no literal, or no key that was bound for this use.
 pub(super) fn planned<'a>(
     function: &'static str,
     keys: Option<&'a Arc<KeySet>>,
     args: &ReturnFieldArgs,
 ) -> Result<&'a Arc<Key>> {
-    find(function, keys, arguments::literal_text(function, args, 1, "key")?)
+    let (position, key_use) = argument(function)?;
+    let name = arguments::literal_text(function, args, position, "key")?;
+    Ok(find(function, keys, name, key_use)?.newest())
 }
 
 /// The same while the call is computed.
@@ -188,26 +307,65 @@ pub(super) fn called<'a>(
     keys: Option<&'a Arc<KeySet>>,
     args: &ScalarFunctionArgs,
 ) -> Result<&'a Arc<Key>> {
-    let name = arguments::text_argument(function, args, 1)?;
-    find(function, keys, arguments::constant_text(function, &name, "key")?)
+    Ok(ring(function, keys, args)?.newest())
+}
+
+/// The key with all its generations while the call is computed.
+///
+/// # Errors
+/// As [`planned`].
+pub(super) fn ring<'a>(
+    function: &'static str,
+    keys: Option<&'a Arc<KeySet>>,
+    args: &ScalarFunctionArgs,
+) -> Result<&'a KeyRing> {
+    let (position, key_use) = argument(function)?;
+    let name = arguments::text_argument(function, args, position)?;
+    find(function, keys, arguments::constant_text(function, &name, "key")?, key_use)
+}
+
+/// The generator that is bound with the keys.
+///
+/// # Errors
+/// When none is.
+pub(super) fn random<'a>(function: &str, keys: Option<&'a Arc<KeySet>>) -> Result<&'a Random> {
+    match keys.and_then(|keys| keys.random()) {
+        Some(random) => Ok(random),
+        None => plan_err!(
+            "{function} has no random numbers bound to it: it can only be used in a statement \
+             that the session plans"
+        ),
+    }
+}
+
+fn argument(function: &str) -> Result<(usize, KeyUse)> {
+    match key_use(function) {
+        Some(found) => Ok(found),
+        None => internal_err!("{function} takes no key"),
+    }
 }
 
 /// The key that `function` names, out of what was bound.
 ///
 /// # Errors
 /// When nothing was bound or the key is not among what was.
-fn find<'a>(function: &str, keys: Option<&'a Arc<KeySet>>, name: &str) -> Result<&'a Arc<Key>> {
+fn find<'a>(
+    function: &str,
+    keys: Option<&'a Arc<KeySet>>,
+    name: &str,
+    key_use: KeyUse,
+) -> Result<&'a KeyRing> {
     let Some(keys) = keys else {
         return plan_err!(
             "{function} has no key bound to it: it can only be used in a statement that the \
              session plans, which loads the key by its name"
         );
     };
-    match keys.get(name) {
+    match keys.get(name, key_use) {
         Some(key) => Ok(key),
         None => plan_err!(
-            "{function}: unknown key '{name}'. Hint: name a key that exists and that you may use; \
-             keys come from the server's key store, never from SQL text"
+            "{function}: unknown key '{name}'. Hint: name a key that exists and that you may use, \
+             in single quotes; keys come from the server's key store, never from SQL text"
         ),
     }
 }
@@ -219,10 +377,19 @@ fn new_mac(key: &[u8]) -> Result<Hmac<Sha256>> {
     }
 }
 
-fn hmac(key: &[u8], message: &[u8]) -> Result<SubKey> {
+pub(super) fn hmac(key: &[u8], message: &[u8]) -> Result<SubKey> {
     let mut mac = new_mac(key)?;
     mac.update(message);
     Ok(SubKey(mac.finalize().into_bytes().into()))
+}
+
+/// A key of AES-256-SIV, which is two of AES-256: one for the MAC, one for the cipher.
+pub(super) fn siv_key(secret: &[u8], label: &[u8]) -> Result<SubKey<64>> {
+    let mut key = SubKey([0; 64]);
+    for (half, part) in key.0.chunks_exact_mut(32).zip(["/mac", "/cipher"]) {
+        half.copy_from_slice(&hmac(secret, &[label, part.as_bytes()].concat())?.0);
+    }
+    Ok(key)
 }
 
 #[cfg(test)]
@@ -233,7 +400,17 @@ pub(super) mod tests {
     pub(crate) fn demo_keys() -> Arc<KeySet> {
         let demo = Key::new("demo", &[b'a'; 32]).unwrap();
         let other = Key::new("other", &[b'b'; 32]).unwrap();
-        Arc::new(KeySet::new([Arc::new(demo), Arc::new(other)]))
+        Arc::new(set([Arc::new(demo).into(), Arc::new(other).into()]))
+    }
+
+    /// Keys for every use, by their own names, with a generator that starts at `b"seed"`.
+    pub(crate) fn set(rings: impl IntoIterator<Item = KeyRing>) -> KeySet {
+        let uses = BTreeSet::from([KeyUse::Pseudonymize, KeyUse::Encrypt, KeyUse::Decrypt]);
+        let named = rings.into_iter().map(|ring| {
+            let name = ring.newest().name().to_owned();
+            (name, UsableKey { ring, uses: uses.clone() })
+        });
+        KeySet::new(named.collect(), Some(Random::seeded(b"seed").unwrap()))
     }
 
     #[test]
@@ -249,7 +426,7 @@ pub(super) mod tests {
     #[test]
     fn nothing_shown_holds_the_secret() {
         let key = Key::new("demo", b"correct horse battery staple").unwrap();
-        let set = KeySet::new([Arc::new(Key::new("demo", &[b'a'; 32]).unwrap())]);
+        let set = set([Arc::new(Key::new("demo", &[b'a'; 32]).unwrap()).into()]);
         assert_eq!(key.to_string(), format!("demo@{}", key.id()));
         assert_eq!(format!("{key:?}"), format!("Key(demo@{})", key.id()));
         let shown = format!("{key:?} {key} {set:?} {set:#?}");
@@ -264,6 +441,25 @@ pub(super) mod tests {
         let key = Key::new("demo", &[b'a'; 32]).unwrap();
         assert_ne!(key.pseudonym.0, key.cipher.0);
         assert_ne!(key.cipher.0, [b'a'; 32]);
+        let modes = [Mode::Randomized, Mode::Deterministic, Mode::DataKey];
+        let keys: BTreeSet<[u8; 64]> = modes.into_iter().map(|mode| *key.siv_key(mode)).collect();
+        assert_eq!(keys.len(), modes.len());
+        for half in keys.iter().flat_map(|key| key.chunks_exact(32)) {
+            assert!(half != key.cipher.0 && half != key.pseudonym.0);
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_for_the_uses_that_were_bound_alone() {
+        let ring = KeyRing::from(Arc::new(Key::new("demo", &[b'a'; 32]).unwrap()));
+        let uses = BTreeSet::from([KeyUse::Encrypt]);
+        let keys = BTreeMap::from([("demo".to_owned(), UsableKey { ring, uses })]);
+        let keys = Arc::new(KeySet::new(keys, None));
+        assert!(find("encrypt", Some(&keys), "demo", KeyUse::Encrypt).is_ok());
+        for (name, key_use) in [("demo", KeyUse::Decrypt), ("other", KeyUse::Encrypt)] {
+            let error = find("decrypt", Some(&keys), name, key_use).unwrap_err();
+            assert!(error.to_string().contains("unknown key"), "{error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Privacy: what may we know, and in which form may it leave.
 //!
-//! Pseudonyms, masks, redaction, generalization and format-preserving encryption as scalar
+//! Pseudonyms, masks, redaction, generalization and encryption, format-preserving or not, as scalar
 //! functions; `k_anonymity`, `l_diversity` and `t_closeness` as aggregates that measure a result.
 //! What each one promises, and what it does not, is in `docs/privacy.md`.
 //!
@@ -19,6 +19,12 @@ pub(crate) mod bloom;
 pub mod bloom_encode;
 pub mod bloom_similarity;
 mod classes;
+mod data_keys;
+pub mod decrypt;
+pub mod decrypt_with;
+pub mod encrypt;
+pub mod encrypt_deterministic;
+pub mod encrypt_with;
 mod fpe;
 pub mod fpe_decrypt;
 pub mod fpe_encrypt;
@@ -34,17 +40,24 @@ pub mod mask;
 pub mod mask_email;
 pub mod mask_phone;
 pub mod noise;
+pub mod master;
+pub mod new_data_key;
 pub mod pseudonymize;
+pub mod random;
 pub mod redact;
 mod redact_phone;
 mod redact_scan;
+pub mod rekey;
+mod seal;
 pub mod t_closeness;
 
 #[cfg(test)]
 mod adult_tests;
 
 pub use hierarchy::{Hierarchy, HierarchySet};
-pub use key::{Key, KeySet};
+pub use key::{Key, KeyRing, KeySet, KeyUse, UsableKey, key_use};
+pub use master::MasterKey;
+pub use random::Random;
 
 /// The package's scalar functions, in documentation order. Those that need a key or a hierarchy
 /// are here without one: they can be listed and documented, not planned.
@@ -55,6 +68,13 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         udf(bloom_similarity::BloomSimilarity::default()),
         udf(fpe_encrypt::FpeEncrypt::unbound()),
         udf(fpe_decrypt::FpeDecrypt::unbound()),
+        udf(encrypt::Encrypt::unbound()),
+        udf(encrypt_deterministic::EncryptDeterministic::unbound()),
+        udf(decrypt::Decrypt::unbound()),
+        udf(rekey::Rekey::unbound()),
+        udf(new_data_key::NewDataKey::unbound()),
+        udf(encrypt_with::EncryptWith::unbound()),
+        udf(decrypt_with::DecryptWith::unbound()),
         udf(mask::Mask::new()),
         udf(mask_email::MaskEmail::new()),
         udf(mask_phone::MaskPhone::new()),
@@ -74,15 +94,21 @@ pub fn bound_functions(keys: Arc<KeySet>, hierarchies: Arc<HierarchySet>) -> Vec
         udf(pseudonymize::Pseudonymize::bound(Arc::clone(&keys))),
         udf(bloom_encode::BloomEncode::bound(Arc::clone(&keys))),
         udf(fpe_encrypt::FpeEncrypt::bound(Arc::clone(&keys))),
-        udf(fpe_decrypt::FpeDecrypt::bound(keys)),
+        udf(fpe_decrypt::FpeDecrypt::bound(Arc::clone(&keys))),
+        udf(encrypt::Encrypt::bound(Arc::clone(&keys))),
+        udf(encrypt_deterministic::EncryptDeterministic::bound(Arc::clone(&keys))),
+        udf(decrypt::Decrypt::bound(Arc::clone(&keys))),
+        udf(rekey::Rekey::bound(Arc::clone(&keys))),
+        udf(new_data_key::NewDataKey::bound(Arc::clone(&keys))),
+        udf(encrypt_with::EncryptWith::bound(Arc::clone(&keys))),
+        udf(decrypt_with::DecryptWith::bound(keys)),
         udf(generalize::Generalize::bound(hierarchies)),
     ]
 }
 
 /// The position, from zero, of the argument of `function_name` that names a key.
 pub fn key_argument(function_name: &str) -> Option<usize> {
-    matches!(function_name, "pseudonymize" | "bloom_encode" | "fpe_encrypt" | "fpe_decrypt")
-        .then_some(1)
+    key_use(function_name).map(|(position, _)| position)
 }
 
 /// The position, from zero, of the argument of `function_name` that names a hierarchy.

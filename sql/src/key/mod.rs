@@ -1,0 +1,126 @@
+//! Keys in SQL: CREATE KEY, ALTER KEY … ROTATE and RETIRE GENERATION, DROP KEY, DESCRIBE KEY.
+//!
+//! `policy_admin` makes keys and grants their uses (GRANT … ON KEY is in [`crate::access`]); what
+//! is kept of them, and how, is `catalog`'s. What a statement's functions get of a key is in
+//! [`bind`]: no secret is in a plan, an error or a log.
+
+pub(crate) mod bind;
+pub(crate) mod syntax;
+
+use std::sync::Arc;
+
+use catalog::policy::Securable;
+use datafusion::execution::session_state::SessionState;
+
+use self::syntax::KeyStatement;
+use crate::error::{Error, Result};
+use crate::session::bindings::Bindings;
+use crate::session::run::{Done, Run};
+use crate::session::{Action, StatementContext};
+
+pub use self::bind::UsedKey;
+
+/// A change of keys.
+#[derive(Debug, Clone)]
+pub(crate) struct Change(KeyStatement);
+
+/// Plans a statement about keys.
+pub(crate) async fn plan(
+    context: &Arc<StatementContext>,
+    statement: &KeyStatement,
+) -> Result<(SessionState, Action)> {
+    if let KeyStatement::Describe { name } = statement {
+        securable(context, name).await?;
+        let query = format!(
+            "SELECT name, source, generation, id, state, created, created_by, master_key \
+             FROM system.keys WHERE name = '{}' ORDER BY generation DESC",
+            name.replace('\'', "''")
+        );
+        let (state, plan) = context.plan_query(crate::parse::parse_query(&query)?).await?;
+        return Ok((state, Action::Query(plan)));
+    }
+    context.rights().may_manage_keys()?;
+    Ok((context.state(&Bindings::default())?, Action::Key(Change(statement.clone()))))
+}
+
+/// The key of a name, among those that the principal knows of.
+///
+/// # Errors
+/// When there is none.
+pub(crate) async fn securable(context: &Arc<StatementContext>, name: &str) -> Result<Securable> {
+    let seen = seen(context).await?;
+    match seen.iter().any(|seen| seen == name) {
+        true => Ok(Securable::Key(name.to_owned())),
+        false => Err(missing(name, &seen)),
+    }
+}
+
+/// The names of the keys that the principal knows of.
+async fn seen(context: &Arc<StatementContext>) -> Result<Vec<String>> {
+    let keys = context.engine().catalog().keys().await?;
+    let names = keys.into_iter().map(|key| key.name);
+    Ok(names.filter(|name| context.rights().sees_key(name)).collect())
+}
+
+fn missing(name: &str, seen: &[String]) -> Error {
+    let seen = seen.iter().map(String::as_str);
+    Error::Catalog(catalog::Error::not_found("key", name, seen))
+}
+
+impl Change {
+    pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
+        let context = &StatementContext::load(&run.session).await?;
+        context.rights().may_manage_keys()?;
+        let (catalog, by) = (context.engine().catalog(), context.rights().name());
+        match &self.0 {
+            KeyStatement::Create { name, if_not_exists } => {
+                let made = catalog.create_key(name, by, *if_not_exists).await?;
+                let message = match made {
+                    true => format!(
+                        "CREATE KEY {name}: GRANT USAGE ON KEY {name} TO … FOR PSEUDONYMIZE, \
+                         ENCRYPT or DECRYPT says who may use it"
+                    ),
+                    false => format!("{name} exists already, nothing was changed"),
+                };
+                Ok(Done::new(u64::from(made), message))
+            }
+            KeyStatement::Rotate { name } => {
+                let number = catalog.rotate_key(name, by).await?;
+                let message = format!(
+                    "ALTER KEY {name}: generation {number} makes what is made from now on; what \
+                     older ones sealed still opens, and rekey(value, '{name}') seals it anew"
+                );
+                Ok(Done::new(1, message))
+            }
+            KeyStatement::Retire { name, generation } => {
+                catalog.retire_generation(name, *generation).await?;
+                let message = format!(
+                    "ALTER KEY {name}: generation {generation} is gone, and nothing opens what it \
+                     sealed"
+                );
+                Ok(Done::new(1, message))
+            }
+            KeyStatement::Drop { names, if_exists } => drop_keys(context, names, *if_exists).await,
+            KeyStatement::Describe { .. } => {
+                Err(Error::Internal("DESCRIBE KEY changes no key".into()))
+            }
+        }
+    }
+}
+
+async fn drop_keys(
+    context: &Arc<StatementContext>,
+    names: &[String],
+    if_exists: bool,
+) -> Result<Done> {
+    let mut dropped = 0;
+    for name in names {
+        match context.engine().catalog().drop_key(name).await? {
+            true => dropped += 1,
+            false if if_exists => {}
+            false => return Err(missing(name, &seen(context).await?)),
+        }
+    }
+    let message = format!("DROP KEY {}: nothing opens what it sealed", names.join(", "));
+    Ok(Done::new(dropped, message))
+}

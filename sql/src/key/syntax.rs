@@ -1,0 +1,167 @@
+//! How statements about keys are written.
+
+use datafusion::sql::parser::DFParser;
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::Token;
+
+use crate::dialect::{folded, is_word};
+use crate::parse::{Failure, Statement, skip};
+
+/// A statement about keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyStatement {
+    /// `CREATE KEY [IF NOT EXISTS] k`.
+    Create {
+        /// The key.
+        name: String,
+        /// IF NOT EXISTS.
+        if_not_exists: bool,
+    },
+    /// `ALTER KEY k ROTATE`.
+    Rotate {
+        /// The key.
+        name: String,
+    },
+    /// `ALTER KEY k RETIRE GENERATION n`.
+    Retire {
+        /// The key.
+        name: String,
+        /// The number of the generation.
+        generation: u32,
+    },
+    /// `DROP KEY [IF EXISTS] k, …`.
+    Drop {
+        /// The keys.
+        names: Vec<String>,
+        /// No error when one is missing.
+        if_exists: bool,
+    },
+    /// `DESCRIBE KEY k`.
+    Describe {
+        /// The key.
+        name: String,
+    },
+}
+
+/// Whether a statement that begins with these words is read here.
+pub(crate) fn is_ours(words: &[&str], parser: &DFParser<'_>) -> bool {
+    match words {
+        ["create" | "alter" | "drop", "key", ..] | ["create", "or", "replace", "key", ..] => true,
+        // A table may be called key.
+        ["describe" | "desc", "key", ..] => {
+            matches!(parser.parser.peek_nth_token_ref(2).token, Token::Word(_))
+        }
+        _ => false,
+    }
+}
+
+/// Reads a statement that [`is_ours`].
+pub(crate) fn parse(parser: &mut DFParser<'_>, words: &[&str]) -> Result<Statement, Failure> {
+    if let ["create", "or", ..] = words {
+        let message = "a key is not replaced, because nothing would open what it sealed: use ALTER \
+                       KEY … ROTATE, or DROP KEY and CREATE KEY";
+        return Err(Failure::at(message.into(), parser.parser.peek_token_ref()));
+    }
+    skip(parser, 2);
+    let parser = &mut parser.parser;
+    let statement = match words {
+        ["create", ..] => {
+            let if_not_exists =
+                parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
+            KeyStatement::Create { name: name(parser)?, if_not_exists }
+        }
+        ["drop", ..] => {
+            let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
+            let names = parser.parse_comma_separated(Parser::parse_identifier)?;
+            KeyStatement::Drop { names: names.iter().map(folded).collect(), if_exists }
+        }
+        ["alter", ..] => alter(parser)?,
+        _ => KeyStatement::Describe { name: name(parser)? },
+    };
+    Ok(Statement::Key(statement))
+}
+
+fn name(parser: &mut Parser<'_>) -> Result<String, Failure> {
+    Ok(folded(&parser.parse_identifier()?))
+}
+
+fn alter(parser: &mut Parser<'_>) -> Result<KeyStatement, Failure> {
+    let name = name(parser)?;
+    let found = parser.next_token();
+    if is_word(&found.token, "ROTATE") {
+        return Ok(KeyStatement::Rotate { name });
+    }
+    let next = parser.peek_token_ref().clone();
+    if !is_word(&found.token, "RETIRE") {
+        let message = format!("Expected: ROTATE or RETIRE GENERATION n, found: {found}");
+        return Err(Failure::at(message, &found));
+    }
+    if !is_word(&next.token, "GENERATION") {
+        return Err(Failure::at(format!("Expected: GENERATION n, found: {next}"), &next));
+    }
+    parser.next_token();
+    let found = parser.peek_token_ref().clone();
+    let number = parser.parse_literal_uint()?;
+    match u32::try_from(number) {
+        Ok(generation) => Ok(KeyStatement::Retire { name, generation }),
+        Err(_) => Err(Failure::at(format!("{number} is no generation"), &found)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse;
+
+    fn read(text: &str) -> KeyStatement {
+        match parse(text, 1_000) {
+            Ok(Statement::Key(statement)) => statement,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn keys_are_made_rotated_retired_and_dropped() {
+        let named = |name: &str| name.to_owned();
+        for (text, expected) in [
+            (
+                "CREATE KEY IF NOT EXISTS Emails",
+                KeyStatement::Create { name: named("emails"), if_not_exists: true },
+            ),
+            (
+                "create key \"Emails\";",
+                KeyStatement::Create { name: named("Emails"), if_not_exists: false },
+            ),
+            ("ALTER KEY k ROTATE", KeyStatement::Rotate { name: named("k") }),
+            (
+                "ALTER KEY k RETIRE GENERATION 3",
+                KeyStatement::Retire { name: named("k"), generation: 3 },
+            ),
+            (
+                "DROP KEY IF EXISTS a, b",
+                KeyStatement::Drop { names: vec![named("a"), named("b")], if_exists: true },
+            ),
+            ("DESCRIBE KEY k", KeyStatement::Describe { name: named("k") }),
+            ("DESC KEY \"K\"", KeyStatement::Describe { name: named("K") }),
+        ] {
+            assert_eq!(read(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_statement_about_keys_is_told() {
+        for text in [
+            "CREATE OR REPLACE KEY k",
+            "CREATE KEY",
+            "ALTER KEY k",
+            "ALTER KEY k RETIRE 1",
+            "ALTER KEY k RETIRE GENERATION one",
+            "ALTER KEY k RETIRE GENERATION 99999999999",
+            "DROP KEY",
+        ] {
+            assert_eq!(parse(text, 1_000).unwrap_err().code(), "ATT-1001", "{text}");
+        }
+        assert!(matches!(parse("DESCRIBE key", 1_000), Ok(Statement::DataFusion(_))));
+    }
+}
