@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use datafusion_expr::{AggregateUDF, ScalarUDF};
 
+pub mod anonymize;
 mod arguments;
 pub(crate) mod bloom;
 pub mod bloom_encode;
