@@ -16,6 +16,7 @@ mod probe;
 mod rule;
 mod weight;
 
+pub(crate) use apart::{Results, apart};
 pub(crate) use nearest::{NearestNode, NearestRelation, documentation};
 pub(crate) use not_in::CorrelatedNotIn;
 pub(crate) use rule::FuzzyJoin;

@@ -275,6 +275,20 @@ pub fn anonymize(input: &Input, options: &Options, stop: &Stop) -> Result<Outcom
     }
 }
 
+/// Bytes of memory that anonymizing so many rows may take beside their codes: where no two rows are
+/// alike, a table of classes for each column and each sensitive value in its class.
+pub fn work_bytes(rows: usize, quasi: usize, sensitive: usize) -> usize {
+    /// A key, two sizes, a number, and their place in a map.
+    const BYTES_PER_CLASS: usize = 64;
+    /// A value and its count, as they come and in order.
+    const BYTES_PER_VALUE: usize = 48;
+    /// The classes of a row, its place in the result, and a copy of each.
+    const BYTES_PER_ROW: usize = 48;
+    let classes = BYTES_PER_CLASS.saturating_mul(quasi.saturating_add(3));
+    let values = BYTES_PER_VALUE.saturating_mul(sensitive);
+    rows.saturating_mul(classes.saturating_add(values).saturating_add(BYTES_PER_ROW))
+}
+
 /// Of no rows.
 fn empty(input: &Input) -> Outcome {
     Outcome {
