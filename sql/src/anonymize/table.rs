@@ -156,11 +156,11 @@ fn shown(outcome: &Outcome, number: usize, rows: &[u32]) -> Result<ArrayRef> {
     let classes = classes.map(|class| class.map_or(usize::MAX, |class| class as usize));
     Ok(match outcome.shown.get(number) {
         Some(Shown::Labels(labels)) => {
-            let label = |class| labels.get(class).and_then(|label| label.as_deref());
+            let label = |class: usize| labels.get(class).and_then(|label| label.as_deref());
             Arc::new(classes.map(label).collect::<StringArray>())
         }
         Some(Shown::Numbers(numbers)) => {
-            let mean = |class| numbers.get(class).copied().flatten();
+            let mean = |class: usize| numbers.get(class).copied().flatten();
             Arc::new(classes.map(mean).collect::<Float64Array>())
         }
         None => return Err(DataFusionError::Internal("a column was not generalized".into())),
@@ -193,12 +193,12 @@ pub(super) fn report_batch(lines: &[Line]) -> Result<RecordBatch> {
         Arc::new(lines.iter().map(number).collect::<Float64Array>())
     };
     let columns = vec![
-        texts(&|line| line.aspect.to_owned()),
-        texts(&|line| line.metric.clone()),
-        numbers(&|line| line.value),
-        numbers(&|line| line.before),
-        texts(&|line| line.unit.to_owned()),
-        texts(&|line| line.explanation.to_owned()),
+        texts(&|line: &Line| line.aspect.to_owned()),
+        texts(&|line: &Line| line.metric.clone()),
+        numbers(&|line: &Line| line.value),
+        numbers(&|line: &Line| line.before),
+        texts(&|line: &Line| line.unit.to_owned()),
+        texts(&|line: &Line| line.explanation.to_owned()),
     ];
     Ok(RecordBatch::try_new(report_schema(), columns)?)
 }

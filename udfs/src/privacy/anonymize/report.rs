@@ -276,7 +276,7 @@ fn risk(after: &Table, before: &Table, lines: &mut Vec<Line>) {
     };
     add(
         "prosecutor_risk",
-        &|table| highest(&table.released),
+        &|table: &Table| highest(&table.released),
         "the greatest chance that somebody known to be in the result is recognized",
     );
     add(
@@ -286,22 +286,22 @@ fn risk(after: &Table, before: &Table, lines: &mut Vec<Line>) {
     );
     add(
         "journalist_risk",
-        &|table| highest(&table.population),
+        &|table: &Table| highest(&table.population),
         "the greatest chance that somebody of the population is recognized",
     );
     add(
         "marketer_risk",
-        &|table| table.marketer(),
+        &|table: &Table| table.marketer(),
         "the share of rows that are recognized when all are guessed",
     );
     add(
         "unique_rows",
-        &|table| table.unique(&table.released),
+        &|table: &Table| table.unique(&table.released),
         "the share of rows that are alone in their class",
     );
     add(
         "population_unique_rows",
-        &|table| table.unique(&table.population),
+        &|table: &Table| table.unique(&table.population),
         "the share of rows that are alone even in the population",
     );
 }
