@@ -43,7 +43,7 @@ async fn it_ends_when_its_time_is_over() {
     let session = engine.session(Principal::embedded());
     session.query("SET statement_timeout = '300 ms'").await.unwrap();
     let text = "SELECT * FROM anonymize((SELECT value AS x, value * 7919 % 10007 AS y \
-                FROM generate_series(1, 200000)), quasi_identifiers => ['x', 'y'], k => 2, \
+                FROM generate_series(1, 200000) AS s(value)), quasi_identifiers => ['x', 'y'], k => 2, \
                 method => 'microaggregation')";
     let start = Instant::now();
     assert_eq!(outcome(&session, text).await, Err("ATT-3003"));
@@ -56,13 +56,17 @@ async fn rows_do_not_depend_on_how_they_are_read() {
     let engine = crate::slt::engine(folder.path()).await;
     let session = engine.session(Principal::embedded());
     for method in ["optimal", "mondrian", "microaggregation"] {
+        let hierarchies = match method {
+            "microaggregation" => "",
+            _ => ", hierarchies => STRUCT('interval:10,50' AS x, 'interval:5' AS y)",
+        };
         let mut answers = vec![];
         for order in ["value", "-value", "value * 7919 % 10007"] {
             let text = format!(
                 "SELECT x, y, z FROM anonymize((SELECT value % 97 AS x, value % 13 AS y, value % 5 \
-                 AS z FROM generate_series(1, 2000) ORDER BY {order}), quasi_identifiers => \
-                 ['x', 'y'], sensitive => 'z', k => 5, l => 2, method => '{method}', \
-                 hierarchies => STRUCT('interval:10,50' AS x, 'interval:5' AS y)) ORDER BY x, y, z"
+                 AS z FROM generate_series(1, 2000) AS s(value) ORDER BY {order}), quasi_identifiers => \
+                 ['x', 'y'], sensitive => 'z', k => 5, l => 2, \
+                 method => '{method}'{hierarchies}) ORDER BY x, y, z"
             );
             let answer = session.query(&text).await.unwrap();
             let rows: Vec<_> = answer.rows.try_collect().await.unwrap();

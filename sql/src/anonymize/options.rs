@@ -218,6 +218,7 @@ impl<'a> Given<'a> {
         let is_measured = check_roles(schema, &quasi, &sensitive)?;
         let options = self.options(is_measured)?;
         options.check(sensitive.len(), subset.is_some())?;
+        check_hierarchies(&quasi, &sensitive, &options)?;
         let (origins, schema) = match is_report {
             true => (vec![], super::table::report_schema()),
             false => result(schema, &quasi, &sensitive, &insensitive, options.method),
@@ -402,6 +403,29 @@ fn check_roles(schema: &Schema, quasi: &[Role], sensitive: &[Role]) -> Result<bo
         is_measured &= !is_sensitive || kind != Kind::Text;
     }
     Ok(is_measured)
+}
+
+/// Refuses hierarchies that nothing asks for.
+fn check_hierarchies(quasi: &[Role], sensitive: &[Role], options: &Options) -> Result<()> {
+    let has_scheme = |role: &&Role| role.scheme.is_some();
+    let distance = options.criteria.closeness.map(|closeness| closeness.distance);
+    let idle = match options.method {
+        Method::Microaggregation => quasi.iter().find(has_scheme),
+        Method::Optimal | Method::Mondrian => None,
+    };
+    if let Some(role) = idle {
+        return Err(Error::invalid_hint(
+            format!("the hierarchy of column {} does nothing", role.name),
+            "microaggregation shows means: leave it out, or use method => 'mondrian'",
+        ));
+    }
+    match sensitive.iter().find(has_scheme) {
+        Some(role) if distance != Some(Distance::Hierarchical) => Err(Error::invalid_hint(
+            format!("the hierarchy of column {} does nothing", role.name),
+            "of a sensitive column it is for t_closeness => 'hierarchical'",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The columns of the result, in the order of the query.

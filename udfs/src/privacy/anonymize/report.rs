@@ -106,7 +106,7 @@ impl Table {
 
     /// The sum of the squared sizes of classes.
     fn squares(&self) -> f64 {
-        self.released.iter().map(|size| f64::from(*size).powi(2)).sum()
+        self.released.iter().map(|size| f64::from(*size).powi(2)).sum::<f64>() + 0.0
     }
 
     fn smallest(&self) -> Option<f64> {
@@ -126,7 +126,8 @@ impl Table {
     /// A share of the rows of the result.
     fn share(&self, rows: f64) -> Option<f64> {
         let all = self.rows();
-        (all > 0).then(|| rows / all as f64)
+        // A sum of nothing is a negative zero.
+        (all > 0).then(|| rows / all as f64 + 0.0)
     }
 
     /// The share of rows whose class has one row of such sizes.
