@@ -20,7 +20,7 @@ use udfs::privacy::anonymize::{anonymize, report, work_bytes};
 
 use super::options::Asked;
 use super::table::{Table, report_batch};
-use crate::join::{Results, apart};
+use crate::join::apart::{Results, apart};
 
 /// The operator.
 pub(super) struct AnonymizeExec {
@@ -119,6 +119,7 @@ async fn answer(
     memory.try_grow(work).map_err(too_large)?;
     stop.check()?;
     let (input, kept) = table.finish();
+    memory.try_grow(input.domain_bytes()).map_err(too_large)?;
     let outcome = anonymize(&input, &asked.options, &stop)?;
     if asked.is_report {
         let lines = report::report(&input, &asked.options, &outcome)?;

@@ -58,7 +58,7 @@ pub(super) fn text(value: &SqlExpr) -> Option<&str> {
         SqlExpr::Value(ValueWithSpan {
             value: Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text),
             ..
-        }) => Some(text),
+        }) => Some(text.as_str()),
         _ => None,
     }
 }

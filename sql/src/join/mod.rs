@@ -5,7 +5,7 @@
 //! DataFusion's nested-loop or hash join. The operator gives exactly the rows of the join that it
 //! replaces. [`nearest`] finds for each row the rows closest.
 
-mod apart;
+pub(crate) mod apart;
 mod build;
 mod exec;
 mod nearest;
@@ -16,7 +16,6 @@ mod probe;
 mod rule;
 mod weight;
 
-pub(crate) use apart::{Results, apart};
 pub(crate) use nearest::{NearestNode, NearestRelation, documentation};
 pub(crate) use not_in::CorrelatedNotIn;
 pub(crate) use rule::FuzzyJoin;

@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::array::{ArrayRef, AsArray, Date32Array, StringArray};
 use arrow::datatypes::{DataType, Date32Type};
 use arrow::temporal_conversions::date32_to_datetime;
 use datafusion_common::{HashMap, Result, exec_err, plan_err};
@@ -87,30 +87,61 @@ impl Scheme {
     /// # Errors
     /// When values that share a label do not share the next one.
     pub fn domains(&self, column: &CodedColumn) -> Result<Domains> {
-        let mut levels: Vec<Vec<String>> = match self {
-            Self::Suppress => vec![],
-            Self::Table(hierarchy) => (1..=hierarchy.height())
-                .map(|level| {
-                    labels(column, |text| {
+        // One level after the other: the texts of all together would take much memory.
+        let mut domains = Domains::of_values(column);
+        match self {
+            Self::Suppress => {}
+            Self::Table(hierarchy) => {
+                for level in 1..=hierarchy.height() {
+                    let label = |text: &str| {
                         let label = hierarchy.generalize(text, level);
                         Ok(label.unwrap_or(SUPPRESSED).to_owned())
-                    })
-                })
-                .collect::<Result<_>>()?,
-            Self::Interval(widths) => widths
-                .iter()
-                .map(|width| labels(column, |text| interval(text, width)))
-                .collect::<Result<_>>()?,
-            Self::Prefix(lengths) => lengths
-                .iter()
-                .map(|length| labels(column, |text| Ok(prefix(text, *length))))
-                .collect::<Result<_>>()?,
-            Self::Date(units) => periods(column, units)?,
-        };
-        if !matches!(self, Self::Table(_)) {
-            levels.push(vec![SUPPRESSED.to_owned(); column.cardinality()]);
+                    };
+                    domains.add(column, labels(column, label)?)?;
+                }
+            }
+            Self::Interval(widths) => {
+                for width in widths {
+                    domains.add(column, labels(column, |text| interval(text, width))?)?;
+                }
+            }
+            Self::Prefix(lengths) => {
+                for length in lengths {
+                    domains.add(column, labels(column, |text| Ok(prefix(text, *length)))?)?;
+                }
+            }
+            Self::Date(units) => {
+                let days = days(column)?;
+                for unit in units {
+                    domains.add(column, periods(&days, *unit)?)?;
+                }
+            }
         }
-        Domains::new(column, levels)
+        if !matches!(self, Self::Table(_)) {
+            domains.add(column, vec![SUPPRESSED.to_owned(); column.cardinality()])?;
+        }
+        Ok(domains)
+    }
+
+    /// How many levels there are above the values.
+    fn levels(&self) -> usize {
+        match self {
+            Self::Suppress => 1,
+            Self::Table(hierarchy) => hierarchy.height(),
+            Self::Interval(widths) => widths.len() + 1,
+            Self::Prefix(lengths) => lengths.len() + 1,
+            Self::Date(units) => units.len() + 1,
+        }
+    }
+
+    /// Bytes of memory that the domains of a column take at most, but for the labels' texts.
+    pub(super) fn domain_bytes(&self, column: &CodedColumn) -> usize {
+        /// A code, a parent, a label and its loss.
+        const BYTES_PER_VALUE: usize = 32;
+        /// The labels of one level as texts.
+        const BYTES_PER_LABEL: usize = 96;
+        let levels = (self.levels() + 1).saturating_mul(BYTES_PER_VALUE);
+        column.cardinality().saturating_mul(levels + BYTES_PER_LABEL)
     }
 }
 
@@ -204,23 +235,27 @@ fn prefix(text: &str, length: usize) -> String {
     format!("{}*", text.get(..end).unwrap_or_default())
 }
 
-fn periods(column: &CodedColumn, units: &[Unit]) -> Result<Vec<Vec<String>>> {
+/// The day of each distinct value, NULL of what is no date.
+fn days(column: &CodedColumn) -> Result<Date32Array> {
     let texts: ArrayRef =
         Arc::new(column.values.iter().map(|value| value.as_deref()).collect::<StringArray>());
     let days = arrow::compute::cast(&texts, &DataType::Date32)?;
-    let Some(days) = days.as_primitive_opt::<Date32Type>() else {
-        return exec_err!("column {} holds no dates", column.name);
-    };
-    let label = |row: usize, unit: Unit| -> Result<String> {
-        let date = days.is_valid(row).then(|| date32_to_datetime(days.value(row))).flatten();
+    match days.as_primitive_opt::<Date32Type>() {
+        Some(days) => Ok(days.clone()),
+        None => exec_err!("column {} holds no dates", column.name),
+    }
+}
+
+fn periods(days: &Date32Array, unit: Unit) -> Result<Vec<String>> {
+    let label = |day: Option<i32>| -> Result<String> {
         let mut out = String::new();
-        match date {
+        match day.and_then(date32_to_datetime) {
             Some(date) => unit.write(date.date(), &mut out)?,
             None => out.push_str(SUPPRESSED),
         }
         Ok(out)
     };
-    units.iter().map(|unit| (0..days.len()).map(|row| label(row, *unit)).collect()).collect()
+    days.iter().map(label).collect()
 }
 
 /// A column's values at each level, in codes.
@@ -238,26 +273,18 @@ pub struct Domains {
 }
 
 impl Domains {
-    /// The domains by the labels of each level from 1 on, of each value.
-    fn new(column: &CodedColumn, levels: Vec<Vec<String>>) -> Result<Self> {
-        let identity: Vec<u32> = (0..column.cardinality() as u32).collect();
-        let mut domains = Self {
-            losses: vec![vec![0.0; identity.len()]],
-            codes: vec![identity],
+    /// Level 0 alone.
+    fn of_values(column: &CodedColumn) -> Self {
+        Self {
+            codes: vec![(0..column.cardinality() as u32).collect()],
             labels: vec![column.values.clone()],
             parents: vec![],
-        };
-        for level in levels {
-            domains.add(&column.name, level)?;
-            let (codes, labels) = (domains.codes.last(), domains.labels.last());
-            if let (Some(codes), Some(labels)) = (codes, labels) {
-                domains.losses.push(losses(column, codes, labels.len()));
-            }
+            losses: vec![vec![0.0; column.cardinality()]],
         }
-        Ok(domains)
     }
 
-    fn add(&mut self, name: &str, level: Vec<String>) -> Result<()> {
+    /// Adds a level by the label of each value.
+    fn add(&mut self, column: &CodedColumn, level: Vec<String>) -> Result<()> {
         let (mut codes, mut labels) = (Vec::with_capacity(level.len()), vec![]);
         let mut numbers: HashMap<String, u32> = HashMap::new();
         for label in level {
@@ -279,8 +306,9 @@ impl Domains {
             match parents.get_mut(*code as usize) {
                 Some(Some(known)) if *known != *parent => {
                     return exec_err!(
-                        "column {name}: values that are alike at level {} of its hierarchy differ \
-                         at the next. Hint: a label must have one parent",
+                        "column {}: values that are alike at level {} of its hierarchy differ at \
+                         the next. Hint: a label must have one parent",
+                        column.name,
                         self.codes.len() - 1
                     );
                 }
@@ -289,6 +317,7 @@ impl Domains {
             }
         }
         self.parents.push(parents.into_iter().map(Option::unwrap_or_default).collect());
+        self.losses.push(losses(column, &codes, labels.len()));
         self.codes.push(codes);
         self.labels.push(labels);
         Ok(())

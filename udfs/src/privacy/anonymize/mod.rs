@@ -77,6 +77,16 @@ impl Input {
         }
     }
 
+    /// Bytes of memory that the hierarchies of the columns take, for whoever reserves them.
+    pub fn domain_bytes(&self) -> usize {
+        let sensitive = self.sensitive.iter().map(|known| (&known.column, known.scheme.as_ref()));
+        let quasi = self.quasi.iter().map(|known| (&known.column, known.scheme.as_ref()));
+        let bytes = |(column, scheme): (&CodedColumn, Option<&Scheme>)| {
+            scheme.unwrap_or(&Scheme::Suppress).domain_bytes(column)
+        };
+        quasi.chain(sensitive).map(bytes).fold(0, usize::saturating_add)
+    }
+
     fn released_rows(&self) -> usize {
         match &self.released {
             Some(released) => released.iter().filter(|released| **released).count(),

@@ -330,11 +330,15 @@ fn criteria(
         let figures = [after, before].map(|table| {
             let classes = table.released.len();
             let grouped = lattice::grouped(input, &column.codes, &table.class_of, classes);
-            let all = || (0..classes).map(|class| grouped.class(class));
+            let all: Vec<&[(usize, u64)]> =
+                (0..classes).map(|class| grouped.class(class)).collect();
+            let distinct = all.iter().map(|class| class.len() as f64);
+            let entropy = all.iter().map(|class| effective_values(class.to_vec()));
+            let far = all.iter().map(|class| checker.distance(at, class, distance));
             [
-                all().map(|class| class.len() as f64).min_by(f64::total_cmp),
-                all().map(|class| effective_values(class.to_vec())).min_by(f64::total_cmp),
-                all().map(|class| checker.distance(at, class, distance)).max_by(f64::total_cmp),
+                distinct.min_by(f64::total_cmp),
+                entropy.min_by(f64::total_cmp),
+                far.max_by(f64::total_cmp),
             ]
         });
         let [[distinct, entropy, t], [distinct_before, entropy_before, t_before]] = figures;
