@@ -1,7 +1,8 @@
 //! Privacy: what may we know, and in which form may it leave.
 //!
 //! Pseudonyms, masks, redaction, generalization and format-preserving encryption as scalar
-//! functions; `k_anonymity`, `l_diversity` and `t_closeness` as aggregates that measure a result.
+//! functions; `k_anonymity`, `l_diversity` and `t_closeness` as aggregates that measure a result;
+//! [`anonymize`] makes one that they measure well.
 //! What each one promises, and what it does not, is in `docs/privacy.md`.
 //!
 //! Keys and hierarchies are *bound values*. [`functions`] holds every function by name; those

@@ -148,7 +148,8 @@ impl Scheme {
 fn intervals(written: &str, levels: &[&str]) -> Result<Scheme> {
     let mut before: Option<f64> = None;
     for level in levels {
-        let width = level.parse().ok().filter(|width: &f64| width.is_finite() && *width > 0.0);
+        let width = level.parse::<f64>().ok();
+        let width = width.filter(|width| width.is_finite() && *width > 0.0);
         let Some(width) = width else {
             return plan_err!(
                 "hierarchy '{written}': a width is '{level}'. Hint: write numbers greater than \
@@ -172,7 +173,7 @@ fn intervals(written: &str, levels: &[&str]) -> Result<Scheme> {
 fn prefixes(written: &str, levels: &[&str]) -> Result<Scheme> {
     let mut lengths: Vec<usize> = vec![];
     for level in levels {
-        match level.parse() {
+        match level.parse::<usize>() {
             Ok(length) if length > 0 && lengths.last().is_none_or(|before| length < *before) => {
                 lengths.push(length);
             }

@@ -386,7 +386,7 @@ fn recoded(input: &Input, mut classes: Vec<Vec<u32>>, how: Labels) -> Result<Out
     for class in &mut classes {
         class.sort_by(|x, y| microaggregation::compare(input, *x as usize, *y as usize));
     }
-    let first = |class: &[u32]| class.first().copied().unwrap_or_default() as usize;
+    let first = |class: &Vec<u32>| class.first().copied().unwrap_or_default() as usize;
     classes.sort_by(|x, y| microaggregation::compare(input, first(x), first(y)));
     let mut class_of = vec![NO_CLASS; input.rows()];
     let (mut sizes, mut population) = (vec![], vec![]);
