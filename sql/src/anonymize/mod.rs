@@ -132,16 +132,17 @@ fn arguments_documentation() -> Vec<(String, String)> {
 pub(crate) fn plain(tree: &mut Statement) -> Result<()> {
     match VisitMut::visit(tree, &mut Tables) {
         ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Break(error) => Err(*error),
     }
 }
 
 struct Tables;
 
 impl VisitorMut for Tables {
-    type Break = Error;
+    // Boxed: the visitor keeps one of it at each depth of the tree.
+    type Break = Box<Error>;
 
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Box<Error>> {
         let is_call = match &*factor {
             TableFactor::Table { name, .. } | TableFactor::Function { name, .. } => is_ours(name),
             _ => false,
@@ -156,7 +157,7 @@ impl VisitorMut for Tables {
         {
             match all_rows(name) {
                 Ok(query) => *value = query,
-                Err(error) => return ControlFlow::Break(error),
+                Err(error) => return ControlFlow::Break(Box::new(error)),
             }
         }
         ControlFlow::Continue(())
