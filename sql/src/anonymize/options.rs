@@ -384,9 +384,21 @@ fn does_nothing(option: &str, without: &str) -> Error {
 /// The column of that name, or of that name in other letters.
 fn find(schema: &Schema, name: &str) -> Result<usize> {
     let names = schema.fields().iter().map(|field| field.name().as_str());
-    let exact = names.clone().position(|known| known == name);
-    let found = exact.or_else(|| names.clone().position(|known| known.eq_ignore_ascii_case(name)));
-    found.ok_or_else(|| Error::unknown("column", name, names))
+    let places = |is_it: &dyn Fn(&str) -> bool| -> Vec<usize> {
+        names.clone().enumerate().filter(|(_, known)| is_it(known)).map(|(at, _)| at).collect()
+    };
+    let mut found = places(&|known: &str| known == name);
+    if found.is_empty() {
+        found = places(&|known: &str| known.eq_ignore_ascii_case(name));
+    }
+    match found.as_slice() {
+        [only] => Ok(*only),
+        [] => Err(Error::unknown("column", name, names)),
+        _ => Err(Error::invalid_hint(
+            format!("the query has {} columns of the name {name}", found.len()),
+            "give them names of their own with AS",
+        )),
+    }
 }
 
 /// Refuses columns that cannot be what they are named for; tells whether all sensitive ones are

@@ -236,7 +236,7 @@ fn positions(array: &ArrayRef) -> Result<Option<Float64Array>> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use arrow::array::{Date32Array, Float64Array, Int64Array, StringArray};
+    use arrow::array::{Date32Array, Int64Array, StringArray};
     use proptest::prelude::*;
 
     use super::*;
