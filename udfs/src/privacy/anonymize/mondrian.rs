@@ -49,8 +49,8 @@ pub(super) fn partition(
 
 /// Whether rows are what a class must be.
 pub(super) fn holds(input: &Input, checker: &Checker, rows: &[u32]) -> bool {
-    let released = released(input, rows).count() as u32;
-    if released == 0 || !checker.size_holds(released, rows.len() as u32) {
+    let size = released(input, rows).count() as u32;
+    if size == 0 || !checker.size_holds(size, rows.len() as u32) {
         return false;
     }
     if !checker.reads_values() {
