@@ -69,7 +69,7 @@ pub(super) fn holds(input: &Input, checker: &Checker, rows: &[u32]) -> bool {
 }
 
 fn released<'a>(input: &'a Input, rows: &'a [u32]) -> impl Iterator<Item = usize> + 'a {
-    rows.iter().map(|row| *row as usize).filter(|row| input.is_released(*row))
+    rows.iter().map(|row| *row as usize).filter(move |row| input.is_released(*row))
 }
 
 fn cut(

@@ -213,7 +213,7 @@ fn information_loss(input: &Input, outcome: &Outcome) -> Option<f64> {
 fn entropy(input: &Input, outcome: &Outcome) -> f64 {
     /// What suppressed rows show: all the same.
     const SUPPRESSED: u32 = u32::MAX;
-    let mut bits = 0.0;
+    let mut bits = 0.0_f64;
     for (quasi, shown) in input.quasi.iter().zip(&outcome.shown) {
         let labels = numbered(shown);
         let mut of_label: HashMap<u32, u32> = HashMap::new();
@@ -240,8 +240,7 @@ fn entropy(input: &Input, outcome: &Outcome) -> f64 {
             bits -= f64::from(count) * (f64::from(among) / f64::from(all)).log2();
         }
     }
-    // Without loss the sum is a negative zero.
-    bits + 0.0
+    bits
 }
 
 /// Numbers for the labels of classes, the same for the same label.
