@@ -43,8 +43,8 @@ async fn it_ends_when_its_time_is_over() {
     let session = engine.session(Principal::embedded());
     session.query("SET statement_timeout = '300 ms'").await.unwrap();
     let text = "SELECT * FROM anonymize((SELECT value AS x, value * 7919 % 10007 AS y \
-                FROM generate_series(1, 200000) AS s(value)), quasi_identifiers => ['x', 'y'], k => 2, \
-                method => 'microaggregation')";
+                FROM generate_series(1, 200000) AS s(value)), quasi_identifiers => ['x', 'y'], \
+                k => 2, method => 'microaggregation')";
     let start = Instant::now();
     assert_eq!(outcome(&session, text).await, Err("ATT-3003"));
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
@@ -64,8 +64,8 @@ async fn rows_do_not_depend_on_how_they_are_read() {
         for order in ["value", "-value", "value * 7919 % 10007"] {
             let text = format!(
                 "SELECT x, y, z FROM anonymize((SELECT value % 97 AS x, value % 13 AS y, value % 5 \
-                 AS z FROM generate_series(1, 2000) AS s(value) ORDER BY {order}), quasi_identifiers => \
-                 ['x', 'y'], sensitive => 'z', k => 5, l => 2, \
+                 AS z FROM generate_series(1, 2000) AS s(value) ORDER BY {order}), \
+                 quasi_identifiers => ['x', 'y'], sensitive => 'z', k => 5, l => 2, \
                  method => '{method}'{hierarchies}) ORDER BY x, y, z"
             );
             let answer = session.query(&text).await.unwrap();

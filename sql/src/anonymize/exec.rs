@@ -1,5 +1,5 @@
-//! The operator: reads all rows into codes, anonymizes them on a thread of its own, and gives them in
-//! the order of their classes.
+//! The operator: reads all rows into codes, anonymizes them on a thread of its own, and gives them
+//! in the order of their classes.
 
 use std::fmt;
 use std::sync::Arc;

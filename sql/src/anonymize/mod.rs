@@ -1,5 +1,5 @@
-//! `anonymize((SELECT …), quasi_identifiers => […], …)` in FROM: the rows of a query made alike until
-//! nobody stands out; and `anonymize_report` of the same arguments: what they are still good for.
+//! `anonymize((SELECT …), quasi_identifiers => […], …)` in FROM: the rows of a query made alike
+//! until nobody stands out; and `anonymize_report` of the same arguments: what they are still good for.
 //!
 //! The query may be the name of a table in quotes. That and the tables of hierarchies are read with
 //! the rights of whoever asks, as if they stood in FROM.
@@ -111,8 +111,8 @@ fn arguments_documentation() -> Vec<(String, String)> {
         (
             "hierarchies",
             "STRUCT('…' AS column, …): the name of a table whose columns are the levels, from the \
-             value on; or 'interval:5,10,20', 'prefix:3,1', 'date:month,year'. Without one a column \
-             is shown or '*'.",
+             value on; or 'interval:5,10,20', 'prefix:3,1', 'date:month,year'. Without one a \
+             column is shown or '*'.",
         ),
         ("suppression_limit", "The greatest share of rows that 'optimal' may leave out; 0 unless given."),
         (

@@ -1,9 +1,9 @@
 //! The best full-domain generalization: every column at one level, classes that fail suppressed.
 //!
 //! A node of the lattice is a level for each column. What it costs is DM*: the sum of the squared
-//! sizes of its classes, suppressed ones included, as ARX has it. A more general node merges classes
-//! and never costs less, so that a walk can turn back where it costs as much as the best node found,
-//! and the walk gives the optimum whatever the criteria are. It goes column by column: at each
+//! sizes of its classes, suppressed ones included, as ARX has it. A more general node merges
+//! classes and never costs less, so that a walk can turn back where it costs as much as the best
+//! node found, and gives the optimum whatever the criteria are. It goes column by column: at each
 //! level of a column the classes are rolled up from those of the level before. Where a criterion is
 //! monotone it also turns back when the columns not yet chosen fail even at their top: k-anonymity
 //! always is, and every criterion when nothing may be suppressed.
@@ -147,8 +147,8 @@ pub(super) struct Node {
     pub suppressed: Vec<bool>,
 }
 
-/// Finds the node that costs least, of equal ones the one with the fewest levels; `None` where every
-/// node fails for more than `rows_max` rows.
+/// Finds the node that costs least, of equal ones the one with the fewest levels; `None` where
+/// every node fails for more than `rows_max` rows.
 ///
 /// # Errors
 /// When there are too many nodes or values, or nobody waits any more.

@@ -1,5 +1,5 @@
-//! Microaggregation: rows of few who are alike, each shown as their centre (MDAV, Domingo-Ferrer and
-//! Torra 2005).
+//! Microaggregation: rows of few who are alike, each shown as their centre (MDAV, Domingo-Ferrer
+//! and Torra 2005).
 //!
 //! The row farthest from the centre of the rows that are left takes its nearest k - 1, and so does
 //! the row farthest from it, until fewer than 3k are left. Numbers and times count by their place

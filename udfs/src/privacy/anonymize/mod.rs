@@ -1,9 +1,9 @@
-//! Anonymization of a table: rows whose quasi-identifiers are made so alike that each class of equal
-//! ones is what [`Criteria`] ask for.
+//! Anonymization of a table: rows whose quasi-identifiers are made so alike that each class of
+//! equal ones is what [`Criteria`] ask for.
 //!
 //! Three methods. [`Method::Optimal`] puts every column at one level of its hierarchy, suppresses
-//! the classes that fail, and finds the levels that cost least of all; [`Method::Mondrian`] cuts the
-//! rows into classes, each with labels of its own; [`Method::Microaggregation`] shows few rows that
+//! the classes that fail, and finds the levels that cost least of all; [`Method::Mondrian`] cuts
+//! the rows into classes, each with labels of its own; [`Method::Microaggregation`] shows few rows that
 //! are near each other as their centre. What came of it is told by [`report`].
 //!
 //! Columns come in codes, which [`ColumnEncoder`] gives. The result depends on the rows and the
@@ -252,8 +252,8 @@ impl Outcome {
 /// Anonymizes a table.
 ///
 /// # Errors
-/// When no result of the method is what the criteria ask for, a hierarchy does not fit, the table is
-/// too large for the method, or nobody waits any more.
+/// When no result of the method is what the criteria ask for, a hierarchy does not fit, the table
+/// is too large for the method, or nobody waits any more.
 pub fn anonymize(input: &Input, options: &Options, stop: &Stop) -> Result<Outcome> {
     options.check(input.sensitive.len(), input.released.is_some())?;
     if input.quasi.is_empty() {

@@ -1,5 +1,5 @@
-//! What holds of every result, on small tables: against searches by force, and whatever the order of
-//! the rows.
+//! What holds of every result, on small tables: against searches by force, and whatever the order
+//! of the rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
