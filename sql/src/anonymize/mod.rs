@@ -1,5 +1,6 @@
 //! `anonymize((SELECT …), quasi_identifiers => […], …)` in FROM: the rows of a query made alike
-//! until nobody stands out; and `anonymize_report` of the same arguments: what they are still good for.
+//! until nobody stands out; and `anonymize_report` of the same arguments: what they are still good
+//! for.
 //!
 //! The query may be the name of a table in quotes. That and the tables of hierarchies are read with
 //! the rights of whoever asks, as if they stood in FROM.

@@ -3,8 +3,8 @@
 //!
 //! Three methods. [`Method::Optimal`] puts every column at one level of its hierarchy, suppresses
 //! the classes that fail, and finds the levels that cost least of all; [`Method::Mondrian`] cuts
-//! the rows into classes, each with labels of its own; [`Method::Microaggregation`] shows few rows that
-//! are near each other as their centre. What came of it is told by [`report`].
+//! the rows into classes, each with labels of its own; [`Method::Microaggregation`] shows few rows
+//! that are near each other as their centre. What came of it is told by [`report`].
 //!
 //! Columns come in codes, which [`ColumnEncoder`] gives. The result depends on the rows and the
 //! options alone, not on the order of the rows.
