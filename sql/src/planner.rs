@@ -11,6 +11,7 @@ use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 
+use crate::anonymize::AnonymizeNode;
 use crate::join::NearestNode;
 use crate::model;
 
@@ -53,6 +54,9 @@ impl ExtensionPlanner for Operators {
             return Ok(Some(Arc::new(model::create::CreateModelExec::new(node, inputs))));
         }
         if let Some(node) = node.as_any().downcast_ref::<NearestNode>() {
+            return Ok(Some(node.operator(inputs)?));
+        }
+        if let Some(node) = node.as_any().downcast_ref::<AnonymizeNode>() {
             return Ok(Some(node.operator(inputs)?));
         }
         let [input] = inputs else { return Ok(None) };

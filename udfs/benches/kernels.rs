@@ -2,7 +2,7 @@
 //! and two columns element by element, at the lengths of the peers' runs (surnames, address lines,
 //! whole name-and-address lines). `items/s` is pairs a second on one core.
 //!
-//! Learners are in `learners.rs`.
+//! Learners are in `learners.rs`, anonymization in `anonymize.rs`.
 //!
 //! Run: `cargo bench -p attune-udfs --bench kernels`.
 
@@ -19,6 +19,7 @@ use divan::{Bencher, black_box};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+mod anonymize;
 mod learners;
 
 fn main() {

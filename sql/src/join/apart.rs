@@ -19,10 +19,10 @@ use udfs::fuzzy::stop::Stop;
 const AHEAD: usize = 2;
 
 /// Where rows go.
-pub(super) type Results = Sender<Result<RecordBatch>>;
+pub(crate) type Results = Sender<Result<RecordBatch>>;
 
 /// The rows that `work` gives.
-pub(super) fn apart<F: Future<Output = Result<()>> + 'static>(
+pub(crate) fn apart<F: Future<Output = Result<()>> + 'static>(
     schema: SchemaRef,
     work: impl FnOnce(Results, Stop) -> F + Send + 'static,
 ) -> Result<SendableRecordBatchStream> {

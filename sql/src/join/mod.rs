@@ -5,7 +5,7 @@
 //! DataFusion's nested-loop or hash join. The operator gives exactly the rows of the join that it
 //! replaces. [`nearest`] finds for each row the rows closest.
 
-mod apart;
+pub(crate) mod apart;
 mod build;
 mod exec;
 mod nearest;

@@ -287,6 +287,7 @@ impl Collector {
         if let Some(name) = udfs::privacy::hierarchy_argument(&function).and_then(literal) {
             self.found.hierarchies.insert(name);
         }
+        self.found.hierarchies.extend(crate::anonymize::hierarchy_names(&function, arguments));
     }
 }
 

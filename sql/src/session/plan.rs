@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::allow;
+use crate::anonymize::{self, AnonymizeRelation};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::join::NearestRelation;
@@ -263,6 +264,7 @@ impl StatementContext {
         let relations = ModelRelations::new(bindings);
         state.register_relation_planner(Arc::new(relations))?;
         state.register_relation_planner(Arc::new(NearestRelation))?;
+        state.register_relation_planner(Arc::new(AnonymizeRelation::new(bindings)))?;
         if let Some(zone) = &self.settings.time_zone {
             set_time_zone(&mut state, zone)?;
         }
@@ -292,6 +294,7 @@ impl StatementContext {
         if let Some(tree) = tree {
             size::check_tree(tree.as_ref())?;
             model::marked::plain(tree)?;
+            anonymize::plain(tree)?;
             references = References::of(tree.as_ref());
         }
         self.pin_versions(&references)?;

@@ -26,7 +26,7 @@ const ORDERED_AGE_WORKCLASS: f64 = 0.16446520779741108;
 const ORDERED_AGE_EDUCATION: f64 = 0.12942667396482122;
 
 /// The eight quasi-identifiers in the order in which ARX names its lattice's nodes.
-const QUASI: [&str; 8] = [
+pub(super) const QUASI: [&str; 8] = [
     "sex",
     "age",
     "race",
@@ -37,13 +37,13 @@ const QUASI: [&str; 8] = [
     "salary-class",
 ];
 
-struct Adult {
-    columns: HashMap<String, ArrayRef>,
-    hierarchies: Arc<HierarchySet>,
+pub(super) struct Adult {
+    pub(super) columns: HashMap<String, ArrayRef>,
+    pub(super) hierarchies: Arc<HierarchySet>,
 }
 
 impl Adult {
-    fn read() -> Option<Self> {
+    pub(super) fn read() -> Option<Self> {
         let Some(folder) = folder() else {
             println!("skipped: there is no shared/data/adult beside the checkout");
             return None;

@@ -104,17 +104,23 @@ impl ScalarUDFImpl for GeneralizeDate {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Unit {
+/// A period of time, the longer ones later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unit {
+    /// ISO 8601's week.
     Week,
+    /// A calendar month.
     Month,
+    /// Three of them.
     Quarter,
+    /// A calendar year.
     Year,
+    /// Ten of them, as in 2020s.
     Decade,
 }
 
 impl Unit {
-    fn by_name(name: &str) -> Result<Self> {
+    pub(super) fn by_name(name: &str) -> Result<Self> {
         let is = |unit: &str| name.eq_ignore_ascii_case(unit);
         if is("week") {
             Ok(Self::Week)
@@ -134,7 +140,7 @@ impl Unit {
         }
     }
 
-    fn write(self, date: NaiveDate, out: &mut String) -> std::fmt::Result {
+    pub(super) fn write(self, date: NaiveDate, out: &mut String) -> std::fmt::Result {
         let year = date.year();
         match self {
             Self::Week => {

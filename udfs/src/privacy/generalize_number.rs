@@ -126,7 +126,7 @@ fn float_at(array: &ArrayRef, row: usize) -> Option<f64> {
     array.is_valid(row).then(|| array.value(row))
 }
 
-fn integer_interval(x: i128, width: i128, out: &mut String) -> Result<bool> {
+pub(super) fn integer_interval(x: i128, width: i128, out: &mut String) -> Result<bool> {
     if width <= 0 {
         return exec_err!("{NAME}: the width is {width}, it must be greater than zero");
     }
@@ -136,7 +136,7 @@ fn integer_interval(x: i128, width: i128, out: &mut String) -> Result<bool> {
     Ok(true)
 }
 
-fn float_interval(x: f64, width: f64, out: &mut String) -> Result<bool> {
+pub(super) fn float_interval(x: f64, width: f64, out: &mut String) -> Result<bool> {
     if !width.is_finite() || width <= 0.0 {
         return exec_err!(
             "{NAME}: the width is {width}, it must be a finite number greater than zero"

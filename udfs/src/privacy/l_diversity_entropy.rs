@@ -98,7 +98,8 @@ fn least_entropy(table: &Crosstab) -> ScalarValue {
     ScalarValue::Float64(least)
 }
 
-fn effective_values(mut counts: Vec<(usize, u64)>) -> f64 {
+/// exp of the entropy of the values of one class, with their counts.
+pub(super) fn effective_values(mut counts: Vec<(usize, u64)>) -> f64 {
     // In a fixed order the sum is the same however the rows were spread over partitions.
     counts.sort_unstable_by_key(|(_, count)| *count);
     let total: u64 = counts.iter().map(|(_, count)| count).sum();

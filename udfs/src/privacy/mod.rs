@@ -1,7 +1,8 @@
 //! Privacy: what may we know, and in which form may it leave.
 //!
 //! Pseudonyms, masks, redaction, generalization and encryption, format-preserving or not, as scalar
-//! functions; `k_anonymity`, `l_diversity` and `t_closeness` as aggregates that measure a result.
+//! functions; `k_anonymity`, `l_diversity` and `t_closeness` as aggregates that measure a result;
+//! [`anonymize`] makes one that they measure well.
 //! What each one promises, and what it does not, is in `docs/privacy.md`.
 //!
 //! Keys and hierarchies are *bound values*. [`functions`] holds every function by name; those
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use datafusion_expr::{AggregateUDF, ScalarUDF};
 
+pub mod anonymize;
 mod arguments;
 pub(crate) mod bloom;
 pub mod bloom_encode;

@@ -112,11 +112,11 @@ fn has_order(data_type: &DataType) -> bool {
     }
 }
 
-fn share(count: u64, total: u64) -> f64 {
+pub(super) fn share(count: u64, total: u64) -> f64 {
     count as f64 / total as f64
 }
 
-fn class_size(class: &[(usize, u64)]) -> u64 {
+pub(super) fn class_size(class: &[(usize, u64)]) -> u64 {
     class.iter().map(|(_, count)| count).sum()
 }
 
@@ -125,47 +125,57 @@ fn greatest(distances: impl Iterator<Item = f64>) -> ScalarValue {
     ScalarValue::Float64(distances.map(|t| t.clamp(0.0, 1.0)).max_by(f64::total_cmp))
 }
 
-/// Half the sum of |p - q|. Values that a class lacks add their q, which need not be listed.
 fn equal_distance(table: &Crosstab) -> ScalarValue {
     let totals = table.totals();
-    let rows: u64 = totals.iter().sum();
+    let rows = totals.iter().sum();
     greatest(table.by_class().into_iter().map(|mut class| {
         class.sort_unstable();
-        let size = class_size(&class);
-        let (mut distance, mut present) = (0.0, 0_u64);
-        for (value, count) in class {
-            let total = totals.get(value).copied().unwrap_or_default();
-            distance += (share(count, size) - share(total, rows)).abs();
-            present += total;
-        }
-        0.5 * (distance + share(rows - present, rows))
+        equal_in_class(&class, &totals, rows)
     }))
 }
 
-/// The sum of |P - Q| over the ranks, P and Q being cumulated shares, over the number of steps.
+/// Half the sum of |p - q|. Values that a class lacks add their q, which need not be listed.
+pub(super) fn equal_in_class(class: &[(usize, u64)], totals: &[u64], rows: u64) -> f64 {
+    let size = class_size(class);
+    let (mut distance, mut present) = (0.0, 0_u64);
+    for (value, count) in class {
+        let total = totals.get(*value).copied().unwrap_or_default();
+        distance += (share(*count, size) - share(total, rows)).abs();
+        present += total;
+    }
+    0.5 * (distance + share(rows - present, rows))
+}
+
 fn ordered_distance(table: &Crosstab) -> ScalarValue {
     let totals = table.totals();
     let whole = Cumulated::new(&table.values().ordered(), &totals);
     greatest(table.by_class().into_iter().map(|class| {
-        let size = class_size(&class);
         let mut class: Vec<(usize, u64)> = class
             .into_iter()
             .map(|(value, count)| (whole.ranks.get(value).copied().unwrap_or_default(), count))
             .collect();
         class.sort_unstable();
-        let (mut distance, mut from, mut below) = (0.0, 0, 0_u64);
-        for (rank, count) in class {
-            distance += whole.distance(from..rank, share(below, size));
-            below += count;
-            from = rank;
-        }
-        distance += whole.distance(from..totals.len(), share(below, size));
-        distance / totals.len().saturating_sub(1).max(1) as f64
+        ordered_in_class(&class, &whole)
     }))
 }
 
+/// The sum of |P - Q| over the ranks, P and Q being cumulated shares, over the number of steps. The
+/// class's values are given by rank, in order.
+pub(super) fn ordered_in_class(class: &[(usize, u64)], whole: &Cumulated) -> f64 {
+    let (size, values) = (class_size(class), whole.shares.len());
+    let (mut distance, mut from, mut below) = (0.0, 0, 0_u64);
+    for (rank, count) in class {
+        distance += whole.distance(from..*rank, share(below, size));
+        below += count;
+        from = *rank;
+    }
+    distance += whole.distance(from..values, share(below, size));
+    distance / values.saturating_sub(1).max(1) as f64
+}
+
 /// The cumulated shares of the whole, prepared so that a class costs only its own values.
-struct Cumulated {
+#[derive(Debug)]
+pub(super) struct Cumulated {
     /// The rank of each value, by number.
     ranks: Vec<usize>,
     /// The share of values up to and with each rank.
@@ -175,7 +185,8 @@ struct Cumulated {
 }
 
 impl Cumulated {
-    fn new(order: &[usize], totals: &[u64]) -> Self {
+    /// The shares of values, by number, in an order of their numbers.
+    pub(super) fn new(order: &[usize], totals: &[u64]) -> Self {
         let rows: u64 = totals.iter().sum();
         let mut ranks = vec![0; order.len()];
         let (mut shares, mut sums, mut below, mut sum) = (vec![], vec![0.0], 0_u64, 0.0);
