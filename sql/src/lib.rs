@@ -6,6 +6,7 @@
 mod access;
 mod admission;
 mod allow;
+mod audit;
 mod bounded;
 mod brief;
 mod cases;

@@ -177,7 +177,20 @@ impl Audit {
     pub async fn flush(&self) -> Result<()> {
         match &self.recorder {
             // Who never recorded anything has nothing to say, and no warehouse to make.
-            Some(recorder) if recorder.stats() != AuditStats::default() => recorder.flush().await,
+            Some(recorder) if recorder.stats() != AuditStats::default() => {
+                recorder.flush(true).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until everything handed in so far is written.
+    ///
+    /// # Errors
+    /// When it cannot be written within a while.
+    pub async fn drain(&self) -> Result<()> {
+        match &self.recorder {
+            Some(recorder) if recorder.stats().waiting > 0 => recorder.flush(false).await,
             _ => Ok(()),
         }
     }

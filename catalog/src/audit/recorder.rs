@@ -29,8 +29,12 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// What is handed to the task.
 enum Message {
-    Entry { entry: Box<AuditEntry>, urgent: bool },
-    Flush(oneshot::Sender<Result<()>>),
+    Entry {
+        entry: Box<AuditEntry>,
+        urgent: bool,
+    },
+    /// To be told when all before it is kept; and whether a checkpoint is to be made then.
+    Flush(oneshot::Sender<Result<()>>, bool),
 }
 
 /// How the task stands.
@@ -130,14 +134,14 @@ impl Recorder {
         self.standing.borrow().error.clone()
     }
 
-    /// Waits until everything handed in so far is kept, and makes a checkpoint.
+    /// Waits until everything handed in so far is kept; makes a checkpoint when asked to.
     ///
     /// # Errors
     /// When it cannot be kept within a while.
-    pub async fn flush(&self) -> Result<()> {
+    pub async fn flush(&self, checkpoint: bool) -> Result<()> {
         let (sender, receiver) = oneshot::channel();
         let flushed = async {
-            self.sender.send(Message::Flush(sender)).await.map_err(|_| ended())?;
+            self.sender.send(Message::Flush(sender, checkpoint)).await.map_err(|_| ended())?;
             receiver.await.unwrap_or_else(|_| Err(ended()))
         };
         match timeout(CLOSE_MAX, flushed).await {
@@ -186,6 +190,7 @@ struct Batch {
     /// How many of them were handed in.
     pushed: u64,
     urgent: bool,
+    checkpoint: bool,
     flushes: Vec<oneshot::Sender<Result<()>>>,
 }
 
@@ -197,8 +202,9 @@ impl Batch {
                 self.pushed += 1;
                 self.urgent |= urgent;
             }
-            Message::Flush(sender) => {
+            Message::Flush(sender, checkpoint) => {
                 self.flushes.push(sender);
+                self.checkpoint |= checkpoint;
                 self.urgent = true;
             }
         }
@@ -270,7 +276,7 @@ impl Task {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_MAX);
         }
-        if !batch.flushes.is_empty() {
+        if batch.checkpoint {
             self.writer.checkpoint(true).await;
         }
         self.told.send_modify(|standing| {

@@ -12,12 +12,13 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DataFusionStatement;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use sqlparser::ast::{Query, Statement as SqlStatement};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::allow;
+use crate::audit::{Touched, Used};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::join::NearestRelation;
@@ -82,6 +83,7 @@ struct Pinned {
     opened: Mutex<HashMap<ObjectName, Arc<dyn TableProvider>>>,
     versions: Mutex<BTreeMap<ObjectName, u64>>,
     missed: Mutex<Vec<String>>,
+    used: Mutex<Used>,
     listed: OnceCell<Arc<Vec<TableInfo>>>,
 }
 
@@ -192,6 +194,11 @@ impl StatementContext {
         self.pinned.opened.lock().keys().cloned().collect()
     }
 
+    /// The models and keys that the statement was bound to so far.
+    pub(crate) fn used(&self) -> MutexGuard<'_, Used> {
+        self.pinned.used.lock()
+    }
+
     pub(crate) fn remember(&self, name: &ObjectName, table: &Arc<dyn TableProvider>) {
         self.pinned.opened.lock().insert(name.clone(), Arc::clone(table));
     }
@@ -288,6 +295,7 @@ impl StatementContext {
         }
         self.pin_versions(&references)?;
         let bindings = references.load(self).await?;
+        self.used().add(&references.keys, bindings.loaded.values());
         let state = self.state(&bindings)?;
         match state.statement_to_plan(statement).await {
             Ok(plan) => {
@@ -394,6 +402,8 @@ pub(crate) struct Planned {
     pub(crate) rights: Arc<Rights>,
     /// How large it is: nodes and columns.
     pub(crate) parts: usize,
+    /// What it touches, for the audit.
+    pub(crate) touched: Arc<Touched>,
     /// The query optimized before its values are known, once somebody has asked for it.
     optimized: OnceLock<Option<Optimized>>,
 }
@@ -502,8 +512,9 @@ pub(crate) async fn plan_in(
         Action::CheckTable(checks) => checks.plans().into_iter().map(size::parts).sum(),
         _ => 0,
     };
+    let touched = Arc::new(Touched::of(&context, statement, &action));
     let rights = Arc::clone(&context.rights);
-    Ok(Planned { action, state, at_ms, rights, parts, optimized: OnceLock::new() })
+    Ok(Planned { action, state, at_ms, rights, parts, touched, optimized: OnceLock::new() })
 }
 
 async fn plan_datafusion(
