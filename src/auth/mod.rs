@@ -31,6 +31,7 @@ pub mod jwt;
 pub mod live;
 pub mod oidc;
 pub mod passwords;
+pub mod record;
 
 /// Who may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,7 +265,7 @@ impl Authenticator {
             return self.anybody().await?.ok_or(Refusal::Login);
         };
         if password.starts_with(TOKEN_PREFIX)
-            && let Ok(login) = self.api_token(&password).await
+            && let Ok(login) = self.token_login(&password).await
             && login.principal.name == name
         {
             return Ok(login);
@@ -276,6 +277,7 @@ impl Authenticator {
         let record = self.catalog.user(name).await?;
         let stored = record.as_ref().map(|user| user.password_hash.clone());
         let matches = turn.verify(password, stored).await?;
+        let known = record.is_some().then_some(name);
         match record.filter(|_| matches) {
             Some(user) => {
                 users.backoff.succeeded(name, peer, Instant::now());
@@ -284,6 +286,7 @@ impl Authenticator {
             None => {
                 users.backoff.failed(name, peer, Instant::now());
                 tracing::info!(user = ?name, peer = ?peer, "a login failed");
+                record::refused(&self.catalog, "user", known, peer, &Refusal::Login);
                 Err(Refusal::Login)
             }
         }
@@ -302,7 +305,11 @@ impl Authenticator {
         }
         match &users.oidc {
             Some(oidc) if Oidc::is_meant(token) => {
-                oidc.login(token, Instant::now()).await.map(Bearer::Provider)
+                let login = oidc.login(token, Instant::now()).await;
+                if let Err(refusal) = &login {
+                    record::refused(&self.catalog, "provider token", None, None, refusal);
+                }
+                login.map(Bearer::Provider)
             }
             _ => self.tokens.read(token, self.catalog.now_ms()).await.map(Bearer::Session),
         }
@@ -429,6 +436,14 @@ impl Authenticator {
     /// # Errors
     /// `Token` when it is none that is good now.
     pub async fn api_token(&self, secret: &str) -> Result<Login, Refusal> {
+        let login = self.token_login(secret).await;
+        if let Err(refusal) = &login {
+            record::refused(&self.catalog, "api token", None, None, refusal);
+        }
+        login
+    }
+
+    async fn token_login(&self, secret: &str) -> Result<Login, Refusal> {
         let hash = digest(secret);
         let token = self.catalog.token_by_hash(&hash).await?.ok_or(Refusal::Token)?;
         if token.has_expired(self.catalog.now_ms()) {

@@ -88,6 +88,7 @@ fn set(config: &mut Config, name: &str, setting: &Setting<'_>) -> Option<Result<
         "limits" => config.limits.set(field, setting),
         "log" => config.log.set(field, setting),
         "observe" => config.observe.set(field, setting),
+        "audit" => config.audit.set(field, setting),
         "lake" => set_lake(config, field, setting),
         _ => None,
     }

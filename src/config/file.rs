@@ -7,16 +7,16 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, Place};
 use super::sections::{
-    AuthSection, Field, KeySection, LakeSection, LimitsSection, LogSection, ObserveSection,
-    OidcSection, Section, ServerSection, StoreSection, TableSection,
+    AuditSection, AuthSection, Field, KeySection, LakeSection, LimitsSection, LogSection,
+    ObserveSection, OidcSection, Section, ServerSection, StoreSection, TableSection,
 };
 use super::setting::Setting;
 use super::{Config, DEFAULT_LAKE};
 use crate::error::did_you_mean;
 
 /// The tables a file may have.
-pub(super) const TABLES: [&str; 8] =
-    ["warehouse", "lake", "server", "auth", "limits", "log", "observe", "keys"];
+pub(super) const TABLES: [&str; 9] =
+    ["warehouse", "lake", "server", "auth", "limits", "log", "observe", "audit", "keys"];
 
 /// Reads `text` into `config`. `file` names it in errors; relative paths are relative to `base`.
 pub(super) fn read(config: &mut Config, text: &str, file: &str, base: &Path) -> Vec<Fault> {
@@ -56,6 +56,7 @@ impl Reader<'_> {
                 "limits" => self.section(&mut config.limits, key, value, "[limits]"),
                 "log" => self.section(&mut config.log, key, value, "[log]"),
                 "observe" => self.section(&mut config.observe, key, value, "[observe]"),
+                "audit" => self.section(&mut config.audit, key, value, "[audit]"),
                 "lake" => self.lakes(config, key, value),
                 "keys" => self.keys(config, key, value),
                 name => {
@@ -219,13 +220,14 @@ impl Reader<'_> {
 
 /// Which table a key that stands in the wrong one belongs to.
 fn elsewhere(name: &str) -> Option<String> {
-    let sections: [(&str, Vec<Field>); 9] = [
+    let sections: [(&str, Vec<Field>); 10] = [
         ("[server]", ServerSection::fields()),
         ("[auth]", AuthSection::fields()),
         ("[auth.oidc]", OidcSection::fields()),
         ("[limits]", LimitsSection::fields()),
         ("[log]", LogSection::fields()),
         ("[observe]", ObserveSection::fields()),
+        ("[audit]", AuditSection::fields()),
         ("[lake]", LakeSection::fields()),
         ("[warehouse]", StoreSection::fields()),
         ("[keys.NAME]", KeySection::fields()),

@@ -13,7 +13,7 @@ use catalog::policy::Role;
 use catalog::{AuditEntry, Catalog};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
-use datafusion::error::Result as DataFusionResult;
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
@@ -145,7 +145,7 @@ pub(super) fn faults(context: &Arc<StatementContext>) -> Result<Arc<dyn TablePro
                 Some(catalog) => found(&drained(catalog).await).await?,
                 None => vec![],
             };
-            Ok(fault_rows(&faults)?)
+            Ok::<_, DataFusionError>(fault_rows(&faults)?)
         };
         stream::once(found).boxed()
     })

@@ -15,6 +15,7 @@ use catalog::audit::{Event, Phase};
 use catalog::policy::{Grant, Grantee, Securable};
 use catalog::{Accounts, AuditEntry, Kind, Object, ObjectName};
 use datafusion::catalog::TableProvider;
+use datafusion::error::DataFusionError;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::accounts::lists;
@@ -49,7 +50,7 @@ pub(super) fn activities(context: &Arc<StatementContext>) -> Result<Arc<dyn Tabl
     let context = Arc::clone(context);
     made(&rows(&[])?, move || {
         let context = Arc::clone(&context);
-        let found = async move { Ok(rows(&gathered(&context).await?)?) };
+        let found = async move { Ok::<_, DataFusionError>(rows(&gathered(&context).await?)?) };
         stream::once(found).boxed()
     })
 }
