@@ -74,7 +74,7 @@ pub enum Error {
     #[error("{0}")]
     Password(String),
     /// The record of who did what was changed, or lost a part.
-    #[error("the record does not hold: {faults} fault{}", if *.faults == 1 { "" } else { "s" })]
+    #[error("the record does not hold; faults: {faults}")]
     Record {
         /// What is wrong with it.
         faults: usize,

@@ -92,8 +92,9 @@ countries; the risks to the persons concerned, and what is done about them.
 /// Runs `attune audit report`.
 pub(super) async fn run(arguments: &AuditReportArguments, context: &Context) -> Result<()> {
     let target = run::open(&arguments.store, &arguments.connect, context).await?;
-    let ReportFormat::Markdown = arguments.format;
-    let text = report(target.as_ref()).await;
+    let text = match arguments.format {
+        ReportFormat::Markdown => report(target.as_ref()).await,
+    };
     target.close().await?;
     std::io::stdout().lock().write_all(text?.as_bytes())?;
     Ok(())

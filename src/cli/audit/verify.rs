@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use catalog::Catalog;
-use catalog::audit::{Expected, Level, Verified};
+use catalog::audit::{Anchor, Expected, Level, Verified};
 
 use super::super::Context;
 use super::super::arguments::AuditVerifyArguments;
@@ -18,10 +18,10 @@ pub(super) async fn run(arguments: &AuditVerifyArguments, context: &Context) -> 
     // Who verifies leaves no trace in what is verified.
     opened.audit.level = Level::Off;
     let catalog = Catalog::open(opened).await?;
-    let anchors = arguments.anchor.iter().map(|anchor| anchor.parse());
+    let anchors = arguments.anchor.iter().map(|anchor| anchor.parse::<Anchor>());
     let expected = Expected {
         keys: arguments.public_key.clone(),
-        anchors: anchors.collect::<Result<_, catalog::Error>>()?,
+        anchors: anchors.collect::<Result<Vec<Anchor>, catalog::Error>>()?,
     };
     let found = catalog.verify_audit(&expected).await?;
     let mut out = std::io::stdout().lock();
@@ -64,7 +64,7 @@ fn write(out: &mut impl Write, warehouse: &str, found: &Verified) -> std::io::Re
 
 #[cfg(test)]
 mod tests {
-    use catalog::audit::{Anchor, Fault};
+    use catalog::audit::Fault;
 
     use super::*;
 
