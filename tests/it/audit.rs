@@ -81,7 +81,7 @@ async fn changes_reads_and_refusals_are_on_record_without_what_was_typed() {
         "begun root create table    main.t ",
         "ended root create table 1 finished  main.t ",
         "begun root grant     ",
-        "ended root grant 0 finished   ",
+        "ended root grant 1 finished   ",
         "begun root create view    main.t,main.v ",
         "ended root create view 0 finished  main.t,main.v ",
         "ended ann select 1 finished  main.t main.t.id,main.t.mail",

@@ -10,10 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use catalog::audit::{Event, Phase};
 use catalog::policy::{Grant, Grantee, Securable};
-use catalog::{Accounts, AuditEntry, Kind, Object, ObjectName};
+use catalog::{Accounts, AuditEntry, Definition, Kind, Object, ObjectName, Opened, Spec};
 use datafusion::catalog::TableProvider;
 use datafusion::error::DataFusionError;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -24,7 +23,7 @@ use super::batches::{batch, integers, optional_texts, texts};
 use super::sessions::instants;
 use crate::audit::governance::{self, Governed};
 use crate::error::Result;
-use crate::session::{StatementContext, TableFilter};
+use crate::session::StatementContext;
 
 /// What one object is and what is done with it.
 struct Activity {
@@ -56,16 +55,11 @@ pub(super) fn activities(context: &Arc<StatementContext>) -> Result<Arc<dyn Tabl
 }
 
 async fn gathered(context: &Arc<StatementContext>) -> Result<Vec<Activity>> {
-    let (session, rights) = (context.session(), context.rights());
-    let catalog = session.engine().catalog();
+    let (rights, catalog) = (context.rights(), context.engine().catalog());
     let accounts = catalog.accounts().await?;
-    let columns = columns(context).await?;
     let mut uses = uses(context).await?;
     let mut found = Vec::new();
-    for schema in session.schemas().await? {
-        if super::is_system(&schema) {
-            continue;
-        }
+    for schema in schemas(context).await? {
         for (name, object) in catalog.objects(&schema).await? {
             let is_data = matches!(object.kind, Kind::Table | Kind::View | Kind::Model);
             let shown = sees_all(rights) || rights.is_me(object.owner.as_deref());
@@ -74,7 +68,7 @@ async fn gathered(context: &Arc<StatementContext>) -> Result<Vec<Activity>> {
             }
             let name = ObjectName::new(&schema, name);
             found.push(Activity {
-                columns: columns.get(&name).map(names).unwrap_or_default(),
+                columns: columns(context, &name, object.kind).await,
                 recipients: recipients(&accounts, &name, object.kind),
                 governed: governance::of(context, &name),
                 used: uses.remove(&name.to_string()).unwrap_or_default(),
@@ -86,21 +80,38 @@ async fn gathered(context: &Arc<StatementContext>) -> Result<Vec<Activity>> {
     Ok(found)
 }
 
-fn names(schema: &SchemaRef) -> Vec<String> {
-    schema.fields().iter().map(|field| field.name().clone()).collect()
+/// The schemas that hold data.
+async fn schemas(context: &StatementContext) -> Result<BTreeSet<String>> {
+    let catalog = context.engine().catalog();
+    let mut schemas: BTreeSet<String> = catalog.schemas().into_iter().collect();
+    // Users' own schemas are there once something is in them.
+    schemas.extend(catalog.definitions().await?.keys().map(|(schema, _)| schema.clone()));
+    Ok(schemas)
 }
 
-async fn columns(context: &StatementContext) -> Result<BTreeMap<ObjectName, SchemaRef>> {
-    let filter = TableFilter {
-        with_columns: true,
-        kinds: Some(vec!["TABLE".into(), "VIEW".into()]),
-        ..TableFilter::default()
+/// The columns of a table or view; none of one that cannot be opened now.
+async fn columns(context: &StatementContext, name: &ObjectName, kind: Kind) -> Vec<String> {
+    let (catalog, state) = (context.engine().catalog(), context.engine().base());
+    let found = match kind {
+        Kind::Table => match catalog.open_table(name, None, state).await {
+            Ok(Some(Opened::Table(table))) => {
+                let schema = table.schema();
+                Ok(schema.fields().iter().map(|field| field.name().clone()).collect())
+            }
+            Ok(_) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        },
+        Kind::View => match catalog.definition(name).await {
+            Ok(Some(Definition { spec: Spec::View { columns, .. }, .. })) => Ok(columns),
+            Ok(_) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        },
+        _ => Ok(Vec::new()),
     };
-    let tables = context.session().tables(&filter).await?;
-    let known = tables
-        .into_iter()
-        .filter_map(|table| Some((ObjectName::new(table.schema, table.name), table.columns?)));
-    Ok(known.collect())
+    found.unwrap_or_else(|error| {
+        tracing::warn!(%name, %error, "listed without columns");
+        Vec::new()
+    })
 }
 
 /// Who may have it, and what: `role analyst: SELECT (mail)`.
