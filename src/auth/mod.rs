@@ -22,6 +22,7 @@ use self::certificates::CertificateUsers;
 use self::jwt::{Claims, SessionTokens};
 use self::oidc::{Oidc, OidcOptions};
 use self::passwords::{PasswordError, Passwords};
+use self::record::{Attempt, Strangers};
 
 pub mod backoff;
 pub mod certificates;
@@ -154,6 +155,7 @@ pub struct Authenticator {
     open: AtomicBool,
     options: CredentialOptions,
     tokens: SessionTokens,
+    strangers: Strangers,
     catalog: Arc<Catalog>,
 }
 
@@ -206,6 +208,7 @@ impl Authenticator {
             open: AtomicBool::new(authentication == Authentication::None),
             options,
             tokens,
+            strangers: Strangers::default(),
             catalog: Arc::clone(catalog),
         };
         // An open server starts while its warehouse is away; it asks for users with each call.
@@ -286,7 +289,8 @@ impl Authenticator {
             None => {
                 users.backoff.failed(name, peer, Instant::now());
                 tracing::info!(user = ?name, peer = ?peer, "a login failed");
-                record::refused(&self.catalog, "user", known, peer, &Refusal::Login);
+                let attempt = Attempt { kind: "user", user: known, peer };
+                self.refused(&attempt, &Refusal::Login);
                 Err(Refusal::Login)
             }
         }
@@ -307,7 +311,8 @@ impl Authenticator {
             Some(oidc) if Oidc::is_meant(token) => {
                 let login = oidc.login(token, Instant::now()).await;
                 if let Err(refusal) = &login {
-                    record::refused(&self.catalog, "provider token", None, None, refusal);
+                    let attempt = Attempt { kind: "provider token", user: None, peer: None };
+                    self.refused(&attempt, refusal);
                 }
                 login.map(Bearer::Provider)
             }
@@ -438,9 +443,13 @@ impl Authenticator {
     pub async fn api_token(&self, secret: &str) -> Result<Login, Refusal> {
         let login = self.token_login(secret).await;
         if let Err(refusal) = &login {
-            record::refused(&self.catalog, "api token", None, None, refusal);
+            self.refused(&Attempt { kind: "api token", user: None, peer: None }, refusal);
         }
         login
+    }
+
+    fn refused(&self, attempt: &Attempt<'_>, refusal: &Refusal) {
+        record::refused(&self.catalog, &self.strangers, attempt, refusal);
     }
 
     async fn token_login(&self, secret: &str) -> Result<Login, Refusal> {

@@ -49,15 +49,12 @@ pub fn to_hex(bytes: &[u8]) -> String {
 /// Hexadecimal digits as bytes; `None` for anything else.
 pub fn from_hex(digits: &str) -> Option<Vec<u8>> {
     let digits = digits.as_bytes();
-    let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| value.try_into().ok());
+    let value = |digit: u8| u8::try_from(char::from(digit).to_digit(16)?).ok();
     if !digits.len().is_multiple_of(2) {
         return None;
     }
     let pairs = digits.chunks_exact(2).map(|pair| match pair {
-        [high, low] => {
-            let (high, low): (u8, u8) = (value(*high)?, value(*low)?);
-            Some((high << 4) | low)
-        }
+        [high, low] => Some((value(*high)? << 4) | value(*low)?),
         _ => None,
     });
     pairs.collect()

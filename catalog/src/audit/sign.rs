@@ -39,7 +39,7 @@ impl Signer {
         let secret = secret.reveal().trim();
         if secret.chars().count() < SECRET_CHARS_MIN {
             return Err(Error::invalid_hint(
-                format!("the secret that signs the record is shorter than {SECRET_CHARS_MIN}"),
+                format!("the secret that signs the record has under {SECRET_CHARS_MIN} characters"),
                 "make one: openssl rand -hex 32",
             ));
         }

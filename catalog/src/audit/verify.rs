@@ -196,7 +196,9 @@ impl Check {
         match (first, removed) {
             (Some(1), _) => self.before = Some(Head::EMPTY),
             // A removal that has not come to its end: the note's hash is met on the way.
-            (Some(first), Some(head)) if first <= head.segment => self.last = first - 1,
+            (Some(first), Some(head)) if first <= head.segment => {
+                self.last = first.saturating_sub(1)
+            }
             (_, Some(head)) => {
                 self.last = head.segment;
                 self.before = Some(head);

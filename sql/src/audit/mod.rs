@@ -23,7 +23,7 @@ use crate::rights::Rights;
 use crate::session::Session;
 use crate::session::plan::Planned;
 
-/// How long an answer waits until the end of its change is on record.
+/// How long a statement waits until its beginning or its end is on record.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What is known of a statement before it ends.
@@ -148,14 +148,14 @@ pub(crate) async fn begin(session: &Session, ticket: &Ticket, draft: &Draft) -> 
         return Ok(());
     }
     let entry = draft.entry(&ticket.record(), Phase::Begun);
-    let kept = match audit.record(entry, true) {
+    let written = match audit.record(entry, true) {
         // While the warehouse fails nobody waits for it in vain.
         Ok(Some(_)) if failing.is_some() => Ok(()),
-        Ok(Some(receipt)) => audit.kept(receipt).await,
+        Ok(Some(receipt)) => kept(audit, receipt).await,
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
-    match kept {
+    match written {
         Err(error) if config.strict => Err(unrecorded(&error)),
         _ => Ok(()),
     }
@@ -164,8 +164,20 @@ pub(crate) async fn begin(session: &Session, ticket: &Ticket, draft: &Draft) -> 
 /// Waits until the end of a change is on record; the record tells itself when it cannot be.
 pub(crate) async fn settle(audit: &Audit, receipt: Receipt) {
     if audit.failing().is_none() {
-        let _ = tokio::time::timeout(WAIT_MAX, audit.kept(receipt)).await;
+        let _ = kept(audit, receipt).await;
     }
+}
+
+/// Waits until an entry is kept, and not for ever.
+async fn kept(audit: &Audit, receipt: Receipt) -> catalog::Result<()> {
+    let waited = tokio::time::timeout(WAIT_MAX, audit.kept(receipt)).await;
+    waited.unwrap_or_else(|_| {
+        Err(catalog::Error::Store {
+            url: "the record".into(),
+            reason: format!("it has not been written within {} s", WAIT_MAX.as_secs()),
+            denied: false,
+        })
+    })
 }
 
 fn unrecorded(error: &catalog::Error) -> Error {
