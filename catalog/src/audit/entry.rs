@@ -20,7 +20,7 @@ pub enum Event {
     Login,
     /// Entries could not be kept; `rows` says how many.
     Gap,
-    /// Entries older than the retention were removed; `rows` says how many.
+    /// Segments older than the retention were removed; `rows` says how many.
     Removal,
 }
 

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 /// The wait before a failed commit is tried again; each further one waits twice as long …
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// … and none longer.
-const RETRY_MAX: Duration = Duration::from_secs(10);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 /// How long the end of the process waits for the last entries.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 

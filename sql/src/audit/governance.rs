@@ -2,7 +2,8 @@
 //!
 //! Policies, purposes and retention rules belong to other parts of the engine; what they know of a
 //! table comes through here, so that the record need not know them. Where none exists, nothing
-//! governs, and the reports say so.
+//! governs, and the reports say so. What was applied to one statement is noted while it is planned,
+//! in [`super::Used`].
 
 use catalog::ObjectName;
 
@@ -24,9 +25,4 @@ pub(crate) struct Governed {
 /// What governs `name`.
 pub(crate) fn of(_context: &StatementContext, _name: &ObjectName) -> Governed {
     Governed::default()
-}
-
-/// The policies that were applied while a statement was planned.
-pub(crate) fn applied(_context: &StatementContext) -> Vec<String> {
-    Vec::new()
 }

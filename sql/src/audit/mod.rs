@@ -16,7 +16,7 @@ use std::time::Duration;
 use catalog::Class;
 use catalog::audit::{Audit, AuditConfig, AuditEntry, Event, Level, Phase, Receipt};
 
-pub(crate) use self::touched::{Touched, Used, Weight};
+pub(crate) use self::touched::{RECORDS, Touched, Used, Weight};
 use crate::error::{Error, Result};
 use crate::queries::{QueryRecord, State, Ticket};
 use crate::rights::Rights;
@@ -77,6 +77,7 @@ impl Draft {
             columns: touched.columns.clone(),
             policies: touched.policies.clone(),
             keys: touched.keys.clone(),
+            subjects: touched.subjects.clone(),
             rows: ended.then_some(record.rows),
             outcome: ended.then(|| record.state.name().to_owned()),
             error_code: record.error_code.map(str::to_owned),

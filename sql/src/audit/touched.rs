@@ -17,8 +17,8 @@ use crate::parse::Statement;
 use crate::session::{Action, SEARCH_PATH, StatementContext};
 use crate::{dml, expectation, model, system, table};
 
-/// System tables whose reading is on record as that of data is.
-const RECORDS: [&str; 3] = ["audit", "audit_faults", "processing_activities"];
+/// System tables that are made of the whole record: reading them is on record, and takes a slot.
+pub(crate) const RECORDS: [&str; 3] = ["audit", "audit_faults", "processing_activities"];
 
 /// What a statement is to the record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,13 +46,18 @@ pub(crate) struct Touched {
     pub(crate) columns: Vec<String>,
     pub(crate) keys: Vec<String>,
     pub(crate) policies: Vec<String>,
+    pub(crate) subjects: Vec<String>,
 }
 
-/// Models and keys that a statement was bound to.
+/// What a statement was bound to, and what was applied to it, noted while it is planned.
 #[derive(Debug, Default)]
 pub(crate) struct Used {
     models: BTreeSet<String>,
     keys: BTreeSet<String>,
+    /// Policies that were applied, each with its kind. With any, a read is on record first.
+    pub(crate) policies: BTreeSet<String>,
+    /// Tokens of the data subjects that it names; see [`catalog::Catalog::audit_token`].
+    pub(crate) subjects: BTreeSet<String>,
 }
 
 impl Used {
@@ -100,15 +105,15 @@ impl Touched {
             action,
             Action::Query(LogicalPlan::Explain(_) | LogicalPlan::DescribeTable(_))
         );
-        let keys = used.keys.iter().cloned().collect();
-        drop(used);
+        let listed = |names: &BTreeSet<String>| -> Vec<String> { names.iter().cloned().collect() };
         Self {
             weight,
             explains,
             columns: bounded(found.columns()),
             objects: bounded(objects.into_iter().collect()),
-            keys,
-            policies: crate::audit::governance::applied(context),
+            keys: listed(&used.keys),
+            policies: listed(&used.policies),
+            subjects: listed(&used.subjects),
         }
     }
 

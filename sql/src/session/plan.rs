@@ -194,7 +194,7 @@ impl StatementContext {
         self.pinned.opened.lock().keys().cloned().collect()
     }
 
-    /// The models and keys that the statement was bound to so far.
+    /// What the statement was bound to, and what was applied to it so far; for the audit.
     pub(crate) fn used(&self) -> MutexGuard<'_, Used> {
         self.pinned.used.lock()
     }
