@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Names in a list at most; the last one then says how many more there are.
-const NAMES_MAX: usize = 500;
+const NAMES_MAX: usize = 200;
 
 /// What kind of thing happened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

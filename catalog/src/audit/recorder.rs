@@ -24,6 +24,10 @@ use crate::error::{Error, Result};
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// … and none longer.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// No queue is longer, whatever is configured …
+const QUEUE_MAX: usize = 10_000_000;
+/// … and no delay.
+const DELAY_MAX: Duration = Duration::from_secs(3_600);
 /// How long the end of the process waits for the last entries.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
@@ -80,9 +84,10 @@ pub(super) struct Recorder {
 impl Recorder {
     /// Starts the task, which ends when this is dropped and everything is written.
     pub fn start(writer: Writer, clock: Clock, delay: Duration, queue_max: usize) -> Self {
-        let (sender, receiver) = channel(queue_max.max(1));
+        let (sender, receiver) = channel(queue_max.clamp(1, QUEUE_MAX));
         let (told, standing) = watch::channel(Standing::default());
         let lost = Arc::new(AtomicU64::new(0));
+        let delay = delay.min(DELAY_MAX);
         let task =
             Task { receiver, told, writer, clock, delay, lost: Arc::clone(&lost), noted_lost: 0 };
         tokio::spawn(task.run());
