@@ -58,5 +58,12 @@ pub async fn embedded_principal(
     }
     let password = password(name)?;
     let authenticator = Authenticator::new(Authentication::Users, catalog).await?;
-    Ok(authenticator.login(name, password, None).await?.principal)
+    let login = authenticator.login(name, password, None).await;
+    if login.is_err()
+        && let Err(error) = catalog.audit().flush().await
+    {
+        // This process ends with the refusal, which is told in any case.
+        tracing::warn!(%error, "a failed login is not on record");
+    }
+    Ok(login?.principal)
 }

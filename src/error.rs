@@ -8,7 +8,8 @@
 //! Each crate has one error type and converts what it receives once, at its own boundary. What
 //! comes from `sql` (1000 to 3999) and `catalog` (4000 to 5999) passes through here unchanged. This
 //! crate's codes: 60xx called wrongly, 61xx configuration, 62xx files and output, 63xx listening,
-//! 64xx a remote server, 65xx login, 66xx interrupted, 67xx Arrow conversions.
+//! 64xx a remote server, 65xx login, 66xx interrupted, 67xx Arrow conversions,
+//! 68xx the record.
 //!
 //! Secrets never enter an error. A configuration error shows the line it is about, so a line that
 //! holds a secret is shown up to its equals sign only.
@@ -72,6 +73,12 @@ pub enum Error {
     /// A password that cannot be hashed or checked.
     #[error("{0}")]
     Password(String),
+    /// The record of who did what was changed, or lost a part.
+    #[error("the record does not hold; faults: {faults}")]
+    Record {
+        /// What is wrong with it.
+        faults: usize,
+    },
     /// Ctrl-C.
     #[error("cancelled")]
     Interrupted,
@@ -145,6 +152,7 @@ impl Error {
             Self::LoginRequired => "ATT-6502",
             Self::Password(_) => "ATT-6503",
             Self::Interrupted => "ATT-6601",
+            Self::Record { .. } => "ATT-6801",
             Self::Format { .. } => "ATT-6701",
             Self::Catalog(error) => error.code(),
             Self::Sql(error) => error.code(),
@@ -164,6 +172,9 @@ impl Error {
             }
             Self::Login | Self::LoginRequired => {
                 Some("give --user NAME and the password in ATTUNE_PASSWORD".into())
+            }
+            Self::Record { .. } => {
+                Some("keep the warehouse as it is, and find out who could write it".into())
             }
             Self::Format { format: "csv", .. } => {
                 Some("use --format json for nested columns".into())

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditConfig;
 use crate::store::{Secret, StoreConfig};
 
 /// The wall clock, in Unix milliseconds. The program passes the system's, tests their own.
@@ -27,12 +28,15 @@ pub struct CatalogConfig {
     pub model_cache_bytes: usize,
     /// How long a lake's list of files and tables stays valid.
     pub freshness: Duration,
+    /// How the record is kept.
+    pub audit: AuditConfig,
     /// The wall clock.
     pub clock: Clock,
 }
 
 impl CatalogConfig {
-    /// A configuration with a warehouse and nothing else: 512 MiB of models, lists valid 2 s.
+    /// A configuration with a warehouse and nothing else: 512 MiB of models, lists valid 2 s,
+    /// nothing recorded.
     pub fn new(warehouse: StoreConfig, clock: Clock) -> Self {
         Self {
             warehouse,
@@ -41,6 +45,7 @@ impl CatalogConfig {
             master_keys: vec![],
             model_cache_bytes: 512 << 20,
             freshness: Duration::from_secs(2),
+            audit: AuditConfig::default(),
             clock,
         }
     }
@@ -56,6 +61,7 @@ impl fmt::Debug for CatalogConfig {
             .field("master_keys", &self.master_keys)
             .field("model_cache_bytes", &self.model_cache_bytes)
             .field("freshness", &self.freshness)
+            .field("audit", &self.audit)
             .finish_non_exhaustive()
     }
 }

@@ -230,6 +230,9 @@ impl Error {
             Self::AlreadyExists { .. } => Some("use OR REPLACE, or IF NOT EXISTS, or DROP it".into()),
             Self::Conflict { .. } => Some("run the statement again".into()),
             Self::Invalid { hint, .. } => hint.clone(),
+            Self::Corrupt { what, .. } if what.starts_with("the record") => {
+                Some("attune audit verify tells what is wrong with it".into())
+            }
             Self::Corrupt { .. } => Some("restore it, or drop and create it again".into()),
             Self::Delta { .. } => Some("run the statement again; nothing was half-written".into()),
             Self::DataFusion(_) => None,

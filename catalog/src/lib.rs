@@ -7,6 +7,7 @@
 //! (tables over files, each a schema) and named keys. Nothing here knows who asks: `sql` guards
 //! what it hands out.
 
+pub mod audit;
 pub mod check_keys;
 pub mod check_states;
 pub mod checks;
@@ -38,6 +39,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use audit::{Audit, AuditConfig, AuditEntry};
 pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
 pub use error::{Class, Error, Result};
 pub use lake::files::{FILE, TableFiles};
@@ -67,7 +69,8 @@ pub const MAIN: &str = "main";
 pub struct Catalog {
     stores: Arc<Stores>,
     clock: Clock,
-    warehouse: Warehouse,
+    warehouse: Arc<Warehouse>,
+    audit: Audit,
     objects: Registry,
     users: Registry,
     tokens: Registry,
@@ -135,11 +138,13 @@ impl Catalog {
         let checks = place.child("_attune/checks");
         let revoked = place.child("_attune/revoked");
         let keyring = place.child("_attune/keyring");
+        let warehouse = Arc::new(Warehouse::open(place).await);
         let catalog = Self {
+            audit: Audit::start(config.audit, &warehouse, &clock),
             files: lake::Tables::with_fresh(Arc::clone(&stores), config.freshness),
             freshness: config.freshness,
             stores,
-            warehouse: Warehouse::open(place).await,
+            warehouse,
             objects: Registry::new(heads, Arc::clone(&clock)),
             users: Registry::new(users, Arc::clone(&clock)),
             tokens: Registry::new(tokens, Arc::clone(&clock)),

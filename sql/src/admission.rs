@@ -15,6 +15,7 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::LogicalPlan;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::audit::RECORDS;
 use crate::engine::Limits;
 use crate::error::{Error, Result};
 use crate::session::Action;
@@ -137,7 +138,8 @@ fn is_look_up(plan: &LogicalPlan) -> DataFusionResult<bool> {
         match node {
             LogicalPlan::TableScan(scan) => {
                 scans += 1;
-                simple &= scan.table_name.schema().is_some_and(system::is_system);
+                simple &= scan.table_name.schema().is_some_and(system::is_system)
+                    && !RECORDS.contains(&scan.table_name.table());
             }
             LogicalPlan::Projection(_)
             | LogicalPlan::Filter(_)

@@ -7,6 +7,7 @@ mod access;
 mod admission;
 mod allow;
 mod anonymize;
+mod audit;
 mod bounded;
 mod brief;
 mod cases;

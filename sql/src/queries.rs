@@ -3,9 +3,10 @@
 //! Texts are kept with their literals replaced by `?`, so that the log holds no person's data.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use catalog::audit::Receipt;
 use catalog::{Catalog, Class};
 use datafusion::execution::memory_pool::MemoryPool;
 use parking_lot::Mutex;
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Slot;
+use crate::audit::{self, Draft};
 use crate::dialect::AttuneDialect;
 use crate::error::Error;
 use crate::memory::StatementPool;
@@ -147,6 +149,12 @@ struct Entry {
     reporter: Reporter,
     cancel: CancellationToken,
     slot: Mutex<Option<Slot>>,
+    /// What the audit is going to say.
+    draft: Mutex<Draft>,
+    /// Whether the audit tells that it runs.
+    is_told: AtomicBool,
+    /// What the audit was told last.
+    receipt: Mutex<Option<Receipt>>,
 }
 
 impl Entry {
@@ -231,6 +239,7 @@ impl QueryLog {
         query_id: &str,
         text: Arc<str>,
         pool: Arc<StatementPool>,
+        draft: Draft,
     ) -> Ticket {
         let catalog = &self.0.catalog;
         let mut records = self.0.records.lock();
@@ -250,6 +259,9 @@ impl QueryLog {
             reporter: Reporter::new(session.progress_sender()),
             cancel: session.end_token().child_token(),
             slot: Mutex::new(None),
+            draft: Mutex::new(draft),
+            is_told: AtomicBool::new(false),
+            receipt: Mutex::new(None),
         });
         records.running.insert(entry.number, Arc::clone(&entry));
         drop(records);
@@ -283,6 +295,7 @@ impl QueryLog {
             error_class: Some(error.class()),
         };
         self.0.records.lock().remember(record.clone());
+        audit::refused(session, &record);
         self.tell(&record);
     }
 
@@ -305,6 +318,7 @@ impl QueryLog {
         records.remember(record.clone());
         drop(records);
         drop(entry.slot.lock().take());
+        *entry.receipt.lock() = entry.draft.lock().ended(self.0.catalog.audit(), &record);
         // What is still at work for it hears that nobody waits any more.
         entry.cancel.cancel();
         entry.reporter.clear();
@@ -377,8 +391,37 @@ impl Ticket {
 
     /// So many rows and bytes more have been sent or changed.
     pub(crate) fn add(&self, rows: u64, bytes: u64) {
-        self.0.entry.rows.fetch_add(rows, Ordering::Relaxed);
-        self.0.entry.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let (entry, catalog) = (&self.0.entry, &self.0.log.0.catalog);
+        entry.rows.fetch_add(rows, Ordering::Relaxed);
+        entry.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Who gives rows for longer than the audit's delay is on record meanwhile.
+        let delay_ms = i64::try_from(catalog.audit().config().delay.as_millis());
+        let until_ms = entry.started_ms.saturating_add(delay_ms.unwrap_or(i64::MAX));
+        if catalog.now_ms() > until_ms && !entry.is_told.swap(true, Ordering::Relaxed) {
+            entry.draft.lock().still_running(catalog.audit(), &self.record());
+        }
+    }
+
+    /// The statement as it is now.
+    pub(crate) fn record(&self) -> QueryRecord {
+        self.0.entry.record(self.0.log.0.catalog.now_ms())
+    }
+
+    /// What the audit says of it from now on.
+    pub(crate) fn redraft(&self, draft: Draft) {
+        if draft.is_written_first() {
+            self.0.entry.is_told.store(true, Ordering::Relaxed);
+        }
+        *self.0.entry.draft.lock() = draft;
+    }
+
+    /// Waits until the end of a change is on record.
+    pub(crate) async fn settle(&self) {
+        let receipt = self.0.entry.receipt.lock().take();
+        let first = self.0.entry.draft.lock().is_written_first();
+        if let Some(receipt) = receipt.filter(|_| first) {
+            audit::settle(self.0.log.0.catalog.audit(), receipt).await;
+        }
     }
 
     /// The statement ended well.

@@ -22,6 +22,7 @@ use self::certificates::CertificateUsers;
 use self::jwt::{Claims, SessionTokens};
 use self::oidc::{Oidc, OidcOptions};
 use self::passwords::{PasswordError, Passwords};
+use self::record::{Attempt, Strangers};
 
 pub mod backoff;
 pub mod certificates;
@@ -31,6 +32,7 @@ pub mod jwt;
 pub mod live;
 pub mod oidc;
 pub mod passwords;
+pub mod record;
 
 /// Who may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +155,7 @@ pub struct Authenticator {
     open: AtomicBool,
     options: CredentialOptions,
     tokens: SessionTokens,
+    strangers: Strangers,
     catalog: Arc<Catalog>,
 }
 
@@ -205,6 +208,7 @@ impl Authenticator {
             open: AtomicBool::new(authentication == Authentication::None),
             options,
             tokens,
+            strangers: Strangers::default(),
             catalog: Arc::clone(catalog),
         };
         // An open server starts while its warehouse is away; it asks for users with each call.
@@ -264,7 +268,7 @@ impl Authenticator {
             return self.anybody().await?.ok_or(Refusal::Login);
         };
         if password.starts_with(TOKEN_PREFIX)
-            && let Ok(login) = self.api_token(&password).await
+            && let Ok(login) = self.token_login(&password).await
             && login.principal.name == name
         {
             return Ok(login);
@@ -276,6 +280,7 @@ impl Authenticator {
         let record = self.catalog.user(name).await?;
         let stored = record.as_ref().map(|user| user.password_hash.clone());
         let matches = turn.verify(password, stored).await?;
+        let known = record.is_some().then_some(name);
         match record.filter(|_| matches) {
             Some(user) => {
                 users.backoff.succeeded(name, peer, Instant::now());
@@ -284,6 +289,8 @@ impl Authenticator {
             None => {
                 users.backoff.failed(name, peer, Instant::now());
                 tracing::info!(user = ?name, peer = ?peer, "a login failed");
+                let attempt = Attempt { kind: "user", user: known, peer };
+                self.refused(&attempt, &Refusal::Login);
                 Err(Refusal::Login)
             }
         }
@@ -302,7 +309,12 @@ impl Authenticator {
         }
         match &users.oidc {
             Some(oidc) if Oidc::is_meant(token) => {
-                oidc.login(token, Instant::now()).await.map(Bearer::Provider)
+                let login = oidc.login(token, Instant::now()).await;
+                if let Err(refusal) = &login {
+                    let attempt = Attempt { kind: "provider token", user: None, peer: None };
+                    self.refused(&attempt, refusal);
+                }
+                login.map(Bearer::Provider)
             }
             _ => self.tokens.read(token, self.catalog.now_ms()).await.map(Bearer::Session),
         }
@@ -429,6 +441,18 @@ impl Authenticator {
     /// # Errors
     /// `Token` when it is none that is good now.
     pub async fn api_token(&self, secret: &str) -> Result<Login, Refusal> {
+        let login = self.token_login(secret).await;
+        if let Err(refusal) = &login {
+            self.refused(&Attempt { kind: "api token", user: None, peer: None }, refusal);
+        }
+        login
+    }
+
+    fn refused(&self, attempt: &Attempt<'_>, refusal: &Refusal) {
+        record::refused(&self.catalog, &self.strangers, attempt, refusal);
+    }
+
+    async fn token_login(&self, secret: &str) -> Result<Login, Refusal> {
         let hash = digest(secret);
         let token = self.catalog.token_by_hash(&hash).await?.ok_or(Refusal::Token)?;
         if token.has_expired(self.catalog.now_ms()) {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::format::Format;
 use crate::config::{Listen, Overrides};
@@ -46,6 +46,8 @@ pub enum Command {
     Docs(DocsArguments),
     /// Manage the users of a warehouse.
     User(UserArguments),
+    /// Verify the record of who did what, export it, report from it.
+    Audit(AuditArguments),
 }
 
 /// Where data is and where Attune writes.
@@ -235,6 +237,77 @@ pub struct UserAddArguments {
     pub store: StoreArguments,
 }
 
+/// `attune audit`.
+#[derive(Debug, Args)]
+pub struct AuditArguments {
+    /// What to do with the record.
+    #[command(subcommand)]
+    pub command: AuditCommand,
+}
+
+/// A subcommand of `attune audit`.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Find every edit, removal and truncation of the record; exit code 1 when there is any
+    Verify(AuditVerifyArguments),
+    /// Write the record as one JSON object a line
+    Export(AuditExportArguments),
+    /// Write what is processed, by whom and for what: the basis of a data protection impact
+    /// assessment
+    Report(AuditReportArguments),
+}
+
+/// `attune audit verify`.
+#[derive(Debug, Args)]
+pub struct AuditVerifyArguments {
+    /// Believe this public key and no other; may be given several times [default: those that the
+    /// warehouse names]
+    #[arg(long, value_name = "HEX")]
+    pub public_key: Vec<String>,
+    /// An entry that must be there, as an earlier verification showed it; may be given several
+    /// times
+    #[arg(long, value_name = "SEQUENCE:HASH")]
+    pub anchor: Vec<String>,
+    /// Where the record is.
+    #[command(flatten)]
+    pub store: StoreArguments,
+}
+
+/// `attune audit export`.
+#[derive(Debug, Args)]
+pub struct AuditExportArguments {
+    /// Write to a file, which appears only when it is whole
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Where the record is.
+    #[command(flatten)]
+    pub store: StoreArguments,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub connect: ConnectArguments,
+}
+
+/// `attune audit report`.
+#[derive(Debug, Args)]
+pub struct AuditReportArguments {
+    /// Format of the report
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = ReportFormat::Markdown)]
+    pub format: ReportFormat,
+    /// Where the record is.
+    #[command(flatten)]
+    pub store: StoreArguments,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub connect: ConnectArguments,
+}
+
+/// How a report is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// Markdown, for people.
+    Markdown,
+}
+
 /// `attune demo`.
 #[derive(Debug, Args)]
 pub struct DemoArguments {
@@ -281,6 +354,9 @@ mod tests {
             "check --config a.toml",
             "docs levenshtein",
             "user add ann --role admin --role engineer",
+            "audit verify --warehouse w --public-key ab --anchor 1:cd",
+            "audit export -o record.ndjson --warehouse w --user dpo",
+            "audit report --format markdown --connect grpc://h:1",
         ] {
             let words: Vec<_> = line.split(' ').collect();
             assert!(parse(&words).is_ok(), "{line}: {:?}", parse(&words).err());

@@ -2,6 +2,7 @@
 //! standard error; the exit code is 0, 1 when the work failed, 2 when the call was wrong.
 
 mod arguments;
+mod audit;
 mod check;
 mod demo;
 mod docs;
@@ -51,6 +52,7 @@ pub async fn run(arguments: Arguments, context: &Context) -> Result<()> {
         Some(Command::Check(arguments)) => check::run(&arguments, context).await,
         Some(Command::Docs(arguments)) => docs::run(&arguments, context).await,
         Some(Command::User(arguments)) => user::run(&arguments, context).await,
+        Some(Command::Audit(arguments)) => audit::run(&arguments, context).await,
         None => shell::run(&arguments.shell, context).await,
     }
 }

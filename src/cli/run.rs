@@ -98,7 +98,7 @@ pub(super) async fn open(
     let opened = engine::open(&config, environment).await?;
     let principal = engine::embedded_principal(&opened, connect.user.as_deref(), ask).await?;
     let description = format!("warehouse {}", config.warehouse.url.0);
-    Ok(Box::new(Embedded::new(opened.session(principal), description)))
+    Ok(Box::new(Embedded::new(opened.session(principal), description, *screen)))
 }
 
 /// Runs one statement and writes its result. Ctrl-C cancels it and gives `Error::Interrupted`.

@@ -4,13 +4,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use catalog::audit::{AuditConfig, Level};
 use catalog::{CatalogConfig, KeyConfig, LakeConfig, LakeTable, Secret, StoreConfig};
 use udfs::privacy::master::MASTER_BYTES_MIN;
 
 use super::Config;
 use super::environment::Environment;
 use super::fault::Fault;
-use super::sections::{KeySection, LakeSection, StoreSection};
+use super::sections::{AuditSection, KeySection, LakeSection, StoreSection};
 use crate::error::{Error, Result};
 
 /// What the machine has; limits that are not configured follow from it.
@@ -71,6 +72,7 @@ impl Config {
             master_keys: self.master_keys()?,
             model_cache_bytes: to_usize(self.limits.model_cache.0),
             freshness: self.limits.freshness,
+            audit: audit_config(&self.audit)?,
             clock: Arc::new(now_ms),
         })
     }
@@ -188,6 +190,20 @@ fn key_config(name: &str, key: &KeySection, environment: &Environment) -> Result
     Ok(KeyConfig { name: name.to_owned(), id: key.id.clone(), secret: Secret::new(secret) })
 }
 
+fn audit_config(audit: &AuditSection) -> Result<AuditConfig> {
+    let secret = secret_text(None, audit.signing_key_file.as_deref())?;
+    Ok(AuditConfig {
+        level: audit.record.parse::<Level>()?,
+        embedded: audit.embedded,
+        system: audit.system,
+        strict: audit.strict,
+        delay: audit.delay,
+        queue_max: audit.queue_max,
+        retention: audit.retention,
+        secret: secret.map(Secret::new),
+    })
+}
+
 /// A secret given directly, or the content of a file without its last line break.
 pub(super) fn secret_text(given: Option<String>, file: Option<&Path>) -> Result<Option<String>> {
     let Some(path) = file.filter(|_| given.is_none()) else { return Ok(given) };
@@ -280,6 +296,19 @@ mod tests {
         let both = format!("{text}master_key = \"{new}\"\n");
         let error = Config::parse(&both).unwrap_err().render(false);
         assert!(error.contains("both master_key") && !error.contains(&new), "{error}");
+    }
+
+    #[test]
+    fn the_record_is_kept_as_configured() {
+        let audit = |text: &str| catalog(text, &Environment::default()).map(|all| all.audit);
+        let usual = audit("").unwrap();
+        assert_eq!((usual.level, usual.strict, usual.retention), (Level::All, false, None));
+        let text = "[audit]\nrecord = \"changes\"\nstrict = true\nretention = \"48 h\"\n";
+        let chosen = audit(text).unwrap();
+        assert_eq!((chosen.level, chosen.strict), (Level::Changes, true));
+        assert_eq!(chosen.retention, Some(std::time::Duration::from_secs(48 * 3_600)));
+        let wrong = Config::parse("[audit]\nrecord = \"some\"\n").unwrap_err().render(false);
+        assert!(wrong.contains("[audit] record is \"some\""), "{wrong}");
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::environment::FLAGS;
 use super::sections::{
-    AuthSection, Field, KeySection, KeyringSection, LakeSection, LimitsSection, LogSection,
-    ObserveSection, OidcSection, Section, ServerSection, StoreSection, TableSection,
+    AuditSection, AuthSection, Field, KeySection, KeyringSection, LakeSection, LimitsSection,
+    LogSection, ObserveSection, OidcSection, Section, ServerSection, StoreSection, TableSection,
 };
 use super::{DEFAULT_WAREHOUSE, FromSetting};
 
@@ -93,6 +93,12 @@ pub fn document() -> String {
             "Where traces of statements go; docs/operations.md has the metrics.",
             "OBSERVE",
             ObserveSection::fields(),
+        ),
+        (
+            "[audit]",
+            "The record of who did what; docs/security.md says what it promises.",
+            "AUDIT",
+            AuditSection::fields(),
         ),
         (
             "[keys.NAME]",

@@ -89,6 +89,7 @@ fn set(config: &mut Config, name: &str, setting: &Setting<'_>) -> Option<Result<
         "log" => config.log.set(field, setting),
         "observe" => config.observe.set(field, setting),
         "keyring" => config.keyring.set(field, setting),
+        "audit" => config.audit.set(field, setting),
         "lake" => set_lake(config, field, setting),
         _ => None,
     }

@@ -7,16 +7,16 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, Place};
 use super::sections::{
-    AuthSection, Field, KeySection, KeyringSection, LakeSection, LimitsSection, LogSection,
-    ObserveSection, OidcSection, Section, ServerSection, StoreSection, TableSection,
+    AuditSection, AuthSection, Field, KeySection, KeyringSection, LakeSection, LimitsSection,
+    LogSection, ObserveSection, OidcSection, Section, ServerSection, StoreSection, TableSection,
 };
 use super::setting::Setting;
 use super::{Config, DEFAULT_LAKE};
 use crate::error::did_you_mean;
 
 /// The tables a file may have.
-pub(super) const TABLES: [&str; 9] =
-    ["warehouse", "lake", "server", "auth", "limits", "log", "observe", "keys", "keyring"];
+pub(super) const TABLES: [&str; 10] =
+    ["warehouse", "lake", "server", "auth", "limits", "log", "observe", "audit", "keys", "keyring"];
 
 /// Reads `text` into `config`. `file` names it in errors; relative paths are relative to `base`.
 pub(super) fn read(config: &mut Config, text: &str, file: &str, base: &Path) -> Vec<Fault> {
@@ -56,6 +56,7 @@ impl Reader<'_> {
                 "limits" => self.section(&mut config.limits, key, value, "[limits]"),
                 "log" => self.section(&mut config.log, key, value, "[log]"),
                 "observe" => self.section(&mut config.observe, key, value, "[observe]"),
+                "audit" => self.section(&mut config.audit, key, value, "[audit]"),
                 "lake" => self.lakes(config, key, value),
                 "keys" => self.keys(config, key, value),
                 "keyring" => self.section(&mut config.keyring, key, value, "[keyring]"),
@@ -227,6 +228,7 @@ fn elsewhere(name: &str) -> Option<String> {
         ("[limits]", LimitsSection::fields()),
         ("[log]", LogSection::fields()),
         ("[observe]", ObserveSection::fields()),
+        ("[audit]", AuditSection::fields()),
         ("[lake]", LakeSection::fields()),
         ("[warehouse]", StoreSection::fields()),
         ("[keys.NAME]", KeySection::fields()),

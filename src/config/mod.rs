@@ -23,8 +23,9 @@ pub use document::document;
 pub use environment::Environment;
 pub use fault::{Fault, Place};
 pub use sections::{
-    AuthSection, DiscoverySection, Field, KeySection, KeyringSection, LakeSection, LimitsSection,
-    LogSection, ObserveSection, OidcSection, Section, ServerSection, StoreSection, TableSection,
+    AuditSection, AuthSection, DiscoverySection, Field, KeySection, KeyringSection, LakeSection,
+    LimitsSection, LogSection, ObserveSection, OidcSection, Section, ServerSection, StoreSection,
+    TableSection,
 };
 pub use setting::{ByteSize, FromSetting, Hidden, Listen, Location, Setting};
 
@@ -60,6 +61,8 @@ pub struct Config {
     pub log: LogSection,
     /// Where traces go.
     pub observe: ObserveSection,
+    /// What is recorded of who did what.
+    pub audit: AuditSection,
     /// Keys for pseudonyms and encryption, by name.
     pub keys: BTreeMap<String, KeySection>,
     /// What keys made in SQL are kept under.
@@ -94,6 +97,7 @@ impl Default for Config {
             limits: LimitsSection::default(),
             log: LogSection::default(),
             observe: ObserveSection::default(),
+            audit: AuditSection::default(),
             keys: BTreeMap::new(),
             keyring: KeyringSection::default(),
             unknown_variables: Vec::new(),
@@ -184,6 +188,11 @@ impl Config {
         {
             let message = format!("[observe] otlp_endpoint is {endpoint:?}");
             faults.push(Fault::new(message, Some("write http://HOST:4317".into())));
+        }
+        if let Err(error) = self.audit.record.parse::<catalog::audit::Level>() {
+            let hint = error.hint().unwrap_or_else(|| "write off, changes or all".into());
+            let message = format!("[audit] record is {:?}", self.audit.record);
+            faults.push(Fault::new(message, Some(hint)));
         }
         if !matches!(self.log.format.as_str(), "human" | "json") {
             let message = format!("[log] format is {:?}", self.log.format);

@@ -274,6 +274,33 @@ section! {
 }
 
 section! {
+    /// The record of who did what.
+    pub struct AuditSection {
+        /// What is recorded: `off`; `changes` (logins, changes of data, definitions and rights,
+        /// refusals, reads under a policy); `all`: every read too.
+        pub record: String = "all".into(),
+        /// Record what the owner of a warehouse without users does, too.
+        pub embedded: bool = false,
+        /// Record reads of `system` and `information_schema`, too; those of the record itself
+        /// always are.
+        pub system: bool = false,
+        /// A statement that cannot be recorded fails; otherwise a metric and the log tell.
+        pub strict: bool = false,
+        /// A read that is not under a policy is written after at most this; changes are written
+        /// before they are made.
+        pub delay: Duration = Duration::from_secs(1),
+        /// So many entries wait to be written at most.
+        pub queue_max: usize = 10_000,
+        /// Entries older than this are removed, such as `"17520 h"` for two years; by default
+        /// none.
+        pub retention: Option<Duration> = None,
+        /// File with the secret that signs the record, of at least 32 characters; by default the
+        /// warehouse holds one, and whoever may write the warehouse could sign.
+        pub signing_key_file: Option<PathBuf> = None,
+    }
+}
+
+section! {
     /// A secret key for pseudonyms and encryption. The secret itself never stands in the file:
     /// give exactly one of `file` and `env`.
     pub struct KeySection {
@@ -336,6 +363,7 @@ mod tests {
             LimitsSection::fields(),
             LogSection::fields(),
             ObserveSection::fields(),
+            AuditSection::fields(),
             KeySection::fields(),
             KeyringSection::fields(),
         ];

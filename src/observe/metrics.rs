@@ -17,6 +17,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use sql::{Engine, QueryRecord, State};
 
+use super::audit::AuditMetrics;
+
 /// The media type of [`Metrics::render`].
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -42,6 +44,7 @@ pub struct Metrics {
     model_cache: Bytes,
     resident: Bytes,
     unmet: Family<ByState, Bytes>,
+    audit: AuditMetrics,
 }
 
 /// What is counted when a statement ends.
@@ -95,8 +98,10 @@ impl Metrics {
             model_cache: Gauge::default(),
             resident: Gauge::default(),
             unmet: Family::default(),
+            audit: AuditMetrics::default(),
         };
         metrics.register();
+        metrics.audit.register(&mut metrics.registry);
         metrics.registry.register("checks", "Checks of expectations", checks);
         let help = "Expectations that did not hold when CHECK TABLE last ran here";
         metrics.registry.register("expectations_unmet", help, metrics.unmet.clone());
@@ -158,6 +163,7 @@ impl Metrics {
         self.spill.set(usage.spill_bytes);
         self.model_cache.set(usage.model_cache_bytes as u64);
         self.resident.set(resident_bytes().unwrap_or(0));
+        self.audit.update(self.engine.catalog().audit());
         for severity in [Severity::Warn, Severity::Error] {
             let unmet = self.engine.checks().unmet(severity) as u64;
             self.unmet.get_or_create(&[("severity", severity.name())]).set(unmet);

@@ -142,12 +142,16 @@ impl Servers {
             schedule::run(&engine, draining.clone()).await;
             std::future::pending().await
         };
-        tokio::select! {
+        let outcome = tokio::select! {
             outcome = async { tokio::try_join!(statements, health) } => outcome.map(|_| ()),
             () = scheduled => Ok(()),
             // The signals never end on their own: after the second, nothing more is waited for.
             () = async { signals.await; std::future::pending().await } => Ok(()),
+        };
+        if let Err(error) = engine.catalog().audit().flush().await {
+            tracing::error!(%error, "the last statements are not on record");
         }
+        outcome
     }
 }
 

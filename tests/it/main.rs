@@ -10,6 +10,7 @@
 )]
 
 mod anonymize;
+mod audit;
 mod checks;
 mod cli;
 mod clients;

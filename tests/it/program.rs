@@ -73,6 +73,17 @@ impl Program {
         (text(&output.stdout), text(&output.stderr))
     }
 
+    /// Runs `attune audit …` as somebody, or as nobody: whether it succeeded, and what it wrote.
+    pub fn audit(&self, arguments: &[&str], login: Option<(&str, &str)>) -> (bool, String) {
+        let mut command = self.command();
+        command.arg("audit").args(arguments).arg("--config").arg(&self.config);
+        if let Some((name, password)) = login {
+            command.args(["--user", name]).env("ATTUNE_PASSWORD", password);
+        }
+        let output = command.output().unwrap();
+        (output.status.success(), said(&output))
+    }
+
     /// Starts the server on a free port and waits until it listens.
     pub async fn serve(&self) -> Server {
         self.start(Stdio::inherit()).await

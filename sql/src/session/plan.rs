@@ -12,13 +12,14 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DataFusionStatement;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use sqlparser::ast::{Query, Statement as SqlStatement};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::allow;
 use crate::anonymize::{self, AnonymizeRelation};
+use crate::audit::{Touched, Used};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::join::NearestRelation;
@@ -86,6 +87,7 @@ struct Pinned {
     versions: Mutex<BTreeMap<ObjectName, u64>>,
     missed: Mutex<Vec<String>>,
     keys: Mutex<BTreeSet<key::UsedKey>>,
+    used: Mutex<Used>,
     listed: OnceCell<Arc<Vec<TableInfo>>>,
 }
 
@@ -196,6 +198,11 @@ impl StatementContext {
         self.pinned.opened.lock().keys().cloned().collect()
     }
 
+    /// What the statement was bound to, and what was applied to it so far; for the audit.
+    pub(crate) fn used(&self) -> MutexGuard<'_, Used> {
+        self.pinned.used.lock()
+    }
+
     pub(crate) fn remember(&self, name: &ObjectName, table: &Arc<dyn TableProvider>) {
         self.pinned.opened.lock().insert(name.clone(), Arc::clone(table));
     }
@@ -300,6 +307,7 @@ impl StatementContext {
         self.pin_versions(&references)?;
         key::bind::check(self, &references.keys)?;
         let bindings = references.load(self).await?;
+        self.used().add(&references.keys, bindings.loaded.values());
         let state = self.state(&bindings)?;
         match state.statement_to_plan(statement).await {
             Ok(plan) => {
@@ -408,6 +416,8 @@ pub(crate) struct Planned {
     pub(crate) parts: usize,
     /// Which keys it uses, and what for.
     pub(crate) keys: Arc<[key::UsedKey]>,
+    /// What it touches, for the audit.
+    pub(crate) touched: Arc<Touched>,
     /// The query optimized before its values are known, once somebody has asked for it.
     optimized: OnceLock<Option<Optimized>>,
 }
@@ -517,9 +527,11 @@ pub(crate) async fn plan_in(
         Action::CheckTable(checks) => checks.plans().into_iter().map(size::parts).sum(),
         _ => 0,
     };
+    let touched = Arc::new(Touched::of(&context, statement, &action));
     let rights = Arc::clone(&context.rights);
     let keys = context.pinned.keys.lock().iter().cloned().collect();
-    Ok(Planned { action, state, at_ms, rights, parts, keys, optimized: OnceLock::new() })
+    let optimized = OnceLock::new();
+    Ok(Planned { action, state, at_ms, rights, parts, keys, touched, optimized })
 }
 
 async fn plan_datafusion(

@@ -107,6 +107,11 @@ impl Prepared {
         &self.0.shown
     }
 
+    /// The plan that was made last, old or not.
+    pub(crate) fn last_planned(&self) -> Arc<Planned> {
+        Arc::clone(&self.0.planned.lock().1)
+    }
+
     /// Whether it is planned apart from serving.
     pub(crate) fn is_heavy(&self) -> bool {
         self.0.heavy

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
+use crate::audit::{self, Draft};
 use crate::error::{Error, Result};
 use crate::limits::StatementLimits;
 use crate::made::charge_to;
@@ -126,7 +127,8 @@ impl Submitted {
         let shared = Arc::clone(&engine.runtime().memory_pool);
         let pool = Arc::new(StatementPool::new(shared, limits.memory_bytes));
         let text = Arc::clone(prepared.shown());
-        let ticket = engine.queries().start(session, query_id, text, pool);
+        let draft = Draft::new(session, &prepared.last_planned());
+        let ticket = engine.queries().start(session, query_id, text, pool, draft);
         let span = tracing::info_span!(
             target: "attune", "statement", query = ticket.id(), session = session.id(),
             principal = session.principal().name, text = %prepared.shown(),
@@ -164,6 +166,7 @@ impl Submitted {
             span.record("code", error.code());
             ticket.fail(error);
         }
+        ticket.settle().await;
         result
     }
 
@@ -251,6 +254,9 @@ impl Submitted {
         };
         left.disarm();
         let Ready { run, planned, query } = ready?;
+        let draft = Draft::new(&run.session, &planned);
+        run.ticket.redraft(draft.clone());
+        audit::begin(&run.session, &run.ticket, &draft).await?;
         if let Some((physical, schema)) = query {
             return Ok(Started::Rows { rows: started(physical, run.task()?)?, schema });
         }

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::rights::Rights;
 use crate::session::Session;
 
-fn lists<'a, I>(values: impl IntoIterator<Item = Option<I>>) -> ArrayRef
+pub(super) fn lists<'a, I>(values: impl IntoIterator<Item = Option<I>>) -> ArrayRef
 where
     I: IntoIterator<Item = &'a String>,
 {

@@ -4,9 +4,11 @@
 //! off: it would show other principals' tables and every configuration value.
 
 mod accounts;
+mod audit;
 mod batches;
 mod checks;
 mod keys;
+mod processing;
 mod sessions;
 
 use std::sync::Arc;
@@ -23,7 +25,9 @@ use crate::session::StatementContext;
 /// The schemas made here.
 pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
-const SYSTEM: [&str; 15] = [
+const SYSTEM: [&str; 18] = [
+    "audit",
+    "audit_faults",
     "checks",
     "columns",
     "expectations",
@@ -31,6 +35,7 @@ const SYSTEM: [&str; 15] = [
     "grants",
     "keys",
     "models",
+    "processing_activities",
     "queries",
     "roles",
     "schemas",
@@ -99,6 +104,13 @@ pub(crate) async fn open(
     name: &ObjectName,
 ) -> Result<Option<Arc<dyn TableProvider>>> {
     let session = context.session();
+    // What is made of the record is made when it is read.
+    match (name.schema.as_str(), name.name.as_str()) {
+        ("system", "audit") => return audit::audit(context).map(Some),
+        ("system", "audit_faults") => return audit::faults(context).map(Some),
+        ("system", "processing_activities") => return processing::activities(context).map(Some),
+        _ => {}
+    }
     let batch = match (name.schema.as_str(), name.name.as_str()) {
         ("system", "tables") => batches::tables(session).await?,
         ("system", "columns") => batches::columns(session).await?,

@@ -10,7 +10,7 @@ use super::batches::{batch, integers, optional_texts, texts};
 use crate::error::Result;
 use crate::session::Session;
 
-fn instants(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
+pub(super) fn instants(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
     let values: TimestampMillisecondArray = values.into_iter().collect();
     Arc::new(values.with_timezone("UTC"))
 }

@@ -53,7 +53,7 @@ pub(super) async fn run(arguments: &DemoArguments, context: &Context) -> Result<
     let config = Config::load(&overrides, &context.environment)?;
     let engine = engine::open(&config, &context.environment).await?;
     let principal = catalog::policy::Principal::embedded();
-    let target = Embedded::new(engine.session(principal), "the demo".to_owned());
+    let target = Embedded::new(engine.session(principal), "the demo".to_owned(), context.screen);
     for (index, step) in recipe::steps(CASE_STUDY).iter().enumerate() {
         story.step(&target, index + 1, step).await?;
     }

@@ -5,18 +5,20 @@ use futures::{StreamExt, TryStreamExt};
 use sql::{Session, TableFilter};
 
 use super::{ProgressReceiver, Relation, Reply, Target};
+use crate::cli::terminal::Screen;
 use crate::error::{Error, Result};
 
 /// A session of the engine in this process.
 pub struct Embedded {
     session: Session,
     description: String,
+    screen: Screen,
 }
 
 impl Embedded {
     /// Wraps a session; `description` says where its warehouse is.
-    pub fn new(session: Session, description: String) -> Self {
-        Self { session, description }
+    pub fn new(session: Session, description: String, screen: Screen) -> Self {
+        Self { session, description, screen }
     }
 }
 
@@ -62,6 +64,14 @@ impl Target for Embedded {
     }
 
     async fn close(&self) -> Result<()> {
-        Ok(())
+        let audit = self.session.engine().catalog().audit();
+        match audit.flush().await {
+            Err(error) if audit.config().strict => Err(Error::Catalog(error)),
+            Err(error) => {
+                self.screen.say(&format!("note: the last statements are not on record: {error}"));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 }

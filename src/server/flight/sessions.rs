@@ -27,7 +27,7 @@ use super::status;
 use super::wire::WireTypes;
 use crate::auth::jwt::Claims;
 use crate::auth::live::{Live, LivePolicy};
-use crate::auth::{Authenticator, Bearer, Login, Proof, Refusal};
+use crate::auth::{Authenticator, Bearer, Login, Proof, Refusal, record};
 
 const PURPOSE: &str = "purpose";
 /// The Go driver sends its credentials without padding, others with it.
@@ -280,6 +280,7 @@ impl Sessions {
         if let Some(purpose) = &login.purpose {
             session.set(PURPOSE, purpose).await.map_err(|error| status::from_sql(&error))?;
         }
+        record::opened(&session, &login);
         Ok(Arc::new(ClientSession { session, login, lasting }))
     }
 

@@ -28,7 +28,7 @@ use super::keys::Key;
 use super::output::Output;
 use super::problem::{Problem, Stop};
 use crate::auth::oidc::Oidc;
-use crate::auth::{Bearer, Login, Proof};
+use crate::auth::{Bearer, Login, Proof, record};
 
 /// A client's stream, with TLS or without.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -165,7 +165,7 @@ impl Newcomer<'_> {
             delegated: login.delegated,
             ..SessionOptions::default()
         };
-        let session = self.state.engine.session_with(login.principal, session);
+        let session = self.state.engine.session_with(login.principal.clone(), session);
         let known = [session.catalog_name(), session.principal().name.as_str(), user.as_str()];
         if !known.contains(&database.as_str()) {
             let what = format!("database \"{database}\" does not exist");
@@ -180,6 +180,7 @@ impl Newcomer<'_> {
         for (name, value) in settings(parameters)? {
             session.set_parameter(&name, Some(&value)).await?;
         }
+        record::opened(&session, &login);
         self.welcome(&session, &key)?;
         self.output.flush().await?;
         let secure = matches!(self.shield, Shield::Tls(_));

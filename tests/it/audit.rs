@@ -1,0 +1,322 @@
+//! The record of who did what: through the engine, and through the real program when it is killed,
+//! when two servers write, and when somebody changes it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use arrow::util::display::array_value_to_string;
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use attune::auth::hasher::Argon2Hasher;
+use catalog::audit::{AuditConfig, Level};
+use catalog::policy::{Principal, Role};
+use catalog::{Catalog, CatalogConfig, StoreConfig};
+use futures::TryStreamExt;
+use serde_json::Value;
+use sql::{Engine, Limits, Session};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::program::{Program, Server};
+use crate::rights::{outcome, somebody};
+
+const ROOT: Option<(&str, &str)> = Some(("root", "root-password"));
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An engine whose record is kept as `change` says.
+async fn engine(folder: &Path, change: impl FnOnce(&mut AuditConfig)) -> Engine {
+    let warehouse = StoreConfig { url: folder.display().to_string(), ..Default::default() };
+    let now = || {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        i64::try_from(now.as_millis()).unwrap()
+    };
+    let mut config = CatalogConfig::new(warehouse, Arc::new(now));
+    config.audit.level = Level::All;
+    config.audit.delay = Duration::from_millis(10);
+    change(&mut config.audit);
+    let catalog = Catalog::open(config).await.unwrap();
+    Engine::open(catalog, Limits::default(), Arc::new(Argon2Hasher::default())).unwrap()
+}
+
+/// The rows of an answer, each its values with a blank between.
+async fn lines(session: &Session, text: &str) -> Vec<String> {
+    let rows = session.query(text).await.unwrap().rows;
+    let batches: Vec<_> = rows.try_collect().await.unwrap();
+    let mut lines = Vec::new();
+    for batch in &batches {
+        for row in 0..batch.num_rows() {
+            let value = |column: &arrow::array::ArrayRef| {
+                array_value_to_string(column.as_ref(), row).unwrap()
+            };
+            lines.push(batch.columns().iter().map(value).collect::<Vec<_>>().join(" "));
+        }
+    }
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_reads_and_refusals_are_on_record_without_what_was_typed() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(folder.path(), |_| {}).await;
+    let root = engine.session(somebody("root", Role::Admin));
+    let ann = engine.session(somebody("ann", Role::Analyst));
+    for text in [
+        "CREATE TABLE main.t AS SELECT 1 AS id, 'ann@secret.example' AS mail, 5 AS paid",
+        "GRANT SELECT ON main.t TO ROLE analyst",
+        "CREATE VIEW main.v AS SELECT id, paid FROM main.t",
+    ] {
+        assert_eq!(outcome(&root, text).await, Ok(0), "{text}");
+    }
+    let read = "SELECT x.mail FROM main.t AS x WHERE x.id = 1 AND x.mail <> 'bob@secret.example'";
+    assert_eq!(outcome(&ann, read).await, Ok(1));
+    assert_eq!(outcome(&ann, "SELECT 1").await, Ok(1));
+    assert_eq!(outcome(&ann, "DROP TABLE main.t").await, Err("ATT-2003"));
+    assert_eq!(outcome(&root, "SELECT sum(paid) FROM main.v").await, Ok(1));
+
+    let all = "SELECT phase, principal, kind, rows, outcome, error_code, array_to_string(objects, \
+               ','), array_to_string(columns, ',') FROM system.audit WHERE kind <> 'select' OR \
+               principal = 'ann' ORDER BY sequence";
+    let told = lines(&root, all).await;
+    let expected = [
+        "begun root create table    main.t ",
+        "ended root create table 1 finished  main.t ",
+        "begun root grant     ",
+        "ended root grant 1 finished   ",
+        "begun root create view    main.t,main.v ",
+        "ended root create view 0 finished  main.t,main.v ",
+        "ended ann select 1 finished  main.t main.t.id,main.t.mail",
+        "ended ann drop table  failed ATT-2003  ",
+    ];
+    assert_eq!(told, expected);
+    // Through a view, what the view reads; by whom the record itself is read, too.
+    let through = "SELECT array_to_string(objects, ','), array_to_string(columns, ',') FROM \
+                   system.audit WHERE principal = 'root' AND kind = 'select' ORDER BY sequence";
+    let told = lines(&root, through).await;
+    assert!(told[0].starts_with("main.t,main.v main.t.id,main.t.paid"), "{told:?}");
+    assert_eq!(told[1], "system.audit ");
+    let text = "SELECT count(*) FROM system.audit WHERE text LIKE '%secret%'";
+    assert_eq!(lines(&root, text).await, ["0"]);
+    // Others see what they did, officers see all.
+    let seen = "SELECT DISTINCT principal FROM system.audit ORDER BY 1";
+    assert_eq!(lines(&ann, seen).await, ["ann"]);
+    let officer = engine.session(somebody("dpo", Role::PolicyAdmin));
+    assert_eq!(lines(&officer, seen).await, ["ann", "root"]);
+    assert_eq!(outcome(&officer, "SELECT * FROM system.audit_faults").await, Ok(0));
+    let uses = "SELECT name, recipients[1], used_by[1], reads, changes FROM \
+                system.processing_activities ORDER BY name";
+    let told = lines(&officer, uses).await;
+    assert_eq!(told[0], "t role analyst: SELECT ann 2 2");
+    assert!(told[1].starts_with("v "), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_owner_of_a_warehouse_without_users_is_on_record_for_rights_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(folder.path(), |_| {}).await;
+    let local = engine.session(Principal::embedded());
+    for text in
+        ["CREATE TABLE main.t AS SELECT 1 AS n", "CREATE USER root PASSWORD 'secret-1' ROLE admin"]
+    {
+        assert_eq!(outcome(&local, text).await, Ok(0), "{text}");
+    }
+    let root = engine.session(somebody("root", Role::Admin));
+    let text = "SELECT DISTINCT principal, kind FROM system.audit ORDER BY 2";
+    assert_eq!(lines(&root, text).await, ["local create user"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_changes_are_on_record_when_only_they_are_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(folder.path(), |audit| audit.level = Level::Changes).await;
+    let root = engine.session(somebody("root", Role::Admin));
+    for (text, rows) in [("CREATE TABLE main.t AS SELECT 1 AS n", 0), ("SELECT * FROM main.t", 1)] {
+        assert_eq!(outcome(&root, text).await, Ok(rows), "{text}");
+    }
+    let ann = engine.session(somebody("ann", Role::Analyst));
+    assert_eq!(outcome(&ann, "SELECT * FROM main.t").await, Err("ATT-4001"));
+    let text = "SELECT principal, kind, outcome FROM system.audit WHERE phase = 'ended'";
+    assert_eq!(lines(&root, text).await, ["root create table finished", "ann select failed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strict_record_lets_nothing_run_that_it_cannot_keep() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(folder.path(), |audit| audit.strict = true).await;
+    let root = engine.session(somebody("root", Role::Admin));
+    let create = "CREATE TABLE main.t AS SELECT 1 AS n";
+    assert_eq!(outcome(&root, create).await, Ok(0));
+    engine.catalog().audit().flush().await.unwrap();
+    // A file where the folder was: nothing can be written there.
+    let segments = folder.path().join("_attune/audit/segments");
+    let aside = folder.path().join("_attune/audit/aside");
+    std::fs::rename(&segments, &aside).unwrap();
+    std::fs::write(&segments, "in the way").unwrap();
+    let insert = "INSERT INTO main.t SELECT 2 AS n";
+    let error = root.query(insert).await.err().unwrap();
+    assert!(error.to_string().contains("record"), "{error}");
+    assert!(root.query("SELECT * FROM main.t").await.is_err());
+    assert!(engine.catalog().audit().failing().is_some());
+    std::fs::remove_file(&segments).unwrap();
+    std::fs::rename(&aside, &segments).unwrap();
+    engine.catalog().audit().flush().await.unwrap();
+    assert_eq!(outcome(&root, insert).await, Ok(0));
+    assert_eq!(lines(&root, "SELECT sum(n) FROM main.t").await, ["3"]);
+    assert_eq!(outcome(&root, "SELECT * FROM system.audit_faults").await, Ok(0));
+}
+
+type Client = FlightSqlServiceClient<Channel>;
+
+fn configuration(folder: &Path) -> PathBuf {
+    let config = folder.join("attune.toml");
+    let text = "[warehouse]\nurl = \"warehouse\"\n\n[log]\nlevel = \"warn\"\n\n\
+                [audit]\ndelay = \"50 ms\"\n";
+    std::fs::write(&config, text).unwrap();
+    config
+}
+
+async fn connect(server: &Server) -> Client {
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let mut client = Client::new(endpoint.connect().await.unwrap());
+    client.handshake("root", "root-password").await.unwrap();
+    client
+}
+
+async fn change(client: &mut Client, text: &str) -> bool {
+    client.execute_update(text.to_owned(), None).await.is_ok()
+}
+
+/// The record as `attune audit export` writes it.
+fn exported(program: &Program) -> Vec<Value> {
+    let (succeeded, text) = program.audit(&["export"], ROOT);
+    assert!(succeeded, "{text}");
+    let objects = text.lines().filter(|line| line.starts_with('{'));
+    objects.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn count(entries: &[Value], kind: &str, phase: &str) -> u64 {
+    let is = |entry: &&Value| entry["kind"] == kind && entry["phase"] == phase;
+    entries.iter().filter(is).count() as u64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_server_has_acknowledged_is_on_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = Program::new(&configuration(folder.path()));
+    program.add_user("root", "admin", "root-password");
+    let server = program.serve().await;
+    let mut root = connect(&server).await;
+    assert!(change(&mut root, "CREATE TABLE main.t AS SELECT 1 AS n").await);
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let busy = tokio::spawn({
+        let acknowledged = Arc::clone(&acknowledged);
+        async move {
+            while change(&mut root, "INSERT INTO main.t SELECT 2 AS n").await {
+                acknowledged.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    });
+    let started = Instant::now();
+    while acknowledged.load(Ordering::SeqCst) < 5 {
+        assert!(started.elapsed() < PATIENCE, "nothing is inserted");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.kill();
+    busy.await.unwrap();
+    let told = acknowledged.load(Ordering::SeqCst);
+    let (holds, text) = program.audit(&["verify"], None);
+    assert!(holds && text.contains("the record holds"), "{text}");
+    let entries = exported(&program);
+    let (begun, ended) = (count(&entries, "insert", "begun"), count(&entries, "insert", "ended"));
+    // The one in flight may have begun, and may have ended.
+    assert!((told..=told + 1).contains(&ended), "{ended} ended, {told} acknowledged");
+    assert!((ended..=told + 1).contains(&begun), "{begun} begun, {ended} ended");
+    assert!(count(&entries, "create user", "ended") == 1);
+    assert!(entries.iter().any(|entry| entry["event"] == "login" && entry["kind"] == "user"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_over_one_warehouse_keep_one_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = Program::new(&configuration(folder.path()));
+    program.add_user("root", "admin", "root-password");
+    let (one, two) = (program.serve().await, program.serve().await);
+    let (mut first, mut second) = (connect(&one).await, connect(&two).await);
+    for number in 0..10 {
+        let (a, b) = (format!("a{number}"), format!("b{number}"));
+        let create = |name: &str| format!("CREATE TABLE main.{name} AS SELECT 1 AS n");
+        let (a, b) = (create(&a), create(&b));
+        let (a, b) = tokio::join!(change(&mut first, &a), change(&mut second, &b));
+        assert!(a && b);
+    }
+    drop((first, second));
+    let stopped = tokio::task::spawn_blocking(move || {
+        one.stop();
+        two.stop();
+    });
+    stopped.await.unwrap();
+    let (holds, text) = program.audit(&["verify"], None);
+    assert!(holds, "{text}");
+    let entries = exported(&program);
+    assert_eq!(count(&entries, "create table", "begun"), 20);
+    assert_eq!(count(&entries, "create table", "ended"), 20);
+    let sequences: Vec<i64> =
+        entries.iter().map(|entry| entry["sequence"].as_i64().unwrap()).collect();
+    let expected: Vec<i64> = (1..).take(sequences.len()).collect();
+    assert_eq!(sequences, expected);
+}
+
+/// The files of the record's segments, oldest first.
+fn segments(folder: &Path) -> Vec<PathBuf> {
+    let blocks = std::fs::read_dir(folder.join("warehouse/_attune/audit/segments")).unwrap();
+    let files = blocks.flat_map(|block| std::fs::read_dir(block.unwrap().path()).unwrap());
+    let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn whoever_changes_the_record_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = Program::new(&configuration(folder.path()));
+    program.add_user("root", "admin", "root-password");
+    let (_, before) = program.audit(&["verify"], None);
+    let anchor = before.lines().find_map(|line| line.strip_prefix("anchor")).unwrap().trim();
+    let key = before.lines().find_map(|line| line.strip_prefix("public key")).unwrap().trim();
+    let pinned = ["verify", "--anchor", anchor, "--public-key", key];
+    assert!(program.audit(&pinned, None).0);
+    let segments = segments(folder.path());
+    let last = segments.last().unwrap();
+    let kept = std::fs::read_to_string(last).unwrap();
+    std::fs::write(last, kept.replace("\"local\"", "\"nobody\"")).unwrap();
+    let (holds, told) = program.audit(&["verify"], None);
+    assert!(!holds && told.contains("it was changed") && told.contains("ATT-6801"), "{told}");
+    std::fs::remove_file(last).unwrap();
+    let (holds, told) = program.audit(&pinned, None);
+    assert!(!holds && told.contains("an anchor speaks of it"), "{told}");
+    std::fs::write(last, kept).unwrap();
+    assert!(program.audit(&pinned, None).0);
+    let other = "0".repeat(64);
+    let (holds, told) = program.audit(&["verify", "--public-key", &other], None);
+    assert!(!holds && told.contains("not believed"), "{told}");
+    assert!(!program.audit(&["verify", "--anchor", "nonsense"], None).0);
+}
+
+#[test]
+fn the_report_and_the_export_ask_who_one_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = Program::new(&configuration(folder.path()));
+    program.add_user("root", "admin", "root-password");
+    for command in ["export", "report"] {
+        let (succeeded, told) = program.audit(&[command], None);
+        assert!(!succeeded && told.contains("ATT-6502"), "{told}");
+        let (succeeded, told) = program.audit(&[command], Some(("root", "wrong-password")));
+        assert!(!succeeded && told.contains("ATT-6501"), "{told}");
+    }
+    let (succeeded, report) = program.audit(&["report", "--format", "markdown"], ROOT);
+    assert!(succeeded, "{report}");
+    for part in
+        ["# Record of processing activities", "## Recipients", "| root |", "## To be written"]
+    {
+        assert!(report.contains(part), "{part}: {report}");
+    }
+}
