@@ -1,0 +1,3 @@
+//! Policies: what of a table somebody sees, decided when the table is opened.
+
+pub(crate) mod barrier;
