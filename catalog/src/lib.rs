@@ -71,6 +71,7 @@ pub struct Catalog {
     tokens: Registry,
     expectations: Registry,
     checks: Registry,
+    policies: Registry,
     revocations: Revocations,
     lakes: BTreeMap<String, LakeSchema>,
     files: lake::Tables,
@@ -129,6 +130,7 @@ impl Catalog {
         let tokens = place.child("_attune/tokens");
         let expectations = place.child("_attune/expectations");
         let checks = place.child("_attune/checks");
+        let policies = place.child("_attune/policies");
         let revoked = place.child("_attune/revoked");
         let catalog = Self {
             files: lake::Tables::with_fresh(Arc::clone(&stores), config.freshness),
@@ -140,6 +142,7 @@ impl Catalog {
             tokens: Registry::new(tokens, Arc::clone(&clock)),
             expectations: Registry::new(expectations, Arc::clone(&clock)),
             checks: Registry::new(checks, Arc::clone(&clock)),
+            policies: Registry::new(policies, Arc::clone(&clock)),
             revocations: Revocations::new(revoked),
             clock,
             lakes,

@@ -14,6 +14,7 @@ use super::manifest::StoredMetric;
 use crate::checks::{CheckHistory, TableExpectations};
 use crate::error::{Error, Result};
 use crate::lake::LakeTable;
+use crate::policy::RuleSet;
 use crate::tokens::TokenRecord;
 use crate::users::{RoleRecord, UserRecord};
 
@@ -86,6 +87,8 @@ pub enum Spec {
     Expectations(TableExpectations),
     /// What checking a table gave.
     Checks(CheckHistory),
+    /// Policies and tags of a table, or policies of a tag.
+    Policies(RuleSet),
 }
 
 /// Where a warehouse table's files are.
@@ -153,6 +156,8 @@ pub enum Kind {
     Token,
     /// What is expected of a table, or what checking it gave.
     Expectations,
+    /// Policies and tags of a table, or policies of a tag.
+    Policies,
 }
 
 impl Kind {
@@ -166,6 +171,7 @@ impl Kind {
             Self::Role => "role",
             Self::Token => "token",
             Self::Expectations => "set of expectations",
+            Self::Policies => "set of policies",
         }
     }
 }
@@ -187,6 +193,7 @@ impl Spec {
             Self::Role(_) => Kind::Role,
             Self::Token(_) => Kind::Token,
             Self::Expectations(_) | Self::Checks(_) => Kind::Expectations,
+            Self::Policies(_) => Kind::Policies,
         }
     }
 }
