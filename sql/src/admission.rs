@@ -119,7 +119,8 @@ pub(crate) fn needs_slot(action: &Action) -> bool {
         | Action::CreateToken(_)
         | Action::DropToken(_)
         | Action::Expectation(_)
-        | Action::Access(_) => false,
+        | Action::Access(_)
+        | Action::Policy(_) => false,
         _ => true,
     }
 }

@@ -16,6 +16,7 @@ use crate::dialect::{AttuneDialect, is_word, parse_model_reference};
 use crate::error::{Error, Result};
 use crate::expectation::{self, ExpectationStatement};
 use crate::kill::Kill;
+use crate::policy::syntax::{self as policy, PolicyStatement};
 use crate::table::cluster;
 use crate::tokens::{self, TokenStatement};
 
@@ -69,6 +70,8 @@ pub enum Statement {
     Expectation(Box<ExpectationStatement>),
     /// Users, roles and grants.
     Access(Box<AccessStatement>),
+    /// Policies and tags.
+    Policy(Box<PolicyStatement>),
     /// A statement that is planned for later, with what to use instead.
     Later(&'static str, &'static str),
     /// `DESCRIBE MODEL m`.
@@ -379,6 +382,8 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         ["show", "users"] => show(parser, Listing::Users),
         ["show", "roles"] => show(parser, Listing::Roles),
         words if expectation::syntax::is_ours(words) => expectation::syntax::parse(parser, words),
+        words if policy::is_ours(words) => policy::parse(parser, words),
+        ["alter", "table", ..] if policy::is_of_tag(parser) => policy::parse(parser, &words),
         words if syntax::is_ours(words) => syntax::parse(parser, words),
         _ => Ok(Statement::DataFusion(Box::new(parser.parse_statement()?))),
     }

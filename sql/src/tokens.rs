@@ -163,7 +163,7 @@ impl TokenStatement {
         };
         // Whoever makes a token of somebody may act as that user.
         if user != made_by {
-            check_policy_role(&rights, &accounts, &record.roles)?;
+            check_policy_role(catalog, &rights, &accounts, &record.roles).await?;
         }
         let secret = catalog.new_token_secret();
         let created_ms = catalog.now_ms();

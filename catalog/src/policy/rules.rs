@@ -250,6 +250,16 @@ impl Catalog {
         }
     }
 
+    /// The roles that some policy excepts: whoever gives them lets somebody see what is hidden.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached.
+    pub async fn excepted_roles(&self) -> Result<BTreeSet<String>> {
+        let all = self.all_rules().await?;
+        let policies = all.into_iter().flat_map(|(_, rules)| rules.policies.into_values());
+        Ok(policies.flat_map(|policy| policy.except).collect())
+    }
+
     /// Everything that is attached to anything, at most a second old.
     ///
     /// # Errors

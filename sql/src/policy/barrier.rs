@@ -15,16 +15,24 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ScalarValue};
-use datafusion::error::Result;
+use datafusion::datasource::source_as_provider;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{
-    Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableType,
+    Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableSource,
+    TableType,
 };
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning,
     PlanProperties,
 };
+use futures::StreamExt;
+
+use super::groups::GroupSize;
+use crate::error::Error;
+use crate::session::Narrowed;
 
 /// Whether a condition may be asked below a barrier: exactly `= < <= > >= IN IS [NOT] NULL
 /// LIKE 'prefix%'` between an unmasked, uncast column and a literal or parameter.
@@ -39,9 +47,7 @@ pub(crate) fn may_pass(filter: &Expr, masked: impl Fn(&str) -> bool) -> bool {
             let (left, right) = (binary.left.as_ref(), binary.right.as_ref());
             compares && ((plain(left) && is_value(right)) || (is_value(left) && plain(right)))
         }
-        Expr::InList(list) => {
-            !list.negated && plain(&list.expr) && list.list.iter().all(is_value)
-        }
+        Expr::InList(list) => !list.negated && plain(&list.expr) && list.list.iter().all(is_value),
         Expr::IsNull(expr) | Expr::IsNotNull(expr) => plain(expr),
         Expr::Like(like) => {
             !like.negated
@@ -77,6 +83,8 @@ fn is_prefix(pattern: &Expr) -> bool {
 pub(crate) struct Barrier {
     plan: LogicalPlan,
     masked: BTreeSet<String>,
+    kept: BTreeSet<String>,
+    groups: Vec<GroupSize>,
     policies: Arc<[String]>,
 }
 
@@ -88,17 +96,31 @@ impl Barrier {
         masked: BTreeSet<String>,
         policies: impl IntoIterator<Item = String>,
     ) -> Self {
-        Self { plan, masked, policies: policies.into_iter().collect() }
+        let (kept, groups) = (BTreeSet::new(), Vec::new());
+        Self { plan, masked, kept, groups, policies: policies.into_iter().collect() }
     }
 
-    /// The names of the policies behind it.
-    pub(crate) fn policies(&self) -> &[String] {
-        &self.policies
+    /// The same, of which a statement may not show the columns in `kept`, and rows only in groups
+    /// of these sizes.
+    pub(crate) fn with_uses(mut self, kept: BTreeSet<String>, groups: Vec<GroupSize>) -> Self {
+        self.kept = kept;
+        self.groups = groups;
+        self
     }
 
-    /// The columns whose values are not the table's own.
-    pub(crate) fn masked(&self) -> &BTreeSet<String> {
-        &self.masked
+    /// The columns that may be used and not shown.
+    pub(crate) fn kept(&self) -> &BTreeSet<String> {
+        &self.kept
+    }
+
+    /// How large the groups have to be in which its rows are seen; empty: rows are seen as they are.
+    pub(crate) fn groups(&self) -> &[GroupSize] {
+        &self.groups
+    }
+
+    /// Whether a statement's plan has to be looked at: a column is kept, or rows come in groups.
+    pub(crate) fn bounds_plans(&self) -> bool {
+        !self.kept.is_empty() || !self.groups.is_empty()
     }
 
     /// The plan's own name of a column.
@@ -107,6 +129,18 @@ impl Barrier {
         let at = schema.fields().iter().position(|field| field.name() == name)?;
         Some(Column::from(schema.qualified_field(at)))
     }
+}
+
+/// What `read` gives of the barrier that a scan reads; `None` where it reads none.
+pub(crate) fn barrier_of<R>(
+    source: &Arc<dyn TableSource>,
+    read: impl FnOnce(&Barrier) -> R,
+) -> Option<R> {
+    let mut provider = source_as_provider(source).ok()?;
+    if let Some(narrowed) = provider.downcast_ref::<Narrowed>() {
+        provider = Arc::clone(narrowed.table());
+    }
+    provider.downcast_ref::<Barrier>().map(read)
 }
 
 impl fmt::Debug for Barrier {
@@ -161,9 +195,8 @@ impl TableProvider for Barrier {
             let schema = self.plan.schema();
             let fields = schema.fields().len();
             let columns = wanted.iter().filter(|at| **at < fields);
-            let columns: Vec<Expr> = columns
-                .map(|at| Expr::Column(Column::from(schema.qualified_field(*at))))
-                .collect();
+            let columns: Vec<Expr> =
+                columns.map(|at| Expr::Column(Column::from(schema.qualified_field(*at)))).collect();
             plan = plan.project(columns)?;
         }
         let input = state.create_physical_plan(&plan.build()?).await?;
@@ -236,8 +269,26 @@ impl ExecutionPlan for BarrierExec {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        self.input.execute(partition, context)
+        let rows = self.input.execute(partition, context)?;
+        let schema = rows.schema();
+        let rows = rows.map(|batch| batch.map_err(told));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
+}
+
+/// An error from below: one that comes of a row could quote what a policy hides.
+fn told(error: DataFusionError) -> DataFusionError {
+    let is_of_row = matches!(
+        error.find_root(),
+        DataFusionError::Execution(_) | DataFusionError::ArrowError(..)
+    );
+    if !is_of_row {
+        return error;
+    }
+    DataFusionError::from(Error::Execution {
+        what: "a policy of this table cannot be computed on one of its rows".into(),
+        hint: Some("tell who administers policies: its expression has to take any row".into()),
+    })
 }
 
 #[cfg(test)]

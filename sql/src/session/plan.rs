@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::Schema;
 use catalog::ObjectName;
-use catalog::policy::Role;
+use catalog::policy::{PolicyMoment, Role};
 use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use datafusion::execution::FunctionRegistry;
@@ -33,7 +33,7 @@ use crate::session::optimized::Optimized;
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
 use crate::tokens::TokenStatement;
-use crate::{access, dml, expectation, model, size, table};
+use crate::{access, dml, expectation, model, policy, size, table};
 
 /// What a planned statement does when it runs.
 #[derive(Debug, Clone)]
@@ -54,6 +54,8 @@ pub(crate) enum Action {
     DropToken(TokenStatement),
     /// Changes users, roles and grants.
     Access(access::Change),
+    /// Changes policies and tags.
+    Policy(policy::Change),
     /// Changes a setting of the session.
     Set(String, String),
     /// Ends a statement or a session.
@@ -71,6 +73,7 @@ pub(crate) struct StatementContext {
     settings: Settings,
     schemas: Arc<[String]>,
     rights: Arc<Rights>,
+    policy_moment: PolicyMoment,
     depth: usize,
     pinned: Arc<Pinned>,
 }
@@ -83,6 +86,7 @@ struct Pinned {
     versions: Mutex<BTreeMap<ObjectName, u64>>,
     missed: Mutex<Vec<String>>,
     listed: OnceCell<Arc<Vec<TableInfo>>>,
+    policies: policy::Seen,
 }
 
 impl StatementContext {
@@ -103,6 +107,7 @@ impl StatementContext {
             settings,
             schemas: session.schemas().await?.into(),
             rights: session.rights().await?,
+            policy_moment: session.engine().catalog().policy_moment().await?,
             session: session.clone(),
             depth: 0,
             pinned: Arc::default(),
@@ -117,6 +122,7 @@ impl StatementContext {
             settings: Settings { postgres: None, ..self.settings.clone() },
             schemas: Arc::clone(&self.schemas),
             rights: Arc::clone(&self.rights),
+            policy_moment: self.policy_moment.clone(),
             depth: self.depth + 1,
             pinned: Arc::clone(&self.pinned),
         })
@@ -133,6 +139,11 @@ impl StatementContext {
     /// What the principal may do.
     pub(crate) fn rights(&self) -> &Rights {
         &self.rights
+    }
+
+    /// What the statement has met of policies.
+    pub(crate) fn policies(&self) -> &policy::Seen {
+        &self.pinned.policies
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -295,7 +306,11 @@ impl StatementContext {
                 allow::check(&plan)?;
                 self.rights.may_call(&plan, &references.relations)?;
                 let plan = analyzed(&state, plan)?;
-                Ok((state, plan))
+                // A view's plan becomes part of its statement's, which is looked at as a whole.
+                match self.depth {
+                    0 => Ok((state, policy::checked(plan)?)),
+                    _ => Ok((state, plan)),
+                }
             }
             Err(error) => Err(self.explain_failure(error).await),
         }
@@ -392,6 +407,8 @@ pub(crate) struct Planned {
     pub(crate) state: SessionState,
     pub(crate) at_ms: i64,
     pub(crate) rights: Arc<Rights>,
+    /// The policies that it was planned under.
+    pub(crate) policy_moment: PolicyMoment,
     /// How large it is: nodes and columns.
     pub(crate) parts: usize,
     /// The query optimized before its values are known, once somebody has asked for it.
@@ -490,6 +507,7 @@ pub(crate) async fn plan_in(
             Box::pin(expectation::plan(&context, statement)).await?
         }
         Statement::Access(statement) => Box::pin(access::plan(&context, statement)).await?,
+        Statement::Policy(statement) => Box::pin(policy::plan(&context, statement)).await?,
         Statement::DescribeModel { name } => {
             let (state, plan) = Box::pin(model::describe(&context, name)).await?;
             (state, Action::Query(plan))
@@ -503,10 +521,12 @@ pub(crate) async fn plan_in(
         _ => 0,
     };
     let rights = Arc::clone(&context.rights);
-    Ok(Planned { action, state, at_ms, rights, parts, optimized: OnceLock::new() })
+    let policy_moment = context.policy_moment.clone();
+    let optimized = OnceLock::new();
+    Ok(Planned { action, state, at_ms, rights, policy_moment, parts, optimized })
 }
 
-async fn plan_datafusion(
+pub(crate) async fn plan_datafusion(
     context: &Arc<StatementContext>,
     statement: &DataFusionStatement,
 ) -> Result<(SessionState, Action)> {

@@ -317,6 +317,7 @@ impl Run {
             Action::Rows(change) => Box::pin(change.run(self)).await,
             Action::Model(change) => change.run(self).await,
             Action::Access(change) => Box::pin(change.run(self)).await,
+            Action::Policy(change) => Box::pin(change.run(self)).await,
             Action::Expectation(change) => Box::pin(change.run(self)).await,
             Action::Set(name, value) => {
                 self.session.set(name, value).await?;

@@ -6,6 +6,7 @@
 mod accounts;
 mod batches;
 mod checks;
+mod policies;
 mod sessions;
 
 use std::sync::Arc;
@@ -22,19 +23,21 @@ use crate::session::StatementContext;
 /// The schemas made here.
 pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
-const SYSTEM: [&str; 14] = [
+const SYSTEM: [&str; 16] = [
     "checks",
     "columns",
     "expectations",
     "functions",
     "grants",
     "models",
+    "policies",
     "queries",
     "roles",
     "schemas",
     "sessions",
     "settings",
     "tables",
+    "tags",
     "tokens",
     "users",
 ];
@@ -104,6 +107,8 @@ pub(crate) async fn open(
         ("system", "expectations") => checks::expectations(context).await?,
         ("system", "checks") => checks::checks(context).await?,
         ("system", "models") => batches::models(session).await?,
+        ("system", "policies") => policies::policies(context).await?,
+        ("system", "tags") => policies::tags(context).await?,
         ("system", "queries") => batches::queries(session).await?,
         ("system", "sessions") => sessions::sessions(session).await?,
         ("system", "tokens") => sessions::tokens(session).await?,
