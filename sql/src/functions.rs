@@ -143,6 +143,7 @@ impl Engine {
         }
         found.extend(crate::model::function_docs::documentation());
         found.push(crate::join::documentation());
+        found.push(crate::policy::propose::documentation());
         found.sort_by(|a, b| (!a.own, &a.name).cmp(&(!b.own, &b.name)));
         found
     }

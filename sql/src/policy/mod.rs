@@ -13,6 +13,7 @@ mod expression;
 mod groups;
 mod harmless;
 mod lineage;
+pub(crate) mod propose;
 mod shown;
 pub(crate) mod syntax;
 

@@ -266,6 +266,7 @@ impl StatementContext {
         let relations = ModelRelations::new(bindings);
         state.register_relation_planner(Arc::new(relations))?;
         state.register_relation_planner(Arc::new(NearestRelation))?;
+        state.register_relation_planner(Arc::new(policy::propose::ProposeRelation))?;
         if let Some(zone) = &self.settings.time_zone {
             set_time_zone(&mut state, zone)?;
         }
