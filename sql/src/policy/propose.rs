@@ -3,22 +3,25 @@
 //! A column is proposed for its name, or because most values of a sample have a form. The sample is
 //! read as whoever asks: under policies like any other query.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
 };
-use sqlparser::ast::{FunctionArg, TableFactor};
+use sqlparser::ast::TableFactor;
 
 use crate::dml::sent::quoted;
 use crate::error::{Error, Result};
 use crate::functions::FunctionDoc;
-use crate::model::arguments::rows;
 use crate::parse::{name_parts, parse_query};
-use crate::session::bindings::literal_text;
+use crate::session::StatementContext;
+use crate::session::bindings::{Bindings, literal_text};
 
-const NAME: &str = "propose_tags";
-const FORM: &str = "write propose_tags('t'), with the table's name in quotes";
+/// The function's name.
+pub(crate) const NAME: &str = "propose_tags";
 /// Rows that are looked at.
 const SAMPLE_ROWS: usize = 10_000;
 
@@ -111,13 +114,20 @@ pub(crate) fn documentation() -> FunctionDoc {
 
 /// Plans the function.
 #[derive(Debug)]
-pub(crate) struct ProposeRelation;
+pub(crate) struct ProposeRelation(Arc<BTreeMap<String, LogicalPlan>>);
+
+impl ProposeRelation {
+    /// For a statement, whose tables are planned by name.
+    pub(crate) fn new(bindings: &Bindings) -> Self {
+        Self(Arc::clone(&bindings.proposals))
+    }
+}
 
 impl RelationPlanner for ProposeRelation {
     fn plan_relation(
         &self,
         relation: TableFactor,
-        context: &mut dyn RelationPlannerContext,
+        _context: &mut dyn RelationPlannerContext,
     ) -> DataFusionResult<RelationPlanning> {
         let is_ours = match &relation {
             TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => {
@@ -132,32 +142,38 @@ impl RelationPlanner for ProposeRelation {
             TableFactor::Function { args, alias, .. } if is_ours => (args, alias),
             other => return Ok(RelationPlanning::Original(Box::new(other))),
         };
-        let plan = plan(&arguments, context).map_err(DataFusionError::from)?;
-        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
+        let named = match arguments.as_slice() {
+            [argument] => literal_text(argument),
+            _ => None,
+        };
+        match named.and_then(|name| self.0.get(&name)) {
+            Some(plan) => {
+                let planned = PlannedRelation::new(plan.clone(), alias);
+                Ok(RelationPlanning::Planned(Box::new(planned)))
+            }
+            None => Err(DataFusionError::from(Error::invalid_hint(
+                "propose_tags takes the name of one table",
+                "write propose_tags('t'), with the table's name in quotes",
+            ))),
+        }
     }
 }
 
-fn plan(
-    arguments: &[FunctionArg],
-    context: &mut dyn RelationPlannerContext,
-) -> Result<LogicalPlan> {
-    let [argument] = arguments else {
-        return Err(Error::invalid_hint("propose_tags takes one table", FORM));
-    };
-    let Some(table) = literal_text(argument) else {
-        return Err(Error::invalid_hint("propose_tags takes the name of a table", FORM));
-    };
+/// Plans the function for a table, as written.
+///
+/// # Errors
+/// When the table cannot be read, or policies do not let its values be looked at.
+pub(crate) async fn plan(context: &Arc<StatementContext>, table: &str) -> Result<LogicalPlan> {
     let table = table.split('.').map(quoted).collect::<Vec<_>>().join(".");
-    let sample = format!("SELECT * FROM {table} LIMIT {SAMPLE_ROWS}");
-    let seen = rows(parse_query(&sample)?, context)?;
-    let columns = seen.schema().fields().iter();
+    let (_, whole) = context.plan_query(parse_query(&format!("SELECT * FROM {table}"))?).await?;
+    let columns = whole.schema().fields().iter();
     let columns = columns.map(|field| (field.name().clone(), field.data_type().is_string()));
-    let text = query(&sample, &columns.collect::<Vec<_>>());
-    rows(parse_query(&text)?, context)
+    let text = query(&table, &columns.collect::<Vec<_>>());
+    Ok(context.plan_query(parse_query(&text)?).await?.1)
 }
 
-/// The query over a sample of a table with these columns, each with whether it is of texts.
-fn query(sample: &str, columns: &[(String, bool)]) -> String {
+/// The query over a sample of a table, quoted, with these columns, each with whether it is of texts.
+fn query(table: &str, columns: &[(String, bool)]) -> String {
     let (mut counts, mut lines) = (Vec::new(), Vec::new());
     for (at, (column, is_text)) in columns.iter().enumerate() {
         counts.push(format!("count({}) AS n{at}", quoted(column)));
@@ -194,8 +210,8 @@ fn query(sample: &str, columns: &[(String, bool)]) -> String {
             .to_owned();
     }
     format!(
-        "SELECT {COLUMNS} FROM (SELECT unnest(make_array({})) AS p FROM (SELECT {} FROM ({sample}) \
-         AS s) AS counted) AS lines WHERE p['by_name'] OR \
+        "SELECT {COLUMNS} FROM (SELECT unnest(make_array({})) AS p FROM (SELECT {} FROM \
+         (SELECT * FROM {table} LIMIT {SAMPLE_ROWS}) AS s) AS counted) AS lines WHERE p['by_name'] OR \
          (p['matching'] > 0 AND p['matching'] * 5 >= p['sampled'] * 4)",
         lines.join(", "),
         counts.join(", ")
@@ -223,9 +239,9 @@ mod tests {
     #[test]
     fn the_query_reads_the_sample_once_and_parses() {
         let columns = [("it's".to_owned(), true), ("mail".to_owned(), false)];
-        let text = query("SELECT * FROM t LIMIT 10", &columns);
+        let text = query("t", &columns);
         assert_eq!(text.matches("FROM t").count(), 1);
         assert!(parse_query(&text).is_ok(), "{text}");
-        assert!(parse_query(&query("SELECT * FROM t LIMIT 10", &[])).is_ok());
+        assert!(parse_query(&query("t", &[])).is_ok());
     }
 }

@@ -51,6 +51,8 @@ pub struct References {
     pub decrypts: bool,
     /// Functions that give tables.
     pub relations: BTreeSet<String>,
+    /// Tables for whose columns tags are proposed, as written.
+    pub proposals: BTreeSet<String>,
 }
 
 /// What a statement's functions are bound to.
@@ -70,6 +72,8 @@ pub struct Bindings {
     pub keys: Arc<KeySet>,
     /// Hierarchies.
     pub hierarchies: Arc<HierarchySet>,
+    /// What proposes tags, planned as who asks, by the table as written.
+    pub proposals: Arc<BTreeMap<String, LogicalPlan>>,
 }
 
 /// Queries of item tables, by the model as written and what is asked.
@@ -133,6 +137,11 @@ impl References {
         for name in &self.hierarchies {
             hierarchies.push(Arc::new(load_hierarchy(context, name).await?));
         }
+        let mut proposals = BTreeMap::new();
+        for table in &self.proposals {
+            let plan = Box::pin(crate::policy::propose::plan(context, table)).await?;
+            proposals.insert(table.clone(), plan);
+        }
         Ok(Bindings {
             models: Arc::new(ModelSet::new(bound)),
             loaded: Arc::new(loaded),
@@ -141,6 +150,7 @@ impl References {
             previous: Arc::new(previous),
             keys: Arc::new(KeySet::new(keys)),
             hierarchies: Arc::new(HierarchySet::new(hierarchies)),
+            proposals: Arc::new(proposals),
         })
     }
 }
@@ -281,6 +291,9 @@ impl Collector {
                 self.found.explained.insert(name.clone());
             }
             self.found.models.insert(name);
+        }
+        if function == crate::policy::propose::NAME {
+            self.found.proposals.extend(literal(0));
         }
         self.found.decrypts |= function == "fpe_decrypt";
         if let Some(name) = udfs::privacy::key_argument(&function).and_then(literal) {

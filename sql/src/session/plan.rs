@@ -266,7 +266,8 @@ impl StatementContext {
         let relations = ModelRelations::new(bindings);
         state.register_relation_planner(Arc::new(relations))?;
         state.register_relation_planner(Arc::new(NearestRelation))?;
-        state.register_relation_planner(Arc::new(policy::propose::ProposeRelation))?;
+        let proposals = policy::propose::ProposeRelation::new(bindings);
+        state.register_relation_planner(Arc::new(proposals))?;
         if let Some(zone) = &self.settings.time_zone {
             set_time_zone(&mut state, zone)?;
         }
