@@ -113,7 +113,7 @@ impl Barrier {
         &self.kept
     }
 
-    /// How large the groups have to be in which its rows are seen; empty: rows are seen as they are.
+    /// How large the groups have to be in which its rows are seen; empty: they are seen one by one.
     pub(crate) fn groups(&self) -> &[GroupSize] {
         &self.groups
     }

@@ -1,7 +1,7 @@
 //! Copies inherit: a table that is made of a protected one carries its policies.
 //!
-//! Where a column of the copy is a column of the source as it is, policies and tags go with it under
-//! its new name. Where it was computed of a masked column the strictest mask holds: NULL, but for
+//! Where a column of the copy is a column of the source as it is, policies and tags go with it
+//! under its new name. Where it was computed of a masked column the strictest mask holds: NULL, but for
 //! the roles that the policy excepts. A row access policy goes along with the columns that its
 //! condition needs; a copy without them is refused. Rows are added to a table only where it has at
 //! least the policies that a copy of them would carry. DECLASSIFY makes a copy without.
@@ -162,7 +162,9 @@ impl Copied {
         let mut except = policy.except.clone();
         // One mask a column: that of two masked columns is for those whom both except.
         if let Rule::Masking { column, .. } = &rule {
-            let same = |held: &(String, Policy)| matches!(&held.1.rule, Rule::Masking { column: of, .. } if of == column);
+            let masks =
+                |rule: &Rule| matches!(rule, Rule::Masking { column: of, .. } if of == column);
+            let same = |held: &(String, Policy)| masks(&held.1.rule);
             if let Some(at) = self.policies.iter().position(same) {
                 let (_, other) = self.policies.swap_remove(at);
                 except = &except & &other.except;

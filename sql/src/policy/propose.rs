@@ -186,10 +186,10 @@ fn query(table: &str, columns: &[(String, bool)]) -> String {
             let matching = match form {
                 Some(form) => {
                     let column = quoted(column);
-                    counts.push(format!(
-                        "count(*) FILTER (WHERE regexp_like({column}, '{form}')) AS m{at}_{number}"
-                    ));
-                    format!("m{at}_{number}")
+                    let name = format!("m{at}_{number}");
+                    let fits = format!("regexp_like({column}, '{form}')");
+                    counts.push(format!("count(*) FILTER (WHERE {fits}) AS {name}"));
+                    name
                 }
                 None => "CAST(NULL AS BIGINT)".to_owned(),
             };
@@ -211,8 +211,8 @@ fn query(table: &str, columns: &[(String, bool)]) -> String {
     }
     format!(
         "SELECT {COLUMNS} FROM (SELECT unnest(make_array({})) AS p FROM (SELECT {} FROM \
-         (SELECT * FROM {table} LIMIT {SAMPLE_ROWS}) AS s) AS counted) AS lines WHERE p['by_name'] OR \
-         (p['matching'] > 0 AND p['matching'] * 5 >= p['sampled'] * 4)",
+         (SELECT * FROM {table} LIMIT {SAMPLE_ROWS}) AS s) AS counted) AS lines \
+         WHERE p['by_name'] OR (p['matching'] > 0 AND p['matching'] * 5 >= p['sampled'] * 4)",
         lines.join(", "),
         counts.join(", ")
     )
