@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -86,6 +87,7 @@ pub(crate) struct Barrier {
     kept: BTreeSet<String>,
     groups: Vec<GroupSize>,
     policies: Arc<[String]>,
+    schema: SchemaRef,
 }
 
 impl Barrier {
@@ -96,8 +98,15 @@ impl Barrier {
         masked: BTreeSet<String>,
         policies: impl IntoIterator<Item = String>,
     ) -> Self {
+        // A mask may be NULL, whatever it is now: statements keep their columns when it changes.
+        let fields =
+            plan.schema().fields().iter().map(|field| match masked.contains(field.name()) {
+                true => Arc::new(field.as_ref().clone().with_nullable(true)),
+                false => Arc::clone(field),
+            });
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<FieldRef>>()));
         let (kept, groups) = (BTreeSet::new(), Vec::new());
-        Self { plan, masked, kept, groups, policies: policies.into_iter().collect() }
+        Self { plan, masked, kept, groups, policies: policies.into_iter().collect(), schema }
     }
 
     /// The same, of which a statement may not show the columns in `kept`, and rows only in groups
@@ -152,7 +161,7 @@ impl fmt::Debug for Barrier {
 #[async_trait]
 impl TableProvider for Barrier {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(self.plan.schema().inner())
+        Arc::clone(&self.schema)
     }
 
     fn table_type(&self) -> TableType {
@@ -193,14 +202,15 @@ impl TableProvider for Barrier {
         }
         if let Some(wanted) = projection {
             let schema = self.plan.schema();
-            let fields = schema.fields().len();
-            let columns = wanted.iter().filter(|at| **at < fields);
-            let columns: Vec<Expr> =
-                columns.map(|at| Expr::Column(Column::from(schema.qualified_field(*at)))).collect();
-            plan = plan.project(columns)?;
+            let column = |at: &usize| Expr::Column(Column::from(schema.qualified_field(*at)));
+            plan = plan.project(wanted.iter().map(column).collect::<Vec<_>>())?;
         }
+        let schema = match projection {
+            Some(wanted) => Arc::new(self.schema.project(wanted)?),
+            None => Arc::clone(&self.schema),
+        };
         let input = state.create_physical_plan(&plan.build()?).await?;
-        Ok(Arc::new(BarrierExec::new(input, Arc::clone(&self.policies))))
+        Ok(Arc::new(BarrierExec::new(input, schema, Arc::clone(&self.policies))))
     }
 }
 
@@ -213,10 +223,10 @@ pub(crate) struct BarrierExec {
 }
 
 impl BarrierExec {
-    fn new(input: Arc<dyn ExecutionPlan>, policies: Arc<[String]>) -> Self {
+    fn new(input: Arc<dyn ExecutionPlan>, schema: SchemaRef, policies: Arc<[String]>) -> Self {
         // Neither orders nor constants of the input are told: they say what the rows are like.
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(input.schema()),
+            EquivalenceProperties::new(schema),
             Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
             input.pipeline_behavior(),
             input.boundedness(),
@@ -270,8 +280,14 @@ impl ExecutionPlan for BarrierExec {
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         let rows = self.input.execute(partition, context)?;
-        let schema = rows.schema();
-        let rows = rows.map(|batch| batch.map_err(told));
+        let schema = self.schema();
+        let told_as = Arc::clone(&schema);
+        let rows = rows.map(move |batch| {
+            let batch = batch.map_err(told)?;
+            let count = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            let columns = batch.columns().to_vec();
+            Ok(RecordBatch::try_new_with_options(Arc::clone(&told_as), columns, &count)?)
+        });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
 }

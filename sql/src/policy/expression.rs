@@ -1,6 +1,7 @@
 //! Expressions of policies: read from text, planned over their table's columns as the statement's
 //! principal, whose name, roles and purpose are constants of them.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
@@ -8,7 +9,7 @@ use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, ExprSchemable, cast, try_cast};
-use sqlparser::ast::{Expr as SqlExpr, ExprWithAlias, SelectItem, SetExpr};
+use sqlparser::ast::{Expr as SqlExpr, ExprWithAlias, SelectItem, SetExpr, visit_expressions};
 
 use crate::error::{Error, Result};
 use crate::parse::parse_query;
@@ -37,8 +38,28 @@ pub(super) fn parsed(text: &str) -> Result<SqlExpr> {
     let only = select.from.is_empty() && select.selection.is_none() && query.order_by.is_none();
     let mut items = select.projection.into_iter();
     match (items.next(), items.next()) {
-        (Some(SelectItem::UnnamedExpr(SqlExpr::Nested(expr))), None) if only => Ok(*expr),
+        (Some(SelectItem::UnnamedExpr(SqlExpr::Nested(expr))), None) if only => {
+            alone(&expr)?;
+            Ok(*expr)
+        }
         _ => Err(wrong()),
+    }
+}
+
+/// Checks that an expression reads no other table.
+fn alone(expr: &SqlExpr) -> Result<()> {
+    let found = visit_expressions(expr, |part| match part {
+        SqlExpr::Subquery(_) | SqlExpr::InSubquery { .. } | SqlExpr::Exists { .. } => {
+            ControlFlow::Break(())
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    match found {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::unsupported(
+            "a policy's expression reads another table",
+            "compute it of the columns of the row alone",
+        )),
     }
 }
 
