@@ -166,29 +166,25 @@ impl Change {
         administers(StatementContext::load(&run.session).await?.as_ref(), "change policies")?;
         match self {
             Self::Create { on, name, policy, replace, if_not_exists } => {
-                let made = catalog
-                    .change_rules(on, |rules| {
-                        if *if_not_exists && rules.policies.contains_key(name) {
-                            return Ok(false);
-                        }
-                        one_mask(rules, name, policy)?;
-                        rules.add(name, policy.clone(), *replace)?;
-                        Ok::<_, Error>(true)
-                    })
-                    .await?;
-                Ok(Done::new(
-                    0,
-                    match made {
-                        true => format!("CREATE POLICY {name} ON {on}"),
-                        false => format!("{name} exists already, nothing was changed"),
-                    },
-                ))
+                let create = |rules: &mut RuleSet| {
+                    if *if_not_exists && rules.policies.contains_key(name) {
+                        return Ok(false);
+                    }
+                    one_mask(rules, name, policy)?;
+                    rules.add(name, policy.clone(), *replace)?;
+                    Ok::<_, Error>(true)
+                };
+                let message = match catalog.change_rules(on, create).await? {
+                    true => format!("CREATE POLICY {name} ON {on}"),
+                    false => format!("{name} exists already, nothing was changed"),
+                };
+                Ok(Done::new(0, message))
             }
             Self::Alter { on, name, before, after } => {
                 let alter = |rules: &mut RuleSet| match rules.policies.get_mut(name) {
-                    Some(policy) if policy == before => {
+                    Some(policy) if *policy == *before => {
                         *policy = after.clone();
-                        Ok(())
+                        Ok::<_, Error>(())
                     }
                     Some(_) => Err(Error::invalid_hint(
                         format!("policy {name} was changed by somebody else"),
@@ -200,42 +196,41 @@ impl Change {
                 Ok(Done::new(0, format!("ALTER POLICY {name} ON {on}")))
             }
             Self::Drop { on, name, kind, if_exists } => {
-                let dropped = catalog
-                    .change_rules(on, |rules| match rules.policies.get(name) {
-                        Some(policy) => {
-                            check_kind(name, policy, *kind)?;
-                            rules.policies.remove(name);
-                            Ok(true)
-                        }
-                        None if *if_exists => Ok(false),
-                        None => Err(missing(name, rules)),
-                    })
-                    .await?;
-                Ok(Done::new(
-                    0,
-                    match dropped {
-                        true => format!("DROP POLICY {name} ON {on}"),
-                        false => format!("there is no policy {name} on {on}, nothing was changed"),
-                    },
-                ))
+                let drop = |rules: &mut RuleSet| {
+                    let Some(policy) = rules.policies.get(name) else {
+                        return if *if_exists { Ok(false) } else { Err(missing(name, rules)) };
+                    };
+                    check_kind(name, policy, *kind)?;
+                    rules.policies.remove(name);
+                    Ok::<_, Error>(true)
+                };
+                let message = match catalog.change_rules(on, drop).await? {
+                    true => format!("DROP POLICY {name} ON {on}"),
+                    false => format!("there is no policy {name} on {on}, nothing was changed"),
+                };
+                Ok(Done::new(0, message))
             }
             Self::Tag { table, column, tag, set } => {
-                let on = Attached::Table(table.clone());
                 let change = |rules: &mut RuleSet| {
-                    let tags = rules.tags.entry(column.clone()).or_default();
-                    match set {
-                        true => tags.insert(tag.clone()),
-                        false => tags.remove(tag),
-                    };
-                    rules.tags.retain(|_, tags| !tags.is_empty());
+                    tagged(rules, column, tag, *set);
                     Ok::<_, Error>(())
                 };
-                catalog.change_rules(&on, change).await?;
+                catalog.change_rules(&Attached::Table(table.clone()), change).await?;
                 let verb = if *set { "SET" } else { "UNSET" };
                 Ok(Done::new(0, format!("{verb} TAG {tag} of {table}.{column}")))
             }
         }
     }
+}
+
+/// Gives a column a tag, or takes it.
+fn tagged(rules: &mut RuleSet, column: &str, tag: &str, set: bool) {
+    let tags = rules.tags.entry(column.to_owned()).or_default();
+    match set {
+        true => tags.insert(tag.to_owned()),
+        false => tags.remove(tag),
+    };
+    rules.tags.retain(|_, tags| !tags.is_empty());
 }
 
 /// Checks that no other policy masks the same column.
