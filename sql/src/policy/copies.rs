@@ -1,8 +1,8 @@
 //! Copies inherit: a table that is made of a protected one carries its policies.
 //!
 //! Where a column of the copy is a column of the source as it is, policies and tags go with it
-//! under its new name. Where it was computed of a masked column the strictest mask holds: NULL, but for
-//! the roles that the policy excepts. A row access policy goes along with the columns that its
+//! under its new name. Where it was computed of a masked column the strictest mask holds: NULL, but
+//! for the roles that the policy excepts. A row access policy goes along with the columns that its
 //! condition needs; a copy without them is refused. Rows are added to a table only where it has at
 //! least the policies that a copy of them would carry. DECLASSIFY makes a copy without.
 
@@ -231,7 +231,7 @@ impl Copying<'_> {
                 // Its rows have them already.
                 Rule::RowAccess { .. } | Rule::Aggregation { .. } if self.own => {}
                 Rule::Masking { column, expression } => {
-                    self.masked(name, policy, (column, expression), copied);
+                    self.masked(name, policy, (column.as_str(), expression.as_str()), copied);
                 }
                 Rule::Projection { columns } => {
                     columns.iter().for_each(|column| self.kept(name, policy, column, copied));

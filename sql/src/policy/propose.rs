@@ -172,7 +172,7 @@ pub(crate) async fn plan(context: &Arc<StatementContext>, table: &str) -> Result
     Ok(context.plan_query(parse_query(&text)?).await?.1)
 }
 
-/// The query over a sample of a table, quoted, with these columns, each with whether it is of texts.
+/// The query over a sample of a table, quoted; of each column it is known whether it is of texts.
 fn query(table: &str, columns: &[(String, bool)]) -> String {
     let (mut counts, mut lines) = (Vec::new(), Vec::new());
     for (at, (column, is_text)) in columns.iter().enumerate() {

@@ -247,6 +247,7 @@ impl Scope<'_> {
                 Expr::ScalarSubquery(sub) => self.inside(sub)?,
                 Expr::Exists(exists) => self.tested(&exists.subquery)?,
                 Expr::InSubquery(sub) => self.tested(&sub.subquery)?,
+                Expr::SetComparison(sub) => self.tested(&sub.subquery)?,
                 _ => false,
             };
             Ok(TreeNodeRecursion::Continue)

@@ -145,7 +145,7 @@ pub enum WrittenOn {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Alteration {
     /// The expression.
-    Using(Expr),
+    Using(Box<Expr>),
     /// The roles that it does not bind.
     Except(Vec<String>),
     /// The smallest group.
@@ -327,7 +327,7 @@ fn alter(parser: &mut Parser<'_>) -> Result<PolicyStatement, Failure> {
     let (name, on) = named(parser)?;
     parser.expect_keyword(Keyword::SET)?;
     let change = if taken(parser, "USING") {
-        Alteration::Using(parser.parse_expr()?)
+        Alteration::Using(Box::new(parser.parse_expr()?))
     } else if taken(parser, "MIN_GROUP_SIZE") {
         Alteration::MinGroupSize(parser.parse_literal_uint()?)
     } else if parser.parse_keyword(Keyword::EXCEPT) {

@@ -31,7 +31,7 @@ pub(crate) enum Definition {
         /// The columns by which rows lie together; none: as they come.
         cluster_by: Vec<String>,
         /// The policies that its rows bring along.
-        copied: Copied,
+        copied: Box<Copied>,
     },
     /// CREATE VIEW.
     View { name: ObjectName, mode: CreateMode, sql: String, columns: Vec<String> },
@@ -168,6 +168,7 @@ pub(crate) async fn plan(
             cluster::check(&cluster_by, plan.schema())?;
             let columns = plan.schema().fields().iter().map(|field| field.name().clone());
             let copied = Copied::of(context, &plan, &columns.collect::<Vec<_>>(), None).await?;
+            let copied = Box::new(copied);
             let table = Definition::Table { name, mode, plan, empty, cluster_by, copied };
             Ok((state, Action::Definition(table)))
         }
