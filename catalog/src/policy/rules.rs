@@ -326,7 +326,7 @@ mod tests {
 
     async fn catalog(folder: &std::path::Path, clock: &TestClock) -> Arc<Catalog> {
         let store = StoreConfig { url: folder.display().to_string(), ..Default::default() };
-        Catalog::open(CatalogConfig::new(store, clock.clone())).await.unwrap()
+        Catalog::open(CatalogConfig::new(store, clock.clock())).await.unwrap()
     }
 
     fn mask(column: &str) -> Policy {

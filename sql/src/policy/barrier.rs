@@ -294,10 +294,13 @@ impl ExecutionPlan for BarrierExec {
 
 /// An error from below: one that comes of a row could quote what a policy hides.
 fn told(error: DataFusionError) -> DataFusionError {
-    let is_of_row = matches!(
-        error.find_root(),
-        DataFusionError::Execution(_) | DataFusionError::ArrowError(..)
-    );
+    let is_of_row = match error.find_root() {
+        DataFusionError::Execution(_) | DataFusionError::ArrowError(..) => true,
+        DataFusionError::External(inner) => {
+            matches!(inner.downcast_ref::<Error>(), Some(Error::Execution { .. }))
+        }
+        _ => false,
+    };
     if !is_of_row {
         return error;
     }

@@ -40,7 +40,7 @@ use crate::dml::sent::quoted;
 use crate::error::{Class, Error, Result};
 use crate::parse::parse_query;
 use crate::session::bindings::Bindings;
-use crate::session::plan::plan_datafusion;
+use crate::session::plan::{analyzed, plan_datafusion};
 use crate::session::{Action, StatementContext};
 
 /// What a statement has met of policies.
@@ -155,6 +155,27 @@ pub(crate) async fn whole(
 /// # Errors
 /// When it shows a column that is used only, or rows that come in groups only.
 pub(crate) fn checked(plan: LogicalPlan) -> Result<LogicalPlan> {
+    if !is_bounded(&plan)? {
+        return Ok(plan);
+    }
+    shown::check(&plan)?;
+    groups::enforce(plan)
+}
+
+/// The same of a plan that was checked before its values were known: a value of another type than
+/// was announced makes other casts, and what may fail on a row may tell of it.
+///
+/// # Errors
+/// As [`checked`].
+pub(crate) fn checked_with_values(state: &SessionState, plan: &LogicalPlan) -> Result<()> {
+    if !is_bounded(plan)? {
+        return Ok(());
+    }
+    checked(analyzed(state, plan.clone())?).map(|_| ())
+}
+
+/// Whether a plan reads a table with a column that is used only, or rows that come in groups.
+fn is_bounded(plan: &LogicalPlan) -> Result<bool> {
     let mut bounded = false;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
@@ -165,11 +186,7 @@ pub(crate) fn checked(plan: LogicalPlan) -> Result<LogicalPlan> {
             false => TreeNodeRecursion::Continue,
         })
     })?;
-    if !bounded {
-        return Ok(plan);
-    }
-    shown::check(&plan)?;
-    groups::enforce(plan)
+    Ok(bounded)
 }
 
 /// Plans a statement about policies.

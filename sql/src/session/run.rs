@@ -333,7 +333,9 @@ impl Run {
             return Ok(plan.clone());
         }
         let values = ParamValues::from(self.parameters.clone());
-        Ok(plan.clone().with_param_values(values)?)
+        let plan = plan.clone().with_param_values(values)?;
+        crate::policy::checked_with_values(&self.state, &plan)?;
+        Ok(plan)
     }
 
     /// The operators of a plan.
