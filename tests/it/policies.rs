@@ -8,6 +8,8 @@ use arrow::util::pretty::pretty_format_batches;
 use catalog::policy::Principal;
 use datafusion::common::ScalarValue;
 use futures::TryStreamExt;
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use sql::{Engine, Session};
 
 use crate::rights::{engine_at, outcome};
@@ -435,4 +437,69 @@ async fn a_policy_on_a_tag_holds_for_every_column_that_has_it() {
     assert!(told(&house.ann, text).await.unwrap().contains("a@b.org"));
     let number = "ALTER TABLE main.shops ALTER COLUMN nothing SET TAG 'pii.email'";
     assert_eq!(outcome(&house.dpo, number).await, Err("ATT-2001"));
+}
+
+/// Conditions on the columns of `people`; a hidden row would make some of them fail.
+fn condition() -> impl Strategy<Value = String> {
+    let compared = prop::sample::select(vec!["=", "<>", "<", "<=", ">", ">="]);
+    let number = prop::sample::select(vec![0, 1, 2, 3, 10, 20, 30, 40]);
+    let text =
+        prop::sample::select(vec!["ann@x.org", "*@x.org", "north", "south", "dan@hidden.org"]);
+    let leaf = prop_oneof![
+        (prop::sample::select(vec!["id", "pay"]), compared.clone(), number.clone())
+            .prop_map(|(column, compared, number)| format!("{column} {compared} {number}")),
+        (prop::sample::select(vec!["mail", "region"]), compared, text.clone())
+            .prop_map(|(column, compared, text)| format!("{column} {compared} '{text}'")),
+        (prop::sample::select(vec!["mail", "region"]), text)
+            .prop_map(|(column, text)| format!("{column} LIKE '{}%'", &text[..2])),
+        (number.clone(), number).prop_map(|(one, other)| format!("pay IN ({one}, {other})")),
+        Just("1 / (pay - 40) <= 0".to_owned()),
+        Just("CAST(substr(mail, 1, 0) || '7' AS BIGINT) = 7".to_owned()),
+        Just("length(mail) > 7".to_owned()),
+        Just("mail IS NULL".to_owned()),
+    ];
+    leaf.prop_recursive(3, 12, 2, |inner| {
+        prop_oneof![
+            (inner.clone(), inner.clone()).prop_map(|(one, other)| format!("({one} AND {other})")),
+            (inner.clone(), inner.clone()).prop_map(|(one, other)| format!("({one} OR {other})")),
+            inner.prop_map(|one| format!("NOT ({one})")),
+        ]
+    })
+}
+
+/// Queries with such a condition.
+fn query() -> impl Strategy<Value = String> {
+    let forms = prop::sample::select(vec![
+        "SELECT * FROM {t} WHERE {c} ORDER BY id",
+        "SELECT count(*), sum(pay), min(mail), max(mail) FROM {t} WHERE {c}",
+        "SELECT region, count(*), avg(pay) FROM {t} WHERE {c} GROUP BY region ORDER BY region",
+        "SELECT mail, count(*) FROM {t} GROUP BY mail HAVING count(*) > 0 ORDER BY mail",
+        "SELECT id FROM {t} WHERE EXISTS (SELECT 1 FROM {t} WHERE {c}) ORDER BY id",
+        "SELECT id FROM {t} WHERE pay >= (SELECT avg(pay) FROM {t} WHERE {c}) ORDER BY id",
+        "SELECT a.id, b.mail FROM {t} AS a JOIN (SELECT * FROM {t} WHERE {c}) AS b \
+         ON a.region = b.region ORDER BY a.id, b.id",
+        "WITH c AS (SELECT mail, pay FROM {t} WHERE {c}) \
+         SELECT mail, rank() OVER (ORDER BY pay) FROM c ORDER BY pay",
+        "SELECT id FROM {t} WHERE {c} UNION ALL SELECT pay FROM {t} ORDER BY 1",
+        "SELECT id, CASE WHEN {c} THEN mail END FROM {t} ORDER BY pay DESC LIMIT 2",
+    ]);
+    (forms, condition()).prop_map(|(form, condition)| form.replace("{c}", &condition))
+}
+
+#[test]
+fn random_queries_see_what_they_would_where_the_hidden_never_was() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let engine = runtime.block_on(crate::slt::engine(folder.path()));
+    let house = runtime.block_on(House::built(&engine));
+    let config = ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let compared = runner.run(&query(), |query| {
+        let asked = runtime.block_on(told(&house.ann, &query.replace("{t}", "people")));
+        let oracle = runtime.block_on(told(&house.ann, &query.replace("{t}", "seen")));
+        prop_assert_eq!(asked, oracle, "{}", query);
+        Ok(())
+    });
+    compared.unwrap_or_else(|error| panic!("{error}"));
 }
