@@ -79,7 +79,7 @@ impl Rule {
     pub fn columns(&self) -> Vec<&str> {
         match self {
             Self::Masking { column, .. } if column.is_empty() => vec![],
-            Self::Masking { column, .. } => vec![column],
+            Self::Masking { column, .. } => vec![column.as_str()],
             Self::Projection { columns } => columns.iter().map(String::as_str).collect(),
             Self::Aggregation { unit, .. } => unit.iter().map(String::as_str).collect(),
             Self::RowAccess { .. } => vec![],

@@ -32,7 +32,7 @@ pub(super) fn parsed(text: &str) -> Result<SqlExpr> {
             "keep long lists in a table of their own, and give a column that says what it needs",
         ));
     }
-    let query = parse_query(&format!("SELECT ({text})"))?;
+    let query = *parse_query(&format!("SELECT ({text})"))?;
     let wrong = || Error::invalid(format!("'{text}' is no expression"));
     let SetExpr::Select(select) = *query.body else { return Err(wrong()) };
     let only = select.from.is_empty() && select.selection.is_none() && query.order_by.is_none();

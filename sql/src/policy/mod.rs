@@ -154,9 +154,17 @@ pub(crate) async fn whole(
 ///
 /// # Errors
 /// When it shows a column that is used only, or rows that come in groups only.
-pub(crate) fn checked(plan: LogicalPlan) -> Result<LogicalPlan> {
+pub(crate) fn checked(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
     if !is_bounded(&plan)? {
         return Ok(plan);
+    }
+    // What writes rows is coerced when it runs, and a cast could fail on a row.
+    if matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Dml(_)) {
+        for input in plan.inputs() {
+            let coerced = analyzed(state, input.clone())?;
+            shown::check(&coerced)?;
+            groups::enforce(coerced)?;
+        }
     }
     shown::check(&plan)?;
     groups::enforce(plan)
@@ -171,7 +179,7 @@ pub(crate) fn checked_with_values(state: &SessionState, plan: &LogicalPlan) -> R
     if !is_bounded(plan)? {
         return Ok(());
     }
-    checked(analyzed(state, plan.clone())?).map(|_| ())
+    checked(state, analyzed(state, plan.clone())?).map(|_| ())
 }
 
 /// Whether a plan reads a table with a column that is used only, or rows that come in groups.

@@ -310,7 +310,7 @@ impl StatementContext {
                 let plan = analyzed(&state, plan)?;
                 // A view's plan becomes part of its statement's, which is looked at as a whole.
                 match self.depth {
-                    0 => Ok((state, policy::checked(plan)?)),
+                    0 => policy::checked(&state, plan).map(|plan| (state, plan)),
                     _ => Ok((state, plan)),
                 }
             }
