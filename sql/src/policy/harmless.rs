@@ -69,6 +69,8 @@ pub(super) fn is_harmless(expr: &Expr, schema: &DFSchema) -> Result<bool> {
             | Expr::TryCast(_)
             | Expr::Exists(_)
             | Expr::InSubquery(_)
+            | Expr::ScalarSubquery(_)
+            | Expr::SetComparison(_)
             | Expr::GroupingSet(_) => true,
             _ => false,
         };
