@@ -92,12 +92,26 @@ pub(crate) struct Barrier {
 
 impl Barrier {
     /// What `plan` answers; its columns have the table's names in the table's order, those in
-    /// `masked` are not the table's own values. `policies` are the names that EXPLAIN shows.
+    /// `masked` are not the table's own values. `policies` are the names that EXPLAIN shows. A
+    /// barrier over another one takes over what that one demands.
     pub(crate) fn new(
         plan: LogicalPlan,
-        masked: BTreeSet<String>,
+        mut masked: BTreeSet<String>,
         policies: impl IntoIterator<Item = String>,
-    ) -> Self {
+    ) -> Result<Self> {
+        let mut names: BTreeSet<String> = policies.into_iter().collect();
+        let (mut kept, mut groups) = (BTreeSet::new(), Vec::new());
+        plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                barrier_of(&scan.source, |below| {
+                    names.extend(below.policies.iter().cloned());
+                    masked.extend(below.masked.iter().cloned());
+                    kept.extend(below.kept.iter().cloned());
+                    groups.extend(below.groups.iter().cloned());
+                });
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
         // A mask may be NULL, whatever it is now: statements keep their columns when it changes.
         let fields =
             plan.schema().fields().iter().map(|field| match masked.contains(field.name()) {
@@ -105,15 +119,15 @@ impl Barrier {
                 false => Arc::clone(field),
             });
         let schema = Arc::new(Schema::new(fields.collect::<Vec<FieldRef>>()));
-        let (kept, groups) = (BTreeSet::new(), Vec::new());
-        Self { plan, masked, kept, groups, policies: policies.into_iter().collect(), schema }
+        let policies = names.into_iter().collect();
+        Ok(Self { plan, masked, kept, groups, policies, schema })
     }
 
-    /// The same, of which a statement may not show the columns in `kept`, and rows only in groups
-    /// of these sizes.
+    /// The same, of which a statement may not show the columns in `kept` either, and rows only in
+    /// groups of these sizes.
     pub(crate) fn with_uses(mut self, kept: BTreeSet<String>, groups: Vec<GroupSize>) -> Self {
-        self.kept = kept;
-        self.groups = groups;
+        self.kept.extend(kept);
+        self.groups.extend(groups);
         self
     }
 

@@ -171,7 +171,7 @@ impl Bound {
             None => plan.build()?,
         };
         let masked = self.masks.keys().cloned().collect();
-        let barrier = Barrier::new(plan, masked, self.names.iter().cloned());
+        let barrier = Barrier::new(plan, masked, self.names.iter().cloned())?;
         Ok(barrier.with_uses(self.kept.clone(), self.groups.clone()))
     }
 
