@@ -76,6 +76,7 @@ pub struct Catalog {
     tokens: Registry,
     expectations: Registry,
     checks: Registry,
+    policies: Registry,
     revocations: Revocations,
     lakes: BTreeMap<String, LakeSchema>,
     files: lake::Tables,
@@ -136,6 +137,7 @@ impl Catalog {
         let tokens = place.child("_attune/tokens");
         let expectations = place.child("_attune/expectations");
         let checks = place.child("_attune/checks");
+        let policies = place.child("_attune/policies");
         let revoked = place.child("_attune/revoked");
         let keyring = place.child("_attune/keyring");
         let warehouse = Arc::new(Warehouse::open(place).await);
@@ -150,6 +152,7 @@ impl Catalog {
             tokens: Registry::new(tokens, Arc::clone(&clock)),
             expectations: Registry::new(expectations, Arc::clone(&clock)),
             checks: Registry::new(checks, Arc::clone(&clock)),
+            policies: Registry::new(policies, Arc::clone(&clock)),
             revocations: Revocations::new(revoked),
             keyring_heads: Registry::new(keyring, Arc::clone(&clock)),
             clock,

@@ -159,7 +159,8 @@ impl Catalog {
             | Spec::Token(_)
             | Spec::Expectations(_)
             | Spec::Checks(_)
-            | Spec::Key(_) => Err(Error::invalid_hint(
+            | Spec::Key(_)
+            | Spec::Policies(_) => Err(Error::invalid_hint(
                 format!("{name} is a model, not a table"),
                 format!("use ML.RECOMMEND(MODEL {name}) or ML.PREDICT(MODEL {name}, …)"),
             )),

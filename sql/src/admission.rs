@@ -121,7 +121,8 @@ pub(crate) fn needs_slot(action: &Action) -> bool {
         | Action::DropToken(_)
         | Action::Expectation(_)
         | Action::Access(_)
-        | Action::Key(_) => false,
+        | Action::Key(_)
+        | Action::Policy(_) => false,
         _ => true,
     }
 }

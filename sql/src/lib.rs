@@ -33,6 +33,7 @@ mod patience;
 mod patterns;
 pub mod pg;
 mod planner;
+mod policy;
 mod progress;
 pub mod queries;
 mod rewrites;

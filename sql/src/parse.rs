@@ -18,6 +18,7 @@ use crate::expectation::{self, ExpectationStatement};
 use crate::key;
 use crate::key::syntax::KeyStatement;
 use crate::kill::Kill;
+use crate::policy::syntax::{self as policy, PolicyStatement};
 use crate::table::cluster;
 use crate::tokens::{self, TokenStatement};
 
@@ -73,6 +74,8 @@ pub enum Statement {
     Access(Box<AccessStatement>),
     /// Keys.
     Key(KeyStatement),
+    /// Policies and tags.
+    Policy(Box<PolicyStatement>),
     /// A statement that is planned for later, with what to use instead.
     Later(&'static str, &'static str),
     /// `DESCRIBE MODEL m`.
@@ -387,6 +390,8 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         ["show", "keys"] => show(parser, Listing::Keys),
         words if expectation::syntax::is_ours(words) => expectation::syntax::parse(parser, words),
         words if key::syntax::is_ours(words, parser) => key::syntax::parse(parser, words),
+        words if policy::is_ours(words) => policy::parse(parser, words),
+        ["alter", "table", ..] if policy::is_of_tag(parser) => policy::parse(parser, &words),
         words if syntax::is_ours(words) => syntax::parse(parser, words),
         _ => Ok(Statement::DataFusion(Box::new(parser.parse_statement()?))),
     }

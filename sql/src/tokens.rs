@@ -163,7 +163,7 @@ impl TokenStatement {
         };
         // Whoever makes a token of somebody may act as that user.
         if user != made_by {
-            check_account(&rights, &accounts, record)?;
+            check_account(catalog, &rights, &accounts, record).await?;
         }
         let secret = catalog.new_token_secret();
         let created_ms = catalog.now_ms();

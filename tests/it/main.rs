@@ -23,6 +23,7 @@ mod load;
 mod logs;
 mod long_texts;
 mod pg;
+mod policies;
 mod prepared;
 mod program;
 mod recipes;

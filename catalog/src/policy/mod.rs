@@ -2,6 +2,8 @@
 
 pub mod grant;
 pub mod principal;
+pub mod rules;
 
 pub use grant::{Grant, Grantee, Privilege, Securable};
 pub use principal::{Principal, Role, is_built_in};
+pub use rules::{Attached, Policy, PolicyMoment, Rule, RuleSet, TableRules};

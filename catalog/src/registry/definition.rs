@@ -15,6 +15,7 @@ use crate::checks::{CheckHistory, TableExpectations};
 use crate::error::{Error, Result};
 use crate::keyring::KeyRecord;
 use crate::lake::LakeTable;
+use crate::policy::RuleSet;
 use crate::tokens::TokenRecord;
 use crate::users::{RoleRecord, UserRecord};
 
@@ -89,6 +90,8 @@ pub enum Spec {
     Checks(CheckHistory),
     /// A key, without its secrets.
     Key(KeyRecord),
+    /// Policies and tags of a table, or policies of a tag.
+    Policies(RuleSet),
 }
 
 /// Where a warehouse table's files are.
@@ -158,6 +161,8 @@ pub enum Kind {
     Expectations,
     /// A key.
     Key,
+    /// Policies and tags of a table, or policies of a tag.
+    Policies,
 }
 
 impl Kind {
@@ -172,6 +177,7 @@ impl Kind {
             Self::Token => "token",
             Self::Expectations => "set of expectations",
             Self::Key => "key",
+            Self::Policies => "set of policies",
         }
     }
 }
@@ -194,6 +200,7 @@ impl Spec {
             Self::Token(_) => Kind::Token,
             Self::Expectations(_) | Self::Checks(_) => Kind::Expectations,
             Self::Key(_) => Kind::Key,
+            Self::Policies(_) => Kind::Policies,
         }
     }
 }

@@ -169,10 +169,9 @@ fn later(words: &[&str]) -> Option<&'static str> {
         _ => return None,
     };
     match words {
-        ["masking", "policy", ..]
-        | ["row", "access", ..]
-        | ["privacy", "policy", ..]
-        | ["consent", "policy", ..] => Some("policies are not there yet"),
+        ["privacy", "policy", ..] | ["consent", "policy", ..] => {
+            Some("these policies are not there yet")
+        }
         ["purpose", ..] => Some("purposes are not there yet"),
         ["subject", ..] => Some("subjects are not there yet"),
         _ => None,

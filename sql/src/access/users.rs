@@ -52,7 +52,7 @@ pub(super) async fn create(
     };
     for role in &roles {
         existing_role(&accounts, role)?;
-        check_policy_role(context.rights(), &accounts, [role])?;
+        check_policy_role(catalog, context.rights(), &accounts, [role]).await?;
     }
     if !catalog.has_users().await? && !roles.contains(Role::Admin.name()) {
         return Err(Error::invalid_hint(
@@ -70,7 +70,7 @@ pub(super) async fn create(
             return Err(catalog::Error::AlreadyExists { kind: "user", name }.into());
         }
         Some(user) => {
-            check_account(context.rights(), &accounts, user)?;
+            check_account(catalog, context.rights(), &accounts, user).await?;
             if !roles.contains(Role::Admin.name()) {
                 keep_an_administrator(&accounts, name)?;
             }
@@ -105,7 +105,7 @@ pub(super) async fn set_password(
         let Some(user) = accounts.user(name) else {
             return Err(Catalog::unknown_user(name).into());
         };
-        check_account(context.rights(), &accounts, user)?;
+        check_account(catalog, context.rights(), &accounts, user).await?;
     }
     check_password(password)?;
     let hash = hash(context, password).await?;
@@ -127,7 +127,7 @@ pub(super) async fn drop_users(
         let accounts = catalog.accounts_with(name).await?;
         match accounts.user(name) {
             Some(user) => {
-                check_policy_role(context.rights(), &accounts, &user.roles)?;
+                check_policy_role(catalog, context.rights(), &accounts, &user.roles).await?;
                 keep_an_administrator(&accounts, name)?;
                 owns_nothing(catalog, name).await?;
                 dropped += u64::from(catalog.drop_user(name).await?);
@@ -261,7 +261,7 @@ pub(super) async fn grant_roles(
                 keep_an_administrator(&accounts, name)?;
             }
         }
-        check_policy_role(context.rights(), &accounts, roles)?;
+        check_policy_role(catalog, context.rights(), &accounts, roles).await?;
         let change = |user: &mut UserRecord| {
             let before = user.roles.clone();
             match revoke {
@@ -354,33 +354,44 @@ pub(super) fn no_role(accounts: &Accounts, role: &str) -> Error {
 }
 
 /// Checks that giving, taking or touching these roles does not go past `policy_admin`, whose alone
-/// it is to say who decrypts.
-fn check_policy_role<'a>(
+/// it is to say who decrypts and whom policies except.
+pub(crate) async fn check_policy_role<'a>(
+    catalog: &Catalog,
     rights: &Rights,
     accounts: &Accounts,
     roles: impl IntoIterator<Item = &'a String>,
 ) -> Result<()> {
     let name = Role::PolicyAdmin.name();
     let granted = |role: &String| accounts.grants(&Grantee::Role(role.clone()));
-    let touched = roles.into_iter().any(|role| role == name || decrypts(granted(role)));
+    let excepted = catalog.excepted_roles().await?;
+    let is_touched =
+        |role: &&String| *role == name || excepted.contains(*role) || decrypts(granted(role));
+    let touched = roles.into_iter().find(is_touched);
     let nobody = || !accounts.users().any(|user| user.roles.contains(name));
-    if !touched || rights.has(Role::PolicyAdmin) || nobody() {
+    let Some(role) = touched.filter(|_| !rights.has(Role::PolicyAdmin) && !nobody()) else {
         return Ok(());
-    }
+    };
+    let hint = match role == name {
+        true => format!("admin does not imply {name}: ask one of its holders"),
+        false => format!("a policy excepts {role}, or it decrypts: ask a holder of {name}"),
+    };
     Err(Error::Denied {
         principal: rights.name().to_owned(),
-        action: format!(
-            "give or take {name} or a role that decrypts, or act for a user who holds one"
-        ),
-        hint: Some(format!("admin does not imply {name}: ask one of its holders")),
+        action: format!("give or take {role}, or act for a user who holds it"),
+        hint: Some(hint),
     })
 }
 
 /// The same for acting as a user, to whom itself such rights may be granted.
-pub(crate) fn check_account(rights: &Rights, accounts: &Accounts, user: &UserRecord) -> Result<()> {
-    check_policy_role(rights, accounts, &user.roles)?;
+pub(crate) async fn check_account(
+    catalog: &Catalog,
+    rights: &Rights,
+    accounts: &Accounts,
+    user: &UserRecord,
+) -> Result<()> {
+    check_policy_role(catalog, rights, accounts, &user.roles).await?;
     if decrypts(&user.grants) {
-        check_policy_role(rights, accounts, [&Role::PolicyAdmin.into()])?;
+        check_policy_role(catalog, rights, accounts, [&Role::PolicyAdmin.into()]).await?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use sqlparser::ast::{
 
 use crate::dml::rewrite::{Target, assigned, typed};
 use crate::dml::sent::{free, quoted};
-use crate::dml::{Change, MergePlan};
+use crate::dml::{Change, MergePlan, check_copy};
 use crate::error::{Error, Result};
 use crate::parse::{name_parts, parse_query};
 use crate::session::{Action, StatementContext};
@@ -98,6 +98,7 @@ pub(crate) async fn merge(
     let (_, counts) = context.plan_query(parse_query(&counts)?).await?;
     let (state, keep) = context.plan_query(parse_query(&keep)?).await?;
     let Target { name, version, .. } = target;
+    check_copy(context, &keep, &name, 1).await?;
     let plan = MergePlan { name, version, keep, counts };
     Ok((state, Action::Rows(Change::Merge(Box::new(plan)))))
 }

@@ -27,6 +27,7 @@ use sqlparser::ast::{Statement as SqlStatement, TableObject};
 use crate::error::{Error, Result};
 use crate::expectation::load::{Guard, Rows};
 use crate::parse::name_parts;
+use crate::policy;
 use crate::rights::Rights;
 use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
@@ -183,7 +184,11 @@ pub(crate) async fn plan(
                     return Err(Error::unsupported(what, "use INSERT INTO"));
                 }
             };
+            if overwrite {
+                policy::whole(context, &name, "replace the rows of").await?;
+            }
             let plan = Arc::unwrap_or_clone(dml.input);
+            check_copy(context, &plan, &name, 0).await?;
             Ok((state, Action::Rows(Change::Insert { name, plan, overwrite })))
         }
         SqlStatement::Delete(delete) => rewrite::delete(context, delete).await,
@@ -192,6 +197,21 @@ pub(crate) async fn plan(
         SqlStatement::Merge(merge) => merge::merge(context, merge).await,
         _ => Err(Error::Internal("this statement changes no rows".into())),
     }
+}
+
+/// Checks that rows of a plan may come into a table: those of a protected one only where they are
+/// protected as well. The last columns of the plan, `marks` of them, are not written.
+async fn check_copy(
+    context: &Arc<StatementContext>,
+    plan: &LogicalPlan,
+    name: &ObjectName,
+    marks: usize,
+) -> Result<()> {
+    let fields = plan.schema().fields();
+    let written = fields.iter().take(fields.len().saturating_sub(marks));
+    let columns: Vec<String> = written.map(|field| field.name().clone()).collect();
+    let copied = policy::Copied::of(context, plan, &columns, Some(name)).await?;
+    copied.check_into(context.engine().catalog(), name).await
 }
 
 /// The warehouse table that a written name means, with the rights to change it.

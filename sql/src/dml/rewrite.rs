@@ -21,7 +21,7 @@ use sqlparser::ast::{
 };
 
 use crate::dml::sent::{free, quoted};
-use crate::dml::{Change, target};
+use crate::dml::{Change, check_copy, target};
 use crate::error::{Error, Result};
 use crate::expectation::load::Rows;
 use crate::parse::{name_parts, parse_query};
@@ -83,6 +83,9 @@ impl Target {
         privileges: &[Privilege],
     ) -> Result<Self> {
         let name = target(context, parts, privileges).await?;
+        // The rows that stay are written anew: those that a policy hides would be lost, and masks
+        // would take the place of values.
+        crate::policy::whole(context, &name, "change rows of").await?;
         let catalog = context.engine().catalog();
         let version = catalog.table_version(&name).await?;
         context.pin(&name, version);
@@ -179,6 +182,9 @@ impl Target {
     ) -> Result<(SessionState, Action)> {
         let from = self.from();
         let (state, keep) = query(context, &keep).await?;
+        if rows == Rows::Changed {
+            check_copy(context, &keep, &self.name, 1).await?;
+        }
         let (_, count) =
             query(context, &format!("SELECT count(*) AS n {from} WHERE {condition}")).await?;
         let Self { name, version, .. } = self;

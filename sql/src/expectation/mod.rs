@@ -283,6 +283,7 @@ async fn readable(context: &Arc<StatementContext>, parts: &[String]) -> Result<O
     if context.rights().access(&table, Some(&object)).select != Columns::All {
         return Err(context.rights().no_change(catalog::policy::Privilege::Select, &table));
     }
+    crate::policy::whole(context, &table, "check").await?;
     Ok(table)
 }
 

@@ -53,6 +53,8 @@ pub struct References {
     pub decrypts: bool,
     /// Functions that give tables.
     pub relations: BTreeSet<String>,
+    /// Tables for whose columns tags are proposed, as written.
+    pub proposals: BTreeSet<String>,
 }
 
 /// What a statement's functions are bound to.
@@ -72,6 +74,8 @@ pub struct Bindings {
     pub keys: Arc<KeySet>,
     /// Hierarchies.
     pub hierarchies: Arc<HierarchySet>,
+    /// What proposes tags, planned as who asks, by the table as written.
+    pub proposals: Arc<BTreeMap<String, LogicalPlan>>,
 }
 
 /// Queries of item tables, by the model as written and what is asked.
@@ -129,6 +133,11 @@ impl References {
         for name in &self.hierarchies {
             hierarchies.push(Arc::new(load_hierarchy(context, name).await?));
         }
+        let mut proposals = BTreeMap::new();
+        for table in &self.proposals {
+            let plan = Box::pin(crate::policy::propose::plan(context, table)).await?;
+            proposals.insert(table.clone(), plan);
+        }
         Ok(Bindings {
             models: Arc::new(ModelSet::new(bound)),
             loaded: Arc::new(loaded),
@@ -137,6 +146,7 @@ impl References {
             previous: Arc::new(previous),
             keys: Arc::new(keys),
             hierarchies: Arc::new(HierarchySet::new(hierarchies)),
+            proposals: Arc::new(proposals),
         })
     }
 }
@@ -277,6 +287,9 @@ impl Collector {
                 self.found.explained.insert(name.clone());
             }
             self.found.models.insert(name);
+        }
+        if function == crate::policy::propose::NAME {
+            self.found.proposals.extend(literal(0));
         }
         if let Some((position, key_use)) = udfs::privacy::key_use(&function) {
             self.found.decrypts |= key_use == KeyUse::Decrypt;

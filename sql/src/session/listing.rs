@@ -104,7 +104,8 @@ impl Session {
             | Kind::Role
             | Kind::Token
             | Kind::Expectations
-            | Kind::Key => None,
+            | Kind::Key
+            | Kind::Policies => None,
         };
         let seen = |(name, object): (String, Object)| {
             let label = label(object.kind)?;

@@ -18,6 +18,7 @@ use datafusion::optimizer::{Optimizer, OptimizerContext};
 
 use crate::error::Result;
 use crate::operators::is_condition;
+use crate::policy::barrier::barrier_of;
 
 /// A plan with more parts of expressions than this is not light.
 const LIGHT_PARTS_MAX: usize = 256;
@@ -101,15 +102,16 @@ fn without_functions(state: &SessionState) -> SessionState {
 fn light(plan: &LogicalPlan) -> bool {
     let (mut light, mut parts) = (true, 0);
     let walked = plan.apply_with_subqueries(|node| {
-        light &= matches!(
-            node,
+        light &= match node {
+            // What policies compute of a table is planned with its operators.
+            LogicalPlan::TableScan(scan) => barrier_of(&scan.source, |_| ()).is_none(),
             LogicalPlan::Projection(_)
-                | LogicalPlan::Filter(_)
-                | LogicalPlan::TableScan(_)
-                | LogicalPlan::Limit(_)
-                | LogicalPlan::SubqueryAlias(_)
-                | LogicalPlan::EmptyRelation(_)
-        );
+            | LogicalPlan::Filter(_)
+            | LogicalPlan::Limit(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::EmptyRelation(_) => true,
+            _ => false,
+        };
         node.apply_expressions(|expr| {
             expr.apply(|part| {
                 parts += 1;

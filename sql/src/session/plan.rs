@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::Schema;
 use catalog::ObjectName;
-use catalog::policy::Role;
+use catalog::policy::{PolicyMoment, Role};
 use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use datafusion::execution::FunctionRegistry;
@@ -35,7 +35,7 @@ use crate::session::optimized::Optimized;
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
 use crate::tokens::TokenStatement;
-use crate::{access, dml, expectation, key, model, size, table};
+use crate::{access, dml, expectation, key, model, policy, size, table};
 
 /// What a planned statement does when it runs.
 #[derive(Debug, Clone)]
@@ -58,6 +58,8 @@ pub(crate) enum Action {
     Access(access::Change),
     /// Makes, changes or drops keys.
     Key(key::Change),
+    /// Changes policies and tags.
+    Policy(policy::Change),
     /// Changes a setting of the session.
     Set(String, String),
     /// Ends a statement or a session.
@@ -75,6 +77,7 @@ pub(crate) struct StatementContext {
     settings: Settings,
     schemas: Arc<[String]>,
     rights: Arc<Rights>,
+    policy_moment: PolicyMoment,
     depth: usize,
     pinned: Arc<Pinned>,
 }
@@ -89,6 +92,7 @@ struct Pinned {
     keys: Mutex<BTreeSet<key::UsedKey>>,
     used: Mutex<Used>,
     listed: OnceCell<Arc<Vec<TableInfo>>>,
+    policies: policy::Seen,
 }
 
 impl StatementContext {
@@ -109,6 +113,7 @@ impl StatementContext {
             settings,
             schemas: session.schemas().await?.into(),
             rights: session.rights().await?,
+            policy_moment: session.engine().catalog().policy_moment().await?,
             session: session.clone(),
             depth: 0,
             pinned: Arc::default(),
@@ -123,6 +128,7 @@ impl StatementContext {
             settings: Settings { postgres: None, ..self.settings.clone() },
             schemas: Arc::clone(&self.schemas),
             rights: Arc::clone(&self.rights),
+            policy_moment: self.policy_moment.clone(),
             depth: self.depth + 1,
             pinned: Arc::clone(&self.pinned),
         })
@@ -139,6 +145,11 @@ impl StatementContext {
     /// What the principal may do.
     pub(crate) fn rights(&self) -> &Rights {
         &self.rights
+    }
+
+    /// What the statement has met of policies.
+    pub(crate) fn policies(&self) -> &policy::Seen {
+        &self.pinned.policies
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -272,6 +283,8 @@ impl StatementContext {
         state.register_relation_planner(Arc::new(relations))?;
         state.register_relation_planner(Arc::new(NearestRelation))?;
         state.register_relation_planner(Arc::new(AnonymizeRelation::new(bindings)))?;
+        let proposals = policy::propose::ProposeRelation::new(bindings);
+        state.register_relation_planner(Arc::new(proposals))?;
         if let Some(zone) = &self.settings.time_zone {
             set_time_zone(&mut state, zone)?;
         }
@@ -315,7 +328,11 @@ impl StatementContext {
                 allow::check(&plan)?;
                 self.rights.may_call(&plan, &references.relations)?;
                 let plan = analyzed(&state, plan)?;
-                Ok((state, plan))
+                // A view's plan becomes part of its statement's, which is looked at as a whole.
+                match self.depth {
+                    0 => policy::checked(&state, plan).map(|plan| (state, plan)),
+                    _ => Ok((state, plan)),
+                }
             }
             Err(error) => Err(self.explain_failure(error).await),
         }
@@ -412,6 +429,8 @@ pub(crate) struct Planned {
     pub(crate) state: SessionState,
     pub(crate) at_ms: i64,
     pub(crate) rights: Arc<Rights>,
+    /// The policies that it was planned under.
+    pub(crate) policy_moment: PolicyMoment,
     /// How large it is: nodes and columns.
     pub(crate) parts: usize,
     /// Which keys it uses, and what for.
@@ -515,6 +534,7 @@ pub(crate) async fn plan_in(
         }
         Statement::Access(statement) => Box::pin(access::plan(&context, statement)).await?,
         Statement::Key(statement) => Box::pin(key::plan(&context, statement)).await?,
+        Statement::Policy(statement) => Box::pin(policy::plan(&context, statement)).await?,
         Statement::DescribeModel { name } => {
             let (state, plan) = Box::pin(model::describe(&context, name)).await?;
             (state, Action::Query(plan))
@@ -529,12 +549,13 @@ pub(crate) async fn plan_in(
     };
     let touched = Arc::new(Touched::of(&context, statement, &action));
     let rights = Arc::clone(&context.rights);
+    let policy_moment = context.policy_moment.clone();
     let keys = context.pinned.keys.lock().iter().cloned().collect();
     let optimized = OnceLock::new();
-    Ok(Planned { action, state, at_ms, rights, parts, keys, touched, optimized })
+    Ok(Planned { action, state, at_ms, rights, policy_moment, parts, keys, touched, optimized })
 }
 
-async fn plan_datafusion(
+pub(crate) async fn plan_datafusion(
     context: &Arc<StatementContext>,
     statement: &DataFusionStatement,
 ) -> Result<(SessionState, Action)> {

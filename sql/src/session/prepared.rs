@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use catalog::policy::PolicyMoment;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -181,16 +182,18 @@ impl Prepared {
             return Ok(None);
         }
         let rights = session.rights().await?;
-        let last = self.last(session, &session.settings(), &rights);
+        let policies = session.engine().catalog().policy_moment().await?;
+        let last = self.last(session, &session.settings(), (&rights, &policies));
         Ok(last.filter(|planned| is_light(planned)))
     }
 
     /// The plan to run now: the last one, or a new one when that is old.
     pub(crate) async fn current(&self, session: &Session) -> Result<Arc<Planned>> {
         let settings = session.settings();
-        // A revoke counts in the next statement, however young the plan is.
+        // A revoke and a policy count in the next statement, however young the plan is.
         let rights = session.rights().await?;
-        if let Some(planned) = self.last(session, &settings, &rights) {
+        let policies = session.engine().catalog().policy_moment().await?;
+        if let Some(planned) = self.last(session, &settings, (&rights, &policies)) {
             return Ok(planned);
         }
         let fresh = Arc::new(plan::plan(session, &self.0.statement).await?);
@@ -209,13 +212,14 @@ impl Prepared {
         &self,
         session: &Session,
         settings: &Settings,
-        rights: &Arc<Rights>,
+        (rights, policies): (&Arc<Rights>, &PolicyMoment),
     ) -> Option<Arc<Planned>> {
         let (planned_in, planned) = &*self.0.planned.lock();
         let age_ms = session.engine().catalog().now_ms() - planned.at_ms;
         let young = (0..PLAN_AGE_MAX_MS).contains(&age_ms)
             && planned_in == settings
-            && Arc::ptr_eq(&planned.rights, rights);
+            && Arc::ptr_eq(&planned.rights, rights)
+            && planned.policy_moment.is_same(policies);
         // A rewrite of a table holds for the version that it was planned at and makes the next;
         // checks read as others may whose rights have changed since.
         let rewrites = matches!(
@@ -255,6 +259,7 @@ fn parameters(action: &Action) -> Result<Schema> {
         Action::Model(_)
         | Action::Access(_)
         | Action::Key(_)
+        | Action::Policy(_)
         | Action::CreateToken(_)
         | Action::DropToken(_)
         | Action::Expectation(_)

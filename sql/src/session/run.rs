@@ -324,6 +324,7 @@ impl Run {
             Action::Model(change) => change.run(self).await,
             Action::Access(change) => Box::pin(change.run(self)).await,
             Action::Key(change) => Box::pin(change.run(self)).await,
+            Action::Policy(change) => Box::pin(change.run(self)).await,
             Action::Expectation(change) => Box::pin(change.run(self)).await,
             Action::Set(name, value) => {
                 self.session.set(name, value).await?;
@@ -339,7 +340,9 @@ impl Run {
             return Ok(plan.clone());
         }
         let values = ParamValues::from(self.parameters.clone());
-        Ok(plan.clone().with_param_values(values)?)
+        let plan = plan.clone().with_param_values(values)?;
+        crate::policy::checked_with_values(&self.state, &plan)?;
+        Ok(plan)
     }
 
     /// The operators of a plan.

@@ -20,7 +20,7 @@ use crate::parse::parse_query;
 use crate::rights::Columns;
 use crate::session::guard::{WriteOnly, narrowed};
 use crate::session::plan::StatementContext;
-use crate::{pg, system};
+use crate::{pg, policy, system};
 
 /// The hidden schema in which unqualified names are resolved along the search path.
 pub const SEARCH_PATH: &str = "search_path";
@@ -151,8 +151,11 @@ async fn open_now(
     let version = context.version_of(name);
     let provider = match context.engine().catalog().open_table(name, version, state).await? {
         None => return Ok(None),
-        Some(Opened::Table(table)) => table,
-        Some(Opened::View { sql, .. }) => open_view(context, name, &sql).await?,
+        Some(Opened::Table(table)) => policy::guarded(context, name, table).await?,
+        Some(Opened::View { sql, .. }) => {
+            policy::no_policy_on_view(context, name).await?;
+            open_view(context, name, &sql).await?
+        }
     };
     let guarded = match target && access.select != Columns::All {
         true => {

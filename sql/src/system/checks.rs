@@ -18,7 +18,10 @@ async fn readable<T>(
 ) -> Vec<(ObjectName, T)> {
     let mut seen = Vec::with_capacity(all.len());
     for (table, held) in all {
-        if context.access(&table).await.select == Columns::All {
+        // What checks found tells of rows that policies hide.
+        if context.access(&table).await.select == Columns::All
+            && crate::policy::binding(context, &table).await.is_ok_and(|bound| bound.is_free())
+        {
             seen.push((table, held));
         }
     }

@@ -8,6 +8,7 @@ mod audit;
 mod batches;
 mod checks;
 mod keys;
+mod policies;
 mod processing;
 mod sessions;
 
@@ -25,7 +26,7 @@ use crate::session::StatementContext;
 /// The schemas made here.
 pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
-const SYSTEM: [&str; 18] = [
+const SYSTEM: [&str; 20] = [
     "audit",
     "audit_faults",
     "checks",
@@ -35,6 +36,7 @@ const SYSTEM: [&str; 18] = [
     "grants",
     "keys",
     "models",
+    "policies",
     "processing_activities",
     "queries",
     "roles",
@@ -42,6 +44,7 @@ const SYSTEM: [&str; 18] = [
     "sessions",
     "settings",
     "tables",
+    "tags",
     "tokens",
     "users",
 ];
@@ -123,6 +126,8 @@ pub(crate) async fn open(
         ("system", "expectations") => checks::expectations(context).await?,
         ("system", "checks") => checks::checks(context).await?,
         ("system", "models") => batches::models(session).await?,
+        ("system", "policies") => policies::policies(context).await?,
+        ("system", "tags") => policies::tags(context).await?,
         ("system", "queries") => batches::queries(session).await?,
         ("system", "sessions") => sessions::sessions(session).await?,
         ("system", "tokens") => sessions::tokens(session).await?,

@@ -15,6 +15,7 @@ use sqlparser::ast::{CreateView, ObjectType, Statement as SqlStatement};
 use crate::error::{Error, Result};
 use crate::expectation::load::{Guard, Rows};
 use crate::parse::name_parts;
+use crate::policy::Copied;
 use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
 
@@ -29,6 +30,8 @@ pub(crate) enum Definition {
         empty: bool,
         /// The columns by which rows lie together; none: as they come.
         cluster_by: Vec<String>,
+        /// The policies that its rows bring along.
+        copied: Box<Copied>,
     },
     /// CREATE VIEW.
     View { name: ObjectName, mode: CreateMode, sql: String, columns: Vec<String> },
@@ -50,7 +53,7 @@ impl Definition {
         let catalog = run.session.engine().catalog();
         let owner = run.session.principal().name.as_str();
         match self {
-            Self::Table { name, mode, plan, empty: true, cluster_by } => {
+            Self::Table { name, mode, plan, empty: true, cluster_by, .. } => {
                 let schema = Arc::new(plan.schema().as_arrow().clone());
                 let guard = guard(run, name, *mode, plan).await?;
                 let made = match guard.read(run).await {
@@ -64,7 +67,8 @@ impl Definition {
                 let made = guard.finish(run, made).await?;
                 Ok(created("TABLE", name, made, 0))
             }
-            Self::Table { name, mode, plan, empty: false, cluster_by } => {
+            Self::Table { name, mode, plan, empty: false, cluster_by, copied } => {
+                copied.attach(catalog, name, *mode).await?;
                 let guard = guard(run, name, *mode, plan).await?;
                 let (plan, state) = (guard.plan(), run.writing_state()?);
                 let written =
@@ -162,7 +166,10 @@ pub(crate) async fn plan(
             let empty = create.query.is_none();
             let plan = Arc::unwrap_or_clone(table.input);
             cluster::check(&cluster_by, plan.schema())?;
-            let table = Definition::Table { name, mode, plan, empty, cluster_by };
+            let columns = plan.schema().fields().iter().map(|field| field.name().clone());
+            let copied = Copied::of(context, &plan, &columns.collect::<Vec<_>>(), None).await?;
+            let copied = Box::new(copied);
+            let table = Definition::Table { name, mode, plan, empty, cluster_by, copied };
             Ok((state, Action::Definition(table)))
         }
         SqlStatement::CreateView(create) => plan_view(context, create).await,

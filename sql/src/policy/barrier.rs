@@ -1,0 +1,377 @@
+//! The barrier: what a principal under policies sees of a table, and that nothing else is learnt.
+//!
+//! A user's condition that runs before a policy's can tell of rows that the policy hides, by an
+//! error, by time or by counts. So below the barrier goes only what can do none of that: a
+//! comparison between an unmasked column as it is and a literal or parameter. The operator shows
+//! the planner neither statistics nor what it stands on, and takes no dynamic filter, limit, sort
+//! or projection. A condition on a masked column is asked of the masked value, above the mask.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, ScalarValue};
+use datafusion::datasource::source_as_provider;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{
+    Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableSource,
+    TableType,
+};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning,
+    PlanProperties,
+};
+use futures::StreamExt;
+
+use super::groups::GroupSize;
+use crate::error::Error;
+use crate::session::Narrowed;
+
+/// Whether a condition may be asked below a barrier: exactly `= < <= > >= IN IS [NOT] NULL
+/// LIKE 'prefix%'` between an unmasked, uncast column and a literal or parameter.
+pub(crate) fn may_pass(filter: &Expr, masked: impl Fn(&str) -> bool) -> bool {
+    let plain = |expr: &Expr| matches!(expr, Expr::Column(column) if !masked(&column.name));
+    match filter {
+        Expr::BinaryExpr(binary) => {
+            let compares = matches!(
+                binary.op,
+                Operator::Eq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq
+            );
+            let (left, right) = (binary.left.as_ref(), binary.right.as_ref());
+            compares && ((plain(left) && is_value(right)) || (is_value(left) && plain(right)))
+        }
+        Expr::InList(list) => !list.negated && plain(&list.expr) && list.list.iter().all(is_value),
+        Expr::IsNull(expr) | Expr::IsNotNull(expr) => plain(expr),
+        Expr::Like(like) => {
+            !like.negated
+                && !like.case_insensitive
+                && like.escape_char.is_none()
+                && plain(&like.expr)
+                && is_prefix(&like.pattern)
+        }
+        _ => false,
+    }
+}
+
+fn is_value(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(..) | Expr::Placeholder(_))
+}
+
+/// Whether a pattern is literal text with one `%` at its end.
+fn is_prefix(pattern: &Expr) -> bool {
+    let Expr::Literal(
+        ScalarValue::Utf8(Some(text))
+        | ScalarValue::LargeUtf8(Some(text))
+        | ScalarValue::Utf8View(Some(text)),
+        _,
+    ) = pattern
+    else {
+        return false;
+    };
+    text.strip_suffix('%').is_some_and(|prefix| !prefix.contains(['%', '_', '\\']))
+}
+
+/// A table as policies leave it to a principal: a plan over the raw table that nothing above it
+/// can be mixed with.
+pub(crate) struct Barrier {
+    plan: LogicalPlan,
+    masked: BTreeSet<String>,
+    kept: BTreeSet<String>,
+    groups: Vec<GroupSize>,
+    policies: Arc<[String]>,
+    schema: SchemaRef,
+}
+
+impl Barrier {
+    /// What `plan` answers; its columns have the table's names in the table's order, those in
+    /// `masked` are not the table's own values. `policies` are the names that EXPLAIN shows. A
+    /// barrier over another one takes over what that one demands.
+    pub(crate) fn new(
+        plan: LogicalPlan,
+        mut masked: BTreeSet<String>,
+        policies: impl IntoIterator<Item = String>,
+    ) -> Result<Self> {
+        let mut names: BTreeSet<String> = policies.into_iter().collect();
+        let (mut kept, mut groups) = (BTreeSet::new(), Vec::new());
+        plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                barrier_of(&scan.source, |below| {
+                    names.extend(below.policies.iter().cloned());
+                    masked.extend(below.masked.iter().cloned());
+                    kept.extend(below.kept.iter().cloned());
+                    groups.extend(below.groups.iter().cloned());
+                });
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        // A mask may be NULL, whatever it is now: statements keep their columns when it changes.
+        let fields =
+            plan.schema().fields().iter().map(|field| match masked.contains(field.name()) {
+                true => Arc::new(field.as_ref().clone().with_nullable(true)),
+                false => Arc::clone(field),
+            });
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<FieldRef>>()));
+        let policies = names.into_iter().collect();
+        Ok(Self { plan, masked, kept, groups, policies, schema })
+    }
+
+    /// The same, of which a statement may not show the columns in `kept` either, and rows only in
+    /// groups of these sizes.
+    pub(crate) fn with_uses(mut self, kept: BTreeSet<String>, groups: Vec<GroupSize>) -> Self {
+        self.kept.extend(kept);
+        self.groups.extend(groups);
+        self
+    }
+
+    /// The columns that may be used and not shown.
+    pub(crate) fn kept(&self) -> &BTreeSet<String> {
+        &self.kept
+    }
+
+    /// How large the groups have to be in which its rows are seen; empty: they are seen one by one.
+    pub(crate) fn groups(&self) -> &[GroupSize] {
+        &self.groups
+    }
+
+    /// Whether a statement's plan has to be looked at: a column is kept, or rows come in groups.
+    pub(crate) fn bounds_plans(&self) -> bool {
+        !self.kept.is_empty() || !self.groups.is_empty()
+    }
+
+    /// The plan's own name of a column.
+    fn own(&self, name: &str) -> Option<Column> {
+        let schema = self.plan.schema();
+        let at = schema.fields().iter().position(|field| field.name() == name)?;
+        Some(Column::from(schema.qualified_field(at)))
+    }
+}
+
+/// What `read` gives of the barrier that a scan reads; `None` where it reads none.
+pub(crate) fn barrier_of<R>(
+    source: &Arc<dyn TableSource>,
+    read: impl FnOnce(&Barrier) -> R,
+) -> Option<R> {
+    let mut provider = source_as_provider(source).ok()?;
+    if let Some(narrowed) = provider.downcast_ref::<Narrowed>() {
+        provider = Arc::clone(narrowed.table());
+    }
+    provider.downcast_ref::<Barrier>().map(read)
+}
+
+impl fmt::Debug for Barrier {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Barrier({})", self.policies.join(", "))
+    }
+}
+
+#[async_trait]
+impl TableProvider for Barrier {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        let passes = |filter: &&Expr| match may_pass(filter, |name| self.masked.contains(name)) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(passes).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        // A limit above conditions that stayed there would be wrong, and one below tells nothing.
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut plan = LogicalPlanBuilder::from(self.plan.clone());
+        for filter in filters {
+            let own = filter.clone().transform(|part| {
+                Ok(match &part {
+                    Expr::Column(column) => match self.own(&column.name) {
+                        Some(own) => Transformed::yes(Expr::Column(own)),
+                        None => Transformed::no(part),
+                    },
+                    _ => Transformed::no(part),
+                })
+            })?;
+            plan = plan.filter(own.data)?;
+        }
+        if let Some(wanted) = projection {
+            let schema = self.plan.schema();
+            let column = |at: &usize| Expr::Column(Column::from(schema.qualified_field(*at)));
+            plan = plan.project(wanted.iter().map(column).collect::<Vec<_>>())?;
+        }
+        let schema = match projection {
+            Some(wanted) => Arc::new(self.schema.project(wanted)?),
+            None => Arc::clone(&self.schema),
+        };
+        let input = state.create_physical_plan(&plan.build()?).await?;
+        Ok(Arc::new(BarrierExec::new(input, schema, Arc::clone(&self.policies))))
+    }
+}
+
+/// The operator: rows pass, and nothing else does. To the planner it is a leaf, so that no rule
+/// moves anything through it and EXPLAIN shows nothing of what is below.
+pub(crate) struct BarrierExec {
+    input: Arc<dyn ExecutionPlan>,
+    policies: Arc<[String]>,
+    properties: Arc<PlanProperties>,
+}
+
+impl BarrierExec {
+    fn new(input: Arc<dyn ExecutionPlan>, schema: SchemaRef, policies: Arc<[String]>) -> Self {
+        // Neither orders nor constants of the input are told: they say what the rows are like.
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
+            input.pipeline_behavior(),
+            input.boundedness(),
+        );
+        Self { input, policies, properties: Arc::new(properties) }
+    }
+}
+
+impl fmt::Debug for BarrierExec {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "BarrierExec({})", self.policies.join(", "))
+    }
+}
+
+impl DisplayAs for BarrierExec {
+    fn fmt_as(&self, _: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "BarrierExec: policies=[{}]", self.policies.join(", "))
+    }
+}
+
+impl ExecutionPlan for BarrierExec {
+    fn name(&self) -> &str {
+        "BarrierExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let rows = self.input.execute(partition, context)?;
+        let schema = self.schema();
+        let told_as = Arc::clone(&schema);
+        let rows = rows.map(move |batch| {
+            let batch = batch.map_err(told)?;
+            let count = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            let columns = batch.columns().to_vec();
+            Ok(RecordBatch::try_new_with_options(Arc::clone(&told_as), columns, &count)?)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+}
+
+/// An error from below: one that comes of a row could quote what a policy hides.
+fn told(error: DataFusionError) -> DataFusionError {
+    let is_of_row = match error.find_root() {
+        DataFusionError::Execution(_) | DataFusionError::ArrowError(..) => true,
+        DataFusionError::External(inner) => {
+            matches!(inner.downcast_ref::<Error>(), Some(Error::Execution { .. }))
+        }
+        _ => false,
+    };
+    if !is_of_row {
+        return error;
+    }
+    DataFusionError::from(Error::Execution {
+        what: "a policy of this table cannot be computed on one of its rows".into(),
+        hint: Some("tell who administers policies: its expression has to take any row".into()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::DataType;
+    use datafusion::logical_expr::{cast, col, lit, placeholder};
+
+    use super::*;
+
+    fn passes(filter: Expr) -> bool {
+        may_pass(&filter, |name| name == "secret")
+    }
+
+    #[test]
+    fn comparisons_with_values_pass() {
+        for filter in [
+            col("a").eq(lit(1)),
+            lit(1).lt(col("a")),
+            col("t.a").gt_eq(placeholder("$1")),
+            col("a").in_list(vec![lit(1), placeholder("$1")], false),
+            col("a").is_null(),
+            col("a").is_not_null(),
+            col("a").like(lit("pre%")),
+        ] {
+            assert!(passes(filter.clone()), "{filter}");
+        }
+    }
+
+    #[test]
+    fn what_could_tell_of_hidden_rows_stays_above() {
+        for filter in [
+            col("secret").eq(lit(1)),
+            col("t.secret").is_null(),
+            col("a").eq(col("b")),
+            col("a").not_eq(lit(1)),
+            cast(col("a"), DataType::Int64).eq(lit(1)),
+            (lit(1) / col("a")).eq(lit(1)),
+            col("a").eq(lit(1)).and(col("b").eq(lit(1))),
+            col("a").eq(lit(1)).or(col("b").eq(lit(1))),
+            col("a").in_list(vec![lit(1)], true),
+            col("a").in_list(vec![col("b")], false),
+            col("a").like(lit("%fix")),
+            col("a").like(lit("p_x%")),
+            col("a").like(lit("p\\%")),
+            col("a").like(placeholder("$1")),
+            col("a").not_like(lit("pre%")),
+            col("a").ilike(lit("pre%")),
+            lit(true),
+        ] {
+            assert!(!passes(filter.clone()), "{filter}");
+        }
+    }
+}

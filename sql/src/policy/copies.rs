@@ -1,0 +1,379 @@
+//! Copies inherit: a table that is made of a protected one carries its policies.
+//!
+//! Where a column of the copy is a column of the source as it is, policies and tags go with it
+//! under its new name. Where it was computed of a masked column the strictest mask holds: NULL, but
+//! for the roles that the policy excepts. A row access policy goes along with the columns that its
+//! condition needs; a copy without them is refused. Rows are added to a table only where it has at
+//! least the policies that a copy of them would carry. DECLASSIFY makes a copy without.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use catalog::policy::{Attached, Policy, Rule, RuleSet, TableRules};
+use catalog::{Catalog, CreateMode, ObjectName};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
+use datafusion::logical_expr::{Distinct, LogicalPlan, TableScan};
+use sqlparser::ast::{Expr as SqlExpr, Ident, visit_expressions_mut};
+
+use super::binding;
+use super::expression::parsed;
+use super::lineage::{Lineage, Source};
+use crate::dialect::folded;
+use crate::error::{Error, Result};
+use crate::session::StatementContext;
+
+/// What a copy carries.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Copied {
+    policies: Vec<(String, Policy)>,
+    tags: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// One output column by the protected column that it is.
+type Places = BTreeMap<(ObjectName, String), String>;
+
+impl Copied {
+    /// What a table of the rows of `plan` carries; its columns are called `columns`. Rows for
+    /// `target`, which is there, are no copies of its own where columns stay what they are.
+    ///
+    /// # Errors
+    /// When policies cannot be read, or one cannot hold for the copy.
+    pub(crate) async fn of(
+        context: &Arc<StatementContext>,
+        plan: &LogicalPlan,
+        columns: &[String],
+        target: Option<&ObjectName>,
+    ) -> Result<Self> {
+        let met = context.policies().tables().into_iter();
+        let governed: Vec<_> =
+            met.filter_map(|name| context.opened(&name).map(|table| (name, table))).collect();
+        if governed.is_empty() {
+            return Ok(Self::default());
+        }
+        let reads = |scan: &TableScan| {
+            let read = source_as_provider(&scan.source).ok()?;
+            let found = governed.iter().find(|(_, table)| Arc::ptr_eq(table, &read))?;
+            Some(found.0.clone())
+        };
+        let lineage = Lineage(reads);
+        let tables = lineage.tables(plan)?;
+        if tables.is_empty() {
+            return Ok(Self::default());
+        }
+        if context.policies().is_declassified() {
+            tracing::warn!(
+                target: "attune",
+                principal = context.rights().name(),
+                tables = %tables.iter().map(ObjectName::to_string).collect::<Vec<_>>().join(", "),
+                "declassified"
+            );
+            return Ok(Self::default());
+        }
+        let sources = lineage.of(plan)?;
+        let outputs: Vec<(&String, &Source)> = columns.iter().zip(&sources).collect();
+        let mut places = Places::new();
+        for (column, source) in &outputs {
+            if let Some(origin) = source.is() {
+                places.entry(origin.clone()).or_insert_with(|| (*column).clone());
+            }
+        }
+        let mut copied = Self::default();
+        let gathers = gathers(plan)?;
+        for table in &tables {
+            let rules = context.engine().catalog().table_rules(table).await?;
+            let sees_groups = binding(context, table).await?.sees_groups();
+            let own = target == Some(table);
+            let (outputs, places) = (outputs.as_slice(), &places);
+            let copy = Copying { table, own, outputs, places, sees_groups, gathers };
+            copy.carry(&rules, &mut copied)?;
+        }
+        Ok(copied)
+    }
+
+    /// Checks that rows of such a copy may be added to a table.
+    ///
+    /// # Errors
+    /// When the table has not what a copy would carry.
+    pub(crate) async fn check_into(&self, catalog: &Catalog, table: &ObjectName) -> Result<()> {
+        if *self == Self::default() {
+            return Ok(());
+        }
+        let held = catalog.rules(&Attached::Table(table.clone())).await?;
+        let missing = self.policies.iter().find(|(_, needed)| {
+            !held
+                .policies
+                .values()
+                .any(|policy| policy.rule == needed.rule && policy.except.is_subset(&needed.except))
+        });
+        let untagged = self.tags.iter().find(|(column, tags)| {
+            !held.tags.get(*column).is_some_and(|held| tags.is_subset(held))
+        });
+        let lacks = match (missing, untagged) {
+            (Some((name, _)), _) => format!("policy {name}"),
+            (None, Some((column, _))) => format!("the tags of column {column}"),
+            (None, None) => return Ok(()),
+        };
+        Err(Error::Unsupported {
+            what: format!("rows of a protected table would come into {table} without {lacks}"),
+            hint: Some(format!(
+                "CREATE TABLE … AS SELECT carries policies along; give {table} the same ones, or \
+                 ask who administers policies to DECLASSIFY the copy"
+            )),
+        })
+    }
+
+    /// Attaches what is carried to a table that is about to be made: first the policies, then the
+    /// rows.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be written.
+    pub(crate) async fn attach(
+        &self,
+        catalog: &Catalog,
+        table: &ObjectName,
+        mode: CreateMode,
+    ) -> Result<()> {
+        // A table that is there stays as it is, or is an error.
+        let stays = mode != CreateMode::Replace && catalog.object(table).await?.is_some();
+        if *self == Self::default() || stays {
+            return Ok(());
+        }
+        let add = |rules: &mut RuleSet| {
+            for (column, tags) in &self.tags {
+                rules.tags.entry(column.clone()).or_default().extend(tags.iter().cloned());
+            }
+            for (name, policy) in &self.policies {
+                let same = |held: &Policy| {
+                    held.rule == policy.rule && held.except.is_subset(&policy.except)
+                };
+                if !rules.policies.values().any(same) {
+                    let name = free(name, |name| rules.policies.contains_key(name));
+                    rules.add(&name, policy.clone(), false)?;
+                }
+            }
+            Ok::<_, Error>(())
+        };
+        catalog.change_rules(&Attached::Table(table.clone()), add).await
+    }
+
+    fn add(&mut self, name: &str, rule: Rule, policy: &Policy) {
+        let mut except = policy.except.clone();
+        // One mask a column: that of two masked columns is for those whom both except.
+        if let Rule::Masking { column, .. } = &rule {
+            let masks =
+                |rule: &Rule| matches!(rule, Rule::Masking { column: of, .. } if of == column);
+            let same = |held: &(String, Policy)| masks(&held.1.rule);
+            if let Some(at) = self.policies.iter().position(same) {
+                let (_, other) = self.policies.swap_remove(at);
+                except = &except & &other.except;
+                let nothing = Rule::Masking { column: column.clone(), expression: "NULL".into() };
+                let policy = Policy { rule: nothing, except, ..policy.clone() };
+                self.policies.push((name.to_owned(), policy));
+                return;
+            }
+        }
+        let taken = |name: &str| self.policies.iter().any(|(held, _)| held == name);
+        let name = free(name, taken);
+        self.policies.push((name, Policy { rule, except, ..policy.clone() }));
+    }
+}
+
+/// A name that is not taken.
+fn free(name: &str, taken: impl Fn(&str) -> bool) -> String {
+    if !taken(name) {
+        return name.to_owned();
+    }
+    let mut number = 2_u64;
+    loop {
+        let next = format!("{name}_{number}");
+        if !taken(&next) {
+            return next;
+        }
+        number += 1;
+    }
+}
+
+/// Whether rows are put together on the way, so that those of the copy are not those of the table.
+fn gathers(plan: &LogicalPlan) -> Result<bool> {
+    let mut gathers = false;
+    plan.apply_with_subqueries(|node| {
+        gathers |= matches!(
+            node,
+            LogicalPlan::Aggregate(_)
+                | LogicalPlan::Window(_)
+                | LogicalPlan::Join(_)
+                | LogicalPlan::Extension(_)
+                | LogicalPlan::Distinct(Distinct::All(_) | Distinct::On(_))
+        );
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(gathers)
+}
+
+/// The copy of one protected table.
+struct Copying<'a> {
+    table: &'a ObjectName,
+    /// Whether its rows come into itself.
+    own: bool,
+    outputs: &'a [(&'a String, &'a Source)],
+    places: &'a Places,
+    /// Whether who copies sees groups that are large enough, and nothing else.
+    sees_groups: bool,
+    gathers: bool,
+}
+
+impl Copying<'_> {
+    fn carry(&self, rules: &TableRules, copied: &mut Copied) -> Result<()> {
+        for (name, policy) in &rules.own.policies {
+            match &policy.rule {
+                // Its rows have them already.
+                Rule::RowAccess { .. } | Rule::Aggregation { .. } if self.own => {}
+                Rule::Masking { column, expression } => {
+                    self.masked(name, policy, (column.as_str(), expression.as_str()), copied);
+                }
+                Rule::Projection { columns } => {
+                    columns.iter().for_each(|column| self.kept(name, policy, column, copied));
+                }
+                Rule::RowAccess { predicate } => {
+                    let Some(predicate) = self.renamed(predicate) else {
+                        return Err(self.refusal(name, "needs columns that the copy leaves out"));
+                    };
+                    copied.add(name, Rule::RowAccess { predicate }, policy);
+                }
+                Rule::Aggregation { unit, min_group_size } => {
+                    // Groups that are large enough are nobody's rows.
+                    if self.sees_groups {
+                        continue;
+                    }
+                    let unit = match unit {
+                        None => None,
+                        Some(unit) => match self.place(unit) {
+                            Some(place) => Some(place.clone()),
+                            None => {
+                                return Err(self
+                                    .refusal(name, "counts by a column that the copy leaves out"));
+                            }
+                        },
+                    };
+                    if self.gathers {
+                        return Err(self.refusal(name, "does not hold for rows put together"));
+                    }
+                    let rule = Rule::Aggregation { unit, min_group_size: *min_group_size };
+                    copied.add(name, rule, policy);
+                }
+            }
+        }
+        for (tag, policies) in &rules.by_tag {
+            for column in rules.tagged(tag) {
+                self.tagged(tag, policies, column, copied);
+            }
+        }
+        Ok(())
+    }
+
+    /// A tag goes with its column; what is computed of the column has what the tag's policies are
+    /// at their strictest.
+    fn tagged(
+        &self,
+        tag: &str,
+        policies: &BTreeMap<String, Policy>,
+        column: &str,
+        copied: &mut Copied,
+    ) {
+        for (output, source) in self.of(column) {
+            if source.is().is_some() {
+                copied.tags.entry(output.clone()).or_default().insert(tag.to_owned());
+            }
+        }
+        for (name, policy) in policies {
+            match &policy.rule {
+                Rule::Masking { .. } => {
+                    for (output, source) in self.of(column) {
+                        if source.is().is_none() {
+                            copied.add(name, nothing(output), policy);
+                        }
+                    }
+                }
+                Rule::Projection { .. } => self.kept(name, policy, column, copied),
+                Rule::RowAccess { .. } | Rule::Aggregation { .. } => {}
+            }
+        }
+    }
+
+    /// The output columns that come of one of the table's.
+    fn of<'a>(&'a self, column: &'a str) -> impl Iterator<Item = (&'a String, &'a Source)> {
+        self.outputs.iter().copied().filter(move |(output, source)| {
+            let stays = self.own && output.as_str() == column;
+            !stays && source.of.iter().any(|(table, of)| table == self.table && of == column)
+        })
+    }
+
+    fn masked(
+        &self,
+        name: &str,
+        policy: &Policy,
+        (column, expression): (&str, &str),
+        copied: &mut Copied,
+    ) {
+        for (output, source) in self.of(column) {
+            let same = source.is().and_then(|_| self.renamed(expression));
+            let rule = match same {
+                Some(expression) => Rule::Masking { column: output.clone(), expression },
+                None => nothing(output),
+            };
+            copied.add(name, rule, policy);
+        }
+    }
+
+    fn kept(&self, name: &str, policy: &Policy, column: &str, copied: &mut Copied) {
+        let columns: Vec<String> = self.of(column).map(|(output, _)| output.clone()).collect();
+        if !columns.is_empty() {
+            copied.add(name, Rule::Projection { columns }, policy);
+        }
+    }
+
+    fn place(&self, column: &str) -> Option<&String> {
+        self.places.get(&(self.table.clone(), column.to_owned()))
+    }
+
+    /// An expression over the copy's columns; `None` when one that it names is not there.
+    fn renamed(&self, text: &str) -> Option<String> {
+        let mut expr = parsed(text).ok()?;
+        let changed = visit_expressions_mut(&mut expr, |part| {
+            let name = match part {
+                SqlExpr::Identifier(name) => name.clone(),
+                SqlExpr::CompoundIdentifier(names) => match names.last() {
+                    Some(name) => name.clone(),
+                    None => return ControlFlow::Break(()),
+                },
+                _ => return ControlFlow::Continue(()),
+            };
+            let Some(place) = self.place(&folded(&name)) else { return ControlFlow::Break(()) };
+            let name = match *place == folded(&name) {
+                true => name,
+                false => Ident::with_quote('"', place.clone()),
+            };
+            *part = SqlExpr::Identifier(name);
+            ControlFlow::Continue(())
+        });
+        changed.is_continue().then(|| expr.to_string())
+    }
+
+    fn refusal(&self, policy: &str, why: &str) -> Error {
+        Error::Unsupported {
+            what: format!("policy {policy} of {} {why}", self.table),
+            hint: Some(
+                "copy these columns along as they are, or ask who administers policies to \
+                 DECLASSIFY the copy"
+                    .into(),
+            ),
+        }
+    }
+}
+
+/// The strictest mask.
+fn nothing(column: &str) -> Rule {
+    Rule::Masking { column: column.to_owned(), expression: "NULL".into() }
+}

@@ -1,0 +1,137 @@
+//! Expressions that cannot fail on a row.
+//!
+//! An error that depends on a value tells of the value, and often quotes it: a cast of a text that
+//! is no number, a division by zero. Where a column may be used and not shown, or rows only be
+//! counted in groups, conditions and keys are held to what gives a value for every row.
+
+use arrow::datatypes::DataType;
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
+
+use crate::operators::is_condition;
+
+/// Functions that give a value for every row, whatever it holds.
+const TOTAL: [&str; 14] = [
+    "btrim",
+    "character_length",
+    "coalesce",
+    "concat",
+    "date_part",
+    "date_trunc",
+    "lower",
+    "ltrim",
+    "nullif",
+    "octet_length",
+    "rtrim",
+    "sha256",
+    "starts_with",
+    "upper",
+];
+
+/// Whether an expression has a value for every row.
+pub(super) fn is_harmless(expr: &Expr, schema: &DFSchema) -> Result<bool> {
+    let mut harmless = true;
+    expr.apply(|part| {
+        harmless &= match part {
+            Expr::BinaryExpr(binary) => {
+                is_condition(binary.op) || binary.op == Operator::StringConcat
+            }
+            Expr::Cast(cast) => {
+                let from = match cast.expr.get_type(schema) {
+                    Ok(from) => from,
+                    // A column of the query around this one; what it is cast from is not known.
+                    Err(_) => DataType::Null,
+                };
+                matches!(cast.expr.as_ref(), Expr::Literal(..))
+                    || widens(&from, cast.field.data_type())
+            }
+            Expr::ScalarFunction(call) => TOTAL.contains(&call.func.name()),
+            Expr::Column(_)
+            | Expr::OuterReferenceColumn(..)
+            | Expr::Literal(..)
+            | Expr::Placeholder(_)
+            | Expr::Alias(_)
+            | Expr::Not(_)
+            | Expr::IsNull(_)
+            | Expr::IsNotNull(_)
+            | Expr::IsTrue(_)
+            | Expr::IsFalse(_)
+            | Expr::IsUnknown(_)
+            | Expr::IsNotTrue(_)
+            | Expr::IsNotFalse(_)
+            | Expr::IsNotUnknown(_)
+            | Expr::Between(_)
+            | Expr::InList(_)
+            | Expr::Like(_)
+            | Expr::Case(_)
+            | Expr::TryCast(_)
+            | Expr::Exists(_)
+            | Expr::InSubquery(_)
+            | Expr::ScalarSubquery(_)
+            | Expr::SetComparison(_)
+            | Expr::GroupingSet(_) => true,
+            _ => false,
+        };
+        Ok(if harmless { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    })?;
+    Ok(harmless)
+}
+
+/// Whether every value of a type has one in the other.
+fn widens(from: &DataType, to: &DataType) -> bool {
+    use DataType::{Boolean, Date32, Float32, Float64, Int8, Int16, Int32, Int64};
+    use DataType::{UInt8, UInt16, UInt32};
+    let is_text =
+        |kind: &DataType| matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let from = match from {
+        DataType::Dictionary(_, values) => values.as_ref(),
+        plain => plain,
+    };
+    if from == to || (is_text(from) && is_text(to)) {
+        return true;
+    }
+    match to {
+        Int64 => matches!(from, Boolean | Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32),
+        Int32 => matches!(from, Boolean | Int8 | Int16 | UInt8 | UInt16),
+        Float64 => from.is_integer() || matches!(from, Float32 | DataType::Decimal128(..)),
+        other if is_text(other) => {
+            from.is_integer() || from.is_floating() || matches!(from, Boolean | Date32)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{Field, Schema};
+    use datafusion::functions::expr_fn::{lower, sqrt};
+    use datafusion::logical_expr::{cast, col, lit, try_cast};
+
+    use super::*;
+
+    #[test]
+    fn what_may_fail_is_told_from_what_may_not() {
+        let fields =
+            vec![Field::new("a", DataType::Int32, true), Field::new("t", DataType::Utf8, true)];
+        let schema = DFSchema::try_from(Schema::new(fields)).unwrap();
+        for expr in [
+            col("a").eq(lit(1)).and(col("t").like(lit("%x%"))),
+            lower(col("t")).eq(lit("x")),
+            cast(col("a"), DataType::Float64).gt(lit(0.5)),
+            try_cast(col("t"), DataType::Int64).is_null(),
+            cast(lit("2020-01-01"), DataType::Date32).is_not_null(),
+        ] {
+            assert!(is_harmless(&expr, &schema).unwrap(), "{expr}");
+        }
+        for expr in [
+            (lit(1) / col("a")).eq(lit(1)),
+            cast(col("t"), DataType::Int64).eq(lit(1)),
+            cast(col("a"), DataType::Int8).eq(lit(1)),
+            sqrt(col("a")).gt(lit(1)),
+        ] {
+            assert!(!is_harmless(&expr, &schema).unwrap(), "{expr}");
+        }
+    }
+}
