@@ -21,8 +21,10 @@ mod lakes_tests;
 pub mod local;
 mod owners;
 pub mod policy;
+pub mod purposes;
 pub mod registry;
 mod revocations;
+mod states;
 pub mod store;
 pub mod tables;
 #[cfg(test)]
@@ -40,11 +42,13 @@ use std::time::Duration;
 pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
 pub use error::{Class, Error, Result};
 pub use lake::files::{FILE, TableFiles};
+pub use purposes::{ConsentPolicy, ConsentSource, Purpose, Purposes, PurposesMoment};
 pub use registry::model as models;
 pub use registry::{
     CreateMode, Definition, Definitions, Kind, ManagedTable, ModelHead, ModelVersion, ObjectName,
     Revision, Spec,
 };
+pub use states::TableState;
 pub use store::{Place, Secret, StoreConfig, Stores};
 pub use tables::{Object, Opened, Written};
 pub use tokens::TokenRecord;
@@ -71,9 +75,12 @@ pub struct Catalog {
     tokens: Registry,
     expectations: Registry,
     checks: Registry,
+    purposes: Registry,
     revocations: Revocations,
     lakes: BTreeMap<String, LakeSchema>,
     files: lake::Tables,
+    /// The same without listings that are used again.
+    files_now: lake::Tables,
     freshness: Duration,
     tables: Tables,
     models: ModelCache,
@@ -129,9 +136,11 @@ impl Catalog {
         let tokens = place.child("_attune/tokens");
         let expectations = place.child("_attune/expectations");
         let checks = place.child("_attune/checks");
+        let purposes = place.child("_attune/purposes");
         let revoked = place.child("_attune/revoked");
         let catalog = Self {
             files: lake::Tables::with_fresh(Arc::clone(&stores), config.freshness),
+            files_now: lake::Tables::with_fresh(Arc::clone(&stores), Duration::ZERO),
             freshness: config.freshness,
             stores,
             warehouse: Warehouse::open(place).await,
@@ -140,6 +149,7 @@ impl Catalog {
             tokens: Registry::new(tokens, Arc::clone(&clock)),
             expectations: Registry::new(expectations, Arc::clone(&clock)),
             checks: Registry::new(checks, Arc::clone(&clock)),
+            purposes: Registry::new(purposes, Arc::clone(&clock)),
             revocations: Revocations::new(revoked),
             clock,
             lakes,

@@ -25,7 +25,7 @@ pub enum Privilege {
     Delete,
     /// Create, replace, retrain and drop in a schema.
     Create,
-    /// Ask a model; see a schema.
+    /// Ask a model; see a schema; read for a purpose.
     Usage,
     /// Call a function that not everybody may call.
     Execute,
@@ -79,6 +79,8 @@ pub enum Securable {
     Models(String),
     /// A function.
     Function(String),
+    /// A purpose.
+    Purpose(String),
 }
 
 impl Securable {
@@ -90,6 +92,7 @@ impl Securable {
             Self::Schema(_) => &[Create, Usage],
             Self::Model(_) | Self::Models(_) => &[Usage, Select],
             Self::Function(_) => &[Execute],
+            Self::Purpose(_) => &[Usage],
         }
     }
 
@@ -102,6 +105,7 @@ impl Securable {
             Self::Model(_) => "model",
             Self::Models(_) => "all models",
             Self::Function(_) => "function",
+            Self::Purpose(_) => "purpose",
         }
     }
 
@@ -110,7 +114,7 @@ impl Securable {
         match self {
             Self::Table(name) | Self::Model(name) => Some(&name.schema),
             Self::Tables(schema) | Self::Schema(schema) | Self::Models(schema) => Some(schema),
-            Self::Function(_) => None,
+            Self::Function(_) | Self::Purpose(_) => None,
         }
     }
 
@@ -118,7 +122,7 @@ impl Securable {
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::Table(name) | Self::Model(name) => Some(&name.name),
-            Self::Function(name) => Some(name),
+            Self::Function(name) | Self::Purpose(name) => Some(name),
             Self::Tables(_) | Self::Schema(_) | Self::Models(_) => None,
         }
     }
@@ -133,6 +137,7 @@ impl fmt::Display for Securable {
             Self::Model(name) => write!(formatter, "MODEL {name}"),
             Self::Models(schema) => write!(formatter, "ALL MODELS IN SCHEMA {schema}"),
             Self::Function(name) => write!(formatter, "FUNCTION {name}"),
+            Self::Purpose(name) => write!(formatter, "PURPOSE {name}"),
         }
     }
 }

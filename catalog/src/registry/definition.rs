@@ -14,6 +14,7 @@ use super::manifest::StoredMetric;
 use crate::checks::{CheckHistory, TableExpectations};
 use crate::error::{Error, Result};
 use crate::lake::LakeTable;
+use crate::purposes::{ConsentPolicy, Purpose};
 use crate::tokens::TokenRecord;
 use crate::users::{RoleRecord, UserRecord};
 
@@ -86,6 +87,10 @@ pub enum Spec {
     Expectations(TableExpectations),
     /// What checking a table gave.
     Checks(CheckHistory),
+    /// A purpose that reads can serve.
+    Purpose(Purpose),
+    /// Whose rows are there for a purpose.
+    Consent(ConsentPolicy),
 }
 
 /// Where a warehouse table's files are.
@@ -153,6 +158,10 @@ pub enum Kind {
     Token,
     /// What is expected of a table, or what checking it gave.
     Expectations,
+    /// A purpose.
+    Purpose,
+    /// A consent policy.
+    Consent,
 }
 
 impl Kind {
@@ -166,6 +175,8 @@ impl Kind {
             Self::Role => "role",
             Self::Token => "token",
             Self::Expectations => "set of expectations",
+            Self::Purpose => "purpose",
+            Self::Consent => "consent policy",
         }
     }
 }
@@ -187,6 +198,8 @@ impl Spec {
             Self::Role(_) => Kind::Role,
             Self::Token(_) => Kind::Token,
             Self::Expectations(_) | Self::Checks(_) => Kind::Expectations,
+            Self::Purpose(_) => Kind::Purpose,
+            Self::Consent(_) => Kind::Consent,
         }
     }
 }

@@ -100,6 +100,7 @@ impl Session {
             Kind::Table => Some("TABLE"),
             Kind::View => Some("VIEW"),
             Kind::Model | Kind::User | Kind::Role | Kind::Token | Kind::Expectations => None,
+            Kind::Purpose | Kind::Consent => None,
         };
         let seen = |(name, object): (String, Object)| {
             let label = label(object.kind)?;
