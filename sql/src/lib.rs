@@ -10,6 +10,7 @@ mod bounded;
 mod brief;
 mod cases;
 mod concatenation;
+mod consent;
 pub mod dialect;
 mod dml;
 pub mod engine;

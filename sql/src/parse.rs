@@ -12,6 +12,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use crate::access::syntax::{self, AccessStatement};
+use crate::consent::{self, ConsentStatement};
 use crate::dialect::{AttuneDialect, is_word, parse_model_reference};
 use crate::error::{Error, Result};
 use crate::expectation::{self, ExpectationStatement};
@@ -69,6 +70,8 @@ pub enum Statement {
     Expectation(Box<ExpectationStatement>),
     /// Users, roles and grants.
     Access(Box<AccessStatement>),
+    /// Purposes and consent.
+    Consent(Box<ConsentStatement>),
     /// A statement that is planned for later, with what to use instead.
     Later(&'static str, &'static str),
     /// `DESCRIBE MODEL m`.
@@ -379,6 +382,7 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         ["show", "users"] => show(parser, Listing::Users),
         ["show", "roles"] => show(parser, Listing::Roles),
         words if expectation::syntax::is_ours(words) => expectation::syntax::parse(parser, words),
+        words if consent::syntax::is_ours(parser, words) => consent::syntax::parse(parser, words),
         words if syntax::is_ours(words) => syntax::parse(parser, words),
         _ => Ok(Statement::DataFusion(Box::new(parser.parse_statement()?))),
     }

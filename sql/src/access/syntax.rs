@@ -130,6 +130,8 @@ pub enum WrittenObject {
     Models(String),
     /// `FUNCTION f`.
     Function(String),
+    /// `PURPOSE p`.
+    Purpose(String),
 }
 
 /// A password on its way to the hasher; nothing prints it.
@@ -169,9 +171,7 @@ fn later(words: &[&str]) -> Option<&'static str> {
     match words {
         ["masking", "policy", ..]
         | ["row", "access", ..]
-        | ["privacy", "policy", ..]
-        | ["consent", "policy", ..] => Some("policies are not there yet"),
-        ["purpose", ..] => Some("purposes are not there yet"),
+        | ["privacy", "policy", ..] => Some("policies are not there yet"),
         ["subject", ..] => Some("subjects are not there yet"),
         ["key", ..] => Some("keys are not made in SQL yet"),
         _ => None,

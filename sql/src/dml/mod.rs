@@ -170,6 +170,9 @@ pub(crate) async fn plan(
                 false => &[Privilege::Insert],
             };
             let name = target(context, &name_parts(name), needed).await?;
+            if insert.overwrite {
+                crate::consent::may_rewrite(context, &name)?;
+            }
             context.write_to(&name);
             let (state, plan) = context.plan_statement(statement.clone()).await?;
             let LogicalPlan::Dml(dml) = plan else {

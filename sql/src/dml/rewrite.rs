@@ -83,6 +83,7 @@ impl Target {
         privileges: &[Privilege],
     ) -> Result<Self> {
         let name = target(context, parts, privileges).await?;
+        let governed = crate::consent::may_rewrite(context, &name)?;
         let catalog = context.engine().catalog();
         let version = catalog.table_version(&name).await?;
         context.pin(&name, version);
@@ -99,7 +100,10 @@ impl Target {
         let schema = whole.schema();
         let plain = format!("{}.{}", quoted(&name.schema), quoted(&name.name));
         let (relation, seen) = match seen.map(|seen| seen.schema()) {
-            Some(seen) if seen.fields().len() == schema.fields().len() => (plain, Seen::All),
+            // Rows that a purpose does not show are rewritten too.
+            Some(seen) if !governed && seen.fields().len() == schema.fields().len() => {
+                (plain, Seen::All)
+            }
             Some(seen) => (hidden(context, whole), Seen::Columns(seen)),
             None => (hidden(context, whole), Seen::Nothing),
         };

@@ -394,6 +394,10 @@ async fn whole(
 
 /// The table's files, which the whole statement reads at one version where there are versions.
 async fn files(context: &Arc<StatementContext>, table: &ObjectName) -> Option<Arc<TableFiles>> {
+    // Files hold rows of people who do not consent to what this reading serves.
+    if !context.rights().purposes().policies_of(table).is_empty() {
+        return None;
+    }
     let engine = context.engine();
     let catalog = engine.catalog();
     if let Ok(version) = catalog.table_version(table).await {

@@ -1,6 +1,7 @@
 //! Planning: from a parsed statement to what will be done.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::Schema;
@@ -33,7 +34,7 @@ use crate::session::optimized::Optimized;
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
 use crate::tokens::TokenStatement;
-use crate::{access, dml, expectation, model, size, table};
+use crate::{access, consent, dml, expectation, model, size, table};
 
 /// What a planned statement does when it runs.
 #[derive(Debug, Clone)]
@@ -60,6 +61,8 @@ pub(crate) enum Action {
     Kill(Kill),
     /// Changes what is expected of a table.
     Expectation(expectation::Change),
+    /// Changes purposes and consent policies.
+    Consent(consent::Change),
     /// Checks what is expected of a table.
     CheckTable(Arc<expectation::CheckTable>),
 }
@@ -83,6 +86,12 @@ struct Pinned {
     versions: Mutex<BTreeMap<ObjectName, u64>>,
     missed: Mutex<Vec<String>>,
     listed: OnceCell<Arc<Vec<TableInfo>>>,
+    /// The policies by which rows were chosen.
+    consents: Arc<consent::Used>,
+    /// Whether files are listed anew, whatever was listed a moment ago.
+    of_now: AtomicBool,
+    /// Whether tables are opened for their columns alone.
+    for_columns: AtomicBool,
 }
 
 impl StatementContext {
@@ -99,10 +108,12 @@ impl StatementContext {
     /// # Errors
     /// As [`Self::load`].
     pub(crate) async fn with_settings(session: &Session, settings: Settings) -> Result<Arc<Self>> {
+        let rights = session.rights().await?;
+        let purpose = consent::held::effective(settings.purpose.clone(), rights.purposes());
         Ok(Arc::new(Self {
-            settings,
+            settings: Settings { purpose, ..settings },
             schemas: session.schemas().await?.into(),
-            rights: session.rights().await?,
+            rights,
             session: session.clone(),
             depth: 0,
             pinned: Arc::default(),
@@ -212,6 +223,46 @@ impl StatementContext {
 
     pub(crate) fn writes_to(&self, name: &ObjectName) -> bool {
         self.pinned.target.lock().as_ref() == Some(name)
+    }
+
+    /// The policies by which rows of this statement were chosen.
+    pub(crate) fn consents_used(&self) -> &Arc<consent::Used> {
+        &self.pinned.consents
+    }
+
+    /// From now on files are listed anew, whatever was listed a moment ago.
+    pub(crate) fn read_files_of_now(&self) {
+        self.pinned.of_now.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reads_files_of_now(&self) -> bool {
+        self.pinned.of_now.load(Ordering::Relaxed)
+    }
+
+    /// From now on tables are opened for their columns alone, and their rows cannot be read where
+    /// that needs a purpose.
+    pub(crate) fn open_for_columns(&self) {
+        self.pinned.for_columns.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn opens_for_columns(&self) -> bool {
+        self.pinned.for_columns.load(Ordering::Relaxed)
+    }
+
+    /// The same for a statement whose readings serve another purpose, with nothing opened yet.
+    ///
+    /// # Errors
+    /// When the purpose is not held.
+    pub(crate) fn serving(&self, purpose: &str) -> Result<Arc<Self>> {
+        self.rights.purposes().check(self.rights.name(), purpose)?;
+        Ok(Arc::new(Self {
+            session: self.session.clone(),
+            settings: Settings { purpose: Some(purpose.to_owned()), ..self.settings.clone() },
+            schemas: Arc::clone(&self.schemas),
+            rights: Arc::clone(&self.rights),
+            depth: self.depth,
+            pinned: Arc::default(),
+        }))
     }
 
     pub(crate) fn missed(&self, name: String) {
@@ -490,6 +541,7 @@ pub(crate) async fn plan_in(
             Box::pin(expectation::plan(&context, statement)).await?
         }
         Statement::Access(statement) => Box::pin(access::plan(&context, statement)).await?,
+        Statement::Consent(statement) => Box::pin(consent::plan(&context, statement)).await?,
         Statement::DescribeModel { name } => {
             let (state, plan) = Box::pin(model::describe(&context, name)).await?;
             (state, Action::Query(plan))

@@ -246,6 +246,7 @@ fn parameters(action: &Action) -> Result<Schema> {
         | Action::CreateToken(_)
         | Action::DropToken(_)
         | Action::Expectation(_)
+        | Action::Consent(_)
         | Action::CheckTable(_)
         | Action::Set(..)
         | Action::Kill(_) => vec![],

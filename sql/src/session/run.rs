@@ -318,6 +318,7 @@ impl Run {
             Action::Model(change) => change.run(self).await,
             Action::Access(change) => Box::pin(change.run(self)).await,
             Action::Expectation(change) => Box::pin(change.run(self)).await,
+            Action::Consent(change) => Box::pin(change.run(self)).await,
             Action::Set(name, value) => {
                 self.session.set(name, value).await?;
                 Ok(Done::new(0, format!("SET {name} = {value}")))

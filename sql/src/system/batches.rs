@@ -13,19 +13,19 @@ use crate::engine::CATALOG;
 use crate::error::Result;
 use crate::session::{Session, TableFilter, TableInfo};
 
-pub(super) type Column = (&'static str, ArrayRef);
+pub(crate) type Column = (&'static str, ArrayRef);
 
-pub(super) fn batch(columns: Vec<Column>) -> Result<RecordBatch> {
+pub(crate) fn batch(columns: Vec<Column>) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter_with_nullable(
         columns.into_iter().map(|(name, array)| (name, array, true)),
     )?)
 }
 
-pub(super) fn texts<T: Into<String>>(values: impl IntoIterator<Item = T>) -> ArrayRef {
+pub(crate) fn texts<T: Into<String>>(values: impl IntoIterator<Item = T>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values.into_iter().map(Into::into)))
 }
 
-pub(super) fn optional_texts(values: impl IntoIterator<Item = Option<String>>) -> ArrayRef {
+pub(crate) fn optional_texts(values: impl IntoIterator<Item = Option<String>>) -> ArrayRef {
     Arc::new(values.into_iter().collect::<StringArray>())
 }
 

@@ -15,6 +15,7 @@ use catalog::ObjectName;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 
+use crate::consent;
 use crate::error::{Error, Result};
 use crate::parse::Listing;
 use crate::session::StatementContext;
@@ -22,13 +23,17 @@ use crate::session::StatementContext;
 /// The schemas made here.
 pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
-const SYSTEM: [&str; 14] = [
+pub(crate) use self::batches::{batch, optional_texts, texts};
+
+const SYSTEM: [&str; 16] = [
     "checks",
     "columns",
+    "consents",
     "expectations",
     "functions",
     "grants",
     "models",
+    "purposes",
     "queries",
     "roles",
     "schemas",
@@ -103,6 +108,8 @@ pub(crate) async fn open(
         ("system", "grants") => accounts::grants(session).await?,
         ("system", "expectations") => checks::expectations(context).await?,
         ("system", "checks") => checks::checks(context).await?,
+        ("system", "purposes") => consent::tables::purposes(context).await?,
+        ("system", "consents") => consent::tables::consents(context).await?,
         ("system", "models") => batches::models(session).await?,
         ("system", "queries") => batches::queries(session).await?,
         ("system", "sessions") => sessions::sessions(session).await?,
