@@ -163,7 +163,9 @@ async fn securable(
         WrittenObject::Tables(name) => Ok((Securable::Tables(schema(context, name)?), None)),
         WrittenObject::Schema(name) => Ok((Securable::Schema(schema(context, name)?), None)),
         WrittenObject::Models(name) => Ok((Securable::Models(schema(context, name)?), None)),
-        WrittenObject::Purpose(name) => Ok((Securable::Purpose(purpose(context, name).await?), None)),
+        WrittenObject::Purpose(name) => {
+            Ok((Securable::Purpose(purpose(context, name).await?), None))
+        }
         WrittenObject::Function(name) => Ok((Securable::Function(function(context, name)?), None)),
     }
 }

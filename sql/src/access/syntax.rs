@@ -169,9 +169,9 @@ fn later(words: &[&str]) -> Option<&'static str> {
         _ => return None,
     };
     match words {
-        ["masking", "policy", ..]
-        | ["row", "access", ..]
-        | ["privacy", "policy", ..] => Some("policies are not there yet"),
+        ["masking", "policy", ..] | ["row", "access", ..] | ["privacy", "policy", ..] => {
+            Some("policies are not there yet")
+        }
         ["subject", ..] => Some("subjects are not there yet"),
         ["key", ..] => Some("keys are not made in SQL yet"),
         _ => None,

@@ -42,13 +42,16 @@ pub(crate) fn governed(
         Err(error) if lazily => (String::new(), Vec::new(), Some(error)),
         Err(error) => return Err(error),
     };
+    for rule in &rules {
+        context.opening().used().note_planned(&rule.policy.name);
+    }
     Ok(Arc::new(Consented {
         table,
         purpose,
         rules,
         refusal,
         engine: context.engine().clone(),
-        used: Arc::clone(context.consents_used()),
+        used: Arc::clone(context.opening().used()),
     }))
 }
 

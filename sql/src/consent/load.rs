@@ -80,7 +80,8 @@ impl Reading {
             (&source.valid_to, "valid_to"),
             (&source.channel, "channel"),
         ];
-        columns.extend(more.into_iter().filter_map(|(column, name)| Some((column.as_ref()?, name))));
+        columns
+            .extend(more.into_iter().filter_map(|(column, name)| Some((column.as_ref()?, name))));
         let columns: Vec<String> =
             columns.iter().map(|(column, name)| format!("{} AS {name}", quoted(column))).collect();
         let table = format!("{}.{}", quoted(&source.table.schema), quoted(&source.table.name));
@@ -268,7 +269,8 @@ impl Reading {
         for next in nexts {
             let told = LogicalPlanBuilder::from(self.plan.clone()).filter(self.told(purpose))?;
             let told = told.project(vec![next.alias("next")])?;
-            plans.push(told.aggregate(Vec::<Expr>::new(), vec![min(column("next")).alias("next")])?);
+            plans
+                .push(told.aggregate(Vec::<Expr>::new(), vec![min(column("next")).alias("next")])?);
         }
         let mut plans = plans.into_iter();
         let Some(mut all) = plans.next() else { return Ok(None) };
@@ -297,7 +299,7 @@ async fn reader(engine: &Engine, owner: &str) -> Result<Arc<StatementContext>> {
     let session = engine.session_with(principal, options);
     let settings = Settings { purpose: Some(String::new()), ..Settings::default() };
     let context = StatementContext::with_settings(&session, settings).await?;
-    context.read_files_of_now();
+    context.opening().read_files_of_now();
     Ok(context)
 }
 

@@ -26,7 +26,7 @@ use datafusion::execution::session_state::SessionState;
 use catalog::{ConsentPolicy, CreateMode, Purpose};
 
 pub(crate) use self::guard::{governed, may_rewrite};
-pub(crate) use self::store::{ConsentStore, Used};
+pub(crate) use self::store::{ConsentStore, Opening};
 pub use self::syntax::ConsentStatement;
 
 use crate::error::Result;
@@ -66,10 +66,7 @@ pub(crate) async fn plan(
     Ok((state, Action::Query(plan)))
 }
 
-async fn planned(
-    context: &Arc<StatementContext>,
-    statement: &ConsentStatement,
-) -> Result<Change> {
+async fn planned(context: &Arc<StatementContext>, statement: &ConsentStatement) -> Result<Change> {
     use ConsentStatement as S;
     match statement {
         S::CreatePurpose { name, replace, if_not_exists, description } => {
@@ -137,11 +134,12 @@ impl Change {
                 Ok(done(made, "CREATE CONSENT POLICY", &policy.name))
             }
             Self::AlterPolicy { name, alteration } => {
-                catalog.change_consent(name, |policy| {
-                    alteration.apply(policy);
-                    Ok(())
-                })
-                .await?;
+                catalog
+                    .change_consent(name, |policy| {
+                        alteration.apply(policy);
+                        Ok(())
+                    })
+                    .await?;
                 Ok(Done::new(0, format!("ALTER CONSENT POLICY {name}")))
             }
             Self::DropPolicy { name, if_exists } => {

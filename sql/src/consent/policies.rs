@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use catalog::{
-    Catalog, ConsentPolicy, ConsentSource, Kind, Object, ObjectName, Opened, Purposes,
-};
+use catalog::{Catalog, ConsentPolicy, ConsentSource, Kind, Object, ObjectName, Opened, Purposes};
 use datafusion::logical_expr::LogicalPlan;
 use udfs::consent::SubjectKind;
 
@@ -111,7 +109,8 @@ async fn person(
     column: &str,
 ) -> Result<SubjectKind> {
     let engine = context.engine();
-    let Some(Opened::Table(opened)) = engine.catalog().open_table(table, None, engine.base()).await?
+    let Some(Opened::Table(opened)) =
+        engine.catalog().open_table(table, None, engine.base()).await?
     else {
         return Err(context.no_table(&table.to_string()).await);
     };
@@ -122,7 +121,10 @@ async fn person(
     };
     SubjectKind::of(field.data_type()).ok_or_else(|| {
         Error::invalid_hint(
-            format!("{table}.{column} is {}, and persons are text or whole numbers", field.data_type()),
+            format!(
+                "{table}.{column} is {}, and persons are text or whole numbers",
+                field.data_type()
+            ),
             "name another column",
         )
     })
@@ -159,10 +161,11 @@ async fn source(context: &Arc<StatementContext>, written: &CreatePolicy) -> Resu
         channel: None,
     };
     for (column, is_time) in more.iter().zip(times(&plan)) {
-        let place = match (is_time, &source.valid_from, &source.valid_to, &source.channel) {
-            (true, None, None, None) => &mut source.valid_from,
-            (true, Some(_), None, None) => &mut source.valid_to,
-            (false, _, _, None) => &mut source.channel,
+        let (begins, ends) = (source.valid_from.is_some(), source.valid_to.is_some());
+        let place = match (is_time, begins, ends, source.channel.is_some()) {
+            (true, false, false, false) => &mut source.valid_from,
+            (true, true, false, false) => &mut source.valid_to,
+            (false, _, _, false) => &mut source.channel,
             _ => {
                 return Err(Error::invalid_hint(
                     format!("column {column} of the consents is one too many"),

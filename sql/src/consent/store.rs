@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use catalog::{ConsentPolicy, TableState};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -221,16 +222,77 @@ fn seed(id: &str) -> u64 {
 
 /// The policies by which rows of one statement were chosen, with the versions of their consents.
 #[derive(Debug, Default)]
-pub(crate) struct Used(Mutex<BTreeMap<String, String>>);
+pub(crate) struct Used {
+    policies: Mutex<BTreeMap<String, Option<String>>>,
+    by_model: AtomicBool,
+}
 
 impl Used {
     /// Notes that rows were chosen by a policy.
     pub(crate) fn note(&self, policy: &str, version: String) {
-        self.0.lock().insert(policy.to_owned(), version);
+        self.policies.lock().insert(policy.to_owned(), Some(version));
     }
 
-    /// Each policy with the version of its consents.
+    /// Notes that rows will be chosen by a policy.
+    pub(crate) fn note_planned(&self, policy: &str) {
+        self.policies.lock().entry(policy.to_owned()).or_default();
+    }
+
+    /// Notes that a model is bound with who consents now.
+    pub(crate) fn note_model(&self) {
+        self.by_model.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a model is bound with who consents: then the plan holds for one run.
+    pub(crate) fn binds_model(&self) -> bool {
+        self.by_model.load(Ordering::Relaxed)
+    }
+
+    /// Whether rows are chosen by a policy.
+    pub(crate) fn is_any(&self) -> bool {
+        !self.policies.lock().is_empty()
+    }
+
+    /// Each policy with the version of its consents; an empty text where no row was read.
     pub(crate) fn versions(&self) -> BTreeMap<String, String> {
-        self.0.lock().clone()
+        let policies = self.policies.lock();
+        let versions = policies.iter();
+        versions
+            .map(|(policy, version)| (policy.clone(), version.clone().unwrap_or_default()))
+            .collect()
+    }
+}
+
+/// How tables are opened in one statement, as far as consent cares.
+#[derive(Debug, Default)]
+pub(crate) struct Opening {
+    used: Arc<Used>,
+    of_now: AtomicBool,
+    for_columns: AtomicBool,
+}
+
+impl Opening {
+    /// The policies by which rows of the statement were chosen.
+    pub(crate) fn used(&self) -> &Arc<Used> {
+        &self.used
+    }
+
+    /// From now on files are listed anew, whatever was listed a moment ago.
+    pub(super) fn read_files_of_now(&self) {
+        self.of_now.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reads_files_of_now(&self) -> bool {
+        self.of_now.load(Ordering::Relaxed)
+    }
+
+    /// From now on tables are opened for their columns alone: rows that need a purpose cannot be
+    /// read.
+    pub(crate) fn open_for_columns(&self) {
+        self.for_columns.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_for_columns(&self) -> bool {
+        self.for_columns.load(Ordering::Relaxed)
     }
 }

@@ -411,10 +411,7 @@ mod tests {
         let table = Some(vec!["t".to_owned()]);
         let dropped = ConsentStatement::DropPolicy { name: "p".into(), table, if_exists: true };
         assert_eq!(read("DROP CONSENT POLICY IF EXISTS p ON t"), dropped);
-        assert_eq!(
-            read("SHOW CONSENT POLICIES"),
-            ConsentStatement::ShowPolicies { table: None }
-        );
+        assert_eq!(read("SHOW CONSENT POLICIES"), ConsentStatement::ShowPolicies { table: None });
         for text in [
             "CREATE CONSENT POLICY p ON t USING c (a, b, d) FOR PURPOSE x",
             "CREATE CONSENT POLICY p ON t (a, b) USING c (a, b, d) FOR PURPOSE x",

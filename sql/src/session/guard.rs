@@ -50,10 +50,17 @@ pub(crate) fn narrowed(
 
 /// A table of which some columns exist.
 #[derive(Debug)]
-struct Narrowed {
+pub(crate) struct Narrowed {
     table: Arc<dyn TableProvider>,
     kept: Vec<usize>,
     schema: SchemaRef,
+}
+
+impl Narrowed {
+    /// The whole table.
+    pub(crate) fn table(&self) -> &Arc<dyn TableProvider> {
+        &self.table
+    }
 }
 
 #[async_trait]

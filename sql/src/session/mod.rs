@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+pub(crate) use guard::Narrowed;
 pub use listing::{TableFilter, TableInfo};
 pub use open::{OpenSessions, Origin, SessionOptions, SessionRecord};
 pub(crate) use plan::{Action, StatementContext};

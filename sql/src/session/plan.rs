@@ -1,7 +1,6 @@
 //! Planning: from a parsed statement to what will be done.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::Schema;
@@ -86,12 +85,8 @@ struct Pinned {
     versions: Mutex<BTreeMap<ObjectName, u64>>,
     missed: Mutex<Vec<String>>,
     listed: OnceCell<Arc<Vec<TableInfo>>>,
-    /// The policies by which rows were chosen.
-    consents: Arc<consent::Used>,
-    /// Whether files are listed anew, whatever was listed a moment ago.
-    of_now: AtomicBool,
-    /// Whether tables are opened for their columns alone.
-    for_columns: AtomicBool,
+    /// How governed tables are opened.
+    opening: consent::Opening,
 }
 
 impl StatementContext {
@@ -122,15 +117,25 @@ impl StatementContext {
 
     /// The context of a view inside the statement.
     pub(crate) fn deeper(&self) -> Arc<Self> {
-        Arc::new(Self {
-            session: self.session.clone(),
-            // A view means the same, whoever asks.
-            settings: Settings { postgres: None, ..self.settings.clone() },
-            schemas: Arc::clone(&self.schemas),
-            rights: Arc::clone(&self.rights),
-            depth: self.depth + 1,
-            pinned: Arc::clone(&self.pinned),
-        })
+        // A view means the same, whoever asks.
+        let settings = Settings { postgres: None, ..self.settings.clone() };
+        self.with(settings, self.depth + 1, &self.pinned)
+    }
+
+    /// The same for a statement whose readings serve another purpose, with nothing opened yet.
+    ///
+    /// # Errors
+    /// When the purpose is not held.
+    pub(crate) fn serving(&self, purpose: &str) -> Result<Arc<Self>> {
+        self.rights.purposes().check(self.rights.name(), purpose)?;
+        let settings = Settings { purpose: Some(purpose.to_owned()), ..self.settings.clone() };
+        Ok(self.with(settings, self.depth, &Arc::default()))
+    }
+
+    fn with(&self, settings: Settings, depth: usize, pinned: &Arc<Pinned>) -> Arc<Self> {
+        let (session, rights) = (self.session.clone(), Arc::clone(&self.rights));
+        let (schemas, pinned) = (Arc::clone(&self.schemas), Arc::clone(pinned));
+        Arc::new(Self { session, settings, schemas, rights, depth, pinned })
     }
 
     pub(crate) fn depth(&self) -> usize {
@@ -225,44 +230,9 @@ impl StatementContext {
         self.pinned.target.lock().as_ref() == Some(name)
     }
 
-    /// The policies by which rows of this statement were chosen.
-    pub(crate) fn consents_used(&self) -> &Arc<consent::Used> {
-        &self.pinned.consents
-    }
-
-    /// From now on files are listed anew, whatever was listed a moment ago.
-    pub(crate) fn read_files_of_now(&self) {
-        self.pinned.of_now.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn reads_files_of_now(&self) -> bool {
-        self.pinned.of_now.load(Ordering::Relaxed)
-    }
-
-    /// From now on tables are opened for their columns alone, and their rows cannot be read where
-    /// that needs a purpose.
-    pub(crate) fn open_for_columns(&self) {
-        self.pinned.for_columns.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn opens_for_columns(&self) -> bool {
-        self.pinned.for_columns.load(Ordering::Relaxed)
-    }
-
-    /// The same for a statement whose readings serve another purpose, with nothing opened yet.
-    ///
-    /// # Errors
-    /// When the purpose is not held.
-    pub(crate) fn serving(&self, purpose: &str) -> Result<Arc<Self>> {
-        self.rights.purposes().check(self.rights.name(), purpose)?;
-        Ok(Arc::new(Self {
-            session: self.session.clone(),
-            settings: Settings { purpose: Some(purpose.to_owned()), ..self.settings.clone() },
-            schemas: Arc::clone(&self.schemas),
-            rights: Arc::clone(&self.rights),
-            depth: self.depth,
-            pinned: Arc::default(),
-        }))
+    /// How governed tables are opened in this statement.
+    pub(crate) fn opening(&self) -> &consent::Opening {
+        &self.pinned.opening
     }
 
     pub(crate) fn missed(&self, name: String) {
@@ -445,6 +415,8 @@ pub(crate) struct Planned {
     pub(crate) rights: Arc<Rights>,
     /// How large it is: nodes and columns.
     pub(crate) parts: usize,
+    /// Whether it holds for one run, because it knows who consents.
+    pub(crate) knows_consent: bool,
     /// The query optimized before its values are known, once somebody has asked for it.
     optimized: OnceLock<Option<Optimized>>,
 }
@@ -555,7 +527,8 @@ pub(crate) async fn plan_in(
         _ => 0,
     };
     let rights = Arc::clone(&context.rights);
-    Ok(Planned { action, state, at_ms, rights, parts, optimized: OnceLock::new() })
+    let knows_consent = context.opening().used().binds_model();
+    Ok(Planned { action, state, at_ms, rights, parts, knows_consent, optimized: OnceLock::new() })
 }
 
 async fn plan_datafusion(

@@ -211,7 +211,8 @@ impl Prepared {
             &planned.action,
             Action::Rows(Change::Rewrite { .. } | Change::Merge(_)) | Action::CheckTable(_)
         );
-        let spent = rewrites && self.0.taken.swap(true, Ordering::Relaxed);
+        let spent =
+            (rewrites || planned.knows_consent) && self.0.taken.swap(true, Ordering::Relaxed);
         (self.0.once || (young && !spent)).then(|| Arc::clone(planned))
     }
 }

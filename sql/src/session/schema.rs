@@ -151,7 +151,7 @@ async fn open_now(
     let state = context.engine().base();
     let version = context.version_of(name);
     let catalog = context.engine().catalog();
-    let opened = match context.reads_files_of_now() {
+    let opened = match context.opening().reads_files_of_now() {
         true => catalog.open_table_now(name, version, state).await?,
         false => catalog.open_table(name, version, state).await?,
     };
@@ -160,7 +160,7 @@ async fn open_now(
         Some(Opened::Table(table)) => table,
         Some(Opened::View { sql, .. }) => open_view(context, name, &sql).await?,
     };
-    let provider = governed(context, name, provider, target || context.opens_for_columns())?;
+    let provider = governed(context, name, provider, target || context.opening().is_for_columns())?;
     let guarded = match target && access.select != Columns::All {
         true => {
             let principal = context.rights().name();

@@ -110,7 +110,7 @@ pub(crate) async fn open(
         ("system", "checks") => checks::checks(context).await?,
         ("system", "purposes") => consent::tables::purposes(context).await?,
         ("system", "consents") => consent::tables::consents(context).await?,
-        ("system", "models") => batches::models(session).await?,
+        ("system", "models") => batches::models(context).await?,
         ("system", "queries") => batches::queries(session).await?,
         ("system", "sessions") => sessions::sessions(session).await?,
         ("system", "tokens") => sessions::tokens(session).await?,

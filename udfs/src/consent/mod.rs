@@ -5,8 +5,10 @@
 //! where no exception can be among a batch's persons, none is looked up. A person that is NULL
 //! never consents.
 
+mod function;
 mod integers;
 mod set;
 mod texts;
 
+pub use function::{Consents, consenting, only_consenting};
 pub use set::{ConsentSet, Mask, SubjectKind};
