@@ -12,6 +12,7 @@
 mod checks;
 mod cli;
 mod clients;
+mod consent;
 mod docs;
 mod flight;
 mod fuzzy_join;

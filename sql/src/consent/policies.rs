@@ -140,7 +140,10 @@ async fn source(context: &Arc<StatementContext>, written: &CreatePolicy) -> Resu
     let Some((table, _)) = context.find(&written.consents, reads).await? else {
         return Err(context.no_table(&written.consents.join(".")).await);
     };
-    let listed: Vec<String> = written.columns.iter().map(|column| quoted(column)).collect();
+    // A column may be named twice, which its type will tell.
+    let listed = written.columns.iter().enumerate();
+    let listed: Vec<String> =
+        listed.map(|(at, column)| format!("{} AS c{at}", quoted(column))).collect();
     let text = format!(
         "SELECT {} FROM {}.{}",
         listed.join(", "),

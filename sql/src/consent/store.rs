@@ -2,12 +2,14 @@
 //!
 //! A set is used for [`Limits::policy_staleness`](crate::Limits) after its consents were looked at;
 //! then they are looked at again, and read again where they have changed, or where a row has come
-//! into force or ended by now. Consents that cannot be looked at let nobody read.
+//! into force or ended by now. They are looked at too once this engine has written anything, so that
+//! who withdraws here is gone from the next statement on. Consents that cannot be looked at let
+//! nobody read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use catalog::{ConsentPolicy, TableState};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -27,6 +29,7 @@ type Key = (String, String);
 #[derive(Default)]
 pub(crate) struct ConsentStore {
     slots: Mutex<HashMap<Key, Arc<Slot>>>,
+    writes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -44,6 +47,8 @@ pub(crate) struct Held {
     states: Option<Vec<TableState>>,
     until_us: Option<i64>,
     checked_ms: i64,
+    /// How often this engine had written when that was.
+    writes: u64,
     memory: Arc<MemoryReservation>,
 }
 
@@ -86,6 +91,7 @@ impl Held {
         // A clock that was set back must not make an old set fresh.
         let until_ms = self.checked_ms.saturating_add(staleness_ms);
         (self.checked_ms..until_ms).contains(&now_ms)
+            && self.writes == engine.consents().writes()
             && *self.policy == *policy
             && !self.is_over(now_ms)
     }
@@ -98,6 +104,16 @@ impl ConsentStore {
         let slot = self.slots.lock().get(&key).cloned()?;
         let held = slot.held.read().clone()?;
         (*held.policy == *policy).then_some(held)
+    }
+
+    /// Notes that this engine has written rows or definitions: consents may be among them, so they
+    /// are looked at before they are used again.
+    pub(crate) fn note_write(&self) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
     }
 
     fn slot(&self, policy: &ConsentPolicy, purpose: &str) -> Arc<Slot> {
@@ -138,7 +154,7 @@ async fn look(engine: &Engine, policy: &Arc<ConsentPolicy>, purpose: &str) -> Re
         return Ok(held);
     }
     let _turn = slot.turn.lock().await;
-    let now_ms = engine.catalog().now_ms();
+    let (now_ms, writes) = (engine.catalog().now_ms(), engine.consents().writes());
     if let Some(held) = fresh(now_ms) {
         return Ok(held);
     }
@@ -158,11 +174,12 @@ async fn look(engine: &Engine, policy: &Arc<ConsentPolicy>, purpose: &str) -> Re
             states,
             until_us: held.until_us,
             checked_ms: now_ms,
+            writes: held.writes,
             memory: Arc::clone(&held.memory),
         },
         None => read(engine, policy, purpose, states, now_ms).await?,
     };
-    let held = Arc::new(held);
+    let held = Arc::new(Held { writes, ..held });
     *slot.held.write() = Some(Arc::clone(&held));
     Ok(held)
 }
@@ -191,6 +208,7 @@ async fn read(
         states,
         until_us,
         checked_ms: now_ms,
+        writes: 0,
         memory: Arc::new(memory),
     })
 }

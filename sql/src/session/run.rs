@@ -307,6 +307,13 @@ enum Started {
 
 impl Run {
     async fn change(&self, action: &Action) -> Result<Done> {
+        let done = self.changed(action).await;
+        // Whatever was written, or written in part, may say who consents.
+        self.session.engine().consents().note_write();
+        done
+    }
+
+    async fn changed(&self, action: &Action) -> Result<Done> {
         match action {
             Action::Query(_) | Action::CreateToken(_) | Action::CheckTable(_) => {
                 Err(Error::Internal("a query is no change".into()))
