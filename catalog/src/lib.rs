@@ -262,6 +262,7 @@ impl Catalog {
         }
         let dropped = self.objects.drop_object(name, kind).await?;
         if dropped {
+            self.forget_inherited_consents(name).await?;
             self.sweep().await;
         }
         Ok(dropped)

@@ -1,4 +1,5 @@
-//! Who owns tables, views, models, expectations and consent policies, and how they pass on to somebody else.
+//! Who owns tables, views, models, expectations and consent policies, and how they pass on to
+//! somebody else.
 
 use crate::Catalog;
 use crate::error::{Error, Result};

@@ -5,6 +5,7 @@
 //! policy only while that person consents to it. Who consents is told by a table or view of
 //! consents, which is read with the rights of the policy's owner. A policy stays with a table's
 //! name when the table is dropped or replaced: what comes later under the name is governed too.
+//! Only one that a copy has inherited goes with the copy.
 //!
 //! Grants of purposes lie where all grants lie, in their grantee's document.
 
@@ -82,6 +83,9 @@ pub struct ConsentPolicy {
     pub owner: String,
     /// When, in Unix milliseconds.
     pub created_ms: i64,
+    /// Whether its table is a copy that inherited it: then it goes with the table.
+    #[serde(default)]
+    pub is_inherited: bool,
 }
 
 /// Purposes and policies as they stood at one moment, at most a second ago.
@@ -261,6 +265,19 @@ impl Catalog {
         self.purposes.drop_object(&ObjectName::new(CONSENT, name), Kind::Consent).await
     }
 
+    /// Drops the policies that a table, which is no more, has inherited.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be written.
+    pub(crate) async fn forget_inherited_consents(&self, table: &ObjectName) -> Result<()> {
+        let all = self.purposes().await?;
+        let of_table = all.policies().filter(|policy| policy.table == *table);
+        for policy in of_table.filter(|policy| policy.is_inherited) {
+            self.drop_consent(&policy.name).await?;
+        }
+        Ok(())
+    }
+
     /// The consent policies that a user owns, by name.
     ///
     /// # Errors
@@ -368,6 +385,7 @@ mod tests {
             default_allow: false,
             owner: "dpo".into(),
             created_ms: 1,
+            is_inherited: false,
         }
     }
 

@@ -7,6 +7,7 @@
 //! newest ([`store`], [`load`]). All policies of a table that name the purpose must agree. What is
 //! made of the rows, a view's rows, a model, an export, is made of the rows that are there.
 
+pub(crate) mod copies;
 mod exec;
 mod guard;
 pub(crate) mod held;

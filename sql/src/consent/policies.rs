@@ -73,6 +73,7 @@ pub(super) async fn create(
         default_allow: written.default_allow,
         owner,
         created_ms: catalog.now_ms(),
+        is_inherited: false,
     };
     Ok(Change::CreatePolicy(Box::new(policy), mode))
 }
@@ -172,8 +173,8 @@ async fn source(context: &Arc<StatementContext>, written: &CreatePolicy) -> Resu
             _ => {
                 return Err(Error::invalid_hint(
                     format!("column {column} of the consents is one too many"),
-                    "behind subject, purpose, granted come valid_from, valid_to (times) and channel \
-                     (text), in this order",
+                    "behind subject, purpose, granted come valid_from, valid_to (times) and \
+                     channel (text), in this order",
                 ));
             }
         };

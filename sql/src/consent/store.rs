@@ -2,9 +2,9 @@
 //!
 //! A set is used for [`Limits::policy_staleness`](crate::Limits) after its consents were looked at;
 //! then they are looked at again, and read again where they have changed, or where a row has come
-//! into force or ended by now. They are looked at too once this engine has written anything, so that
-//! who withdraws here is gone from the next statement on. Consents that cannot be looked at let
-//! nobody read.
+//! into force or ended by now. They are looked at too once this engine has written anything, so
+//! that who withdraws here is gone from the next statement on. Consents that cannot be looked at
+//! let nobody read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

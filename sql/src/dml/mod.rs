@@ -187,6 +187,7 @@ pub(crate) async fn plan(
                 }
             };
             let plan = Arc::unwrap_or_clone(dml.input);
+            crate::consent::copies::may_add(context, &name, &plan)?;
             Ok((state, Action::Rows(Change::Insert { name, plan, overwrite })))
         }
         SqlStatement::Delete(delete) => rewrite::delete(context, delete).await,

@@ -6,13 +6,14 @@ pub mod external;
 use std::sync::Arc;
 
 use catalog::lake::LakeTable;
-use catalog::{CreateMode, Kind, ObjectName, Spec};
+use catalog::{ConsentPolicy, CreateMode, Kind, ObjectName, Spec};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use sqlparser::ast::{CreateView, ObjectType, Statement as SqlStatement};
 
-use crate::error::{Error, Result};
+use crate::consent;
+use crate::error::{CatalogError, Error, Result};
 use crate::expectation::load::{Guard, Rows};
 use crate::parse::name_parts;
 use crate::session::run::{Done, Run};
@@ -29,6 +30,8 @@ pub(crate) enum Definition {
         empty: bool,
         /// The columns by which rows lie together; none: as they come.
         cluster_by: Vec<String>,
+        /// The consent policies that it inherits from the tables of its rows.
+        consents: Vec<ConsentPolicy>,
     },
     /// CREATE VIEW.
     View { name: ObjectName, mode: CreateMode, sql: String, columns: Vec<String> },
@@ -50,7 +53,7 @@ impl Definition {
         let catalog = run.session.engine().catalog();
         let owner = run.session.principal().name.as_str();
         match self {
-            Self::Table { name, mode, plan, empty: true, cluster_by } => {
+            Self::Table { name, mode, plan, empty: true, cluster_by, .. } => {
                 let schema = Arc::new(plan.schema().as_arrow().clone());
                 let guard = guard(run, name, *mode, plan).await?;
                 let made = match guard.read(run).await {
@@ -64,13 +67,24 @@ impl Definition {
                 let made = guard.finish(run, made).await?;
                 Ok(created("TABLE", name, made, 0))
             }
-            Self::Table { name, mode, plan, empty: false, cluster_by } => {
+            Self::Table { name, mode, plan, empty: false, cluster_by, consents } => {
+                if !consents.is_empty()
+                    && *mode != CreateMode::Replace
+                    && let Some(kind) = catalog.kind(name).await?
+                {
+                    return already(name, *mode, kind);
+                }
                 let guard = guard(run, name, *mode, plan).await?;
                 let (plan, state) = (guard.plan(), run.writing_state()?);
+                // Before the rows, which nobody reads without them.
+                let attached = consent::copies::attach(catalog, consents).await?;
                 let written =
                     catalog.create_table_as(name, owner, *mode, plan, state, cluster_by).await;
-                let written = guard.finish(run, written.map_err(Error::from)).await?;
-                let rows = written.map(|written| written.rows);
+                let written = guard.finish(run, written.map_err(Error::from)).await;
+                if !matches!(written, Ok(Some(_))) {
+                    consent::copies::detach(catalog, &attached).await;
+                }
+                let rows = written?.map(|written| written.rows);
                 Ok(created("TABLE", name, rows.is_some(), rows.unwrap_or(0)))
             }
             Self::View { name, mode, sql, columns } => {
@@ -112,6 +126,14 @@ async fn guard(
     match mode {
         CreateMode::Replace => Guard::new(run, name, plan, Rows::Replaced).await,
         CreateMode::New | CreateMode::IfNotExists => Ok(Guard::open(name, plan)),
+    }
+}
+
+/// What there is to say where a table's name is taken.
+fn already(name: &ObjectName, mode: CreateMode, kind: Kind) -> Result<Done> {
+    match (mode, kind) {
+        (CreateMode::IfNotExists, Kind::Table) => Ok(created("TABLE", name, false, 0)),
+        _ => Err(CatalogError::AlreadyExists { kind: kind.name(), name: name.to_string() }.into()),
     }
 }
 
@@ -162,7 +184,8 @@ pub(crate) async fn plan(
             let empty = create.query.is_none();
             let plan = Arc::unwrap_or_clone(table.input);
             cluster::check(&cluster_by, plan.schema())?;
-            let table = Definition::Table { name, mode, plan, empty, cluster_by };
+            let consents = consent::copies::inherited(context, &name, &plan)?;
+            let table = Definition::Table { name, mode, plan, empty, cluster_by, consents };
             Ok((state, Action::Definition(table)))
         }
         SqlStatement::CreateView(create) => plan_view(context, create).await,
