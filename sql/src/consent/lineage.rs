@@ -64,9 +64,9 @@ fn follow(plan: &LogicalPlan, column: usize, found: &mut BTreeSet<String>) {
 /// Follows an expression that is a column, under another name or of another type.
 fn expression(input: &LogicalPlan, expr: Option<&Expr>, found: &mut BTreeSet<String>) {
     match expr {
-        Some(Expr::Alias(alias)) => expression(input, Some(&alias.expr), found),
+        Some(Expr::Alias(alias)) => expression(input, Some(alias.expr.as_ref()), found),
         Some(Expr::Cast(cast)) if SubjectKind::of(cast.field.data_type()).is_some() => {
-            expression(input, Some(&cast.expr), found);
+            expression(input, Some(cast.expr.as_ref()), found);
         }
         Some(Expr::Column(column)) => {
             if let Some(column) = input.schema().maybe_index_of_column(column) {
