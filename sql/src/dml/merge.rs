@@ -97,6 +97,7 @@ pub(crate) async fn merge(
     );
     let (_, counts) = context.plan_query(parse_query(&counts)?).await?;
     let (state, keep) = context.plan_query(parse_query(&keep)?).await?;
+    crate::consent::copies::may_add(context, &target.name, &keep)?;
     let Target { name, version, .. } = target;
     let plan = MergePlan { name, version, keep, counts };
     Ok((state, Action::Rows(Change::Merge(Box::new(plan)))))

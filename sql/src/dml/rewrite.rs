@@ -183,6 +183,9 @@ impl Target {
     ) -> Result<(SessionState, Action)> {
         let from = self.from();
         let (state, keep) = query(context, &keep).await?;
+        if matches!(rows, Rows::Changed) {
+            crate::consent::copies::may_add(context, &self.name, &keep)?;
+        }
         let (_, count) =
             query(context, &format!("SELECT count(*) AS n {from} WHERE {condition}")).await?;
         let Self { name, version, .. } = self;
