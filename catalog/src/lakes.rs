@@ -211,6 +211,18 @@ impl Catalog {
         version: Option<u64>,
         state: &SessionState,
     ) -> Result<Arc<dyn TableProvider>> {
+        self.open_external_of(&self.files, name, table, version, state).await
+    }
+
+    /// The same with the files that `files` lists.
+    pub(crate) async fn open_external_of(
+        &self,
+        files: &crate::lake::Tables,
+        name: &ObjectName,
+        table: &LakeTable,
+        version: Option<u64>,
+        state: &SessionState,
+    ) -> Result<Arc<dyn TableProvider>> {
         let base = self.base_of(&name.schema);
         self.check_location(&table.location, base)?;
         let text = name.to_string();
@@ -230,7 +242,7 @@ impl Catalog {
             return delta::provider(&text, &opened, state);
         }
         no_version(name, version)?;
-        let opened = self.files.open(Some(base), table, state).await?;
+        let opened = files.open(Some(base), table, state).await?;
         Ok(Arc::new(ReadOnlyTable::new(text, opened)))
     }
 }

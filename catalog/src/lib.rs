@@ -23,8 +23,10 @@ mod lakes_tests;
 pub mod local;
 mod owners;
 pub mod policy;
+pub mod purposes;
 pub mod registry;
 mod revocations;
+mod states;
 pub mod store;
 pub mod tables;
 #[cfg(test)]
@@ -43,11 +45,13 @@ pub use audit::{Audit, AuditConfig, AuditEntry};
 pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
 pub use error::{Class, Error, Result};
 pub use lake::files::{FILE, TableFiles};
+pub use purposes::{ConsentPolicy, ConsentSource, Purpose, Purposes, PurposesMoment};
 pub use registry::model as models;
 pub use registry::{
     CreateMode, Definition, Definitions, Kind, ManagedTable, ModelHead, ModelVersion, ObjectName,
     Revision, Spec,
 };
+pub use states::TableState;
 pub use store::{Place, Secret, StoreConfig, Stores};
 pub use tables::{Object, Opened, Written};
 pub use tokens::TokenRecord;
@@ -77,9 +81,12 @@ pub struct Catalog {
     expectations: Registry,
     checks: Registry,
     policies: Registry,
+    purposes: Registry,
     revocations: Revocations,
     lakes: BTreeMap<String, LakeSchema>,
     files: lake::Tables,
+    /// The same without listings that are used again.
+    files_now: lake::Tables,
     freshness: Duration,
     tables: Tables,
     models: ModelCache,
@@ -138,12 +145,14 @@ impl Catalog {
         let expectations = place.child("_attune/expectations");
         let checks = place.child("_attune/checks");
         let policies = place.child("_attune/policies");
+        let purposes = place.child("_attune/purposes");
         let revoked = place.child("_attune/revoked");
         let keyring = place.child("_attune/keyring");
         let warehouse = Arc::new(Warehouse::open(place).await);
         let catalog = Self {
             audit: Audit::start(config.audit, &warehouse, &clock),
             files: lake::Tables::with_fresh(Arc::clone(&stores), config.freshness),
+            files_now: lake::Tables::with_fresh(Arc::clone(&stores), Duration::ZERO),
             freshness: config.freshness,
             stores,
             warehouse,
@@ -153,6 +162,7 @@ impl Catalog {
             expectations: Registry::new(expectations, Arc::clone(&clock)),
             checks: Registry::new(checks, Arc::clone(&clock)),
             policies: Registry::new(policies, Arc::clone(&clock)),
+            purposes: Registry::new(purposes, Arc::clone(&clock)),
             revocations: Revocations::new(revoked),
             keyring_heads: Registry::new(keyring, Arc::clone(&clock)),
             clock,
@@ -267,6 +277,7 @@ impl Catalog {
         }
         let dropped = self.objects.drop_object(name, kind).await?;
         if dropped {
+            self.forget_inherited_consents(name).await?;
             self.sweep().await;
         }
         Ok(dropped)

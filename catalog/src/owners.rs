@@ -1,4 +1,5 @@
-//! Who owns tables, views, models and expectations, and how they pass on to somebody else.
+//! Who owns tables, views, models, expectations and consent policies, and how they pass on to
+//! somebody else.
 
 use crate::Catalog;
 use crate::error::{Error, Result};
@@ -46,6 +47,7 @@ impl Catalog {
         for table in self.expected_by(from).await? {
             changed += self.reassign_expectations(&table, from, to).await?;
         }
+        changed += self.reassign_consents(from, to).await?;
         Ok(changed)
     }
 

@@ -160,7 +160,9 @@ impl Catalog {
             | Spec::Expectations(_)
             | Spec::Checks(_)
             | Spec::Key(_)
-            | Spec::Policies(_) => Err(Error::invalid_hint(
+            | Spec::Policies(_)
+            | Spec::Purpose(_)
+            | Spec::Consent(_) => Err(Error::invalid_hint(
                 format!("{name} is a model, not a table"),
                 format!("use ML.RECOMMEND(MODEL {name}) or ML.PREDICT(MODEL {name}, …)"),
             )),

@@ -35,6 +35,9 @@ pub struct UserRecord {
     /// What was granted to the user itself.
     #[serde(default)]
     pub grants: Vec<Grant>,
+    /// The purpose of reads of sessions that state none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_purpose: Option<String>,
 }
 
 impl UserRecord {
@@ -49,6 +52,7 @@ impl UserRecord {
             password_hash: password_hash.into(),
             roles: roles.into_iter().map(Into::into).collect(),
             grants: Vec::new(),
+            default_purpose: None,
         }
     }
 

@@ -122,6 +122,7 @@ pub(crate) fn needs_slot(action: &Action) -> bool {
         | Action::Expectation(_)
         | Action::Access(_)
         | Action::Key(_)
+        | Action::Consent(_)
         | Action::Policy(_) => false,
         _ => true,
     }

@@ -20,6 +20,7 @@ use crate::admission::Admission;
 use crate::bounded::{BYTES_MAX, bounded};
 use crate::cases::LazyCases;
 use crate::concatenation::ConcatenationPlanner;
+use crate::consent::ConsentStore;
 use crate::error::Result;
 use crate::expectation::CheckLog;
 use crate::intervals::IntervalLengths;
@@ -65,6 +66,8 @@ pub struct Limits {
     pub target_partitions: usize,
     /// Threads of the learners' pool.
     pub learner_threads: usize,
+    /// Consents are looked at anew when that was longer ago.
+    pub policy_staleness: Duration,
 }
 
 impl Default for Limits {
@@ -85,6 +88,7 @@ impl Default for Limits {
             sql_bytes_max: MEBIBYTE,
             target_partitions: 2,
             learner_threads: 2,
+            policy_staleness: Duration::from_millis(1_000),
         }
     }
 }
@@ -123,6 +127,7 @@ struct Shared {
     admission: Admission,
     queries: QueryLog,
     checks: CheckLog,
+    consents: ConsentStore,
     passwords: Arc<dyn PasswordHasher>,
     sessions: OpenSessions,
     postgres: crate::pg::Shared,
@@ -150,6 +155,7 @@ impl Engine {
             admission: Admission::new(&limits),
             queries: QueryLog::new(Arc::clone(&catalog)),
             checks: CheckLog::default(),
+            consents: ConsentStore::default(),
             sessions: OpenSessions::default(),
             postgres: crate::pg::Shared::default(),
             catalog,
@@ -193,6 +199,11 @@ impl Engine {
     /// What checks gave since the engine was opened.
     pub fn checks(&self) -> &CheckLog {
         &self.0.checks
+    }
+
+    /// Who consents, by policy and purpose.
+    pub(crate) fn consents(&self) -> &ConsentStore {
+        &self.0.consents
     }
 
     pub(crate) fn passwords(&self) -> &Arc<dyn PasswordHasher> {

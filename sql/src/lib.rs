@@ -12,6 +12,7 @@ mod bounded;
 mod brief;
 mod cases;
 mod concatenation;
+mod consent;
 pub mod dialect;
 mod dml;
 pub mod engine;

@@ -12,6 +12,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use crate::access::syntax::{self, AccessStatement};
+use crate::consent::{self, ConsentStatement};
 use crate::dialect::{AttuneDialect, is_word, parse_model_reference};
 use crate::error::{Error, Result};
 use crate::expectation::{self, ExpectationStatement};
@@ -76,6 +77,8 @@ pub enum Statement {
     Key(KeyStatement),
     /// Policies and tags.
     Policy(Box<PolicyStatement>),
+    /// Purposes and consent.
+    Consent(Box<ConsentStatement>),
     /// A statement that is planned for later, with what to use instead.
     Later(&'static str, &'static str),
     /// `DESCRIBE MODEL m`.
@@ -392,6 +395,7 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         words if key::syntax::is_ours(words, parser) => key::syntax::parse(parser, words),
         words if policy::is_ours(words) => policy::parse(parser, words),
         ["alter", "table", ..] if policy::is_of_tag(parser) => policy::parse(parser, &words),
+        words if consent::syntax::is_ours(parser, words) => consent::syntax::parse(parser, words),
         words if syntax::is_ours(words) => syntax::parse(parser, words),
         _ => Ok(Statement::DataFusion(Box::new(parser.parse_statement()?))),
     }

@@ -13,12 +13,13 @@ use std::sync::Arc;
 
 use catalog::policy::principal::EMBEDDED;
 use catalog::policy::{Grant, Grantee, Principal, Privilege, Role, Securable};
-use catalog::{Accounts, Catalog, Moment, Object, ObjectName};
+use catalog::{Accounts, Catalog, Moment, Object, ObjectName, Purposes, PurposesMoment};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use udfs::privacy::KeyUse;
 
+use crate::consent::held::HeldPurposes;
 use crate::engine::MAIN;
 use crate::error::{Error, Result};
 use crate::session::Session;
@@ -105,6 +106,8 @@ pub(crate) struct Rights {
     /// Functions that were taken from PUBLIC.
     closed: BTreeSet<String>,
     grants: BTreeMap<Securable, Vec<Grant>>,
+    /// Purposes, and the tables that are read for one of them alone.
+    purposes: HeldPurposes,
 }
 
 impl Rights {
@@ -116,6 +119,7 @@ impl Rights {
         principal: &Principal,
         role: Option<&str>,
         accounts: &Accounts,
+        purposes: &Purposes,
         catalog: &Catalog,
     ) -> Result<Self> {
         let name = principal.name.clone();
@@ -150,7 +154,15 @@ impl Rights {
         let shared = catalog.schemas().into_iter().collect();
         let closed = accounts.closed_functions().map(str::to_owned).collect();
         let embedded = principal.is_embedded();
-        Ok(Self { name, embedded, held, active, shared, others, closed, grants })
+        let granted = |purpose: &str| grants.contains_key(&Securable::Purpose(purpose.to_owned()));
+        let default = record.and_then(|user| user.default_purpose.as_deref());
+        let purposes = HeldPurposes::new(purposes, default, |purpose| embedded || granted(purpose));
+        Ok(Self { name, embedded, held, active, shared, others, closed, grants, purposes })
+    }
+
+    /// Purposes, and the tables that are read for one of them alone.
+    pub(crate) fn purposes(&self) -> &HeldPurposes {
+        &self.purposes
     }
 
     /// The user's name.
@@ -455,6 +467,7 @@ impl Rights {
             }
             Securable::Key(_) => self.has(Role::PolicyAdmin),
             Securable::Function(_) => self.has(Role::Admin),
+            Securable::Purpose(_) => self.has(Role::PolicyAdmin),
         }
     }
 
@@ -470,6 +483,21 @@ impl Rights {
             principal: self.name.clone(),
             action: action.into(),
             hint: Some("this needs the role admin".into()),
+        })
+    }
+
+    /// Whether policies, purposes and grants of purposes may be managed.
+    ///
+    /// # Errors
+    /// When they may not.
+    pub(crate) fn may_set_policy(&self, action: impl Into<String>) -> Result<()> {
+        if self.has(Role::PolicyAdmin) {
+            return Ok(());
+        }
+        Err(Error::Denied {
+            principal: self.name.clone(),
+            action: action.into(),
+            hint: Some("this needs the role policy_admin".into()),
         })
     }
 
@@ -511,6 +539,7 @@ pub(crate) struct RightsCache(parking_lot::Mutex<Option<Known>>);
 #[derive(Debug)]
 struct Known {
     moment: Moment,
+    purposes: PurposesMoment,
     role: Option<String>,
     rights: Arc<Rights>,
 }
@@ -527,21 +556,23 @@ impl RightsCache {
             true => catalog.accounts_with(&principal.name).await?,
             false => catalog.accounts().await?,
         };
+        let purposes = catalog.purposes().await?;
         let role = session.settings().role;
         let mut known = self.0.lock();
         if let Some(known) = &*known
             && accounts.is_of(&known.moment)
+            && purposes.is_of(&known.purposes)
             && known.role == role
         {
             return Ok(Arc::clone(&known.rights));
         }
-        let fresh = Rights::new(principal, role.as_deref(), &accounts, catalog)?;
+        let fresh = Rights::new(principal, role.as_deref(), &accounts, &purposes, catalog)?;
         let rights = match &*known {
             Some(known) if *known.rights == fresh => Arc::clone(&known.rights),
             _ => Arc::new(fresh),
         };
-        let moment = accounts.moment();
-        *known = Some(Known { moment, role, rights: Arc::clone(&rights) });
+        let (moment, purposes) = (accounts.moment(), purposes.moment());
+        *known = Some(Known { moment, purposes, role, rights: Arc::clone(&rights) });
         Ok(rights)
     }
 }

@@ -165,6 +165,12 @@ impl TokenStatement {
         if user != made_by {
             check_account(catalog, &rights, &accounts, record).await?;
         }
+        if let Some(purpose) = purpose {
+            let purposes = catalog.purposes().await?;
+            let of_user = Principal::of(record);
+            let of_user = Rights::new(&of_user, None, &accounts, &purposes, catalog)?;
+            of_user.purposes().check(&user, purpose)?;
+        }
         let secret = catalog.new_token_secret();
         let created_ms = catalog.now_ms();
         let token = TokenRecord {

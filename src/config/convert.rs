@@ -112,6 +112,9 @@ impl Config {
             sql_bytes_max: to_usize(self.limits.sql_max.0),
             target_partitions: self.limits.target_partitions.unwrap_or(machine.cores).max(1),
             learner_threads: self.limits.learner_threads.unwrap_or(machine.cores).max(1),
+            policy_staleness: std::time::Duration::from_millis(
+                self.limits.policy_staleness_ms as u64,
+            ),
         }
     }
 }

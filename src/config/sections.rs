@@ -248,6 +248,9 @@ section! {
         pub learner_threads: Option<usize> = None,
         /// How long a listing of files may be reused: a new file is seen after at most this.
         pub freshness: Duration = Duration::from_secs(2),
+        /// How long ago, in milliseconds, it may have been found out who consents: a withdrawal
+        /// counts in each statement that starts after that. 0: each statement looks.
+        pub policy_staleness_ms: usize = 1000,
     }
 }
 

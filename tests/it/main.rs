@@ -14,6 +14,7 @@ mod audit;
 mod checks;
 mod cli;
 mod clients;
+mod consent;
 mod docs;
 mod flight;
 mod fuzzy_join;

@@ -2,13 +2,14 @@
 //! and two columns element by element, at the lengths of the peers' runs (surnames, address lines,
 //! whole name-and-address lines). `items/s` is pairs a second on one core.
 //!
+//! `consent` is what a policy adds to a scan, a row: withdrawn persons are looked for in a column.
 //! Learners are in `learners.rs`, anonymization in `anonymize.rs`.
 //!
 //! Run: `cargo bench -p attune-udfs --bench kernels`.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, StringArray};
+use arrow::array::{Array, ArrayRef, Int64Array, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field};
 use datafusion_common::ScalarValue;
@@ -18,6 +19,7 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use udfs::consent::{ConsentSet, SubjectKind};
 
 mod anonymize;
 mod learners;
@@ -107,4 +109,27 @@ fn levenshtein_within_two<const LENGTH: usize>(bencher: Bencher) {
     let column = column(1, LENGTHS[LENGTH], &DataType::Utf8View);
     let two = ColumnarValue::Scalar(ScalarValue::from(2_i64));
     run(bencher, "levenshtein_within", vec![pattern(&column), ColumnarValue::Array(column), two]);
+}
+
+/// Whose rows stay, of persons 0 to 10 million of whom each hundredth has withdrawn.
+#[divan::bench(args = ["map", "table", "text"])]
+fn consent(bencher: Bencher, kind: &str) {
+    // Ids far apart lie in a table, those close together in a map of bits.
+    let id = |person: i64| if kind == "table" { person.wrapping_mul(0x9E37_79B9) } else { person };
+    let column = |persons: &mut dyn Iterator<Item = i64>| -> ArrayRef {
+        match kind {
+            "text" => Arc::new(
+                persons.map(|person| Some(format!("user-{person}"))).collect::<StringArray>(),
+            ),
+            _ => Arc::new(persons.map(|person| Some(id(person))).collect::<Int64Array>()),
+        }
+    };
+    let withdrawn = column(&mut (0..100_000).map(|person| person * 100));
+    let of = if kind == "text" { SubjectKind::Text } else { SubjectKind::Integer };
+    let mut random = StdRng::seed_from_u64(5);
+    let persons = column(&mut (0..ROWS).map(|_| random.random_range(0..10_000_000)));
+    let Ok(set) = ConsentSet::new(of, true, &[withdrawn], 7) else { return };
+    bencher
+        .counter(ItemsCount::new(ROWS))
+        .bench(|| black_box(set.mask(black_box(&persons)).is_ok()));
 }

@@ -26,7 +26,7 @@ pub enum Privilege {
     Delete,
     /// Create, replace, retrain and drop in a schema.
     Create,
-    /// Ask a model; see a schema.
+    /// Ask a model; see a schema; read for a purpose.
     Usage,
     /// Call a function that not everybody may call.
     Execute,
@@ -104,6 +104,8 @@ pub enum Securable {
     Function(String),
     /// A key.
     Key(String),
+    /// A purpose.
+    Purpose(String),
 }
 
 impl Securable {
@@ -117,6 +119,7 @@ impl Securable {
             Self::Model(_) | Self::Models(_) => &[Usage, Select],
             Self::Function(_) => &[Execute],
             Self::Key(_) => &[Pseudonymize, Encrypt, Decrypt],
+            Self::Purpose(_) => &[Usage],
         }
     }
 
@@ -130,6 +133,7 @@ impl Securable {
             Self::Models(_) => "all models",
             Self::Function(_) => "function",
             Self::Key(_) => "key",
+            Self::Purpose(_) => "purpose",
         }
     }
 
@@ -138,7 +142,7 @@ impl Securable {
         match self {
             Self::Table(name) | Self::Model(name) => Some(&name.schema),
             Self::Tables(schema) | Self::Schema(schema) | Self::Models(schema) => Some(schema),
-            Self::Function(_) | Self::Key(_) => None,
+            Self::Function(_) | Self::Key(_) | Self::Purpose(_) => None,
         }
     }
 
@@ -146,7 +150,7 @@ impl Securable {
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::Table(name) | Self::Model(name) => Some(&name.name),
-            Self::Function(name) | Self::Key(name) => Some(name),
+            Self::Function(name) | Self::Key(name) | Self::Purpose(name) => Some(name),
             Self::Tables(_) | Self::Schema(_) | Self::Models(_) => None,
         }
     }
@@ -162,6 +166,7 @@ impl fmt::Display for Securable {
             Self::Models(schema) => write!(formatter, "ALL MODELS IN SCHEMA {schema}"),
             Self::Function(name) => write!(formatter, "FUNCTION {name}"),
             Self::Key(name) => write!(formatter, "KEY {name}"),
+            Self::Purpose(name) => write!(formatter, "PURPOSE {name}"),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::keyring::KeyRecord;
 use crate::lake::LakeTable;
 use crate::policy::RuleSet;
+use crate::purposes::{ConsentPolicy, Purpose};
 use crate::tokens::TokenRecord;
 use crate::users::{RoleRecord, UserRecord};
 
@@ -92,6 +93,10 @@ pub enum Spec {
     Key(KeyRecord),
     /// Policies and tags of a table, or policies of a tag.
     Policies(RuleSet),
+    /// A purpose that reads can serve.
+    Purpose(Purpose),
+    /// Whose rows are there for a purpose.
+    Consent(ConsentPolicy),
 }
 
 /// Where a warehouse table's files are.
@@ -163,6 +168,10 @@ pub enum Kind {
     Key,
     /// Policies and tags of a table, or policies of a tag.
     Policies,
+    /// A purpose.
+    Purpose,
+    /// A consent policy.
+    Consent,
 }
 
 impl Kind {
@@ -178,6 +187,8 @@ impl Kind {
             Self::Expectations => "set of expectations",
             Self::Key => "key",
             Self::Policies => "set of policies",
+            Self::Purpose => "purpose",
+            Self::Consent => "consent policy",
         }
     }
 }
@@ -201,6 +212,8 @@ impl Spec {
             Self::Expectations(_) | Self::Checks(_) => Kind::Expectations,
             Self::Key(_) => Kind::Key,
             Self::Policies(_) => Kind::Policies,
+            Self::Purpose(_) => Kind::Purpose,
+            Self::Consent(_) => Kind::Consent,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use udfs::consent::ConsentSet;
 use udfs::model::Model;
 
 use super::definition::ObjectName;
@@ -96,6 +97,17 @@ pub struct StoredTrial {
     pub error: Option<String>,
 }
 
+/// A consent policy by which the rows of a training were chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredConsent {
+    /// The policy's name.
+    pub policy: String,
+    /// What the consents were known by then.
+    pub version: String,
+    /// Whether the policy's persons are the model's users.
+    pub of_users: bool,
+}
+
 /// What the caller tells of a model that is being published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Publication {
@@ -132,6 +144,12 @@ pub struct Publication {
     pub segments: Vec<String>,
     /// How many recommendations the ranking metrics look at.
     pub top_k: usize,
+    /// The purpose for which its rows were read, when a consent policy governs some of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+    /// These policies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consents: Vec<StoredConsent>,
 }
 
 /// The document of a model version, written last.
@@ -216,6 +234,9 @@ pub struct LoadedModel {
     pub model: Arc<Model>,
     /// Where it comes from.
     pub manifest: Arc<Manifest>,
+    /// Who consents to being asked about; nobody is left out where there is none. Whoever asks
+    /// puts them here.
+    pub consents: Vec<Arc<ConsentSet>>,
     /// Where its files are.
     pub(super) folder: Place,
 }

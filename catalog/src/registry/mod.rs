@@ -126,6 +126,18 @@ impl Registry {
         Ok(Arc::clone(&self.snapshot.read().definitions))
     }
 
+    /// Every readable definition, at most a second old, and why one of the others is not.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn definitions_and_fault(&self) -> Result<(Arc<Definitions>, Option<Error>)> {
+        self.refresh().await?;
+        let snapshot = self.snapshot.read();
+        let mut documents = snapshot.entries.values().map(|entry| &entry.head.document);
+        let fault = documents.find_map(|document| document.as_ref().err().cloned());
+        Ok((Arc::clone(&snapshot.definitions), fault))
+    }
+
     /// Every folder that a document has retired.
     ///
     /// # Errors

@@ -15,8 +15,8 @@ use udfs::model::Model;
 pub use super::claim::Claim;
 pub use super::definition::ALTERABLE;
 pub use super::manifest::{
-    LoadedModel, Manifest, ModelInfo, Publication, StoredIteration, StoredMetric, StoredTrial,
-    StoredTuning,
+    LoadedModel, Manifest, ModelInfo, Publication, StoredConsent, StoredIteration, StoredMetric,
+    StoredTrial, StoredTuning,
 };
 pub use super::model_files::StoredFile;
 
@@ -214,7 +214,8 @@ impl Catalog {
             Ok((Arc::new(model), Arc::new(manifest)))
         };
         let (model, manifest) = self.models.get(&version.id, load).await?;
-        Ok(LoadedModel { name: name.clone(), version: version.version, model, manifest, folder })
+        let (name, version, consents) = (name.clone(), version.version, vec![]);
+        Ok(LoadedModel { name, version, model, manifest, consents, folder })
     }
 
     /// The number of the version that was published before `version`, if any is left.

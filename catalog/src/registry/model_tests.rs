@@ -84,6 +84,8 @@ pub(super) fn publication() -> Publication {
         tuning: Some(tuning()),
         segments: vec![],
         top_k: 20,
+        purpose: None,
+        consents: vec![],
     }
 }
 

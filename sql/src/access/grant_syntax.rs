@@ -6,7 +6,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::access::syntax::{
-    AccessStatement, USE_GRANTS, WrittenGrantee, WrittenObject, access, expected, name, skip_word,
+    AccessStatement, WrittenGrantee, WrittenObject, access, expected, name, skip_word,
 };
 use crate::dialect::{folded, is_word};
 use crate::parse::{Failure, Statement, name_parts};
@@ -14,9 +14,8 @@ use crate::parse::{Failure, Statement, name_parts};
 /// GRANT and REVOKE, of privileges or of roles.
 pub(super) fn parse(parser: &mut Parser<'_>, revoke: bool) -> Result<Statement, Failure> {
     parser.next_token();
-    if let Some(later) = later_grant(parser) {
-        while parser.next_token().token != Token::EOF {}
-        return Ok(later);
+    if is_purpose(parser) {
+        return purpose(parser, revoke);
     }
     let written_role = is_word(&parser.peek_token_ref().token, "ROLE")
         && !matches!(&parser.peek_nth_token_ref(1).token, Token::Comma)
@@ -65,13 +64,25 @@ pub(super) fn parse(parser: &mut Parser<'_>, revoke: bool) -> Result<Statement, 
     Ok(access(AccessStatement::Roles { roles, grantees, revoke }))
 }
 
-/// GRANT PURPOSE belongs to policies.
-fn later_grant(parser: &Parser<'_>) -> Option<Statement> {
-    let word = |n: usize, word: &str| is_word(&parser.peek_nth_token_ref(n).token, word);
-    if word(0, "PURPOSE") && !ends_list(&parser.peek_nth_token_ref(1).token) {
-        return Some(Statement::Later("purposes are not granted yet", USE_GRANTS));
+/// Whether a purpose is granted, and no role of that name.
+fn is_purpose(parser: &Parser<'_>) -> bool {
+    let next = &parser.peek_nth_token_ref(1).token;
+    is_word(&parser.peek_token_ref().token, "PURPOSE")
+        && !ends_list(next)
+        && *next != Token::Comma
+        && *next != Token::LParen
+}
+
+/// `GRANT PURPOSE p TO …`, behind GRANT: the right to read for it.
+fn purpose(parser: &mut Parser<'_>, revoke: bool) -> Result<Statement, Failure> {
+    parser.next_token();
+    let mut on = vec![WrittenObject::Purpose(name(parser)?)];
+    while parser.consume_token(&Token::Comma) {
+        on.push(WrittenObject::Purpose(name(parser)?));
     }
-    None
+    let grantees = grantees(parser, revoke)?;
+    let privileges = vec![(Privilege::Usage, None)];
+    Ok(access(AccessStatement::Privileges { privileges, on, grantees, revoke }))
 }
 
 fn ends_list(token: &Token) -> bool {
@@ -181,6 +192,10 @@ pub(super) fn object(parser: &mut Parser<'_>) -> Result<WrittenObject, Failure> 
     if !ends && word(parser, 0, "KEY") {
         parser.next_token();
         return Ok(WrittenObject::Key(name(parser)?));
+    }
+    if !ends && word(parser, 0, "PURPOSE") {
+        parser.next_token();
+        return Ok(WrittenObject::Purpose(name(parser)?));
     }
     if !ends && (word(parser, 0, "TABLE") || word(parser, 0, "VIEW")) {
         parser.next_token();
@@ -298,6 +313,25 @@ mod tests {
     }
 
     #[test]
+    fn a_purpose_is_granted_like_an_object() {
+        let AccessStatement::Privileges { privileges, on, grantees, revoke } =
+            read("GRANT PURPOSE Ads, research TO ROLE r, ann")
+        else {
+            panic!("no purpose")
+        };
+        assert_eq!((privileges, revoke), (vec![(Privilege::Usage, None)], false));
+        let purpose = |name: &str| WrittenObject::Purpose(name.into());
+        assert_eq!((on, grantees.len()), (vec![purpose("ads"), purpose("research")], 2));
+        let AccessStatement::Privileges { on, revoke, .. } =
+            read("REVOKE USAGE ON PURPOSE ads FROM r")
+        else {
+            panic!("no purpose")
+        };
+        assert_eq!((on, revoke), (vec![purpose("ads")], true));
+        assert!(matches!(read("GRANT purpose TO ann"), AccessStatement::Roles { .. }));
+    }
+
+    #[test]
     fn what_is_not_a_grant_is_refused() {
         for text in [
             "GRANT USAGE ON KEY k TO ann",
@@ -318,7 +352,6 @@ mod tests {
             assert_eq!(error.code(), "ATT-1001", "{text}");
         }
         for text in [
-            "GRANT PURPOSE p TO ROLE r",
             "CREATE MASKING POLICY p ON t (c) USING 'x'",
             "EXPLAIN GRANT SELECT ON t TO r",
             "EXPLAIN CREATE USER u PASSWORD 'secret'",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use catalog::policy::{Grant, Grantee, Privilege, Securable, grant};
+use catalog::policy::{Grant, Grantee, Privilege, Role, Securable, grant};
 use catalog::{Accounts, Catalog, Kind, Object, ObjectName};
 
 use crate::access::syntax::{Shown, WrittenGrantee, WrittenObject};
@@ -162,6 +162,9 @@ async fn securable(
         WrittenObject::Tables(name) => Ok((Securable::Tables(schema(context, name)?), None)),
         WrittenObject::Schema(name) => Ok((Securable::Schema(schema(context, name)?), None)),
         WrittenObject::Models(name) => Ok((Securable::Models(schema(context, name)?), None)),
+        WrittenObject::Purpose(name) => {
+            Ok((Securable::Purpose(purpose(context, name).await?), None))
+        }
         WrittenObject::Function(name) => Ok((Securable::Function(function(context, name)?), None)),
         WrittenObject::Key(name) => Ok((key::securable(context, name).await?, None)),
     }
@@ -179,6 +182,19 @@ fn schema(context: &Arc<StatementContext>, name: &str) -> Result<String> {
         return Err(Error::unknown("schema", name, schemas.iter().map(String::as_str)));
     }
     Ok(name.to_owned())
+}
+
+/// A purpose that exists, for who may know of all: those who grant it.
+async fn purpose(context: &Arc<StatementContext>, name: &str) -> Result<String> {
+    let all = context.engine().catalog().purposes().await?;
+    let held = context.rights().purposes();
+    let seen = |known: &str| context.rights().has(Role::PolicyAdmin) || held.holds(known);
+    let known = all.all().map(|purpose| purpose.name.as_str());
+    let known: Vec<&str> = known.filter(|known| seen(known)).collect();
+    match all.get(name).filter(|_| seen(name)) {
+        Some(_) => Ok(name.to_owned()),
+        None => Err(Error::unknown("purpose", name, known)),
+    }
 }
 
 /// A function by its own name.
@@ -207,6 +223,7 @@ fn check_grantor(
     let who = match on {
         Securable::Key(_) => "this needs the role policy_admin",
         Securable::Function(_) => "this needs the role admin",
+        Securable::Purpose(_) => "this needs the role policy_admin",
         _ => "its owner and administrators may",
     };
     Err(Error::Denied {

@@ -145,7 +145,9 @@ async fn owns_nothing(catalog: &Catalog, name: &str) -> Result<()> {
     let owned = owned.iter().map(|(name, kind)| format!("{kind} {name}"));
     let expected = catalog.expected_by(name).await?;
     let expected = expected.iter().map(|table| format!("expectations of {table}"));
-    let owned: Vec<String> = owned.chain(expected).collect();
+    let policies = catalog.consents_owned_by(name).await?;
+    let policies = policies.iter().map(|policy| format!("consent policy {policy}"));
+    let owned: Vec<String> = owned.chain(expected).chain(policies).collect();
     if owned.is_empty() {
         return Ok(());
     }
@@ -177,7 +179,8 @@ pub(super) async fn reassign(
     for name in from {
         let is_known = catalog.accounts_with(name).await?.user(name).is_some();
         let is_owner = !catalog.owned_by(name).await?.is_empty()
-            || !catalog.expected_by(name).await?.is_empty();
+            || !catalog.expected_by(name).await?.is_empty()
+            || !catalog.consents_owned_by(name).await?.is_empty();
         if !is_known && !is_owner {
             return Err(Catalog::unknown_user(name).into());
         }

@@ -97,6 +97,7 @@ pub(crate) async fn merge(
     );
     let (_, counts) = context.plan_query(parse_query(&counts)?).await?;
     let (state, keep) = context.plan_query(parse_query(&keep)?).await?;
+    crate::consent::copies::may_add(context, &target.name, &keep)?;
     let Target { name, version, .. } = target;
     check_copy(context, &keep, &name, 1).await?;
     let plan = MergePlan { name, version, keep, counts };

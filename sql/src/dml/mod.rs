@@ -171,6 +171,9 @@ pub(crate) async fn plan(
                 false => &[Privilege::Insert],
             };
             let name = target(context, &name_parts(name), needed).await?;
+            if insert.overwrite {
+                crate::consent::may_rewrite(context, &name)?;
+            }
             context.write_to(&name);
             let (state, plan) = context.plan_statement(statement.clone()).await?;
             let LogicalPlan::Dml(dml) = plan else {
@@ -189,6 +192,7 @@ pub(crate) async fn plan(
             }
             let plan = Arc::unwrap_or_clone(dml.input);
             check_copy(context, &plan, &name, 0).await?;
+            crate::consent::copies::may_add(context, &name, &plan)?;
             Ok((state, Action::Rows(Change::Insert { name, plan, overwrite })))
         }
         SqlStatement::Delete(delete) => rewrite::delete(context, delete).await,

@@ -86,6 +86,7 @@ impl Target {
         // The rows that stay are written anew: those that a policy hides would be lost, and masks
         // would take the place of values.
         crate::policy::whole(context, &name, "change rows of").await?;
+        let governed = crate::consent::may_rewrite(context, &name)?;
         let catalog = context.engine().catalog();
         let version = catalog.table_version(&name).await?;
         context.pin(&name, version);
@@ -102,7 +103,10 @@ impl Target {
         let schema = whole.schema();
         let plain = format!("{}.{}", quoted(&name.schema), quoted(&name.name));
         let (relation, seen) = match seen.map(|seen| seen.schema()) {
-            Some(seen) if seen.fields().len() == schema.fields().len() => (plain, Seen::All),
+            // Rows that a purpose does not show are rewritten too.
+            Some(seen) if !governed && seen.fields().len() == schema.fields().len() => {
+                (plain, Seen::All)
+            }
             Some(seen) => (hidden(context, whole), Seen::Columns(seen)),
             None => (hidden(context, whole), Seen::Nothing),
         };
@@ -184,6 +188,7 @@ impl Target {
         let (state, keep) = query(context, &keep).await?;
         if rows == Rows::Changed {
             check_copy(context, &keep, &self.name, 1).await?;
+            crate::consent::copies::may_add(context, &self.name, &keep)?;
         }
         let (_, count) =
             query(context, &format!("SELECT count(*) AS n {from} WHERE {condition}")).await?;

@@ -27,6 +27,7 @@ use super::shared::{AllRows, Shared};
 use crate::dml::sent::quoted;
 use crate::error::{CatalogError, Class, Error, Result};
 use crate::parse::parse_query;
+use crate::policy;
 use crate::session::StatementContext;
 use crate::session::run::Run;
 
@@ -411,6 +412,12 @@ pub(super) async fn files(
     context: &Arc<StatementContext>,
     table: &ObjectName,
 ) -> Option<Arc<TableFiles>> {
+    // Files hold rows of people who do not consent to what this reading serves, and what policies
+    // keep from who reads.
+    let is_free = policy::binding(context, table).await.is_ok_and(|bound| bound.is_free());
+    if !is_free || !context.rights().purposes().policies_of(table).is_empty() {
+        return None;
+    }
     let engine = context.engine();
     let catalog = engine.catalog();
     if let Ok(version) = catalog.table_version(table).await {

@@ -7,8 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, StringArray, UInt32Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use catalog::models::{Publication, Standing, StoredTuning};
 use catalog::{CreateMode, Kind, ObjectName, Spec};
@@ -30,7 +29,9 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 use sqlparser::ast::{Expr as SqlExpr, Query};
 
+use crate::consent::models::{TrainedFor, remember, training_context};
 use crate::error::{Error, Result};
+use crate::model::created::{best_trial, result, result_schema};
 use crate::model::entities::fit::Versions;
 use crate::model::entities::{self, EntityColumns};
 use crate::model::features::{self, FeatureColumns};
@@ -58,6 +59,7 @@ pub struct Training {
     columns: Columns,
     retrained: Option<Retrained>,
     session: Session,
+    trained_for: TrainedFor,
 }
 
 /// The training query's columns.
@@ -69,6 +71,16 @@ enum Columns {
     Features(FeatureColumns),
     /// Of records.
     Entities(EntityColumns),
+}
+
+impl Columns {
+    /// The place of the users, where there are any.
+    fn users(&self) -> Option<usize> {
+        match self {
+            Self::Interactions(columns) => Some(columns.user.0),
+            Self::Features(_) | Self::Entities(_) => None,
+        }
+    }
 }
 
 /// What RETRAIN adds to a training.
@@ -87,7 +99,8 @@ pub(crate) async fn plan(
     context: &Arc<StatementContext>,
     create: &CreateModel,
 ) -> Result<(SessionState, LogicalPlan)> {
-    let options = TrainingOptions::read(&create.options)?;
+    let mut options = TrainingOptions::read(&create.options)?;
+    let context = &training_context(context, &options)?;
     let parts: Vec<String> = create.name.split('.').map(str::to_owned).collect();
     let name = context.target(&parts)?;
     context.rights().may_create(&name)?;
@@ -96,7 +109,11 @@ pub(crate) async fn plan(
     let query = create.query.to_string();
     let ((state, input), columns, sides) = inputs(context, &create.query, &options).await?;
     let session = context.session().clone();
-    let training = Training { name, mode, options, query, columns, retrained: None, session };
+    let trained_for = TrainedFor::new(context, &input, columns.users());
+    remember(&mut options, &trained_for);
+    let retrained = None;
+    let training =
+        Training { name, mode, options, query, columns, retrained, session, trained_for };
     node(state, input, sides, training)
 }
 
@@ -140,13 +157,17 @@ pub(crate) async fn plan_retrain(
     if retrain.fold_in {
         options.fold_in()?;
     }
+    let context = &training_context(context, &options)?;
     let stored = parse_query(&head.query)?;
     let ((state, input), columns, sides) = inputs(context, &stored, &options).await?;
+    let trained_for = TrainedFor::new(context, &input, columns.users());
+    remember(&mut options, &trained_for);
     let are_iterations_given = retrain.fold_in || retrain.instead.contains_key("max_iterations");
     let is_fold_in = retrain.fold_in;
     let retrained = Some(Retrained { tuning, are_iterations_given, is_fold_in });
     let (query, mode, session) = (head.query, CreateMode::Replace, context.session().clone());
-    let training = Training { name, mode, options, query, columns, retrained, session };
+    let training =
+        Training { name, mode, options, query, columns, retrained, session, trained_for };
     node(state, input, sides, training)
 }
 
@@ -253,17 +274,6 @@ pub struct CreateModelNode {
     what: What,
     inputs: Vec<LogicalPlan>,
     schema: DFSchemaRef,
-}
-
-fn result_schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("model", DataType::Utf8, false),
-        Field::new("version", DataType::UInt32, false),
-        Field::new("users", DataType::Int64, false),
-        Field::new("items", DataType::Int64, false),
-        Field::new("interactions", DataType::Int64, false),
-        Field::new("message", DataType::Utf8, false),
-    ]))
 }
 
 impl CreateModelNode {
@@ -533,6 +543,8 @@ impl Training {
             tuning: trained.tuning.clone().or(kept),
             segments: trained.segments.clone(),
             top_k: self.options.top_k,
+            purpose: self.trained_for.purpose(),
+            consents: self.trained_for.consents(),
         }
     }
 
@@ -566,31 +578,4 @@ impl Training {
         }
         message
     }
-}
-
-fn best_trial(tuning: &StoredTuning) -> String {
-    let chosen = tuning.chosen.iter().map(|(name, value)| match value.as_str() {
-        Some(text) => format!("{name} = '{text}'"),
-        None => format!("{name} = {value}"),
-    });
-    let chosen: Vec<String> = chosen.collect();
-    format!("; best of {} trials: {}", tuning.trials.len(), chosen.join(", "))
-}
-
-fn result(
-    name: &ObjectName,
-    version: u32,
-    counts: [usize; 3],
-    message: String,
-) -> Result<RecordBatch> {
-    let mut columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from(vec![name.to_string()])),
-        Arc::new(UInt32Array::from(vec![version])),
-    ];
-    columns.extend(counts.map(|count| {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        Arc::new(Int64Array::from(vec![count])) as ArrayRef
-    }));
-    columns.push(Arc::new(StringArray::from(vec![message])));
-    Ok(RecordBatch::try_new(result_schema(), columns)?)
 }

@@ -16,8 +16,8 @@ use crate::model::options::model_error;
 use crate::model::reader::Reader;
 
 /// Options that every type takes.
-const COMMON: [&str; 6] =
-    ["model_type", "seed", "promote", "promote_tolerance", "keep_versions", "schedule"];
+const COMMON: [&str; 7] =
+    ["model_type", "seed", "promote", "promote_tolerance", "keep_versions", "schedule", "purpose"];
 
 /// Options that every recommender takes.
 const OF_RECOMMENDERS: [&str; 14] = [
@@ -118,10 +118,8 @@ const OF_TREES: [&str; 14] = [
 const OF_RECORDS: [(&str, &[&str]); 1] = [("entity_resolution", &entities::options::OPTIONS)];
 
 /// Options that later versions have, with what to do today.
-const ELSEWHERE: [(&str, &str); 2] = [
-    ("max_parallel_trials", "leave it out: trials run one after another, each on all cores"),
-    ("purpose", "purposes of models are not supported yet"),
-];
+const ELSEWHERE: [(&str, &str); 1] =
+    [("max_parallel_trials", "leave it out: trials run one after another, each on all cores")];
 
 /// A learner with its options.
 #[derive(Debug, Clone, PartialEq)]

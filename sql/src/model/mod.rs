@@ -2,6 +2,7 @@
 
 pub(crate) mod arguments;
 pub mod create;
+mod created;
 mod entities;
 pub mod evaluate;
 mod features;
@@ -200,7 +201,8 @@ pub(crate) fn recommender(model: &LoadedModel) -> Result<&dyn Recommender> {
 
 /// A function of a pair (`ml_score`, `ml_reasons`), bound to one model under [`BOUND_NAME`].
 pub(crate) fn pair_function(name: &str, model: &LoadedModel) -> Result<Arc<ScalarUDF>> {
-    let bound = BoundModel::new(model.name.to_string(), model.version, Arc::clone(&model.model));
+    let bound = BoundModel::new(model.name.to_string(), model.version, Arc::clone(&model.model))
+        .with_consents(model.consents.clone());
     let set = ModelSet::new(BTreeMap::from([(BOUND_NAME.to_owned(), Arc::new(bound))]));
     let functions = udfs::recommend::bound_functions(Arc::new(set));
     functions

@@ -15,6 +15,7 @@ use datafusion::logical_expr::planner::{
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder, lit};
 use sqlparser::ast::{FunctionArg, TableAlias, TableFactor};
 
+use crate::consent;
 use crate::error::{Error, Result};
 use crate::model::arguments::{Arguments, First, known_options, literal, shown};
 use crate::model::evaluate::{EvaluateNode, EvaluateOptions, stored_evaluation};
@@ -119,7 +120,8 @@ impl ModelRelations {
             "ml_evaluate" => evaluate(model, self.previous.get(&name), arguments),
             "ml_weights" => {
                 arguments.none(function)?;
-                scan(function, weights::weights(model)?)
+                let weights = scan(function, weights::weights(model)?)?;
+                consent::models::weights_of_consenting(model, weights, weights::OF_USERS)
             }
             "ml_trial_info" => {
                 arguments.none(function)?;
@@ -265,6 +267,7 @@ fn recommend(
     (sides.include, sides.exclude) = (items("include_items")?, items("exclude_items")?);
     sides.promote = items("promote")?;
     let options = RecommendOptions::read(&mut arguments.named, sides.promote.is_some())?;
+    let input = consent::models::of_consenting(model, input)?;
     let node = RecommendNode::new(model, options, input, sides)?;
     Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
 }

@@ -31,6 +31,9 @@ use udfs::model::{
 use crate::error::{Error, Result};
 use crate::model::{entities, features};
 
+/// The columns that say whether a row is a user's or an item's, and whose.
+pub const OF_USERS: [&str; 2] = ["processed_input", "feature"];
+
 /// Rows of a batch at most.
 const BATCH_ROWS: usize = 4_096;
 

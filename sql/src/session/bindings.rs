@@ -20,6 +20,7 @@ use sqlparser::ast::{
 use udfs::privacy::{Hierarchy, HierarchySet, KeySet, KeyUse};
 use udfs::recommend::{BoundModel, ModelSet};
 
+use crate::consent;
 use crate::dialect::marked_model;
 use crate::error::{Error, Result};
 use crate::key;
@@ -98,12 +99,14 @@ impl References {
         let mut bound = BTreeMap::new();
         let mut loaded = BTreeMap::new();
         for written in &self.models {
-            let model = load_model(context, written).await?;
+            let model =
+                consent::models::asked(context, load_model(context, written).await?).await?;
             if self.explained.contains(written) {
                 context.may_explain(&model.name).await?;
             }
             let name = model.name.to_string();
-            let value = BoundModel::new(name, model.version, Arc::clone(&model.model));
+            let value = BoundModel::new(name, model.version, Arc::clone(&model.model))
+                .with_consents(model.consents.clone());
             bound.insert(written.clone(), Arc::new(value));
             loaded.insert(written.clone(), model);
         }

@@ -64,6 +64,7 @@ impl Session {
     pub async fn tables(&self, filter: &TableFilter) -> Result<Vec<TableInfo>> {
         // The catalogs of clients are made of this list, so it is listed without them.
         let context = StatementContext::load(self).await?.deeper();
+        context.opening().open_for_columns();
         let wanted = |kind: &str| {
             filter.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|wanted| wanted == kind))
         };
@@ -105,6 +106,8 @@ impl Session {
             | Kind::Token
             | Kind::Expectations
             | Kind::Key
+            | Kind::Purpose
+            | Kind::Consent
             | Kind::Policies => None,
         };
         let seen = |(name, object): (String, Object)| {

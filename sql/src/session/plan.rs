@@ -35,7 +35,7 @@ use crate::session::optimized::Optimized;
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
 use crate::tokens::TokenStatement;
-use crate::{access, dml, expectation, key, model, policy, size, table};
+use crate::{access, consent, dml, expectation, key, model, policy, size, table};
 
 /// What a planned statement does when it runs.
 #[derive(Debug, Clone)]
@@ -66,6 +66,8 @@ pub(crate) enum Action {
     Kill(Kill),
     /// Changes what is expected of a table.
     Expectation(expectation::Change),
+    /// Changes purposes and consent policies.
+    Consent(consent::Change),
     /// Checks what is expected of a table.
     CheckTable(Arc<expectation::CheckTable>),
 }
@@ -93,6 +95,8 @@ struct Pinned {
     used: Mutex<Used>,
     listed: OnceCell<Arc<Vec<TableInfo>>>,
     policies: policy::Seen,
+    /// How governed tables are opened.
+    opening: consent::Opening,
 }
 
 impl StatementContext {
@@ -109,11 +113,13 @@ impl StatementContext {
     /// # Errors
     /// As [`Self::load`].
     pub(crate) async fn with_settings(session: &Session, settings: Settings) -> Result<Arc<Self>> {
+        let rights = session.rights().await?;
+        let purpose = consent::held::effective(settings.purpose.clone(), rights.purposes());
         Ok(Arc::new(Self {
-            settings,
+            settings: Settings { purpose, ..settings },
             schemas: session.schemas().await?.into(),
-            rights: session.rights().await?,
             policy_moment: session.engine().catalog().policy_moment().await?,
+            rights,
             session: session.clone(),
             depth: 0,
             pinned: Arc::default(),
@@ -122,16 +128,26 @@ impl StatementContext {
 
     /// The context of a view inside the statement.
     pub(crate) fn deeper(&self) -> Arc<Self> {
-        Arc::new(Self {
-            session: self.session.clone(),
-            // A view means the same, whoever asks.
-            settings: Settings { postgres: None, ..self.settings.clone() },
-            schemas: Arc::clone(&self.schemas),
-            rights: Arc::clone(&self.rights),
-            policy_moment: self.policy_moment.clone(),
-            depth: self.depth + 1,
-            pinned: Arc::clone(&self.pinned),
-        })
+        // A view means the same, whoever asks.
+        let settings = Settings { postgres: None, ..self.settings.clone() };
+        self.with(settings, self.depth + 1, &self.pinned)
+    }
+
+    /// The same for a statement whose readings serve another purpose, with nothing opened yet.
+    ///
+    /// # Errors
+    /// When the purpose is not held.
+    pub(crate) fn serving(&self, purpose: &str) -> Result<Arc<Self>> {
+        self.rights.purposes().check(self.rights.name(), purpose)?;
+        let settings = Settings { purpose: Some(purpose.to_owned()), ..self.settings.clone() };
+        Ok(self.with(settings, self.depth, &Arc::default()))
+    }
+
+    fn with(&self, settings: Settings, depth: usize, pinned: &Arc<Pinned>) -> Arc<Self> {
+        let (session, rights) = (self.session.clone(), Arc::clone(&self.rights));
+        let (schemas, pinned) = (Arc::clone(&self.schemas), Arc::clone(pinned));
+        let policy_moment = self.policy_moment.clone();
+        Arc::new(Self { session, settings, schemas, rights, policy_moment, depth, pinned })
     }
 
     pub(crate) fn depth(&self) -> usize {
@@ -234,6 +250,11 @@ impl StatementContext {
 
     pub(crate) fn writes_to(&self, name: &ObjectName) -> bool {
         self.pinned.target.lock().as_ref() == Some(name)
+    }
+
+    /// How governed tables are opened in this statement.
+    pub(crate) fn opening(&self) -> &consent::Opening {
+        &self.pinned.opening
     }
 
     pub(crate) fn missed(&self, name: String) {
@@ -437,6 +458,8 @@ pub(crate) struct Planned {
     pub(crate) keys: Arc<[key::UsedKey]>,
     /// What it touches, for the audit.
     pub(crate) touched: Arc<Touched>,
+    /// Whether it holds for one run, because it knows who consents.
+    pub(crate) knows_consent: bool,
     /// The query optimized before its values are known, once somebody has asked for it.
     optimized: OnceLock<Option<Optimized>>,
 }
@@ -535,6 +558,7 @@ pub(crate) async fn plan_in(
         Statement::Access(statement) => Box::pin(access::plan(&context, statement)).await?,
         Statement::Key(statement) => Box::pin(key::plan(&context, statement)).await?,
         Statement::Policy(statement) => Box::pin(policy::plan(&context, statement)).await?,
+        Statement::Consent(statement) => Box::pin(consent::plan(&context, statement)).await?,
         Statement::DescribeModel { name } => {
             let (state, plan) = Box::pin(model::describe(&context, name)).await?;
             (state, Action::Query(plan))
@@ -551,8 +575,19 @@ pub(crate) async fn plan_in(
     let rights = Arc::clone(&context.rights);
     let policy_moment = context.policy_moment.clone();
     let keys = context.pinned.keys.lock().iter().cloned().collect();
-    let optimized = OnceLock::new();
-    Ok(Planned { action, state, at_ms, rights, policy_moment, parts, keys, touched, optimized })
+    let knows_consent = context.opening().used().binds_model();
+    Ok(Planned {
+        action,
+        state,
+        at_ms,
+        rights,
+        policy_moment,
+        parts,
+        keys,
+        touched,
+        knows_consent,
+        optimized: OnceLock::new(),
+    })
 }
 
 pub(crate) async fn plan_datafusion(

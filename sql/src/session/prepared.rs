@@ -226,7 +226,8 @@ impl Prepared {
             &planned.action,
             Action::Rows(Change::Rewrite { .. } | Change::Merge(_)) | Action::CheckTable(_)
         );
-        let spent = rewrites && self.0.taken.swap(true, Ordering::Relaxed);
+        let spent =
+            (rewrites || planned.knows_consent) && self.0.taken.swap(true, Ordering::Relaxed);
         (self.0.once || (young && !spent)).then(|| Arc::clone(planned))
     }
 }
@@ -263,6 +264,7 @@ fn parameters(action: &Action) -> Result<Schema> {
         | Action::CreateToken(_)
         | Action::DropToken(_)
         | Action::Expectation(_)
+        | Action::Consent(_)
         | Action::CheckTable(_)
         | Action::Set(..)
         | Action::Kill(_) => vec![],

@@ -313,6 +313,13 @@ enum Started {
 
 impl Run {
     async fn change(&self, action: &Action) -> Result<Done> {
+        let done = self.changed(action).await;
+        // Whatever was written, or written in part, may say who consents.
+        self.session.engine().consents().note_write();
+        done
+    }
+
+    async fn changed(&self, action: &Action) -> Result<Done> {
         match action {
             Action::Query(_) | Action::CreateToken(_) | Action::CheckTable(_) => {
                 Err(Error::Internal("a query is no change".into()))
@@ -326,6 +333,7 @@ impl Run {
             Action::Key(change) => Box::pin(change.run(self)).await,
             Action::Policy(change) => Box::pin(change.run(self)).await,
             Action::Expectation(change) => Box::pin(change.run(self)).await,
+            Action::Consent(change) => Box::pin(change.run(self)).await,
             Action::Set(name, value) => {
                 self.session.set(name, value).await?;
                 Ok(Done::new(0, format!("SET {name} = {value}")))

@@ -14,6 +14,7 @@ use datafusion::datasource::ViewTable;
 use datafusion::error::Result as DataFusionResult;
 use futures::future::BoxFuture;
 
+use crate::consent::governed;
 use crate::engine::CATALOG;
 use crate::error::{Class, Error, Result};
 use crate::parse::parse_query;
@@ -149,9 +150,18 @@ async fn open_now(
     }
     let state = context.engine().base();
     let version = context.version_of(name);
-    let provider = match context.engine().catalog().open_table(name, version, state).await? {
+    let catalog = context.engine().catalog();
+    let opened = match context.opening().reads_files_of_now() {
+        true => catalog.open_table_now(name, version, state).await?,
+        false => catalog.open_table(name, version, state).await?,
+    };
+    let provider = match opened {
         None => return Ok(None),
-        Some(Opened::Table(table)) => policy::guarded(context, name, table).await?,
+        Some(Opened::Table(table)) => {
+            let unread = target || context.opening().is_for_columns();
+            let table = governed(context, name, table, unread)?;
+            policy::guarded(context, name, table).await?
+        }
         Some(Opened::View { sql, .. }) => {
             policy::no_policy_on_view(context, name).await?;
             open_view(context, name, &sql).await?

@@ -222,6 +222,9 @@ impl Settings {
                 Ok(())
             }
             "purpose" => {
+                if !value.is_empty() {
+                    rights.purposes().check(rights.name(), value)?;
+                }
                 self.purpose = (!value.is_empty()).then(|| value.into());
                 Ok(())
             }

@@ -86,7 +86,7 @@ fn shows(rights: &Rights, definitions: &Definitions, row: &Row) -> bool {
             let owner = definitions.get(&key).map(|found| found.owner.as_str());
             rights.sees_definition(name, owner)
         }
-        Securable::Key(_) => rights.has(Role::PolicyAdmin),
+        Securable::Key(_) | Securable::Purpose(_) => rights.has(Role::PolicyAdmin),
         on => on.schema().is_some_and(|schema| rights.rules(schema)),
     };
     own || rights.has(Role::Admin) || row.grant.as_ref().is_some_and(granted)

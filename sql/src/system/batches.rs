@@ -9,23 +9,24 @@ use arrow::array::{
 use catalog::models::ModelInfo;
 use catalog::policy::Role;
 
+use crate::consent;
 use crate::engine::CATALOG;
 use crate::error::Result;
-use crate::session::{Session, TableFilter, TableInfo};
+use crate::session::{Session, StatementContext, TableFilter, TableInfo};
 
-pub(super) type Column = (&'static str, ArrayRef);
+pub(crate) type Column = (&'static str, ArrayRef);
 
-pub(super) fn batch(columns: Vec<Column>) -> Result<RecordBatch> {
+pub(crate) fn batch(columns: Vec<Column>) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter_with_nullable(
         columns.into_iter().map(|(name, array)| (name, array, true)),
     )?)
 }
 
-pub(super) fn texts<T: Into<String>>(values: impl IntoIterator<Item = T>) -> ArrayRef {
+pub(crate) fn texts<T: Into<String>>(values: impl IntoIterator<Item = T>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values.into_iter().map(Into::into)))
 }
 
-pub(super) fn optional_texts(values: impl IntoIterator<Item = Option<String>>) -> ArrayRef {
+pub(crate) fn optional_texts(values: impl IntoIterator<Item = Option<String>>) -> ArrayRef {
     Arc::new(values.into_iter().collect::<StringArray>())
 }
 
@@ -112,11 +113,17 @@ pub(super) async fn functions(session: &Session) -> Result<RecordBatch> {
     ])
 }
 
-pub(super) async fn models(session: &Session) -> Result<RecordBatch> {
-    let rights = session.rights().await?;
-    let all = session.engine().catalog().models().await?;
-    let models: Vec<_> =
-        all.into_iter().filter(|model| rights.may_use(&model.name, Some(&model.owner))).collect();
+pub(super) async fn models(context: &Arc<StatementContext>) -> Result<RecordBatch> {
+    let rights = context.rights();
+    let all = context.engine().catalog().models().await?;
+    // Who keeps policies sees which models were trained for a purpose.
+    let keeps =
+        |model: &ModelInfo| rights.has(Role::PolicyAdmin) && model.options.contains_key("purpose");
+    let seen = |model: &ModelInfo| rights.may_use(&model.name, Some(&model.owner));
+    let models: Vec<_> = all.into_iter().filter(|model| seen(model) || keeps(model)).collect();
+    let standings = consent::models::standings(context, &models).await?;
+    let standing = || models.iter().map(|model| standings.get(&model.name));
+    let withdrawn = standing().map(|found| found.and_then(|found| found.withdrawn));
     let options = models.iter().map(|model| serde_json::to_string(&model.options));
     let options: Vec<String> = options.map(Result::unwrap_or_default).collect();
     let query = |model: &ModelInfo| {
@@ -153,6 +160,9 @@ pub(super) async fn models(session: &Session) -> Result<RecordBatch> {
         ),
         ("options", texts(options.iter().map(String::as_str))),
         ("query", optional_texts(models.iter().map(query))),
+        ("purpose", optional_texts(standing().map(|found| Some(found?.purpose.clone())))),
+        ("consent_version", optional_texts(standing().map(|found| Some(found?.version.clone())))),
+        ("withdrawn_users", Arc::new(withdrawn.collect::<Int64Array>())),
     ])
 }
 

@@ -19,6 +19,7 @@ use catalog::ObjectName;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 
+use crate::consent;
 use crate::error::{Error, Result};
 use crate::parse::Listing;
 use crate::session::StatementContext;
@@ -26,11 +27,14 @@ use crate::session::StatementContext;
 /// The schemas made here.
 pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
-const SYSTEM: [&str; 20] = [
+pub(crate) use self::batches::{batch, optional_texts, texts};
+
+const SYSTEM: [&str; 22] = [
     "audit",
     "audit_faults",
     "checks",
     "columns",
+    "consents",
     "expectations",
     "functions",
     "grants",
@@ -38,6 +42,7 @@ const SYSTEM: [&str; 20] = [
     "models",
     "policies",
     "processing_activities",
+    "purposes",
     "queries",
     "roles",
     "schemas",
@@ -125,9 +130,11 @@ pub(crate) async fn open(
         ("system", "keys") => keys::keys(session).await?,
         ("system", "expectations") => checks::expectations(context).await?,
         ("system", "checks") => checks::checks(context).await?,
-        ("system", "models") => batches::models(session).await?,
         ("system", "policies") => policies::policies(context).await?,
         ("system", "tags") => policies::tags(context).await?,
+        ("system", "purposes") => consent::tables::purposes(context).await?,
+        ("system", "consents") => consent::tables::consents(context).await?,
+        ("system", "models") => batches::models(context).await?,
         ("system", "queries") => batches::queries(session).await?,
         ("system", "sessions") => sessions::sessions(session).await?,
         ("system", "tokens") => sessions::tokens(session).await?,

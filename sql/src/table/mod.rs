@@ -6,13 +6,14 @@ pub mod external;
 use std::sync::Arc;
 
 use catalog::lake::LakeTable;
-use catalog::{CreateMode, Kind, ObjectName, Spec};
+use catalog::{ConsentPolicy, CreateMode, Kind, ObjectName, Spec};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use sqlparser::ast::{CreateView, ObjectType, Statement as SqlStatement};
 
-use crate::error::{Error, Result};
+use crate::consent;
+use crate::error::{CatalogError, Error, Result};
 use crate::expectation::load::{Guard, Rows};
 use crate::parse::name_parts;
 use crate::policy::Copied;
@@ -32,6 +33,8 @@ pub(crate) enum Definition {
         cluster_by: Vec<String>,
         /// The policies that its rows bring along.
         copied: Box<Copied>,
+        /// The consent policies that it inherits from the tables of its rows.
+        consents: Vec<ConsentPolicy>,
     },
     /// CREATE VIEW.
     View { name: ObjectName, mode: CreateMode, sql: String, columns: Vec<String> },
@@ -67,14 +70,25 @@ impl Definition {
                 let made = guard.finish(run, made).await?;
                 Ok(created("TABLE", name, made, 0))
             }
-            Self::Table { name, mode, plan, empty: false, cluster_by, copied } => {
+            Self::Table { name, mode, plan, empty: false, cluster_by, copied, consents } => {
+                if !consents.is_empty()
+                    && *mode != CreateMode::Replace
+                    && let Some(kind) = catalog.kind(name).await?
+                {
+                    return already(name, *mode, kind);
+                }
                 copied.attach(catalog, name, *mode).await?;
                 let guard = guard(run, name, *mode, plan).await?;
                 let (plan, state) = (guard.plan(), run.writing_state()?);
+                // Before the rows, which nobody reads without them.
+                let attached = consent::copies::attach(catalog, consents).await?;
                 let written =
                     catalog.create_table_as(name, owner, *mode, plan, state, cluster_by).await;
-                let written = guard.finish(run, written.map_err(Error::from)).await?;
-                let rows = written.map(|written| written.rows);
+                let written = guard.finish(run, written.map_err(Error::from)).await;
+                if !matches!(written, Ok(Some(_))) {
+                    consent::copies::detach(catalog, &attached).await;
+                }
+                let rows = written?.map(|written| written.rows);
                 Ok(created("TABLE", name, rows.is_some(), rows.unwrap_or(0)))
             }
             Self::View { name, mode, sql, columns } => {
@@ -116,6 +130,14 @@ async fn guard(
     match mode {
         CreateMode::Replace => Guard::new(run, name, plan, Rows::Replaced).await,
         CreateMode::New | CreateMode::IfNotExists => Ok(Guard::open(name, plan)),
+    }
+}
+
+/// What there is to say where a table's name is taken.
+fn already(name: &ObjectName, mode: CreateMode, kind: Kind) -> Result<Done> {
+    match (mode, kind) {
+        (CreateMode::IfNotExists, Kind::Table) => Ok(created("TABLE", name, false, 0)),
+        _ => Err(CatalogError::AlreadyExists { kind: kind.name(), name: name.to_string() }.into()),
     }
 }
 
@@ -169,7 +191,8 @@ pub(crate) async fn plan(
             let columns = plan.schema().fields().iter().map(|field| field.name().clone());
             let copied = Copied::of(context, &plan, &columns.collect::<Vec<_>>(), None).await?;
             let copied = Box::new(copied);
-            let table = Definition::Table { name, mode, plan, empty, cluster_by, copied };
+            let consents = consent::copies::inherited(context, &name, &plan)?;
+            let table = Definition::Table { name, mode, plan, empty, cluster_by, copied, consents };
             Ok((state, Action::Definition(table)))
         }
         SqlStatement::CreateView(create) => plan_view(context, create).await,

@@ -17,8 +17,8 @@ use attune::server::flight::{Authentication, BoundServer, FlightOptions, bind};
 use attune::server::tls::TlsFiles;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use catalog::policy::Role;
-use catalog::{Catalog, CatalogConfig, StoreConfig, UserRecord};
+use catalog::policy::{Grant, Grantee, Privilege, Role, Securable, grant};
+use catalog::{Catalog, CatalogConfig, CreateMode, Purpose, StoreConfig, UserRecord};
 use futures::{StreamExt, TryStreamExt};
 use prost::Message;
 use sql::{Engine, Limits};
@@ -83,7 +83,21 @@ async fn start_in(options: FlightOptions, limits: Limits) -> TestServer {
         let user = user(name, role, &format!("{name}-secret"));
         engine.catalog().put_user(user, false).await.unwrap();
     }
+    everybodys_purpose(&engine).await;
     serve(engine, options, warehouse, ahead_ms).await
+}
+
+/// A purpose that everybody holds: `research`.
+async fn everybodys_purpose(engine: &Engine) {
+    let (name, by) = (String::from("research"), String::from("root"));
+    let (catalog, at_ms) = (engine.catalog(), NOW_MS);
+    let purpose =
+        Purpose { name: name.clone(), description: None, owner: by.clone(), created_ms: at_ms };
+    catalog.create_purpose(purpose, CreateMode::New).await.unwrap();
+    let (privilege, on) = (Privilege::Usage, Securable::Purpose(name));
+    let held = Grant { privilege, on, columns: None, by, at_ms };
+    let give = |all: &mut Vec<Grant>| grant::add(all, held);
+    catalog.change_grants(&Grantee::Public, "root", give).await.unwrap();
 }
 
 async fn serve(

@@ -16,7 +16,7 @@ use datafusion_macros::user_doc;
 use super::ModelSet;
 use super::binding::{Asked, bound_function};
 use super::lists::{
-    Rows, check_k, cut, is_constant, k_rows, list_type, lists, longest, model_error, rows,
+    Rows, check_k, cut, is_constant, k_rows, list_type, lists, longest, model_error, users,
 };
 use crate::model::RecommendRequest;
 
@@ -56,7 +56,7 @@ fn recommend(
     asked: &Asked<'_>,
     args: &ScalarFunctionArgs,
 ) -> Result<ColumnarValue> {
-    let users = rows(function, args, 1)?;
+    let users = users(function, asked, args, 1)?;
     let k = k_rows(function, args, 2, users.len())?;
     let codes = asked.recommender.user_ids().lookup(&users).map_err(model_error)?;
     let nulls = users.logical_nulls();

@@ -14,7 +14,7 @@ use datafusion_macros::user_doc;
 
 use super::ModelSet;
 use super::binding::{Asked, bound_function};
-use super::lists::{is_constant, model_error, rows, value};
+use super::lists::{is_constant, model_error, rows, users, value};
 
 /// The function `als_score`.
 #[user_doc(
@@ -69,8 +69,8 @@ fn score_type(_: &str, _: &Asked<'_>, _: &ReturnFieldArgs) -> Result<DataType> {
 }
 
 fn score(function: &str, asked: &Asked<'_>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    let users =
-        asked.recommender.user_ids().lookup(&rows(function, args, 1)?).map_err(model_error)?;
+    let users = users(function, asked, args, 1)?;
+    let users = asked.recommender.user_ids().lookup(&users).map_err(model_error)?;
     let items =
         asked.recommender.item_ids().lookup(&rows(function, args, 2)?).map_err(model_error)?;
     let pairs = users.into_iter().zip(items);

@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::Array;
+use arrow::array::{Array, UInt32Array};
+use arrow::compute::take;
 use arrow::datatypes::DataType;
 use datafusion_common::Result;
 use datafusion_expr::Signature;
@@ -17,8 +18,9 @@ use datafusion_macros::user_doc;
 use super::ModelSet;
 use super::binding::{Asked, bound_function};
 use super::lists::{
-    Rows, check_k, cut, is_constant, k_rows, list_type, lists, longest, model_error, rows,
+    Rows, check_k, cut, is_constant, k_rows, list_type, lists, longest, model_error, users,
 };
+use crate::consent::consenting;
 
 /// The function `als_similar_users`.
 #[user_doc(
@@ -74,7 +76,7 @@ fn similar_type(function: &str, asked: &Asked<'_>, args: &ReturnFieldArgs) -> Re
 }
 
 fn similar(function: &str, asked: &Asked<'_>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    let ids = rows(function, args, 1)?;
+    let ids = users(function, asked, args, 1)?;
     let k = k_rows(function, args, 2, ids.len())?;
     let found = asked.recommender.user_ids().lookup(&ids).map_err(model_error)?;
     let nulls = ids.logical_nulls();
@@ -86,7 +88,24 @@ fn similar(function: &str, asked: &Asked<'_>, args: &ScalarFunctionArgs) -> Resu
         .map(|row| k[row].filter(|_| !is_null(row)).map(|_| (vec![], vec![])))
         .collect();
     for (row, best) in known.into_iter().zip(best) {
-        answer[row] = k[row].map(|k| cut(best.codes, best.scores, k));
+        let (codes, scores) = of_consenting(asked, best.codes, best.scores)?;
+        answer[row] = k[row].map(|k| cut(codes, scores, k));
     }
     lists("user", asked.recommender.user_ids(), answer, is_constant(args))
+}
+
+/// Those of the users who consent to being named.
+fn of_consenting(
+    asked: &Asked<'_>,
+    codes: Vec<u32>,
+    scores: Vec<f32>,
+) -> Result<(Vec<u32>, Vec<f32>)> {
+    if asked.consents.is_empty() {
+        return Ok((codes, scores));
+    }
+    let ids = asked.recommender.user_ids().values();
+    let ids = take(&ids, &UInt32Array::from(codes.clone()), None)?;
+    let kept = consenting(asked.consents, &ids)?;
+    let found = codes.into_iter().zip(scores).zip(&kept);
+    Ok(found.filter(|(_, kept)| *kept == Some(true)).map(|(found, _)| found).unzip())
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use datafusion_common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs};
 
+use crate::consent::ConsentSet;
 use crate::model::{Model, Recommender};
 
 /// One version of a model under its full name.
@@ -18,12 +19,20 @@ pub struct BoundModel {
     name: String,
     version: u32,
     model: Arc<Model>,
+    /// Who consents to being asked about.
+    consents: Vec<Arc<ConsentSet>>,
 }
 
 impl BoundModel {
     /// A loaded model.
     pub fn new(name: String, version: u32, model: Arc<Model>) -> Self {
-        Self { name, version, model }
+        Self { name, version, model, consents: vec![] }
+    }
+
+    /// The same, asked about people alone who consent by all of these sets.
+    pub fn with_consents(mut self, consents: Vec<Arc<ConsentSet>>) -> Self {
+        self.consents = consents;
+        self
     }
 
     /// Its name, without version.
@@ -57,7 +66,7 @@ impl BoundModel {
                 self.name
             );
         }
-        Ok(Asked { model, recommender })
+        Ok(Asked { model, recommender, consents: &self.consents })
     }
 
     fn key(&self) -> (&str, u32) {
@@ -95,6 +104,8 @@ impl Hash for BoundModel {
 pub(super) struct Asked<'a> {
     pub(super) model: &'a Model,
     pub(super) recommender: &'a dyn Recommender,
+    /// Who consents to being asked about.
+    pub(super) consents: &'a [Arc<ConsentSet>],
 }
 
 /// The models of one statement, by the name as the statement writes it.

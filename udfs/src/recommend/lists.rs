@@ -12,6 +12,8 @@ use arrow::datatypes::{DataType, Field, Fields, Int64Type};
 use datafusion_common::{DataFusionError, Result, ScalarValue, exec_err, plan_err};
 use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs};
 
+use super::binding::Asked;
+use crate::consent::only_consenting;
 use crate::model::{IdIndex, ModelError};
 
 /// Longest list that can be asked for.
@@ -73,6 +75,16 @@ pub(super) fn value(array: ArrayRef, constant: bool) -> Result<ColumnarValue> {
 /// Whether every argument is one value, so that one row answers for all.
 pub(super) fn is_constant(args: &ScalarFunctionArgs) -> bool {
     args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)))
+}
+
+/// The argument with users as rows; NULL in place of those who do not consent.
+pub(super) fn users(
+    function: &str,
+    asked: &Asked<'_>,
+    args: &ScalarFunctionArgs,
+    index: usize,
+) -> Result<ArrayRef> {
+    only_consenting(asked.consents, rows(function, args, index)?)
 }
 
 /// An argument as rows: as many as the batch has, or 1 when all arguments are constant.

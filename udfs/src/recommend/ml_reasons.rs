@@ -21,7 +21,7 @@ use datafusion_macros::user_doc;
 
 use super::ModelSet;
 use super::binding::{Asked, bound_function};
-use super::lists::{is_constant, model_error, rows, value};
+use super::lists::{is_constant, model_error, rows, users, value};
 use crate::model::{Part, Reasons, Recommender, Term};
 
 /// The function `ml_reasons`.
@@ -70,7 +70,8 @@ fn fields(recommender: &dyn Recommender) -> Fields {
 
 fn reasons(function: &str, asked: &Asked<'_>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let recommender = asked.recommender;
-    let users = recommender.user_ids().lookup(&rows(function, args, 1)?).map_err(model_error)?;
+    let users = users(function, asked, args, 1)?;
+    let users = recommender.user_ids().lookup(&users).map_err(model_error)?;
     let items = recommender.item_ids().lookup(&rows(function, args, 2)?).map_err(model_error)?;
     let pairs = users.into_iter().zip(items);
     let found: Vec<Option<Reasons>> = pairs
@@ -80,7 +81,7 @@ fn reasons(function: &str, asked: &Asked<'_>, args: &ScalarFunctionArgs) -> Resu
 }
 
 fn list(asked: &Asked<'_>, found: &[Option<Reasons>]) -> Result<ArrayRef> {
-    let Asked { model, recommender } = *asked;
+    let Asked { model, recommender, .. } = *asked;
     let lengths = found.iter().map(|row| row.as_ref().map_or(0, |reasons| reasons.parts.len()));
     let offsets = OffsetBuffer::<i32>::from_lengths(lengths);
     let nulls = NullBuffer::from_iter(found.iter().map(Option::is_some));

@@ -1,0 +1,95 @@
+//! Which column of a plan holds the persons of a governed table.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::source_as_provider;
+use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan, TableScan};
+use udfs::consent::SubjectKind;
+
+use super::guard::Consented;
+use crate::session::Narrowed;
+
+/// The names of the consent policies whose persons are in a column of a plan, as they are or cast.
+/// Persons that are computed of others are nobody's.
+pub(crate) fn policies_of(plan: &LogicalPlan, column: usize) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    follow(plan, column, &mut found);
+    found
+}
+
+fn follow(plan: &LogicalPlan, column: usize, found: &mut BTreeSet<String>) {
+    match plan {
+        LogicalPlan::Projection(node) => {
+            expression(&node.input, node.expr.get(column), found);
+        }
+        LogicalPlan::Aggregate(node) => {
+            let grouped = node.group_expr.get(column);
+            let plain = grouped.filter(|expr| !matches!(expr, Expr::GroupingSet(_)));
+            expression(&node.input, plain, found);
+        }
+        LogicalPlan::Window(node) if column < node.input.schema().fields().len() => {
+            follow(&node.input, column, found);
+        }
+        LogicalPlan::SubqueryAlias(node) => follow(&node.input, column, found),
+        LogicalPlan::Filter(node) => follow(&node.input, column, found),
+        LogicalPlan::Sort(node) => follow(&node.input, column, found),
+        LogicalPlan::Limit(node) => follow(&node.input, column, found),
+        LogicalPlan::Repartition(node) => follow(&node.input, column, found),
+        LogicalPlan::Distinct(Distinct::All(input)) => follow(input, column, found),
+        LogicalPlan::Union(node) => {
+            node.inputs.iter().for_each(|input| follow(input, column, found));
+        }
+        LogicalPlan::Join(node) => {
+            let left = node.left.schema().fields().len();
+            match (node.join_type, column.checked_sub(left)) {
+                (JoinType::RightSemi | JoinType::RightAnti, _) => {
+                    follow(&node.right, column, found);
+                }
+                (_, None) => follow(&node.left, column, found),
+                (
+                    JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full,
+                    Some(column),
+                ) => follow(&node.right, column, found),
+                // The column tells whether a row has met another.
+                _ => {}
+            }
+        }
+        LogicalPlan::TableScan(scan) => persons(scan, column, found),
+        _ => {}
+    }
+}
+
+/// Follows an expression that is a column, under another name or of another type.
+fn expression(input: &LogicalPlan, expr: Option<&Expr>, found: &mut BTreeSet<String>) {
+    match expr {
+        Some(Expr::Alias(alias)) => expression(input, Some(alias.expr.as_ref()), found),
+        Some(Expr::Cast(cast)) if SubjectKind::of(cast.field.data_type()).is_some() => {
+            expression(input, Some(cast.expr.as_ref()), found);
+        }
+        Some(Expr::Column(column)) => {
+            if let Some(column) = input.schema().maybe_index_of_column(column) {
+                follow(input, column, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn persons(scan: &TableScan, column: usize, found: &mut BTreeSet<String>) {
+    let Ok(provider) = source_as_provider(&scan.source) else { return };
+    let Some(field) = scan.projected_schema.fields().get(column) else { return };
+    if let Some(table) = consented(&provider) {
+        let policies = table.policies_of_column(field.name());
+        found.extend(policies.map(|policy| policy.name.clone()));
+    }
+}
+
+/// The governed table that a provider is, of which some columns may exist alone.
+fn consented(provider: &Arc<dyn TableProvider>) -> Option<&Consented> {
+    match provider.downcast_ref::<Narrowed>() {
+        Some(narrowed) => consented(narrowed.table()),
+        None => provider.downcast_ref::<Consented>(),
+    }
+}

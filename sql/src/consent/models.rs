@@ -1,0 +1,269 @@
+//! Models that were trained for a purpose: who may ask them, of whom, and who is in them still.
+//!
+//! A model remembers the purpose for which its rows were read and the versions of the consents by
+//! which they were chosen. It is asked for that purpose alone, by somebody who holds it. Where its
+//! users are the persons of a policy, it gives nothing for those who do not consent now: no list,
+//! no score, no reasons, and they are in nobody's list of similar users.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use catalog::models::{LoadedModel, ModelInfo, StoredConsent};
+use catalog::policy::Role;
+use catalog::{Class, ConsentPolicy, ObjectName};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF};
+use serde_json::Value as Json;
+use udfs::consent::{ConsentSet, Consents, consenting};
+
+use super::store::{Held, Used, current};
+use crate::error::{Error, Result};
+use crate::model::options::TrainingOptions;
+use crate::session::StatementContext;
+
+/// The option of CREATE MODEL.
+const OPTION: &str = "purpose";
+
+/// For what a training reads, and by which policies its rows are chosen.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TrainedFor {
+    purpose: Option<String>,
+    used: Arc<Used>,
+    /// The policies whose persons are the model's users.
+    of_users: BTreeSet<String>,
+}
+
+impl TrainedFor {
+    /// Of a training query that is planned in a context, whose users are in a column of the plan.
+    pub(crate) fn new(
+        context: &StatementContext,
+        plan: &LogicalPlan,
+        user_column: Option<usize>,
+    ) -> Self {
+        let of_users = user_column.map(|column| super::lineage::policies_of(plan, column));
+        Self {
+            purpose: context.settings().purpose.clone(),
+            used: Arc::clone(context.opening().used()),
+            of_users: of_users.unwrap_or_default(),
+        }
+    }
+
+    /// The purpose, where rows were chosen by it.
+    pub(crate) fn purpose(&self) -> Option<String> {
+        self.purpose.clone().filter(|_| self.used.is_any())
+    }
+
+    /// The policies by which the rows were chosen.
+    pub(crate) fn consents(&self) -> Vec<StoredConsent> {
+        let versions = self.used.versions().into_iter();
+        let stored = versions.map(|(policy, version)| StoredConsent {
+            of_users: self.of_users.contains(&policy),
+            policy,
+            version,
+        });
+        stored.collect()
+    }
+}
+
+/// The context in which a model's query is planned: that of the purpose which its options name.
+///
+/// # Errors
+/// When the purpose is not held.
+pub(crate) fn training_context(
+    context: &Arc<StatementContext>,
+    options: &TrainingOptions,
+) -> Result<Arc<StatementContext>> {
+    match options.given.get(OPTION).and_then(Json::as_str) {
+        Some(purpose) => context.serving(purpose),
+        None => Ok(Arc::clone(context)),
+    }
+}
+
+/// Puts the purpose into the options of a model that is governed by it: retrained by whomever, it
+/// is for that purpose.
+pub(crate) fn remember(options: &mut TrainingOptions, trained: &TrainedFor) {
+    if let Some(purpose) = trained.purpose() {
+        options.given.entry(OPTION.into()).or_insert(Json::String(purpose));
+    }
+}
+
+/// A model that a statement asks, with who consents now.
+///
+/// # Errors
+/// When it was trained for another purpose than the statement's, for one that is not held or not
+/// a policy's any more, or when who consents cannot be checked.
+pub(crate) async fn asked(
+    context: &Arc<StatementContext>,
+    mut model: LoadedModel,
+) -> Result<LoadedModel> {
+    let manifest = Arc::clone(&model.manifest);
+    if manifest.consents.is_empty() {
+        return Ok(model);
+    }
+    let (rights, stated) = (context.rights(), context.settings().purpose.as_deref());
+    let purposes = rights.purposes();
+    purposes.check_known()?;
+    let purpose = manifest.purpose.as_deref().unwrap_or_default();
+    if stated != Some(purpose) || !purposes.holds(purpose) {
+        return Err(Error::Denied {
+            principal: rights.name().to_owned(),
+            action: format!(
+                "ask {model}, which learned for the purpose {purpose}, for another one"
+            ),
+            hint: Some(format!("SET purpose = '{purpose}'; {}", purposes.listed())),
+        });
+    }
+    let mut sets = Vec::new();
+    for consent in &manifest.consents {
+        if let Some(policy) = policy_of(context, consent, purpose)?
+            && consent.of_users
+        {
+            let held = current(context.engine(), &policy, purpose).await?;
+            context.opening().used().note(&policy.name, held.version());
+            sets.push(Arc::clone(held.set()));
+        }
+    }
+    context.opening().used().note_model();
+    model.consents = sets;
+    Ok(model)
+}
+
+/// The policy that a model remembers, as it is now; `None` when it was dropped.
+fn policy_of(
+    context: &StatementContext,
+    consent: &StoredConsent,
+    purpose: &str,
+) -> Result<Option<Arc<ConsentPolicy>>> {
+    let mut all = context.rights().purposes().policies();
+    let found = all.find(|policy| policy.name == consent.policy);
+    match found {
+        Some(policy) if !policy.purposes.contains(purpose) => Err(Error::Denied {
+            principal: context.rights().name().to_owned(),
+            action: format!(
+                "ask a model for the purpose {purpose}, which the policy {} does not name any more",
+                policy.name
+            ),
+            hint: Some("RETRAIN it for a purpose that is named".into()),
+        }),
+        found => Ok(found.map(Arc::clone)),
+    }
+}
+
+/// The rows of a plan whose user in the first column consents.
+///
+/// # Errors
+/// When DataFusion refuses the condition.
+pub(crate) fn of_consenting(model: &LoadedModel, plan: LogicalPlan) -> Result<LogicalPlan> {
+    if model.consents.is_empty() {
+        return Ok(plan);
+    }
+    let user = Expr::from(plan.schema().qualified_field(0));
+    let condition = consents(model).call(vec![user]);
+    Ok(LogicalPlanBuilder::from(plan).filter(condition)?.build()?)
+}
+
+/// The rows of a model's weights that are not of users who do not consent: those whose `input` is
+/// the model's column of users have the user in `feature`.
+///
+/// # Errors
+/// When DataFusion refuses the condition.
+pub(crate) fn weights_of_consenting(
+    model: &LoadedModel,
+    plan: LogicalPlan,
+    [input, feature]: [&str; 2],
+) -> Result<LogicalPlan> {
+    use datafusion::logical_expr::lit;
+    let place = |name: &str| plan.schema().fields().iter().position(|field| field.name() == name);
+    let (Some(input), Some(feature)) = (place(input), place(feature)) else { return Ok(plan) };
+    if model.consents.is_empty() {
+        return Ok(plan);
+    }
+    let column = |at: usize| Expr::from(plan.schema().qualified_field(at));
+    let of_others = column(input).not_eq(lit(model.manifest.user_col.as_str()));
+    let condition = of_others.or(consents(model).call(vec![column(feature)]));
+    Ok(LogicalPlanBuilder::from(plan).filter(condition)?.build()?)
+}
+
+fn consents(model: &LoadedModel) -> ScalarUDF {
+    // Sets of one statement are told apart by where they are.
+    let places: Vec<String> =
+        model.consents.iter().map(|set| format!("{:p}", Arc::as_ptr(set))).collect();
+    let label = format!("{model} {}", places.join(" "));
+    ScalarUDF::new_from_impl(Consents::new(label, model.consents.clone()))
+}
+
+/// For what a model was trained, and how many of its users consent no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) purpose: String,
+    /// The consents by which its rows were chosen.
+    pub(crate) version: String,
+    /// Users of the default version who do not consent now; `None` where it is not known whether
+    /// the users are a policy's persons, or not for who asks.
+    pub(crate) withdrawn: Option<i64>,
+}
+
+/// How the models that were trained for a purpose stand. Counts are for those who own a model and
+/// for those who keep policies.
+///
+/// # Errors
+/// When the warehouse cannot be reached.
+pub(crate) async fn standings(
+    context: &Arc<StatementContext>,
+    models: &[ModelInfo],
+) -> Result<BTreeMap<ObjectName, Standing>> {
+    let mut found = BTreeMap::new();
+    let governed = models.iter().filter(|model| model.options.contains_key(OPTION));
+    for model in governed.filter(|_| !context.opening().is_for_columns()) {
+        let read = context.engine().catalog().model_manifest(&model.name, None).await;
+        // A version that cannot be read says nothing, and stands in nobody's way.
+        let Ok((_, manifest)) = read else { continue };
+        let Some(purpose) = manifest.purpose.clone() else { continue };
+        let versions: Vec<String> = manifest
+            .consents
+            .iter()
+            .map(|consent| format!("{}: {}", consent.policy, consent.version))
+            .collect();
+        let rights = context.rights();
+        let counts = rights.has(Role::PolicyAdmin)
+            || rights.sees_definition(&model.name, Some(&model.owner));
+        let withdrawn = match counts {
+            true => withdrawn(context, model, &manifest.consents, &purpose).await,
+            false => None,
+        };
+        let standing = Standing { purpose, version: versions.join("; "), withdrawn };
+        found.insert(model.name.clone(), standing);
+    }
+    Ok(found)
+}
+
+/// How many of a model's users do not consent now; `None` where that cannot be told.
+async fn withdrawn(
+    context: &Arc<StatementContext>,
+    model: &ModelInfo,
+    consents: &[StoredConsent],
+    purpose: &str,
+) -> Option<i64> {
+    let mut sets: Vec<Arc<ConsentSet>> = Vec::new();
+    for consent in consents.iter().filter(|consent| consent.of_users) {
+        let mut policies = context.rights().purposes().policies();
+        let Some(policy) = policies.find(|policy| policy.name == consent.policy) else { continue };
+        let held: Result<Arc<Held>> = current(context.engine(), policy, purpose).await;
+        sets.push(Arc::clone(held.ok()?.set()));
+    }
+    if sets.is_empty() {
+        return None;
+    }
+    let loaded = context.engine().catalog().load_model(&model.name, None).await;
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            if error.class() != Class::NotFound {
+                tracing::warn!(model = %model.name, %error, "not looked for people who withdrew");
+            }
+            return None;
+        }
+    };
+    let users = loaded.model.recommender()?.user_ids().values();
+    let consenting = consenting(&sets, &users).ok()?;
+    i64::try_from(consenting.len() - consenting.true_count()).ok()
+}

@@ -1,0 +1,316 @@
+//! The sets of exceptions that are held in memory, each known to be the newest.
+//!
+//! A set is used for [`Limits::policy_staleness`](crate::Limits) after its consents were looked at;
+//! then they are looked at again, and read again where they have changed, or where a row has come
+//! into force or ended by now. They are looked at too once this engine has written anything, so
+//! that who withdraws here is gone from the next statement on. Consents that cannot be looked at
+//! let nobody read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use catalog::{ConsentPolicy, TableState};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use futures::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use sha2::{Digest, Sha256};
+use udfs::consent::ConsentSet;
+
+use super::load::{Exceptions, Reading};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// A policy's name and a purpose.
+type Key = (String, String);
+
+/// The sets of one engine.
+#[derive(Default)]
+pub(crate) struct ConsentStore {
+    slots: Mutex<HashMap<Key, Arc<Slot>>>,
+    writes: AtomicU64,
+}
+
+#[derive(Default)]
+struct Slot {
+    held: RwLock<Option<Arc<Held>>>,
+    // One looks while the others wait for what it finds.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// Who consents, as far as is known.
+pub(crate) struct Held {
+    policy: Arc<ConsentPolicy>,
+    set: Arc<ConsentSet>,
+    /// What the consents were known by before they were read; `None` when only reading them tells.
+    states: Option<Vec<TableState>>,
+    until_us: Option<i64>,
+    checked_ms: i64,
+    /// How often this engine had written when that was.
+    writes: u64,
+    memory: Arc<MemoryReservation>,
+}
+
+impl fmt::Debug for ConsentStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ConsentStore({})", self.slots.lock().len())
+    }
+}
+
+impl Held {
+    /// The set.
+    pub(crate) fn set(&self) -> &Arc<ConsentSet> {
+        &self.set
+    }
+
+    /// When it was known to be the newest, in Unix milliseconds.
+    pub(crate) fn checked_ms(&self) -> i64 {
+        self.checked_ms
+    }
+
+    /// What the consents are known by, for people: `main.consents@12`, or when they were read.
+    pub(crate) fn version(&self) -> String {
+        match &self.states {
+            Some(states) => {
+                let shown: Vec<&str> = states.iter().map(|state| state.shown.as_str()).collect();
+                shown.join(", ")
+            }
+            None => format!("{} read at {}", self.policy.consents.table, self.checked_ms),
+        }
+    }
+
+    /// Whether a row has come into force or ended since.
+    fn is_over(&self, now_ms: i64) -> bool {
+        self.until_us.is_some_and(|until_us| now_ms.saturating_mul(1_000) >= until_us)
+    }
+
+    fn is_fresh(&self, policy: &ConsentPolicy, engine: &Engine, now_ms: i64) -> bool {
+        let staleness = engine.limits().policy_staleness.as_millis();
+        let staleness_ms = i64::try_from(staleness).unwrap_or(i64::MAX);
+        // A clock that was set back must not make an old set fresh.
+        let until_ms = self.checked_ms.saturating_add(staleness_ms);
+        (self.checked_ms..until_ms).contains(&now_ms)
+            && self.writes == engine.consents().writes()
+            && *self.policy == *policy
+            && !self.is_over(now_ms)
+    }
+}
+
+impl ConsentStore {
+    /// What is held for a policy and a purpose, whatever its age.
+    pub(crate) fn held(&self, policy: &ConsentPolicy, purpose: &str) -> Option<Arc<Held>> {
+        let key = (policy.name.clone(), purpose.to_owned());
+        let slot = self.slots.lock().get(&key).cloned()?;
+        let held = slot.held.read().clone()?;
+        (*held.policy == *policy).then_some(held)
+    }
+
+    /// Notes that this engine has written rows or definitions: consents may be among them, so they
+    /// are looked at before they are used again.
+    pub(crate) fn note_write(&self) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    fn slot(&self, policy: &ConsentPolicy, purpose: &str) -> Arc<Slot> {
+        let key = (policy.name.clone(), purpose.to_owned());
+        Arc::clone(self.slots.lock().entry(key).or_default())
+    }
+
+    /// Lets go of the sets of policies that are no more.
+    fn retain(&self, exists: impl Fn(&str) -> bool) {
+        self.slots.lock().retain(|(policy, _), _| exists(policy));
+    }
+}
+
+/// Who consents to a purpose by a policy, known to be the newest at most so long ago as the
+/// configuration allows.
+///
+/// # Errors
+/// When the consents cannot be looked at or read: then nobody knows who consents.
+pub(crate) fn current<'a>(
+    engine: &'a Engine,
+    policy: &'a Arc<ConsentPolicy>,
+    purpose: &'a str,
+) -> BoxFuture<'a, Result<Arc<Held>>> {
+    // Consents are read by a plan, and what plans asks for consents.
+    Box::pin(async move {
+        let found = look(engine, policy, purpose).await;
+        found.map_err(|error| unknown(policy, &error))
+    })
+}
+
+async fn look(engine: &Engine, policy: &Arc<ConsentPolicy>, purpose: &str) -> Result<Arc<Held>> {
+    let slot = engine.consents().slot(policy, purpose);
+    let fresh = |now_ms| {
+        let held = slot.held.read().clone();
+        held.filter(|held| held.is_fresh(policy, engine, now_ms))
+    };
+    if let Some(held) = fresh(engine.catalog().now_ms()) {
+        return Ok(held);
+    }
+    let _turn = slot.turn.lock().await;
+    let (now_ms, writes) = (engine.catalog().now_ms(), engine.consents().writes());
+    if let Some(held) = fresh(now_ms) {
+        return Ok(held);
+    }
+    let reading = Reading::plan(engine, policy).await?;
+    let states = reading.states().await?;
+    let known = slot.held.read().clone();
+    let same = known.filter(|held| {
+        *held.policy == **policy
+            && states.is_some()
+            && held.states == states
+            && !held.is_over(now_ms)
+    });
+    let held = match same {
+        Some(held) => Held {
+            policy: Arc::clone(&held.policy),
+            set: Arc::clone(&held.set),
+            states,
+            until_us: held.until_us,
+            checked_ms: now_ms,
+            writes: held.writes,
+            memory: Arc::clone(&held.memory),
+        },
+        None => read(engine, policy, purpose, states, now_ms).await?,
+    };
+    let held = Arc::new(Held { writes, ..held });
+    *slot.held.write() = Some(Arc::clone(&held));
+    Ok(held)
+}
+
+async fn read(
+    engine: &Engine,
+    policy: &Arc<ConsentPolicy>,
+    purpose: &str,
+    states: Option<Vec<TableState>>,
+    now_ms: i64,
+) -> Result<Held> {
+    // Planned after the states were taken, so that the rows are never older than the states say.
+    let reading = Reading::plan(engine, policy).await?;
+    let seed = seed(&engine.catalog().new_id());
+    let found = reading.exceptions(purpose, policy.default_allow, seed).await?;
+    let Exceptions { set, until_us } = found;
+    let consumer = MemoryConsumer::new(format!("consents of {}", policy.name));
+    let memory = consumer.register(&engine.runtime().memory_pool);
+    memory.try_grow(set.memory_bytes())?;
+    let known = engine.catalog().purposes().await?;
+    engine.consents().retain(|name| known.policy(name).is_some());
+    tracing::debug!(policy = policy.name, purpose, exceptions = set.len(), "consents read");
+    Ok(Held {
+        policy: Arc::clone(policy),
+        set: Arc::new(set),
+        states,
+        until_us,
+        checked_ms: now_ms,
+        writes: 0,
+        memory: Arc::new(memory),
+    })
+}
+
+/// Whoever asks learns that it is not known who consents; the reason is for the log, as it names
+/// what only the policy's owner may see.
+fn unknown(policy: &ConsentPolicy, error: &Error) -> Error {
+    if matches!(error, Error::Cancelled | Error::TimedOut { .. }) {
+        return error.clone();
+    }
+    tracing::warn!(policy = policy.name, code = error.code(), %error, "consents not read");
+    Error::Execution {
+        what: format!(
+            "{} is not read: who consents by the policy {} cannot be checked now",
+            policy.table, policy.name
+        ),
+        hint: Some(format!(
+            "its owner {} sees why with SELECT * FROM {}; the log says it as well",
+            policy.owner, policy.consents.table
+        )),
+    }
+}
+
+/// The first bytes of a random id's hash.
+fn seed(id: &str) -> u64 {
+    let digest = Sha256::digest(id.as_bytes());
+    digest.iter().take(8).fold(0, |seed, byte| (seed << 8) | u64::from(*byte))
+}
+
+/// The policies by which rows of one statement were chosen, with the versions of their consents.
+#[derive(Debug, Default)]
+pub(crate) struct Used {
+    policies: Mutex<BTreeMap<String, Option<String>>>,
+    by_model: AtomicBool,
+}
+
+impl Used {
+    /// Notes that rows were chosen by a policy.
+    pub(crate) fn note(&self, policy: &str, version: String) {
+        self.policies.lock().insert(policy.to_owned(), Some(version));
+    }
+
+    /// Notes that rows will be chosen by a policy.
+    pub(crate) fn note_planned(&self, policy: &str) {
+        self.policies.lock().entry(policy.to_owned()).or_default();
+    }
+
+    /// Notes that a model is bound with who consents now.
+    pub(crate) fn note_model(&self) {
+        self.by_model.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a model is bound with who consents: then the plan holds for one run.
+    pub(crate) fn binds_model(&self) -> bool {
+        self.by_model.load(Ordering::Relaxed)
+    }
+
+    /// Whether rows are chosen by a policy.
+    pub(crate) fn is_any(&self) -> bool {
+        !self.policies.lock().is_empty()
+    }
+
+    /// Each policy with the version of its consents; an empty text where no row was read.
+    pub(crate) fn versions(&self) -> BTreeMap<String, String> {
+        let policies = self.policies.lock();
+        let versions = policies.iter();
+        versions
+            .map(|(policy, version)| (policy.clone(), version.clone().unwrap_or_default()))
+            .collect()
+    }
+}
+
+/// How tables are opened in one statement, as far as consent cares.
+#[derive(Debug, Default)]
+pub(crate) struct Opening {
+    used: Arc<Used>,
+    of_now: AtomicBool,
+    for_columns: AtomicBool,
+}
+
+impl Opening {
+    /// The policies by which rows of the statement were chosen.
+    pub(crate) fn used(&self) -> &Arc<Used> {
+        &self.used
+    }
+
+    /// From now on files are listed anew, whatever was listed a moment ago.
+    pub(super) fn read_files_of_now(&self) {
+        self.of_now.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reads_files_of_now(&self) -> bool {
+        self.of_now.load(Ordering::Relaxed)
+    }
+
+    /// From now on tables are opened for their columns alone: rows that need a purpose cannot be
+    /// read.
+    pub(crate) fn open_for_columns(&self) {
+        self.for_columns.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_for_columns(&self) -> bool {
+        self.for_columns.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,219 @@
+//! What is read for a purpose is what a lake would give that never had the rows of people who do
+//! not consent to it: in queries of all shapes, prepared, through views, and in models.
+
+use arrow::array::RecordBatch;
+use arrow::util::pretty::pretty_format_batches;
+use catalog::policy::Principal;
+use datafusion::common::ScalarValue;
+use futures::TryStreamExt;
+use sql::{Engine, Session};
+
+/// The rows of a statement as lines of text.
+async fn rows(session: &Session, text: &str) -> Vec<String> {
+    let answer = session.query(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+    let batches: Vec<RecordBatch> = answer.rows.try_collect().await.unwrap();
+    let shown = pretty_format_batches(&batches).unwrap().to_string();
+    shown.lines().skip(3).filter(|line| !line.starts_with('+')).map(str::to_owned).collect()
+}
+
+/// The only cell of a statement's answer.
+async fn cell(session: &Session, text: &str) -> String {
+    let found = rows(session, text).await;
+    assert_eq!(found.len(), 1, "{text}: {found:?}");
+    found[0].trim_matches('|').trim().to_owned()
+}
+
+async fn code(session: &Session, text: &str) -> &'static str {
+    session.query(text).await.err().map_or("none", |error| error.code())
+}
+
+async fn user(engine: &Engine, name: &str) -> Session {
+    let record = engine.catalog().user(name).await.unwrap().unwrap();
+    engine.session(Principal::of(&record))
+}
+
+/// `plays` is under an opt-out policy for `ads`; 3, 7 and 11 have withdrawn, and `allowed` is the
+/// same table without them, under no policy.
+async fn governed(engine: &Engine) -> [Session; 3] {
+    let local = engine.session(Principal::embedded());
+    rows(&local, "CREATE USER root PASSWORD 'root-secret' ROLE admin").await;
+    let root = user(engine, "root").await;
+    for text in [
+        "CREATE USER dpo PASSWORD 'dpo-secret' ROLE policy_admin",
+        "CREATE USER ann PASSWORD 'ann-secret'",
+        "CREATE TABLE plays AS SELECT n % 20 AS person, 'i' || (n * 7 % 13) AS item \
+         FROM generate_series(1, 400) AS s(n)",
+        "CREATE TABLE allowed AS SELECT * FROM plays WHERE person NOT IN (3, 7, 11)",
+        "CREATE TABLE consents AS SELECT * FROM (VALUES (3, 'ads', false), (7, 'ads', false), \
+         (11, 'ads', false), (1, 'ads', true), (5, 'news', false)) AS v(who, what, given)",
+        "GRANT SELECT ON plays TO ann",
+        "GRANT SELECT ON allowed TO ann",
+        "GRANT SELECT ON consents TO dpo",
+    ] {
+        rows(&root, text).await;
+    }
+    let dpo = user(engine, "dpo").await;
+    for text in [
+        "CREATE PURPOSE ads",
+        "GRANT PURPOSE ads TO USER ann",
+        "CREATE CONSENT POLICY p ON plays (person) USING consents (who, what, given) \
+         FOR PURPOSE ads DEFAULT ALLOW",
+    ] {
+        rows(&dpo, text).await;
+    }
+    let ann = user(engine, "ann").await;
+    rows(&ann, "SET purpose = 'ads'").await;
+    [root, dpo, ann]
+}
+
+const QUERIES: [&str; 17] = [
+    "SELECT count(*) FROM {t}",
+    "SELECT count(person), min(person), max(item) FROM {t}",
+    "SELECT person, count(*) FROM {t} GROUP BY person ORDER BY person",
+    "SELECT item FROM {t} ORDER BY item LIMIT 7",
+    "SELECT * FROM {t} WHERE person = 3",
+    "SELECT count(*) FROM {t} WHERE person <= 7 AND item LIKE 'i1%'",
+    "SELECT count(*) FROM {t} WHERE person IN (3, 4, 5)",
+    // An error of a row that is not there would tell of it.
+    "SELECT sum(1 / (person - 3)) FROM {t}",
+    "SELECT count(*) FROM {t} WHERE 1 / (person - 7) > 0",
+    "SELECT count(*) FROM (SELECT DISTINCT person FROM {t})",
+    "WITH c AS (SELECT * FROM {t}) SELECT count(*) FROM c AS a JOIN c AS b USING (item)",
+    "SELECT count(*) FROM allowed AS a \
+     WHERE EXISTS (SELECT 1 FROM {t} AS t WHERE t.person = a.person)",
+    "SELECT (SELECT max(person) FROM {t} WHERE person < 8)",
+    "SELECT count(*) FROM allowed WHERE item NOT IN (SELECT item FROM {t} WHERE person = 11)",
+    "SELECT person, row_number() OVER (PARTITION BY item ORDER BY person) AS n FROM {t} \
+     ORDER BY person, n LIMIT 9",
+    "SELECT person FROM {t} UNION SELECT person FROM {t} ORDER BY person",
+    "SELECT approx_distinct(person) FROM {t}",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_see_a_lake_without_those_who_do_not_consent() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let [root, _, ann] = governed(&engine).await;
+    for query in QUERIES {
+        let (governed, oracle) = (query.replace("{t}", "plays"), query.replace("{t}", "allowed"));
+        assert_eq!(rows(&ann, &governed).await, rows(&ann, &oracle).await, "{query}");
+    }
+    for create in [
+        "CREATE VIEW ann.seen AS SELECT person, item FROM plays",
+        "CREATE TABLE ann.copy AS SELECT * FROM plays",
+    ] {
+        rows(&ann, create).await;
+    }
+    let all = "SELECT count(*) FROM allowed";
+    for copy in ["SELECT count(*) FROM ann.seen", "SELECT count(*) FROM ann.copy"] {
+        assert_eq!(rows(&ann, copy).await, rows(&ann, all).await);
+    }
+    let plan = rows(&ann, "EXPLAIN SELECT count(*) FROM plays WHERE person = 3").await.join("\n");
+    assert!(plan.contains("ConsentExec") && plan.contains("[p]") && plan.contains("ads"), "{plan}");
+    let plan = rows(&ann, "EXPLAIN ANALYZE SELECT * FROM plays").await.join("\n");
+    assert!(plan.contains("ConsentExec") && !plan.contains("DataSourceExec"), "{plan}");
+    // A copy is under the policy that it was made under; without its people it is none.
+    rows(&root, "INSERT INTO consents VALUES (5, 'ads', false)").await;
+    let still = rows(&ann, "SELECT count(*) FROM allowed WHERE person <> 5").await;
+    for copy in ["SELECT count(*) FROM ann.seen", "SELECT count(*) FROM ann.copy"] {
+        assert_eq!(rows(&ann, copy).await, still, "{copy}");
+    }
+    rows(&ann, "CREATE TABLE ann.counts AS SELECT item, count(*) AS n FROM plays GROUP BY item")
+        .await;
+    rows(&ann, "CREATE TABLE ann.other AS SELECT * FROM allowed").await;
+    assert_eq!(code(&ann, "CREATE TABLE ann.bare AS SELECT item FROM plays").await, "ATT-2001");
+    assert_eq!(code(&ann, "INSERT INTO ann.other SELECT * FROM plays").await, "ATT-2001");
+    rows(&ann, "INSERT INTO ann.copy SELECT * FROM plays").await;
+    rows(&ann, "DROP TABLE ann.copy").await;
+    assert_eq!(cell(&ann, "SELECT count(*) FROM system.consents").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withdrawal_counts_in_the_next_run_of_a_prepared_statement() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let [root, dpo, ann] = governed(&engine).await;
+    let prepared = ann.prepare("SELECT count(*) FROM plays WHERE person = $1").await.unwrap();
+    let count = async || {
+        let answer = ann.run(&prepared, &[ScalarValue::Int64(Some(5))]).await.unwrap();
+        let batches: Vec<RecordBatch> = answer.rows.try_collect().await.unwrap();
+        pretty_format_batches(&batches).unwrap().to_string().contains("20")
+    };
+    assert!(count().await && count().await);
+    rows(&root, "INSERT INTO consents VALUES (5, 'ads', false)").await;
+    assert!(!count().await && !count().await);
+    assert_eq!(cell(&ann, "SELECT count(*) FROM plays WHERE person = 5").await, "0");
+    // A purpose that is not held any more lets nobody read, prepared or not.
+    rows(&dpo, "REVOKE PURPOSE ads FROM USER ann").await;
+    assert!(ann.run(&prepared, &[ScalarValue::Int64(Some(4))]).await.is_err());
+    assert_eq!(code(&ann, "SELECT * FROM ann.seen").await, "ATT-4001");
+    // Columns are shown without a purpose; rows are not.
+    let columns = "SELECT count(*) FROM system.columns WHERE \"table\" = 'plays'";
+    assert_eq!(cell(&ann, columns).await, "2");
+    assert_eq!(code(&ann, "SELECT person FROM plays").await, "ATT-2003");
+    // Where the consents cannot be read, nobody reads.
+    rows(&dpo, "GRANT PURPOSE ads TO USER ann").await;
+    assert_eq!(code(&ann, "SELECT person FROM plays").await, "none");
+    rows(&root, "REVOKE SELECT ON consents FROM dpo").await;
+    assert_eq!(code(&ann, "SELECT person FROM plays").await, "ATT-3001");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_are_of_those_who_consent_and_answer_of_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let [root, dpo, ann] = governed(&engine).await;
+    let create = |name: &str, table: &str| {
+        format!(
+            "CREATE MODEL ann.{name} OPTIONS (model_type = 'matrix_factorization', \
+             feedback_type = 'implicit', user_col = 'person', item_col = 'item', num_factors = 2, \
+             data_split_method = 'no_split') AS SELECT person, item FROM {table}"
+        )
+    };
+    let mut made = Vec::new();
+    for (name, table) in [("m", "plays"), ("n", "allowed")] {
+        let answer = ann.query(&create(name, table)).await.unwrap();
+        let message = answer.message.unwrap();
+        made.push(message.replace(&format!("ann.{name}@"), "it@"));
+    }
+    // As many users, items and interactions.
+    assert_eq!(made[0], made[1]);
+    let listed = "SELECT DISTINCT person FROM ml_recommend('ann.m') ORDER BY person";
+    let oracle = "SELECT DISTINCT person FROM allowed ORDER BY person";
+    assert_eq!(rows(&ann, listed).await, rows(&ann, oracle).await);
+    let users = "SELECT count(*) FROM ML.WEIGHTS(MODEL ann.m) WHERE processed_input = 'person'";
+    assert_eq!(cell(&ann, users).await, "17");
+    let one = |person: i32| format!("SELECT count(*) FROM ml_recommend('ann.m', {person}, 2)");
+    // Of nobody who has withdrawn, not even what is popular.
+    assert_eq!(cell(&ann, &one(3)).await, "0");
+    assert_eq!(cell(&ann, &one(5)).await, "2");
+    let known = "SELECT purpose || ' ' || consent_version FROM system.models WHERE name = 'm'";
+    assert!(cell(&ann, known).await.starts_with("ads p: main.consents@"));
+    let withdrawn = "SELECT withdrawn_users FROM system.models WHERE name = 'm'";
+    assert_eq!(cell(&ann, withdrawn).await, "0");
+    rows(&root, "INSERT INTO consents VALUES (5, 'ads', false)").await;
+    assert_eq!(cell(&ann, &one(5)).await, "0");
+    assert_eq!(cell(&ann, users).await, "16");
+    let score =
+        "SELECT ml_score('ann.m', 5, 'i1') IS NULL AND ml_score('ann.m', 4, 'i1') IS NOT NULL";
+    assert_eq!(cell(&ann, score).await, "true");
+    let alike = "SELECT count(*) FROM (SELECT unnest(ml_similar_users('ann.m', 4, 20)) AS u) \
+                 WHERE u['user'] = 5";
+    assert_eq!(cell(&ann, alike).await, "0");
+    assert_eq!(cell(&dpo, withdrawn).await, "1");
+    // A model is asked for its own purpose, and trained again for it.
+    assert_eq!(code(&root, &one(4)).await, "ATT-2003");
+    rows(&ann, "SET purpose = ''").await;
+    assert_eq!(code(&ann, &one(4)).await, "ATT-2003");
+    assert_eq!(code(&root, "RETRAIN MODEL ann.m").await, "ATT-2003");
+    rows(&ann, "RETRAIN MODEL ann.m").await;
+    rows(&ann, "SET purpose = 'ads'").await;
+    assert_eq!(cell(&ann, withdrawn).await, "0");
+    assert_eq!(cell(&ann, users).await, "16");
+    // The option states the purpose of a training by itself, where it is held.
+    rows(&ann, "SET purpose = ''").await;
+    let with_purpose = create("o", "plays").replace("num_factors", "purpose = 'ads', num_factors");
+    assert_eq!(code(&ann, &create("o", "plays")).await, "ATT-2003");
+    assert_eq!(code(&ann, &with_purpose.replace("'ads'", "'news'")).await, "ATT-2003");
+    rows(&ann, &with_purpose).await;
+}
