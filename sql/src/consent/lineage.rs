@@ -9,6 +9,7 @@ use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan, TableScan}
 use udfs::consent::SubjectKind;
 
 use super::guard::Consented;
+use crate::policy::barrier::barrier_of;
 use crate::session::Narrowed;
 
 /// The names of the consent policies whose persons are in a column of a plan, as they are or cast.
@@ -80,6 +81,13 @@ fn expression(input: &LogicalPlan, expr: Option<&Expr>, found: &mut BTreeSet<Str
 fn persons(scan: &TableScan, column: usize, found: &mut BTreeSet<String>) {
     let Ok(provider) = source_as_provider(&scan.source) else { return };
     let Some(field) = scan.projected_schema.fields().get(column) else { return };
+    barrier_of(&scan.source, |barrier| {
+        let below = barrier.plan();
+        let fields = below.schema().fields();
+        if let Some(column) = fields.iter().position(|below| below.name() == field.name()) {
+            follow(below, column, found);
+        }
+    });
     if let Some(table) = consented(&provider) {
         let policies = table.policies_of_column(field.name());
         found.extend(policies.map(|policy| policy.name.clone()));

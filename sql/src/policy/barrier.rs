@@ -131,6 +131,11 @@ impl Barrier {
         self
     }
 
+    /// What is below: nothing of it is for plans above.
+    pub(crate) fn plan(&self) -> &LogicalPlan {
+        &self.plan
+    }
+
     /// The columns that may be used and not shown.
     pub(crate) fn kept(&self) -> &BTreeSet<String> {
         &self.kept
