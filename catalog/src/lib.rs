@@ -24,6 +24,8 @@ pub mod policy;
 pub mod registry;
 mod revocations;
 pub mod store;
+pub mod subject_marks;
+pub mod subjects;
 pub mod tables;
 #[cfg(test)]
 mod tables_tests;
@@ -71,6 +73,7 @@ pub struct Catalog {
     tokens: Registry,
     expectations: Registry,
     checks: Registry,
+    subjects: Registry,
     revocations: Revocations,
     lakes: BTreeMap<String, LakeSchema>,
     files: lake::Tables,
@@ -129,6 +132,7 @@ impl Catalog {
         let tokens = place.child("_attune/tokens");
         let expectations = place.child("_attune/expectations");
         let checks = place.child("_attune/checks");
+        let subjects = place.child("_attune/subjects");
         let revoked = place.child("_attune/revoked");
         let catalog = Self {
             files: lake::Tables::with_fresh(Arc::clone(&stores), config.freshness),
@@ -140,6 +144,7 @@ impl Catalog {
             tokens: Registry::new(tokens, Arc::clone(&clock)),
             expectations: Registry::new(expectations, Arc::clone(&clock)),
             checks: Registry::new(checks, Arc::clone(&clock)),
+            subjects: Registry::new(subjects, Arc::clone(&clock)),
             revocations: Revocations::new(revoked),
             clock,
             lakes,

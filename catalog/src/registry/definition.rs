@@ -14,6 +14,8 @@ use super::manifest::StoredMetric;
 use crate::checks::{CheckHistory, TableExpectations};
 use crate::error::{Error, Result};
 use crate::lake::LakeTable;
+use crate::subject_marks::SubjectMarks;
+use crate::subjects::Subject;
 use crate::tokens::TokenRecord;
 use crate::users::{RoleRecord, UserRecord};
 
@@ -86,6 +88,10 @@ pub enum Spec {
     Expectations(TableExpectations),
     /// What checking a table gave.
     Checks(CheckHistory),
+    /// Where the ids of persons are.
+    Subject(Subject),
+    /// What holds of single persons of a subject.
+    SubjectMarks(SubjectMarks),
 }
 
 /// Where a warehouse table's files are.
@@ -153,6 +159,8 @@ pub enum Kind {
     Token,
     /// What is expected of a table, or what checking it gave.
     Expectations,
+    /// A subject, or what holds of its persons.
+    Subject,
 }
 
 impl Kind {
@@ -166,6 +174,7 @@ impl Kind {
             Self::Role => "role",
             Self::Token => "token",
             Self::Expectations => "set of expectations",
+            Self::Subject => "subject",
         }
     }
 }
@@ -187,6 +196,7 @@ impl Spec {
             Self::Role(_) => Kind::Role,
             Self::Token(_) => Kind::Token,
             Self::Expectations(_) | Self::Checks(_) => Kind::Expectations,
+            Self::Subject(_) | Self::SubjectMarks(_) => Kind::Subject,
         }
     }
 }

@@ -126,6 +126,20 @@ impl Registry {
         Ok(Arc::clone(&self.snapshot.read().definitions))
     }
 
+    /// The same, when every document can be read.
+    ///
+    /// # Errors
+    /// When the store cannot be reached, or one of the documents cannot be read.
+    pub async fn sound_definitions(&self) -> Result<Arc<Definitions>> {
+        self.refresh().await?;
+        let snapshot = self.snapshot.read();
+        let mut documents = snapshot.entries.values().map(|entry| &entry.head.document);
+        if let Some(Err(error)) = documents.find(|document| document.is_err()) {
+            return Err(error.clone());
+        }
+        Ok(Arc::clone(&snapshot.definitions))
+    }
+
     /// Every folder that a document has retired.
     ///
     /// # Errors

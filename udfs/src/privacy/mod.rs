@@ -37,6 +37,7 @@ pub mod pseudonymize;
 pub mod redact;
 mod redact_phone;
 mod redact_scan;
+pub mod subject_token;
 pub mod t_closeness;
 
 #[cfg(test)]
@@ -44,6 +45,7 @@ mod adult_tests;
 
 pub use hierarchy::{Hierarchy, HierarchySet};
 pub use key::{Key, KeySet};
+pub use subject_token::{SubjectTokens, Token};
 
 /// The package's scalar functions, in documentation order. Those that need a key or a hierarchy
 /// are here without one: they can be listed and documented, not planned.
