@@ -61,7 +61,8 @@ impl SubjectTokens {
     pub fn signature(&self, content: &[u8]) -> String {
         let mut mac = self.signature.clone();
         mac.update(content);
-        hexadecimal(&mac.finalize().into_bytes())
+        let digest = mac.finalize().into_bytes();
+        hexadecimal(digest.as_slice())
     }
 
     /// Whether a signature is of that content; it takes as long whichever digit is wrong.
@@ -109,7 +110,7 @@ impl SubjectTokens {
 
 fn under(secret: &[u8], label: &[u8]) -> Result<Hmac<Sha256>> {
     let derived = new_mac(secret)?.chain_update(label).finalize().into_bytes();
-    new_mac(&derived)
+    new_mac(derived.as_slice())
 }
 
 fn new_mac(key: &[u8]) -> Result<Hmac<Sha256>> {
