@@ -12,6 +12,7 @@ pub mod check_states;
 pub mod checks;
 pub mod config;
 pub mod delta;
+pub mod erasures;
 pub mod error;
 pub mod keys;
 pub mod lake;
@@ -26,6 +27,7 @@ mod revocations;
 pub mod store;
 pub mod subject_marks;
 pub mod subjects;
+pub mod table_erasure;
 pub mod tables;
 #[cfg(test)]
 mod tables_tests;
@@ -74,6 +76,7 @@ pub struct Catalog {
     expectations: Registry,
     checks: Registry,
     subjects: Registry,
+    subject_tokens: tokio::sync::OnceCell<udfs::privacy::SubjectTokens>,
     revocations: Revocations,
     lakes: BTreeMap<String, LakeSchema>,
     files: lake::Tables,
@@ -145,6 +148,7 @@ impl Catalog {
             expectations: Registry::new(expectations, Arc::clone(&clock)),
             checks: Registry::new(checks, Arc::clone(&clock)),
             subjects: Registry::new(subjects, Arc::clone(&clock)),
+            subject_tokens: tokio::sync::OnceCell::new(),
             revocations: Revocations::new(revoked),
             clock,
             lakes,

@@ -132,6 +132,10 @@ impl Catalog {
     /// # Errors
     /// When the warehouse cannot be reached or, to make it, not written.
     pub async fn subject_tokens(&self) -> Result<SubjectTokens> {
+        self.subject_tokens.get_or_try_init(|| self.read_subject_tokens()).await.cloned()
+    }
+
+    async fn read_subject_tokens(&self) -> Result<SubjectTokens> {
         let place = self.warehouse.place().child("_attune/subject_secret");
         let content = match place.read_if_exists().await? {
             Some(content) => content,

@@ -138,7 +138,10 @@ impl Catalog {
                 let place = self.warehouse.place().child(&table.folder).folder();
                 let text = name.to_string();
                 let opened = match version {
-                    Some(version) => self.tables.at(&text, &place, version).await?,
+                    Some(version) => {
+                        let stored = table.stored(name, version)?;
+                        self.tables.at(&text, &place, stored).await?
+                    }
                     None => self.tables.newest(&text, &place).await?,
                 };
                 let cluster_by = &table.cluster_by;
@@ -190,7 +193,10 @@ impl Catalog {
             Spec::Managed(table) => {
                 let place = self.warehouse.place().child(&table.folder).folder();
                 let opened = match version {
-                    Some(version) => self.tables.at(&text, &place, version).await?,
+                    Some(version) => {
+                        let stored = table.stored(name, version)?;
+                        self.tables.at(&text, &place, stored).await?
+                    }
                     None => self.tables.newest(&text, &place).await?,
                 };
                 let plain = self.tables.plain(&text, &place, &opened, state)?;
@@ -267,9 +273,11 @@ impl Catalog {
     ) -> Result<Written> {
         self.writable().await?;
         let text = name.to_string();
-        let (place, cluster_by) = self.managed(name).await?;
+        let (place, managed) = self.managed(name).await?;
+        check_erasure(name, &managed)?;
         let table = self.tables.newest(&text, &place).await?;
-        if expected_version.is_some() && expected_version != table.version() {
+        let found = table.version().map(|version| managed.shown(version));
+        if expected_version.is_some() && expected_version != found {
             return Err(Error::Conflict { name: text });
         }
         let mode = match (overwrite, expected_version) {
@@ -278,11 +286,11 @@ impl Catalog {
             (false, None) => Mode::Append,
         };
         let target = delta::plain_schema(&text, &table)?;
-        let input = Input::plan(plan, &state, Some(target), &cluster_by).await?;
+        let input = Input::plan(plan, &state, Some(target), &managed.cluster_by).await?;
         let (table, rows) = input.write(&text, table, &place, mode).await?;
         self.check_place(name, &place).await?;
         self.tables.put(&place, &table);
-        Ok(Written { rows, version: table.version().unwrap_or_default() })
+        Ok(Written { rows, version: managed.shown(table.version().unwrap_or_default()) })
     }
 
     /// The newest version of a warehouse table.
@@ -290,17 +298,20 @@ impl Catalog {
     /// # Errors
     /// When there is no such table, or its log cannot be read.
     pub async fn table_version(&self, name: &ObjectName) -> Result<u64> {
-        let (place, _) = self.managed(name).await?;
+        let (place, managed) = self.managed(name).await?;
         let table = self.tables.newest(&name.to_string(), &place).await?;
-        Ok(table.version().unwrap_or_default())
+        Ok(managed.shown(table.version().unwrap_or_default()))
     }
 
     /// Whether rows that were written into a folder are the table's. Another server may have
-    /// replaced it since its definition was read here; nobody reads the folder then.
+    /// replaced it since its definition was read here; nobody reads the folder then. An erasure
+    /// that began meanwhile may have read the table before the rows came.
     async fn check_place(&self, name: &ObjectName, place: &Place) -> Result<()> {
         let spec = self.objects.read(name).await?.map(|definition| definition.spec);
         let folder = match spec {
-            Some(Spec::Managed(table)) => Some(self.warehouse.place().child(&table.folder)),
+            Some(Spec::Managed(table)) if table.erasing.is_none() => {
+                Some(self.warehouse.place().child(&table.folder))
+            }
             _ => None,
         };
         match folder.is_some_and(|folder| folder.folder().path == place.path) {
@@ -309,8 +320,8 @@ impl Catalog {
         }
     }
 
-    /// A warehouse table's folder, and the columns by which it is clustered.
-    async fn managed(&self, name: &ObjectName) -> Result<(Place, Vec<String>)> {
+    /// A warehouse table's folder, and what is said of it.
+    async fn managed(&self, name: &ObjectName) -> Result<(Place, ManagedTable)> {
         let spec = match self.resolve(name).await? {
             Some(Named::Defined(definition)) => definition.spec,
             Some(Named::Lake(_)) => return Err(not_writable(name)),
@@ -323,7 +334,7 @@ impl Catalog {
         match spec {
             Spec::Managed(table) => {
                 let place = self.warehouse.place().child(&table.folder).folder();
-                Ok((place, table.cluster_by))
+                Ok((place, table))
             }
             Spec::External(_) => Err(not_writable(name)),
             other => {
@@ -348,7 +359,7 @@ impl Catalog {
 
     async fn finish_create(&self, name: &ObjectName, owner: &str, mut start: Start) -> Result<()> {
         let cluster_by = std::mem::take(&mut start.cluster_by);
-        let table = ManagedTable { folder: start.folder.clone(), cluster_by };
+        let table = ManagedTable::new(start.folder.clone(), cluster_by);
         let spec = Spec::Managed(table.clone());
         // Also when the statement is cancelled in the middle, a folder that the definition may
         // name is not removed.
@@ -425,6 +436,17 @@ impl Drop for Orphan {
                 tracing::debug!(%error, "the folder of a table that failed was not removed");
             }
         });
+    }
+}
+
+/// Nobody writes what is being rewritten without a person.
+fn check_erasure(name: &ObjectName, table: &ManagedTable) -> Result<()> {
+    match &table.erasing {
+        None => Ok(()),
+        Some(_) => Err(Error::invalid_hint(
+            format!("table {name} is being rewritten by FORGET SUBJECT"),
+            "try again in a moment; RESUME ERASURE ends an erasure whose server has stopped",
+        )),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod head;
 mod manifest;
 pub mod model;
 mod model_cache;
+mod model_erasure;
 mod model_files;
 mod model_parts;
 #[cfg(test)]
@@ -294,6 +295,15 @@ impl Registry {
         }
         self.put(name, None, "", Some(&head)).await?;
         Ok(true)
+    }
+
+    /// Empties the earlier states of a document that a local disk keeps; their numbers stay, by
+    /// which a late writer finds out that it is late.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn blank(&self, name: &ObjectName) -> Result<()> {
+        self.heads.blank(&key(&name.schema, &name.name)).await
     }
 
     /// Writes a definition (`None`: a tombstone) over exactly the head that was seen.

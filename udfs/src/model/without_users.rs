@@ -75,7 +75,7 @@ impl Stay {
     fn seen(&self, seen: &Csr) -> Csr {
         let lengths = self.users.iter().map(|user| seen.row(*user).0.len());
         Csr::from_rows(lengths, seen.columns(), |row, columns, values| {
-            let of = self.users.get(row).copied().unwrap_or(usize::MAX);
+            let of = self.users.get(row).copied().unwrap_or(seen.rows());
             let (own, weights) = seen.row(of);
             columns.copy_from_slice(own);
             values.copy_from_slice(weights);
