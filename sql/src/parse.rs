@@ -16,6 +16,7 @@ use crate::dialect::{AttuneDialect, is_word, parse_model_reference};
 use crate::error::{Error, Result};
 use crate::expectation::{self, ExpectationStatement};
 use crate::kill::Kill;
+use crate::subject::syntax::{self as subject, SubjectStatement};
 use crate::table::cluster;
 use crate::tokens::{self, TokenStatement};
 
@@ -69,6 +70,8 @@ pub enum Statement {
     Expectation(Box<ExpectationStatement>),
     /// Users, roles and grants.
     Access(Box<AccessStatement>),
+    /// Subjects and requests of persons.
+    Subject(Box<SubjectStatement>),
     /// A statement that is planned for later, with what to use instead.
     Later(&'static str, &'static str),
     /// `DESCRIBE MODEL m`.
@@ -379,6 +382,7 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         ["show", "users"] => show(parser, Listing::Users),
         ["show", "roles"] => show(parser, Listing::Roles),
         words if expectation::syntax::is_ours(words) => expectation::syntax::parse(parser, words),
+        words if subject::is_ours(words) => subject::parse(parser, words),
         words if syntax::is_ours(words) => syntax::parse(parser, words),
         _ => Ok(Statement::DataFusion(Box::new(parser.parse_statement()?))),
     }

@@ -172,7 +172,6 @@ fn later(words: &[&str]) -> Option<&'static str> {
         | ["privacy", "policy", ..]
         | ["consent", "policy", ..] => Some("policies are not there yet"),
         ["purpose", ..] => Some("purposes are not there yet"),
-        ["subject", ..] => Some("subjects are not there yet"),
         ["key", ..] => Some("keys are not made in SQL yet"),
         _ => None,
     }

@@ -24,6 +24,7 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 use futures::StreamExt;
 use sqlparser::ast::{Statement as SqlStatement, TableObject};
 
+pub(crate) use self::rewrite::typed;
 use crate::error::{Error, Result};
 use crate::expectation::load::{Guard, Rows};
 use crate::parse::name_parts;
@@ -170,6 +171,9 @@ pub(crate) async fn plan(
                 false => &[Privilege::Insert],
             };
             let name = target(context, &name_parts(name), needed).await?;
+            if insert.overwrite {
+                crate::subject::guard::may_overwrite(context, &name).await?;
+            }
             context.write_to(&name);
             let (state, plan) = context.plan_statement(statement.clone()).await?;
             let LogicalPlan::Dml(dml) = plan else {

@@ -33,7 +33,7 @@ use crate::session::optimized::Optimized;
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
 use crate::tokens::TokenStatement;
-use crate::{access, dml, expectation, model, size, table};
+use crate::{access, dml, expectation, model, size, subject, table};
 
 /// What a planned statement does when it runs.
 #[derive(Debug, Clone)]
@@ -62,6 +62,10 @@ pub(crate) enum Action {
     Expectation(expectation::Change),
     /// Checks what is expected of a table.
     CheckTable(Arc<expectation::CheckTable>),
+    /// Changes subjects, or what is held about a person.
+    Subject(subject::Change),
+    /// Answers what is held about a person.
+    SubjectRequest(subject::Request),
 }
 
 /// What one statement (or view inside it) is planned in.
@@ -490,6 +494,7 @@ pub(crate) async fn plan_in(
             Box::pin(expectation::plan(&context, statement)).await?
         }
         Statement::Access(statement) => Box::pin(access::plan(&context, statement)).await?,
+        Statement::Subject(statement) => Box::pin(subject::plan(&context, statement)).await?,
         Statement::DescribeModel { name } => {
             let (state, plan) = Box::pin(model::describe(&context, name)).await?;
             (state, Action::Query(plan))

@@ -20,7 +20,7 @@ use crate::parse::parse_query;
 use crate::rights::Columns;
 use crate::session::guard::{WriteOnly, narrowed};
 use crate::session::plan::StatementContext;
-use crate::{pg, system};
+use crate::{pg, subject, system};
 
 /// The hidden schema in which unqualified names are resolved along the search path.
 pub const SEARCH_PATH: &str = "search_path";
@@ -151,7 +151,7 @@ async fn open_now(
     let version = context.version_of(name);
     let provider = match context.engine().catalog().open_table(name, version, state).await? {
         None => return Ok(None),
-        Some(Opened::Table(table)) => table,
+        Some(Opened::Table(table)) => subject::guard::readable(context, name, table).await?,
         Some(Opened::View { sql, .. }) => open_view(context, name, &sql).await?,
     };
     let guarded = match target && access.select != Columns::All {

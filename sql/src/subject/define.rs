@@ -26,15 +26,15 @@ pub(super) async fn create(
     let catalog = context.engine().catalog();
     let name = &create.name;
     if name.is_empty() || name.chars().count() > NAME_CHARS_MAX {
-        return Err(Error::invalid(format!("a subject's name has 1 to {NAME_CHARS_MAX} characters")));
+        return Err(Error::invalid(format!(
+            "a subject's name has 1 to {NAME_CHARS_MAX} characters"
+        )));
     }
     let subject = Subject {
         name: name.clone(),
         keys: keys(context, &create.keys).await?,
         via: match &create.via {
-            Some((table, record, entity)) => {
-                Some(crosswalk(context, table, record, entity).await?)
-            }
+            Some((table, record, entity)) => Some(crosswalk(context, table, record, entity).await?),
             None => None,
         },
         owner: context.rights().name().to_owned(),
@@ -147,10 +147,7 @@ pub(super) fn known_key(
 }
 
 /// What a written column may mean, along the search path.
-pub(super) fn candidates(
-    context: &StatementContext,
-    parts: &[String],
-) -> Result<Vec<SubjectKey>> {
+pub(super) fn candidates(context: &StatementContext, parts: &[String]) -> Result<Vec<SubjectKey>> {
     let Some((column, table)) = parts.split_last() else {
         return Err(Error::Internal("a column without a name".into()));
     };
@@ -213,15 +210,12 @@ pub(super) async fn raw(
 async fn columns(context: &StatementContext, parts: &[String]) -> Result<(ObjectName, SchemaRef)> {
     let (name, _) = table(context, parts).await?;
     let table = raw(context, &name, None).await?;
-    let table =
-        table.ok_or_else(|| Error::from(CatalogError::not_found("table", &name.to_string(), [])))?;
+    let table = table
+        .ok_or_else(|| Error::from(CatalogError::not_found("table", &name.to_string(), [])))?;
     Ok((name, table.schema()))
 }
 
-async fn keys(
-    context: &Arc<StatementContext>,
-    written: &[Vec<String>],
-) -> Result<Vec<SubjectKey>> {
+async fn keys(context: &Arc<StatementContext>, written: &[Vec<String>]) -> Result<Vec<SubjectKey>> {
     let mut keys = Vec::with_capacity(written.len());
     for parts in written {
         let Some((column, table)) = parts.split_last() else { continue };

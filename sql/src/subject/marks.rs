@@ -30,7 +30,8 @@ pub(super) async fn set(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
         Mark::Held => ("HOLD", "FORGET is refused until RELEASE"),
         _ => ("RESTRICT", "absent from every read but EXPORT; RETRAIN what was trained before"),
     };
-    let message = format!("{verb} SUBJECT {}: {new} ids more are {}; {what}", who.subject, mark.name());
+    let message =
+        format!("{verb} SUBJECT {}: {new} ids more are {}; {what}", who.subject, mark.name());
     Ok(Done::new(new as u64, message))
 }
 
@@ -39,9 +40,8 @@ pub(super) async fn release(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
     let context = StatementContext::load(&run.session).await?;
     let person = find(run, &context, who).await?;
     let marks = person.marks(&context).await?;
-    let take = |held: &mut SubjectMarks| {
-        Ok(marks.iter().filter(|person| held.take(mark, person)).count())
-    };
+    let take =
+        |held: &mut SubjectMarks| Ok(marks.iter().filter(|person| held.take(mark, person)).count());
     let catalog = context.engine().catalog();
     let taken = catalog.change_subject_marks(&who.subject, take).await?;
     if taken == 0 {

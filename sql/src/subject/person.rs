@@ -7,9 +7,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef, UInt64Type};
 use catalog::ObjectName;
 use catalog::subject_marks::Mark;
 use catalog::subjects::{Crosswalk, Subject, SubjectKey};
@@ -90,6 +90,36 @@ fn texts(batches: &[RecordBatch]) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
+/// How many rows of a relation are a person's.
+pub(super) async fn count(
+    run: &Run,
+    context: &Arc<StatementContext>,
+    relation: &str,
+    condition: &str,
+) -> Result<u64> {
+    let text = format!("SELECT 0 AS f, count(*) AS n FROM {relation} WHERE {condition}");
+    counted(run, context, &text).await.map(|(_, rows)| rows)
+}
+
+/// The numbers in the first column of a query, and the sum of the counts in the second.
+pub(super) async fn counted(
+    run: &Run,
+    context: &Arc<StatementContext>,
+    text: &str,
+) -> Result<(Vec<usize>, u64)> {
+    let (mut numbers, mut sum) = (Vec::new(), 0);
+    for batch in rows(run, context, text).await? {
+        let [at, count] = batch.columns() else {
+            return Err(Error::Internal("a count has two columns".into()));
+        };
+        let (at, count) = (cast(at, &DataType::UInt64)?, cast(count, &DataType::UInt64)?);
+        let at = at.as_primitive::<UInt64Type>().values().iter();
+        numbers.extend(at.filter_map(|at| usize::try_from(*at).ok()));
+        sum += count.as_primitive::<UInt64Type>().values().iter().sum::<u64>();
+    }
+    Ok((numbers, sum))
+}
+
 /// A value as SQL text.
 pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
@@ -113,11 +143,7 @@ fn one_of<'a>(value: &str, ids: impl IntoIterator<Item = &'a String>) -> String 
 /// # Errors
 /// When there is no such subject, the id means several persons, or the person's records are others'
 /// too.
-pub(super) async fn find(
-    run: &Run,
-    context: &Arc<StatementContext>,
-    who: &Who,
-) -> Result<Person> {
+pub(super) async fn find(run: &Run, context: &Arc<StatementContext>, who: &Who) -> Result<Person> {
     if who.id.is_empty() || who.id.chars().count() > ID_CHARS_MAX {
         return Err(Error::invalid(format!("an id has 1 to {ID_CHARS_MAX} characters")));
     }

@@ -2,7 +2,7 @@
 
 use sqlparser::ast::Expr;
 
-use super::define::{raw, table};
+use super::define::table;
 use super::person::{find, stand};
 use super::syntax::Who;
 use crate::dml::sent::{free, quoted};
@@ -29,9 +29,7 @@ pub(super) async fn run(run: &Run, who: &Who, column: &[String], value: &Expr) -
     }
     let catalog = context.engine().catalog();
     let version = catalog.table_version(&name).await?;
-    let (Some(standing), Some(_)) =
-        (stand(&context, &name, Some(version)).await?, raw(&context, &name, Some(version)).await?)
-    else {
+    let Some(standing) = stand(&context, &name, Some(version)).await? else {
         return Err(catalog::Error::not_found("table", &name.to_string(), []).into());
     };
     let schema = &standing.schema;

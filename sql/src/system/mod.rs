@@ -7,6 +7,7 @@ mod accounts;
 mod batches;
 mod checks;
 mod sessions;
+mod subjects;
 
 use std::sync::Arc;
 
@@ -22,9 +23,10 @@ use crate::session::StatementContext;
 /// The schemas made here.
 pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
-const SYSTEM: [&str; 14] = [
+const SYSTEM: [&str; 16] = [
     "checks",
     "columns",
+    "erasures",
     "expectations",
     "functions",
     "grants",
@@ -34,6 +36,7 @@ const SYSTEM: [&str; 14] = [
     "schemas",
     "sessions",
     "settings",
+    "subjects",
     "tables",
     "tokens",
     "users",
@@ -107,6 +110,8 @@ pub(crate) async fn open(
         ("system", "queries") => batches::queries(session).await?,
         ("system", "sessions") => sessions::sessions(session).await?,
         ("system", "tokens") => sessions::tokens(session).await?,
+        ("system", "subjects") => subjects::subjects(context).await?,
+        ("system", "erasures") => subjects::erasures(context).await?,
         ("system", "settings") => batches::settings(session)?,
         ("information_schema", "tables") => batches::information_tables(session).await?,
         ("information_schema", "columns") => batches::information_columns(session).await?,
