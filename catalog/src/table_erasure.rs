@@ -36,7 +36,8 @@ pub enum TableErasure {
 }
 
 impl Catalog {
-    /// Begins to rewrite a table for the erasure `id`: from now on nobody else's rows are committed.
+    /// Begins to rewrite a table for the erasure `id`: from now on nobody else's rows are
+    /// committed.
     ///
     /// # Errors
     /// `Invalid` when it is no warehouse table; `Conflict` when others change its definition again

@@ -14,7 +14,7 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 use udfs::model::Model;
 
 use super::claim::MANIFEST;
-use super::definition::{ModelVersion, ObjectName, Spec};
+use super::definition::{Kind, ModelVersion, ObjectName, Spec};
 use super::manifest::{LoadedModel, Manifest};
 use super::model_files::StoredFile;
 use super::model_parts;
@@ -131,19 +131,22 @@ impl Catalog {
             let Some(ModelVersion { id, .. }) = found else { break };
             model.versions.retain(|found| found.version != version);
             let newest = model.versions.iter().max_by_key(|found| found.version).cloned();
-            let spec = match newest {
-                None => None,
-                Some(newest) => {
-                    if model.version == version {
-                        let manifest = self.read_manifest(name, &newest).await?;
-                        model.version = newest.version;
-                        model.model_type = manifest.model_type.clone();
-                        model.query = manifest.query.clone();
-                        model.metrics = manifest.metrics.clone();
-                    }
-                    Some(Spec::Model(model))
-                }
+            let Some(newest) = newest else {
+                match self.drop_object(name, Kind::Model).await {
+                    Err(error) if error.is_lost_race() => continue,
+                    other => other?,
+                };
+                self.models.forget(&id);
+                break;
             };
+            if model.version == version {
+                let manifest = self.read_manifest(name, &newest).await?;
+                model.version = newest.version;
+                model.model_type = manifest.model_type.clone();
+                model.query = manifest.query.clone();
+                model.metrics = manifest.metrics.clone();
+            }
+            let spec = Some(Spec::Model(model));
             match self.objects.put(name, spec, &document.owner, Some(&head)).await {
                 Err(error) if error.is_lost_race() => continue,
                 other => other?,

@@ -166,7 +166,8 @@ impl Marked {
             return Ok((table, false));
         }
         let tokens = Arc::new(context.engine().catalog().subject_tokens().await?);
-        Ok((Arc::new(Self { table, columns, tokens, shown }), true))
+        let table: Arc<dyn TableProvider> = Arc::new(Self { table, columns, tokens, shown });
+        Ok((table, true))
     }
 }
 
