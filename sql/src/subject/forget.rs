@@ -78,6 +78,10 @@ pub(super) async fn steps(context: &StatementContext, person: &Person) -> Result
     let catalog = context.engine().catalog();
     let (mut hidden, mut rewritten) = (Vec::new(), Vec::new());
     for table in person.subject.tables() {
+        // An id of one key alone is nobody's elsewhere.
+        if person.only.as_ref().is_some_and(|key| key.table != *table) {
+            continue;
+        }
         let table = table.clone();
         match catalog.object(&table).await? {
             Some(object) if object.kind != Kind::Table => {}
