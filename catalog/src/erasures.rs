@@ -445,18 +445,18 @@ mod tests {
         assert!(!format!("{job:?}").contains("u-1"));
         one.end_step(&job.id, 0, &report()).await.unwrap();
         assert!(one.end_erasure(&job, vec![]).await.is_err());
-        let [left] = other.open_erasures().await.unwrap().try_into().unwrap();
+        let [left]: [ErasureJob; 1] = other.open_erasures().await.unwrap().try_into().unwrap();
         assert_eq!(left, job);
         assert_eq!(other.step_report(&job.id, 0).await.unwrap(), Some(report()));
         assert_eq!(other.step_report(&job.id, 1).await.unwrap(), None);
-        let [running] = other.erasures().await.unwrap().try_into().unwrap();
+        let [running]: [Erasure; 1] = other.erasures().await.unwrap().try_into().unwrap();
         assert_eq!((running.steps, running.signed), ([2, 1], None));
         other.end_step(&job.id, 1, &report()).await.unwrap();
         let signed = other.end_erasure(&job, vec!["a view".into()]).await.unwrap();
         // Ended twice, it is the same.
         assert_eq!(one.end_erasure(&job, vec![]).await.unwrap(), signed);
         assert!(one.open_erasures().await.unwrap().is_empty());
-        let [done] = one.erasures().await.unwrap().try_into().unwrap();
+        let [done]: [Erasure; 1] = one.erasures().await.unwrap().try_into().unwrap();
         assert_eq!(done.signed, Some((signed.clone(), true)));
         assert_eq!(shared.paths("_attune/erasures").await.len(), 1);
         let place = one.erasure(&job.id).child(CERTIFICATE);
@@ -464,7 +464,7 @@ mod tests {
         forged.certificate.by = "somebody".into();
         place.remove().await.unwrap();
         place.create(to_bytes(&place, &forged).unwrap()).await.unwrap();
-        let [found] = one.erasures().await.unwrap().try_into().unwrap();
+        let [found]: [Erasure; 1] = one.erasures().await.unwrap().try_into().unwrap();
         assert_eq!(found.signed.map(|(_, is_sound)| is_sound), Some(false));
     }
 }

@@ -51,8 +51,7 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
         rows.push(told(run, &context, &person, &step).await?);
     }
     for remains in remains::of(&context, &person.ids).await? {
-        let (rows_, exact) = (None, false);
-        rows.push(Row { object: "remains".into(), action: remains, rows: rows_, exact });
+        rows.push(Row { object: "remains".into(), action: remains, rows: None, exact: false });
     }
     let counts =
         rows.iter().map(|row| row.rows.map(|rows| i64::try_from(rows).unwrap_or(i64::MAX)));

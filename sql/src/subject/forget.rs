@@ -117,7 +117,7 @@ async fn end(run: &Run, job: &ErasureJob) -> Result<SignedCertificate> {
 
 fn done(what: &str, signed: &SignedCertificate) -> Done {
     let certificate = &signed.certificate;
-    let rows = certificate.steps.iter().map(|step| step.rows).sum();
+    let rows: u64 = certificate.steps.iter().map(|step| step.rows).sum();
     let more = match certificate.remains.as_slice() {
         [] => "nothing is known to remain".to_owned(),
         remains => format!("what remains: {}", remains.join("; ")),

@@ -159,7 +159,7 @@ impl Stay {
     }
 
     fn blend(&self, model: &HybridModel) -> Result<HybridModel, ModelError> {
-        let member = |member: &Member| {
+        let member = |member: &Member| -> Result<Member, ModelError> {
             let base = match &member.base {
                 Base::Als(als) => Base::Als(Box::new(self.factorization(als)?)),
                 Base::Item(items) => Base::Item(self.items(items)?),
