@@ -120,6 +120,7 @@ pub(crate) fn needs_slot(action: &Action) -> bool {
         | Action::DropToken(_)
         | Action::Expectation(_)
         | Action::Access(_) => false,
+        Action::Subject(change) => !change.waits(),
         _ => true,
     }
 }

@@ -44,8 +44,14 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<Done> {
     let of = ErasureOf { subject, ids, only, entity, tokens };
     let catalog = context.engine().catalog();
     let job = catalog.begin_erasure(of, context.rights().name(), steps).await?;
-    let signed = end(run, &job).await?;
-    Ok(done(&format!("FORGET SUBJECT {}", who.subject), &signed))
+    // What has begun is ended, also when whoever asked goes away: in a task of its own.
+    let ending = super::resumed(run.session.engine().clone(), job.by.clone(), job.id.clone());
+    let ended = tokio::spawn(ending).await;
+    let ended = ended.map_err(|_| {
+        Error::Internal(format!("erasure {} ended unexpectedly; RESUME ERASURE goes on", job.id))
+    })?;
+    let Done { affected, message } = ended?;
+    Ok(Done { affected, message: format!("FORGET SUBJECT {}: {message}", who.subject) })
 }
 
 /// RESUME ERASURE: ends one erasure that was interrupted, or all.
@@ -63,7 +69,7 @@ pub(super) async fn resume(run: &Run, id: Option<&str>) -> Result<Done> {
     let mut messages = Vec::new();
     let mut rows = 0;
     for job in &chosen {
-        let ended = done(&format!("erasure {}", job.id), &end(run, job).await?);
+        let ended = done(&end(run, job).await?);
         rows += u64::try_from(ended.affected).unwrap_or_default();
         messages.push(ended.message);
     }
@@ -115,14 +121,14 @@ async fn end(run: &Run, job: &ErasureJob) -> Result<SignedCertificate> {
     Ok(catalog.end_erasure(job, remains).await?)
 }
 
-fn done(what: &str, signed: &SignedCertificate) -> Done {
+fn done(signed: &SignedCertificate) -> Done {
     let certificate = &signed.certificate;
     let rows: u64 = certificate.steps.iter().map(|step| step.rows).sum();
     let more = match certificate.remains.as_slice() {
         [] => "nothing is known to remain".to_owned(),
         remains => format!("what remains: {}", remains.join("; ")),
     };
-    let message = format!("{what}: {rows} rows, certificate {}; {more}", certificate.id);
+    let message = format!("{rows} rows, certificate {}; {more}", certificate.id);
     Done::new(rows, message)
 }
 

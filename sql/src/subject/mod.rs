@@ -24,6 +24,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use catalog::policy::{Principal, Role};
 use datafusion::execution::session_state::SessionState;
+use futures::future::BoxFuture;
 
 use self::syntax::{SubjectStatement, Who};
 use crate::engine::Engine;
@@ -95,6 +96,11 @@ fn may_decide(rights: &Rights) -> Result<()> {
 }
 
 impl Change {
+    /// Whether it waits for another statement, which takes a slot.
+    pub(crate) fn waits(&self) -> bool {
+        matches!(self.0.as_ref(), SubjectStatement::Forget(_))
+    }
+
     /// Whether it may take longer than a query.
     pub(crate) fn is_long(&self) -> bool {
         matches!(self.0.as_ref(), SubjectStatement::Forget(_) | SubjectStatement::Resume(_))
@@ -160,10 +166,20 @@ impl Request {
 pub async fn resume_erasures(engine: &Engine) -> Result<Vec<(String, Result<String>)>> {
     let mut ended = Vec::new();
     for job in engine.catalog().open_erasures().await? {
-        let session = engine.session(Principal::new(job.by.clone(), [Role::PolicyAdmin]));
-        let text = format!("RESUME ERASURE {}", person::literal(&job.id));
-        let outcome = session.query(&text).await;
-        ended.push((job.id, outcome.map(|answer| answer.message.unwrap_or_default())));
+        let outcome = resumed(engine.clone(), job.by.clone(), job.id.clone()).await;
+        ended.push((job.id, outcome.map(|done| done.message)));
     }
     Ok(ended)
+}
+
+/// Ends one erasure, in a session of its own that lasts as long as it takes.
+fn resumed(engine: Engine, by: String, id: String) -> BoxFuture<'static, Result<Done>> {
+    // FORGET runs RESUME, so the future holds itself.
+    Box::pin(async move {
+        let session = engine.session(Principal::new(by, [Role::PolicyAdmin]));
+        let text = format!("RESUME ERASURE {}", person::literal(&id));
+        let answer = session.query(&text).await?;
+        let (affected, message) = (answer.affected.unwrap_or_default(), answer.message);
+        Ok(Done { affected, message: message.unwrap_or_default() })
+    })
 }
