@@ -12,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
+use deltalake::DeltaTable;
 
 use crate::delta::write::{Input, Mode};
 use crate::delta::{self, types};
@@ -137,13 +138,7 @@ impl Catalog {
             Spec::Managed(table) => {
                 let place = self.warehouse.place().child(&table.folder).folder();
                 let text = name.to_string();
-                let opened = match version {
-                    Some(version) => {
-                        let stored = table.stored(name, version)?;
-                        self.tables.at(&text, &place, stored).await?
-                    }
-                    None => self.tables.newest(&text, &place).await?,
-                };
+                let opened = self.opened(name, &table, &place, version).await?;
                 let cluster_by = &table.cluster_by;
                 let provider = self.tables.provider(&text, &place, &opened, cluster_by, state)?;
                 Ok(Some(Opened::Table(provider)))
@@ -192,13 +187,7 @@ impl Catalog {
         match spec {
             Spec::Managed(table) => {
                 let place = self.warehouse.place().child(&table.folder).folder();
-                let opened = match version {
-                    Some(version) => {
-                        let stored = table.stored(name, version)?;
-                        self.tables.at(&text, &place, stored).await?
-                    }
-                    None => self.tables.newest(&text, &place).await?,
-                };
+                let opened = self.opened(name, &table, &place, version).await?;
                 let plain = self.tables.plain(&text, &place, &opened, state)?;
                 Ok(plain.and_then(|files| TableFiles::of_delta(table.folder, files)))
             }
@@ -301,6 +290,31 @@ impl Catalog {
         let (place, managed) = self.managed(name).await?;
         let table = self.tables.newest(&name.to_string(), &place).await?;
         Ok(managed.shown(table.version().unwrap_or_default()))
+    }
+
+    /// A warehouse table at a version, or at its newest.
+    async fn opened(
+        &self,
+        name: &ObjectName,
+        table: &ManagedTable,
+        place: &Place,
+        version: Option<u64>,
+    ) -> Result<DeltaTable> {
+        let text = name.to_string();
+        let Some(version) = version else { return self.tables.newest(&text, place).await };
+        let stored = table.stored(name, version)?;
+        if table.first_version > 0 {
+            // Delta counts from the folder's first version, and so would its error.
+            let newest = self.tables.newest(&text, place).await?;
+            let newest = table.shown(newest.version().unwrap_or_default());
+            if version > newest {
+                return Err(Error::invalid_hint(
+                    format!("table {name} has no version {version}: it is not written yet"),
+                    format!("its newest version is {newest}"),
+                ));
+            }
+        }
+        self.tables.at(&text, place, stored).await
     }
 
     /// Whether rows that were written into a folder are the table's. Another server may have
