@@ -89,6 +89,7 @@ impl Target {
         let catalog = context.engine().catalog();
         let version = catalog.table_version(&name).await?;
         context.pin(&name, version);
+        let marked = catalog.marked_columns(&name).await?;
         let missing = || Error::from(catalog::Error::not_found("table", &name.to_string(), []));
         let seen = match context.access(&name).await.select {
             Columns::None => None,
@@ -100,9 +101,13 @@ impl Target {
             return Err(missing());
         };
         let schema = whole.schema();
-        let restricted = guard::restricted(context, &name, Arc::clone(&whole)).await?;
+        let (whole, restricted) = guard::parts(context, whole, &marked).await?;
         let restricted = restricted.map(|rows| hidden(context, rows));
-        let whole = guard::readable(context, &name, whole).await?;
+        // What was opened above leaves out whom it knew to be restricted: were it others, rows
+        // would be lost, or be there twice.
+        if catalog.marked_columns(&name).await? != marked {
+            return Err(catalog::Error::Conflict { name: name.to_string() }.into());
+        }
         let plain = format!("{}.{}", quoted(&name.schema), quoted(&name.name));
         let (relation, seen) = match seen.map(|seen| seen.schema()) {
             Some(seen) if seen.fields().len() == schema.fields().len() => (plain, Seen::All),

@@ -70,23 +70,25 @@ pub(crate) async fn with_restricted(
     Ok(Marked::over(context, table, &marked, of, Shown::Others).await?.0)
 }
 
-/// The restricted persons' rows of a table, which a change of its rows keeps as they are; `None`
-/// when nobody is restricted there.
+/// A table that is going to be written anew: the rows that a change may reach, and those of
+/// restricted persons, if there are any, which it keeps as they are. Both are told apart by the same
+/// `marked`, so that no row is in both or in neither.
 ///
 /// # Errors
 /// As [`readable`].
-pub(crate) async fn restricted(
+pub(crate) async fn parts(
     context: &StatementContext,
-    name: &ObjectName,
     table: Arc<dyn TableProvider>,
-) -> Result<Option<Arc<dyn TableProvider>>> {
-    let marked = context.engine().catalog().marked_columns(name).await?;
-    if marked.iter().all(|column| column.restricted.is_empty()) {
-        return Ok(None);
-    }
+    marked: &[MarkedColumn],
+) -> Result<(Arc<dyn TableProvider>, Option<Arc<dyn TableProvider>>)> {
     let of = |column: &MarkedColumn| column.restricted.clone();
-    let (table, is_marked) = Marked::over(context, table, &marked, of, Shown::Marked).await?;
-    Ok(is_marked.then_some(table))
+    let all = Arc::clone(&table);
+    let (restricted, some) = Marked::over(context, table, marked, of, Shown::Marked).await?;
+    if !some {
+        return Ok((all, None));
+    }
+    let (others, _) = Marked::over(context, all, marked, of, Shown::Others).await?;
+    Ok((others, Some(restricted)))
 }
 
 /// Checks that a table's rows may be replaced as a whole.

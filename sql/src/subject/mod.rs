@@ -1,9 +1,9 @@
 //! Subjects: which columns hold persons, and what a person may ask for.
 //!
 //! CREATE SUBJECT names the columns; EXPORT, RECTIFY, RESTRICT, HOLD and FORGET SUBJECT are
-//! requests of one person ([`person`] finds out who it is). They are `policy_admin`'s, who reads and
-//! changes for them rows that nothing else gives it: a request that left out what its holder may
-//! not see would be none. What must not be seen any more is left out wherever a table is opened
+//! requests of one person ([`person`] finds out who it is). They are `policy_admin`'s, who reads
+//! and changes for them rows that nothing else gives it: a request that left out what its holder
+//! may not see would be none. What must not be seen any more is left out wherever a table is opened
 //! ([`guard`]).
 
 mod define;
