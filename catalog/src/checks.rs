@@ -317,6 +317,12 @@ impl Catalog {
         Err(Error::Conflict { name: format!("the check results of {table}") })
     }
 
+    /// Forgets the results of a table's checks, with whatever values they told.
+    pub(crate) async fn forget_check_results(&self, table: &ObjectName) -> Result<()> {
+        forget(&self.checks, table).await?;
+        self.checks.blank(table).await
+    }
+
     /// Forgets the expectations of a table that goes, and their results: a later table of that
     /// name starts without.
     pub(crate) async fn forget_expectations(&self, table: &ObjectName) -> Result<()> {

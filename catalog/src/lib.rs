@@ -13,6 +13,7 @@ pub mod check_states;
 pub mod checks;
 pub mod config;
 pub mod delta;
+pub mod erasures;
 pub mod error;
 pub mod keyring;
 pub mod keys;
@@ -28,6 +29,9 @@ pub mod registry;
 mod revocations;
 mod states;
 pub mod store;
+pub mod subject_marks;
+pub mod subjects;
+pub mod table_erasure;
 pub mod tables;
 #[cfg(test)]
 mod tables_tests;
@@ -82,6 +86,8 @@ pub struct Catalog {
     checks: Registry,
     policies: Registry,
     purposes: Registry,
+    subjects: Registry,
+    subject_tokens: tokio::sync::OnceCell<udfs::privacy::SubjectTokens>,
     revocations: Revocations,
     lakes: BTreeMap<String, LakeSchema>,
     files: lake::Tables,
@@ -146,6 +152,7 @@ impl Catalog {
         let checks = place.child("_attune/checks");
         let policies = place.child("_attune/policies");
         let purposes = place.child("_attune/purposes");
+        let subjects = place.child("_attune/subjects");
         let revoked = place.child("_attune/revoked");
         let keyring = place.child("_attune/keyring");
         let warehouse = Arc::new(Warehouse::open(place).await);
@@ -163,6 +170,8 @@ impl Catalog {
             checks: Registry::new(checks, Arc::clone(&clock)),
             policies: Registry::new(policies, Arc::clone(&clock)),
             purposes: Registry::new(purposes, Arc::clone(&clock)),
+            subjects: Registry::new(subjects, Arc::clone(&clock)),
+            subject_tokens: tokio::sync::OnceCell::new(),
             revocations: Revocations::new(revoked),
             keyring_heads: Registry::new(keyring, Arc::clone(&clock)),
             clock,

@@ -12,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
+use deltalake::DeltaTable;
 
 use crate::delta::write::{Input, Mode};
 use crate::delta::{self, types};
@@ -137,10 +138,7 @@ impl Catalog {
             Spec::Managed(table) => {
                 let place = self.warehouse.place().child(&table.folder).folder();
                 let text = name.to_string();
-                let opened = match version {
-                    Some(version) => self.tables.at(&text, &place, version).await?,
-                    None => self.tables.newest(&text, &place).await?,
-                };
+                let opened = self.opened(name, &table, &place, version).await?;
                 let cluster_by = &table.cluster_by;
                 let provider = self.tables.provider(&text, &place, &opened, cluster_by, state)?;
                 Ok(Some(Opened::Table(provider)))
@@ -162,7 +160,9 @@ impl Catalog {
             | Spec::Key(_)
             | Spec::Policies(_)
             | Spec::Purpose(_)
-            | Spec::Consent(_) => Err(Error::invalid_hint(
+            | Spec::Consent(_)
+            | Spec::Subject(_)
+            | Spec::SubjectMarks(_) => Err(Error::invalid_hint(
                 format!("{name} is a model, not a table"),
                 format!("use ML.RECOMMEND(MODEL {name}) or ML.PREDICT(MODEL {name}, …)"),
             )),
@@ -191,10 +191,7 @@ impl Catalog {
         match spec {
             Spec::Managed(table) => {
                 let place = self.warehouse.place().child(&table.folder).folder();
-                let opened = match version {
-                    Some(version) => self.tables.at(&text, &place, version).await?,
-                    None => self.tables.newest(&text, &place).await?,
-                };
+                let opened = self.opened(name, &table, &place, version).await?;
                 let plain = self.tables.plain(&text, &place, &opened, state)?;
                 Ok(plain.and_then(|files| TableFiles::of_delta(table.folder, files)))
             }
@@ -269,9 +266,11 @@ impl Catalog {
     ) -> Result<Written> {
         self.writable().await?;
         let text = name.to_string();
-        let (place, cluster_by) = self.managed(name).await?;
+        let (place, managed) = self.managed(name).await?;
+        check_erasure(name, &managed)?;
         let table = self.tables.newest(&text, &place).await?;
-        if expected_version.is_some() && expected_version != table.version() {
+        let found = table.version().map(|version| managed.shown(version));
+        if expected_version.is_some() && expected_version != found {
             return Err(Error::Conflict { name: text });
         }
         let mode = match (overwrite, expected_version) {
@@ -280,11 +279,11 @@ impl Catalog {
             (false, None) => Mode::Append,
         };
         let target = delta::plain_schema(&text, &table)?;
-        let input = Input::plan(plan, &state, Some(target), &cluster_by).await?;
+        let input = Input::plan(plan, &state, Some(target), &managed.cluster_by).await?;
         let (table, rows) = input.write(&text, table, &place, mode).await?;
         self.check_place(name, &place).await?;
         self.tables.put(&place, &table);
-        Ok(Written { rows, version: table.version().unwrap_or_default() })
+        Ok(Written { rows, version: managed.shown(table.version().unwrap_or_default()) })
     }
 
     /// The newest version of a warehouse table.
@@ -292,17 +291,45 @@ impl Catalog {
     /// # Errors
     /// When there is no such table, or its log cannot be read.
     pub async fn table_version(&self, name: &ObjectName) -> Result<u64> {
-        let (place, _) = self.managed(name).await?;
+        let (place, managed) = self.managed(name).await?;
         let table = self.tables.newest(&name.to_string(), &place).await?;
-        Ok(table.version().unwrap_or_default())
+        Ok(managed.shown(table.version().unwrap_or_default()))
+    }
+
+    /// A warehouse table at a version, or at its newest.
+    async fn opened(
+        &self,
+        name: &ObjectName,
+        table: &ManagedTable,
+        place: &Place,
+        version: Option<u64>,
+    ) -> Result<DeltaTable> {
+        let text = name.to_string();
+        let Some(version) = version else { return self.tables.newest(&text, place).await };
+        let stored = table.stored(name, version)?;
+        if table.first_version > 0 {
+            // Delta counts from the folder's first version, and so would its error.
+            let newest = self.tables.newest(&text, place).await?;
+            let newest = table.shown(newest.version().unwrap_or_default());
+            if version > newest {
+                return Err(Error::invalid_hint(
+                    format!("table {name} has no version {version}: it is not written yet"),
+                    format!("its newest version is {newest}"),
+                ));
+            }
+        }
+        self.tables.at(&text, place, stored).await
     }
 
     /// Whether rows that were written into a folder are the table's. Another server may have
-    /// replaced it since its definition was read here; nobody reads the folder then.
+    /// replaced it since its definition was read here; nobody reads the folder then. An erasure
+    /// that began meanwhile may have read the table before the rows came.
     async fn check_place(&self, name: &ObjectName, place: &Place) -> Result<()> {
         let spec = self.objects.read(name).await?.map(|definition| definition.spec);
         let folder = match spec {
-            Some(Spec::Managed(table)) => Some(self.warehouse.place().child(&table.folder)),
+            Some(Spec::Managed(table)) if table.erasing.is_none() => {
+                Some(self.warehouse.place().child(&table.folder))
+            }
             _ => None,
         };
         match folder.is_some_and(|folder| folder.folder().path == place.path) {
@@ -311,8 +338,8 @@ impl Catalog {
         }
     }
 
-    /// A warehouse table's folder, and the columns by which it is clustered.
-    async fn managed(&self, name: &ObjectName) -> Result<(Place, Vec<String>)> {
+    /// A warehouse table's folder, and what is said of it.
+    async fn managed(&self, name: &ObjectName) -> Result<(Place, ManagedTable)> {
         let spec = match self.resolve(name).await? {
             Some(Named::Defined(definition)) => definition.spec,
             Some(Named::Lake(_)) => return Err(not_writable(name)),
@@ -325,7 +352,7 @@ impl Catalog {
         match spec {
             Spec::Managed(table) => {
                 let place = self.warehouse.place().child(&table.folder).folder();
-                Ok((place, table.cluster_by))
+                Ok((place, table))
             }
             Spec::External(_) => Err(not_writable(name)),
             other => {
@@ -350,7 +377,7 @@ impl Catalog {
 
     async fn finish_create(&self, name: &ObjectName, owner: &str, mut start: Start) -> Result<()> {
         let cluster_by = std::mem::take(&mut start.cluster_by);
-        let table = ManagedTable { folder: start.folder.clone(), cluster_by };
+        let table = ManagedTable::new(start.folder.clone(), cluster_by);
         let spec = Spec::Managed(table.clone());
         // Also when the statement is cancelled in the middle, a folder that the definition may
         // name is not removed.
@@ -427,6 +454,17 @@ impl Drop for Orphan {
                 tracing::debug!(%error, "the folder of a table that failed was not removed");
             }
         });
+    }
+}
+
+/// Nobody writes what is being rewritten without a person.
+fn check_erasure(name: &ObjectName, table: &ManagedTable) -> Result<()> {
+    match &table.erasing {
+        None => Ok(()),
+        Some(_) => Err(Error::invalid_hint(
+            format!("table {name} is being rewritten by FORGET SUBJECT"),
+            "try again in a moment; RESUME ERASURE ends an erasure whose server has stopped",
+        )),
     }
 }
 

@@ -124,6 +124,7 @@ pub(crate) fn needs_slot(action: &Action) -> bool {
         | Action::Key(_)
         | Action::Consent(_)
         | Action::Policy(_) => false,
+        Action::Subject(change) => !change.waits(),
         _ => true,
     }
 }

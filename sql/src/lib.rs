@@ -43,6 +43,7 @@ pub mod session;
 mod similar;
 mod size;
 mod stream;
+mod subject;
 mod system;
 mod table;
 mod text_size;
@@ -62,3 +63,4 @@ pub use session::{
     SessionOptions, SessionRecord, SettingKind, Split, Submitted, TableFilter, TableInfo,
     setting_kind,
 };
+pub use subject::resume_erasures;

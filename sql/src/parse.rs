@@ -20,6 +20,7 @@ use crate::key;
 use crate::key::syntax::KeyStatement;
 use crate::kill::Kill;
 use crate::policy::syntax::{self as policy, PolicyStatement};
+use crate::subject::syntax::{self as subject, SubjectStatement};
 use crate::table::cluster;
 use crate::tokens::{self, TokenStatement};
 
@@ -79,6 +80,8 @@ pub enum Statement {
     Policy(Box<PolicyStatement>),
     /// Purposes and consent.
     Consent(Box<ConsentStatement>),
+    /// Subjects and requests of persons.
+    Subject(Box<SubjectStatement>),
     /// A statement that is planned for later, with what to use instead.
     Later(&'static str, &'static str),
     /// `DESCRIBE MODEL m`.
@@ -396,6 +399,7 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         words if policy::is_ours(words) => policy::parse(parser, words),
         ["alter", "table", ..] if policy::is_of_tag(parser) => policy::parse(parser, &words),
         words if consent::syntax::is_ours(parser, words) => consent::syntax::parse(parser, words),
+        words if subject::is_ours(words) => subject::parse(parser, words),
         words if syntax::is_ours(words) => syntax::parse(parser, words),
         _ => Ok(Statement::DataFusion(Box::new(parser.parse_statement()?))),
     }

@@ -1,4 +1,5 @@
-//! Retrains models when their schedules have run out, for as long as the process serves.
+//! Ends erasures that an earlier process was killed in, and then retrains models when their
+//! schedules have run out, for as long as the process serves.
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ pub async fn run(engine: &Engine, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let look = async {
+        tell_erasures(sql::resume_erasures(engine).await);
         loop {
             ticks.tick().await;
             tell(sql::retrain_due(engine, engine.catalog().now_ms()).await);
@@ -22,6 +24,22 @@ pub async fn run(engine: &Engine, stop: CancellationToken) {
     tokio::select! {
         () = look => {}
         () = stop.cancelled() => {}
+    }
+}
+
+fn tell_erasures(ended: sql::Result<Vec<(String, sql::Result<String>)>>) {
+    match ended {
+        Err(error) => tracing::warn!(code = error.code(), "interrupted erasures: {error}"),
+        Ok(ended) => {
+            for (id, outcome) in ended {
+                match outcome {
+                    Ok(message) => tracing::info!(id, "erasure ended: {message}"),
+                    Err(error) => {
+                        tracing::warn!(id, code = error.code(), "erasure not ended: {error}");
+                    }
+                }
+            }
+        }
     }
 }
 

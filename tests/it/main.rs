@@ -32,6 +32,7 @@ mod rights;
 mod s3;
 mod schedule;
 mod slt;
+mod subjects;
 mod tidy;
 mod traces;
 mod training;

@@ -33,6 +33,7 @@ pub const FILE: &str = "__file";
 pub struct TableFiles {
     definition: String,
     ids: Vec<String>,
+    paths: Vec<String>,
     source: Arc<Source>,
 }
 
@@ -44,7 +45,8 @@ impl TableFiles {
             return None;
         }
         let ids = files.files().iter().map(id).collect();
-        Some(Self { definition: folder, ids, source: Arc::new(Source::Delta(files)) })
+        let paths = files.files().iter().map(path).collect();
+        Some(Self { definition: folder, ids, paths, source: Arc::new(Source::Delta(files)) })
     }
 
     /// The files of a lake's table that there are now; `None` when there are none, or a column is
@@ -66,9 +68,15 @@ impl TableFiles {
             return Ok(None);
         }
         let ids = found.iter().map(|file| id(&file.meta)).collect();
+        let paths = found.iter().map(|file| path(&file.meta)).collect();
         // What a folder's name gives depends on the names of the others.
         let definition = format!("{definition} {:?}", provider.columns().1);
-        Ok(Some(Self { definition, ids, source: Arc::new(Source::Lake { provider, found }) }))
+        Ok(Some(Self {
+            definition,
+            ids,
+            paths,
+            source: Arc::new(Source::Lake { provider, found }),
+        }))
     }
 
     /// What a file's rows depend on beside the file and the table's columns.
@@ -81,6 +89,11 @@ impl TableFiles {
         &self.ids
     }
 
+    /// Where a file lies in its store, by its number.
+    pub fn path(&self, number: usize) -> Option<&str> {
+        self.paths.get(number).map(String::as_str)
+    }
+
     /// The rows of some of the files, by their numbers.
     pub fn rows(&self, chosen: &[usize]) -> Arc<dyn TableProvider> {
         Arc::new(Rows::new(Arc::clone(&self.source), chosen.to_vec()))
@@ -91,6 +104,10 @@ impl TableFiles {
 fn id(meta: &ObjectMeta) -> String {
     let modified_us = meta.last_modified.timestamp_micros();
     format!("{:?}", (meta.location.as_ref(), meta.size, modified_us, &meta.e_tag, &meta.version))
+}
+
+fn path(meta: &ObjectMeta) -> String {
+    meta.location.to_string()
 }
 
 /// Where files come from.

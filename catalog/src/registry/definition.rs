@@ -17,6 +17,8 @@ use crate::keyring::KeyRecord;
 use crate::lake::LakeTable;
 use crate::policy::RuleSet;
 use crate::purposes::{ConsentPolicy, Purpose};
+use crate::subject_marks::SubjectMarks;
+use crate::subjects::Subject;
 use crate::tokens::TokenRecord;
 use crate::users::{RoleRecord, UserRecord};
 
@@ -97,6 +99,10 @@ pub enum Spec {
     Purpose(Purpose),
     /// Whose rows are there for a purpose.
     Consent(ConsentPolicy),
+    /// Where the ids of persons are.
+    Subject(Subject),
+    /// What holds of single persons of a subject.
+    SubjectMarks(SubjectMarks),
 }
 
 /// Where a warehouse table's files are.
@@ -108,6 +114,52 @@ pub struct ManagedTable {
     /// as they came.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cluster_by: Vec<String>,
+    /// What is added to the versions in the folder: those before were purged by an erasure.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first_version: u64,
+    /// The erasure that is rewriting the table: until it is done, nobody else writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erasing: Option<String>,
+    /// The last erasure that has rewritten it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased_by: Option<String>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl ManagedTable {
+    /// A table in a folder, of which nothing was purged.
+    pub fn new(folder: impl Into<String>, cluster_by: Vec<String>) -> Self {
+        let (erasing, erased_by) = (None, None);
+        Self { folder: folder.into(), cluster_by, first_version: 0, erasing, erased_by }
+    }
+
+    /// The version that a version in the folder is called by.
+    pub(crate) fn shown(&self, stored: u64) -> u64 {
+        stored.saturating_add(self.first_version)
+    }
+
+    /// The version in the folder that is called so.
+    ///
+    /// # Errors
+    /// When it was purged.
+    pub(crate) fn stored(&self, name: &ObjectName, shown: u64) -> Result<u64> {
+        match shown.checked_sub(self.first_version) {
+            // The first version of a new folder has the columns and no rows yet.
+            Some(0) if self.first_version > 0 => Err(self.purged(name, shown)),
+            Some(stored) => Ok(stored),
+            None => Err(self.purged(name, shown)),
+        }
+    }
+
+    fn purged(&self, name: &ObjectName, shown: u64) -> Error {
+        Error::invalid_hint(
+            format!("version {shown} of table {name} was purged by erasure"),
+            format!("its versions begin with {}", self.first_version.saturating_add(1)),
+        )
+    }
 }
 
 /// What the catalog remembers of a model beside its versions' files.
@@ -172,6 +224,8 @@ pub enum Kind {
     Purpose,
     /// A consent policy.
     Consent,
+    /// A subject, or what holds of its persons.
+    Subject,
 }
 
 impl Kind {
@@ -189,6 +243,7 @@ impl Kind {
             Self::Policies => "set of policies",
             Self::Purpose => "purpose",
             Self::Consent => "consent policy",
+            Self::Subject => "subject",
         }
     }
 }
@@ -214,6 +269,7 @@ impl Spec {
             Self::Policies(_) => Kind::Policies,
             Self::Purpose(_) => Kind::Purpose,
             Self::Consent(_) => Kind::Consent,
+            Self::Subject(_) | Self::SubjectMarks(_) => Kind::Subject,
         }
     }
 }

@@ -204,6 +204,24 @@ impl Heads {
         Ok(Some(Revision::Number(mine)))
     }
 
+    /// Empties the numbered files of a head that are not its newest; an object has none.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn blank(&self, key: &str) -> Result<()> {
+        if !self.folder.is_local() {
+            return Ok(());
+        }
+        let numbers = self.numbers(key).await?;
+        let newest = numbers.iter().copied().max().unwrap_or_default();
+        for old in numbers.into_iter().filter(|number| *number != newest) {
+            let place = self.numbered(key, old);
+            let put = place.store.put(&place.path, Bytes::new().into()).await;
+            put.map_err(|error| Error::store(place.url.as_str(), &error))?;
+        }
+        Ok(())
+    }
+
     async fn numbers(&self, key: &str) -> Result<Vec<u64>> {
         let folder = self.folder.child(key);
         let wrong = |error| Error::store(folder.url.as_str(), &error);

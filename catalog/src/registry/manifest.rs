@@ -168,6 +168,9 @@ pub struct Manifest {
     pub learner: StoredLearner,
     /// The version's files, by what they hold.
     pub files: BTreeMap<String, StoredFile>,
+    /// The id that the version had before persons were removed from it: the head may name it still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
     #[serde(flatten)]
     publication: Publication,
 }
@@ -203,8 +206,34 @@ impl Manifest {
             memory_bytes: model.memory_bytes(),
             learner: StoredLearner::new(model),
             files,
+            replaces: None,
             publication,
         }
+    }
+
+    /// The same version of a model from which persons were removed, with its files; files of other
+    /// kinds stay.
+    pub(super) fn replaced(
+        &self,
+        id: String,
+        model: &Model,
+        files: BTreeMap<String, StoredFile>,
+    ) -> Self {
+        let mut all = self.files.clone();
+        all.extend(files);
+        Self {
+            id,
+            memory_bytes: model.memory_bytes(),
+            learner: StoredLearner::new(model),
+            files: all,
+            replaces: Some(self.id.clone()),
+            ..self.clone()
+        }
+    }
+
+    /// Whether it is of the version that a head names by this id.
+    pub(super) fn is_of(&self, id: &str) -> bool {
+        self.id == id || self.replaces.as_deref() == Some(id)
     }
 
     pub(super) fn parse(url: &str, content: &[u8]) -> Result<Self> {

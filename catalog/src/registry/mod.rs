@@ -15,6 +15,7 @@ pub mod head;
 mod manifest;
 pub mod model;
 mod model_cache;
+mod model_erasure;
 mod model_files;
 mod model_parts;
 #[cfg(test)]
@@ -136,6 +137,20 @@ impl Registry {
         let mut documents = snapshot.entries.values().map(|entry| &entry.head.document);
         let fault = documents.find_map(|document| document.as_ref().err().cloned());
         Ok((Arc::clone(&snapshot.definitions), fault))
+    }
+
+    /// The same, when every document can be read.
+    ///
+    /// # Errors
+    /// When the store cannot be reached, or one of the documents cannot be read.
+    pub async fn sound_definitions(&self) -> Result<Arc<Definitions>> {
+        self.refresh().await?;
+        let snapshot = self.snapshot.read();
+        let mut documents = snapshot.entries.values().map(|entry| &entry.head.document);
+        if let Some(Err(error)) = documents.find(|document| document.is_err()) {
+            return Err(error.clone());
+        }
+        Ok(Arc::clone(&snapshot.definitions))
     }
 
     /// Every folder that a document has retired.
@@ -292,6 +307,15 @@ impl Registry {
         }
         self.put(name, None, "", Some(&head)).await?;
         Ok(true)
+    }
+
+    /// Empties the earlier states of a document that a local disk keeps; their numbers stay, by
+    /// which a late writer finds out that it is late.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn blank(&self, name: &ObjectName) -> Result<()> {
+        self.heads.blank(&key(&name.schema, &name.name)).await
     }
 
     /// Writes a definition (`None`: a tombstone) over exactly the head that was seen.

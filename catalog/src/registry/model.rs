@@ -249,7 +249,11 @@ impl Catalog {
         }
     }
 
-    async fn read_manifest(&self, name: &ObjectName, version: &ModelVersion) -> Result<Manifest> {
+    pub(super) async fn read_manifest(
+        &self,
+        name: &ObjectName,
+        version: &ModelVersion,
+    ) -> Result<Manifest> {
         let place = self.versions(name).child(&version.version.to_string()).child(MANIFEST);
         let corrupt = |reason: &str| Error::Corrupt {
             what: format!("model {name}@{}", version.version),
@@ -258,7 +262,7 @@ impl Catalog {
         let content = place.read_if_exists().await?;
         let content = content.ok_or_else(|| corrupt("its manifest is missing"))?;
         let manifest = Manifest::parse(place.url.as_str(), &content)?;
-        if manifest.id != version.id {
+        if !manifest.is_of(&version.id) {
             return Err(corrupt("its manifest is another version's"));
         }
         Ok(manifest)
@@ -373,7 +377,7 @@ impl Catalog {
         self.models.bytes()
     }
 
-    fn versions(&self, name: &ObjectName) -> Place {
+    pub(super) fn versions(&self, name: &ObjectName) -> Place {
         let folder = format!("models/{}", key(&name.schema, &name.name));
         self.warehouse.place().child(&folder).folder()
     }

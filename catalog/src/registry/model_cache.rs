@@ -75,6 +75,15 @@ impl ModelCache {
         result
     }
 
+    /// Forgets a model; who uses it now goes on using it.
+    pub fn forget(&self, id: &str) {
+        let mut held = self.held.lock();
+        held.used_elsewhere.remove(id);
+        if let Some(entry) = held.models.remove(id) {
+            held.bytes = held.bytes.saturating_sub(entry.bytes);
+        }
+    }
+
     /// Keeps a model that was just made.
     pub fn put(&self, id: &str, loaded: &Loaded) {
         let mut held = self.held.lock();

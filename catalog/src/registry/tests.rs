@@ -125,7 +125,7 @@ async fn if_not_exists_leaves_what_is_there() {
         assert!(registry.create(&main("v"), view("1"), "ann", mode).await.unwrap());
         assert!(!registry.create(&main("v"), view("2"), "bob", mode).await.unwrap());
         assert_eq!(registry.find(&main("v")).await.unwrap().unwrap().spec, view("1"));
-        let table = Spec::Managed(ManagedTable { folder: "tables/x".into(), cluster_by: vec![] });
+        let table = Spec::Managed(ManagedTable::new("tables/x", vec![]));
         assert!(registry.create(&main("v"), table, "bob", mode).await.is_err());
     })
     .await;

@@ -172,7 +172,6 @@ fn later(words: &[&str]) -> Option<&'static str> {
     };
     match words {
         ["privacy", "policy", ..] => Some("privacy policies are not there yet"),
-        ["subject", ..] => Some("subjects are not there yet"),
         _ => None,
     }
 }

@@ -19,6 +19,7 @@ use crate::dml::rewrite::{Target, assigned, typed};
 use crate::dml::sent::{free, quoted};
 use crate::dml::{Change, MergePlan, check_copy};
 use crate::error::{Error, Result};
+use crate::expectation::load::Rows;
 use crate::parse::{name_parts, parse_query};
 use crate::session::{Action, StatementContext};
 
@@ -96,6 +97,7 @@ pub(crate) async fn merge(
          FROM ({joined}) AS \"__all\""
     );
     let (_, counts) = context.plan_query(parse_query(&counts)?).await?;
+    let keep = target.with_restricted(keep, Rows::Changed);
     let (state, keep) = context.plan_query(parse_query(&keep)?).await?;
     crate::consent::copies::may_add(context, &target.name, &keep)?;
     let Target { name, version, .. } = target;

@@ -24,6 +24,7 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 use futures::StreamExt;
 use sqlparser::ast::{Statement as SqlStatement, TableObject};
 
+pub(crate) use self::rewrite::typed;
 use crate::error::{Error, Result};
 use crate::expectation::load::{Guard, Rows};
 use crate::parse::name_parts;
@@ -173,6 +174,7 @@ pub(crate) async fn plan(
             let name = target(context, &name_parts(name), needed).await?;
             if insert.overwrite {
                 crate::consent::may_rewrite(context, &name)?;
+                crate::subject::guard::may_overwrite(context, &name).await?;
             }
             context.write_to(&name);
             let (state, plan) = context.plan_statement(statement.clone()).await?;

@@ -27,6 +27,7 @@ use crate::expectation::load::Rows;
 use crate::parse::{name_parts, parse_query};
 use crate::rights::Columns;
 use crate::session::{Action, StatementContext};
+use crate::subject::guard;
 
 /// A table to change, at the version it has now.
 pub(super) struct Target {
@@ -38,6 +39,8 @@ pub(super) struct Target {
     schema: SchemaRef,
     /// What the principal sees of it.
     seen: Seen,
+    /// What stands for the rows of restricted persons, which no change reaches.
+    restricted: Option<String>,
 }
 
 /// What a principal sees of a table that it may change.
@@ -90,6 +93,7 @@ impl Target {
         let catalog = context.engine().catalog();
         let version = catalog.table_version(&name).await?;
         context.pin(&name, version);
+        let marked = catalog.marked_columns(&name).await?;
         let missing = || Error::from(catalog::Error::not_found("table", &name.to_string(), []));
         let seen = match context.access(&name).await.select {
             Columns::None => None,
@@ -101,6 +105,13 @@ impl Target {
             return Err(missing());
         };
         let schema = whole.schema();
+        let (whole, restricted) = guard::parts(context, whole, &marked).await?;
+        let restricted = restricted.map(|rows| hidden(context, rows));
+        // What was opened above leaves out whom it knew to be restricted: were it others, rows
+        // would be lost, or be there twice.
+        if catalog.marked_columns(&name).await? != marked {
+            return Err(catalog::Error::Conflict { name: name.to_string() }.into());
+        }
         let plain = format!("{}.{}", quoted(&name.schema), quoted(&name.name));
         let (relation, seen) = match seen.map(|seen| seen.schema()) {
             // Rows that a purpose does not show are rewritten too.
@@ -110,7 +121,7 @@ impl Target {
             Some(seen) => (hidden(context, whole), Seen::Columns(seen)),
             None => (hidden(context, whole), Seen::Nothing),
         };
-        Ok(Self { name, alias, version, relation, schema, seen })
+        Ok(Self { name, alias, version, relation, schema, seen, restricted })
     }
 
     /// `FROM schema.name AS alias`, quoted.
@@ -126,6 +137,17 @@ impl Target {
     /// A column that the table does not have, quoted: it tells which rows are new or changed.
     pub(super) fn mark(&self) -> String {
         free("__loaded", |name| self.schema.field_with_name(name).is_ok())
+    }
+
+    /// A query of the rows that the table has afterwards, with those of restricted persons as they
+    /// are.
+    pub(super) fn with_restricted(&self, keep: String, rows: Rows) -> String {
+        let Some(restricted) = &self.restricted else { return keep };
+        let mark = match rows {
+            Rows::Changed => format!(", FALSE AS {}", self.mark()),
+            _ => String::new(),
+        };
+        format!("{keep} UNION ALL SELECT *{mark} FROM {restricted}")
     }
 
     /// The error for a column that the table does not have.
@@ -185,6 +207,7 @@ impl Target {
         condition: &str,
     ) -> Result<(SessionState, Action)> {
         let from = self.from();
+        let keep = self.with_restricted(keep, rows);
         let (state, keep) = query(context, &keep).await?;
         if rows == Rows::Changed {
             check_copy(context, &keep, &self.name, 1).await?;
@@ -302,7 +325,7 @@ pub(crate) async fn update(
 }
 
 /// A value in a column's type.
-pub(super) fn typed(value: &str, data_type: &DataType) -> String {
+pub(crate) fn typed(value: &str, data_type: &DataType) -> String {
     let named = data_type.to_string().replace('\'', "''");
     format!("arrow_cast(({value}), '{named}')")
 }

@@ -420,6 +420,10 @@ pub(super) async fn files(
     }
     let engine = context.engine();
     let catalog = engine.catalog();
+    // A file's rows may be of somebody whose rows nobody reads.
+    if !catalog.marked_columns(table).await.is_ok_and(|marked| marked.is_empty()) {
+        return None;
+    }
     if let Ok(version) = catalog.table_version(table).await {
         context.pin(table, version);
     }

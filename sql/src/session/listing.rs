@@ -108,6 +108,7 @@ impl Session {
             | Kind::Key
             | Kind::Purpose
             | Kind::Consent
+            | Kind::Subject
             | Kind::Policies => None,
         };
         let seen = |(name, object): (String, Object)| {

@@ -35,7 +35,7 @@ use crate::session::optimized::Optimized;
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
 use crate::tokens::TokenStatement;
-use crate::{access, consent, dml, expectation, key, model, policy, size, table};
+use crate::{access, consent, dml, expectation, key, model, policy, size, subject, table};
 
 /// What a planned statement does when it runs.
 #[derive(Debug, Clone)]
@@ -70,6 +70,10 @@ pub(crate) enum Action {
     Consent(consent::Change),
     /// Checks what is expected of a table.
     CheckTable(Arc<expectation::CheckTable>),
+    /// Changes subjects, or what is held about a person.
+    Subject(subject::Change),
+    /// Answers what is held about a person.
+    SubjectRequest(subject::Request),
 }
 
 /// What one statement (or view inside it) is planned in.
@@ -559,6 +563,7 @@ pub(crate) async fn plan_in(
         Statement::Key(statement) => Box::pin(key::plan(&context, statement)).await?,
         Statement::Policy(statement) => Box::pin(policy::plan(&context, statement)).await?,
         Statement::Consent(statement) => Box::pin(consent::plan(&context, statement)).await?,
+        Statement::Subject(statement) => Box::pin(subject::plan(&context, statement)).await?,
         Statement::DescribeModel { name } => {
             let (state, plan) = Box::pin(model::describe(&context, name)).await?;
             (state, Action::Query(plan))

@@ -123,9 +123,14 @@ impl Prepared {
         needs_slot(&self.0.planned.lock().1.action)
     }
 
-    /// Whether it trains a model, which the configured time limit does not bind.
+    /// Whether it trains a model or forgets a person, which the configured time limit does not
+    /// bind.
     pub(crate) fn trains(&self) -> bool {
-        matches!(self.0.planned.lock().1.action, Action::CreateModel(_))
+        match &self.0.planned.lock().1.action {
+            Action::CreateModel(_) => true,
+            Action::Subject(change) => change.is_long(),
+            _ => false,
+        }
     }
 
     /// The result's columns; none for a statement without a result.
@@ -248,6 +253,7 @@ fn result_schema(action: &Action) -> (SchemaRef, bool) {
             None => (Arc::new(Schema::empty()), true),
         },
         Action::CheckTable(_) => (crate::expectation::answer_schema(), false),
+        Action::SubjectRequest(request) => (request.schema(), false),
         _ => (Arc::new(Schema::empty()), true),
     }
 }
@@ -266,6 +272,8 @@ fn parameters(action: &Action) -> Result<Schema> {
         | Action::Expectation(_)
         | Action::Consent(_)
         | Action::CheckTable(_)
+        | Action::Subject(_)
+        | Action::SubjectRequest(_)
         | Action::Set(..)
         | Action::Kill(_) => vec![],
     };

@@ -270,6 +270,11 @@ impl Submitted {
             let schema = batch.schema();
             return Ok(Started::Rows { rows: one_batch(batch), schema });
         }
+        if let Action::SubjectRequest(request) = &planned.action {
+            let batch = Box::pin(request.run(&run)).await?;
+            let schema = batch.schema();
+            return Ok(Started::Rows { rows: one_batch(batch), schema });
+        }
         let execute = tracing::info_span!(target: "attune", "execute");
         let change = Box::pin(run.change(&planned.action));
         Ok(Started::Done(change.instrument(execute).await?))
@@ -321,9 +326,10 @@ impl Run {
 
     async fn changed(&self, action: &Action) -> Result<Done> {
         match action {
-            Action::Query(_) | Action::CreateToken(_) | Action::CheckTable(_) => {
-                Err(Error::Internal("a query is no change".into()))
-            }
+            Action::Query(_)
+            | Action::CreateToken(_)
+            | Action::CheckTable(_)
+            | Action::SubjectRequest(_) => Err(Error::Internal("a query is no change".into())),
             Action::DropToken(statement) => statement.drop(self).await,
             Action::CreateModel(plan) => Box::pin(crate::model::create::run(self, plan)).await,
             Action::Definition(definition) => Box::pin(definition.run(self)).await,
@@ -332,6 +338,7 @@ impl Run {
             Action::Access(change) => Box::pin(change.run(self)).await,
             Action::Key(change) => Box::pin(change.run(self)).await,
             Action::Policy(change) => Box::pin(change.run(self)).await,
+            Action::Subject(change) => Box::pin(change.run(self)).await,
             Action::Expectation(change) => Box::pin(change.run(self)).await,
             Action::Consent(change) => Box::pin(change.run(self)).await,
             Action::Set(name, value) => {

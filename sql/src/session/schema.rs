@@ -21,7 +21,7 @@ use crate::parse::parse_query;
 use crate::rights::Columns;
 use crate::session::guard::{WriteOnly, narrowed};
 use crate::session::plan::StatementContext;
-use crate::{pg, policy, system};
+use crate::{pg, policy, subject, system};
 
 /// The hidden schema in which unqualified names are resolved along the search path.
 pub const SEARCH_PATH: &str = "search_path";
@@ -158,6 +158,7 @@ async fn open_now(
     let provider = match opened {
         None => return Ok(None),
         Some(Opened::Table(table)) => {
+            let table = subject::guard::readable(context, name, table).await?;
             let unread = target || context.opening().is_for_columns();
             let table = governed(context, name, table, unread)?;
             policy::guarded(context, name, table).await?

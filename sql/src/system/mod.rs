@@ -11,6 +11,7 @@ mod keys;
 mod policies;
 mod processing;
 mod sessions;
+mod subjects;
 
 use std::sync::Arc;
 
@@ -29,12 +30,13 @@ pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
 pub(crate) use self::batches::{batch, optional_texts, texts};
 
-const SYSTEM: [&str; 22] = [
+const SYSTEM: [&str; 24] = [
     "audit",
     "audit_faults",
     "checks",
     "columns",
     "consents",
+    "erasures",
     "expectations",
     "functions",
     "grants",
@@ -48,6 +50,7 @@ const SYSTEM: [&str; 22] = [
     "schemas",
     "sessions",
     "settings",
+    "subjects",
     "tables",
     "tags",
     "tokens",
@@ -138,6 +141,8 @@ pub(crate) async fn open(
         ("system", "queries") => batches::queries(session).await?,
         ("system", "sessions") => sessions::sessions(session).await?,
         ("system", "tokens") => sessions::tokens(session).await?,
+        ("system", "subjects") => subjects::subjects(context).await?,
+        ("system", "erasures") => subjects::erasures(context).await?,
         ("system", "settings") => batches::settings(session)?,
         ("information_schema", "tables") => batches::information_tables(session).await?,
         ("information_schema", "columns") => batches::information_columns(session).await?,

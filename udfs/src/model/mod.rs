@@ -47,6 +47,7 @@ pub mod sparse;
 pub mod split;
 pub mod topk;
 mod trained;
+mod without_users;
 
 pub use self::als_model::{AlsModel, ModelParts};
 pub use self::error::ModelError;

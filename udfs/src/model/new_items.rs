@@ -75,7 +75,7 @@ impl AlsModel {
     }
 
     /// The finished user side, into which items are folded.
-    fn user_side(&self) -> ItemSide<'_> {
+    pub(super) fn user_side(&self) -> ItemSide<'_> {
         let known = self.user_gram();
         let gram = match known.get() {
             Some(gram) => gram,

@@ -51,6 +51,7 @@ mod redact_phone;
 mod redact_scan;
 pub mod rekey;
 mod seal;
+pub mod subject_token;
 pub mod t_closeness;
 
 #[cfg(test)]
@@ -60,6 +61,7 @@ pub use hierarchy::{Hierarchy, HierarchySet};
 pub use key::{Key, KeyRing, KeySet, KeyUse, UsableKey, key_use};
 pub use master::MasterKey;
 pub use random::Random;
+pub use subject_token::{SubjectTokens, Token};
 
 /// The package's scalar functions, in documentation order. Those that need a key or a hierarchy
 /// are here without one: they can be listed and documented, not planned.

@@ -1,0 +1,470 @@
+//! Erasures of persons: the journal by which one that was interrupted is ended, and the certificate
+//! that stays.
+//!
+//! An erasure is a folder `_attune/erasures/<id>/`. `job.json` is written before anything is done:
+//! whom to forget, and every step. Each step that is done leaves a report of its own, created once;
+//! a step that was interrupted is done again, for each can be. The certificate is put together from
+//! the reports and signed with the warehouse's key; then the job goes, which alone holds ids of the
+//! person. The rest of the folder knows the person by keyed tokens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::TryStreamExt;
+use object_store::ObjectMeta;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::Catalog;
+use crate::error::{Error, Result};
+use crate::registry::ObjectName;
+use crate::store::Place;
+use crate::subjects::{Subject, SubjectKey};
+
+/// The newest format that this version reads and writes.
+const FORMAT: u32 = 1;
+const JOB: &str = "job.json";
+const CERTIFICATE: &str = "certificate.json";
+
+/// One step of an erasure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// The person's rows of a table over files that Attune does not write are not read any more,
+    /// and the files are named.
+    Hide {
+        /// The table.
+        table: ObjectName,
+    },
+    /// A warehouse table is rewritten without the person's rows, and its past removed.
+    Rewrite {
+        /// The table.
+        table: ObjectName,
+    },
+    /// A version of a model is rewritten without the person, or removed.
+    Unlearn {
+        /// The model.
+        model: ObjectName,
+        /// The version.
+        version: u32,
+    },
+    /// Caches, results of checks and marks of the person are removed.
+    Clear,
+}
+
+impl Step {
+    /// What the step is about, in a word or two.
+    pub fn object(&self) -> String {
+        match self {
+            Self::Hide { table } | Self::Rewrite { table } => format!("table {table}"),
+            Self::Unlearn { model, version } => format!("model {model}@{version}"),
+            Self::Clear => "caches and marks".to_owned(),
+        }
+    }
+}
+
+/// What is to be done, and about whom. It is removed when it is done.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErasureJob {
+    format: u32,
+    /// The erasure's id.
+    pub id: String,
+    /// The subject as it was when the erasure began.
+    pub subject: Subject,
+    /// The person's ids.
+    pub ids: BTreeSet<String>,
+    /// The one key whose ids they are, if it is one.
+    pub only: Option<SubjectKey>,
+    /// The person's id in the crosswalk.
+    pub entity: Option<String>,
+    /// The person's tokens.
+    pub tokens: Vec<String>,
+    /// Who asked for it.
+    pub by: String,
+    /// When it began, in Unix milliseconds.
+    pub started_ms: i64,
+    /// What is done, in order.
+    pub steps: Vec<Step>,
+}
+
+impl std::fmt::Debug for ErasureJob {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "ErasureJob({}, {} steps)", self.id, self.steps.len())
+    }
+}
+
+/// What an erasure is about.
+#[derive(Clone)]
+pub struct ErasureOf {
+    /// The subject.
+    pub subject: Subject,
+    /// The person's ids.
+    pub ids: BTreeSet<String>,
+    /// The one key whose ids they are, if it is one.
+    pub only: Option<SubjectKey>,
+    /// The person's id in the crosswalk.
+    pub entity: Option<String>,
+    /// The person's tokens.
+    pub tokens: Vec<String>,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// The table or model.
+    pub object: String,
+    /// What was done, in a sentence.
+    pub outcome: String,
+    /// Rows that are gone.
+    pub rows: u64,
+    /// Objects of the store that are gone.
+    pub objects: u64,
+    /// Whether nothing of the person is left there.
+    pub exact: bool,
+    /// Files with rows of the person that somebody else has to rewrite.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+}
+
+/// What was erased, without saying whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    format: u32,
+    /// The erasure's id.
+    pub id: String,
+    /// The subject.
+    pub subject: String,
+    /// The person's tokens: whoever knows an id can find the certificate of it in this warehouse.
+    pub tokens: Vec<String>,
+    /// Who asked for it.
+    pub by: String,
+    /// When it began, in Unix milliseconds.
+    pub started_ms: i64,
+    /// When it was done.
+    pub finished_ms: i64,
+    /// What was done.
+    pub steps: Vec<StepReport>,
+    /// What may still hold something of the person, and whose turn it is.
+    pub remains: Vec<String>,
+}
+
+/// A certificate under a signature of the warehouse's key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedCertificate {
+    /// What is certified.
+    pub certificate: Certificate,
+    /// HMAC-SHA-256 of the certificate's JSON, without white space.
+    pub signature: String,
+}
+
+/// How far an erasure is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Erasure {
+    /// Its id.
+    pub id: String,
+    /// The subject.
+    pub subject: String,
+    /// Who asked for it.
+    pub by: String,
+    /// When it began, in Unix milliseconds.
+    pub started_ms: i64,
+    /// Steps in all, and those that are done.
+    pub steps: [usize; 2],
+    /// The certificate once it is done, and whether its signature holds.
+    pub signed: Option<(SignedCertificate, bool)>,
+}
+
+impl Catalog {
+    /// Begins an erasure: from here on it is ended, whatever happens.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be written.
+    pub async fn begin_erasure(
+        &self,
+        of: ErasureOf,
+        by: &str,
+        steps: Vec<Step>,
+    ) -> Result<ErasureJob> {
+        self.writable().await?;
+        let ErasureOf { subject, ids, only, entity, tokens } = of;
+        let (id, started_ms) = (self.new_id(), self.now_ms());
+        let by = by.to_owned();
+        let format = FORMAT;
+        let job =
+            ErasureJob { format, id, subject, ids, only, entity, tokens, by, started_ms, steps };
+        let place = self.erasure(&job.id).child(JOB);
+        if !place.create(to_bytes(&place, &job)?).await? {
+            return Err(Error::Conflict { name: format!("erasure {}", job.id) });
+        }
+        Ok(job)
+    }
+
+    /// The erasures that are not done, oldest first.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached, or a journal cannot be read.
+    pub async fn open_erasures(&self) -> Result<Vec<ErasureJob>> {
+        let mut jobs = Vec::new();
+        for (id, files) in self.erasure_files().await? {
+            if files.contains(JOB)
+                && let Some(job) = self.job(&id).await?
+            {
+                jobs.push(job);
+            }
+        }
+        jobs.sort_by(|a, b| (a.started_ms, &a.id).cmp(&(b.started_ms, &b.id)));
+        Ok(jobs)
+    }
+
+    /// The report of a step that is done.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached, or the report cannot be read.
+    pub async fn step_report(&self, id: &str, step: usize) -> Result<Option<StepReport>> {
+        read(&self.erasure(id).child(&step_file(step))).await
+    }
+
+    /// Notes that a step is done. The report of who was first stays.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be written.
+    pub async fn end_step(&self, id: &str, step: usize, report: &StepReport) -> Result<()> {
+        let place = self.erasure(id).child(&step_file(step));
+        place.create(to_bytes(&place, report)?).await.map(|_| ())
+    }
+
+    /// Ends an erasure whose steps are all done: the certificate is signed, and what knew the
+    /// person is removed.
+    ///
+    /// # Errors
+    /// When a step is not done, or the warehouse cannot be read or written.
+    pub async fn end_erasure(
+        &self,
+        job: &ErasureJob,
+        remains: Vec<String>,
+    ) -> Result<SignedCertificate> {
+        let folder = self.erasure(&job.id);
+        let place = folder.child(CERTIFICATE);
+        if read::<SignedCertificate>(&place).await?.is_none() {
+            let mut steps = Vec::with_capacity(job.steps.len());
+            for step in 0..job.steps.len() {
+                let report = self.step_report(&job.id, step).await?;
+                steps.push(report.ok_or_else(|| Error::Conflict {
+                    name: format!("step {step} of erasure {}", job.id),
+                })?);
+            }
+            let certificate = Certificate {
+                format: FORMAT,
+                id: job.id.clone(),
+                subject: job.subject.name.clone(),
+                tokens: job.tokens.clone(),
+                by: job.by.clone(),
+                started_ms: job.started_ms,
+                finished_ms: self.now_ms(),
+                steps,
+                remains,
+            };
+            let tokens = self.subject_tokens().await?;
+            let signature = tokens.signature(&compact(&place, &certificate)?);
+            let signed = SignedCertificate { certificate, signature };
+            if !place.create(to_bytes(&place, &signed)?).await? {
+                tracing::debug!(id = job.id, "another server has signed the certificate");
+            }
+        }
+        folder.child(JOB).remove().await?;
+        for step in 0..job.steps.len() {
+            folder.child(&step_file(step)).remove().await?;
+        }
+        read(&place).await?.ok_or_else(|| Error::Corrupt {
+            what: place.url.to_string(),
+            reason: "it is gone".into(),
+        })
+    }
+
+    /// Every erasure, by id.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached, or a document of one cannot be read.
+    pub async fn erasures(&self) -> Result<Vec<Erasure>> {
+        let mut erasures = Vec::new();
+        for (id, files) in self.erasure_files().await? {
+            let place = self.erasure(&id).child(CERTIFICATE);
+            if let Some(signed) = read::<SignedCertificate>(&place).await? {
+                erasures.push(self.certified(id, &place, signed).await?);
+            } else if let Some(job) = self.job(&id).await? {
+                let done = files.iter().filter(|file| file.starts_with("step-")).count();
+                erasures.push(Erasure {
+                    id,
+                    subject: job.subject.name.clone(),
+                    by: job.by.clone(),
+                    started_ms: job.started_ms,
+                    steps: [job.steps.len(), done],
+                    signed: None,
+                });
+            }
+        }
+        Ok(erasures)
+    }
+
+    async fn certified(
+        &self,
+        id: String,
+        place: &Place,
+        signed: SignedCertificate,
+    ) -> Result<Erasure> {
+        let of = &signed.certificate;
+        let content = compact(place, of)?;
+        let is_sound =
+            of.id == id && self.subject_tokens().await?.has_signed(&content, &signed.signature);
+        Ok(Erasure {
+            id,
+            subject: of.subject.clone(),
+            by: of.by.clone(),
+            started_ms: of.started_ms,
+            steps: [of.steps.len(); 2],
+            signed: Some((signed, is_sound)),
+        })
+    }
+
+    /// Whether the warehouse's store keeps earlier versions of objects, which nobody here removes.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached.
+    pub async fn keeps_object_versions(&self) -> Result<bool> {
+        use object_store::ObjectStoreExt;
+        let place = self.warehouse.place().child("_attune/subject_secret");
+        match place.store.head(&place.path).await {
+            // A store without versions has none, or calls every one the same.
+            Ok(found) => Ok(found.version.is_some_and(|version| version != "null")),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(Error::store(place.url.as_str(), &error)),
+        }
+    }
+
+    async fn job(&self, id: &str) -> Result<Option<ErasureJob>> {
+        let place = self.erasure(id).child(JOB);
+        let job: Option<ErasureJob> = read(&place).await?;
+        match job {
+            Some(job) if job.format > FORMAT => Err(Error::Corrupt {
+                what: place.url.to_string(),
+                reason: format!("it has format {}, newer than {FORMAT}", job.format),
+            }),
+            job => Ok(job),
+        }
+    }
+
+    fn erasure(&self, id: &str) -> Place {
+        self.warehouse.place().child("_attune/erasures").child(id).folder()
+    }
+
+    async fn erasure_files(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
+        let folder = self.warehouse.place().child("_attune/erasures");
+        let listed: Result<Vec<ObjectMeta>, _> =
+            folder.store.list(Some(&folder.path)).try_collect().await;
+        let objects = match listed {
+            Ok(objects) => objects,
+            Err(object_store::Error::NotFound { .. }) => vec![],
+            Err(error) => return Err(Error::store(folder.url.as_str(), &error)),
+        };
+        let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for object in objects {
+            let Some(mut parts) = object.location.prefix_match(&folder.path) else { continue };
+            if let (Some(id), Some(file)) = (parts.next(), parts.next()) {
+                let files = found.entry(id.as_ref().to_owned()).or_default();
+                files.insert(file.as_ref().to_owned());
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn step_file(step: usize) -> String {
+    format!("step-{step:04}.json")
+}
+
+fn compact<T: Serialize>(place: &Place, content: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(content).map_err(|error| corrupt(place, &error))
+}
+
+fn to_bytes<T: Serialize>(place: &Place, content: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(content).map_err(|error| corrupt(place, &error))
+}
+
+fn corrupt(place: &Place, error: &serde_json::Error) -> Error {
+    Error::Corrupt { what: place.url.to_string(), reason: error.to_string() }
+}
+
+async fn read<T: DeserializeOwned>(place: &Place) -> Result<Option<T>> {
+    match place.read_if_exists().await? {
+        Some(content) => {
+            serde_json::from_slice(&content).map(Some).map_err(|error| corrupt(place, &error))
+        }
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Shared;
+
+    fn of() -> ErasureOf {
+        let table = ObjectName::new("main", "crm");
+        ErasureOf {
+            subject: Subject {
+                name: "person".into(),
+                keys: vec![SubjectKey { table, column: "id".into() }],
+                via: None,
+                owner: "dpo".into(),
+                created_ms: 0,
+            },
+            ids: BTreeSet::from(["u-1".to_owned()]),
+            only: None,
+            entity: None,
+            tokens: vec!["00".into()],
+        }
+    }
+
+    fn report() -> StepReport {
+        StepReport {
+            object: "table main.crm".into(),
+            outcome: "rewritten".into(),
+            rows: 1,
+            objects: 2,
+            exact: true,
+            files: vec![],
+        }
+    }
+
+    #[tokio::test]
+    async fn an_erasure_is_ended_by_another_server_and_then_knows_nobody() {
+        let shared = Shared::new();
+        let (one, other) = (shared.open().await, shared.open().await);
+        let table = ObjectName::new("main", "crm");
+        let steps = vec![Step::Rewrite { table }, Step::Clear];
+        let job = one.begin_erasure(of(), "dpo", steps).await.unwrap();
+        assert!(!format!("{job:?}").contains("u-1"));
+        one.end_step(&job.id, 0, &report()).await.unwrap();
+        assert!(one.end_erasure(&job, vec![]).await.is_err());
+        let [left]: [ErasureJob; 1] = other.open_erasures().await.unwrap().try_into().unwrap();
+        assert_eq!(left, job);
+        assert_eq!(other.step_report(&job.id, 0).await.unwrap(), Some(report()));
+        assert_eq!(other.step_report(&job.id, 1).await.unwrap(), None);
+        let [running]: [Erasure; 1] = other.erasures().await.unwrap().try_into().unwrap();
+        assert_eq!((running.steps, running.signed), ([2, 1], None));
+        other.end_step(&job.id, 1, &report()).await.unwrap();
+        let signed = other.end_erasure(&job, vec!["a view".into()]).await.unwrap();
+        // Ended twice, it is the same.
+        assert_eq!(one.end_erasure(&job, vec![]).await.unwrap(), signed);
+        assert!(one.open_erasures().await.unwrap().is_empty());
+        let [done]: [Erasure; 1] = one.erasures().await.unwrap().try_into().unwrap();
+        assert_eq!(done.signed, Some((signed.clone(), true)));
+        assert_eq!(shared.paths("_attune/erasures").await.len(), 1);
+        let place = one.erasure(&job.id).child(CERTIFICATE);
+        let mut forged = signed;
+        forged.certificate.by = "somebody".into();
+        place.remove().await.unwrap();
+        place.create(to_bytes(&place, &forged).unwrap()).await.unwrap();
+        let [found]: [Erasure; 1] = one.erasures().await.unwrap().try_into().unwrap();
+        assert_eq!(found.signed.map(|(_, is_sound)| is_sound), Some(false));
+    }
+}

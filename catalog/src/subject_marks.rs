@@ -1,0 +1,295 @@
+//! What holds of single persons: restricted (kept, not processed), held (not to be erased), erased
+//! (never to be read again where files cannot be rewritten).
+//!
+//! One document a subject, changed by compare-and-swap. It names persons by keyed tokens
+//! ([`udfs::privacy::SubjectTokens`]), so that it says nothing about anybody to whoever does not
+//! hold the warehouse, and somebody who was erased is in no document. Reads are refused when the
+//! documents cannot be read: nobody shall come back because a file was damaged.
+
+use std::collections::{BTreeMap, HashSet};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use udfs::privacy::subject_token::parse_token;
+use udfs::privacy::{SubjectTokens, Token};
+
+use crate::Catalog;
+use crate::error::{Error, Result};
+use crate::registry::{ObjectName, Spec};
+use crate::subjects::SubjectKey;
+
+/// The place of marks in the registry of subjects; no SQL name reaches it.
+const MARKS: &str = "marks";
+/// How often a change that does not depend on what others changed is tried again.
+const TRIES: usize = 8;
+/// Persons of one subject that can be marked: all are in one document.
+pub const MARKS_MAX: usize = 200_000;
+
+/// What may hold of a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mark {
+    /// Kept, and absent from every read but EXPORT (GDPR art. 18).
+    Restricted,
+    /// Not to be erased, such as for a legal claim (GDPR art. 17(3)).
+    Held,
+    /// Erased: absent from tables whose files Attune may not write.
+    Erased,
+}
+
+impl Mark {
+    /// The mark's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Restricted => "restricted",
+            Self::Held => "held",
+            Self::Erased => "erased",
+        }
+    }
+}
+
+/// Who set a mark, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkNote {
+    /// Who.
+    pub by: String,
+    /// When, in Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// The marks of a subject's persons. Each is known by its token, and where the id is one key's
+/// alone, by that key behind it: `token` or `token schema.table.column`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SubjectMarks {
+    /// Of each mark, who has it.
+    pub by_mark: BTreeMap<Mark, BTreeMap<String, MarkNote>>,
+}
+
+impl SubjectMarks {
+    /// Sets a mark; whether it was not there.
+    pub fn set(&mut self, mark: Mark, person: String, note: MarkNote) -> bool {
+        let marked = self.by_mark.entry(mark).or_default();
+        let is_new = !marked.contains_key(&person);
+        marked.entry(person).or_insert(note);
+        is_new
+    }
+
+    /// Takes a mark; whether it was there.
+    pub fn take(&mut self, mark: Mark, person: &str) -> bool {
+        let marked = self.by_mark.get_mut(&mark);
+        let was_there = marked.is_some_and(|marked| marked.remove(person).is_some());
+        self.by_mark.retain(|_, marked| !marked.is_empty());
+        was_there
+    }
+
+    /// Whether a person has a mark.
+    pub fn has(&self, mark: Mark, person: &str) -> bool {
+        self.by_mark.get(&mark).is_some_and(|marked| marked.contains_key(person))
+    }
+
+    /// How many have a mark.
+    pub fn count(&self, mark: Mark) -> usize {
+        self.by_mark.get(&mark).map_or(0, BTreeMap::len)
+    }
+
+    /// The tokens with a mark that hold in a key's column.
+    fn tokens(&self, mark: Mark, key: &SubjectKey) -> Result<HashSet<Token>> {
+        let mut tokens = HashSet::new();
+        for person in self.by_mark.get(&mark).into_iter().flat_map(BTreeMap::keys) {
+            let (digits, only) = match person.split_once(' ') {
+                Some((digits, only)) => (digits, Some(only)),
+                None => (person.as_str(), None),
+            };
+            if only.is_some_and(|only| only != key.to_string()) {
+                continue;
+            }
+            let token = parse_token(digits).ok_or_else(|| Error::Corrupt {
+                what: "the marks of persons".into(),
+                reason: "one of them is no token".into(),
+            })?;
+            tokens.insert(token);
+        }
+        Ok(tokens)
+    }
+}
+
+/// Whom the ids in a column of a table must not show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarkedColumn {
+    /// The subject, which tokens depend on.
+    pub subject: String,
+    /// The column.
+    pub column: String,
+    /// Those who are kept and not processed.
+    pub restricted: HashSet<Token>,
+    /// Those who were erased.
+    pub erased: HashSet<Token>,
+}
+
+impl Catalog {
+    /// The key of tokens and certificates, which is made when there is none.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached or, to make it, not written.
+    pub async fn subject_tokens(&self) -> Result<SubjectTokens> {
+        self.subject_tokens.get_or_try_init(|| self.read_subject_tokens()).await.cloned()
+    }
+
+    async fn read_subject_tokens(&self) -> Result<SubjectTokens> {
+        let place = self.warehouse.place().child("_attune/subject_secret");
+        let content = match place.read_if_exists().await? {
+            Some(content) => content,
+            None => {
+                self.writable().await?;
+                let random = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
+                let random = random.map(uuid::Uuid::into_bytes).concat();
+                if !place.create(Bytes::from(random)).await? {
+                    tracing::debug!("another server made the secret of subjects");
+                }
+                place.read().await?
+            }
+        };
+        let wrong = |reason: String| Error::Corrupt { what: place.url.to_string(), reason };
+        if content.len() != 32 {
+            return Err(wrong("it is no secret of subjects".into()));
+        }
+        SubjectTokens::new(&content).map_err(|error| wrong(error.message().into_owned()))
+    }
+
+    /// The marks of a subject's persons, at most a second old.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached, or the document cannot be read.
+    pub async fn subject_marks(&self, subject: &str) -> Result<SubjectMarks> {
+        let found = self.subjects.sound(&ObjectName::new(MARKS, subject)).await?;
+        Ok(found.and_then(|found| marks(found.spec)).unwrap_or_default())
+    }
+
+    /// Changes the marks of a subject's persons; gives what `change` gives. Nothing is written when
+    /// they stay as they are.
+    ///
+    /// # Errors
+    /// Those of `change`; when the warehouse cannot be written, others change the same marks again
+    /// and again, or they would become too many.
+    pub async fn change_subject_marks<T>(
+        &self,
+        subject: &str,
+        mut change: impl FnMut(&mut SubjectMarks) -> Result<T>,
+    ) -> Result<T> {
+        self.writable().await?;
+        let place = ObjectName::new(MARKS, subject);
+        for _ in 0..TRIES {
+            let head = self.subjects.head(&place).await?;
+            let document = head.as_ref().map(|head| head.document.clone()).transpose()?;
+            let spec = document.and_then(|document| document.spec.clone());
+            let mut held = spec.and_then(marks).unwrap_or_default();
+            let before = held.clone();
+            let outcome = change(&mut held)?;
+            if held == before {
+                return Ok(outcome);
+            }
+            if held.by_mark.values().any(|marked| marked.len() > MARKS_MAX) {
+                return Err(Error::invalid_hint(
+                    format!("at most {MARKS_MAX} ids of a subject can be marked"),
+                    "rewrite the files of erased persons where they lie, and drop the old ones",
+                ));
+            }
+            let spec = (!held.by_mark.is_empty()).then_some(Spec::SubjectMarks(held));
+            match self.subjects.put(&place, spec, "", head.as_ref()).await {
+                Err(error) if error.is_lost_race() => {}
+                other => return other.map(|_| outcome),
+            }
+        }
+        Err(Error::Conflict { name: format!("the marks of {subject}") })
+    }
+
+    /// Whom a table's columns must not show, at most a second old; nothing for most tables.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached, or a document of subjects cannot be read: then nothing
+    /// is known of anybody.
+    pub async fn marked_columns(&self, table: &ObjectName) -> Result<Vec<MarkedColumn>> {
+        let found = self.subjects.sound_definitions().await?;
+        let mut columns = Vec::new();
+        for definition in found.values() {
+            let Spec::Subject(subject) = &definition.spec else { continue };
+            let place = (MARKS.to_owned(), subject.name.clone());
+            let Some(Spec::SubjectMarks(held)) = found.get(&place).map(|found| &found.spec) else {
+                continue;
+            };
+            let via = subject
+                .via
+                .iter()
+                .map(|via| SubjectKey { table: via.table.clone(), column: via.record.clone() });
+            let keys = subject.keys.iter().cloned().chain(via).filter(|key| key.table == *table);
+            for key in keys {
+                let restricted = held.tokens(Mark::Restricted, &key)?;
+                let erased = held.tokens(Mark::Erased, &key)?;
+                if !restricted.is_empty() || !erased.is_empty() {
+                    let (subject, column) = (subject.name.clone(), key.column);
+                    columns.push(MarkedColumn { subject, column, restricted, erased });
+                }
+            }
+        }
+        Ok(columns)
+    }
+}
+
+fn marks(spec: Spec) -> Option<SubjectMarks> {
+    match spec {
+        Spec::SubjectMarks(held) => Some(held),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use udfs::privacy::subject_token::hexadecimal;
+
+    use super::*;
+    use crate::CreateMode;
+    use crate::subjects::Subject;
+    use crate::testing::Shared;
+
+    fn key(table: &str) -> SubjectKey {
+        SubjectKey { table: ObjectName::new("main", table), column: "id".into() }
+    }
+
+    #[tokio::test]
+    async fn marks_hold_where_they_were_set_and_on_every_server() {
+        let shared = Shared::new();
+        let (one, other) = (shared.open().await, shared.open().await);
+        let subject = Subject {
+            name: "person".into(),
+            keys: vec![key("crm"), key("clicks")],
+            via: None,
+            owner: "dpo".into(),
+            created_ms: 0,
+        };
+        one.create_subject(subject, CreateMode::New).await.unwrap();
+        let tokens = one.subject_tokens().await.unwrap();
+        assert_eq!(
+            other.subject_tokens().await.unwrap().token("person", "7"),
+            tokens.token("person", "7")
+        );
+        let of = |id: &str| hexadecimal(&tokens.token("person", id));
+        let note = MarkNote { by: "dpo".into(), at_ms: 1 };
+        let everywhere = of("7");
+        let in_crm = format!("{} main.crm.id", of("8"));
+        for person in [&everywhere, &in_crm] {
+            let set = |marks: &mut SubjectMarks| {
+                Ok(marks.set(Mark::Restricted, person.clone(), note.clone()))
+            };
+            assert!(one.change_subject_marks("person", set).await.unwrap());
+            assert!(!one.change_subject_marks("person", set).await.unwrap());
+        }
+        let crm = other.marked_columns(&ObjectName::new("main", "crm")).await.unwrap();
+        assert_eq!(crm.first().map(|column| column.restricted.len()), Some(2));
+        let clicks = other.marked_columns(&ObjectName::new("main", "clicks")).await.unwrap();
+        assert_eq!(clicks.first().map(|column| column.restricted.len()), Some(1));
+        assert!(other.marked_columns(&ObjectName::new("main", "t")).await.unwrap().is_empty());
+        let take = |marks: &mut SubjectMarks| Ok(marks.take(Mark::Restricted, &everywhere));
+        assert!(one.change_subject_marks("person", take).await.unwrap());
+        assert!(!one.subject_marks("person").await.unwrap().has(Mark::Restricted, &everywhere));
+    }
+}

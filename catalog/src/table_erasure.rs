@@ -1,0 +1,249 @@
+//! Rewriting a warehouse table without some rows, so that nothing of them is left.
+//!
+//! A Delta table remembers: earlier versions name files with the rows, and the log has statistics
+//! of them. So the rows that stay are written into a new folder with a log of its own, the table's
+//! definition is put over to it, and the old folder is removed with everything in it. Versions are
+//! counted on; those before answer that they were purged. While that happens the definition says
+//! so, and whoever commits meanwhile is told, so that no committed row is lost.
+
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use futures::TryStreamExt;
+use object_store::ObjectMeta;
+
+use crate::Catalog;
+use crate::delta;
+use crate::delta::write::{Input, Mode};
+use crate::error::{Error, Result};
+use crate::registry::head::key;
+use crate::registry::{Head, ManagedTable, ObjectName, Spec};
+use crate::tables::Written;
+
+/// How often a change of a definition is tried when others change it at the same time.
+const TRIES: usize = 8;
+/// Characters of the id behind a folder's name.
+const ID_CHARS: usize = 36;
+
+/// How far a table's erasure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableErasure {
+    /// The rows that stay are to be written; the table is at this version and remains there.
+    Begun(u64),
+    /// They are written.
+    Rewritten,
+    /// There is no such table any more.
+    Gone,
+}
+
+impl Catalog {
+    /// Begins to rewrite a table for the erasure `id`: from now on nobody else's rows are
+    /// committed.
+    ///
+    /// # Errors
+    /// `Invalid` when it is no warehouse table; `Conflict` when others change its definition again
+    /// and again; when the warehouse cannot be read or written.
+    pub async fn begin_table_erasure(&self, name: &ObjectName, id: &str) -> Result<TableErasure> {
+        self.writable().await?;
+        for _ in 0..TRIES {
+            let Some((head, mut table, owner)) = self.managed_head(name).await? else {
+                return Ok(TableErasure::Gone);
+            };
+            if table.erased_by.as_deref() == Some(id) && table.erasing.is_none() {
+                return Ok(TableErasure::Rewritten);
+            }
+            if table.erasing.as_deref() != Some(id) {
+                table.erasing = Some(id.to_owned());
+                let spec = Some(Spec::Managed(table.clone()));
+                match self.objects.put(name, spec, &owner, Some(&head)).await {
+                    Err(error) if error.is_lost_race() => continue,
+                    other => other?,
+                };
+            }
+            let place = self.warehouse.place().child(&table.folder).folder();
+            let newest = self.tables.newest(&name.to_string(), &place).await?;
+            let version = newest.version().unwrap_or_default();
+            return Ok(TableErasure::Begun(table.shown(version)));
+        }
+        Err(Error::Conflict { name: name.to_string() })
+    }
+
+    /// Writes the rows of a plan into a new folder and puts the table over to it, in place of all
+    /// that the table had at `version`.
+    ///
+    /// # Errors
+    /// `Conflict` when the table has moved on, was replaced, or another erasure took it over: then
+    /// it is as it was. The plan's own error.
+    pub async fn finish_table_erasure(
+        &self,
+        name: &ObjectName,
+        id: &str,
+        version: u64,
+        plan: LogicalPlan,
+        state: &SessionState,
+    ) -> Result<Written> {
+        let conflict = || Error::Conflict { name: name.to_string() };
+        let found = self.managed_head(name).await?;
+        let (head, before, owner) = found.ok_or_else(conflict)?;
+        if before.erasing.as_deref() != Some(id) {
+            return Err(conflict());
+        }
+        let text = name.to_string();
+        let old = self.warehouse.place().child(&before.folder).folder();
+        let table = self.tables.newest(&text, &old).await?;
+        if table.version().map(|stored| before.shown(stored)) != Some(version) {
+            return Err(conflict());
+        }
+        let target = delta::plain_schema(&text, &table)?;
+        let folder = format!("tables/{}-{}", key(&name.schema, &name.name), uuid::Uuid::new_v4());
+        let place = self.warehouse.place().child(&folder).folder();
+        let empty = delta::create_empty(&text, &place, &target).await?;
+        let input = Input::plan(plan, state, Some(target), &before.cluster_by).await?;
+        let (table, rows) = input.write(&text, empty, &place, Mode::Overwrite).await?;
+        let after = ManagedTable {
+            folder,
+            cluster_by: before.cluster_by,
+            // The new folder's first version has no rows yet, and is nobody's.
+            first_version: version.saturating_add(1),
+            erasing: None,
+            erased_by: Some(id.to_owned()),
+        };
+        let version = after.shown(table.version().unwrap_or_default());
+        self.objects.put(name, Some(Spec::Managed(after)), &owner, Some(&head)).await?;
+        self.tables.forget(&old);
+        self.tables.put(&place, &table);
+        Ok(Written { rows, version })
+    }
+
+    /// Removes every folder that a table of this name had before, of this or an earlier creation,
+    /// and whatever was left behind in writing one before `before_ms`; how many objects there were.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be written.
+    pub async fn purge_table_folders(&self, name: &ObjectName, before_ms: i64) -> Result<u64> {
+        let head = self.objects.head(name).await?;
+        let document = head.as_ref().map(|head| head.document.clone()).transpose()?;
+        let mut retired: Vec<String> = Vec::new();
+        let mut current = None;
+        if let Some(document) = &document {
+            retired = document.retired.iter().map(|retired| retired.folder.clone()).collect();
+            if let Some(Spec::Managed(table)) = &document.spec {
+                current = Some(table.folder.clone());
+            }
+        }
+        let mut removed = 0;
+        for folder in self.folders_named(name).await? {
+            if current.as_ref() == Some(&folder) {
+                continue;
+            }
+            let objects = self.objects_in(&folder).await?;
+            // A folder that somebody writes now is named by no definition yet.
+            let is_old =
+                objects.iter().all(|object| object.last_modified.timestamp_millis() < before_ms);
+            if is_old || retired.contains(&folder) {
+                self.warehouse.remove_folder(&folder).await?;
+                let place = self.warehouse.place().child(&folder).folder();
+                self.tables.forget(&place);
+                removed += objects.len() as u64;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Forgets what checks have kept of a table's values, and the results of checks.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be written.
+    pub async fn forget_checked_values(&self, name: &ObjectName) -> Result<()> {
+        self.forget_check_states(name).await?;
+        self.forget_check_keys(name).await?;
+        self.forget_check_results(name).await
+    }
+
+    async fn managed_head(
+        &self,
+        name: &ObjectName,
+    ) -> Result<Option<(Head, ManagedTable, String)>> {
+        let Some(head) = self.objects.head(name).await? else { return Ok(None) };
+        let document = head.document.clone()?;
+        match &document.spec {
+            None => Ok(None),
+            Some(Spec::Managed(table)) => Ok(Some((head, table.clone(), document.owner.clone()))),
+            Some(other) => {
+                Err(Error::invalid(format!("{name} is a {} that is not rewritten", other.kind())))
+            }
+        }
+    }
+
+    /// The folders that tables of this name have or had.
+    async fn folders_named(&self, name: &ObjectName) -> Result<Vec<String>> {
+        let tables = self.warehouse.place().child("tables");
+        let start = format!("{}-", key(&name.schema, &name.name));
+        let listed = match tables.store.list_with_delimiter(Some(&tables.path)).await {
+            Ok(listed) => listed,
+            Err(object_store::Error::NotFound { .. }) => return Ok(vec![]),
+            Err(error) => return Err(Error::store(tables.url.as_str(), &error)),
+        };
+        let folders = listed.common_prefixes.iter().filter_map(|folder| {
+            let folder = folder.filename()?;
+            let id = folder.strip_prefix(&start)?;
+            (id.len() == ID_CHARS).then(|| format!("tables/{folder}"))
+        });
+        Ok(folders.collect())
+    }
+
+    async fn objects_in(&self, folder: &str) -> Result<Vec<ObjectMeta>> {
+        let place = self.warehouse.place().child(folder);
+        match place.store.list(Some(&place.path)).try_collect().await {
+            Ok(objects) => Ok(objects),
+            Err(object_store::Error::NotFound { .. }) => Ok(vec![]),
+            Err(error) => Err(Error::store(place.url.as_str(), &error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::CreateMode;
+    use crate::testing::{TestClock, open_folder, plan, session};
+
+    #[tokio::test]
+    async fn a_rewritten_table_counts_on_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = TestClock::default();
+        let catalog = open_folder(folder.path(), &clock).await;
+        let name = ObjectName::new("main", "t");
+        let state = session(&catalog);
+        let text = "SELECT * FROM (VALUES ('gone'), ('stays')) AS t (id)";
+        let rows = plan(&catalog, text, &[]).await;
+        let mode = CreateMode::New;
+        let made = catalog.create_table_as(&name, "ann", mode, rows, state.clone(), &[]).await;
+        assert_eq!(made.unwrap().unwrap().version, 0);
+        let begun = catalog.begin_table_erasure(&name, "e1").await.unwrap();
+        assert_eq!(begun, TableErasure::Begun(0));
+        let more = plan(&catalog, "SELECT 'late' AS id", &[]).await;
+        let refused = catalog.insert(&name, more.clone(), state.clone(), None, false).await;
+        assert!(refused.unwrap_err().to_string().contains("FORGET SUBJECT"));
+        let keep = plan(&catalog, "SELECT 'stays' AS id", &[]).await;
+        let done = catalog.finish_table_erasure(&name, "e1", 0, keep, &state).await.unwrap();
+        assert_eq!(done, Written { rows: 1, version: 2 });
+        let again = catalog.begin_table_erasure(&name, "e1").await.unwrap();
+        assert_eq!(again, TableErasure::Rewritten);
+        assert!(catalog.purge_table_folders(&name, i64::MAX).await.unwrap() > 0);
+        assert_eq!(catalog.purge_table_folders(&name, i64::MAX).await.unwrap(), 0);
+        for version in [0, 1] {
+            let purged = catalog.open_table(&name, Some(version), &state).await.unwrap_err();
+            assert!(purged.to_string().contains("purged by erasure"), "{purged}");
+        }
+        assert!(catalog.open_table(&name, Some(2), &state).await.unwrap().is_some());
+        let written = catalog.insert(&name, more, state.clone(), Some(2), false).await.unwrap();
+        assert_eq!(written, Written { rows: 1, version: 3 });
+        let held = folder.path().join("tables");
+        let folders: Vec<_> = std::fs::read_dir(held).unwrap().flatten().collect();
+        assert_eq!(folders.len(), 1);
+        assert_eq!(
+            catalog.begin_table_erasure(&ObjectName::new("main", "x"), "e1").await.unwrap(),
+            TableErasure::Gone
+        );
+    }
+}

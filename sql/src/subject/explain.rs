@@ -1,0 +1,107 @@
+//! EXPLAIN FORGET SUBJECT: what would be done, without doing it.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use catalog::erasures::Step;
+use catalog::subject_marks::Mark;
+
+use super::export::Held;
+use super::forget::{held_in_words, steps};
+use super::person::{Person, Standing, count, find, stand};
+use super::remains;
+use super::syntax::Who;
+use crate::error::{CatalogError, Result};
+use crate::session::StatementContext;
+use crate::session::run::Run;
+
+/// The columns of the answer: a table or model, what would be done there, how many rows, users or
+/// records are the person's, and whether nothing of the person would be left there.
+pub(crate) fn explain_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("object", DataType::Utf8, false),
+        Field::new("action", DataType::Utf8, false),
+        Field::new("rows", DataType::Int64, true),
+        Field::new("exact", DataType::Boolean, false),
+    ]))
+}
+
+struct Row {
+    object: String,
+    action: String,
+    rows: Option<u64>,
+    exact: bool,
+}
+
+/// Tells each step, and what would remain.
+pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
+    let context = StatementContext::load(&run.session).await?;
+    let person = find(run, &context, who).await?;
+    let mut rows = Vec::new();
+    if person.has(&context, Mark::Held).await? {
+        rows.push(Row {
+            object: "person".into(),
+            action: "FORGET is refused: the person is held".into(),
+            rows: None,
+            exact: false,
+        });
+    }
+    for step in steps(&context, &person).await? {
+        rows.push(told(run, &context, &person, &step).await?);
+    }
+    for remains in remains::of(&context, &person.ids).await? {
+        rows.push(Row { object: "remains".into(), action: remains, rows: None, exact: false });
+    }
+    let counts =
+        rows.iter().map(|row| row.rows.map(|rows| i64::try_from(rows).unwrap_or(i64::MAX)));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.object.as_str()))),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.action.as_str()))),
+        Arc::new(counts.collect::<Int64Array>()),
+        Arc::new(rows.iter().map(|row| Some(row.exact)).collect::<BooleanArray>()),
+    ];
+    Ok(RecordBatch::try_new(explain_schema(), columns)?)
+}
+
+async fn told(
+    run: &Run,
+    context: &Arc<StatementContext>,
+    person: &Person,
+    step: &Step,
+) -> Result<Row> {
+    let row = |action: &str, rows: Option<u64>, exact: bool| Row {
+        object: step.object(),
+        action: action.to_owned(),
+        rows,
+        exact,
+    };
+    match step {
+        Step::Hide { table } | Step::Rewrite { table } => {
+            let mut rows = 0;
+            if let Some(Standing { relation, schema }) = stand(context, table, None).await?
+                && let Some(condition) = person.rows_of(table, &schema)
+            {
+                rows = count(run, context, &relation, &condition).await?;
+            }
+            Ok(match step {
+                Step::Hide { .. } => {
+                    row("hide from every read, and name the files", Some(rows), false)
+                }
+                _ => row("rewrite, and purge every earlier version", Some(rows), true),
+            })
+        }
+        Step::Unlearn { model, version } => {
+            let catalog = context.engine().catalog();
+            let loaded = match catalog.load_model(model, Some(*version)).await {
+                Ok(loaded) => loaded,
+                Err(CatalogError::NotFound { .. }) => return Ok(row("gone", None, true)),
+                Err(error) => return Err(error.into()),
+            };
+            let held = Held::of(&loaded.model, &person.ids)?;
+            let rows = held.users.len() as u64 + held.records.len() as u64;
+            Ok(row(&held_in_words(&held), Some(rows), !held.records.is_empty()))
+        }
+        Step::Clear => Ok(row("remove caches, results of checks and marks", None, true)),
+    }
+}

@@ -1,0 +1,214 @@
+//! EXPORT SUBJECT: everything that is held about a person, as rows of JSON (GDPR art. 15 and 20).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::json::WriterBuilder;
+use arrow::json::writer::LineDelimited;
+use arrow::util::display::array_value_to_string;
+use catalog::models::LoadedModel;
+use serde_json::{Value, json};
+use udfs::model::entity_resolution::model::uuid;
+use udfs::model::hybrid::Base;
+use udfs::model::{AlsModel, Model};
+
+use super::person::{Standing, find, rows, stand};
+use super::syntax::Who;
+use crate::error::{CatalogError, Error, Result};
+use crate::session::StatementContext;
+use crate::session::run::Run;
+
+/// Bytes of one export: a person's rows are few, and what is more is a mistake.
+const BYTES_MAX: usize = 256 << 20;
+
+/// The columns of the answer: what holds something (`table` or `model`), its name, and one row of
+/// it, or what it learned, as JSON.
+pub(crate) fn export_schema() -> SchemaRef {
+    let text = |name: &str| Field::new(name, DataType::Utf8, false);
+    Arc::new(Schema::new(vec![text("kind"), text("source"), text("content")]))
+}
+
+/// The answer so far.
+#[derive(Default)]
+struct Found {
+    kinds: Vec<&'static str>,
+    sources: Vec<String>,
+    contents: Vec<String>,
+    bytes: usize,
+}
+
+impl Found {
+    fn add(&mut self, kind: &'static str, source: &str, content: String) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(content.len()).saturating_add(source.len());
+        if self.bytes > BYTES_MAX {
+            return Err(Error::Exhausted {
+                what: format!("the export has more than {} MiB", BYTES_MAX >> 20),
+            });
+        }
+        self.kinds.push(kind);
+        self.sources.push(source.to_owned());
+        self.contents.push(content);
+        Ok(())
+    }
+
+    fn batch(self) -> Result<RecordBatch> {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(self.kinds)),
+            Arc::new(StringArray::from(self.sources)),
+            Arc::new(StringArray::from(self.contents)),
+        ];
+        Ok(RecordBatch::try_new(export_schema(), columns)?)
+    }
+}
+
+/// Everything that tables and models hold of a person.
+pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
+    let context = StatementContext::load(&run.session).await?;
+    let person = find(run, &context, who).await?;
+    let mut found = Found::default();
+    for table in person.subject.tables() {
+        let Some(Standing { relation, schema }) = stand(&context, table, None).await? else {
+            continue;
+        };
+        let Some(condition) = person.rows_of(table, &schema) else { continue };
+        let text = format!("SELECT * FROM {relation} WHERE {condition}");
+        for batch in rows(run, &context, &text).await? {
+            for line in json_lines(&batch)? {
+                found.add("table", &table.to_string(), line)?;
+            }
+        }
+    }
+    for (model, held) in models(&context, &person.ids).await? {
+        for object in learned(&model, &held)? {
+            found.add("model", &model.to_string(), object.to_string())?;
+        }
+    }
+    found.batch()
+}
+
+/// A JSON object a row, with every column.
+fn json_lines(batch: &RecordBatch) -> Result<Vec<String>> {
+    let builder = WriterBuilder::new().with_explicit_nulls(true);
+    let mut writer = builder.build::<Vec<u8>, LineDelimited>(Vec::new());
+    writer.write(batch)?;
+    writer.finish()?;
+    let text = String::from_utf8(writer.into_inner())
+        .map_err(|_| Error::Internal("a row was written as no text".into()))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// What of a model is a person's.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    /// Codes among the users of a recommender, ascending.
+    pub(super) users: Vec<u32>,
+    /// Places among the records of a model of entities.
+    pub(super) records: Vec<usize>,
+}
+
+impl Held {
+    pub(super) fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.records.is_empty()
+    }
+
+    /// What a model holds of a person.
+    pub(super) fn of(model: &Model, ids: &BTreeSet<String>) -> Result<Self> {
+        let mut held = Self::default();
+        if let Some(recommender) = model.recommender() {
+            let ids: ArrayRef = Arc::new(StringArray::from_iter_values(ids));
+            let found = recommender.user_ids().lookup(&ids);
+            let found = found.map_err(|error| Error::Internal(error.to_string()))?;
+            held.users = found.into_iter().flatten().collect();
+            held.users.sort_unstable();
+            held.users.dedup();
+        }
+        if let Some(entities) = model.entities() {
+            let records = &entities.parts().ids;
+            for at in 0..records.len() {
+                if ids.contains(&array_value_to_string(records, at)?) {
+                    held.records.push(at);
+                }
+            }
+        }
+        Ok(held)
+    }
+}
+
+/// Every version of every model that holds something of the person.
+pub(super) async fn models(
+    context: &StatementContext,
+    ids: &BTreeSet<String>,
+) -> Result<Vec<(LoadedModel, Held)>> {
+    let catalog = context.engine().catalog();
+    let mut found = Vec::new();
+    for (name, versions) in catalog.model_versions().await? {
+        for version in versions {
+            let model = match catalog.load_model(&name, Some(version)).await {
+                Ok(model) => model,
+                // It was dropped meanwhile.
+                Err(CatalogError::NotFound { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let held = Held::of(&model.model, ids)?;
+            if !held.is_empty() {
+                found.push((model, held));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What a model has learned of a person, an object each user or record.
+fn learned(model: &LoadedModel, held: &Held) -> Result<Vec<Value>> {
+    let mut learned = Vec::new();
+    let model_type = model.model.type_name();
+    if let Some(recommender) = model.model.recommender() {
+        let (users, items) = (recommender.user_ids().values(), recommender.item_ids().values());
+        for code in &held.users {
+            let (own, weights) = recommender.seen().row(*code as usize);
+            let mut interactions = Vec::with_capacity(own.len());
+            for (item, weight) in own.iter().zip(weights) {
+                let item = array_value_to_string(&items, *item as usize)?;
+                interactions.push(json!({ "item": item, "weight": weight }));
+            }
+            learned.push(json!({
+                "model_type": model_type,
+                "user": array_value_to_string(&users, *code as usize)?,
+                "interactions": interactions,
+                "factors": factors(&model.model, *code),
+            }));
+        }
+    }
+    if let Some(entities) = model.model.entities() {
+        let parts = entities.parts();
+        for at in &held.records {
+            learned.push(json!({
+                "model_type": model_type,
+                "record": array_value_to_string(&parts.ids, *at)?,
+                "entity": parts.entities.get(*at).map(|entity| uuid(*entity)),
+            }));
+        }
+    }
+    Ok(learned)
+}
+
+/// The factors of a user, in each factorization of a model.
+fn factors(model: &Model, code: u32) -> Vec<&[f32]> {
+    let of = |als: &'_ AlsModel| {
+        let start = code as usize * als.num_factors();
+        start..start + als.num_factors()
+    };
+    match model {
+        Model::Als(als) => als.user_factors().get(of(als)).into_iter().collect(),
+        Model::Hybrid(blend) => {
+            let members = blend.members().filter_map(|member| match &member.base {
+                Base::Als(als) => als.user_factors().get(of(als)),
+                _ => None,
+            });
+            members.collect()
+        }
+        _ => vec![],
+    }
+}

@@ -1,0 +1,312 @@
+//! FORGET SUBJECT: a person is erased from tables, their past, models and caches (GDPR art. 17).
+//!
+//! What is to be done is written down first, step by step, and every step can be done again: a
+//! server that is killed in the middle leaves a journal that RESUME ERASURE, or the next server,
+//! ends. Rows of warehouse tables are removed exactly, with every earlier version; in files that
+//! Attune may not write they are hidden for good, and the files are named; of models what was
+//! learned of the person alone is removed exactly, and what was learned of many together is
+//! corrected as far as it can be.
+
+use std::sync::Arc;
+
+use catalog::erasures::{ErasureJob, ErasureOf, SignedCertificate, Step, StepReport};
+use catalog::subject_marks::{Mark, MarkNote, SubjectMarks};
+use catalog::table_erasure::TableErasure;
+use catalog::{Kind, ObjectName};
+
+use super::export::{Held, models};
+use super::person::{Person, Standing, count, find, stand};
+use super::remains;
+use super::syntax::Who;
+use super::unlearn::unlearn;
+use crate::dml::sent::name_rows;
+use crate::error::{CatalogError, Error, Result};
+use crate::parse::parse_query;
+use crate::session::StatementContext;
+use crate::session::run::{Done, Run};
+
+/// How often a step is tried when others change the same thing at the same time.
+const TRIES: usize = 8;
+
+/// FORGET SUBJECT.
+pub(super) async fn run(run: &Run, who: &Who) -> Result<Done> {
+    let context = StatementContext::load(&run.session).await?;
+    let person = find(run, &context, who).await?;
+    if person.has(&context, Mark::Held).await? {
+        return Err(Error::invalid_hint(
+            "this person is held and is not forgotten",
+            format!("RELEASE SUBJECT {} … FROM HOLD ends the hold", who.subject),
+        ));
+    }
+    let steps = steps(&context, &person).await?;
+    let tokens = person.marks(&context).await?;
+    let Person { subject, ids, only, entity } = person;
+    let of = ErasureOf { subject, ids, only, entity, tokens };
+    let catalog = context.engine().catalog();
+    let job = catalog.begin_erasure(of, context.rights().name(), steps).await?;
+    // What has begun is ended, also when whoever asked goes away: in a task of its own.
+    let ending = super::resumed(run.session.engine().clone(), job.by.clone(), job.id.clone());
+    let ended = tokio::spawn(ending).await;
+    let ended = ended.map_err(|_| {
+        Error::Internal(format!("erasure {} ended unexpectedly; RESUME ERASURE goes on", job.id))
+    })?;
+    let Done { affected, message } = ended?;
+    Ok(Done { affected, message: format!("FORGET SUBJECT {}: {message}", who.subject) })
+}
+
+/// RESUME ERASURE: ends one erasure that was interrupted, or all.
+pub(super) async fn resume(run: &Run, id: Option<&str>) -> Result<Done> {
+    let catalog = run.session.engine().catalog();
+    let jobs = catalog.open_erasures().await?;
+    let chosen: Vec<ErasureJob> =
+        jobs.into_iter().filter(|job| id.is_none_or(|id| job.id == id)).collect();
+    if let (Some(_), true) = (id, chosen.is_empty()) {
+        return Err(Error::invalid_hint(
+            "no erasure of this id was interrupted",
+            "system.erasures lists them",
+        ));
+    }
+    let mut messages = Vec::new();
+    let mut rows = 0;
+    for job in &chosen {
+        let ended = done(&end(run, job).await?);
+        rows += u64::try_from(ended.affected).unwrap_or_default();
+        messages.push(ended.message);
+    }
+    match messages.is_empty() {
+        true => Ok(Done::new(0, "no erasure was interrupted")),
+        false => Ok(Done::new(rows, messages.join("; "))),
+    }
+}
+
+/// What is done for a person, in order: first nobody reads what cannot be rewritten.
+pub(super) async fn steps(context: &StatementContext, person: &Person) -> Result<Vec<Step>> {
+    let catalog = context.engine().catalog();
+    let (mut hidden, mut rewritten) = (Vec::new(), Vec::new());
+    for table in person.subject.tables() {
+        // An id of one key alone is nobody's elsewhere.
+        if person.only.as_ref().is_some_and(|key| key.table != *table) {
+            continue;
+        }
+        let table = table.clone();
+        match catalog.object(&table).await? {
+            Some(object) if object.kind != Kind::Table => {}
+            Some(object) if object.external => hidden.push(Step::Hide { table }),
+            // The folders of a table that is gone may be there still.
+            _ => rewritten.push(Step::Rewrite { table }),
+        }
+    }
+    let learned = models(context, &person.ids).await?.into_iter();
+    let learned = learned
+        .map(|(model, _)| Step::Unlearn { model: model.name.clone(), version: model.version });
+    Ok(hidden.into_iter().chain(rewritten).chain(learned).chain([Step::Clear]).collect())
+}
+
+/// Does what is left of an erasure.
+async fn end(run: &Run, job: &ErasureJob) -> Result<SignedCertificate> {
+    let catalog = run.session.engine().catalog();
+    for (number, step) in job.steps.iter().enumerate() {
+        if catalog.step_report(&job.id, number).await?.is_some() {
+            continue;
+        }
+        let report = Box::pin(tried(run, job, step)).await?;
+        catalog.end_step(&job.id, number, &report).await?;
+    }
+    let context = StatementContext::load(&run.session).await?;
+    let mut remains = remains::of(&context, &job.ids).await?;
+    for number in 0..job.steps.len() {
+        let report = catalog.step_report(&job.id, number).await?;
+        remains.extend(report.as_ref().and_then(remains::of_report));
+    }
+    Ok(catalog.end_erasure(job, remains).await?)
+}
+
+fn done(signed: &SignedCertificate) -> Done {
+    let certificate = &signed.certificate;
+    let rows: u64 = certificate.steps.iter().map(|step| step.rows).sum();
+    let more = match certificate.remains.as_slice() {
+        [] => "nothing is known to remain".to_owned(),
+        remains => format!("what remains: {}", remains.join("; ")),
+    };
+    let message = format!("{rows} rows, certificate {}; {more}", certificate.id);
+    Done::new(rows, message)
+}
+
+/// Does a step, again when somebody else has changed the same thing meanwhile.
+async fn tried(run: &Run, job: &ErasureJob, step: &Step) -> Result<StepReport> {
+    let mut last = None;
+    for _ in 0..TRIES {
+        match Box::pin(once(run, job, step)).await {
+            Err(Error::Catalog(error)) if error.is_lost_race() => last = Some(error),
+            other => return other,
+        }
+    }
+    let last = last.unwrap_or_else(|| CatalogError::Conflict { name: step.object() });
+    Err(last.into())
+}
+
+async fn once(run: &Run, job: &ErasureJob, step: &Step) -> Result<StepReport> {
+    let person = Person {
+        subject: job.subject.clone(),
+        ids: job.ids.clone(),
+        only: job.only.clone(),
+        entity: job.entity.clone(),
+    };
+    let context = StatementContext::load(&run.session).await?;
+    match step {
+        Step::Hide { table } => hide(run, &context, job, &person, table).await,
+        Step::Rewrite { table } => rewrite(run, &context, job, &person, table).await,
+        Step::Unlearn { model, version } => unlearn(&context, &person, model, *version).await,
+        Step::Clear => clear(&context, job, &person).await,
+    }
+}
+
+/// The person's rows are not read any more, and the files with them are named.
+async fn hide(
+    run: &Run,
+    context: &Arc<StatementContext>,
+    job: &ErasureJob,
+    person: &Person,
+    table: &ObjectName,
+) -> Result<StepReport> {
+    let engine = context.engine();
+    let catalog = engine.catalog();
+    let note = MarkNote { by: job.by.clone(), at_ms: catalog.now_ms() };
+    let add = |held: &mut SubjectMarks| {
+        for token in &job.tokens {
+            held.set(Mark::Erased, token.clone(), note.clone());
+        }
+        Ok(())
+    };
+    catalog.change_subject_marks(&job.subject.name, add).await?;
+    let mut report = StepReport {
+        object: format!("table {table}"),
+        outcome: "hidden from every read; its files are not Attune's to write".into(),
+        rows: 0,
+        objects: 0,
+        exact: false,
+        files: vec![],
+    };
+    let files = match catalog.table_files(table, None, engine.base()).await {
+        Ok(files) => files,
+        Err(CatalogError::NotFound { .. } | CatalogError::Empty { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(files) = files {
+        let all: Vec<usize> = (0..files.ids().len()).collect();
+        let rows = files.rows(&all);
+        let schema = rows.schema();
+        if let Some(condition) = person.rows_of(table, &schema) {
+            let relation = name_rows(context, rows);
+            let text = format!(
+                "SELECT {file}, count(*) AS n FROM {relation} WHERE {condition} GROUP BY {file}",
+                file = catalog::FILE
+            );
+            let (numbers, rows) = super::person::counted(run, context, &text).await?;
+            report.rows = rows;
+            let paths = numbers.iter().filter_map(|number| files.path(*number));
+            report.files = paths.map(str::to_owned).collect();
+        }
+        report.exact = report.rows == 0;
+    } else {
+        report.outcome.push_str(", and cannot be told apart");
+    }
+    Ok(report)
+}
+
+/// The rows that stay are written anew, and the table's past is removed.
+async fn rewrite(
+    run: &Run,
+    context: &Arc<StatementContext>,
+    job: &ErasureJob,
+    person: &Person,
+    table: &ObjectName,
+) -> Result<StepReport> {
+    let catalog = context.engine().catalog();
+    let mut report = StepReport {
+        object: format!("table {table}"),
+        outcome: "the table is gone, and so is what was left of it".into(),
+        rows: 0,
+        objects: 0,
+        exact: true,
+        files: vec![],
+    };
+    match catalog.begin_table_erasure(table, &job.id).await? {
+        TableErasure::Gone => {}
+        TableErasure::Rewritten => {
+            report.outcome = "rewritten before the erasure was interrupted".into();
+        }
+        TableErasure::Begun(version) => {
+            let Some(standing) = stand(context, table, Some(version)).await? else {
+                return Err(CatalogError::Conflict { name: table.to_string() }.into());
+            };
+            let Standing { relation, schema } = standing;
+            let mut keep = format!("SELECT * FROM {relation}");
+            if let Some(condition) = person.rows_of(table, &schema) {
+                report.rows = count(run, context, &relation, &condition).await?;
+                keep.push_str(&format!(" WHERE {condition} IS NOT TRUE"));
+            }
+            let (_, plan) = Box::pin(context.plan_query(parse_query(&keep)?)).await?;
+            let state = run.writing_state()?;
+            let written =
+                catalog.finish_table_erasure(table, &job.id, version, plan, &state).await?;
+            report.outcome =
+                format!("rewritten as version {}; earlier ones are purged", written.version);
+        }
+    }
+    report.objects = catalog.purge_table_folders(table, job.started_ms).await?;
+    Ok(report)
+}
+
+/// What is kept beside tables and models, and models that were published meanwhile.
+async fn clear(
+    context: &Arc<StatementContext>,
+    job: &ErasureJob,
+    person: &Person,
+) -> Result<StepReport> {
+    let engine = context.engine();
+    let catalog = engine.catalog();
+    let mut late = Vec::new();
+    for (model, _) in models(context, &person.ids).await? {
+        let name = model.to_string();
+        let report = unlearn(context, person, &model.name, model.version).await?;
+        late.push(format!("model {name}: {}", report.outcome));
+    }
+    catalog.purge_model_folders().await?;
+    for table in person.subject.tables() {
+        catalog.forget_checked_values(table).await?;
+        engine.checks().forget(table, None);
+    }
+    // The tables that were rewritten are read from other files: what is known of the old ones is
+    // of no use, and tells of who was in them.
+    engine.runtime().cache_manager.get_file_metadata_cache().clear();
+    let free = |held: &mut SubjectMarks| {
+        for token in &job.tokens {
+            held.take(Mark::Restricted, token);
+        }
+        Ok(())
+    };
+    catalog.change_subject_marks(&job.subject.name, free).await?;
+    let mut outcome = "caches, results of checks and marks are removed".to_owned();
+    for more in &late {
+        outcome.push_str("; ");
+        outcome.push_str(more);
+    }
+    let exact = late.is_empty();
+    Ok(StepReport {
+        object: Step::Clear.object(),
+        outcome,
+        rows: 0,
+        objects: 0,
+        exact,
+        files: vec![],
+    })
+}
+
+/// What a version of a model holds of a person, in words.
+pub(super) fn held_in_words(held: &Held) -> String {
+    match (held.users.len(), held.records.len()) {
+        (users, 0) => format!("{users} users' factors and interactions removed, items corrected"),
+        (_, records) => format!("the version is removed: it holds {records} records"),
+    }
+}

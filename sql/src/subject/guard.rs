@@ -1,0 +1,366 @@
+//! Rows of persons that nobody may see: the restricted ones of every table, and the erased ones of
+//! tables whose files Attune may not write.
+//!
+//! A table with such rows is read through an operator that leaves them out. It is a barrier: below
+//! it go only comparisons of a column with a constant, and statistics end at it, so that neither a
+//! count nor an error tells that there was somebody.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{filter_record_batch, not, or};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use catalog::ObjectName;
+use catalog::subject_marks::MarkedColumn;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning,
+    PlanProperties,
+};
+use futures::StreamExt;
+use udfs::privacy::{SubjectTokens, Token};
+
+use crate::error::{Error, Result};
+use crate::session::StatementContext;
+
+/// A table as it is read: without restricted and erased persons.
+///
+/// # Errors
+/// When what is known of persons cannot be read.
+pub(crate) async fn readable(
+    context: &StatementContext,
+    name: &ObjectName,
+    table: Arc<dyn TableProvider>,
+) -> Result<Arc<dyn TableProvider>> {
+    let marked = context.engine().catalog().marked_columns(name).await?;
+    if marked.is_empty() {
+        return Ok(table);
+    }
+    let is_external = is_external(context, name).await?;
+    let of = |column: &MarkedColumn| {
+        let erased = column.erased.iter().filter(|_| is_external);
+        column.restricted.iter().chain(erased).copied().collect()
+    };
+    Ok(Marked::over(context, table, &marked, of, Shown::Others).await?.0)
+}
+
+/// A table as a request of a person reads it: without those who were erased.
+///
+/// # Errors
+/// As [`readable`].
+pub(crate) async fn with_restricted(
+    context: &StatementContext,
+    name: &ObjectName,
+    table: Arc<dyn TableProvider>,
+) -> Result<Arc<dyn TableProvider>> {
+    let marked = context.engine().catalog().marked_columns(name).await?;
+    if marked.iter().all(|column| column.erased.is_empty()) || !is_external(context, name).await? {
+        return Ok(table);
+    }
+    let of = |column: &MarkedColumn| column.erased.clone();
+    Ok(Marked::over(context, table, &marked, of, Shown::Others).await?.0)
+}
+
+/// A table that is going to be written anew: the rows that a change may reach, and those of
+/// restricted persons, if there are any, which it keeps as they are. Both are told apart by the same
+/// `marked`, so that no row is in both or in neither.
+///
+/// # Errors
+/// As [`readable`].
+pub(crate) async fn parts(
+    context: &StatementContext,
+    table: Arc<dyn TableProvider>,
+    marked: &[MarkedColumn],
+) -> Result<(Arc<dyn TableProvider>, Option<Arc<dyn TableProvider>>)> {
+    let of = |column: &MarkedColumn| column.restricted.clone();
+    let all = Arc::clone(&table);
+    let (restricted, some) = Marked::over(context, table, marked, of, Shown::Marked).await?;
+    if !some {
+        return Ok((all, None));
+    }
+    let (others, _) = Marked::over(context, all, marked, of, Shown::Others).await?;
+    Ok((others, Some(restricted)))
+}
+
+/// Checks that a table's rows may be replaced as a whole.
+///
+/// # Errors
+/// When somebody in it is restricted, whose rows would go.
+pub(crate) async fn may_overwrite(context: &StatementContext, name: &ObjectName) -> Result<()> {
+    let marked = context.engine().catalog().marked_columns(name).await?;
+    if marked.iter().all(|column| column.restricted.is_empty()) {
+        return Ok(());
+    }
+    Err(Error::unsupported(
+        format!("{name} has rows of restricted persons, which INSERT OVERWRITE would remove"),
+        "use DELETE, which keeps them, and INSERT",
+    ))
+}
+
+async fn is_external(context: &StatementContext, name: &ObjectName) -> Result<bool> {
+    let object = context.engine().catalog().object(name).await?;
+    Ok(object.is_some_and(|object| object.external))
+}
+
+/// Which rows are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// Those of persons that are not marked.
+    Others,
+    /// Those of persons that are.
+    Marked,
+}
+
+/// A column whose ids are looked at.
+#[derive(Debug, Clone)]
+struct Column {
+    subject: String,
+    index: usize,
+    tokens: Arc<HashSet<Token>>,
+}
+
+/// A table of which some persons' rows are shown or not.
+struct Marked {
+    table: Arc<dyn TableProvider>,
+    columns: Vec<Column>,
+    tokens: Arc<SubjectTokens>,
+    shown: Shown,
+}
+
+impl fmt::Debug for Marked {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Marked({:?}, {:?})", self.shown, self.table)
+    }
+}
+
+impl Marked {
+    /// The table, and whether anybody in it is marked.
+    async fn over(
+        context: &StatementContext,
+        table: Arc<dyn TableProvider>,
+        marked: &[MarkedColumn],
+        tokens_of: impl Fn(&MarkedColumn) -> HashSet<Token>,
+        shown: Shown,
+    ) -> Result<(Arc<dyn TableProvider>, bool)> {
+        let schema = table.schema();
+        let mut columns = Vec::new();
+        for column in marked {
+            let tokens = tokens_of(column);
+            if tokens.is_empty() {
+                continue;
+            }
+            // A column that is gone by now holds nobody.
+            if let Ok(index) = schema.index_of(&column.column) {
+                let (subject, tokens) = (column.subject.clone(), Arc::new(tokens));
+                columns.push(Column { subject, index, tokens });
+            }
+        }
+        if columns.is_empty() {
+            return Ok((table, false));
+        }
+        let tokens = Arc::new(context.engine().catalog().subject_tokens().await?);
+        let table: Arc<dyn TableProvider> = Arc::new(Self { table, columns, tokens, shown });
+        Ok((table, true))
+    }
+}
+
+/// Whether a filter may go below: a comparison of a column with a constant tells nothing by itself.
+fn is_plain(filter: &Expr) -> bool {
+    let is_column = |expr: &Expr| matches!(expr, Expr::Column(_));
+    let is_value = |expr: &Expr| matches!(expr, Expr::Literal(..));
+    match filter {
+        Expr::BinaryExpr(binary) => {
+            let compares = matches!(
+                binary.op,
+                Operator::Eq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq
+            );
+            compares
+                && ((is_column(&binary.left) && is_value(&binary.right))
+                    || (is_value(&binary.left) && is_column(&binary.right)))
+        }
+        Expr::InList(list) => is_column(&list.expr) && list.list.iter().all(is_value),
+        Expr::IsNull(of) | Expr::IsNotNull(of) => is_column(of),
+        _ => false,
+    }
+}
+
+#[async_trait]
+impl TableProvider for Marked {
+    fn schema(&self) -> SchemaRef {
+        self.table.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        self.table.table_type()
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
+        let below = self.table.supports_filters_pushdown(filters)?;
+        let both = filters.iter().zip(below);
+        Ok(both
+            .map(|(filter, below)| match is_plain(filter) {
+                true if below != TableProviderFilterPushDown::Unsupported => {
+                    TableProviderFilterPushDown::Inexact
+                }
+                _ => TableProviderFilterPushDown::Unsupported,
+            })
+            .collect())
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let wanted = match projection {
+            Some(wanted) => wanted.clone(),
+            None => (0..self.table.schema().fields().len()).collect(),
+        };
+        let mut read = wanted.clone();
+        for column in &self.columns {
+            if !read.contains(&column.index) {
+                read.push(column.index);
+            }
+        }
+        let at = |index: usize| read.iter().position(|known| *known == index).unwrap_or_default();
+        let columns = self.columns.iter().map(|column| {
+            let index = at(column.index);
+            Column { index, ..column.clone() }
+        });
+        let columns: Vec<Column> = columns.collect();
+        // Rows are left out above, so that no limit holds below.
+        let input = self.table.scan(session, Some(&read), filters, None).await?;
+        let schema = Arc::new(self.table.schema().project(&wanted)?);
+        let (tokens, shown) = (Arc::clone(&self.tokens), self.shown);
+        let look = Look { columns, tokens, shown, width: wanted.len() };
+        Ok(Arc::new(MarkedExec::new(input, Arc::new(look), schema)))
+    }
+}
+
+/// What is looked at in each batch.
+#[derive(Debug)]
+struct Look {
+    columns: Vec<Column>,
+    tokens: Arc<SubjectTokens>,
+    shown: Shown,
+    /// The first columns are those that were asked for.
+    width: usize,
+}
+
+impl Look {
+    fn rows(&self, batch: &RecordBatch, schema: &SchemaRef) -> DataFusionResult<RecordBatch> {
+        let mut marked: Option<BooleanArray> = None;
+        for Column { subject, index, tokens } in &self.columns {
+            let ids = batch.columns().get(*index).ok_or_else(|| {
+                DataFusionError::Internal("a column of persons was not read".into())
+            })?;
+            let found = self.tokens.find(subject, ids, tokens)?;
+            marked = Some(match marked {
+                Some(before) => or(&before, &found)?,
+                None => found,
+            });
+        }
+        let wanted: Vec<usize> = (0..self.width).collect();
+        let shown = match (marked, self.shown) {
+            (Some(marked), Shown::Others) => not(&marked)?,
+            (Some(marked), Shown::Marked) => marked,
+            (None, _) => {
+                return Err(DataFusionError::Internal("no column of persons was read".into()));
+            }
+        };
+        let rows = filter_record_batch(batch, &shown)?.project(&wanted)?;
+        // The scan's fields may differ from the table's in metadata alone.
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let columns = rows.columns().to_vec();
+        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+    }
+}
+
+/// Leaves out, or gives alone, the rows of marked persons.
+struct MarkedExec {
+    input: Arc<dyn ExecutionPlan>,
+    look: Arc<Look>,
+    schema: SchemaRef,
+    properties: Arc<PlanProperties>,
+}
+
+impl MarkedExec {
+    fn new(input: Arc<dyn ExecutionPlan>, look: Arc<Look>, schema: SchemaRef) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&schema)),
+            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
+            input.pipeline_behavior(),
+            input.boundedness(),
+        );
+        Self { input, look, schema, properties: Arc::new(properties) }
+    }
+}
+
+impl fmt::Debug for MarkedExec {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "MarkedExec({:?})", self.look.shown)
+    }
+}
+
+impl DisplayAs for MarkedExec {
+    fn fmt_as(&self, _: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subjects = self.look.columns.iter().map(|column| column.subject.as_str());
+        let subjects: Vec<&str> = subjects.collect();
+        write!(formatter, "SubjectsExec: subjects=[{}]", subjects.join(", "))
+    }
+}
+
+impl ExecutionPlan for MarkedExec {
+    fn name(&self) -> &str {
+        "SubjectsExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DataFusionResult<TreeNodeRecursion>,
+    ) -> DataFusionResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let [input] = <[_; 1]>::try_from(children)
+            .map_err(|_| DataFusionError::Internal("persons are left out of one input".into()))?;
+        Ok(Arc::new(Self::new(input, Arc::clone(&self.look), Arc::clone(&self.schema))))
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> DataFusionResult<SendableRecordBatchStream> {
+        let rows = self.input.execute(partition, context)?;
+        let (look, schema) = (Arc::clone(&self.look), Arc::clone(&self.schema));
+        let rows = rows.map(move |batch| look.rows(&batch?, &schema));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)))
+    }
+}

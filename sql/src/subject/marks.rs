@@ -1,0 +1,55 @@
+//! RESTRICT, HOLD and RELEASE: what holds of a person from now on.
+
+use catalog::subject_marks::{Mark, MarkNote, SubjectMarks};
+
+use super::person::find;
+use super::syntax::Who;
+use crate::error::{Error, Result};
+use crate::session::StatementContext;
+use crate::session::run::{Done, Run};
+
+/// RESTRICT SUBJECT and HOLD SUBJECT.
+pub(super) async fn set(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
+    let context = StatementContext::load(&run.session).await?;
+    let person = find(run, &context, who).await?;
+    let marks = person.marks(&context).await?;
+    if marks.is_empty() {
+        return Err(Error::invalid_hint(
+            "this person has no records, so there is nothing to mark",
+            "look at the crosswalk",
+        ));
+    }
+    let catalog = context.engine().catalog();
+    let note = MarkNote { by: context.rights().name().to_owned(), at_ms: catalog.now_ms() };
+    let add = |held: &mut SubjectMarks| {
+        let new = marks.iter().filter(|person| held.set(mark, (*person).clone(), note.clone()));
+        Ok(new.count())
+    };
+    let new = catalog.change_subject_marks(&who.subject, add).await?;
+    let (verb, what) = match mark {
+        Mark::Held => ("HOLD", "FORGET is refused until RELEASE"),
+        _ => ("RESTRICT", "absent from every read but EXPORT; RETRAIN what was trained before"),
+    };
+    let message =
+        format!("{verb} SUBJECT {}: {new} ids more are {}; {what}", who.subject, mark.name());
+    Ok(Done::new(new as u64, message))
+}
+
+/// RELEASE SUBJECT.
+pub(super) async fn release(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
+    let context = StatementContext::load(&run.session).await?;
+    let person = find(run, &context, who).await?;
+    let marks = person.marks(&context).await?;
+    let take =
+        |held: &mut SubjectMarks| Ok(marks.iter().filter(|person| held.take(mark, person)).count());
+    let catalog = context.engine().catalog();
+    let taken = catalog.change_subject_marks(&who.subject, take).await?;
+    if taken == 0 {
+        return Err(Error::invalid_hint(
+            format!("this person is not {}", mark.name()),
+            "write the id, and AS, as they were written when it began",
+        ));
+    }
+    let message = format!("RELEASE SUBJECT {}: {taken} ids are free again", who.subject);
+    Ok(Done::new(taken as u64, message))
+}

@@ -1,0 +1,185 @@
+//! Subjects: which columns hold persons, and what a person may ask for.
+//!
+//! CREATE SUBJECT names the columns; EXPORT, RECTIFY, RESTRICT, HOLD and FORGET SUBJECT are
+//! requests of one person ([`person`] finds out who it is). They are `policy_admin`'s, who reads
+//! and changes for them rows that nothing else gives it: a request that left out what its holder
+//! may not see would be none. What must not be seen any more is left out wherever a table is opened
+//! ([`guard`]).
+
+mod define;
+mod explain;
+mod export;
+mod forget;
+pub(crate) mod guard;
+mod marks;
+mod person;
+mod rectify;
+mod remains;
+pub(crate) mod syntax;
+mod unlearn;
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use catalog::policy::{Principal, Role};
+use datafusion::execution::session_state::SessionState;
+use futures::future::BoxFuture;
+
+use self::syntax::{SubjectStatement, Who};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::parse::parse_query;
+use crate::rights::Rights;
+use crate::session::bindings::Bindings;
+use crate::session::run::{Done, Run};
+use crate::session::{Action, StatementContext};
+
+/// A statement of subjects or persons that answers no rows.
+#[derive(Debug, Clone)]
+pub(crate) struct Change(Box<SubjectStatement>);
+
+/// A request that answers rows.
+#[derive(Debug, Clone)]
+pub(crate) enum Request {
+    Export(Who),
+    ExplainForget(Who),
+}
+
+/// Plans a statement of subjects or persons. What it names is looked up when it runs.
+pub(crate) async fn plan(
+    context: &Arc<StatementContext>,
+    statement: &SubjectStatement,
+) -> Result<(SessionState, Action)> {
+    let listing = match statement {
+        SubjectStatement::Show => {
+            Some("SELECT name, keys, crosswalk FROM system.subjects ORDER BY name".to_owned())
+        }
+        SubjectStatement::Certificates => Some(
+            "SELECT id, subject, finished, rows, remains, is_valid FROM system.erasures \
+             WHERE state = 'done' ORDER BY finished, id"
+                .to_owned(),
+        ),
+        SubjectStatement::Describe(name) => {
+            may_decide(context.rights())?;
+            context.engine().catalog().subject(name).await?;
+            let name = person::literal(name);
+            Some(format!("SELECT * FROM system.subjects WHERE name = {name}"))
+        }
+        _ => None,
+    };
+    if let Some(query) = listing {
+        let (state, plan) = context.plan_query(parse_query(&query)?).await?;
+        return Ok((state, Action::Query(plan)));
+    }
+    may_decide(context.rights())?;
+    let action = match statement {
+        SubjectStatement::Export(who) => Action::SubjectRequest(Request::Export(who.clone())),
+        SubjectStatement::ExplainForget(who) => {
+            Action::SubjectRequest(Request::ExplainForget(who.clone()))
+        }
+        change => Action::Subject(Change(Box::new(change.clone()))),
+    };
+    Ok((context.state(&Bindings::default())?, action))
+}
+
+/// Whether a principal decides about persons' data.
+fn may_decide(rights: &Rights) -> Result<()> {
+    if rights.has(Role::PolicyAdmin) {
+        return Ok(());
+    }
+    Err(Error::Denied {
+        principal: rights.name().to_owned(),
+        action: "define subjects, or answer requests of persons".into(),
+        hint: Some("this needs the role policy_admin".into()),
+    })
+}
+
+impl Change {
+    /// Whether it waits for another statement, which takes a slot.
+    pub(crate) fn waits(&self) -> bool {
+        matches!(self.0.as_ref(), SubjectStatement::Forget(_))
+    }
+
+    /// Whether it may take longer than a query.
+    pub(crate) fn is_long(&self) -> bool {
+        matches!(self.0.as_ref(), SubjectStatement::Forget(_) | SubjectStatement::Resume(_))
+    }
+
+    pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
+        let context = StatementContext::load(&run.session).await?;
+        may_decide(context.rights())?;
+        match self.0.as_ref() {
+            SubjectStatement::Create(create) => define::create(&context, create).await,
+            SubjectStatement::AddKeys { name, keys } => {
+                define::add_keys(&context, name, keys).await
+            }
+            SubjectStatement::DropKeys { name, keys } => {
+                define::drop_keys(&context, name, keys).await
+            }
+            SubjectStatement::Drop { name, if_exists } => {
+                define::drop(&context, name, *if_exists).await
+            }
+            SubjectStatement::Rectify { who, column, value } => {
+                Box::pin(rectify::run(run, who, column, value)).await
+            }
+            SubjectStatement::Mark { who, mark } => Box::pin(marks::set(run, who, *mark)).await,
+            SubjectStatement::Release { who, mark } => {
+                Box::pin(marks::release(run, who, *mark)).await
+            }
+            SubjectStatement::Forget(who) => Box::pin(forget::run(run, who)).await,
+            SubjectStatement::Resume(id) => Box::pin(forget::resume(run, id.as_deref())).await,
+            SubjectStatement::Show
+            | SubjectStatement::Describe(_)
+            | SubjectStatement::Certificates
+            | SubjectStatement::Export(_)
+            | SubjectStatement::ExplainForget(_) => {
+                Err(Error::Internal("a statement with rows is no change".into()))
+            }
+        }
+    }
+}
+
+impl Request {
+    pub(crate) fn schema(&self) -> SchemaRef {
+        match self {
+            Self::Export(_) => export::export_schema(),
+            Self::ExplainForget(_) => explain::explain_schema(),
+        }
+    }
+
+    pub(crate) async fn run(&self, run: &Run) -> Result<RecordBatch> {
+        let context = StatementContext::load(&run.session).await?;
+        may_decide(context.rights())?;
+        match self {
+            Self::Export(who) => Box::pin(export::run(run, who)).await,
+            Self::ExplainForget(who) => Box::pin(explain::run(run, who)).await,
+        }
+    }
+}
+
+/// Ends the erasures that were interrupted, each in the name of who asked for it; gives what each
+/// came to.
+///
+/// # Errors
+/// When the journals cannot be read.
+pub async fn resume_erasures(engine: &Engine) -> Result<Vec<(String, Result<String>)>> {
+    let mut ended = Vec::new();
+    for job in engine.catalog().open_erasures().await? {
+        let outcome = resumed(engine.clone(), job.by.clone(), job.id.clone()).await;
+        ended.push((job.id, outcome.map(|done| done.message)));
+    }
+    Ok(ended)
+}
+
+/// Ends one erasure, in a session of its own that lasts as long as it takes.
+fn resumed(engine: Engine, by: String, id: String) -> BoxFuture<'static, Result<Done>> {
+    // FORGET runs RESUME, so the future holds itself.
+    Box::pin(async move {
+        let session = engine.session(Principal::new(by, [Role::PolicyAdmin]));
+        let text = format!("RESUME ERASURE {}", person::literal(&id));
+        let answer = session.query(&text).await?;
+        let (affected, message) = (answer.affected.unwrap_or_default(), answer.message);
+        Ok(Done { affected, message: message.unwrap_or_default() })
+    })
+}

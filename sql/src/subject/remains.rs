@@ -1,0 +1,91 @@
+//! What an erasure does not reach, said plainly.
+
+use std::collections::BTreeSet;
+
+use catalog::Spec;
+use catalog::erasures::StepReport;
+
+use crate::error::Result;
+use crate::session::StatementContext;
+
+/// Files that are named in a sentence; the report has them all.
+const FILES_SHOWN: usize = 3;
+
+/// Definitions that name the person in their text, and a store that keeps what is removed.
+pub(super) async fn of(context: &StatementContext, ids: &BTreeSet<String>) -> Result<Vec<String>> {
+    let catalog = context.engine().catalog();
+    let mut remains = Vec::new();
+    for ((schema, name), definition) in catalog.definitions().await?.iter() {
+        let (kind, texts) = match &definition.spec {
+            Spec::View { sql, .. } => ("view", vec![sql.clone()]),
+            Spec::Model(head) => {
+                let options = head.options.values().filter_map(|value| value.as_str());
+                let options = options.map(str::to_owned);
+                ("model", std::iter::once(head.query.clone()).chain(options).collect())
+            }
+            _ => continue,
+        };
+        if texts.iter().any(|text| mentions(text, ids)) {
+            remains.push(format!("the text of {kind} {schema}.{name} names the person"));
+        }
+    }
+    for (table, held) in catalog.all_expectations().await? {
+        for (name, expectation) in &held.by_name {
+            if mentions(&expectation.check, ids) {
+                remains.push(format!("expectation {name} of {table} names the person"));
+            }
+        }
+    }
+    if catalog.keeps_object_versions().await? {
+        remains.push(
+            "the warehouse's bucket keeps earlier versions of objects: remove them there".into(),
+        );
+    }
+    Ok(remains)
+}
+
+/// What a step has left to somebody else.
+pub(super) fn of_report(report: &StepReport) -> Option<String> {
+    match report.files.as_slice() {
+        [] if !report.exact => Some(format!("{}: {}", report.object, report.outcome)),
+        [] => None,
+        files => {
+            let shown = files.iter().take(FILES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+            let more = match files.len().saturating_sub(FILES_SHOWN) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            Some(format!("{}: rewrite {shown}{more}", report.object))
+        }
+    }
+}
+
+/// Whether a text has one of the ids as a value: in quotes, or, where it is a number, as a word.
+fn mentions(text: &str, ids: &BTreeSet<String>) -> bool {
+    ids.iter().any(|id| {
+        let is_number = id.bytes().all(|byte| byte.is_ascii_digit());
+        let is_word = || {
+            let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '.');
+            words.any(|word| word == id)
+        };
+        text.contains(&format!("'{}'", id.replace('\'', "''"))) || (is_number && is_word())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_names_somebody_is_found() {
+        let ids = BTreeSet::from(["u-1".to_owned(), "o'x".to_owned(), "42".to_owned()]);
+        for (text, found) in [
+            ("SELECT * FROM t WHERE id <> 'u-1'", true),
+            ("SELECT * FROM t WHERE id = 'o''x'", true),
+            ("SELECT * FROM t WHERE id = 42", true),
+            ("SELECT * FROM t WHERE id = 'u-10' OR n = 421 OR m = 0.42", false),
+        ] {
+            assert_eq!(mentions(text, &ids), found, "{text}");
+        }
+    }
+}

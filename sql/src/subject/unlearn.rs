@@ -1,0 +1,80 @@
+//! A version of a model without a person.
+
+use std::sync::Arc;
+
+use catalog::ObjectName;
+use catalog::erasures::StepReport;
+
+use super::export::Held;
+use super::person::Person;
+use crate::error::{CatalogError, Error, Result};
+use crate::model::options::model_error;
+use crate::session::StatementContext;
+
+/// Removes the person from a version: its users are taken out; a version that cannot do without
+/// its records, or whose only users they are, goes.
+pub(super) async fn unlearn(
+    context: &StatementContext,
+    person: &Person,
+    name: &ObjectName,
+    version: u32,
+) -> Result<StepReport> {
+    let catalog = context.engine().catalog();
+    let mut report = StepReport {
+        object: format!("model {name}@{version}"),
+        outcome: "nothing of the person alone is left".into(),
+        rows: 0,
+        objects: 0,
+        exact: false,
+        files: vec![],
+    };
+    // What an interrupted erasure has left comes first: its files may hold the person.
+    catalog.end_replacement(name, version).await?;
+    let loaded = match catalog.load_model(name, Some(version)).await {
+        Ok(loaded) => loaded,
+        Err(CatalogError::NotFound { .. } | CatalogError::Invalid { .. }) => {
+            catalog.purge_model_folders().await?;
+            report.outcome = "the version is gone".into();
+            report.exact = true;
+            return Ok(report);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let held = Held::of(&loaded.model, &person.ids)?;
+    if held.is_empty() {
+        return Ok(report);
+    }
+    report.rows = held.users.len() as u64 + held.records.len() as u64;
+    let left = match held.records.is_empty() {
+        true => without(Arc::clone(&loaded.model), held.users).await?,
+        false => None,
+    };
+    match left {
+        Some(model) => {
+            catalog.replace_model(&loaded, Arc::new(model)).await?;
+            report.outcome = "the person's factors and interactions are removed; factors of the \
+                              items are solved anew, other sums over many are as they were: \
+                              RETRAIN MODEL forgets exactly"
+                .into();
+        }
+        None => {
+            catalog.remove_model_version(name, version).await?;
+            report.exact = true;
+            report.outcome =
+                "the version is removed, for it cannot do without the person: RETRAIN MODEL, or \
+                 CREATE MODEL, makes another one"
+                    .into();
+        }
+    }
+    Ok(report)
+}
+
+/// The model without some users, computed on a thread that may block.
+async fn without(
+    model: Arc<udfs::model::Model>,
+    users: Vec<u32>,
+) -> Result<Option<udfs::model::Model>> {
+    let computed = tokio::task::spawn_blocking(move || model.without_users(&users)).await;
+    let computed = computed.map_err(|_| Error::Internal("a model was not rewritten".into()))?;
+    computed.map_err(model_error)
+}

@@ -1,0 +1,236 @@
+//! Persons who ask to be forgotten: nothing of them is left in the warehouse's bytes, also when the
+//! program is killed in the middle; and what one server says of a person counts on the other one.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use catalog::policy::{Principal, Role};
+use futures::TryStreamExt;
+use sql::Session;
+
+use crate::rights::{engine_at, outcome, somebody};
+
+/// An id that nothing else in a warehouse has by chance.
+const GONE: &str = "person-who-goes-4711";
+const ALIAS: &str = "cookie-of-who-goes-0815";
+/// How long a step may take; a loaded machine is slow.
+const STEP_MAX: Duration = Duration::from_secs(120);
+
+/// Tables with a past, a crosswalk, two models and checks, all of which hold a person.
+async fn fill(session: &Session) {
+    let crm = format!(
+        "CREATE TABLE crm AS SELECT 'customer-' || n AS id, 'name ' || n AS name \
+         FROM generate_series(1, 200) AS s(n) UNION ALL SELECT '{GONE}', 'ann'"
+    );
+    let clicks = format!(
+        "CREATE TABLE clicks AS SELECT 'cookie-' || (n % 200) AS cookie, \
+         'item-' || (n * 7 % 23) AS item FROM generate_series(1, 2000) AS s(n) \
+         UNION ALL SELECT '{ALIAS}', 'item-1' UNION ALL SELECT '{ALIAS}', 'item-2'"
+    );
+    let crosswalk = format!(
+        "CREATE TABLE crosswalk AS SELECT id AS record_id, 'e-' || id AS entity_id FROM crm \
+         WHERE id <> '{GONE}' UNION ALL SELECT '{GONE}', 'e-0' UNION ALL SELECT '{ALIAS}', 'e-0'"
+    );
+    let once = format!("DELETE FROM clicks WHERE cookie = '{ALIAS}' AND item = 'item-2'");
+    for text in [
+        crm.as_str(),
+        &clicks,
+        &crosswalk,
+        &once,
+        "CREATE MODEL factors OPTIONS (model_type = 'matrix_factorization', \
+         feedback_type = 'implicit', user_col = 'cookie', item_col = 'item', num_factors = 4) \
+         AS SELECT cookie, item FROM clicks",
+        "CREATE MODEL neighbors OPTIONS (model_type = 'item_knn', user_col = 'cookie', \
+         item_col = 'item') AS SELECT cookie, item FROM clicks",
+        "CREATE EXPECTATION one ON crm CHECK (uniqueness(id) = 1)",
+        "CHECK TABLE crm",
+        "CREATE SUBJECT person KEY (crm.id, clicks.cookie) VIA crosswalk (record_id, entity_id)",
+    ] {
+        outcome(session, text).await.unwrap_or_else(|code| panic!("{text}: {code}"));
+    }
+}
+
+/// The files below a folder whose bytes hold a text.
+fn holding(folder: &Path, text: &str, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            holding(&path, text, found);
+        } else if let Ok(bytes) = std::fs::read(&path)
+            && bytes.windows(text.len()).any(|part| part == text.as_bytes())
+        {
+            found.push(path);
+        }
+    }
+}
+
+fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    holding(folder, text, &mut found);
+    found
+}
+
+/// The first column of a query's first row, as text.
+async fn text(session: &Session, query: &str) -> String {
+    let answer = session.query(query).await.unwrap();
+    let rows: Vec<_> = answer.rows.try_collect().await.unwrap();
+    let batch = rows.iter().find(|batch| batch.num_rows() > 0).unwrap();
+    arrow::util::display::array_value_to_string(batch.column(0), 0).unwrap()
+}
+
+/// Nothing holds the person any more, and everybody else is as before.
+async fn is_forgotten(session: &Session, warehouse: &Path) {
+    for id in [GONE, ALIAS] {
+        let files = files_with(warehouse, id);
+        assert!(files.is_empty(), "{id} is in {files:?}");
+        let export = format!("EXPORT SUBJECT person '{id}'");
+        assert_eq!(outcome(session, &export).await, Ok(0));
+    }
+    for (query, count) in [
+        ("SELECT count(*) FROM crm", "200"),
+        ("SELECT count(*) FROM clicks", "2000"),
+        ("SELECT count(*) FROM crosswalk", "200"),
+        ("SELECT count(*) FROM system.erasures WHERE state = 'done' AND is_valid", "1"),
+        ("SELECT count(*) FROM system.erasures", "1"),
+        ("SELECT DISTINCT source FROM ml_recommend('factors', 'cookie-1', 3)", "als"),
+        ("SELECT DISTINCT source FROM ml_recommend('neighbors', 'cookie-1', 3)", "item_knn"),
+    ] {
+        assert_eq!(text(session, query).await, count, "{query}");
+    }
+    for model in ["factors", "neighbors"] {
+        let query = format!("SELECT DISTINCT source FROM ml_recommend('{model}', '{ALIAS}', 3)");
+        assert_eq!(text(session, &query).await, "popularity");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_who_is_forgotten_is_left_in_the_warehouse() {
+    let folder = tempfile::tempdir().unwrap();
+    let warehouse = folder.path().join("warehouse");
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    fill(&session).await;
+    for id in [GONE, ALIAS] {
+        assert!(!files_with(&warehouse, id).is_empty(), "the search finds nothing");
+    }
+    // The person in two tables, the crosswalk twice, and a user of two models.
+    let export = format!("EXPORT SUBJECT person '{ALIAS}'");
+    assert_eq!(outcome(&session, &export).await, Ok(6));
+    let forget = format!("FORGET SUBJECT person '{GONE}'");
+    let answer = session.query(&forget).await.unwrap();
+    assert_eq!(answer.affected, Some(6), "{:?}", answer.message);
+    is_forgotten(&session, &warehouse).await;
+    // Another server, which has nothing in memory, finds the same.
+    let other = crate::slt::engine(folder.path()).await;
+    is_forgotten(&other.session(Principal::embedded()), &warehouse).await;
+}
+
+/// The program, forgetting the person.
+fn forgetting(warehouse: &Path) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_attune"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ATTUNE_") {
+            command.env_remove(name);
+        }
+    }
+    let text = format!("FORGET SUBJECT person '{GONE}'");
+    command.args(["sql", "-c", &text, "--warehouse"]).arg(warehouse);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// How many steps the journal of the one erasure has; `None` before it begins.
+fn journal(warehouse: &Path) -> Option<usize> {
+    let folder = warehouse.join("_attune/erasures");
+    let erasure = std::fs::read_dir(folder).ok()?.flatten().next()?.path();
+    let files: Vec<String> = std::fs::read_dir(erasure)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    let begun = files.iter().any(|file| file == "job.json" || file == "certificate.json");
+    begun.then(|| files.iter().filter(|file| file.starts_with("step-")).count())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_is_killed_at_any_step_is_ended_by_the_next_server() {
+    // Three tables, two models, and what is beside.
+    for steps in 0..=6 {
+        let folder = tempfile::tempdir().unwrap();
+        let warehouse = folder.path().join("warehouse");
+        {
+            let engine = crate::slt::engine(folder.path()).await;
+            fill(&engine.session(Principal::embedded())).await;
+        }
+        let mut program = forgetting(&warehouse);
+        let started = Instant::now();
+        while journal(&warehouse).is_none_or(|done| done < steps) {
+            if program.try_wait().unwrap().is_some() {
+                break;
+            }
+            assert!(started.elapsed() < STEP_MAX, "step {steps} did not come");
+            tokio::task::yield_now().await;
+        }
+        let _ = program.kill();
+        program.wait().unwrap();
+        let engine = crate::slt::engine(folder.path()).await;
+        for (id, outcome) in sql::resume_erasures(&engine).await.unwrap() {
+            outcome.unwrap_or_else(|error| panic!("{id} after step {steps}: {error}"));
+        }
+        is_forgotten(&engine.session(Principal::embedded()), &warehouse).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restriction_counts_on_every_server_and_for_prepared_statements() {
+    let folder = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
+    let later = || now_ms.fetch_add(1_000, Ordering::Relaxed);
+    let (one, two) =
+        (engine_at(folder.path(), &now_ms).await, engine_at(folder.path(), &now_ms).await);
+    let dpo = one.session(somebody("dpo", Role::PolicyAdmin));
+    let local = one.session(Principal::embedded());
+    for text in [
+        "CREATE TABLE t AS SELECT * FROM (VALUES ('ann', 1), ('bob', 2)) AS v (id, n)",
+        "CREATE SUBJECT person KEY (t.id)",
+    ] {
+        assert_eq!(outcome(&local, text).await, Ok(0), "{text}");
+    }
+    later();
+    let there = two.session(Principal::embedded());
+    let prepared = there.prepare("SELECT n FROM t").await.unwrap();
+    let count = async || {
+        let answer = there.run(&prepared, &[]).await.unwrap();
+        let rows: Vec<_> = answer.rows.try_collect().await.unwrap();
+        rows.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>()
+    };
+    assert_eq!(count().await, 2);
+    assert_eq!(outcome(&dpo, "RESTRICT SUBJECT person 'ann'").await, Ok(0));
+    later();
+    assert_eq!(count().await, 1);
+    assert_eq!(outcome(&there, "EXPORT SUBJECT person 'ann'").await, Ok(1));
+    assert_eq!(outcome(&dpo, "RELEASE SUBJECT person 'ann' FROM RESTRICTION").await, Ok(0));
+    later();
+    assert_eq!(count().await, 2);
+    // Who is no policy_admin may ask for nobody, also where a statement was planned before.
+    let ann = two.session(somebody("ann", Role::Analyst));
+    let root = two.session(somebody("root", Role::Admin));
+    for text in [
+        "EXPORT SUBJECT person 'ann'",
+        "EXPLAIN FORGET SUBJECT person 'ann'",
+        "FORGET SUBJECT person 'ann'",
+        "RESTRICT SUBJECT person 'ann'",
+        "RECTIFY SUBJECT person 'ann' SET t.n = 3",
+        "DESCRIBE SUBJECT person",
+        "RESUME ERASURE",
+    ] {
+        for session in [&ann, &root] {
+            assert_eq!(outcome(session, text).await, Err("ATT-2003"), "{text}");
+        }
+    }
+    assert_eq!(outcome(&ann, "SELECT * FROM system.subjects").await, Ok(0));
+    assert_eq!(outcome(&ann, "SELECT * FROM system.erasures").await, Ok(0));
+}
