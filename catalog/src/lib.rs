@@ -7,6 +7,7 @@
 //! (tables over files, each a schema) and named keys. Nothing here knows who asks: `sql` guards
 //! what it hands out.
 
+pub mod budget;
 pub mod check_keys;
 pub mod check_states;
 pub mod checks;
@@ -21,6 +22,7 @@ mod lakes_tests;
 pub mod local;
 mod owners;
 pub mod policy;
+pub mod privacy_policies;
 pub mod registry;
 mod revocations;
 pub mod store;
@@ -71,6 +73,9 @@ pub struct Catalog {
     tokens: Registry,
     expectations: Registry,
     checks: Registry,
+    privacy_policies: Registry,
+    budgets: Registry,
+    charging: tokio::sync::Mutex<()>,
     revocations: Revocations,
     lakes: BTreeMap<String, LakeSchema>,
     files: lake::Tables,
@@ -129,6 +134,8 @@ impl Catalog {
         let tokens = place.child("_attune/tokens");
         let expectations = place.child("_attune/expectations");
         let checks = place.child("_attune/checks");
+        let privacy_policies = place.child("_attune/privacy_policies");
+        let budgets = place.child("_attune/privacy_budgets");
         let revoked = place.child("_attune/revoked");
         let catalog = Self {
             files: lake::Tables::with_fresh(Arc::clone(&stores), config.freshness),
@@ -140,6 +147,9 @@ impl Catalog {
             tokens: Registry::new(tokens, Arc::clone(&clock)),
             expectations: Registry::new(expectations, Arc::clone(&clock)),
             checks: Registry::new(checks, Arc::clone(&clock)),
+            privacy_policies: Registry::new(privacy_policies, Arc::clone(&clock)),
+            budgets: Registry::new(budgets, Arc::clone(&clock)),
+            charging: tokio::sync::Mutex::default(),
             revocations: Revocations::new(revoked),
             clock,
             lakes,

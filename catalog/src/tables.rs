@@ -158,7 +158,9 @@ impl Catalog {
             | Spec::Role(_)
             | Spec::Token(_)
             | Spec::Expectations(_)
-            | Spec::Checks(_) => Err(Error::invalid_hint(
+            | Spec::Checks(_)
+            | Spec::Privacy(_)
+            | Spec::Budget(_) => Err(Error::invalid_hint(
                 format!("{name} is a model, not a table"),
                 format!("use ML.RECOMMEND(MODEL {name}) or ML.PREDICT(MODEL {name}, …)"),
             )),

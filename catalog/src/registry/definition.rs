@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::head::{Revision, key};
 use super::manifest::StoredMetric;
+use crate::budget::Spending;
 use crate::checks::{CheckHistory, TableExpectations};
 use crate::error::{Error, Result};
 use crate::lake::LakeTable;
+use crate::privacy_policies::PrivacyPolicy;
 use crate::tokens::TokenRecord;
 use crate::users::{RoleRecord, UserRecord};
 
@@ -86,6 +88,10 @@ pub enum Spec {
     Expectations(TableExpectations),
     /// What checking a table gave.
     Checks(CheckHistory),
+    /// The privacy policy of a table.
+    Privacy(PrivacyPolicy),
+    /// What was spent of a privacy budget.
+    Budget(Spending),
 }
 
 /// Where a warehouse table's files are.
@@ -153,6 +159,8 @@ pub enum Kind {
     Token,
     /// What is expected of a table, or what checking it gave.
     Expectations,
+    /// A privacy policy, or what was spent of its budget.
+    PrivacyPolicy,
 }
 
 impl Kind {
@@ -166,6 +174,7 @@ impl Kind {
             Self::Role => "role",
             Self::Token => "token",
             Self::Expectations => "set of expectations",
+            Self::PrivacyPolicy => "privacy policy",
         }
     }
 }
@@ -187,6 +196,7 @@ impl Spec {
             Self::Role(_) => Kind::Role,
             Self::Token(_) => Kind::Token,
             Self::Expectations(_) | Self::Checks(_) => Kind::Expectations,
+            Self::Privacy(_) | Self::Budget(_) => Kind::PrivacyPolicy,
         }
     }
 }

@@ -99,7 +99,12 @@ impl Session {
         let label = |kind| match kind {
             Kind::Table => Some("TABLE"),
             Kind::View => Some("VIEW"),
-            Kind::Model | Kind::User | Kind::Role | Kind::Token | Kind::Expectations => None,
+            Kind::Model
+            | Kind::User
+            | Kind::Role
+            | Kind::Token
+            | Kind::Expectations
+            | Kind::PrivacyPolicy => None,
         };
         let seen = |(name, object): (String, Object)| {
             let label = label(object.kind)?;
