@@ -119,6 +119,7 @@ pub(crate) fn needs_slot(action: &Action) -> bool {
         | Action::CreateToken(_)
         | Action::DropToken(_)
         | Action::Expectation(_)
+        | Action::Privacy(_)
         | Action::Access(_) => false,
         _ => true,
     }

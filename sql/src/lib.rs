@@ -30,6 +30,7 @@ mod patience;
 mod patterns;
 pub mod pg;
 mod planner;
+mod private;
 mod progress;
 pub mod queries;
 mod rewrites;
@@ -45,7 +46,7 @@ mod tokens;
 
 pub use admission::Admission;
 pub use dml::ingest::{IfMissing, IfPresent, Ingest};
-pub use engine::{CATALOG, Engine, Limits, MAIN, PasswordHasher, Usage};
+pub use engine::{CATALOG, Engine, Limits, MAIN, NoiseSource, PasswordHasher, Usage};
 pub use error::{Class, Error, Result};
 pub use expectation::{CheckLog, CheckObserver};
 pub use functions::FunctionDoc;

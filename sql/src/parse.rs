@@ -16,6 +16,7 @@ use crate::dialect::{AttuneDialect, is_word, parse_model_reference};
 use crate::error::{Error, Result};
 use crate::expectation::{self, ExpectationStatement};
 use crate::kill::Kill;
+use crate::private::{self, PrivacyStatement};
 use crate::table::cluster;
 use crate::tokens::{self, TokenStatement};
 
@@ -67,6 +68,8 @@ pub enum Statement {
     Kill(Kill),
     /// Expectations and checks.
     Expectation(Box<ExpectationStatement>),
+    /// Privacy policies.
+    Privacy(Box<PrivacyStatement>),
     /// Users, roles and grants.
     Access(Box<AccessStatement>),
     /// A statement that is planned for later, with what to use instead.
@@ -158,6 +161,7 @@ pub fn parse(text: &str, bytes_max: usize) -> Result<Statement> {
     let mut tokens = number_placeholders(tokenize(text)?)?;
     crate::size::check_tokens(&tokens)?;
     let cluster_by = cluster::take(&mut tokens)?;
+    let tokens = private::clause::take(tokens)?;
     let mut parser = DFParserBuilder::new(tokens)
         .with_dialect(&AttuneDialect)
         .with_recursion_limit(RECURSION_LIMIT)
@@ -378,6 +382,7 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         ["show", "tokens"] => show(parser, Listing::Tokens),
         ["show", "users"] => show(parser, Listing::Users),
         ["show", "roles"] => show(parser, Listing::Roles),
+        words if private::syntax::is_ours(words) => private::syntax::parse(parser, words),
         words if expectation::syntax::is_ours(words) => expectation::syntax::parse(parser, words),
         words if syntax::is_ours(words) => syntax::parse(parser, words),
         _ => Ok(Statement::DataFusion(Box::new(parser.parse_statement()?))),

@@ -13,8 +13,7 @@ use crate::private::options::{
 };
 
 /// What there is, for hints.
-const KNOWN: &str = "COUNT, SUM, AVG, VAR_POP, VAR_SAMP, STDDEV_POP, STDDEV_SAMP and \
-                     PERCENTILE_CONT are private";
+const KNOWN: &str = "COUNT, SUM, AVG, VAR_POP, STDDEV_POP and PERCENTILE_CONT are private";
 
 /// An aggregate as written, with what the inner SELECT computes for it.
 #[derive(Debug, Clone)]
@@ -41,15 +40,15 @@ pub(crate) fn unsupported(name: &str) -> Error {
 /// # Errors
 /// When it is written in a way that has no private form.
 pub(crate) fn read(name: &str, call: &Function, options: &Options) -> Result<Option<Asked>> {
-    let sampled = |sample, root| Statistic::Variance { sample, root };
     let statistic = match name {
         "count" => Statistic::Count,
         "sum" => Statistic::Sum,
         "avg" | "mean" => Statistic::Average,
-        "var_pop" | "variance_pop" => sampled(false, false),
-        "var" | "var_samp" | "variance" | "variance_samp" => sampled(true, false),
-        "stddev_pop" => sampled(false, true),
-        "stddev" | "stddev_samp" => sampled(true, true),
+        "var_pop" => Statistic::Variance,
+        "stddev_pop" => Statistic::Deviation,
+        // How many rows a sample has is private, so it has no variance of its own.
+        "var" | "var_samp" | "variance" => return Err(of_population(name, "VAR_POP")),
+        "stddev" | "stddev_samp" => return Err(of_population(name, "STDDEV_POP")),
         // The share is read with the arguments.
         "percentile_cont" => Statistic::Quantile(0.5),
         _ if call.over.is_some() => return Err(windowed(name)),
@@ -91,6 +90,13 @@ pub(crate) fn read(name: &str, call: &Function, options: &Options) -> Result<Opt
         Contributions::Rows(_) => of_row(&shown, statistic, value, call.filter.as_deref())?,
     };
     Ok(Some(Asked { aggregate: Aggregate { statistic, bounds }, value }))
+}
+
+fn of_population(name: &str, instead: &str) -> Error {
+    Error::unsupported(
+        format!("{} of a sample is not private", name.to_uppercase()),
+        format!("write {instead}, that of a population"),
+    )
 }
 
 fn windowed(name: &str) -> Error {
@@ -194,7 +200,7 @@ fn of_group(
         Statistic::Count => "count",
         Statistic::Sum => "sum",
         Statistic::Average => "avg",
-        Statistic::Variance { .. } | Statistic::Quantile(_) => "array_agg",
+        Statistic::Variance | Statistic::Deviation | Statistic::Quantile(_) => "array_agg",
     };
     let filter = match (value, statistic.takes_rows()) {
         (FunctionArgExpr::Expr(value), true) => Some(both(present(value), filter)),

@@ -223,13 +223,10 @@ pub(crate) enum Statistic {
     Sum,
     /// The mean of the units' means.
     Average,
-    /// The variance of rows, or its root.
-    Variance {
-        /// Of a sample rather than of all.
-        sample: bool,
-        /// The standard deviation.
-        root: bool,
-    },
+    /// The variance of rows, that of a population.
+    Variance,
+    /// Its root.
+    Deviation,
     /// The value below which this share of the rows lies.
     Quantile(f64),
 }
@@ -237,7 +234,7 @@ pub(crate) enum Statistic {
 impl Statistic {
     /// Whether it looks at single rows of a unit.
     pub(crate) fn takes_rows(self) -> bool {
-        matches!(self, Self::Variance { .. } | Self::Quantile(_))
+        matches!(self, Self::Variance | Self::Deviation | Self::Quantile(_))
     }
 }
 

@@ -33,7 +33,7 @@ use crate::session::optimized::Optimized;
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
 use crate::tokens::TokenStatement;
-use crate::{access, dml, expectation, model, size, table};
+use crate::{access, dml, expectation, model, private, size, table};
 
 /// What a planned statement does when it runs.
 #[derive(Debug, Clone)]
@@ -58,6 +58,8 @@ pub(crate) enum Action {
     Set(String, String),
     /// Ends a statement or a session.
     Kill(Kill),
+    /// Changes privacy policies.
+    Privacy(private::Change),
     /// Changes what is expected of a table.
     Expectation(expectation::Change),
     /// Checks what is expected of a table.
@@ -281,18 +283,22 @@ impl StatementContext {
             _ => None,
         };
         let mut references = References::default();
+        let mut private = Vec::new();
         if let Some(tree) = tree {
             size::check_tree(tree.as_ref())?;
             model::marked::plain(tree)?;
+            private = private::rewritten(self.engine(), tree)?;
             references = References::of(tree.as_ref());
         }
         self.pin_versions(&references)?;
         let bindings = references.load(self).await?;
-        let state = self.state(&bindings)?;
+        let mut state = self.state(&bindings)?;
+        private::register(&mut state, self, private)?;
         match state.statement_to_plan(statement).await {
             Ok(plan) => {
                 size::check(&plan)?;
                 allow::check(&plan)?;
+                private::check(&plan)?;
                 self.rights.may_call(&plan, &references.relations)?;
                 let plan = analyzed(&state, plan)?;
                 Ok((state, plan))
@@ -394,6 +400,8 @@ pub(crate) struct Planned {
     pub(crate) rights: Arc<Rights>,
     /// How large it is: nodes and columns.
     pub(crate) parts: usize,
+    /// What is to be said of the answer besides its rows.
+    pub(crate) notice: Option<String>,
     /// The query optimized before its values are known, once somebody has asked for it.
     optimized: OnceLock<Option<Optimized>>,
 }
@@ -490,6 +498,7 @@ pub(crate) async fn plan_in(
             Box::pin(expectation::plan(&context, statement)).await?
         }
         Statement::Access(statement) => Box::pin(access::plan(&context, statement)).await?,
+        Statement::Privacy(statement) => Box::pin(private::plan(&context, statement)).await?,
         Statement::DescribeModel { name } => {
             let (state, plan) = Box::pin(model::describe(&context, name)).await?;
             (state, Action::Query(plan))
@@ -502,8 +511,12 @@ pub(crate) async fn plan_in(
         Action::CheckTable(checks) => checks.plans().into_iter().map(size::parts).sum(),
         _ => 0,
     };
+    let notice = match &action {
+        Action::Query(plan) => private::notice(plan),
+        _ => None,
+    };
     let rights = Arc::clone(&context.rights);
-    Ok(Planned { action, state, at_ms, rights, parts, optimized: OnceLock::new() })
+    Ok(Planned { action, state, at_ms, rights, parts, notice, optimized: OnceLock::new() })
 }
 
 async fn plan_datafusion(

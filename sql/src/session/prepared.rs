@@ -154,6 +154,11 @@ impl Prepared {
         &self.0.parameters
     }
 
+    /// What is to be said of the answer besides its rows.
+    pub(crate) fn notice(&self) -> Option<String> {
+        self.0.planned.lock().1.notice.clone()
+    }
+
     pub(crate) fn statement(&self) -> &Statement {
         &self.0.statement
     }
@@ -246,6 +251,7 @@ fn parameters(action: &Action) -> Result<Schema> {
         | Action::CreateToken(_)
         | Action::DropToken(_)
         | Action::Expectation(_)
+        | Action::Privacy(_)
         | Action::CheckTable(_)
         | Action::Set(..)
         | Action::Kill(_) => vec![],

@@ -20,7 +20,7 @@ use crate::parse::parse_query;
 use crate::rights::Columns;
 use crate::session::guard::{WriteOnly, narrowed};
 use crate::session::plan::StatementContext;
-use crate::{pg, system};
+use crate::{pg, private, system};
 
 /// The hidden schema in which unqualified names are resolved along the search path.
 pub const SEARCH_PATH: &str = "search_path";
@@ -154,6 +154,7 @@ async fn open_now(
         Some(Opened::Table(table)) => table,
         Some(Opened::View { sql, .. }) => open_view(context, name, &sql).await?,
     };
+    let provider = private::guarded(context, name, provider).await?;
     let guarded = match target && access.select != Columns::All {
         true => {
             let principal = context.rights().name();

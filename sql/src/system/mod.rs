@@ -6,6 +6,7 @@
 mod accounts;
 mod batches;
 mod checks;
+mod privacy;
 mod sessions;
 
 use std::sync::Arc;
@@ -22,13 +23,15 @@ use crate::session::StatementContext;
 /// The schemas made here.
 pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
-const SYSTEM: [&str; 14] = [
+const SYSTEM: [&str; 16] = [
     "checks",
     "columns",
     "expectations",
     "functions",
     "grants",
     "models",
+    "privacy_budget",
+    "privacy_policies",
     "queries",
     "roles",
     "schemas",
@@ -103,6 +106,8 @@ pub(crate) async fn open(
         ("system", "grants") => accounts::grants(session).await?,
         ("system", "expectations") => checks::expectations(context).await?,
         ("system", "checks") => checks::checks(context).await?,
+        ("system", "privacy_budget") => privacy::budget(context).await?,
+        ("system", "privacy_policies") => privacy::policies(context).await?,
         ("system", "models") => batches::models(session).await?,
         ("system", "queries") => batches::queries(session).await?,
         ("system", "sessions") => sessions::sessions(session).await?,
