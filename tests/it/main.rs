@@ -21,6 +21,7 @@ mod logs;
 mod long_texts;
 mod pg;
 mod prepared;
+mod private;
 mod program;
 mod recipes;
 mod rights;

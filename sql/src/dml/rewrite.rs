@@ -83,6 +83,7 @@ impl Target {
         privileges: &[Privilege],
     ) -> Result<Self> {
         let name = target(context, parts, privileges).await?;
+        crate::private::no_changes(context, &name).await?;
         let catalog = context.engine().catalog();
         let version = catalog.table_version(&name).await?;
         context.pin(&name, version);

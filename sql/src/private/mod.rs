@@ -69,7 +69,6 @@ pub(crate) fn register(
     context: &Arc<StatementContext>,
     specs: Vec<Spec>,
 ) -> Result<()> {
-    use datafusion::execution::FunctionRegistry;
     if !specs.is_empty() {
         state.register_relation_planner(Arc::new(PrivateRelations::new(context, specs)))?;
     }
@@ -98,6 +97,26 @@ pub(crate) async fn guarded(
     }
     let principal = context.rights().name();
     Ok(Arc::new(Protected::new(name, policy, principal, table)))
+}
+
+/// Refuses a change of rows by a condition where a table is under a privacy policy: how many rows
+/// it changed would tell an exact number.
+///
+/// # Errors
+/// When it is, or policies cannot be read.
+pub(crate) async fn no_changes(context: &StatementContext, name: &ObjectName) -> Result<()> {
+    let Some(policy) = context.engine().catalog().privacy_policy(name).await? else {
+        return Ok(());
+    };
+    Err(Error::Denied {
+        principal: context.rights().name().to_owned(),
+        action: format!(
+            "change rows of {name}, which is under the privacy policy {}: how many they were would \
+             be told",
+            policy.name
+        ),
+        hint: Some("INSERT adds rows; a policy_admin can drop the policy for the change".into()),
+    })
 }
 
 /// What is to be said of a query besides its rows: that its private answers cost nobody anything.
