@@ -27,7 +27,7 @@ pub(crate) fn take(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
         return Ok(tokens);
     }
     let mut taken = Vec::with_capacity(tokens.len() + 4);
-    let mut rest = tokens.into_iter().peekable();
+    let mut rest = tokens.into_iter();
     while let Some(token) = rest.next() {
         let clause = is_word(&token.token, "DIFFERENTIAL_PRIVACY") && begins_clause(&mut taken);
         if !clause {
@@ -51,7 +51,7 @@ pub(crate) fn take(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     Ok(taken)
 }
 
-type Rest = std::iter::Peekable<std::vec::IntoIter<TokenWithSpan>>;
+type Rest = std::vec::IntoIter<TokenWithSpan>;
 
 /// Copies up to the parenthesis that closes the options, and closes the list around them.
 fn copy_arguments(rest: &mut Rest, taken: &mut Vec<TokenWithSpan>) {

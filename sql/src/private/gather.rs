@@ -204,7 +204,7 @@ impl Gatherer {
         }
         // The last batch may have rows of the next unit.
         let past = block.batches.len().saturating_sub(1);
-        let freed = block.batches.drain(..past).map(|batch| batch.bytes).sum();
+        let freed: usize = block.batches.drain(..past).map(|batch| batch.bytes).sum();
         self.memory.shrink(freed);
         self.block = block;
         Ok(())

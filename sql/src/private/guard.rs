@@ -96,12 +96,12 @@ pub(crate) fn protected(scan: &TableScan) -> Option<Arc<dyn TableProvider>> {
 }
 
 /// Refuses a plan that reads a protected table outside of a private aggregation, and one that would
-/// tell with EXPLAIN ANALYZE how many rows there were inside of one.
+/// tell with EXPLAIN ANALYZE or VERBOSE how many rows there are inside of one.
 ///
 /// # Errors
 /// When it does.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
-    let mut analyzes = false;
+    let mut tells = false;
     let mut charged = false;
     plan.apply_with_subqueries(|node| {
         match node {
@@ -112,7 +112,9 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
                     return Err(DataFusionError::from(table.refusal()));
                 }
             }
-            LogicalPlan::Analyze(_) => analyzes = true,
+            LogicalPlan::Analyze(_) => tells = true,
+            // It shows the statistics of files: numbers of rows, least and greatest values.
+            LogicalPlan::Explain(explain) => tells |= explain.verbose,
             LogicalPlan::Extension(extension) => {
                 let node = extension.node.as_any().downcast_ref::<PrivateNode>();
                 charged |= node.is_some_and(PrivateNode::is_charged);
@@ -121,9 +123,9 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    match analyzes && charged {
+    match tells && charged {
         true => Err(Error::unsupported(
-            "EXPLAIN ANALYZE would tell exact numbers of rows under a privacy policy",
+            "EXPLAIN ANALYZE and VERBOSE would tell exact numbers of rows under a privacy policy",
             "use EXPLAIN",
         )),
         false => Ok(()),

@@ -166,7 +166,7 @@ impl Lineage {
                         node.list_type_columns.iter().map(|(index, _)| *index).collect();
                     let kept = node.dependency_indices.iter().enumerate();
                     let kept = kept
-                        .filter(|(_, from)| units.contains(from) && !unnested.contains(from))
+                        .filter(|(_, from)| units.contains(*from) && !unnested.contains(*from))
                         .map(|(index, _)| index);
                     Rows::Private(kept.collect())
                 }

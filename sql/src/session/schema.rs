@@ -154,13 +154,16 @@ async fn open_now(
         Some(Opened::Table(table)) => table,
         Some(Opened::View { sql, .. }) => open_view(context, name, &sql).await?,
     };
-    let provider = private::guarded(context, name, provider).await?;
     let guarded = match target && access.select != Columns::All {
         true => {
             let principal = context.rights().name();
             Some(Arc::new(WriteOnly::new(name, principal, provider.as_ref())) as _)
         }
         false => narrowed(provider, &access.select)?,
+    };
+    let guarded = match guarded {
+        Some(provider) => Some(private::guarded(context, name, provider).await?),
+        None => None,
     };
     if let Some(provider) = &guarded {
         context.remember(name, provider);
