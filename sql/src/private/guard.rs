@@ -114,7 +114,9 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
             }
             LogicalPlan::Analyze(_) => tells = true,
             // It shows the statistics of files: numbers of rows, least and greatest values.
-            LogicalPlan::Explain(explain) => tells |= explain.verbose,
+            LogicalPlan::Explain(explain) => {
+                tells |= explain.verbose || explain.show_statistics == Some(true);
+            }
             LogicalPlan::Extension(extension) => {
                 let node = extension.node.as_any().downcast_ref::<PrivateNode>();
                 charged |= node.is_some_and(PrivateNode::is_charged);

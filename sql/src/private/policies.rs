@@ -10,7 +10,7 @@ use datafusion::execution::session_state::SessionState;
 use crate::engine::CATALOG;
 use crate::error::{Error, Result};
 use crate::parse::parse_query;
-use crate::private::syntax::PrivacyStatement;
+use crate::private::syntax::{PrivacyStatement, Unit};
 use crate::session::bindings::Bindings;
 use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
@@ -32,11 +32,13 @@ pub(crate) async fn plan(
     statement: &PrivacyStatement,
 ) -> Result<(SessionState, Action)> {
     let change = match statement {
-        PrivacyStatement::Create { table, replace, if_not_exists, policy } => {
+        PrivacyStatement::Create { table, replace, if_not_exists, unit, policy } => {
             let table = target(context, table).await?;
-            check_column(context, &table, policy).await?;
+            let mut policy = policy.clone();
+            policy.unit_column = unit_column(context, &table, unit).await?;
+            check_column(context, &table, &policy).await?;
             let mode = mode(*replace, *if_not_exists)?;
-            Change::Create { table, policy: policy.clone(), mode }
+            Change::Create { table, policy, mode }
         }
         PrivacyStatement::Drop { table, name, if_exists } => {
             may_govern(context, "drop privacy policies")?;
@@ -130,6 +132,38 @@ async fn seen(context: &Arc<StatementContext>, parts: &[String]) -> Result<Objec
     match found.await? {
         Some((name, _)) => Ok(name),
         None => Err(context.no_table(&parts.join(".")).await),
+    }
+}
+
+/// The column that tells whose row it is: a subject's key is its column in the table. A key whose
+/// values are not persons yet is refused: what would be hidden is one of a person's ids.
+async fn unit_column(
+    context: &Arc<StatementContext>,
+    table: &ObjectName,
+    unit: &Unit,
+) -> Result<String> {
+    let name = match unit {
+        Unit::Column(column) => return Ok(column.clone()),
+        Unit::Subject(name) => name,
+    };
+    let subject = context.engine().catalog().subject(name).await?;
+    if let Some(via) = &subject.via {
+        return Err(Error::unsupported(
+            format!("the keys of subject {name} are records, which {} joins to persons", via.table),
+            "join the table with the crosswalk into one of its own, and name its column of persons",
+        ));
+    }
+    let mut columns = subject.columns_of(table);
+    match (columns.next(), columns.next()) {
+        (Some(column), None) => Ok(column.to_owned()),
+        (Some(column), Some(other)) => Err(Error::invalid_hint(
+            format!("subject {name} has several keys in {table}: {column}, {other}"),
+            format!("name one: ON {table} ({column})"),
+        )),
+        (None, _) => Err(Error::invalid_hint(
+            format!("subject {name} has no key in {table}"),
+            "name the column that tells whose row it is, or add the key to the subject",
+        )),
     }
 }
 

@@ -1,7 +1,7 @@
 //! How privacy policies are written.
 //!
 //! ```text
-//! CREATE [OR REPLACE] PRIVACY POLICY [IF NOT EXISTS] p ON t (unit_column)
+//! CREATE [OR REPLACE] PRIVACY POLICY [IF NOT EXISTS] p ON t (unit_column | SUBJECT person)
 //!     BUDGET (epsilon = 10, delta = 1e-6) PER ROLE | USER [EVERY '30 days']
 //!     [MAX_EPSILON_PER_QUERY 1]
 //! DROP PRIVACY POLICY [IF EXISTS] p ON t
@@ -31,7 +31,9 @@ pub enum PrivacyStatement {
         replace: bool,
         /// IF NOT EXISTS.
         if_not_exists: bool,
-        /// The policy.
+        /// What tells whose row it is.
+        unit: Unit,
+        /// The policy, whose unit's column is still to be filled in.
         policy: Box<PrivacyPolicy>,
     },
     /// DROP PRIVACY POLICY.
@@ -52,6 +54,15 @@ pub enum PrivacyStatement {
         /// Its name.
         name: String,
     },
+}
+
+/// What tells whose row it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unit {
+    /// A column of the table.
+    Column(String),
+    /// The key of a subject in the table.
+    Subject(String),
 }
 
 /// Whether a statement that begins with these words is one of these.
@@ -101,19 +112,19 @@ fn create(parser: &mut Parser<'_>) -> Result<PrivacyStatement, Failure> {
     }
     let (name, table) = named(parser)?;
     parser.expect_token(&Token::LParen)?;
-    let found = parser.peek_token_ref().clone();
-    let unit_column = folded(&parser.parse_identifier()?);
-    if is_word(&found.token, "SUBJECT") && parser.peek_token_ref().token != Token::RParen {
-        let message = "Expected: the column that tells whose row it is, as in ON t (person_id)";
-        return Err(Failure::at(message.into(), &found));
-    }
+    let subject = is_word(&parser.peek_token_ref().token, "SUBJECT");
+    let first = folded(&parser.parse_identifier()?);
+    let unit = match subject && parser.peek_token_ref().token != Token::RParen {
+        true => Unit::Subject(folded(&parser.parse_identifier()?)),
+        false => Unit::Column(first),
+    };
     parser.expect_token(&Token::RParen)?;
     word(parser, "BUDGET")?;
     let (budget_epsilon, budget_delta) = budget(parser)?;
     word(parser, "PER")?;
     let mut policy = PrivacyPolicy {
         name,
-        unit_column,
+        unit_column: String::new(),
         budget_epsilon,
         budget_delta,
         per: per(parser)?,
@@ -141,7 +152,7 @@ fn create(parser: &mut Parser<'_>) -> Result<PrivacyStatement, Failure> {
             policy.epsilon_per_query_max = Some(most);
         } else {
             let policy = Box::new(policy);
-            return Ok(PrivacyStatement::Create { table, replace, if_not_exists, policy });
+            return Ok(PrivacyStatement::Create { table, replace, if_not_exists, unit, policy });
         }
     }
 }
@@ -216,23 +227,24 @@ mod tests {
         let text = "CREATE OR REPLACE PRIVACY POLICY P ON Lake.visits (Person_Id) \
                     BUDGET (epsilon = 10, delta = 1e-6) PER ROLE EVERY '30 days' \
                     MAX_EPSILON_PER_QUERY 0.5";
-        let PrivacyStatement::Create { table, replace, if_not_exists, policy } = read(text) else {
-            panic!()
-        };
-        assert_eq!(
-            (table, replace, if_not_exists),
-            (vec!["lake".into(), "visits".into()], true, false)
-        );
-        assert_eq!((policy.name.as_str(), policy.unit_column.as_str()), ("p", "person_id"));
-        assert_eq!((policy.budget_epsilon, policy.budget_delta), (10.0, 1e-6));
-        assert_eq!((policy.per, policy.every_ms), (BudgetPer::Role, Some(2_592_000_000)));
-        assert_eq!(policy.epsilon_per_query_max, Some(0.5));
-        let PrivacyStatement::Create { policy, .. } =
-            read("CREATE PRIVACY POLICY p ON t (subject) BUDGET (epsilon = 1) PER USER")
+        let PrivacyStatement::Create { table, replace, if_not_exists, unit, policy } = read(text)
         else {
             panic!()
         };
-        assert_eq!((policy.unit_column.as_str(), policy.budget_delta), ("subject", 0.0));
+        assert_eq!((table.join("."), replace, if_not_exists), ("lake.visits".into(), true, false));
+        assert_eq!((policy.name.as_str(), unit), ("p", Unit::Column("person_id".into())));
+        assert_eq!((policy.budget_epsilon, policy.budget_delta), (10.0, 1e-6));
+        assert_eq!((policy.per, policy.every_ms), (BudgetPer::Role, Some(2_592_000_000)));
+        assert_eq!(policy.epsilon_per_query_max, Some(0.5));
+        for (written, expected) in [
+            ("subject", Unit::Column("subject".into())),
+            ("SUBJECT Person", Unit::Subject("person".into())),
+        ] {
+            let text =
+                format!("CREATE PRIVACY POLICY p ON t ({written}) BUDGET (epsilon = 1) PER USER");
+            let PrivacyStatement::Create { unit, policy, .. } = read(&text) else { panic!() };
+            assert_eq!((unit, policy.budget_delta), (expected, 0.0));
+        }
         let drop = read("DROP PRIVACY POLICY IF EXISTS p ON t");
         assert!(matches!(drop, PrivacyStatement::Drop { if_exists: true, .. }));
         assert_eq!(read("SHOW PRIVACY POLICIES"), PrivacyStatement::Show(None));
