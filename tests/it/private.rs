@@ -1,6 +1,6 @@
-//! Private statistics between several sessions, servers and statements: a budget is spent to its end
-//! and no further, rows under a policy are reached by no statement, and noise is as large as it has to
-//! be and no larger.
+//! Private statistics between several sessions, servers and statements: a budget is spent to its
+//! end and no further, rows under a policy are reached by no statement, and noise is as large as it
+//! has to be and no larger.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -76,12 +76,15 @@ fn begins_clause(taken: &mut [TokenWithSpan]) -> bool {
     let mut words =
         taken.iter_mut().rev().filter(|token| !matches!(token.token, Token::Whitespace(_)));
     let (Some(with), Some(select)) = (words.next(), words.next()) else { return false };
-    let is_keyword = |token: &Token, keyword: Keyword| matches!(token, Token::Word(word) if word.keyword == keyword);
     if !is_keyword(&with.token, Keyword::WITH) || !is_keyword(&select.token, Keyword::SELECT) {
         return false;
     }
     with.token = Token::make_keyword("DISTINCT");
     true
+}
+
+fn is_keyword(token: &Token, keyword: Keyword) -> bool {
+    matches!(token, Token::Word(word) if word.keyword == keyword)
 }
 
 /// The next token that is no white space; white space is copied.

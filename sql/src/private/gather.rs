@@ -299,3 +299,97 @@ impl Column {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::record_batch::RecordBatchOptions;
+    use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, UnboundedMemoryPool};
+    use sqlparser::ast::{Expr, Ident};
+    use udfs::privacy::generator::generator;
+
+    use super::*;
+    use crate::private::options::{Aggregate, Options, Statistic};
+
+    fn spec(contributions: Contributions, selection: Selection) -> Arc<Spec> {
+        let options = Options {
+            epsilon: 1.0,
+            delta: Some(1e-6),
+            unit: Expr::Identifier(Ident::new("id")),
+            contributions,
+            units_min: None,
+            selection,
+        };
+        let aggregate = Aggregate { statistic: Statistic::Sum, bounds: Some((0.0, 1.0)) };
+        Arc::new(Spec { options, groups: 1, aggregates: vec![aggregate] })
+    }
+
+    /// Units with rows in groups, three rows a batch; each row has the value 1.
+    fn gathered(spec: &Arc<Spec>, rows: &[(Option<i64>, i64)], seed: u8) -> Gathered {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("unit", DataType::Int64, true),
+            Field::new("group 0", DataType::Int64, true),
+            Field::new("value 0", DataType::Int64, true),
+        ]));
+        let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        let memory = MemoryConsumer::new("test").register(&pool);
+        let mut gatherer = Gatherer::new(spec, &schema, &[DataType::Int64], memory).unwrap();
+        let mut generator = generator([seed; 32]);
+        for rows in rows.chunks(3) {
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(rows.iter().map(|(unit, _)| *unit).collect::<Int64Array>()),
+                Arc::new(rows.iter().map(|(_, group)| Some(*group)).collect::<Int64Array>()),
+                Arc::new(Int64Array::from(vec![1; rows.len()])),
+            ];
+            let options = RecordBatchOptions::new();
+            let batch =
+                RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options).unwrap();
+            gatherer.take(&batch, &mut generator).unwrap();
+        }
+        gatherer.finish(&mut generator).unwrap().0
+    }
+
+    fn sums(gathered: &Gathered) -> Vec<(u64, usize)> {
+        let count = |group: &Group| match &group.values[0] {
+            Values::Whole(values) => values.len(),
+            Values::Real(_) => panic!("sums of whole numbers are whole"),
+        };
+        gathered.groups.iter().map(|group| (group.units, count(group))).collect()
+    }
+
+    #[test]
+    fn each_unit_is_in_so_many_groups_and_no_more() {
+        // Unit 0 is in seven groups, unit 1 in one, unit 2 in four.
+        let groups = [7, 1, 4];
+        let rows: Vec<(Option<i64>, i64)> = (0..3)
+            .flat_map(|unit| (0..groups[unit]).map(move |group| (Some(unit as i64), group)))
+            .collect();
+        for groups_max in 1..9 {
+            let kept: u64 =
+                groups.iter().map(|groups| u64::from(groups_max).min(*groups as u64)).sum();
+            let spec = spec(Contributions::Groups(groups_max), Selection::Threshold);
+            for seed in 0..20 {
+                let found = sums(&gathered(&spec, &rows, seed));
+                assert_eq!(found.iter().map(|(units, _)| units).sum::<u64>(), kept);
+                assert!(
+                    found.iter().all(|(units, values)| *units > 0 && *units as usize == *values)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_a_unit_in_one_group_are_one_unit() {
+        let rows: Vec<(Option<i64>, i64)> = vec![(Some(5), 3); 10];
+        let spec = spec(Contributions::Rows(4), Selection::Threshold);
+        assert_eq!(sums(&gathered(&spec, &rows, 1)), [(1, 4)]);
+    }
+
+    #[test]
+    fn nobody_is_a_unit_but_for_public_groups() {
+        let rows = [(None, 1), (None, 2), (Some(1), 1)];
+        let threshold = spec(Contributions::Groups(9), Selection::Threshold);
+        assert_eq!(sums(&gathered(&threshold, &rows, 1)), [(2, 2), (1, 1)]);
+        let public = spec(Contributions::Groups(9), Selection::Public);
+        assert_eq!(sums(&gathered(&public, &rows, 1)), [(1, 1), (0, 0)]);
+    }
+}

@@ -5,8 +5,8 @@
 //! 1. `clause.rs`: the parser reads it, behind a list of expressions that it knows.
 //! 2. `rewrite.rs` with `aggregates.rs` and `options.rs`: two ordinary SELECTs around a private
 //!    aggregation.
-//! 3. `relations.rs` with `lineage.rs` and `guard.rs`: the aggregation is planned over an input that
-//!    keeps persons apart; only below it a table under a policy gives its rows.
+//! 3. `relations.rs` with `lineage.rs` and `guard.rs`: the aggregation is planned over an input
+//!    that keeps persons apart; only below it a table under a policy gives its rows.
 //! 4. `exec.rs` with `ledger.rs`, `gather.rs` and `release.rs`: the budget pays, each person's rows
 //!    are bounded, noise is drawn, rare groups are left out.
 //!
