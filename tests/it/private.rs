@@ -2,7 +2,9 @@
 //! end and no further, rows under a policy are reached by no statement, and noise is as large as it
 //! has to be and no larger.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -204,4 +206,59 @@ async fn noise_is_as_large_as_it_has_to_be() {
             assert!((ratio - 1.0).abs() < tolerance, "{select} at {epsilon}: {error}, not {scale}");
         }
     }
+}
+
+/// The program over a warehouse of its own, in this process's words.
+fn program(warehouse: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_attune"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ATTUNE_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(["sql", "--format", "csv", "--warehouse"]).arg(warehouse).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+}
+
+/// Answers of one whole number, counted; the program is killed after `answers_max` of them.
+fn answered(mut command: Command, answers_max: usize) -> usize {
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut answers = 0;
+    for line in lines.map_while(Result::ok) {
+        answers += usize::from(line.parse::<i64>().is_ok());
+        if answers == answers_max {
+            let _ = child.kill();
+        }
+    }
+    let _ = child.wait();
+    answers
+}
+
+/// Fifty answers are paid for; a program that is killed between two of them, again and again, has paid
+/// for what it has answered.
+#[test]
+fn a_killed_program_has_paid() {
+    let folder = tempfile::tempdir().unwrap();
+    let warehouse = folder.path().join("warehouse");
+    let script = folder.path().join("answers.sql");
+    std::fs::write(&script, format!("{};\n", asked(0.02, COUNT)).repeat(80)).unwrap();
+    let script = script.to_str().unwrap();
+    for text in [
+        "CREATE TABLE visits AS SELECT value % 200 AS person FROM generate_series(0, 999) AS s (value)",
+        "CREATE PRIVACY POLICY p ON visits (person) BUDGET (epsilon = 1) PER USER",
+    ] {
+        assert!(program(&warehouse, &["-c", text]).status().unwrap().success(), "{text}");
+    }
+    let mut answers = 0;
+    for _ in 0..3 {
+        answers += answered(program(&warehouse, &["-f", script]), 4);
+    }
+    answers += answered(program(&warehouse, &["-f", script]), usize::MAX);
+    assert!((12..=50).contains(&answers), "{answers}");
+    let left = "SELECT epsilon_left < 0.02, queries FROM system.privacy_budget";
+    let left = program(&warehouse, &["-c", left]).output().unwrap();
+    let left = String::from_utf8(left.stdout).unwrap();
+    assert!(left.contains("true,50"), "{left}");
 }
