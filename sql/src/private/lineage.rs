@@ -38,6 +38,7 @@ pub(crate) type Policies = Vec<(ObjectName, Arc<PrivacyPolicy>)>;
 /// # Errors
 /// When rows of several units mix, or the unit's column is not that of the tables.
 pub(crate) fn check(plan: &LogicalPlan, spec: &Spec) -> Result<Policies> {
+    alone(plan)?;
     let policies = policies(plan)?;
     let base = match policies.is_empty() {
         true => Some(origin(plan, 0).ok_or_else(|| {
@@ -58,6 +59,27 @@ pub(crate) fn check(plan: &LogicalPlan, spec: &Spec) -> Result<Policies> {
         _ => Err(Error::invalid_hint(
             format!("{} does not tell whose rows these are", spec.options.unit),
             unit_hint(&policies),
+        )),
+    }
+}
+
+/// Refuses an input that depends on a row of a query around it: it would be computed anew, and
+/// charged anew, for each of them.
+fn alone(plan: &LogicalPlan) -> Result<()> {
+    let mut depends = false;
+    plan.apply(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                depends |= matches!(expr, Expr::OuterReferenceColumn(..));
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    match depends {
+        false => Ok(()),
+        true => Err(Error::unsupported(
+            "a private SELECT cannot depend on the rows of a query around it",
+            "group by the column, and join with what is released",
         )),
     }
 }

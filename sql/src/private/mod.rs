@@ -42,7 +42,7 @@ pub(crate) use self::guard::check;
 pub(crate) use self::ledger::holders;
 pub(crate) use self::node::PrivateNode;
 pub(crate) use self::policies::{Change, plan};
-pub use self::syntax::{PrivacyStatement, Unit};
+pub use self::syntax::PrivacyStatement;
 
 use self::guard::Protected;
 use self::options::Spec;
