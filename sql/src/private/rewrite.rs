@@ -521,7 +521,7 @@ mod tests {
             ("x FROM t", "x is neither grouped"),
             ("*, COUNT(*) FROM t", "* would show rows"),
             ("COUNT(*) + x FROM t", "x is neither grouped"),
-            ("MIN(x) FROM t", "min"),
+            ("MIN(x) FROM t", "MIN"),
             ("COUNT(DISTINCT x) FROM t", "DISTINCT"),
             ("COUNT(*) OVER () FROM t", "OVER"),
             ("COUNT(*), (SELECT 1) FROM t", "sub-query"),
