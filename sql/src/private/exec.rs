@@ -31,7 +31,7 @@ use crate::private::gather::Gatherer;
 use crate::private::ledger::Ledger;
 use crate::private::node::{PrivateNode, shown};
 use crate::private::options::Spec;
-use crate::private::release::{release, result_types};
+use crate::private::release::{check, release, result_types};
 use crate::private::rewrite::UNIT;
 
 /// The operator.
@@ -142,6 +142,7 @@ async fn answer(
     start: impl FnOnce() -> DataFusionResult<SendableRecordBatchStream>,
     context: &TaskContext,
 ) -> Result<RecordBatch> {
+    check(spec, schema)?;
     ledger.charge().await?;
     let mut generator = ledger.generator()?;
     let mut rows = start().map_err(|error| told(error.into(), ledger))?;

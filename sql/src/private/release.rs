@@ -23,38 +23,83 @@ use crate::private::options::{Aggregate, Contributions, PER_ROW, Spec, Statistic
 /// So many groups are computed before others may run.
 const GROUPS_AT_ONCE: usize = 256;
 
+/// How an answer is made, as far as no data tells: the parts of epsilon and the sensitivities.
+struct Plan {
+    part: Noise,
+    threshold: Option<Threshold>,
+    kinds: Vec<Kind>,
+}
+
+impl Plan {
+    fn of(spec: &Spec, schema: &SchemaRef) -> Result<Self> {
+        let noise = Noise::Laplace { epsilon: spec.options.epsilon };
+        let parts = spec.aggregates.len() + usize::from(spec.is_thresholded());
+        let part = noise.split(u32::try_from(parts).unwrap_or(u32::MAX));
+        let contributions = spec.options.contributions;
+        let groups_max = match (contributions, spec.groups) {
+            (Contributions::Groups(_), 0) => 1,
+            _ => contributions.count(),
+        };
+        let threshold = match (spec.is_thresholded(), spec.options.delta) {
+            (true, Some(delta)) => {
+                let units_min = spec.options.units_min.map_or(0, u64::from);
+                Some(Threshold::new(part, groups_max, delta, units_min)?)
+            }
+            _ => None,
+        };
+        let kinds = result_types(spec, schema).iter().map(|result| Kind {
+            contributions,
+            groups_max,
+            is_whole: *result == DataType::Int64,
+        });
+        Ok(Self { part, threshold, kinds: kinds.collect() })
+    }
+}
+
+/// Checks what can be checked before anybody pays.
+///
+/// # Errors
+/// When bounds or epsilon cannot be used.
+pub(crate) fn check(spec: &Spec, schema: &SchemaRef) -> Result<()> {
+    let plan = Plan::of(spec, schema)?;
+    for (aggregate, kind) in spec.aggregates.iter().zip(&plan.kinds) {
+        match aggregate.bounds {
+            Some((lower, upper)) => {
+                Released::new(aggregate, *kind, plan.part, Bounds::new(lower, upper)?)?;
+            }
+            None => {
+                kind.bins(aggregate, plan.part.split(2))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Releases statistics of groups.
 ///
 /// # Errors
-/// When bounds make no sense, or none were found.
+/// When bounds cannot be used, or none were found.
 pub(crate) async fn release(
     spec: &Spec,
     gathered: &Gathered,
     schema: &SchemaRef,
     generator: &mut Generator,
 ) -> Result<RecordBatch> {
-    let noise = Noise::Laplace { epsilon: spec.options.epsilon };
-    let parts = spec.aggregates.len() + usize::from(spec.is_thresholded());
-    let part = noise.split(u32::try_from(parts).unwrap_or(u32::MAX));
-    let groups_max = match (spec.options.contributions, spec.groups) {
-        (Contributions::Groups(_), 0) => 1,
-        (contributions, _) => contributions.count(),
-    };
-    let threshold = match (spec.is_thresholded(), spec.options.delta) {
-        (true, Some(delta)) => {
-            let units_min = spec.options.units_min.map_or(0, u64::from);
-            Some(Threshold::new(part, groups_max, delta, units_min)?)
-        }
-        _ => None,
-    };
-    if gathered.groups.is_empty() {
-        return Ok(RecordBatch::new_empty(Arc::clone(schema)));
-    }
+    let plan = Plan::of(spec, schema)?;
+    // Also where there is no group: that would be told by an answer that comes where others fail.
     let mut mechanisms = Vec::with_capacity(spec.aggregates.len());
-    for (index, aggregate) in spec.aggregates.iter().enumerate() {
-        let entries = gathered.groups.iter().filter_map(|group| group.values.get(index));
-        let contributions = (spec.options.contributions, groups_max);
-        mechanisms.push(Released::new(aggregate, contributions, part, entries, generator)?);
+    for (index, (aggregate, kind)) in spec.aggregates.iter().zip(&plan.kinds).enumerate() {
+        let (bounds, noise) = match aggregate.bounds {
+            Some((lower, upper)) => (Bounds::new(lower, upper)?, plan.part),
+            None => {
+                let half = plan.part.split(2);
+                let entries = gathered.groups.iter().filter_map(|group| group.values.get(index));
+                let bins = kind.bins(aggregate, half)?;
+                let found = bins.release(entries.flat_map(reals), generator);
+                (found.ok_or_else(|| no_bounds(aggregate, kind.contributions))?, half)
+            }
+        };
+        mechanisms.push(Released::new(aggregate, *kind, noise, bounds)?);
     }
     let mut shown: Vec<&Group> = Vec::new();
     let mut results = vec![Vec::new(); mechanisms.len()];
@@ -62,7 +107,7 @@ pub(crate) async fn release(
         if number % GROUPS_AT_ONCE == GROUPS_AT_ONCE - 1 {
             tokio::task::yield_now().await;
         }
-        let is_shown = threshold.is_none_or(|threshold| {
+        let is_shown = plan.threshold.is_none_or(|threshold| {
             group.units > 0 && threshold.admit(group.units, generator).is_some()
         });
         if !is_shown {
@@ -132,6 +177,35 @@ impl Number {
     }
 }
 
+/// What contributions are like, whichever they are.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    contributions: Contributions,
+    groups_max: u32,
+    /// Whether they are whole numbers, and what is released too.
+    is_whole: bool,
+}
+
+impl Kind {
+    /// By how much a unit changes an aggregate, for contributions of 1.
+    fn sensitivity(&self, aggregate: &Aggregate) -> Result<Sensitivity> {
+        let entries_max = match self.contributions {
+            Contributions::Groups(_) if aggregate.statistic.takes_rows() => ROWS_MAX,
+            _ => 1,
+        };
+        Ok(Sensitivity::new(self.groups_max, entries_max, 1.0)?)
+    }
+
+    /// What finds the bounds that were not given.
+    fn bins(&self, aggregate: &Aggregate, noise: Noise) -> Result<Bins> {
+        let contribution = self.sensitivity(aggregate)?;
+        Ok(match self.is_whole {
+            true => Bins::for_integers(&contribution, noise.epsilon())?,
+            false => Bins::for_reals(&contribution, noise.epsilon())?,
+        })
+    }
+}
+
 /// A statistic with its noise, for all groups.
 enum Released {
     Whole(IntegerSum),
@@ -143,46 +217,15 @@ enum Released {
 }
 
 impl Released {
-    /// The statistic under `noise`; `entries` are those of all groups, for bounds that were not
-    /// given.
-    fn new<'a>(
-        aggregate: &Aggregate,
-        (contributions, groups_max): (Contributions, u32),
-        noise: Noise,
-        entries: impl Iterator<Item = &'a Values> + Clone,
-        generator: &mut Generator,
-    ) -> Result<Self> {
-        let is_of_rows = aggregate.statistic.takes_rows();
-        let entries_max = match contributions {
-            Contributions::Groups(_) if is_of_rows => ROWS_MAX,
-            _ => 1,
-        };
-        let contribution = Sensitivity::new(groups_max, entries_max, 1.0)?;
-        // Counts are as whole as sums of whole numbers; without entries either kind will do.
-        let is_whole =
-            entries.clone().next().is_some_and(|entry| matches!(entry, Values::Whole(_)));
-        let (bounds, noise) = match aggregate.bounds {
-            Some((lower, upper)) => (Bounds::new(lower, upper)?, noise),
-            None => {
-                let half = noise.split(2);
-                let bins = match is_whole {
-                    true => Bins::for_integers(&contribution, half.epsilon())?,
-                    false => Bins::for_reals(&contribution, half.epsilon())?,
-                };
-                let found = bins.release(entries.flat_map(reals), generator);
-                (found.ok_or_else(|| no_bounds(aggregate, contributions))?, half)
-            }
-        };
+    fn new(aggregate: &Aggregate, kind: Kind, noise: Noise, bounds: Bounds) -> Result<Self> {
+        let contribution = kind.sensitivity(aggregate)?;
         Ok(match aggregate.statistic {
             Statistic::Count => {
-                // Nobody has fewer than no rows.
-                let lower = match aggregate.bounds {
-                    Some(_) => bounds.lower(),
-                    None => 0.0,
-                };
+                // Nobody has fewer than no rows, whatever was found.
+                let lower = aggregate.bounds.map_or(0.0, |(lower, _)| lower);
                 Self::Whole(whole(noise, &contribution, lower, bounds.upper())?)
             }
-            Statistic::Sum if is_whole => {
+            Statistic::Sum if kind.is_whole => {
                 Self::Whole(whole(noise, &contribution, bounds.lower(), bounds.upper())?)
             }
             Statistic::Sum => Self::Sum(RealSum::new(noise, &contribution, bounds)?),
