@@ -31,11 +31,12 @@ fn asked(epsilon: f64, select: &str) -> String {
 /// A table of visits under a policy, which analysts may read.
 async fn governed(engine: &Engine, budget: &str) {
     let root = engine.session(Principal::embedded());
+    let policy = format!("CREATE PRIVACY POLICY p ON visits (person) BUDGET {budget} PER ROLE");
     for text in [
         "CREATE TABLE visits AS SELECT value % 200 AS person, value % 3 AS ward, \
          value % 101 AS cost FROM generate_series(0, 999) AS s (value)",
         "GRANT SELECT ON visits TO ROLE analyst",
-        &format!("CREATE PRIVACY POLICY p ON visits (person) BUDGET {budget} PER ROLE"),
+        policy.as_str(),
     ] {
         assert_eq!(outcome(&root, text).await, Ok(0), "{text}");
     }
