@@ -16,7 +16,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableType};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::error::{Error, Result};
@@ -147,9 +147,19 @@ pub(crate) fn opened(plan: LogicalPlan) -> Result<LogicalPlan> {
         let Some(table) = provider.downcast_ref::<Protected>() else {
             return Ok(Transformed::no(node));
         };
-        let mut scan = scan.clone();
-        scan.source = provider_as_source(Arc::clone(&table.table));
-        Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        // What others guard of the table may be a query by now, which is theirs to look into.
+        let plan = match table.table.get_logical_plan() {
+            Some(plan) => {
+                let plan = LogicalPlanBuilder::from(plan.into_owned());
+                plan.alias(scan.table_name.clone())?.build()?
+            }
+            None => {
+                let mut scan = scan.clone();
+                scan.source = provider_as_source(Arc::clone(&table.table));
+                LogicalPlan::TableScan(scan)
+            }
+        };
+        Ok(Transformed::new(plan, true, TreeNodeRecursion::Jump))
     })?;
     Ok(opened.data)
 }

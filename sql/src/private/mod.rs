@@ -88,15 +88,26 @@ pub(crate) async fn guarded(
     let Some(policy) = context.engine().catalog().privacy_policy(name).await? else {
         return Ok(table);
     };
-    if table.get_logical_plan().is_some() {
-        return Err(Error::unsupported(
-            format!("{name} is a view under the privacy policy {}", policy.name),
-            "privacy policies are of tables: a policy_admin can drop it, and make it for the tables \
-             that the view reads",
-        ));
-    }
     let principal = context.rights().name();
     Ok(Arc::new(Protected::new(name, policy, principal, table)))
+}
+
+/// Refuses a view whose name is under a privacy policy, as that of a table that was there before.
+///
+/// # Errors
+/// When it is, or policies cannot be read.
+pub(crate) async fn no_privacy_policy_on_view(
+    context: &StatementContext,
+    name: &ObjectName,
+) -> Result<()> {
+    match context.engine().catalog().privacy_policy(name).await? {
+        None => Ok(()),
+        Some(policy) => Err(Error::unsupported(
+            format!("{name} is a view under the privacy policy {}", policy.name),
+            "privacy policies are of tables: a policy_admin can drop it, and make it for the \
+             tables that the view reads",
+        )),
+    }
 }
 
 /// Refuses a change of rows by a condition where a table is under a privacy policy: how many rows

@@ -152,7 +152,10 @@ async fn open_now(
     let provider = match context.engine().catalog().open_table(name, version, state).await? {
         None => return Ok(None),
         Some(Opened::Table(table)) => table,
-        Some(Opened::View { sql, .. }) => open_view(context, name, &sql).await?,
+        Some(Opened::View { sql, .. }) => {
+            private::no_privacy_policy_on_view(context, name).await?;
+            open_view(context, name, &sql).await?
+        }
     };
     let guarded = match target && access.select != Columns::All {
         true => {
