@@ -148,27 +148,32 @@ impl Whole {
             true => rho_of_epsilon(policy.budget_epsilon, half),
             false => 0.0,
         };
-        let below = |value: f64, units: f64| (value * units).next_down().floor() as u64;
         Self {
-            // A budget's own epsilon must fit into it, so it is not rounded below itself.
-            epsilon_nanos: (policy.budget_epsilon * EPSILON_UNITS).round() as u64,
-            // What saturates is never within a budget.
-            rho_picos: below(rho, RHO_UNITS).min(u64::MAX - 1),
-            delta_attos: (half * DELTA_UNITS).floor() as u64,
+            epsilon_nanos: units_within(policy.budget_epsilon, EPSILON_UNITS),
+            rho_picos: units_within(rho, RHO_UNITS),
+            delta_attos: units_within(half, DELTA_UNITS),
         }
     }
 }
 
-/// A cost in whole units, rounded up. What is a whole number but for the last digits of its
-/// decimal form stays that number.
+/// A cost in whole units, rounded up.
 fn units(value: f64, units: f64) -> u64 {
     let scaled = value * units;
-    let near = scaled.round();
     // `as` saturates.
-    match (scaled - near).abs() <= near.abs() * 1e-15 {
-        true => near as u64,
-        false => scaled.ceil() as u64,
-    }
+    near(scaled).unwrap_or_else(|| scaled.ceil()) as u64
+}
+
+/// A budget in whole units, rounded down. What saturates is within no budget.
+fn units_within(value: f64, units: f64) -> u64 {
+    let scaled = value * units;
+    (near(scaled).unwrap_or_else(|| scaled.floor()) as u64).min(u64::MAX - 1)
+}
+
+/// The whole number that a number is but for the last digits of its decimal form: 0.1 of a budget
+/// of 1 is a tenth of its units.
+fn near(scaled: f64) -> Option<f64> {
+    let near = scaled.round();
+    ((scaled - near).abs() <= near.abs() * 1e-15).then_some(near)
 }
 
 impl Balance {
@@ -416,6 +421,10 @@ mod tests {
         assert_eq!(units(0.1, EPSILON_UNITS), 100_000_000);
         assert_eq!(units(1.5e-9, EPSILON_UNITS), 2);
         assert_eq!(units(1e20, EPSILON_UNITS), u64::MAX);
+        assert_eq!(units_within(1e20, EPSILON_UNITS), u64::MAX - 1);
+        assert_eq!((units(5e-7, DELTA_UNITS), units_within(1e-6 / 2.0, DELTA_UNITS)), {
+            (500_000_000_000, 500_000_000_000)
+        });
         assert_eq!(units(0.0, DELTA_UNITS), 0);
     }
 }
