@@ -21,6 +21,9 @@ use crate::private::options::{Contributions, Selection, Spec};
 /// Of each unit so many rows of a group are looked at by statistics of rows.
 pub(crate) const ROWS_MAX: u32 = 5;
 
+/// What a row takes in memory while it may be kept, beside its batch.
+const ROW_BYTES: usize = 48;
+
 /// What a group takes in memory beside its key and its numbers.
 const GROUP_BYTES: usize = 128;
 
@@ -180,7 +183,8 @@ impl Gatherer {
             .zip(&self.is_whole)
             .map(|(values, is_whole)| Column::read(values, *is_whole))
             .collect::<Result<_>>()?;
-        let bytes = batch.get_array_memory_size() + keys.size();
+        let rows = batch.num_rows() * ROW_BYTES;
+        let bytes = batch.get_array_memory_size() + keys.size() + rows;
         Ok(Decoded { keys, columns, bytes })
     }
 
