@@ -17,7 +17,20 @@ use crate::error::{Error, Result};
 pub async fn open(config: &Config, environment: &Environment) -> Result<sql::Engine> {
     let catalog = Catalog::open(config.catalog(environment)?).await?;
     let limits = config.engine_limits(Machine::here());
-    Ok(sql::Engine::open(catalog, limits, Arc::new(Argon2Hasher::default()))?)
+    let engine = sql::Engine::open(catalog, limits, Arc::new(Argon2Hasher::default()))?;
+    Ok(engine.with_noise(Arc::new(OsNoise)))
+}
+
+/// Seeds from the operating system: each private answer has one of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct OsNoise;
+
+impl sql::NoiseSource for OsNoise {
+    fn seed(&self) -> std::result::Result<[u8; 32], String> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
+        Ok(seed)
+    }
 }
 
 /// The documentation of this program's SQL functions, which needs no lake and no warehouse.

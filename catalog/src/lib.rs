@@ -8,6 +8,7 @@
 //! what it hands out.
 
 pub mod audit;
+pub mod budget;
 pub mod check_keys;
 pub mod check_states;
 pub mod checks;
@@ -24,6 +25,7 @@ mod lakes_tests;
 pub mod local;
 mod owners;
 pub mod policy;
+pub mod privacy_policies;
 pub mod purposes;
 pub mod registry;
 mod revocations;
@@ -88,6 +90,9 @@ pub struct Catalog {
     purposes: Registry,
     subjects: Registry,
     subject_tokens: tokio::sync::OnceCell<udfs::privacy::SubjectTokens>,
+    privacy_policies: Registry,
+    budgets: Registry,
+    charging: tokio::sync::Mutex<()>,
     revocations: Revocations,
     lakes: BTreeMap<String, LakeSchema>,
     files: lake::Tables,
@@ -153,6 +158,8 @@ impl Catalog {
         let policies = place.child("_attune/policies");
         let purposes = place.child("_attune/purposes");
         let subjects = place.child("_attune/subjects");
+        let privacy_policies = place.child("_attune/privacy_policies");
+        let budgets = place.child("_attune/privacy_budgets");
         let revoked = place.child("_attune/revoked");
         let keyring = place.child("_attune/keyring");
         let warehouse = Arc::new(Warehouse::open(place).await);
@@ -172,6 +179,9 @@ impl Catalog {
             purposes: Registry::new(purposes, Arc::clone(&clock)),
             subjects: Registry::new(subjects, Arc::clone(&clock)),
             subject_tokens: tokio::sync::OnceCell::new(),
+            privacy_policies: Registry::new(privacy_policies, Arc::clone(&clock)),
+            budgets: Registry::new(budgets, Arc::clone(&clock)),
+            charging: tokio::sync::Mutex::default(),
             revocations: Revocations::new(revoked),
             keyring_heads: Registry::new(keyring, Arc::clone(&clock)),
             clock,

@@ -162,7 +162,9 @@ impl Catalog {
             | Spec::Purpose(_)
             | Spec::Consent(_)
             | Spec::Subject(_)
-            | Spec::SubjectMarks(_) => Err(Error::invalid_hint(
+            | Spec::SubjectMarks(_)
+            | Spec::Privacy(_)
+            | Spec::Budget(_) => Err(Error::invalid_hint(
                 format!("{name} is a model, not a table"),
                 format!("use ML.RECOMMEND(MODEL {name}) or ML.PREDICT(MODEL {name}, …)"),
             )),

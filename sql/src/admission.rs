@@ -123,6 +123,7 @@ pub(crate) fn needs_slot(action: &Action) -> bool {
         | Action::Access(_)
         | Action::Key(_)
         | Action::Consent(_)
+        | Action::Privacy(_)
         | Action::Policy(_) => false,
         Action::Subject(change) => !change.waits(),
         _ => true,

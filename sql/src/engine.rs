@@ -1,7 +1,7 @@
 //! The engine: what all sessions share — catalog, memory, functions, learners, running queries.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -101,6 +101,15 @@ pub trait PasswordHasher: std::fmt::Debug + Send + Sync {
     async fn hash(&self, password: String) -> Result<String, String>;
 }
 
+/// Where the noise of private answers comes from. The program gives it, as it gives the clock.
+pub trait NoiseSource: std::fmt::Debug + Send + Sync {
+    /// A seed for one answer, as good as the operating system has it; tests give their own.
+    ///
+    /// # Errors
+    /// A sentence, when there is no randomness; then there is no answer.
+    fn seed(&self) -> Result<[u8; 32], String>;
+}
+
 /// What an engine uses at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
@@ -129,6 +138,7 @@ struct Shared {
     checks: CheckLog,
     consents: ConsentStore,
     passwords: Arc<dyn PasswordHasher>,
+    noise: OnceLock<Arc<dyn NoiseSource>>,
     sessions: OpenSessions,
     postgres: crate::pg::Shared,
 }
@@ -163,7 +173,17 @@ impl Engine {
             base,
             runtime,
             passwords,
+            noise: OnceLock::new(),
         })))
+    }
+
+    /// The same engine with a source of noise, without which it gives no private answers. The first
+    /// source stays.
+    #[must_use]
+    pub fn with_noise(self, source: Arc<dyn NoiseSource>) -> Self {
+        // Who has an engine must not be able to change its noise.
+        let _ = self.0.noise.set(source);
+        self
     }
 
     /// A session for somebody.
@@ -204,6 +224,10 @@ impl Engine {
     /// Who consents, by policy and purpose.
     pub(crate) fn consents(&self) -> &ConsentStore {
         &self.0.consents
+    }
+
+    pub(crate) fn noise(&self) -> Option<&Arc<dyn NoiseSource>> {
+        self.0.noise.get()
     }
 
     pub(crate) fn passwords(&self) -> &Arc<dyn PasswordHasher> {

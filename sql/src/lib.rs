@@ -35,6 +35,7 @@ mod patterns;
 pub mod pg;
 mod planner;
 mod policy;
+mod private;
 mod progress;
 pub mod queries;
 mod rewrites;
@@ -51,7 +52,7 @@ mod tokens;
 
 pub use admission::Admission;
 pub use dml::ingest::{IfMissing, IfPresent, Ingest};
-pub use engine::{CATALOG, Engine, Limits, MAIN, PasswordHasher, Usage};
+pub use engine::{CATALOG, Engine, Limits, MAIN, NoiseSource, PasswordHasher, Usage};
 pub use error::{Class, Error, Result};
 pub use expectation::{CheckLog, CheckObserver};
 pub use functions::FunctionDoc;

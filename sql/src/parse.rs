@@ -20,6 +20,7 @@ use crate::key;
 use crate::key::syntax::KeyStatement;
 use crate::kill::Kill;
 use crate::policy::syntax::{self as policy, PolicyStatement};
+use crate::private::{self, PrivacyStatement};
 use crate::subject::syntax::{self as subject, SubjectStatement};
 use crate::table::cluster;
 use crate::tokens::{self, TokenStatement};
@@ -72,6 +73,8 @@ pub enum Statement {
     Kill(Kill),
     /// Expectations and checks.
     Expectation(Box<ExpectationStatement>),
+    /// Privacy policies.
+    Privacy(Box<PrivacyStatement>),
     /// Users, roles and grants.
     Access(Box<AccessStatement>),
     /// Keys.
@@ -173,6 +176,7 @@ pub fn parse(text: &str, bytes_max: usize) -> Result<Statement> {
     let mut tokens = number_placeholders(tokenize(text)?)?;
     crate::size::check_tokens(&tokens)?;
     let cluster_by = cluster::take(&mut tokens)?;
+    let tokens = private::clause::take(tokens)?;
     let mut parser = DFParserBuilder::new(tokens)
         .with_dialect(&AttuneDialect)
         .with_recursion_limit(RECURSION_LIMIT)
@@ -394,6 +398,7 @@ fn parse_statement(parser: &mut DFParser<'_>) -> Result<Statement, Failure> {
         ["show", "users"] => show(parser, Listing::Users),
         ["show", "roles"] => show(parser, Listing::Roles),
         ["show", "keys"] => show(parser, Listing::Keys),
+        words if private::syntax::is_ours(words) => private::syntax::parse(parser, words),
         words if expectation::syntax::is_ours(words) => expectation::syntax::parse(parser, words),
         words if key::syntax::is_ours(words, parser) => key::syntax::parse(parser, words),
         words if policy::is_ours(words) => policy::parse(parser, words),

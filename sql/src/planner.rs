@@ -14,6 +14,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, Phy
 use crate::anonymize::AnonymizeNode;
 use crate::join::NearestNode;
 use crate::model;
+use crate::private::{PrivateExec, PrivateNode};
 
 /// DataFusion's planner with Attune's operators.
 #[derive(Debug)]
@@ -62,6 +63,9 @@ impl ExtensionPlanner for Operators {
         let [input] = inputs else { return Ok(None) };
         if let Some(node) = node.as_any().downcast_ref::<model::evaluate::EvaluateNode>() {
             return Ok(Some(Arc::new(model::evaluate::EvaluateExec::new(node, input)?)));
+        }
+        if let Some(node) = node.as_any().downcast_ref::<PrivateNode>() {
+            return Ok(Some(Arc::new(PrivateExec::new(node, input))));
         }
         Ok(None)
     }

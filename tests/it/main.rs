@@ -26,6 +26,7 @@ mod long_texts;
 mod pg;
 mod policies;
 mod prepared;
+mod private;
 mod program;
 mod recipes;
 mod rights;

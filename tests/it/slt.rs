@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arrow::array::RecordBatch;
@@ -18,7 +19,7 @@ use attune::auth::hasher::Argon2Hasher;
 use catalog::policy::Principal;
 use catalog::{Catalog, CatalogConfig, KeyConfig, LakeConfig, Secret, StoreConfig};
 use futures::StreamExt;
-use sql::{Engine, Limits, Session};
+use sql::{Engine, Limits, NoiseSource, Session};
 use sqllogictest::{AsyncDB, Connection, DBOutput, DefaultColumnType, Record, Runner};
 
 /// An engine over a fresh warehouse in `folder`.
@@ -47,7 +48,20 @@ pub async fn engine(folder: &Path) -> Engine {
         .to_vec();
     config.master_keys = vec![Secret::new("m".repeat(32))];
     let catalog = Catalog::open(config).await.unwrap();
-    Engine::open(catalog, Limits::default(), Arc::new(Argon2Hasher::default())).unwrap()
+    let engine = Engine::open(catalog, Limits::default(), Arc::new(Argon2Hasher::default()));
+    engine.unwrap().with_noise(Arc::new(CountedNoise::default()))
+}
+
+/// Noise that is the same in each run: the seeds are numbers from 0.
+#[derive(Debug, Default)]
+pub struct CountedNoise(AtomicU64);
+
+impl NoiseSource for CountedNoise {
+    fn seed(&self) -> Result<[u8; 32], String> {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.0.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+        Ok(seed)
+    }
 }
 
 #[derive(Debug)]

@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::head::{Revision, key};
 use super::manifest::StoredMetric;
+use crate::budget::Spending;
 use crate::checks::{CheckHistory, TableExpectations};
 use crate::error::{Error, Result};
 use crate::keyring::KeyRecord;
 use crate::lake::LakeTable;
 use crate::policy::RuleSet;
+use crate::privacy_policies::PrivacyPolicy;
 use crate::purposes::{ConsentPolicy, Purpose};
 use crate::subject_marks::SubjectMarks;
 use crate::subjects::Subject;
@@ -103,6 +105,10 @@ pub enum Spec {
     Subject(Subject),
     /// What holds of single persons of a subject.
     SubjectMarks(SubjectMarks),
+    /// The privacy policy of a table.
+    Privacy(PrivacyPolicy),
+    /// What was spent of a privacy budget.
+    Budget(Spending),
 }
 
 /// Where a warehouse table's files are.
@@ -226,6 +232,8 @@ pub enum Kind {
     Consent,
     /// A subject, or what holds of its persons.
     Subject,
+    /// A privacy policy, or what was spent of its budget.
+    PrivacyPolicy,
 }
 
 impl Kind {
@@ -244,6 +252,7 @@ impl Kind {
             Self::Purpose => "purpose",
             Self::Consent => "consent policy",
             Self::Subject => "subject",
+            Self::PrivacyPolicy => "privacy policy",
         }
     }
 }
@@ -270,6 +279,7 @@ impl Spec {
             Self::Purpose(_) => Kind::Purpose,
             Self::Consent(_) => Kind::Consent,
             Self::Subject(_) | Self::SubjectMarks(_) => Kind::Subject,
+            Self::Privacy(_) | Self::Budget(_) => Kind::PrivacyPolicy,
         }
     }
 }

@@ -109,6 +109,7 @@ impl Session {
             | Kind::Purpose
             | Kind::Consent
             | Kind::Subject
+            | Kind::PrivacyPolicy
             | Kind::Policies => None,
         };
         let seen = |(name, object): (String, Object)| {

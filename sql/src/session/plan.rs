@@ -35,7 +35,7 @@ use crate::session::optimized::Optimized;
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
 use crate::tokens::TokenStatement;
-use crate::{access, consent, dml, expectation, key, model, policy, size, subject, table};
+use crate::{access, consent, dml, expectation, key, model, policy, private, size, subject, table};
 
 /// What a planned statement does when it runs.
 #[derive(Debug, Clone)]
@@ -64,6 +64,8 @@ pub(crate) enum Action {
     Set(String, String),
     /// Ends a statement or a session.
     Kill(Kill),
+    /// Changes privacy policies.
+    Privacy(private::Change),
     /// Changes what is expected of a table.
     Expectation(expectation::Change),
     /// Changes purposes and consent policies.
@@ -336,21 +338,28 @@ impl StatementContext {
             _ => None,
         };
         let mut references = References::default();
+        let mut private = Vec::new();
         if let Some(tree) = tree {
             size::check_tree(tree.as_ref())?;
             model::marked::plain(tree)?;
             anonymize::plain(tree)?;
+            private = private::rewritten(self.engine(), tree)?;
             references = References::of(tree.as_ref());
         }
         self.pin_versions(&references)?;
         key::bind::check(self, &references.keys)?;
         let bindings = references.load(self).await?;
         self.used().add(&references.keys, bindings.loaded.values());
-        let state = self.state(&bindings)?;
+        let mut state = self.state(&bindings)?;
+        private::register(&mut state, self, private)?;
         match state.statement_to_plan(statement).await {
             Ok(plan) => {
                 size::check(&plan)?;
                 allow::check(&plan)?;
+                // What a view reads is looked at where the view stands.
+                if self.depth == 0 {
+                    private::check(&plan)?;
+                }
                 self.rights.may_call(&plan, &references.relations)?;
                 let plan = analyzed(&state, plan)?;
                 // A view's plan becomes part of its statement's, which is looked at as a whole.
@@ -464,6 +473,8 @@ pub(crate) struct Planned {
     pub(crate) touched: Arc<Touched>,
     /// Whether it holds for one run, because it knows who consents.
     pub(crate) knows_consent: bool,
+    /// What is to be said of the answer besides its rows.
+    pub(crate) notice: Option<String>,
     /// The query optimized before its values are known, once somebody has asked for it.
     optimized: OnceLock<Option<Optimized>>,
 }
@@ -564,6 +575,7 @@ pub(crate) async fn plan_in(
         Statement::Policy(statement) => Box::pin(policy::plan(&context, statement)).await?,
         Statement::Consent(statement) => Box::pin(consent::plan(&context, statement)).await?,
         Statement::Subject(statement) => Box::pin(subject::plan(&context, statement)).await?,
+        Statement::Privacy(statement) => Box::pin(private::plan(&context, statement)).await?,
         Statement::DescribeModel { name } => {
             let (state, plan) = Box::pin(model::describe(&context, name)).await?;
             (state, Action::Query(plan))
@@ -575,6 +587,10 @@ pub(crate) async fn plan_in(
         Action::Rows(change) => change.plans().into_iter().map(size::parts).sum(),
         Action::CheckTable(checks) => checks.plans().into_iter().map(size::parts).sum(),
         _ => 0,
+    };
+    let notice = match &action {
+        Action::Query(plan) => private::notice(plan),
+        _ => None,
     };
     let touched = Arc::new(Touched::of(&context, statement, &action));
     let rights = Arc::clone(&context.rights);
@@ -591,6 +607,7 @@ pub(crate) async fn plan_in(
         keys,
         touched,
         knows_consent,
+        notice,
         optimized: OnceLock::new(),
     })
 }

@@ -171,6 +171,11 @@ impl Prepared {
         Arc::clone(&self.0.planned.lock().1.keys)
     }
 
+    /// What is to be said of the answer besides its rows.
+    pub(crate) fn notice(&self) -> Option<String> {
+        self.0.planned.lock().1.notice.clone()
+    }
+
     pub(crate) fn statement(&self) -> &Statement {
         &self.0.statement
     }
@@ -271,6 +276,7 @@ fn parameters(action: &Action) -> Result<Schema> {
         | Action::DropToken(_)
         | Action::Expectation(_)
         | Action::Consent(_)
+        | Action::Privacy(_)
         | Action::CheckTable(_)
         | Action::Subject(_)
         | Action::SubjectRequest(_)

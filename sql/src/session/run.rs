@@ -41,7 +41,8 @@ pub struct Answer {
     pub rows: SendableRecordBatchStream,
     /// Rows that an update changed; `None` for a query.
     pub affected: Option<i64>,
-    /// What was done, in a sentence, for a statement without rows.
+    /// What was done, in a sentence, for a statement without rows; of a query, what else is to be
+    /// said of it.
     pub message: Option<String>,
     /// Cancels the statement.
     pub cancel: CancellationToken,
@@ -200,6 +201,7 @@ impl Submitted {
             }
         };
         let ticket = self.ticket.clone();
+        let message = self.prepared.notice();
         let begun = tokio::select! {
             begun = Box::pin(self.start(parameters)) => begun?,
             () = cancel.cancelled() => return Err(Error::Cancelled),
@@ -214,7 +216,7 @@ impl Submitted {
                     tracing::info_span!(target: "attune", "execute", rows = Empty, code = Empty);
                 let rows = Guarded::new(rows, &schema, limits, deadline, ticket, span);
                 let rows = Box::pin(rows);
-                Ok(Answer { query_id, schema, rows, affected: None, message: None, cancel })
+                Ok(Answer { query_id, schema, rows, affected: None, message, cancel })
             }
             Started::Done(done) => {
                 ticket.add(u64::try_from(done.affected).unwrap_or(0), 0);
@@ -341,6 +343,7 @@ impl Run {
             Action::Subject(change) => Box::pin(change.run(self)).await,
             Action::Expectation(change) => Box::pin(change.run(self)).await,
             Action::Consent(change) => Box::pin(change.run(self)).await,
+            Action::Privacy(change) => change.run(self).await,
             Action::Set(name, value) => {
                 self.session.set(name, value).await?;
                 Ok(Done::new(0, format!("SET {name} = {value}")))

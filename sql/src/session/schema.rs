@@ -21,7 +21,7 @@ use crate::parse::parse_query;
 use crate::rights::Columns;
 use crate::session::guard::{WriteOnly, narrowed};
 use crate::session::plan::StatementContext;
-use crate::{pg, policy, subject, system};
+use crate::{pg, policy, private, subject, system};
 
 /// The hidden schema in which unqualified names are resolved along the search path.
 pub const SEARCH_PATH: &str = "search_path";
@@ -165,6 +165,7 @@ async fn open_now(
         }
         Some(Opened::View { sql, .. }) => {
             policy::no_policy_on_view(context, name).await?;
+            private::no_privacy_policy_on_view(context, name).await?;
             open_view(context, name, &sql).await?
         }
     };
@@ -174,6 +175,10 @@ async fn open_now(
             Some(Arc::new(WriteOnly::new(name, principal, provider.as_ref())) as _)
         }
         false => narrowed(provider, &access.select)?,
+    };
+    let guarded = match guarded {
+        Some(provider) => Some(private::guarded(context, name, provider).await?),
+        None => None,
     };
     if let Some(provider) = &guarded {
         context.remember(name, provider);

@@ -9,6 +9,7 @@ mod batches;
 mod checks;
 mod keys;
 mod policies;
+mod privacy;
 mod processing;
 mod sessions;
 mod subjects;
@@ -30,7 +31,7 @@ pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
 pub(crate) use self::batches::{batch, optional_texts, texts};
 
-const SYSTEM: [&str; 24] = [
+const SYSTEM: [&str; 26] = [
     "audit",
     "audit_faults",
     "checks",
@@ -43,6 +44,8 @@ const SYSTEM: [&str; 24] = [
     "keys",
     "models",
     "policies",
+    "privacy_budget",
+    "privacy_policies",
     "processing_activities",
     "purposes",
     "queries",
@@ -138,6 +141,8 @@ pub(crate) async fn open(
         ("system", "purposes") => consent::tables::purposes(context).await?,
         ("system", "consents") => consent::tables::consents(context).await?,
         ("system", "models") => batches::models(context).await?,
+        ("system", "privacy_budget") => privacy::budget(context).await?,
+        ("system", "privacy_policies") => privacy::policies(context).await?,
         ("system", "queries") => batches::queries(session).await?,
         ("system", "sessions") => sessions::sessions(session).await?,
         ("system", "tokens") => sessions::tokens(session).await?,

@@ -114,6 +114,9 @@ impl Connection<'_> {
         let answer = self.watched(watch, work).await?;
         match answer.affected {
             None => {
+                if let Some(said) = &answer.message {
+                    self.output.add(&Problem::new("01000", said.as_str()).warning())?;
+                }
                 portal.progress = Progress::Rows(Box::new(Running::new(answer)));
                 Ok(())
             }

@@ -33,6 +33,7 @@ pub mod fpe_encrypt;
 pub mod generalize;
 pub mod generalize_date;
 pub mod generalize_number;
+pub mod generator;
 pub mod hierarchy;
 pub mod k_anonymity;
 pub mod key;

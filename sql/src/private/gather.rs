@@ -1,0 +1,399 @@
+//! What units contribute, by group: bounded, and without the units.
+//!
+//! Rows come sorted by unit. Of each unit's rows — one for each of its groups, or as they are where
+//! rows are bounded — at most so many are kept, each choice being equally likely; a group keeps
+//! nothing but numbers. A group that no unit was kept in does not exist, unless groups are public.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema};
+use arrow::row::{RowConverter, Rows, SortField};
+use datafusion::execution::memory_pool::MemoryReservation;
+use udfs::privacy::generator::Generator;
+use udfs::privacy::noise::bounded::choose;
+
+use crate::error::{Error, Result};
+use crate::private::options::{Contributions, Selection, Spec};
+
+/// Of each unit so many rows of a group are looked at by statistics of rows.
+pub(crate) const ROWS_MAX: u32 = 5;
+
+/// What a row takes in memory while it may be kept, beside its batch.
+const ROW_BYTES: usize = 48;
+
+/// What a group takes in memory beside its key and its numbers.
+const GROUP_BYTES: usize = 128;
+
+/// The contributions to one statistic of one group.
+#[derive(Debug, Clone)]
+pub(crate) enum Values {
+    /// Whole numbers.
+    Whole(Vec<i64>),
+    /// Real numbers.
+    Real(Vec<f64>),
+}
+
+/// One group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Its columns in Arrow's row format.
+    pub(crate) key: Box<[u8]>,
+    /// How many units contribute.
+    pub(crate) units: u64,
+    /// What they contribute, a statistic each.
+    pub(crate) values: Vec<Values>,
+    last_unit: u64,
+}
+
+/// All groups, and how to read their keys.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub(crate) groups: Vec<Group>,
+    pub(crate) keys: RowConverter,
+}
+
+/// Gathers batches.
+pub(crate) struct Gatherer {
+    spec: Arc<Spec>,
+    is_whole: Vec<bool>,
+    units: RowConverter,
+    keys: RowConverter,
+    places: HashMap<Box<[u8]>, usize>,
+    groups: Vec<Group>,
+    block: Block,
+    /// The number of the unit whose rows the block has.
+    unit: u64,
+    memory: MemoryReservation,
+}
+
+/// The rows of one unit, which may come in several batches.
+#[derive(Default)]
+struct Block {
+    unit: Vec<u8>,
+    rows: Vec<(usize, usize)>,
+    batches: Vec<Decoded>,
+}
+
+/// A batch as it is read.
+struct Decoded {
+    keys: Rows,
+    columns: Vec<Column>,
+    bytes: usize,
+}
+
+enum Column {
+    Whole(Int64Array),
+    Real(Float64Array),
+    Lists(ListArray),
+}
+
+impl Gatherer {
+    /// A gatherer of an input, whose memory is that of `memory`. `results` are the types of the
+    /// statistics.
+    ///
+    /// # Errors
+    /// When units or groups are of types that cannot be compared.
+    pub(crate) fn new(
+        spec: &Arc<Spec>,
+        input: &Schema,
+        results: &[DataType],
+        memory: MemoryReservation,
+    ) -> Result<Self> {
+        let fields: Vec<DataType> =
+            input.fields().iter().map(|field| field.data_type().clone()).collect();
+        let (Some(unit), Some(groups)) = (fields.first(), fields.get(1..1 + spec.groups)) else {
+            return Err(Error::Internal("a private aggregation has too few columns".into()));
+        };
+        Ok(Self {
+            spec: Arc::clone(spec),
+            is_whole: results.iter().map(|result| *result == DataType::Int64).collect(),
+            units: converter(std::slice::from_ref(unit))?,
+            keys: converter(groups)?,
+            places: HashMap::new(),
+            groups: Vec::new(),
+            block: Block::default(),
+            unit: 0,
+            memory,
+        })
+    }
+
+    /// Takes a batch.
+    ///
+    /// # Errors
+    /// When memory runs out, or a value is no number.
+    pub(crate) fn take(&mut self, batch: &RecordBatch, generator: &mut Generator) -> Result<()> {
+        let Some(unit) = batch.columns().first() else { return Ok(()) };
+        let units = self.units.convert_columns(std::slice::from_ref(unit))?;
+        let decoded = self.decoded(batch)?;
+        self.memory.try_grow(decoded.bytes)?;
+        self.block.batches.push(decoded);
+        let is_public = self.spec.options.selection == Selection::Public;
+        for row in 0..batch.num_rows() {
+            // What an outer join gives for a group without persons.
+            if is_public && unit.is_null(row) {
+                let key = self.block.batches.last().map(|batch| batch.keys.row(row).data().into());
+                if let Some(key) = key {
+                    self.place(key)?;
+                }
+                continue;
+            }
+            let of = units.row(row);
+            if self.block.unit != of.data() || self.block.rows.is_empty() {
+                self.end_block(generator)?;
+                self.block.unit.clear();
+                self.block.unit.extend_from_slice(of.data());
+            }
+            let batch = self.block.batches.len().saturating_sub(1);
+            self.block.rows.push((batch, row));
+        }
+        Ok(())
+    }
+
+    /// What was gathered, and the memory that it takes.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub(crate) fn finish(
+        mut self,
+        generator: &mut Generator,
+    ) -> Result<(Gathered, MemoryReservation)> {
+        self.end_block(generator)?;
+        // An answer of one row is there whether or not there are rows.
+        if self.spec.groups == 0 {
+            self.place(Box::default())?;
+        }
+        let mut groups = self.groups;
+        // Their order must not tell whose rows came first.
+        groups.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        Ok((Gathered { groups, keys: self.keys }, self.memory))
+    }
+
+    fn decoded(&self, batch: &RecordBatch) -> Result<Decoded> {
+        let groups = 1..1 + self.spec.groups;
+        let keys = batch.columns().get(groups.clone()).unwrap_or_default();
+        let keys = match keys.is_empty() {
+            true => self.keys.empty_rows(0, 0),
+            false => self.keys.convert_columns(keys)?,
+        };
+        let values = batch.columns().iter().skip(groups.end);
+        let columns: Vec<Column> = values
+            .zip(&self.is_whole)
+            .map(|(values, is_whole)| Column::read(values, *is_whole))
+            .collect::<Result<_>>()?;
+        let rows = batch.num_rows() * ROW_BYTES;
+        let bytes = batch.get_array_memory_size() + keys.size() + rows;
+        Ok(Decoded { keys, columns, bytes })
+    }
+
+    /// Keeps some rows of the block, and forgets the others.
+    fn end_block(&mut self, generator: &mut Generator) -> Result<()> {
+        let mut block = std::mem::take(&mut self.block);
+        if !block.rows.is_empty() {
+            self.unit += 1;
+            let kept_max = match (self.spec.options.contributions, self.spec.groups) {
+                (Contributions::Groups(_), 0) => 1,
+                (contributions, _) => contributions.count(),
+            };
+            let kept_max = usize::try_from(kept_max).unwrap_or(usize::MAX);
+            let kept = choose(&vec![0; block.rows.len()], kept_max, generator);
+            for ((batch, row), kept) in block.rows.iter().zip(kept) {
+                if let Some(batch) = block.batches.get(*batch).filter(|_| kept) {
+                    self.keep(batch, *row, generator)?;
+                }
+            }
+            block.rows.clear();
+        }
+        // The last batch may have rows of the next unit.
+        let past = block.batches.len().saturating_sub(1);
+        let freed: usize = block.batches.drain(..past).map(|batch| batch.bytes).sum();
+        self.memory.shrink(freed);
+        self.block = block;
+        Ok(())
+    }
+
+    fn keep(&mut self, batch: &Decoded, row: usize, generator: &mut Generator) -> Result<()> {
+        let key = match self.spec.groups {
+            0 => Box::default(),
+            _ => batch.keys.row(row).data().into(),
+        };
+        let place = self.place(key)?;
+        let unit = self.unit;
+        let Some(group) = self.groups.get_mut(place) else { return Ok(()) };
+        if group.last_unit != unit {
+            group.last_unit = unit;
+            group.units += 1;
+        }
+        let mut added = 0;
+        for (values, column) in group.values.iter_mut().zip(&batch.columns) {
+            added += column.add(row, values, generator);
+        }
+        self.memory.try_grow(added * size_of::<f64>())?;
+        Ok(())
+    }
+
+    fn place(&mut self, key: Box<[u8]>) -> Result<usize> {
+        if let Some(place) = self.places.get(&key) {
+            return Ok(*place);
+        }
+        self.memory.try_grow(GROUP_BYTES + 2 * key.len() + 32 * self.is_whole.len())?;
+        let values = self.is_whole.iter().map(|is_whole| match is_whole {
+            true => Values::Whole(Vec::new()),
+            false => Values::Real(Vec::new()),
+        });
+        let values = values.collect();
+        self.groups.push(Group { key: key.clone(), units: 0, values, last_unit: 0 });
+        self.places.insert(key, self.groups.len() - 1);
+        Ok(self.groups.len() - 1)
+    }
+}
+
+fn converter(types: &[DataType]) -> Result<RowConverter> {
+    let fields = types.iter().map(|of| SortField::new(of.clone())).collect();
+    RowConverter::new(fields).map_err(|_| {
+        Error::unsupported(
+            "privacy units and groups cannot be of this type",
+            "take numbers, texts, dates or truth values",
+        )
+    })
+}
+
+impl Column {
+    fn read(values: &ArrayRef, is_whole: bool) -> Result<Self> {
+        match values.data_type() {
+            _ if is_whole => {
+                let whole = cast(values, &DataType::Int64)?;
+                Ok(Self::Whole(whole.as_primitive::<Int64Type>().clone()))
+            }
+            DataType::List(_) => {
+                let item = Field::new_list_field(DataType::Float64, true);
+                let lists = cast(values, &DataType::List(Arc::new(item)))?;
+                Ok(Self::Lists(lists.as_list::<i32>().clone()))
+            }
+            _ => {
+                let real = cast(values, &DataType::Float64)?;
+                Ok(Self::Real(real.as_primitive::<Float64Type>().clone()))
+            }
+        }
+    }
+
+    /// Adds a row's value, which NULL has none of; gives how many were added.
+    fn add(&self, row: usize, to: &mut Values, generator: &mut Generator) -> usize {
+        match (self, to) {
+            (Self::Whole(values), Values::Whole(to)) if values.is_valid(row) => {
+                to.push(values.value(row));
+                1
+            }
+            (Self::Real(values), Values::Real(to)) if values.is_valid(row) => {
+                to.push(values.value(row));
+                1
+            }
+            (Self::Lists(lists), Values::Real(to)) if lists.is_valid(row) => {
+                let list = lists.value(row);
+                let values = list.as_primitive::<Float64Type>();
+                let kept = choose(&vec![0; values.len()], ROWS_MAX as usize, generator);
+                let before = to.len();
+                let kept = values.iter().zip(kept).filter(|(_, kept)| *kept);
+                to.extend(kept.filter_map(|(value, _)| value));
+                to.len() - before
+            }
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::record_batch::RecordBatchOptions;
+    use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, UnboundedMemoryPool};
+    use sqlparser::ast::{Expr, Ident};
+    use udfs::privacy::generator::generator;
+
+    use super::*;
+    use crate::private::options::{Aggregate, Options, Statistic};
+
+    fn spec(contributions: Contributions, selection: Selection) -> Arc<Spec> {
+        let options = Options {
+            epsilon: 1.0,
+            delta: Some(1e-6),
+            unit: Expr::Identifier(Ident::new("id")),
+            contributions,
+            units_min: None,
+            selection,
+        };
+        let aggregate = Aggregate { statistic: Statistic::Sum, bounds: Some((0.0, 1.0)) };
+        Arc::new(Spec { options, groups: 1, aggregates: vec![aggregate] })
+    }
+
+    /// Units with rows in groups, three rows a batch; each row has the value 1.
+    fn gathered(spec: &Arc<Spec>, rows: &[(Option<i64>, i64)], seed: u8) -> Gathered {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("unit", DataType::Int64, true),
+            Field::new("group 0", DataType::Int64, true),
+            Field::new("value 0", DataType::Int64, true),
+        ]));
+        let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        let memory = MemoryConsumer::new("test").register(&pool);
+        let mut gatherer = Gatherer::new(spec, &schema, &[DataType::Int64], memory).unwrap();
+        let mut generator = generator([seed; 32]);
+        for rows in rows.chunks(3) {
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(rows.iter().map(|(unit, _)| *unit).collect::<Int64Array>()),
+                Arc::new(rows.iter().map(|(_, group)| Some(*group)).collect::<Int64Array>()),
+                Arc::new(Int64Array::from(vec![1; rows.len()])),
+            ];
+            let options = RecordBatchOptions::new();
+            let batch =
+                RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options).unwrap();
+            gatherer.take(&batch, &mut generator).unwrap();
+        }
+        gatherer.finish(&mut generator).unwrap().0
+    }
+
+    fn sums(gathered: &Gathered) -> Vec<(u64, usize)> {
+        let count = |group: &Group| match &group.values[0] {
+            Values::Whole(values) => values.len(),
+            Values::Real(_) => panic!("sums of whole numbers are whole"),
+        };
+        gathered.groups.iter().map(|group| (group.units, count(group))).collect()
+    }
+
+    #[test]
+    fn each_unit_is_in_so_many_groups_and_no_more() {
+        // Unit 0 is in seven groups, unit 1 in one, unit 2 in four.
+        let groups = [7, 1, 4];
+        let rows: Vec<(Option<i64>, i64)> = (0..3)
+            .flat_map(|unit| (0..groups[unit]).map(move |group| (Some(unit as i64), group)))
+            .collect();
+        for groups_max in 1..9 {
+            let kept: u64 =
+                groups.iter().map(|groups| u64::from(groups_max).min(*groups as u64)).sum();
+            let spec = spec(Contributions::Groups(groups_max), Selection::Threshold);
+            for seed in 0..20 {
+                let found = sums(&gathered(&spec, &rows, seed));
+                assert_eq!(found.iter().map(|(units, _)| units).sum::<u64>(), kept);
+                assert!(
+                    found.iter().all(|(units, values)| *units > 0 && *units as usize == *values)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_a_unit_in_one_group_are_one_unit() {
+        let rows: Vec<(Option<i64>, i64)> = vec![(Some(5), 3); 10];
+        let spec = spec(Contributions::Rows(4), Selection::Threshold);
+        assert_eq!(sums(&gathered(&spec, &rows, 1)), [(1, 4)]);
+    }
+
+    #[test]
+    fn nobody_is_a_unit_but_for_public_groups() {
+        let rows = [(None, 1), (None, 2), (Some(1), 1)];
+        let threshold = spec(Contributions::Groups(9), Selection::Threshold);
+        assert_eq!(sums(&gathered(&threshold, &rows, 1)), [(2, 2), (1, 1)]);
+        let public = spec(Contributions::Groups(9), Selection::Public);
+        assert_eq!(sums(&gathered(&public, &rows, 1)), [(1, 1), (0, 0)]);
+    }
+}

@@ -1,0 +1,165 @@
+//! Tables under a privacy policy: their columns are seen, their rows only through the private
+//! aggregation.
+//!
+//! What the session's catalog hands out for such a table refuses to be scanned. The one place that
+//! takes the table out of it is [`opened`], below a private aggregation whose input was found to
+//! keep persons apart; whatever else a statement does with it — views, sub-queries, INSERT …
+//! SELECT, CREATE MODEL, UPDATE — meets the refusal.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use catalog::ObjectName;
+use catalog::privacy_policies::PrivacyPolicy;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::datasource::{provider_as_source, source_as_provider};
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+use crate::error::{Error, Result};
+use crate::private::node::PrivateNode;
+
+/// A table under a privacy policy.
+#[derive(Debug)]
+pub(crate) struct Protected {
+    name: ObjectName,
+    policy: Arc<PrivacyPolicy>,
+    principal: String,
+    table: Arc<dyn TableProvider>,
+}
+
+impl Protected {
+    /// `table`, which lies under `policy`, as `principal` has it.
+    pub(crate) fn new(
+        name: &ObjectName,
+        policy: Arc<PrivacyPolicy>,
+        principal: &str,
+        table: Arc<dyn TableProvider>,
+    ) -> Self {
+        Self { name: name.clone(), policy, principal: principal.to_owned(), table }
+    }
+
+    /// The table's name.
+    pub(crate) fn name(&self) -> &ObjectName {
+        &self.name
+    }
+
+    /// Its policy.
+    pub(crate) fn policy(&self) -> &Arc<PrivacyPolicy> {
+        &self.policy
+    }
+
+    fn refusal(&self) -> Error {
+        Error::Denied {
+            principal: self.principal.clone(),
+            action: format!(
+                "read rows of {}, which is under the privacy policy {}",
+                self.name, self.policy.name
+            ),
+            hint: Some(format!(
+                "ask for statistics: SELECT WITH DIFFERENTIAL_PRIVACY OPTIONS (epsilon = 1, \
+                 delta = 1e-6, privacy_unit_column = {}) COUNT(*) FROM {}",
+                self.policy.unit_column, self.name
+            )),
+        }
+    }
+}
+
+#[async_trait]
+impl TableProvider for Protected {
+    fn schema(&self) -> SchemaRef {
+        self.table.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        _projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        Err(self.refusal().into())
+    }
+}
+
+/// The protected table that a scan reads, if it is one.
+pub(crate) fn protected(scan: &TableScan) -> Option<Arc<dyn TableProvider>> {
+    let provider = source_as_provider(&scan.source).ok()?;
+    provider.is::<Protected>().then_some(provider)
+}
+
+/// Refuses a plan that reads a protected table outside of a private aggregation, and one that would
+/// tell with EXPLAIN ANALYZE or VERBOSE how many rows there are inside of one.
+///
+/// # Errors
+/// When it does.
+pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
+    let mut tells = false;
+    let mut charged = false;
+    plan.apply_with_subqueries(|node| {
+        match node {
+            LogicalPlan::TableScan(scan) => {
+                if let Some(provider) = protected(scan)
+                    && let Some(table) = provider.downcast_ref::<Protected>()
+                {
+                    return Err(DataFusionError::from(table.refusal()));
+                }
+            }
+            LogicalPlan::Analyze(_) => tells = true,
+            // It shows the statistics of files: numbers of rows, least and greatest values.
+            LogicalPlan::Explain(explain) => {
+                tells |= explain.verbose || explain.show_statistics == Some(true);
+            }
+            LogicalPlan::Extension(extension) => {
+                let node = extension.node.as_any().downcast_ref::<PrivateNode>();
+                charged |= node.is_some_and(PrivateNode::is_charged);
+            }
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    match tells && charged {
+        true => Err(Error::unsupported(
+            "EXPLAIN ANALYZE and VERBOSE would tell exact numbers of rows under a privacy policy",
+            "use EXPLAIN",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// The plan with the tables themselves in place of protected ones; only for what stands below a
+/// private aggregation, after [`super::lineage`] has looked at it. Sub-queries in expressions stay
+/// as they are.
+///
+/// # Errors
+/// When a scan cannot be made anew.
+pub(crate) fn opened(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let opened = plan.transform_down(|node| {
+        let LogicalPlan::TableScan(scan) = &node else { return Ok(Transformed::no(node)) };
+        let Some(provider) = protected(scan) else { return Ok(Transformed::no(node)) };
+        let Some(table) = provider.downcast_ref::<Protected>() else {
+            return Ok(Transformed::no(node));
+        };
+        // What others guard of the table may be a query by now, which is theirs to look into.
+        let plan = match table.table.get_logical_plan() {
+            Some(plan) => {
+                let plan = LogicalPlanBuilder::from(plan.into_owned());
+                plan.alias(scan.table_name.clone())?.build()?
+            }
+            None => {
+                let mut scan = scan.clone();
+                scan.source = provider_as_source(Arc::clone(&table.table));
+                LogicalPlan::TableScan(scan)
+            }
+        };
+        Ok(Transformed::new(plan, true, TreeNodeRecursion::Jump))
+    })?;
+    Ok(opened.data)
+}

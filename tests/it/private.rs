@@ -1,0 +1,265 @@
+//! Private statistics between several sessions, servers and statements: a budget is spent to its
+//! end and no further, rows under a policy are reached by no statement, and noise is as large as it
+//! has to be and no larger.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
+use catalog::policy::{Principal, Role};
+use futures::TryStreamExt;
+use sql::{Engine, Session};
+
+use crate::rights::{engine_at, outcome, somebody};
+use crate::slt::CountedNoise;
+
+const COUNT: &str = "COUNT(*, contribution_bounds_per_group => (0, 10))";
+
+/// A private SELECT of one row over `visits`.
+fn asked(epsilon: f64, select: &str) -> String {
+    format!(
+        "SELECT WITH DIFFERENTIAL_PRIVACY OPTIONS (epsilon = {epsilon}, \
+         privacy_unit_column = person) {select} FROM main.visits"
+    )
+}
+
+/// A table of visits under a policy, which analysts may read.
+async fn governed(engine: &Engine, budget: &str) {
+    let root = engine.session(Principal::embedded());
+    let policy = format!("CREATE PRIVACY POLICY p ON visits (person) BUDGET {budget} PER ROLE");
+    for text in [
+        "CREATE TABLE visits AS SELECT value % 200 AS person, value % 3 AS ward, \
+         value % 101 AS cost FROM generate_series(0, 999) AS s (value)",
+        "GRANT SELECT ON visits TO ROLE analyst",
+        policy.as_str(),
+    ] {
+        assert_eq!(outcome(&root, text).await, Ok(0), "{text}");
+    }
+}
+
+fn analyst(engine: &Engine, name: &str) -> Session {
+    engine.session(somebody(name, Role::Analyst))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_sessions_cannot_overspend() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    governed(&engine, "(epsilon = 1)").await;
+    let mut sessions = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let session = analyst(&engine, &format!("analyst {number}"));
+        sessions.spawn(async move { outcome(&session, &asked(0.05, COUNT)).await });
+    }
+    let outcomes = sessions.join_all().await;
+    let answered = outcomes.iter().filter(|outcome| **outcome == Ok(1)).count();
+    assert_eq!(answered, 20, "{outcomes:?}");
+    assert!(outcomes.iter().all(|outcome| [Ok(1), Err("ATT-2003")].contains(outcome)));
+}
+
+/// A server over a warehouse in a folder, with noise.
+async fn server(folder: &Path, now_ms: &Arc<AtomicI64>) -> Engine {
+    engine_at(folder, now_ms).await.with_noise(Arc::new(CountedNoise::default()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_spend_one_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
+    let one = server(folder.path(), &now_ms).await;
+    governed(&one, "(epsilon = 1)").await;
+    now_ms.fetch_add(1_000, Ordering::Relaxed);
+    let two = server(folder.path(), &now_ms).await;
+    let mut sessions = tokio::task::JoinSet::new();
+    for number in 0..40 {
+        let engine = if number % 2 == 0 { &one } else { &two };
+        let session = analyst(engine, &format!("analyst {number}"));
+        sessions.spawn(async move { outcome(&session, &asked(0.1, COUNT)).await });
+    }
+    let outcomes = sessions.join_all().await;
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == Ok(1)).count(), 10, "{outcomes:?}");
+    // A server that starts later finds the budget spent; another role has its own.
+    let three = server(folder.path(), &now_ms).await;
+    let late = analyst(&three, "late");
+    assert_eq!(outcome(&late, &asked(0.1, COUNT)).await, Err("ATT-2003"));
+    let admin = three.session(somebody("root", Role::Admin));
+    assert_eq!(outcome(&admin, &asked(0.1, COUNT)).await, Ok(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_under_a_policy_are_reached_by_no_statement() {
+    let folder = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
+    let engine = server(folder.path(), &now_ms).await;
+    let root = engine.session(Principal::embedded());
+    governed(&engine, "(epsilon = 1000)").await;
+    outcome(&root, "DROP PRIVACY POLICY p ON visits").await.unwrap();
+    let plain = "SELECT person, ward, cost FROM main.visits";
+    let prepared = root.prepare(plain).await.unwrap();
+    for text in ["CREATE VIEW v AS SELECT * FROM visits", "CREATE TABLE other AS SELECT 1 AS a"] {
+        outcome(&root, text).await.unwrap();
+    }
+    let policy = "CREATE PRIVACY POLICY p ON visits (person) BUDGET (epsilon = 1000) PER ROLE";
+    outcome(&root, policy).await.unwrap();
+    // A statement that was prepared before is planned anew once its plan is a second old.
+    now_ms.fetch_add(1_000, Ordering::Relaxed);
+    let ran = root.run(&prepared, &[]).await.map(|_| ()).map_err(|error| error.code());
+    assert_eq!(ran, Err("ATT-2003"));
+    let model = "OPTIONS (model_type = 'kmeans', num_clusters = 2) AS";
+    for text in [
+        plain.to_owned(),
+        "SELECT * FROM v".into(),
+        format!("SELECT 1 FROM ({plain}) AS s"),
+        format!("SELECT (SELECT max(cost) FROM ({plain}) AS s)"),
+        format!("WITH s AS ({plain}) SELECT count(*) FROM s"),
+        "SELECT other.a FROM other JOIN LATERAL (SELECT cost FROM visits WHERE person = other.a) \
+         AS l ON true"
+            .into(),
+        "SELECT a FROM other WHERE a IN (SELECT person FROM visits)".into(),
+        "SELECT a FROM other UNION SELECT person FROM visits".into(),
+        "INSERT INTO other SELECT person FROM visits".into(),
+        "CREATE TABLE copy AS SELECT * FROM v".into(),
+        format!("CREATE MODEL m {model} SELECT ward, cost FROM visits"),
+        format!("CREATE MODEL m {model} SELECT ward, cost FROM v"),
+        "MERGE INTO other USING visits ON other.a = visits.person WHEN MATCHED THEN DELETE".into(),
+        "UPDATE visits SET cost = 0".into(),
+        "DELETE FROM visits".into(),
+        "SELECT max(cost) FROM main.visits VERSION AS OF 0".into(),
+    ] {
+        assert_eq!(outcome(&root, &text).await, Err("ATT-2003"), "{text}");
+    }
+    let ann = analyst(&engine, "ann");
+    let theirs = "CREATE PRIVACY POLICY q ON visits (person) BUDGET (epsilon = 9) PER USER";
+    for text in [theirs, "DROP PRIVACY POLICY p ON visits"] {
+        assert_eq!(outcome(&ann, text).await, Err("ATT-2003"), "{text}");
+    }
+    assert_eq!(outcome(&ann, &asked(1.0, COUNT)).await, Ok(1));
+    // A parameter is of the rows, never of the privacy.
+    let text = format!("{} WHERE cost < ?", asked(1.0, COUNT));
+    let prepared = ann.prepare(&text).await.unwrap();
+    let bound = [datafusion::common::ScalarValue::from(50_i64)];
+    assert!(ann.run(&prepared, &bound).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_nobody_pays_for_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let root = engine.session(Principal::embedded());
+    governed(&engine, "(epsilon = 1000)").await;
+    let paid = root.query(&asked(1.0, COUNT)).await.unwrap();
+    assert_eq!(paid.message, None);
+    outcome(&root, "DROP PRIVACY POLICY p ON visits").await.unwrap();
+    let free = root.query(&asked(1.0, COUNT)).await.unwrap();
+    let said = free.message.as_deref().unwrap_or_default();
+    assert!(said.contains("no privacy budget was charged"), "{said}");
+}
+
+/// The numbers of one row.
+fn numbers(batches: &[RecordBatch]) -> Vec<f64> {
+    let columns = batches.iter().flat_map(|batch| batch.columns().to_vec());
+    columns
+        .map(|column| {
+            let real = cast(&column, &DataType::Float64).unwrap();
+            real.as_primitive::<Float64Type>().value(0)
+        })
+        .collect()
+}
+
+/// Laplace noise of scale s has a mean absolute error of s: through SQL it is that, for a count, a
+/// sum and, where the count's noise is small, a mean. 300 answers tell it to about 6 %.
+#[tokio::test(flavor = "multi_thread")]
+async fn noise_is_as_large_as_it_has_to_be() {
+    const ANSWERS: usize = 300;
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let root = engine.session(Principal::embedded());
+    governed(&engine, "(epsilon = 1)").await;
+    outcome(&root, "DROP PRIVACY POLICY p ON visits").await.unwrap();
+    let exact = root.query("SELECT count(*), sum(cost), avg(cost) FROM visits").await.unwrap();
+    let exact = numbers(&exact.rows.try_collect::<Vec<_>>().await.unwrap());
+    // Persons have five visits each, of at most 500 together.
+    let sum = "SUM(cost, contribution_bounds_per_group => (0, 500))";
+    let mean = "AVG(cost, contribution_bounds_per_group => (0, 100))";
+    for epsilon in [0.1, 1.0] {
+        // A mean's error is that of its sum of distances, of scale 50 at half of epsilon.
+        let of_mean = 50.0 / (epsilon / 2.0) / 200.0;
+        let cells = [
+            (COUNT, exact[0], 10.0 / epsilon, 0.25),
+            (sum, exact[1], 500.0 / epsilon, 0.25),
+            (mean, exact[2], of_mean, 0.35),
+        ];
+        for (select, expected, scale, tolerance) in cells {
+            let prepared = root.prepare(&asked(epsilon, select)).await.unwrap();
+            let mut total = 0.0;
+            for _ in 0..ANSWERS {
+                let answer = root.run(&prepared, &[]).await.unwrap();
+                let found = numbers(&answer.rows.try_collect::<Vec<_>>().await.unwrap());
+                total += (found[0] - expected).abs();
+            }
+            let error = total / ANSWERS as f64;
+            let ratio = error / scale;
+            assert!((ratio - 1.0).abs() < tolerance, "{select} at {epsilon}: {error}, not {scale}");
+        }
+    }
+}
+
+/// The program over a warehouse of its own, in this process's words.
+fn program(warehouse: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_attune"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ATTUNE_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(["sql", "--format", "csv", "--warehouse"]).arg(warehouse).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+}
+
+/// Answers of one whole number, counted; the program is killed after `answers_max` of them.
+fn answered(mut command: Command, answers_max: usize) -> usize {
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut answers = 0;
+    for line in lines.map_while(Result::ok) {
+        answers += usize::from(line.parse::<i64>().is_ok());
+        if answers == answers_max {
+            let _ = child.kill();
+        }
+    }
+    let _ = child.wait();
+    answers
+}
+
+/// Fifty answers are paid for; a program that is killed between two of them, again and again, has paid
+/// for what it has answered.
+#[test]
+fn a_killed_program_has_paid() {
+    let folder = tempfile::tempdir().unwrap();
+    let warehouse = folder.path().join("warehouse");
+    let script = folder.path().join("answers.sql");
+    std::fs::write(&script, format!("{};\n", asked(0.02, COUNT)).repeat(80)).unwrap();
+    let script = script.to_str().unwrap();
+    for text in [
+        "CREATE TABLE visits AS SELECT value % 200 AS person FROM generate_series(0, 999) AS s (value)",
+        "CREATE PRIVACY POLICY p ON visits (person) BUDGET (epsilon = 1) PER USER",
+    ] {
+        assert!(program(&warehouse, &["-c", text]).status().unwrap().success(), "{text}");
+    }
+    let mut answers = 0;
+    for _ in 0..3 {
+        answers += answered(program(&warehouse, &["-f", script]), 4);
+    }
+    answers += answered(program(&warehouse, &["-f", script]), usize::MAX);
+    assert!((12..=50).contains(&answers), "{answers}");
+    let left = "SELECT epsilon_left < 0.02, queries FROM system.privacy_budget";
+    let left = program(&warehouse, &["-c", left]).output().unwrap();
+    let left = String::from_utf8(left.stdout).unwrap();
+    assert!(left.contains("true,50"), "{left}");
+}
