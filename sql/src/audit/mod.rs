@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::queries::{QueryRecord, State, Ticket};
 use crate::rights::Rights;
 use crate::session::Session;
-use crate::session::plan::Planned;
+use crate::session::planned::Planned;
 
 /// How long a statement waits until its beginning or its end is on record.
 const WAIT_MAX: Duration = Duration::from_secs(10);

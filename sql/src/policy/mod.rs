@@ -40,7 +40,8 @@ use crate::dml::sent::quoted;
 use crate::error::{Class, Error, Result};
 use crate::parse::parse_query;
 use crate::session::bindings::Bindings;
-use crate::session::plan::{analyzed, plan_datafusion};
+use crate::session::plan::analyzed;
+use crate::session::planned::plan_datafusion;
 use crate::session::{Action, StatementContext};
 
 /// What a statement has met of policies.

@@ -19,7 +19,8 @@ use crate::parse::Statement;
 use crate::queries::without_literals;
 use crate::rights::Rights;
 use crate::session::apart;
-use crate::session::plan::{self, Action, Planned, analyzed};
+use crate::session::plan::analyzed;
+use crate::session::planned::{self, Action, Planned};
 use crate::session::{Session, Settings, StatementContext};
 
 /// A plan older than this is made anew before it runs, so that new files, table versions, model
@@ -94,7 +95,7 @@ impl Prepared {
         once: bool,
     ) -> Result<Self> {
         let settings = context.session().settings();
-        let planned = plan::plan_in(context, &statement).await?;
+        let planned = planned::plan_in(context, &statement).await?;
         Self::ready(text, statement, settings, planned, once)
     }
 
@@ -206,7 +207,7 @@ impl Prepared {
         if let Some(planned) = self.last(session, &settings, (&rights, &policies)) {
             return Ok(planned);
         }
-        let fresh = Arc::new(plan::plan(session, &self.0.statement).await?);
+        let fresh = Arc::new(planned::plan(session, &self.0.statement).await?);
         if result_schema(&fresh.action).0 != self.0.schema {
             return Err(Error::invalid_hint(
                 "the columns of this prepared statement have changed",

@@ -27,7 +27,8 @@ use crate::patience::{cancellable, started};
 use crate::progress::Reporter;
 use crate::queries::Ticket;
 use crate::session::optimized::Optimized;
-use crate::session::plan::{Planned, StatementContext};
+use crate::session::plan::StatementContext;
+use crate::session::planned::Planned;
 use crate::session::{Action, Prepared, Progress, Session, apart};
 use crate::stream::Guarded;
 

@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::parse::{self, Statement};
-use crate::session::plan::{Action, Planned, plan_in};
+use crate::session::planned::{Action, Planned, plan_in};
 use crate::session::{Prepared, Session, Settings, StatementContext};
 
 /// A result of fewer rows is not worth cutting.

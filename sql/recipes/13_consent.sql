@@ -1,6 +1,6 @@
 -- Consent as part of the plan: a purpose, a table of every change of consent, a policy, and what is left of
 -- queries and models when somebody withdraws. Everything here is generated, so the recipe runs anywhere:
--- attune sql -f sql/recipes/12_consent.sql
+-- attune sql -f sql/recipes/13_consent.sql
 
 -- # What people listened to, and what they have said
 

@@ -1,5 +1,5 @@
 -- Persons ask what is known of them, have it corrected, and are forgotten. Everything here is generated, so the recipe
--- runs anywhere: attune sql -f sql/recipes/12_subject_requests.sql
+-- runs anywhere: attune sql -f sql/recipes/15_subject_requests.sql
 
 -- # Customers, their clicks under cookies, and the crosswalk that says whose each record is
 
