@@ -11,7 +11,7 @@ use arrow_flight::sql::client::FlightSqlServiceClient;
 use attune::auth::hasher::Argon2Hasher;
 use catalog::audit::{AuditConfig, Level};
 use catalog::policy::{Principal, Role};
-use catalog::{Catalog, CatalogConfig, StoreConfig};
+use catalog::{Catalog, CatalogConfig, KeyConfig, Secret, StoreConfig};
 use futures::TryStreamExt;
 use serde_json::Value;
 use sql::{Engine, Limits, Session};
@@ -31,6 +31,8 @@ async fn engine(folder: &Path, change: impl FnOnce(&mut AuditConfig)) -> Engine 
         i64::try_from(now.as_millis()).unwrap()
     };
     let mut config = CatalogConfig::new(warehouse, Arc::new(now));
+    let (id, secret) = (Some("k1".into()), Secret::new("a".repeat(32)));
+    config.keys = vec![KeyConfig { name: "demo".into(), id, secret }];
     config.audit.level = Level::All;
     config.audit.delay = Duration::from_millis(10);
     change(&mut config.audit);
@@ -107,6 +109,65 @@ async fn changes_reads_and_refusals_are_on_record_without_what_was_typed() {
     let told = lines(&officer, uses).await;
     assert_eq!(told[0], "t role analyst: SELECT ann 2 2");
     assert!(told[1].starts_with("v "), "{told:?}");
+}
+
+async fn user(engine: &Engine, name: &str) -> Session {
+    let record = engine.catalog().user(name).await.unwrap().unwrap();
+    engine.session(Principal::of(&record))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_purposes_keys_and_subjects_are_on_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(folder.path(), |_| {}).await;
+    let local = engine.session(Principal::embedded());
+    let create = "CREATE USER root PASSWORD 'root-secret' ROLE admin";
+    assert_eq!(outcome(&local, create).await, Ok(0));
+    let root = user(&engine, "root").await;
+    for text in [
+        "CREATE USER dpo PASSWORD 'dpo-secret' ROLE policy_admin",
+        "CREATE USER ann PASSWORD 'ann-secret'",
+        "CREATE TABLE main.t AS SELECT 7 AS id, 'ann@secret.example' AS mail",
+        "CREATE TABLE main.consents AS SELECT 7 AS who, 'ads' AS what, true AS given",
+        "GRANT SELECT ON main.t TO ann",
+        "GRANT SELECT ON main.consents TO dpo",
+    ] {
+        assert_eq!(outcome(&root, text).await, Ok(0), "{text}");
+    }
+    let dpo = user(&engine, "dpo").await;
+    for text in [
+        "CREATE PURPOSE ads",
+        "GRANT PURPOSE ads TO USER ann",
+        "GRANT USAGE ON KEY demo TO USER ann FOR ENCRYPT",
+        "CREATE CONSENT POLICY c ON main.t (id) USING main.consents (who, what, given) \
+         FOR PURPOSE ads",
+        "CREATE MASKING POLICY m ON main.t (mail) USING mask_email(mail)",
+        "CREATE SUBJECT person KEY (main.t.id)",
+        "HOLD SUBJECT person '7'",
+        "ALTER USER ann SET DEFAULT PURPOSE ads",
+    ] {
+        assert_eq!(outcome(&dpo, text).await, Ok(0), "{text}");
+    }
+    let ann = user(&engine, "ann").await;
+    assert_eq!(outcome(&ann, "SELECT encrypt(mail, 'demo') FROM main.t").await, Ok(1));
+
+    // A read under a policy is on record before it gives anything, with the purpose it served.
+    let all = "SELECT phase, purpose, array_to_string(policies, ', '), \
+               array_to_string(keys, ', ') FROM system.audit \
+               WHERE principal = 'ann' AND kind = 'select' ORDER BY sequence";
+    let used = "ads consent policy c on main.t, masking policy m on main.t demo@k1 for ENCRYPT";
+    assert_eq!(lines(&dpo, all).await, [format!("begun {used}"), format!("ended {used}")]);
+    let token = engine.catalog().audit_token("person", "7").await.unwrap();
+    let subjects = "SELECT DISTINCT array_to_string(subjects, ', ') FROM system.audit \
+                    WHERE kind = 'hold'";
+    assert_eq!(lines(&dpo, subjects).await, [format!("person {token}")]);
+    let kept = "SELECT kind, array_to_string(objects, ', ') FROM system.audit \
+                WHERE kind LIKE 'create masking%' AND phase = 'ended'";
+    assert_eq!(lines(&dpo, kept).await, ["create masking main.t"]);
+    let governed = "SELECT purposes[1], policies[1], policies[2], used_for[1] FROM \
+                    system.processing_activities WHERE name = 't'";
+    let told = lines(&dpo, governed).await;
+    assert_eq!(told, ["ads masking policy m consent policy c (opt-in by main.consents) ads"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

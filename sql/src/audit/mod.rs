@@ -41,7 +41,7 @@ impl Draft {
         Self {
             touched: Arc::clone(&planned.touched),
             rights: Arc::clone(&planned.rights),
-            purpose: session.setting("purpose"),
+            purpose: planned.touched.purpose.clone(),
             embedded: session.principal().is_embedded(),
         }
     }

@@ -15,7 +15,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::parse::Statement;
 use crate::session::{Action, SEARCH_PATH, StatementContext};
-use crate::{dml, expectation, model, system, table};
+use crate::{consent, dml, expectation, model, private, system, table};
 
 /// System tables that are made of the whole record: reading them is on record, and takes a slot.
 pub(crate) const RECORDS: [&str; 3] = ["audit", "audit_faults", "processing_activities"];
@@ -30,7 +30,7 @@ pub(crate) enum Weight {
     System,
     /// It reads data.
     Read,
-    /// It changes data or definitions.
+    /// It changes data, definitions, policies or keys, or answers what is held about a person.
     Change,
     /// It changes users, roles, grants or tokens.
     Rights,
@@ -42,6 +42,8 @@ pub(crate) struct Touched {
     pub(crate) weight: Weight,
     /// Whether its plan is shown and nothing more.
     pub(crate) explains: bool,
+    /// The purpose that its readings serve: the stated one, its user's default, or a training's.
+    pub(crate) purpose: Option<String>,
     pub(crate) objects: Vec<String>,
     pub(crate) columns: Vec<String>,
     pub(crate) keys: Vec<String>,
@@ -53,7 +55,10 @@ pub(crate) struct Touched {
 #[derive(Debug, Default)]
 pub(crate) struct Used {
     models: BTreeSet<String>,
-    keys: BTreeSet<String>,
+    /// Tables and views that were opened, also by a training for a purpose of its own.
+    objects: BTreeSet<ObjectName>,
+    /// The purpose of such a training.
+    pub(crate) purpose: Option<String>,
     /// Policies that were applied, each with its kind. With any, a read is on record first.
     pub(crate) policies: BTreeSet<String>,
     /// Tokens of the data subjects that it names; see [`catalog::Catalog::audit_token`].
@@ -61,13 +66,16 @@ pub(crate) struct Used {
 }
 
 impl Used {
-    /// Notes what a part of the statement was bound to.
-    pub(crate) fn add<'a>(
+    /// Notes that a table or view was opened.
+    pub(crate) fn add_object(&mut self, name: &ObjectName) {
+        self.objects.insert(name.clone());
+    }
+
+    /// Notes the models that a part of the statement was bound to.
+    pub(crate) fn add_models<'a>(
         &mut self,
-        keys: &BTreeSet<String>,
         models: impl IntoIterator<Item = &'a models::LoadedModel>,
     ) {
-        self.keys.extend(keys.iter().cloned());
         let named = |model: &models::LoadedModel| format!("{}@{}", model.name, model.version);
         self.models.extend(models.into_iter().map(named));
     }
@@ -76,12 +84,14 @@ impl Used {
 impl Touched {
     /// What a statement touches that was planned to do `action`.
     pub(crate) fn of(context: &StatementContext, statement: &Statement, action: &Action) -> Self {
-        let mut found = Found::new(context);
+        let opened = context.used().objects.iter().cloned().collect();
+        let mut found = Found::new(context, opened);
         for plan in plans(action) {
             // The walk fails only where one of its closures does, and none does.
             let _ = found.walk(plan);
         }
         let Found { scans, only_system, opened, .. } = &found;
+        let keys: BTreeSet<String> = context.used_keys().iter().map(ToString::to_string).collect();
         let used = context.used();
         let mut objects: BTreeSet<String> = opened.iter().map(ObjectName::to_string).collect();
         objects.extend(targets(context, statement, action));
@@ -89,7 +99,7 @@ impl Touched {
         objects.extend(used.models.iter().cloned());
         let weight = match action {
             Action::Query(_) if *scans > 0 && *only_system => Weight::System,
-            Action::Query(_) if objects.is_empty() && used.keys.is_empty() => Weight::None,
+            Action::Query(_) if objects.is_empty() && keys.is_empty() => Weight::None,
             Action::Query(_) => Weight::Read,
             Action::Set(..) => Weight::None,
             Action::Access(_) | Action::CreateToken(_) | Action::DropToken(_) => Weight::Rights,
@@ -99,7 +109,13 @@ impl Touched {
             | Action::Model(_)
             | Action::Kill(_)
             | Action::Expectation(_)
-            | Action::CheckTable(_) => Weight::Change,
+            | Action::CheckTable(_)
+            | Action::Key(_)
+            | Action::Policy(_)
+            | Action::Privacy(_)
+            | Action::Consent(_)
+            | Action::Subject(_)
+            | Action::SubjectRequest(_) => Weight::Change,
         };
         let explains = matches!(
             action,
@@ -109,9 +125,10 @@ impl Touched {
         Self {
             weight,
             explains,
+            purpose: used.purpose.clone().or_else(|| context.settings().purpose.clone()),
             columns: bounded(found.columns()),
             objects: bounded(objects.into_iter().collect()),
-            keys: listed(&used.keys),
+            keys: listed(&keys),
             policies: listed(&used.policies),
             subjects: listed(&used.subjects),
         }
@@ -158,6 +175,13 @@ fn targets(context: &StatementContext, statement: &Statement, action: &Action) -
             | expectation::Change::Drop { table, .. } => vec![table.clone()],
         },
         Action::CreateModel(_) => trained(context, statement).into_iter().collect(),
+        Action::Privacy(change) => match change {
+            private::Change::Create { table, .. } | private::Change::Drop { table, .. } => {
+                vec![table.clone()]
+            }
+        },
+        Action::Consent(consent::Change::CreatePolicy(policy, _)) => vec![policy.table.clone()],
+        Action::Policy(change) => change.table().into_iter().cloned().collect(),
         _ => vec![],
     };
     names.iter().map(ObjectName::to_string).collect()
@@ -189,9 +213,9 @@ struct Found {
 }
 
 impl Found {
-    fn new(context: &StatementContext) -> Self {
+    fn new(context: &StatementContext, opened: Vec<ObjectName>) -> Self {
         Self {
-            opened: context.opened_names(),
+            opened,
             path: context.search_path(),
             scans: 0,
             only_system: true,

@@ -44,6 +44,8 @@ pub(crate) fn governed(
     };
     for rule in &rules {
         context.opening().used().note_planned(&rule.policy.name);
+        let applied = format!("consent policy {} on {name}", rule.policy.name);
+        context.used().policies.insert(applied);
     }
     Ok(Arc::new(Consented {
         table,

@@ -119,6 +119,8 @@ pub(crate) async fn asked(
         {
             let held = current(context.engine(), &policy, purpose).await?;
             context.opening().used().note(&policy.name, held.version());
+            let applied = format!("consent policy {} on {}", policy.name, policy.table);
+            context.used().policies.insert(applied);
             sets.push(Arc::clone(held.set()));
         }
     }

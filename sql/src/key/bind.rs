@@ -5,9 +5,11 @@
 //! generation alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use catalog::Error as CatalogError;
+use catalog::policy::Privilege;
 use udfs::privacy::{KeySet, KeyUse, Random, UsableKey};
 
 use crate::error::{Error, Result};
@@ -26,6 +28,13 @@ pub struct UsedKey {
     pub id: String,
     /// What for.
     pub key_use: KeyUse,
+}
+
+impl fmt::Display for UsedKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let privilege = Privilege::from(self.key_use);
+        write!(formatter, "{}@{} for {privilege}", self.name, self.id)
+    }
 }
 
 /// Checks that a principal's own statement may use keys as it does. What a policy computes for

@@ -29,6 +29,8 @@ use crate::session::plan::analyzed;
 pub(crate) struct Bound {
     /// Their names.
     pub(crate) names: BTreeSet<String>,
+    /// The same, each with its kind.
+    pub(super) described: BTreeSet<String>,
     rows: Vec<(String, String)>,
     masks: BTreeMap<String, Mask>,
     kept: BTreeSet<String>,
@@ -63,8 +65,13 @@ impl Bound {
         Ok(bound)
     }
 
-    fn add(&mut self, name: &str, rule: &Rule) {
+    fn note(&mut self, name: &str, rule: &Rule) {
         self.names.insert(name.to_owned());
+        self.described.insert(format!("{} policy {name}", rule.kind()));
+    }
+
+    fn add(&mut self, name: &str, rule: &Rule) {
+        self.note(name, rule);
         match rule {
             Rule::Masking { column, expression } => {
                 let expression = expression.clone();
@@ -98,12 +105,12 @@ impl Bound {
                     let expression = expression.clone();
                     let mask = Mask { policy: name.to_owned(), expression, by_tag: true };
                     self.masks.insert(column.to_owned(), mask);
-                    self.names.insert(name.to_owned());
+                    self.note(name, rule);
                 }
             },
             Rule::Projection { .. } => {
                 self.kept.insert(column.to_owned());
-                self.names.insert(name.to_owned());
+                self.note(name, rule);
             }
             Rule::RowAccess { .. } | Rule::Aggregation { .. } => {
                 return Err(Error::Internal(format!("policy {name} is on a tag")));

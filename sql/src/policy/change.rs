@@ -33,6 +33,19 @@ pub(crate) enum Change {
     Tag { table: ObjectName, column: String, tag: String, set: bool },
 }
 
+impl Change {
+    /// The table whose policies or tags are changed.
+    pub(crate) fn table(&self) -> Option<&ObjectName> {
+        match self {
+            Self::Create { on, .. } | Self::Alter { on, .. } | Self::Drop { on, .. } => match on {
+                Attached::Table(table) => Some(table),
+                Attached::Tag(_) => None,
+            },
+            Self::Tag { table, .. } => Some(table),
+        }
+    }
+}
+
 /// Checks that the principal administers policies.
 ///
 /// # Errors

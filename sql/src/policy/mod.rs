@@ -90,6 +90,8 @@ pub(crate) async fn guarded(
     if bound.is_free() {
         return Ok(table);
     }
+    let applied = bound.described.iter().map(|policy| format!("{policy} on {name}"));
+    context.used().policies.extend(applied);
     let barrier = bound.barrier(context, name, table).await;
     Ok(Arc::new(barrier.map_err(|error| closed(context, name, error))?))
 }

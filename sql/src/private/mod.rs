@@ -88,6 +88,7 @@ pub(crate) async fn guarded(
     let Some(policy) = context.engine().catalog().privacy_policy(name).await? else {
         return Ok(table);
     };
+    context.used().policies.insert(format!("privacy policy {} on {name}", policy.name));
     let principal = context.rights().name();
     Ok(Arc::new(Protected::new(name, policy, principal, table)))
 }

@@ -56,8 +56,8 @@ struct Pinned {
     opened: Mutex<HashMap<ObjectName, Arc<dyn TableProvider>>>,
     versions: Mutex<BTreeMap<ObjectName, u64>>,
     missed: Mutex<Vec<String>>,
-    keys: Mutex<BTreeSet<key::UsedKey>>,
-    used: Mutex<Used>,
+    keys: Arc<Mutex<BTreeSet<key::UsedKey>>>,
+    used: Arc<Mutex<Used>>,
     listed: OnceCell<Arc<Vec<TableInfo>>>,
     policies: policy::Seen,
     /// How governed tables are opened.
@@ -98,14 +98,18 @@ impl StatementContext {
         self.with(settings, self.depth + 1, &self.pinned)
     }
 
-    /// The same for a statement whose readings serve another purpose, with nothing opened yet.
+    /// The same for a statement whose readings serve another purpose, with nothing opened yet. What
+    /// it opens and uses is noted for the whole statement.
     ///
     /// # Errors
     /// When the purpose is not held.
     pub(crate) fn serving(&self, purpose: &str) -> Result<Arc<Self>> {
         self.rights.purposes().check(self.rights.name(), purpose)?;
         let settings = Settings { purpose: Some(purpose.to_owned()), ..self.settings.clone() };
-        Ok(self.with(settings, self.depth, &Arc::default()))
+        self.used().purpose = Some(purpose.to_owned());
+        let (keys, used) = (Arc::clone(&self.pinned.keys), Arc::clone(&self.pinned.used));
+        let pinned = Pinned { keys, used, ..Pinned::default() };
+        Ok(self.with(settings, self.depth, &Arc::new(pinned)))
     }
 
     fn with(&self, settings: Settings, depth: usize, pinned: &Arc<Pinned>) -> Arc<Self> {
@@ -196,6 +200,7 @@ impl StatementContext {
     }
 
     pub(crate) fn remember(&self, name: &ObjectName, table: &Arc<dyn TableProvider>) {
+        self.used().add_object(name);
         self.pinned.opened.lock().insert(name.clone(), Arc::clone(table));
     }
 
@@ -313,7 +318,7 @@ impl StatementContext {
         self.pin_versions(&references)?;
         key::bind::check(self, &references.keys)?;
         let bindings = references.load(self).await?;
-        self.used().add(&references.keys, bindings.loaded.values());
+        self.used().add_models(bindings.loaded.values());
         let mut state = self.state(&bindings)?;
         private::register(&mut state, self, private)?;
         match state.statement_to_plan(statement).await {

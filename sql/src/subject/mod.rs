@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use catalog::audit::Level;
 use catalog::policy::{Principal, Role};
 use datafusion::execution::session_state::SessionState;
 use futures::future::BoxFuture;
@@ -73,6 +74,9 @@ pub(crate) async fn plan(
         return Ok((state, Action::Query(plan)));
     }
     may_decide(context.rights())?;
+    if let Some(who) = statement.who() {
+        note_subject(context, who).await?;
+    }
     let action = match statement {
         SubjectStatement::Export(who) => Action::SubjectRequest(Request::Export(who.clone())),
         SubjectStatement::ExplainForget(who) => {
@@ -81,6 +85,25 @@ pub(crate) async fn plan(
         change => Action::Subject(Change(Box::new(change.clone()))),
     };
     Ok((context.state(&Bindings::default())?, action))
+}
+
+/// Notes for the record whom a request is of, as a token that the record's secret keys.
+async fn note_subject(context: &StatementContext, who: &Who) -> Result<()> {
+    let catalog = context.engine().catalog();
+    let config = catalog.audit().config();
+    let is_left_out = context.session().principal().is_embedded() && !config.embedded;
+    if config.level == Level::Off || is_left_out {
+        return Ok(());
+    }
+    match catalog.audit_token(&who.subject, &who.id).await {
+        Ok(token) => {
+            context.used().subjects.insert(format!("{} {token}", who.subject));
+        }
+        Err(error) if config.strict => return Err(error.into()),
+        // The record is not kept there either, and says so itself.
+        Err(error) => tracing::warn!(%error, "a request is recorded without whom it is of"),
+    }
+    Ok(())
 }
 
 /// Whether a principal decides about persons' data.

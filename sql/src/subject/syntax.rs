@@ -75,6 +75,28 @@ pub enum SubjectStatement {
     Certificates,
 }
 
+impl SubjectStatement {
+    /// The person whom it names.
+    pub(super) fn who(&self) -> Option<&Who> {
+        match self {
+            Self::Export(who)
+            | Self::Rectify { who, .. }
+            | Self::Mark { who, .. }
+            | Self::Release { who, .. }
+            | Self::Forget(who)
+            | Self::ExplainForget(who) => Some(who),
+            Self::Create(_)
+            | Self::AddKeys { .. }
+            | Self::DropKeys { .. }
+            | Self::Drop { .. }
+            | Self::Show
+            | Self::Describe(_)
+            | Self::Resume(_)
+            | Self::Certificates => None,
+        }
+    }
+}
+
 /// CREATE SUBJECT.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateSubject {

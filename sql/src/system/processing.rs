@@ -21,7 +21,7 @@ use super::accounts::lists;
 use super::audit::{drained, made, sees_all};
 use super::batches::{batch, integers, optional_texts, texts};
 use super::sessions::instants;
-use crate::audit::governance::{self, Governed};
+use crate::audit::governance::{Governance, Governed};
 use crate::error::Result;
 use crate::session::StatementContext;
 
@@ -58,6 +58,7 @@ async fn gathered(context: &Arc<StatementContext>) -> Result<Vec<Activity>> {
     let (rights, catalog) = (context.rights(), context.engine().catalog());
     let accounts = catalog.accounts().await?;
     let mut uses = uses(context).await?;
+    let governance = Governance::load(context).await?;
     let mut found = Vec::new();
     for schema in schemas(context).await? {
         for (name, object) in catalog.objects(&schema).await? {
@@ -70,7 +71,7 @@ async fn gathered(context: &Arc<StatementContext>) -> Result<Vec<Activity>> {
             found.push(Activity {
                 columns: columns(context, &name, object.kind).await,
                 recipients: recipients(&accounts, &name, object.kind),
-                governed: governance::of(context, &name),
+                governed: governance.of(&name, object.kind).await,
                 used: uses.remove(&name.to_string()).unwrap_or_default(),
                 object,
                 name,
@@ -121,7 +122,10 @@ fn recipients(accounts: &Accounts, name: &ObjectName, kind: Kind) -> Vec<String>
         Securable::Tables(schema) => kind != Kind::Model && *schema == name.schema,
         Securable::Model(on) => kind == Kind::Model && on == name,
         Securable::Models(schema) => kind == Kind::Model && *schema == name.schema,
-        Securable::Schema(_) | Securable::Function(_) => false,
+        Securable::Schema(_)
+        | Securable::Function(_)
+        | Securable::Key(_)
+        | Securable::Purpose(_) => false,
     };
     let users = accounts.users().map(|user| Grantee::User(user.name.clone()));
     let roles = accounts.roles().map(|role| Grantee::Role(role.name.clone()));
