@@ -76,7 +76,8 @@ pub(crate) async fn load(context: &Arc<StatementContext>, named: &NamedKeys) -> 
         }
         keys.insert(written.clone(), UsableKey { ring, uses: uses.clone() });
     }
-    Ok(KeySet::new(keys, Some(Random::seeded(&catalog.new_seed())?)))
+    let random = Random::seeded(&catalog.new_seed())?;
+    Ok(KeySet::new(keys, Some(random)).at(catalog.now_ms()))
 }
 
 /// `name` or `name@generation`, taken apart.

@@ -41,6 +41,7 @@ const LABEL_CIPHER: &[u8] = b"attune/ff1-aes256/v1";
 const LABEL_RANDOMIZED: &[u8] = b"attune/aes256-siv/randomized/v1";
 const LABEL_DETERMINISTIC: &[u8] = b"attune/aes256-siv/deterministic/v1";
 const LABEL_DATA_KEY: &[u8] = b"attune/aes256-siv/data-key/v1";
+const LABEL_CONSENT: &[u8] = b"attune/aes256-siv/consent/v1";
 
 /// Secret bytes that overwrite themselves.
 pub(super) struct SubKey<const N: usize = 32>(pub(super) [u8; N]);
@@ -65,7 +66,7 @@ pub enum KeyUse {
 }
 
 /// Functions that take a key: the place of its name among the arguments, and what it is used for.
-const FUNCTIONS: [(&str, usize, KeyUse); 11] = [
+const FUNCTIONS: [(&str, usize, KeyUse); 13] = [
     ("pseudonymize", 1, KeyUse::Pseudonymize),
     ("bloom_encode", 1, KeyUse::Pseudonymize),
     ("fpe_encrypt", 1, KeyUse::Encrypt),
@@ -78,6 +79,8 @@ const FUNCTIONS: [(&str, usize, KeyUse); 11] = [
     ("new_data_key", 0, KeyUse::Encrypt),
     ("encrypt_with", 2, KeyUse::Encrypt),
     ("decrypt_with", 2, KeyUse::Decrypt),
+    ("consent_seal", 1, KeyUse::Encrypt),
+    ("consent_open", 1, KeyUse::Decrypt),
 ];
 
 /// The place of the argument of a function that names a key, and what the key is used for.
@@ -95,6 +98,8 @@ pub(super) enum Mode {
     Deterministic,
     /// A data key, which seals values itself.
     DataKey,
+    /// A consent token, under a nonce.
+    Consent,
 }
 
 /// A named key. It shows, compares and hashes by name and id, never by its secret.
@@ -107,6 +112,7 @@ pub struct Key {
     randomized: SubKey<64>,
     deterministic: SubKey<64>,
     data_key: SubKey<64>,
+    consent: SubKey<64>,
 }
 
 impl Key {
@@ -154,6 +160,7 @@ impl Key {
             randomized: siv_key(secret, LABEL_RANDOMIZED)?,
             deterministic: siv_key(secret, LABEL_DETERMINISTIC)?,
             data_key: siv_key(secret, LABEL_DATA_KEY)?,
+            consent: siv_key(secret, LABEL_CONSENT)?,
         })
     }
 
@@ -188,6 +195,7 @@ impl Key {
             Mode::Randomized => &self.randomized.0,
             Mode::Deterministic => &self.deterministic.0,
             Mode::DataKey => &self.data_key.0,
+            Mode::Consent => &self.consent.0,
         }
     }
 }
@@ -258,18 +266,25 @@ pub struct UsableKey {
     pub uses: BTreeSet<KeyUse>,
 }
 
-/// The keys that one statement may use, by the names it calls them, and the source of its nonces.
+/// The keys that one statement may use, by the names it calls them, the source of its nonces, and its
+/// time.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub struct KeySet {
     keys: BTreeMap<String, UsableKey>,
     random: Option<Random>,
+    at_ms: Option<i64>,
 }
 
 impl KeySet {
     /// A set of keys by the names that statements call them, with where its functions take nonces
     /// and data keys from.
     pub fn new(keys: BTreeMap<String, UsableKey>, random: Option<Random>) -> Self {
-        Self { keys, random }
+        Self { keys, random, at_ms: None }
+    }
+
+    /// The same for a statement of this time, in Unix milliseconds.
+    pub fn at(self, at_ms: i64) -> Self {
+        Self { at_ms: Some(at_ms), ..self }
     }
 
     /// The key of a name, where it may be used so.
@@ -334,6 +349,20 @@ pub(super) fn random<'a>(function: &str, keys: Option<&'a Arc<KeySet>>) -> Resul
         None => plan_err!(
             "{function} has no random numbers bound to it: it can only be used in a statement \
              that the session plans"
+        ),
+    }
+}
+
+/// The statement's time, in Unix milliseconds, that is bound with the keys.
+///
+/// # Errors
+/// When none is.
+pub(super) fn time_ms(function: &str, keys: Option<&Arc<KeySet>>) -> Result<i64> {
+    match keys.and_then(|keys| keys.at_ms) {
+        Some(at_ms) => Ok(at_ms),
+        None => plan_err!(
+            "{function} has no time bound to it: it can only be used in a statement that the \
+             session plans"
         ),
     }
 }
@@ -403,6 +432,9 @@ pub(super) mod tests {
         Arc::new(set([Arc::new(demo).into(), Arc::new(other).into()]))
     }
 
+    /// The time of the statements of tests: 2023-11-14.
+    pub(crate) const AT_MS: i64 = 1_700_000_000_000;
+
     /// Keys for every use, by their own names, with a generator that starts at `b"seed"`.
     pub(crate) fn set(rings: impl IntoIterator<Item = KeyRing>) -> KeySet {
         let uses = BTreeSet::from([KeyUse::Pseudonymize, KeyUse::Encrypt, KeyUse::Decrypt]);
@@ -410,7 +442,7 @@ pub(super) mod tests {
             let name = ring.newest().name().to_owned();
             (name, UsableKey { ring, uses: uses.clone() })
         });
-        KeySet::new(named.collect(), Some(Random::seeded(b"seed").unwrap()))
+        KeySet::new(named.collect(), Some(Random::seeded(b"seed").unwrap())).at(AT_MS)
     }
 
     #[test]
@@ -441,7 +473,7 @@ pub(super) mod tests {
         let key = Key::new("demo", &[b'a'; 32]).unwrap();
         assert_ne!(key.pseudonym.0, key.cipher.0);
         assert_ne!(key.cipher.0, [b'a'; 32]);
-        let modes = [Mode::Randomized, Mode::Deterministic, Mode::DataKey];
+        let modes = [Mode::Randomized, Mode::Deterministic, Mode::DataKey, Mode::Consent];
         let keys: BTreeSet<[u8; 64]> = modes.into_iter().map(|mode| *key.siv_key(mode)).collect();
         assert_eq!(keys.len(), modes.len());
         for half in keys.iter().flat_map(|key| key.chunks_exact(32)) {

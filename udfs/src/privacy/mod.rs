@@ -21,6 +21,9 @@ pub(crate) mod bloom;
 pub mod bloom_encode;
 pub mod bloom_similarity;
 mod classes;
+pub mod consent_open;
+pub mod consent_seal;
+mod consent_token;
 mod data_keys;
 pub mod decrypt;
 pub mod decrypt_with;
@@ -80,6 +83,8 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         udf(new_data_key::NewDataKey::unbound()),
         udf(encrypt_with::EncryptWith::unbound()),
         udf(decrypt_with::DecryptWith::unbound()),
+        udf(consent_seal::ConsentSeal::unbound()),
+        udf(consent_open::ConsentOpen::unbound()),
         udf(mask::Mask::new()),
         udf(mask_email::MaskEmail::new()),
         udf(mask_phone::MaskPhone::new()),
@@ -106,7 +111,9 @@ pub fn bound_functions(keys: Arc<KeySet>, hierarchies: Arc<HierarchySet>) -> Vec
         udf(rekey::Rekey::bound(Arc::clone(&keys))),
         udf(new_data_key::NewDataKey::bound(Arc::clone(&keys))),
         udf(encrypt_with::EncryptWith::bound(Arc::clone(&keys))),
-        udf(decrypt_with::DecryptWith::bound(keys)),
+        udf(decrypt_with::DecryptWith::bound(Arc::clone(&keys))),
+        udf(consent_seal::ConsentSeal::bound(Arc::clone(&keys))),
+        udf(consent_open::ConsentOpen::bound(keys)),
         udf(generalize::Generalize::bound(hierarchies)),
     ]
 }

@@ -2,7 +2,8 @@
 //!
 //! A sealed value is `<key id>.<mode>.<payload>`. The id is that of the generation that sealed it.
 //! The mode is `r` (randomized: the payload is a nonce of 16 bytes, then what AES-256-SIV makes
-//! under it), `d` (deterministic: the same without a nonce) or `k` (a data key, randomized). Text
+//! under it), `d` (deterministic: the same without a nonce), `k` (a data key, randomized) or `c` (a
+//! consent token, randomized). Text
 //! becomes text, the payload as base64url without padding (RFC 4648); bytes become bytes, the
 //! payload as it is.
 //!
@@ -193,6 +194,7 @@ fn letter(mode: Mode) -> char {
         Mode::Randomized => 'r',
         Mode::Deterministic => 'd',
         Mode::DataKey => 'k',
+        Mode::Consent => 'c',
     }
 }
 
@@ -224,11 +226,13 @@ impl Sealer {
         let (header, label) = (self.header.as_bytes(), self.form.label());
         let front: &[u8] = match self.mode {
             Mode::Deterministic => &[],
-            Mode::Randomized | Mode::DataKey => nonce,
+            Mode::Randomized | Mode::DataKey | Mode::Consent => nonce,
         };
         let body = match self.mode {
             Mode::Deterministic => self.cipher.encrypt([header, label], value),
-            Mode::Randomized | Mode::DataKey => self.cipher.encrypt([header, label, front], value),
+            Mode::Randomized | Mode::DataKey | Mode::Consent => {
+                self.cipher.encrypt([header, label, front], value)
+            }
         };
         let Ok(body) = body else { return exec_err!("a value cannot be sealed") };
         sealed.extend_from_slice(header);
@@ -250,7 +254,7 @@ impl Sealer {
         let (header, label) = (self.header.as_bytes(), self.form.label());
         let (nonce, opened) = match self.mode {
             Mode::Deterministic => (NO_NONCE, self.cipher.decrypt([header, label], payload)),
-            Mode::Randomized | Mode::DataKey => {
+            Mode::Randomized | Mode::DataKey | Mode::Consent => {
                 let (nonce, body) = payload.split_first_chunk::<NONCE_BYTES>()?;
                 (*nonce, self.cipher.decrypt([header, label, nonce.as_slice()], body))
             }
@@ -348,6 +352,12 @@ impl Sealer {
 }
 
 fn not_sealed<T>(function: &str) -> Result<T> {
+    if function == super::consent_open::NAME {
+        return exec_err!(
+            "{function}: a value is nothing that consent_seal gave. Hint: leave out the rows that \
+             hold something else"
+        );
+    }
     exec_err!(
         "{function}: a value is nothing that encrypt gave. Hint: leave out the rows whose value is \
          not encrypted yet"
