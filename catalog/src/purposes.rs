@@ -19,6 +19,7 @@ use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::policy::Securable;
 use crate::registry::{CreateMode, Definitions, Head, Kind, ObjectName, Spec};
+use crate::subjects::SubjectKey;
 
 /// The places of purposes and policies in their registry; no SQL name reaches it.
 const PURPOSE: &str = "purpose";
@@ -86,6 +87,19 @@ pub struct ConsentPolicy {
     /// Whether its table is a copy that inherited it: then it goes with the table.
     #[serde(default)]
     pub is_inherited: bool,
+    /// Of a copy: the column that its persons were in, whose subjects are the copy's too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<SubjectKey>,
+}
+
+impl ConsentPolicy {
+    /// The column by which its persons are known to subjects.
+    pub fn key(&self) -> SubjectKey {
+        self.follows.clone().unwrap_or_else(|| SubjectKey {
+            table: self.table.clone(),
+            column: self.subject.clone(),
+        })
+    }
 }
 
 /// Purposes and policies as they stood at one moment, at most a second ago.
@@ -386,6 +400,7 @@ mod tests {
             owner: "dpo".into(),
             created_ms: 1,
             is_inherited: false,
+            follows: None,
         }
     }
 

@@ -127,6 +127,26 @@ impl Catalog {
         Err(Error::not_found("subject", name, known.iter().map(|known| known.name.as_str())))
     }
 
+    /// The crosswalks that link the ids in a column to those of the same persons, at most a second
+    /// old. They are of the subjects of which the column is a key, or the crosswalk's own column of
+    /// records.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached, or a document that may be a subject cannot be read.
+    pub async fn crosswalks_of(&self, key: &SubjectKey) -> Result<Vec<Crosswalk>> {
+        let found = self.subjects.sound_definitions().await?;
+        let mut crosswalks: Vec<Crosswalk> = Vec::new();
+        for definition in found.values() {
+            let Spec::Subject(subject) = &definition.spec else { continue };
+            let Some(via) = &subject.via else { continue };
+            let is_record = via.table == key.table && via.record == key.column;
+            if (is_record || subject.keys.contains(key)) && !crosswalks.contains(via) {
+                crosswalks.push(via.clone());
+            }
+        }
+        Ok(crosswalks)
+    }
+
     /// Creates a subject; `false` when the name exists and `mode` is `IfNotExists`.
     ///
     /// # Errors
@@ -237,6 +257,23 @@ mod tests {
             Ok(())
         });
         assert_eq!(none.await.unwrap_err().code(), "ATT-4004");
+        assert!(one.crosswalks_of(&key("crm", "id")).await.unwrap().is_empty());
+        let via = Crosswalk {
+            table: ObjectName::new("main", "ids"),
+            record: "record_id".into(),
+            entity: "entity_id".into(),
+        };
+        let link = |subject: &mut Subject| {
+            subject.via = Some(via.clone());
+            Ok(())
+        };
+        one.change_subject("person", link).await.unwrap();
+        for known in [key("crm", "partner"), key("ids", "record_id")] {
+            assert_eq!(one.crosswalks_of(&known).await.unwrap(), [via.clone()]);
+        }
+        for other in [key("crm", "name"), key("ids", "entity_id"), key("orders", "id")] {
+            assert!(one.crosswalks_of(&other).await.unwrap().is_empty());
+        }
         assert!(one.drop_subject("person").await.unwrap());
         assert!(!one.drop_subject("person").await.unwrap());
         assert_eq!(one.subject("person").await.unwrap_err().code(), "ATT-4001");

@@ -48,6 +48,7 @@ pub(crate) fn inherited(
         copy.table = name.clone();
         copy.subject = subject;
         copy.is_inherited = true;
+        copy.follows = Some(policy.key());
         copy.created_ms = context.engine().catalog().now_ms();
         copies.push(copy);
     }
@@ -55,23 +56,28 @@ pub(crate) fn inherited(
 }
 
 /// Checks that rows of a plan may be added to a table: it is under the same consents as the tables
-/// that they come from.
+/// that they come from, and by the same crosswalks.
 ///
 /// # Errors
 /// When it is not, and the rows are not aggregated.
-pub(crate) fn may_add(
+pub(crate) async fn may_add(
     context: &StatementContext,
     target: &ObjectName,
     plan: &LogicalPlan,
 ) -> Result<()> {
     let there = context.rights().purposes().policies_of(target);
     for policy in used(context).into_iter().filter(|policy| policy.table != *target) {
-        let same = |other: &&Arc<ConsentPolicy>| {
-            other.consents == policy.consents
+        if is_aggregated(plan) {
+            continue;
+        }
+        let mut is_same = false;
+        for other in there {
+            is_same |= other.consents == policy.consents
                 && other.purposes == policy.purposes
                 && other.default_allow == policy.default_allow
-        };
-        if there.iter().any(|other| same(&other)) || is_aggregated(plan) {
+                && is_linked_alike(context, &policy, other).await?;
+        }
+        if is_same {
             continue;
         }
         return Err(Error::invalid_hint(
@@ -84,6 +90,18 @@ pub(crate) fn may_add(
         ));
     }
     Ok(())
+}
+
+/// Whether whatever links the ids of one policy's persons links those of another's.
+async fn is_linked_alike(
+    context: &StatementContext,
+    policy: &ConsentPolicy,
+    other: &ConsentPolicy,
+) -> Result<bool> {
+    let catalog = context.engine().catalog();
+    let links = catalog.crosswalks_of(&policy.key()).await?;
+    let others = catalog.crosswalks_of(&other.key()).await?;
+    Ok(links.iter().all(|link| others.contains(link)))
 }
 
 /// The policies by which rows of the statement are chosen.

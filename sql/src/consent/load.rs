@@ -18,7 +18,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
-use datafusion::functions_aggregate::expr_fn::{max, min};
+use datafusion::functions_aggregate::expr_fn::min;
 use datafusion::logical_expr::{
     Expr, LogicalPlan, LogicalPlanBuilder, Volatility, cast, lit, try_cast, when,
 };
@@ -26,6 +26,7 @@ use datafusion::physical_plan::execute_stream;
 use futures::StreamExt;
 use udfs::consent::{ConsentSet, SubjectKind};
 
+use super::links::Links;
 use crate::dml::sent::quoted;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -46,6 +47,7 @@ pub(super) struct Reading {
     kind: SubjectKind,
     context: Arc<StatementContext>,
     source: ConsentSource,
+    links: Links,
 }
 
 /// Who is an exception, and until when.
@@ -61,7 +63,9 @@ impl Reading {
     /// # Errors
     /// When the owner is no user any more or may not read them, or columns have the wrong types.
     pub(super) async fn plan(engine: &Engine, policy: &ConsentPolicy) -> Result<Self> {
-        Self::of(engine, &policy.owner, &policy.consents).await
+        let reading = Self::of(engine, &policy.owner, &policy.consents).await?;
+        let links = Links::of(engine, policy, reading.kind).await?;
+        Ok(Self { links, ..reading })
     }
 
     /// Plans the reading of consents as somebody.
@@ -88,7 +92,8 @@ impl Reading {
         let text = format!("SELECT {} FROM {table}", columns.join(", "));
         let (state, plan) = Box::pin(context.plan_query(parse_query(&text)?)).await?;
         let kind = check_types(source, plan.schema().as_arrow())?;
-        Ok(Self { state, plan, kind, context, source: source.clone() })
+        let (source, links) = (source.clone(), Links::default());
+        Ok(Self { state, plan, kind, context, source, links })
     }
 
     /// What the consents hold for persons.
@@ -112,6 +117,10 @@ impl Reading {
                 Some(state) => states.push(state),
                 None => return Ok(None),
             }
+        }
+        match self.links.states(self.context.engine()).await? {
+            Some(links) => states.extend(links),
+            None => return Ok(None),
         }
         states.sort();
         Ok(Some(states))
@@ -235,20 +244,12 @@ impl Reading {
             None => lit(UNDATED),
         };
         let mut said = vec![person.alias("person"), (at + withdrawn).alias("said")];
-        let mut of = vec![column("person")];
-        if self.source.channel.is_some() {
-            said.push(column("channel").alias("by"));
-            of.push(column("by"));
-        }
-        let is_withdrawal = (column("latest") % lit(2_i64)).not_eq(lit(0_i64));
-        let withdrawn = when(is_withdrawal, lit(1_i64)).otherwise(lit(0_i64))?;
-        LogicalPlanBuilder::from(self.plan.clone())
-            .filter(wanted)?
-            .project(said)?
-            .aggregate(of, vec![max(column("said")).alias("latest")])?
-            .project(vec![column("person"), withdrawn.alias("withdrawn")])?
-            .aggregate(vec![column("person")], vec![max(column("withdrawn")).alias("any")])?
-            .filter(column("any").eq(lit(i64::from(default_allow))))?
+        let by_channel = self.source.channel.is_some();
+        said.extend(by_channel.then(|| column("channel").alias("by")));
+        let said = LogicalPlanBuilder::from(self.plan.clone()).filter(wanted)?.project(said)?;
+        self.links
+            .verdicts(said, by_channel)?
+            .filter(column("withdrawn").eq(lit(i64::from(default_allow))))?
             .project(vec![column("person")])?
             .build()
     }

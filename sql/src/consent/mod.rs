@@ -12,6 +12,7 @@ mod exec;
 mod guard;
 pub(crate) mod held;
 pub(crate) mod lineage;
+mod links;
 mod load;
 pub(crate) mod models;
 mod policies;

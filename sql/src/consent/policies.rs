@@ -74,6 +74,7 @@ pub(super) async fn create(
         owner,
         created_ms: catalog.now_ms(),
         is_inherited: false,
+        follows: None,
     };
     Ok(Change::CreatePolicy(Box::new(policy), mode))
 }

@@ -99,7 +99,7 @@ pub(crate) async fn merge(
     let (_, counts) = context.plan_query(parse_query(&counts)?).await?;
     let keep = target.with_restricted(keep, Rows::Changed);
     let (state, keep) = context.plan_query(parse_query(&keep)?).await?;
-    crate::consent::copies::may_add(context, &target.name, &keep)?;
+    crate::consent::copies::may_add(context, &target.name, &keep).await?;
     let Target { name, version, .. } = target;
     check_copy(context, &keep, &name, 1).await?;
     let plan = MergePlan { name, version, keep, counts };

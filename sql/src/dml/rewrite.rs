@@ -212,7 +212,7 @@ impl Target {
         let (state, keep) = query(context, &keep).await?;
         if rows == Rows::Changed {
             check_copy(context, &keep, &self.name, 1).await?;
-            crate::consent::copies::may_add(context, &self.name, &keep)?;
+            crate::consent::copies::may_add(context, &self.name, &keep).await?;
         }
         let (_, count) =
             query(context, &format!("SELECT count(*) AS n {from} WHERE {condition}")).await?;

@@ -1,4 +1,4 @@
-//! What a consent token says: whose choices they are, for which purposes, since when and until when.
+//! What a consent token says: whose choices they are, for which purposes, since when, until when.
 //!
 //! The choices come as JSON, `{"subject": "u7", "purposes": {"ads": true, "news": false}}`, which a
 //! program makes with its own JSON library and binds as a parameter. Of a purpose that is written

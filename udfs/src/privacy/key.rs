@@ -266,8 +266,8 @@ pub struct UsableKey {
     pub uses: BTreeSet<KeyUse>,
 }
 
-/// The keys that one statement may use, by the names it calls them, the source of its nonces, and its
-/// time.
+/// The keys that one statement may use, by the names it calls them, the source of its nonces, and
+/// its time.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub struct KeySet {
     keys: BTreeMap<String, UsableKey>,
