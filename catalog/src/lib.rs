@@ -28,6 +28,7 @@ pub mod policy;
 pub mod privacy_policies;
 pub mod purposes;
 pub mod registry;
+pub mod releases;
 mod revocations;
 mod states;
 pub mod store;
@@ -92,6 +93,7 @@ pub struct Catalog {
     subject_tokens: tokio::sync::OnceCell<udfs::privacy::SubjectTokens>,
     privacy_policies: Registry,
     budgets: Registry,
+    releases: Registry,
     charging: tokio::sync::Mutex<()>,
     revocations: Revocations,
     lakes: BTreeMap<String, LakeSchema>,
@@ -160,6 +162,7 @@ impl Catalog {
         let subjects = place.child("_attune/subjects");
         let privacy_policies = place.child("_attune/privacy_policies");
         let budgets = place.child("_attune/privacy_budgets");
+        let releases = place.child("_attune/releases");
         let revoked = place.child("_attune/revoked");
         let keyring = place.child("_attune/keyring");
         let warehouse = Arc::new(Warehouse::open(place).await);
@@ -181,6 +184,7 @@ impl Catalog {
             subject_tokens: tokio::sync::OnceCell::new(),
             privacy_policies: Registry::new(privacy_policies, Arc::clone(&clock)),
             budgets: Registry::new(budgets, Arc::clone(&clock)),
+            releases: Registry::new(releases, Arc::clone(&clock)),
             charging: tokio::sync::Mutex::default(),
             revocations: Revocations::new(revoked),
             keyring_heads: Registry::new(keyring, Arc::clone(&clock)),

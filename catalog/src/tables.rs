@@ -164,7 +164,8 @@ impl Catalog {
             | Spec::Subject(_)
             | Spec::SubjectMarks(_)
             | Spec::Privacy(_)
-            | Spec::Budget(_) => Err(Error::invalid_hint(
+            | Spec::Budget(_)
+            | Spec::Release(_) => Err(Error::invalid_hint(
                 format!("{name} is a model, not a table"),
                 format!("use ML.RECOMMEND(MODEL {name}) or ML.PREDICT(MODEL {name}, …)"),
             )),

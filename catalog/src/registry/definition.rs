@@ -19,6 +19,7 @@ use crate::lake::LakeTable;
 use crate::policy::RuleSet;
 use crate::privacy_policies::PrivacyPolicy;
 use crate::purposes::{ConsentPolicy, Purpose};
+use crate::releases::Release;
 use crate::subject_marks::SubjectMarks;
 use crate::subjects::Subject;
 use crate::tokens::TokenRecord;
@@ -109,6 +110,8 @@ pub enum Spec {
     Privacy(PrivacyPolicy),
     /// What was spent of a privacy budget.
     Budget(Spending),
+    /// What was released of anonymized rows last.
+    Release(Release),
 }
 
 /// Where a warehouse table's files are.
@@ -234,6 +237,8 @@ pub enum Kind {
     Subject,
     /// A privacy policy, or what was spent of its budget.
     PrivacyPolicy,
+    /// A release of anonymized rows.
+    Release,
 }
 
 impl Kind {
@@ -253,6 +258,7 @@ impl Kind {
             Self::Consent => "consent policy",
             Self::Subject => "subject",
             Self::PrivacyPolicy => "privacy policy",
+            Self::Release => "release",
         }
     }
 }
@@ -280,6 +286,7 @@ impl Spec {
             Self::Consent(_) => Kind::Consent,
             Self::Subject(_) | Self::SubjectMarks(_) => Kind::Subject,
             Self::Privacy(_) | Self::Budget(_) => Kind::PrivacyPolicy,
+            Self::Release(_) => Kind::Release,
         }
     }
 }

@@ -127,7 +127,12 @@ async fn answer(
         let _ = results.send(report_batch(&lines)).await;
         return Ok(());
     }
-    for rows in outcome.order(&input).chunks(rows_a_batch) {
+    let order = outcome.order(&input);
+    if let Some(release) = &asked.release {
+        memory.try_grow(release.bytes(order.len())).map_err(too_large)?;
+        release.record(&asked, &outcome, &kept, &order, rows_a_batch, &stop).await?;
+    }
+    for rows in order.chunks(rows_a_batch) {
         let batch = kept.batch(&asked, &outcome, rows)?;
         if results.send(Ok(batch)).await.is_err() {
             return Ok(());

@@ -8,6 +8,7 @@
 mod exec;
 mod node;
 mod options;
+mod release;
 mod table;
 
 use std::ops::ControlFlow;
@@ -28,9 +29,11 @@ use crate::error::{Error, Result};
 use crate::functions::FunctionDoc;
 use crate::model::arguments;
 use crate::parse::{name_parts, parse_query};
+use crate::session::StatementContext;
 use crate::session::bindings::Bindings;
 
 pub(crate) use node::AnonymizeNode;
+use release::Releaser;
 
 const ROWS: &str = "anonymize";
 const REPORT: &str = "anonymize_report";
@@ -121,6 +124,12 @@ fn arguments_documentation() -> Vec<(String, String)> {
             "'optimal' (usual): one level a column, the best of all; 'mondrian': each class its \
              own intervals and sets; 'microaggregation': each class its means.",
         ),
+        (
+            "release",
+            "A name: what is given goes on record under it, and is refused where it differs from \
+             the last release of the name by one row of a class or more and by fewer than k. For \
+             'optimal' alone, and not of anonymize_report.",
+        ),
     ]
     .map(|(name, meaning)| (name.to_owned(), meaning.to_owned()))
     .to_vec()
@@ -190,12 +199,14 @@ pub(crate) fn hierarchy_names(function: &str, arguments: &[FunctionArg]) -> Vec<
 #[derive(Debug)]
 pub(crate) struct AnonymizeRelation {
     hierarchies: Arc<HierarchySet>,
+    releaser: Releaser,
 }
 
 impl AnonymizeRelation {
-    /// A planner over what the statement is bound to.
-    pub(crate) fn new(bindings: &Bindings) -> Self {
-        Self { hierarchies: Arc::clone(&bindings.hierarchies) }
+    /// A planner over what the statement is bound to, for its principal.
+    pub(crate) fn new(bindings: &Bindings, context: &StatementContext) -> Self {
+        let hierarchies = Arc::clone(&bindings.hierarchies);
+        Self { hierarchies, releaser: Releaser::new(context) }
     }
 
     fn plan(
@@ -217,7 +228,7 @@ impl AnonymizeRelation {
         let rest: Vec<FunctionArg> = arguments.collect();
         let input = arguments::rows(query, context)?;
         let given = options::Given::read(&rest, context)?;
-        let asked = given.asked(is_report, &input, &self.hierarchies)?;
+        let asked = given.asked(is_report, &input, &self.hierarchies, &self.releaser)?;
         let node = AnonymizeNode::new(asked, input)?;
         Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     }

@@ -37,6 +37,9 @@ impl fmt::Display for Asked {
         if !self.sensitive.is_empty() {
             columns(formatter, "sensitive", &self.sensitive)?;
         }
+        if let Some(release) = &self.release {
+            write!(formatter, ", release={}", release.name())?;
+        }
         if self.is_report { write!(formatter, ", report") } else { Ok(()) }
     }
 }

@@ -16,11 +16,12 @@ use udfs::privacy::anonymize::{
 };
 
 use super::FORM;
+use super::release::{Releaser, Releasing};
 use crate::dialect::folded;
 use crate::error::{Error, Result};
 use crate::model::arguments::{is_number, literal, shown, whole_number, written_options};
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "quasi_identifiers",
     "sensitive",
     "insensitive",
@@ -36,6 +37,7 @@ const NAMES: [&str; 15] = [
     "hierarchies",
     "suppression_limit",
     "method",
+    "release",
 ];
 const METHODS: [(&str, Method); 3] = [
     ("optimal", Method::Optimal),
@@ -113,6 +115,8 @@ pub(super) struct Asked {
     /// The place of the column that says which rows are to be released.
     pub subset: Option<usize>,
     pub options: Options,
+    /// Under which name it is released, where it is compared with what was released before.
+    pub release: Option<Releasing>,
     /// The columns of the result; of a report none.
     pub origins: Vec<Origin>,
     pub schema: SchemaRef,
@@ -181,6 +185,7 @@ impl<'a> Given<'a> {
         is_report: bool,
         input: &LogicalPlan,
         tables: &HierarchySet,
+        releaser: &Releaser,
     ) -> Result<Asked> {
         let schema = input.schema().as_arrow();
         let mut schemes = self.schemes(schema, tables)?;
@@ -219,11 +224,41 @@ impl<'a> Given<'a> {
         let options = self.options(is_measured)?;
         options.check(sensitive.len(), subset.is_some())?;
         check_hierarchies(&quasi, &sensitive, &options)?;
+        let release = self.release(is_report, options.method, releaser)?;
         let (origins, schema) = match is_report {
             true => (vec![], super::table::report_schema()),
             false => result(schema, &quasi, &sensitive, &insensitive, options.method),
         };
-        Ok(Asked { is_report, quasi, sensitive, subset, options, origins, schema })
+        Ok(Asked { is_report, quasi, sensitive, subset, options, release, origins, schema })
+    }
+
+    /// The release that is asked for.
+    fn release(
+        &self,
+        is_report: bool,
+        method: Method,
+        releaser: &Releaser,
+    ) -> Result<Option<Releasing>> {
+        let Some(value) = self.written.get("release") else { return Ok(None) };
+        let Some(name) = text(value) else {
+            return Err(Error::invalid_hint(
+                format!("release is {value}"),
+                "it takes a name in quotes: release => 'weekly'",
+            ));
+        };
+        if is_report {
+            return Err(Error::invalid_hint(
+                "anonymize_report releases nothing",
+                "leave release out",
+            ));
+        }
+        if method != Method::Optimal {
+            return Err(Error::invalid_hint(
+                "release is for the method 'optimal'",
+                "the others draw classes anew for each release, which nobody can compare",
+            ));
+        }
+        releaser.named(name).map(Some)
     }
 
     /// The hierarchies by the place of their column.

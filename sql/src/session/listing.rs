@@ -110,6 +110,7 @@ impl Session {
             | Kind::Consent
             | Kind::Subject
             | Kind::PrivacyPolicy
+            | Kind::Release
             | Kind::Policies => None,
         };
         let seen = |(name, object): (String, Object)| {

@@ -278,7 +278,7 @@ impl StatementContext {
         let relations = ModelRelations::new(bindings);
         state.register_relation_planner(Arc::new(relations))?;
         state.register_relation_planner(Arc::new(NearestRelation))?;
-        state.register_relation_planner(Arc::new(AnonymizeRelation::new(bindings)))?;
+        state.register_relation_planner(Arc::new(AnonymizeRelation::new(bindings, self)))?;
         let proposals = policy::propose::ProposeRelation::new(bindings);
         state.register_relation_planner(Arc::new(proposals))?;
         if let Some(zone) = &self.settings.time_zone {
