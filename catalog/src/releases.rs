@@ -1,9 +1,9 @@
-//! What was released of anonymized rows last, so that the next release tells no more than it should.
+//! What was released of anonymized rows last, so that the next release tells no more than it may.
 //!
 //! Whoever holds two releases of one table sees what has come and gone between them: where that is
 //! fewer than k rows of a class, both being k-anonymous does not help. So the last release under a
-//! name is on record, as keyed tokens of its classes and rows and their numbers, and the next one is
-//! recorded, or refused, before a row of it is given. A name belongs to who releases under it.
+//! name is on record, as keyed tokens of its classes and rows and their numbers, and the next one
+//! is recorded, or refused, before a row of it is given. A name belongs to who releases under it.
 
 use std::collections::BTreeMap;
 

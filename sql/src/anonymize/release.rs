@@ -1,5 +1,5 @@
-//! `release => 'name'`: what is released is compared with what was released under the name last, and
-//! goes on record, before a row of it is given.
+//! `release => 'name'`: what is released is compared with what was released under the name last,
+//! and goes on record, before a row of it is given.
 //!
 //! Of the last release there are keyed tokens and numbers alone ([`catalog::releases`]): of each
 //! class, and of what its rows show beside it. So a row that came for another is seen, too, where
@@ -8,7 +8,7 @@
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use catalog::Catalog;
 use catalog::releases::{Follows, ROWS_MAX, Release, ReleaseTokens};
@@ -157,7 +157,7 @@ fn add(
             Origin::Kept(_) => values.push((column, formatter)),
         }
     }
-    let written = |columns: &[(&arrow::array::ArrayRef, ArrayFormatter<'_>)], row: usize| {
+    let written = |columns: &[(&ArrayRef, ArrayFormatter<'_>)], row: usize| {
         let mut text = String::new();
         for (column, formatter) in columns {
             // The length says where a value ends, whatever is in it.

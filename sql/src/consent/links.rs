@@ -75,7 +75,7 @@ impl Links {
     }
 
     /// Who has withdrawn: rows of `person` and `withdrawn`, 1 or 0, of rows of `person`, `said`
-    /// and, where channels are told, `by`. The greatest `said` is the latest, and a withdrawal is odd.
+    /// and, where channels are told, `by`. The greatest `said` is the latest; a withdrawal is odd.
     pub(super) fn verdicts(
         &self,
         said: LogicalPlanBuilder,

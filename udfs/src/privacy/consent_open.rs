@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, ListArray, StringArray, StructArray, TimestampMillisecondArray,
+    ArrayRef, BooleanArray, ListArray, StringArray, StructArray, TimestampMillisecondArray,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
@@ -181,7 +181,7 @@ fn entries(told: &[Option<Told>]) -> Result<ListArray> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use arrow::array::AsArray;
+    use arrow::array::{Array, AsArray};
     use arrow::datatypes::TimestampMillisecondType;
     use datafusion_common::config::ConfigOptions;
 
