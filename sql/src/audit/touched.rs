@@ -32,7 +32,8 @@ pub(crate) enum Weight {
     Read,
     /// It changes data or definitions.
     Change,
-    /// It changes users, roles, grants or tokens.
+    /// It changes users, roles, grants, tokens, keys, policies, purposes or subjects, or answers a
+    /// person's request.
     Rights,
 }
 
@@ -64,10 +65,10 @@ impl Used {
     /// Notes what a part of the statement was bound to.
     pub(crate) fn add<'a>(
         &mut self,
-        keys: &BTreeSet<String>,
+        keys: impl IntoIterator<Item = &'a String>,
         models: impl IntoIterator<Item = &'a models::LoadedModel>,
     ) {
-        self.keys.extend(keys.iter().cloned());
+        self.keys.extend(keys.into_iter().cloned());
         let named = |model: &models::LoadedModel| format!("{}@{}", model.name, model.version);
         self.models.extend(models.into_iter().map(named));
     }
@@ -92,7 +93,15 @@ impl Touched {
             Action::Query(_) if objects.is_empty() && used.keys.is_empty() => Weight::None,
             Action::Query(_) => Weight::Read,
             Action::Set(..) => Weight::None,
-            Action::Access(_) | Action::CreateToken(_) | Action::DropToken(_) => Weight::Rights,
+            Action::Access(_)
+            | Action::CreateToken(_)
+            | Action::DropToken(_)
+            | Action::Key(_)
+            | Action::Policy(_)
+            | Action::Consent(_)
+            | Action::Privacy(_)
+            | Action::Subject(_)
+            | Action::SubjectRequest(_) => Weight::Rights,
             Action::CreateModel(_)
             | Action::Definition(_)
             | Action::Rows(_)

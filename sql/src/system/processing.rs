@@ -121,7 +121,10 @@ fn recipients(accounts: &Accounts, name: &ObjectName, kind: Kind) -> Vec<String>
         Securable::Tables(schema) => kind != Kind::Model && *schema == name.schema,
         Securable::Model(on) => kind == Kind::Model && on == name,
         Securable::Models(schema) => kind == Kind::Model && *schema == name.schema,
-        Securable::Schema(_) | Securable::Function(_) => false,
+        Securable::Schema(_)
+        | Securable::Function(_)
+        | Securable::Key(_)
+        | Securable::Purpose(_) => false,
     };
     let users = accounts.users().map(|user| Grantee::User(user.name.clone()));
     let roles = accounts.roles().map(|role| Grantee::Role(role.name.clone()));
