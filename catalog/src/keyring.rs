@@ -171,7 +171,7 @@ impl Catalog {
         let Some(Spec::Key(record)) = found.map(|found| found.spec) else { return Ok(None) };
         let mut keys = Vec::new();
         for open in record.open().filter(|open| generation.is_none_or(|n| n == open.number)) {
-            keys.push(self.opened(name, &record.generation_id(open.number), open).await?);
+            keys.push(self.unwrapped(name, &record.generation_id(open.number), open).await?);
         }
         let mut keys = keys.into_iter();
         match (keys.next(), generation) {
@@ -184,7 +184,7 @@ impl Catalog {
     }
 
     /// A generation, unwrapped.
-    async fn opened(&self, name: &str, id: &str, of: &Generation) -> Result<Arc<Key>> {
+    async fn unwrapped(&self, name: &str, id: &str, of: &Generation) -> Result<Arc<Key>> {
         let entry = (name.to_owned(), id.to_owned());
         if let Some(known) = self.keyring.opened.lock().get(&entry) {
             return Ok(Arc::clone(known));

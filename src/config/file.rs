@@ -221,7 +221,7 @@ impl Reader<'_> {
 
 /// Which table a key that stands in the wrong one belongs to.
 fn elsewhere(name: &str) -> Option<String> {
-    let sections: [(&str, Vec<Field>); 10] = [
+    let sections: [(&str, Vec<Field>); 11] = [
         ("[server]", ServerSection::fields()),
         ("[auth]", AuthSection::fields()),
         ("[auth.oidc]", OidcSection::fields()),

@@ -30,9 +30,10 @@ pub(crate) enum Weight {
     System,
     /// It reads data.
     Read,
-    /// It changes data, definitions, policies or keys, or answers what is held about a person.
+    /// It changes data or definitions.
     Change,
-    /// It changes users, roles, grants or tokens.
+    /// It changes users, roles, grants, tokens, keys, policies, purposes or subjects, or answers a
+    /// person's request.
     Rights,
 }
 
@@ -102,20 +103,22 @@ impl Touched {
             Action::Query(_) if objects.is_empty() && keys.is_empty() => Weight::None,
             Action::Query(_) => Weight::Read,
             Action::Set(..) => Weight::None,
-            Action::Access(_) | Action::CreateToken(_) | Action::DropToken(_) => Weight::Rights,
+            Action::Access(_)
+            | Action::CreateToken(_)
+            | Action::DropToken(_)
+            | Action::Key(_)
+            | Action::Policy(_)
+            | Action::Consent(_)
+            | Action::Privacy(_)
+            | Action::Subject(_)
+            | Action::SubjectRequest(_) => Weight::Rights,
             Action::CreateModel(_)
             | Action::Definition(_)
             | Action::Rows(_)
             | Action::Model(_)
             | Action::Kill(_)
             | Action::Expectation(_)
-            | Action::CheckTable(_)
-            | Action::Key(_)
-            | Action::Policy(_)
-            | Action::Privacy(_)
-            | Action::Consent(_)
-            | Action::Subject(_)
-            | Action::SubjectRequest(_) => Weight::Change,
+            | Action::CheckTable(_) => Weight::Change,
         };
         let explains = matches!(
             action,

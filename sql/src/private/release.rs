@@ -47,10 +47,10 @@ impl Plan {
             }
             _ => None,
         };
-        let kinds = result_types(spec, schema).iter().map(|result| Kind {
+        let kinds = result_types(spec, schema).into_iter().map(|result| Kind {
             contributions,
             groups_max,
-            is_whole: *result == DataType::Int64,
+            is_whole: result == DataType::Int64,
         });
         Ok(Self { part, threshold, kinds: kinds.collect() })
     }

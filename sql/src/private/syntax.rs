@@ -144,7 +144,7 @@ fn create(parser: &mut Parser<'_>) -> Result<PrivacyStatement, Failure> {
             && policy.epsilon_per_query_max.is_none()
         {
             parser.next_token();
-            parser.consume_token(&Token::Eq);
+            let _ = parser.consume_token(&Token::Eq);
             let found = parser.peek_token_ref().clone();
             let value = parser.parse_expr()?;
             let most = number("MAX_EPSILON_PER_QUERY", &value);

@@ -1,13 +1,11 @@
 //! What one statement is planned in: who asks, the settings, and what was opened for it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use arrow::datatypes::Schema;
 use catalog::ObjectName;
 use catalog::policy::{PolicyMoment, Role};
 use datafusion::catalog::TableProvider;
-use datafusion::common::ScalarValue;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -15,27 +13,22 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 use parking_lot::{Mutex, MutexGuard};
 use sqlparser::ast::{Query, Statement as SqlStatement};
 use tokio::sync::OnceCell;
-use tokio_util::sync::CancellationToken;
 
 use crate::allow;
 use crate::anonymize::{self, AnonymizeRelation};
-use crate::audit::{Touched, Used};
+use crate::audit::Used;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::join::NearestRelation;
-use crate::kill::Kill;
 use crate::limits::StatementLimits;
-use crate::made::{charge_to, end_with};
+use crate::made::charge_to;
 use crate::memory::StatementPool;
 use crate::model::table_functions::ModelRelations;
-use crate::parse::Statement;
 use crate::rights::Rights;
 use crate::session::bindings::{self, Bindings, References};
-use crate::session::optimized::Optimized;
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
-use crate::tokens::TokenStatement;
-use crate::{access, consent, dml, expectation, key, model, policy, private, size, subject, table};
+use crate::{consent, key, model, policy, private, size};
 
 /// What one statement (or view inside it) is planned in.
 #[derive(Debug)]
@@ -130,6 +123,16 @@ impl StatementContext {
     /// What the principal may do.
     pub(crate) fn rights(&self) -> &Rights {
         &self.rights
+    }
+
+    /// The rights that the statement is planned with.
+    pub(crate) fn shared_rights(&self) -> Arc<Rights> {
+        Arc::clone(&self.rights)
+    }
+
+    /// The policies that the statement is planned under.
+    pub(crate) fn policy_moment(&self) -> PolicyMoment {
+        self.policy_moment.clone()
     }
 
     /// What the statement has met of policies.

@@ -2,15 +2,19 @@
 
 use std::sync::{Arc, OnceLock};
 
+use arrow::datatypes::Schema;
 use catalog::policy::PolicyMoment;
+use datafusion::common::ScalarValue;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use sqlparser::ast::Statement as SqlStatement;
+use tokio_util::sync::CancellationToken;
 
 use crate::audit::Touched;
 use crate::error::{Error, Result};
 use crate::kill::Kill;
+use crate::made::end_with;
 use crate::parse::Statement;
 use crate::rights::Rights;
 use crate::session::Session;
@@ -198,8 +202,8 @@ pub(crate) async fn plan_in(
         _ => None,
     };
     let touched = Arc::new(Touched::of(&context, statement, &action));
-    let rights = Arc::clone(&context.rights);
-    let policy_moment = context.policy_moment.clone();
+    let rights = context.shared_rights();
+    let policy_moment = context.policy_moment();
     let keys = context.used_keys();
     let knows_consent = context.opening().used().binds_model();
     Ok(Planned {

@@ -91,8 +91,7 @@ pub(crate) async fn plan(
 async fn note_subject(context: &StatementContext, who: &Who) -> Result<()> {
     let catalog = context.engine().catalog();
     let config = catalog.audit().config();
-    let is_left_out = context.session().principal().is_embedded() && !config.embedded;
-    if config.level == Level::Off || is_left_out {
+    if config.level == Level::Off {
         return Ok(());
     }
     match catalog.audit_token(&who.subject, &who.id).await {

@@ -142,7 +142,10 @@ pub(super) fn faults(context: &Arc<StatementContext>) -> Result<Arc<dyn TablePro
         let catalog = catalog.clone();
         let found = async move {
             let faults = match catalog {
-                Some(catalog) => found(&drained(catalog).await).await?,
+                Some(catalog) => {
+                    let catalog = drained(catalog).await;
+                    found(&catalog).await?
+                }
                 None => vec![],
             };
             Ok::<_, DataFusionError>(fault_rows(&faults)?)

@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 
 use super::super::Context;
 use super::super::arguments::{AuditReportArguments, ReportFormat};
-use super::super::run;
+use super::super::run::open;
 use super::super::target::Target;
 use crate::error::{Error, Result};
 
@@ -91,7 +91,7 @@ countries; the risks to the persons concerned, and what is done about them.
 
 /// Runs `attune audit report`.
 pub(super) async fn run(arguments: &AuditReportArguments, context: &Context) -> Result<()> {
-    let target = run::open(&arguments.store, &arguments.connect, context).await?;
+    let target = open(&arguments.store, &arguments.connect, context).await?;
     let text = match arguments.format {
         ReportFormat::Markdown => report(target.as_ref()).await,
     };

@@ -69,8 +69,8 @@ impl Integers {
     }
 
     /// Whether a value is in the set.
-    #[inline]
-    pub(super) fn contains(&self, value: i64) -> bool {
+    #[cfg(test)]
+    fn contains(&self, value: i64) -> bool {
         match &self.find {
             Find::Map { first, bits } => in_map(*first, bits, value),
             Find::Table { seed, filter, slots, has_empty } => {
