@@ -168,7 +168,7 @@ fn text_type(given: &DataType) -> Result<DataType> {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Ok(given.clone()),
         DataType::Null => Ok(DataType::Utf8),
         DataType::Dictionary(_, values) => text_type(values),
-        other => plan_err!("expected text, got {other}. Hint: CAST(… AS VARCHAR)"),
+        other => plan_err!("{NAME}: expected text, got {other}. Hint: CAST(… AS VARCHAR)"),
     }
 }
 
