@@ -338,6 +338,12 @@ async fn a_column_may_be_used_and_not_shown() {
         "SELECT id FROM cards ORDER BY card",
         "SELECT id, rank() OVER (ORDER BY card) FROM cards",
         "SELECT id FROM cards WHERE CAST(card AS BIGINT) = 1",
+        // What is left out or counted further up is computed all the same, and fails on a value.
+        "SELECT count(n) FROM (SELECT CAST(card AS BIGINT) AS n FROM cards)",
+        "SELECT id FROM (SELECT id, CAST(card AS BIGINT) AS n FROM cards) WHERE n > 0",
+        "SELECT id FROM (SELECT DISTINCT id, CAST(card AS BIGINT) AS n FROM cards)",
+        "SELECT 1 FROM (SELECT max(CAST(card AS BIGINT)) AS n FROM cards) WHERE n > 0",
+        "SELECT count(n) FROM (SELECT lag(CAST(card AS BIGINT)) OVER () AS n FROM cards)",
         "SELECT c FROM (SELECT card AS c FROM cards)",
         "WITH c AS (SELECT card FROM cards) SELECT * FROM c",
         "SELECT id FROM cards UNION ALL SELECT length(card) FROM cards",
