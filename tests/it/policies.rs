@@ -306,10 +306,17 @@ async fn a_column_may_be_used_and_not_shown() {
         "CREATE TABLE cards AS SELECT * FROM (VALUES (1, 'k1', 'a'), (2, 'k2', 'b'), (3, 'k2', 'c')) \
          AS v (id, card, land)",
         "GRANT SELECT ON cards TO ROLE analyst, ROLE auditor",
+        "CREATE TABLE ladder AS SELECT * FROM (VALUES ('one', 'k1'), ('two', 'k2')) \
+         AS v (step, card)",
+        "GRANT SELECT ON ladder TO ROLE analyst, ROLE auditor",
+        "CREATE VIEW steps AS SELECT generalize('one', 'main.ladder', 1) AS step",
+        "GRANT SELECT ON steps TO ROLE analyst",
     ])
     .await;
+    assert!(told(&house.ann, "SELECT * FROM steps").await.unwrap().contains("k1"));
     let policy = "CREATE PROJECTION POLICY p ON main.cards (card) EXCEPT ROLE auditor";
-    done(&house.dpo, &[policy]).await;
+    let of_ladder = "CREATE PROJECTION POLICY p ON main.ladder (card)";
+    done(&house.dpo, &[policy, of_ladder]).await;
     for text in [
         "SELECT id, land FROM cards WHERE card = 'k2'",
         "SELECT count(card), count(DISTINCT card) FROM cards",
@@ -351,6 +358,9 @@ async fn a_column_may_be_used_and_not_shown() {
         "SELECT (SELECT max(card) FROM cards)",
         "SELECT id, EXISTS (SELECT 1 FROM cards AS b WHERE b.card = 'k1') FROM cards",
         "EXPLAIN SELECT card FROM cards",
+        // A hierarchy is read while the statement is planned, also where a view names it.
+        "SELECT generalize('one', 'main.ladder', 1)",
+        "SELECT * FROM steps",
         "CREATE TABLE ann.c AS SELECT * FROM main.cards",
         "CREATE MODEL ann.m OPTIONS (model_type = 'matrix_factorization', user_col = 'card', \
          item_col = 'id', feedback_type = 'implicit') AS SELECT card, id FROM main.cards",

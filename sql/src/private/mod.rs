@@ -130,6 +130,24 @@ pub(crate) async fn no_changes(context: &StatementContext, name: &ObjectName) ->
     })
 }
 
+/// Refuses checks of a table that is under a privacy policy: what they find are exact numbers.
+///
+/// # Errors
+/// When it is, or policies cannot be read.
+pub(crate) async fn no_checks(context: &StatementContext, name: &ObjectName) -> Result<()> {
+    let Some(policy) = context.engine().catalog().privacy_policy(name).await? else {
+        return Ok(());
+    };
+    Err(Error::Denied {
+        principal: context.rights().name().to_owned(),
+        action: format!(
+            "check {name}, which is under the privacy policy {}: what checks find is exact",
+            policy.name
+        ),
+        hint: Some("expectations of severity 'error' still hold for rows that are added".into()),
+    })
+}
+
 /// What is to be said of a query besides its rows: that its private answers cost nobody anything.
 pub(crate) fn notice(plan: &LogicalPlan) -> Option<String> {
     let (mut private, mut charged) = (false, false);

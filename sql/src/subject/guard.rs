@@ -73,6 +73,19 @@ pub(crate) async fn with_restricted(
     Ok(Marked::over(context, table, &marked, of, Shown::Others).await?.0)
 }
 
+/// Whether somebody's rows are left out of what is read of a table.
+///
+/// # Errors
+/// As [`readable`].
+pub(crate) async fn hides(context: &StatementContext, name: &ObjectName) -> Result<bool> {
+    let marked = context.engine().catalog().marked_columns(name).await?;
+    if marked.iter().any(|column| !column.restricted.is_empty()) {
+        return Ok(true);
+    }
+    // The files of a warehouse table hold nobody who was erased.
+    Ok(!marked.is_empty() && is_external(context, name).await?)
+}
+
 /// A table that is going to be written anew: the rows that a change may reach, and those of
 /// restricted persons, if there are any, which it keeps as they are. Both are told apart by the same
 /// `marked`, so that no row is in both or in neither.
