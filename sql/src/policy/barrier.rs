@@ -136,6 +136,11 @@ impl Barrier {
         &self.plan
     }
 
+    /// Whether a column shows other values than the table's own.
+    pub(crate) fn masks(&self, column: &str) -> bool {
+        self.masked.contains(column)
+    }
+
     /// The columns that may be used and not shown.
     pub(crate) fn kept(&self) -> &BTreeSet<String> {
         &self.kept

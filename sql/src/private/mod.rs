@@ -89,7 +89,7 @@ pub(crate) async fn guarded(
         return Ok(table);
     };
     let principal = context.rights().name();
-    Ok(Arc::new(Protected::new(name, policy, principal, table)))
+    Ok(Arc::new(Protected::new(name, policy, principal, table)?))
 }
 
 /// Refuses a view whose name is under a privacy policy, as that of a table that was there before.
