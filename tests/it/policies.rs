@@ -418,6 +418,9 @@ async fn rows_may_be_seen_in_groups_alone() {
         "SELECT 1 WHERE 30 IN (SELECT pay FROM visits)",
         "SELECT count(*) FROM visits WHERE 1 / (pay - 30) = 0",
         "SELECT page FROM visits UNION ALL SELECT 'x'",
+        // What fails for the rows alone that come to it would tell of each.
+        "SELECT count(*) FROM visits WHERE CASE WHEN pay = 30 THEN CAST('x' AS BIGINT) = 1 \
+         ELSE true END",
         // Its operators count the rows of groups that are left out above them.
         "EXPLAIN ANALYZE SELECT count(*) FROM visits WHERE person LIKE '%1'",
         "EXPLAIN ANALYZE VERBOSE SELECT page, count(*) FROM visits GROUP BY page",

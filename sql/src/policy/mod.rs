@@ -11,7 +11,7 @@ mod change;
 mod copies;
 mod expression;
 mod groups;
-mod harmless;
+pub(crate) mod harmless;
 mod lineage;
 pub(crate) mod propose;
 mod shown;
