@@ -418,6 +418,9 @@ async fn rows_may_be_seen_in_groups_alone() {
         "SELECT 1 WHERE 30 IN (SELECT pay FROM visits)",
         "SELECT count(*) FROM visits WHERE 1 / (pay - 30) = 0",
         "SELECT page FROM visits UNION ALL SELECT 'x'",
+        // A sub-query's condition is computed of the row around it.
+        "SELECT count(*) FROM visits AS v WHERE EXISTS \
+         (SELECT 1 FROM seen AS s WHERE s.id = CAST(v.person AS BIGINT))",
         // What fails for the rows alone that come to it would tell of each.
         "SELECT count(*) FROM visits WHERE CASE WHEN pay = 30 THEN CAST('x' AS BIGINT) = 1 \
          ELSE true END",

@@ -8,7 +8,8 @@ use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, Operator, Subquery};
 
 use crate::operators::is_condition;
 
@@ -36,10 +37,42 @@ const TOTAL: [&str; 12] = [
 pub(super) fn is_harmless(expr: &Expr, schema: &DFSchema) -> Result<bool> {
     let mut harmless = true;
     expr.apply(|part| {
-        harmless &= is_total(part, schema);
+        harmless &= is_total(part, schema) && is_harmless_inside(part)?;
         Ok(if harmless { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
     Ok(harmless)
+}
+
+/// Whether what a sub-query computes of the row around it has a value too.
+fn is_harmless_inside(part: &Expr) -> Result<bool> {
+    let Some(sub) = subquery(part) else { return Ok(true) };
+    let mut harmless = true;
+    sub.subquery.apply(|node| {
+        let schema = merge_schema(&node.inputs());
+        node.apply_expressions(|expr| {
+            harmless &= !reaches_out(expr)? || is_harmless(expr, &schema)?;
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(harmless)
+}
+
+fn subquery(part: &Expr) -> Option<&Subquery> {
+    match part {
+        Expr::ScalarSubquery(sub) => Some(sub),
+        Expr::Exists(exists) => Some(&exists.subquery),
+        Expr::InSubquery(sub) => Some(&sub.subquery),
+        Expr::SetComparison(sub) => Some(&sub.subquery),
+        _ => None,
+    }
+}
+
+/// Whether an expression names a column of a query around its own.
+fn reaches_out(expr: &Expr) -> Result<bool> {
+    expr.exists(|part| {
+        let is_outer = matches!(part, Expr::OuterReferenceColumn(..));
+        Ok(is_outer || subquery(part).is_some_and(|sub| !sub.outer_ref_columns.is_empty()))
+    })
 }
 
 /// Whether a part of an expression has a value whatever its own parts have. What fails whenever it
