@@ -211,6 +211,13 @@ async fn a_restriction_counts_on_every_server_and_for_prepared_statements() {
     assert_eq!(outcome(&dpo, "RESTRICT SUBJECT person 'ann'").await, Ok(0));
     later();
     assert_eq!(count().await, 1);
+    // How many rows there were before is shown by no plan.
+    for explain in ["EXPLAIN", "EXPLAIN VERBOSE", "EXPLAIN ANALYZE"] {
+        let answer = there.query(&format!("{explain} SELECT n FROM t")).await.unwrap();
+        let rows: Vec<_> = answer.rows.try_collect().await.unwrap();
+        let plan = arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string();
+        assert!(plan.contains("SubjectsExec") && !plan.contains("parquet"), "{plan}");
+    }
     assert_eq!(outcome(&there, "EXPORT SUBJECT person 'ann'").await, Ok(1));
     assert_eq!(outcome(&dpo, "RELEASE SUBJECT person 'ann' FROM RESTRICTION").await, Ok(0));
     later();
