@@ -8,7 +8,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use catalog::{Catalog, ConsentPolicy, CreateMode, ObjectName};
+use catalog::purposes::Inherited;
+use catalog::{Catalog, ConsentPolicy, ObjectName};
 use datafusion::logical_expr::LogicalPlan;
 
 use super::lineage::policies_of;
@@ -116,27 +117,33 @@ fn is_aggregated(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// Puts policies on a table that is about to be; gives the names of those that were not there.
+/// Puts policies on a table that is about to be, or has just come to be; gives those that were not
+/// there.
 ///
 /// # Errors
-/// When the warehouse cannot be written.
-pub(crate) async fn attach(catalog: &Catalog, copies: &[ConsentPolicy]) -> Result<Vec<String>> {
-    let known = catalog.purposes().await?;
+/// When the name of one is another policy's, or the warehouse cannot be written.
+pub(crate) async fn attach(
+    catalog: &Catalog,
+    copies: &[ConsentPolicy],
+) -> Result<Vec<Inherited>> {
     let mut made = Vec::new();
     for copy in copies {
-        if known.policy(&copy.name).is_none() {
-            made.push(copy.name.clone());
+        match catalog.inherit_consent(copy.clone()).await {
+            Ok(inherited) => made.extend(inherited),
+            Err(error) => {
+                detach(catalog, &made).await;
+                return Err(error.into());
+            }
         }
-        catalog.create_consent(copy.clone(), CreateMode::Replace).await?;
     }
     Ok(made)
 }
 
 /// Takes the policies from a table that did not come to be.
-pub(crate) async fn detach(catalog: &Catalog, made: &[String]) {
-    for name in made {
-        if let Err(error) = catalog.drop_consent(name).await {
-            tracing::warn!(policy = name.as_str(), %error, "the policy of no table stays");
+pub(crate) async fn detach(catalog: &Catalog, made: &[Inherited]) {
+    for inherited in made {
+        if let Err(error) = catalog.disinherit_consent(inherited).await {
+            tracing::warn!(?inherited, %error, "the policy of no table stays");
         }
     }
 }
