@@ -172,9 +172,11 @@ pub(super) async fn reassign(
 ) -> Result<Done> {
     context.rights().may_manage("reassign what users own")?;
     let catalog = context.engine().catalog();
-    if catalog.accounts_with(to).await?.user(to).is_none() {
-        return Err(Catalog::unknown_user(to).into());
-    }
+    let accounts = catalog.accounts_with(to).await?;
+    let Some(user) = accounts.user(to) else { return Err(Catalog::unknown_user(to).into()) };
+    // Checks look up, scheduled models are trained and consents are read with the rights of their
+    // owner: to give somebody what one has written is to act as that user.
+    check_account(catalog, context.rights(), &accounts, user).await?;
     let mut changed = 0;
     for name in from {
         let is_known = catalog.accounts_with(name).await?.user(name).is_some();
@@ -183,6 +185,11 @@ pub(super) async fn reassign(
             || !catalog.consents_owned_by(name).await?.is_empty();
         if !is_known && !is_owner {
             return Err(Catalog::unknown_user(name).into());
+        }
+        // Whose rights consents are read with is a matter of policies.
+        if !catalog.consents_owned_by(name).await?.is_empty() {
+            let role: String = Role::PolicyAdmin.into();
+            check_policy_role(catalog, context.rights(), &accounts, [&role]).await?;
         }
         changed += catalog.reassign_owned(name, to).await? as u64;
     }
@@ -225,6 +232,8 @@ pub(super) async fn drop_roles(
                 "REVOKE takes it and its grants from somebody",
             ));
         }
+        let accounts = catalog.accounts().await?;
+        check_policy_role(catalog, context.rights(), &accounts, [name]).await?;
         let gone = catalog.drop_role(name).await?;
         if !gone && !if_exists {
             return Err(no_role(&catalog.accounts().await?, name));

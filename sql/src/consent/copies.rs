@@ -55,8 +55,8 @@ pub(crate) fn inherited(
     Ok(copies)
 }
 
-/// Checks that rows of a plan may be added to a table: it is under the same consents as the tables
-/// that they come from.
+/// Checks that values of other tables may come into a table's rows: it is under the same consents
+/// as the tables that they come from.
 ///
 /// # Errors
 /// When it is not, and the rows are not aggregated.
@@ -65,12 +65,36 @@ pub(crate) fn may_add(
     target: &ObjectName,
     plan: &LogicalPlan,
 ) -> Result<()> {
+    may_come(context, target, plan, |_, _| true)
+}
+
+/// Checks that rows of a plan may be added to a table: as [`may_add`], and each person comes into
+/// the column by which the table's policy knows whose rows they are.
+///
+/// # Errors
+/// As [`may_add`].
+pub(crate) fn may_insert(
+    context: &StatementContext,
+    target: &ObjectName,
+    plan: &LogicalPlan,
+) -> Result<()> {
+    may_come(context, target, plan, |policy, subject| {
+        let fields = plan.schema().fields();
+        let at = fields.iter().position(|field| field.name() == subject);
+        at.is_some_and(|at| policies_of(plan, at).contains(policy))
+    })
+}
+
+fn may_come(
+    context: &StatementContext,
+    target: &ObjectName,
+    plan: &LogicalPlan,
+    comes: impl Fn(&str, &str) -> bool,
+) -> Result<()> {
     let there = context.rights().purposes().policies_of(target);
     for policy in used(context).into_iter().filter(|policy| policy.table != *target) {
         let same = |other: &&Arc<ConsentPolicy>| {
-            other.consents == policy.consents
-                && other.purposes == policy.purposes
-                && other.default_allow == policy.default_allow
+            other.is_alike(policy) && comes(&policy.name, &other.subject)
         };
         if there.iter().any(|other| same(&other)) || is_aggregated(plan) {
             continue;

@@ -165,9 +165,13 @@ impl Request {
 /// When the journals cannot be read.
 pub async fn resume_erasures(engine: &Engine) -> Result<Vec<(String, Result<String>)>> {
     let mut ended = Vec::new();
-    for job in engine.catalog().open_erasures().await? {
+    let (jobs, fault) = engine.catalog().open_erasures().await?;
+    for job in jobs {
         let outcome = resumed(engine.clone(), job.by.clone(), job.id.clone()).await;
         ended.push((job.id, outcome.map(|done| done.message)));
+    }
+    if let Some(fault) = fault {
+        ended.push(("of a journal that cannot be read".to_owned(), Err(fault.into())));
     }
     Ok(ended)
 }
