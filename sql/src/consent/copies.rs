@@ -146,10 +146,7 @@ fn is_aggregated(plan: &LogicalPlan) -> bool {
 ///
 /// # Errors
 /// When the name of one is another policy's, or the warehouse cannot be written.
-pub(crate) async fn attach(
-    catalog: &Catalog,
-    copies: &[ConsentPolicy],
-) -> Result<Vec<Inherited>> {
+pub(crate) async fn attach(catalog: &Catalog, copies: &[ConsentPolicy]) -> Result<Vec<Inherited>> {
     let mut made = Vec::new();
     for copy in copies {
         match catalog.inherit_consent(copy.clone()).await {
