@@ -251,8 +251,8 @@ impl Catalog {
         self.define(CONSENT, &name, Spec::Consent(policy), &owner, mode).await
     }
 
-    /// Puts a policy on a table that inherits it, over one that it has inherited under the same name
-    /// before; tells what was written where there was none.
+    /// Puts a policy on a table that inherits it, over one that it has inherited before under the
+    /// same name; tells what was written where there was none.
     ///
     /// It is written also where it was there already: whoever means to take it away, because of a
     /// table of that name that is gone or did not come to be, finds that it is another's by now.
