@@ -9,12 +9,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use catalog::purposes::Inherited;
+use catalog::registry::definition::NAME_CHARS_MAX;
+use catalog::tokens::digest;
 use catalog::{Catalog, ConsentPolicy, ObjectName};
 use datafusion::logical_expr::LogicalPlan;
 
 use super::lineage::policies_of;
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
+
+/// Digits of a digest in a name.
+const DIGEST_CHARS: usize = 32;
 
 /// The policies that a table of the rows of `plan` inherits.
 ///
@@ -45,7 +50,7 @@ pub(crate) fn inherited(
             continue;
         }
         let mut copy = policy.as_ref().clone();
-        copy.name = format!("{}.{name}", policy.name);
+        copy.name = name_of(&policy.name, name);
         copy.table = name.clone();
         copy.subject = subject;
         copy.is_inherited = true;
@@ -111,6 +116,18 @@ fn may_come(
     Ok(())
 }
 
+/// What the policy of a copy is called. Copies of copies have ever longer names: what is too long is
+/// told apart by a digest.
+fn name_of(policy: &str, table: &ObjectName) -> String {
+    let name = format!("{policy}.{table}");
+    if name.chars().count() <= NAME_CHARS_MAX {
+        return name;
+    }
+    let start = name.chars().take(NAME_CHARS_MAX - DIGEST_CHARS - 1);
+    let digest = digest(&name);
+    start.chain(['.']).chain(digest.chars().take(DIGEST_CHARS)).collect()
+}
+
 /// The policies by which rows of the statement are chosen.
 fn used(context: &StatementContext) -> Vec<Arc<ConsentPolicy>> {
     let names: BTreeSet<String> = context.opening().used().versions().into_keys().collect();
@@ -166,5 +183,25 @@ pub(crate) async fn detach(catalog: &Catalog, made: &[Inherited]) {
         if let Err(error) = catalog.disinherit_consent(inherited).await {
             tracing::warn!(?inherited, %error, "the policy of no table stays");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_of_copies_have_names_of_their_own_however_many_there_are() {
+        let mut name = "p".to_owned();
+        let mut known = BTreeSet::new();
+        for number in 0..50 {
+            name = name_of(&name, &ObjectName::new("main", format!("copy_{number}")));
+            assert!(name.chars().count() <= NAME_CHARS_MAX);
+            assert!(known.insert(name.clone()), "{name}");
+        }
+        assert_ne!(
+            name_of(&name, &ObjectName::new("main", "x")),
+            name_of(&name, &ObjectName::new("main", "y"))
+        );
     }
 }
