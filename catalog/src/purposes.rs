@@ -441,8 +441,10 @@ impl Catalog {
 /// The error for an inherited policy whose name is another's.
 fn taken(policy: &ConsentPolicy) -> Error {
     Error::invalid_hint(
-        format!("{} would inherit the consent policy {}", policy.table, policy.name)
-            + ", and another one has that name",
+        format!(
+            "{} would inherit the consent policy {}, and another one has that name",
+            policy.table, policy.name
+        ),
         "choose another name for the table",
     )
 }

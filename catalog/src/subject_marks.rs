@@ -137,18 +137,22 @@ impl Catalog {
 
     async fn read_subject_tokens(&self) -> Result<SubjectTokens> {
         let place = self.warehouse.place().child("_attune/subject_secret");
-        let content = match place.read_if_exists().await? {
+        let mut found = place.read_if_exists().await?;
+        let is_known = found.is_none() && self.marks_anybody().await?;
+        if is_known {
+            // It may be there by now, made by another server with the first mark.
+            found = place.read_if_exists().await?;
+        }
+        let content = match found {
             Some(content) => content,
-            // Another secret would make nobody of them known, and all of them seen again. It may be
-            // there by now, made by another server with the first mark.
-            None if self.marks_anybody().await? => {
-                let content = place.read_if_exists().await?;
-                content.ok_or_else(|| Error::Corrupt {
+            // Another secret would make nobody of them known, and all of them seen again.
+            None if is_known => {
+                return Err(Error::Corrupt {
                     what: place.url.to_string(),
                     reason: "it is gone, and restricted, held and erased persons are known by it: \
                              restore it from a copy of the warehouse"
                         .into(),
-                })?
+                });
             }
             None => {
                 self.writable().await?;

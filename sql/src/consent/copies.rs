@@ -99,7 +99,7 @@ fn may_come(
     let there = context.rights().purposes().policies_of(target);
     for policy in used(context).into_iter().filter(|policy| policy.table != *target) {
         let same = |other: &&Arc<ConsentPolicy>| {
-            other.is_alike(policy) && comes(&policy.name, &other.subject)
+            other.is_alike(&policy) && comes(&policy.name, &other.subject)
         };
         if there.iter().any(|other| same(&other)) || is_aggregated(plan) {
             continue;

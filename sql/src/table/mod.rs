@@ -86,12 +86,11 @@ impl Definition {
                 let written =
                     catalog.create_table_as(name, owner, *mode, plan, state, cluster_by).await;
                 let written = guard.finish(run, written.map_err(Error::from)).await;
-                match &written {
+                if matches!(written, Ok(Some(_))) {
                     // Who has dropped a table of this name meanwhile may have taken them along.
-                    Ok(Some(_)) => {
-                        consent::copies::attach(catalog, consents).await?;
-                    }
-                    _ => consent::copies::detach(catalog, &attached).await,
+                    consent::copies::attach(catalog, consents).await?;
+                } else {
+                    consent::copies::detach(catalog, &attached).await;
                 }
                 let rows = written?.map(|written| written.rows);
                 Ok(created("TABLE", name, rows.is_some(), rows.unwrap_or(0)))
