@@ -106,6 +106,13 @@ pub(super) async fn set_password(
             return Err(Catalog::unknown_user(name).into());
         };
         check_account(catalog, context.rights(), &accounts, user).await?;
+    } else if context.session().is_delegated() {
+        // A token that leaked would outlive its own end, and be more than it was.
+        return Err(Error::Denied {
+            principal: name.to_owned(),
+            action: "change the password in a session opened with a token".into(),
+            hint: Some("log in with the user's own password".into()),
+        });
     }
     check_password(password)?;
     let hash = hash(context, password).await?;
