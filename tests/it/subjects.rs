@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use catalog::ObjectName;
 use catalog::erasures::{ErasureOf, Step};
 use catalog::policy::{Principal, Role};
 use catalog::subject_marks::SubjectMarks;
@@ -208,6 +209,27 @@ async fn nobody_is_held_whose_erasure_has_begun() {
     assert_eq!(outcome(&session, hold).await, Ok(0));
     assert_eq!(outcome(&session, "FORGET SUBJECT person 'ann'").await, Err("ATT-2001"));
     assert!(catalog.open_erasures().await.unwrap().0.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_ends_also_where_a_view_took_the_tables_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    for text in ["CREATE TABLE t AS SELECT 'ann-4711' AS id", "CREATE SUBJECT person KEY (t.id)"] {
+        assert_eq!(outcome(&session, text).await, Ok(0), "{text}");
+    }
+    let catalog = engine.catalog();
+    let subject = catalog.subject("person").await.unwrap();
+    let ids = BTreeSet::from(["ann-4711".to_owned()]);
+    let of = ErasureOf { subject, ids, only: None, entity: None, tokens: vec![] };
+    let steps = vec![Step::Rewrite { table: ObjectName::new("main", "t") }, Step::Clear];
+    catalog.begin_erasure(of, "local", steps).await.unwrap();
+    for text in ["DROP TABLE t", "CREATE VIEW t AS SELECT 'bob' AS id", "RESUME ERASURE"] {
+        assert_eq!(outcome(&session, text).await, Ok(0), "{text}");
+    }
+    assert!(catalog.open_erasures().await.unwrap().0.is_empty());
+    assert_eq!(files_with(&folder.path().join("warehouse"), "ann-4711"), Vec::<PathBuf>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

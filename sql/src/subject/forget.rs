@@ -166,10 +166,46 @@ async fn once(run: &Run, job: &ErasureJob, step: &Step) -> Result<StepReport> {
     };
     let context = StatementContext::load(&run.session).await?;
     match step {
-        Step::Hide { table } => hide(run, &context, job, &person, table).await,
-        Step::Rewrite { table } => rewrite(run, &context, job, &person, table).await,
+        Step::Hide { table } => cleaned(run, &context, job, &person, (table, true)).await,
+        Step::Rewrite { table } => cleaned(run, &context, job, &person, (table, false)).await,
         Step::Unlearn { model, version } => unlearn(&context, &person, model, *version).await,
         Step::Clear => clear(&context, job, &person).await,
+    }
+}
+
+/// A table without the person, whatever its name has come to mean since the erasure began: who
+/// makes a view or an external table of that name keeps nobody from being forgotten.
+async fn cleaned(
+    run: &Run,
+    context: &Arc<StatementContext>,
+    job: &ErasureJob,
+    person: &Person,
+    (table, was_external): (&ObjectName, bool),
+) -> Result<StepReport> {
+    let catalog = context.engine().catalog();
+    let object = match catalog.object(table).await {
+        // Files that are out of reach may come back: the person is hidden first of all.
+        Err(_) if was_external => None,
+        found => found?,
+    };
+    let mut report = match object {
+        Some(object) if object.kind != Kind::Table => gone(table),
+        Some(object) if object.external => hide(run, context, job, person, table).await?,
+        None if was_external => hide(run, context, job, person, table).await?,
+        _ => rewrite(run, context, job, person, table).await?,
+    };
+    report.objects = catalog.purge_table_folders(table, job.started_ms).await?;
+    Ok(report)
+}
+
+fn gone(table: &ObjectName) -> StepReport {
+    StepReport {
+        object: format!("table {table}"),
+        outcome: "the table is gone, and so is what was left of it".into(),
+        rows: 0,
+        objects: 0,
+        exact: true,
+        files: vec![],
     }
 }
 
@@ -226,7 +262,7 @@ async fn hide(
     Ok(report)
 }
 
-/// The rows that stay are written anew, and the table's past is removed.
+/// The rows that stay are written anew; the table's past is to be removed.
 async fn rewrite(
     run: &Run,
     context: &Arc<StatementContext>,
@@ -235,14 +271,7 @@ async fn rewrite(
     table: &ObjectName,
 ) -> Result<StepReport> {
     let catalog = context.engine().catalog();
-    let mut report = StepReport {
-        object: format!("table {table}"),
-        outcome: "the table is gone, and so is what was left of it".into(),
-        rows: 0,
-        objects: 0,
-        exact: true,
-        files: vec![],
-    };
+    let mut report = gone(table);
     match catalog.begin_table_erasure(table, &job.id).await? {
         TableErasure::Gone => {}
         TableErasure::Rewritten => {
@@ -266,7 +295,6 @@ async fn rewrite(
                 format!("rewritten as version {}; earlier ones are purged", written.version);
         }
     }
-    report.objects = catalog.purge_table_folders(table, job.started_ms).await?;
     Ok(report)
 }
 
