@@ -221,6 +221,32 @@ impl Catalog {
         Ok(None)
     }
 
+    /// The external tables that read files of a table which is read from files itself.
+    ///
+    /// # Errors
+    /// When a store cannot be reached, or the table's document cannot be read.
+    pub async fn others_over_files_of(&self, name: &ObjectName) -> Result<Vec<ObjectName>> {
+        let table = match self.resolve(name).await? {
+            Some(Named::Lake(table)) => table,
+            Some(Named::Defined(definition)) => match definition.spec {
+                Spec::External(table) => table,
+                _ => return Ok(vec![]),
+            },
+            None => return Ok(vec![]),
+        };
+        let place = self.stores.locate(&table.location, Some(self.base_of(&name.schema)))?;
+        let mut others = Vec::new();
+        for ((schema, other), definition) in self.definitions().await?.iter() {
+            let Spec::External(held) = &definition.spec else { continue };
+            let other = ObjectName::new(schema, other);
+            let held = self.stores.locate(&held.location, Some(self.base_of(schema)));
+            if other != *name && held.is_ok_and(|held| held.meets(&place)) {
+                others.push(other);
+            }
+        }
+        Ok(others)
+    }
+
     /// What the warehouse keeps for itself is no table's: whoever defines one would read password
     /// hashes, the key that signs tokens, and tables that were not granted.
     fn check_location(&self, location: &str, base: &Place) -> Result<()> {

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use catalog::ObjectName;
 use catalog::lake::LakeTable;
 use catalog::policy::{Attached, Role};
+use catalog::{Catalog, ObjectName};
 
 use crate::error::{Error, Result};
 use crate::session::run::Run;
@@ -47,5 +47,20 @@ pub(super) async fn check(run: &Run, name: &ObjectName, table: &LakeTable) -> Re
                 "read {other}; a policy_admin can define {name}, and give it the same policies"
             )),
         }),
+    }
+}
+
+/// What whoever puts a policy on a table is to know: which other tables read its files already.
+pub(crate) async fn told(catalog: &Catalog, table: &ObjectName) -> String {
+    match catalog.others_over_files_of(table).await {
+        Ok(others) if others.is_empty() => String::new(),
+        Ok(others) => {
+            let others: Vec<String> = others.iter().map(ObjectName::to_string).collect();
+            format!(
+                "; its files are read by {} too, which has to have it as well",
+                others.join(", ")
+            )
+        }
+        Err(error) => format!("; whether other tables read its files is not known: {error}"),
     }
 }

@@ -1,6 +1,6 @@
 //! Definitions of tables and views: CREATE TABLE, CREATE VIEW, CREATE EXTERNAL TABLE, DROP.
 
-mod aliases;
+pub(crate) mod aliases;
 pub(crate) mod cluster;
 pub mod external;
 
