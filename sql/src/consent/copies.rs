@@ -116,8 +116,8 @@ fn may_come(
     Ok(())
 }
 
-/// What the policy of a copy is called. Copies of copies have ever longer names: what is too long is
-/// told apart by a digest.
+/// What the policy of a copy is called. Copies of copies have ever longer names: what is too long
+/// is told apart by a digest.
 fn name_of(policy: &str, table: &ObjectName) -> String {
     let name = format!("{policy}.{table}");
     if name.chars().count() <= NAME_CHARS_MAX {
