@@ -531,3 +531,24 @@ fn random_queries_see_what_they_would_where_the_hidden_never_was() {
     });
     compared.unwrap_or_else(|error| panic!("{error}"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_other_table_shows_the_files_of_a_protected_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = |name: &str, role: &str| engine.session(Principal::new(name, [role]));
+    let (dpo, eve) = (session("dpo", "policy_admin"), session("eve", "engineer"));
+    let all = told(&eve, "SELECT count(*) FROM lake.orders").await.unwrap();
+    done(&dpo, &["CREATE ROW ACCESS POLICY few ON lake.orders USING (order_id < 0)"]).await;
+    assert_ne!(told(&eve, "SELECT count(*) FROM lake.orders").await.unwrap(), all);
+    let alias = "CREATE EXTERNAL TABLE main.alias STORED AS CSV LOCATION 'orders/' \
+                 OPTIONS (has_header 'true')";
+    let refused = told(&eve, alias).await.unwrap_err();
+    assert!(refused.starts_with("ATT-2003") && refused.contains("lake.orders"), "{refused}");
+    done(&dpo, &["DROP ROW ACCESS POLICY few ON lake.orders"]).await;
+    done(&eve, &[alias]).await;
+    // Who comes later is told of it.
+    let answer = dpo.query("CREATE ROW ACCESS POLICY few ON lake.orders USING (order_id < 0)");
+    let message = answer.await.unwrap().message.unwrap();
+    assert!(message.contains("main.alias"), "{message}");
+}
