@@ -207,19 +207,19 @@ impl Catalog {
         self.writable().await?;
         // One at a time in this process: the others would only lose the race, again and again.
         let _turn = self.charging.lock().await;
-        let mut paid: Vec<&Account> = Vec::with_capacity(accounts.len());
+        let mut paid: Vec<(&Account, i64)> = Vec::with_capacity(accounts.len());
         for account in accounts {
             let outcome = self.charge_one(account, cost).await;
             if !matches!(outcome, Ok(None)) {
-                for account in &paid {
-                    self.refund_one(account, cost).await;
+                for (account, paid_ms) in &paid {
+                    self.refund_one(account, cost, *paid_ms).await;
                 }
             }
             match outcome? {
                 None => {}
                 Some(balance) => return Ok(Charged::Refused(Box::new(balance))),
             }
-            paid.push(account);
+            paid.push((account, self.now_ms()));
         }
         Ok(Charged::Paid)
     }
@@ -243,14 +243,19 @@ impl Catalog {
     }
 
     /// Gives back what an account paid for a query that another account refused. Where that fails,
-    /// the account has paid more than was drawn, which is safe.
-    async fn refund_one(&self, account: &Account, cost: Cost) {
+    /// the account has paid more than was drawn, which is safe; and so it is where the period in
+    /// which it has paid is over, whose spending is not that of the next one.
+    async fn refund_one(&self, account: &Account, cost: Cost, paid_ms: i64) {
         let name = place(account);
         for _ in 0..TRIES {
             let refunded = async {
                 let head = self.budgets.head(&name).await?;
-                let less = self.spending(account, head.as_ref())?.minus(cost);
-                self.budgets.put(&name, Some(Spec::Budget(less)), "", head.as_ref()).await
+                let spent = self.spending(account, head.as_ref())?;
+                if spent.started_ms > paid_ms {
+                    return Ok(());
+                }
+                let less = Some(Spec::Budget(spent.minus(cost)));
+                self.budgets.put(&name, less, "", head.as_ref()).await.map(|_| ())
             };
             match refunded.await {
                 Err(error) if error.is_lost_race() => {}
@@ -372,6 +377,25 @@ mod tests {
         assert!((balance.epsilon_left - 0.2).abs() < 1e-8);
         let left = catalog.balances(&[rich]).await.unwrap().remove(0);
         assert!((left.epsilon_left - 9.2).abs() < 1e-8, "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn what_was_paid_in_a_period_that_is_over_gives_nothing_to_the_next() {
+        let shared = Shared::new();
+        let catalog = shared.open().await;
+        let accounts = [account("t", 1.0, 0.0, Some(1_000))];
+        let cost = Cost { epsilon: 0.5, delta: 0.0 };
+        for (wait_ms, left) in [(0, 1.0), (1_000, 0.5)] {
+            assert!(pay(&catalog, &accounts, 0.5, 0.0).await);
+            let paid_ms = catalog.now_ms();
+            shared.clock.advance(wait_ms);
+            if wait_ms > 0 {
+                assert!(pay(&catalog, &accounts, 0.5, 0.0).await);
+            }
+            catalog.refund_one(&accounts[0], cost, paid_ms).await;
+            let balance = catalog.balances(&accounts).await.unwrap().remove(0);
+            assert!((balance.epsilon_left - left).abs() < 1e-8, "{balance:?}");
+        }
     }
 
     #[tokio::test]

@@ -198,21 +198,34 @@ impl Catalog {
         Ok(job)
     }
 
-    /// The erasures that are not done, oldest first.
+    /// Gives up an erasure of which nothing has been done.
     ///
     /// # Errors
-    /// When the warehouse cannot be reached, or a journal cannot be read.
-    pub async fn open_erasures(&self) -> Result<Vec<ErasureJob>> {
-        let mut jobs = Vec::new();
+    /// When the warehouse cannot be written.
+    pub async fn abandon_erasure(&self, id: &str) -> Result<()> {
+        self.erasure(id).child(JOB).remove().await
+    }
+
+    /// The erasures that are not done, oldest first, and why the journal of another one cannot be
+    /// read.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached.
+    pub async fn open_erasures(&self) -> Result<(Vec<ErasureJob>, Option<Error>)> {
+        let (mut jobs, mut fault) = (Vec::new(), None);
         for (id, files) in self.erasure_files().await? {
-            if files.contains(JOB)
-                && let Some(job) = self.job(&id).await?
-            {
-                jobs.push(job);
+            if !files.contains(JOB) {
+                continue;
+            }
+            match self.job(&id).await {
+                Ok(job) => jobs.extend(job),
+                // One that is damaged keeps nobody else waiting.
+                Err(error @ Error::Corrupt { .. }) => fault = Some(error),
+                Err(error) => return Err(error),
             }
         }
         jobs.sort_by(|a, b| (a.started_ms, &a.id).cmp(&(b.started_ms, &b.id)));
-        Ok(jobs)
+        Ok((jobs, fault))
     }
 
     /// The report of a step that is done.
@@ -445,7 +458,9 @@ mod tests {
         assert!(!format!("{job:?}").contains("u-1"));
         one.end_step(&job.id, 0, &report()).await.unwrap();
         assert!(one.end_erasure(&job, vec![]).await.is_err());
-        let [left]: [ErasureJob; 1] = other.open_erasures().await.unwrap().try_into().unwrap();
+        let (left, fault) = other.open_erasures().await.unwrap();
+        assert!(fault.is_none());
+        let [left]: [ErasureJob; 1] = left.try_into().unwrap();
         assert_eq!(left, job);
         assert_eq!(other.step_report(&job.id, 0).await.unwrap(), Some(report()));
         assert_eq!(other.step_report(&job.id, 1).await.unwrap(), None);
@@ -455,7 +470,7 @@ mod tests {
         let signed = other.end_erasure(&job, vec!["a view".into()]).await.unwrap();
         // Ended twice, it is the same.
         assert_eq!(one.end_erasure(&job, vec![]).await.unwrap(), signed);
-        assert!(one.open_erasures().await.unwrap().is_empty());
+        assert!(one.open_erasures().await.unwrap().0.is_empty());
         let [done]: [Erasure; 1] = one.erasures().await.unwrap().try_into().unwrap();
         assert_eq!(done.signed, Some((signed.clone(), true)));
         assert_eq!(shared.paths("_attune/erasures").await.len(), 1);
@@ -466,5 +481,21 @@ mod tests {
         place.create(to_bytes(&place, &forged).unwrap()).await.unwrap();
         let [found]: [Erasure; 1] = one.erasures().await.unwrap().try_into().unwrap();
         assert_eq!(found.signed.map(|(_, is_sound)| is_sound), Some(false));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_journal_keeps_no_other_erasure_from_its_end() {
+        let shared = Shared::new();
+        let catalog = shared.open().await;
+        let damaged = catalog.begin_erasure(of(), "dpo", vec![Step::Clear]).await.unwrap();
+        let job = catalog.begin_erasure(of(), "dpo", vec![Step::Clear]).await.unwrap();
+        let place = catalog.erasure(&damaged.id).child(JOB);
+        place.remove().await.unwrap();
+        place.create("{").await.unwrap();
+        let (left, fault) = catalog.open_erasures().await.unwrap();
+        assert_eq!(left, [job.clone()]);
+        assert!(matches!(fault, Some(Error::Corrupt { .. })), "{fault:?}");
+        catalog.abandon_erasure(&job.id).await.unwrap();
+        assert!(catalog.open_erasures().await.unwrap().0.is_empty());
     }
 }

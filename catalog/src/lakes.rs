@@ -1,6 +1,6 @@
 //! The lakes' schemas: configured, discovered and external tables over files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
@@ -13,7 +13,7 @@ use crate::config::{LakeConfig, LakeTable as ConfiguredTable};
 use crate::delta::{self, ReadOnlyTable};
 use crate::error::{Error, Result};
 use crate::lake::{Column, Format, Lake, LakeTable};
-use crate::registry::{CreateMode, Definition, Kind, ObjectName, exists};
+use crate::registry::{CreateMode, Definition, Kind, ObjectName, Spec, exists};
 use crate::store::{Place, Stores};
 use crate::tables::no_version;
 use crate::{Catalog, MAIN};
@@ -188,6 +188,63 @@ impl Catalog {
         let only = lakes.next().filter(|_| lakes.next().is_none());
         let lake = self.lakes.get(schema).or(only).or_else(|| self.lakes.get("lake"));
         lake.map_or_else(|| self.warehouse.place(), |lake| lake.lake.place())
+    }
+
+    /// The first of `others` that reads files which a table that is to be defined as `name` would
+    /// read too.
+    ///
+    /// # Errors
+    /// When a store cannot be reached, or the document of one of the others cannot be read.
+    pub async fn over_files_of(
+        &self,
+        name: &ObjectName,
+        table: &LakeTable,
+        others: BTreeSet<ObjectName>,
+    ) -> Result<Option<ObjectName>> {
+        let place = self.stores.locate(&table.location, Some(self.base_of(&name.schema)))?;
+        for other in others.into_iter().filter(|other| other != name) {
+            let held = match self.resolve(&other).await? {
+                Some(Named::Lake(held)) => held,
+                Some(Named::Defined(definition)) => match definition.spec {
+                    Spec::External(held) => held,
+                    _ => continue,
+                },
+                None => continue,
+            };
+            // What no lake reaches any more, no table reads.
+            let base = self.base_of(&other.schema);
+            let Ok(held) = self.stores.locate(&held.location, Some(base)) else { continue };
+            if place.meets(&held) {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The external tables that read files of a table which is read from files itself.
+    ///
+    /// # Errors
+    /// When a store cannot be reached, or the table's document cannot be read.
+    pub async fn others_over_files_of(&self, name: &ObjectName) -> Result<Vec<ObjectName>> {
+        let table = match self.resolve(name).await? {
+            Some(Named::Lake(table)) => table,
+            Some(Named::Defined(definition)) => match definition.spec {
+                Spec::External(table) => table,
+                _ => return Ok(vec![]),
+            },
+            None => return Ok(vec![]),
+        };
+        let place = self.stores.locate(&table.location, Some(self.base_of(&name.schema)))?;
+        let mut others = Vec::new();
+        for ((schema, other), definition) in self.definitions().await?.iter() {
+            let Spec::External(held) = &definition.spec else { continue };
+            let other = ObjectName::new(schema, other);
+            let held = self.stores.locate(&held.location, Some(self.base_of(schema)));
+            if other != *name && held.is_ok_and(|held| held.meets(&place)) {
+                others.push(other);
+            }
+        }
+        Ok(others)
     }
 
     /// What the warehouse keeps for itself is no table's: whoever defines one would read password

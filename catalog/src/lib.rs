@@ -288,9 +288,13 @@ impl Catalog {
         self.writable().await?;
         // Grants go first: a failure in between leaves an object that fewer may see, never grants
         // that a later object of that name would inherit.
-        if let Ok(Some(definition)) = self.objects.read(name).await
-            && definition.spec.kind() == kind
-        {
+        let is_there = match self.objects.read(name).await {
+            Ok(found) => found.is_some_and(|found| found.spec.kind() == kind),
+            // What cannot be read any more is dropped too, and had grants like anything else.
+            Err(Error::Corrupt { .. }) => true,
+            Err(error) => return Err(error),
+        };
+        if is_there {
             let on = match kind {
                 Kind::Model => Securable::Model(name.clone()),
                 _ => Securable::Table(name.clone()),

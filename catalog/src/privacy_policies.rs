@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Catalog;
 use crate::error::{Error, Result};
-use crate::registry::{CreateMode, Kind, ObjectName, Spec};
+use crate::registry::{CreateMode, ObjectName, Spec};
 
 /// The largest epsilon of a budget: beyond it there is no privacy to speak of.
 pub const BUDGET_EPSILON_MAX: f64 = 1e6;
@@ -136,13 +136,13 @@ impl Catalog {
     /// When the warehouse cannot be written, or somebody else changed it at the same time.
     pub async fn drop_privacy_policy(&self, table: &ObjectName, name: &str) -> Result<bool> {
         self.writable().await?;
-        let found = self.privacy_policies.read(table).await?;
-        match found.and_then(|found| policy(found.spec)) {
-            Some(policy) if policy.name == name => {
-                self.privacy_policies.drop_object(table, Kind::PrivacyPolicy).await
-            }
-            _ => Ok(false),
+        let Some(head) = self.privacy_policies.head(table).await? else { return Ok(false) };
+        let held = head.document.clone()?.spec.clone().and_then(policy);
+        if held.is_none_or(|held| held.name != name) {
+            return Ok(false);
         }
+        // Over that very document: the table may be under another policy by now.
+        self.privacy_policies.put(table, None, "", Some(&head)).await.map(|_| true)
     }
 }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::policy::Securable;
-use crate::registry::{CreateMode, Definitions, Head, Kind, ObjectName, Spec};
+use crate::registry::{CreateMode, Definitions, Head, Kind, ObjectName, Revision, Spec};
 use crate::subjects::SubjectKey;
 
 /// The places of purposes and policies in their registry; no SQL name reaches it.
@@ -100,6 +100,22 @@ impl ConsentPolicy {
             column: self.subject.clone(),
         })
     }
+}
+
+impl ConsentPolicy {
+    /// Whether two let the same persons' rows be there for the same purposes.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        self.consents == other.consents
+            && self.purposes == other.purposes
+            && self.default_allow == other.default_allow
+    }
+}
+
+/// A policy that a copy has inherited: exactly what was written then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inherited {
+    name: String,
+    revision: Revision,
 }
 
 /// Purposes and policies as they stood at one moment, at most a second ago.
@@ -244,13 +260,70 @@ impl Catalog {
     /// # Errors
     /// `AlreadyExists`; `Conflict` when somebody else was first.
     pub async fn create_consent(&self, policy: ConsentPolicy, mode: CreateMode) -> Result<bool> {
-        if self.purposes().await?.policies().count() >= POLICIES_MAX {
-            return Err(Error::invalid(format!(
-                "a warehouse has at most {POLICIES_MAX} consent policies"
-            )));
-        }
+        self.check_policies().await?;
         let (name, owner) = (policy.name.clone(), policy.owner.clone());
         self.define(CONSENT, &name, Spec::Consent(policy), &owner, mode).await
+    }
+
+    /// Puts a policy on a table that inherits it, over one that it has inherited before under the
+    /// same name; tells what was written where there was none.
+    ///
+    /// It is written also where it was there already: whoever means to take it away, because of a
+    /// table of that name that is gone or did not come to be, finds that it is another's by now.
+    ///
+    /// # Errors
+    /// `Invalid` when the name is another policy's, which stays as it is: names of tables may be
+    /// such that two copies would share one; `Conflict` when somebody else was first.
+    pub async fn inherit_consent(&self, policy: ConsentPolicy) -> Result<Option<Inherited>> {
+        self.writable().await?;
+        let place = ObjectName::new(CONSENT, &policy.name);
+        let head = self.purposes.head(&place).await?;
+        let is_new = match present(head.as_ref())? {
+            None => true,
+            Some((Spec::Consent(held), _)) if held.table == policy.table => {
+                if !held.is_inherited && held.subject == policy.subject && held.is_alike(&policy) {
+                    return Ok(None);
+                }
+                if !held.is_inherited {
+                    return Err(taken(&policy));
+                }
+                false
+            }
+            Some(_) => return Err(taken(&policy)),
+        };
+        if is_new {
+            self.check_policies().await?;
+        }
+        let (name, owner) = (policy.name.clone(), policy.owner.clone());
+        let spec = Some(Spec::Consent(policy));
+        let revision = self.purposes.put(&place, spec, &owner, head.as_ref()).await?;
+        Ok(is_new.then_some(Inherited { name, revision }))
+    }
+
+    /// Takes an inherited policy from a table that did not come to be, unless another one of the
+    /// name has inherited it since.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be written.
+    pub async fn disinherit_consent(&self, inherited: &Inherited) -> Result<()> {
+        let place = ObjectName::new(CONSENT, &inherited.name);
+        let Some(head) = self.purposes.head(&place).await? else { return Ok(()) };
+        if head.revision != inherited.revision {
+            return Ok(());
+        }
+        match self.purposes.put(&place, None, "", Some(&head)).await {
+            Err(error) if !error.is_lost_race() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn check_policies(&self) -> Result<()> {
+        match self.purposes().await?.policies().count() >= POLICIES_MAX {
+            true => Err(Error::invalid(format!(
+                "a warehouse has at most {POLICIES_MAX} consent policies"
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// Changes a consent policy.
@@ -287,7 +360,21 @@ impl Catalog {
         let all = self.purposes().await?;
         let of_table = all.policies().filter(|policy| policy.table == *table);
         for policy in of_table.filter(|policy| policy.is_inherited) {
-            self.drop_consent(&policy.name).await?;
+            let place = ObjectName::new(CONSENT, &policy.name);
+            let head = self.purposes.head(&place).await?;
+            // Looked at in this order: a table of the name that somebody makes meanwhile inherits
+            // before and after it comes to be, so it is seen here, or its policy has changed.
+            if self.objects.read(table).await?.is_some() {
+                return Ok(());
+            }
+            let present = present(head.as_ref())?;
+            if !matches!(present, Some((Spec::Consent(held), _)) if held.table == *table) {
+                continue;
+            }
+            match self.purposes.put(&place, None, "", head.as_ref()).await {
+                Err(error) if !error.is_lost_race() => return Err(error),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -365,6 +452,17 @@ impl Catalog {
     }
 }
 
+/// The error for an inherited policy whose name is another's.
+fn taken(policy: &ConsentPolicy) -> Error {
+    Error::invalid_hint(
+        format!(
+            "{} would inherit the consent policy {}, and another one has that name",
+            policy.table, policy.name
+        ),
+        "choose another name for the table",
+    )
+}
+
 /// What a head holds, with its owner.
 fn present(head: Option<&Head>) -> Result<Option<(Spec, String)>> {
     let Some(head) = head else { return Ok(None) };
@@ -435,5 +533,55 @@ mod tests {
         assert_eq!(catalog.consents_owned_by("eve").await.unwrap(), ["p"]);
         let other = shared.open().await;
         assert_eq!(other.purposes().await.unwrap().policy("p").unwrap().owner, "eve");
+    }
+
+    fn inherited(name: &str, table: &str) -> ConsentPolicy {
+        let table = ObjectName::new("main", table);
+        ConsentPolicy { table, is_inherited: true, ..policy(name, &["ads"]) }
+    }
+
+    #[tokio::test]
+    async fn a_copy_takes_no_other_tables_policy() {
+        let catalog = Shared::new().open().await;
+        let name = "p.main.x.main.y";
+        assert!(catalog.inherit_consent(inherited(name, "y")).await.unwrap().is_some());
+        // A copy of p's table that is called x.main.y.
+        assert!(catalog.inherit_consent(inherited(name, "x.main.y")).await.is_err());
+        assert!(catalog.inherit_consent(inherited(name, "y")).await.unwrap().is_none());
+        let all = catalog.purposes().await.unwrap();
+        assert_eq!(all.policy(name).unwrap().table.name, "y");
+        // What somebody has decided for the table stays.
+        catalog.create_consent(policy("q", &["mail"]), CreateMode::New).await.unwrap();
+        assert!(catalog.inherit_consent(inherited("q", "clicks")).await.is_err());
+        catalog.create_consent(policy("r", &["ads"]), CreateMode::New).await.unwrap();
+        assert!(catalog.inherit_consent(inherited("r", "clicks")).await.unwrap().is_none());
+        let all = catalog.purposes().await.unwrap();
+        assert!(!all.policy("r").unwrap().is_inherited);
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_fails_leaves_another_its_policy() {
+        let catalog = Shared::new().open().await;
+        let one = catalog.inherit_consent(inherited("p", "t")).await.unwrap().unwrap();
+        // Two make the same table, and the one who was first to inherit fails.
+        assert!(catalog.inherit_consent(inherited("p", "t")).await.unwrap().is_none());
+        catalog.disinherit_consent(&one).await.unwrap();
+        assert!(catalog.purposes().await.unwrap().policy("p").is_some());
+        let alone = catalog.inherit_consent(inherited("q", "u")).await.unwrap().unwrap();
+        catalog.disinherit_consent(&alone).await.unwrap();
+        assert!(catalog.purposes().await.unwrap().policy("q").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_table_takes_its_policy_along_unless_it_is_there_again() {
+        let catalog = Shared::new().open().await;
+        let table = ObjectName::new("main", "t");
+        let view = Spec::View { sql: "SELECT 1".into(), columns: vec![] };
+        catalog.create(&table, view, "ann", CreateMode::New).await.unwrap();
+        catalog.inherit_consent(inherited("p", "t")).await.unwrap();
+        catalog.forget_inherited_consents(&table).await.unwrap();
+        assert!(catalog.purposes().await.unwrap().policy("p").is_some());
+        assert!(catalog.drop_object(&table, Kind::View).await.unwrap());
+        assert!(catalog.purposes().await.unwrap().policy("p").is_none());
     }
 }

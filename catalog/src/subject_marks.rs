@@ -137,8 +137,23 @@ impl Catalog {
 
     async fn read_subject_tokens(&self) -> Result<SubjectTokens> {
         let place = self.warehouse.place().child("_attune/subject_secret");
-        let content = match place.read_if_exists().await? {
+        let mut found = place.read_if_exists().await?;
+        let is_known = found.is_none() && self.marks_anybody().await?;
+        if is_known {
+            // It may be there by now, made by another server with the first mark.
+            found = place.read_if_exists().await?;
+        }
+        let content = match found {
             Some(content) => content,
+            // Another secret would make nobody of them known, and all of them seen again.
+            None if is_known => {
+                return Err(Error::Corrupt {
+                    what: place.url.to_string(),
+                    reason: "it is gone, and restricted, held and erased persons are known by it: \
+                             restore it from a copy of the warehouse"
+                        .into(),
+                });
+            }
             None => {
                 self.writable().await?;
                 let random = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
@@ -154,6 +169,20 @@ impl Catalog {
             return Err(wrong("it is no secret of subjects".into()));
         }
         SubjectTokens::new(&content).map_err(|error| wrong(error.message().into_owned()))
+    }
+
+    async fn marks_anybody(&self) -> Result<bool> {
+        let found = self.subjects.sound_definitions().await?;
+        Ok(found.values().any(|found| matches!(found.spec, Spec::SubjectMarks(_))))
+    }
+
+    /// The marks of a subject's persons as the store has them now.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached, or the document cannot be read.
+    pub async fn subject_marks_now(&self, subject: &str) -> Result<SubjectMarks> {
+        let found = self.subjects.read(&ObjectName::new(MARKS, subject)).await?;
+        Ok(found.and_then(|found| marks(found.spec)).unwrap_or_default())
     }
 
     /// The marks of a subject's persons, at most a second old.
@@ -291,5 +320,26 @@ mod tests {
         let take = |marks: &mut SubjectMarks| Ok(marks.take(Mark::Restricted, &everywhere));
         assert!(one.change_subject_marks("person", take).await.unwrap());
         assert!(!one.subject_marks("person").await.unwrap().has(Mark::Restricted, &everywhere));
+    }
+
+    #[tokio::test]
+    async fn without_the_secret_nobody_who_is_marked_is_seen_again() {
+        let shared = Shared::new();
+        let one = shared.open().await;
+        let token = one.subject_tokens().await.unwrap().token("person", "7");
+        let note = MarkNote { by: "dpo".into(), at_ms: 1 };
+        let set = |marks: &mut SubjectMarks| {
+            Ok(marks.set(Mark::Erased, hexadecimal(&token), note.clone()))
+        };
+        assert!(one.change_subject_marks("person", set).await.unwrap());
+        let secret = shared.place.child("_attune/subject_secret");
+        let content = secret.read().await.unwrap();
+        secret.remove().await.unwrap();
+        let other = shared.open().await;
+        let error = other.subject_tokens().await.unwrap_err();
+        assert!(error.to_string().contains("it is gone"), "{error}");
+        assert!(secret.create(content).await.unwrap());
+        assert_eq!(other.subject_tokens().await.unwrap().token("person", "7"), token);
+        assert_eq!(other.subject_marks_now("person").await.unwrap().count(Mark::Erased), 1);
     }
 }

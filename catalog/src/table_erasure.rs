@@ -17,7 +17,7 @@ use crate::delta::write::{Input, Mode};
 use crate::error::{Error, Result};
 use crate::registry::head::key;
 use crate::registry::{Head, ManagedTable, ObjectName, Spec};
-use crate::tables::Written;
+use crate::tables::{Orphan, Written};
 
 /// How often a change of a definition is tried when others change it at the same time.
 const TRIES: usize = 8;
@@ -96,6 +96,7 @@ impl Catalog {
         let target = delta::plain_schema(&text, &table)?;
         let folder = format!("tables/{}-{}", key(&name.schema, &name.name), uuid::Uuid::new_v4());
         let place = self.warehouse.place().child(&folder).folder();
+        let mut orphan = Orphan(Some(place.clone()));
         let empty = delta::create_empty(&text, &place, &target).await?;
         let input = Input::plan(plan, state, Some(target), &before.cluster_by).await?;
         let (table, rows) = input.write(&text, empty, &place, Mode::Overwrite).await?;
@@ -108,7 +109,13 @@ impl Catalog {
             erased_by: Some(id.to_owned()),
         };
         let version = after.shown(table.version().unwrap_or_default());
-        self.objects.put(name, Some(Spec::Managed(after)), &owner, Some(&head)).await?;
+        // What the definition may name by now stays, also where its answer gets lost.
+        let left = orphan.0.take();
+        let put = self.objects.put(name, Some(Spec::Managed(after)), &owner, Some(&head)).await;
+        if put.as_ref().is_err_and(Error::is_lost_race) {
+            orphan.0 = left;
+        }
+        put?;
         self.tables.forget(&old);
         self.tables.put(&place, &table);
         Ok(Written { rows, version })

@@ -444,7 +444,7 @@ struct Start {
 
 /// Removes a folder when it is dropped, unless the table came to be; also when the statement is
 /// cancelled in the middle.
-struct Orphan(Option<Place>);
+pub(crate) struct Orphan(pub(crate) Option<Place>);
 
 impl Drop for Orphan {
     fn drop(&mut self) {

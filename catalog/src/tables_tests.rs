@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::logical_expr::dml::InsertOp;
 
+use crate::policy::{Grant, Grantee, Privilege, Securable};
 use crate::testing::{Shared, TestClock, main, number, open_folder, plan, rows, session};
 use crate::{Catalog, CreateMode, Error, Kind, Opened, Written};
 
@@ -286,4 +287,22 @@ async fn a_clustered_table_sorts_whatever_is_written() {
     assert_eq!(number(&catalog, "SELECT sum(id) FROM t WHERE kind = 'a'", &["t"]).await, 6);
     assert_eq!(number(&catalog, "SELECT sum(id) FROM t WHERE kind IS NULL", &["t"]).await, 1);
     assert!(insert(&catalog, "t", "SELECT 5").await.is_err());
+}
+
+#[tokio::test]
+async fn a_definition_that_cannot_be_read_is_dropped_with_its_grants() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    create(&catalog, "t", "SELECT 1 AS n").await.unwrap();
+    let (on, by) = (Securable::Table(main("t")), "root".to_owned());
+    let grant = Grant { privilege: Privilege::Select, on, columns: None, by, at_ms: 0 };
+    let give = |held: &mut Vec<Grant>| held.push(grant);
+    catalog.change_grants(&Grantee::Public, "root", give).await.unwrap();
+    let head = shared.place.child("_attune/heads/main.t.json");
+    head.remove().await.unwrap();
+    assert!(head.create("{").await.unwrap());
+    assert!(catalog.drop_object(&main("t"), Kind::Table).await.unwrap());
+    // A table that is made under the name has none.
+    create(&catalog, "t", "SELECT 2 AS n").await.unwrap();
+    assert!(catalog.accounts().await.unwrap().grants(&Grantee::Public).is_empty());
 }

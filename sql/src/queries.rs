@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Slot;
 use crate::audit::{self, Draft};
-use crate::dialect::AttuneDialect;
+use crate::dialect::{AttuneDialect, is_word};
 use crate::error::Error;
 use crate::memory::StatementPool;
 use crate::progress::Reporter;
@@ -26,6 +26,15 @@ use crate::session::{Origin, Progress, Session};
 const ENDED_MAX: usize = 1_000;
 /// Characters of a text that are kept.
 const TEXT_MAX: usize = 2_000;
+
+/// The first words of statements that name a password or a person.
+const VERBS: [&str; 8] =
+    ["CREATE", "ALTER", "EXPORT", "RECTIFY", "FORGET", "RESTRICT", "HOLD", "RELEASE"];
+/// Tokens before them, of EXPLAIN.
+const VERB_MAX: usize = 6;
+/// The words that end a password, and a person's id.
+const PASSWORD_ENDS: &[&str] = &["ROLE"];
+const PERSON_ENDS: &[&str] = &["AS", "SET", "FROM"];
 
 /// Where a statement is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -452,8 +461,18 @@ pub fn without_literals(text: &str) -> String {
     let Ok(tokens) = Tokenizer::new(&AttuneDialect, text).tokenize() else {
         return "(no SQL)".into();
     };
-    let mut shown = String::new();
-    for token in tokens {
+    let private = private_tokens(&tokens);
+    let (mut shown, mut was_private) = (String::new(), false);
+    for (token, is_private) in tokens.into_iter().zip(private) {
+        if is_private {
+            match was_private {
+                true => shown.truncate(shown.trim_end().len()),
+                false => shown.push('?'),
+            }
+            was_private = true;
+            continue;
+        }
+        was_private &= matches!(token, Token::Whitespace(_));
         match token {
             Token::Number(..)
             | Token::SingleQuotedString(_)
@@ -479,6 +498,38 @@ pub fn without_literals(text: &str) -> String {
     shown.trim().to_owned()
 }
 
+/// Which tokens stand where a password, a person's id or a person's new value belongs. Who forgets
+/// its quotes, or writes others, gets an error; and what was written is not in the log either.
+fn private_tokens(tokens: &[Token]) -> Vec<bool> {
+    let mut private = vec![false; tokens.len()];
+    let solid = tokens.iter().enumerate();
+    let solid: Vec<(usize, &Token)> =
+        solid.filter(|(_, token)| !matches!(token, Token::Whitespace(_))).collect();
+    let is = |at: usize, words: &[&str]| {
+        let token = solid.get(at).map(|(_, token)| *token);
+        token.is_some_and(|token| words.iter().any(|word| is_word(token, word)))
+    };
+    // EXPLAIN and its words may stand before.
+    let Some(verb) = (0..VERB_MAX).find(|at| is(*at, &VERBS)) else { return private };
+    let is_user = is(verb + 1, &["USER"]) || (is(verb + 1, &["OR"]) && is(verb + 3, &["USER"]));
+    let password = (verb..solid.len()).find(|at| is(*at, &["PASSWORD"]));
+    let (begin, ends) = match (password, is_user, is(verb + 1, &["SUBJECT"])) {
+        (Some(password), true, _) => (password + 1, PASSWORD_ENDS),
+        (_, _, true) if !is(verb, &["CREATE", "ALTER"]) => (verb + 3, PERSON_ENDS),
+        _ => return private,
+    };
+    let mut is_private = true;
+    for (at, token) in solid.into_iter().skip(begin) {
+        is_private &= !ends.iter().any(|end| is_word(token, end)) && *token != Token::SemiColon;
+        if let Some(private) = private.get_mut(at) {
+            *private = is_private;
+        }
+        // What RECTIFY sets.
+        is_private |= *token == Token::Eq;
+    }
+    private
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -487,5 +538,28 @@ mod tests {
     fn no_literal_reaches_the_log() {
         let text = "SELECT * FROM t WHERE mail = 'ann@x.org' AND id = 42 -- ann\n";
         assert_eq!(without_literals(text), "SELECT * FROM t WHERE mail = ? AND id = ?");
+        for (text, shown) in [
+            ("CREATE USER u PASSWORD 'a b' ROLE admin", "CREATE USER u PASSWORD ? ROLE admin"),
+            (
+                "create or replace user u password \"a b\" role admin;",
+                "create or replace user u password ? role admin;",
+            ),
+            ("ALTER USER u SET PASSWORD my long secret", "ALTER USER u SET PASSWORD ?"),
+            ("EXPLAIN CREATE USER u PASSWORD secret", "EXPLAIN CREATE USER u PASSWORD ?"),
+            ("FORGET SUBJECT person ann@mail", "FORGET SUBJECT person ?"),
+            (
+                "RELEASE SUBJECT person \"ann b\" AS crm.id FROM HOLD",
+                "RELEASE SUBJECT person ? AS crm.id FROM HOLD",
+            ),
+            (
+                "RECTIFY SUBJECT person '7' SET crm.name = Ann Smith",
+                "RECTIFY SUBJECT person ? SET crm.name = ?",
+            ),
+            ("EXPLAIN FORGET SUBJECT person ann", "EXPLAIN FORGET SUBJECT person ?"),
+            ("CREATE SUBJECT person KEY (crm.id)", "CREATE SUBJECT person KEY (crm.id)"),
+            ("SELECT user, password FROM t", "SELECT user, password FROM t"),
+        ] {
+            assert_eq!(without_literals(text), shown);
+        }
     }
 }

@@ -124,6 +124,15 @@ async fn queries_see_a_lake_without_those_who_do_not_consent() {
     assert_eq!(code(&ann, "CREATE TABLE ann.bare AS SELECT item FROM plays").await, "ATT-2001");
     assert_eq!(code(&ann, "INSERT INTO ann.other SELECT * FROM plays").await, "ATT-2001");
     rows(&ann, "INSERT INTO ann.copy SELECT * FROM plays").await;
+    // A withdrawal would not reach rows that are under somebody else's name.
+    let renamed = "INSERT INTO ann.copy SELECT person * 0 + 1, item FROM plays";
+    assert_eq!(code(&ann, renamed).await, "ATT-2001");
+    // The copy of this copy would have the policy that a copy of `plays` called so has.
+    rows(&ann, "CREATE TABLE ann.again AS SELECT * FROM ann.copy").await;
+    let same = "CREATE TABLE ann.\"copy.ann.again\" AS SELECT * FROM plays";
+    assert_eq!(code(&ann, same).await, "ATT-2001");
+    assert_eq!(rows(&ann, "SELECT count(*) FROM ann.again").await.len(), 1);
+    rows(&ann, "DROP TABLE ann.again").await;
     rows(&ann, "DROP TABLE ann.copy").await;
     assert_eq!(cell(&ann, "SELECT count(*) FROM system.consents").await, "1");
 }

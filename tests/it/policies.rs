@@ -306,10 +306,17 @@ async fn a_column_may_be_used_and_not_shown() {
         "CREATE TABLE cards AS SELECT * FROM (VALUES (1, 'k1', 'a'), (2, 'k2', 'b'), (3, 'k2', 'c')) \
          AS v (id, card, land)",
         "GRANT SELECT ON cards TO ROLE analyst, ROLE auditor",
+        "CREATE TABLE ladder AS SELECT * FROM (VALUES ('one', 'k1'), ('two', 'k2')) \
+         AS v (step, card)",
+        "GRANT SELECT ON ladder TO ROLE analyst, ROLE auditor",
+        "CREATE VIEW steps AS SELECT generalize('one', 'main.ladder', 1) AS step",
+        "GRANT SELECT ON steps TO ROLE analyst",
     ])
     .await;
+    assert!(told(&house.ann, "SELECT * FROM steps").await.unwrap().contains("k1"));
     let policy = "CREATE PROJECTION POLICY p ON main.cards (card) EXCEPT ROLE auditor";
-    done(&house.dpo, &[policy]).await;
+    let of_ladder = "CREATE PROJECTION POLICY p ON main.ladder (card)";
+    done(&house.dpo, &[policy, of_ladder]).await;
     for text in [
         "SELECT id, land FROM cards WHERE card = 'k2'",
         "SELECT count(card), count(DISTINCT card) FROM cards",
@@ -338,6 +345,12 @@ async fn a_column_may_be_used_and_not_shown() {
         "SELECT id FROM cards ORDER BY card",
         "SELECT id, rank() OVER (ORDER BY card) FROM cards",
         "SELECT id FROM cards WHERE CAST(card AS BIGINT) = 1",
+        // What is left out or counted further up is computed all the same, and fails on a value.
+        "SELECT count(n) FROM (SELECT CAST(card AS BIGINT) AS n FROM cards)",
+        "SELECT id FROM (SELECT id, CAST(card AS BIGINT) AS n FROM cards) WHERE n > 0",
+        "SELECT id FROM (SELECT DISTINCT id, CAST(card AS BIGINT) AS n FROM cards)",
+        "SELECT 1 FROM (SELECT max(CAST(card AS BIGINT)) AS n FROM cards) WHERE n > 0",
+        "SELECT count(n) FROM (SELECT lag(CAST(card AS BIGINT)) OVER () AS n FROM cards)",
         "SELECT c FROM (SELECT card AS c FROM cards)",
         "WITH c AS (SELECT card FROM cards) SELECT * FROM c",
         "SELECT id FROM cards UNION ALL SELECT length(card) FROM cards",
@@ -345,6 +358,9 @@ async fn a_column_may_be_used_and_not_shown() {
         "SELECT (SELECT max(card) FROM cards)",
         "SELECT id, EXISTS (SELECT 1 FROM cards AS b WHERE b.card = 'k1') FROM cards",
         "EXPLAIN SELECT card FROM cards",
+        // A hierarchy is read while the statement is planned, also where a view names it.
+        "SELECT generalize('one', 'main.ladder', 1)",
+        "SELECT * FROM steps",
         "CREATE TABLE ann.c AS SELECT * FROM main.cards",
         "CREATE MODEL ann.m OPTIONS (model_type = 'matrix_factorization', user_col = 'card', \
          item_col = 'id', feedback_type = 'implicit') AS SELECT card, id FROM main.cards",
@@ -402,6 +418,15 @@ async fn rows_may_be_seen_in_groups_alone() {
         "SELECT 1 WHERE 30 IN (SELECT pay FROM visits)",
         "SELECT count(*) FROM visits WHERE 1 / (pay - 30) = 0",
         "SELECT page FROM visits UNION ALL SELECT 'x'",
+        // A sub-query's condition is computed of the row around it.
+        "SELECT count(*) FROM visits AS v WHERE EXISTS \
+         (SELECT 1 FROM seen AS s WHERE s.id = CAST(v.person AS BIGINT))",
+        // What fails for the rows alone that come to it would tell of each.
+        "SELECT count(*) FROM visits WHERE CASE WHEN pay = 30 THEN CAST('x' AS BIGINT) = 1 \
+         ELSE true END",
+        // Its operators count the rows of groups that are left out above them.
+        "EXPLAIN ANALYZE SELECT count(*) FROM visits WHERE person LIKE '%1'",
+        "EXPLAIN ANALYZE VERBOSE SELECT page, count(*) FROM visits GROUP BY page",
     ] {
         assert_eq!(outcome(&house.ann, text).await, Err("ATT-2002"), "{text}");
     }
@@ -505,4 +530,25 @@ fn random_queries_see_what_they_would_where_the_hidden_never_was() {
         Ok(())
     });
     compared.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_other_table_shows_the_files_of_a_protected_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = |name: &str, role: &str| engine.session(Principal::new(name, [role]));
+    let (dpo, eve) = (session("dpo", "policy_admin"), session("eve", "engineer"));
+    let all = told(&eve, "SELECT count(*) FROM lake.orders").await.unwrap();
+    done(&dpo, &["CREATE ROW ACCESS POLICY few ON lake.orders USING (order_id < 0)"]).await;
+    assert_ne!(told(&eve, "SELECT count(*) FROM lake.orders").await.unwrap(), all);
+    let alias = "CREATE EXTERNAL TABLE main.alias STORED AS CSV LOCATION 'orders/' \
+                 OPTIONS (has_header 'true')";
+    let refused = told(&eve, alias).await.unwrap_err();
+    assert!(refused.starts_with("ATT-2003") && refused.contains("lake.orders"), "{refused}");
+    done(&dpo, &["DROP ROW ACCESS POLICY few ON lake.orders"]).await;
+    done(&eve, &[alias]).await;
+    // Who comes later is told of it.
+    let answer = dpo.query("CREATE ROW ACCESS POLICY few ON lake.orders USING (order_id < 0)");
+    let message = answer.await.unwrap().message.unwrap();
+    assert!(message.contains("main.alias"), "{message}");
 }

@@ -106,8 +106,7 @@ async fn rows_under_a_policy_are_reached_by_no_statement() {
     }
     let policy = "CREATE PRIVACY POLICY p ON visits (person) BUDGET (epsilon = 1000) PER ROLE";
     outcome(&root, policy).await.unwrap();
-    // A statement that was prepared before is planned anew once its plan is a second old.
-    now_ms.fetch_add(1_000, Ordering::Relaxed);
+    // A statement that was prepared before is planned anew, however young its plan is.
     let ran = root.run(&prepared, &[]).await.map(|_| ()).map_err(|error| error.code());
     assert_eq!(ran, Err("ATT-2003"));
     let model = "OPTIONS (model_type = 'kmeans', num_clusters = 2) AS";
@@ -139,6 +138,13 @@ async fn rows_under_a_policy_are_reached_by_no_statement() {
         assert_eq!(outcome(&ann, text).await, Err("ATT-2003"), "{text}");
     }
     assert_eq!(outcome(&ann, &asked(1.0, COUNT)).await, Ok(1));
+    // Nothing is told of what a condition leaves of the table's files.
+    let text = format!("EXPLAIN {} WHERE cost > 100", asked(1.0, COUNT));
+    let shown = ann.query(&text).await.unwrap();
+    let shown: Vec<RecordBatch> = shown.rows.try_collect().await.unwrap();
+    let shown = arrow::util::pretty::pretty_format_batches(&shown).unwrap().to_string();
+    assert!(shown.contains("BarrierExec: policies=[p]"), "{shown}");
+    assert!(!shown.contains("parquet"), "{shown}");
     // A parameter is of the rows, never of the privacy.
     let text = format!("{} WHERE cost < ?", asked(1.0, COUNT));
     let prepared = ann.prepare(&text).await.unwrap();

@@ -10,7 +10,7 @@ use catalog::policy::{Principal, Role};
 use catalog::{Catalog, CatalogConfig, StoreConfig};
 use datafusion::physical_plan::EmptyRecordBatchStream;
 use futures::TryStreamExt;
-use sql::{Engine, IfMissing, IfPresent, Ingest, Limits, Session};
+use sql::{Engine, IfMissing, IfPresent, Ingest, Limits, Session, SessionOptions};
 
 pub fn somebody(name: &str, role: Role) -> Principal {
     Principal::new(name, [role])
@@ -121,6 +121,27 @@ async fn two_servers_over_one_warehouse_agree_within_a_second() {
     outcome(&root, "DROP USER ann").await.unwrap();
     now_ms.fetch_add(1_000, Ordering::Relaxed);
     assert_eq!(outcome(&ann, text).await, Err("ATT-2003"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_a_token_changes_no_password_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
+    let engine = engine_at(folder.path(), &now_ms).await;
+    let local = engine.session(Principal::embedded());
+    for text in [
+        "CREATE USER root PASSWORD 'root-secret' ROLE admin",
+        "CREATE USER ann PASSWORD 'ann-secret'",
+    ] {
+        assert_eq!(outcome(&local, text).await, Ok(0), "{text}");
+    }
+    let record = engine.catalog().user("ann").await.unwrap().unwrap();
+    let delegated = SessionOptions { delegated: true, ..SessionOptions::default() };
+    let token = engine.session_with(Principal::of(&record), delegated);
+    let text = "ALTER USER ann SET PASSWORD 'another secret'";
+    assert_eq!(outcome(&token, text).await, Err("ATT-2003"));
+    let own = engine.session(Principal::of(&record));
+    assert_eq!(outcome(&own, text).await, Ok(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

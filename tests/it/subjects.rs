@@ -1,13 +1,17 @@
 //! Persons who ask to be forgotten: nothing of them is left in the warehouse's bytes, also when the
 //! program is killed in the middle; and what one server says of a person counts on the other one.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use catalog::ObjectName;
+use catalog::erasures::{ErasureOf, Step};
 use catalog::policy::{Principal, Role};
+use catalog::subject_marks::SubjectMarks;
 use futures::TryStreamExt;
 use sql::Session;
 
@@ -185,6 +189,50 @@ async fn an_erasure_that_is_killed_at_any_step_is_ended_by_the_next_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_held_whose_erasure_has_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    for text in ["CREATE TABLE t AS SELECT 'ann' AS id", "CREATE SUBJECT person KEY (t.id)"] {
+        assert_eq!(outcome(&session, text).await, Ok(0), "{text}");
+    }
+    let catalog = engine.catalog();
+    let subject = catalog.subject("person").await.unwrap();
+    let ids = BTreeSet::from(["ann".to_owned()]);
+    let of = ErasureOf { subject, ids, only: None, entity: None, tokens: vec![] };
+    let job = catalog.begin_erasure(of, "local", vec![Step::Clear]).await.unwrap();
+    // Its server has stopped, and the next one ends it.
+    let hold = "HOLD SUBJECT person 'ann'";
+    assert_eq!(outcome(&session, hold).await, Err("ATT-2001"));
+    assert_eq!(catalog.subject_marks_now("person").await.unwrap(), SubjectMarks::default());
+    catalog.abandon_erasure(&job.id).await.unwrap();
+    assert_eq!(outcome(&session, hold).await, Ok(0));
+    assert_eq!(outcome(&session, "FORGET SUBJECT person 'ann'").await, Err("ATT-2001"));
+    assert!(catalog.open_erasures().await.unwrap().0.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_ends_also_where_a_view_took_the_tables_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    for text in ["CREATE TABLE t AS SELECT 'ann-4711' AS id", "CREATE SUBJECT person KEY (t.id)"] {
+        assert_eq!(outcome(&session, text).await, Ok(0), "{text}");
+    }
+    let catalog = engine.catalog();
+    let subject = catalog.subject("person").await.unwrap();
+    let ids = BTreeSet::from(["ann-4711".to_owned()]);
+    let of = ErasureOf { subject, ids, only: None, entity: None, tokens: vec![] };
+    let steps = vec![Step::Rewrite { table: ObjectName::new("main", "t") }, Step::Clear];
+    catalog.begin_erasure(of, "local", steps).await.unwrap();
+    for text in ["DROP TABLE t", "CREATE VIEW t AS SELECT 'bob' AS id", "RESUME ERASURE"] {
+        assert_eq!(outcome(&session, text).await, Ok(0), "{text}");
+    }
+    assert!(catalog.open_erasures().await.unwrap().0.is_empty());
+    assert_eq!(files_with(&folder.path().join("warehouse"), "ann-4711"), Vec::<PathBuf>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restriction_counts_on_every_server_and_for_prepared_statements() {
     let folder = tempfile::tempdir().unwrap();
     let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
@@ -211,6 +259,13 @@ async fn a_restriction_counts_on_every_server_and_for_prepared_statements() {
     assert_eq!(outcome(&dpo, "RESTRICT SUBJECT person 'ann'").await, Ok(0));
     later();
     assert_eq!(count().await, 1);
+    // How many rows there were before is shown by no plan.
+    for explain in ["EXPLAIN", "EXPLAIN VERBOSE", "EXPLAIN ANALYZE"] {
+        let answer = there.query(&format!("{explain} SELECT n FROM t")).await.unwrap();
+        let rows: Vec<_> = answer.rows.try_collect().await.unwrap();
+        let plan = arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string();
+        assert!(plan.contains("SubjectsExec") && !plan.contains("parquet"), "{plan}");
+    }
     assert_eq!(outcome(&there, "EXPORT SUBJECT person 'ann'").await, Ok(1));
     assert_eq!(outcome(&dpo, "RELEASE SUBJECT person 'ann' FROM RESTRICTION").await, Ok(0));
     later();

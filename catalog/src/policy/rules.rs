@@ -179,14 +179,15 @@ impl fmt::Display for Attached {
     }
 }
 
-/// A moment of all policies: what was planned at one does not hold at another.
+/// A moment of all policies, also those of privacy, and of what is known of persons who must not be
+/// seen: what was planned at one does not hold at another.
 #[derive(Debug, Clone)]
-pub struct PolicyMoment(Weak<Definitions>);
+pub struct PolicyMoment([Weak<Definitions>; 3]);
 
 impl PolicyMoment {
-    /// Whether no policy has changed between the two.
+    /// Whether none of these has changed between the two.
     pub fn is_same(&self, other: &Self) -> bool {
-        Weak::ptr_eq(&self.0, &other.0)
+        self.0.iter().zip(&other.0).all(|(one, other)| Weak::ptr_eq(one, other))
     }
 }
 
@@ -218,7 +219,11 @@ impl Catalog {
     /// # Errors
     /// When the warehouse cannot be reached: then nothing protected can be read.
     pub async fn policy_moment(&self) -> Result<PolicyMoment> {
-        Ok(PolicyMoment(Arc::downgrade(&self.policies.definitions().await?)))
+        Ok(PolicyMoment([
+            Arc::downgrade(&self.policies.definitions().await?),
+            Arc::downgrade(&self.privacy_policies.definitions().await?),
+            Arc::downgrade(&self.subjects.definitions().await?),
+        ]))
     }
 
     /// What holds for a table, at most a second old.

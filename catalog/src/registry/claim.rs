@@ -46,6 +46,8 @@ pub struct Claim {
     pub(super) seen: Option<Head>,
     /// Files of the version that are written already.
     pub(super) files: BTreeMap<String, StoredFile>,
+    /// Whether the model is the claimer's from now on, whoever had it.
+    pub(super) takes_over: bool,
     kept: bool,
     pulse: Pulse,
     beat: tokio::task::JoinHandle<()>,
@@ -103,6 +105,7 @@ impl Claim {
                     folder,
                     seen,
                     files: BTreeMap::new(),
+                    takes_over: false,
                     kept: false,
                     beat: tokio::spawn(pulse.clone().beat()),
                     pulse,
@@ -116,6 +119,12 @@ impl Claim {
     /// The version that is claimed.
     pub fn version(&self) -> u32 {
         self.version
+    }
+
+    /// Makes the claimer the model's owner: a schedule trains it anew with its owner's rights, and
+    /// what is trained is what the claimer has written.
+    pub fn take_over(&mut self) {
+        self.takes_over = true;
     }
 
     /// The name of a file of the version. The claim's id is in it, so that a training that was

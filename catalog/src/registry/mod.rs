@@ -17,6 +17,8 @@ pub mod model;
 mod model_cache;
 mod model_erasure;
 mod model_files;
+#[cfg(test)]
+mod model_owner_tests;
 mod model_parts;
 #[cfg(test)]
 mod model_tests;

@@ -152,7 +152,8 @@ impl Catalog {
         let before = seen.and_then(|head| head.document.as_ref().ok());
         let (live, owner) = match before.map(|document| (&document.spec, document)) {
             Some((Some(Spec::Model(head)), document)) => {
-                (Some(head.clone()), document.owner.clone())
+                let owner = if claim.takes_over { &claim.owner } else { &document.owner };
+                (Some(head.clone()), owner.clone())
             }
             _ => (None, claim.owner.clone()),
         };
@@ -268,7 +269,8 @@ impl Catalog {
         Ok(manifest)
     }
 
-    /// Makes an existing version the default.
+    /// Makes an existing version the default. Where it was trained by another query, the model is
+    /// of who trained it.
     ///
     /// # Errors
     /// `NotFound` when there is no such model; `Invalid` when it has no such version; `Conflict`
@@ -280,6 +282,11 @@ impl Catalog {
             return Err(no_version(name, version, &head));
         };
         let manifest = self.read_manifest(name, &found).await?;
+        // A schedule goes on with this version's query: with the rights of who has written it.
+        let owner = match manifest.query == head.query {
+            true => owner,
+            false => manifest.owner.clone(),
+        };
         head.version = version;
         head.model_type = manifest.model_type.clone();
         let altered = head.options.into_iter().filter(|(name, _)| is_alterable(name));

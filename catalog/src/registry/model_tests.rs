@@ -30,7 +30,7 @@ fn index(name: &str, ids: ArrayRef) -> IdIndex {
     index
 }
 
-fn model(seed: f32) -> Arc<Model> {
+pub(super) fn model(seed: f32) -> Arc<Model> {
     let users: ArrayRef = Arc::new(Int64Array::from_iter_values((0..USERS as i64).map(|n| n * 7)));
     let items: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c"]));
     let values = |count: usize| (0..count).map(|n| n as f32 * 0.5 + seed).collect::<Vec<f32>>();

@@ -106,6 +106,13 @@ pub(super) async fn set_password(
             return Err(Catalog::unknown_user(name).into());
         };
         check_account(catalog, context.rights(), &accounts, user).await?;
+    } else if context.session().is_delegated() {
+        // A token that leaked would outlive its own end, and be more than it was.
+        return Err(Error::Denied {
+            principal: name.to_owned(),
+            action: "change the password in a session opened with a token".into(),
+            hint: Some("log in with the user's own password".into()),
+        });
     }
     check_password(password)?;
     let hash = hash(context, password).await?;
@@ -172,9 +179,11 @@ pub(super) async fn reassign(
 ) -> Result<Done> {
     context.rights().may_manage("reassign what users own")?;
     let catalog = context.engine().catalog();
-    if catalog.accounts_with(to).await?.user(to).is_none() {
-        return Err(Catalog::unknown_user(to).into());
-    }
+    let accounts = catalog.accounts_with(to).await?;
+    let Some(user) = accounts.user(to) else { return Err(Catalog::unknown_user(to).into()) };
+    // Checks look up, scheduled models are trained and consents are read with the rights of their
+    // owner: to give somebody what one has written is to act as that user.
+    check_account(catalog, context.rights(), &accounts, user).await?;
     let mut changed = 0;
     for name in from {
         let is_known = catalog.accounts_with(name).await?.user(name).is_some();
@@ -183,6 +192,11 @@ pub(super) async fn reassign(
             || !catalog.consents_owned_by(name).await?.is_empty();
         if !is_known && !is_owner {
             return Err(Catalog::unknown_user(name).into());
+        }
+        // Whose rights consents are read with is a matter of policies.
+        if !catalog.consents_owned_by(name).await?.is_empty() {
+            let role: String = Role::PolicyAdmin.into();
+            check_policy_role(catalog, context.rights(), &accounts, [&role]).await?;
         }
         changed += catalog.reassign_owned(name, to).await? as u64;
     }
@@ -225,6 +239,8 @@ pub(super) async fn drop_roles(
                 "REVOKE takes it and its grants from somebody",
             ));
         }
+        let accounts = catalog.accounts().await?;
+        check_policy_role(catalog, context.rights(), &accounts, [name]).await?;
         let gone = catalog.drop_role(name).await?;
         if !gone && !if_exists {
             return Err(no_role(&catalog.accounts().await?, name));

@@ -8,12 +8,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use catalog::{Catalog, ConsentPolicy, CreateMode, ObjectName};
+use catalog::purposes::Inherited;
+use catalog::registry::definition::NAME_CHARS_MAX;
+use catalog::tokens::digest;
+use catalog::{Catalog, ConsentPolicy, ObjectName};
 use datafusion::logical_expr::LogicalPlan;
 
 use super::lineage::policies_of;
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
+
+/// Digits of a digest in a name.
+const DIGEST_CHARS: usize = 32;
 
 /// The policies that a table of the rows of `plan` inherits.
 ///
@@ -44,7 +50,7 @@ pub(crate) fn inherited(
             continue;
         }
         let mut copy = policy.as_ref().clone();
-        copy.name = format!("{}.{name}", policy.name);
+        copy.name = name_of(&policy.name, name);
         copy.table = name.clone();
         copy.subject = subject;
         copy.is_inherited = true;
@@ -55,8 +61,8 @@ pub(crate) fn inherited(
     Ok(copies)
 }
 
-/// Checks that rows of a plan may be added to a table: it is under the same consents as the tables
-/// that they come from, and by the same crosswalks.
+/// Checks that values of other tables may come into a table's rows: it is under the same consents
+/// as the tables that they come from, and by the same crosswalks.
 ///
 /// # Errors
 /// When it is not, and the rows are not aggregated.
@@ -65,6 +71,33 @@ pub(crate) async fn may_add(
     target: &ObjectName,
     plan: &LogicalPlan,
 ) -> Result<()> {
+    may_come(context, target, plan, |_, _| true).await
+}
+
+/// Checks that rows of a plan may be added to a table: as [`may_add`], and each person comes into
+/// the column by which the table's policy knows whose rows they are.
+///
+/// # Errors
+/// As [`may_add`].
+pub(crate) async fn may_insert(
+    context: &StatementContext,
+    target: &ObjectName,
+    plan: &LogicalPlan,
+) -> Result<()> {
+    may_come(context, target, plan, |policy, subject| {
+        let fields = plan.schema().fields();
+        let at = fields.iter().position(|field| field.name() == subject);
+        at.is_some_and(|at| policies_of(plan, at).contains(policy))
+    })
+    .await
+}
+
+async fn may_come(
+    context: &StatementContext,
+    target: &ObjectName,
+    plan: &LogicalPlan,
+    comes: impl Fn(&str, &str) -> bool,
+) -> Result<()> {
     let there = context.rights().purposes().policies_of(target);
     for policy in used(context).into_iter().filter(|policy| policy.table != *target) {
         if is_aggregated(plan) {
@@ -72,9 +105,8 @@ pub(crate) async fn may_add(
         }
         let mut is_same = false;
         for other in there {
-            is_same |= other.consents == policy.consents
-                && other.purposes == policy.purposes
-                && other.default_allow == policy.default_allow
+            is_same |= other.is_alike(&policy)
+                && comes(&policy.name, &other.subject)
                 && is_linked_alike(context, &policy, other).await?;
         }
         if is_same {
@@ -102,6 +134,18 @@ async fn is_linked_alike(
     let links = catalog.crosswalks_of(&policy.key()).await?;
     let others = catalog.crosswalks_of(&other.key()).await?;
     Ok(links.iter().all(|link| others.contains(link)))
+}
+
+/// What the policy of a copy is called. Copies of copies have ever longer names: what is too long
+/// is told apart by a digest.
+fn name_of(policy: &str, table: &ObjectName) -> String {
+    let name = format!("{policy}.{table}");
+    if name.chars().count() <= NAME_CHARS_MAX {
+        return name;
+    }
+    let start = name.chars().take(NAME_CHARS_MAX - DIGEST_CHARS - 1);
+    let digest = digest(&name);
+    start.chain(['.']).chain(digest.chars().take(DIGEST_CHARS)).collect()
 }
 
 /// The policies by which rows of the statement are chosen.
@@ -134,27 +178,50 @@ fn is_aggregated(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// Puts policies on a table that is about to be; gives the names of those that were not there.
+/// Puts policies on a table that is about to be, or has just come to be; gives those that were not
+/// there.
 ///
 /// # Errors
-/// When the warehouse cannot be written.
-pub(crate) async fn attach(catalog: &Catalog, copies: &[ConsentPolicy]) -> Result<Vec<String>> {
-    let known = catalog.purposes().await?;
+/// When the name of one is another policy's, or the warehouse cannot be written.
+pub(crate) async fn attach(catalog: &Catalog, copies: &[ConsentPolicy]) -> Result<Vec<Inherited>> {
     let mut made = Vec::new();
     for copy in copies {
-        if known.policy(&copy.name).is_none() {
-            made.push(copy.name.clone());
+        match catalog.inherit_consent(copy.clone()).await {
+            Ok(inherited) => made.extend(inherited),
+            Err(error) => {
+                detach(catalog, &made).await;
+                return Err(error.into());
+            }
         }
-        catalog.create_consent(copy.clone(), CreateMode::Replace).await?;
     }
     Ok(made)
 }
 
 /// Takes the policies from a table that did not come to be.
-pub(crate) async fn detach(catalog: &Catalog, made: &[String]) {
-    for name in made {
-        if let Err(error) = catalog.drop_consent(name).await {
-            tracing::warn!(policy = name.as_str(), %error, "the policy of no table stays");
+pub(crate) async fn detach(catalog: &Catalog, made: &[Inherited]) {
+    for inherited in made {
+        if let Err(error) = catalog.disinherit_consent(inherited).await {
+            tracing::warn!(?inherited, %error, "the policy of no table stays");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_of_copies_have_names_of_their_own_however_many_there_are() {
+        let mut name = "p".to_owned();
+        let mut known = BTreeSet::new();
+        for number in 0..50 {
+            name = name_of(&name, &ObjectName::new("main", format!("copy_{number}")));
+            assert!(name.chars().count() <= NAME_CHARS_MAX);
+            assert!(known.insert(name.clone()), "{name}");
+        }
+        assert_ne!(
+            name_of(&name, &ObjectName::new("main", "x")),
+            name_of(&name, &ObjectName::new("main", "y"))
+        );
     }
 }

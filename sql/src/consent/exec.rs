@@ -23,6 +23,8 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 use udfs::consent::{ConsentSet, Mask};
 
+use crate::policy::barrier::unread;
+
 /// Who consents, and which column of the input says whose a row is.
 #[derive(Debug, Clone)]
 pub(super) struct Condition {
@@ -182,7 +184,7 @@ impl ExecutionPlan for ConsentExec {
         let rows = self.input.execute(partition, context)?;
         let keep = Arc::clone(&self.keep);
         let kept = rows.filter_map(move |batch| {
-            let kept = batch.and_then(|batch| keep.rows(&batch));
+            let kept = batch.map_err(unread).and_then(|batch| keep.rows(&batch));
             // A batch of which nothing is left is none.
             let is_nothing = kept.as_ref().is_ok_and(|batch| batch.num_rows() == 0);
             futures::future::ready((!is_nothing).then_some(kept))

@@ -6,7 +6,8 @@
 //! withdrawal. Somebody consents whose every channel consents; of whom nothing is told, the
 //! policy's default. A row without a purpose withdraws for every purpose, and grants none.
 //!
-//! The consents are read as the policy's owner, for no purpose, with the owner's rights of now.
+//! The consents are read as the policy's owner, for no purpose, with the owner's rights of now, and
+//! whole: where a policy would hide a part of them from the owner, nobody knows who consents.
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ use crate::dml::sent::quoted;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::parse::parse_query;
+use crate::policy;
 use crate::rights;
 use crate::session::{Origin, SessionOptions, Settings, StatementContext};
 
@@ -91,6 +93,10 @@ impl Reading {
         let table = format!("{}.{}", quoted(&source.table.schema), quoted(&source.table.name));
         let text = format!("SELECT {} FROM {table}", columns.join(", "));
         let (state, plan) = Box::pin(context.plan_query(parse_query(&text)?)).await?;
+        // A policy could hide that somebody has withdrawn.
+        for name in context.opened_names() {
+            policy::whole(&context, &name, "tell who consents by").await?;
+        }
         let kind = check_types(source, plan.schema().as_arrow())?;
         let (source, links) = (source.clone(), Links::default());
         Ok(Self { state, plan, kind, context, source, links })
@@ -300,7 +306,7 @@ async fn reader(engine: &Engine, owner: &str) -> Result<Arc<StatementContext>> {
     let session = engine.session_with(principal, options);
     let settings = Settings { purpose: Some(String::new()), ..Settings::default() };
     let context = StatementContext::with_settings(&session, settings).await?;
-    context.opening().read_files_of_now();
+    context.opening().read_consents();
     Ok(context)
 }
 

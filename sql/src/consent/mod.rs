@@ -35,6 +35,7 @@ use crate::error::Result;
 use crate::session::bindings::Bindings;
 use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
+use crate::table::aliases;
 
 /// A change of purposes or consent policies, checked when it was planned.
 #[derive(Debug, Clone)]
@@ -133,7 +134,11 @@ impl Change {
             }
             Self::CreatePolicy(policy, mode) => {
                 let made = catalog.create_consent(policy.as_ref().clone(), *mode).await?;
-                Ok(done(made, "CREATE CONSENT POLICY", &policy.name))
+                let mut done = done(made, "CREATE CONSENT POLICY", &policy.name);
+                if made {
+                    done.message.push_str(&aliases::told(catalog, &policy.table).await);
+                }
+                Ok(done)
             }
             Self::AlterPolicy { name, alteration } => {
                 catalog

@@ -295,12 +295,13 @@ impl Opening {
         &self.used
     }
 
-    /// From now on files are listed anew, whatever was listed a moment ago.
-    pub(super) fn read_files_of_now(&self) {
+    /// From now on consents are read: of files that are listed anew, whatever was listed a moment ago,
+    /// and of persons who are not to be seen, too.
+    pub(super) fn read_consents(&self) {
         self.of_now.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn reads_files_of_now(&self) -> bool {
+    pub(crate) fn reads_consents(&self) -> bool {
         self.of_now.load(Ordering::Relaxed)
     }
 

@@ -194,7 +194,7 @@ pub(crate) async fn plan(
             }
             let plan = Arc::unwrap_or_clone(dml.input);
             check_copy(context, &plan, &name, 0).await?;
-            crate::consent::copies::may_add(context, &name, &plan).await?;
+            crate::consent::copies::may_insert(context, &name, &plan).await?;
             Ok((state, Action::Rows(Change::Insert { name, plan, overwrite })))
         }
         SqlStatement::Delete(delete) => rewrite::delete(context, delete).await,

@@ -284,7 +284,19 @@ async fn readable(context: &Arc<StatementContext>, parts: &[String]) -> Result<O
         return Err(context.rights().no_change(catalog::policy::Privilege::Select, &table));
     }
     crate::policy::whole(context, &table, "check").await?;
+    crate::private::no_checks(context, &table).await?;
     Ok(table)
+}
+
+/// Whether nothing hides rows of a table from who asks: what was found in all of its rows, whoever
+/// read them, may be told. What cannot be looked up hides them all.
+pub(crate) async fn tells_all(context: &StatementContext, table: &ObjectName) -> bool {
+    let (catalog, purposes) = (context.engine().catalog(), context.rights().purposes());
+    purposes.check_known().is_ok()
+        && purposes.policies_of(table).is_empty()
+        && crate::policy::binding(context, table).await.is_ok_and(|bound| bound.is_free())
+        && matches!(catalog.privacy_policy(table).await, Ok(None))
+        && matches!(crate::subject::guard::hides(context, table).await, Ok(false))
 }
 
 /// The table whose expectations may be changed: by whom the table itself may be. With `gone`, also
@@ -441,6 +453,11 @@ async fn plan_alter(
             return Err(Error::invalid(format!("{key} is set twice")));
         }
         let change = alteration(key, value)?;
+        if matches!(change, Alteration::Tolerance(_)) {
+            // By one tolerance after the other it would tell how many rows there are.
+            crate::policy::whole(context, &table, "set a tolerance for").await?;
+            crate::private::no_checks(context, &table).await?;
+        }
         match (&change, &item.check.shape) {
             (Alteration::Severity(severity @ Severity::Error), Shape::Reference { .. }) => {
                 try_owner(context, &table, &item, *severity).await?;

@@ -27,7 +27,6 @@ use super::shared::{AllRows, Shared};
 use crate::dml::sent::quoted;
 use crate::error::{CatalogError, Class, Error, Result};
 use crate::parse::parse_query;
-use crate::policy;
 use crate::session::StatementContext;
 use crate::session::run::Run;
 
@@ -412,18 +411,13 @@ pub(super) async fn files(
     context: &Arc<StatementContext>,
     table: &ObjectName,
 ) -> Option<Arc<TableFiles>> {
-    // Files hold rows of people who do not consent to what this reading serves, and what policies
-    // keep from who reads.
-    let is_free = policy::binding(context, table).await.is_ok_and(|bound| bound.is_free());
-    if !is_free || !context.rights().purposes().policies_of(table).is_empty() {
+    // Files hold rows of people who do not consent to what this reading serves or whose rows nobody
+    // reads, and what policies keep from who reads.
+    if !super::tells_all(context, table).await {
         return None;
     }
     let engine = context.engine();
     let catalog = engine.catalog();
-    // A file's rows may be of somebody whose rows nobody reads.
-    if !catalog.marked_columns(table).await.is_ok_and(|marked| marked.is_empty()) {
-        return None;
-    }
     if let Ok(version) = catalog.table_version(table).await {
         context.pin(table, version);
     }

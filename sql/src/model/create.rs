@@ -447,6 +447,9 @@ impl Training {
         let owner = self.session.principal().name.as_str();
         let progress = Run::reporter(context, &self.session);
         let mut claim = catalog.claim_version(&self.name, owner, self.mode).await?;
+        if self.retrained.is_none() {
+            claim.take_over();
+        }
         let consumer = MemoryConsumer::new(format!("CREATE MODEL {}", self.name));
         let memory = consumer.register(context.memory_pool());
         let (previous, why_cold) = self.previous(&memory).await;

@@ -136,6 +136,11 @@ impl Barrier {
         &self.plan
     }
 
+    /// Whether a column shows other values than the table's own.
+    pub(crate) fn masks(&self, column: &str) -> bool {
+        self.masked.contains(column)
+    }
+
     /// The columns that may be used and not shown.
     pub(crate) fn kept(&self) -> &BTreeSet<String> {
         &self.kept
@@ -313,6 +318,23 @@ impl ExecutionPlan for BarrierExec {
 
 /// An error from below: one that comes of a row could quote what a policy hides.
 fn told(error: DataFusionError) -> DataFusionError {
+    untold(
+        error,
+        "a policy of this table cannot be computed on one of its rows",
+        "tell who administers policies: its expression has to take any row",
+    )
+}
+
+/// The same of rows that only some may read: which row it is, is not told either.
+pub(crate) fn unread(error: DataFusionError) -> DataFusionError {
+    untold(
+        error,
+        "one of the rows of this table cannot be read, perhaps one that is not shown",
+        "tell whose table it is: its files may hold a value that is not of its column's type",
+    )
+}
+
+fn untold(error: DataFusionError, what: &str, hint: &str) -> DataFusionError {
     let is_of_row = match error.find_root() {
         DataFusionError::Execution(_) | DataFusionError::ArrowError(..) => true,
         DataFusionError::External(inner) => {
@@ -320,13 +342,10 @@ fn told(error: DataFusionError) -> DataFusionError {
         }
         _ => false,
     };
-    if !is_of_row {
-        return error;
+    match is_of_row {
+        true => Error::Execution { what: what.into(), hint: Some(hint.into()) }.into(),
+        false => error,
     }
-    DataFusionError::from(Error::Execution {
-        what: "a policy of this table cannot be computed on one of its rows".into(),
-        hint: Some("tell who administers policies: its expression has to take any row".into()),
-    })
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::syntax::{Alteration, Body, CreatePolicy, PolicyKind, PolicyStatement,
 use crate::error::{CatalogError, Error, Result};
 use crate::session::StatementContext;
 use crate::session::run::{Done, Run};
+use crate::table::aliases;
 
 /// Characters of a policy's or tag's name.
 const NAME_CHARS_MAX: usize = 255;
@@ -188,7 +189,13 @@ impl Change {
                     Ok::<_, Error>(true)
                 };
                 let message = match catalog.change_rules(on, create).await? {
-                    true => format!("CREATE POLICY {name} ON {on}"),
+                    true => {
+                        let more = match on {
+                            Attached::Table(table) => aliases::told(catalog, table).await,
+                            Attached::Tag(_) => String::new(),
+                        };
+                        format!("CREATE POLICY {name} ON {on}{more}")
+                    }
                     false => format!("{name} exists already, nothing was changed"),
                 };
                 Ok(Done::new(0, message))

@@ -77,9 +77,12 @@ pub(super) fn enforce(plan: LogicalPlan) -> Result<LogicalPlan> {
         },
         other => Ok(Transformed::no(other)),
     })?;
-    let mut left = false;
+    let (mut left, mut grouped, mut tells) = (false, false, false);
     made.data.apply_with_subqueries(|node| {
-        rows_of(node)?;
+        let rows = rows_of(node)?;
+        grouped |= rows.is_some();
+        // It counts the rows that each operator gives: those of small groups too.
+        tells |= matches!(node, LogicalPlan::Analyze(_));
         node.apply_expressions(|expr| {
             expr.apply(|part| {
                 let sub = match part {
@@ -97,6 +100,12 @@ pub(super) fn enforce(plan: LogicalPlan) -> Result<LogicalPlan> {
         })?;
         Ok(TreeNodeRecursion::Continue)
     })?;
+    if grouped && tells {
+        return Err(Error::unsupported(
+            "EXPLAIN ANALYZE would tell how many rows small groups have",
+            "use EXPLAIN",
+        ));
+    }
     match left || rows_of(&made.data)?.is_some() {
         true => Err(alone()),
         false => Ok(made.data),

@@ -8,18 +8,21 @@ use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, Operator, Subquery};
 
 use crate::operators::is_condition;
 
+/// Parts that days have too.
+const DAYS: [&str; 5] = ["year", "quarter", "month", "week", "day"];
+/// Parts that times have.
+const HOURS: [&str; 3] = ["hour", "minute", "second"];
 /// Functions that give a value for every row, whatever it holds.
-const TOTAL: [&str; 14] = [
+const TOTAL: [&str; 12] = [
     "btrim",
     "character_length",
     "coalesce",
     "concat",
-    "date_part",
-    "date_trunc",
     "lower",
     "ltrim",
     "nullif",
@@ -34,49 +37,100 @@ const TOTAL: [&str; 14] = [
 pub(super) fn is_harmless(expr: &Expr, schema: &DFSchema) -> Result<bool> {
     let mut harmless = true;
     expr.apply(|part| {
-        harmless &= match part {
-            Expr::BinaryExpr(binary) => {
-                is_condition(binary.op) || binary.op == Operator::StringConcat
-            }
-            Expr::Cast(cast) => {
-                let from = match cast.expr.get_type(schema) {
-                    Ok(from) => from,
-                    // A column of the query around this one; what it is cast from is not known.
-                    Err(_) => DataType::Null,
-                };
-                matches!(cast.expr.as_ref(), Expr::Literal(..))
-                    || widens(&from, cast.field.data_type())
-            }
-            Expr::ScalarFunction(call) => TOTAL.contains(&call.func.name()),
-            Expr::Column(_)
-            | Expr::OuterReferenceColumn(..)
-            | Expr::Literal(..)
-            | Expr::Placeholder(_)
-            | Expr::Alias(_)
-            | Expr::Not(_)
-            | Expr::IsNull(_)
-            | Expr::IsNotNull(_)
-            | Expr::IsTrue(_)
-            | Expr::IsFalse(_)
-            | Expr::IsUnknown(_)
-            | Expr::IsNotTrue(_)
-            | Expr::IsNotFalse(_)
-            | Expr::IsNotUnknown(_)
-            | Expr::Between(_)
-            | Expr::InList(_)
-            | Expr::Like(_)
-            | Expr::Case(_)
-            | Expr::TryCast(_)
-            | Expr::Exists(_)
-            | Expr::InSubquery(_)
-            | Expr::ScalarSubquery(_)
-            | Expr::SetComparison(_)
-            | Expr::GroupingSet(_) => true,
-            _ => false,
-        };
+        harmless &= is_total(part, schema) && is_harmless_inside(part)?;
         Ok(if harmless { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
     Ok(harmless)
+}
+
+/// Whether what a sub-query computes of the row around it has a value too.
+fn is_harmless_inside(part: &Expr) -> Result<bool> {
+    let Some(sub) = subquery(part) else { return Ok(true) };
+    let mut harmless = true;
+    sub.subquery.apply(|node| {
+        let schema = merge_schema(&node.inputs());
+        node.apply_expressions(|expr| {
+            harmless &= !reaches_out(expr)? || is_harmless(expr, &schema)?;
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(harmless)
+}
+
+fn subquery(part: &Expr) -> Option<&Subquery> {
+    match part {
+        Expr::ScalarSubquery(sub) => Some(sub),
+        Expr::Exists(exists) => Some(&exists.subquery),
+        Expr::InSubquery(sub) => Some(&sub.subquery),
+        Expr::SetComparison(sub) => Some(&sub.subquery),
+        _ => None,
+    }
+}
+
+/// Whether an expression names a column of a query around its own.
+fn reaches_out(expr: &Expr) -> Result<bool> {
+    expr.exists(|part| {
+        let is_outer = matches!(part, Expr::OuterReferenceColumn(..));
+        Ok(is_outer || subquery(part).is_some_and(|sub| !sub.outer_ref_columns.is_empty()))
+    })
+}
+
+/// Whether a part of an expression has a value whatever its own parts have. What fails whenever it
+/// is computed does not: a CASE computes it for some rows alone.
+pub(crate) fn is_total(part: &Expr, schema: &DFSchema) -> bool {
+    match part {
+        Expr::BinaryExpr(binary) => is_condition(binary.op) || binary.op == Operator::StringConcat,
+        Expr::Cast(cast) => match cast.expr.as_ref() {
+            Expr::Literal(value, _) => value.cast_to(cast.field.data_type()).is_ok(),
+            of => {
+                // A column of the query around this one; what it is cast from is not known.
+                let from = of.get_type(schema).unwrap_or(DataType::Null);
+                widens(&from, cast.field.data_type())
+            }
+        },
+        Expr::ScalarFunction(call) => match call.func.name() {
+            "date_part" | "date_trunc" => is_of_time(&call.args, schema),
+            name => TOTAL.contains(&name),
+        },
+        Expr::Column(_)
+        | Expr::OuterReferenceColumn(..)
+        | Expr::Literal(..)
+        | Expr::Placeholder(_)
+        | Expr::Alias(_)
+        | Expr::Not(_)
+        | Expr::IsNull(_)
+        | Expr::IsNotNull(_)
+        | Expr::IsTrue(_)
+        | Expr::IsFalse(_)
+        | Expr::IsUnknown(_)
+        | Expr::IsNotTrue(_)
+        | Expr::IsNotFalse(_)
+        | Expr::IsNotUnknown(_)
+        | Expr::Between(_)
+        | Expr::InList(_)
+        | Expr::Like(_)
+        | Expr::Case(_)
+        | Expr::TryCast(_)
+        | Expr::Exists(_)
+        | Expr::InSubquery(_)
+        | Expr::ScalarSubquery(_)
+        | Expr::SetComparison(_)
+        | Expr::GroupingSet(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether these are the name of a part that every time has, and a time.
+fn is_of_time(arguments: &[Expr], schema: &DFSchema) -> bool {
+    let [Expr::Literal(word, _), time] = arguments else { return false };
+    let word = word.try_as_str().flatten().unwrap_or_default().to_lowercase();
+    match time.get_type(schema) {
+        Ok(DataType::Timestamp(..)) => {
+            DAYS.contains(&word.as_str()) || HOURS.contains(&word.as_str())
+        }
+        Ok(DataType::Date32 | DataType::Date64) => DAYS.contains(&word.as_str()),
+        _ => false,
+    }
 }
 
 /// Whether every value of a type has one in the other.
@@ -106,7 +160,7 @@ fn widens(from: &DataType, to: &DataType) -> bool {
 #[cfg(test)]
 mod tests {
     use arrow::datatypes::{Field, Schema};
-    use datafusion::functions::expr_fn::{lower, sqrt};
+    use datafusion::functions::expr_fn::{date_part, lower, sqrt};
     use datafusion::logical_expr::{cast, col, lit, try_cast};
 
     use super::*;
@@ -122,6 +176,7 @@ mod tests {
             cast(col("a"), DataType::Float64).gt(lit(0.5)),
             try_cast(col("t"), DataType::Int64).is_null(),
             cast(lit("2020-01-01"), DataType::Date32).is_not_null(),
+            date_part(lit("YEAR"), cast(lit("2020-01-01"), DataType::Date32)).eq(lit(2020)),
         ] {
             assert!(is_harmless(&expr, &schema).unwrap(), "{expr}");
         }
@@ -130,6 +185,10 @@ mod tests {
             cast(col("t"), DataType::Int64).eq(lit(1)),
             cast(col("a"), DataType::Int8).eq(lit(1)),
             sqrt(col("a")).gt(lit(1)),
+            // A CASE would compute them for some rows alone.
+            cast(lit("none"), DataType::Int64).eq(lit(1)),
+            date_part(lit("none"), cast(lit("2020-01-01"), DataType::Date32)).eq(lit(1)),
+            date_part(col("t"), cast(lit("2020-01-01"), DataType::Date32)).eq(lit(1)),
         ] {
             assert!(!is_harmless(&expr, &schema).unwrap(), "{expr}");
         }

@@ -11,7 +11,7 @@ mod change;
 mod copies;
 mod expression;
 mod groups;
-mod harmless;
+pub(crate) mod harmless;
 mod lineage;
 pub(crate) mod propose;
 mod shown;
@@ -48,6 +48,8 @@ use crate::session::{Action, StatementContext};
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     tables: Mutex<BTreeSet<ObjectName>>,
+    /// Those whose policies are being planned.
+    planned: Mutex<BTreeSet<ObjectName>>,
     declassified: AtomicBool,
 }
 
@@ -59,6 +61,16 @@ impl Seen {
 
     fn tables(&self) -> BTreeSet<ObjectName> {
         self.tables.lock().clone()
+    }
+
+    /// Begins to plan a table's policies; `false` where that is under way already, because one of
+    /// them reads the table, and would without end.
+    fn begin(&self, table: &ObjectName) -> bool {
+        self.planned.lock().insert(table.clone())
+    }
+
+    fn end(&self, table: &ObjectName) {
+        self.planned.lock().remove(table);
     }
 
     /// Copies that the statement makes carry no policies.
@@ -92,7 +104,15 @@ pub(crate) async fn guarded(
     }
     let applied = bound.described.iter().map(|policy| format!("{policy} on {name}"));
     context.used().policies.extend(applied);
+    if !context.policies().begin(name) {
+        let error = Error::unsupported(
+            format!("a policy of {name} names a hierarchy that is {name} itself, or reads it"),
+            "name a hierarchy that is under no such policy",
+        );
+        return Err(closed(context, name, error));
+    }
     let barrier = bound.barrier(context, name, table).await;
+    context.policies().end(name);
     Ok(Arc::new(barrier.map_err(|error| closed(context, name, error))?))
 }
 

@@ -100,6 +100,28 @@ impl Scope<'_> {
         Ok(kept)
     }
 
+    /// The same of a value that is computed, whether or not it is shown: what is left out, counted
+    /// or compared further up is computed all the same, and must not fail on a row.
+    fn computed(&self, expr: &Expr) -> DataFusionResult<bool> {
+        let kept = self.comes_of(expr)?;
+        if kept {
+            self.cannot_fail(expr)?;
+        }
+        Ok(kept)
+    }
+
+    fn cannot_fail(&self, expr: &Expr) -> DataFusionResult<()> {
+        for part in parts(expr) {
+            if !is_harmless(part, self.schema)? {
+                return refused(
+                    "a column that a projection policy keeps is compared only: what is computed \
+                     of it here could fail on a row and tell of its value",
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a sub-query shows a kept column.
     fn inside(&self, sub: &Subquery) -> DataFusionResult<bool> {
         Ok(kept_in(&sub.subquery, Some(self))?.contains(&true))
@@ -137,22 +159,28 @@ impl Scope<'_> {
             };
             Ok(TreeNodeRecursion::Continue)
         })?;
-        // What an aggregate is called with is looked at by itself.
-        let parts: Vec<&Expr> = match expr {
-            Expr::AggregateFunction(call) => {
-                call.params.args.iter().chain(call.params.filter.as_deref()).collect()
-            }
-            plain => vec![plain],
-        };
-        for part in parts {
-            if names && !is_harmless(part, self.schema)? {
-                return refused(
-                    "a column that a projection policy keeps is compared only: what is computed \
-                     of it here could fail on a row and tell of its value",
-                );
-            }
+        match names {
+            true => self.cannot_fail(expr),
+            false => Ok(()),
         }
-        Ok(())
+    }
+}
+
+/// What is computed of each row: of an aggregate and a window function what they are called with.
+fn parts(expr: &Expr) -> Vec<&Expr> {
+    match expr {
+        Expr::Alias(alias) => parts(&alias.expr),
+        Expr::AggregateFunction(call) => {
+            let sorted = call.params.order_by.iter().map(|key| &key.expr);
+            call.params.args.iter().chain(call.params.filter.as_deref()).chain(sorted).collect()
+        }
+        Expr::WindowFunction(call) => {
+            let params = &call.params;
+            let sorted = params.order_by.iter().map(|key| &key.expr);
+            let given = params.args.iter().chain(params.filter.as_deref());
+            given.chain(&params.partition_by).chain(sorted).collect()
+        }
+        plain => vec![plain],
     }
 }
 
@@ -176,7 +204,7 @@ fn kept_in(plan: &LogicalPlan, around: Option<&Scope<'_>>) -> DataFusionResult<V
         LogicalPlan::Projection(node) => {
             let kept = kept_in(&node.input, around)?;
             let scope = Scope { schema: node.input.schema(), kept: &kept, around };
-            node.expr.iter().map(|expr| scope.comes_of(expr)).collect()
+            node.expr.iter().map(|expr| scope.computed(expr)).collect()
         }
         LogicalPlan::Filter(node) => {
             let kept = kept_in(&node.input, around)?;
@@ -214,7 +242,7 @@ fn kept_in(plan: &LogicalPlan, around: Option<&Scope<'_>>) -> DataFusionResult<V
                     return refused("rows are chosen by a column that a projection policy keeps");
                 }
             }
-            node.select_expr.iter().map(|expr| scope.comes_of(expr)).collect()
+            node.select_expr.iter().map(|expr| scope.computed(expr)).collect()
         }
         LogicalPlan::Union(node) => {
             let mut kept = vec![false; width];
@@ -252,6 +280,9 @@ impl Scope<'_> {
             };
             Ok(TreeNodeRecursion::Continue)
         })?;
+        if kept {
+            self.cannot_fail(expr)?;
+        }
         Ok(kept)
     }
 }
@@ -270,7 +301,7 @@ fn aggregated(node: &Aggregate, around: Option<&Scope<'_>>) -> DataFusionResult<
         keys = vec![keys.contains(&true); width];
     }
     for expr in &node.aggr_expr {
-        keys.push(scope.comes_of(expr)?);
+        keys.push(scope.computed(expr)?);
     }
     Ok(keys)
 }

@@ -6,6 +6,7 @@
 //! keep persons apart; whatever else a statement does with it — views, sub-queries, INSERT …
 //! SELECT, CREATE MODEL, UPDATE — meets the refusal.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use catalog::ObjectName;
 use catalog::privacy_policies::PrivacyPolicy;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::TableReference;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
@@ -20,26 +22,36 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan,
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::error::{Error, Result};
+use crate::policy::barrier::Barrier;
 use crate::private::node::PrivateNode;
 
 /// A table under a privacy policy.
+///
+/// A private aggregation reads it behind a barrier: how many files a condition leaves would be told
+/// by EXPLAIN, which nobody pays for.
 #[derive(Debug)]
 pub(crate) struct Protected {
     name: ObjectName,
     policy: Arc<PrivacyPolicy>,
     principal: String,
-    table: Arc<dyn TableProvider>,
+    table: Arc<Barrier>,
 }
 
 impl Protected {
     /// `table`, which lies under `policy`, as `principal` has it.
+    ///
+    /// # Errors
+    /// When DataFusion refuses the table's columns.
     pub(crate) fn new(
         name: &ObjectName,
         policy: Arc<PrivacyPolicy>,
         principal: &str,
         table: Arc<dyn TableProvider>,
-    ) -> Self {
-        Self { name: name.clone(), policy, principal: principal.to_owned(), table }
+    ) -> Result<Self> {
+        let at = TableReference::bare(name.name.clone());
+        let rows = LogicalPlanBuilder::scan(at, provider_as_source(table), None)?.build()?;
+        let table = Arc::new(Barrier::new(rows, BTreeSet::new(), [policy.name.clone()])?);
+        Ok(Self { name: name.clone(), policy, principal: principal.to_owned(), table })
     }
 
     /// The table's name.
@@ -50,6 +62,25 @@ impl Protected {
     /// Its policy.
     pub(crate) fn policy(&self) -> &Arc<PrivacyPolicy> {
         &self.policy
+    }
+
+    /// Checks that the principal has the ids of persons as they are: of a mask's values one person
+    /// could have many, and would count as often.
+    ///
+    /// # Errors
+    /// When they are masked.
+    pub(crate) fn check_unit(&self) -> Result<()> {
+        let unit = &self.policy.unit_column;
+        if !self.table.masks(unit) {
+            return Ok(());
+        }
+        Err(Error::unsupported(
+            format!(
+                "the privacy unit of {}, its column {unit}, is masked for {}",
+                self.name, self.principal
+            ),
+            "private statistics need a role that the masking policy excepts",
+        ))
     }
 
     fn refusal(&self) -> Error {
@@ -147,19 +178,9 @@ pub(crate) fn opened(plan: LogicalPlan) -> Result<LogicalPlan> {
         let Some(table) = provider.downcast_ref::<Protected>() else {
             return Ok(Transformed::no(node));
         };
-        // What others guard of the table may be a query by now, which is theirs to look into.
-        let plan = match table.table.get_logical_plan() {
-            Some(plan) => {
-                let plan = LogicalPlanBuilder::from(plan.into_owned());
-                plan.alias(scan.table_name.clone())?.build()?
-            }
-            None => {
-                let mut scan = scan.clone();
-                scan.source = provider_as_source(Arc::clone(&table.table));
-                LogicalPlan::TableScan(scan)
-            }
-        };
-        Ok(Transformed::new(plan, true, TreeNodeRecursion::Jump))
+        let mut scan = scan.clone();
+        scan.source = provider_as_source(Arc::clone(&table.table) as Arc<dyn TableProvider>);
+        Ok(Transformed::new(LogicalPlan::TableScan(scan), true, TreeNodeRecursion::Jump))
     })?;
     Ok(opened.data)
 }

@@ -36,7 +36,7 @@ pub(crate) type Policies = Vec<(ObjectName, Arc<PrivacyPolicy>)>;
 /// Gives the policies of the tables it reads.
 ///
 /// # Errors
-/// When rows of several units mix, or the unit's column is not that of the tables.
+/// When rows of several units mix, the unit's column is not that of the tables, or it is masked.
 pub(crate) fn check(plan: &LogicalPlan, spec: &Spec) -> Result<Policies> {
     alone(plan)?;
     let policies = policies(plan)?;
@@ -101,6 +101,7 @@ fn policies(plan: &LogicalPlan) -> Result<Policies> {
             && let Some(table) = provider.downcast_ref::<Protected>()
             && !found.iter().any(|(name, _)| name == table.name())
         {
+            table.check_unit()?;
             found.push((table.name().clone(), Arc::clone(table.policy())));
         }
         Ok(TreeNodeRecursion::Continue)

@@ -10,6 +10,8 @@
 //! 4. `exec.rs` with `ledger.rs`, `gather.rs` and `release.rs`: the budget pays, each person's rows
 //!    are bounded, noise is drawn, rare groups are left out.
 //!
+//! `total.rs` keeps out what could fail on a row, once types are known.
+//!
 //! `syntax.rs` and `policies.rs` are the statements about policies. The mechanisms are those of
 //! `udfs::privacy::noise`, the accounts those of `catalog::budget`.
 
@@ -27,6 +29,7 @@ mod relations;
 mod release;
 mod rewrite;
 pub(crate) mod syntax;
+mod total;
 
 use std::sync::Arc;
 
@@ -50,6 +53,7 @@ use self::relations::PrivateRelations;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
+use crate::session::plan::analyzed;
 
 /// Rewrites the private SELECTs of a statement; gives what they compute.
 ///
@@ -75,6 +79,49 @@ pub(crate) fn register(
     Ok(())
 }
 
+/// Checks, with their types, that what a statement computes below answers which are paid for cannot
+/// fail on a row: that it failed would tell of the row, however little was paid.
+///
+/// # Errors
+/// When it could.
+pub(crate) fn checked(state: &SessionState, plan: &LogicalPlan) -> Result<()> {
+    if !is_charged(plan)? {
+        return Ok(());
+    }
+    // What writes rows is coerced when it runs.
+    let plans = match plan {
+        LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) => plan.inputs(),
+        plan => vec![plan],
+    };
+    for plan in plans {
+        analyzed(state, plan.clone())?.apply_with_subqueries(|node| {
+            if let LogicalPlan::Extension(extension) = node
+                && let Some(private) = extension.node.as_any().downcast_ref::<PrivateNode>()
+                && private.is_charged()
+            {
+                for input in extension.node.inputs() {
+                    total::check(input)?;
+                }
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    Ok(())
+}
+
+/// Whether somebody's budget pays for an answer in a plan.
+fn is_charged(plan: &LogicalPlan) -> Result<bool> {
+    let mut charged = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Extension(extension) = node {
+            let node = extension.node.as_any().downcast_ref::<PrivateNode>();
+            charged |= node.is_some_and(PrivateNode::is_charged);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(charged)
+}
+
 /// A table as a statement sees it: one under a privacy policy gives its rows to private
 /// aggregations only.
 ///
@@ -90,7 +137,7 @@ pub(crate) async fn guarded(
     };
     context.used().policies.insert(format!("privacy policy {} on {name}", policy.name));
     let principal = context.rights().name();
-    Ok(Arc::new(Protected::new(name, policy, principal, table)))
+    Ok(Arc::new(Protected::new(name, policy, principal, table)?))
 }
 
 /// Refuses a view whose name is under a privacy policy, as that of a table that was there before.
@@ -128,6 +175,24 @@ pub(crate) async fn no_changes(context: &StatementContext, name: &ObjectName) ->
             policy.name
         ),
         hint: Some("INSERT adds rows; a policy_admin can drop the policy for the change".into()),
+    })
+}
+
+/// Refuses checks of a table that is under a privacy policy: what they find are exact numbers.
+///
+/// # Errors
+/// When it is, or policies cannot be read.
+pub(crate) async fn no_checks(context: &StatementContext, name: &ObjectName) -> Result<()> {
+    let Some(policy) = context.engine().catalog().privacy_policy(name).await? else {
+        return Ok(());
+    };
+    Err(Error::Denied {
+        principal: context.rights().name().to_owned(),
+        action: format!(
+            "check {name}, which is under the privacy policy {}: what checks find is exact",
+            policy.name
+        ),
+        hint: Some("expectations of severity 'error' still hold for rows that are added".into()),
     })
 }
 

@@ -15,7 +15,7 @@ use crate::session::bindings::Bindings;
 use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
 use crate::system;
-use crate::table::mode;
+use crate::table::{aliases, mode};
 
 /// A change of privacy policies.
 #[derive(Debug, Clone)]
@@ -203,7 +203,10 @@ impl Change {
                 let made = catalog.create_privacy_policy(table, policy.clone(), by, *mode).await?;
                 let name = &policy.name;
                 Ok(match made {
-                    true => Done::new(0, format!("CREATE PRIVACY POLICY {name} ON {table}")),
+                    true => {
+                        let more = aliases::told(catalog, table).await;
+                        Done::new(0, format!("CREATE PRIVACY POLICY {name} ON {table}{more}"))
+                    }
                     false => {
                         Done::new(0, format!("{table} is under a policy, nothing was changed"))
                     }

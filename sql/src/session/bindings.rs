@@ -30,6 +30,7 @@ use crate::model::items::ItemQuery;
 use crate::model::measure::Previous;
 use crate::parse::name_parts;
 use crate::session::plan::StatementContext;
+use crate::{policy, private};
 
 /// What a statement names, before it is loaded.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -233,6 +234,9 @@ async fn load_hierarchy(context: &Arc<StatementContext>, written: &str) -> Resul
         written.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
     let query = crate::parse::parse_query(&format!("SELECT * FROM {}", quoted.join(".")))?;
     let (state, plan) = Box::pin(context.plan_query(query)).await?;
+    // It is read here and now: what is looked at where a view stands would come too late.
+    private::check(&plan)?;
+    let plan = policy::checked(&state, plan)?;
     let frame = SessionContext::new_with_state(state)
         .execute_logical_plan(plan)
         .await?

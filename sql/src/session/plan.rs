@@ -331,6 +331,7 @@ impl StatementContext {
                 // What a view reads is looked at where the view stands.
                 if self.depth == 0 {
                     private::check(&plan)?;
+                    private::checked(&state, &plan)?;
                 }
                 self.rights.may_call(&plan, &references.relations)?;
                 let plan = analyzed(&state, plan)?;

@@ -361,6 +361,7 @@ impl Run {
         let values = ParamValues::from(self.parameters.clone());
         let plan = plan.clone().with_param_values(values)?;
         crate::policy::checked_with_values(&self.state, &plan)?;
+        crate::private::checked(&self.state, &plan)?;
         Ok(plan)
     }
 

@@ -151,14 +151,18 @@ async fn open_now(
     let state = context.engine().base();
     let version = context.version_of(name);
     let catalog = context.engine().catalog();
-    let opened = match context.opening().reads_files_of_now() {
+    let opened = match context.opening().reads_consents() {
         true => catalog.open_table_now(name, version, state).await?,
         false => catalog.open_table(name, version, state).await?,
     };
     let provider = match opened {
         None => return Ok(None),
         Some(Opened::Table(table)) => {
-            let table = subject::guard::readable(context, name, table).await?;
+            // Who is not to be seen must not count as somebody who has not withdrawn.
+            let table = match context.opening().reads_consents() {
+                true => table,
+                false => subject::guard::readable(context, name, table).await?,
+            };
             let unread = target || context.opening().is_for_columns();
             let table = governed(context, name, table, unread)?;
             policy::guarded(context, name, table).await?

@@ -105,8 +105,9 @@ pub(super) async fn drop(
         Err(CatalogError::NotFound { .. }) if if_exists => {
             return Ok(Done::new(0, format!("there is no subject {name}, nothing was changed")));
         }
-        // One that cannot be read can still be dropped: nothing else repairs it.
-        Err(CatalogError::Corrupt { .. }) => {}
+        // One that cannot be read can still be dropped, or replaced by one with keys where somebody
+        // is marked.
+        Err(CatalogError::Corrupt { .. }) => nobody_is_marked(context, name).await?,
         Err(error) => return Err(error.into()),
     }
     catalog.drop_subject(name).await?;
@@ -115,7 +116,7 @@ pub(super) async fn drop(
 
 /// Without its key a column would show who is restricted, or was erased, again.
 async fn nobody_is_marked(context: &StatementContext, name: &str) -> Result<()> {
-    let marks = context.engine().catalog().subject_marks(name).await?;
+    let marks = context.engine().catalog().subject_marks_now(name).await?;
     let (restricted, erased) = (marks.count(Mark::Restricted), marks.count(Mark::Erased));
     if restricted + erased == 0 {
         return Ok(());
@@ -125,7 +126,8 @@ async fn nobody_is_marked(context: &StatementContext, name: &str) -> Result<()> 
             "ids of subject {name} must not be seen ({restricted} restricted, {erased} erased), \
              and without its keys they would be"
         ),
-        "keys can be added; RELEASE SUBJECT … FROM RESTRICTION ends a restriction",
+        "keys can be added, and CREATE OR REPLACE SUBJECT takes the same keys and more; RELEASE \
+         SUBJECT … FROM RESTRICTION ends a restriction",
     ))
 }
 

@@ -33,17 +33,19 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<Done> {
     let context = StatementContext::load(&run.session).await?;
     let person = find(run, &context, who).await?;
     if person.has(&context, Mark::Held).await? {
-        return Err(Error::invalid_hint(
-            "this person is held and is not forgotten",
-            format!("RELEASE SUBJECT {} … FROM HOLD ends the hold", who.subject),
-        ));
+        return Err(held(who));
     }
     let steps = steps(&context, &person).await?;
     let tokens = person.marks(&context).await?;
-    let Person { subject, ids, only, entity } = person;
+    let Person { subject, ids, only, entity } = person.clone();
     let of = ErasureOf { subject, ids, only, entity, tokens };
     let catalog = context.engine().catalog();
     let job = catalog.begin_erasure(of, context.rights().name(), steps).await?;
+    // HOLD looks for a journal once it has marked a person, so one of the two sees the other.
+    if person.has(&context, Mark::Held).await? {
+        catalog.abandon_erasure(&job.id).await?;
+        return Err(held(who));
+    }
     // What has begun is ended, also when whoever asked goes away: in a task of its own.
     let ending = super::resumed(run.session.engine().clone(), job.by.clone(), job.id.clone());
     let ended = tokio::spawn(ending).await;
@@ -54,13 +56,22 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<Done> {
     Ok(Done { affected, message: format!("FORGET SUBJECT {}: {message}", who.subject) })
 }
 
+fn held(who: &Who) -> Error {
+    Error::invalid_hint(
+        "this person is held and is not forgotten",
+        format!("RELEASE SUBJECT {} … FROM HOLD ends the hold", who.subject),
+    )
+}
+
 /// RESUME ERASURE: ends one erasure that was interrupted, or all.
 pub(super) async fn resume(run: &Run, id: Option<&str>) -> Result<Done> {
     let catalog = run.session.engine().catalog();
-    let jobs = catalog.open_erasures().await?;
+    let (jobs, fault) = catalog.open_erasures().await?;
     let chosen: Vec<ErasureJob> =
         jobs.into_iter().filter(|job| id.is_none_or(|id| job.id == id)).collect();
-    if let (Some(_), true) = (id, chosen.is_empty()) {
+    // It may be the one that is asked for.
+    let fault = fault.filter(|_| id.is_none() || chosen.is_empty());
+    if let (Some(_), true, None) = (id, chosen.is_empty(), &fault) {
         return Err(Error::invalid_hint(
             "no erasure of this id was interrupted",
             "system.erasures lists them",
@@ -73,9 +84,10 @@ pub(super) async fn resume(run: &Run, id: Option<&str>) -> Result<Done> {
         rows += u64::try_from(ended.affected).unwrap_or_default();
         messages.push(ended.message);
     }
-    match messages.is_empty() {
-        true => Ok(Done::new(0, "no erasure was interrupted")),
-        false => Ok(Done::new(rows, messages.join("; "))),
+    match (fault, messages.is_empty()) {
+        (Some(fault), _) => Err(fault.into()),
+        (None, true) => Ok(Done::new(0, "no erasure was interrupted")),
+        (None, false) => Ok(Done::new(rows, messages.join("; "))),
     }
 }
 
@@ -154,10 +166,46 @@ async fn once(run: &Run, job: &ErasureJob, step: &Step) -> Result<StepReport> {
     };
     let context = StatementContext::load(&run.session).await?;
     match step {
-        Step::Hide { table } => hide(run, &context, job, &person, table).await,
-        Step::Rewrite { table } => rewrite(run, &context, job, &person, table).await,
+        Step::Hide { table } => cleaned(run, &context, job, &person, (table, true)).await,
+        Step::Rewrite { table } => cleaned(run, &context, job, &person, (table, false)).await,
         Step::Unlearn { model, version } => unlearn(&context, &person, model, *version).await,
         Step::Clear => clear(&context, job, &person).await,
+    }
+}
+
+/// A table without the person, whatever its name has come to mean since the erasure began: who
+/// makes a view or an external table of that name keeps nobody from being forgotten.
+async fn cleaned(
+    run: &Run,
+    context: &Arc<StatementContext>,
+    job: &ErasureJob,
+    person: &Person,
+    (table, was_external): (&ObjectName, bool),
+) -> Result<StepReport> {
+    let catalog = context.engine().catalog();
+    let object = match catalog.object(table).await {
+        // Files that are out of reach may come back: the person is hidden first of all.
+        Err(_) if was_external => None,
+        found => found?,
+    };
+    let mut report = match object {
+        Some(object) if object.kind != Kind::Table => gone(table),
+        Some(object) if object.external => hide(run, context, job, person, table).await?,
+        None if was_external => hide(run, context, job, person, table).await?,
+        _ => rewrite(run, context, job, person, table).await?,
+    };
+    report.objects = catalog.purge_table_folders(table, job.started_ms).await?;
+    Ok(report)
+}
+
+fn gone(table: &ObjectName) -> StepReport {
+    StepReport {
+        object: format!("table {table}"),
+        outcome: "the table is gone, and so is what was left of it".into(),
+        rows: 0,
+        objects: 0,
+        exact: true,
+        files: vec![],
     }
 }
 
@@ -214,7 +262,7 @@ async fn hide(
     Ok(report)
 }
 
-/// The rows that stay are written anew, and the table's past is removed.
+/// The rows that stay are written anew; the table's past is to be removed.
 async fn rewrite(
     run: &Run,
     context: &Arc<StatementContext>,
@@ -223,14 +271,7 @@ async fn rewrite(
     table: &ObjectName,
 ) -> Result<StepReport> {
     let catalog = context.engine().catalog();
-    let mut report = StepReport {
-        object: format!("table {table}"),
-        outcome: "the table is gone, and so is what was left of it".into(),
-        rows: 0,
-        objects: 0,
-        exact: true,
-        files: vec![],
-    };
+    let mut report = gone(table);
     match catalog.begin_table_erasure(table, &job.id).await? {
         TableErasure::Gone => {}
         TableErasure::Rewritten => {
@@ -254,7 +295,6 @@ async fn rewrite(
                 format!("rewritten as version {}; earlier ones are purged", written.version);
         }
     }
-    report.objects = catalog.purge_table_folders(table, job.started_ms).await?;
     Ok(report)
 }
 

@@ -3,7 +3,8 @@
 //!
 //! A table with such rows is read through an operator that leaves them out. It is a barrier: below
 //! it go only comparisons of a column with a constant, and statistics end at it, so that neither a
-//! count nor an error tells that there was somebody.
+//! count nor an error tells that there was somebody. To the planner it is a leaf: EXPLAIN ANALYZE
+//! would count the rows that came in.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,9 +18,10 @@ use catalog::ObjectName;
 use catalog::subject_marks::MarkedColumn;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -30,6 +32,7 @@ use futures::StreamExt;
 use udfs::privacy::{SubjectTokens, Token};
 
 use crate::error::{Error, Result};
+use crate::policy::barrier::{may_pass, unread};
 use crate::session::StatementContext;
 
 /// A table as it is read: without restricted and erased persons.
@@ -68,6 +71,19 @@ pub(crate) async fn with_restricted(
     }
     let of = |column: &MarkedColumn| column.erased.clone();
     Ok(Marked::over(context, table, &marked, of, Shown::Others).await?.0)
+}
+
+/// Whether somebody's rows are left out of what is read of a table.
+///
+/// # Errors
+/// As [`readable`].
+pub(crate) async fn hides(context: &StatementContext, name: &ObjectName) -> Result<bool> {
+    let marked = context.engine().catalog().marked_columns(name).await?;
+    if marked.iter().any(|column| !column.restricted.is_empty()) {
+        return Ok(true);
+    }
+    // The files of a warehouse table hold nobody who was erased.
+    Ok(!marked.is_empty() && is_external(context, name).await?)
 }
 
 /// A table that is going to be written anew: the rows that a change may reach, and those of
@@ -173,26 +189,6 @@ impl Marked {
     }
 }
 
-/// Whether a filter may go below: a comparison of a column with a constant tells nothing by itself.
-fn is_plain(filter: &Expr) -> bool {
-    let is_column = |expr: &Expr| matches!(expr, Expr::Column(_));
-    let is_value = |expr: &Expr| matches!(expr, Expr::Literal(..));
-    match filter {
-        Expr::BinaryExpr(binary) => {
-            let compares = matches!(
-                binary.op,
-                Operator::Eq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq
-            );
-            compares
-                && ((is_column(&binary.left) && is_value(&binary.right))
-                    || (is_value(&binary.left) && is_column(&binary.right)))
-        }
-        Expr::InList(list) => is_column(&list.expr) && list.list.iter().all(is_value),
-        Expr::IsNull(of) | Expr::IsNotNull(of) => is_column(of),
-        _ => false,
-    }
-}
-
 #[async_trait]
 impl TableProvider for Marked {
     fn schema(&self) -> SchemaRef {
@@ -210,7 +206,7 @@ impl TableProvider for Marked {
         let below = self.table.supports_filters_pushdown(filters)?;
         let both = filters.iter().zip(below);
         Ok(both
-            .map(|(filter, below)| match is_plain(filter) {
+            .map(|(filter, below)| match may_pass(filter, |_| false) {
                 true if below != TableProviderFilterPushDown::Unsupported => {
                     TableProviderFilterPushDown::Inexact
                 }
@@ -334,7 +330,7 @@ impl ExecutionPlan for MarkedExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
+        Vec::new()
     }
 
     fn apply_expressions(
@@ -346,11 +342,21 @@ impl ExecutionPlan for MarkedExec {
 
     fn with_new_children(
         self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let [input] = <[_; 1]>::try_from(children)
-            .map_err(|_| DataFusionError::Internal("persons are left out of one input".into()))?;
-        Ok(Arc::new(Self::new(input, Arc::clone(&self.look), Arc::clone(&self.schema))))
+        Ok(self)
+    }
+
+    fn repartitioned(
+        &self,
+        target_partitions: usize,
+        config: &ConfigOptions,
+    ) -> DataFusionResult<Option<Arc<dyn ExecutionPlan>>> {
+        let input = self.input.repartitioned(target_partitions, config)?;
+        Ok(input.map(|input| {
+            let (look, schema) = (Arc::clone(&self.look), Arc::clone(&self.schema));
+            Arc::new(Self::new(input, look, schema)) as Arc<dyn ExecutionPlan>
+        }))
     }
 
     fn execute(
@@ -360,7 +366,7 @@ impl ExecutionPlan for MarkedExec {
     ) -> DataFusionResult<SendableRecordBatchStream> {
         let rows = self.input.execute(partition, context)?;
         let (look, schema) = (Arc::clone(&self.look), Arc::clone(&self.schema));
-        let rows = rows.map(move |batch| look.rows(&batch?, &schema));
+        let rows = rows.map(move |batch| look.rows(&batch.map_err(unread)?, &schema));
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)))
     }
 }

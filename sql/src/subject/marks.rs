@@ -1,8 +1,9 @@
 //! RESTRICT, HOLD and RELEASE: what holds of a person from now on.
 
+use catalog::erasures::ErasureJob;
 use catalog::subject_marks::{Mark, MarkNote, SubjectMarks};
 
-use super::person::find;
+use super::person::{Person, find};
 use super::syntax::Who;
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
@@ -23,9 +24,26 @@ pub(super) async fn set(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
     let note = MarkNote { by: context.rights().name().to_owned(), at_ms: catalog.now_ms() };
     let add = |held: &mut SubjectMarks| {
         let new = marks.iter().filter(|person| held.set(mark, (*person).clone(), note.clone()));
-        Ok(new.count())
+        Ok(new.cloned().collect::<Vec<String>>())
     };
     let new = catalog.change_subject_marks(&who.subject, add).await?;
+    if mark == Mark::Held
+        && let Some(id) = being_forgotten(&context, &person).await?
+    {
+        // Nobody is told to be held who is not.
+        let take = |held: &mut SubjectMarks| {
+            for person in &new {
+                held.take(mark, person);
+            }
+            Ok(())
+        };
+        catalog.change_subject_marks(&who.subject, take).await?;
+        return Err(Error::invalid_hint(
+            format!("this person is being forgotten: erasure {id} has begun, and is ended"),
+            "system.erasures tells how far it is",
+        ));
+    }
+    let new = new.len();
     let (verb, what) = match mark {
         Mark::Held => ("HOLD", "FORGET is refused until RELEASE"),
         _ => ("RESTRICT", "absent from every read but EXPORT; RETRAIN what was trained before"),
@@ -33,6 +51,16 @@ pub(super) async fn set(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
     let message =
         format!("{verb} SUBJECT {}: {new} ids more are {}; {what}", who.subject, mark.name());
     Ok(Done::new(new as u64, message))
+}
+
+/// The erasure of a person that has begun and is not done.
+async fn being_forgotten(context: &StatementContext, person: &Person) -> Result<Option<String>> {
+    // An erasure whose journal cannot be read does not go on.
+    let (jobs, _) = context.engine().catalog().open_erasures().await?;
+    let same = |job: &ErasureJob| {
+        job.subject.name == person.subject.name && !job.ids.is_disjoint(&person.ids)
+    };
+    Ok(jobs.into_iter().find(same).map(|job| job.id))
 }
 
 /// RELEASE SUBJECT.

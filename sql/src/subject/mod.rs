@@ -34,7 +34,10 @@ use crate::parse::parse_query;
 use crate::rights::Rights;
 use crate::session::bindings::Bindings;
 use crate::session::run::{Done, Run};
-use crate::session::{Action, StatementContext};
+use crate::session::{Action, Origin, SessionOptions, StatementContext};
+
+/// The name that the session of an erasure gives as its client, also where nobody asks any more.
+const CLIENT: &str = "erasure";
 
 /// A statement of subjects or persons that answers no rows.
 #[derive(Debug, Clone)]
@@ -187,9 +190,13 @@ impl Request {
 /// When the journals cannot be read.
 pub async fn resume_erasures(engine: &Engine) -> Result<Vec<(String, Result<String>)>> {
     let mut ended = Vec::new();
-    for job in engine.catalog().open_erasures().await? {
+    let (jobs, fault) = engine.catalog().open_erasures().await?;
+    for job in jobs {
         let outcome = resumed(engine.clone(), job.by.clone(), job.id.clone()).await;
         ended.push((job.id, outcome.map(|done| done.message)));
+    }
+    if let Some(fault) = fault {
+        ended.push(("of a journal that cannot be read".to_owned(), Err(fault.into())));
     }
     Ok(ended)
 }
@@ -198,7 +205,9 @@ pub async fn resume_erasures(engine: &Engine) -> Result<Vec<(String, Result<Stri
 fn resumed(engine: Engine, by: String, id: String) -> BoxFuture<'static, Result<Done>> {
     // FORGET runs RESUME, so the future holds itself.
     Box::pin(async move {
-        let session = engine.session(Principal::new(by, [Role::PolicyAdmin]));
+        let origin = Origin::new(Some(CLIENT), None);
+        let options = SessionOptions { origin, ..SessionOptions::default() };
+        let session = engine.session_with(Principal::new(by, [Role::PolicyAdmin]), options);
         let text = format!("RESUME ERASURE {}", person::literal(&id));
         let answer = session.query(&text).await?;
         let (affected, message) = (answer.affected.unwrap_or_default(), answer.message);

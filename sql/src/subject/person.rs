@@ -377,9 +377,9 @@ impl Person {
         Ok(self.ids.iter().map(mark).collect())
     }
 
-    /// Whether one of the person's ids has a mark, there or everywhere.
+    /// Whether one of the person's ids has a mark now, there or everywhere.
     pub(super) async fn has(&self, context: &StatementContext, mark: Mark) -> Result<bool> {
-        let marks = context.engine().catalog().subject_marks(&self.subject.name).await?;
+        let marks = context.engine().catalog().subject_marks_now(&self.subject.name).await?;
         let own = self.marks(context).await?;
         let known = marks.by_mark.get(&mark).into_iter().flat_map(|marked| marked.keys());
         let token = |mark: &str| mark.split(' ').next().unwrap_or_default().to_owned();

@@ -14,7 +14,7 @@ use crate::parse::name_parts;
 use crate::session::bindings::Bindings;
 use crate::session::run::Run;
 use crate::session::{Action, StatementContext};
-use crate::table::{Definition, mode};
+use crate::table::{Definition, aliases, mode};
 
 /// Plans CREATE EXTERNAL TABLE.
 pub(crate) async fn plan(
@@ -72,8 +72,10 @@ pub(crate) async fn plan(
     Ok((state, Action::Definition(change)))
 }
 
-/// Opens the table once, so that a wrong location or clashing files are an error of CREATE.
+/// Opens the table once, so that a wrong location or clashing files are an error of CREATE, as are
+/// files of a table of which a part is kept back.
 pub(crate) async fn check(run: &Run, name: &ObjectName, table: &LakeTable) -> Result<()> {
+    aliases::check(run, name, table).await?;
     run.session.engine().catalog().try_lake_table(name, table, &run.state).await?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Definitions of tables and views: CREATE TABLE, CREATE VIEW, CREATE EXTERNAL TABLE, DROP.
 
+pub(crate) mod aliases;
 pub(crate) mod cluster;
 pub mod external;
 
@@ -85,7 +86,10 @@ impl Definition {
                 let written =
                     catalog.create_table_as(name, owner, *mode, plan, state, cluster_by).await;
                 let written = guard.finish(run, written.map_err(Error::from)).await;
-                if !matches!(written, Ok(Some(_))) {
+                if matches!(written, Ok(Some(_))) {
+                    // Who has dropped a table of this name meanwhile may have taken them along.
+                    consent::copies::attach(catalog, consents).await?;
+                } else {
                     consent::copies::detach(catalog, &attached).await;
                 }
                 let rows = written?.map(|written| written.rows);
