@@ -295,8 +295,8 @@ impl Opening {
         &self.used
     }
 
-    /// From now on consents are read: of files that are listed anew, whatever was listed a moment ago,
-    /// and of persons who are not to be seen, too.
+    /// From now on consents are read: of files that are listed anew, whatever was listed a moment
+    /// ago, and of persons who are not to be seen, too.
     pub(super) fn read_consents(&self) {
         self.of_now.store(true, Ordering::Relaxed);
     }

@@ -1,10 +1,10 @@
-//! What is computed of persons' rows for an answer that somebody pays for has a value for every row.
+//! What is computed of persons' rows for an answer that somebody pays for has a value for each row.
 //!
-//! That a statement fails tells whether there is a row on which it does, exactly, and however little
-//! epsilon it was paid with. So below such an answer stand comparisons, sums and products of whole
-//! numbers, which wrap, and of doubles, division of doubles, casts to wider types, TRY_CAST, and
-//! functions that take whatever they are given. What fails whenever it is computed is refused as
-//! well: CASE computes it for some rows alone.
+//! That a statement fails tells whether there is a row on which it does, exactly, and however
+//! little epsilon it was paid with. So below such an answer stand comparisons, sums and products of
+//! whole numbers, which wrap, and of doubles, division of doubles, casts to wider types, TRY_CAST,
+//! and functions that take whatever they are given. What fails whenever it is computed is refused
+//! as well: CASE computes it for some rows alone.
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};

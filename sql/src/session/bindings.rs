@@ -236,6 +236,7 @@ async fn load_hierarchy(context: &Arc<StatementContext>, written: &str) -> Resul
     let (state, plan) = Box::pin(context.plan_query(query)).await?;
     // It is read here and now: what is looked at where a view stands would come too late.
     private::check(&plan)?;
+    private::checked(&state, &plan)?;
     let plan = policy::checked(&state, plan)?;
     let frame = SessionContext::new_with_state(state)
         .execute_logical_plan(plan)
