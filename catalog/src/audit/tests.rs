@@ -330,3 +330,16 @@ fn an_anchor_is_read_as_it_is_shown() {
     assert_eq!("all".parse::<Level>().unwrap(), Level::All);
     assert!("everything".parse::<Level>().is_err());
 }
+
+#[tokio::test]
+async fn a_segment_that_nothing_can_follow_is_told_and_may_be_removed() {
+    let shared = Shared::new();
+    let place = read::segment(&folder(&shared), u64::MAX);
+    put(&place, "x").await;
+    let catalog = open(&shared).await;
+    let error = keep(&catalog, "ann").await.unwrap_err();
+    assert!(error.to_string().contains("can follow it"), "{error}");
+    place.remove().await.unwrap();
+    catalog.audit().flush().await.unwrap();
+    assert_eq!(principals(&catalog).await, ["ann"]);
+}

@@ -98,6 +98,14 @@ impl Writer {
         let signer = self.signer().await?;
         for _ in 0..RACES_MAX {
             let head = self.head().await?;
+            if head.segment == u64::MAX {
+                // Looked for again by the next call: somebody has to remove it.
+                self.head = None;
+                return Err(Error::Corrupt {
+                    what: read::segment(&self.folder, head.segment).url.to_string(),
+                    reason: "no segment of the record can follow it".into(),
+                });
+            }
             let tried = match self.tried.take() {
                 Some(tried) if tried.head.segment == head.segment.saturating_add(1) => tried,
                 _ => self.build(&head, entries, &signer)?,
@@ -170,7 +178,9 @@ impl Writer {
 
     /// Reads what others have appended after `head`.
     async fn catch_up(&mut self, mut head: Head) -> Result<()> {
-        while let Some(next) = self.after(head.segment.saturating_add(1), Some(&head)).await? {
+        while head.segment < u64::MAX
+            && let Some(next) = self.after(head.segment.saturating_add(1), Some(&head)).await?
+        {
             head = next;
         }
         self.head = Some(head);
