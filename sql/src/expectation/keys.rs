@@ -20,7 +20,8 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use sha2::{Digest, Sha256};
-use udfs::quality::value_keys::{self, ENTRY_BYTES, KeySecret};
+use udfs::quality::key_sets;
+use udfs::quality::value_keys::{ENTRY_BYTES, KeySecret};
 
 use super::check::Shape;
 use super::query::{Item, from};
@@ -194,7 +195,7 @@ impl Sets {
             ScalarValue::LargeBinary(None) => return Ok(ScalarValue::UInt64(Some(TOO_MANY))),
             other => return Err(Error::Internal(format!("{other} holds no keys"))),
         };
-        let Some(different) = value_keys::different(&content) else {
+        let Some(different) = key_sets::different(&content) else {
             return Err(Error::Internal("a file's keys cannot be read".into()));
         };
         self.reserve(run, content.len())?;
@@ -209,7 +210,7 @@ impl Sets {
     /// When keys are missing: there were too many.
     pub(super) async fn repeated(&self, names: &[String]) -> Result<ScalarValue> {
         let sets = self.of(names)?;
-        counted(move || value_keys::repeated(&sets)).await
+        counted(move || key_sets::repeated(&sets)).await
     }
 
     /// How many rows of files have a value that is none of others, by the names of both's keys.
@@ -218,7 +219,7 @@ impl Sets {
     /// When keys are missing: there were too many.
     pub(super) async fn missing(&self, names: &[String], among: &[String]) -> Result<ScalarValue> {
         let (sets, among) = (self.of(names)?, self.of(among)?);
-        counted(move || value_keys::missing(&sets, &among)).await
+        counted(move || key_sets::missing(&sets, &among)).await
     }
 
     fn of(&self, names: &[String]) -> Result<Vec<Bytes>> {

@@ -25,6 +25,7 @@ pub mod iqr_score;
 pub mod isolation_forest_score;
 mod json_schema;
 mod json_schema_violations;
+pub mod key_sets;
 pub mod ks_statistic;
 pub mod mad;
 pub mod mad_score;
