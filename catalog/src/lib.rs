@@ -120,6 +120,21 @@ impl std::fmt::Debug for Catalog {
 }
 
 impl Catalog {
+    /// Reads together what every statement needs to know of the warehouse, where that is older
+    /// than a second: one after another, each of these listings of a distant store would be waited
+    /// for. What cannot be read is told to whoever needs it.
+    pub async fn freshen(&self) {
+        let registries = [
+            &self.objects,
+            &self.users,
+            &self.policies,
+            &self.purposes,
+            &self.subjects,
+            &self.privacy_policies,
+        ];
+        futures::future::join_all(registries.map(Registry::definitions)).await;
+    }
+
     /// Opens the configured stores.
     ///
     /// A local warehouse folder is made when it is first written to. A warehouse that ignores

@@ -71,6 +71,7 @@ impl StatementContext {
     /// # Errors
     /// As [`Self::load`].
     pub(crate) async fn with_settings(session: &Session, settings: Settings) -> Result<Arc<Self>> {
+        session.engine().catalog().freshen().await;
         let rights = session.rights().await?;
         let purpose = consent::held::effective(settings.purpose.clone(), rights.purposes());
         Ok(Arc::new(Self {
