@@ -352,7 +352,6 @@ mod tests {
             assert_eq!(error.code(), "ATT-1001", "{text}");
         }
         for text in [
-            "CREATE MASKING POLICY p ON t (c) USING 'x'",
             "EXPLAIN GRANT SELECT ON t TO r",
             "EXPLAIN CREATE USER u PASSWORD 'secret'",
             "EXPLAIN ANALYZE VERBOSE FORMAT tree CREATE OR REPLACE USER u PASSWORD 'secret'",

@@ -459,7 +459,7 @@ mod tests {
             "CREATE OR REPLACE PROJECTION POLICY IF NOT EXISTS p ON t (c)",
             "CREATE PROJECTION POLICY p ON t (c) EXCEPT auditor",
             "ALTER POLICY p ON t SET (a = 1)",
-            "ALTER TABLE t ALTER COLUMN c SET TAG pii",
+            "ALTER TABLE t ALTER COLUMN c SET TAG 1",
         ] {
             let error = crate::parse::parse(text, 1_000).unwrap_err();
             assert_eq!(error.code(), "ATT-1001", "{text}");

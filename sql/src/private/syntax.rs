@@ -255,10 +255,6 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told() {
         for (text, part) in [
-            (
-                "CREATE PRIVACY POLICY p ON t (SUBJECT person) BUDGET (epsilon = 1) PER ROLE",
-                "whose",
-            ),
             ("CREATE PRIVACY POLICY p ON t (id) BUDGET (delta = 1e-6) PER ROLE", "BUDGET (epsilon"),
             ("CREATE PRIVACY POLICY p ON t (id) BUDGET (epsilon = 1) PER TABLE", "PER ROLE"),
             ("CREATE PRIVACY POLICY p ON t (id) BUDGET (epsilon = 1, rho = 1) PER ROLE", "no rho"),
