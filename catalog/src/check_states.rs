@@ -144,7 +144,8 @@ impl CheckStates {
             };
             let known = known.as_boolean_opt()?;
             for row in (0..batch.num_rows()).filter(|row| known.value(*row)) {
-                let value = ScalarValue::try_from_array(values, row).ok()?;
+                // What it is cut out of holds all that was read, and would count as its own.
+                let value = ScalarValue::try_from_array(values, row).ok()?.compacted();
                 self.put(files.value(row), field.name(), value);
             }
         }
@@ -203,6 +204,9 @@ impl Catalog {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{Float64Array, StructArray};
+    use arrow::datatypes::DataType;
+
     use super::*;
 
     fn states() -> CheckStates {
@@ -251,6 +255,26 @@ mod tests {
         assert!(bytes.len() <= 500_000);
         let read = CheckStates::from_bytes(&bytes).unwrap();
         assert!((200..500).contains(&read.by_file.len()), "{}", read.by_file.len());
+    }
+
+    #[test]
+    fn what_is_small_is_kept_however_much_lies_beside_it() {
+        let state = || {
+            let part = Field::new("0", DataType::Float64, true);
+            let parts = vec![Arc::new(Float64Array::from(vec![1.5])) as ArrayRef];
+            let state = StructArray::try_new(vec![part].into(), parts, None).unwrap();
+            ScalarValue::Struct(Arc::new(state))
+        };
+        let mut states = CheckStates::default();
+        for file in 0..1_000 {
+            states.put(&format!("{file:04}"), "average", state());
+            states.put(&format!("{file:04}"), "long", ScalarValue::from("x".repeat(1_000)));
+        }
+        for _ in 0..2 {
+            let bytes = states.to_bytes(OBJECT_BYTES_MAX).unwrap();
+            states = CheckStates::from_bytes(&bytes).unwrap();
+            assert_eq!(states.get("0999", "average"), Some(&state()));
+        }
     }
 
     #[test]

@@ -195,8 +195,9 @@ async fn only_changes_are_on_record_when_only_they_are_to_be() {
     }
     let ann = engine.session(somebody("ann", Role::Analyst));
     assert_eq!(outcome(&ann, "SELECT * FROM main.t").await, Err("ATT-4001"));
-    let text = "SELECT principal, kind, outcome FROM system.audit WHERE phase = 'ended'";
-    assert_eq!(lines(&root, text).await, ["root create table finished", "ann select failed"]);
+    let text = "SELECT principal, kind, outcome FROM system.audit WHERE phase = 'ended' \
+                ORDER BY principal";
+    assert_eq!(lines(&root, text).await, ["ann select failed", "root create table finished"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,16 @@ async fn told(session: &Session, text: &str) -> Result<String, String> {
     Ok(pretty_format_batches(&rows).unwrap().to_string())
 }
 
+/// An answer without what its table's name makes of it: titles, widths, and errors that name it.
+fn plain(told: Result<String, String>, table: &str) -> Result<Vec<String>, String> {
+    let cells = |line: &str| line.split('|').map(str::trim).collect::<Vec<_>>().join("|");
+    let rows = |text: String| {
+        let rows = text.lines().skip(3).filter(|line| !line.starts_with('+'));
+        rows.map(cells).collect()
+    };
+    told.map(rows).map_err(|error| error.replace(table, "t"))
+}
+
 async fn done(session: &Session, texts: &[&str]) {
     for text in texts {
         told(session, text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -131,7 +141,7 @@ async fn what_is_hidden_appears_nowhere_and_what_is_seen_is_as_if_it_were_all() 
     for query in QUERIES {
         let asked = told(&house.ann, &query.replace("{t}", "people")).await;
         let oracle = told(&house.ann, &query.replace("{t}", "seen")).await;
-        assert_eq!(asked, oracle, "{query}");
+        assert_eq!(plain(asked, "people"), plain(oracle, "seen"), "{query}");
     }
     // An error tells no value.
     let error = told(&house.ann, "SELECT CAST(mail AS BIGINT) FROM people").await.unwrap_err();
@@ -526,7 +536,7 @@ fn random_queries_see_what_they_would_where_the_hidden_never_was() {
     let compared = runner.run(&query(), |query| {
         let asked = runtime.block_on(told(&house.ann, &query.replace("{t}", "people")));
         let oracle = runtime.block_on(told(&house.ann, &query.replace("{t}", "seen")));
-        prop_assert_eq!(asked, oracle, "{}", query);
+        prop_assert_eq!(plain(asked, "people"), plain(oracle, "seen"), "{}", query);
         Ok(())
     });
     compared.unwrap_or_else(|error| panic!("{error}"));

@@ -136,9 +136,9 @@ impl Sets {
         self.by_name.contains_key(name)
     }
 
-    /// Whether one of them was not kept before.
+    /// Whether one of those to keep was not kept before.
     pub(super) fn has_fresh(&self) -> bool {
-        !self.fresh.is_empty()
+        !self.fresh.is_disjoint(&self.wanted)
     }
 
     /// These are to be kept.

@@ -49,6 +49,9 @@ pub(crate) fn check(plan: &LogicalPlan, spec: &Spec) -> Result<Policies> {
         })?),
         false => None,
     };
+    if origin(plan, 0).is_some_and(|of| is_other_column(&of, &policies)) {
+        return Err(untold(spec, &policies));
+    }
     let lineage = Lineage { base };
     let rows = match spec.options.selection {
         Selection::Threshold => lineage.rows(plan)?,
@@ -56,11 +59,21 @@ pub(crate) fn check(plan: &LogicalPlan, spec: &Spec) -> Result<Policies> {
     };
     match rows {
         Rows::Private(units) if units.contains(&0) => Ok(policies),
-        _ => Err(Error::invalid_hint(
-            format!("{} does not tell whose rows these are", spec.options.unit),
-            unit_hint(&policies),
-        )),
+        _ => Err(untold(spec, &policies)),
     }
+}
+
+/// Whether a column of a table under a policy is another than that of its units.
+fn is_other_column(of: &Base, policies: &Policies) -> bool {
+    let table = of.table.downcast_ref::<Protected>();
+    table.is_some_and(|table| table.policy().unit_column != of.column) && !policies.is_empty()
+}
+
+fn untold(spec: &Spec, policies: &Policies) -> Error {
+    Error::invalid_hint(
+        format!("{} does not tell whose rows these are", spec.options.unit),
+        unit_hint(policies),
+    )
 }
 
 /// Refuses an input that depends on a row of a query around it: it would be computed anew, and

@@ -9,8 +9,7 @@
 //! The answer is the number of rows with a value and that of keys, eight bytes each, the keys, each
 //! once and in order, sixteen bytes each, and, unless each has one row, how many rows each has,
 //! eight bytes each; NULL when there are more keys than may be held. A row with a NULL is left out.
-//! Over the answers of several parts of the rows [`repeated`](super::key_sets::repeated) counts the rows that repeat what
-//! another has, and [`missing`](super::key_sets::missing) those whose value other rows have not.
+//! [`key_sets`](super::key_sets) counts over the answers of several parts of the rows.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
