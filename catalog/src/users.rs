@@ -216,6 +216,14 @@ impl Catalog {
         self.accounts().await
     }
 
+    /// Why the document of one of the users and roles cannot be read; `None` when each can.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached.
+    pub async fn accounts_fault(&self) -> Result<Option<Error>> {
+        Ok(self.users.definitions_and_fault().await?.1)
+    }
+
     /// Stores a user.
     ///
     /// # Errors

@@ -124,6 +124,30 @@ async fn two_servers_over_one_warehouse_agree_within_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_does_not_succeed_a_policy_admin_who_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
+    {
+        let engine = engine_at(folder.path(), &now_ms).await;
+        let local = engine.session(Principal::embedded());
+        for text in [
+            "CREATE USER root PASSWORD 'root-secret' ROLE admin",
+            "CREATE USER dpo PASSWORD 'dpo-secret' ROLE policy_admin",
+        ] {
+            assert_eq!(outcome(&local, text).await, Ok(0), "{text}");
+        }
+    }
+    let documents = folder.path().join("_attune/users/user.dpo");
+    for document in std::fs::read_dir(documents).unwrap().flatten() {
+        std::fs::write(document.path(), r#"{ "format": 99 }"#).unwrap();
+    }
+    let engine = engine_at(folder.path(), &now_ms).await;
+    let root = engine.session(somebody("root", Role::Admin));
+    let text = "GRANT ROLE policy_admin TO USER root";
+    assert_eq!(outcome(&root, text).await, Err("ATT-2003"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_of_a_token_changes_no_password_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
