@@ -132,7 +132,7 @@ async fn queries_see_a_lake_without_those_who_do_not_consent() {
     // The copy of this copy would have the policy that a copy of `plays` called so has.
     rows(&ann, "CREATE TABLE ann.again AS SELECT * FROM ann.copy").await;
     let same = "CREATE TABLE ann.\"copy.ann.again\" AS SELECT * FROM plays";
-    assert_eq!(code(&ann, same).await, "ATT-2001");
+    assert_eq!(code(&ann, same).await, "ATT-4004");
     assert_eq!(rows(&ann, "SELECT count(*) FROM ann.again").await.len(), 1);
     rows(&ann, "DROP TABLE ann.again").await;
     rows(&ann, "DROP TABLE ann.copy").await;

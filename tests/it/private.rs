@@ -243,8 +243,8 @@ fn answered(mut command: Command, answers_max: usize) -> usize {
     answers
 }
 
-/// Fifty answers are paid for; a program that is killed between two of them, again and again, has paid
-/// for what it has answered.
+/// Fifty answers are paid for; a program that is killed between two of them, again and again, has
+/// paid for what it has answered.
 #[test]
 fn a_killed_program_has_paid() {
     let folder = tempfile::tempdir().unwrap();

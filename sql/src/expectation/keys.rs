@@ -5,8 +5,8 @@
 //! ([`udfs::quality::value_keys`]), an object for each file and aggregate; how many there are is
 //! the aggregate's state. A table with more rows than [`KEYS_MAX`], where its files tell, and one
 //! with more keys, all files counted, keeps none for that check and is read as a whole: of a column
-//! of many values the keys are more than the column. Values that are looked up elsewhere are often few
-//! beside the rows, so for those only the number of keys counts.
+//! of many values the keys are more than the column. Values that are looked up elsewhere are often
+//! few beside the rows, so for those only the number of keys counts.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

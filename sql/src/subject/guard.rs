@@ -87,8 +87,8 @@ pub(crate) async fn hides(context: &StatementContext, name: &ObjectName) -> Resu
 }
 
 /// A table that is going to be written anew: the rows that a change may reach, and those of
-/// restricted persons, if there are any, which it keeps as they are. Both are told apart by the same
-/// `marked`, so that no row is in both or in neither.
+/// restricted persons, if there are any, which it keeps as they are. Both are told apart by the
+/// same `marked`, so that no row is in both or in neither.
 ///
 /// # Errors
 /// As [`readable`].
