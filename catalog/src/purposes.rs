@@ -165,7 +165,7 @@ impl Purposes {
     /// Every consent policy, by name.
     pub fn policies(&self) -> impl Iterator<Item = &ConsentPolicy> {
         self.found.values().filter_map(|found| match &found.spec {
-            Spec::Consent(policy) => Some(policy),
+            Spec::Consent(policy) => Some(policy.as_ref()),
             _ => None,
         })
     }
@@ -173,7 +173,7 @@ impl Purposes {
     /// The consent policy of that name.
     pub fn policy(&self, name: &str) -> Option<&ConsentPolicy> {
         match &self.found.get(&(CONSENT.to_owned(), name.to_owned()))?.spec {
-            Spec::Consent(policy) => Some(policy),
+            Spec::Consent(policy) => Some(policy.as_ref()),
             _ => None,
         }
     }
@@ -262,7 +262,7 @@ impl Catalog {
     pub async fn create_consent(&self, policy: ConsentPolicy, mode: CreateMode) -> Result<bool> {
         self.check_policies().await?;
         let (name, owner) = (policy.name.clone(), policy.owner.clone());
-        self.define(CONSENT, &name, Spec::Consent(policy), &owner, mode).await
+        self.define(CONSENT, &name, Spec::Consent(Box::new(policy)), &owner, mode).await
     }
 
     /// Puts a policy on a table that inherits it, over one that it has inherited before under the
@@ -295,7 +295,7 @@ impl Catalog {
             self.check_policies().await?;
         }
         let (name, owner) = (policy.name.clone(), policy.owner.clone());
-        let spec = Some(Spec::Consent(policy));
+        let spec = Some(Spec::Consent(Box::new(policy)));
         let revision = self.purposes.put(&place, spec, &owner, head.as_ref()).await?;
         Ok(is_new.then_some(Inherited { name, revision }))
     }

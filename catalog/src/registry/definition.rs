@@ -101,7 +101,7 @@ pub enum Spec {
     /// A purpose that reads can serve.
     Purpose(Purpose),
     /// Whose rows are there for a purpose.
-    Consent(ConsentPolicy),
+    Consent(Box<ConsentPolicy>),
     /// Where the ids of persons are.
     Subject(Subject),
     /// What holds of single persons of a subject.
