@@ -2,9 +2,9 @@
 //!
 //! Each file has an engine of its own, two keys (`demo`, `other`) and a master key, the lake
 //! `tests/data` and the principal of an embedded engine. `connection ann` before a statement runs
-//! it as the user ann, and `connection ann:secret` logs in with that password first. `$TEN_MEGABYTES`, behind
-//! `control substitution on`, is a text of that length. Floats print as the shortest text that
-//! reads back; NULL as `NULL`, an empty text as `(empty)`.
+//! it as the user ann, and `connection ann:secret` logs in with that password first.
+//! `$TEN_MEGABYTES`, behind `control substitution on`, is a text of that length. Floats print as
+//! the shortest text that reads back; NULL as `NULL`, an empty text as `(empty)`.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
