@@ -120,9 +120,9 @@ def adult(ask, runs):
     columns = [row[0] for row in ask("SELECT column_name FROM information_schema.columns WHERE table_name = 'adult'")[1]]
     quasi = [name for name in ("sex", "age", "race", "marital-status", "education", "native-country", "workclass", "occupation") if name in columns]
     listed = ", ".join(f"'{name}'" for name in quasi)
-    for method in ("optimal", "mondrian"):
+    for method, limit in (("optimal", "suppression_limit => 0.04, "), ("mondrian", "")):
         sql = (
-            f"SELECT count(*) FROM anonymize('lake.adult', quasi_identifiers => [{listed}], k => 5, suppression_limit => 0.04, "
+            f"SELECT count(*) FROM anonymize('lake.adult', quasi_identifiers => [{listed}], k => 5, {limit}"
             f"method => '{method}', hierarchies => STRUCT('interval:5,10,20' AS age))"
         )
         times = [ask(sql) for _ in range(runs)]
