@@ -24,6 +24,7 @@ use udfs::privacy::noise::accounting::{rho_of_epsilon, rho_of_pure};
 use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::privacy_policies::PrivacyPolicy;
+use crate::registry::change::{Step, held};
 use crate::registry::{Head, ObjectName, Spec};
 
 /// How often a charge is tried while other servers charge the same account.
@@ -226,53 +227,37 @@ impl Catalog {
 
     /// Charges one account; what it has left where that is too little.
     async fn charge_one(&self, account: &Account, cost: Cost) -> Result<Option<Balance>> {
-        let name = place(account);
-        for _ in 0..TRIES {
-            let head = self.budgets.head(&name).await?;
-            let spent = self.spending(account, head.as_ref())?;
+        let what = || format!("the privacy budget of {}", account.table);
+        let step = |head: Option<&Head>| {
+            let spent = self.spending(account, head)?;
             let more = spent.plus(cost);
-            if !more.is_within(&account.policy) {
-                return Ok(Some(Balance::of(account, spent)));
-            }
-            match self.budgets.put(&name, Some(Spec::Budget(more)), "", head.as_ref()).await {
-                Err(error) if error.is_lost_race() => {}
-                other => return other.map(|_| None),
-            }
-        }
-        Err(Error::Conflict { name: format!("the privacy budget of {}", account.table) })
+            Ok::<_, Error>(match more.is_within(&account.policy) {
+                false => Step::Stays(Some(Balance::of(account, spent))),
+                true => Step::Writes(Some(Spec::Budget(more)), String::new(), None),
+            })
+        };
+        self.budgets.change(&place(account), TRIES, what, step).await
     }
 
     /// Gives back what an account paid for a query that another account refused. Where that fails,
     /// the account has paid more than was drawn, which is safe; and so it is where the period in
     /// which it has paid is over, whose spending is not that of the next one.
     async fn refund_one(&self, account: &Account, cost: Cost, paid_ms: i64) {
-        let name = place(account);
-        for _ in 0..TRIES {
-            let refunded = async {
-                let head = self.budgets.head(&name).await?;
-                let spent = self.spending(account, head.as_ref())?;
-                if spent.started_ms > paid_ms {
-                    return Ok(());
-                }
-                let less = Some(Spec::Budget(spent.minus(cost)));
-                self.budgets.put(&name, less, "", head.as_ref()).await.map(|_| ())
-            };
-            match refunded.await {
-                Err(error) if error.is_lost_race() => {}
-                Err(error) => {
-                    tracing::warn!(%error, table = %account.table, "a refused charge stays paid");
-                    return;
-                }
-                Ok(_) => return,
-            }
+        let what = || format!("the privacy budget of {}", account.table);
+        let step = |head: Option<&Head>| {
+            let spent = self.spending(account, head)?;
+            Ok::<_, Error>(match spent.started_ms > paid_ms {
+                true => Step::Stays(()),
+                false => Step::Writes(Some(Spec::Budget(spent.minus(cost))), String::new(), ()),
+            })
+        };
+        if let Err(error) = self.budgets.change(&place(account), TRIES, what, step).await {
+            tracing::warn!(%error, table = %account.table, "a refused charge stays paid");
         }
     }
 
     fn spending(&self, account: &Account, head: Option<&Head>) -> Result<Spending> {
-        let spec = match head {
-            Some(head) => head.document.clone()?.spec.clone(),
-            None => None,
-        };
+        let spec = held(head)?;
         let spent = match spec {
             Some(Spec::Budget(spent)) => spent,
             _ => Spending { holder: account.holder.clone(), ..Spending::default() },

@@ -12,10 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Catalog;
 use crate::error::{Error, Result};
+use crate::registry::change::{Step, TRIES, held};
 use crate::registry::{Head, Kind, ObjectName, Registry, Spec};
 
-/// How often a change that does not depend on what others changed is tried again.
-const TRIES: usize = 8;
 /// Runs of a table's checks that are kept.
 const RUNS_KEPT: usize = 20;
 /// Expectations of one table: all of them are columns of one query.
@@ -225,21 +224,18 @@ impl Catalog {
         mut change: impl FnMut(&mut TableExpectations) -> Result<T, E>,
     ) -> Result<T, E> {
         self.writable().await?;
-        for _ in 0..TRIES {
-            let head = self.expectations.head(table).await?;
-            let mut held = held(head.as_ref())?.and_then(expectations).unwrap_or_default();
-            let before = held.clone();
+        let what = || format!("the expectations of {table}");
+        let step = |head: Option<&Head>| {
+            let before = held(head)?.and_then(expectations).unwrap_or_default();
+            let mut held = before.clone();
             let outcome = change(&mut held)?;
             if held == before {
-                return Ok(outcome);
+                return Ok(Step::Stays(outcome));
             }
             let spec = (!held.by_name.is_empty()).then_some(Spec::Expectations(held));
-            match self.expectations.put(table, spec, "", head.as_ref()).await {
-                Err(error) if error.is_lost_race() => {}
-                other => return other.map(|_| outcome).map_err(E::from),
-            }
-        }
-        Err(E::from(Error::Conflict { name: format!("the expectations of {table}") }))
+            Ok(Step::Writes(spec, String::new(), outcome))
+        };
+        self.expectations.change(table, TRIES, what, step).await
     }
 
     /// The last runs of a table's checks, at most a second old.
@@ -301,20 +297,17 @@ impl Catalog {
         change: impl Fn(&mut CheckHistory),
     ) -> Result<()> {
         self.writable().await?;
-        for _ in 0..TRIES {
-            let head = self.checks.head(table).await?;
-            let mut kept = held(head.as_ref())?.and_then(history).unwrap_or_default();
-            let before = kept.clone();
+        let what = || format!("the check results of {table}");
+        let step = |head: Option<&Head>| {
+            let before = held(head)?.and_then(history).unwrap_or_default();
+            let mut kept = before.clone();
             change(&mut kept);
-            if kept == before {
-                return Ok(());
-            }
-            match self.checks.put(table, Some(Spec::Checks(kept)), "", head.as_ref()).await {
-                Err(error) if error.is_lost_race() => {}
-                other => return other.map(|_| ()),
-            }
-        }
-        Err(Error::Conflict { name: format!("the check results of {table}") })
+            Ok(match kept == before {
+                true => Step::Stays(()),
+                false => Step::Writes(Some(Spec::Checks(kept)), String::new(), ()),
+            })
+        };
+        self.checks.change(table, TRIES, what, step).await
     }
 
     /// Forgets the results of a table's checks, with whatever values they told.
@@ -344,13 +337,6 @@ async fn forget(registry: &Registry, table: &ObjectName) -> Result<()> {
         }
     }
     last
-}
-
-fn held(head: Option<&Head>) -> Result<Option<Spec>> {
-    match head {
-        Some(head) => Ok(head.document.clone()?.spec.clone()),
-        None => Ok(None),
-    }
 }
 
 fn expectations(spec: Spec) -> Option<TableExpectations> {

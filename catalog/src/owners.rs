@@ -3,10 +3,8 @@
 
 use crate::Catalog;
 use crate::error::{Error, Result};
-use crate::registry::{Kind, ObjectName};
-
-/// How often the change of one object is tried when others change it at the same time.
-const TRIES: usize = 8;
+use crate::registry::change::{Step, TRIES};
+use crate::registry::{Head, Kind, ObjectName};
 
 impl Catalog {
     /// What a user owns, by name.
@@ -66,20 +64,15 @@ impl Catalog {
     }
 
     async fn reassign(&self, name: &ObjectName, from: &str, to: &str) -> Result<bool> {
-        let mut last = Err(Error::Conflict { name: name.to_string() });
-        for _ in 0..TRIES {
-            let Some(head) = self.objects.head(name).await? else { return Ok(false) };
+        let step = |head: Option<&Head>| {
+            let Some(head) = head else { return Ok::<_, Error>(Step::Stays(false)) };
             let document = head.document.clone()?;
-            if document.spec.is_none() || document.owner != from {
-                return Ok(false);
-            }
-            last = self.objects.put(name, document.spec.clone(), to, Some(&head)).await;
-            match &last {
-                Err(error) if error.is_lost_race() => {}
-                _ => break,
-            }
-        }
-        last.map(|_| true)
+            Ok(match document.spec.is_none() || document.owner != from {
+                true => Step::Stays(false),
+                false => Step::Writes(document.spec.clone(), to.to_owned(), true),
+            })
+        };
+        self.objects.change(name, TRIES, || name.to_string(), step).await
     }
 }
 

@@ -18,14 +18,13 @@ use serde::{Deserialize, Serialize};
 use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::policy::Securable;
+use crate::registry::change::{Step, TRIES};
 use crate::registry::{CreateMode, Definitions, Head, Kind, ObjectName, Revision, Spec};
 use crate::subjects::SubjectKey;
 
 /// The places of purposes and policies in their registry; no SQL name reaches it.
 const PURPOSE: &str = "purpose";
 const CONSENT: &str = "consent";
-/// How often a change that does not depend on what others changed is tried again.
-const TRIES: usize = 8;
 /// Policies of one warehouse: each statement looks at all of them.
 const POLICIES_MAX: usize = 1_000;
 
@@ -432,23 +431,19 @@ impl Catalog {
     ) -> Result<()> {
         self.writable().await?;
         let place = ObjectName::new(schema, name);
-        for _ in 0..TRIES {
-            let head = self.purposes.head(&place).await?;
-            let Some((mut spec, owner)) = present(head.as_ref())? else {
+        let step = |head: Option<&Head>| {
+            let Some((before, owner)) = present(head)? else {
                 let kind = if schema == PURPOSE { "purpose" } else { "consent policy" };
                 return Err(Error::not_found(kind, name, []));
             };
-            let before = spec.clone();
+            let mut spec = before.clone();
             change(&mut spec)?;
-            if spec == before {
-                return Ok(());
-            }
-            match self.purposes.put(&place, Some(spec), &owner, head.as_ref()).await {
-                Err(error) if error.is_lost_race() => {}
-                other => return other.map(|_| ()),
-            }
-        }
-        Err(Error::Conflict { name: name.to_owned() })
+            Ok(match spec == before {
+                true => Step::Stays(()),
+                false => Step::Writes(Some(spec), owner, ()),
+            })
+        };
+        self.purposes.change(&place, TRIES, || name.to_owned(), step).await
     }
 }
 

@@ -12,10 +12,9 @@ use udfs::privacy::subject_token::hexadecimal;
 
 use crate::Catalog;
 use crate::error::{Error, Result};
+use crate::registry::change::{Step, TRIES};
 use crate::registry::{Head, ObjectName, Spec};
 
-/// How often a release is tried again while others release under the same name.
-const TRIES: usize = 8;
 /// Different rows of one release: all are in one document.
 pub const ROWS_MAX: usize = 200_000;
 /// Characters of a token that are kept: no two of 2²⁰ rows meet by chance.
@@ -125,21 +124,17 @@ impl Catalog {
     ) -> Result<Follows> {
         self.writable().await?;
         let place = ObjectName::new(maker, name);
-        for _ in 0..TRIES {
-            let head = self.releases.head(&place).await?;
-            if let Some(last) = last(head.as_ref())? {
+        let step = |head: Option<&Head>| {
+            if let Some(last) = last(head)? {
                 match last.followed_by(release) {
                     Follows::Recorded => {}
-                    refused => return Ok(refused),
+                    refused => return Ok::<_, Error>(Step::Stays(refused)),
                 }
             }
             let spec = Some(Spec::Release(release.clone()));
-            match self.releases.put(&place, spec, maker, head.as_ref()).await {
-                Err(error) if error.is_lost_race() => {}
-                other => return other.map(|_| Follows::Recorded),
-            }
-        }
-        Err(Error::Conflict { name: format!("release {name}") })
+            Ok(Step::Writes(spec, maker.to_owned(), Follows::Recorded))
+        };
+        self.releases.change(&place, TRIES, || format!("release {name}"), step).await
     }
 }
 

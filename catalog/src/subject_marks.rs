@@ -15,13 +15,12 @@ use udfs::privacy::{SubjectTokens, Token};
 
 use crate::Catalog;
 use crate::error::{Error, Result};
-use crate::registry::{ObjectName, Spec};
+use crate::registry::change::{Step, TRIES, held};
+use crate::registry::{Head, ObjectName, Spec};
 use crate::subjects::SubjectKey;
 
 /// The place of marks in the registry of subjects; no SQL name reaches it.
 const MARKS: &str = "marks";
-/// How often a change that does not depend on what others changed is tried again.
-const TRIES: usize = 8;
 /// Persons of one subject that can be marked: all are in one document.
 pub const MARKS_MAX: usize = 200_000;
 
@@ -207,15 +206,12 @@ impl Catalog {
     ) -> Result<T> {
         self.writable().await?;
         let place = ObjectName::new(MARKS, subject);
-        for _ in 0..TRIES {
-            let head = self.subjects.head(&place).await?;
-            let document = head.as_ref().map(|head| head.document.clone()).transpose()?;
-            let spec = document.and_then(|document| document.spec.clone());
-            let mut held = spec.and_then(marks).unwrap_or_default();
-            let before = held.clone();
+        let step = |head: Option<&Head>| {
+            let before = held(head)?.and_then(marks).unwrap_or_default();
+            let mut held = before.clone();
             let outcome = change(&mut held)?;
             if held == before {
-                return Ok(outcome);
+                return Ok(Step::Stays(outcome));
             }
             if held.by_mark.values().any(|marked| marked.len() > MARKS_MAX) {
                 return Err(Error::invalid_hint(
@@ -224,12 +220,9 @@ impl Catalog {
                 ));
             }
             let spec = (!held.by_mark.is_empty()).then_some(Spec::SubjectMarks(held));
-            match self.subjects.put(&place, spec, "", head.as_ref()).await {
-                Err(error) if error.is_lost_race() => {}
-                other => return other.map(|_| outcome),
-            }
-        }
-        Err(Error::Conflict { name: format!("the marks of {subject}") })
+            Ok(Step::Writes(spec, String::new(), outcome))
+        };
+        self.subjects.change(&place, TRIES, || format!("the marks of {subject}"), step).await
     }
 
     /// Whom a table's columns must not show, at most a second old; nothing for most tables.

@@ -10,12 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::Catalog;
 use crate::error::{Error, Result};
+use crate::registry::change::{Step, TRIES};
 use crate::registry::{CreateMode, Head, Kind, ObjectName, Spec};
 
 /// The place of subjects in their registry; no SQL name reaches it.
 const SUBJECT: &str = "subject";
-/// How often a change that does not depend on what others changed is tried again.
-const TRIES: usize = 8;
 /// Columns of one subject: each request reads all of them.
 pub const KEYS_MAX: usize = 200;
 
@@ -176,24 +175,22 @@ impl Catalog {
     ) -> Result<T> {
         self.writable().await?;
         let place = ObjectName::new(SUBJECT, name);
-        for _ in 0..TRIES {
-            let head = self.subjects.head(&place).await?;
-            let Some((mut subject, owner)) = present(head.as_ref())? else {
-                return self.subject(name).await.and(Err(Error::Conflict { name: name.into() }));
+        let step = |head: Option<&Head>| {
+            let Some((before, owner)) = present(head)? else {
+                return Ok::<_, Error>(Step::Stays(None));
             };
-            let before = subject.clone();
-            let outcome = change(&mut subject)?;
+            let mut subject = before.clone();
+            let outcome = Some(change(&mut subject)?);
             if subject == before {
-                return Ok(outcome);
+                return Ok(Step::Stays(outcome));
             }
             subject.check()?;
-            let spec = Some(Spec::Subject(subject));
-            match self.subjects.put(&place, spec, &owner, head.as_ref()).await {
-                Err(error) if error.is_lost_race() => {}
-                other => return other.map(|_| outcome),
-            }
+            Ok(Step::Writes(Some(Spec::Subject(subject)), owner, outcome))
+        };
+        match self.subjects.change(&place, TRIES, || format!("subject {name}"), step).await? {
+            Some(outcome) => Ok(outcome),
+            None => self.subject(name).await.and(Err(Error::Conflict { name: name.into() })),
         }
-        Err(Error::Conflict { name: format!("subject {name}") })
     }
 
     /// Removes a subject; `false` when there was none. What holds of single persons stays, so that

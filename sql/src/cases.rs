@@ -20,7 +20,7 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Union, lit};
 use datafusion::optimizer::AnalyzerRule;
 
-use crate::operators::is_condition;
+use crate::operators::{is_condition, is_safe_kind, is_widening};
 use crate::rewrites::map_named;
 
 /// Writes a CASE that the simplifier would take apart as one that it leaves alone. Types are
@@ -148,46 +148,8 @@ fn is_safe(expr: &Expr, schema: &DFSchema) -> bool {
             let from = cast.expr.get_type(schema);
             from.is_ok_and(|from| is_widening(&from, cast.field.data_type()))
         }
-        Expr::Alias(_)
-        | Expr::Column(_)
-        | Expr::OuterReferenceColumn(..)
-        | Expr::Literal(..)
-        | Expr::Placeholder(_)
-        | Expr::Not(_)
-        | Expr::IsNull(_)
-        | Expr::IsNotNull(_)
-        | Expr::IsTrue(_)
-        | Expr::IsFalse(_)
-        | Expr::IsUnknown(_)
-        | Expr::IsNotTrue(_)
-        | Expr::IsNotFalse(_)
-        | Expr::IsNotUnknown(_)
-        | Expr::Between(_)
-        | Expr::InList(_)
-        | Expr::Like(_)
-        | Expr::Case(_)
-        | Expr::TryCast(_)
-        | Expr::Exists(_)
-        | Expr::InSubquery(_)
-        | Expr::SetComparison(_)
-        | Expr::ScalarSubquery(_) => true,
-        _ => false,
+        other => is_safe_kind(other),
     }
-}
-
-/// Whether every value of a type has a place in another one.
-fn is_widening(from: &DataType, to: &DataType) -> bool {
-    if from == to || from.is_null() || (from.is_string() && to.is_string()) {
-        return true;
-    }
-    if to.is_floating() {
-        return from.is_integer() || from.is_floating();
-    }
-    let keeps_sign = to.is_signed_integer() || from.is_unsigned_integer();
-    from.is_integer()
-        && to.is_integer()
-        && keeps_sign
-        && to.primitive_width() > from.primitive_width()
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ mod system;
 mod table;
 mod text_size;
 mod tokens;
+mod words;
 
 pub use admission::Admission;
 pub use dml::ingest::{IfMissing, IfPresent, Ingest};

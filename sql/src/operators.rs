@@ -1,6 +1,7 @@
-//! Kinds of operators.
+//! Kinds of operators, and which expressions fail on no row.
 
-use datafusion::logical_expr::Operator;
+use arrow::datatypes::DataType;
+use datafusion::logical_expr::{Expr, Operator};
 
 /// Whether an operator compares two values.
 pub(crate) fn is_comparison(operator: Operator) -> bool {
@@ -20,4 +21,58 @@ pub(crate) fn is_comparison(operator: Operator) -> bool {
 /// Whether an operator compares two values, or joins what comparisons gave.
 pub(crate) fn is_condition(operator: Operator) -> bool {
     is_comparison(operator) || matches!(operator, Operator::And | Operator::Or)
+}
+
+/// Whether an expression is of a kind that fails on no row, but for what it is made of. Operators,
+/// casts and functions are not: some do.
+pub(crate) fn is_safe_kind(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::Alias(_)
+            | Expr::Column(_)
+            | Expr::OuterReferenceColumn(..)
+            | Expr::Literal(..)
+            | Expr::Placeholder(_)
+            | Expr::Not(_)
+            | Expr::IsNull(_)
+            | Expr::IsNotNull(_)
+            | Expr::IsTrue(_)
+            | Expr::IsFalse(_)
+            | Expr::IsUnknown(_)
+            | Expr::IsNotTrue(_)
+            | Expr::IsNotFalse(_)
+            | Expr::IsNotUnknown(_)
+            | Expr::Between(_)
+            | Expr::InList(_)
+            | Expr::Like(_)
+            | Expr::Case(_)
+            | Expr::TryCast(_)
+            | Expr::Exists(_)
+            | Expr::InSubquery(_)
+            | Expr::SetComparison(_)
+            | Expr::ScalarSubquery(_)
+    )
+}
+
+/// Whether every value of a type has one in the other: a cast fails for none.
+pub(crate) fn is_widening(from: &DataType, to: &DataType) -> bool {
+    let from = match from {
+        DataType::Dictionary(_, values) => values.as_ref(),
+        plain => plain,
+    };
+    if from == to || from.is_null() || (from.is_string() && to.is_string()) {
+        return true;
+    }
+    let is_boolean = *from == DataType::Boolean;
+    if to.is_string() {
+        return from.is_numeric() && !from.is_decimal()
+            || is_boolean
+            || matches!(from, DataType::Date32);
+    }
+    if to.is_floating() {
+        return from.is_integer() || from.is_floating() || from.is_decimal();
+    }
+    let keeps_sign = to.is_signed_integer() || from.is_unsigned_integer();
+    let is_wider = from.is_integer() && to.primitive_width() > from.primitive_width();
+    to.is_integer() && (is_boolean || (keeps_sign && is_wider))
 }

@@ -14,10 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Catalog;
 use crate::error::{Error, Result};
+use crate::registry::change::{Step, TRIES, held};
 use crate::registry::{Definitions, Head, ObjectName, Spec};
 
-/// How often a change that does not depend on what others changed is tried again.
-const TRIES: usize = 8;
 /// Policies of one table or tag.
 pub const POLICIES_MAX: usize = 100;
 /// Where tags are in their registry; a table's schema begins with [`TABLES`] there.
@@ -248,11 +247,7 @@ impl Catalog {
     /// When the warehouse cannot be reached, or the document cannot be read.
     pub async fn rules(&self, on: &Attached) -> Result<RuleSet> {
         let found = self.policies.sound(&on.place()).await?;
-        match found.map(|found| found.spec) {
-            None => Ok(RuleSet::default()),
-            Some(Spec::Policies(rules)) => Ok(rules),
-            Some(_) => Err(damaged(on)),
-        }
+        rules_of(on, found.map(|found| found.spec))
     }
 
     /// The roles that some policy excepts: whoever gives them lets somebody see what is hidden.
@@ -290,28 +285,23 @@ impl Catalog {
         mut change: impl FnMut(&mut RuleSet) -> Result<T, E>,
     ) -> Result<T, E> {
         self.writable().await?;
-        let place = on.place();
-        for _ in 0..TRIES {
-            let head = self.policies.head(&place).await?;
-            let mut rules = held(on, head.as_ref())?;
-            let before = rules.clone();
+        let what = || format!("the policies of {on}");
+        let step = |head: Option<&Head>| {
+            let before = rules_of(on, held(head)?)?;
+            let mut rules = before.clone();
             let outcome = change(&mut rules)?;
             if rules == before {
-                return Ok(outcome);
+                return Ok(Step::Stays(outcome));
             }
             let spec = (!rules.is_empty()).then_some(Spec::Policies(rules));
-            match self.policies.put(&place, spec, "", head.as_ref()).await {
-                Err(error) if error.is_lost_race() => {}
-                other => return other.map(|_| outcome).map_err(E::from),
-            }
-        }
-        Err(E::from(Error::Conflict { name: format!("the policies of {on}") }))
+            Ok(Step::Writes(spec, String::new(), outcome))
+        };
+        self.policies.change(&on.place(), TRIES, what, step).await
     }
 }
 
-fn held(on: &Attached, head: Option<&Head>) -> Result<RuleSet> {
-    let Some(head) = head else { return Ok(RuleSet::default()) };
-    match head.document.clone()?.spec.clone() {
+fn rules_of(on: &Attached, spec: Option<Spec>) -> Result<RuleSet> {
+    match spec {
         None => Ok(RuleSet::default()),
         Some(Spec::Policies(rules)) => Ok(rules),
         Some(_) => Err(damaged(on)),

@@ -4,6 +4,7 @@
 //! store at once, so that what one server creates another one finds. A document that cannot be
 //! read stands in nobody's way: its name gives an error, every other name works.
 
+pub(crate) mod change;
 mod claim;
 pub mod definition;
 mod entity_pairs;

@@ -7,12 +7,13 @@ use catalog::policy::Privilege;
 use datafusion::sql::parser::DFParser;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
-use sqlparser::tokenizer::{Token, TokenWithSpan};
+use sqlparser::tokenizer::Token;
 
 use crate::access::grant_syntax as grants;
 use crate::dialect::{folded, is_word};
 use crate::error::Error;
 use crate::parse::{Failure, Statement, skip};
+pub(super) use crate::words::{expected, name};
 
 /// A statement about users, roles and grants.
 #[derive(Debug, Clone, PartialEq)]
@@ -227,14 +228,6 @@ pub(crate) fn parse(parser: &mut DFParser<'_>, words: &[&str]) -> Result<Stateme
 
 pub(super) fn access(statement: AccessStatement) -> Statement {
     Statement::Access(Box::new(statement))
-}
-
-pub(super) fn expected(what: &str, found: &TokenWithSpan) -> Failure {
-    Failure::at(format!("Expected: {what}, found: {found}"), found)
-}
-
-pub(super) fn name(parser: &mut Parser<'_>) -> Result<String, Failure> {
-    Ok(folded(&parser.parse_identifier()?))
 }
 
 fn names(parser: &mut Parser<'_>) -> Result<Vec<String>, Failure> {

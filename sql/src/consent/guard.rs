@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use udfs::consent::SubjectKind;
 
-use super::exec::{Condition, ConsentExec};
+use super::exec::{Condition, kept};
 use super::store::{Used, current};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -233,7 +233,6 @@ impl TableProvider for Consented {
         let input = self.table.scan(state, Some(&columns), &filters, None).await?;
         let policies: Vec<String> =
             self.rules.iter().map(|rule| rule.policy.name.clone()).collect();
-        let exec = ConsentExec::new(input, conditions, output, &self.purpose, policies)?;
-        Ok(Arc::new(exec))
+        kept(input, conditions, output, &self.purpose, policies)
     }
 }

@@ -15,10 +15,11 @@
 use datafusion::sql::parser::DFParser;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
-use sqlparser::tokenizer::{Token, TokenWithSpan};
+use sqlparser::tokenizer::Token;
 
 use crate::dialect::{folded, is_word};
-use crate::parse::{Failure, Statement, name_parts, parse_create_noun, skip};
+use crate::parse::{Failure, Statement, parse_create_noun, skip};
+use crate::words::{expected, name, table, word};
 
 /// Columns of consents that must be named: subject, purpose, granted.
 pub(super) const COLUMNS_MIN: usize = 3;
@@ -217,26 +218,6 @@ pub(crate) fn parse(parser: &mut DFParser<'_>, words: &[&str]) -> Result<Stateme
         }
     };
     Ok(Statement::Consent(Box::new(statement)))
-}
-
-fn expected(what: &str, found: &TokenWithSpan) -> Failure {
-    Failure::at(format!("Expected: {what}, found: {found}"), found)
-}
-
-fn name(parser: &mut Parser<'_>) -> Result<String, Failure> {
-    Ok(folded(&parser.parse_identifier()?))
-}
-
-fn word(parser: &mut Parser<'_>, wanted: &str) -> Result<(), Failure> {
-    let found = parser.next_token();
-    match is_word(&found.token, wanted) {
-        true => Ok(()),
-        false => Err(expected(wanted, &found)),
-    }
-}
-
-fn table(parser: &mut Parser<'_>) -> Result<Vec<String>, Failure> {
-    Ok(name_parts(&parser.parse_object_name(false)?))
 }
 
 /// `[ON t]`.

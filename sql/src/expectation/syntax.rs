@@ -17,10 +17,9 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
-use crate::dialect::{folded, is_word};
-use crate::parse::{
-    Failure, Statement, name_parts, parse_create_noun, parse_rest_of_options, skip,
-};
+use crate::dialect::is_word;
+use crate::parse::{Failure, Statement, parse_create_noun, parse_rest_of_options, skip};
+use crate::words::{name_on_table as named, table};
 
 /// A statement about expectations.
 #[derive(Debug, Clone, PartialEq)]
@@ -175,17 +174,6 @@ fn create(parser: &mut Parser<'_>) -> Result<ExpectationStatement, Failure> {
             return Ok(ExpectationStatement::Create(Box::new(created)));
         }
     }
-}
-
-/// `e ON t`.
-fn named(parser: &mut Parser<'_>) -> Result<(String, Vec<String>), Failure> {
-    let name = folded(&parser.parse_identifier()?);
-    parser.expect_keyword(Keyword::ON)?;
-    Ok((name, table(parser)?))
-}
-
-fn table(parser: &mut Parser<'_>) -> Result<Vec<String>, Failure> {
-    Ok(name_parts(&parser.parse_object_name(false)?))
 }
 
 /// A severity by its word.

@@ -7,6 +7,7 @@ use sqlparser::tokenizer::Token;
 
 use crate::dialect::{folded, is_word};
 use crate::parse::{Failure, Statement, skip};
+use crate::words::name;
 
 /// A statement about keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,10 +81,6 @@ pub(crate) fn parse(parser: &mut DFParser<'_>, words: &[&str]) -> Result<Stateme
         _ => KeyStatement::Describe { name: name(parser)? },
     };
     Ok(Statement::Key(statement))
-}
-
-fn name(parser: &mut Parser<'_>) -> Result<String, Failure> {
-    Ok(folded(&parser.parse_identifier()?))
 }
 
 fn alter(parser: &mut Parser<'_>) -> Result<KeyStatement, Failure> {

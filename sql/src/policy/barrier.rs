@@ -18,22 +18,15 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{
     Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableSource,
     TableType,
 };
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning,
-    PlanProperties,
-};
-use futures::StreamExt;
+use datafusion::physical_plan::ExecutionPlan;
 
 use super::groups::GroupSize;
-use crate::error::Error;
 use crate::session::Narrowed;
+use crate::session::screen::{Screen, ScreenExec, untold};
 
 /// Whether a condition may be asked below a barrier: exactly `= < <= > >= IN IS [NOT] NULL
 /// LIKE 'prefix%'` between an unmasked, uncast column and a literal or parameter.
@@ -234,117 +227,34 @@ impl TableProvider for Barrier {
             None => Arc::clone(&self.schema),
         };
         let input = state.create_physical_plan(&plan.build()?).await?;
-        Ok(Arc::new(BarrierExec::new(input, schema, Arc::clone(&self.policies))))
+        Ok(ScreenExec::over(input, Arc::new(Passed(Arc::clone(&self.policies))), schema))
     }
 }
 
-/// The operator: rows pass, and nothing else does. To the planner it is a leaf, so that no rule
-/// moves anything through it and EXPLAIN shows nothing of what is below.
-pub(crate) struct BarrierExec {
-    input: Arc<dyn ExecutionPlan>,
-    policies: Arc<[String]>,
-    properties: Arc<PlanProperties>,
-}
+/// What passes a barrier: every row that is left, and the policies' names.
+struct Passed(Arc<[String]>);
 
-impl BarrierExec {
-    fn new(input: Arc<dyn ExecutionPlan>, schema: SchemaRef, policies: Arc<[String]>) -> Self {
-        // Neither orders nor constants of the input are told: they say what the rows are like.
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
-            input.pipeline_behavior(),
-            input.boundedness(),
-        );
-        Self { input, policies, properties: Arc::new(properties) }
-    }
-}
-
-impl fmt::Debug for BarrierExec {
+impl fmt::Display for Passed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "BarrierExec({})", self.policies.join(", "))
+        write!(formatter, "policies=[{}]", self.0.join(", "))
     }
 }
 
-impl DisplayAs for BarrierExec {
-    fn fmt_as(&self, _: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "BarrierExec: policies=[{}]", self.policies.join(", "))
-    }
-}
+impl Screen for Passed {
+    const NAME: &'static str = "BarrierExec";
 
-impl ExecutionPlan for BarrierExec {
-    fn name(&self) -> &str {
-        "BarrierExec"
+    fn rows(&self, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+        let count = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let columns = batch.columns().to_vec();
+        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &count)?)
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        Vec::new()
-    }
-
-    fn apply_expressions(
-        &self,
-        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        _children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(self)
-    }
-
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> Result<SendableRecordBatchStream> {
-        let rows = self.input.execute(partition, context)?;
-        let schema = self.schema();
-        let told_as = Arc::clone(&schema);
-        let rows = rows.map(move |batch| {
-            let batch = batch.map_err(told)?;
-            let count = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            let columns = batch.columns().to_vec();
-            Ok(RecordBatch::try_new_with_options(Arc::clone(&told_as), columns, &count)?)
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
-    }
-}
-
-/// An error from below: one that comes of a row could quote what a policy hides.
-fn told(error: DataFusionError) -> DataFusionError {
-    untold(
-        error,
-        "a policy of this table cannot be computed on one of its rows",
-        "tell who administers policies: its expression has to take any row",
-    )
-}
-
-/// The same of rows that only some may read: which row it is, is not told either.
-pub(crate) fn unread(error: DataFusionError) -> DataFusionError {
-    untold(
-        error,
-        "one of the rows of this table cannot be read, perhaps one that is not shown",
-        "tell whose table it is: its files may hold a value that is not of its column's type",
-    )
-}
-
-fn untold(error: DataFusionError, what: &str, hint: &str) -> DataFusionError {
-    let is_of_row = match error.find_root() {
-        DataFusionError::Execution(_) | DataFusionError::ArrowError(..) => true,
-        DataFusionError::External(inner) => {
-            matches!(inner.downcast_ref::<Error>(), Some(Error::Execution { .. }))
-        }
-        _ => false,
-    };
-    match is_of_row {
-        true => Error::Execution { what: what.into(), hint: Some(hint.into()) }.into(),
-        false => error,
+    fn told(error: DataFusionError) -> DataFusionError {
+        untold(
+            error,
+            "a policy of this table cannot be computed on one of its rows",
+            "tell who administers policies: its expression has to take any row",
+        )
     }
 }
 

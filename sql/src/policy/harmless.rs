@@ -11,7 +11,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator, Subquery};
 
-use crate::operators::is_condition;
+use crate::operators::{is_condition, is_safe_kind, is_widening};
 
 /// Parts that days have too.
 const DAYS: [&str; 5] = ["year", "quarter", "month", "week", "day"];
@@ -84,39 +84,16 @@ pub(crate) fn is_total(part: &Expr, schema: &DFSchema) -> bool {
             Expr::Literal(value, _) => value.cast_to(cast.field.data_type()).is_ok(),
             of => {
                 // A column of the query around this one; what it is cast from is not known.
-                let from = of.get_type(schema).unwrap_or(DataType::Null);
-                widens(&from, cast.field.data_type())
+                let from = of.get_type(schema);
+                from.is_ok_and(|from| is_widening(&from, cast.field.data_type()))
             }
         },
         Expr::ScalarFunction(call) => match call.func.name() {
             "date_part" | "date_trunc" => is_of_time(&call.args, schema),
             name => TOTAL.contains(&name),
         },
-        Expr::Column(_)
-        | Expr::OuterReferenceColumn(..)
-        | Expr::Literal(..)
-        | Expr::Placeholder(_)
-        | Expr::Alias(_)
-        | Expr::Not(_)
-        | Expr::IsNull(_)
-        | Expr::IsNotNull(_)
-        | Expr::IsTrue(_)
-        | Expr::IsFalse(_)
-        | Expr::IsUnknown(_)
-        | Expr::IsNotTrue(_)
-        | Expr::IsNotFalse(_)
-        | Expr::IsNotUnknown(_)
-        | Expr::Between(_)
-        | Expr::InList(_)
-        | Expr::Like(_)
-        | Expr::Case(_)
-        | Expr::TryCast(_)
-        | Expr::Exists(_)
-        | Expr::InSubquery(_)
-        | Expr::ScalarSubquery(_)
-        | Expr::SetComparison(_)
-        | Expr::GroupingSet(_) => true,
-        _ => false,
+        Expr::GroupingSet(_) => true,
+        other => is_safe_kind(other),
     }
 }
 
@@ -129,30 +106,6 @@ fn is_of_time(arguments: &[Expr], schema: &DFSchema) -> bool {
             DAYS.contains(&word.as_str()) || HOURS.contains(&word.as_str())
         }
         Ok(DataType::Date32 | DataType::Date64) => DAYS.contains(&word.as_str()),
-        _ => false,
-    }
-}
-
-/// Whether every value of a type has one in the other.
-fn widens(from: &DataType, to: &DataType) -> bool {
-    use DataType::{Boolean, Date32, Float32, Float64, Int8, Int16, Int32, Int64};
-    use DataType::{UInt8, UInt16, UInt32};
-    let is_text =
-        |kind: &DataType| matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    let from = match from {
-        DataType::Dictionary(_, values) => values.as_ref(),
-        plain => plain,
-    };
-    if from == to || (is_text(from) && is_text(to)) {
-        return true;
-    }
-    match to {
-        Int64 => matches!(from, Boolean | Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32),
-        Int32 => matches!(from, Boolean | Int8 | Int16 | UInt8 | UInt16),
-        Float64 => from.is_integer() || matches!(from, Float32 | DataType::Decimal128(..)),
-        other if is_text(other) => {
-            from.is_integer() || from.is_floating() || matches!(from, Boolean | Date32)
-        }
         _ => false,
     }
 }

@@ -146,23 +146,33 @@ impl Scope<'_> {
 
     /// Checks a condition or key, of which only how it comes out is used.
     fn used(&self, expr: &Expr) -> DataFusionResult<()> {
+        match self.names(expr, |sub| self.inside(sub))? {
+            true => self.cannot_fail(expr),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether an expression names a kept column anywhere, or has a sub-query that shows one, or of
+    /// which `tells` says that it tells of one where it is only asked about.
+    fn names(
+        &self,
+        expr: &Expr,
+        tells: impl Fn(&Subquery) -> DataFusionResult<bool>,
+    ) -> DataFusionResult<bool> {
         let mut names = false;
         expr.apply(|part| {
             names |= match part {
                 Expr::Column(column) => self.holds(column),
                 Expr::OuterReferenceColumn(_, column) => self.holds_around(column),
                 Expr::ScalarSubquery(sub) => self.inside(sub)?,
-                Expr::Exists(exists) => self.inside(&exists.subquery)?,
-                Expr::InSubquery(sub) => self.inside(&sub.subquery)?,
-                Expr::SetComparison(sub) => self.inside(&sub.subquery)?,
+                Expr::Exists(exists) => tells(&exists.subquery)?,
+                Expr::InSubquery(sub) => tells(&sub.subquery)?,
+                Expr::SetComparison(sub) => tells(&sub.subquery)?,
                 _ => false,
             };
             Ok(TreeNodeRecursion::Continue)
         })?;
-        match names {
-            true => self.cannot_fail(expr),
-            false => Ok(()),
-        }
+        Ok(names)
     }
 }
 
@@ -267,19 +277,7 @@ fn kept_in(plan: &LogicalPlan, around: Option<&Scope<'_>>) -> DataFusionResult<V
 impl Scope<'_> {
     /// Whether a window function's value comes of a kept column, by whatever way.
     fn window(&self, expr: &Expr) -> DataFusionResult<bool> {
-        let mut kept = false;
-        expr.apply(|part| {
-            kept |= match part {
-                Expr::Column(column) => self.holds(column),
-                Expr::OuterReferenceColumn(_, column) => self.holds_around(column),
-                Expr::ScalarSubquery(sub) => self.inside(sub)?,
-                Expr::Exists(exists) => self.tested(&exists.subquery)?,
-                Expr::InSubquery(sub) => self.tested(&sub.subquery)?,
-                Expr::SetComparison(sub) => self.tested(&sub.subquery)?,
-                _ => false,
-            };
-            Ok(TreeNodeRecursion::Continue)
-        })?;
+        let kept = self.names(expr, |sub| self.tested(sub))?;
         if kept {
             self.cannot_fail(expr)?;
         }

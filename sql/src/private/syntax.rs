@@ -16,9 +16,10 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use crate::dialect::{folded, is_word};
-use crate::parse::{Failure, Statement, name_parts, parse_rest_of_options, skip};
+use crate::parse::{Failure, Statement, parse_rest_of_options, skip};
 use crate::private::options::number;
 use crate::tokens::duration_ms;
+use crate::words::{name_on_table as named, table, word};
 
 /// A statement about privacy policies.
 #[derive(Debug, Clone, PartialEq)]
@@ -190,25 +191,6 @@ fn per(parser: &mut Parser<'_>) -> Result<BudgetPer, Failure> {
         }
     }
     Err(Failure::at(format!("Expected: PER ROLE or PER USER, found: {found}"), &found))
-}
-
-fn word(parser: &mut Parser<'_>, wanted: &str) -> Result<(), Failure> {
-    let found = parser.next_token();
-    match is_word(&found.token, wanted) {
-        true => Ok(()),
-        false => Err(Failure::at(format!("Expected: {wanted}, found: {found}"), &found)),
-    }
-}
-
-/// `p ON t`.
-fn named(parser: &mut Parser<'_>) -> Result<(String, Vec<String>), Failure> {
-    let name = folded(&parser.parse_identifier()?);
-    parser.expect_keyword(Keyword::ON)?;
-    Ok((name, table(parser)?))
-}
-
-fn table(parser: &mut Parser<'_>) -> Result<Vec<String>, Failure> {
-    Ok(name_parts(&parser.parse_object_name(false)?))
 }
 
 #[cfg(test)]

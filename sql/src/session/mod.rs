@@ -14,6 +14,7 @@ pub(crate) mod planned;
 mod prepared;
 pub(crate) mod run;
 mod schema;
+pub(crate) mod screen;
 pub(crate) mod settings;
 mod split;
 mod visible;

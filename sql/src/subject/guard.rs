@@ -17,23 +17,15 @@ use async_trait::async_trait;
 use catalog::ObjectName;
 use catalog::subject_marks::MarkedColumn;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning,
-    PlanProperties,
-};
-use futures::StreamExt;
+use datafusion::physical_plan::ExecutionPlan;
 use udfs::privacy::{SubjectTokens, Token};
 
 use crate::error::{Error, Result};
-use crate::policy::barrier::{may_pass, unread};
+use crate::policy::barrier::may_pass;
 use crate::session::StatementContext;
+use crate::session::screen::{Screen, ScreenExec};
 
 /// A table as it is read: without restricted and erased persons.
 ///
@@ -243,7 +235,7 @@ impl TableProvider for Marked {
         let schema = Arc::new(self.table.schema().project(&wanted)?);
         let (tokens, shown) = (Arc::clone(&self.tokens), self.shown);
         let look = Look { columns, tokens, shown, width: wanted.len() };
-        Ok(Arc::new(MarkedExec::new(input, Arc::new(look), schema)))
+        Ok(ScreenExec::over(input, Arc::new(look), schema))
     }
 }
 
@@ -257,7 +249,18 @@ struct Look {
     width: usize,
 }
 
-impl Look {
+impl fmt::Display for Look {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subjects = self.columns.iter().map(|column| column.subject.as_str());
+        let subjects: Vec<&str> = subjects.collect();
+        write!(formatter, "subjects=[{}]", subjects.join(", "))
+    }
+}
+
+/// The rows of others than marked persons, or of these alone.
+impl Screen for Look {
+    const NAME: &'static str = "SubjectsExec";
+
     fn rows(&self, batch: &RecordBatch, schema: &SchemaRef) -> DataFusionResult<RecordBatch> {
         let mut marked: Option<BooleanArray> = None;
         for Column { subject, index, tokens } in &self.columns {
@@ -283,90 +286,5 @@ impl Look {
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let columns = rows.columns().to_vec();
         Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
-    }
-}
-
-/// Leaves out, or gives alone, the rows of marked persons.
-struct MarkedExec {
-    input: Arc<dyn ExecutionPlan>,
-    look: Arc<Look>,
-    schema: SchemaRef,
-    properties: Arc<PlanProperties>,
-}
-
-impl MarkedExec {
-    fn new(input: Arc<dyn ExecutionPlan>, look: Arc<Look>, schema: SchemaRef) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&schema)),
-            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
-            input.pipeline_behavior(),
-            input.boundedness(),
-        );
-        Self { input, look, schema, properties: Arc::new(properties) }
-    }
-}
-
-impl fmt::Debug for MarkedExec {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "MarkedExec({:?})", self.look.shown)
-    }
-}
-
-impl DisplayAs for MarkedExec {
-    fn fmt_as(&self, _: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let subjects = self.look.columns.iter().map(|column| column.subject.as_str());
-        let subjects: Vec<&str> = subjects.collect();
-        write!(formatter, "SubjectsExec: subjects=[{}]", subjects.join(", "))
-    }
-}
-
-impl ExecutionPlan for MarkedExec {
-    fn name(&self) -> &str {
-        "SubjectsExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        Vec::new()
-    }
-
-    fn apply_expressions(
-        &self,
-        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DataFusionResult<TreeNodeRecursion>,
-    ) -> DataFusionResult<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        _children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        Ok(self)
-    }
-
-    fn repartitioned(
-        &self,
-        target_partitions: usize,
-        config: &ConfigOptions,
-    ) -> DataFusionResult<Option<Arc<dyn ExecutionPlan>>> {
-        let input = self.input.repartitioned(target_partitions, config)?;
-        Ok(input.map(|input| {
-            let (look, schema) = (Arc::clone(&self.look), Arc::clone(&self.schema));
-            Arc::new(Self::new(input, look, schema)) as Arc<dyn ExecutionPlan>
-        }))
-    }
-
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> DataFusionResult<SendableRecordBatchStream> {
-        let rows = self.input.execute(partition, context)?;
-        let (look, schema) = (Arc::clone(&self.look), Arc::clone(&self.schema));
-        let rows = rows.map(move |batch| look.rows(&batch.map_err(unread)?, &schema));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)))
     }
 }

@@ -5,10 +5,11 @@ use datafusion::sql::parser::DFParser;
 use sqlparser::ast::Expr;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
-use sqlparser::tokenizer::{Token, TokenWithSpan};
+use sqlparser::tokenizer::Token;
 
-use crate::dialect::{folded, is_word};
+use crate::dialect::is_word;
 use crate::parse::{Failure, Statement, name_parts, parse_create_noun, skip};
+use crate::words::{expected, name, word};
 
 /// A statement about subjects or of a person.
 #[derive(Debug, Clone, PartialEq)]
@@ -184,22 +185,6 @@ pub(crate) fn parse(parser: &mut DFParser<'_>, words: &[&str]) -> Result<Stateme
         [] => return Err(expected("a statement", parser.parser.peek_token_ref())),
     };
     Ok(Statement::Subject(Box::new(statement)))
-}
-
-fn expected(what: &str, found: &TokenWithSpan) -> Failure {
-    Failure::at(format!("Expected: {what}, found: {found}"), found)
-}
-
-fn name(parser: &mut Parser<'_>) -> Result<String, Failure> {
-    Ok(folded(&parser.parse_identifier()?))
-}
-
-fn word(parser: &mut Parser<'_>, word: &str) -> Result<(), Failure> {
-    if !is_word(&parser.peek_token_ref().token, word) {
-        return Err(expected(word, parser.peek_token_ref()));
-    }
-    parser.next_token();
-    Ok(())
 }
 
 fn create(parser: &mut Parser<'_>) -> Result<CreateSubject, Failure> {

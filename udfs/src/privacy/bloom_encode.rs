@@ -7,13 +7,13 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion_common::{Result, internal_err};
-use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs};
-use datafusion_expr::{ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use datafusion_common::Result;
+use datafusion_expr::{ColumnarValue, Documentation};
+use datafusion_expr::{ScalarFunctionArgs, Signature, Volatility};
 use datafusion_macros::user_doc;
 
 use super::key::{self, KeySet};
+use super::keyed::Keyed;
 use super::{arguments, bloom};
 use crate::text::Text;
 
@@ -38,51 +38,20 @@ by it with `model_type = 'entity_resolution'`. NULL when the text has neither le
     argument(name = "text", description = "What nobody is to read, such as a name."),
     argument(name = "key", description = "Name of a key that you may use, as a literal.")
 )]
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct BloomEncode {
-    signature: Signature,
-    keys: Option<Arc<KeySet>>,
-}
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct BloomEncode;
 
-impl BloomEncode {
-    /// The function by name alone: listed and documented, refused when planned.
-    pub fn unbound() -> Self {
-        Self::with_keys(None)
-    }
+impl Keyed for BloomEncode {
+    const NAME: &'static str = NAME;
 
-    /// The function with the keys of one statement.
-    pub fn bound(keys: Arc<KeySet>) -> Self {
-        Self::with_keys(Some(keys))
-    }
-
-    fn with_keys(keys: Option<Arc<KeySet>>) -> Self {
+    fn signature() -> Signature {
         let text = arguments::text_coercion();
-        let signature = Signature::coercible(vec![text.clone(), text], Volatility::Immutable);
-        Self { signature, keys }
-    }
-}
-
-impl ScalarUDFImpl for BloomEncode {
-    fn name(&self) -> &str {
-        NAME
+        Signature::coercible(vec![text.clone(), text], Volatility::Immutable)
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
-        internal_err!("{NAME} answers through return_field_from_args")
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        key::planned(NAME, self.keys.as_ref(), &args)?;
-        Ok(Arc::new(Field::new(NAME, DataType::Utf8, true)))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let texts = Text::from_argument(NAME, arguments::argument(NAME, &args, 0)?)?;
-        let key = key::called(NAME, self.keys.as_ref(), &args)?;
+    fn call(keys: Option<&Arc<KeySet>>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let texts = Text::from_argument(NAME, arguments::argument(NAME, args, 0)?)?;
+        let key = key::called(NAME, keys, args)?;
         let mac = key.bloom_mac()?;
         arguments::text_rows(args.number_rows, texts.is_constant(), |row, shown| {
             let bits = texts.get(row).and_then(|text| bloom::encoded(text, &mac));

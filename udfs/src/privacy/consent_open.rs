@@ -10,14 +10,15 @@ use arrow::array::{
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
-use datafusion_common::{Result, ScalarValue, exec_err, internal_err};
+use datafusion_common::{Result, ScalarValue, exec_err};
 use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
-use datafusion_expr::{ScalarUDFImpl, Signature, Volatility};
+use datafusion_expr::{Signature, Volatility};
 use datafusion_macros::user_doc;
 
 use super::arguments;
 use super::consent_token::{TOKEN_CHARACTERS_MAX, Told};
 use super::key::{self, KeySet, Mode};
+use super::keyed::Keyed;
 use super::seal::{Form, Opener};
 
 pub(super) const NAME: &str = "consent_open";
@@ -47,52 +48,26 @@ sealed with another key, is an error.",
     ),
     related_udf(name = "consent_seal")
 )]
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct ConsentOpen {
-    signature: Signature,
-    keys: Option<Arc<KeySet>>,
-}
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct ConsentOpen;
 
-impl ConsentOpen {
-    /// The function by name alone: listed and documented, refused when planned.
-    pub fn unbound() -> Self {
-        Self::with_keys(None)
-    }
+impl Keyed for ConsentOpen {
+    const NAME: &'static str = NAME;
 
-    /// The function with the keys of one statement.
-    pub fn bound(keys: Arc<KeySet>) -> Self {
-        Self::with_keys(Some(keys))
-    }
-
-    fn with_keys(keys: Option<Arc<KeySet>>) -> Self {
+    fn signature() -> Signature {
         let texts = vec![arguments::text_coercion(), arguments::text_coercion()];
         // Stable: what has expired depends on the statement's time.
-        Self { signature: Signature::coercible(texts, Volatility::Stable), keys }
-    }
-}
-
-impl ScalarUDFImpl for ConsentOpen {
-    fn name(&self) -> &str {
-        NAME
+        Signature::coercible(texts, Volatility::Stable)
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
+    fn data_type(_args: &ReturnFieldArgs) -> DataType {
+        DataType::List(entry_field())
     }
 
-    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
-        internal_err!("{NAME} answers through return_field_from_args")
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        key::planned(NAME, self.keys.as_ref(), &args)?;
-        Ok(Arc::new(Field::new(NAME, DataType::List(entry_field()), true)))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let tokens = arguments::text_argument(NAME, &args, 0)?;
-        let ring = key::ring(NAME, self.keys.as_ref(), &args)?;
-        let at_ms = key::time_ms(NAME, self.keys.as_ref())?;
+    fn call(keys: Option<&Arc<KeySet>>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let tokens = arguments::text_argument(NAME, args, 0)?;
+        let ring = key::ring(NAME, keys, args)?;
+        let at_ms = key::time_ms(NAME, keys)?;
         let mut opener = Opener::new(NAME, ring, &[Mode::Consent], Form::Text);
         let rows = if tokens.is_constant() { 1 } else { args.number_rows };
         let mut told = Vec::with_capacity(rows);
@@ -179,6 +154,7 @@ fn entries(told: &[Option<Told>]) -> Result<ListArray> {
 
 #[cfg(test)]
 mod tests {
+    use datafusion_expr::ScalarUDFImpl;
     use std::collections::BTreeMap;
 
     use arrow::array::{Array, AsArray};

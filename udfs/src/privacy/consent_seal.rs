@@ -9,15 +9,16 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit, TimestampMillisecondType};
+use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
 use datafusion_common::{Result, exec_err, internal_err, plan_err};
-use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
-use datafusion_expr::{ScalarUDFImpl, Signature, Volatility};
+use datafusion_expr::{ColumnarValue, Documentation, ScalarFunctionArgs};
+use datafusion_expr::{Signature, Volatility};
 use datafusion_macros::user_doc;
 
 use super::arguments;
 use super::consent_token::{Choices, TOKEN_CHARACTERS_MAX, Told};
 use super::key::{self, KeySet, Mode};
+use super::keyed::Keyed;
 use super::seal::{Form, Sealer};
 
 const NAME: &str = "consent_seal";
@@ -53,47 +54,17 @@ NULL gives NULL."
     ),
     related_udf(name = "consent_open")
 )]
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct ConsentSeal {
-    signature: Signature,
-    keys: Option<Arc<KeySet>>,
-}
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct ConsentSeal;
 
-impl ConsentSeal {
-    /// The function by name alone: listed and documented, refused when planned.
-    pub fn unbound() -> Self {
-        Self::with_keys(None)
+impl Keyed for ConsentSeal {
+    const NAME: &'static str = NAME;
+
+    fn signature() -> Signature {
+        Signature::user_defined(Volatility::Volatile)
     }
 
-    /// The function with the keys of one statement.
-    pub fn bound(keys: Arc<KeySet>) -> Self {
-        Self::with_keys(Some(keys))
-    }
-
-    fn with_keys(keys: Option<Arc<KeySet>>) -> Self {
-        Self { signature: Signature::user_defined(Volatility::Volatile), keys }
-    }
-}
-
-impl ScalarUDFImpl for ConsentSeal {
-    fn name(&self) -> &str {
-        NAME
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
-        internal_err!("{NAME} answers through return_field_from_args")
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        key::planned(NAME, self.keys.as_ref(), &args)?;
-        Ok(Arc::new(Field::new(NAME, DataType::Utf8, true)))
-    }
-
-    fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
+    fn coerce_types(arg_types: &[DataType]) -> Result<Vec<DataType>> {
         match arg_types {
             [choices, key] => Ok(vec![text_type(choices)?, text_type(key)?]),
             [choices, key, expires] => {
@@ -107,11 +78,11 @@ impl ScalarUDFImpl for ConsentSeal {
         }
     }
 
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let texts = arguments::text_argument(NAME, &args, 0)?;
-        let key = key::called(NAME, self.keys.as_ref(), &args)?;
-        let random = key::random(NAME, self.keys.as_ref())?;
-        let at_ms = key::time_ms(NAME, self.keys.as_ref())?;
+    fn call(keys: Option<&Arc<KeySet>>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let texts = arguments::text_argument(NAME, args, 0)?;
+        let key = key::called(NAME, keys, args)?;
+        let random = key::random(NAME, keys)?;
+        let at_ms = key::time_ms(NAME, keys)?;
         let expiries = match args.args.get(2) {
             Some(expires) => Some(expires.to_array(args.number_rows)?),
             None => None,
@@ -193,6 +164,7 @@ fn time_type(given: &DataType) -> Result<DataType> {
 #[cfg(test)]
 mod tests {
     use datafusion_common::ScalarValue;
+    use datafusion_expr::ScalarUDFImpl;
 
     use super::super::arguments::testing::{call, one, text, texts};
     use super::super::key::tests::{AT_MS, demo_keys};

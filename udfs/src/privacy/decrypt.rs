@@ -6,14 +6,15 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion_common::{Result, internal_err};
+use arrow::datatypes::DataType;
+use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
-use datafusion_expr::{ScalarUDFImpl, Signature, Volatility};
+use datafusion_expr::{Signature, Volatility};
 use datafusion_macros::user_doc;
 
 use super::arguments;
 use super::key::{self, KeySet, Mode};
+use super::keyed::Keyed;
 use super::seal::{self, Form, Opener, Values};
 
 const NAME: &str = "decrypt";
@@ -43,49 +44,23 @@ value; a value of another key or of a retired generation, or one that was change
     related_udf(name = "encrypt"),
     related_udf(name = "encrypt_deterministic")
 )]
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Decrypt {
-    signature: Signature,
-    keys: Option<Arc<KeySet>>,
-}
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct Decrypt;
 
-impl Decrypt {
-    /// The function by name alone: listed and documented, refused when planned.
-    pub fn unbound() -> Self {
-        Self::with_keys(None)
+impl Keyed for Decrypt {
+    const NAME: &'static str = NAME;
+
+    fn signature() -> Signature {
+        seal::signature(1, Volatility::Immutable)
     }
 
-    /// The function with the keys of one statement.
-    pub fn bound(keys: Arc<KeySet>) -> Self {
-        Self::with_keys(Some(keys))
+    fn data_type(args: &ReturnFieldArgs) -> DataType {
+        Form::planned(args).data_type()
     }
 
-    fn with_keys(keys: Option<Arc<KeySet>>) -> Self {
-        Self { signature: seal::signature(1, Volatility::Immutable), keys }
-    }
-}
-
-impl ScalarUDFImpl for Decrypt {
-    fn name(&self) -> &str {
-        NAME
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
-        internal_err!("{NAME} answers through return_field_from_args")
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        key::planned(NAME, self.keys.as_ref(), &args)?;
-        Ok(Arc::new(Field::new(NAME, Form::planned(&args).data_type(), true)))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let values = Values::from_argument(NAME, arguments::argument(NAME, &args, 0)?)?;
-        let ring = key::ring(NAME, self.keys.as_ref(), &args)?;
+    fn call(keys: Option<&Arc<KeySet>>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let values = Values::from_argument(NAME, arguments::argument(NAME, args, 0)?)?;
+        let ring = key::ring(NAME, keys, args)?;
         let modes = [Mode::Randomized, Mode::Deterministic];
         let mut opener = Opener::new(NAME, ring, &modes, values.form());
         values.map(NAME, args.number_rows, values.is_constant(), |_, value, opened| {
@@ -101,6 +76,8 @@ impl ScalarUDFImpl for Decrypt {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::{Field, FieldRef};
+    use datafusion_expr::ScalarUDFImpl;
     use proptest::prelude::*;
 
     use super::super::arguments::testing::{call, one, text};

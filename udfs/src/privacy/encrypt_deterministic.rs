@@ -6,14 +6,15 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion_common::{Result, internal_err};
+use arrow::datatypes::DataType;
+use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
-use datafusion_expr::{ScalarUDFImpl, Signature, Volatility};
+use datafusion_expr::{Signature, Volatility};
 use datafusion_macros::user_doc;
 
 use super::arguments;
 use super::key::{self, KeySet, Mode};
+use super::keyed::Keyed;
 use super::seal::{self, Form, Sealer, Values};
 
 const NAME: &str = "encrypt_deterministic";
@@ -41,49 +42,23 @@ shown as `<key id>.d.<base64url>`. It shows which values are equal and how often
     related_udf(name = "decrypt"),
     related_udf(name = "encrypt")
 )]
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct EncryptDeterministic {
-    signature: Signature,
-    keys: Option<Arc<KeySet>>,
-}
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct EncryptDeterministic;
 
-impl EncryptDeterministic {
-    /// The function by name alone: listed and documented, refused when planned.
-    pub fn unbound() -> Self {
-        Self::with_keys(None)
+impl Keyed for EncryptDeterministic {
+    const NAME: &'static str = NAME;
+
+    fn signature() -> Signature {
+        seal::signature(1, Volatility::Immutable)
     }
 
-    /// The function with the keys of one statement.
-    pub fn bound(keys: Arc<KeySet>) -> Self {
-        Self::with_keys(Some(keys))
+    fn data_type(args: &ReturnFieldArgs) -> DataType {
+        Form::planned(args).data_type()
     }
 
-    fn with_keys(keys: Option<Arc<KeySet>>) -> Self {
-        Self { signature: seal::signature(1, Volatility::Immutable), keys }
-    }
-}
-
-impl ScalarUDFImpl for EncryptDeterministic {
-    fn name(&self) -> &str {
-        NAME
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
-        internal_err!("{NAME} answers through return_field_from_args")
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        key::planned(NAME, self.keys.as_ref(), &args)?;
-        Ok(Arc::new(Field::new(NAME, Form::planned(&args).data_type(), true)))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let values = Values::from_argument(NAME, arguments::argument(NAME, &args, 0)?)?;
-        let key = key::called(NAME, self.keys.as_ref(), &args)?;
+    fn call(keys: Option<&Arc<KeySet>>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let values = Values::from_argument(NAME, arguments::argument(NAME, args, 0)?)?;
+        let key = key::called(NAME, keys, args)?;
         let mut sealer = Sealer::new(key, Mode::Deterministic, values.form());
         values.map(NAME, args.number_rows, values.is_constant(), |_, value, sealed| {
             sealer.seal(value, &seal::NO_NONCE, sealed)?;

@@ -5,15 +5,16 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion_common::{Result, internal_err};
+use arrow::datatypes::DataType;
+use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
-use datafusion_expr::{ScalarUDFImpl, Signature, Volatility};
+use datafusion_expr::{Signature, Volatility};
 use datafusion_macros::user_doc;
 
 use super::arguments;
 use super::data_keys::DataKeys;
 use super::key::{self, Key, KeySet, Mode};
+use super::keyed::Keyed;
 use super::seal::{self, Form, Sealer, Values};
 
 const NAME: &str = "encrypt_with";
@@ -45,51 +46,25 @@ deletes the data key makes every value that it sealed unreadable, in copies and 
     related_udf(name = "decrypt_with"),
     related_udf(name = "new_data_key")
 )]
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct EncryptWith {
-    signature: Signature,
-    keys: Option<Arc<KeySet>>,
-}
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct EncryptWith;
 
-impl EncryptWith {
-    /// The function by name alone: listed and documented, refused when planned.
-    pub fn unbound() -> Self {
-        Self::with_keys(None)
+impl Keyed for EncryptWith {
+    const NAME: &'static str = NAME;
+
+    fn signature() -> Signature {
+        seal::signature(2, Volatility::Volatile)
     }
 
-    /// The function with the keys of one statement.
-    pub fn bound(keys: Arc<KeySet>) -> Self {
-        Self::with_keys(Some(keys))
+    fn data_type(args: &ReturnFieldArgs) -> DataType {
+        Form::planned(args).data_type()
     }
 
-    fn with_keys(keys: Option<Arc<KeySet>>) -> Self {
-        Self { signature: seal::signature(2, Volatility::Volatile), keys }
-    }
-}
-
-impl ScalarUDFImpl for EncryptWith {
-    fn name(&self) -> &str {
-        NAME
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
-        internal_err!("{NAME} answers through return_field_from_args")
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        key::planned(NAME, self.keys.as_ref(), &args)?;
-        Ok(Arc::new(Field::new(NAME, Form::planned(&args).data_type(), true)))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let values = Values::from_argument(NAME, arguments::argument(NAME, &args, 0)?)?;
-        let data_keys = arguments::text_argument(NAME, &args, 1)?;
-        let ring = key::ring(NAME, self.keys.as_ref(), &args)?;
-        let random = key::random(NAME, self.keys.as_ref())?;
+    fn call(keys: Option<&Arc<KeySet>>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let values = Values::from_argument(NAME, arguments::argument(NAME, args, 0)?)?;
+        let data_keys = arguments::text_argument(NAME, args, 1)?;
+        let ring = key::ring(NAME, keys, args)?;
+        let random = key::random(NAME, keys)?;
         let form = values.form();
         let mut opened = DataKeys::new(NAME, ring);
         values.map(NAME, args.number_rows, false, |row, value, sealed| {

@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef};
-use datafusion_common::{Result, internal_err};
+use arrow::datatypes::FieldRef;
+use datafusion_common::Result;
+use datafusion_expr::Signature;
 use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
-use datafusion_expr::{ScalarUDFImpl, Signature};
 use datafusion_macros::user_doc;
 
 use super::fpe::{self, Direction};
 use super::key::KeySet;
+use super::keyed::Keyed;
 
 const NAME: &str = "fpe_encrypt";
 
@@ -45,43 +46,22 @@ alphabet stay in place."
     ),
     related_udf(name = "fpe_decrypt")
 )]
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct FpeEncrypt {
-    signature: Signature,
-    keys: Option<Arc<KeySet>>,
-}
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct FpeEncrypt;
 
-impl FpeEncrypt {
-    /// The function by name alone: listed and documented, refused when planned.
-    pub fn unbound() -> Self {
-        Self { signature: fpe::signature(), keys: None }
+impl Keyed for FpeEncrypt {
+    const NAME: &'static str = NAME;
+
+    fn signature() -> Signature {
+        fpe::signature()
     }
 
-    /// The function with the keys of one statement.
-    pub fn bound(keys: Arc<KeySet>) -> Self {
-        Self { signature: fpe::signature(), keys: Some(keys) }
-    }
-}
-
-impl ScalarUDFImpl for FpeEncrypt {
-    fn name(&self) -> &str {
-        NAME
+    fn planned(keys: Option<&Arc<KeySet>>, args: &ReturnFieldArgs) -> Result<FieldRef> {
+        fpe::return_field(NAME, keys, args)
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
-        internal_err!("{NAME} answers through return_field_from_args")
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        fpe::return_field(NAME, self.keys.as_ref(), &args)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        fpe::invoke(NAME, self.keys.as_ref(), Direction::Encrypt, &args)
+    fn call(keys: Option<&Arc<KeySet>>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        fpe::invoke(NAME, keys, Direction::Encrypt, args)
     }
 
     fn documentation(&self) -> Option<&Documentation> {

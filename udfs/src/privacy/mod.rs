@@ -40,6 +40,7 @@ pub mod generator;
 pub mod hierarchy;
 pub mod k_anonymity;
 pub mod key;
+pub mod keyed;
 pub mod l_diversity;
 pub mod l_diversity_entropy;
 pub mod mask;
@@ -60,6 +61,8 @@ pub mod t_closeness;
 
 #[cfg(test)]
 mod adult_tests;
+
+use keyed::Keyed;
 
 pub use hierarchy::{Hierarchy, HierarchySet};
 pub use key::{Key, KeyRing, KeySet, KeyUse, UsableKey, key_use};

@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion_common::{Result, internal_err};
-use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
-use datafusion_expr::{ScalarUDFImpl, Signature, Volatility};
+use datafusion_common::Result;
+use datafusion_expr::{ColumnarValue, Documentation, ScalarFunctionArgs};
+use datafusion_expr::{Signature, Volatility};
 use datafusion_macros::user_doc;
 
 use super::arguments;
 use super::key::{self, KeySet, Mode};
+use super::keyed::Keyed;
 use super::seal::{Form, Sealer};
 
 const NAME: &str = "new_data_key";
@@ -40,52 +40,19 @@ unreadable. Each row gets a key of its own.",
     related_udf(name = "encrypt_with"),
     related_udf(name = "decrypt_with")
 )]
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct NewDataKey {
-    signature: Signature,
-    keys: Option<Arc<KeySet>>,
-}
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct NewDataKey;
 
-impl NewDataKey {
-    /// The function by name alone: listed and documented, refused when planned.
-    pub fn unbound() -> Self {
-        Self::with_keys(None)
+impl Keyed for NewDataKey {
+    const NAME: &'static str = NAME;
+
+    fn signature() -> Signature {
+        Signature::coercible(vec![arguments::text_coercion()], Volatility::Volatile)
     }
 
-    /// The function with the keys of one statement.
-    pub fn bound(keys: Arc<KeySet>) -> Self {
-        Self::with_keys(Some(keys))
-    }
-
-    fn with_keys(keys: Option<Arc<KeySet>>) -> Self {
-        Self {
-            signature: Signature::coercible(vec![arguments::text_coercion()], Volatility::Volatile),
-            keys,
-        }
-    }
-}
-
-impl ScalarUDFImpl for NewDataKey {
-    fn name(&self) -> &str {
-        NAME
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
-        internal_err!("{NAME} answers through return_field_from_args")
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        key::planned(NAME, self.keys.as_ref(), &args)?;
-        Ok(Arc::new(Field::new(NAME, DataType::Utf8, true)))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let key = key::called(NAME, self.keys.as_ref(), &args)?;
-        let random = key::random(NAME, self.keys.as_ref())?;
+    fn call(keys: Option<&Arc<KeySet>>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let key = key::called(NAME, keys, args)?;
+        let random = key::random(NAME, keys)?;
         let mut sealer = Sealer::new(key, Mode::DataKey, Form::Text);
         let mut sealed = Vec::new();
         arguments::text_rows(args.number_rows, false, |_, text| {

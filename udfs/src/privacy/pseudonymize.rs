@@ -13,16 +13,16 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion_common::{Result, internal_err};
-use datafusion_expr::{Coercion, ColumnarValue, Documentation, ReturnFieldArgs};
-use datafusion_expr::{ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature};
+use datafusion_common::Result;
+use datafusion_expr::{Coercion, ColumnarValue, Documentation};
+use datafusion_expr::{ScalarFunctionArgs, Signature, TypeSignature};
 use datafusion_expr::{TypeSignatureClass, Volatility};
 use datafusion_macros::user_doc;
 use hmac::Mac;
 
 use super::arguments::{self, Identifiers};
 use super::key::{self, KeySet};
+use super::keyed::Keyed;
 
 const NAME: &str = "pseudonymize";
 
@@ -48,58 +48,27 @@ can recompute tokens: this is pseudonymization, not anonymization.",
     argument(name = "value", description = "Text or integer identifier. NULL gives NULL."),
     argument(name = "key", description = "Name of a key that you may use, as a literal.")
 )]
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Pseudonymize {
-    signature: Signature,
-    keys: Option<Arc<KeySet>>,
-}
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct Pseudonymize;
 
-impl Pseudonymize {
-    /// The function by name alone: listed and documented, refused when planned.
-    pub fn unbound() -> Self {
-        Self::with_keys(None)
-    }
+impl Keyed for Pseudonymize {
+    const NAME: &'static str = NAME;
 
-    /// The function with the keys of one statement.
-    pub fn bound(keys: Arc<KeySet>) -> Self {
-        Self::with_keys(Some(keys))
-    }
-
-    fn with_keys(keys: Option<Arc<KeySet>>) -> Self {
+    fn signature() -> Signature {
         let text = arguments::text_coercion();
         let integer = Coercion::new_exact(TypeSignatureClass::Integer);
-        let signature = Signature::one_of(
+        Signature::one_of(
             vec![
                 TypeSignature::Coercible(vec![text.clone(), text.clone()]),
                 TypeSignature::Coercible(vec![integer, text]),
             ],
             Volatility::Immutable,
-        );
-        Self { signature, keys }
-    }
-}
-
-impl ScalarUDFImpl for Pseudonymize {
-    fn name(&self) -> &str {
-        NAME
+        )
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
-        internal_err!("{NAME} answers through return_field_from_args")
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        key::planned(NAME, self.keys.as_ref(), &args)?;
-        Ok(Arc::new(Field::new(NAME, DataType::Utf8, true)))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let values = Identifiers::from_argument(NAME, arguments::argument(NAME, &args, 0)?)?;
-        let key = key::called(NAME, self.keys.as_ref(), &args)?;
+    fn call(keys: Option<&Arc<KeySet>>, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let values = Identifiers::from_argument(NAME, arguments::argument(NAME, args, 0)?)?;
+        let key = key::called(NAME, keys, args)?;
         let mac = key.pseudonym_mac()?;
         arguments::text_rows(args.number_rows, values.is_constant(), |row, token| {
             let digest = values.with(row, |value| {
@@ -183,7 +152,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_planned_says_why() {
-        let error = |function: Pseudonymize, key: ColumnarValue| {
+        let error = |function: super::super::keyed::KeyedFunction<Pseudonymize>,
+                     key: ColumnarValue| {
             call(function, vec![text("x"), key]).unwrap_err().to_string()
         };
         let unbound = error(Pseudonymize::unbound(), text("demo"));

@@ -1,0 +1,39 @@
+//! Pieces that the syntax of many statements is made of.
+
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::TokenWithSpan;
+
+use crate::dialect::{folded, is_word};
+use crate::parse::{Failure, name_parts};
+
+/// Reads a word that has to stand next.
+pub(crate) fn word(parser: &mut Parser<'_>, wanted: &str) -> Result<(), Failure> {
+    if !is_word(&parser.peek_token_ref().token, wanted) {
+        return Err(expected(wanted, parser.peek_token_ref()));
+    }
+    parser.next_token();
+    Ok(())
+}
+
+/// What was expected where something else stands.
+pub(crate) fn expected(what: &str, found: &TokenWithSpan) -> Failure {
+    Failure::at(format!("Expected: {what}, found: {found}"), found)
+}
+
+/// Reads a name.
+pub(crate) fn name(parser: &mut Parser<'_>) -> Result<String, Failure> {
+    Ok(folded(&parser.parse_identifier()?))
+}
+
+/// Reads the name of a table or the like, in its parts.
+pub(crate) fn table(parser: &mut Parser<'_>) -> Result<Vec<String>, Failure> {
+    Ok(name_parts(&parser.parse_object_name(false)?))
+}
+
+/// Reads `name ON table`.
+pub(crate) fn name_on_table(parser: &mut Parser<'_>) -> Result<(String, Vec<String>), Failure> {
+    let name = name(parser)?;
+    parser.expect_keyword(Keyword::ON)?;
+    Ok((name, table(parser)?))
+}
