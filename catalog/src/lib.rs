@@ -52,7 +52,9 @@ pub use audit::{Audit, AuditConfig, AuditEntry};
 pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
 pub use error::{Class, Error, Result};
 pub use lake::files::{FILE, TableFiles};
-pub use purposes::{ConsentPolicy, ConsentSource, Purpose, Purposes, PurposesMoment};
+pub use purposes::{
+    ConsentPolicy, ConsentSource, Purpose, Purposes, PurposesMoment, SELL_OR_SHARE,
+};
 pub use registry::model as models;
 pub use registry::{
     CreateMode, Definition, Definitions, Kind, ManagedTable, ModelHead, ModelVersion, ObjectName,

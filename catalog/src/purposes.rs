@@ -25,6 +25,9 @@ use crate::subjects::SubjectKey;
 /// The places of purposes and policies in their registry; no SQL name reaches it.
 const PURPOSE: &str = "purpose";
 const CONSENT: &str = "consent";
+/// What a row of consents names that tells of every purpose for which personal information is sold
+/// or shared; no purpose has this name.
+pub const SELL_OR_SHARE: &str = "sell_or_share";
 /// Policies of one warehouse: each statement looks at all of them.
 const POLICIES_MAX: usize = 1_000;
 
@@ -36,6 +39,10 @@ pub struct Purpose {
     /// What it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Whether personal information is sold or shared for it, as the CCPA has it: then who says
+    /// "do not sell or share" is absent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sells_or_shares: bool,
     /// Who created it.
     pub owner: String,
     /// When, in Unix milliseconds.
@@ -49,7 +56,8 @@ pub struct ConsentSource {
     pub table: ObjectName,
     /// Whose consent a row tells of.
     pub subject: String,
-    /// For which purpose; NULL: a withdrawal for every purpose.
+    /// For which purpose; NULL: a withdrawal for every purpose; [`SELL_OR_SHARE`]: for each that
+    /// sells or shares.
     pub purpose: String,
     /// Whether it is given.
     pub granted: String,
@@ -216,14 +224,14 @@ impl Catalog {
         self.define(PURPOSE, &name, Spec::Purpose(purpose), &owner, mode).await
     }
 
-    /// Changes what a purpose is said to be for.
+    /// Changes a purpose.
     ///
     /// # Errors
     /// `NotFound`; when the warehouse cannot be written, or others change it again and again.
-    pub async fn describe_purpose(&self, name: &str, description: Option<String>) -> Result<()> {
+    pub async fn change_purpose(&self, name: &str, change: impl Fn(&mut Purpose)) -> Result<()> {
         self.change_definition(PURPOSE, name, |spec| match spec {
             Spec::Purpose(purpose) => {
-                purpose.description = description.clone();
+                change(purpose);
                 Ok(())
             }
             _ => Err(Error::not_found("purpose", name, [])),
@@ -471,7 +479,13 @@ mod tests {
     use crate::testing::Shared;
 
     fn purpose(name: &str) -> Purpose {
-        Purpose { name: name.into(), description: None, owner: "dpo".into(), created_ms: 1 }
+        Purpose {
+            name: name.into(),
+            description: None,
+            sells_or_shares: false,
+            owner: "dpo".into(),
+            created_ms: 1,
+        }
     }
 
     fn policy(name: &str, purposes: &[&str]) -> ConsentPolicy {
@@ -503,8 +517,12 @@ mod tests {
         assert!(catalog.create_purpose(purpose("ads"), CreateMode::New).await.unwrap());
         assert!(catalog.create_purpose(purpose("ads"), CreateMode::New).await.is_err());
         assert!(!catalog.create_purpose(purpose("ads"), CreateMode::IfNotExists).await.unwrap());
-        catalog.describe_purpose("ads", Some("adverts".into())).await.unwrap();
-        assert!(catalog.describe_purpose("adz", None).await.is_err());
+        let described = |purpose: &mut Purpose| {
+            purpose.description = Some("adverts".into());
+            purpose.sells_or_shares = true;
+        };
+        catalog.change_purpose("ads", described).await.unwrap();
+        assert!(catalog.change_purpose("adz", described).await.is_err());
         catalog.create_consent(policy("p", &["ads"]), CreateMode::New).await.unwrap();
         let error = catalog.drop_purpose("ads").await.unwrap_err();
         assert!(error.to_string().contains("consent policy p"), "{error}");

@@ -376,9 +376,13 @@ fn the_report_and_the_export_ask_who_one_is() {
     }
     let (succeeded, report) = program.audit(&["report", "--format", "markdown"], ROOT);
     assert!(succeeded, "{report}");
-    for part in
-        ["# Record of processing activities", "## Recipients", "| root |", "## To be written"]
-    {
+    for part in [
+        "# Record of processing activities",
+        "## Sale and sharing",
+        "## Recipients",
+        "| root |",
+        "## To be written",
+    ] {
         assert!(report.contains(part), "{part}: {report}");
     }
 }

@@ -4,7 +4,8 @@
 //! and before `valid_to` (NULL: without end). Of the rows in force now the latest counts, one for
 //! each channel; of rows as late as each other a withdrawal counts; `granted` that is NULL is a
 //! withdrawal. Somebody consents whose every channel consents; of whom nothing is told, the
-//! policy's default. A row without a purpose withdraws for every purpose, and grants none.
+//! policy's default. A row without a purpose withdraws for every purpose, and grants none. One of
+//! [`SELL_OR_SHARE`] counts as one of each purpose for which personal information is sold or shared.
 //!
 //! The consents are read as the policy's owner, for no purpose, with the owner's rights of now, and
 //! whole: where a policy would hide a part of them from the owner, nobody knows who consents.
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Int64Type, Schema, TimeUnit};
-use catalog::{ConsentPolicy, ConsentSource, TableState};
+use catalog::{ConsentPolicy, ConsentSource, SELL_OR_SHARE, TableState};
 use datafusion::common::Column;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
@@ -50,6 +51,14 @@ pub(super) struct Reading {
     context: Arc<StatementContext>,
     source: ConsentSource,
     links: Links,
+}
+
+/// For what consents are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asked<'a> {
+    pub(super) purpose: &'a str,
+    /// Whether personal information is sold or shared for it.
+    pub(super) sells_or_shares: bool,
 }
 
 /// Who is an exception, and until when.
@@ -169,14 +178,14 @@ impl Reading {
     /// When the consents cannot be read.
     pub(super) async fn exceptions(
         &self,
-        purpose: &str,
+        asked: Asked<'_>,
         default_allow: bool,
         seed: u64,
     ) -> Result<Exceptions> {
         let now_us = self.context.engine().catalog().now_ms().saturating_mul(MICROS_PER_MS);
-        let found = self.run(&self.exceptions_plan(purpose, default_allow, now_us)?).await?;
+        let found = self.run(&self.exceptions_plan(asked, default_allow, now_us)?).await?;
         let set = ConsentSet::new(self.kind, default_allow, &found, seed)?;
-        let until_us = match self.until_plan(purpose, now_us)? {
+        let until_us = match self.until_plan(asked, now_us)? {
             Some(plan) => {
                 let found = self.run(&plan).await?;
                 let times = found.iter().flat_map(|times| times.as_primitive::<Int64Type>().iter());
@@ -199,11 +208,14 @@ impl Reading {
     }
 
     /// Rows that tell something for a purpose of somebody.
-    fn told(&self, purpose: &str) -> Expr {
+    fn told(asked: Asked<'_>) -> Expr {
         let granted = column("granted");
-        let of_purpose = column("purpose").eq(lit(purpose));
         let of_all = column("purpose").is_null().and(granted.is_not_true());
-        of_purpose.or(of_all).and(column("subject").is_not_null())
+        let mut told = column("purpose").eq(lit(asked.purpose)).or(of_all);
+        if asked.sells_or_shares {
+            told = told.or(column("purpose").eq(lit(SELL_OR_SHARE)));
+        }
+        told.and(column("subject").is_not_null())
     }
 
     /// A time in microseconds, where there is such a column.
@@ -220,12 +232,12 @@ impl Reading {
     /// One column: the persons that are exceptions.
     fn exceptions_plan(
         &self,
-        purpose: &str,
+        asked: Asked<'_>,
         default_allow: bool,
         now_us: i64,
     ) -> Result<LogicalPlan, DataFusionError> {
         let (from, to) = (self.time("valid_from"), self.time("valid_to"));
-        let mut wanted = self.told(purpose);
+        let mut wanted = Self::told(asked);
         if let Some(from) = &from {
             let begun = from.clone().lt_eq(lit(now_us));
             wanted = wanted.and(column("valid_from").is_null().or(begun));
@@ -263,7 +275,7 @@ impl Reading {
     /// One column: when a row comes into force or ends next; `None` where rows have no times.
     fn until_plan(
         &self,
-        purpose: &str,
+        asked: Asked<'_>,
         now_us: i64,
     ) -> Result<Option<LogicalPlan>, DataFusionError> {
         let times = [self.time("valid_from"), self.time("valid_to")].into_iter().flatten();
@@ -274,7 +286,7 @@ impl Reading {
         }
         let mut plans = Vec::new();
         for next in nexts {
-            let told = LogicalPlanBuilder::from(self.plan.clone()).filter(self.told(purpose))?;
+            let told = LogicalPlanBuilder::from(self.plan.clone()).filter(Self::told(asked))?;
             let told = told.project(vec![next.alias("next")])?;
             plans
                 .push(told.aggregate(Vec::<Expr>::new(), vec![min(column("next")).alias("next")])?);

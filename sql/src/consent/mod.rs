@@ -30,6 +30,7 @@ use catalog::{ConsentPolicy, CreateMode, Purpose};
 pub(crate) use self::guard::{governed, may_rewrite};
 pub(crate) use self::store::{ConsentStore, Opening};
 pub use self::syntax::ConsentStatement;
+use self::syntax::PurposeAlteration;
 
 use crate::error::Result;
 use crate::session::bindings::Bindings;
@@ -41,7 +42,7 @@ use crate::table::aliases;
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     CreatePurpose(Box<Purpose>, CreateMode),
-    DescribePurpose { name: String, description: Option<String> },
+    AlterPurpose { name: String, alteration: PurposeAlteration },
     DropPurpose { name: String, if_exists: bool },
     DefaultPurpose { user: String, purpose: Option<String> },
     CreatePolicy(Box<ConsentPolicy>, CreateMode),
@@ -72,13 +73,11 @@ pub(crate) async fn plan(
 async fn planned(context: &Arc<StatementContext>, statement: &ConsentStatement) -> Result<Change> {
     use ConsentStatement as S;
     match statement {
-        S::CreatePurpose { name, replace, if_not_exists, description } => {
+        S::CreatePurpose { name, replace, if_not_exists, description, sells_or_shares } => {
             let mode = crate::table::mode(*replace, *if_not_exists)?;
-            purposes::create(context, name, mode, description.clone())
+            purposes::create(context, name, mode, description.clone(), *sells_or_shares)
         }
-        S::AlterPurpose { name, description } => {
-            purposes::alter(context, name, description.clone()).await
-        }
+        S::AlterPurpose { name, alteration } => purposes::alter(context, name, alteration).await,
         S::DropPurpose { name, if_exists } => {
             context.rights().may_set_policy("drop purposes")?;
             Ok(Change::DropPurpose { name: name.clone(), if_exists: *if_exists })
@@ -114,8 +113,15 @@ impl Change {
                 let made = catalog.create_purpose(purpose.as_ref().clone(), *mode).await?;
                 Ok(done(made, "CREATE PURPOSE", &purpose.name))
             }
-            Self::DescribePurpose { name, description } => {
-                catalog.describe_purpose(name, description.clone()).await?;
+            Self::AlterPurpose { name, alteration } => {
+                catalog
+                    .change_purpose(name, |purpose| match alteration {
+                        PurposeAlteration::Description(text) => {
+                            purpose.description.clone_from(text)
+                        }
+                        PurposeAlteration::SellsOrShares(sells) => purpose.sells_or_shares = *sells,
+                    })
+                    .await?;
                 Ok(Done::new(0, format!("ALTER PURPOSE {name}")))
             }
             Self::DropPurpose { name, if_exists } => {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use catalog::policy::Role;
-use catalog::{Catalog, CreateMode, Purpose};
+use catalog::{Catalog, CreateMode, Purpose, SELL_OR_SHARE};
 
 use super::Change;
+use super::syntax::PurposeAlteration;
 use crate::error::{Error, Result};
 use crate::rights::Rights;
 use crate::session::StatementContext;
@@ -24,26 +25,32 @@ pub(super) fn create(
     name: &str,
     mode: CreateMode,
     description: Option<String>,
+    sells_or_shares: bool,
 ) -> Result<Change> {
     context.rights().may_set_policy("create purposes")?;
     check_name(name, "purpose")?;
     check_description(description.as_deref())?;
     let owner = context.rights().name().to_owned();
     let created_ms = context.engine().catalog().now_ms();
-    let purpose = Purpose { name: name.to_owned(), description, owner, created_ms };
+    let name = name.to_owned();
+    let purpose = Purpose { name, description, sells_or_shares, owner, created_ms };
     Ok(Change::CreatePurpose(Box::new(purpose), mode))
 }
 
 pub(super) async fn alter(
     context: &Arc<StatementContext>,
     name: &str,
-    description: Option<String>,
+    alteration: &PurposeAlteration,
 ) -> Result<Change> {
     context.rights().may_set_policy("change purposes")?;
-    check_description(description.as_deref())?;
+    if let PurposeAlteration::Description(description) = alteration {
+        check_description(description.as_deref())?;
+    }
     let catalog = context.engine().catalog();
     match catalog.purposes().await?.get(name) {
-        Some(_) => Ok(Change::DescribePurpose { name: name.to_owned(), description }),
+        Some(_) => {
+            Ok(Change::AlterPurpose { name: name.to_owned(), alteration: alteration.clone() })
+        }
         None => Err(unknown(catalog, name).await),
     }
 }
@@ -123,7 +130,7 @@ pub(super) fn check_name(name: &str, kind: &str) -> Result<()> {
             format!("use at most {NAME_CHARS_MAX} letters, digits and _ - ."),
         ));
     }
-    if ["none", "default", "all"].contains(&name) {
+    if ["none", "default", "all", SELL_OR_SHARE].contains(&name) {
         return Err(Error::invalid_hint(
             format!("{name} cannot be a {kind}'s name: it has a meaning already"),
             "choose another name",

@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use udfs::consent::ConsentSet;
 
-use super::load::{Exceptions, Reading};
+use super::load::{Asked, Exceptions, Reading};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
@@ -42,6 +42,8 @@ struct Slot {
 /// Who consents, as far as is known.
 pub(crate) struct Held {
     policy: Arc<ConsentPolicy>,
+    /// Whether the purpose sold or shared personal information then.
+    sells_or_shares: bool,
     set: Arc<ConsentSet>,
     /// What the consents were known by before they were read; `None` when only reading them tells.
     states: Option<Vec<TableState>>,
@@ -85,7 +87,13 @@ impl Held {
         self.until_us.is_some_and(|until_us| now_ms.saturating_mul(1_000) >= until_us)
     }
 
-    fn is_fresh(&self, policy: &ConsentPolicy, engine: &Engine, now_ms: i64) -> bool {
+    fn is_fresh(
+        &self,
+        policy: &ConsentPolicy,
+        asked: Asked<'_>,
+        engine: &Engine,
+        now_ms: i64,
+    ) -> bool {
         let staleness = engine.limits().policy_staleness.as_millis();
         let staleness_ms = i64::try_from(staleness).unwrap_or(i64::MAX);
         // A clock that was set back must not make an old set fresh.
@@ -93,6 +101,7 @@ impl Held {
         (self.checked_ms..until_ms).contains(&now_ms)
             && self.writes == engine.consents().writes()
             && *self.policy == *policy
+            && self.sells_or_shares == asked.sells_or_shares
             && !self.is_over(now_ms)
     }
 }
@@ -145,10 +154,13 @@ pub(crate) fn current<'a>(
 }
 
 async fn look(engine: &Engine, policy: &Arc<ConsentPolicy>, purpose: &str) -> Result<Arc<Held>> {
+    let known = engine.catalog().purposes().await?;
+    let sells_or_shares = known.get(purpose).is_some_and(|purpose| purpose.sells_or_shares);
+    let asked = Asked { purpose, sells_or_shares };
     let slot = engine.consents().slot(policy, purpose);
     let fresh = |now_ms| {
         let held = slot.held.read().clone();
-        held.filter(|held| held.is_fresh(policy, engine, now_ms))
+        held.filter(|held| held.is_fresh(policy, asked, engine, now_ms))
     };
     if let Some(held) = fresh(engine.catalog().now_ms()) {
         return Ok(held);
@@ -163,6 +175,7 @@ async fn look(engine: &Engine, policy: &Arc<ConsentPolicy>, purpose: &str) -> Re
     let known = slot.held.read().clone();
     let same = known.filter(|held| {
         *held.policy == **policy
+            && held.sells_or_shares == sells_or_shares
             && states.is_some()
             && held.states == states
             && !held.is_over(now_ms)
@@ -170,6 +183,7 @@ async fn look(engine: &Engine, policy: &Arc<ConsentPolicy>, purpose: &str) -> Re
     let held = match same {
         Some(held) => Held {
             policy: Arc::clone(&held.policy),
+            sells_or_shares,
             set: Arc::clone(&held.set),
             states,
             until_us: held.until_us,
@@ -177,7 +191,7 @@ async fn look(engine: &Engine, policy: &Arc<ConsentPolicy>, purpose: &str) -> Re
             writes: held.writes,
             memory: Arc::clone(&held.memory),
         },
-        None => read(engine, policy, purpose, states, now_ms).await?,
+        None => read(engine, policy, asked, states, now_ms).await?,
     };
     let held = Arc::new(Held { writes, ..held });
     *slot.held.write() = Some(Arc::clone(&held));
@@ -187,23 +201,25 @@ async fn look(engine: &Engine, policy: &Arc<ConsentPolicy>, purpose: &str) -> Re
 async fn read(
     engine: &Engine,
     policy: &Arc<ConsentPolicy>,
-    purpose: &str,
+    asked: Asked<'_>,
     states: Option<Vec<TableState>>,
     now_ms: i64,
 ) -> Result<Held> {
     // Planned after the states were taken, so that the rows are never older than the states say.
     let reading = Reading::plan(engine, policy).await?;
     let seed = seed(&engine.catalog().new_id());
-    let found = reading.exceptions(purpose, policy.default_allow, seed).await?;
+    let found = reading.exceptions(asked, policy.default_allow, seed).await?;
     let Exceptions { set, until_us } = found;
     let consumer = MemoryConsumer::new(format!("consents of {}", policy.name));
     let memory = consumer.register(&engine.runtime().memory_pool);
     memory.try_grow(set.memory_bytes())?;
     let known = engine.catalog().purposes().await?;
     engine.consents().retain(|name| known.policy(name).is_some());
+    let purpose = asked.purpose;
     tracing::debug!(policy = policy.name, purpose, exceptions = set.len(), "consents read");
     Ok(Held {
         policy: Arc::clone(policy),
+        sells_or_shares: asked.sells_or_shares,
         set: Arc::new(set),
         states,
         until_us,

@@ -1,8 +1,9 @@
 //! How purposes and consent policies are written.
 //!
 //! ```text
-//! CREATE [OR REPLACE] PURPOSE [IF NOT EXISTS] p [DESCRIPTION '…']
-//! ALTER PURPOSE p SET DESCRIPTION '…'      DROP PURPOSE [IF EXISTS] p
+//! CREATE [OR REPLACE] PURPOSE [IF NOT EXISTS] p [DESCRIPTION '…'] [SELLS OR SHARES]
+//! ALTER PURPOSE p SET DESCRIPTION '…' | SET SELLS OR SHARES | UNSET SELLS OR SHARES
+//! DROP PURPOSE [IF EXISTS] p
 //! SHOW PURPOSES      DESCRIBE PURPOSE p      ALTER USER u SET DEFAULT PURPOSE p | NONE
 //! CREATE [OR REPLACE] CONSENT POLICY [IF NOT EXISTS] p ON t (subject_column)
 //!     USING consents (subject, purpose, granted [, valid_from [, valid_to]] [, channel])
@@ -39,13 +40,15 @@ pub enum ConsentStatement {
         if_not_exists: bool,
         /// What it is for.
         description: Option<String>,
+        /// SELLS OR SHARES.
+        sells_or_shares: bool,
     },
-    /// ALTER PURPOSE p SET DESCRIPTION '…'; NULL for none.
+    /// ALTER PURPOSE.
     AlterPurpose {
         /// Its name.
         name: String,
-        /// What it is for.
-        description: Option<String>,
+        /// What changes.
+        alteration: PurposeAlteration,
     },
     /// DROP PURPOSE [IF EXISTS] p.
     DropPurpose {
@@ -121,6 +124,15 @@ pub struct CreatePolicy {
     pub default_allow: bool,
 }
 
+/// What ALTER PURPOSE sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PurposeAlteration {
+    /// SET DESCRIPTION '…'; NULL for none.
+    Description(Option<String>),
+    /// SET SELLS OR SHARES, or UNSET.
+    SellsOrShares(bool),
+}
+
 /// What ALTER CONSENT POLICY sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WrittenAlteration {
@@ -174,15 +186,9 @@ pub(crate) fn parse(parser: &mut DFParser<'_>, words: &[&str]) -> Result<Stateme
         }
         ["alter", "purpose", ..] => {
             skip(parser, 2);
-            let parser = &mut parser.parser;
-            let name = name(parser)?;
-            parser.expect_keyword(Keyword::SET)?;
-            word(parser, "DESCRIPTION")?;
-            let description = match parser.parse_keyword(Keyword::NULL) {
-                true => None,
-                false => Some(parser.parse_literal_string()?),
-            };
-            ConsentStatement::AlterPurpose { name, description }
+            let name = name(&mut parser.parser)?;
+            let alteration = purpose_alteration(&mut parser.parser)?;
+            ConsentStatement::AlterPurpose { name, alteration }
         }
         ["alter", ..] => {
             skip(parser, 3);
@@ -242,7 +248,50 @@ fn create_purpose(parser: &mut Parser<'_>) -> Result<ConsentStatement, Failure> 
         }
         false => None,
     };
-    Ok(ConsentStatement::CreatePurpose { name, replace, if_not_exists, description })
+    let sells_or_shares = is_word(&parser.peek_token_ref().token, "SELLS");
+    if sells_or_shares {
+        sells_or_shares_words(parser)?;
+    }
+    Ok(ConsentStatement::CreatePurpose {
+        name,
+        replace,
+        if_not_exists,
+        description,
+        sells_or_shares,
+    })
+}
+
+/// SELLS OR SHARES.
+fn sells_or_shares_words(parser: &mut Parser<'_>) -> Result<(), Failure> {
+    for wanted in ["SELLS", "OR", "SHARES"] {
+        word(parser, wanted)?;
+    }
+    Ok(())
+}
+
+/// Behind ALTER PURPOSE p.
+fn purpose_alteration(parser: &mut Parser<'_>) -> Result<PurposeAlteration, Failure> {
+    let found = parser.next_token();
+    if is_word(&found.token, "UNSET") {
+        sells_or_shares_words(parser)?;
+        return Ok(PurposeAlteration::SellsOrShares(false));
+    }
+    let what = parser.peek_token_ref().clone();
+    match is_word(&found.token, "SET") {
+        true if is_word(&what.token, "SELLS") => {
+            sells_or_shares_words(parser)?;
+            Ok(PurposeAlteration::SellsOrShares(true))
+        }
+        true if is_word(&what.token, "DESCRIPTION") => {
+            parser.next_token();
+            Ok(PurposeAlteration::Description(match parser.parse_keyword(Keyword::NULL) {
+                true => None,
+                false => Some(parser.parse_literal_string()?),
+            }))
+        }
+        true => Err(expected("DESCRIPTION '…' or SELLS OR SHARES", &what)),
+        false => Err(expected("SET or UNSET", &found)),
+    }
 }
 
 /// Behind ALTER USER.
@@ -353,15 +402,24 @@ mod tests {
 
     #[test]
     fn purposes_are_read() {
-        let ConsentStatement::CreatePurpose { name, replace, if_not_exists, description } =
-            read("CREATE PURPOSE IF NOT EXISTS Ads DESCRIPTION 'adverts'")
-        else {
-            panic!("no purpose")
+        let created = |sells_or_shares| ConsentStatement::CreatePurpose {
+            name: "ads".into(),
+            replace: false,
+            if_not_exists: true,
+            description: Some("adverts".into()),
+            sells_or_shares,
         };
-        assert_eq!((name.as_str(), replace, if_not_exists), ("ads", false, true));
-        assert_eq!(description.as_deref(), Some("adverts"));
-        let described = ConsentStatement::AlterPurpose { name: "ads".into(), description: None };
-        assert_eq!(read("ALTER PURPOSE ads SET DESCRIPTION NULL"), described);
+        let text = "CREATE PURPOSE IF NOT EXISTS Ads DESCRIPTION 'adverts'";
+        assert_eq!(read(text), created(false));
+        assert_eq!(read(&format!("{text} SELLS OR SHARES")), created(true));
+        for (text, alteration) in [
+            ("SET DESCRIPTION NULL", PurposeAlteration::Description(None)),
+            ("SET SELLS OR SHARES", PurposeAlteration::SellsOrShares(true)),
+            ("UNSET SELLS OR SHARES", PurposeAlteration::SellsOrShares(false)),
+        ] {
+            let altered = ConsentStatement::AlterPurpose { name: "ads".into(), alteration };
+            assert_eq!(read(&format!("ALTER PURPOSE ads {text}")), altered);
+        }
         assert_eq!(read("SHOW PURPOSES"), ConsentStatement::ShowPurposes);
         let described = ConsentStatement::DescribePurpose { name: "Ads".into() };
         assert_eq!(read("DESC PURPOSE \"Ads\""), described);
@@ -401,6 +459,9 @@ mod tests {
             "CREATE CONSENT POLICY p ON t (a) USING c (a, b, d)",
             "ALTER CONSENT POLICY p SET x",
             "CREATE OR REPLACE PURPOSE IF NOT EXISTS p",
+            "CREATE PURPOSE p SELLS",
+            "ALTER PURPOSE p SET x",
+            "ALTER PURPOSE p SELLS OR SHARES",
         ] {
             let error = crate::parse::parse(text, 1_000).unwrap_err();
             assert_eq!(error.code(), "ATT-1001", "{text}");

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMillisecondArray};
-use catalog::ConsentPolicy;
 use catalog::policy::Role;
+use catalog::{ConsentPolicy, Purpose};
 
 use super::purposes::sees_all;
 use super::store::Held;
@@ -23,18 +23,18 @@ pub(crate) async fn purposes(context: &StatementContext) -> Result<RecordBatch> 
     let all = context.engine().catalog().purposes().await?;
     let shown = all.all().filter(|purpose| sees_all(rights) || held.holds(&purpose.name));
     let shown: Vec<_> = shown.collect();
-    let is_default = |name: &str| held.default_purpose() == Some(name);
-    let truths = |of: &dyn Fn(&str) -> bool| {
-        let truths = shown.iter().map(|purpose| Some(of(&purpose.name)));
-        Arc::new(truths.collect::<BooleanArray>()) as ArrayRef
+    let flags = |of: &dyn Fn(&Purpose) -> bool| {
+        let flags = shown.iter().map(|purpose| Some(of(purpose)));
+        Arc::new(flags.collect::<BooleanArray>()) as ArrayRef
     };
     batch(vec![
         ("name", texts(shown.iter().map(|purpose| purpose.name.as_str()))),
         ("description", optional_texts(shown.iter().map(|purpose| purpose.description.clone()))),
-        ("held", truths(&|name| held.holds(name))),
-        ("is_default", truths(&is_default)),
+        ("held", flags(&|purpose| held.holds(&purpose.name))),
+        ("is_default", flags(&|purpose| held.default_purpose() == Some(purpose.name.as_str()))),
         ("owner", texts(shown.iter().map(|purpose| purpose.owner.as_str()))),
         ("created", moments(shown.iter().map(|purpose| Some(purpose.created_ms)))),
+        ("sells_or_shares", flags(&|purpose| purpose.sells_or_shares)),
     ])
 }
 

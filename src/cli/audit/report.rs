@@ -25,7 +25,7 @@ struct Chapter {
     query: &'static str,
 }
 
-const CHAPTERS: [Chapter; 8] = [
+const CHAPTERS: [Chapter; 10] = [
     Chapter {
         title: "Data",
         about: "Tables, views and models, whose they are, and what they hold. Columns marked as \
@@ -39,6 +39,27 @@ const CHAPTERS: [Chapter; 8] = [
                 means that nothing limits the reading of whoever holds a grant.",
         query: "SELECT schema, name, purposes, policies FROM system.processing_activities \
                 ORDER BY schema, name",
+    },
+    Chapter {
+        title: "Sale and sharing",
+        about: "Purposes that sell or share personal information, and the policies by which who says \
+                \"do not sell or share\" is absent (California, CCPA §§ 1798.120 and 1798.135). \
+                `exceptions`: how many are absent where the default is to allow, or there where it \
+                is to deny; empty where it was not asked since the program started.",
+        query: "SELECT p.name AS purpose, p.description, c.schema, c.\"table\", c.name AS policy, \
+                c.\"default\", c.exceptions, c.version FROM system.purposes p \
+                LEFT JOIN system.consents c ON c.purpose = p.name WHERE p.sells_or_shares \
+                ORDER BY p.name, c.schema, c.\"table\", c.name",
+    },
+    Chapter {
+        title: "Sold or shared without a choice",
+        about: "What was read for such a purpose and holds personal data, and has no consent policy \
+                that names the purpose: nobody can opt out there.",
+        query: "SELECT p.name AS purpose, a.schema, a.name, a.kind, a.personal, a.last_used \
+                FROM system.purposes p JOIN system.processing_activities a \
+                ON array_has(a.used_for, p.name) WHERE p.sells_or_shares \
+                AND a.kind <> 'model' AND cardinality(a.personal) > 0 \
+                AND NOT array_has(a.purposes, p.name) ORDER BY p.name, a.schema, a.name",
     },
     Chapter {
         title: "Recipients",

@@ -91,8 +91,13 @@ async fn start_in(options: FlightOptions, limits: Limits) -> TestServer {
 async fn everybodys_purpose(engine: &Engine) {
     let (name, by) = (String::from("research"), String::from("root"));
     let (catalog, at_ms) = (engine.catalog(), NOW_MS);
-    let purpose =
-        Purpose { name: name.clone(), description: None, owner: by.clone(), created_ms: at_ms };
+    let purpose = Purpose {
+        name: name.clone(),
+        description: None,
+        sells_or_shares: false,
+        owner: by.clone(),
+        created_ms: at_ms,
+    };
     catalog.create_purpose(purpose, CreateMode::New).await.unwrap();
     let (privilege, on) = (Privilege::Usage, Securable::Purpose(name));
     let held = Grant { privilege, on, columns: None, by, at_ms };

@@ -16,6 +16,7 @@
 //! * factors may be drawn to what is known of users and items beside their interactions
 //!   ([`features`]).
 //!
+//! What parties who keep their interactions to themselves would exchange is in [`gradient`].
 //! The same arguments give the same factors, whatever the number of threads. Nothing grows with
 //! the data but the interactions, twice, and the factors, twice, of a large side two and a half
 //! times; see [`AlsOptions::memory_bytes`].
@@ -30,6 +31,7 @@ mod cholesky;
 mod chunk;
 pub mod eigen;
 pub mod features;
+pub mod gradient;
 mod gram;
 mod interleaved;
 mod narrow;

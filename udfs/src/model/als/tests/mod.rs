@@ -10,6 +10,7 @@ use super::*;
 
 mod cancel;
 mod features;
+mod gradient;
 mod life;
 mod methods;
 
