@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt;
-use object_store::ObjectMeta;
+use object_store::{ObjectMeta, ObjectStoreExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -340,17 +340,53 @@ impl Catalog {
 
     /// Whether the warehouse's store keeps earlier versions of objects, which nobody here removes.
     ///
+    /// The newest object tells it, which an erasure's journal is: the secret may be older than the
+    /// setting of the bucket.
+    ///
     /// # Errors
     /// When the warehouse cannot be reached.
     pub async fn keeps_object_versions(&self) -> Result<bool> {
-        use object_store::ObjectStoreExt;
-        let place = self.warehouse.place().child("_attune/subject_secret");
-        match place.store.head(&place.path).await {
-            // A store without versions has none, or calls every one the same.
-            Ok(found) => Ok(found.version.is_some_and(|version| version != "null")),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(Error::store(place.url.as_str(), &error)),
+        let secret = self.warehouse.place().child("_attune/subject_secret");
+        let journals = self.erasure_objects().await?.into_iter();
+        let newest = journals.max_by_key(|object| object.last_modified);
+        let looked_at = newest.map(|object| object.location).into_iter().chain([secret.path]);
+        for path in looked_at {
+            match secret.store.head(&path).await {
+                // A store without versions has none, or calls every one the same.
+                Ok(found) if found.version.as_deref().is_some_and(|one| one != "null") => {
+                    return Ok(true);
+                }
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(Error::store(secret.url.as_str(), &error)),
+            }
         }
+        Ok(false)
+    }
+
+    /// Empties the earlier states of definitions that name one of the ids: a local disk keeps a few
+    /// of each, also of views and policies that were changed or dropped since.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be read or written.
+    pub async fn forget_past_definitions(&self, ids: &BTreeSet<String>) -> Result<()> {
+        let mut texts: BTreeSet<String> = ids.clone();
+        // As JSON writes them, without the quotes.
+        texts.extend(ids.iter().map(|id| {
+            let written = serde_json::Value::from(id.as_str()).to_string();
+            written.trim_matches('"').to_owned()
+        }));
+        texts.remove("");
+        for registry in [
+            &self.objects,
+            &self.expectations,
+            &self.checks,
+            &self.policies,
+            &self.purposes,
+            &self.privacy_policies,
+        ] {
+            registry.blank_naming(&texts).await?;
+        }
+        Ok(())
     }
 
     async fn job(&self, id: &str) -> Result<Option<ErasureJob>> {
@@ -369,17 +405,19 @@ impl Catalog {
         self.warehouse.place().child("_attune/erasures").child(id).folder()
     }
 
+    async fn erasure_objects(&self) -> Result<Vec<ObjectMeta>> {
+        let folder = self.warehouse.place().child("_attune/erasures");
+        match folder.store.list(Some(&folder.path)).try_collect().await {
+            Ok(objects) => Ok(objects),
+            Err(object_store::Error::NotFound { .. }) => Ok(vec![]),
+            Err(error) => Err(Error::store(folder.url.as_str(), &error)),
+        }
+    }
+
     async fn erasure_files(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
         let folder = self.warehouse.place().child("_attune/erasures");
-        let listed: Result<Vec<ObjectMeta>, _> =
-            folder.store.list(Some(&folder.path)).try_collect().await;
-        let objects = match listed {
-            Ok(objects) => objects,
-            Err(object_store::Error::NotFound { .. }) => vec![],
-            Err(error) => return Err(Error::store(folder.url.as_str(), &error)),
-        };
         let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for object in objects {
+        for object in self.erasure_objects().await? {
             let Some(mut parts) = object.location.prefix_match(&folder.path) else { continue };
             if let (Some(id), Some(file)) = (parts.next(), parts.next()) {
                 let files = found.entry(id.as_ref().to_owned()).or_default();
