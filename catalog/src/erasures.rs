@@ -536,4 +536,15 @@ mod tests {
         catalog.abandon_erasure(&job.id).await.unwrap();
         assert!(catalog.open_erasures().await.unwrap().0.is_empty());
     }
+
+    #[tokio::test]
+    async fn a_store_that_keeps_versions_is_found_out_by_what_is_written_now() {
+        let shared = Shared::new();
+        let catalog = shared.open().await;
+        assert!(!catalog.keeps_object_versions().await.unwrap());
+        catalog.begin_erasure(of(), "dpo", vec![Step::Clear]).await.unwrap();
+        assert!(!catalog.keeps_object_versions().await.unwrap());
+        shared.store.keep_versions();
+        assert!(catalog.keeps_object_versions().await.unwrap());
+    }
 }
