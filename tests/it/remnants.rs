@@ -1,6 +1,6 @@
 //! What is left of a person in files: in the bytes as they lie, and in what they hold when decoded.
 //!
-//! A text is looked for as it is, in lower and in upper case, as JSON writes it (within another JSON
+//! A text is looked for as it is, in lower and upper case, as JSON writes it (within another JSON
 //! text too), in hexadecimal, and in base64 wherever it begins; a number as text and in the eight
 //! bytes of either order. Parquet files, which tables, models and checkpoints of logs consist of,
 //! are searched page by page once decompressed, dictionaries included, and value by value as Arrow
