@@ -12,7 +12,6 @@
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::Column;
-use datafusion::config::ParquetOptions;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use deltalake::parquet::basic::Compression;
 use deltalake::parquet::file::properties::{
@@ -60,31 +59,31 @@ pub fn sorted(
 }
 
 /// How the files of a clustered table, or of one with personal columns, are written; `None` for
-/// others, which are written as `session` says.
-///
-/// # Errors
-/// When the session's options are wrong, which is a defect.
+/// others, which are written as Delta does.
 pub fn properties(
     schema: &Schema,
     cluster_by: &[String],
     personal: &PersonalColumns,
-    session: &ParquetOptions,
-) -> Result<Option<WriterProperties>> {
+) -> Option<WriterProperties> {
     let has_personal = schema.fields().iter().any(|field| personal.has(field.name()));
-    let mut properties = match (cluster_by.is_empty(), has_personal) {
-        (true, false) => return Ok(None),
-        (true, true) => session.into_writer_properties_builder()?,
-        (false, _) => clustered(cluster_by),
-    };
+    if cluster_by.is_empty() && !has_personal {
+        return None;
+    }
+    let mut properties = WriterProperties::builder().set_compression(Compression::SNAPPY);
+    if !cluster_by.is_empty() {
+        properties = clustered(properties, cluster_by);
+    }
     if has_personal {
         properties = without_personal(properties, schema, personal);
     }
-    Ok(Some(properties.build()))
+    Some(properties.build())
 }
 
-fn clustered(cluster_by: &[String]) -> WriterPropertiesBuilder {
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::SNAPPY)
+fn clustered(
+    properties: WriterPropertiesBuilder,
+    cluster_by: &[String],
+) -> WriterPropertiesBuilder {
+    let mut properties = properties
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_write_batch_size(PAGE_ROWS)
         .set_data_page_row_count_limit(PAGE_ROWS)

@@ -88,8 +88,7 @@ impl Input {
             None => types::storable_schema(&found, types::Nulls::Allowed)?,
         };
         types::check_width(found.fields().len(), &schema)?;
-        let options = &state.config_options().execution.parquet;
-        let properties = layout::properties(&schema, cluster_by, personal, options)?;
+        let properties = layout::properties(&schema, cluster_by, personal);
         let context = state.task_ctx();
         Ok(Self { physical, context, schema, properties, observed: Arc::default() })
     }
