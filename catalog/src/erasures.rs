@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::registry::ObjectName;
-use crate::store::Place;
+use crate::store::{Place, is_version};
 use crate::subjects::{Subject, SubjectKey};
 
 /// The newest format that this version reads and writes.
@@ -340,27 +340,25 @@ impl Catalog {
 
     /// Whether the warehouse's store keeps earlier versions of objects, which nobody here removes.
     ///
-    /// The newest object tells it, which an erasure's journal is: the secret may be older than the
-    /// setting of the bucket.
+    /// The probe of the warehouse tells it, and the newest object, which an erasure's journal is:
+    /// the bucket may have been set to keep them since.
     ///
     /// # Errors
     /// When the warehouse cannot be reached.
     pub async fn keeps_object_versions(&self) -> Result<bool> {
-        let secret = self.warehouse.place().child("_attune/subject_secret");
-        let journals = self.erasure_objects().await?.into_iter();
-        let newest = journals.max_by_key(|object| object.last_modified);
-        let looked_at = newest.map(|object| object.location).into_iter().chain([secret.path]);
-        for path in looked_at {
-            match secret.store.head(&path).await {
-                // A store without versions has none, or calls every one the same.
-                Ok(found) if found.version.as_deref().is_some_and(|one| one != "null") => {
-                    return Ok(true);
-                }
-                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(Error::store(secret.url.as_str(), &error)),
-            }
+        if self.warehouse.keeps_versions() {
+            return Ok(true);
         }
-        Ok(false)
+        let journals = self.erasure_objects().await?.into_iter();
+        let Some(newest) = journals.max_by_key(|object| object.last_modified) else {
+            return Ok(false);
+        };
+        let place = self.warehouse.place();
+        match place.store.head(&newest.location).await {
+            Ok(found) => Ok(is_version(found.version.as_deref())),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(Error::store(place.url.as_str(), &error)),
+        }
     }
 
     /// Empties the earlier states of definitions that name one of the ids: a local disk keeps a few
@@ -546,5 +544,9 @@ mod tests {
         assert!(!catalog.keeps_object_versions().await.unwrap());
         shared.store.keep_versions();
         assert!(catalog.keeps_object_versions().await.unwrap());
+        // Who comes later knows it from the beginning.
+        let shared = Shared::new();
+        shared.store.keep_versions();
+        assert!(shared.open().await.keeps_object_versions().await.unwrap());
     }
 }

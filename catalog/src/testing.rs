@@ -134,7 +134,11 @@ impl ObjectStore for FaultyStore {
         options: PutOptions,
     ) -> Result<PutResult> {
         self.check(location)?;
-        self.inner.put_opts(location, payload, options).await
+        let mut written = self.inner.put_opts(location, payload, options).await?;
+        if self.is_versioned.load(Ordering::Relaxed) {
+            written.version = Some("1".into());
+        }
+        Ok(written)
     }
 
     async fn put_multipart_opts(
