@@ -425,6 +425,40 @@ mod tests {
         assert_eq!(paid, 20);
     }
 
+    #[tokio::test]
+    async fn who_is_killed_in_a_charge_has_paid_what_was_answered_and_never_half_of_it() {
+        let cost = Cost { epsilon: 0.25, delta: 0.0 };
+        // Both can pay; the second cannot, so that the first gets its own back.
+        for (poor, is_paid) in [(1.0, true), (0.1, false)] {
+            for writes in 0.. {
+                let shared = Shared::new();
+                let catalog = shared.open().await;
+                let both = [account("rich", 1.0, 0.0, None), account("poor", poor, 0.0, None)];
+                shared.store.kill_after(writes);
+                let charged = catalog.charge(&both, cost).await;
+                let was_killed = shared.store.revive();
+                let other = shared.open().await;
+                let left = other.balances(&both).await.unwrap();
+                let queries: Vec<u64> = left.iter().map(|left| left.spent.queries).collect();
+                // Who was answered has paid, whatever happened afterwards.
+                assert!(
+                    !matches!(charged, Ok(Charged::Paid)) || queries == [1, 1],
+                    "{writes}: {left:?}"
+                );
+                for (left, whole) in left.iter().zip([1.0, poor]) {
+                    let paid = 0.25 * left.spent.queries as f64;
+                    assert!((whole - paid - left.epsilon_left).abs() < 1e-8, "{writes}: {left:?}");
+                }
+                assert!(queries[0] <= 1 && queries[1] <= u64::from(is_paid), "{writes}");
+                assert!(pay(&other, &both[..1], 0.5, 0.0).await, "{writes}");
+                if !was_killed {
+                    assert!(writes >= 2 && queries == [u64::from(is_paid); 2], "{writes}");
+                    break;
+                }
+            }
+        }
+    }
+
     #[test]
     fn units_round_up_and_keep_whole_numbers() {
         assert_eq!(units(0.1, EPSILON_UNITS), 100_000_000);

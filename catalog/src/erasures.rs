@@ -10,14 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt;
-use object_store::ObjectMeta;
+use object_store::{ObjectMeta, ObjectStoreExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::registry::ObjectName;
-use crate::store::Place;
+use crate::store::{Place, is_version};
 use crate::subjects::{Subject, SubjectKey};
 
 /// The newest format that this version reads and writes.
@@ -340,17 +340,51 @@ impl Catalog {
 
     /// Whether the warehouse's store keeps earlier versions of objects, which nobody here removes.
     ///
+    /// The probe of the warehouse tells it, and the newest object, which an erasure's journal is:
+    /// the bucket may have been set to keep them since.
+    ///
     /// # Errors
     /// When the warehouse cannot be reached.
     pub async fn keeps_object_versions(&self) -> Result<bool> {
-        use object_store::ObjectStoreExt;
-        let place = self.warehouse.place().child("_attune/subject_secret");
-        match place.store.head(&place.path).await {
-            // A store without versions has none, or calls every one the same.
-            Ok(found) => Ok(found.version.is_some_and(|version| version != "null")),
+        if self.warehouse.keeps_versions() {
+            return Ok(true);
+        }
+        let journals = self.erasure_objects().await?.into_iter();
+        let Some(newest) = journals.max_by_key(|object| object.last_modified) else {
+            return Ok(false);
+        };
+        let place = self.warehouse.place();
+        match place.store.head(&newest.location).await {
+            Ok(found) => Ok(is_version(found.version.as_deref())),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(Error::store(place.url.as_str(), &error)),
         }
+    }
+
+    /// Empties the earlier states of definitions that name one of the ids: a local disk keeps a few
+    /// of each, also of views and policies that were changed or dropped since.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be read or written.
+    pub async fn forget_past_definitions(&self, ids: &BTreeSet<String>) -> Result<()> {
+        let mut texts: BTreeSet<String> = ids.clone();
+        // As JSON writes them, without the quotes.
+        texts.extend(ids.iter().map(|id| {
+            let written = serde_json::Value::from(id.as_str()).to_string();
+            written.trim_matches('"').to_owned()
+        }));
+        texts.remove("");
+        for registry in [
+            &self.objects,
+            &self.expectations,
+            &self.checks,
+            &self.policies,
+            &self.purposes,
+            &self.privacy_policies,
+        ] {
+            registry.blank_naming(&texts).await?;
+        }
+        Ok(())
     }
 
     async fn job(&self, id: &str) -> Result<Option<ErasureJob>> {
@@ -369,17 +403,19 @@ impl Catalog {
         self.warehouse.place().child("_attune/erasures").child(id).folder()
     }
 
+    async fn erasure_objects(&self) -> Result<Vec<ObjectMeta>> {
+        let folder = self.warehouse.place().child("_attune/erasures");
+        match folder.store.list(Some(&folder.path)).try_collect().await {
+            Ok(objects) => Ok(objects),
+            Err(object_store::Error::NotFound { .. }) => Ok(vec![]),
+            Err(error) => Err(Error::store(folder.url.as_str(), &error)),
+        }
+    }
+
     async fn erasure_files(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
         let folder = self.warehouse.place().child("_attune/erasures");
-        let listed: Result<Vec<ObjectMeta>, _> =
-            folder.store.list(Some(&folder.path)).try_collect().await;
-        let objects = match listed {
-            Ok(objects) => objects,
-            Err(object_store::Error::NotFound { .. }) => vec![],
-            Err(error) => return Err(Error::store(folder.url.as_str(), &error)),
-        };
         let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for object in objects {
+        for object in self.erasure_objects().await? {
             let Some(mut parts) = object.location.prefix_match(&folder.path) else { continue };
             if let (Some(id), Some(file)) = (parts.next(), parts.next()) {
                 let files = found.entry(id.as_ref().to_owned()).or_default();
@@ -497,5 +533,20 @@ mod tests {
         assert!(matches!(fault, Some(Error::Corrupt { .. })), "{fault:?}");
         catalog.abandon_erasure(&job.id).await.unwrap();
         assert!(catalog.open_erasures().await.unwrap().0.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_keeps_versions_is_found_out_by_what_is_written_now() {
+        let shared = Shared::new();
+        let catalog = shared.open().await;
+        assert!(!catalog.keeps_object_versions().await.unwrap());
+        catalog.begin_erasure(of(), "dpo", vec![Step::Clear]).await.unwrap();
+        assert!(!catalog.keeps_object_versions().await.unwrap());
+        shared.store.keep_versions();
+        assert!(catalog.keeps_object_versions().await.unwrap());
+        // Who comes later knows it from the beginning.
+        let shared = Shared::new();
+        shared.store.keep_versions();
+        assert!(shared.open().await.keeps_object_versions().await.unwrap());
     }
 }

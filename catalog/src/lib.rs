@@ -24,6 +24,7 @@ mod lakes;
 mod lakes_tests;
 pub mod local;
 mod owners;
+mod personal_columns;
 pub mod policy;
 pub mod privacy_policies;
 pub mod purposes;

@@ -18,7 +18,7 @@ use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::path::Path;
 use object_store::{
     BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-    RetryConfig,
+    PutResult, RetryConfig,
 };
 use parking_lot::RwLock;
 use url::Url;
@@ -137,12 +137,17 @@ impl Place {
     /// # Errors
     /// When the store cannot be reached.
     pub async fn create(&self, content: impl Into<PutPayload> + Send) -> Result<bool> {
+        self.put_new(content.into()).await.map(|written| written.is_some())
+    }
+
+    /// The same with what the store says of the object; `None` when there was one.
+    async fn put_new(&self, content: PutPayload) -> Result<Option<PutResult>> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.store.put_opts(&self.path, content.into(), options).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+        match self.store.put_opts(&self.path, content, options).await {
+            Ok(written) => Ok(Some(written)),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(None),
             // Some stores answer a lost If-None-Match race with "precondition failed".
-            Err(object_store::Error::Precondition { .. }) => Ok(false),
+            Err(object_store::Error::Precondition { .. }) => Ok(None),
             Err(error) => Err(Error::store(self.url.as_str(), &error)),
         }
     }
@@ -287,23 +292,30 @@ impl ObjectStoreRegistry for Stores {
 }
 
 /// Tells whether a store honours conditional writes: two creates of one key, the second must
-/// fail. Otherwise two servers could overwrite each other's definitions and commits.
+/// fail. Otherwise two servers could overwrite each other's definitions and commits. Gives whether
+/// the store keeps earlier versions of objects.
 ///
 /// # Errors
 /// When the store cannot be reached, or ignores the condition.
-pub async fn probe(place: &Place) -> Result<()> {
+pub async fn probe(place: &Place) -> Result<bool> {
     let name = format!("_attune/probe/{}", uuid::Uuid::new_v4());
     let key = place.child(&name);
-    let first = key.create(Bytes::from_static(b"1")).await?;
-    let second = key.create(Bytes::from_static(b"2")).await;
+    let first = key.put_new(Bytes::from_static(b"1").into()).await?;
+    let second = key.put_new(Bytes::from_static(b"2").into()).await;
     key.remove().await?;
-    if first && matches!(second, Ok(false)) {
-        return Ok(());
+    match (first, second) {
+        (Some(written), Ok(None)) => Ok(is_version(written.version.as_deref())),
+        _ => Err(Error::ReadOnly {
+            url: place.url.to_string(),
+            reason: "the store ignores conditional writes (If-None-Match)".into(),
+        }),
     }
-    Err(Error::ReadOnly {
-        url: place.url.to_string(),
-        reason: "the store ignores conditional writes (If-None-Match)".into(),
-    })
+}
+
+/// Whether what a store calls an object's version is one: a store without versions has none, or
+/// calls every one the same.
+pub(crate) fn is_version(version: Option<&str>) -> bool {
+    version.is_some_and(|version| version != "null")
 }
 
 fn s3_store(url: &Url, config: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
@@ -419,7 +431,7 @@ mod tests {
         let config =
             StoreConfig { url: folder.path().display().to_string(), ..StoreConfig::default() };
         let place = stores.open(&config).unwrap();
-        probe(&place).await.unwrap();
+        assert!(!probe(&place).await.unwrap());
         let key = place.child("a/b.json");
         assert!(key.create(Bytes::from_static(b"1")).await.unwrap());
         assert!(!key.create(Bytes::from_static(b"2")).await.unwrap());

@@ -98,7 +98,9 @@ impl Catalog {
         let place = self.warehouse.place().child(&folder).folder();
         let mut orphan = Orphan(Some(place.clone()));
         let empty = delta::create_empty(&text, &place, &target).await?;
-        let input = Input::plan(plan, state, Some(target), &before.cluster_by).await?;
+        let personal = self.personal_columns(name).await?;
+        let cluster_by = &before.cluster_by;
+        let input = Input::plan(plan, state, Some(target), cluster_by, &personal).await?;
         let (table, rows) = input.write(&text, empty, &place, Mode::Overwrite).await?;
         let after = ManagedTable {
             folder,

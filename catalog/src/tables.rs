@@ -223,7 +223,8 @@ impl Catalog {
         let Some(mut start) = self.begin_create(name, mode).await? else { return Ok(None) };
         start.cluster_by = cluster_by.to_vec();
         let text = name.to_string();
-        let input = Input::plan(plan, &state, None, cluster_by).await?;
+        let personal = self.personal_columns(name).await?;
+        let input = Input::plan(plan, &state, None, cluster_by, &personal).await?;
         let table = delta::unopened(&start.place);
         let (table, rows) = input.write(&text, table, &start.place, Mode::Create).await?;
         let version = table.version().unwrap_or_default();
@@ -282,7 +283,9 @@ impl Catalog {
             (false, None) => Mode::Append,
         };
         let target = delta::plain_schema(&text, &table)?;
-        let input = Input::plan(plan, &state, Some(target), &managed.cluster_by).await?;
+        let personal = self.personal_columns(name).await?;
+        let cluster_by = &managed.cluster_by;
+        let input = Input::plan(plan, &state, Some(target), cluster_by, &personal).await?;
         let (table, rows) = input.write(&text, table, &place, mode).await?;
         self.check_place(name, &place).await?;
         self.tables.put(&place, &table);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path as DiskPath;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
@@ -13,6 +13,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -45,11 +46,57 @@ impl TestClock {
 pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     refused: Mutex<Option<String>>,
+    killed: Arc<Killed>,
+    /// Whether it says of each object that it has a version.
+    is_versioned: AtomicBool,
+}
+
+/// After how many writes whoever uses the store is as good as killed: nothing it asks for is done.
+#[derive(Debug, Default)]
+struct Killed {
+    left: Mutex<Option<usize>>,
+    is_dead: AtomicBool,
+}
+
+impl Killed {
+    fn write(&self) -> Result<()> {
+        let mut left = self.left.lock();
+        match left.as_mut() {
+            None => {}
+            Some(0) => self.is_dead.store(true, Ordering::Relaxed),
+            Some(more) => *more -= 1,
+        }
+        self.read()
+    }
+
+    fn read(&self) -> Result<()> {
+        match self.is_dead.load(Ordering::Relaxed) {
+            true => Err(Error::Generic { store: "faulty", source: "the process is gone".into() }),
+            false => Ok(()),
+        }
+    }
 }
 
 impl FaultyStore {
     pub fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
-        Arc::new(Self { inner, refused: Mutex::default() })
+        let (refused, killed) = (Mutex::default(), Arc::default());
+        Arc::new(Self { inner, refused, killed, is_versioned: AtomicBool::new(false) })
+    }
+
+    /// After so many more writes whoever uses it does nothing any more, until it is revived.
+    pub fn kill_after(&self, writes: usize) {
+        *self.killed.left.lock() = Some(writes);
+    }
+
+    /// Another process uses it; whether the last one was killed.
+    pub fn revive(&self) -> bool {
+        *self.killed.left.lock() = None;
+        self.killed.is_dead.swap(false, Ordering::Relaxed)
+    }
+
+    /// From now on objects have versions.
+    pub fn keep_versions(&self) {
+        self.is_versioned.store(true, Ordering::Relaxed);
     }
 
     /// From now on no object whose path contains `part` can be written.
@@ -62,6 +109,7 @@ impl FaultyStore {
     }
 
     fn check(&self, location: &Path) -> Result<()> {
+        self.killed.write()?;
         match &*self.refused.lock() {
             Some(part) if location.as_ref().contains(part.as_str()) => {
                 Err(Error::Generic { store: "faulty", source: "the disk is full".into() })
@@ -86,7 +134,11 @@ impl ObjectStore for FaultyStore {
         options: PutOptions,
     ) -> Result<PutResult> {
         self.check(location)?;
-        self.inner.put_opts(location, payload, options).await
+        let mut written = self.inner.put_opts(location, payload, options).await?;
+        if self.is_versioned.load(Ordering::Relaxed) {
+            written.version = Some("1".into());
+        }
+        Ok(written)
     }
 
     async fn put_multipart_opts(
@@ -99,25 +151,37 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
+        self.killed.read()?;
+        let mut found = self.inner.get_opts(location, options).await?;
+        if self.is_versioned.load(Ordering::Relaxed) {
+            found.meta.version = Some("1".into());
+        }
+        Ok(found)
     }
 
     fn delete_stream(
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        let killed = Arc::clone(&self.killed);
+        let allowed = locations.map(move |location| killed.write().and(location));
+        self.inner.delete_stream(allowed.boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        match self.killed.read() {
+            Ok(()) => self.inner.list(prefix),
+            Err(error) => futures::stream::iter([Err(error)]).boxed(),
+        }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.killed.read()?;
         self.inner.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.killed.write()?;
         self.inner.copy_opts(from, to, options).await
     }
 }

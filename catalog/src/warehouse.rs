@@ -1,5 +1,7 @@
 //! The warehouse: the one place that is written to, and whether it can be.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures::StreamExt;
 use object_store::ObjectStoreExt;
 use parking_lot::RwLock;
@@ -11,6 +13,7 @@ use crate::store::{Place, probe};
 pub struct Warehouse {
     place: Place,
     access: RwLock<Access>,
+    keeps_versions: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
@@ -25,7 +28,8 @@ enum Access {
 impl Warehouse {
     /// Opens the warehouse and, on an object store, probes it.
     pub async fn open(place: Place) -> Self {
-        let warehouse = Self { place, access: RwLock::new(Access::Unknown) };
+        let (access, keeps_versions) = (RwLock::new(Access::Unknown), AtomicBool::new(false));
+        let warehouse = Self { place, access, keeps_versions };
         if !warehouse.place.is_local()
             && let Err(error) = warehouse.writable().await
         {
@@ -39,6 +43,11 @@ impl Warehouse {
         &self.place
     }
 
+    /// Whether its store was seen to keep earlier versions of objects.
+    pub fn keeps_versions(&self) -> bool {
+        self.keeps_versions.load(Ordering::Relaxed)
+    }
+
     /// Checks that it can be written; probes it if that is not known.
     ///
     /// # Errors
@@ -50,7 +59,15 @@ impl Warehouse {
             Access::Unknown => {}
         }
         let found = match probe(&self.place).await {
-            Ok(()) => Access::Writable,
+            Ok(keeps_versions) => {
+                if keeps_versions && !self.keeps_versions.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        url = self.place.url.as_str(),
+                        "the bucket keeps what is overwritten and removed as earlier versions"
+                    );
+                }
+                Access::Writable
+            }
             Err(error @ Error::ReadOnly { .. }) => Access::ReadOnly(error),
             Err(Error::Store { url, reason, denied: true }) => {
                 Access::ReadOnly(Error::ReadOnly { url, reason })

@@ -184,6 +184,16 @@ impl Error {
         }
     }
 
+    /// What a log may hold of it: the sentence, and the code alone where it may quote a person's
+    /// row or a statement's text.
+    pub fn for_log(&self) -> String {
+        let quotes = match self.class() {
+            Class::Syntax | Class::Invalid | Class::Unsupported | Class::Internal => true,
+            _ => matches!(self, Self::Catalog(CatalogError::File { .. })),
+        };
+        if quotes { self.code().to_owned() } else { self.to_string() }
+    }
+
     /// A name, type or argument that does not fit.
     pub fn invalid(what: impl Into<String>) -> Self {
         Self::Invalid { what: what.into(), hint: None }
@@ -509,6 +519,14 @@ mod tests {
         let wrapped = DataFusionError::from(ours).context("while planning");
         let shared = DataFusionError::Shared(Arc::new(wrapped));
         assert_eq!(Error::from(shared).code(), "ATT-2003");
+    }
+
+    #[test]
+    fn a_log_holds_no_value() {
+        let cast = ArrowError::CastError("Cannot cast string 'ann' to Int64".into());
+        let error = from_arrow(&cast);
+        assert_eq!(error.for_log(), error.code());
+        assert_eq!(Error::Busy { what: "no slot".into() }.for_log(), "no slot");
     }
 
     #[test]

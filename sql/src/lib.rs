@@ -38,6 +38,7 @@ mod policy;
 mod private;
 mod progress;
 pub mod queries;
+mod query_text;
 mod rewrites;
 mod rights;
 pub mod session;
@@ -60,6 +61,7 @@ pub use functions::FunctionDoc;
 pub use key::UsedKey;
 pub use model::schedule::{Retrained, retrain_due};
 pub use queries::{QueryLog, QueryRecord, State};
+pub use query_text::without_literals;
 pub use session::{
     Answer, Compression, OpenSessions, Origin, Prepared, Progress, SETTINGS, Session,
     SessionOptions, SessionRecord, SettingKind, Split, Submitted, TableFilter, TableInfo,

@@ -10,31 +10,19 @@ use catalog::audit::Receipt;
 use catalog::{Catalog, Class};
 use datafusion::execution::memory_pool::MemoryPool;
 use parking_lot::Mutex;
-use sqlparser::tokenizer::{Token, Tokenizer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Slot;
 use crate::audit::{self, Draft};
-use crate::dialect::{AttuneDialect, is_word};
 use crate::error::Error;
 use crate::memory::StatementPool;
 use crate::progress::Reporter;
+use crate::query_text;
 use crate::session::{Origin, Progress, Session};
 
 /// Ended statements that are remembered.
 const ENDED_MAX: usize = 1_000;
-/// Characters of a text that are kept.
-const TEXT_MAX: usize = 2_000;
-
-/// The first words of statements that name a password or a person.
-const VERBS: [&str; 8] =
-    ["CREATE", "ALTER", "EXPORT", "RECTIFY", "FORGET", "RESTRICT", "HOLD", "RELEASE"];
-/// Tokens before them, of EXPLAIN.
-const VERB_MAX: usize = 6;
-/// The words that end a password, and a person's id.
-const PASSWORD_ENDS: &[&str] = &["ROLE"];
-const PERSON_ENDS: &[&str] = &["AS", "SET", "FROM"];
 
 /// Where a statement is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -283,7 +271,7 @@ impl QueryLog {
         let limit = session.engine().limits().sql_bytes_max;
         let text = match text.len() {
             bytes if bytes > limit => format!("(a text of {bytes} bytes)"),
-            _ => without_literals(text),
+            _ => query_text::refused(text),
         };
         let record = QueryRecord {
             id: catalog.new_id(),
@@ -453,113 +441,5 @@ impl TicketInner {
 impl Drop for TicketInner {
     fn drop(&mut self) {
         self.end(Some(&Error::Cancelled));
-    }
-}
-
-/// The text with its literals replaced by `?`.
-pub fn without_literals(text: &str) -> String {
-    let Ok(tokens) = Tokenizer::new(&AttuneDialect, text).tokenize() else {
-        return "(no SQL)".into();
-    };
-    let private = private_tokens(&tokens);
-    let (mut shown, mut was_private) = (String::new(), false);
-    for (token, is_private) in tokens.into_iter().zip(private) {
-        if is_private {
-            match was_private {
-                true => shown.truncate(shown.trim_end().len()),
-                false => shown.push('?'),
-            }
-            was_private = true;
-            continue;
-        }
-        was_private &= matches!(token, Token::Whitespace(_));
-        match token {
-            Token::Number(..)
-            | Token::SingleQuotedString(_)
-            | Token::EscapedStringLiteral(_)
-            | Token::UnicodeStringLiteral(_)
-            | Token::NationalStringLiteral(_)
-            | Token::HexStringLiteral(_)
-            | Token::DollarQuotedString(_) => shown.push('?'),
-            Token::Whitespace(_) => {
-                if !shown.ends_with(' ') {
-                    shown.push(' ');
-                }
-            }
-            other => shown.push_str(&other.to_string()),
-        }
-        if shown.len() > TEXT_MAX {
-            let cut = shown.char_indices().nth(TEXT_MAX).map_or(shown.len(), |(at, _)| at);
-            shown.truncate(cut);
-            shown.push('…');
-            break;
-        }
-    }
-    shown.trim().to_owned()
-}
-
-/// Which tokens stand where a password, a person's id or a person's new value belongs. Who forgets
-/// its quotes, or writes others, gets an error; and what was written is not in the log either.
-fn private_tokens(tokens: &[Token]) -> Vec<bool> {
-    let mut private = vec![false; tokens.len()];
-    let solid = tokens.iter().enumerate();
-    let solid: Vec<(usize, &Token)> =
-        solid.filter(|(_, token)| !matches!(token, Token::Whitespace(_))).collect();
-    let is = |at: usize, words: &[&str]| {
-        let token = solid.get(at).map(|(_, token)| *token);
-        token.is_some_and(|token| words.iter().any(|word| is_word(token, word)))
-    };
-    // EXPLAIN and its words may stand before.
-    let Some(verb) = (0..VERB_MAX).find(|at| is(*at, &VERBS)) else { return private };
-    let is_user = is(verb + 1, &["USER"]) || (is(verb + 1, &["OR"]) && is(verb + 3, &["USER"]));
-    let password = (verb..solid.len()).find(|at| is(*at, &["PASSWORD"]));
-    let (begin, ends) = match (password, is_user, is(verb + 1, &["SUBJECT"])) {
-        (Some(password), true, _) => (password + 1, PASSWORD_ENDS),
-        (_, _, true) if !is(verb, &["CREATE", "ALTER"]) => (verb + 3, PERSON_ENDS),
-        _ => return private,
-    };
-    let mut is_private = true;
-    for (at, token) in solid.into_iter().skip(begin) {
-        is_private &= !ends.iter().any(|end| is_word(token, end)) && *token != Token::SemiColon;
-        if let Some(private) = private.get_mut(at) {
-            *private = is_private;
-        }
-        // What RECTIFY sets.
-        is_private |= *token == Token::Eq;
-    }
-    private
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_literal_reaches_the_log() {
-        let text = "SELECT * FROM t WHERE mail = 'ann@x.org' AND id = 42 -- ann\n";
-        assert_eq!(without_literals(text), "SELECT * FROM t WHERE mail = ? AND id = ?");
-        for (text, shown) in [
-            ("CREATE USER u PASSWORD 'a b' ROLE admin", "CREATE USER u PASSWORD ? ROLE admin"),
-            (
-                "create or replace user u password \"a b\" role admin;",
-                "create or replace user u password ? role admin;",
-            ),
-            ("ALTER USER u SET PASSWORD my long secret", "ALTER USER u SET PASSWORD ?"),
-            ("EXPLAIN CREATE USER u PASSWORD secret", "EXPLAIN CREATE USER u PASSWORD ?"),
-            ("FORGET SUBJECT person ann@mail", "FORGET SUBJECT person ?"),
-            (
-                "RELEASE SUBJECT person \"ann b\" AS crm.id FROM HOLD",
-                "RELEASE SUBJECT person ? AS crm.id FROM HOLD",
-            ),
-            (
-                "RECTIFY SUBJECT person '7' SET crm.name = Ann Smith",
-                "RECTIFY SUBJECT person ? SET crm.name = ?",
-            ),
-            ("EXPLAIN FORGET SUBJECT person ann", "EXPLAIN FORGET SUBJECT person ?"),
-            ("CREATE SUBJECT person KEY (crm.id)", "CREATE SUBJECT person KEY (crm.id)"),
-            ("SELECT user, password FROM t", "SELECT user, password FROM t"),
-        ] {
-            assert_eq!(without_literals(text), shown);
-        }
     }
 }

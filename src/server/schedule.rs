@@ -29,13 +29,16 @@ pub async fn run(engine: &Engine, stop: CancellationToken) {
 
 fn tell_erasures(ended: sql::Result<Vec<(String, sql::Result<String>)>>) {
     match ended {
-        Err(error) => tracing::warn!(code = error.code(), "interrupted erasures: {error}"),
+        Err(error) => {
+            tracing::warn!(code = error.code(), "interrupted erasures: {}", error.for_log());
+        }
         Ok(ended) => {
             for (id, outcome) in ended {
                 match outcome {
                     Ok(message) => tracing::info!(id, "erasure ended: {message}"),
                     Err(error) => {
-                        tracing::warn!(id, code = error.code(), "erasure not ended: {error}");
+                        let why = error.for_log();
+                        tracing::warn!(id, code = error.code(), "erasure not ended: {why}");
                     }
                 }
             }
@@ -45,13 +48,16 @@ fn tell_erasures(ended: sql::Result<Vec<(String, sql::Result<String>)>>) {
 
 fn tell(done: sql::Result<Vec<sql::Retrained>>) {
     match done {
-        Err(error) => tracing::warn!(code = error.code(), "scheduled trainings: {error}"),
+        Err(error) => {
+            tracing::warn!(code = error.code(), "scheduled trainings: {}", error.for_log());
+        }
         Ok(done) => {
             for sql::Retrained { model, outcome } in done {
                 match outcome {
                     Ok(message) => tracing::info!(model, "retrained by schedule: {message}"),
                     Err(error) => {
-                        tracing::warn!(model, code = error.code(), "retraining failed: {error}");
+                        let why = error.for_log();
+                        tracing::warn!(model, code = error.code(), "retraining failed: {why}");
                     }
                 }
             }

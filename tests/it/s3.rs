@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use catalog::{Catalog, CatalogConfig, Secret, StoreConfig};
@@ -18,12 +18,15 @@ use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt};
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
-use s3s::{S3, S3Request, S3Response, S3Result, dto};
+use s3s::{S3, S3Request, S3Response, S3Result, dto, s3_error};
 use tokio::sync::Mutex;
 use tonic::transport::Endpoint;
 
 use crate::clients::install::python;
 use crate::program::{Program, shared_data};
+
+/// The bucket of a store in this process.
+pub const BUCKET: &str = "attune";
 
 /// An S3-compatible store for one test.
 pub struct Store {
@@ -31,7 +34,54 @@ pub struct Store {
     pub bucket: String,
     pub access_key_id: String,
     pub secret_access_key: String,
+    /// What its users may do yet; of a store in this process alone.
+    pub lives: Arc<Lives>,
     _folder: Option<tempfile::TempDir>,
+}
+
+/// After how many writes the users of a store are as good as killed: whatever they ask for is
+/// refused.
+#[derive(Debug)]
+pub struct Lives {
+    writes_left: AtomicUsize,
+    is_over: AtomicBool,
+}
+
+impl Default for Lives {
+    fn default() -> Self {
+        Self { writes_left: AtomicUsize::new(usize::MAX), is_over: AtomicBool::new(false) }
+    }
+}
+
+impl Lives {
+    /// So many writes are done, and nothing after them.
+    pub fn kill_after(&self, writes: usize) {
+        self.writes_left.store(writes, Ordering::SeqCst);
+    }
+
+    /// Others use the store; whether the last ones were killed.
+    pub fn revive(&self) -> bool {
+        self.writes_left.store(usize::MAX, Ordering::SeqCst);
+        self.is_over.swap(false, Ordering::SeqCst)
+    }
+
+    /// Takes a write; it is one at a time.
+    fn write(&self) -> S3Result<()> {
+        match self.writes_left.load(Ordering::SeqCst) {
+            usize::MAX => {}
+            0 => self.is_over.store(true, Ordering::SeqCst),
+            left => self.writes_left.store(left - 1, Ordering::SeqCst),
+        }
+        self.read()
+    }
+
+    fn read(&self) -> S3Result<()> {
+        match self.is_over.load(Ordering::SeqCst) {
+            // Nobody tries again what is refused.
+            true => Err(s3_error!(AccessDenied)),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Store {
@@ -45,18 +95,40 @@ impl Store {
                 access_key_id: variable("ACCESS_KEY_ID").expect("ATTUNE_TEST_S3_ACCESS_KEY_ID"),
                 secret_access_key: variable("SECRET_ACCESS_KEY")
                     .expect("ATTUNE_TEST_S3_SECRET_ACCESS_KEY"),
+                lives: Arc::default(),
                 _folder: None,
             };
         }
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("attune")).unwrap();
-        let address = serve(folder.path()).await;
+        std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
+        let store = Self::over(folder.path()).await;
+        Self { _folder: Some(folder), ..store }
+    }
+
+    /// A store in this process whose bucket is the folder [`BUCKET`] of a folder.
+    pub async fn over(folder: &Path) -> Self {
+        let lives = Arc::new(Lives::default());
+        let address = serve(folder, Arc::clone(&lives)).await;
         Self {
             endpoint: format!("http://{address}"),
-            bucket: "attune".into(),
+            bucket: BUCKET.into(),
             access_key_id: "test".into(),
             secret_access_key: "a test's secret".into(),
-            _folder: Some(folder),
+            lives,
+            _folder: None,
+        }
+    }
+
+    /// The settings of a store below `prefix`, for a catalog.
+    pub fn config(&self, prefix: &str) -> StoreConfig {
+        StoreConfig {
+            url: format!("s3://{}/{prefix}", self.bucket),
+            endpoint: Some(self.endpoint.clone()),
+            access_key_id: Some(self.access_key_id.clone()),
+            secret_access_key: Some(Secret::new(self.secret_access_key.clone())),
+            allow_http: true,
+            path_style: true,
+            ..StoreConfig::default()
         }
     }
 
@@ -88,6 +160,7 @@ impl Store {
 struct OneWriteAtATime {
     files: s3s_fs::FileSystem,
     turn: Mutex<()>,
+    lives: Arc<Lives>,
 }
 
 macro_rules! delegate {
@@ -99,6 +172,7 @@ macro_rules! delegate {
                 request: S3Request<dto::$input>,
             ) -> S3Result<S3Response<dto::$output>> {
                 let _turn = delegate!(@$turn self);
+                self.lives.$turn()?;
                 self.files.$call(request).await
             })+
         }
@@ -125,9 +199,9 @@ delegate! {
     read head_bucket(HeadBucketInput) -> HeadBucketOutput;
 }
 
-async fn serve(folder: &Path) -> SocketAddr {
+async fn serve(folder: &Path, lives: Arc<Lives>) -> SocketAddr {
     let files = s3s_fs::FileSystem::new(folder).unwrap();
-    let files = OneWriteAtATime { files, turn: Mutex::new(()) };
+    let files = OneWriteAtATime { files, turn: Mutex::new(()), lives };
     let mut service = S3ServiceBuilder::new(files);
     service.set_auth(SimpleAuth::from_single("test", "a test's secret"));
     let service = service.build();
@@ -301,15 +375,7 @@ async fn a_session_revoked_at_one_server_is_refused_at_the_other() {
     let clock = Arc::new(AtomicI64::new(1_700_000_000_000));
     let open = || {
         let clock = Arc::clone(&clock);
-        let warehouse = StoreConfig {
-            url: format!("s3://{}/{run}", s3.bucket),
-            endpoint: Some(s3.endpoint.clone()),
-            access_key_id: Some(s3.access_key_id.clone()),
-            secret_access_key: Some(Secret::new(s3.secret_access_key.clone())),
-            allow_http: true,
-            path_style: true,
-            ..StoreConfig::default()
-        };
+        let warehouse = s3.config(&run);
         let now = move || clock.load(Ordering::Relaxed);
         Catalog::open(CatalogConfig::new(warehouse, Arc::new(now)))
     };

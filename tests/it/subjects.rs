@@ -2,7 +2,7 @@
 //! program is killed in the middle; and what one server says of a person counts on the other one.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,6 +15,7 @@ use catalog::subject_marks::SubjectMarks;
 use futures::TryStreamExt;
 use sql::Session;
 
+use crate::remnants::Remnants;
 use crate::rights::{engine_at, outcome, somebody};
 
 /// An id that nothing else in a warehouse has by chance.
@@ -57,28 +58,8 @@ async fn fill(session: &Session) {
     }
 }
 
-/// The files below a folder whose bytes hold a text.
-fn holding(folder: &Path, text: &str, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            holding(&path, text, found);
-        } else if let Ok(bytes) = std::fs::read(&path)
-            && bytes.windows(text.len()).any(|part| part == text.as_bytes())
-        {
-            found.push(path);
-        }
-    }
-}
-
-fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    holding(folder, text, &mut found);
-    found
-}
-
 /// The first column of a query's first row, as text.
-async fn text(session: &Session, query: &str) -> String {
+pub async fn text(session: &Session, query: &str) -> String {
     let answer = session.query(query).await.unwrap();
     let rows: Vec<_> = answer.rows.try_collect().await.unwrap();
     let batch = rows.iter().find(|batch| batch.num_rows() > 0).unwrap();
@@ -87,9 +68,8 @@ async fn text(session: &Session, query: &str) -> String {
 
 /// Nothing holds the person any more, and everybody else is as before.
 async fn is_forgotten(session: &Session, warehouse: &Path) {
+    assert_eq!(Remnants::of(&[GONE, ALIAS], &[]).below(warehouse), Vec::<String>::new());
     for id in [GONE, ALIAS] {
-        let files = files_with(warehouse, id);
-        assert!(files.is_empty(), "{id} is in {files:?}");
         let export = format!("EXPORT SUBJECT person '{id}'");
         assert_eq!(outcome(session, &export).await, Ok(0));
     }
@@ -118,7 +98,8 @@ async fn nothing_of_who_is_forgotten_is_left_in_the_warehouse() {
     let session = engine.session(Principal::embedded());
     fill(&session).await;
     for id in [GONE, ALIAS] {
-        assert!(!files_with(&warehouse, id).is_empty(), "the search finds nothing");
+        let found = Remnants::of(&[id], &[]).below(&warehouse);
+        assert!(!found.is_empty(), "the search finds nothing of {id}");
     }
     // The person in two tables, the crosswalk twice, and a user of two models.
     let export = format!("EXPORT SUBJECT person '{ALIAS}'");
@@ -229,7 +210,8 @@ async fn an_erasure_ends_also_where_a_view_took_the_tables_name() {
         assert_eq!(outcome(&session, text).await, Ok(0), "{text}");
     }
     assert!(catalog.open_erasures().await.unwrap().0.is_empty());
-    assert_eq!(files_with(&folder.path().join("warehouse"), "ann-4711"), Vec::<PathBuf>::new());
+    let found = Remnants::of(&["ann-4711"], &[]).below(&folder.path().join("warehouse"));
+    assert_eq!(found, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

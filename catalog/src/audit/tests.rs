@@ -9,9 +9,11 @@ use object_store::ObjectStoreExt;
 
 use super::chain::to_hex;
 use super::sign::Signer;
+use super::writer::Writer;
 use super::{Anchor, AuditConfig, AuditEntry, AuditStats, Event, Expected, FOLDER, Level, read};
 use crate::store::{Place, Secret};
 use crate::testing::Shared;
+use crate::warehouse::Warehouse;
 use crate::{Catalog, Error};
 
 const HOUR_MS: i64 = 3_600_000;
@@ -37,6 +39,12 @@ fn entry(principal: &str) -> AuditEntry {
 async fn keep(catalog: &Catalog, principal: &str) -> Result<(), Error> {
     let receipt = catalog.audit().record(entry(principal), true)?.unwrap();
     catalog.audit().kept(receipt).await
+}
+
+/// Appends to the record without a queue before it.
+async fn writer(shared: &Shared) -> Writer {
+    let warehouse = Arc::new(Warehouse::open(shared.place.clone()).await);
+    Writer::new(warehouse, shared.clock.clock(), None, None)
 }
 
 async fn entries(catalog: &Catalog) -> Vec<AuditEntry> {
@@ -125,6 +133,34 @@ async fn a_server_goes_on_where_another_was_killed() {
     keep(&second, "bob").await.unwrap();
     assert_eq!(principals(&second).await, ["ann", "bob"]);
     assert_eq!(faults(&second).await, []);
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_at_any_write_has_lost_nothing_that_it_acknowledged() {
+    for writes in 0.. {
+        let shared = Shared::new();
+        let mut first = writer(&shared).await;
+        shared.store.kill_after(writes);
+        let mut acknowledged = Vec::new();
+        for name in ["ann", "bob", "eve"] {
+            match first.commit(&mut [entry(name)]).await {
+                Ok(()) => acknowledged.push(name),
+                Err(_) => break,
+            }
+        }
+        drop(first);
+        let was_killed = shared.store.revive();
+        writer(&shared).await.commit(&mut [entry("after")]).await.unwrap();
+        let catalog = open(&shared).await;
+        acknowledged.push("after");
+        assert_eq!(principals(&catalog).await, acknowledged, "{writes}");
+        assert_eq!(faults(&catalog).await, [], "{writes}");
+        if !was_killed {
+            // A secret, its key and three segments.
+            assert!(writes >= 5 && acknowledged.len() == 4, "{writes}");
+            break;
+        }
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //! statistics are kept with the snapshot, files that cannot hold a row are left out when a query
 //! is planned, and a look-up by the column that the table is clustered by reads its file in one
 //! piece: its pages are a few, so that cutting the file for two cores would open it twice for
-//! nothing.
+//! nothing. A personal column has no statistics: its look-ups read all files, on all cores.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use chrono::DateTime;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PrunableStatistics;
+use datafusion::common::stats::Precision;
 use datafusion::common::{DFSchema, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::table_schema::{TableSchema, TableSchemaBuilder};
@@ -173,6 +174,19 @@ impl PlainTable {
         })
     }
 
+    /// Whether files tell which of their pages may hold a key; a personal column's do not.
+    fn tells_keys(&self, statistics: &[Arc<Statistics>]) -> bool {
+        let key = self.clustered_by.as_ref();
+        let Some(index) = key.and_then(|key| self.files.schema.index_of(key).ok()) else {
+            return false;
+        };
+        let tells = |known: &Arc<Statistics>| {
+            let column = known.column_statistics.get(index);
+            column.is_some_and(|column| column.min_value != Precision::Absent)
+        };
+        statistics.iter().all(tells)
+    }
+
     /// Which files may hold a row that the filters let through.
     fn kept(
         &self,
@@ -237,7 +251,9 @@ impl TableProvider for PlainTable {
                 file
             })
             .collect();
-        reading.whole = files.len() <= LOOKUP_FILES_MAX && self.is_lookup(filters);
+        reading.whole = files.len() <= LOOKUP_FILES_MAX
+            && self.is_lookup(filters)
+            && statistics.as_ref().is_none_or(|known| self.tells_keys(known));
         let with_statistics = statistics.is_some();
         scan(
             session,

@@ -11,8 +11,9 @@ use deltalake::operations::write::WriteBuilder;
 
 use super::*;
 use crate::delta::{Tables, unopened};
+use crate::policy::{Attached, RuleSet};
 use crate::testing::{Shared, main, number, plan, session};
-use crate::{Catalog, CreateMode, Opened};
+use crate::{Catalog, CreateMode, Error, Opened};
 
 async fn explained(catalog: &Catalog, text: &str) -> String {
     let state = session(catalog);
@@ -66,6 +67,26 @@ async fn a_look_up_reads_the_file_that_may_have_the_key_in_one_piece() {
         assert_eq!(files(&plan), read, "{filter}: {plan}");
         let groups = read == 0 || plan.contains("1 group");
         assert!(groups || !filter.starts_with("id = 12345"), "{filter}: {plan}");
+    }
+}
+
+#[tokio::test]
+async fn a_look_up_by_a_personal_column_reads_every_file_and_one_by_another_does_not() {
+    let catalog = Shared::new().open().await;
+    let tag = |rules: &mut RuleSet| {
+        rules.tags.entry("id".into()).or_default().insert("pii.device_id".into());
+        Ok::<_, Error>(())
+    };
+    catalog.change_rules(&Attached::Table(main("t")), tag).await.unwrap();
+    clustered(&catalog).await;
+    for (filter, all, found) in
+        [("id = 12345", true, 1), ("id = 99999", true, 0), ("day = 99", false, 0)]
+    {
+        let text = format!("SELECT count(*) FROM t WHERE {filter}");
+        assert_eq!(number(&catalog, &text, &["t"]).await, found, "{filter}");
+        let plan = explained(&catalog, &format!("SELECT * FROM t WHERE {filter}")).await;
+        // One that is cut for two cores is told twice.
+        assert_eq!(files(&plan) >= 3, all, "{filter}: {plan}");
     }
 }
 

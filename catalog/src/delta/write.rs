@@ -31,6 +31,7 @@ use parking_lot::Mutex;
 
 use super::{delta_error, layout, types};
 use crate::error::{Error, Result};
+use crate::personal_columns::PersonalColumns;
 use crate::store::Place;
 
 /// How often an append looks for the next free version when others commit at the same time.
@@ -68,7 +69,7 @@ struct Observed {
 impl Input {
     /// Plans a query. With a table's `target` schema its columns take that schema's types in
     /// order; without one, the types that a new table can store. The rows are sorted by the
-    /// columns of `cluster_by`.
+    /// columns of `cluster_by`, and the files have no statistics of the `personal` columns.
     ///
     /// # Errors
     /// When the query cannot be planned, or its columns cannot be stored.
@@ -77,6 +78,7 @@ impl Input {
         state: &SessionState,
         target: Option<SchemaRef>,
         cluster_by: &[String],
+        personal: &PersonalColumns,
     ) -> Result<Self> {
         let plan = layout::sorted(plan, target.as_ref(), cluster_by)?;
         let physical = state.create_physical_plan(&plan).await?;
@@ -86,7 +88,7 @@ impl Input {
             None => types::storable_schema(&found, types::Nulls::Allowed)?,
         };
         types::check_width(found.fields().len(), &schema)?;
-        let properties = layout::properties(cluster_by);
+        let properties = layout::properties(&schema, cluster_by, personal);
         let context = state.task_ctx();
         Ok(Self { physical, context, schema, properties, observed: Arc::default() })
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::Session;
+use datafusion::common::stats::Precision;
 use datafusion::common::{Statistics, internal_err, project_schema};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::metadata::CachedParquetMetaData;
@@ -102,12 +103,17 @@ impl FileStatistics {
 }
 
 /// A file's statistics in the types of the table, whose files need not have one type each. Extremes
-/// of floating-point numbers are bounds only: footers leave NaN out.
+/// of floating-point numbers are bounds only: footers leave NaN out. Those of a column without
+/// statistics come as a NULL that bounds nothing, and would look smaller than any value.
 fn of_types(mut statistics: Statistics, schema: &Schema) -> Statistics {
     for (column, field) in statistics.column_statistics.iter_mut().zip(schema.fields()) {
         for extreme in [&mut column.min_value, &mut column.max_value] {
             let typed = extreme.cast_to(field.data_type()).unwrap_or_default();
-            *extreme = if field.data_type().is_floating() { typed.to_inexact() } else { typed };
+            *extreme = match typed {
+                Precision::Inexact(value) if value.is_null() => Precision::Absent,
+                typed if field.data_type().is_floating() => typed.to_inexact(),
+                typed => typed,
+            };
         }
     }
     statistics

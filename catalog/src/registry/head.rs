@@ -6,7 +6,7 @@
 //! files, each created once, and the highest number is the head. Either way a lost race is told,
 //! never a lost write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -123,13 +123,17 @@ impl Heads {
     }
 
     async fn read_numbered(&self, key: &str) -> Result<Option<(Bytes, Revision)>> {
-        // The file may be pruned between listing and reading; then there are newer ones.
+        // The file may be pruned or emptied between listing and reading; then there are newer ones.
+        let mut empty = None;
         for _ in 0..NUMBERED_FILES_KEPT {
             let Some(newest) = self.numbers(key).await?.into_iter().max() else {
                 return Ok(None);
             };
             if let Some(content) = self.numbered(key, newest).read_if_exists().await? {
-                return Ok(Some((content, Revision::Number(newest))));
+                if !content.is_empty() || empty == Some(newest) {
+                    return Ok(Some((content, Revision::Number(newest))));
+                }
+                empty = Some(newest);
             }
         }
         Err(Error::Conflict { name: key.into() })
@@ -215,11 +219,49 @@ impl Heads {
         let numbers = self.numbers(key).await?;
         let newest = numbers.iter().copied().max().unwrap_or_default();
         for old in numbers.into_iter().filter(|number| *number != newest) {
-            let place = self.numbered(key, old);
-            let put = place.store.put(&place.path, Bytes::new().into()).await;
-            put.map_err(|error| Error::store(place.url.as_str(), &error))?;
+            self.empty(key, old).await?;
         }
         Ok(())
+    }
+
+    /// Empties the numbered files of all heads that are not the newest and have one of the texts.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn blank_naming(&self, texts: &BTreeSet<String>) -> Result<()> {
+        if !self.folder.is_local() {
+            return Ok(());
+        }
+        let objects = self.folder.store.list(Some(&self.folder.path));
+        let objects: Result<Vec<ObjectMeta>, _> = objects.try_collect().await;
+        let objects = objects.map_err(|error| Error::store(self.folder.url.as_str(), &error))?;
+        let mut kept: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for object in &objects {
+            let mut parts = object.location.prefix_match(&self.folder.path).into_iter().flatten();
+            let (Some(key), Some(file)) = (parts.next(), parts.next()) else { continue };
+            if let Some(number) = number(file.as_ref()) {
+                kept.entry(key.as_ref().to_owned()).or_default().push(number);
+            }
+        }
+        for (key, mut numbers) in kept {
+            numbers.sort_unstable();
+            numbers.pop();
+            for old in numbers {
+                let content = self.numbered(&key, old).read_if_exists().await?;
+                let content = content.unwrap_or_default();
+                let content = String::from_utf8_lossy(&content);
+                if texts.iter().any(|text| content.contains(text.as_str())) {
+                    self.empty(&key, old).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn empty(&self, key: &str, number: u64) -> Result<()> {
+        let place = self.numbered(key, number);
+        let put = place.store.put(&place.path, Bytes::new().into()).await;
+        put.map(|_| ()).map_err(|error| Error::store(place.url.as_str(), &error))
     }
 
     async fn numbers(&self, key: &str) -> Result<Vec<u64>> {

@@ -27,7 +27,7 @@ mod model_writing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -319,6 +319,14 @@ impl Registry {
     /// When the store cannot be written.
     pub async fn blank(&self, name: &ObjectName) -> Result<()> {
         self.heads.blank(&key(&name.schema, &name.name)).await
+    }
+
+    /// The same of every document's earlier states that have one of the texts.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn blank_naming(&self, texts: &BTreeSet<String>) -> Result<()> {
+        self.heads.blank_naming(texts).await
     }
 
     /// Writes a definition (`None`: a tombstone) over exactly the head that was seen.

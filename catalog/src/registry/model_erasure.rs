@@ -40,6 +40,30 @@ impl Catalog {
         Ok(models.collect())
     }
 
+    /// The texts that versions of models keep of their trainings: the query, and options that are
+    /// texts. A version that cannot be read has none to tell.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached.
+    pub async fn model_version_texts(&self) -> Result<Vec<(ObjectName, u32, Vec<String>)>> {
+        let mut found = Vec::new();
+        for ((schema, name), definition) in self.definitions().await?.iter() {
+            let Spec::Model(head) = &definition.spec else { continue };
+            let name = ObjectName::new(schema, name);
+            for version in &head.versions {
+                let manifest = match self.read_manifest(&name, version).await {
+                    Ok(manifest) => manifest,
+                    Err(Error::Corrupt { .. }) => continue,
+                    Err(error) => return Err(error),
+                };
+                let options = manifest.options.values().filter_map(|value| value.as_str());
+                let texts = options.map(str::to_owned).chain([manifest.query.clone()]).collect();
+                found.push((name.clone(), version.version, texts));
+            }
+        }
+        Ok(found)
+    }
+
     /// Puts another state of a version in its place: the same model without somebody.
     ///
     /// # Errors

@@ -235,3 +235,37 @@ async fn names_of_any_script_are_kept_apart_on_a_disk() {
     let outside = on_disk(folder.path());
     assert!(outside.store.head(&outside.path.clone().join("x")).await.is_err());
 }
+
+#[tokio::test]
+async fn the_past_of_a_definition_that_names_somebody_is_emptied() {
+    everywhere(async |place, clock| {
+        let registry = Registry::new(place.clone(), clock.clock());
+        let named = view("SELECT * FROM t WHERE id <> 'ann-4711'");
+        for (name, states) in [("v", vec![named.clone(), view("1")]), ("w", vec![view("2")])] {
+            for state in states {
+                registry.create(&main(name), state, "ann", CreateMode::Replace).await.unwrap();
+            }
+        }
+        registry.create(&main("x"), named.clone(), "ann", CreateMode::New).await.unwrap();
+        registry.drop_object(&main("x"), Kind::View).await.unwrap();
+        registry.create(&main("y"), named.clone(), "ann", CreateMode::New).await.unwrap();
+        registry.blank_naming(&BTreeSet::from(["ann-4711".to_owned()])).await.unwrap();
+        let mut holding = Vec::new();
+        let objects: Vec<_> = place.store.list(Some(&place.path)).try_collect().await.unwrap();
+        for object in objects {
+            let content = place.store.get(&object.location).await.unwrap().bytes().await.unwrap();
+            if String::from_utf8_lossy(&content).contains("ann-4711") {
+                holding.push(object.location.to_string());
+            }
+        }
+        // What holds now stays as it is.
+        assert!(holding.len() == 1 && holding[0].contains("main.y"), "{holding:?}");
+        let restarted = Registry::new(place, clock.clock());
+        for (name, spec) in [("v", Some(view("1"))), ("x", None), ("y", Some(named))] {
+            let found = restarted.read(&main(name)).await.unwrap();
+            assert_eq!(found.map(|found| found.spec), spec, "{name}");
+        }
+        assert!(restarted.create(&main("x"), view("3"), "bob", CreateMode::New).await.unwrap());
+    })
+    .await;
+}

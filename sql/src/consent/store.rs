@@ -235,14 +235,15 @@ fn unknown(policy: &ConsentPolicy, error: &Error) -> Error {
     if matches!(error, Error::Cancelled | Error::TimedOut { .. }) {
         return error.clone();
     }
-    tracing::warn!(policy = policy.name, code = error.code(), %error, "consents not read");
+    let why = error.for_log();
+    tracing::warn!(policy = policy.name, code = error.code(), why, "consents not read");
     Error::Execution {
         what: format!(
             "{} is not read: who consents by the policy {} cannot be checked now",
             policy.table, policy.name
         ),
         hint: Some(format!(
-            "its owner {} sees why with SELECT * FROM {}; the log says it as well",
+            "its owner {} sees why with SELECT * FROM {}; the log has its code",
             policy.owner, policy.consents.table
         )),
     }

@@ -137,7 +137,8 @@ async fn columns(context: &Arc<StatementContext>, schema: &str, name: &str) -> O
         // A view may be seen by somebody who may not read what it stands on.
         Err(error) if error.class() == Class::Denied => None,
         Err(error) => {
-            tracing::warn!(table = %format!("{schema}.{name}"), %error, "listed without columns");
+            let (table, why) = (format!("{schema}.{name}"), error.for_log());
+            tracing::warn!(table, why, "listed without columns");
             None
         }
     }

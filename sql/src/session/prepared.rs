@@ -16,7 +16,7 @@ use crate::dml::Change;
 use crate::error::{Error, Result};
 use crate::key::UsedKey;
 use crate::parse::Statement;
-use crate::queries::without_literals;
+use crate::query_text::without_literals;
 use crate::rights::Rights;
 use crate::session::apart;
 use crate::session::plan::analyzed;

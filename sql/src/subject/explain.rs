@@ -50,7 +50,7 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
     for step in steps(&context, &person).await? {
         rows.push(told(run, &context, &person, &step).await?);
     }
-    for remains in remains::of(&context, &person.ids).await? {
+    for remains in remains::of(&context, &person.names()).await? {
         rows.push(Row { object: "remains".into(), action: remains, rows: None, exact: false });
     }
     let counts =

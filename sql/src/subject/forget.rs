@@ -125,7 +125,7 @@ async fn end(run: &Run, job: &ErasureJob) -> Result<SignedCertificate> {
         catalog.end_step(&job.id, number, &report).await?;
     }
     let context = StatementContext::load(&run.session).await?;
-    let mut remains = remains::of(&context, &job.ids).await?;
+    let mut remains = remains::of(&context, &person(job).names()).await?;
     for number in 0..job.steps.len() {
         let report = catalog.step_report(&job.id, number).await?;
         remains.extend(report.as_ref().and_then(remains::of_report));
@@ -157,13 +157,18 @@ async fn tried(run: &Run, job: &ErasureJob, step: &Step) -> Result<StepReport> {
     Err(last.into())
 }
 
-async fn once(run: &Run, job: &ErasureJob, step: &Step) -> Result<StepReport> {
-    let person = Person {
+/// Whom an erasure is about.
+fn person(job: &ErasureJob) -> Person {
+    Person {
         subject: job.subject.clone(),
         ids: job.ids.clone(),
         only: job.only.clone(),
         entity: job.entity.clone(),
-    };
+    }
+}
+
+async fn once(run: &Run, job: &ErasureJob, step: &Step) -> Result<StepReport> {
+    let person = person(job);
     let context = StatementContext::load(&run.session).await?;
     match step {
         Step::Hide { table } => cleaned(run, &context, job, &person, (table, true)).await,
@@ -313,6 +318,7 @@ async fn clear(
         late.push(format!("model {name}: {}", report.outcome));
     }
     catalog.purge_model_folders().await?;
+    catalog.forget_past_definitions(&person.names()).await?;
     for table in person.subject.tables() {
         catalog.forget_checked_values(table).await?;
         engine.checks().forget(table, None);

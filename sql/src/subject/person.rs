@@ -332,6 +332,11 @@ async fn beyond(
 }
 
 impl Person {
+    /// By what the person is known: the ids, and the one in the crosswalk.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.ids.iter().chain(&self.entity).cloned().collect()
+    }
+
     /// The condition for the person's rows of a table; `None` when it can have none.
     pub(super) fn rows_of(&self, table: &ObjectName, schema: &SchemaRef) -> Option<String> {
         let mut conditions = Vec::new();

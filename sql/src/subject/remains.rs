@@ -29,6 +29,19 @@ pub(super) async fn of(context: &StatementContext, ids: &BTreeSet<String>) -> Re
             remains.push(format!("the text of {kind} {schema}.{name} names the person"));
         }
     }
+    for (model, version, texts) in catalog.model_version_texts().await? {
+        let told = format!("the text of model {model} names the person");
+        if !remains.contains(&told) && texts.iter().any(|text| mentions(text, ids)) {
+            remains.push(format!("the text of model {model}@{version} names the person"));
+        }
+    }
+    for (on, rules) in catalog.all_rules().await? {
+        for (name, policy) in &rules.policies {
+            if policy.rule.text().is_some_and(|text| mentions(text, ids)) {
+                remains.push(format!("policy {name} on {on} names the person"));
+            }
+        }
+    }
     for (table, held) in catalog.all_expectations().await? {
         for (name, expectation) in &held.by_name {
             if mentions(&expectation.check, ids) {

@@ -144,7 +144,7 @@ impl Statement {
 /// The first words of a statement, such as `CREATE TABLE`.
 fn tag(text: &str) -> String {
     const NOISE: [&str; 4] = ["OR", "REPLACE", "EXTERNAL", "TEMPORARY"];
-    let shown = sql::queries::without_literals(text);
+    let shown = sql::without_literals(text);
     let words = shown
         .split(|character: char| !character.is_ascii_alphabetic())
         .map(str::to_ascii_uppercase)
