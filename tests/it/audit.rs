@@ -129,7 +129,7 @@ async fn policies_purposes_keys_and_subjects_are_on_record() {
         "CREATE USER ann PASSWORD 'ann-secret'",
         "CREATE TABLE main.t AS SELECT 7 AS id, 'ann@secret.example' AS mail",
         "CREATE TABLE main.consents AS SELECT 7 AS who, 'ads' AS what, true AS given",
-        "GRANT SELECT ON main.t TO ann",
+        "GRANT SELECT, UPDATE ON main.t TO ann",
         "GRANT SELECT ON main.consents TO dpo",
     ] {
         assert_eq!(outcome(&root, text).await, Ok(0), "{text}");
@@ -157,6 +157,14 @@ async fn policies_purposes_keys_and_subjects_are_on_record() {
                WHERE principal = 'ann' AND kind = 'select' ORDER BY sequence";
     let used = "ads consent policy c on main.t, masking policy m on main.t demo@k1 for ENCRYPT";
     assert_eq!(lines(&dpo, all).await, [format!("begun {used}"), format!("ended {used}")]);
+    // So is a change, with what it reads under the table's name.
+    let update = "UPDATE main.t SET mail = 'new@secret.example' WHERE id = 7";
+    assert_eq!(outcome(&ann, update).await, Ok(0));
+    let changed = "SELECT DISTINCT array_to_string(policies, ', '), \
+                   array_to_string(objects, ', '), array_to_string(columns, ', ') \
+                   FROM system.audit WHERE principal = 'ann' AND kind = 'update'";
+    let applied = "consent policy c on main.t, masking policy m on main.t main.t main.t.id";
+    assert_eq!(lines(&dpo, changed).await, [applied]);
     let token = engine.catalog().audit_token("person", "7").await.unwrap();
     let subjects = "SELECT DISTINCT array_to_string(subjects, ', ') FROM system.audit \
                     WHERE kind = 'hold'";

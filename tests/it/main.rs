@@ -15,6 +15,7 @@ mod checks;
 mod cli;
 mod clients;
 mod consent;
+mod dml_policies;
 mod docs;
 mod flight;
 mod forgotten;

@@ -64,9 +64,17 @@ pub(crate) struct Used {
     pub(crate) policies: BTreeSet<String>,
     /// Tokens of the data subjects that it names; see [`catalog::Catalog::audit_token`].
     pub(crate) subjects: BTreeSet<String>,
+    /// What a change of rows reads, over the tables as they are called: what it does is planned
+    /// over rows that have no name.
+    reads: Vec<LogicalPlan>,
 }
 
 impl Used {
+    /// Notes a plan of what the statement reads, which stands for those of what it does.
+    pub(crate) fn add_read(&mut self, plan: LogicalPlan) {
+        self.reads.push(plan);
+    }
+
     /// Notes that a table or view was opened.
     pub(crate) fn add_object(&mut self, name: &ObjectName) {
         self.objects.insert(name.clone());
@@ -86,8 +94,13 @@ impl Touched {
     /// What a statement touches that was planned to do `action`.
     pub(crate) fn of(context: &StatementContext, statement: &Statement, action: &Action) -> Self {
         let opened = context.used().objects.iter().cloned().collect();
+        let reads = std::mem::take(&mut context.used().reads);
+        let plans = match reads.is_empty() {
+            true => plans(action),
+            false => reads.iter().collect(),
+        };
         let mut found = Found::new(context, opened);
-        for plan in plans(action) {
+        for plan in plans {
             // The walk fails only where one of its closures does, and none does.
             let _ = found.walk(plan);
         }

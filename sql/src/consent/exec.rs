@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{and, filter_record_batch};
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::compute::{and, filter_record_batch, not};
 use arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
@@ -19,28 +19,40 @@ pub(super) struct Condition {
     pub(super) set: Arc<ConsentSet>,
 }
 
-/// Lets the rows of people who consent through.
+/// Whose rows pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Persons {
+    /// People who meet all conditions.
+    Consenting,
+    /// All others.
+    Others,
+}
+
+/// Lets the rows of people who consent through, or those of all others.
 pub(super) struct Keep {
     conditions: Vec<Condition>,
+    persons: Persons,
     /// The input's columns that go on, in their order.
     output: Vec<usize>,
     purpose: String,
     policies: Vec<String>,
 }
 
-/// The rows of `input` of people who meet all conditions; of their columns those in `output`.
+/// The rows of `input` of people who meet all conditions, or of all others; of their columns those
+/// in `output`.
 ///
 /// # Errors
 /// When the input lacks a column.
 pub(super) fn kept(
     input: Arc<dyn ExecutionPlan>,
     conditions: Vec<Condition>,
+    persons: Persons,
     output: Vec<usize>,
     purpose: &str,
     policies: Vec<String>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let schema = Arc::new(input.schema().project(&output)?);
-    let keep = Keep { conditions, output, purpose: purpose.to_owned(), policies };
+    let keep = Keep { conditions, persons, output, purpose: purpose.to_owned(), policies };
     Ok(ScreenExec::over(input, Arc::new(keep), schema))
 }
 
@@ -54,28 +66,35 @@ impl Screen for Keep {
     const NAME: &'static str = "ConsentExec";
 
     fn rows(&self, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-        let mut kept: Option<BooleanArray> = None;
-        for condition in &self.conditions {
-            match condition.set.mask(batch.column(condition.column))? {
-                Mask::All => {}
-                Mask::None => return Ok(RecordBatch::new_empty(Arc::clone(schema))),
-                Mask::Some(mask) => {
-                    kept = Some(match kept {
-                        Some(before) => and(&before, &mask)?,
-                        None => mask,
-                    });
-                }
-            }
+        let mask = match (self.consenting(batch)?, self.persons) {
+            (mask, Persons::Consenting) => mask,
+            (Mask::All, Persons::Others) => Mask::None,
+            (Mask::None, Persons::Others) => Mask::All,
+            (Mask::Some(mask), Persons::Others) => Mask::Some(not(&mask)?),
+        };
+        match mask {
+            Mask::None => Ok(RecordBatch::new_empty(Arc::clone(schema))),
+            Mask::All => self.projected(batch, schema),
+            Mask::Some(mask) if self.output.is_empty() => counted(mask.true_count(), schema),
+            Mask::Some(mask) => Ok(filter_record_batch(&self.projected(batch, schema)?, &mask)?),
         }
-        let Some(mask) = kept else { return self.projected(batch, schema) };
-        if self.output.is_empty() {
-            return counted(mask.true_count(), schema);
-        }
-        Ok(filter_record_batch(&self.projected(batch, schema)?, &mask)?)
     }
 }
 
 impl Keep {
+    /// The rows of people who meet all conditions.
+    fn consenting(&self, batch: &RecordBatch) -> Result<Mask> {
+        let mut kept = Mask::All;
+        for condition in &self.conditions {
+            kept = match (kept, condition.set.mask(batch.column(condition.column))?) {
+                (Mask::None, _) | (_, Mask::None) => return Ok(Mask::None),
+                (Mask::All, mask) | (mask, Mask::All) => mask,
+                (Mask::Some(one), Mask::Some(other)) => Mask::Some(and(&one, &other)?),
+            };
+        }
+        Ok(kept)
+    }
+
     fn projected(&self, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         if self.output.is_empty() {
             return counted(batch.num_rows(), schema);
@@ -116,11 +135,13 @@ mod tests {
         let columns = vec![column(&[1, 2, 3, 4]), column(&[10, 20, 30, 40])];
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
         let condition = |set| Condition { column: 0, set };
-        let keep = |conditions: Vec<Condition>, output: Vec<usize>| {
+        let of = |persons: Persons, conditions: Vec<Condition>, output: Vec<usize>| {
             let schema = Arc::new(schema.project(&output).unwrap());
             let (purpose, policies) = (String::new(), vec![]);
-            Keep { conditions, output, purpose, policies }.rows(&batch, &schema).unwrap()
+            let keep = Keep { conditions, persons, output, purpose, policies };
+            keep.rows(&batch, &schema).unwrap()
         };
+        let keep = |conditions, output| of(Persons::Consenting, conditions, output);
         let both = || vec![condition(set(true, &[2])), condition(set(false, &[1, 2, 3]))];
         let rows = keep(both(), vec![1]);
         assert_eq!(rows.column(0).as_primitive::<Int64Type>().values(), &[10, 30]);
@@ -128,5 +149,12 @@ mod tests {
         assert_eq!(keep(both(), vec![]).num_rows(), 2);
         assert_eq!(keep(vec![condition(set(true, &[]))], vec![]).num_rows(), 4);
         assert_eq!(keep(vec![condition(set(false, &[]))], vec![0, 1]).num_rows(), 0);
+        // The others are all others.
+        let others = |conditions, output| of(Persons::Others, conditions, output);
+        let rows = others(both(), vec![1]);
+        assert_eq!(rows.column(0).as_primitive::<Int64Type>().values(), &[20, 40]);
+        assert_eq!(others(both(), vec![]).num_rows(), 2);
+        assert_eq!(others(vec![condition(set(true, &[]))], vec![0, 1]).num_rows(), 0);
+        assert_eq!(others(vec![condition(set(false, &[]))], vec![]).num_rows(), 4);
     }
 }

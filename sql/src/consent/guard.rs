@@ -1,6 +1,7 @@
 //! A governed table as a purpose leaves it: rows of people who consent to it.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -10,9 +11,10 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use udfs::consent::SubjectKind;
+use tokio::sync::OnceCell;
+use udfs::consent::{ConsentSet, SubjectKind};
 
-use super::exec::{Condition, kept};
+use super::exec::{Condition, Persons, kept};
 use super::store::{Used, current};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -31,11 +33,41 @@ pub(crate) fn governed(
     table: Arc<dyn TableProvider>,
     lazily: bool,
 ) -> Result<Arc<dyn TableProvider>> {
+    match consented(context, name, &table, lazily)? {
+        None => Ok(table),
+        Some(consented) => Ok(Arc::new(consented)),
+    }
+}
+
+/// A table that is going to be written anew: the rows that the statement's purpose shows, which a
+/// change may reach, and where a policy governs it the others, which stay as they are. Both are
+/// told apart by the same consents, so that no row is in both or in neither.
+///
+/// # Errors
+/// As [`governed`].
+pub(crate) fn parts(
+    context: &StatementContext,
+    name: &ObjectName,
+    table: Arc<dyn TableProvider>,
+) -> Result<(Arc<dyn TableProvider>, Option<Arc<dyn TableProvider>>)> {
+    let Some(shown) = consented(context, name, &table, false)? else { return Ok((table, None)) };
+    let shown = Consented { pinned: Some(Arc::default()), ..shown };
+    let others = Consented { persons: Persons::Others, ..shown.clone() };
+    Ok((Arc::new(shown), Some(Arc::new(others))))
+}
+
+/// The table as the statement's purpose shows it; `None` where no policy governs it.
+fn consented(
+    context: &StatementContext,
+    name: &ObjectName,
+    table: &Arc<dyn TableProvider>,
+    lazily: bool,
+) -> Result<Option<Consented>> {
     let purposes = context.rights().purposes();
     purposes.check_known()?;
     let policies = purposes.policies_of(name);
     if policies.is_empty() {
-        return Ok(table);
+        return Ok(None);
     }
     let (purpose, rules, refusal) = match rules(context, name, table.as_ref(), policies) {
         Ok((purpose, rules)) => (purpose, rules, None),
@@ -47,33 +79,32 @@ pub(crate) fn governed(
         let applied = format!("consent policy {} on {name}", rule.policy.name);
         context.used().policies.insert(applied);
     }
-    Ok(Arc::new(Consented {
-        table,
+    Ok(Some(Consented {
+        table: Arc::clone(table),
         purpose,
         rules,
+        persons: Persons::Consenting,
+        pinned: None,
         refusal,
         engine: context.engine().clone(),
         used: Arc::clone(context.opening().used()),
     }))
 }
 
-/// Checks that rows of a table may be changed or removed in place. What does so writes the rows
-/// that stay, and those that a purpose does not show must stay too: so the whole table is
-/// rewritten, rows of people who do not consent as well, and who does that is the policies' keeper.
+/// Checks that all rows of a table may be removed at once, those that no purpose shows as well.
 ///
 /// # Errors
-/// When the table is governed and who asks does not hold `policy_admin`. `Ok(true)` where it is.
-pub(crate) fn may_rewrite(context: &StatementContext, name: &ObjectName) -> Result<bool> {
+/// When the table is governed and who asks does not hold `policy_admin`.
+pub(crate) fn may_replace(context: &StatementContext, name: &ObjectName) -> Result<()> {
     let rights = context.rights();
     rights.purposes().check_known()?;
     if rights.purposes().policies_of(name).is_empty() {
-        return Ok(false);
+        return Ok(());
     }
     rights.may_set_policy(format!(
-        "change rows of {name}, which is under a consent policy: rows of people who do not consent \
-         would be changed unseen"
-    ))?;
-    Ok(true)
+        "change all rows of {name}, which is under a consent policy: rows of people who do not \
+         consent would be changed unseen"
+    ))
 }
 
 /// A policy that names the purpose, and the place of its persons.
@@ -133,15 +164,24 @@ fn purpose(
     }
 }
 
-/// A table of which the rows of people who consent are there.
-#[derive(Debug)]
+/// A table of which the rows of people who consent are there, or those of all others.
+#[derive(Clone)]
 pub(crate) struct Consented {
     table: Arc<dyn TableProvider>,
     purpose: String,
     rules: Vec<Rule>,
+    persons: Persons,
+    /// Who consents by each rule in all scans of one statement; `None`: each scan looks anew.
+    pinned: Option<Arc<OnceCell<Vec<Arc<ConsentSet>>>>>,
     refusal: Option<Error>,
     engine: Engine,
     used: Arc<Used>,
+}
+
+impl fmt::Debug for Consented {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Consented({:?} to {}, {:?})", self.persons, self.purpose, self.table)
+    }
 }
 
 impl Consented {
@@ -154,9 +194,9 @@ impl Consented {
         of.filter(move |policy| policy.subject == column)
     }
 
-    /// Who consents, as the newest consents say.
-    async fn conditions(&self, columns: &[usize]) -> Result<Vec<Condition>> {
-        let mut conditions = Vec::with_capacity(self.rules.len());
+    /// Who consents by each rule, as the newest consents say.
+    async fn newest(&self) -> Result<Vec<Arc<ConsentSet>>> {
+        let mut sets = Vec::with_capacity(self.rules.len());
         for rule in &self.rules {
             let held = current(&self.engine, &rule.policy, &self.purpose).await?;
             if held.set().kind() != rule.kind {
@@ -173,13 +213,26 @@ impl Consented {
                     "a policy_admin names a view of the consents with CAST",
                 ));
             }
-            let Some(column) = columns.iter().position(|column| *column == rule.column) else {
-                return Err(Error::Internal("a scan lost its column of persons".into()));
-            };
             self.used.note(&rule.policy.name, held.version());
-            conditions.push(Condition { column, set: Arc::clone(held.set()) });
+            sets.push(Arc::clone(held.set()));
         }
-        Ok(conditions)
+        Ok(sets)
+    }
+
+    /// Who consents, and in which of the columns that are read the persons are.
+    async fn conditions(&self, columns: &[usize]) -> Result<Vec<Condition>> {
+        let newest = self.newest();
+        let sets = match &self.pinned {
+            Some(pinned) => pinned.get_or_try_init(|| newest).await?.clone(),
+            None => newest.await?,
+        };
+        let conditions = self.rules.iter().zip(sets).map(|(rule, set)| {
+            match columns.iter().position(|column| *column == rule.column) {
+                Some(column) => Ok(Condition { column, set }),
+                None => Err(Error::Internal("a scan lost its column of persons".into())),
+            }
+        });
+        conditions.collect()
     }
 }
 
@@ -233,6 +286,6 @@ impl TableProvider for Consented {
         let input = self.table.scan(state, Some(&columns), &filters, None).await?;
         let policies: Vec<String> =
             self.rules.iter().map(|rule| rule.policy.name.clone()).collect();
-        kept(input, conditions, output, &self.purpose, policies)
+        kept(input, conditions, self.persons, output, &self.purpose, policies)
     }
 }

@@ -5,7 +5,8 @@
 //! holds. Then the rows of people who do not consent to it are absent: the operator ([`exec`])
 //! drops them batch by batch by a set of exceptions that is held in memory and is known to be the
 //! newest ([`store`], [`load`]). All policies of a table that name the purpose must agree. What is
-//! made of the rows, a view's rows, a model, an export, is made of the rows that are there.
+//! made of the rows, a view's rows, a model, an export, is made of the rows that are there, and a
+//! change reaches no others.
 
 pub(crate) mod copies;
 mod exec;
@@ -27,7 +28,7 @@ use datafusion::execution::session_state::SessionState;
 
 use catalog::{ConsentPolicy, CreateMode, Purpose};
 
-pub(crate) use self::guard::{governed, may_rewrite};
+pub(crate) use self::guard::{governed, may_replace, parts};
 pub(crate) use self::store::{ConsentStore, Opening};
 pub use self::syntax::ConsentStatement;
 use self::syntax::PurposeAlteration;

@@ -17,10 +17,11 @@ use sqlparser::ast::{
 
 use crate::dml::rewrite::{Target, assigned, typed};
 use crate::dml::sent::{free, quoted};
-use crate::dml::{Change, MergePlan, check_copy};
+use crate::dml::{Change, MergePlan};
 use crate::error::{Error, Result};
 use crate::expectation::load::Rows;
 use crate::parse::{name_parts, parse_query};
+use crate::policy::RowCheck;
 use crate::session::{Action, StatementContext};
 
 /// What is computed of rows, by names that no column of the table or of the source has.
@@ -75,8 +76,11 @@ pub(crate) async fn merge(
     for (index, clause) in merge.clauses.iter().enumerate() {
         branches.push(Branch::of(clause, index + 1, &target)?);
     }
-    let read: Vec<String> = branches.iter().flat_map(Branch::expressions).collect();
-    target.check(context, &read, &format!("FULL JOIN {source} ON {}", merge.on)).await?;
+    let values: Vec<(String, String)> =
+        branches.iter().flat_map(|branch| branch.written(&target)).collect();
+    let when: Vec<&str> = branches.iter().map(|branch| branch.condition.as_str()).collect();
+    let met = format!("FULL JOIN {source} ON {} WHERE {}", merge.on, when.join(" OR "));
+    target.check(context, &values, &met).await?;
     let joined = joined(&target, &names, &source, &merge.on, &branches);
     let columns = target.schema().fields().iter().map(|field| quoted(field.name()));
     let columns: Vec<String> = columns.collect();
@@ -97,12 +101,12 @@ pub(crate) async fn merge(
          FROM ({joined}) AS \"__all\""
     );
     let (_, counts) = context.plan_query(parse_query(&counts)?).await?;
-    let keep = target.with_restricted(keep, Rows::Changed);
+    let keep = target.with_untouched(keep, Rows::Changed);
     let (state, keep) = context.plan_query(parse_query(&keep)?).await?;
     crate::consent::copies::may_add(context, &target.name, &keep).await?;
+    let check = RowCheck::of(context, &target.name, target.schema()).await?;
     let Target { name, version, .. } = target;
-    check_copy(context, &keep, &name, 1).await?;
-    let plan = MergePlan { name, version, keep, counts };
+    let plan = MergePlan { name, version, keep, check, counts };
     Ok((state, Action::Rows(Change::Merge(Box::new(plan)))))
 }
 
@@ -169,10 +173,12 @@ impl Branch {
         Ok(Self { number, kind: clause.clause_kind, condition, values })
     }
 
-    /// What is computed of the rows that meet.
-    fn expressions(&self) -> impl Iterator<Item = String> {
-        let values = self.values.iter().flatten().flatten().cloned();
-        std::iter::once(self.condition.clone()).chain(values)
+    /// What is written of the rows that meet, each value with its column.
+    fn written(&self, target: &Target) -> Vec<(String, String)> {
+        let columns = target.schema().fields().iter().zip(self.values.iter().flatten());
+        let written = columns
+            .filter_map(|(field, value)| value.clone().map(|value| (field.name().clone(), value)));
+        written.collect()
     }
 
     fn meets(&self, wanted: &[MergeClauseKind]) -> bool {
@@ -244,7 +250,7 @@ fn joined(target: &Target, names: &Names, source: &str, on: &Expr, branches: &[B
         case(&[NotMatchedBySource], "0"),
     );
     let columns = target.schema().fields().iter().enumerate().map(|(index, field)| {
-        let name = quoted(field.name());
+        let (name, value) = (quoted(field.name()), target.value(field.name()));
         // A column without a value keeps the target's, which is NULL for a row that is new.
         let made = branches.iter().filter_map(|branch| {
             let value = branch.values.as_ref()?.get(index)?.as_ref()?;
@@ -252,9 +258,9 @@ fn joined(target: &Target, names: &Names, source: &str, on: &Expr, branches: &[B
         });
         let made: Vec<String> = made.collect();
         match made.is_empty() {
-            true => format!("{alias}.{name} AS {name}"),
+            true => format!("{alias}.{value} AS {name}"),
             false => {
-                format!("CASE {action} {} ELSE {alias}.{name} END AS {name}", made.join(" "))
+                format!("CASE {action} {} ELSE {alias}.{value} END AS {name}", made.join(" "))
             }
         }
     });

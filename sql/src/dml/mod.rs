@@ -4,8 +4,9 @@
 //! the *optimized* plan, where `WHERE id IN (SELECT …)`, `WHERE false` or `= NULL` have already
 //! vanished, and would remove every row. Instead the rows that stay are planned as a SELECT over
 //! the principal's own view of the table, at one version, and written as one Delta commit that
-//! fails when the table has moved on. Whatever is written passes the table's expectations of
-//! severity `error` on its way.
+//! fails when the table has moved on. Rows that the principal does not see stay as they are, and
+//! new ones have to be such that row access policies would not hide them. Whatever is written
+//! passes the table's expectations of severity `error` on its way.
 
 pub(crate) mod ingest;
 mod many;
@@ -28,16 +29,17 @@ pub(crate) use self::rewrite::typed;
 use crate::error::{Error, Result};
 use crate::expectation::load::{Guard, Rows};
 use crate::parse::name_parts;
-use crate::policy;
+use crate::policy::RowCheck;
 use crate::rights::Rights;
 use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
+use crate::{consent, policy};
 
 /// A change of rows.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     /// Adds the plan's rows, or replaces all rows by them.
-    Insert { name: ObjectName, plan: LogicalPlan, overwrite: bool },
+    Insert { name: ObjectName, plan: LogicalPlan, overwrite: bool, check: Option<Arc<RowCheck>> },
     /// Keeps the rows of `keep`; `count` tells how many were changed or removed.
     Rewrite {
         name: ObjectName,
@@ -46,6 +48,8 @@ pub(crate) enum Change {
         keep: LogicalPlan,
         /// What the rows of `keep` are to the table.
         rows: Rows,
+        /// What new rows have to be.
+        check: Option<Arc<RowCheck>>,
         count: LogicalPlan,
     },
     /// Writes what comes of every meeting of two tables' rows.
@@ -59,6 +63,8 @@ pub(crate) struct MergePlan {
     pub(crate) version: u64,
     /// The table's rows afterwards, and whether each is new or changed.
     pub(crate) keep: LogicalPlan,
+    /// What new rows have to be.
+    pub(crate) check: Option<Arc<RowCheck>>,
     /// Rows inserted, updated and deleted, and how many changes too many rows would have had.
     pub(crate) counts: LogicalPlan,
 }
@@ -77,7 +83,8 @@ impl MergePlan {
         }
         let changed = inserted + updated + deleted;
         if changed > 0 {
-            rewrite(run, name, &self.keep, Rows::Changed, self.version).await?;
+            let rows = tested(run, &self.keep, Rows::Changed, self.check.as_deref()).await?;
+            rewrite(run, name, rows, Rows::Changed, self.version).await?;
         }
         let message =
             format!("MERGE into {name}: {inserted} inserted, {updated} updated, {deleted} deleted");
@@ -97,18 +104,20 @@ impl Change {
     pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
         let catalog = run.session.engine().catalog();
         match self {
-            Self::Insert { name, plan, overwrite } => {
+            Self::Insert { name, plan, overwrite, check } => {
                 let rows = if *overwrite { Rows::Replaced } else { Rows::Added };
-                let guard = Guard::new(run, name, run.bound(plan)?, rows).await?;
+                let plan = tested(run, plan, rows, check.as_deref()).await?;
+                let guard = Guard::new(run, name, plan, rows).await?;
                 let state = run.writing_state()?;
                 let (plan, version) = (guard.plan(), guard.version());
                 let written = catalog.insert(name, plan, state, version, *overwrite).await;
                 let written = guard.finish(run, written.map_err(Error::from)).await?;
                 Ok(Done::new(written.rows, format!("INSERT {} rows into {name}", written.rows)))
             }
-            Self::Rewrite { name, verb, version, keep, rows, count } => {
+            Self::Rewrite { name, verb, version, keep, rows, check, count } => {
                 let [changed] = count_rows(run, count).await?;
                 if changed > 0 {
+                    let keep = tested(run, keep, *rows, check.as_deref()).await?;
                     rewrite(run, name, keep, *rows, *version).await?;
                 }
                 Ok(Done::new(changed, format!("{verb} {changed} rows of {name}")))
@@ -118,16 +127,29 @@ impl Change {
     }
 }
 
+/// A plan with the run's values, which fails where a new row is not what it has to be.
+async fn tested(
+    run: &Run,
+    plan: &LogicalPlan,
+    rows: Rows,
+    check: Option<&RowCheck>,
+) -> Result<LogicalPlan> {
+    match check {
+        None => run.bound(plan),
+        Some(check) => check.over(&run.state, run.physical(plan).await?, rows == Rows::Changed),
+    }
+}
+
 /// Writes a table's rows anew, if they meet what is expected of them and the table is still at the
 /// version that they were planned at.
 async fn rewrite(
     run: &Run,
     name: &ObjectName,
-    keep: &LogicalPlan,
+    keep: LogicalPlan,
     rows: Rows,
     version: u64,
 ) -> Result<()> {
-    let guard = Guard::new(run, name, run.bound(keep)?, rows).await?;
+    let guard = Guard::new(run, name, keep, rows).await?;
     let (catalog, state) = (run.session.engine().catalog(), run.writing_state()?);
     let written = catalog.insert(name, guard.plan(), state, Some(version), true).await;
     guard.finish(run, written.map_err(Error::from)).await.map(|_| ())
@@ -173,7 +195,7 @@ pub(crate) async fn plan(
             };
             let name = target(context, &name_parts(name), needed).await?;
             if insert.overwrite {
-                crate::consent::may_rewrite(context, &name)?;
+                may_replace(context, &name, "replace the rows of").await?;
                 crate::subject::guard::may_overwrite(context, &name).await?;
             }
             context.write_to(&name);
@@ -189,13 +211,13 @@ pub(crate) async fn plan(
                     return Err(Error::unsupported(what, "use INSERT INTO"));
                 }
             };
-            if overwrite {
-                policy::whole(context, &name, "replace the rows of").await?;
-            }
             let plan = Arc::unwrap_or_clone(dml.input);
-            check_copy(context, &plan, &name, 0).await?;
-            crate::consent::copies::may_insert(context, &name, &plan).await?;
-            Ok((state, Action::Rows(Change::Insert { name, plan, overwrite })))
+            let fields = plan.schema().fields().iter();
+            let columns: Vec<String> = fields.map(|field| field.name().clone()).collect();
+            check_copy(context, &plan, &columns, &name).await?;
+            consent::copies::may_insert(context, &name, &plan).await?;
+            let check = RowCheck::of(context, &name, plan.schema().as_arrow()).await?;
+            Ok((state, Action::Rows(Change::Insert { name, plan, overwrite, check })))
         }
         SqlStatement::Delete(delete) => rewrite::delete(context, delete).await,
         SqlStatement::Update(update) => rewrite::update(context, update).await,
@@ -205,19 +227,29 @@ pub(crate) async fn plan(
     }
 }
 
-/// Checks that rows of a plan may come into a table: those of a protected one only where they are
-/// protected as well. The last columns of the plan, `marks` of them, are not written.
+/// Checks that a plan's values may come into columns of a table: those of a protected one only
+/// where they are protected as well.
 async fn check_copy(
     context: &Arc<StatementContext>,
     plan: &LogicalPlan,
+    columns: &[String],
     name: &ObjectName,
-    marks: usize,
 ) -> Result<()> {
-    let fields = plan.schema().fields();
-    let written = fields.iter().take(fields.len().saturating_sub(marks));
-    let columns: Vec<String> = written.map(|field| field.name().clone()).collect();
-    let copied = policy::Copied::of(context, plan, &columns, Some(name)).await?;
+    let copied = policy::Copied::of(context, plan, columns, Some(name)).await?;
     copied.check_into(context.engine().catalog(), name).await
+}
+
+/// Checks that all rows of a table may go at once, those that the principal does not see too.
+async fn may_replace(context: &StatementContext, name: &ObjectName, action: &str) -> Result<()> {
+    match policy::whole(context, name, action).await {
+        Err(Error::Denied { principal, action, .. }) => {
+            let hint = "DELETE and INSERT change the rows that you see; all of them at once are for \
+                        a role that these policies except";
+            Err(Error::Denied { principal, action, hint: Some(hint.into()) })
+        }
+        Err(other) => Err(other),
+        Ok(()) => consent::may_replace(context, name),
+    }
 }
 
 /// The warehouse table that a written name means, with the rights to change it.

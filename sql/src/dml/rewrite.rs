@@ -1,16 +1,20 @@
 //! DELETE, UPDATE and TRUNCATE as the rows that stay.
 //!
-//! The rows that stay are written with all of their columns, whatever of them the principal may
-//! read: who has UPDATE or DELETE needs SELECT on the columns of conditions and new values alone.
-//! These are planned over what the principal sees first; then the whole table stands in its place
-//! under a name that nobody can guess, so that no sub-query reaches it.
+//! A change reaches the rows that the principal sees: those of restricted persons, of persons who
+//! do not consent to the purpose, and those that row access policies hide are written as they are,
+//! and nothing of the statement is computed of them. The rows that stay are written with all of
+//! their columns, whatever of them the principal may read: who has UPDATE or DELETE needs SELECT on
+//! the columns of conditions and new values alone, and sees the mask of a masked one. Both are
+//! planned over what the principal sees first; then the rows with all columns stand in the table's
+//! place under a name that nobody can guess, so that no sub-query reaches it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use catalog::policy::Privilege;
+use catalog::subject_marks::MarkedColumn;
 use catalog::{ObjectName, Opened};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::session_state::SessionState;
@@ -21,34 +25,32 @@ use sqlparser::ast::{
 };
 
 use crate::dml::sent::{free, quoted};
-use crate::dml::{Change, check_copy, target};
+use crate::dml::{Change, check_copy, may_replace, target};
 use crate::error::{Error, Result};
 use crate::expectation::load::Rows;
 use crate::parse::{name_parts, parse_query};
+use crate::policy::RowCheck;
 use crate::rights::Columns;
 use crate::session::{Action, StatementContext};
 use crate::subject::guard;
+use crate::{consent, policy};
 
 /// A table to change, at the version it has now.
 pub(super) struct Target {
     pub(super) name: ObjectName,
     pub(super) alias: String,
     pub(super) version: u64,
-    /// What stands for the table in FROM, with all of its columns.
+    /// What stands in FROM for the rows that a change may reach, with all of the table's columns.
     relation: String,
     schema: SchemaRef,
-    /// What the principal sees of it.
-    seen: Seen,
-    /// What stands for the rows of restricted persons, which no change reaches.
-    restricted: Option<String>,
-}
-
-/// What a principal sees of a table that it may change.
-enum Seen {
-    All,
-    /// Some columns.
-    Columns(SchemaRef),
-    Nothing,
+    /// What the principal sees of the table; `None`: nothing.
+    seen: Option<SchemaRef>,
+    /// By masked column, what `relation` calls its own values.
+    own: BTreeMap<String, String>,
+    /// By column that a mask is computed of, the column that has the mask.
+    deciding: BTreeMap<String, String>,
+    /// What stands for the rows that no change reaches.
+    untouched: Vec<String>,
 }
 
 impl Target {
@@ -87,45 +89,26 @@ impl Target {
     ) -> Result<Self> {
         let name = target(context, parts, privileges).await?;
         crate::private::no_changes(context, &name).await?;
-        // The rows that stay are written anew: those that a policy hides would be lost, and masks
-        // would take the place of values.
-        crate::policy::whole(context, &name, "change rows of").await?;
-        let governed = crate::consent::may_rewrite(context, &name)?;
         let catalog = context.engine().catalog();
         let version = catalog.table_version(&name).await?;
         context.pin(&name, version);
         let marked = catalog.marked_columns(&name).await?;
-        let missing = || Error::from(catalog::Error::not_found("table", &name.to_string(), []));
         let seen = match context.access(&name).await.select {
             Columns::None => None,
-            _ => crate::session::open(context, &name).await?,
+            _ => crate::session::open(context, &name).await?.map(|seen| seen.schema()),
         };
-        let base = context.engine().base();
-        let Some(Opened::Table(whole)) = catalog.open_table(&name, Some(version), base).await?
-        else {
-            return Err(missing());
-        };
+        let (whole, restricted) = unrestricted(context, &name, version, &marked).await?;
         let schema = whole.schema();
-        let (whole, restricted) = guard::parts(context, whole, &marked).await?;
-        let restricted = restricted.map(|rows| hidden(context, rows));
-        // What was opened above leaves out whom it knew to be restricted: were it others, rows
-        // would be lost, or be there twice.
-        if catalog.marked_columns(&name).await? != marked {
-            return Err(catalog::Error::Conflict { name: name.to_string() }.into());
-        }
-        let plain = format!("{}.{}", quoted(&name.schema), quoted(&name.name));
-        let (relation, seen) = match seen.map(|seen| seen.schema()) {
-            // Rows that a purpose does not show are rewritten too.
-            Some(seen) if !governed && seen.fields().len() == schema.fields().len() => {
-                (plain, Seen::All)
-            }
-            Some(seen) => (hidden(context, whole), Seen::Columns(seen)),
-            None => (hidden(context, whole), Seen::Nothing),
-        };
-        Ok(Self { name, alias, version, relation, schema, seen, restricted })
+        let (rows, without_consent) = consent::parts(context, &name, whole)?;
+        let policy::Parts { rows, own, deciding, hidden: by_policy } =
+            policy::parts(context, &name, rows).await?;
+        let relation = hidden(context, rows);
+        let untouched = [restricted, without_consent, by_policy].into_iter().flatten();
+        let untouched = untouched.map(|rows| hidden(context, rows)).collect();
+        Ok(Self { name, alias, version, relation, schema, seen, own, deciding, untouched })
     }
 
-    /// `FROM schema.name AS alias`, quoted.
+    /// `FROM relation AS alias`, quoted.
     pub(super) fn from(&self) -> String {
         format!("FROM {} AS {}", self.relation, quoted(&self.alias))
     }
@@ -135,30 +118,42 @@ impl Target {
         &self.schema
     }
 
+    /// A column's own value, whatever the principal sees in its place, quoted.
+    pub(super) fn value(&self, column: &str) -> String {
+        quoted(self.own.get(column).map_or(column, String::as_str))
+    }
+
+    /// The table's columns in order, each as itself or as its new value in the column's type.
+    fn columns(&self, values: &BTreeMap<String, String>) -> String {
+        let columns = self.schema.fields().iter().map(|field| {
+            let value = match values.get(field.name()) {
+                Some(value) => typed(value, field.data_type()),
+                None => self.value(field.name()),
+            };
+            format!("{value} AS {}", quoted(field.name()))
+        });
+        columns.collect::<Vec<_>>().join(", ")
+    }
+
     /// A column that the table does not have, quoted: it tells which rows are new or changed.
     pub(super) fn mark(&self) -> String {
         free("__loaded", |name| self.schema.field_with_name(name).is_ok())
     }
 
-    /// A query of the rows that the table has afterwards, with those of restricted persons as they
-    /// are.
-    pub(super) fn with_restricted(&self, keep: String, rows: Rows) -> String {
-        let Some(restricted) = &self.restricted else { return keep };
+    /// A query of the rows that the table has afterwards, with those that no change reaches.
+    pub(super) fn with_untouched(&self, keep: String, rows: Rows) -> String {
         let mark = match rows {
             Rows::Changed => format!(", FALSE AS {}", self.mark()),
             _ => String::new(),
         };
-        format!("{keep} UNION ALL SELECT *{mark} FROM {restricted}")
+        let untouched = self.untouched.iter();
+        let untouched = untouched.map(|rows| format!(" UNION ALL SELECT *{mark} FROM {rows}"));
+        untouched.fold(keep, |keep, rows| keep + &rows)
     }
 
     /// The error for a column that the table does not have.
     pub(super) fn unknown(&self, column: &str) -> Error {
-        let seen = match &self.seen {
-            Seen::All => Some(&self.schema),
-            Seen::Columns(seen) => Some(seen),
-            Seen::Nothing => None,
-        };
-        let known = seen.into_iter().flat_map(|seen| seen.fields());
+        let known = self.seen.iter().flat_map(|seen| seen.fields());
         let known: Vec<&str> = known.map(|field| field.name().as_str()).collect();
         match known.is_empty() {
             true => Error::invalid(format!("column {column} does not exist")),
@@ -166,37 +161,69 @@ impl Target {
         }
     }
 
-    /// Plans expressions over what the principal sees of the table, and of `joined` beside it.
+    /// Plans new values, each with its column, over what the principal sees of the table and of
+    /// `joined` beside it, which ends in a condition.
     ///
     /// # Errors
-    /// When one of them needs more than that.
+    /// When one of them or the condition needs more than that; when a value comes of a table that
+    /// is under policies which this one is not under, or of a mask.
     pub(super) async fn check(
         &self,
         context: &Arc<StatementContext>,
-        expressions: &[String],
+        values: &[(String, String)],
         joined: &str,
     ) -> Result<()> {
         let seen = match &self.seen {
-            Seen::All => return Ok(()),
-            Seen::Columns(_) => {
-                format!("{}.{}", quoted(&self.name.schema), quoted(&self.name.name))
-            }
-            Seen::Nothing => format!("(SELECT 1 AS {NOTHING})"),
+            Some(_) => format!("{}.{}", quoted(&self.name.schema), quoted(&self.name.name)),
+            None => format!("(SELECT 1 AS {NOTHING})"),
         };
-        let named = expressions.iter().enumerate();
-        let named = named.map(|(at, expression)| format!(", ({expression}) AS \"__{at}\""));
-        let text = format!(
-            "SELECT 1{} FROM {seen} AS {} {joined}",
-            named.collect::<String>(),
-            quoted(&self.alias)
-        );
-        match (query(context, &text).await, &self.seen) {
-            (Ok(_), _) => Ok(()),
-            (Err(error), Seen::Nothing) if error.to_string().starts_with("column ") => {
-                Err(context.rights().no_change(Privilege::Select, &self.name))
-            }
-            (Err(error), _) => Err(error),
+        let mut named: Vec<String> = Vec::with_capacity(values.len());
+        let mut taken = BTreeSet::new();
+        for (column, value) in values {
+            // Clauses of one MERGE may write the same column.
+            let name = free(column, |name| taken.contains(&quoted(name)));
+            named.push(format!("({value}) AS {name}"));
+            taken.insert(name);
         }
+        if named.is_empty() {
+            named.push("1".into());
+        }
+        let alias = quoted(&self.alias);
+        let text = format!("SELECT {} FROM {seen} AS {alias} {joined}", named.join(", "));
+        let plan = match (query(context, &text).await, &self.seen) {
+            (Ok((_, plan)), _) => plan,
+            (Err(error), None) if error.to_string().starts_with("column ") => {
+                return Err(context.rights().no_change(Privilege::Select, &self.name));
+            }
+            (Err(error), _) => return Err(error),
+        };
+        if !values.is_empty() {
+            let columns: Vec<String> = values.iter().map(|(column, _)| column.clone()).collect();
+            self.check_masks(context, &plan, &columns)?;
+            check_copy(context, &plan, &columns, &self.name).await?;
+        }
+        context.used().add_read(plan);
+        Ok(())
+    }
+
+    /// Checks that no mask is written in place of a value.
+    fn check_masks(
+        &self,
+        context: &StatementContext,
+        plan: &LogicalPlan,
+        columns: &[String],
+    ) -> Result<()> {
+        let found = policy::computed_of_mask(context, &self.name, plan, &self.own)?;
+        let Some((at, masked)) = found else { return Ok(()) };
+        let column = columns.get(at).map_or("a column", String::as_str);
+        Err(Error::unsupported(
+            format!(
+                "the new value of {column} is computed of {masked}, of which a policy shows a \
+                 mask: that would be written, and not what the column holds"
+            ),
+            "a masked column may be compared, and set to other values; to compute with it needs a \
+             role that the policy excepts",
+        ))
     }
 
     async fn rewrite(
@@ -208,28 +235,45 @@ impl Target {
         condition: &str,
     ) -> Result<(SessionState, Action)> {
         let from = self.from();
-        let keep = self.with_restricted(keep, rows);
+        let keep = self.with_untouched(keep, rows);
         let (state, keep) = query(context, &keep).await?;
+        let mut check = None;
         if rows == Rows::Changed {
-            check_copy(context, &keep, &self.name, 1).await?;
-            crate::consent::copies::may_add(context, &self.name, &keep).await?;
+            consent::copies::may_add(context, &self.name, &keep).await?;
+            check = RowCheck::of(context, &self.name, &self.schema).await?;
         }
         let (_, count) =
             query(context, &format!("SELECT count(*) AS n {from} WHERE {condition}")).await?;
         let Self { name, version, .. } = self;
-        Ok((state, Action::Rows(Change::Rewrite { name, verb, version, keep, rows, count })))
+        let change = Change::Rewrite { name, verb, version, keep, rows, check, count };
+        Ok((state, Action::Rows(change)))
     }
+}
+
+/// The rows of a table at a version that are of no restricted person, and those of restricted ones,
+/// if there are any.
+async fn unrestricted(
+    context: &Arc<StatementContext>,
+    name: &ObjectName,
+    version: u64,
+    marked: &[MarkedColumn],
+) -> Result<(Arc<dyn TableProvider>, Option<Arc<dyn TableProvider>>)> {
+    let (catalog, base) = (context.engine().catalog(), context.engine().base());
+    let Some(Opened::Table(whole)) = catalog.open_table(name, Some(version), base).await? else {
+        return Err(catalog::Error::not_found("table", &name.to_string(), []).into());
+    };
+    guard::parts(context, whole, marked).await
 }
 
 /// The column of a table of which nothing is seen.
 const NOTHING: &str = "\"__nothing\"";
 
-/// Gives the whole table a name in this statement.
-fn hidden(context: &StatementContext, table: Arc<dyn TableProvider>) -> String {
+/// Gives rows of the table a name in this statement that nobody can guess.
+fn hidden(context: &StatementContext, rows: Arc<dyn TableProvider>) -> String {
     let name = format!("target {}", context.engine().catalog().new_id());
     let path = context.search_path();
     let schema = path.first().map_or(crate::engine::MAIN, String::as_str);
-    context.remember(&ObjectName::new(schema, &name), &table);
+    context.hold(&ObjectName::new(schema, &name), &rows);
     quoted(&name)
 }
 
@@ -281,21 +325,34 @@ pub(crate) async fn delete(
     let target = Target::of(context, table, Privilege::Delete).await?;
     let condition = condition(delete.selection.as_ref());
     target.check(context, &[], &format!("WHERE {condition}")).await?;
-    let keep = format!("SELECT * {} WHERE ({condition}) IS NOT TRUE", target.from());
+    let (columns, from) = (target.columns(&BTreeMap::new()), target.from());
+    let keep = format!("SELECT {columns} {from} WHERE ({condition}) IS NOT TRUE");
     target.rewrite(context, "DELETE", keep, Rows::Left, &condition).await
 }
 
-/// TRUNCATE: no row stays.
+/// TRUNCATE: no row stays but those of restricted persons.
 pub(crate) async fn truncate(
     context: &Arc<StatementContext>,
     truncate: &Truncate,
 ) -> Result<(SessionState, Action)> {
     let [table] = truncate.table_names.as_slice() else { return Err(only_one_table()) };
-    let parts = name_parts(&table.name);
-    let alias = parts.last().cloned().unwrap_or_default();
-    let target = Target::named(context, &parts, alias, &[Privilege::Delete]).await?;
-    let keep = format!("SELECT * {} WHERE false", target.from());
-    target.rewrite(context, "DELETE", keep, Rows::Left, "true").await
+    let name = target(context, &name_parts(&table.name), &[Privilege::Delete]).await?;
+    crate::private::no_changes(context, &name).await?;
+    may_replace(context, &name, "remove all rows of").await?;
+    let catalog = context.engine().catalog();
+    let version = catalog.table_version(&name).await?;
+    let marked = catalog.marked_columns(&name).await?;
+    let (rows, restricted) = unrestricted(context, &name, version, &marked).await?;
+    let removed = hidden(context, rows);
+    let keep = match restricted {
+        Some(restricted) => format!("SELECT * FROM {}", hidden(context, restricted)),
+        None => format!("SELECT * FROM {removed} WHERE false"),
+    };
+    let (state, keep) = query(context, &keep).await?;
+    let (_, count) = query(context, &format!("SELECT count(*) AS n FROM {removed}")).await?;
+    let (verb, rows) = ("DELETE", Rows::Left);
+    let change = Change::Rewrite { name, verb, version, keep, rows, check: None, count };
+    Ok((state, Action::Rows(change)))
 }
 
 /// UPDATE: the rows that match, changed, and the others as they are, and which of them are which.
@@ -314,13 +371,13 @@ pub(crate) async fn update(
     let target = Target::of(context, &update.table, Privilege::Update).await?;
     let values = assigned(&target, &update.assignments)?;
     let condition = condition(update.selection.as_ref());
-    let expressions: Vec<String> = values.values().cloned().collect();
-    target.check(context, &expressions, &format!("WHERE {condition}")).await?;
-    let columns = changed_columns(&target, &values);
+    let written: Vec<(String, String)> = values.clone().into_iter().collect();
+    target.check(context, &written, &format!("WHERE {condition}")).await?;
+    let (changed, same) = (target.columns(&values), target.columns(&BTreeMap::new()));
     let (from, mark) = (target.from(), target.mark());
     let keep = format!(
-        "SELECT {columns}, TRUE AS {mark} {from} WHERE {condition} \
-         UNION ALL SELECT *, FALSE AS {mark} {from} WHERE ({condition}) IS NOT TRUE"
+        "SELECT {changed}, TRUE AS {mark} {from} WHERE {condition} \
+         UNION ALL SELECT {same}, FALSE AS {mark} {from} WHERE ({condition}) IS NOT TRUE"
     );
     target.rewrite(context, "UPDATE", keep, Rows::Changed, &condition).await
 }
@@ -329,18 +386,6 @@ pub(crate) async fn update(
 pub(crate) fn typed(value: &str, data_type: &DataType) -> String {
     let named = data_type.to_string().replace('\'', "''");
     format!("arrow_cast(({value}), '{named}')")
-}
-
-/// The table's columns in order, each as itself or as its new value in the column's type.
-fn changed_columns(target: &Target, values: &BTreeMap<String, String>) -> String {
-    let columns = target.schema().fields().iter().map(|field| {
-        let name = quoted(field.name());
-        match values.get(field.name()) {
-            Some(value) => format!("{} AS {name}", typed(value, field.data_type())),
-            None => name,
-        }
-    });
-    columns.collect::<Vec<_>>().join(", ")
 }
 
 /// The new values by column.
@@ -356,6 +401,15 @@ pub(super) fn assigned(
         let column = name_parts(name).pop().unwrap_or_default();
         if target.schema().field_with_name(&column).is_err() {
             return Err(target.unknown(&column));
+        }
+        if let Some(masked) = target.deciding.get(&column) {
+            return Err(Error::unsupported(
+                format!(
+                    "column {column} is not set: a policy masks {masked} by it, and another value \
+                     could show what is masked"
+                ),
+                "to set it needs a role that the policy excepts; rows may be added with any value",
+            ));
         }
         if values.insert(column.clone(), assignment.value.to_string()).is_some() {
             return Err(Error::invalid(format!("column {column} is set twice")));

@@ -12,14 +12,16 @@ use catalog::ObjectName;
 use catalog::policy::{Policy, Rule, TableRules};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DFSchema, TableReference};
+use datafusion::common::{Column, DFSchema, DFSchemaRef, TableReference};
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder};
 use sqlparser::ast::Expr as SqlExpr;
 
 use super::barrier::Barrier;
 use super::expression::{Planner, VALUE, parsed};
 use super::groups::GroupSize;
+use super::rows::Parts;
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
 use crate::session::plan::analyzed;
@@ -124,9 +126,40 @@ impl Bound {
         self.names.is_empty()
     }
 
+    /// Their names, for a sentence.
+    pub(super) fn listed(&self) -> String {
+        self.names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+
     /// Whether it may see rows in groups alone.
     pub(super) fn sees_groups(&self) -> bool {
         !self.groups.is_empty()
+    }
+
+    /// The names of the row access policies among them.
+    pub(super) fn row_policies(&self) -> Vec<&str> {
+        self.rows.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The condition of all row access policies over a table's columns, its types coerced; `None`
+    /// where there is none.
+    ///
+    /// # Errors
+    /// As [`Self::barrier`].
+    pub(super) async fn row_condition(
+        &self,
+        context: &Arc<StatementContext>,
+        schema: &DFSchemaRef,
+    ) -> Result<Option<Expr>> {
+        let rows = Self { rows: self.rows.clone(), ..Self::default() };
+        let planned = rows.planned(context, schema).await?;
+        let Some(condition) = conjunction(planned.rows.iter().cloned()) else { return Ok(None) };
+        let none = EmptyRelation { produce_one_row: false, schema: Arc::clone(schema) };
+        let plan = LogicalPlanBuilder::from(LogicalPlan::EmptyRelation(none));
+        match planned.analyzed(plan.project([condition])?.build()?)? {
+            LogicalPlan::Projection(node) => Ok(node.expr.into_iter().next()),
+            _ => Err(Error::Internal("a condition was planned as something else".into())),
+        }
     }
 
     /// The table as these policies leave it.
@@ -139,47 +172,99 @@ impl Bound {
         name: &ObjectName,
         table: Arc<dyn TableProvider>,
     ) -> Result<Barrier> {
-        let at = TableReference::bare(name.name.clone());
-        let scan = LogicalPlanBuilder::scan(at, provider_as_source(table), None)?;
-        let schema = Arc::clone(scan.schema());
-        self.check_columns(&schema)?;
+        let scan = scan(name, table)?;
+        let planned = self.planned(context, scan.schema()).await?;
+        let barrier = self.shown(planned, scan, &BTreeMap::new())?;
+        Ok(barrier.with_uses(self.kept.clone(), self.groups.clone()))
+    }
+
+    /// The table as two: what these policies leave of it, and the rows that they hide.
+    ///
+    /// # Errors
+    /// As [`Self::barrier`].
+    pub(super) async fn parts(
+        &self,
+        context: &Arc<StatementContext>,
+        name: &ObjectName,
+        table: Arc<dyn TableProvider>,
+    ) -> Result<Parts> {
+        let scan = scan(name, table)?;
+        let planned = self.planned(context, scan.schema()).await?;
+        let hidden = match conjunction(planned.rows.iter().cloned()) {
+            None => None,
+            Some(condition) => {
+                let plan = scan.clone().filter(condition.is_not_true())?.build()?;
+                let plan = planned.analyzed(plan)?;
+                let barrier = Barrier::new(plan, BTreeSet::new(), self.names.iter().cloned())?;
+                Some(Arc::new(barrier) as Arc<dyn TableProvider>)
+            }
+        };
+        let id = context.engine().catalog().new_id();
+        let own = self.masks.keys().map(|column| (column.clone(), format!("{column} {id}")));
+        let own: BTreeMap<String, String> = own.collect();
+        let deciding = planned.deciding();
+        let rows = Arc::new(self.shown(planned, scan, &own)?);
+        Ok(Parts { rows, own, deciding, hidden })
+    }
+
+    /// The expressions of these policies over a table's columns.
+    async fn planned(
+        &self,
+        context: &Arc<StatementContext>,
+        schema: &DFSchema,
+    ) -> Result<Expressions> {
+        self.check_columns(schema)?;
         let rows: Vec<SqlExpr> =
             self.rows.iter().map(|(_, text)| parsed(text)).collect::<Result<_>>()?;
         let masks: Vec<SqlExpr> =
             self.masks.values().map(|mask| parsed(&mask.expression)).collect::<Result<_>>()?;
+        let mut planned = Expressions::default();
         let all: Vec<SqlExpr> = rows.iter().chain(&masks).cloned().collect();
-        let planner = match all.is_empty() {
-            true => None,
-            false => Some(Planner::new(context, &all).await?),
-        };
-        let mut plan = scan;
-        let mut shown: BTreeMap<&str, Expr> = BTreeMap::new();
-        if let Some(planner) = &planner {
-            for ((policy, _), expr) in self.rows.iter().zip(&rows) {
-                let condition = planner.condition(expr, &schema);
-                plan = plan.filter(condition.map_err(|error| of_policy(policy, error))?)?;
-            }
-            for ((column, mask), expr) in self.masks.iter().zip(&masks) {
-                let masked = mask.plan(planner, &schema, column, expr);
-                let masked = masked.map_err(|error| of_policy(&mask.policy, error))?;
-                shown.insert(column.as_str(), masked.alias(column.as_str()));
-            }
+        if all.is_empty() {
+            return Ok(planned);
         }
-        if !shown.is_empty() {
-            let fields = schema.iter().map(|(relation, field)| {
-                let own = || Expr::Column(Column::from((relation, field)));
-                shown.remove(field.name().as_str()).unwrap_or_else(own)
-            });
-            let fields: Vec<Expr> = fields.collect();
+        let planner = Planner::new(context, &all).await?;
+        for ((policy, _), expr) in self.rows.iter().zip(&rows) {
+            let condition = planner.condition(expr, schema);
+            planned.rows.push(condition.map_err(|error| of_policy(policy, error))?);
+        }
+        for ((column, mask), expr) in self.masks.iter().zip(&masks) {
+            let masked = mask.plan(&planner, schema, column, expr);
+            let masked = masked.map_err(|error| of_policy(&mask.policy, error))?;
+            planned.masks.insert(column.clone(), masked);
+        }
+        planned.planner = Some(planner);
+        Ok(planned)
+    }
+
+    /// The rows that are left, with masks in place of values; own values follow under the names in
+    /// `own`.
+    fn shown(
+        &self,
+        mut planned: Expressions,
+        scan: LogicalPlanBuilder,
+        own: &BTreeMap<String, String>,
+    ) -> Result<Barrier> {
+        let schema = Arc::clone(scan.schema());
+        let mut plan = scan;
+        for condition in std::mem::take(&mut planned.rows) {
+            plan = plan.filter(condition)?;
+        }
+        if !planned.masks.is_empty() {
+            let mut fields = Vec::with_capacity(schema.fields().len() + own.len());
+            let mut values = Vec::with_capacity(own.len());
+            for (relation, field) in schema.iter() {
+                let value = || Expr::Column(Column::from((relation, field)));
+                let shown = planned.masks.remove(field.name());
+                fields.push(shown.map_or_else(value, |mask| mask.alias(field.name())));
+                values.extend(own.get(field.name()).map(|name| value().alias(name)));
+            }
+            fields.extend(values);
             plan = plan.project(fields)?;
         }
-        let plan = match &planner {
-            Some(planner) => analyzed(planner.state(), plan.build()?)?,
-            None => plan.build()?,
-        };
-        let masked = self.masks.keys().cloned().collect();
-        let barrier = Barrier::new(plan, masked, self.names.iter().cloned())?;
-        Ok(barrier.with_uses(self.kept.clone(), self.groups.clone()))
+        let plan = planned.analyzed(plan.build()?)?;
+        Barrier::new(plan, self.masks.keys().cloned().collect(), self.names.iter().cloned())
+            .map_err(Error::from)
     }
 
     fn check_columns(&self, schema: &DFSchema) -> Result<()> {
@@ -194,6 +279,43 @@ impl Bound {
             }
         }
     }
+}
+
+/// The planned expressions of policies.
+#[derive(Default)]
+struct Expressions {
+    rows: Vec<Expr>,
+    /// By column.
+    masks: BTreeMap<String, Expr>,
+    planner: Option<Planner>,
+}
+
+impl Expressions {
+    /// The columns that masks of others are computed of, each with one of these.
+    fn deciding(&self) -> BTreeMap<String, String> {
+        let mut deciding = BTreeMap::new();
+        for (masked, expression) in &self.masks {
+            for column in expression.column_refs() {
+                if column.name != *masked {
+                    deciding.insert(column.name.clone(), masked.clone());
+                }
+            }
+        }
+        deciding
+    }
+
+    /// A plan with them, its types coerced.
+    fn analyzed(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        match &self.planner {
+            Some(planner) => analyzed(planner.state(), plan),
+            None => Ok(plan),
+        }
+    }
+}
+
+fn scan(name: &ObjectName, table: Arc<dyn TableProvider>) -> Result<LogicalPlanBuilder> {
+    let at = TableReference::bare(name.name.clone());
+    Ok(LogicalPlanBuilder::scan(at, provider_as_source(table), None)?)
 }
 
 impl Mask {

@@ -154,8 +154,8 @@ impl<F: Fn(&TableScan) -> Option<ObjectName>> Lineage<F> {
             };
             if let Some(sub) = sub {
                 self.of(&sub.subquery)?.into_iter().for_each(|inner| source.add(inner));
-                if !sub.outer_ref_columns.is_empty() {
-                    from.iter().cloned().for_each(|outer| source.add(outer));
+                for outer in outer_columns(&sub.subquery)? {
+                    source.add(named(&outer, schema, from));
                 }
             }
             Ok(TreeNodeRecursion::Continue)
@@ -207,16 +207,23 @@ impl<F: Fn(&TableScan) -> Option<ObjectName>> Lineage<F> {
 
 /// Whether a plan names columns of a query around it.
 fn reaches_out(plan: &LogicalPlan) -> Result<bool> {
-    let mut reaches = false;
+    Ok(!outer_columns(plan)?.is_empty())
+}
+
+/// The columns of queries around it that a plan names, at any depth.
+fn outer_columns(plan: &LogicalPlan) -> Result<BTreeSet<Column>> {
+    let mut columns = BTreeSet::new();
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|part| {
-                reaches |= matches!(part, Expr::OuterReferenceColumn(..));
+                if let Expr::OuterReferenceColumn(_, column) = part {
+                    columns.insert(column.clone());
+                }
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     })?;
-    Ok(reaches)
+    Ok(columns)
 }
 
 /// What a named column comes of; of all that it may be, where the name says no more.

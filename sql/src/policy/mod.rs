@@ -3,7 +3,8 @@
 //! [`guarded`] stands between the catalog and every plan: what binds the principal becomes a
 //! [`barrier`] around the table, and where nothing does there is none. What only a whole statement
 //! shows, that a column is not shown and rows come in groups, [`checked`] looks for in its plan.
-//! Copies of what policies protect carry them along ([`copies`]).
+//! Changes of rows reach those that are left ([`rows`]). Copies of what policies protect carry them
+//! along ([`copies`]).
 
 pub(crate) mod barrier;
 mod bound;
@@ -14,6 +15,7 @@ mod groups;
 pub(crate) mod harmless;
 mod lineage;
 pub(crate) mod propose;
+mod rows;
 mod shown;
 pub(crate) mod syntax;
 
@@ -35,6 +37,7 @@ use self::barrier::Barrier;
 use self::bound::Bound;
 pub(crate) use self::change::Change;
 pub(crate) use self::copies::Copied;
+pub(crate) use self::rows::{Parts, RowCheck, computed_of_mask, parts};
 use self::syntax::PolicyStatement;
 use crate::dml::sent::quoted;
 use crate::error::{Class, Error, Result};
@@ -92,18 +95,35 @@ pub(crate) async fn guarded(
     name: &ObjectName,
     table: Arc<dyn TableProvider>,
 ) -> Result<Arc<dyn TableProvider>> {
+    let Some(bound) = applied(context, name).await? else { return Ok(table) };
+    let barrier = planning(context, name, bound.barrier(context, name, table)).await?;
+    Ok(Arc::new(barrier))
+}
+
+/// The policies that bind the principal on a table, which the statement has met and applies; `None`
+/// where none does.
+async fn applied(context: &StatementContext, name: &ObjectName) -> Result<Option<Bound>> {
     let rules = context.engine().catalog().table_rules(name).await?;
     if rules.is_free() {
-        return Ok(table);
+        return Ok(None);
     }
     context.policies().met(name);
     let bound =
         Bound::of(&rules, context.rights().roles()).map_err(|e| closed(context, name, e))?;
     if bound.is_free() {
-        return Ok(table);
+        return Ok(None);
     }
     let applied = bound.described.iter().map(|policy| format!("{policy} on {name}"));
     context.used().policies.extend(applied);
+    Ok(Some(bound))
+}
+
+/// What is planned of a table's policies, none of which may read the table itself.
+async fn planning<T>(
+    context: &StatementContext,
+    name: &ObjectName,
+    planned: impl Future<Output = Result<T>>,
+) -> Result<T> {
     if !context.policies().begin(name) {
         let error = Error::unsupported(
             format!("a policy of {name} names a hierarchy that is {name} itself, or reads it"),
@@ -111,9 +131,9 @@ pub(crate) async fn guarded(
         );
         return Err(closed(context, name, error));
     }
-    let barrier = bound.barrier(context, name, table).await;
+    let planned = planned.await;
     context.policies().end(name);
-    Ok(Arc::new(barrier.map_err(|error| closed(context, name, error))?))
+    planned.map_err(|error| closed(context, name, error))
 }
 
 /// Checks that no policy is on a view: views run as who asks, over tables that have them.
@@ -165,10 +185,9 @@ pub(crate) async fn whole(
     if bound.is_free() {
         return Ok(());
     }
-    let names: Vec<&str> = bound.names.iter().map(String::as_str).collect();
     Err(Error::Denied {
         principal: context.rights().name().to_owned(),
-        action: format!("{action} {name}, of which a policy hides a part ({})", names.join(", ")),
+        action: format!("{action} {name}, of which a policy hides a part ({})", bound.listed()),
         hint: Some("it needs a role that these policies except".into()),
     })
 }

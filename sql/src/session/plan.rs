@@ -205,6 +205,11 @@ impl StatementContext {
 
     pub(crate) fn remember(&self, name: &ObjectName, table: &Arc<dyn TableProvider>) {
         self.used().add_object(name);
+        self.hold(name, table);
+    }
+
+    /// Gives a table a name in this statement that is no object's.
+    pub(crate) fn hold(&self, name: &ObjectName, table: &Arc<dyn TableProvider>) {
         self.pinned.opened.lock().insert(name.clone(), Arc::clone(table));
     }
 

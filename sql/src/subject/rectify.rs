@@ -69,5 +69,5 @@ pub(super) async fn run(run: &Run, who: &Who, column: &[String], value: &Expr) -
     let count = format!("SELECT count(*) AS n {from} WHERE {condition}");
     let (_, count) = Box::pin(context.plan_query(parse_query(&count)?)).await?;
     let (verb, rows) = ("RECTIFY", Rows::Changed);
-    Change::Rewrite { name, verb, version, keep, rows, count }.run(run).await
+    Change::Rewrite { name, verb, version, keep, rows, check: None, count }.run(run).await
 }
