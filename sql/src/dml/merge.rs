@@ -97,7 +97,7 @@ pub(crate) async fn merge(
          FROM ({joined}) AS \"__all\""
     );
     let (_, counts) = context.plan_query(parse_query(&counts)?).await?;
-    let keep = target.with_restricted(keep, Rows::Changed);
+    let keep = target.with_unseen(keep, Rows::Changed);
     let (state, keep) = context.plan_query(parse_query(&keep)?).await?;
     crate::consent::copies::may_add(context, &target.name, &keep).await?;
     let Target { name, version, .. } = target;

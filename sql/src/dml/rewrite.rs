@@ -25,6 +25,7 @@ use crate::dml::{Change, check_copy, target};
 use crate::error::{Error, Result};
 use crate::expectation::load::Rows;
 use crate::parse::{name_parts, parse_query};
+use crate::policy::retention;
 use crate::rights::Columns;
 use crate::session::{Action, StatementContext};
 use crate::subject::guard;
@@ -39,8 +40,9 @@ pub(super) struct Target {
     schema: SchemaRef,
     /// What the principal sees of it.
     seen: Seen,
-    /// What stands for the rows of restricted persons, which no change reaches.
-    restricted: Option<String>,
+    /// What stands for the rows that no change reaches: those of restricted persons, and those
+    /// whose retention is over.
+    unseen: Vec<String>,
 }
 
 /// What a principal sees of a table that it may change.
@@ -107,7 +109,9 @@ impl Target {
         };
         let schema = whole.schema();
         let (whole, restricted) = guard::parts(context, whole, &marked).await?;
-        let restricted = restricted.map(|rows| hidden(context, rows));
+        let (whole, over) = retention::parts(context, &name, whole).await?;
+        let unseen = restricted.into_iter().chain(over).map(|rows| hidden(context, rows));
+        let unseen = unseen.collect();
         // What was opened above leaves out whom it knew to be restricted: were it others, rows
         // would be lost, or be there twice.
         if catalog.marked_columns(&name).await? != marked {
@@ -122,7 +126,7 @@ impl Target {
             Some(seen) => (hidden(context, whole), Seen::Columns(seen)),
             None => (hidden(context, whole), Seen::Nothing),
         };
-        Ok(Self { name, alias, version, relation, schema, seen, restricted })
+        Ok(Self { name, alias, version, relation, schema, seen, unseen })
     }
 
     /// `FROM schema.name AS alias`, quoted.
@@ -140,15 +144,17 @@ impl Target {
         free("__loaded", |name| self.schema.field_with_name(name).is_ok())
     }
 
-    /// A query of the rows that the table has afterwards, with those of restricted persons as they
+    /// A query of the rows that the table has afterwards, with those that no change reaches as they
     /// are.
-    pub(super) fn with_restricted(&self, keep: String, rows: Rows) -> String {
-        let Some(restricted) = &self.restricted else { return keep };
+    pub(super) fn with_unseen(&self, mut keep: String, rows: Rows) -> String {
         let mark = match rows {
             Rows::Changed => format!(", FALSE AS {}", self.mark()),
             _ => String::new(),
         };
-        format!("{keep} UNION ALL SELECT *{mark} FROM {restricted}")
+        for unseen in &self.unseen {
+            keep.push_str(&format!(" UNION ALL SELECT *{mark} FROM {unseen}"));
+        }
+        keep
     }
 
     /// The error for a column that the table does not have.
@@ -208,7 +214,7 @@ impl Target {
         condition: &str,
     ) -> Result<(SessionState, Action)> {
         let from = self.from();
-        let keep = self.with_restricted(keep, rows);
+        let keep = self.with_unseen(keep, rows);
         let (state, keep) = query(context, &keep).await?;
         if rows == Rows::Changed {
             check_copy(context, &keep, &self.name, 1).await?;
