@@ -29,6 +29,7 @@ mod prepared;
 mod private;
 mod program;
 mod recipes;
+mod retention;
 mod rights;
 mod s3;
 mod schedule;

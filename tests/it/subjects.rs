@@ -57,7 +57,6 @@ async fn fill(session: &Session) {
     }
 }
 
-/// The files below a folder whose bytes hold a text.
 fn holding(folder: &Path, text: &str, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
@@ -71,7 +70,8 @@ fn holding(folder: &Path, text: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
+/// The files below a folder whose bytes hold a text.
+pub fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     holding(folder, text, &mut found);
     found
