@@ -434,7 +434,10 @@ async fn check_fits(
             let rules = TableRules { own, ..TableRules::default() };
             let opened = try_on(context, table, &rules).await?;
             match &policy.rule {
-                Rule::Retention { column, .. } => retention::check(table, &opened.schema(), column),
+                Rule::Retention { column, .. } => {
+                    retention::check(table, &opened.schema(), column)?;
+                    forgets_no_withdrawal(context, table).await
+                }
                 _ => Ok(()),
             }
         }
@@ -443,6 +446,24 @@ async fn check_fits(
             Some(expr) => only_value(&expr),
             None => Ok(()),
         },
+    }
+}
+
+/// Checks that a table holds no consents of a policy to which silence is a consent: a withdrawal
+/// that is removed would be one.
+async fn forgets_no_withdrawal(context: &StatementContext, table: &ObjectName) -> Result<()> {
+    let purposes = context.engine().catalog().purposes().await?;
+    let mut policies = purposes.policies();
+    match policies.find(|policy| policy.default_allow && policy.consents.table == *table) {
+        None => Ok(()),
+        Some(policy) => Err(Error::invalid_hint(
+            format!(
+                "{table} holds the consents of policy {}, to which a withdrawal that is removed \
+                 would be a consent",
+                policy.name
+            ),
+            format!("ALTER CONSENT POLICY {} SET DEFAULT DENY, or keep the rows", policy.name),
+        )),
     }
 }
 
