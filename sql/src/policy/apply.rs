@@ -281,7 +281,7 @@ impl Apply {
         Ok(applied)
     }
 
-    /// Writes the rows that stay into a new folder, in place of all that the table had.
+    /// Writes the rows that stay, while nobody else writes to the table.
     async fn rewritten(&self, run: &Run, table: &ObjectName) -> Result<Applied> {
         let catalog = run.session.engine().catalog();
         let Some((id, version)) = catalog.begin_retention(table).await? else {
@@ -289,6 +289,24 @@ impl Apply {
         };
         let owned = Arc::clone(catalog);
         let mut begun = Begun { catalog: owned, table: table.clone(), id: Some(id.clone()) };
+        let applied = Box::pin(self.written(run, table, (&id, version))).await;
+        if applied.is_err() {
+            // Who tries again must not find itself at work.
+            catalog.stop_retention(table, Some(&id)).await?;
+        }
+        begun.id = None;
+        applied
+    }
+
+    /// Writes the rows that stay into a new folder, in place of all that the table had at a
+    /// version.
+    async fn written(
+        &self,
+        run: &Run,
+        table: &ObjectName,
+        (id, version): (&str, u64),
+    ) -> Result<Applied> {
+        let catalog = run.session.engine().catalog();
         // Whoever is held from now on ends what has begun, so that those are known who were before.
         let context = StatementContext::load(&run.session).await?;
         let kept = self.kept(&context, table).await?;
@@ -300,12 +318,11 @@ impl Apply {
         }
         let (_, plan) = Box::pin(context.plan_query(parse_query(&keep)?)).await?;
         let state = run.writing_state()?;
-        let writing = Box::pin(catalog.finish_table_erasure(table, &id, version, plan, &state));
+        let writing = Box::pin(catalog.finish_table_erasure(table, id, version, plan, &state));
         let written = tokio::select! {
             written = writing => written?,
-            taken = taken_over(catalog, table, &id) => return Err(taken.into()),
+            taken = taken_over(catalog, table, id) => return Err(taken.into()),
         };
-        begun.id = None;
         let version = written.version;
         let told = format!("{table}: {rows} rows removed; versions before {version} are purged");
         Ok(Applied { rows, told })
