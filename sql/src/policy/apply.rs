@@ -289,7 +289,7 @@ impl Apply {
         };
         let owned = Arc::clone(catalog);
         let mut begun = Begun { catalog: owned, table: table.clone(), id: Some(id.clone()) };
-        let applied = Box::pin(self.written(run, table, (&id, version))).await;
+        let applied = Box::pin(self.written(run, table, (id.as_str(), version))).await;
         if applied.is_err() {
             // Who tries again must not find itself at work.
             catalog.stop_retention(table, Some(&id)).await?;
