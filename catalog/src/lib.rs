@@ -30,6 +30,7 @@ pub mod privacy_policies;
 pub mod purposes;
 pub mod registry;
 pub mod releases;
+pub mod retention;
 mod revocations;
 mod states;
 pub mod store;

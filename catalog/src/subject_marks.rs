@@ -17,7 +17,7 @@ use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::registry::change::{Step, TRIES, held};
 use crate::registry::{Head, ObjectName, Spec};
-use crate::subjects::SubjectKey;
+use crate::subjects::{Subject, SubjectKey};
 
 /// The place of marks in the registry of subjects; no SQL name reaches it.
 const MARKS: &str = "marks";
@@ -91,7 +91,8 @@ impl SubjectMarks {
         self.by_mark.get(&mark).map_or(0, BTreeMap::len)
     }
 
-    /// The tokens with a mark that hold in a key's column.
+    /// The tokens with a mark that hold in a key's column. A hold holds an id wherever it is:
+    /// rather too many are kept than too few.
     fn tokens(&self, mark: Mark, key: &SubjectKey) -> Result<HashSet<Token>> {
         let mut tokens = HashSet::new();
         for person in self.by_mark.get(&mark).into_iter().flat_map(BTreeMap::keys) {
@@ -99,7 +100,7 @@ impl SubjectMarks {
                 Some((digits, only)) => (digits, Some(only)),
                 None => (person.as_str(), None),
             };
-            if only.is_some_and(|only| only != key.to_string()) {
+            if mark != Mark::Held && only.is_some_and(|only| only != key.to_string()) {
                 continue;
             }
             let token = parse_token(digits).ok_or_else(|| Error::Corrupt {
@@ -123,6 +124,15 @@ pub struct MarkedColumn {
     pub restricted: HashSet<Token>,
     /// Those who were erased.
     pub erased: HashSet<Token>,
+}
+
+/// The columns of a table that hold ids of a subject.
+fn keys_in(subject: &Subject, table: &ObjectName) -> Vec<SubjectKey> {
+    let via = subject
+        .via
+        .iter()
+        .map(|via| SubjectKey { table: via.table.clone(), column: via.record.clone() });
+    subject.keys.iter().cloned().chain(via).filter(|key| key.table == *table).collect()
 }
 
 impl Catalog {
@@ -239,16 +249,39 @@ impl Catalog {
             let Some(Spec::SubjectMarks(held)) = found.get(&place).map(|found| &found.spec) else {
                 continue;
             };
-            let via = subject
-                .via
-                .iter()
-                .map(|via| SubjectKey { table: via.table.clone(), column: via.record.clone() });
-            let keys = subject.keys.iter().cloned().chain(via).filter(|key| key.table == *table);
-            for key in keys {
+            for key in keys_in(subject, table) {
                 let restricted = held.tokens(Mark::Restricted, &key)?;
                 let erased = held.tokens(Mark::Erased, &key)?;
                 if !restricted.is_empty() || !erased.is_empty() {
                     let (subject, column) = (subject.name.clone(), key.column);
+                    columns.push(MarkedColumn { subject, column, restricted, erased });
+                }
+            }
+        }
+        Ok(columns)
+    }
+
+    /// Whose rows of a table are kept however old they are: persons who are held count here as
+    /// restricted ones do, as the store has it now.
+    ///
+    /// # Errors
+    /// As [`Self::marked_columns`].
+    pub async fn kept_columns(&self, table: &ObjectName) -> Result<Vec<MarkedColumn>> {
+        let mut columns = Vec::new();
+        let found = self.subjects.sound_definitions().await?;
+        for definition in found.values() {
+            let Spec::Subject(subject) = &definition.spec else { continue };
+            let keys = keys_in(subject, table);
+            if keys.is_empty() {
+                continue;
+            }
+            let held = self.subject_marks_now(&subject.name).await?;
+            for key in keys {
+                let mut restricted = held.tokens(Mark::Held, &key)?;
+                restricted.extend(held.tokens(Mark::Restricted, &key)?);
+                if !restricted.is_empty() {
+                    let (subject, column) = (subject.name.clone(), key.column);
+                    let erased = HashSet::new();
                     columns.push(MarkedColumn { subject, column, restricted, erased });
                 }
             }
@@ -270,7 +303,6 @@ mod tests {
 
     use super::*;
     use crate::CreateMode;
-    use crate::subjects::Subject;
     use crate::testing::Shared;
 
     fn key(table: &str) -> SubjectKey {

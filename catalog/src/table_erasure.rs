@@ -82,8 +82,7 @@ impl Catalog {
         state: &SessionState,
     ) -> Result<Written> {
         let conflict = || Error::Conflict { name: name.to_string() };
-        let found = self.managed_head(name).await?;
-        let (head, before, owner) = found.ok_or_else(conflict)?;
+        let (_, before, _) = self.managed_head(name).await?.ok_or_else(conflict)?;
         if before.erasing.as_deref() != Some(id) {
             return Err(conflict());
         }
@@ -102,9 +101,16 @@ impl Catalog {
         let cluster_by = &before.cluster_by;
         let input = Input::plan(plan, state, Some(target), cluster_by, &personal).await?;
         let (table, rows) = input.write(&text, empty, &place, Mode::Overwrite).await?;
+        // Who applies retention notes in the definition that it is still there.
+        let (head, now, owner) = self.managed_head(name).await?.ok_or_else(conflict)?;
+        let is_same = now.folder == before.folder && now.cluster_by == before.cluster_by;
+        if now.erasing.as_deref() != Some(id) || !is_same {
+            return Err(conflict());
+        }
         let after = ManagedTable {
             folder,
             cluster_by: before.cluster_by,
+            retained_ms: now.retained_ms,
             // The new folder's first version has no rows yet, and is nobody's.
             first_version: version.saturating_add(1),
             erasing: None,
@@ -163,12 +169,12 @@ impl Catalog {
     /// # Errors
     /// When the warehouse cannot be written.
     pub async fn forget_checked_values(&self, name: &ObjectName) -> Result<()> {
-        self.forget_check_states(name).await?;
-        self.forget_check_keys(name).await?;
+        self.forget_checked_files(name).await?;
         self.forget_check_results(name).await
     }
 
-    async fn managed_head(
+    /// A warehouse table's head, what it says, and whose it is; `None` when there is none.
+    pub(crate) async fn managed_head(
         &self,
         name: &ObjectName,
     ) -> Result<Option<(Head, ManagedTable, String)>> {
@@ -200,7 +206,8 @@ impl Catalog {
         Ok(folders.collect())
     }
 
-    async fn objects_in(&self, folder: &str) -> Result<Vec<ObjectMeta>> {
+    /// The objects below a folder of the warehouse.
+    pub(crate) async fn objects_in(&self, folder: &str) -> Result<Vec<ObjectMeta>> {
         let place = self.warehouse.place().child(folder);
         match place.store.list(Some(&place.path)).try_collect().await {
             Ok(objects) => Ok(objects),

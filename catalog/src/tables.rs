@@ -24,6 +24,7 @@ use crate::registry::head::key;
 use crate::registry::{
     CreateMode, Definition, Kind, ManagedTable, ObjectName, Spec, check_kind, may_create,
 };
+use crate::retention::is_retention;
 use crate::store::Place;
 use crate::{Catalog, MAIN, warehouse};
 
@@ -345,7 +346,7 @@ impl Catalog {
     }
 
     /// A warehouse table's folder, and what is said of it.
-    async fn managed(&self, name: &ObjectName) -> Result<(Place, ManagedTable)> {
+    pub(crate) async fn managed(&self, name: &ObjectName) -> Result<(Place, ManagedTable)> {
         let spec = match self.resolve(name).await? {
             Some(Named::Defined(definition)) => definition.spec,
             Some(Named::Lake(_)) => return Err(not_writable(name)),
@@ -463,10 +464,15 @@ impl Drop for Orphan {
     }
 }
 
-/// Nobody writes what is being rewritten without a person.
-fn check_erasure(name: &ObjectName, table: &ManagedTable) -> Result<()> {
+/// Nobody writes what is being rewritten without a person, or without what is too old.
+pub(crate) fn check_erasure(name: &ObjectName, table: &ManagedTable) -> Result<()> {
     match &table.erasing {
         None => Ok(()),
+        Some(id) if is_retention(id) => Err(Error::invalid_hint(
+            format!("table {name} is being rewritten without rows whose retention is over"),
+            "try again in a moment; where its server has stopped, APPLY RETENTION POLICIES ON it \
+             goes on after five minutes",
+        )),
         Some(_) => Err(Error::invalid_hint(
             format!("table {name} is being rewritten by FORGET SUBJECT"),
             "try again in a moment; RESUME ERASURE ends an erasure whose server has stopped",

@@ -60,6 +60,7 @@ pub use expectation::{CheckLog, CheckObserver};
 pub use functions::FunctionDoc;
 pub use key::UsedKey;
 pub use model::schedule::{Retrained, retrain_due};
+pub use policy::{Retained, retain_due};
 pub use queries::{QueryLog, QueryRecord, State};
 pub use query_text::without_literals;
 pub use session::{

@@ -104,8 +104,13 @@ fn parse_name(parser: &mut Parser<'_>) -> Result<String, ParserError> {
     Ok(folded(&parser.parse_identifier()?))
 }
 
-/// `90 days`, `12 hours`, `2 weeks`.
+/// `90 days`, `12 hours`, `2 weeks`: at most ten years.
 pub(crate) fn duration_ms(text: &str) -> Option<i64> {
+    length_ms(text).filter(|length| *length <= EXPIRES_MS_MAX)
+}
+
+/// The same, however long.
+pub(crate) fn length_ms(text: &str) -> Option<i64> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit())?;
     let (digits, unit) = text.split_at(split);
@@ -119,7 +124,7 @@ pub(crate) fn duration_ms(text: &str) -> Option<i64> {
         _ => return None,
     };
     let length = digits.parse::<i64>().ok()?.checked_mul(unit_ms)?;
-    (1..=EXPIRES_MS_MAX).contains(&length).then_some(length)
+    (length > 0).then_some(length)
 }
 
 impl TokenStatement {

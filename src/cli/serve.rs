@@ -52,7 +52,10 @@ pub(super) async fn listen(
     });
     let pg = arguments.pg.or(config.server.pg);
     let pg = pg.map(|address| pg_options(address, config, &flight));
-    let servers = server::bind(engine, ServeOptions { flight, http, pg }).await?;
+    let every = config.server.retention_interval;
+    let retain_every = (!every.is_zero()).then_some(every);
+    let options = ServeOptions { flight, http, pg, retain_every };
+    let servers = server::bind(engine, options).await?;
     let addresses = Addresses {
         flight: servers.flight_addr(),
         http: servers.http_addr(),

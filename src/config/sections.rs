@@ -156,6 +156,9 @@ section! {
         pub insecure: bool = false,
         /// Once asked to stop, how long running statements may take to finish.
         pub drain: Duration = Duration::from_secs(30),
+        /// How often rows whose retention is over are removed from each warehouse table; they are
+        /// read by nobody before. `0`: not by this server.
+        pub retention_interval: Duration = Duration::from_secs(86_400),
     }
 }
 

@@ -32,6 +32,8 @@ pub struct ServeOptions {
     pub http: Option<HttpOptions>,
     /// PostgreSQL's protocol; none: not at all.
     pub pg: Option<PgOptions>,
+    /// How often retention is applied to each table; none: by others.
+    pub retain_every: Option<Duration>,
 }
 
 /// Takes an address, and tells which when port 0 was asked for.
@@ -56,6 +58,7 @@ pub struct Servers {
     flight: flight::BoundServer,
     http: Option<http::BoundServer>,
     pg: Option<pg::BoundServer>,
+    retain_every: Option<Duration>,
     /// Cancelled when the process is asked to stop.
     draining: CancellationToken,
 }
@@ -78,7 +81,8 @@ pub async fn bind(engine: Engine, options: ServeOptions) -> Result<Servers> {
         Some(http) => Some(http::bind(engine.clone(), http, draining.clone()).await?),
         None => None,
     };
-    Ok(Servers { engine, flight, http, pg, draining })
+    let retain_every = options.retain_every;
+    Ok(Servers { engine, flight, http, pg, retain_every, draining })
 }
 
 impl Servers {
@@ -107,7 +111,7 @@ impl Servers {
         stop: impl Future<Output = ()> + Send,
         force: impl Future<Output = ()> + Send,
     ) -> Result<()> {
-        let Self { engine, flight, http, pg, draining } = self;
+        let Self { engine, flight, http, pg, retain_every, draining } = self;
         let (forced, ended) = (CancellationToken::new(), CancellationToken::new());
         let signals = async {
             stop.await;
@@ -139,7 +143,7 @@ impl Servers {
             }
         };
         let scheduled = async {
-            schedule::run(&engine, draining.clone()).await;
+            schedule::run(&engine, retain_every, draining.clone()).await;
             std::future::pending().await
         };
         let outcome = tokio::select! {

@@ -34,6 +34,7 @@ fn options(http: &str) -> ServeOptions {
         },
         http: Some(HttpOptions { address: http.parse().unwrap(), tls: None }),
         pg: None,
+        retain_every: None,
     }
 }
 

@@ -32,6 +32,7 @@ mod private;
 mod program;
 mod recipes;
 mod remnants;
+mod retention;
 mod rights;
 mod s3;
 mod schedule;

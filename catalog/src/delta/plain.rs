@@ -94,6 +94,18 @@ impl PlainFiles {
         }))
     }
 
+    /// Other files of the same table, such as those that only earlier versions name.
+    pub fn with_files(&self, files: Vec<ObjectMeta>) -> Self {
+        Self {
+            place: self.place.clone(),
+            schema: Arc::clone(&self.schema),
+            table_schema: self.table_schema.clone(),
+            settings: self.settings.clone(),
+            files,
+            statistics: Arc::clone(&self.statistics),
+        }
+    }
+
     /// The files.
     pub fn files(&self) -> &[ObjectMeta] {
         &self.files

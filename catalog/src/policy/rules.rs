@@ -52,6 +52,18 @@ pub enum Rule {
         /// The smallest group.
         min_group_size: u64,
     },
+    /// Rows are there for a length of time, and for nobody afterwards.
+    Retention {
+        /// The column with each row's time: a date, or a timestamp with or without a zone.
+        column: String,
+        /// How long, as it was written.
+        keep: String,
+        /// The same in milliseconds.
+        keep_ms: i64,
+        /// Whether rows without a time are kept.
+        #[serde(default)]
+        keeps_null: bool,
+    },
 }
 
 impl Rule {
@@ -62,6 +74,7 @@ impl Rule {
             Self::RowAccess { .. } => "row access",
             Self::Projection { .. } => "projection",
             Self::Aggregation { .. } => "aggregation",
+            Self::Retention { .. } => "retention",
         }
     }
 
@@ -70,7 +83,27 @@ impl Rule {
         match self {
             Self::Masking { expression, .. } => Some(expression),
             Self::RowAccess { predicate } => Some(predicate),
-            Self::Projection { .. } | Self::Aggregation { .. } => None,
+            Self::Projection { .. } | Self::Aggregation { .. } | Self::Retention { .. } => None,
+        }
+    }
+
+    /// How long rows are kept, in words: `400 days`, `400 days or NULL`.
+    pub fn kept(&self) -> Option<String> {
+        match self {
+            Self::Retention { keep, keeps_null: true, .. } => Some(format!("{keep} or NULL")),
+            Self::Retention { keep, .. } => Some(keep.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether it protects rows as `other` would: it is the same, or keeps them no longer.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Retention { column, keep_ms, keeps_null, .. },
+                Self::Retention { column: of, keep_ms: longest, keeps_null: may_keep, .. },
+            ) => column == of && keep_ms <= longest && (*may_keep || !*keeps_null),
+            _ => self == other,
         }
     }
 
@@ -78,7 +111,7 @@ impl Rule {
     pub fn columns(&self) -> Vec<&str> {
         match self {
             Self::Masking { column, .. } if column.is_empty() => vec![],
-            Self::Masking { column, .. } => vec![column.as_str()],
+            Self::Masking { column, .. } | Self::Retention { column, .. } => vec![column.as_str()],
             Self::Projection { columns } => columns.iter().map(String::as_str).collect(),
             Self::Aggregation { unit, .. } => unit.iter().map(String::as_str).collect(),
             Self::RowAccess { .. } => vec![],
@@ -331,6 +364,24 @@ mod tests {
 
     fn add(name: &'static str) -> impl FnMut(&mut RuleSet) -> Result<()> {
         move |rules| rules.add(name, mask("mail"), false)
+    }
+
+    #[test]
+    fn rows_may_come_where_they_are_kept_no_longer() {
+        let keep = |column: &str, keep_ms: i64, keeps_null: bool| {
+            let (column, keep) = (column.to_owned(), String::new());
+            Rule::Retention { column, keep, keep_ms, keeps_null }
+        };
+        let needed = keep("at", 10, false);
+        for enough in [keep("at", 10, false), keep("at", 5, false)] {
+            assert!(enough.covers(&needed), "{enough:?}");
+        }
+        for less in [keep("at", 11, false), keep("of", 5, false), keep("at", 5, true)] {
+            assert!(!less.covers(&needed), "{less:?}");
+        }
+        assert!(keep("at", 10, true).covers(&keep("at", 10, true)));
+        let rows = Rule::RowAccess { predicate: "true".into() };
+        assert!(rows.covers(&rows) && !rows.covers(&needed) && !needed.covers(&rows));
     }
 
     #[tokio::test]

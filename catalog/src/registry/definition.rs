@@ -20,6 +20,7 @@ use crate::policy::RuleSet;
 use crate::privacy_policies::PrivacyPolicy;
 use crate::purposes::{ConsentPolicy, Purpose};
 use crate::releases::Release;
+use crate::retention::is_retention;
 use crate::subject_marks::SubjectMarks;
 use crate::subjects::Subject;
 use crate::tokens::TokenRecord;
@@ -126,12 +127,17 @@ pub struct ManagedTable {
     /// What is added to the versions in the folder: those before were purged by an erasure.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub first_version: u64,
-    /// The erasure that is rewriting the table: until it is done, nobody else writes.
+    /// The erasure, or the application of retention policies, that is rewriting the table: until
+    /// it is done, nobody else writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erasing: Option<String>,
-    /// The last erasure that has rewritten it.
+    /// The last one that has rewritten it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased_by: Option<String>,
+    /// When its retention policies were applied last or, while they are, when whoever does it was
+    /// there last; in Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retained_ms: Option<i64>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -141,8 +147,9 @@ fn is_zero(number: &u64) -> bool {
 impl ManagedTable {
     /// A table in a folder, of which nothing was purged.
     pub fn new(folder: impl Into<String>, cluster_by: Vec<String>) -> Self {
-        let (erasing, erased_by) = (None, None);
-        Self { folder: folder.into(), cluster_by, first_version: 0, erasing, erased_by }
+        let (erasing, erased_by, retained_ms) = (None, None, None);
+        let folder = folder.into();
+        Self { folder, cluster_by, first_version: 0, erasing, erased_by, retained_ms }
     }
 
     /// The version that a version in the folder is called by.
@@ -164,8 +171,12 @@ impl ManagedTable {
     }
 
     fn purged(&self, name: &ObjectName, shown: u64) -> Error {
+        let by = match self.erased_by.as_deref().is_some_and(is_retention) {
+            true => "its retention policy",
+            false => "erasure",
+        };
         Error::invalid_hint(
-            format!("version {shown} of table {name} was purged by erasure"),
+            format!("version {shown} of table {name} was purged by {by}"),
             format!("its versions begin with {}", self.first_version.saturating_add(1)),
         )
     }

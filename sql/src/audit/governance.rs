@@ -89,9 +89,13 @@ impl Governance {
 
 impl Governed {
     fn add_rules(&mut self, rules: &TableRules) {
+        let mut kept = Vec::new();
         for (name, policy) in &rules.own.policies {
             self.policies.push(described(policy.rule.kind(), name, &policy.except));
+            let words = policy.rule.kept().zip(policy.rule.columns().first().copied());
+            kept.extend(words.map(|(length, column)| format!("{length} by {column}")));
         }
+        self.retention = (!kept.is_empty()).then(|| kept.join(" and "));
         for (tag, policies) in &rules.by_tag {
             for (name, policy) in policies {
                 let policy = described(policy.rule.kind(), name, &policy.except);
@@ -165,10 +169,17 @@ mod tests {
     fn policies_are_told_with_their_kind_and_whom_they_except() {
         let north = policy(Rule::RowAccess { predicate: "n = 1".into() }, &["auditor", "boss"]);
         let mask = Rule::Masking { column: String::new(), expression: "'*'".into() };
+        let keep = Rule::Retention {
+            column: "at".into(),
+            keep: "400 days".into(),
+            keep_ms: 1,
+            keeps_null: true,
+        };
         let tags = BTreeMap::from([("mail".to_owned(), BTreeSet::from(["pii.email".to_owned()]))]);
         let by_tag = BTreeMap::from([("stars".to_owned(), policy(mask, &[]))]);
+        let own = [("north".to_owned(), north), ("old".to_owned(), policy(keep, &[]))];
         let rules = TableRules {
-            own: RuleSet { policies: [("north".to_owned(), north)].into(), tags },
+            own: RuleSet { policies: own.into(), tags },
             by_tag: [("pii.email".to_owned(), by_tag)].into(),
         };
         let mut governed = Governed::default();
@@ -177,10 +188,12 @@ mod tests {
             governed.policies,
             [
                 "row access policy north except auditor, boss",
+                "retention policy old",
                 "masking policy stars on tag pii.email"
             ]
         );
         assert_eq!(governed.personal, ["mail: pii.email"]);
+        assert_eq!(governed.retention.as_deref(), Some("400 days or NULL by at"));
     }
 
     #[test]

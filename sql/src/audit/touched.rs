@@ -124,7 +124,9 @@ impl Touched {
             | Action::Consent(_)
             | Action::Privacy(_)
             | Action::Subject(_)
-            | Action::SubjectRequest(_) => Weight::Rights,
+            | Action::SubjectRequest(_)
+            | Action::Retention(_)
+            | Action::RetentionReport(_) => Weight::Rights,
             Action::CreateModel(_)
             | Action::Definition(_)
             | Action::Rows(_)
@@ -198,6 +200,7 @@ fn targets(context: &StatementContext, statement: &Statement, action: &Action) -
         },
         Action::Consent(consent::Change::CreatePolicy(policy, _)) => vec![policy.table.clone()],
         Action::Policy(change) => change.table().into_iter().cloned().collect(),
+        Action::Retention(apply) | Action::RetentionReport(apply) => apply.tables().to_vec(),
         _ => vec![],
     };
     names.iter().map(ObjectName::to_string).collect()

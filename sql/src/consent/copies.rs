@@ -163,7 +163,7 @@ fn person(plan: &LogicalPlan, policy: &str) -> Option<String> {
 }
 
 /// Whether all rows of a plan are of groups.
-fn is_aggregated(plan: &LogicalPlan) -> bool {
+pub(crate) fn is_aggregated(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Aggregate(_) | LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => true,
         LogicalPlan::Projection(_)

@@ -14,6 +14,7 @@ use super::syntax::{COLUMNS_MIN, CreatePolicy, WrittenAlteration};
 use crate::dml::sent::quoted;
 use crate::error::{Error, Result};
 use crate::parse::parse_query;
+use crate::policy::retention;
 use crate::rights::{Columns, Rights};
 use crate::session::StatementContext;
 
@@ -49,6 +50,9 @@ pub(super) async fn create(
     let table = governed(context, &written.table).await?;
     let kind = person(context, &table, &written.subject).await?;
     let consents = source(context, written).await?;
+    if written.default_allow {
+        remembers(context, &consents.table).await?;
+    }
     let owner = rights.name().to_owned();
     let reading = Reading::of(context.engine(), &owner, &consents).await?;
     if reading.kind() != kind {
@@ -184,6 +188,21 @@ async fn source(context: &Arc<StatementContext>, written: &CreatePolicy) -> Resu
     Ok(source)
 }
 
+/// Checks that a table of consents keeps its rows: where silence is a consent, a withdrawal that is
+/// removed would be one.
+async fn remembers(context: &StatementContext, table: &ObjectName) -> Result<()> {
+    match retention::hides(context, table).await? {
+        false => Ok(()),
+        true => Err(Error::invalid_hint(
+            format!(
+                "{table} is under a retention policy: with DEFAULT ALLOW a withdrawal that is \
+                 removed would be a consent"
+            ),
+            "use DEFAULT DENY, or drop the retention policy",
+        )),
+    }
+}
+
 /// Of each column behind the third, whether it is a time.
 fn times(plan: &LogicalPlan) -> Vec<bool> {
     let fields = plan.schema().fields().iter().skip(COLUMNS_MIN);
@@ -203,7 +222,12 @@ pub(super) async fn alter(
     }
     let alteration = match written {
         WrittenAlteration::Purposes(written) => Alteration::Purposes(purposes(&all, written)?),
-        WrittenAlteration::DefaultAllow(allow) => Alteration::DefaultAllow(*allow),
+        WrittenAlteration::DefaultAllow(allow) => {
+            if let Some(policy) = all.policy(name).filter(|_| *allow) {
+                remembers(context, &policy.consents.table).await?;
+            }
+            Alteration::DefaultAllow(*allow)
+        }
     };
     Ok(Change::AlterPolicy { name: name.to_owned(), alteration })
 }

@@ -29,7 +29,7 @@ use crate::dml::{Change, check_copy, may_replace, target};
 use crate::error::{Error, Result};
 use crate::expectation::load::Rows;
 use crate::parse::{name_parts, parse_query};
-use crate::policy::RowCheck;
+use crate::policy::{RowCheck, retention};
 use crate::rights::Columns;
 use crate::session::{Action, StatementContext};
 use crate::subject::guard;
@@ -99,11 +99,12 @@ impl Target {
         };
         let (whole, restricted) = unrestricted(context, &name, version, &marked).await?;
         let schema = whole.schema();
-        let (rows, without_consent) = consent::parts(context, &name, whole)?;
+        let (rows, over) = retention::parts(context, &name, whole).await?;
+        let (rows, without_consent) = consent::parts(context, &name, rows)?;
         let policy::Parts { rows, own, deciding, hidden: by_policy } =
             policy::parts(context, &name, rows).await?;
         let relation = hidden(context, rows);
-        let untouched = [restricted, without_consent, by_policy].into_iter().flatten();
+        let untouched = [restricted, over, without_consent, by_policy].into_iter().flatten();
         let untouched = untouched.map(|rows| hidden(context, rows)).collect();
         Ok(Self { name, alias, version, relation, schema, seen, own, deciding, untouched })
     }

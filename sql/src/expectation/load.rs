@@ -226,7 +226,10 @@ async fn stored(context: &Arc<StatementContext>, table: &ObjectName) -> Result<(
     let engine = context.engine();
     let version = engine.catalog().table_version(table).await?;
     match engine.catalog().open_table(table, Some(version), engine.base()).await? {
-        Some(Opened::Table(rows)) => Ok((version, name_rows(context, rows))),
+        Some(Opened::Table(rows)) => {
+            let rows = crate::policy::retention::readable(context, table, rows).await?;
+            Ok((version, name_rows(context, rows)))
+        }
         _ => Err(Error::Internal(format!("{table} is no table any more"))),
     }
 }

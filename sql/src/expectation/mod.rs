@@ -297,6 +297,7 @@ pub(crate) async fn tells_all(context: &StatementContext, table: &ObjectName) ->
         && crate::policy::binding(context, table).await.is_ok_and(|bound| bound.is_free())
         && matches!(catalog.privacy_policy(table).await, Ok(None))
         && matches!(crate::subject::guard::hides(context, table).await, Ok(false))
+        && matches!(crate::policy::retention::hides(context, table).await, Ok(false))
 }
 
 /// The table whose expectations may be changed: by whom the table itself may be. With `gone`, also

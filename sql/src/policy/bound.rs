@@ -73,6 +73,10 @@ impl Bound {
     }
 
     fn add(&mut self, name: &str, rule: &Rule) {
+        // What holds for everybody is applied below, where no principal is asked for.
+        if matches!(rule, Rule::Retention { .. }) {
+            return;
+        }
         self.note(name, rule);
         match rule {
             Rule::Masking { column, expression } => {
@@ -87,6 +91,7 @@ impl Bound {
             Rule::Aggregation { unit, min_group_size } => {
                 self.groups.push(GroupSize { min: *min_group_size, unit: unit.clone() });
             }
+            Rule::Retention { .. } => {}
         }
     }
 
@@ -114,7 +119,7 @@ impl Bound {
                 self.kept.insert(column.to_owned());
                 self.note(name, rule);
             }
-            Rule::RowAccess { .. } | Rule::Aggregation { .. } => {
+            Rule::RowAccess { .. } | Rule::Aggregation { .. } | Rule::Retention { .. } => {
                 return Err(Error::Internal(format!("policy {name} is on a tag")));
             }
         }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use catalog::policy::{Attached, Policy, Role, Rule, RuleSet, TableRules};
 use catalog::{Kind, ObjectName, Opened};
+use datafusion::catalog::TableProvider;
 use sqlparser::ast::Expr as SqlExpr;
 
 use super::bound::Bound;
 use super::expression::{VALUE, parsed};
+use super::retention;
 use super::syntax::{Alteration, Body, CreatePolicy, PolicyKind, PolicyStatement, WrittenOn};
 use crate::error::{CatalogError, Error, Result};
 use crate::session::StatementContext;
@@ -167,6 +169,8 @@ impl Change {
                 Ok(Self::Tag { table, column, tag, set: *set })
             }
             PolicyStatement::Show(_)
+            | PolicyStatement::ShowRetention(_)
+            | PolicyStatement::Apply { .. }
             | PolicyStatement::Describe { .. }
             | PolicyStatement::Declassify(_) => {
                 Err(Error::Internal("this statement changes no policy".into()))
@@ -269,7 +273,11 @@ fn one_mask(rules: &RuleSet, name: &str, policy: &Policy) -> Result<()> {
     }
 }
 
-fn check_kind(name: &str, policy: &Policy, wanted: Option<PolicyKind>) -> Result<()> {
+/// Checks that a policy is of a kind that was written.
+///
+/// # Errors
+/// When it is of another.
+pub(super) fn check_kind(name: &str, policy: &Policy, wanted: Option<PolicyKind>) -> Result<()> {
     match wanted {
         Some(wanted) if wanted.name() != policy.rule.kind() => Err(Error::invalid_hint(
             format!("{name} is a {} policy, not a {} policy", policy.rule.kind(), wanted.name()),
@@ -327,7 +335,7 @@ fn rule(create: &CreatePolicy, on: &Attached) -> Result<Rule> {
         (Body::Masking(_), _) => {
             wrong("a masking policy is on one column", "create one for each column, or use a tag")
         }
-        (Body::RowAccess(_) | Body::Aggregation(_), _) if by_tag => wrong(
+        (Body::RowAccess(_) | Body::Aggregation(_) | Body::Retention(_), _) if by_tag => wrong(
             "a policy on a tag is about columns: masking or projection",
             "create it ON the table",
         ),
@@ -348,6 +356,20 @@ fn rule(create: &CreatePolicy, on: &Attached) -> Result<Rule> {
         (Body::Aggregation(_), _) => {
             wrong("groups are counted by one column", "write ON t (column) MIN_GROUP_SIZE n")
         }
+        (Body::Retention(_), _) if !create.except.is_empty() => wrong(
+            "a retention policy holds for everybody",
+            "leave EXCEPT ROLE out: rows whose time is over are removed",
+        ),
+        (Body::Retention(length), [column]) => Ok(Rule::Retention {
+            column: column.clone(),
+            keep: length.words.clone(),
+            keep_ms: length.ms,
+            keeps_null: length.or_null,
+        }),
+        (Body::Retention(_), _) => wrong(
+            "the age of rows is told by one column",
+            "write ON t (time_column) KEEP '400 days'",
+        ),
     }
 }
 
@@ -366,6 +388,12 @@ async fn alter(
 ) -> Result<()> {
     let kind = policy.rule.kind();
     match (change, &mut policy.rule) {
+        (Alteration::Except(roles), Rule::Retention { .. }) if !roles.is_empty() => {
+            return Err(Error::invalid_hint(
+                "a retention policy holds for everybody",
+                "SET KEEP changes for how long",
+            ));
+        }
         (Alteration::Except(roles), _) => policy.except = check_roles(context, roles).await?,
         (Alteration::Using(expr), Rule::Masking { expression: held, .. })
         | (Alteration::Using(expr), Rule::RowAccess { predicate: held }) => *held = text(expr)?,
@@ -376,10 +404,14 @@ async fn alter(
         (Alteration::MinGroupSize(size), Rule::Aggregation { min_group_size, .. }) => {
             *min_group_size = *size;
         }
+        (Alteration::Keep(length), Rule::Retention { keep, keep_ms, keeps_null, .. }) => {
+            (*keep, *keep_ms, *keeps_null) = (length.words.clone(), length.ms, length.or_null);
+        }
         _ => {
             return Err(Error::invalid_hint(
                 format!("{name} is a {kind} policy, which has nothing of that kind"),
-                "SET USING is for masking and row access, SET MIN_GROUP_SIZE for aggregation",
+                "SET USING is for masking and row access, SET MIN_GROUP_SIZE for aggregation, SET \
+                 KEEP for retention",
             ));
         }
     }
@@ -400,13 +432,38 @@ async fn check_fits(
                 ..Default::default()
             };
             let rules = TableRules { own, ..TableRules::default() };
-            try_on(context, table, &rules).await
+            let opened = try_on(context, table, &rules).await?;
+            match &policy.rule {
+                Rule::Retention { column, .. } => {
+                    retention::check(table, &opened.schema(), column)?;
+                    forgets_no_withdrawal(context, table).await
+                }
+                _ => Ok(()),
+            }
         }
         // Which types the columns have is known where the tag is.
         Attached::Tag(_) => match policy.rule.text().map(parsed).transpose()? {
             Some(expr) => only_value(&expr),
             None => Ok(()),
         },
+    }
+}
+
+/// Checks that a table holds no consents of a policy to which silence is a consent: a withdrawal
+/// that is removed would be one.
+async fn forgets_no_withdrawal(context: &StatementContext, table: &ObjectName) -> Result<()> {
+    let purposes = context.engine().catalog().purposes().await?;
+    let mut policies = purposes.policies();
+    match policies.find(|policy| policy.default_allow && policy.consents.table == *table) {
+        None => Ok(()),
+        Some(policy) => Err(Error::invalid_hint(
+            format!(
+                "{table} holds the consents of policy {}, to which a withdrawal that is removed \
+                 would be a consent",
+                policy.name
+            ),
+            format!("ALTER CONSENT POLICY {} SET DEFAULT DENY, or keep the rows", policy.name),
+        )),
     }
 }
 
@@ -429,12 +486,12 @@ fn only_value(expr: &SqlExpr) -> Result<()> {
     }
 }
 
-/// Applies rules to a table as if they bound the principal.
+/// Applies rules to a table as if they bound the principal; gives the table as it is.
 async fn try_on(
     context: &Arc<StatementContext>,
     table: &ObjectName,
     rules: &TableRules,
-) -> Result<()> {
+) -> Result<Arc<dyn TableProvider>> {
     let bound = Bound::of(rules, &BTreeSet::new())?;
     let catalog = context.engine().catalog();
     match catalog.object(table).await?.map(|object| object.kind) {
@@ -449,8 +506,8 @@ async fn try_on(
     }
     match catalog.open_table(table, None, context.engine().base()).await? {
         Some(Opened::Table(opened)) => {
-            bound.barrier(context, table, opened).await?;
-            Ok(())
+            bound.barrier(context, table, Arc::clone(&opened)).await?;
+            Ok(opened)
         }
         _ => Err(context.no_table(&table.to_string()).await),
     }
@@ -483,10 +540,11 @@ async fn check_tag(
         created_ms: 0,
     };
     rules.own.policies.insert(format!("tag {tag}"), here);
-    try_on(context, table, &rules).await.map_err(|error| match error {
-        Error::Invalid { what, hint } => {
-            Error::Invalid { what: format!("{table} cannot have tag {tag}: {what}"), hint }
+    match try_on(context, table, &rules).await {
+        Ok(_) => Ok(()),
+        Err(Error::Invalid { what, hint }) => {
+            Err(Error::Invalid { what: format!("{table} cannot have tag {tag}: {what}"), hint })
         }
-        other => other,
-    })
+        Err(other) => Err(other),
+    }
 }

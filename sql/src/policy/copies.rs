@@ -20,6 +20,7 @@ use sqlparser::ast::{Expr as SqlExpr, Ident, visit_expressions_mut};
 use super::binding;
 use super::expression::parsed;
 use super::lineage::{Lineage, Source};
+use crate::consent::copies::is_aggregated;
 use crate::dialect::folded;
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
@@ -81,12 +82,15 @@ impl Copied {
         }
         let mut copied = Self::default();
         let gathers = gathers(plan)?;
+        // What a change brings into rows that are there is kept as long as these are.
+        let in_place = columns.len() < sources.len();
+        let ages = !in_place && !is_aggregated(plan);
         for table in &tables {
             let rules = context.engine().catalog().table_rules(table).await?;
             let sees_groups = binding(context, table).await?.sees_groups();
             let own = target == Some(table);
             let (outputs, places) = (outputs.as_slice(), &places);
-            let copy = Copying { table, own, outputs, places, sees_groups, gathers };
+            let copy = Copying { table, own, outputs, places, sees_groups, gathers, ages };
             copy.carry(&rules, &mut copied)?;
         }
         Ok(copied)
@@ -101,12 +105,10 @@ impl Copied {
             return Ok(());
         }
         let held = catalog.rules(&Attached::Table(table.clone())).await?;
-        let missing = self.policies.iter().find(|(_, needed)| {
-            !held
-                .policies
-                .values()
-                .any(|policy| policy.rule == needed.rule && policy.except.is_subset(&needed.except))
-        });
+        let missing = self
+            .policies
+            .iter()
+            .find(|(_, needed)| !held.policies.values().any(|policy| is_covered(policy, needed)));
         let untagged = self.tags.iter().find(|(column, tags)| {
             !held.tags.get(*column).is_some_and(|held| tags.is_subset(held))
         });
@@ -145,10 +147,7 @@ impl Copied {
                 rules.tags.entry(column.clone()).or_default().extend(tags.iter().cloned());
             }
             for (name, policy) in &self.policies {
-                let same = |held: &Policy| {
-                    held.rule == policy.rule && held.except.is_subset(&policy.except)
-                };
-                if !rules.policies.values().any(same) {
+                if !rules.policies.values().any(|held| is_covered(held, policy)) {
                     let name = free(name, |name| rules.policies.contains_key(name));
                     rules.add(&name, policy.clone(), false)?;
                 }
@@ -178,6 +177,11 @@ impl Copied {
         let name = free(name, taken);
         self.policies.push((name, Policy { rule, except, ..policy.clone() }));
     }
+}
+
+/// Whether a policy that is there protects rows as one that they need would.
+fn is_covered(held: &Policy, needed: &Policy) -> bool {
+    held.rule.covers(&needed.rule) && held.except.is_subset(&needed.except)
 }
 
 /// A name that is not taken.
@@ -222,6 +226,8 @@ struct Copying<'a> {
     /// Whether who copies sees groups that are large enough, and nothing else.
     sees_groups: bool,
     gathers: bool,
+    /// Whether the copy has rows as old as the table's: it is made of single ones.
+    ages: bool,
 }
 
 impl Copying<'_> {
@@ -229,7 +235,21 @@ impl Copying<'_> {
         for (name, policy) in &rules.own.policies {
             match &policy.rule {
                 // Its rows have them already.
-                Rule::RowAccess { .. } | Rule::Aggregation { .. } if self.own => {}
+                Rule::RowAccess { .. } | Rule::Aggregation { .. } | Rule::Retention { .. }
+                    if self.own => {}
+                Rule::Retention { column, keep, keep_ms, keeps_null } => {
+                    let Some(column) = self.place(column) else {
+                        if self.ages {
+                            let why = "needs the time that the copy leaves out";
+                            return Err(self.refusal(name, why));
+                        }
+                        continue;
+                    };
+                    let (column, keep) = (column.clone(), keep.clone());
+                    let (keep_ms, keeps_null) = (*keep_ms, *keeps_null);
+                    let rule = Rule::Retention { column, keep, keep_ms, keeps_null };
+                    copied.add(name, rule, policy);
+                }
                 Rule::Masking { column, expression } => {
                     self.masked(name, policy, (column.as_str(), expression.as_str()), copied);
                 }
@@ -297,7 +317,7 @@ impl Copying<'_> {
                     }
                 }
                 Rule::Projection { .. } => self.kept(name, policy, column, copied),
-                Rule::RowAccess { .. } | Rule::Aggregation { .. } => {}
+                Rule::RowAccess { .. } | Rule::Aggregation { .. } | Rule::Retention { .. } => {}
             }
         }
     }

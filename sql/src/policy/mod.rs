@@ -4,8 +4,9 @@
 //! [`barrier`] around the table, and where nothing does there is none. What only a whole statement
 //! shows, that a column is not shown and rows come in groups, [`checked`] looks for in its plan.
 //! Changes of rows reach those that are left ([`rows`]). Copies of what policies protect carry them
-//! along ([`copies`]).
+//! along ([`copies`]). [`retention`] leaves rows out for everybody, and [`apply`] removes them.
 
+mod apply;
 pub(crate) mod barrier;
 mod bound;
 mod change;
@@ -15,11 +16,12 @@ mod groups;
 pub(crate) mod harmless;
 mod lineage;
 pub(crate) mod propose;
+pub(crate) mod retention;
 mod rows;
 mod shown;
 pub(crate) mod syntax;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,10 +35,13 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 use parking_lot::Mutex;
 use sqlparser::ast::Statement as SqlStatement;
 
+pub(crate) use self::apply::{Apply, explain_schema};
+pub use self::apply::{Retained, retain_due};
 use self::barrier::Barrier;
 use self::bound::Bound;
 pub(crate) use self::change::Change;
 pub(crate) use self::copies::Copied;
+use self::retention::Keep;
 pub(crate) use self::rows::{Parts, RowCheck, computed_of_mask, parts};
 use self::syntax::PolicyStatement;
 use crate::dml::sent::quoted;
@@ -53,6 +58,8 @@ pub(crate) struct Seen {
     tables: Mutex<BTreeSet<ObjectName>>,
     /// Those whose policies are being planned.
     planned: Mutex<BTreeSet<ObjectName>>,
+    /// The retention policies of each table that was opened.
+    kept: Mutex<BTreeMap<ObjectName, Arc<[Keep]>>>,
     declassified: AtomicBool,
 }
 
@@ -74,6 +81,17 @@ impl Seen {
 
     fn end(&self, table: &ObjectName) {
         self.planned.lock().remove(table);
+    }
+
+    /// The retention policies of a table, once they have been looked up.
+    fn kept(&self, table: &ObjectName) -> Option<Arc<[Keep]>> {
+        self.kept.lock().get(table).cloned()
+    }
+
+    /// Notes a table's retention policies; those that were noted first stay.
+    fn keep(&self, table: &ObjectName, kept: Vec<Keep>) -> Arc<[Keep]> {
+        let mut known = self.kept.lock();
+        Arc::clone(known.entry(table.clone()).or_insert_with(|| kept.into()))
     }
 
     /// Copies that the statement makes carry no policies.
@@ -258,10 +276,34 @@ pub(crate) async fn plan(
             )
             .await
         }
-        PolicyStatement::Describe { name, on } => {
+        PolicyStatement::ShowRetention(on) => {
+            let filter = match on {
+                Some(on) => filter(&change::attached(context, on).await?),
+                None => "TRUE".to_owned(),
+            };
+            answer(
+                context,
+                &format!(
+                    "SELECT schema, \"table\", name, columns AS time_column, \"keep\" \
+                     FROM system.policies WHERE kind = 'retention' AND {filter} \
+                     ORDER BY schema, \"table\", name"
+                ),
+            )
+            .await
+        }
+        PolicyStatement::Apply { policy, on, explain } => {
+            let apply = Apply::plan(context, policy.as_deref(), on.as_ref()).await?;
+            let action = match explain {
+                true => Action::RetentionReport(apply),
+                false => Action::Retention(apply),
+            };
+            Ok((context.state(&Bindings::default())?, action))
+        }
+        PolicyStatement::Describe { kind, name, on } => {
             let on = change::attached(context, on).await?;
             let filter = format!("{} AND name = {}", filter(&on), literal(name));
-            change::known(context, &on, name).await?;
+            let policy = change::known(context, &on, name).await?;
+            change::check_kind(name, &policy, *kind)?;
             answer(context, &format!("SELECT * FROM system.policies WHERE {filter}")).await
         }
         PolicyStatement::Declassify(statement) => {

@@ -7,10 +7,13 @@
 //! CREATE [OR REPLACE] AGGREGATION POLICY [IF NOT EXISTS] p ON t [(unit)] MIN_GROUP_SIZE n
 //!     … ON TAG 'pii.email' …      in place of ON t (column), for masking and projection
 //!     … [EXCEPT ROLE r, …]
+//! CREATE [OR REPLACE] RETENTION POLICY [IF NOT EXISTS] p ON t (time_column)
+//!     KEEP '400 days' [OR NULL]
 //! ALTER [kind] POLICY p ON t SET USING expression | SET MIN_GROUP_SIZE n | SET EXCEPT ROLE r, …
-//!     | SET EXCEPT NONE
+//!     | SET EXCEPT NONE | SET KEEP '400 days' [OR NULL]
 //! DROP [kind] POLICY [IF EXISTS] p ON t
-//! SHOW POLICIES [ON t]      DESCRIBE POLICY p ON t
+//! SHOW [RETENTION] POLICIES [ON t]      DESCRIBE [kind] POLICY p ON t
+//! [EXPLAIN] APPLY RETENTION POLICY p ON t      [EXPLAIN] APPLY RETENTION POLICIES [ON t]
 //! ALTER TABLE t ALTER [COLUMN] c SET TAG 'pii.email' | UNSET TAG 'pii.email'
 //! DECLASSIFY CREATE TABLE … AS SELECT … | DECLASSIFY INSERT INTO … SELECT …
 //! ```
@@ -23,6 +26,7 @@ use sqlparser::tokenizer::Token;
 
 use crate::dialect::{folded, is_word};
 use crate::parse::{Failure, Statement, name_parts, skip};
+use crate::tokens::length_ms;
 
 /// A statement about policies or tags.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,8 +57,21 @@ pub enum PolicyStatement {
     },
     /// SHOW POLICIES.
     Show(Option<WrittenOn>),
+    /// SHOW RETENTION POLICIES.
+    ShowRetention(Option<WrittenOn>),
+    /// `[EXPLAIN] APPLY RETENTION POLICY p ON t`, `… POLICIES [ON t]`.
+    Apply {
+        /// The policy; none: all of them.
+        policy: Option<String>,
+        /// The table; none: every one that has such policies.
+        on: Option<WrittenOn>,
+        /// EXPLAIN.
+        explain: bool,
+    },
     /// DESCRIBE POLICY.
     Describe {
+        /// The kind, where it was written.
+        kind: Option<PolicyKind>,
         /// The policy.
         name: String,
         /// What it is on.
@@ -105,6 +122,19 @@ pub enum Body {
     Projection,
     /// The smallest group.
     Aggregation(u64),
+    /// How long rows are there.
+    Retention(Length),
+}
+
+/// How long rows are kept, as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Length {
+    /// The words.
+    pub words: String,
+    /// The same in milliseconds.
+    pub ms: i64,
+    /// OR NULL: rows without a time are kept.
+    pub or_null: bool,
 }
 
 /// The kinds of policies.
@@ -118,6 +148,8 @@ pub enum PolicyKind {
     Projection,
     /// AGGREGATION.
     Aggregation,
+    /// RETENTION.
+    Retention,
 }
 
 impl PolicyKind {
@@ -128,6 +160,7 @@ impl PolicyKind {
             Self::RowAccess => "row access",
             Self::Projection => "projection",
             Self::Aggregation => "aggregation",
+            Self::Retention => "retention",
         }
     }
 }
@@ -150,18 +183,31 @@ pub enum Alteration {
     Except(Vec<String>),
     /// The smallest group.
     MinGroupSize(u64),
+    /// How long rows are there.
+    Keep(Length),
 }
+
+/// The kinds that one word names.
+const KINDS: [&str; 4] = ["masking", "projection", "aggregation", "retention"];
 
 /// Whether a statement that begins with these words is read here.
 pub(crate) fn is_ours(words: &[&str]) -> bool {
     match words {
         ["declassify", ..] => true,
-        ["show", "policies", ..] | ["describe" | "desc", "policy", ..] => true,
+        ["show", "policies", ..]
+        | ["show", "retention", "policies", ..]
+        | ["apply", "retention", ..]
+        | ["explain", "apply", "retention", ..]
+        | ["describe" | "desc", "policy", ..]
+        | ["describe" | "desc", "row", "access", "policy", ..] => true,
+        // A table may be called as a kind is.
+        ["describe" | "desc", kind, "policy", ..] => KINDS.contains(kind),
         ["create", "or", "replace", rest @ ..] | ["create" | "alter" | "drop", rest @ ..] => {
-            matches!(
-                rest,
-                ["policy" | "masking" | "projection" | "aggregation", ..] | ["row", "access", ..]
-            )
+            match rest {
+                ["policy", ..] | ["row", "access", ..] => true,
+                [kind, ..] => KINDS.contains(kind),
+                [] => false,
+            }
         }
         _ => false,
     }
@@ -197,15 +243,20 @@ pub(crate) fn parse(parser: &mut DFParser<'_>, words: &[&str]) -> Result<Stateme
         }
         ["show", ..] => {
             parser.next_token();
+            let of_retention = taken(parser, "RETENTION");
             parser.next_token();
-            let on = parser.parse_keyword(Keyword::ON);
-            PolicyStatement::Show(if on { Some(written_on(parser)?) } else { None })
+            let on = perhaps_on(parser)?;
+            match of_retention {
+                true => PolicyStatement::ShowRetention(on),
+                false => PolicyStatement::Show(on),
+            }
         }
+        ["apply" | "explain", ..] => apply(parser)?,
         _ => {
             parser.next_token();
-            parser.next_token();
+            let kind = kind(parser)?;
             let (name, on) = named(parser)?;
-            PolicyStatement::Describe { name, on }
+            PolicyStatement::Describe { kind, name, on }
         }
     };
     Ok(policy(statement))
@@ -246,6 +297,8 @@ fn kind(parser: &mut Parser<'_>) -> Result<Option<PolicyKind>, Failure> {
         Some(PolicyKind::Projection)
     } else if taken(parser, "AGGREGATION") {
         Some(PolicyKind::Aggregation)
+    } else if taken(parser, "RETENTION") {
+        Some(PolicyKind::Retention)
     } else {
         None
     };
@@ -257,7 +310,8 @@ fn create(parser: &mut Parser<'_>) -> Result<PolicyStatement, Failure> {
     parser.expect_keyword(Keyword::CREATE)?;
     let replace = parser.parse_keywords(&[Keyword::OR, Keyword::REPLACE]);
     let Some(kind) = kind(parser)? else {
-        return Err(expected(parser, "MASKING, ROW ACCESS, PROJECTION or AGGREGATION POLICY"));
+        let kinds = "MASKING, ROW ACCESS, PROJECTION, AGGREGATION or RETENTION POLICY";
+        return Err(expected(parser, kinds));
     };
     let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
     if replace && if_not_exists {
@@ -287,6 +341,10 @@ fn create(parser: &mut Parser<'_>) -> Result<PolicyStatement, Failure> {
             expect(parser, "MIN_GROUP_SIZE")?;
             Body::Aggregation(parser.parse_literal_uint()?)
         }
+        PolicyKind::Retention => {
+            expect(parser, "KEEP")?;
+            Body::Retention(length(parser)?)
+        }
     };
     let except = except(parser)?;
     Ok(PolicyStatement::Create(Box::new(CreatePolicy {
@@ -298,6 +356,37 @@ fn create(parser: &mut Parser<'_>) -> Result<PolicyStatement, Failure> {
         body,
         except,
     })))
+}
+
+/// `'400 days' [OR NULL]`.
+fn length(parser: &mut Parser<'_>) -> Result<Length, Failure> {
+    let found = parser.peek_token_ref().clone();
+    let words = parser.parse_literal_string()?;
+    let wrong = || format!("Expected: a time such as KEEP '400 days', found: '{words}'");
+    let ms = length_ms(&words).ok_or_else(|| Failure::at(wrong(), &found))?;
+    let or_null = parser.parse_keywords(&[Keyword::OR, Keyword::NULL]);
+    Ok(Length { words, ms, or_null })
+}
+
+/// `[EXPLAIN] APPLY RETENTION POLICY p ON t`, `… POLICIES [ON t]`.
+fn apply(parser: &mut Parser<'_>) -> Result<PolicyStatement, Failure> {
+    let explain = taken(parser, "EXPLAIN");
+    expect(parser, "APPLY")?;
+    expect(parser, "RETENTION")?;
+    if taken(parser, "POLICIES") {
+        return Ok(PolicyStatement::Apply { policy: None, on: perhaps_on(parser)?, explain });
+    }
+    expect(parser, "POLICY")?;
+    let (name, on) = named(parser)?;
+    Ok(PolicyStatement::Apply { policy: Some(name), on: Some(on), explain })
+}
+
+/// `[ON t]`.
+fn perhaps_on(parser: &mut Parser<'_>) -> Result<Option<WrittenOn>, Failure> {
+    match parser.parse_keyword(Keyword::ON) {
+        true => written_on(parser).map(Some),
+        false => Ok(None),
+    }
 }
 
 /// `[EXCEPT ROLE r, …]`.
@@ -330,13 +419,15 @@ fn alter(parser: &mut Parser<'_>) -> Result<PolicyStatement, Failure> {
         Alteration::Using(Box::new(parser.parse_expr()?))
     } else if taken(parser, "MIN_GROUP_SIZE") {
         Alteration::MinGroupSize(parser.parse_literal_uint()?)
+    } else if taken(parser, "KEEP") {
+        Alteration::Keep(length(parser)?)
     } else if parser.parse_keyword(Keyword::EXCEPT) {
         match taken(parser, "NONE") {
             true => Alteration::Except(Vec::new()),
             false => Alteration::Except(roles(parser)?),
         }
     } else {
-        return Err(expected(parser, "USING, EXCEPT ROLE, EXCEPT NONE or MIN_GROUP_SIZE"));
+        return Err(expected(parser, "USING, EXCEPT ROLE, EXCEPT NONE, MIN_GROUP_SIZE or KEEP"));
     };
     Ok(PolicyStatement::Alter { kind, name, on, change })
 }
@@ -435,7 +526,11 @@ mod tests {
                 change: Alteration::Except(vec![])
             }
         );
-        assert_eq!(read("DESC POLICY p ON t"), PolicyStatement::Describe { name, on });
+        let (kind, of_kind) = (None, Some(PolicyKind::RowAccess));
+        let described =
+            PolicyStatement::Describe { kind: of_kind, name: name.clone(), on: on.clone() };
+        assert_eq!(read("DESCRIBE ROW ACCESS POLICY p ON t"), described);
+        assert_eq!(read("DESC POLICY p ON t"), PolicyStatement::Describe { kind, name, on });
         assert_eq!(
             read("ALTER TABLE main.t ALTER COLUMN c SET TAG 'pii.email'"),
             PolicyStatement::Tag {
@@ -450,6 +545,32 @@ mod tests {
     }
 
     #[test]
+    fn retention_has_a_length_and_is_applied() {
+        let on = Some(WrittenOn::Table(vec!["main".into(), "t".into()]));
+        let made = created("CREATE OR REPLACE RETENTION POLICY p ON main.t (At) KEEP '2 weeks'");
+        assert_eq!((Some(made.on), made.columns), (on.clone(), vec!["at".to_owned()]));
+        let two_weeks = Length { words: "2 weeks".into(), ms: 14 * 86_400_000, or_null: false };
+        assert_eq!(made.body, Body::Retention(two_weeks.clone()));
+        let altered = read("ALTER RETENTION POLICY p ON main.t SET KEEP '2 weeks' OR NULL");
+        let change = Alteration::Keep(Length { or_null: true, ..two_weeks });
+        let (name, kind) = ("p".to_owned(), Some(PolicyKind::Retention));
+        let (on_table, policy) = (on.clone().unwrap(), Some(name.clone()));
+        let expected = PolicyStatement::Alter { kind, name, on: on_table, change };
+        assert_eq!(altered, expected);
+        for (text, policy, on, explain) in [
+            ("APPLY RETENTION POLICY p ON main.t", policy.clone(), on.clone(), false),
+            ("apply retention policies", None, None, false),
+            ("EXPLAIN APPLY RETENTION POLICIES ON main.t;", None, on.clone(), true),
+            ("EXPLAIN APPLY RETENTION POLICY p ON main.t", policy, on.clone(), true),
+        ] {
+            assert_eq!(read(text), PolicyStatement::Apply { policy, on, explain }, "{text}");
+        }
+        assert_eq!(read("SHOW RETENTION POLICIES"), PolicyStatement::ShowRetention(None));
+        let shown = read("SHOW RETENTION POLICIES ON main.t");
+        assert_eq!(shown, PolicyStatement::ShowRetention(on));
+    }
+
+    #[test]
     fn wrong_words_are_told() {
         for text in [
             "CREATE POLICY p ON t (c) USING NULL",
@@ -460,6 +581,11 @@ mod tests {
             "CREATE PROJECTION POLICY p ON t (c) EXCEPT auditor",
             "ALTER POLICY p ON t SET (a = 1)",
             "ALTER TABLE t ALTER COLUMN c SET TAG 1",
+            "CREATE RETENTION POLICY p ON t (at) KEEP 400 days",
+            "CREATE RETENTION POLICY p ON t (at) KEEP 'a while'",
+            "CREATE RETENTION POLICY p ON t (at) KEEP '0 days'",
+            "APPLY RETENTION POLICY p",
+            "APPLY RETENTION ON t",
         ] {
             let error = crate::parse::parse(text, 1_000).unwrap_err();
             assert_eq!(error.code(), "ATT-1001", "{text}");

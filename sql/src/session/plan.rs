@@ -38,6 +38,7 @@ pub(crate) struct StatementContext {
     schemas: Arc<[String]>,
     rights: Arc<Rights>,
     policy_moment: PolicyMoment,
+    started_ms: i64,
     depth: usize,
     pinned: Arc<Pinned>,
 }
@@ -80,6 +81,7 @@ impl StatementContext {
             policy_moment: session.engine().catalog().policy_moment().await?,
             rights,
             session: session.clone(),
+            started_ms: session.engine().catalog().now_ms(),
             depth: 0,
             pinned: Arc::default(),
         }))
@@ -109,8 +111,22 @@ impl StatementContext {
     fn with(&self, settings: Settings, depth: usize, pinned: &Arc<Pinned>) -> Arc<Self> {
         let (session, rights) = (self.session.clone(), Arc::clone(&self.rights));
         let (schemas, pinned) = (Arc::clone(&self.schemas), Arc::clone(pinned));
-        let policy_moment = self.policy_moment.clone();
-        Arc::new(Self { session, settings, schemas, rights, policy_moment, depth, pinned })
+        let (policy_moment, started_ms) = (self.policy_moment.clone(), self.started_ms);
+        Arc::new(Self {
+            session,
+            settings,
+            schemas,
+            rights,
+            policy_moment,
+            started_ms,
+            depth,
+            pinned,
+        })
+    }
+
+    /// The time at which the statement is asked, in Unix milliseconds: one in all of its parts.
+    pub(crate) fn started_ms(&self) -> i64 {
+        self.started_ms
     }
 
     pub(crate) fn depth(&self) -> usize {

@@ -63,6 +63,10 @@ pub(crate) enum Action {
     Subject(subject::Change),
     /// Answers what is held about a person.
     SubjectRequest(subject::Request),
+    /// Removes rows whose retention is over.
+    Retention(policy::Apply),
+    /// Answers which rows those are.
+    RetentionReport(policy::Apply),
 }
 
 /// A planned statement: what it does, and the state it was planned in.

@@ -124,11 +124,11 @@ impl Prepared {
         needs_slot(&self.0.planned.lock().1.action)
     }
 
-    /// Whether it trains a model or forgets a person, which the configured time limit does not
-    /// bind.
+    /// Whether it trains a model, forgets a person or applies retention, which the configured time
+    /// limit does not bind.
     pub(crate) fn trains(&self) -> bool {
         match &self.0.planned.lock().1.action {
-            Action::CreateModel(_) => true,
+            Action::CreateModel(_) | Action::Retention(_) => true,
             Action::Subject(change) => change.is_long(),
             _ => false,
         }
@@ -260,6 +260,7 @@ fn result_schema(action: &Action) -> (SchemaRef, bool) {
         },
         Action::CheckTable(_) => (crate::expectation::answer_schema(), false),
         Action::SubjectRequest(request) => (request.schema(), false),
+        Action::RetentionReport(_) => (crate::policy::explain_schema(), false),
         _ => (Arc::new(Schema::empty()), true),
     }
 }
@@ -281,6 +282,8 @@ fn parameters(action: &Action) -> Result<Schema> {
         | Action::CheckTable(_)
         | Action::Subject(_)
         | Action::SubjectRequest(_)
+        | Action::Retention(_)
+        | Action::RetentionReport(_)
         | Action::Set(..)
         | Action::Kill(_) => vec![],
     };

@@ -278,6 +278,11 @@ impl Submitted {
             let schema = batch.schema();
             return Ok(Started::Rows { rows: one_batch(batch), schema });
         }
+        if let Action::RetentionReport(apply) = &planned.action {
+            let batch = Box::pin(apply.explain(&run)).await?;
+            let schema = batch.schema();
+            return Ok(Started::Rows { rows: one_batch(batch), schema });
+        }
         let execute = tracing::info_span!(target: "attune", "execute");
         let change = Box::pin(run.change(&planned.action));
         Ok(Started::Done(change.instrument(execute).await?))
@@ -332,7 +337,8 @@ impl Run {
             Action::Query(_)
             | Action::CreateToken(_)
             | Action::CheckTable(_)
-            | Action::SubjectRequest(_) => Err(Error::Internal("a query is no change".into())),
+            | Action::SubjectRequest(_)
+            | Action::RetentionReport(_) => Err(Error::Internal("a query is no change".into())),
             Action::DropToken(statement) => statement.drop(self).await,
             Action::CreateModel(plan) => Box::pin(crate::model::create::run(self, plan)).await,
             Action::Definition(definition) => Box::pin(definition.run(self)).await,
@@ -342,6 +348,7 @@ impl Run {
             Action::Key(change) => Box::pin(change.run(self)).await,
             Action::Policy(change) => Box::pin(change.run(self)).await,
             Action::Subject(change) => Box::pin(change.run(self)).await,
+            Action::Retention(apply) => Box::pin(apply.run(self)).await,
             Action::Expectation(change) => Box::pin(change.run(self)).await,
             Action::Consent(change) => Box::pin(change.run(self)).await,
             Action::Privacy(change) => change.run(self).await,

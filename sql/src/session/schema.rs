@@ -158,10 +158,14 @@ async fn open_now(
     let provider = match opened {
         None => return Ok(None),
         Some(Opened::Table(table)) => {
-            // Who is not to be seen must not count as somebody who has not withdrawn.
+            // Who is not to be seen must not count as somebody who has not withdrawn, nor must who
+            // withdrew long ago.
             let table = match context.opening().reads_consents() {
                 true => table,
-                false => subject::guard::readable(context, name, table).await?,
+                false => {
+                    let table = subject::guard::readable(context, name, table).await?;
+                    policy::retention::readable(context, name, table).await?
+                }
             };
             let unread = target || context.opening().is_for_columns();
             let table = governed(context, name, table, unread)?;

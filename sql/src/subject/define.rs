@@ -193,7 +193,7 @@ pub(super) async fn table(
 ///
 /// # Errors
 /// When it cannot be opened, or is a view.
-pub(super) async fn raw(
+pub(crate) async fn raw(
     context: &StatementContext,
     name: &ObjectName,
     version: Option<u64>,

@@ -24,6 +24,7 @@ use udfs::privacy::{SubjectTokens, Token};
 
 use crate::error::{Error, Result};
 use crate::policy::barrier::may_pass;
+use crate::policy::retention;
 use crate::session::StatementContext;
 use crate::session::screen::{Screen, ScreenExec};
 
@@ -102,16 +103,39 @@ pub(crate) async fn parts(
 /// Checks that a table's rows may be replaced as a whole.
 ///
 /// # Errors
-/// When somebody in it is restricted, whose rows would go.
+/// When somebody in it is restricted, whose rows would go; when somebody is held, and rows may be
+/// there that are too old to be seen.
 pub(crate) async fn may_overwrite(context: &StatementContext, name: &ObjectName) -> Result<()> {
-    let marked = context.engine().catalog().marked_columns(name).await?;
-    if marked.iter().all(|column| column.restricted.is_empty()) {
+    let catalog = context.engine().catalog();
+    let marked = catalog.marked_columns(name).await?;
+    let whose = if marked.iter().any(|column| !column.restricted.is_empty()) {
+        "restricted"
+    } else if retention::hides(context, name).await?
+        && !catalog.kept_columns(name).await?.is_empty()
+    {
+        // They are there longer than others' rows, and nobody sees them.
+        "held"
+    } else {
         return Ok(());
-    }
+    };
     Err(Error::unsupported(
-        format!("{name} has rows of restricted persons, which INSERT OVERWRITE would remove"),
+        format!("{name} has rows of {whose} persons, which INSERT OVERWRITE would remove"),
         "use DELETE, which keeps them, and INSERT",
     ))
+}
+
+/// A table that retention policies are applied to: the rows that may go, and those of persons who
+/// are held or restricted, if there are any, which stay.
+///
+/// # Errors
+/// As [`readable`].
+pub(crate) async fn removable(
+    context: &StatementContext,
+    name: &ObjectName,
+    table: Arc<dyn TableProvider>,
+) -> Result<(Arc<dyn TableProvider>, Option<Arc<dyn TableProvider>>)> {
+    let kept = context.engine().catalog().kept_columns(name).await?;
+    parts(context, table, &kept).await
 }
 
 async fn is_external(context: &StatementContext, name: &ObjectName) -> Result<bool> {

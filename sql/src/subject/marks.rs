@@ -27,6 +27,10 @@ pub(super) async fn set(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
         Ok(new.cloned().collect::<Vec<String>>())
     };
     let new = catalog.change_subject_marks(&who.subject, add).await?;
+    // Who applies retention to one of the tables may not have known: it begins anew.
+    for table in person.subject.tables() {
+        catalog.stop_retention(table, None).await?;
+    }
     if mark == Mark::Held
         && let Some(id) = being_forgotten(&context, &person).await?
     {

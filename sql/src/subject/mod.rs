@@ -27,6 +27,8 @@ use catalog::policy::{Principal, Role};
 use datafusion::execution::session_state::SessionState;
 use futures::future::BoxFuture;
 
+pub(crate) use self::define::raw;
+pub(crate) use self::person::{count, counted};
 use self::syntax::{SubjectStatement, Who};
 use crate::engine::Engine;
 use crate::error::{Error, Result};

@@ -91,7 +91,7 @@ fn texts(batches: &[RecordBatch]) -> Result<BTreeSet<String>> {
 }
 
 /// How many rows of a relation are a person's.
-pub(super) async fn count(
+pub(crate) async fn count(
     run: &Run,
     context: &Arc<StatementContext>,
     relation: &str,
@@ -102,7 +102,7 @@ pub(super) async fn count(
 }
 
 /// The numbers in the first column of a query, and the sum of the counts in the second.
-pub(super) async fn counted(
+pub(crate) async fn counted(
     run: &Run,
     context: &Arc<StatementContext>,
     text: &str,

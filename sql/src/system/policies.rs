@@ -79,6 +79,7 @@ pub(super) async fn policies(context: &StatementContext) -> Result<RecordBatch> 
         ("columns", optional_texts(rows.iter().map(Row::columns))),
         ("expression", optional_texts(rows.iter().map(expression))),
         ("min_group_size", Arc::new(rows.iter().map(Row::min_group_size).collect::<Int64Array>())),
+        ("keep", optional_texts(rows.iter().map(|row| row.policy.rule.kept()))),
         ("except_roles", optional_texts(rows.iter().map(except))),
         ("owner", texts(rows.iter().map(|row| row.policy.owner.as_str()))),
         ("created", Arc::new(created.collect::<TimestampMillisecondArray>().with_timezone("UTC"))),

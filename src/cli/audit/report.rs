@@ -29,7 +29,9 @@ const CHAPTERS: [Chapter; 10] = [
     Chapter {
         title: "Data",
         about: "Tables, views and models, whose they are, and what they hold. Columns marked as \
-                personal data are named; where none is marked, none was tagged.",
+                personal data are named; where none is marked, none was tagged. Rows are kept for \
+                the retention, counted from the time in the column that it names (article 5 (1) \
+                (e)); where none is told, nothing limits how long they are kept.",
         query: "SELECT schema, name, kind, origin, owner, columns, personal, retention \
                 FROM system.processing_activities ORDER BY schema, name",
     },
