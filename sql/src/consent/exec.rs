@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{and, filter_record_batch};
 use arrow::datatypes::SchemaRef;
+use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
 use udfs::consent::{ConsentSet, Mask};
@@ -31,17 +32,18 @@ pub(super) struct Keep {
 /// The rows of `input` of people who meet all conditions; of their columns those in `output`.
 ///
 /// # Errors
-/// When the input lacks a column.
+/// When the input lacks a column, or cannot be read in parallel, which is a defect.
 pub(super) fn kept(
     input: Arc<dyn ExecutionPlan>,
     conditions: Vec<Condition>,
     output: Vec<usize>,
     purpose: &str,
     policies: Vec<String>,
+    config: &ConfigOptions,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let schema = Arc::new(input.schema().project(&output)?);
     let keep = Keep { conditions, output, purpose: purpose.to_owned(), policies };
-    Ok(ScreenExec::over(input, Arc::new(keep), schema))
+    ScreenExec::over(input, Arc::new(keep), schema, config)
 }
 
 impl fmt::Display for Keep {

@@ -233,6 +233,6 @@ impl TableProvider for Consented {
         let input = self.table.scan(state, Some(&columns), &filters, None).await?;
         let policies: Vec<String> =
             self.rules.iter().map(|rule| rule.policy.name.clone()).collect();
-        kept(input, conditions, output, &self.purpose, policies)
+        kept(input, conditions, output, &self.purpose, policies, state.config_options())
     }
 }
