@@ -11,6 +11,7 @@
 
 mod anonymize;
 mod audit;
+mod bypass;
 mod checks;
 mod cli;
 mod clients;

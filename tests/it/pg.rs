@@ -5,5 +5,5 @@ mod clients;
 mod hostile;
 mod protocol;
 mod security;
-mod support;
+pub mod support;
 mod transactions;

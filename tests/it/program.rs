@@ -20,6 +20,18 @@ pub fn shared_data(name: &str) -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
+/// The program that the tests built, to which their own environment says nothing.
+pub fn attune() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_attune"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ATTUNE_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
 /// The program with a configuration.
 pub struct Program {
     config: PathBuf,
@@ -31,28 +43,16 @@ impl Program {
         Self { config: config.to_owned() }
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_attune"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("ATTUNE_") {
-                command.env_remove(name);
-            }
-        }
-        command.stdin(Stdio::null());
-        command
-    }
-
     /// Writes the demonstration's shop into a folder that is made.
     pub fn demo(&self, folder: &Path) {
-        let mut command = self.command();
+        let mut command = attune();
         let output = command.args(["demo", "--exit", "--dir"]).arg(folder).output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
     }
 
     /// Adds a user to the warehouse.
     pub fn add_user(&self, name: &str, role: &str, password: &str) {
-        let output = self
-            .command()
+        let output = attune()
             .args(["user", "add", name, "--role", role, "--config"])
             .arg(&self.config)
             .env("ATTUNE_PASSWORD", password)
@@ -63,8 +63,7 @@ impl Program {
 
     /// What `attune sql` writes for a statement: the rows as CSV, and the rest.
     pub fn sql(&self, text: &str) -> (String, String) {
-        let output = self
-            .command()
+        let output = attune()
             .args(["sql", "--format", "csv", "-c", text, "--config"])
             .arg(&self.config)
             .output()
@@ -75,7 +74,7 @@ impl Program {
 
     /// Runs `attune audit …` as somebody, or as nobody: whether it succeeded, and what it wrote.
     pub fn audit(&self, arguments: &[&str], login: Option<(&str, &str)>) -> (bool, String) {
-        let mut command = self.command();
+        let mut command = attune();
         command.arg("audit").args(arguments).arg("--config").arg(&self.config);
         if let Some((name, password)) = login {
             command.args(["--user", name]).env("ATTUNE_PASSWORD", password);
@@ -96,8 +95,7 @@ impl Program {
 
     async fn start(&self, log: Stdio) -> Server {
         let (flight, http) = (free_address(), free_address());
-        let child = self
-            .command()
+        let child = attune()
             .args(["serve", "--flight", &flight.to_string(), "--http", &http.to_string()])
             .arg("--config")
             .arg(&self.config)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::{and, filter_record_batch, not};
 use arrow::datatypes::SchemaRef;
+use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
 use udfs::consent::{ConsentSet, Mask};
@@ -42,7 +43,7 @@ pub(super) struct Keep {
 /// in `output`.
 ///
 /// # Errors
-/// When the input lacks a column.
+/// When the input lacks a column, or cannot be read in parallel, which is a defect.
 pub(super) fn kept(
     input: Arc<dyn ExecutionPlan>,
     conditions: Vec<Condition>,
@@ -50,10 +51,11 @@ pub(super) fn kept(
     output: Vec<usize>,
     purpose: &str,
     policies: Vec<String>,
+    config: &ConfigOptions,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let schema = Arc::new(input.schema().project(&output)?);
     let keep = Keep { conditions, persons, output, purpose: purpose.to_owned(), policies };
-    Ok(ScreenExec::over(input, Arc::new(keep), schema))
+    ScreenExec::over(input, Arc::new(keep), schema, config)
 }
 
 impl fmt::Display for Keep {

@@ -286,6 +286,7 @@ impl TableProvider for Consented {
         let input = self.table.scan(state, Some(&columns), &filters, None).await?;
         let policies: Vec<String> =
             self.rules.iter().map(|rule| rule.policy.name.clone()).collect();
-        kept(input, conditions, self.persons, output, &self.purpose, policies)
+        let config = state.config_options();
+        kept(input, conditions, self.persons, output, &self.purpose, policies, config)
     }
 }

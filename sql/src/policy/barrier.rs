@@ -227,7 +227,8 @@ impl TableProvider for Barrier {
             None => Arc::clone(&self.schema),
         };
         let input = state.create_physical_plan(&plan.build()?).await?;
-        Ok(ScreenExec::over(input, Arc::new(Passed(Arc::clone(&self.policies))), schema))
+        let passed = Arc::new(Passed(Arc::clone(&self.policies)));
+        ScreenExec::over(input, passed, schema, state.config_options())
     }
 }
 

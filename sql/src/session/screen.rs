@@ -3,7 +3,9 @@
 //!
 //! To the planner it is a leaf: no rule moves a condition, a limit or a dynamic filter through it,
 //! no statistics come out of it, and EXPLAIN shows the screen and nothing of what is below, no
-//! counts least of all.
+//! counts least of all. It has as many partitions as the session's plans have: those of the input
+//! are the files in which a condition may be met, by rows that are not shown too, and plans above
+//! would differ with them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,10 +17,12 @@ use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning,
-    PlanProperties,
+    DisplayAs, DisplayFormatType, EmptyRecordBatchStream, ExecutionPlan, ExecutionPlanProperties,
+    Partitioning, PlanProperties,
 };
 use futures::StreamExt;
 
@@ -48,27 +52,53 @@ pub(crate) trait Screen: fmt::Display + Send + Sync + 'static {
 /// The operator.
 pub(crate) struct ScreenExec<S> {
     input: Arc<dyn ExecutionPlan>,
+    /// The input in no more partitions than the operator has.
+    rows: Arc<dyn ExecutionPlan>,
     screen: Arc<S>,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
 }
 
 impl<S: Screen> ScreenExec<S> {
-    /// What of an input passes, with this schema.
+    /// What of an input passes, with this schema, in as many partitions as `config` says.
+    ///
+    /// # Errors
+    /// When how many rows the input has cannot be told, which is a defect.
     pub(crate) fn over(
         input: Arc<dyn ExecutionPlan>,
         screen: Arc<S>,
         schema: SchemaRef,
-    ) -> Arc<dyn ExecutionPlan> {
-        // Neither orders nor constants of the input are told: they say what hidden rows are like.
+        config: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let partitions = config.execution.target_partitions.max(1);
+        let rows = spread(&input, partitions, config.execution.batch_size)?;
+        // Neither orders, constants nor partitions of the input are told: they say what hidden rows
+        // are like.
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
-            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
+            Partitioning::UnknownPartitioning(partitions),
             input.pipeline_behavior(),
             input.boundedness(),
         );
-        Arc::new(Self { input, screen, schema, properties: Arc::new(properties) })
+        Ok(Arc::new(Self { input, rows, screen, schema, properties: Arc::new(properties) }))
     }
+}
+
+/// An input in at most so many partitions: in all of them where it has more rows than a batch, so
+/// that what is above computes in parallel.
+fn spread(
+    input: &Arc<dyn ExecutionPlan>,
+    partitions: usize,
+    batch_rows: usize,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let has = input.output_partitioning().partition_count();
+    let known = StatisticsContext::new().compute(input.as_ref(), &StatisticsArgs::default())?;
+    let is_small = known.num_rows.get_value().is_some_and(|rows| *rows <= batch_rows);
+    if has == partitions || (has < partitions && is_small) {
+        return Ok(Arc::clone(input));
+    }
+    let round_robin = Partitioning::RoundRobinBatch(partitions);
+    Ok(Arc::new(RepartitionExec::try_new(Arc::clone(input), round_robin)?))
 }
 
 impl<S: Screen> fmt::Debug for ScreenExec<S> {
@@ -116,7 +146,8 @@ impl<S: Screen> ExecutionPlan for ScreenExec<S> {
         config: &ConfigOptions,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let input = self.input.repartitioned(target_partitions, config)?;
-        Ok(input.map(|input| Self::over(input, Arc::clone(&self.screen), Arc::clone(&self.schema))))
+        let over = |input| Self::over(input, self.screen.clone(), self.schema.clone(), config);
+        input.map(over).transpose()
     }
 
     fn execute(
@@ -124,7 +155,10 @@ impl<S: Screen> ExecutionPlan for ScreenExec<S> {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        let rows = self.input.execute(partition, context)?;
+        if partition >= self.rows.output_partitioning().partition_count() {
+            return Ok(Box::pin(EmptyRecordBatchStream::new(Arc::clone(&self.schema))));
+        }
+        let rows = self.rows.execute(partition, context)?;
         let (screen, schema) = (Arc::clone(&self.screen), Arc::clone(&self.schema));
         let passed = rows.filter_map(move |batch| {
             let passed = batch.map_err(S::told).and_then(|batch| screen.rows(&batch, &schema));
@@ -148,5 +182,53 @@ pub(crate) fn untold(error: DataFusionError, what: &str, hint: &str) -> DataFusi
     match is_of_row {
         true => Error::Execution { what: what.into(), hint: Some(hint.into()) }.into(),
         false => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array};
+    use datafusion::datasource::memory::MemorySourceConfig;
+    use datafusion::physical_plan::collect_partitioned;
+
+    use super::*;
+
+    /// Lets everything through.
+    struct Open;
+
+    impl fmt::Display for Open {
+        fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("open")
+        }
+    }
+
+    impl Screen for Open {
+        const NAME: &'static str = "OpenExec";
+
+        fn rows(&self, batch: &RecordBatch, _: &SchemaRef) -> Result<RecordBatch> {
+            Ok(batch.clone())
+        }
+    }
+
+    #[tokio::test]
+    async fn its_partitions_are_those_of_the_session_whatever_is_below() {
+        let mut config = ConfigOptions::default();
+        config.execution.target_partitions = 3;
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1; 100]));
+        let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+        // Of more rows than a batch has they are spread, of fewer they stay where they are.
+        for batch_rows in [10, 10_000] {
+            config.execution.batch_size = batch_rows;
+            for parts in 1..6 {
+                let rows = vec![vec![batch.clone()]; parts];
+                let input = MemorySourceConfig::try_new_exec(&rows, batch.schema(), None).unwrap();
+                let screen = ScreenExec::over(input, Arc::new(Open), batch.schema(), &config);
+                let screen = screen.unwrap();
+                assert_eq!(screen.output_partitioning().partition_count(), 3);
+                let passed = collect_partitioned(screen, Arc::default()).await.unwrap();
+                let passed: usize = passed.iter().flatten().map(RecordBatch::num_rows).sum();
+                assert_eq!(passed, parts * 100, "{parts} parts");
+            }
+        }
     }
 }

@@ -259,7 +259,7 @@ impl TableProvider for Marked {
         let schema = Arc::new(self.table.schema().project(&wanted)?);
         let (tokens, shown) = (Arc::clone(&self.tokens), self.shown);
         let look = Look { columns, tokens, shown, width: wanted.len() };
-        Ok(ScreenExec::over(input, Arc::new(look), schema))
+        ScreenExec::over(input, Arc::new(look), schema, session.config_options())
     }
 }
 

@@ -124,6 +124,11 @@ impl Reply {
         self.field(b'C').unwrap()
     }
 
+    /// The engine's code of an error; nothing where it is the protocol's own.
+    pub fn code(&self) -> String {
+        self.field(b'D').unwrap_or_default()
+    }
+
     pub fn message(&self) -> String {
         self.field(b'M').unwrap()
     }
