@@ -3,14 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{and, filter_record_batch};
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::and;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
 use udfs::consent::{ConsentSet, Mask};
 
-use crate::session::screen::{Screen, ScreenExec};
+use crate::session::screen::{self, Screen, ScreenExec};
 
 /// Who consents, and which column of the input says whose a row is.
 #[derive(Debug, Clone)]
@@ -67,28 +67,14 @@ impl Screen for Keep {
                 }
             }
         }
-        let Some(mask) = kept else { return self.projected(batch, schema) };
-        if self.output.is_empty() {
-            return counted(mask.true_count(), schema);
+        match kept {
+            Some(mask) => screen::kept(batch, &mask, &self.output, schema),
+            None => {
+                let columns = self.output.iter().map(|at| Arc::clone(batch.column(*at)));
+                screen::with_rows(columns.collect(), batch.num_rows(), schema)
+            }
         }
-        Ok(filter_record_batch(&self.projected(batch, schema)?, &mask)?)
     }
-}
-
-impl Keep {
-    fn projected(&self, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-        if self.output.is_empty() {
-            return counted(batch.num_rows(), schema);
-        }
-        let columns = self.output.iter().map(|at| Arc::clone(batch.column(*at))).collect();
-        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
-    }
-}
-
-/// So many rows without columns.
-fn counted(rows: usize, schema: &SchemaRef) -> Result<RecordBatch> {
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), vec![], &options)?)
 }
 
 #[cfg(test)]
