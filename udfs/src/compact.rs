@@ -239,7 +239,11 @@ mod tests {
         }
 
         #[test]
-        fn a_word_is_packed_bit_by_bit(word in any::<u64>(), one in any::<u64>(), two in any::<u64>()) {
+        fn a_word_is_packed_bit_by_bit(
+            word in any::<u64>(),
+            one in any::<u64>(),
+            two in any::<u64>(),
+        ) {
             for mask in [one, one & two, one | two, 0, u64::MAX] {
                 let (mut expected, mut at) = (0, 0);
                 for bit in (0..64).filter(|bit| (mask >> bit) & 1 == 1) {

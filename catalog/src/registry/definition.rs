@@ -132,6 +132,9 @@ pub struct ManagedTable {
     /// The last erasure that has rewritten it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased_by: Option<String>,
+    /// Whether rows are only added.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub append_only: bool,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -141,8 +144,14 @@ fn is_zero(number: &u64) -> bool {
 impl ManagedTable {
     /// A table in a folder, of which nothing was purged.
     pub fn new(folder: impl Into<String>, cluster_by: Vec<String>) -> Self {
-        let (erasing, erased_by) = (None, None);
-        Self { folder: folder.into(), cluster_by, first_version: 0, erasing, erased_by }
+        Self {
+            folder: folder.into(),
+            cluster_by,
+            first_version: 0,
+            erasing: None,
+            erased_by: None,
+            append_only: false,
+        }
     }
 
     /// The version that a version in the folder is called by.

@@ -38,6 +38,9 @@ use crate::session::{Action, StatementContext};
 pub(crate) enum Change {
     /// Adds the plan's rows, or replaces all rows by them.
     Insert { name: ObjectName, plan: LogicalPlan, overwrite: bool },
+    /// Adds those of a consent token's choices that the table does not have yet; `count` tells how
+    /// many the token has, and how many of them are new.
+    Record { name: ObjectName, plan: LogicalPlan, count: LogicalPlan },
     /// Keeps the rows of `keep`; `count` tells how many were changed or removed.
     Rewrite {
         name: ObjectName,
@@ -89,22 +92,29 @@ impl Change {
     pub(crate) fn plans(&self) -> Vec<&LogicalPlan> {
         match self {
             Self::Insert { plan, .. } => vec![plan],
+            Self::Record { plan, count, .. } => vec![plan, count],
             Self::Rewrite { keep, count, .. } => vec![keep, count],
             Self::Merge(merge) => vec![&merge.keep, &merge.counts],
         }
     }
 
     pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
-        let catalog = run.session.engine().catalog();
         match self {
             Self::Insert { name, plan, overwrite } => {
-                let rows = if *overwrite { Rows::Replaced } else { Rows::Added };
-                let guard = Guard::new(run, name, run.bound(plan)?, rows).await?;
-                let state = run.writing_state()?;
-                let (plan, version) = (guard.plan(), guard.version());
-                let written = catalog.insert(name, plan, state, version, *overwrite).await;
-                let written = guard.finish(run, written.map_err(Error::from)).await?;
-                Ok(Done::new(written.rows, format!("INSERT {} rows into {name}", written.rows)))
+                let rows = insert(run, name, plan, *overwrite).await?;
+                Ok(Done::new(rows, format!("INSERT {rows} rows into {name}")))
+            }
+            Self::Record { name, plan, count } => {
+                let [told, new] = count_rows(run, count).await?;
+                let message = match (told, new) {
+                    (0, _) => "no token is in force, nothing was recorded".to_owned(),
+                    (_, 0) => format!("{name} has what the token says, nothing was recorded"),
+                    _ => {
+                        let rows = insert(run, name, plan, false).await?;
+                        return Ok(Done::new(rows, format!("RECORD {rows} choices in {name}")));
+                    }
+                };
+                Ok(Done::new(0, message))
             }
             Self::Rewrite { name, verb, version, keep, rows, count } => {
                 let [changed] = count_rows(run, count).await?;
@@ -116,6 +126,17 @@ impl Change {
             Self::Merge(merge) => merge.run(run).await,
         }
     }
+}
+
+/// Writes the rows of a plan into a table, if they meet what is expected of it; how many they were.
+async fn insert(run: &Run, name: &ObjectName, plan: &LogicalPlan, overwrite: bool) -> Result<u64> {
+    let rows = if overwrite { Rows::Replaced } else { Rows::Added };
+    let guard = Guard::new(run, name, run.bound(plan)?, rows).await?;
+    let (catalog, state) = (run.session.engine().catalog(), run.writing_state()?);
+    let (plan, version) = (guard.plan(), guard.version());
+    let written = catalog.insert(name, plan, state, version, overwrite).await;
+    let written = guard.finish(run, written.map_err(Error::from)).await?;
+    Ok(written.rows)
 }
 
 /// Writes a table's rows anew, if they meet what is expected of them and the table is still at the
@@ -175,6 +196,7 @@ pub(crate) async fn plan(
             if insert.overwrite {
                 crate::consent::may_rewrite(context, &name)?;
                 crate::subject::guard::may_overwrite(context, &name).await?;
+                context.engine().catalog().check_append_only(&name).await?;
             }
             context.write_to(&name);
             let (state, plan) = context.plan_statement(statement.clone()).await?;

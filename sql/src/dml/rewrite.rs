@@ -87,6 +87,7 @@ impl Target {
     ) -> Result<Self> {
         let name = target(context, parts, privileges).await?;
         crate::private::no_changes(context, &name).await?;
+        context.engine().catalog().check_append_only(&name).await?;
         // The rows that stay are written anew: those that a policy hides would be lost, and masks
         // would take the place of values.
         crate::policy::whole(context, &name, "change rows of").await?;
