@@ -289,8 +289,8 @@ mod tests {
         for (channel, columns) in [
             ("", &names[..]),
             ("CHANNEL 'a'", &names[..4]),
-            ("", &["who", "what", "given", "who"]),
-            ("", &["who", "what", "given", "never"]),
+            ("", &["who", "what", "given", "who"][..]),
+            ("", &["who", "what", "given", "never"][..]),
         ] {
             assert!(told(channel, columns).is_err(), "{columns:?}");
         }
