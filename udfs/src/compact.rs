@@ -9,9 +9,9 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, PrimitiveArray};
-use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
 use arrow::compute::{FilterBuilder, FilterPredicate, prep_null_mask_filter};
-use arrow::datatypes::{ArrowNativeType, ArrowPrimitiveType};
+use arrow::datatypes::{ArrowNativeType, ArrowPrimitiveType, DataType};
 use arrow::downcast_primitive_array;
 use arrow::error::ArrowError;
 
@@ -29,7 +29,44 @@ pub fn compacted<'a>(
     kept: &BooleanArray,
 ) -> Result<Vec<ArrayRef>, ArrowError> {
     let rows = Rows::of(kept);
-    columns.into_iter().map(|column| rows.of_column(column.as_ref())).collect()
+    let columns: Vec<&ArrayRef> = columns.into_iter().collect();
+    columns.iter().try_for_each(|column| rows.check(column.as_ref()))?;
+    let mut compacted: Vec<Option<ArrayRef>> = vec![None; columns.len()];
+    if !rows.is_sparse() {
+        // Where to write is found out once for two columns.
+        let wide = columns.iter().enumerate().filter_map(|(at, column)| {
+            let column: &dyn Array = column.as_ref();
+            words_of(column).map(|words| (at, column, words))
+        });
+        let wide: Vec<_> = wide.collect();
+        for [(one, left, ones), (other, right, others)] in wide.as_chunks::<2>().0 {
+            let (ones, others) = packed_two(ones, others, &rows.words, rows.count);
+            for (at, column, words) in [(*one, *left, ones), (*other, *right, others)] {
+                if let Some(compacted) = compacted.get_mut(at) {
+                    *compacted = Some(rows.of_words(column, words)?);
+                }
+            }
+        }
+    }
+    let all = columns.into_iter().zip(compacted);
+    all.map(|(column, compacted)| match compacted {
+        Some(compacted) => Ok(compacted),
+        None => rows.of_column(column.as_ref()),
+    })
+    .collect()
+}
+
+/// The values of a column of numbers of 64 bits.
+fn words_of(array: &dyn Array) -> Option<&[u64]> {
+    let data_type = array.data_type();
+    // An interval of days is of two numbers, which may lie anywhere.
+    if data_type.primitive_width() != Some(8) || matches!(data_type, DataType::Interval(_)) {
+        return None;
+    }
+    downcast_primitive_array!(
+        array => Some(array.values().inner().typed_data()),
+        _ => None,
+    )
 }
 
 /// The rows that stay.
@@ -52,17 +89,35 @@ impl Rows {
         Self { count: kept.true_count(), words, kept, runs: OnceCell::new() }
     }
 
-    fn of_column(&self, array: &dyn Array) -> Result<ArrayRef, ArrowError> {
-        if array.len() != self.kept.len() {
-            let (rows, mask) = (array.len(), self.kept.len());
-            let what = format!("a column of {rows} rows under a mask of {mask}");
-            return Err(ArrowError::InvalidArgumentError(what));
+    fn check(&self, array: &dyn Array) -> Result<(), ArrowError> {
+        let (rows, mask) = (array.len(), self.kept.len());
+        if rows == mask {
+            return Ok(());
         }
-        if self.count * SPARSE < self.kept.len() {
+        let what = format!("a column of {rows} rows under a mask of {mask}");
+        Err(ArrowError::InvalidArgumentError(what))
+    }
+
+    /// Whether the mask keeps little.
+    fn is_sparse(&self) -> bool {
+        self.count * SPARSE < self.kept.len()
+    }
+
+    fn of_column(&self, array: &dyn Array) -> Result<ArrayRef, ArrowError> {
+        if self.is_sparse() {
             return self.by_runs(array);
         }
         downcast_primitive_array!(
-            array => self.numbers(array),
+            array => self.numbers(array, packed(array.values(), &self.words, self.count).into()),
+            _ => self.by_runs(array),
+        )
+    }
+
+    /// The rows of a column, whose values are packed already.
+    fn of_words(&self, array: &dyn Array, packed: Vec<u64>) -> Result<ArrayRef, ArrowError> {
+        let packed = Buffer::from_vec(packed);
+        downcast_primitive_array!(
+            array => self.numbers(array, ScalarBuffer::new(packed, 0, self.count)),
             _ => self.by_runs(array),
         )
     }
@@ -72,14 +127,15 @@ impl Rows {
         self.runs.get_or_init(runs).filter(array)
     }
 
+    /// These values, with the NULLs of the column that they are of.
     fn numbers<T: ArrowPrimitiveType>(
         &self,
         array: &PrimitiveArray<T>,
+        values: ScalarBuffer<T::Native>,
     ) -> Result<ArrayRef, ArrowError> {
-        let values = packed(array.values(), &self.words, self.count);
         let nulls = array.nulls().map(|nulls| packed_bits(nulls.inner(), &self.words, self.count));
         let nulls = nulls.map(NullBuffer::new).filter(|nulls| nulls.null_count() > 0);
-        let numbers = PrimitiveArray::<T>::try_new(values.into(), nulls)?;
+        let numbers = PrimitiveArray::<T>::try_new(values, nulls)?;
         Ok(Arc::new(numbers.with_data_type(array.data_type().clone())))
     }
 }
@@ -95,16 +151,54 @@ fn packed<N: ArrowNativeType>(values: &[N], words: &[u64], count: usize) -> Vec<
             packed.extend_from_slice(values);
         } else if *word != 0 {
             let kept = pack(values, *word, &mut block);
-            // A copy of a known length costs less than one of a length that nobody can predict.
-            packed.extend_from_slice(&block);
-            packed.truncate(packed.len() - BLOCK + kept);
+            append(&mut packed, &block, kept);
         }
     }
     if let Some(word) = last.first() {
         let kept = pack(rest, *word, &mut block);
-        packed.extend(block.iter().take(kept));
+        append(&mut packed, &block, kept);
     }
     packed
+}
+
+/// The same of two columns.
+fn packed_two(ones: &[u64], others: &[u64], words: &[u64], count: usize) -> (Vec<u64>, Vec<u64>) {
+    let (mut left, mut right) =
+        (Vec::with_capacity(count + BLOCK), Vec::with_capacity(count + BLOCK));
+    let (mut one, mut other) = ([0; BLOCK], [0; BLOCK]);
+    let ((ones, ones_rest), (others, others_rest)) =
+        (ones.as_chunks::<BLOCK>(), others.as_chunks::<BLOCK>());
+    let (full, last) = words.split_at(ones.len().min(words.len()));
+    for ((ones, others), word) in ones.iter().zip(others).zip(full) {
+        if *word == u64::MAX {
+            left.extend_from_slice(ones);
+            right.extend_from_slice(others);
+        } else if *word != 0 {
+            let mut kept = 0;
+            for (row, (from_one, from_other)) in ones.iter().zip(others).enumerate() {
+                one[kept % BLOCK] = *from_one;
+                other[kept % BLOCK] = *from_other;
+                kept += ((word >> row) & 1) as usize;
+            }
+            append(&mut left, &one, kept);
+            append(&mut right, &other, kept);
+        }
+    }
+    if let Some(word) = last.first() {
+        let kept = pack(ones_rest, *word, &mut one);
+        append(&mut left, &one, kept);
+        let kept = pack(others_rest, *word, &mut other);
+        append(&mut right, &other, kept);
+    }
+    (left, right)
+}
+
+/// Appends the beginning of a block. To copy a known length and shorten it costs less than to copy
+/// a length that nobody can predict.
+#[inline(always)]
+fn append<N: Copy>(packed: &mut Vec<N>, block: &[N; BLOCK], kept: usize) {
+    packed.extend_from_slice(block);
+    packed.truncate(packed.len() - BLOCK + kept);
 }
 
 /// Writes what a word keeps to the beginning of the block; how much that is.
