@@ -169,14 +169,31 @@ impl Catalog {
         }
         let found = self.keyring_heads.find(&place).await?;
         let Some(Spec::Key(record)) = found.map(|found| found.spec) else { return Ok(None) };
+        let ring = self.ring(name, &record, generation).await;
+        let Err(Error::Corrupt { .. }) = &ring else { return ring.map(Some) };
+        // A secret that was wrapped anew within the last second is elsewhere.
+        match self.keyring_heads.read(&place).await?.map(|found| found.spec) {
+            Some(Spec::Key(now)) if now != record => {
+                self.ring(name, &now, generation).await.map(Some)
+            }
+            _ => ring.map(Some),
+        }
+    }
+
+    async fn ring(
+        &self,
+        name: &str,
+        record: &KeyRecord,
+        generation: Option<u32>,
+    ) -> Result<KeyRing> {
         let mut keys = Vec::new();
         for open in record.open().filter(|open| generation.is_none_or(|n| n == open.number)) {
             keys.push(self.unwrapped(name, &record.generation_id(open.number), open).await?);
         }
         let mut keys = keys.into_iter();
         match (keys.next(), generation) {
-            (Some(newest), _) => Ok(Some(KeyRing::new(newest, keys.collect()))),
-            (None, Some(number)) => Err(no_generation(name, number, &record)),
+            (Some(newest), _) => Ok(KeyRing::new(newest, keys.collect())),
+            (None, Some(number)) => Err(no_generation(name, number, record)),
             (None, None) => {
                 Err(Error::Corrupt { what: format!("key {name}"), reason: "it is empty".into() })
             }
@@ -189,12 +206,26 @@ impl Catalog {
         if let Some(known) = self.keyring.opened.lock().get(&entry) {
             return Ok(Arc::clone(known));
         }
-        let place = self.secret_place(&of.secret);
-        let corrupt = |reason: &str| Error::Corrupt {
-            what: format!("the secret of key {name}, generation {id},"),
-            reason: reason.to_owned(),
-        };
-        let Some(content) = place.read_if_exists().await? else {
+        let mut secret = self.secret(name, id, of).await?;
+        let key = Key::with_id(name, id, &secret);
+        secret.fill(0);
+        std::hint::black_box(&secret);
+        let key = Arc::new(key.map_err(|error| corrupt(name, id, &error.message()))?);
+        let listed = self.stored_keys().await?;
+        let mut opened = self.keyring.opened.lock();
+        // What was retired or dropped elsewhere is forgotten here too.
+        opened.retain(|(name, id), _| {
+            let record = listed.get(name);
+            record.is_some_and(|r| r.open().any(|open| r.generation_id(open.number) == *id))
+        });
+        opened.insert(entry, Arc::clone(&key));
+        Ok(key)
+    }
+
+    /// The secret of a generation, which the caller overwrites.
+    async fn secret(&self, name: &str, id: &str, of: &Generation) -> Result<Vec<u8>> {
+        let corrupt = |reason| corrupt(name, id, reason);
+        let Some(content) = self.secret_place(&of.secret).read_if_exists().await? else {
             return Err(corrupt("it is not in the warehouse any more"));
         };
         let stored: WrappedSecret = serde_json::from_slice(&content)
@@ -212,22 +243,28 @@ impl Catalog {
                 "add that master key to [keyring] master_key_file, on a line of its own",
             ));
         };
-        let Some(mut secret) = master.open(name, id, &stored.wrapped) else {
-            return Err(corrupt("it was changed, or copied from another key"));
-        };
-        let key = Key::with_id(name, id, &secret);
-        secret.fill(0);
-        std::hint::black_box(&secret);
-        let key = Arc::new(key.map_err(|error| corrupt(&error.message()))?);
-        let listed = self.stored_keys().await?;
-        let mut opened = self.keyring.opened.lock();
-        // What was retired or dropped elsewhere is forgotten here too.
-        opened.retain(|(name, id), _| {
-            let record = listed.get(name);
-            record.is_some_and(|r| r.open().any(|open| r.generation_id(open.number) == *id))
-        });
-        opened.insert(entry, Arc::clone(&key));
-        Ok(key)
+        let secret = master.open(name, id, &stored.wrapped);
+        secret.ok_or_else(|| corrupt("it was changed, or copied from another key"))
+    }
+
+    /// Wraps a secret under the first master key into an object that no document lists yet; the
+    /// ids of the master key and of the object.
+    async fn store_secret(&self, name: &str, id: &str, secret: &[u8]) -> Result<(String, String)> {
+        let master = self.keyring.wrapping()?;
+        let wrapped = master.wrap(name, id, secret);
+        let wrapped = wrapped.map_err(|error| Error::invalid(error.message().into_owned()))?;
+        let stored = WrappedSecret { format: FORMAT, master: master.id().to_owned(), wrapped };
+        // Two who make the same generation at once make two objects; the document names one.
+        let file = format!("{id}-{}", random_digits());
+        let place = self.secret_place(&file);
+        let content = serde_json::to_vec(&stored).map_err(|error| Error::Corrupt {
+            what: place.url.to_string(),
+            reason: error.to_string(),
+        })?;
+        match place.create(content).await? {
+            true => Ok((stored.master, file)),
+            false => Err(Error::Conflict { name: format!("key {name}") }),
+        }
     }
 
     fn secret_place(&self, secret: &str) -> Place {
@@ -242,38 +279,21 @@ impl Catalog {
         number: u32,
         by: &str,
     ) -> Result<Generation> {
-        let master = self.keyring.wrapping()?;
-        let id = record.generation_id(number);
         let mut secret = random_bytes();
-        let wrapped = master.wrap(name, &id, &secret);
+        let stored = self.store_secret(name, &record.generation_id(number), &secret).await;
         secret.fill(0);
         std::hint::black_box(&secret);
-        let wrapped = wrapped.map_err(|error| Error::invalid(error.message().into_owned()))?;
-        let stored = WrappedSecret { format: FORMAT, master: master.id().to_owned(), wrapped };
-        // Two who make the same generation at once make two objects; the document names one.
-        let file = format!("{id}-{}", random_digits());
-        let place = self.secret_place(&file);
-        let content = serde_json::to_vec(&stored).map_err(|error| Error::Corrupt {
-            what: place.url.to_string(),
-            reason: error.to_string(),
-        })?;
-        if !place.create(content).await? {
-            return Err(Error::Conflict { name: format!("key {name}") });
-        }
-        Ok(Generation {
-            number,
-            created_ms: self.now_ms(),
-            created_by: by.to_owned(),
-            master: stored.master,
-            secret: file,
-            retired_ms: None,
-        })
+        let (master, secret) = stored?;
+        let (created_ms, created_by) = (self.now_ms(), by.to_owned());
+        Ok(Generation { number, created_ms, created_by, master, secret, retired_ms: None })
     }
 
-    /// Removes a secret that no document lists.
-    async fn take_back(&self, secret: &str) {
-        if let Err(error) = self.secret_place(secret).remove().await {
-            tracing::warn!(%error, object = secret, "the secret of a key that was not made stays, wrapped");
+    /// Removes secrets that no document lists.
+    async fn take_back(&self, secrets: &[String]) {
+        for secret in secrets {
+            if let Err(error) = self.secret_place(secret).remove().await {
+                tracing::warn!(%error, object = secret, "a secret that no key lists stays, wrapped");
+            }
         }
     }
 
@@ -303,7 +323,7 @@ impl Catalog {
         let made = self.keyring_heads.create(&place, Spec::Key(record), by, CreateMode::New).await;
         // A write whose answer got lost may have happened: then the secret is needed.
         if made.as_ref().is_err_and(|error| error.is_lost_race()) {
-            self.take_back(&secret).await;
+            self.take_back(&[secret]).await;
         }
         match made {
             Err(Error::AlreadyExists { .. }) if if_not_exists => Ok(false),
@@ -333,7 +353,7 @@ impl Catalog {
         record.generations.push(made);
         let put = self.put_key(name, record, &owner, &head).await;
         if put.as_ref().is_err_and(|error| error.is_lost_race()) {
-            self.take_back(&secret).await;
+            self.take_back(&[secret]).await;
         }
         put.map(|()| number)
     }
@@ -364,6 +384,60 @@ impl Catalog {
         let id = record.generation_id(number);
         self.keyring.opened.lock().remove(&(name.to_owned(), id));
         self.secret_place(&secret).remove().await
+    }
+
+    /// Wraps the secrets of a key under the first master key, where they are under another one; how
+    /// many those were. What was made with the key is as it was.
+    ///
+    /// # Errors
+    /// When there is no such stored key, or one of its master keys is not configured; `Conflict`
+    /// when somebody else changed the key at the same time; when what is under the old master key
+    /// cannot be removed.
+    pub async fn rewrap_key(&self, name: &str) -> Result<usize> {
+        let (head, owner, mut record) = self.key_to_change(name).await?;
+        let first = self.keyring.wrapping()?.id();
+        let named = KeyRecord { id: record.id.clone(), generations: Vec::new() };
+        let (mut made, mut left) = (Vec::new(), Vec::new());
+        let open = record.generations.iter_mut().filter(|known| known.retired_ms.is_none());
+        for known in open.filter(|known| known.master != first) {
+            match self.wrapped_anew(name, &named.generation_id(known.number), known).await {
+                Ok((master, secret)) => {
+                    made.push(secret.clone());
+                    left.push(std::mem::replace(&mut known.secret, secret));
+                    known.master = master;
+                }
+                Err(error) => {
+                    self.take_back(&made).await;
+                    return Err(error);
+                }
+            }
+        }
+        if made.is_empty() {
+            return Ok(0);
+        }
+        let put = self.put_key(name, record, &owner, &head).await;
+        // A write whose answer got lost may have happened: then the secrets are needed.
+        if put.as_ref().is_err_and(Error::is_lost_race) {
+            self.take_back(&made).await;
+        }
+        put?;
+        for secret in &left {
+            self.secret_place(secret).remove().await?;
+        }
+        Ok(made.len())
+    }
+
+    async fn wrapped_anew(
+        &self,
+        name: &str,
+        id: &str,
+        of: &Generation,
+    ) -> Result<(String, String)> {
+        let mut secret = self.secret(name, id, of).await?;
+        let stored = self.store_secret(name, id, &secret).await;
+        secret.fill(0);
+        std::hint::black_box(&secret);
+        stored
     }
 
     /// Drops a stored key with its grants and secrets; `false` when there is none.
@@ -431,6 +505,13 @@ fn check_name(name: &str) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+fn corrupt(name: &str, id: &str, reason: &str) -> Error {
+    Error::Corrupt {
+        what: format!("the secret of key {name}, generation {id},"),
+        reason: reason.to_owned(),
+    }
 }
 
 /// The error for a generation that does not open.

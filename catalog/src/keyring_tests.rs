@@ -150,3 +150,39 @@ async fn two_rotations_at_once_are_two_generations_or_one_is_an_error() {
     let found = ids(&one, "k").await;
     assert!(done >= 1 && found.len() == 1 + done && secrets(folder.path()) == 1 + done);
 }
+
+#[tokio::test]
+async fn a_key_goes_over_to_another_master_key() {
+    const NEXT: &str = "n0123456789abcdef0123456789abcdef";
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::default();
+    let old = open(folder.path(), &clock, &[MASTER]).await;
+    old.create_key("emails", "dpo", false).await.unwrap();
+    old.rotate_key("emails", "dpo").await.unwrap();
+    old.rotate_key("emails", "dpo").await.unwrap();
+    old.retire_generation("emails", 1).await.unwrap();
+    let made = ids(&old, "emails").await;
+    assert_eq!(old.rewrap_key("emails").await.unwrap(), 0);
+    clock.advance(1_000);
+    // Without the old master key nothing is wrapped anew, and nothing is left behind.
+    let early = open(folder.path(), &clock, &[NEXT]).await;
+    let error = early.rewrap_key("emails").await.unwrap_err();
+    assert!(error.hint().unwrap().contains("master_key_file"), "{error}");
+    assert_eq!(secrets(folder.path()), 2);
+    let both = open(folder.path(), &clock, &[NEXT, MASTER]).await;
+    // Another server has read the document, and not yet the secrets.
+    let late = open(folder.path(), &clock, &[NEXT, MASTER]).await;
+    assert!(late.has_stored_key("emails").await.unwrap());
+    assert_eq!(both.rewrap_key("emails").await.unwrap(), 2);
+    assert_eq!(both.rewrap_key("emails").await.unwrap(), 0);
+    assert_eq!(secrets(folder.path()), 2);
+    assert_eq!(ids(&late, "emails").await, made);
+    clock.advance(1_000);
+    let new = open(folder.path(), &clock, &[NEXT]).await;
+    assert_eq!(ids(&new, "emails").await, made);
+    let before = old.key_ring("emails", Some(3)).await.unwrap();
+    let after = new.key_ring("emails", Some(3)).await.unwrap();
+    assert_eq!(before.newest().id(), after.newest().id());
+    assert!(matches!(new.rewrap_key("phones").await, Err(Error::NotFound { .. })));
+    assert!(new.rewrap_key("configured").await.is_err());
+}

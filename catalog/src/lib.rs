@@ -7,6 +7,7 @@
 //! (tables over files, each a schema) and named keys. Nothing here knows who asks: `sql` guards
 //! what it hands out.
 
+mod append_only;
 pub mod audit;
 pub mod budget;
 pub mod check_keys;
@@ -294,6 +295,9 @@ impl Catalog {
         if let Some(kept) = self.check_lake_table(name, mode).await? {
             return Ok(kept);
         }
+        if mode == CreateMode::Replace {
+            self.check_append_only(name).await?;
+        }
         self.objects.create(name, spec, owner, mode).await
     }
 
@@ -305,6 +309,7 @@ impl Catalog {
     /// it at the same time.
     pub async fn drop_object(&self, name: &ObjectName, kind: Kind) -> Result<bool> {
         self.writable().await?;
+        self.check_append_only(name).await?;
         // Grants go first: a failure in between leaves an object that fewer may see, never grants
         // that a later object of that name would inherit.
         let is_there = match self.objects.read(name).await {

@@ -26,7 +26,7 @@ use crate::registry::{
 };
 use crate::retention::is_retention;
 use crate::store::Place;
-use crate::{Catalog, MAIN, warehouse};
+use crate::{Catalog, MAIN, append_only, warehouse};
 
 /// How long a folder that nothing names any more stays.
 const RETIRED_KEPT_MS: i64 = 10 * 60 * 1_000;
@@ -260,7 +260,8 @@ impl Catalog {
     /// `overwrite`, the commit fails when somebody else has committed meanwhile.
     ///
     /// # Errors
-    /// `Conflict` as said; the query's own error; rows that do not fit the table's columns.
+    /// `Conflict` as said; the query's own error; rows that do not fit the table's columns; with
+    /// `overwrite`, when rows are only added to the table.
     pub async fn insert(
         &self,
         name: &ObjectName,
@@ -273,6 +274,9 @@ impl Catalog {
         let text = name.to_string();
         let (place, managed) = self.managed(name).await?;
         check_erasure(name, &managed)?;
+        if overwrite {
+            self.check_append_only(name).await?;
+        }
         let table = self.tables.newest(&text, &place).await?;
         let found = table.version().map(|version| managed.shown(version));
         if expected_version.is_some() && expected_version != found {
@@ -377,6 +381,7 @@ impl Catalog {
         if !may_create(name, seen.as_ref(), Kind::Table, mode)? {
             return Ok(None);
         }
+        append_only::check_head(name, seen.as_ref())?;
         let place = self.warehouse.place().child(&folder).folder();
         let orphan = Orphan(Some(place.clone()));
         Ok(Some(Start { folder, cluster_by: vec![], orphan, place, seen, mode }))
@@ -480,7 +485,7 @@ pub(crate) fn check_erasure(name: &ObjectName, table: &ManagedTable) -> Result<(
     }
 }
 
-fn not_writable(name: &ObjectName) -> Error {
+pub(crate) fn not_writable(name: &ObjectName) -> Error {
     Error::invalid_hint(
         format!("{name} is read from files and cannot be changed"),
         format!("CREATE TABLE {MAIN}.{} AS SELECT … makes a table that can", name.name),

@@ -124,3 +124,26 @@ async fn bound_values_give_what_the_same_values_written_out_give() {
         assert_eq!(bound(&session, parametrized, &given).await, expected, "{parametrized}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consent_token_is_recorded_once_however_often_it_is_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    let create = "CREATE TABLE said (who VARCHAR, what VARCHAR, given BOOLEAN, since TIMESTAMP)";
+    session.query(create).await.unwrap();
+    let choices = r#"{"subject": "u7", "purposes": {"ads": true, "news": false}}"#;
+    let tokens = bound(&session, &format!("SELECT consent_seal('{choices}', 'demo')"), &[]).await;
+    let record = "RECORD CONSENT ? KEY 'demo' INTO said (who, what, given, since)";
+    let prepared = session.prepare(record).await.unwrap();
+    assert!(prepared.is_update());
+    let wanted = prepared.parameters().field(0).data_type().clone();
+    let token = ScalarValue::from(tokens[0].as_str()).cast_to(&wanted).unwrap();
+    for expected in [2, 0, 0] {
+        let answer = session.run(&prepared, std::slice::from_ref(&token)).await.unwrap();
+        assert_eq!(answer.affected, Some(expected), "{:?}", answer.message);
+    }
+    let nothing = ScalarValue::try_from(&wanted).unwrap();
+    let answer = session.run(&prepared, &[nothing]).await.unwrap();
+    assert_eq!(answer.affected, Some(0));
+}

@@ -124,6 +124,30 @@ async fn two_servers_over_one_warehouse_agree_within_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_administrators_do_not_drop_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
+    let (one, two) =
+        (engine_at(folder.path(), &now_ms).await, engine_at(folder.path(), &now_ms).await);
+    let local = one.session(Principal::embedded());
+    for name in ["ann", "bob"] {
+        let text = format!("CREATE USER {name} PASSWORD '{name}-secret' ROLE admin");
+        assert_eq!(outcome(&local, &text).await, Ok(0), "{text}");
+    }
+    now_ms.fetch_add(1_000, Ordering::Relaxed);
+    let ann = one.session(somebody("ann", Role::Admin));
+    let bob = two.session(somebody("bob", Role::Admin));
+    for session in [&ann, &bob] {
+        assert_eq!(outcome(session, "SELECT name FROM system.users").await, Ok(2));
+    }
+    assert_eq!(outcome(&ann, "DROP USER bob").await, Ok(0));
+    // The other server has both for another second.
+    assert_eq!(outcome(&bob, "DROP USER ann").await, Err("ATT-4003"));
+    assert!(one.catalog().user("ann").await.unwrap().is_some());
+    assert!(one.catalog().user("bob").await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_does_not_succeed_a_policy_admin_who_cannot_be_read() {
     let folder = tempfile::tempdir().unwrap();
     let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));

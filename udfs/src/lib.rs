@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use datafusion_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
+pub mod compact;
 pub mod consent;
 pub mod features;
 pub mod fuzzy;

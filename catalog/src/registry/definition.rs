@@ -138,6 +138,9 @@ pub struct ManagedTable {
     /// there last; in Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retained_ms: Option<i64>,
+    /// Whether rows are only added.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub append_only: bool,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -147,9 +150,15 @@ fn is_zero(number: &u64) -> bool {
 impl ManagedTable {
     /// A table in a folder, of which nothing was purged.
     pub fn new(folder: impl Into<String>, cluster_by: Vec<String>) -> Self {
-        let (erasing, erased_by, retained_ms) = (None, None, None);
-        let folder = folder.into();
-        Self { folder, cluster_by, first_version: 0, erasing, erased_by, retained_ms }
+        Self {
+            folder: folder.into(),
+            cluster_by,
+            first_version: 0,
+            erasing: None,
+            erased_by: None,
+            retained_ms: None,
+            append_only: false,
+        }
     }
 
     /// The version that a version in the folder is called by.

@@ -79,12 +79,13 @@ pub(super) async fn create(
     }
     let hash = hash(context, new.password).await?;
     match known {
-        Some(_) => {
+        Some(before) => {
             let change = |user: &mut UserRecord| {
                 user.password_hash = hash;
                 user.roles = roles;
             };
             catalog.change_user(name, change).await?;
+            an_administrator_is_left(catalog, before).await?;
         }
         None => catalog.put_user(UserRecord::new(name, hash, roles), false).await?,
     }
@@ -138,6 +139,7 @@ pub(super) async fn drop_users(
                 keep_an_administrator(&accounts, name)?;
                 owns_nothing(catalog, name).await?;
                 dropped += u64::from(catalog.drop_user(name).await?);
+                an_administrator_is_left(catalog, user).await?;
             }
             None if if_exists => {}
             None => return Err(Catalog::unknown_user(name).into()),
@@ -290,6 +292,9 @@ pub(super) async fn grant_roles(
             user.roles != before
         };
         changed += u64::from(catalog.change_user(name, change).await?);
+        if let Some(before) = accounts.user(name).filter(|_| revoke) {
+            an_administrator_is_left(catalog, before).await?;
+        }
     }
     let (verb, word) = if revoke { ("REVOKE", "FROM") } else { ("GRANT", "TO") };
     let (roles, users) = (roles.join(", "), users.join(", "));
@@ -422,11 +427,32 @@ fn decrypts(grants: &[Grant]) -> bool {
     grants.iter().any(|grant| grant.privilege == Privilege::Decrypt)
 }
 
+fn is_administrator(user: &UserRecord) -> bool {
+    user.roles.contains(Role::Admin.name())
+}
+
+/// Checks that somebody is an administrator after one has gone. Two may take each other's role at
+/// the same moment, each while the other has it still: who finds nobody left puts back what was.
+async fn an_administrator_is_left(catalog: &Catalog, gone: &UserRecord) -> Result<()> {
+    if !is_administrator(gone) {
+        return Ok(());
+    }
+    let accounts = catalog.accounts().await?;
+    for known in accounts.users().filter(|user| is_administrator(user)) {
+        // As the store has it now: what others have done within the last second counts.
+        if catalog.user(&known.name).await?.as_ref().is_some_and(is_administrator) {
+            return Ok(());
+        }
+    }
+    catalog.put_user(gone.clone(), true).await?;
+    let name = format!("the last administrator, {}, which stays", gone.name);
+    Err(catalog::Error::Conflict { name }.into())
+}
+
 /// Checks that somebody else is an administrator.
 fn keep_an_administrator(accounts: &Accounts, leaving: &str) -> Result<()> {
-    let admin = |user: &&UserRecord| user.roles.contains(Role::Admin.name());
-    let (leaves, stays) = (accounts.user(leaving), accounts.users().filter(admin));
-    if leaves.is_none_or(|user| !admin(&user)) || stays.into_iter().any(|u| u.name != leaving) {
+    let mut stays = accounts.users().filter(|user| is_administrator(user));
+    if !accounts.user(leaving).is_some_and(is_administrator) || stays.any(|u| u.name != leaving) {
         return Ok(());
     }
     Err(Error::invalid_hint(

@@ -175,13 +175,14 @@ fn targets(context: &StatementContext, statement: &Statement, action: &Action) -
         Action::Definition(definition) => match definition {
             table::Definition::Table { name, .. }
             | table::Definition::View { name, .. }
+            | table::Definition::AppendOnly { name, .. }
             | table::Definition::External { name, .. } => vec![name.clone()],
             table::Definition::Drop { names, .. } => names.clone(),
         },
         Action::Rows(change) => match change {
-            dml::Change::Insert { name, .. } | dml::Change::Rewrite { name, .. } => {
-                vec![name.clone()]
-            }
+            dml::Change::Insert { name, .. }
+            | dml::Change::Record { name, .. }
+            | dml::Change::Rewrite { name, .. } => vec![name.clone()],
             dml::Change::Merge(merge) => vec![merge.name.clone()],
         },
         Action::Model(Drop { name, .. } | SetDefault { name, .. } | SetOptions { name, .. }) => {

@@ -3,15 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::compute::{and, filter_record_batch, not};
+use arrow::array::RecordBatch;
+use arrow::compute::{and, not};
 use arrow::datatypes::SchemaRef;
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
 use udfs::consent::{ConsentSet, Mask};
 
-use crate::session::screen::{Screen, ScreenExec};
+use crate::session::screen::{self, Screen, ScreenExec};
 
 /// Who consents, and which column of the input says whose a row is.
 #[derive(Debug, Clone)]
@@ -76,9 +76,11 @@ impl Screen for Keep {
         };
         match mask {
             Mask::None => Ok(RecordBatch::new_empty(Arc::clone(schema))),
-            Mask::All => self.projected(batch, schema),
-            Mask::Some(mask) if self.output.is_empty() => counted(mask.true_count(), schema),
-            Mask::Some(mask) => Ok(filter_record_batch(&self.projected(batch, schema)?, &mask)?),
+            Mask::All => {
+                let columns = self.output.iter().map(|at| Arc::clone(batch.column(*at)));
+                screen::with_rows(columns.collect(), batch.num_rows(), schema)
+            }
+            Mask::Some(mask) => screen::kept(batch, &mask, &self.output, schema),
         }
     }
 }
@@ -96,20 +98,6 @@ impl Keep {
         }
         Ok(kept)
     }
-
-    fn projected(&self, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-        if self.output.is_empty() {
-            return counted(batch.num_rows(), schema);
-        }
-        let columns = self.output.iter().map(|at| Arc::clone(batch.column(*at))).collect();
-        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
-    }
-}
-
-/// So many rows without columns.
-fn counted(rows: usize, schema: &SchemaRef) -> Result<RecordBatch> {
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), vec![], &options)?)
 }
 
 #[cfg(test)]

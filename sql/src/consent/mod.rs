@@ -18,6 +18,7 @@ mod load;
 pub(crate) mod models;
 mod policies;
 mod purposes;
+mod record;
 mod store;
 pub(crate) mod syntax;
 pub(crate) mod tables;
@@ -62,6 +63,7 @@ pub(crate) async fn plan(
         S::DescribePurpose { name } => purposes::described(context, name).await?,
         S::ShowPolicies { table } => policies::shown(context, table.as_deref()).await?,
         S::DescribePolicy { name } => policies::described(context, name).await?,
+        S::Record(record) => return record::plan(context, record).await,
         change => {
             let change = Box::pin(planned(context, change)).await?;
             return Ok((context.state(&Bindings::default())?, Action::Consent(change)));
@@ -91,11 +93,12 @@ async fn planned(context: &Arc<StatementContext>, statement: &ConsentStatement) 
         S::DropPolicy { name, table, if_exists } => {
             policies::drop(context, name, table.as_deref(), *if_exists).await
         }
-        S::ShowPurposes
+        S::Record(_)
+        | S::ShowPurposes
         | S::DescribePurpose { .. }
         | S::ShowPolicies { .. }
         | S::DescribePolicy { .. } => {
-            Err(crate::error::Error::Internal("a listing changes nothing".into()))
+            Err(crate::error::Error::Internal("this changes no policy".into()))
         }
     }
 }

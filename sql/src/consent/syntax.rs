@@ -11,6 +11,7 @@
 //! ALTER CONSENT POLICY p SET PURPOSE a [, b] | SET DEFAULT ALLOW | DENY
 //! DROP CONSENT POLICY [IF EXISTS] p [ON t]
 //! SHOW CONSENT POLICIES [ON t]      DESCRIBE CONSENT POLICY p
+//! RECORD CONSENT …: see [`super::record`]
 //! ```
 
 use datafusion::sql::parser::DFParser;
@@ -18,6 +19,7 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
+use super::record::{self, RecordConsent};
 use crate::dialect::{folded, is_word};
 use crate::parse::{Failure, Statement, parse_create_noun, skip};
 use crate::words::{expected, name, table, word};
@@ -99,6 +101,8 @@ pub enum ConsentStatement {
         /// The policy.
         name: String,
     },
+    /// RECORD CONSENT.
+    Record(RecordConsent),
 }
 
 /// CREATE CONSENT POLICY.
@@ -151,6 +155,7 @@ pub(crate) fn is_ours(parser: &DFParser<'_>, words: &[&str]) -> bool {
         | ["create", "or", "replace", "purpose", ..]
         | ["create" | "alter" | "drop", "consent", "policy", ..]
         | ["create", "or", "replace", "consent", "policy", ..]
+        | ["record", "consent", ..]
         | ["show", "purposes"]
         | ["show", "consent", "policies", ..]
         | ["explain", "create" | "alter" | "drop", "purpose" | "consent", ..] => true,
@@ -205,6 +210,10 @@ pub(crate) fn parse(parser: &mut DFParser<'_>, words: &[&str]) -> Result<Stateme
             let if_exists = parser.parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
             let name = name(&mut parser.parser)?;
             ConsentStatement::DropPolicy { name, table: on(&mut parser.parser)?, if_exists }
+        }
+        ["record", ..] => {
+            skip(parser, 2);
+            ConsentStatement::Record(record::parse(&mut parser.parser)?)
         }
         ["show", "purposes"] => {
             skip(parser, 2);
@@ -359,7 +368,7 @@ fn create_policy(parser: &mut Parser<'_>) -> Result<CreatePolicy, Failure> {
 }
 
 /// `(a, b, …)`.
-fn columns(parser: &mut Parser<'_>) -> Result<Vec<String>, Failure> {
+pub(super) fn columns(parser: &mut Parser<'_>) -> Result<Vec<String>, Failure> {
     parser.expect_token(&Token::LParen)?;
     let columns = names(parser)?;
     parser.expect_token(&Token::RParen)?;

@@ -40,6 +40,9 @@ use crate::{consent, policy};
 pub(crate) enum Change {
     /// Adds the plan's rows, or replaces all rows by them.
     Insert { name: ObjectName, plan: LogicalPlan, overwrite: bool, check: Option<Arc<RowCheck>> },
+    /// Adds those of a consent token's choices that the table does not have yet; `count` tells how
+    /// many the token has, and how many of them are new.
+    Record { name: ObjectName, plan: LogicalPlan, check: Option<Arc<RowCheck>>, count: LogicalPlan },
     /// Keeps the rows of `keep`; `count` tells how many were changed or removed.
     Rewrite {
         name: ObjectName,
@@ -96,23 +99,31 @@ impl Change {
     pub(crate) fn plans(&self) -> Vec<&LogicalPlan> {
         match self {
             Self::Insert { plan, .. } => vec![plan],
+            Self::Record { plan, count, .. } => vec![plan, count],
             Self::Rewrite { keep, count, .. } => vec![keep, count],
             Self::Merge(merge) => vec![&merge.keep, &merge.counts],
         }
     }
 
     pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
-        let catalog = run.session.engine().catalog();
         match self {
             Self::Insert { name, plan, overwrite, check } => {
                 let rows = if *overwrite { Rows::Replaced } else { Rows::Added };
-                let plan = tested(run, plan, rows, check.as_deref()).await?;
-                let guard = Guard::new(run, name, plan, rows).await?;
-                let state = run.writing_state()?;
-                let (plan, version) = (guard.plan(), guard.version());
-                let written = catalog.insert(name, plan, state, version, *overwrite).await;
-                let written = guard.finish(run, written.map_err(Error::from)).await?;
-                Ok(Done::new(written.rows, format!("INSERT {} rows into {name}", written.rows)))
+                let rows = insert(run, name, plan, rows, check.as_deref()).await?;
+                Ok(Done::new(rows, format!("INSERT {rows} rows into {name}")))
+            }
+            Self::Record { name, plan, check, count } => {
+                let [told, new] = count_rows(run, count).await?;
+                let message = match (told, new) {
+                    (0, _) => "no token is in force, nothing was recorded".to_owned(),
+                    (_, 0) => format!("{name} has what the token says, nothing was recorded"),
+                    _ => {
+                        let check = check.as_deref();
+                        let rows = insert(run, name, plan, Rows::Added, check).await?;
+                        return Ok(Done::new(rows, format!("RECORD {rows} choices in {name}")));
+                    }
+                };
+                Ok(Done::new(0, message))
             }
             Self::Rewrite { name, verb, version, keep, rows, check, count } => {
                 let [changed] = count_rows(run, count).await?;
@@ -138,6 +149,24 @@ async fn tested(
         None => run.bound(plan),
         Some(check) => check.over(&run.state, run.physical(plan).await?, rows == Rows::Changed),
     }
+}
+
+/// Writes the rows of a plan into a table, if they meet what is expected of them; how many they
+/// were.
+async fn insert(
+    run: &Run,
+    name: &ObjectName,
+    plan: &LogicalPlan,
+    rows: Rows,
+    check: Option<&RowCheck>,
+) -> Result<u64> {
+    let plan = tested(run, plan, rows, check).await?;
+    let guard = Guard::new(run, name, plan, rows).await?;
+    let (catalog, state) = (run.session.engine().catalog(), run.writing_state()?);
+    let (plan, version, overwrite) = (guard.plan(), guard.version(), rows == Rows::Replaced);
+    let written = catalog.insert(name, plan, state, version, overwrite).await;
+    let written = guard.finish(run, written.map_err(Error::from)).await?;
+    Ok(written.rows)
 }
 
 /// Writes a table's rows anew, if they meet what is expected of them and the table is still at the
@@ -197,6 +226,7 @@ pub(crate) async fn plan(
             if insert.overwrite {
                 may_replace(context, &name, "replace the rows of").await?;
                 crate::subject::guard::may_overwrite(context, &name).await?;
+                context.engine().catalog().check_append_only(&name).await?;
             }
             context.write_to(&name);
             let (state, plan) = context.plan_statement(statement.clone()).await?;

@@ -89,6 +89,7 @@ impl Target {
     ) -> Result<Self> {
         let name = target(context, parts, privileges).await?;
         crate::private::no_changes(context, &name).await?;
+        context.engine().catalog().check_append_only(&name).await?;
         let catalog = context.engine().catalog();
         let version = catalog.table_version(&name).await?;
         context.pin(&name, version);

@@ -1,4 +1,5 @@
-//! Keys in SQL: CREATE KEY, ALTER KEY … ROTATE and RETIRE GENERATION, DROP KEY, DESCRIBE KEY.
+//! Keys in SQL: CREATE KEY, ALTER KEY … ROTATE, RETIRE GENERATION and REWRAP, DROP KEY and
+//! DESCRIBE KEY.
 //!
 //! `policy_admin` makes keys and grants their uses (GRANT … ON KEY is in [`crate::access`]); what
 //! is kept of them, and how, is `catalog`'s. What a statement's functions get of a key is in
@@ -99,6 +100,18 @@ impl Change {
                      sealed"
                 );
                 Ok(Done::new(1, message))
+            }
+            KeyStatement::Rewrap { name } => {
+                let message = match catalog.rewrap_key(name).await? {
+                    0 => {
+                        format!("{name} is under the first master key already, nothing was changed")
+                    }
+                    count => format!(
+                        "ALTER KEY {name}: {count} secrets are under the first master key now; what \
+                         was made with the key is as it was"
+                    ),
+                };
+                Ok(Done::new(0, message))
             }
             KeyStatement::Drop { names, if_exists } => drop_keys(context, names, *if_exists).await,
             KeyStatement::Describe { .. } => {

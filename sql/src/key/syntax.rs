@@ -31,6 +31,11 @@ pub enum KeyStatement {
         /// The number of the generation.
         generation: u32,
     },
+    /// `ALTER KEY k REWRAP`.
+    Rewrap {
+        /// The key.
+        name: String,
+    },
     /// `DROP KEY [IF EXISTS] k, …`.
     Drop {
         /// The keys.
@@ -89,9 +94,12 @@ fn alter(parser: &mut Parser<'_>) -> Result<KeyStatement, Failure> {
     if is_word(&found.token, "ROTATE") {
         return Ok(KeyStatement::Rotate { name });
     }
+    if is_word(&found.token, "REWRAP") {
+        return Ok(KeyStatement::Rewrap { name });
+    }
     let next = parser.peek_token_ref().clone();
     if !is_word(&found.token, "RETIRE") {
-        let message = format!("Expected: ROTATE or RETIRE GENERATION n, found: {found}");
+        let message = format!("Expected: ROTATE, RETIRE GENERATION n or REWRAP, found: {found}");
         return Err(Failure::at(message, &found));
     }
     if !is_word(&next.token, "GENERATION") {
@@ -131,6 +139,7 @@ mod tests {
                 KeyStatement::Create { name: named("Emails"), if_not_exists: false },
             ),
             ("ALTER KEY k ROTATE", KeyStatement::Rotate { name: named("k") }),
+            ("alter key k rewrap", KeyStatement::Rewrap { name: named("k") }),
             (
                 "ALTER KEY k RETIRE GENERATION 3",
                 KeyStatement::Retire { name: named("k"), generation: 3 },

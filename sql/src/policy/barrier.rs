@@ -10,23 +10,28 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::cast::as_boolean_array;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ScalarValue};
+use datafusion::config::ConfigOptions;
 use datafusion::datasource::source_as_provider;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{
     Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableSource,
     TableType,
 };
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::projection::ProjectionExec;
 
 use super::groups::GroupSize;
 use crate::session::Narrowed;
-use crate::session::screen::{Screen, ScreenExec, untold};
+use crate::session::screen::{self, Screen, ScreenExec, untold};
 
 /// Whether a condition may be asked below a barrier: exactly `= < <= > >= IN IS [NOT] NULL
 /// LIKE 'prefix%'` between an unmasked, uncast column and a literal or parameter.
@@ -226,9 +231,53 @@ impl TableProvider for Barrier {
             Some(wanted) => Arc::new(self.schema.project(wanted)?),
             None => Arc::clone(&self.schema),
         };
-        let input = state.create_physical_plan(&plan.build()?).await?;
+        let config = state.config_options();
+        let input = asked(state.create_physical_plan(&plan.build()?).await?, config)?;
         let passed = Arc::new(Passed(Arc::clone(&self.policies)));
-        ScreenExec::over(input, passed, schema, state.config_options())
+        ScreenExec::over(input, passed, schema, config)
+    }
+}
+
+/// A plan whose condition, if that is the last that it does to rows, is asked by a screen: a policy
+/// mostly leaves out rows here and there, and DataFusion's filter copies the others twice.
+fn asked(plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+    if let Some(filter) = plan.downcast_ref::<FilterExec>()
+        && filter.fetch().is_none()
+    {
+        let columns = match filter.projection() {
+            Some(projection) => projection.to_vec(),
+            None => (0..filter.input().schema().fields().len()).collect(),
+        };
+        let asked = Asked { condition: Arc::clone(filter.predicate()), columns };
+        let input = Arc::clone(filter.input());
+        return ScreenExec::over(input, Arc::new(asked), filter.schema(), config);
+    }
+    if let Some(masks) = plan.downcast_ref::<ProjectionExec>() {
+        let input = asked(Arc::clone(masks.input()), config)?;
+        return plan.with_new_children(vec![input]);
+    }
+    Ok(plan)
+}
+
+/// The condition of row policies, and of the statement where it may be asked with them.
+struct Asked {
+    condition: Arc<dyn PhysicalExpr>,
+    /// The input's columns that go on, in their order.
+    columns: Vec<usize>,
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.condition)
+    }
+}
+
+impl Screen for Asked {
+    const NAME: &'static str = "ConditionExec";
+
+    fn rows(&self, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+        let asked = self.condition.evaluate(batch)?.into_array(batch.num_rows())?;
+        screen::kept(batch, as_boolean_array(&asked)?, &self.columns, schema)
     }
 }
 
@@ -245,9 +294,7 @@ impl Screen for Passed {
     const NAME: &'static str = "BarrierExec";
 
     fn rows(&self, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-        let count = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let columns = batch.columns().to_vec();
-        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &count)?)
+        screen::with_rows(batch.columns().to_vec(), batch.num_rows(), schema)
     }
 
     fn told(error: DataFusionError) -> DataFusionError {

@@ -238,6 +238,7 @@ pub(crate) async fn plan_datafusion(
             | SqlStatement::Truncate(_) => dml::plan(context, statement, tree).await,
             SqlStatement::CreateTable(_)
             | SqlStatement::CreateView(_)
+            | SqlStatement::AlterTable(_)
             | SqlStatement::Drop { .. } => table::plan(context, tree).await,
             SqlStatement::Set(set) => crate::session::run::plan_set(context, set),
             SqlStatement::Use(name) => crate::session::run::plan_use(context, name),

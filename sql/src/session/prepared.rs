@@ -231,11 +231,13 @@ impl Prepared {
             && planned_in == settings
             && Arc::ptr_eq(&planned.rights, rights)
             && planned.policy_moment.is_same(policies);
-        // A rewrite of a table holds for the version that it was planned at and makes the next;
-        // checks read as others may whose rights have changed since.
+        // A rewrite of a table, and what is recorded if it is not there yet, hold for the version
+        // that they were planned at and make the next; checks read as others may whose rights have
+        // changed since.
         let rewrites = matches!(
             &planned.action,
-            Action::Rows(Change::Rewrite { .. } | Change::Merge(_)) | Action::CheckTable(_)
+            Action::Rows(Change::Rewrite { .. } | Change::Merge(_) | Change::Record { .. })
+                | Action::CheckTable(_)
         );
         let spent =
             (rewrites || planned.knows_consent) && self.0.taken.swap(true, Ordering::Relaxed);

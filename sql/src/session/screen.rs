@@ -10,7 +10,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::BatchCoalescer;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::config::ConfigOptions;
@@ -24,7 +25,8 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, EmptyRecordBatchStream, ExecutionPlan, ExecutionPlanProperties,
     Partitioning, PlanProperties,
 };
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
+use udfs::compact::compacted;
 
 use crate::error::Error;
 
@@ -158,16 +160,90 @@ impl<S: Screen> ExecutionPlan for ScreenExec<S> {
         if partition >= self.rows.output_partitioning().partition_count() {
             return Ok(Box::pin(EmptyRecordBatchStream::new(Arc::clone(&self.schema))));
         }
+        let size = context.session_config().batch_size();
         let rows = self.rows.execute(partition, context)?;
         let (screen, schema) = (Arc::clone(&self.screen), Arc::clone(&self.schema));
-        let passed = rows.filter_map(move |batch| {
-            let passed = batch.map_err(S::told).and_then(|batch| screen.rows(&batch, &schema));
-            // A batch of which nothing is left is none.
-            let is_nothing = passed.as_ref().is_ok_and(|batch| batch.num_rows() == 0);
-            futures::future::ready((!is_nothing).then_some(passed))
+        let passed = rows.map(move |batch| -> Result<Passed> {
+            let batch = batch.map_err(S::told)?;
+            let passed = screen.rows(&batch, &schema)?;
+            let is_whole = passed.num_rows() == batch.num_rows();
+            Ok(Passed { batch: passed, is_whole })
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), passed)))
+        Ok(gathered(passed, Arc::clone(&self.schema), size))
     }
+}
+
+/// What of a batch has passed.
+struct Passed {
+    batch: RecordBatch,
+    /// Whether all of it has.
+    is_whole: bool,
+}
+
+/// What has passed, the little that is left of batches put together to `size` rows: what is above
+/// would begin anew for a few rows each time. A whole batch waits only where others do.
+fn gathered(
+    rows: impl Stream<Item = Result<Passed>> + Send + 'static,
+    schema: SchemaRef,
+    size: usize,
+) -> SendableRecordBatchStream {
+    let left = BatchCoalescer::new(Arc::clone(&schema), size);
+    let left = left.with_biggest_coalesce_batch_size(Some(size / 2));
+    let state = (rows.boxed(), left, false);
+    let batches =
+        futures::stream::try_unfold(state, |(mut rows, mut left, mut is_over)| async move {
+            loop {
+                if let Some(batch) = left.next_completed_batch() {
+                    return Ok(Some((batch, (rows, left, is_over))));
+                }
+                if is_over {
+                    return Ok::<_, DataFusionError>(None);
+                }
+                match rows.next().await.transpose()? {
+                    Some(Passed { batch, is_whole: true }) if left.is_empty() => {
+                        if batch.num_rows() > 0 {
+                            return Ok(Some((batch, (rows, left, is_over))));
+                        }
+                    }
+                    Some(Passed { batch, .. }) => left.push_batch(batch)?,
+                    None => {
+                        left.finish_buffered_batch()?;
+                        is_over = true;
+                    }
+                }
+            }
+        });
+    Box::pin(RecordBatchStreamAdapter::new(schema, batches))
+}
+
+/// The rows of a batch where a mask is true, of its columns those at these places.
+///
+/// # Errors
+/// When there are no such columns, or the mask is one of other rows.
+pub(crate) fn kept(
+    batch: &RecordBatch,
+    mask: &BooleanArray,
+    columns: &[usize],
+    schema: &SchemaRef,
+) -> Result<RecordBatch> {
+    let rows = mask.true_count();
+    let columns = columns.iter().filter_map(|at| batch.columns().get(*at));
+    let columns: Vec<ArrayRef> = match rows == batch.num_rows() {
+        true => columns.cloned().collect(),
+        false => compacted(columns, mask)?,
+    };
+    with_rows(columns, rows, schema)
+}
+
+/// A batch of so many rows, which may have no columns. Its fields may differ from the columns' own
+/// in metadata alone.
+pub(crate) fn with_rows(
+    columns: Vec<ArrayRef>,
+    rows: usize,
+    schema: &SchemaRef,
+) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
 }
 
 /// An error, without what it says of a row.
@@ -187,11 +263,21 @@ pub(crate) fn untold(error: DataFusionError, what: &str, hint: &str) -> DataFusi
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
     use datafusion::datasource::memory::MemorySourceConfig;
     use datafusion::physical_plan::collect_partitioned;
 
     use super::*;
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]))
+    }
+
+    fn batch(from: i64, rows: i64) -> RecordBatch {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + rows));
+        RecordBatch::try_new(schema(), vec![column]).unwrap()
+    }
 
     /// Lets everything through.
     struct Open;
@@ -214,15 +300,13 @@ mod tests {
     async fn its_partitions_are_those_of_the_session_whatever_is_below() {
         let mut config = ConfigOptions::default();
         config.execution.target_partitions = 3;
-        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1; 100]));
-        let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
         // Of more rows than a batch has they are spread, of fewer they stay where they are.
         for batch_rows in [10, 10_000] {
             config.execution.batch_size = batch_rows;
             for parts in 1..6 {
-                let rows = vec![vec![batch.clone()]; parts];
-                let input = MemorySourceConfig::try_new_exec(&rows, batch.schema(), None).unwrap();
-                let screen = ScreenExec::over(input, Arc::new(Open), batch.schema(), &config);
+                let rows = vec![vec![batch(0, 100)]; parts];
+                let input = MemorySourceConfig::try_new_exec(&rows, schema(), None).unwrap();
+                let screen = ScreenExec::over(input, Arc::new(Open), schema(), &config);
                 let screen = screen.unwrap();
                 assert_eq!(screen.output_partitioning().partition_count(), 3);
                 let passed = collect_partitioned(screen, Arc::default()).await.unwrap();
@@ -230,5 +314,45 @@ mod tests {
                 assert_eq!(passed, parts * 100, "{parts} parts");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_left_is_put_together_in_its_order() {
+        // Rows, whether they are a whole batch, and how many batches come of all.
+        for (parts, expected) in [
+            (vec![(3, false), (3, false), (0, false), (2, false)], vec![8]),
+            (vec![(3, false), (8, false), (8, true), (1, true)], vec![8, 8, 4]),
+            (vec![(2, true), (0, true), (1, true)], vec![2, 1]),
+            (vec![(7, false), (1, false), (5, true)], vec![7, 6]),
+            (vec![], vec![]),
+        ] {
+            let mut from = 0;
+            let passed: Vec<Result<Passed>> = parts
+                .into_iter()
+                .map(|(rows, is_whole)| {
+                    from += rows;
+                    Ok(Passed { batch: batch(from - rows, rows), is_whole })
+                })
+                .collect();
+            let batches = gathered(futures::stream::iter(passed), schema(), 8);
+            let batches: Vec<RecordBatch> = batches.map(|batch| batch.unwrap()).collect().await;
+            let sizes: Vec<usize> = batches.iter().map(RecordBatch::num_rows).collect();
+            let values: Vec<i64> = batches
+                .iter()
+                .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec())
+                .collect();
+            assert_eq!(values, (0..from).collect::<Vec<_>>());
+            assert_eq!(sizes, expected);
+        }
+    }
+
+    #[test]
+    fn rows_are_kept_where_the_mask_is_true() {
+        let mask = BooleanArray::from(vec![Some(true), None, Some(false), Some(true)]);
+        let rows = kept(&batch(0, 4), &mask, &[0], &schema()).unwrap();
+        assert_eq!(rows.column(0).as_primitive::<Int64Type>().values(), &[0, 3]);
+        let counted = kept(&batch(0, 4), &mask, &[], &Arc::new(Schema::empty())).unwrap();
+        assert_eq!(counted.num_rows(), 2);
+        assert!(kept(&batch(0, 4), &mask, &[1], &schema()).is_err());
     }
 }

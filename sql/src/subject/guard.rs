@@ -10,8 +10,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{filter_record_batch, not, or};
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::{not, or};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use catalog::ObjectName;
@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::policy::barrier::may_pass;
 use crate::policy::retention;
 use crate::session::StatementContext;
-use crate::session::screen::{Screen, ScreenExec};
+use crate::session::screen::{self, Screen, ScreenExec};
 
 /// A table as it is read: without restricted and erased persons.
 ///
@@ -297,7 +297,6 @@ impl Screen for Look {
                 None => found,
             });
         }
-        let wanted: Vec<usize> = (0..self.width).collect();
         let shown = match (marked, self.shown) {
             (Some(marked), Shown::Others) => not(&marked)?,
             (Some(marked), Shown::Marked) => marked,
@@ -305,10 +304,7 @@ impl Screen for Look {
                 return Err(DataFusionError::Internal("no column of persons was read".into()));
             }
         };
-        let rows = filter_record_batch(batch, &shown)?.project(&wanted)?;
-        // The scan's fields may differ from the table's in metadata alone.
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        let columns = rows.columns().to_vec();
-        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+        let wanted: Vec<usize> = (0..self.width).collect();
+        screen::kept(batch, &shown, &wanted, schema)
     }
 }

@@ -6,6 +6,7 @@ use arrow::array::{
     ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray,
     TimestampMillisecondArray,
 };
+use catalog::Spec;
 use catalog::models::ModelInfo;
 use catalog::policy::Role;
 
@@ -61,10 +62,19 @@ fn column_rows(tables: &[TableInfo]) -> Vec<ColumnRow<'_>> {
 
 pub(super) async fn tables(session: &Session) -> Result<RecordBatch> {
     let tables = listed(session, false).await?;
+    let definitions = session.engine().catalog().definitions().await?;
+    let only_grows = |table: &TableInfo| {
+        let found = definitions.get(&(table.schema.clone(), table.name.clone()));
+        found.is_some_and(|found| matches!(&found.spec, Spec::Managed(of) if of.append_only))
+    };
     batch(vec![
         ("schema", texts(tables.iter().map(|table| table.schema.as_str()))),
         ("name", texts(tables.iter().map(|table| table.name.as_str()))),
         ("kind", texts(tables.iter().map(|table| table.kind.to_lowercase()))),
+        (
+            "append_only",
+            Arc::new(tables.iter().map(|table| Some(only_grows(table))).collect::<BooleanArray>()),
+        ),
     ])
 }
 

@@ -1,8 +1,10 @@
-//! Definitions of tables and views: CREATE TABLE, CREATE VIEW, CREATE EXTERNAL TABLE, DROP.
+//! Definitions of tables and views: CREATE TABLE, CREATE VIEW, CREATE EXTERNAL TABLE, ALTER TABLE,
+//! DROP.
 
 pub(crate) mod aliases;
 pub(crate) mod cluster;
 pub mod external;
+mod property;
 
 use std::sync::Arc;
 
@@ -41,6 +43,8 @@ pub(crate) enum Definition {
     View { name: ObjectName, mode: CreateMode, sql: String, columns: Vec<String> },
     /// CREATE EXTERNAL TABLE.
     External { name: ObjectName, mode: CreateMode, table: Box<LakeTable> },
+    /// ALTER TABLE … SET (append_only = …).
+    AppendOnly { name: ObjectName, append_only: bool },
     /// DROP TABLE, DROP VIEW.
     Drop { names: Vec<ObjectName>, kind: Kind, if_exists: bool },
 }
@@ -106,6 +110,17 @@ impl Definition {
                 let made = catalog.create(name, spec, owner, *mode).await?;
                 Ok(created("EXTERNAL TABLE", name, made, 0))
             }
+            Self::AppendOnly { name, append_only } => {
+                let is_changed = catalog.set_append_only(name, *append_only).await?;
+                let message = match (is_changed, append_only) {
+                    (false, _) => format!("{name} was so already, nothing was changed"),
+                    (true, true) => format!("ALTER TABLE {name}: rows are only added from now on"),
+                    (true, false) => {
+                        format!("ALTER TABLE {name}: rows can be changed and removed again")
+                    }
+                };
+                Ok(Done::new(0, message))
+            }
             Self::Drop { names, kind, if_exists } => {
                 for name in names {
                     let dropped = catalog.drop_object(name, *kind).await?;
@@ -162,7 +177,7 @@ async fn missing(run: &Run, name: &ObjectName, kind: Kind) -> Error {
     Error::Catalog(catalog::Error::not_found(label, &name.to_string(), known))
 }
 
-/// Plans CREATE TABLE, CREATE VIEW and DROP.
+/// Plans CREATE TABLE, CREATE VIEW, ALTER TABLE and DROP.
 pub(crate) async fn plan(
     context: &Arc<StatementContext>,
     tree: &SqlStatement,
@@ -172,6 +187,9 @@ pub(crate) async fn plan(
             let name = context.target(&name_parts(&create.name))?;
             context.rights().may_create(&name)?;
             let mode = mode(create.or_replace, create.if_not_exists)?;
+            if mode == CreateMode::Replace {
+                context.engine().catalog().check_append_only(&name).await?;
+            }
             let cluster_by = cluster::columns(create);
             let mut plain = create.clone();
             plain.cluster_by = None;
@@ -200,6 +218,7 @@ pub(crate) async fn plan(
             Ok((state, Action::Definition(table)))
         }
         SqlStatement::CreateView(create) => plan_view(context, create).await,
+        SqlStatement::AlterTable(alter) => property::plan(context, alter).await,
         SqlStatement::Drop { object_type, if_exists, names, .. } => {
             let kind = match object_type {
                 ObjectType::Table => Kind::Table,

@@ -4,7 +4,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, LargeStringArray, StringArray, StringViewArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
-use arrow::compute::{cast, max, min};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion_common::{Result, exec_err};
 
@@ -144,12 +144,7 @@ impl ConsentSet {
             Exceptions::Integers(set) => {
                 let persons = integers(persons)?;
                 let persons = persons.as_primitive::<Int64Type>();
-                let all_null = persons.null_count() == persons.len();
-                let met = match (min(persons), max(persons)) {
-                    (Some(low), Some(high)) if !all_null => set.meets(low, high),
-                    _ => false,
-                };
-                if !met {
+                if persons.null_count() == persons.len() || !set.may_meet(persons) {
                     return Ok(self.unmarked(persons.nulls(), persons.len()));
                 }
                 let marks = Buffer::from_vec(set.mark(persons.values()));
