@@ -34,13 +34,27 @@ impl BudgetPer {
     }
 }
 
+/// The subject whose persons a policy protects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitSubject {
+    /// Its name.
+    pub name: String,
+    /// Its key in the table.
+    pub key: String,
+}
+
 /// A privacy policy of a table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PrivacyPolicy {
     /// Its name.
     pub name: String,
-    /// The table's column that tells whose row it is.
+    /// The column that tells whose row it is. It is the table's own; where the crosswalk of a
+    /// subject joins ids to persons, it is one that private statistics alone see, which has the
+    /// subject's name.
     pub unit_column: String,
+    /// The subject that the policy was made for; none: it was made for a column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<UnitSubject>,
     /// The epsilon that may be spent.
     pub budget_epsilon: f64,
     /// The delta that may be spent.
@@ -56,6 +70,16 @@ pub struct PrivacyPolicy {
 }
 
 impl PrivacyPolicy {
+    /// The table's own column by which its rows are told apart.
+    pub fn key_column(&self) -> &str {
+        self.subject.as_ref().map_or(self.unit_column.as_str(), |subject| subject.key.as_str())
+    }
+
+    /// The subject whose crosswalk joins the key's ids to persons; none: an id is a person.
+    pub fn linked_by(&self) -> Option<&UnitSubject> {
+        self.subject.as_ref().filter(|subject| subject.key != self.unit_column)
+    }
+
     /// Checks the numbers.
     ///
     /// # Errors

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use catalog::policy::Role;
-use catalog::privacy_policies::PrivacyPolicy;
+use catalog::privacy_policies::{PrivacyPolicy, UnitSubject};
 use catalog::{CreateMode, Kind, ObjectName, Opened};
 use datafusion::execution::session_state::SessionState;
 
+use crate::consent::crosswalk_table;
 use crate::engine::CATALOG;
 use crate::error::{Error, Result};
 use crate::parse::parse_query;
+use crate::private::linked;
 use crate::private::syntax::{PrivacyStatement, Unit};
 use crate::session::bindings::Bindings;
 use crate::session::run::{Done, Run};
@@ -35,8 +37,8 @@ pub(crate) async fn plan(
         PrivacyStatement::Create { table, replace, if_not_exists, unit, policy } => {
             let table = target(context, table).await?;
             let mut policy = policy.clone();
-            policy.unit_column = unit_column(context, &table, unit).await?;
-            check_column(context, &table, &policy).await?;
+            name_unit(context, &table, unit, &mut policy).await?;
+            check_columns(context, &table, &policy).await?;
             let mode = mode(*replace, *if_not_exists)?;
             Change::Create { table, policy, mode }
         }
@@ -135,39 +137,50 @@ async fn seen(context: &Arc<StatementContext>, parts: &[String]) -> Result<Objec
     }
 }
 
-/// The column that tells whose row it is: a subject's key is its column in the table. A key whose
-/// values are not persons yet is refused: what would be hidden is one of a person's ids.
-async fn unit_column(
+/// What tells whose row it is: the column itself, or the subject's key in the table. Where a
+/// crosswalk joins keys to persons, persons are told by a column of the subject's name.
+async fn name_unit(
     context: &Arc<StatementContext>,
     table: &ObjectName,
     unit: &Unit,
-) -> Result<String> {
+    policy: &mut PrivacyPolicy,
+) -> Result<()> {
     let name = match unit {
-        Unit::Column(column) => return Ok(column.clone()),
+        Unit::Column(column) => {
+            policy.unit_column.clone_from(column);
+            return Ok(());
+        }
         Unit::Subject(name) => name,
     };
     let subject = context.engine().catalog().subject(name).await?;
-    if let Some(via) = &subject.via {
-        return Err(Error::unsupported(
-            format!("the keys of subject {name} are records, which {} joins to persons", via.table),
-            "join the table with the crosswalk into one of its own, and name its column of persons",
-        ));
-    }
     let mut columns = subject.columns_of(table);
-    match (columns.next(), columns.next()) {
-        (Some(column), None) => Ok(column.to_owned()),
-        (Some(column), Some(other)) => Err(Error::invalid_hint(
-            format!("subject {name} has several keys in {table}: {column}, {other}"),
-            format!("name one: ON {table} ({column})"),
-        )),
-        (None, _) => Err(Error::invalid_hint(
-            format!("subject {name} has no key in {table}"),
-            "name the column that tells whose row it is, or add the key to the subject",
-        )),
-    }
+    let key = match (columns.next(), columns.next()) {
+        (Some(column), None) => column.to_owned(),
+        (Some(column), Some(other)) => {
+            return Err(Error::invalid_hint(
+                format!("subject {name} has several keys in {table}: {column}, {other}"),
+                format!("name one: ON {table} ({column})"),
+            ));
+        }
+        (None, _) => {
+            return Err(Error::invalid_hint(
+                format!("subject {name} has no key in {table}"),
+                "name the column that tells whose row it is, or add the key to the subject",
+            ));
+        }
+    };
+    policy.unit_column = match &subject.via {
+        Some(via) => {
+            crosswalk_table(context.engine(), via).await?;
+            subject.name.clone()
+        }
+        None => key.clone(),
+    };
+    policy.subject = Some(UnitSubject { name: subject.name.clone(), key });
+    Ok(())
 }
 
-async fn check_column(
+async fn check_columns(
     context: &Arc<StatementContext>,
     table: &ObjectName,
     policy: &PrivacyPolicy,
@@ -178,13 +191,11 @@ async fn check_column(
         return Err(context.no_table(&table.to_string()).await);
     };
     let schema = provider.schema();
-    match schema.column_with_name(&policy.unit_column) {
-        Some(_) => Ok(()),
-        None => {
-            let names = schema.fields().iter().map(|field| field.name().as_str());
-            Err(Error::unknown("column", &policy.unit_column, names.collect::<Vec<_>>()))
-        }
+    if schema.column_with_name(policy.key_column()).is_none() {
+        let names = schema.fields().iter().map(|field| field.name().as_str());
+        return Err(Error::unknown("column", policy.key_column(), names.collect::<Vec<_>>()));
     }
+    linked::check_name(table, policy, &schema)
 }
 
 fn missing(name: &str, table: &ObjectName) -> Error {

@@ -126,6 +126,7 @@ fn create(parser: &mut Parser<'_>) -> Result<PrivacyStatement, Failure> {
     let mut policy = PrivacyPolicy {
         name,
         unit_column: String::new(),
+        subject: None,
         budget_epsilon,
         budget_delta,
         per: per(parser)?,
