@@ -159,11 +159,7 @@ fn with_units(
 }
 
 /// The rows with one more column.
-fn with_column(
-    scan: LogicalPlanBuilder,
-    value: Expr,
-    name: &str,
-) -> DataFusionResult<LogicalPlan> {
+fn with_column(scan: LogicalPlanBuilder, value: Expr, name: &str) -> DataFusionResult<LogicalPlan> {
     let own = scan.schema().columns().into_iter().map(Expr::Column);
     let all: Vec<Expr> = own.chain([value.alias(name)]).collect();
     scan.project(all)?.build()
@@ -229,8 +225,9 @@ mod tests {
             (Some("c4"), None),
             (None, Some("e4")),
         ];
-        let ids: StringArray =
-            [Some("c1"), Some("c2"), Some("c3"), Some("c4"), None, Some("e1")].into_iter().collect();
+        let ids: StringArray = [Some("c1"), Some("c2"), Some("c3"), Some("c4"), None, Some("e1")]
+            .into_iter()
+            .collect();
         let expected = ["0 person e1", "1 person e1", "3 id c4", "4 NULL", "5 id e1"];
         assert_eq!(units(Arc::new(ids), &links).await, expected);
     }
