@@ -334,7 +334,7 @@ mod tests {
         let policy = PrivacyPolicy {
             name: "p".into(),
             unit_column: "id".into(),
-            subject: None,
+            source: None,
             budget_epsilon: epsilon,
             budget_delta: delta,
             per: BudgetPer::Role,

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use catalog::policy::Role;
-use catalog::privacy_policies::{PrivacyPolicy, UnitSubject};
+use catalog::privacy_policies::{PrivacyPolicy, UnitSource};
 use catalog::{CreateMode, Kind, ObjectName, Opened};
 use datafusion::execution::session_state::SessionState;
 
@@ -150,6 +151,13 @@ async fn name_unit(
             policy.unit_column.clone_from(column);
             return Ok(());
         }
+        Unit::Reference { key, table, column } => {
+            let table = target(context, table).await?;
+            policy.unit_column = referenced(context, &table, column).await?;
+            let (key, column) = (key.clone(), column.clone());
+            policy.source = Some(UnitSource::Reference { key, table, column });
+            return Ok(());
+        }
         Unit::Subject(name) => name,
     };
     let subject = context.engine().catalog().subject(name).await?;
@@ -176,8 +184,37 @@ async fn name_unit(
         }
         None => key.clone(),
     };
-    policy.subject = Some(UnitSubject { name: subject.name.clone(), key });
+    policy.source = Some(UnitSource::Subject { name: subject.name.clone(), key });
     Ok(())
+}
+
+/// What persons are told by in a table that a foreign key leads to.
+async fn referenced(
+    context: &Arc<StatementContext>,
+    table: &ObjectName,
+    column: &str,
+) -> Result<String> {
+    let catalog = context.engine().catalog();
+    let Some(policy) = catalog.privacy_policy(table).await? else {
+        return Err(Error::invalid_hint(
+            format!("{table} is under no privacy policy, which would tell whose its rows are"),
+            "make that of the table with persons first, then those of the tables that refer to it",
+        ));
+    };
+    let opened = catalog.open_table(table, None, context.engine().base()).await?;
+    let Some(Opened::Table(provider)) = opened else {
+        return Err(context.no_table(&table.to_string()).await);
+    };
+    check_column(&provider.schema(), column)?;
+    Ok(policy.unit_column.clone())
+}
+
+fn check_column(schema: &Schema, column: &str) -> Result<()> {
+    if schema.column_with_name(column).is_some() {
+        return Ok(());
+    }
+    let names = schema.fields().iter().map(|field| field.name().as_str());
+    Err(Error::unknown("column", column, names.collect::<Vec<_>>()))
 }
 
 async fn check_columns(
@@ -191,10 +228,7 @@ async fn check_columns(
         return Err(context.no_table(&table.to_string()).await);
     };
     let schema = provider.schema();
-    if schema.column_with_name(policy.key_column()).is_none() {
-        let names = schema.fields().iter().map(|field| field.name().as_str());
-        return Err(Error::unknown("column", policy.key_column(), names.collect::<Vec<_>>()));
-    }
+    check_column(&schema, policy.key_column())?;
     linked::check_name(table, policy, &schema)
 }
 
