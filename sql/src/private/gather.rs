@@ -108,7 +108,7 @@ enum Column {
     Whole(Int64Array),
     Real(Float64Array),
     Lists(ListArray),
-    /// The values in Arrow's row format, and where those of each row are.
+    /// The values in Arrow's row format, those of lists from the first list's on.
     Distinct {
         values: Rows,
         is_null: Option<NullBuffer>,
@@ -318,9 +318,16 @@ impl Reader {
                     Contributions::Groups(_) if is_list => Some(values.as_list::<i32>().clone()),
                     _ => None,
                 };
-                let values = lists.as_ref().map_or(values, ListArray::values);
+                // A part of a batch has the values of the whole.
+                let values = match &lists {
+                    Some(lists) => {
+                        let (first, end) = (offset(lists, 0), offset(lists, lists.len()));
+                        lists.values().slice(first, end.saturating_sub(first))
+                    }
+                    None => Arc::clone(values),
+                };
                 Ok(Column::Distinct {
-                    values: converter.convert_columns(std::slice::from_ref(values))?,
+                    values: converter.convert_columns(std::slice::from_ref(&values))?,
                     is_null: values.logical_nulls(),
                     lists,
                     values_max: *values_max,
@@ -343,13 +350,21 @@ impl Reader {
     }
 }
 
-/// The values of a row: of a list, where they are.
+/// Where a row's list begins among all values.
+fn offset(lists: &ListArray, row: usize) -> usize {
+    let found = lists.offsets().get(row).and_then(|at| usize::try_from(*at).ok());
+    found.unwrap_or_default()
+}
+
+/// Where the values of a row are: its own, or those of its list, counted from the first list's.
 fn places(lists: Option<&ListArray>, row: usize) -> Range<usize> {
-    let Some(lists) = lists else { return row..row + 1 };
-    let at = |row: usize| lists.offsets().get(row).map(|at| usize::try_from(*at).unwrap_or(0));
-    match (at(row), at(row + 1)) {
-        (Some(first), Some(end)) if lists.is_valid(row) => first..end,
-        _ => 0..0,
+    match lists {
+        None => row..row + 1,
+        Some(lists) if lists.is_valid(row) => {
+            let base = offset(lists, 0);
+            offset(lists, row) - base..offset(lists, row + 1) - base
+        }
+        Some(_) => 0..0,
     }
 }
 

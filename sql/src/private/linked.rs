@@ -310,9 +310,9 @@ mod tests {
         let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ids.len() as i64));
         let rows = table(vec![("id", ids), ("number", numbers)]);
         let texts = |values: StringArray| -> ArrayRef { Arc::new(values) };
-        let records = texts(links_of.iter().map(|(record, _)| *record).collect());
-        let entities = texts(links_of.iter().map(|(_, entity)| *entity).collect());
-        let crosswalk = table(vec![("record", records), ("whose", entities)]);
+        let of_rows = texts(links_of.iter().map(|(record, _)| *record).collect());
+        let whose = texts(links_of.iter().map(|(_, entity)| *entity).collect());
+        let crosswalk = table(vec![("record", of_rows), ("whose", whose)]);
         let via = Crosswalk {
             table: ObjectName::new("main", "crosswalk"),
             record: "record".into(),
