@@ -320,3 +320,24 @@ fn no_bounds(aggregate: &Aggregate, contributions: Contributions) -> Error {
 pub(crate) fn result_types(spec: &Spec, schema: &SchemaRef) -> Vec<DataType> {
     schema.fields().iter().skip(spec.groups).map(|field| field.data_type().clone()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_rows_of_a_unit_may_be_in_one_group() {
+        let of = |contributions: Contributions, statistic: Statistic| {
+            let kind = Kind { contributions, groups_max: contributions.count(), is_whole: true };
+            let aggregate = Aggregate { statistic, bounds: Some((0.0, 1.0)) };
+            let found = kind.sensitivity(&aggregate).unwrap();
+            (found.groups_max(), found.entries_max())
+        };
+        let (rows, groups) = (Contributions::Rows(4), Contributions::Groups(3));
+        assert_eq!(of(rows, Statistic::Count), (1, 4));
+        assert_eq!(of(rows, Statistic::Variance(Of::Sample)), (1, 4));
+        assert_eq!(of(rows, Statistic::Quantile(0.5)), (4, 1));
+        assert_eq!(of(groups, Statistic::Distinct), (3, 1));
+        assert_eq!(of(groups, Statistic::Quantile(0.5)), (3, ROWS_MAX));
+    }
+}

@@ -540,7 +540,10 @@ mod tests {
             ("COUNT(DISTINCT x) FROM t", "needs contribution_bounds_per_group"),
             ("COUNT(DISTINCT *) FROM t", "takes a value"),
             ("COUNT(DISTINCT x, y) FROM t", "takes one value"),
-            ("COUNT(DISTINCT x, contribution_bounds_per_group => (1, 2)) FROM t", "the least is 0"),
+            (
+                "COUNT(DISTINCT x, contribution_bounds_per_group => (1, 2)) FROM t",
+                "would add 1 to 2",
+            ),
             ("SUM(DISTINCT x) FROM t", "DISTINCT"),
             ("COUNT(*) OVER () FROM t", "OVER"),
             ("COUNT(*), (SELECT 1) FROM t", "sub-query"),

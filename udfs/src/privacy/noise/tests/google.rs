@@ -47,6 +47,7 @@ fn careless(noise: Noise) -> Noise {
     match noise {
         Noise::Laplace { epsilon } => Noise::Laplace { epsilon: 2.0 * epsilon },
         Noise::Gaussian { epsilon, delta } => Noise::Gaussian { epsilon: 2.0 * epsilon, delta },
+        Noise::Concentrated { rho } => Noise::Concentrated { rho: 4.0 * rho },
     }
 }
 
