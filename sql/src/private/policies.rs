@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arrow::datatypes::Schema;
 use catalog::policy::Role;
 use catalog::privacy_policies::{PrivacyPolicy, UnitSource};
-use catalog::{CreateMode, Kind, ObjectName, Opened};
+use catalog::subjects::SubjectKey;
+use catalog::{Catalog, CreateMode, Kind, ObjectName, Opened};
 use datafusion::execution::session_state::SessionState;
 
 use crate::consent::crosswalk_table;
@@ -232,6 +233,24 @@ async fn check_columns(
     linked::check_name(table, policy, &schema)
 }
 
+/// What is to be said of a policy that takes each id of a person for a person.
+async fn ids_alone(catalog: &Catalog, table: &ObjectName, policy: &PrivacyPolicy) -> String {
+    let column = policy.key_column();
+    let key = SubjectKey { table: table.clone(), column: column.to_owned() };
+    let crosswalks = match policy.source {
+        None => catalog.crosswalks_of(&key).await.unwrap_or_default(),
+        Some(_) => vec![],
+    };
+    match crosswalks.first() {
+        None => String::new(),
+        Some(via) => format!(
+            "; by {} several values of {column} are one person, and each is protected by itself: \
+             a policy of the SUBJECT protects the person",
+            via.table
+        ),
+    }
+}
+
 fn missing(name: &str, table: &ObjectName) -> Error {
     Error::Catalog(catalog::Error::not_found("privacy policy", &format!("{name} ON {table}"), []))
 }
@@ -250,7 +269,8 @@ impl Change {
                 Ok(match made {
                     true => {
                         let more = aliases::told(catalog, table).await;
-                        Done::new(0, format!("CREATE PRIVACY POLICY {name} ON {table}{more}"))
+                        let ids = ids_alone(catalog, table, policy).await;
+                        Done::new(0, format!("CREATE PRIVACY POLICY {name} ON {table}{more}{ids}"))
                     }
                     false => {
                         Done::new(0, format!("{table} is under a policy, nothing was changed"))
