@@ -1,8 +1,9 @@
 //! Noise calibrated to what a release may cost and to how much a person can change it.
 //!
 //! Laplace noise gets the scale l1/epsilon and Gaussian noise the sigma of
-//! [`accounting::gaussian_sigma`], or that of its rho, at l2, where l1 and l2 are the sensitivity over all groups,
-//! values' moves to the grid included. Calibrated once, it serves any number of groups and values.
+//! [`accounting::gaussian_sigma`], or that of its rho, at l2, where l1 and l2 are the sensitivity
+//! over all groups, values' moves to the grid included. Calibrated once, it serves any number of
+//! groups and values.
 //!
 //! Whole numbers under Laplace noise get the discrete distribution on the whole numbers. All else
 //! is computed on a finer grid: Gaussian counts too, and they are rounded afterwards, since the

@@ -105,7 +105,8 @@ impl Noise {
     pub fn epsilon(&self) -> f64 {
         match self {
             Self::Laplace { epsilon } | Self::Gaussian { epsilon, .. } => *epsilon,
-            Self::Concentrated { rho } => (2.0 * rho).sqrt().next_down(),
+            Self::Concentrated { rho } if rho.is_finite() => (2.0 * rho).sqrt().next_down(),
+            Self::Concentrated { rho } => *rho,
         }
     }
 
