@@ -6,12 +6,16 @@
 //! but what a refused query paid from other accounts, before anything was drawn for it.
 //!
 //! Spending is counted twice: as epsilon, whose sum is a bound on the loss at delta 0, and as zCDP
-//! (rho = epsilon²/2 for the pure noise that answers have), which bounds many small queries far
-//! better. A budget (epsilon, delta) holds as long as one of the two bounds does. Together they are
+//! (rho = epsilon²/2 of an answer without delta), which bounds many small queries far better. A
+//! budget (epsilon, delta) holds as long as one of the two bounds does. Together they are
 //! no weaker than apart: where the sum of epsilons is within the budget, the loss is within it for
 //! sure; where the sum of rhos is within the rho that the budget is worth at half of its delta, the
 //! loss is beyond it with at most that probability, whenever somebody chooses to stop. The other
 //! half of delta is for rare groups. A budget without delta counts epsilon alone.
+//!
+//! An answer with Gaussian noise costs its rho, exactly, and nothing of the delta that its epsilon
+//! is told with, since a sum of rhos has the delta of the budget. But no sum of epsilons bounds it
+//! for sure: an account that has paid for one is held to the rho alone from then on.
 //!
 //! Sums are whole numbers of tiny units, rounded up, so that no order of queries can lose a digit.
 //! An account outlives the policy: dropping and making a policy gives nothing back.
@@ -40,8 +44,22 @@ const DELTA_UNITS: f64 = 1e18;
 pub struct Cost {
     /// Its epsilon.
     pub epsilon: f64,
-    /// Its delta.
+    /// The delta of rare groups.
     pub delta: f64,
+    /// What Gaussian noise costs in zCDP; none: no more than its epsilon may be lost.
+    pub rho: Option<f64>,
+}
+
+impl Cost {
+    /// That of an answer which loses no more than its epsilon, but for rare groups.
+    pub fn pure(epsilon: f64, delta: f64) -> Self {
+        Self { epsilon, delta, rho: None }
+    }
+
+    /// What it costs in zCDP.
+    pub fn rho(&self) -> f64 {
+        self.rho.unwrap_or_else(|| rho_of_pure(self.epsilon))
+    }
 }
 
 /// What was spent from an account.
@@ -59,6 +77,9 @@ pub struct Spending {
     pub delta_attos: u64,
     /// How many queries.
     pub queries: u64,
+    /// How many of them had Gaussian noise.
+    #[serde(default)]
+    pub gaussian: u64,
 }
 
 /// An account that a query is charged to.
@@ -79,8 +100,10 @@ pub struct Balance {
     pub account: Account,
     /// What was spent in this period.
     pub spent: Spending,
-    /// The largest epsilon that one more query could have.
+    /// The largest epsilon that one more query with Laplace noise could have.
     pub epsilon_left: f64,
+    /// The largest rho that one more query with Gaussian noise could have.
+    pub rho_left: f64,
     /// The delta that is left for queries.
     pub delta_left: f64,
     /// When the budget is whole again, in Unix milliseconds; none: never, or it is whole.
@@ -110,9 +133,10 @@ impl Spending {
     fn plus(&self, cost: Cost) -> Self {
         Self {
             epsilon_nanos: self.epsilon_nanos.saturating_add(units(cost.epsilon, EPSILON_UNITS)),
-            rho_picos: self.rho_picos.saturating_add(units(rho_of_pure(cost.epsilon), RHO_UNITS)),
+            rho_picos: self.rho_picos.saturating_add(units(cost.rho(), RHO_UNITS)),
             delta_attos: self.delta_attos.saturating_add(units(cost.delta, DELTA_UNITS)),
             queries: self.queries.saturating_add(1),
+            gaussian: self.gaussian.saturating_add(u64::from(cost.rho.is_some())),
             ..self.clone()
         }
     }
@@ -120,9 +144,10 @@ impl Spending {
     fn minus(&self, cost: Cost) -> Self {
         Self {
             epsilon_nanos: self.epsilon_nanos.saturating_sub(units(cost.epsilon, EPSILON_UNITS)),
-            rho_picos: self.rho_picos.saturating_sub(units(rho_of_pure(cost.epsilon), RHO_UNITS)),
+            rho_picos: self.rho_picos.saturating_sub(units(cost.rho(), RHO_UNITS)),
             delta_attos: self.delta_attos.saturating_sub(units(cost.delta, DELTA_UNITS)),
             queries: self.queries.saturating_sub(1),
+            gaussian: self.gaussian.saturating_sub(u64::from(cost.rho.is_some())),
             ..self.clone()
         }
     }
@@ -130,8 +155,8 @@ impl Spending {
     /// Whether a policy's budget allows for it.
     fn is_within(&self, policy: &PrivacyPolicy) -> bool {
         let whole = Whole::of(policy);
-        self.delta_attos <= whole.delta_attos
-            && (self.epsilon_nanos <= whole.epsilon_nanos || self.rho_picos <= whole.rho_picos)
+        let is_pure = self.gaussian == 0 && self.epsilon_nanos <= whole.epsilon_nanos;
+        self.delta_attos <= whole.delta_attos && (is_pure || self.rho_picos <= whole.rho_picos)
     }
 }
 
@@ -181,12 +206,16 @@ impl Balance {
     fn of(account: &Account, spent: Spending) -> Self {
         let (policy, whole) = (&account.policy, Whole::of(&account.policy));
         let left = |whole: u64, spent: u64, units: f64| whole.saturating_sub(spent) as f64 / units;
-        let pure = left(whole.epsilon_nanos, spent.epsilon_nanos, EPSILON_UNITS);
+        let pure = match spent.gaussian {
+            0 => left(whole.epsilon_nanos, spent.epsilon_nanos, EPSILON_UNITS),
+            _ => 0.0,
+        };
         let rho = left(whole.rho_picos, spent.rho_picos, RHO_UNITS);
         let renewed = policy.every_ms.map(|every| spent.started_ms.saturating_add(every));
         Self {
             account: account.clone(),
             epsilon_left: pure.max((2.0 * rho).sqrt()),
+            rho_left: rho,
             delta_left: left(whole.delta_attos, spent.delta_attos, DELTA_UNITS),
             renewed_ms: renewed.filter(|_| spent.queries > 0),
             spent,
@@ -295,6 +324,8 @@ fn place(account: &Account) -> ObjectName {
 
 #[cfg(test)]
 mod tests {
+    use udfs::privacy::noise::Noise;
+
     use super::*;
     use crate::privacy_policies::BudgetPer;
     use crate::testing::{Shared, TestClock, open_folder};
@@ -303,6 +334,7 @@ mod tests {
         let policy = PrivacyPolicy {
             name: "p".into(),
             unit_column: "id".into(),
+            source: None,
             budget_epsilon: epsilon,
             budget_delta: delta,
             per: BudgetPer::Role,
@@ -314,7 +346,7 @@ mod tests {
     }
 
     async fn pay(catalog: &Catalog, accounts: &[Account], epsilon: f64, delta: f64) -> bool {
-        let cost = Cost { epsilon, delta };
+        let cost = Cost::pure(epsilon, delta);
         catalog.charge(accounts, cost).await.unwrap() == Charged::Paid
     }
 
@@ -350,13 +382,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn gaussian_noise_costs_its_rho_and_ends_the_sum_of_epsilons() {
+        let shared = Shared::new();
+        let catalog = shared.open().await;
+        let noise = Noise::Gaussian { epsilon: 0.1, delta: 1e-6 };
+        let cost = Cost { epsilon: 0.1, delta: 0.0, rho: Some(noise.rho().unwrap()) };
+        let accounts = [account("t", 1.0, 1e-6, None)];
+        let mut paid = 0;
+        while catalog.charge(&accounts, cost).await.unwrap() == Charged::Paid {
+            paid += 1;
+        }
+        // Their sum is what one answer of the budget's whole rho would cost.
+        let rho = rho_of_epsilon(1.0, 5e-7);
+        assert_eq!(paid, (rho / cost.rho()) as i32, "{rho}");
+        assert!(paid > 30, "{paid}");
+        let left = catalog.balances(&accounts).await.unwrap().remove(0);
+        assert!(left.rho_left < cost.rho() && left.spent.gaussian == left.spent.queries);
+        // Laplace noise is held to what is left of rho too.
+        assert!(!pay(&catalog, &accounts, left.epsilon_left * 1.01, 0.0).await);
+        // A budget that was spent by epsilons alone has nothing for Gaussian noise.
+        let pure = [account("u", 1.0, 1e-6, None)];
+        assert!(pay(&catalog, &pure, 1.0, 0.0).await);
+        assert!(catalog.charge(&pure, cost).await.unwrap() != Charged::Paid);
+        // Without delta there is no rho.
+        let none = [account("v", 1.0, 0.0, None)];
+        assert!(catalog.charge(&none, cost).await.unwrap() != Charged::Paid);
+    }
+
+    #[tokio::test]
     async fn all_accounts_pay_or_none() {
         let shared = Shared::new();
         let catalog = shared.open().await;
         let rich = account("rich", 10.0, 0.0, None);
         let both = [rich.clone(), account("poor", 1.0, 0.0, None)];
         assert!(pay(&catalog, &both, 0.8, 0.0).await);
-        let refused = catalog.charge(&both, Cost { epsilon: 0.8, delta: 0.0 }).await.unwrap();
+        let refused = catalog.charge(&both, Cost::pure(0.8, 0.0)).await.unwrap();
         let Charged::Refused(balance) = refused else { panic!("overspent") };
         assert_eq!(balance.account.table.name, "poor");
         assert!((balance.epsilon_left - 0.2).abs() < 1e-8);
@@ -369,7 +429,7 @@ mod tests {
         let shared = Shared::new();
         let catalog = shared.open().await;
         let accounts = [account("t", 1.0, 0.0, Some(1_000))];
-        let cost = Cost { epsilon: 0.5, delta: 0.0 };
+        let cost = Cost::pure(0.5, 0.0);
         for (wait_ms, left) in [(0, 1.0), (1_000, 0.5)] {
             assert!(pay(&catalog, &accounts, 0.5, 0.0).await);
             let paid_ms = catalog.now_ms();

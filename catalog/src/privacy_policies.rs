@@ -34,13 +34,49 @@ impl BudgetPer {
     }
 }
 
+/// By what a policy's persons are told, where it is no column of the table alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnitSource {
+    /// They are those of a subject.
+    Subject {
+        /// Its name.
+        name: String,
+        /// Its key in the table.
+        key: String,
+    },
+    /// They are those of the rows of another table under a privacy policy.
+    Reference {
+        /// The foreign key: the table's own column.
+        key: String,
+        /// The other table.
+        table: ObjectName,
+        /// The column that the foreign key has values of.
+        column: String,
+    },
+}
+
+impl UnitSource {
+    /// The table's own column.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Subject { key, .. } | Self::Reference { key, .. } => key,
+        }
+    }
+}
+
 /// A privacy policy of a table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PrivacyPolicy {
     /// Its name.
     pub name: String,
-    /// The table's column that tells whose row it is.
+    /// The column that tells whose row it is. It is the table's own, or one that private
+    /// statistics alone see: of the subject's name where a crosswalk joins ids to persons, and
+    /// called as in the other table where a foreign key leads there.
     pub unit_column: String,
+    /// By what persons are told; none: by the column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<UnitSource>,
     /// The epsilon that may be spent.
     pub budget_epsilon: f64,
     /// The delta that may be spent.
@@ -56,6 +92,20 @@ pub struct PrivacyPolicy {
 }
 
 impl PrivacyPolicy {
+    /// The table's own column by which its rows are told apart.
+    pub fn key_column(&self) -> &str {
+        self.source.as_ref().map_or(self.unit_column.as_str(), UnitSource::key)
+    }
+
+    /// Whether persons are told by a column that is not the table's own.
+    pub fn is_linked(&self) -> bool {
+        match &self.source {
+            None => false,
+            Some(UnitSource::Subject { key, .. }) => *key != self.unit_column,
+            Some(UnitSource::Reference { .. }) => true,
+        }
+    }
+
     /// Checks the numbers.
     ///
     /// # Errors

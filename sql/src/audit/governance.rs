@@ -131,7 +131,7 @@ impl Governed {
             policy.budget_delta,
             policy.per.name().to_lowercase()
         ));
-        self.personal.push(format!("{}: privacy policy {}", policy.unit_column, policy.name));
+        self.personal.push(format!("{}: privacy policy {}", policy.key_column(), policy.name));
     }
 
     fn add_subject(&mut self, subject: &Subject, name: &ObjectName) {

@@ -8,9 +8,12 @@
 //! A crosswalk is read as it is, whoever owns the policy: what links ids shows nobody's rows, and
 //! one that a policy or a grant hid a part of would let people through who have withdrawn.
 
+use std::sync::Arc;
+
 use arrow::datatypes::DataType;
 use catalog::subjects::Crosswalk;
 use catalog::{ConsentPolicy, Opened, TableState};
+use datafusion::catalog::TableProvider;
 use datafusion::common::{Column, JoinType};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
@@ -112,6 +115,26 @@ fn latest(
         .aggregate(vec![column(whose)], vec![max(column("by_one")).alias("withdrawn")])
 }
 
+/// The newest version of a crosswalk, for whoever has to know which ids are one person's.
+///
+/// # Errors
+/// When it cannot be read, or is gone.
+pub(crate) async fn crosswalk_table(
+    engine: &Engine,
+    via: &Crosswalk,
+) -> Result<Arc<dyn TableProvider>> {
+    match engine.catalog().open_table_now(&via.table, None, engine.base()).await? {
+        Some(Opened::Table(table)) => Ok(table),
+        _ => Err(Error::invalid_hint(
+            format!(
+                "the crosswalk {} is gone, so nobody knows which ids are one person's",
+                via.table
+            ),
+            "make it again, or CREATE OR REPLACE SUBJECT over another one",
+        )),
+    }
+}
+
 /// The rows of the crosswalk of this number, with ids of a kind.
 async fn rows(
     engine: &Engine,
@@ -119,16 +142,7 @@ async fn rows(
     at: usize,
     kind: SubjectKind,
 ) -> Result<LogicalPlanBuilder> {
-    let opened = engine.catalog().open_table_now(&via.table, None, engine.base()).await?;
-    let Some(Opened::Table(table)) = opened else {
-        return Err(Error::invalid_hint(
-            format!(
-                "the crosswalk {} is gone, so nobody knows which ids are one person's",
-                via.table
-            ),
-            "make it again, or CREATE OR REPLACE SUBJECT over another one",
-        ));
-    };
+    let table = crosswalk_table(engine, via).await?;
     let (record, entity) = (column(&via.record), column(&via.entity));
     let text = |id: &Expr| cast(id.clone(), DataType::Utf8);
     let (id, is_id) = match kind {
@@ -155,8 +169,6 @@ fn column(name: &str) -> Expr {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
     use arrow::datatypes::{Field, Int64Type, Schema};
     use arrow::record_batch::RecordBatch;

@@ -30,6 +30,7 @@ use datafusion::execution::session_state::SessionState;
 use catalog::{ConsentPolicy, CreateMode, Purpose};
 
 pub(crate) use self::guard::{governed, may_replace, parts};
+pub(crate) use self::links::crosswalk_table;
 pub(crate) use self::store::{ConsentStore, Opening};
 pub use self::syntax::ConsentStatement;
 use self::syntax::PurposeAlteration;

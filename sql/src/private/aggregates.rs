@@ -9,11 +9,13 @@ use sqlparser::ast::{
 
 use crate::error::{Error, Result};
 use crate::private::options::{
-    Aggregate, Contributions, Options, PER_GROUP, PER_ROW, Statistic, number,
+    Aggregate, Contributions, Of, Options, PER_GROUP, PER_ROW, Statistic, number,
 };
+use crate::private::rewrite::is_same;
 
 /// What there is, for hints.
-const KNOWN: &str = "COUNT, SUM, AVG, VAR_POP, STDDEV_POP and PERCENTILE_CONT are private";
+const KNOWN: &str =
+    "COUNT, SUM, AVG, VAR_POP, VAR_SAMP, STDDEV_POP, STDDEV_SAMP and PERCENTILE_CONT are private";
 
 /// An aggregate as written, with what the inner SELECT computes for it.
 #[derive(Debug, Clone)]
@@ -41,14 +43,14 @@ pub(crate) fn unsupported(name: &str) -> Error {
 /// When it is written in a way that has no private form.
 pub(crate) fn read(name: &str, call: &Function, options: &Options) -> Result<Option<Asked>> {
     let statistic = match name {
+        "count" if is_distinct(call) => Statistic::Distinct,
         "count" => Statistic::Count,
         "sum" => Statistic::Sum,
         "avg" | "mean" => Statistic::Average,
-        "var_pop" => Statistic::Variance,
-        "stddev_pop" => Statistic::Deviation,
-        // How many rows a sample has is private, so it has no variance of its own.
-        "var" | "var_samp" | "variance" => return Err(of_population(name, "VAR_POP")),
-        "stddev" | "stddev_samp" => return Err(of_population(name, "STDDEV_POP")),
+        "var_pop" => Statistic::Variance(Of::Population),
+        "stddev_pop" => Statistic::Deviation(Of::Population),
+        "var" | "var_samp" | "variance" => Statistic::Variance(Of::Sample),
+        "stddev" | "stddev_samp" => Statistic::Deviation(Of::Sample),
         // The share is read with the arguments.
         "percentile_cont" => Statistic::Quantile(0.5),
         _ if call.over.is_some() => return Err(windowed(name)),
@@ -85,6 +87,10 @@ pub(crate) fn read(name: &str, call: &Function, options: &Options) -> Result<Opt
             format!("say between which values it lies: {PER_ROW} => (0, 100)"),
         ));
     }
+    let (statistic, bounds) = match (statistic, value) {
+        (Statistic::Distinct, FunctionArgExpr::Expr(of)) => distinct(of, bounds, options)?,
+        _ => (statistic, bounds),
+    };
     let value = match options.contributions {
         Contributions::Groups(_) => of_group(&shown, statistic, value, call.filter.as_deref())?,
         Contributions::Rows(_) => of_row(&shown, statistic, value, call.filter.as_deref())?,
@@ -92,11 +98,38 @@ pub(crate) fn read(name: &str, call: &Function, options: &Options) -> Result<Opt
     Ok(Some(Asked { aggregate: Aggregate { statistic, bounds }, value }))
 }
 
-fn of_population(name: &str, instead: &str) -> Error {
-    Error::unsupported(
-        format!("{} of a sample is not private", name.to_uppercase()),
-        format!("write {instead}, that of a population"),
-    )
+fn is_distinct(call: &Function) -> bool {
+    let FunctionArguments::List(list) = &call.args else { return false };
+    list.duplicate_treatment == Some(DuplicateTreatment::Distinct)
+}
+
+/// What COUNT(DISTINCT x) counts. A unit is one value in each of its groups, so that units are
+/// counted as rows of which each has one; of other values a unit covers as many as are said. Where
+/// rows are bounded, each of them has one value.
+fn distinct(of: &Expr, bounds: Bounds, options: &Options) -> Result<(Statistic, Bounds)> {
+    match (options.contributions, bounds) {
+        (Contributions::Groups(_), None) if is_same(of, &options.unit) => {
+            Ok((Statistic::Count, Some((0.0, 1.0))))
+        }
+        (Contributions::Groups(_), None) => Err(Error::invalid_hint(
+            format!("COUNT(DISTINCT {of}) needs {PER_GROUP}"),
+            format!(
+                "say how many values of a group one person adds at most: {PER_GROUP} => (0, 3)"
+            ),
+        )),
+        (Contributions::Groups(_), Some((least, most))) if least == 0.0 && most >= 1.0 => {
+            Ok((Statistic::Distinct, Some((0.0, most.floor()))))
+        }
+        (Contributions::Groups(_), Some((least, most))) => Err(Error::invalid_hint(
+            format!("one person would add {least} to {most} values to COUNT(DISTINCT {of})"),
+            format!("the least is 0 and the most at least 1: {PER_GROUP} => (0, 3)"),
+        )),
+        (Contributions::Rows(_), None) => Ok((Statistic::Distinct, Some((0.0, 1.0)))),
+        (Contributions::Rows(_), Some(_)) => Err(Error::invalid_hint(
+            format!("COUNT(DISTINCT {of}) takes no {PER_ROW}"),
+            "a row has one value; max_rows_contributed bounds how many one person adds",
+        )),
+    }
 }
 
 fn windowed(name: &str) -> Error {
@@ -107,11 +140,10 @@ fn windowed(name: &str) -> Error {
 }
 
 fn refuse_forms(shown: &str, call: &Function, list: &FunctionArgumentList) -> Result<()> {
-    if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) {
+    if is_distinct(call) && shown != "COUNT" {
         return Err(Error::unsupported(
             format!("{shown}(DISTINCT …) is not private"),
-            "group by the value; how many persons there are is COUNT(*) with \
-             contribution_bounds_per_group => (0, 1)",
+            "COUNT(DISTINCT …) is; or group by the value",
         ));
     }
     if !list.clauses.is_empty() || call.null_treatment.is_some() || !call.within_group.is_empty() {
@@ -200,9 +232,12 @@ fn of_group(
         Statistic::Count => "count",
         Statistic::Sum => "sum",
         Statistic::Average => "avg",
-        Statistic::Variance | Statistic::Deviation | Statistic::Quantile(_) => "array_agg",
+        Statistic::Distinct
+        | Statistic::Variance(_)
+        | Statistic::Deviation(_)
+        | Statistic::Quantile(_) => "array_agg",
     };
-    let filter = match (value, statistic.takes_rows()) {
+    let filter = match (value, statistic.takes_lists()) {
         (FunctionArgExpr::Expr(value), true) => Some(both(present(value), filter)),
         (FunctionArgExpr::Wildcard, _) if statistic != Statistic::Count => {
             return Err(starred(shown));
@@ -210,7 +245,8 @@ fn of_group(
         (FunctionArgExpr::Expr(_) | FunctionArgExpr::Wildcard, _) => filter.cloned(),
         _ => return Err(starred(shown)),
     };
-    Ok(call(function, value.clone(), filter))
+    let treatment = (statistic == Statistic::Distinct).then_some(DuplicateTreatment::Distinct);
+    Ok(call(function, treatment, value.clone(), filter))
 }
 
 /// What a row contributes: NULL for nothing.
@@ -265,9 +301,14 @@ fn case(condition: Option<Expr>, value: Expr) -> Expr {
     }
 }
 
-fn call(name: &str, value: FunctionArgExpr, filter: Option<Expr>) -> Expr {
+fn call(
+    name: &str,
+    duplicate_treatment: Option<DuplicateTreatment>,
+    value: FunctionArgExpr,
+    filter: Option<Expr>,
+) -> Expr {
     let list = FunctionArgumentList {
-        duplicate_treatment: None,
+        duplicate_treatment,
         args: vec![FunctionArg::Unnamed(value)],
         clauses: vec![],
     };

@@ -5,18 +5,21 @@
 //! nothing but numbers. A group that no unit was kept in does not exist, unless groups are public.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray, RecordBatch};
+use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema};
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::execution::memory_pool::MemoryReservation;
 use udfs::privacy::generator::Generator;
 use udfs::privacy::noise::bounded::choose;
+use udfs::privacy::noise::distinct::Covered;
 
 use crate::error::{Error, Result};
-use crate::private::options::{Contributions, Selection, Spec};
+use crate::private::options::{Contributions, Selection, Spec, Statistic};
 
 /// Of each unit so many rows of a group are looked at by statistics of rows.
 pub(crate) const ROWS_MAX: u32 = 5;
@@ -27,6 +30,10 @@ const ROW_BYTES: usize = 48;
 /// What a group takes in memory beside its key and its numbers.
 const GROUP_BYTES: usize = 128;
 
+/// What a number takes that is kept, and a value of a set beside its bytes.
+const NUMBER_BYTES: usize = size_of::<f64>();
+const DISTINCT_BYTES: usize = 40;
+
 /// The contributions to one statistic of one group.
 #[derive(Debug, Clone)]
 pub(crate) enum Values {
@@ -34,6 +41,8 @@ pub(crate) enum Values {
     Whole(Vec<i64>),
     /// Real numbers.
     Real(Vec<f64>),
+    /// Different values.
+    Distinct(Covered),
 }
 
 /// One group.
@@ -58,7 +67,7 @@ pub(crate) struct Gathered {
 /// Gathers batches.
 pub(crate) struct Gatherer {
     spec: Arc<Spec>,
-    is_whole: Vec<bool>,
+    readers: Vec<Reader>,
     units: RowConverter,
     keys: RowConverter,
     places: HashMap<Box<[u8]>, usize>,
@@ -84,10 +93,28 @@ struct Decoded {
     bytes: usize,
 }
 
+/// How the column of a statistic is read.
+enum Reader {
+    Whole,
+    Real,
+    /// Of a row's values, or of its one, those that nobody before covers are kept, up to so many.
+    Distinct {
+        values: RowConverter,
+        values_max: usize,
+    },
+}
+
 enum Column {
     Whole(Int64Array),
     Real(Float64Array),
     Lists(ListArray),
+    /// The values in Arrow's row format, those of lists from the first list's on.
+    Distinct {
+        values: Rows,
+        is_null: Option<NullBuffer>,
+        lists: Option<ListArray>,
+        values_max: usize,
+    },
 }
 
 impl Gatherer {
@@ -109,7 +136,7 @@ impl Gatherer {
         };
         Ok(Self {
             spec: Arc::clone(spec),
-            is_whole: results.iter().map(|result| *result == DataType::Int64).collect(),
+            readers: readers(spec, &fields, results)?,
             units: converter(std::slice::from_ref(unit))?,
             keys: converter(groups)?,
             places: HashMap::new(),
@@ -180,10 +207,10 @@ impl Gatherer {
         };
         let values = batch.columns().iter().skip(groups.end);
         let columns: Vec<Column> = values
-            .zip(&self.is_whole)
-            .map(|(values, is_whole)| Column::read(values, *is_whole))
+            .zip(&self.readers)
+            .map(|(values, reader)| reader.column(values, self.spec.options.contributions))
             .collect::<Result<_>>()?;
-        let rows = batch.num_rows() * ROW_BYTES;
+        let rows = batch.num_rows() * ROW_BYTES + columns.iter().map(Column::bytes).sum::<usize>();
         let bytes = batch.get_array_memory_size() + keys.size() + rows;
         Ok(Decoded { keys, columns, bytes })
     }
@@ -230,7 +257,7 @@ impl Gatherer {
         for (values, column) in group.values.iter_mut().zip(&batch.columns) {
             added += column.add(row, values, generator);
         }
-        self.memory.try_grow(added * size_of::<f64>())?;
+        self.memory.try_grow(added)?;
         Ok(())
     }
 
@@ -238,10 +265,11 @@ impl Gatherer {
         if let Some(place) = self.places.get(&key) {
             return Ok(*place);
         }
-        self.memory.try_grow(GROUP_BYTES + 2 * key.len() + 32 * self.is_whole.len())?;
-        let values = self.is_whole.iter().map(|is_whole| match is_whole {
-            true => Values::Whole(Vec::new()),
-            false => Values::Real(Vec::new()),
+        self.memory.try_grow(GROUP_BYTES + 2 * key.len() + 48 * self.readers.len())?;
+        let values = self.readers.iter().map(|reader| match reader {
+            Reader::Whole => Values::Whole(Vec::new()),
+            Reader::Real => Values::Real(Vec::new()),
+            Reader::Distinct { .. } => Values::Distinct(Covered::default()),
         });
         let values = values.collect();
         self.groups.push(Group { key: key.clone(), units: 0, values, last_unit: 0 });
@@ -254,41 +282,111 @@ fn converter(types: &[DataType]) -> Result<RowConverter> {
     let fields = types.iter().map(|of| SortField::new(of.clone())).collect();
     RowConverter::new(fields).map_err(|_| {
         Error::unsupported(
-            "privacy units and groups cannot be of this type",
+            "privacy units, groups and distinct values cannot be of this type",
             "take numbers, texts, dates or truth values",
         )
     })
 }
 
-impl Column {
-    fn read(values: &ArrayRef, is_whole: bool) -> Result<Self> {
-        match values.data_type() {
-            _ if is_whole => {
-                let whole = cast(values, &DataType::Int64)?;
-                Ok(Self::Whole(whole.as_primitive::<Int64Type>().clone()))
+/// How the columns of values are read, which come behind the unit and the groups.
+fn readers(spec: &Spec, fields: &[DataType], results: &[DataType]) -> Result<Vec<Reader>> {
+    let values = fields.iter().skip(1 + spec.groups);
+    let readers = spec.aggregates.iter().zip(results).zip(values);
+    readers
+        .map(|((aggregate, result), values)| match (aggregate.statistic, result) {
+            (Statistic::Distinct, _) => {
+                let of = match (values, spec.options.contributions) {
+                    (DataType::List(item), Contributions::Groups(_)) => item.data_type(),
+                    (one, _) => one,
+                };
+                // `as` saturates.
+                let values_max = aggregate.bounds.map_or(0.0, |(_, most)| most) as usize;
+                Ok(Reader::Distinct { values: converter(std::slice::from_ref(of))?, values_max })
             }
-            DataType::List(_) => {
+            (_, DataType::Int64) => Ok(Reader::Whole),
+            _ => Ok(Reader::Real),
+        })
+        .collect()
+}
+
+impl Reader {
+    fn column(&self, values: &ArrayRef, contributions: Contributions) -> Result<Column> {
+        match (self, values.data_type()) {
+            (Self::Distinct { values: converter, values_max }, of) => {
+                let is_list = matches!(of, DataType::List(_));
+                let lists = match contributions {
+                    Contributions::Groups(_) if is_list => Some(values.as_list::<i32>().clone()),
+                    _ => None,
+                };
+                // A part of a batch has the values of the whole.
+                let values = match &lists {
+                    Some(lists) => {
+                        let (first, end) = (offset(lists, 0), offset(lists, lists.len()));
+                        lists.values().slice(first, end.saturating_sub(first))
+                    }
+                    None => Arc::clone(values),
+                };
+                Ok(Column::Distinct {
+                    values: converter.convert_columns(std::slice::from_ref(&values))?,
+                    is_null: values.logical_nulls(),
+                    lists,
+                    values_max: *values_max,
+                })
+            }
+            (Self::Whole, _) => {
+                let whole = cast(values, &DataType::Int64)?;
+                Ok(Column::Whole(whole.as_primitive::<Int64Type>().clone()))
+            }
+            (Self::Real, DataType::List(_)) => {
                 let item = Field::new_list_field(DataType::Float64, true);
                 let lists = cast(values, &DataType::List(Arc::new(item)))?;
-                Ok(Self::Lists(lists.as_list::<i32>().clone()))
+                Ok(Column::Lists(lists.as_list::<i32>().clone()))
             }
-            _ => {
+            (Self::Real, _) => {
                 let real = cast(values, &DataType::Float64)?;
-                Ok(Self::Real(real.as_primitive::<Float64Type>().clone()))
+                Ok(Column::Real(real.as_primitive::<Float64Type>().clone()))
             }
         }
     }
+}
 
-    /// Adds a row's value, which NULL has none of; gives how many were added.
+/// Where a row's list begins among all values.
+fn offset(lists: &ListArray, row: usize) -> usize {
+    let found = lists.offsets().get(row).and_then(|at| usize::try_from(*at).ok());
+    found.unwrap_or_default()
+}
+
+/// Where the values of a row are: its own, or those of its list, counted from the first list's.
+fn places(lists: Option<&ListArray>, row: usize) -> Range<usize> {
+    match lists {
+        None => row..row + 1,
+        Some(lists) if lists.is_valid(row) => {
+            let base = offset(lists, 0);
+            offset(lists, row) - base..offset(lists, row + 1) - base
+        }
+        Some(_) => 0..0,
+    }
+}
+
+impl Column {
+    /// What it takes in memory beside the batch.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Distinct { values, .. } => values.size(),
+            _ => 0,
+        }
+    }
+
+    /// Adds a row's value, which NULL has none of; gives the bytes that were added.
     fn add(&self, row: usize, to: &mut Values, generator: &mut Generator) -> usize {
         match (self, to) {
             (Self::Whole(values), Values::Whole(to)) if values.is_valid(row) => {
                 to.push(values.value(row));
-                1
+                NUMBER_BYTES
             }
             (Self::Real(values), Values::Real(to)) if values.is_valid(row) => {
                 to.push(values.value(row));
-                1
+                NUMBER_BYTES
             }
             (Self::Lists(lists), Values::Real(to)) if lists.is_valid(row) => {
                 let list = lists.value(row);
@@ -297,7 +395,15 @@ impl Column {
                 let before = to.len();
                 let kept = values.iter().zip(kept).filter(|(_, kept)| *kept);
                 to.extend(kept.filter_map(|(value, _)| value));
-                to.len() - before
+                NUMBER_BYTES * (to.len() - before)
+            }
+            (Self::Distinct { values, is_null, lists, values_max }, Values::Distinct(to)) => {
+                let is_there = |at: &usize| !is_null.as_ref().is_some_and(|null| null.is_null(*at));
+                let there = places(lists.as_ref(), row).filter(is_there);
+                let before = to.count();
+                let of: Vec<&[u8]> = there.map(|at| values.row(at).data()).collect();
+                let bytes = to.cover(of, *values_max);
+                bytes + DISTINCT_BYTES * (to.count() - before)
             }
             _ => 0,
         }
@@ -306,18 +412,20 @@ impl Column {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{ListBuilder, StringBuilder};
     use arrow::record_batch::RecordBatchOptions;
     use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, UnboundedMemoryPool};
     use sqlparser::ast::{Expr, Ident};
     use udfs::privacy::generator::generator;
 
     use super::*;
-    use crate::private::options::{Aggregate, Options, Statistic};
+    use crate::private::options::{Aggregate, Mechanism, Options};
 
     fn spec(contributions: Contributions, selection: Selection) -> Arc<Spec> {
         let options = Options {
             epsilon: 1.0,
             delta: Some(1e-6),
+            mechanism: Mechanism::Laplace,
             unit: Expr::Identifier(Ident::new("id")),
             contributions,
             units_min: None,
@@ -355,7 +463,7 @@ mod tests {
     fn sums(gathered: &Gathered) -> Vec<(u64, usize)> {
         let count = |group: &Group| match &group.values[0] {
             Values::Whole(values) => values.len(),
-            Values::Real(_) => panic!("sums of whole numbers are whole"),
+            _ => panic!("sums of whole numbers are whole"),
         };
         gathered.groups.iter().map(|group| (group.units, count(group))).collect()
     }
@@ -386,6 +494,43 @@ mod tests {
         let rows: Vec<(Option<i64>, i64)> = vec![(Some(5), 3); 10];
         let spec = spec(Contributions::Rows(4), Selection::Threshold);
         assert_eq!(sums(&gathered(&spec, &rows, 1)), [(1, 4)]);
+    }
+
+    #[test]
+    fn distinct_values_are_few_of_each_unit() {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("unit", DataType::Int64, true),
+            Field::new("value 0", DataType::new_list(DataType::Utf8, true), true),
+        ]));
+        // Unit 1 has a, b and c, unit 2 a, NULL and b, unit 3 a, and unit 4 nothing.
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        for values in [vec![Some("c"), Some("a"), Some("b")], vec![Some("a"), None, Some("b")]] {
+            lists.append_value(values);
+        }
+        lists.append_value([Some("a")]);
+        lists.append_null();
+        let units: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3, 4]));
+        let columns: Vec<ArrayRef> = vec![units, Arc::new(lists.finish())];
+        let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+        for (values_max, expected) in [(1.0, 2), (2.0, 2), (3.0, 3)] {
+            let grouped = spec(Contributions::Groups(1), Selection::Threshold);
+            let bounds = Some((0.0, values_max));
+            let aggregates = vec![Aggregate { statistic: Statistic::Distinct, bounds }];
+            let options = grouped.options.clone();
+            let spec = Arc::new(Spec { options, groups: 0, aggregates });
+            let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+            let memory = MemoryConsumer::new("test").register(&pool);
+            let results = [DataType::Int64];
+            let mut gatherer = Gatherer::new(&spec, &schema, &results, memory).unwrap();
+            let mut generator = generator([1; 32]);
+            // In parts: lists need not begin where their values do.
+            for part in [batch.slice(0, 1), batch.slice(1, 3)] {
+                gatherer.take(&part, &mut generator).unwrap();
+            }
+            let gathered = gatherer.finish(&mut generator).unwrap().0;
+            let Values::Distinct(covered) = &gathered.groups[0].values[0] else { panic!() };
+            assert_eq!((covered.count(), gathered.groups[0].units), (expected, 4));
+        }
     }
 
     #[test]

@@ -13,16 +13,17 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use catalog::ObjectName;
 use catalog::privacy_policies::PrivacyPolicy;
+use catalog::subjects::Crosswalk;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::TableReference;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan, TableType};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::error::{Error, Result};
 use crate::policy::barrier::Barrier;
+use crate::private::linked::UnitRows;
 use crate::private::node::PrivateNode;
 
 /// A table under a privacy policy.
@@ -34,11 +35,12 @@ pub(crate) struct Protected {
     name: ObjectName,
     policy: Arc<PrivacyPolicy>,
     principal: String,
+    via: Option<Crosswalk>,
     table: Arc<Barrier>,
 }
 
 impl Protected {
-    /// `table`, which lies under `policy`, as `principal` has it.
+    /// The rows of a table, which lies under `policy`, as `principal` has them.
     ///
     /// # Errors
     /// When DataFusion refuses the table's columns.
@@ -46,12 +48,11 @@ impl Protected {
         name: &ObjectName,
         policy: Arc<PrivacyPolicy>,
         principal: &str,
-        table: Arc<dyn TableProvider>,
+        rows: UnitRows,
     ) -> Result<Self> {
-        let at = TableReference::bare(name.name.clone());
-        let rows = LogicalPlanBuilder::scan(at, provider_as_source(table), None)?.build()?;
-        let table = Arc::new(Barrier::new(rows, BTreeSet::new(), [policy.name.clone()])?);
-        Ok(Self { name: name.clone(), policy, principal: principal.to_owned(), table })
+        let UnitRows { plan, via } = rows;
+        let table = Arc::new(Barrier::new(plan, BTreeSet::new(), [policy.name.clone()])?);
+        Ok(Self { name: name.clone(), policy, principal: principal.to_owned(), via, table })
     }
 
     /// The table's name.
@@ -64,13 +65,18 @@ impl Protected {
         &self.policy
     }
 
+    /// The crosswalk that tells its persons; none: an id is a person.
+    pub(crate) fn via(&self) -> Option<&Crosswalk> {
+        self.via.as_ref()
+    }
+
     /// Checks that the principal has the ids of persons as they are: of a mask's values one person
     /// could have many, and would count as often.
     ///
     /// # Errors
     /// When they are masked.
     pub(crate) fn check_unit(&self) -> Result<()> {
-        let unit = &self.policy.unit_column;
+        let unit = self.policy.key_column();
         if !self.table.masks(unit) {
             return Ok(());
         }

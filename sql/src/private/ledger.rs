@@ -10,7 +10,7 @@ use udfs::privacy::generator::{Generator, generator};
 use crate::engine::NoiseSource;
 use crate::error::{Error, Result};
 use crate::private::lineage::Policies;
-use crate::private::options::Spec;
+use crate::private::options::{Mechanism, Spec};
 use crate::rights::Rights;
 use crate::session::StatementContext;
 
@@ -28,14 +28,26 @@ impl Ledger {
     /// The ledger of an aggregation over tables under `policies`.
     ///
     /// # Errors
-    /// When a policy does not allow for so large an epsilon.
+    /// When a policy does not allow for so large an epsilon, or for Gaussian noise.
     pub(crate) fn new(
         context: &StatementContext,
         policies: &Policies,
         spec: &Spec,
     ) -> Result<Self> {
         let epsilon = spec.options.epsilon;
+        let rho = match spec.options.mechanism {
+            Mechanism::Laplace => None,
+            Mechanism::Gaussian => Some(spec.noise()?.rho()?),
+        };
         for (table, policy) in policies {
+            if rho.is_some() && policy.budget_delta == 0.0 {
+                return Err(Error::invalid_hint(
+                    format!(
+                        "the privacy budget of {table} has no delta, which Gaussian noise needs"
+                    ),
+                    "leave mechanism out, or ask a policy_admin for a budget with delta",
+                ));
+            }
             if let Some(most) = policy.epsilon_per_query_max.filter(|most| epsilon > *most) {
                 return Err(Error::invalid_hint(
                     format!("epsilon is {epsilon}, and {table} gives {most} to one query"),
@@ -56,7 +68,7 @@ impl Ledger {
             noise: context.engine().noise().cloned(),
             principal: rights.name().to_owned(),
             accounts: accounts.collect(),
-            cost: Cost { epsilon, delta: spec.delta() },
+            cost: Cost { epsilon, delta: spec.delta_of_groups(), rho },
         })
     }
 
@@ -95,16 +107,24 @@ impl Ledger {
             Some(time) => format!("it is whole again at {time}"),
             None => "a policy_admin can raise it with CREATE OR REPLACE PRIVACY POLICY".into(),
         };
+        let (cost, left) = match self.cost.rho {
+            None => (
+                format!("epsilon {}", self.cost.epsilon),
+                format!("epsilon {}", rounded_down(balance.epsilon_left)),
+            ),
+            Some(rho) => (
+                format!("rho {rho:.3e} (Gaussian noise of epsilon {})", self.cost.epsilon),
+                format!("rho {:e}", rounded_down(balance.rho_left)),
+            ),
+        };
         Error::Denied {
             principal: self.principal.clone(),
             action: format!(
-                "spend epsilon {} and delta {} of the privacy budget of {} for {}: epsilon {} and \
-                 delta {} are left",
-                self.cost.epsilon,
+                "spend {cost} and delta {} of the privacy budget of {} for {}: {left} and delta {} \
+                 are left",
                 self.cost.delta,
                 account.table,
                 account.holder,
-                rounded_down(balance.epsilon_left),
                 rounded_down(balance.delta_left),
             ),
             hint: Some(format!("system.privacy_budget tells what is left; {renewed}")),

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use catalog::ObjectName;
 use catalog::privacy_policies::PrivacyPolicy;
+use catalog::subjects::Crosswalk;
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, JoinType};
@@ -106,8 +107,10 @@ fn unit_hint(policies: &Policies) -> String {
     }
 }
 
+/// The policies of a plan's tables, whose persons are told in one way.
 fn policies(plan: &LogicalPlan) -> Result<Policies> {
     let mut found = Policies::new();
+    let mut told_by: Option<(ObjectName, Option<Crosswalk>)> = None;
     plan.apply(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && let Some(provider) = protected(scan)
@@ -115,11 +118,26 @@ fn policies(plan: &LogicalPlan) -> Result<Policies> {
             && !found.iter().any(|(name, _)| name == table.name())
         {
             table.check_unit()?;
+            match &told_by {
+                Some((other, via)) if via.as_ref() != table.via() => {
+                    return Err(two_kinds(other, table.name()).into());
+                }
+                Some(_) => {}
+                None => told_by = Some((table.name().clone(), table.via().cloned())),
+            }
             found.push((table.name().clone(), Arc::clone(table.policy())));
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found)
+}
+
+/// Of two crosswalks, or of one and none, a person would have two units.
+fn two_kinds(one: &ObjectName, other: &ObjectName) -> Error {
+    Error::invalid_hint(
+        format!("{one} and {other} do not tell persons by the same crosswalk"),
+        "ask of one of them at a time, or put both under privacy policies of one subject",
+    )
 }
 
 /// A table and its column.

@@ -6,7 +6,8 @@
 //! 2. `rewrite.rs` with `aggregates.rs` and `options.rs`: two ordinary SELECTs around a private
 //!    aggregation.
 //! 3. `relations.rs` with `lineage.rs` and `guard.rs`: the aggregation is planned over an input
-//!    that keeps persons apart; only below it a table under a policy gives its rows.
+//!    that keeps persons apart; only below it a table under a policy gives its rows, with the
+//!    persons that a subject's crosswalk tells (`linked.rs`).
 //! 4. `exec.rs` with `ledger.rs`, `gather.rs` and `release.rs`: the budget pays, each person's rows
 //!    are bounded, noise is drawn, rare groups are left out.
 //!
@@ -22,6 +23,7 @@ mod gather;
 mod guard;
 mod ledger;
 mod lineage;
+mod linked;
 mod node;
 mod options;
 mod policies;
@@ -124,20 +126,24 @@ fn is_charged(plan: &LogicalPlan) -> Result<bool> {
 
 /// A table as a statement sees it: one under a privacy policy gives its rows to private
 /// aggregations only.
+/// One that a statement adds rows to has its own columns alone.
 ///
 /// # Errors
-/// When policies cannot be read: then nobody reads the table.
+/// When policies cannot be read, or nobody can tell which ids are one person's: then nobody reads
+/// the table.
 pub(crate) async fn guarded(
     context: &Arc<StatementContext>,
     name: &ObjectName,
     table: Arc<dyn TableProvider>,
+    is_target: bool,
 ) -> Result<Arc<dyn TableProvider>> {
     let Some(policy) = context.engine().catalog().privacy_policy(name).await? else {
         return Ok(table);
     };
     context.used().policies.insert(format!("privacy policy {} on {name}", policy.name));
+    let rows = linked::rows(context, name, &policy, table, is_target).await?;
     let principal = context.rights().name();
-    Ok(Arc::new(Protected::new(name, policy, principal, table)?))
+    Ok(Arc::new(Protected::new(name, policy, principal, rows)?))
 }
 
 /// Refuses a view whose name is under a privacy policy, as that of a table that was there before.

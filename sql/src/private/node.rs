@@ -70,9 +70,10 @@ pub(crate) fn shown(spec: &Spec, ledger: &Ledger) -> String {
         (_, Selection::Public) => "public groups",
     };
     format!(
-        "epsilon={}, delta={}, unit={}, {:?}, {groups}, charged to {}",
+        "epsilon={}, delta={}, {:?}, unit={}, {:?}, {groups}, charged to {}",
         options.epsilon,
         spec.delta(),
+        options.mechanism,
         options.unit,
         options.contributions,
         ledger.shown(),
@@ -100,6 +101,9 @@ fn output(spec: &Spec, input: &Schema) -> Result<Schema> {
 
 /// Counts and sums of whole numbers are whole numbers, all else doubles.
 fn result_type(aggregate: &Aggregate, value: &DataType) -> Result<DataType> {
+    if aggregate.statistic == Statistic::Distinct {
+        return Ok(DataType::Int64);
+    }
     let of = match value {
         DataType::List(item) if aggregate.statistic.takes_rows() => item.data_type(),
         other => other,

@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 
 use sqlparser::ast::{Expr, UnaryOperator, Value, ValueWithSpan};
+use udfs::privacy::noise::Noise;
+use udfs::privacy::noise::accounting::rho_of_epsilon;
 
 use crate::error::{Error, Result};
 
 /// The options of the clause.
-const OPTIONS: [&str; 8] = [
+const OPTIONS: [&str; 9] = [
     "epsilon",
     "delta",
+    "mechanism",
     "privacy_unit_column",
     "max_groups_contributed",
     "max_rows_contributed",
@@ -61,13 +64,25 @@ pub(crate) enum Selection {
     Public,
 }
 
+/// What noise values get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mechanism {
+    /// Discrete Laplace noise, whose answers lose epsilon and no more.
+    Laplace,
+    /// Discrete Gaussian noise, whose answers lose more than epsilon with probability delta.
+    Gaussian,
+}
+
 /// The options as given.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Options {
     /// The privacy loss of the whole answer.
     pub(crate) epsilon: f64,
-    /// The probability with which a group that one unit alone makes is shown.
+    /// The probability with which a group that one unit alone makes is shown, or Gaussian noise
+    /// loses more than epsilon.
     pub(crate) delta: Option<f64>,
+    /// What noise values get.
+    pub(crate) mechanism: Mechanism,
     /// The column that tells whose row it is.
     pub(crate) unit: Expr,
     /// The bound on contributions.
@@ -131,8 +146,10 @@ impl Options {
                 "leave min_privacy_units_per_group out",
             ));
         }
+        let mechanism = mechanism(find("mechanism"))?;
         let contributions = contributions(find)?;
-        Ok(Self { epsilon, delta, unit: unit.clone(), contributions, units_min, selection })
+        let unit = unit.clone();
+        Ok(Self { epsilon, delta, mechanism, unit, contributions, units_min, selection })
     }
 }
 
@@ -156,20 +173,32 @@ fn contributions<'a>(find: impl Fn(&str) -> Option<&'a Expr>) -> Result<Contribu
     }
 }
 
+fn mechanism(given: Option<&Expr>) -> Result<Mechanism> {
+    const KNOWN: [&str; 2] = ["LAPLACE", "GAUSSIAN"];
+    match given.map(word).as_deref() {
+        None | Some("LAPLACE") => Ok(Mechanism::Laplace),
+        Some("GAUSSIAN") => Ok(Mechanism::Gaussian),
+        Some(other) => Err(Error::unknown("mechanism", other, KNOWN)),
+    }
+}
+
 fn selection(given: Option<&Expr>) -> Result<Selection> {
     const KNOWN: [&str; 2] = ["LAPLACE_THRESHOLD", "PUBLIC_GROUPS"];
-    let text = match given {
-        None => return Ok(Selection::Threshold),
-        Some(Expr::Identifier(name)) => name.value.to_uppercase(),
-        Some(Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. })) => {
+    match given.map(word).as_deref() {
+        None | Some("LAPLACE_THRESHOLD") => Ok(Selection::Threshold),
+        Some("PUBLIC_GROUPS") => Ok(Selection::Public),
+        Some(other) => Err(Error::unknown("group_selection_strategy", other, KNOWN)),
+    }
+}
+
+/// A word, bare or in quotes.
+fn word(given: &Expr) -> String {
+    match given {
+        Expr::Identifier(name) => name.value.to_uppercase(),
+        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) => {
             text.to_uppercase()
         }
-        Some(other) => other.to_string(),
-    };
-    match text.as_str() {
-        "LAPLACE_THRESHOLD" => Ok(Selection::Threshold),
-        "PUBLIC_GROUPS" => Ok(Selection::Public),
-        other => Err(Error::unknown("group_selection_strategy", other, KNOWN)),
+        other => other.to_string(),
     }
 }
 
@@ -219,22 +248,38 @@ fn count(name: &str, value: &Expr) -> Result<u32> {
 pub(crate) enum Statistic {
     /// Rows, or rows in which a value is there.
     Count,
+    /// How many different values there are.
+    Distinct,
     /// The sum of a value.
     Sum,
     /// The mean of the units' means.
     Average,
-    /// The variance of rows, that of a population.
-    Variance,
+    /// The variance of rows.
+    Variance(Of),
     /// Its root.
-    Deviation,
+    Deviation(Of),
     /// The value below which this share of the rows lies.
     Quantile(f64),
+}
+
+/// What a variance is that of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// All that there is.
+    Population,
+    /// A sample of it.
+    Sample,
 }
 
 impl Statistic {
     /// Whether it looks at single rows of a unit.
     pub(crate) fn takes_rows(self) -> bool {
-        matches!(self, Self::Variance | Self::Deviation | Self::Quantile(_))
+        matches!(self, Self::Variance(_) | Self::Deviation(_) | Self::Quantile(_))
+    }
+
+    /// Whether it takes all that a unit has in a group, not what that sums up to.
+    pub(crate) fn takes_lists(self) -> bool {
+        self.takes_rows() || self == Self::Distinct
     }
 }
 
@@ -276,7 +321,8 @@ impl Spec {
                 "leave group_selection_strategy out for an answer of one row",
             ));
         }
-        if self.is_thresholded() && self.options.delta.is_none() {
+        let takes_delta = self.is_thresholded() || self.options.mechanism == Mechanism::Gaussian;
+        if takes_delta && self.options.delta.is_none() {
             return Err(missing("delta", "1e-6"));
         }
         if self.aggregates.len() > AGGREGATES_MAX {
@@ -293,9 +339,46 @@ impl Spec {
         self.groups > 0 && self.options.selection == Selection::Threshold
     }
 
-    /// The delta that the answer costs.
+    /// The delta of the answer.
     pub(crate) fn delta(&self) -> f64 {
-        if self.is_thresholded() { self.options.delta.unwrap_or_default() } else { 0.0 }
+        match (self.options.mechanism, self.is_thresholded()) {
+            (Mechanism::Laplace, false) => 0.0,
+            _ => self.options.delta.unwrap_or_default(),
+        }
+    }
+
+    /// The part of delta with which groups that one unit makes alone are shown: half of it beside
+    /// Gaussian noise.
+    pub(crate) fn delta_of_groups(&self) -> f64 {
+        match (self.options.mechanism, self.is_thresholded()) {
+            (_, false) => 0.0,
+            (Mechanism::Laplace, true) => self.delta(),
+            (Mechanism::Gaussian, true) => 0.5 * self.delta(),
+        }
+    }
+
+    /// The noise of the whole answer, before it is divided.
+    ///
+    /// Gaussian noise alone is exactly as private as one release with the sigma of epsilon and
+    /// delta. Quantiles and bounds that are found privately have no Gaussian form: beside them it
+    /// is what zero-concentrated differential privacy says of the sum.
+    ///
+    /// # Errors
+    /// When epsilon or delta cannot be used.
+    pub(crate) fn noise(&self) -> Result<Noise> {
+        let (epsilon, delta) = (self.options.epsilon, self.delta() - self.delta_of_groups());
+        let is_pure = |aggregate: &Aggregate| {
+            aggregate.bounds.is_none() || matches!(aggregate.statistic, Statistic::Quantile(_))
+        };
+        Ok(match self.options.mechanism {
+            Mechanism::Laplace => Noise::Laplace { epsilon },
+            Mechanism::Gaussian if self.aggregates.iter().any(is_pure) => {
+                Noise::Concentrated { rho: rho_of_epsilon(epsilon, delta) }
+            }
+            Mechanism::Gaussian => {
+                Noise::Concentrated { rho: Noise::Gaussian { epsilon, delta }.rho()? }
+            }
+        })
     }
 }
 
@@ -324,6 +407,35 @@ mod tests {
         assert_eq!((options.epsilon, options.delta), (1e20, None));
         assert_eq!(options.contributions, Contributions::Groups(1));
         assert_eq!(options.selection, Selection::Threshold);
+        assert_eq!(options.mechanism, Mechanism::Laplace);
+    }
+
+    #[test]
+    fn gaussian_noise_costs_what_its_sigma_is_worth() {
+        let base = [("epsilon", "1"), ("delta", "1e-6"), ("privacy_unit_column", "id")];
+        let gaussian = [base[0], base[1], base[2], ("mechanism", "'gaussian'")];
+        let of = |groups: usize, bounds: Option<(f64, f64)>, statistic: Statistic| {
+            let options = read(&gaussian).unwrap();
+            Spec { options, groups, aggregates: vec![Aggregate { statistic, bounds }] }
+        };
+        let count = of(0, Some((0.0, 1.0)), Statistic::Count);
+        assert_eq!((count.delta(), count.delta_of_groups()), (1e-6, 0.0));
+        let exact = Noise::Gaussian { epsilon: 1.0, delta: 1e-6 }.rho().unwrap();
+        assert_eq!(count.noise().unwrap(), Noise::Concentrated { rho: exact });
+        let grouped = of(1, Some((0.0, 1.0)), Statistic::Count);
+        assert_eq!((grouped.delta(), grouped.delta_of_groups()), (1e-6, 5e-7));
+        assert!(grouped.noise().unwrap().rho().unwrap() < exact);
+        // Beside noise of another kind a little less is affordable.
+        for mixed in
+            [of(0, None, Statistic::Count), of(0, Some((0.0, 1.0)), Statistic::Quantile(0.5))]
+        {
+            let rho = mixed.noise().unwrap().rho().unwrap();
+            assert!(rho < exact && rho > 0.7 * exact, "{rho}, {exact}");
+        }
+        let mut without = of(0, Some((0.0, 1.0)), Statistic::Count);
+        without.options.delta = None;
+        assert!(without.check().unwrap_err().to_string().contains("delta"));
+        assert!(read(&[base[0], base[2], ("mechanism", "normal")]).is_err());
     }
 
     #[test]

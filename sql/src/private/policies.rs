@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use catalog::policy::Role;
-use catalog::privacy_policies::PrivacyPolicy;
-use catalog::{CreateMode, Kind, ObjectName, Opened};
+use catalog::privacy_policies::{PrivacyPolicy, UnitSource};
+use catalog::subjects::SubjectKey;
+use catalog::{Catalog, CreateMode, Kind, ObjectName, Opened};
 use datafusion::execution::session_state::SessionState;
 
+use crate::consent::crosswalk_table;
 use crate::engine::CATALOG;
 use crate::error::{Error, Result};
 use crate::parse::parse_query;
+use crate::private::linked;
 use crate::private::syntax::{PrivacyStatement, Unit};
 use crate::session::bindings::Bindings;
 use crate::session::run::{Done, Run};
@@ -35,8 +39,8 @@ pub(crate) async fn plan(
         PrivacyStatement::Create { table, replace, if_not_exists, unit, policy } => {
             let table = target(context, table).await?;
             let mut policy = policy.clone();
-            policy.unit_column = unit_column(context, &table, unit).await?;
-            check_column(context, &table, &policy).await?;
+            name_unit(context, &table, unit, &mut policy).await?;
+            check_columns(context, &table, &policy).await?;
             let mode = mode(*replace, *if_not_exists)?;
             Change::Create { table, policy, mode }
         }
@@ -135,39 +139,86 @@ async fn seen(context: &Arc<StatementContext>, parts: &[String]) -> Result<Objec
     }
 }
 
-/// The column that tells whose row it is: a subject's key is its column in the table. A key whose
-/// values are not persons yet is refused: what would be hidden is one of a person's ids.
-async fn unit_column(
+/// What tells whose row it is: the column itself, or the subject's key in the table. Where a
+/// crosswalk joins keys to persons, persons are told by a column of the subject's name.
+async fn name_unit(
     context: &Arc<StatementContext>,
     table: &ObjectName,
     unit: &Unit,
-) -> Result<String> {
+    policy: &mut PrivacyPolicy,
+) -> Result<()> {
     let name = match unit {
-        Unit::Column(column) => return Ok(column.clone()),
+        Unit::Column(column) => {
+            policy.unit_column.clone_from(column);
+            return Ok(());
+        }
+        Unit::Reference { key, table, column } => {
+            let table = target(context, table).await?;
+            policy.unit_column = referenced(context, &table, column).await?;
+            let (key, column) = (key.clone(), column.clone());
+            policy.source = Some(UnitSource::Reference { key, table, column });
+            return Ok(());
+        }
         Unit::Subject(name) => name,
     };
     let subject = context.engine().catalog().subject(name).await?;
-    if let Some(via) = &subject.via {
-        return Err(Error::unsupported(
-            format!("the keys of subject {name} are records, which {} joins to persons", via.table),
-            "join the table with the crosswalk into one of its own, and name its column of persons",
-        ));
-    }
     let mut columns = subject.columns_of(table);
-    match (columns.next(), columns.next()) {
-        (Some(column), None) => Ok(column.to_owned()),
-        (Some(column), Some(other)) => Err(Error::invalid_hint(
-            format!("subject {name} has several keys in {table}: {column}, {other}"),
-            format!("name one: ON {table} ({column})"),
-        )),
-        (None, _) => Err(Error::invalid_hint(
-            format!("subject {name} has no key in {table}"),
-            "name the column that tells whose row it is, or add the key to the subject",
-        )),
-    }
+    let key = match (columns.next(), columns.next()) {
+        (Some(column), None) => column.to_owned(),
+        (Some(column), Some(other)) => {
+            return Err(Error::invalid_hint(
+                format!("subject {name} has several keys in {table}: {column}, {other}"),
+                format!("name one: ON {table} ({column})"),
+            ));
+        }
+        (None, _) => {
+            return Err(Error::invalid_hint(
+                format!("subject {name} has no key in {table}"),
+                "name the column that tells whose row it is, or add the key to the subject",
+            ));
+        }
+    };
+    policy.unit_column = match &subject.via {
+        Some(via) => {
+            crosswalk_table(context.engine(), via).await?;
+            subject.name.clone()
+        }
+        None => key.clone(),
+    };
+    policy.source = Some(UnitSource::Subject { name: subject.name.clone(), key });
+    Ok(())
 }
 
-async fn check_column(
+/// What persons are told by in a table that a foreign key leads to.
+async fn referenced(
+    context: &Arc<StatementContext>,
+    table: &ObjectName,
+    column: &str,
+) -> Result<String> {
+    let catalog = context.engine().catalog();
+    let Some(policy) = catalog.privacy_policy(table).await? else {
+        return Err(Error::invalid_hint(
+            format!("{table} is under no privacy policy, which would tell whose its rows are"),
+            "make that of the table with persons first, then those of the tables that refer to it",
+        ));
+    };
+    let opened = catalog.open_table(table, None, context.engine().base()).await?;
+    let Some(Opened::Table(provider)) = opened else {
+        return Err(context.no_table(&table.to_string()).await);
+    };
+    check_column(&provider.schema(), column)?;
+    Ok(policy.unit_column.clone())
+}
+
+fn check_column(schema: &Schema, column: &str) -> Result<()> {
+    if schema.column_with_name(column).is_some() {
+        return Ok(());
+    }
+    let names = schema.fields().iter().map(|field| field.name().as_str());
+    Err(Error::unknown("column", column, names.collect::<Vec<_>>()))
+}
+
+async fn check_columns(
     context: &Arc<StatementContext>,
     table: &ObjectName,
     policy: &PrivacyPolicy,
@@ -178,12 +229,25 @@ async fn check_column(
         return Err(context.no_table(&table.to_string()).await);
     };
     let schema = provider.schema();
-    match schema.column_with_name(&policy.unit_column) {
-        Some(_) => Ok(()),
-        None => {
-            let names = schema.fields().iter().map(|field| field.name().as_str());
-            Err(Error::unknown("column", &policy.unit_column, names.collect::<Vec<_>>()))
-        }
+    check_column(&schema, policy.key_column())?;
+    linked::check_name(table, policy, &schema)
+}
+
+/// What is to be said of a policy that takes each id of a person for a person.
+async fn ids_alone(catalog: &Catalog, table: &ObjectName, policy: &PrivacyPolicy) -> String {
+    let column = policy.key_column();
+    let key = SubjectKey { table: table.clone(), column: column.to_owned() };
+    let crosswalks = match policy.source {
+        None => catalog.crosswalks_of(&key).await.unwrap_or_default(),
+        Some(_) => vec![],
+    };
+    match crosswalks.first() {
+        None => String::new(),
+        Some(via) => format!(
+            "; by {} several values of {column} are one person, and each is protected by itself: \
+             a policy of the SUBJECT protects the person",
+            via.table
+        ),
     }
 }
 
@@ -205,7 +269,8 @@ impl Change {
                 Ok(match made {
                     true => {
                         let more = aliases::told(catalog, table).await;
-                        Done::new(0, format!("CREATE PRIVACY POLICY {name} ON {table}{more}"))
+                        let ids = ids_alone(catalog, table, policy).await;
+                        Done::new(0, format!("CREATE PRIVACY POLICY {name} ON {table}{more}{ids}"))
                     }
                     false => {
                         Done::new(0, format!("{table} is under a policy, nothing was changed"))

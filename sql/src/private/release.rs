@@ -1,8 +1,8 @@
 //! From what was gathered to what is released.
 //!
-//! Epsilon is divided evenly among the aggregates and, where groups come from the data, the number
-//! of units by which rare ones are left out; delta is theirs alone. An aggregate without bounds
-//! spends half of its part on finding them, once for all groups.
+//! Epsilon, or the rho of Gaussian noise, is divided evenly among the aggregates and, where groups
+//! come from the data, the number of units by which rare ones are left out. An aggregate without
+//! bounds spends half of its part on finding them, once for all groups.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use udfs::privacy::noise::{Noise, Sensitivity};
 
 use crate::error::{Error, Result};
 use crate::private::gather::{Gathered, Group, ROWS_MAX, Values};
-use crate::private::options::{Aggregate, Contributions, PER_ROW, Spec, Statistic};
+use crate::private::options::{Aggregate, Contributions, Of, PER_ROW, Spec, Statistic};
 
 /// So many groups are computed before others may run.
 const GROUPS_AT_ONCE: usize = 256;
@@ -32,7 +32,7 @@ struct Plan {
 
 impl Plan {
     fn of(spec: &Spec, schema: &SchemaRef) -> Result<Self> {
-        let noise = Noise::Laplace { epsilon: spec.options.epsilon };
+        let noise = spec.noise()?;
         let parts = spec.aggregates.len() + usize::from(spec.is_thresholded());
         let part = noise.split(u32::try_from(parts).unwrap_or(u32::MAX));
         let contributions = spec.options.contributions;
@@ -40,12 +40,12 @@ impl Plan {
             (Contributions::Groups(_), 0) => 1,
             _ => contributions.count(),
         };
-        let threshold = match (spec.is_thresholded(), spec.options.delta) {
-            (true, Some(delta)) => {
+        let threshold = match spec.is_thresholded() {
+            true => {
                 let units_min = spec.options.units_min.map_or(0, u64::from);
-                Some(Threshold::new(part, groups_max, delta, units_min)?)
+                Some(Threshold::new(part, groups_max, spec.delta_of_groups(), units_min)?)
             }
-            _ => None,
+            false => None,
         };
         let kinds = result_types(spec, schema).into_iter().map(|result| Kind {
             contributions,
@@ -189,11 +189,18 @@ struct Kind {
 impl Kind {
     /// By how much a unit changes an aggregate, for contributions of 1.
     fn sensitivity(&self, aggregate: &Aggregate) -> Result<Sensitivity> {
-        let entries_max = match self.contributions {
-            Contributions::Groups(_) if aggregate.statistic.takes_rows() => ROWS_MAX,
-            _ => 1,
+        let (groups_max, entries_max) = match (self.contributions, aggregate.statistic) {
+            (Contributions::Groups(_), statistic) if statistic.takes_rows() => {
+                (self.groups_max, ROWS_MAX)
+            }
+            (Contributions::Groups(_), _) => (self.groups_max, 1),
+            // Quantiles are chosen group by group, and a row changes that of its own alone: each
+            // row has its part of epsilon.
+            (Contributions::Rows(_), Statistic::Quantile(_)) => (self.groups_max, 1),
+            // All rows of a unit may be in one group, which is then as far away as they are many.
+            (Contributions::Rows(rows), _) => (1, rows),
         };
-        Ok(Sensitivity::new(self.groups_max, entries_max, 1.0)?)
+        Ok(Sensitivity::new(groups_max, entries_max, 1.0)?)
     }
 
     /// What finds the bounds that were not given.
@@ -211,8 +218,8 @@ enum Released {
     Whole(IntegerSum),
     Sum(RealSum),
     Mean(Moments),
-    Variance(Moments),
-    Deviation(Moments),
+    Variance(Moments, Of),
+    Deviation(Moments, Of),
     Quantile(Quantile),
 }
 
@@ -225,16 +232,17 @@ impl Released {
                 let lower = aggregate.bounds.map_or(0.0, |(lower, _)| lower);
                 Self::Whole(whole(noise, &contribution, lower, bounds.upper())?)
             }
+            Statistic::Distinct => Self::Whole(whole(noise, &contribution, 0.0, bounds.upper())?),
             Statistic::Sum if kind.is_whole => {
                 Self::Whole(whole(noise, &contribution, bounds.lower(), bounds.upper())?)
             }
             Statistic::Sum => Self::Sum(RealSum::new(noise, &contribution, bounds)?),
             Statistic::Average => Self::Mean(Moments::for_mean(noise, &contribution, bounds)?),
-            Statistic::Variance => {
-                Self::Variance(Moments::for_variance(noise, &contribution, bounds)?)
+            Statistic::Variance(of) => {
+                Self::Variance(Moments::for_variance(noise, &contribution, bounds)?, of)
             }
-            Statistic::Deviation => {
-                Self::Deviation(Moments::for_variance(noise, &contribution, bounds)?)
+            Statistic::Deviation(of) => {
+                Self::Deviation(Moments::for_variance(noise, &contribution, bounds)?, of)
             }
             Statistic::Quantile(share) => {
                 Self::Quantile(Quantile::new(share, bounds, &contribution, noise.epsilon())?)
@@ -248,20 +256,31 @@ impl Released {
             (Self::Whole(sum), Values::Whole(values)) => {
                 Number::Whole(sum.release(values.iter().copied(), generator))
             }
+            (Self::Whole(sum), Values::Distinct(covered)) => {
+                let total = i128::try_from(covered.count()).unwrap_or(i128::MAX);
+                Number::Whole(sum.release_total(total, generator))
+            }
             // An aggregate has values of one kind in all groups.
             (Self::Whole(_), Values::Real(_)) => Number::Whole(0),
             (Self::Sum(sum), values) => Number::Real(sum.release(reals(values), generator)),
             (Self::Mean(moments), values) => Number::Real(moments.mean(reals(values), generator)),
-            (Self::Variance(moments), values) => {
-                Number::Real(moments.variance(reals(values), generator))
+            (Self::Variance(moments, of), values) => {
+                Number::Real(variance(moments, *of, values, generator))
             }
-            (Self::Deviation(moments), values) => {
-                Number::Real(moments.variance(reals(values), generator).sqrt())
+            (Self::Deviation(moments, of), values) => {
+                Number::Real(variance(moments, *of, values, generator).sqrt())
             }
             (Self::Quantile(quantile), values) => {
                 Number::Real(quantile.release(reals(values), generator))
             }
         }
+    }
+}
+
+fn variance(moments: &Moments, of: Of, values: &Values, generator: &mut Generator) -> f64 {
+    match of {
+        Of::Population => moments.variance(reals(values), generator),
+        Of::Sample => moments.sample_variance(reals(values), generator),
     }
 }
 
@@ -281,6 +300,7 @@ fn reals(values: &Values) -> Box<dyn Iterator<Item = f64> + '_> {
     match values {
         Values::Whole(values) => Box::new(values.iter().map(|value| *value as f64)),
         Values::Real(values) => Box::new(values.iter().copied()),
+        Values::Distinct(_) => Box::new(std::iter::empty()),
     }
 }
 
@@ -299,4 +319,25 @@ fn no_bounds(aggregate: &Aggregate, contributions: Contributions) -> Error {
 /// The types that results have: whole numbers or doubles.
 pub(crate) fn result_types(spec: &Spec, schema: &SchemaRef) -> Vec<DataType> {
     schema.fields().iter().skip(spec.groups).map(|field| field.data_type().clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_rows_of_a_unit_may_be_in_one_group() {
+        let of = |contributions: Contributions, statistic: Statistic| {
+            let kind = Kind { contributions, groups_max: contributions.count(), is_whole: true };
+            let aggregate = Aggregate { statistic, bounds: Some((0.0, 1.0)) };
+            let found = kind.sensitivity(&aggregate).unwrap();
+            (found.groups_max(), found.entries_max())
+        };
+        let (rows, groups) = (Contributions::Rows(4), Contributions::Groups(3));
+        assert_eq!(of(rows, Statistic::Count), (1, 4));
+        assert_eq!(of(rows, Statistic::Variance(Of::Sample)), (1, 4));
+        assert_eq!(of(rows, Statistic::Quantile(0.5)), (4, 1));
+        assert_eq!(of(groups, Statistic::Distinct), (3, 1));
+        assert_eq!(of(groups, Statistic::Quantile(0.5)), (3, ROWS_MAX));
+    }
 }

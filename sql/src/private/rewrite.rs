@@ -298,7 +298,7 @@ fn resolved(expr: &Expr, projection: &[SelectItem]) -> Result<Expr> {
 }
 
 /// Whether two expressions are the same but for the case of names and a table in front of one.
-fn is_same(one: &Expr, other: &Expr) -> bool {
+pub(super) fn is_same(one: &Expr, other: &Expr) -> bool {
     match (one, other) {
         (Expr::Identifier(name), Expr::CompoundIdentifier(parts))
         | (Expr::CompoundIdentifier(parts), Expr::Identifier(name)) => {
@@ -468,10 +468,12 @@ fn name_of(expr: &Expr) -> String {
     }
 }
 
-/// The arguments that have no names.
+/// The arguments that have no names, as they are written.
 fn values(list: &FunctionArgumentList) -> String {
+    let distinct = list.duplicate_treatment.map(|treatment| format!("{treatment} "));
     let values = list.args.iter().filter(|argument| matches!(argument, FunctionArg::Unnamed(_)));
-    values.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    let values = values.map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    distinct.unwrap_or_default() + &values
 }
 
 #[cfg(test)]
@@ -516,13 +518,33 @@ mod tests {
     }
 
     #[test]
+    fn distinct_values_are_listed_and_units_counted() {
+        let text = "COUNT(DISTINCT ID), COUNT(DISTINCT x, contribution_bounds_per_group => (0, 2.5)) \
+                    FILTER (WHERE y > 1) FROM t";
+        let (shown, specs) = rewritten(text).unwrap();
+        assert!(shown.contains("\"count(DISTINCT ID)\""), "{shown}");
+        assert!(shown.contains("count(ID) AS \"value 0\""), "{shown}");
+        let listed = "array_agg(DISTINCT x) FILTER (WHERE (x) IS NOT NULL AND (y > 1))";
+        assert!(shown.contains(listed), "{shown}");
+        let bounds = specs[0].aggregates.iter().map(|aggregate| aggregate.bounds);
+        assert_eq!(bounds.collect::<Vec<_>>(), [Some((0.0, 1.0)), Some((0.0, 2.0))]);
+    }
+
+    #[test]
     fn what_is_not_private_is_refused() {
         for (text, part) in [
             ("x FROM t", "x is neither grouped"),
             ("*, COUNT(*) FROM t", "* would show rows"),
             ("COUNT(*) + x FROM t", "x is neither grouped"),
             ("MIN(x) FROM t", "MIN"),
-            ("COUNT(DISTINCT x) FROM t", "DISTINCT"),
+            ("COUNT(DISTINCT x) FROM t", "needs contribution_bounds_per_group"),
+            ("COUNT(DISTINCT *) FROM t", "takes a value"),
+            ("COUNT(DISTINCT x, y) FROM t", "takes one value"),
+            (
+                "COUNT(DISTINCT x, contribution_bounds_per_group => (1, 2)) FROM t",
+                "would add 1 to 2",
+            ),
+            ("SUM(DISTINCT x) FROM t", "DISTINCT"),
             ("COUNT(*) OVER () FROM t", "OVER"),
             ("COUNT(*), (SELECT 1) FROM t", "sub-query"),
             ("COUNT(*) FROM t ORDER BY SUM(x)", "not in the select list"),

@@ -1,7 +1,8 @@
 //! How privacy policies are written.
 //!
 //! ```text
-//! CREATE [OR REPLACE] PRIVACY POLICY [IF NOT EXISTS] p ON t (unit_column | SUBJECT person)
+//! CREATE [OR REPLACE] PRIVACY POLICY [IF NOT EXISTS] p
+//!     ON t (unit_column | SUBJECT person | foreign_key REFERENCES other (column))
 //!     BUDGET (epsilon = 10, delta = 1e-6) PER ROLE | USER [EVERY '30 days']
 //!     [MAX_EPSILON_PER_QUERY 1]
 //! DROP PRIVACY POLICY [IF EXISTS] p ON t
@@ -19,7 +20,7 @@ use crate::dialect::{folded, is_word};
 use crate::parse::{Failure, Statement, parse_rest_of_options, skip};
 use crate::private::options::number;
 use crate::tokens::duration_ms;
-use crate::words::{name_on_table as named, table, word};
+use crate::words::{name_on_table as named, table as table_name, word};
 
 /// A statement about privacy policies.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +65,15 @@ pub enum Unit {
     Column(String),
     /// The key of a subject in the table.
     Subject(String),
+    /// A foreign key: whose the row of another table is.
+    Reference {
+        /// The column of the table.
+        key: String,
+        /// The other table, as written.
+        table: Vec<String>,
+        /// Its column.
+        column: String,
+    },
 }
 
 /// Whether a statement that begins with these words is one of these.
@@ -89,7 +99,7 @@ pub(crate) fn parse(parser: &mut DFParser<'_>, words: &[&str]) -> Result<Stateme
         ["show", ..] => {
             skip(parser, 3);
             let on = parser.parser.parse_keyword(Keyword::ON);
-            let table = if on { Some(table(&mut parser.parser)?) } else { None };
+            let table = if on { Some(table_name(&mut parser.parser)?) } else { None };
             PrivacyStatement::Show(table)
         }
         _ => {
@@ -115,9 +125,16 @@ fn create(parser: &mut Parser<'_>) -> Result<PrivacyStatement, Failure> {
     parser.expect_token(&Token::LParen)?;
     let subject = is_word(&parser.peek_token_ref().token, "SUBJECT");
     let first = folded(&parser.parse_identifier()?);
-    let unit = match subject && parser.peek_token_ref().token != Token::RParen {
-        true => Unit::Subject(folded(&parser.parse_identifier()?)),
-        false => Unit::Column(first),
+    let unit = if parser.parse_keyword(Keyword::REFERENCES) {
+        let table = table_name(parser)?;
+        parser.expect_token(&Token::LParen)?;
+        let column = folded(&parser.parse_identifier()?);
+        parser.expect_token(&Token::RParen)?;
+        Unit::Reference { key: first, table, column }
+    } else if subject && parser.peek_token_ref().token != Token::RParen {
+        Unit::Subject(folded(&parser.parse_identifier()?))
+    } else {
+        Unit::Column(first)
     };
     parser.expect_token(&Token::RParen)?;
     word(parser, "BUDGET")?;
@@ -126,6 +143,7 @@ fn create(parser: &mut Parser<'_>) -> Result<PrivacyStatement, Failure> {
     let mut policy = PrivacyPolicy {
         name,
         unit_column: String::new(),
+        source: None,
         budget_epsilon,
         budget_delta,
         per: per(parser)?,
@@ -221,6 +239,14 @@ mod tests {
         for (written, expected) in [
             ("subject", Unit::Column("subject".into())),
             ("SUBJECT Person", Unit::Subject("person".into())),
+            (
+                "Order_id REFERENCES Lake.orders (Id)",
+                Unit::Reference {
+                    key: "order_id".into(),
+                    table: vec!["lake".into(), "orders".into()],
+                    column: "id".into(),
+                },
+            ),
         ] {
             let text =
                 format!("CREATE PRIVACY POLICY p ON t ({written}) BUDGET (epsilon = 1) PER USER");

@@ -185,7 +185,7 @@ async fn open_now(
         false => narrowed(provider, &access.select)?,
     };
     let guarded = match guarded {
-        Some(provider) => Some(private::guarded(context, name, provider).await?),
+        Some(provider) => Some(private::guarded(context, name, provider, target).await?),
         None => None,
     };
     if let Some(provider) = &guarded {

@@ -89,6 +89,7 @@ pub(super) async fn budget(context: &StatementContext) -> Result<RecordBatch> {
         account.holder.splitn(2, ' ').nth(part).unwrap_or_default().to_owned()
     };
     let spent = |balance: &Balance| balance.spent.epsilon_nanos as f64 / 1e9;
+    let rho = |balance: &Balance| balance.spent.rho_picos as f64 / 1e12;
     let started =
         |balance: &Balance| (balance.spent.queries > 0).then_some(balance.spent.started_ms);
     batch(vec![
@@ -102,6 +103,8 @@ pub(super) async fn budget(context: &StatementContext) -> Result<RecordBatch> {
         ("epsilon_spent", doubles(balances.iter().map(spent))),
         ("epsilon_left", doubles(balances.iter().map(|balance| balance.epsilon_left))),
         ("delta_left", doubles(balances.iter().map(|balance| balance.delta_left))),
+        ("rho_spent", doubles(balances.iter().map(rho))),
+        ("rho_left", doubles(balances.iter().map(|balance| balance.rho_left))),
         ("queries", integers(balances.iter().map(|balance| balance.spent.queries.cast_signed()))),
         ("started", times(balances.iter().map(started))),
         ("renewed", times(balances.iter().map(|balance| balance.renewed_ms))),

@@ -11,7 +11,8 @@
 //!   2022: "Widespread Underestimation of Sensitivity in Differentially Private Libraries").
 //! * A mean is a noisy sum of the distances from the bounds' midpoint over a noisy count, each
 //!   under half of the budget, clamped to the bounds. A variance (that of a population) takes
-//!   three parts: the squares of these distances too.
+//!   three parts: the squares of these distances too. That of a sample is computed from the same
+//!   noisy numbers, which costs nothing more: times n/(n - 1), n being the noisy count.
 //! * A group without entries has an answer as any other: that it is empty is private.
 
 use datafusion_common::{Result, exec_err};
@@ -200,12 +201,13 @@ struct MomentNoise {
     square: Option<Mechanism>,
 }
 
-/// What a release tells: the mean within the bounds, and the variance of a population, zero where
-/// only the mean was asked for.
+/// What a release tells: the mean within the bounds, the variance of a population, zero where only
+/// the mean was asked for, and the noisy count, at least one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Moment {
     mean: f64,
     variance: f64,
+    count: f64,
 }
 
 impl Moments {
@@ -243,7 +245,7 @@ impl Moments {
 
     fn release(&self, entries: impl IntoIterator<Item = f64>, rng: &mut dyn CryptoRng) -> Moment {
         let Some(noise) = &self.noise else {
-            return Moment { mean: self.bounds.lower, variance: 0.0 };
+            return Moment { mean: self.bounds.lower, variance: 0.0, count: 1.0 };
         };
         let (middle, half) = (self.bounds.middle(), self.bounds.half_width());
         let center = half_square(half);
@@ -264,7 +266,7 @@ impl Moments {
             (of_squares - distance * distance).max(0.0).min(half * half)
         });
         let mean = (middle + distance).max(self.bounds.lower).min(self.bounds.upper);
-        Moment { mean, variance }
+        Moment { mean, variance, count: divisor }
     }
 
     /// The private mean of a group's entries.
@@ -275,6 +277,18 @@ impl Moments {
     /// The private variance of a group's entries, that of a population.
     pub fn variance(&self, entries: impl IntoIterator<Item = f64>, rng: &mut dyn CryptoRng) -> f64 {
         self.release(entries, rng).variance
+    }
+
+    /// The private variance of a group's entries, that of a sample. Of fewer than two entries, by
+    /// the noisy count, it is that of two.
+    pub fn sample_variance(
+        &self,
+        entries: impl IntoIterator<Item = f64>,
+        rng: &mut dyn CryptoRng,
+    ) -> f64 {
+        let Moment { variance, count, .. } = self.release(entries, rng);
+        let count = count.max(2.0);
+        variance * (count / (count - 1.0))
     }
 }
 
@@ -343,6 +357,10 @@ mod tests {
         let found = variance.variance([1.0, 2.0, 3.0, 4.0, f64::NAN], &mut rng);
         assert!((found - 1.25).abs() < 1e-12, "{found}");
         assert!((variance.variance([0.0, 8.0], &mut rng) - 16.0).abs() < 1e-12);
+        let found = variance.sample_variance([1.0, 2.0, 3.0, 4.0, f64::NAN], &mut rng);
+        assert!((found - 5.0 / 3.0).abs() < 1e-12, "{found}");
+        assert!((variance.sample_variance([0.0, 8.0], &mut rng) - 32.0).abs() < 1e-12);
+        assert!(variance.sample_variance([7.0], &mut rng).abs() < 1e-12);
         let point = Moments::for_mean(EXACT, &one(), bounds(3.0, 3.0)).unwrap();
         assert_eq!(point.mean([1.0, 7.0], &mut rng), 3.0);
         let none = Moments::for_variance(EXACT, &one(), bounds(3.0, 3.0)).unwrap();
@@ -360,6 +378,8 @@ mod tests {
             assert!((-1.0..=3.0).contains(&found), "{found}");
             let found = variance.variance([0.0, 1.0], &mut rng);
             assert!((0.0..=4.000_001).contains(&found), "{found}");
+            let found = variance.sample_variance([0.0, 1.0], &mut rng);
+            assert!((0.0..=8.000_001).contains(&found), "{found}");
         }
     }
 

@@ -1,8 +1,9 @@
 //! Noise calibrated to what a release may cost and to how much a person can change it.
 //!
 //! Laplace noise gets the scale l1/epsilon and Gaussian noise the sigma of
-//! [`accounting::gaussian_sigma`] at l2, where l1 and l2 are the sensitivity over all groups,
-//! values' moves to the grid included. Calibrated once, it serves any number of groups and values.
+//! [`accounting::gaussian_sigma`], or that of its rho, at l2, where l1 and l2 are the sensitivity
+//! over all groups, values' moves to the grid included. Calibrated once, it serves any number of
+//! groups and values.
 //!
 //! Whole numbers under Laplace noise get the discrete distribution on the whole numbers. All else
 //! is computed on a finer grid: Gaussian counts too, and they are rounded afterwards, since the
@@ -61,7 +62,7 @@ impl Mechanism {
     pub fn for_integers(noise: Noise, sensitivity: &Sensitivity) -> Result<Self> {
         let whole = sensitivity.of_magnitude(sensitivity.magnitude().ceil())?;
         match noise {
-            Noise::Gaussian { .. } => Self::for_reals(noise, &whole),
+            Noise::Gaussian { .. } | Noise::Concentrated { .. } => Self::for_reals(noise, &whole),
             Noise::Laplace { .. } => {
                 let scale = Calibration::of(noise)?.scale(&whole, 0.0);
                 Self::on(Grid::new(0), noise, scale)
@@ -73,7 +74,9 @@ impl Mechanism {
         let steps = scale / grid.step();
         let sampler = match noise {
             Noise::Laplace { .. } => Sampler::Laplace(DiscreteLaplace::of_scale(steps)?),
-            Noise::Gaussian { .. } => Sampler::Gaussian(DiscreteGaussian::of_sigma(steps)?),
+            Noise::Gaussian { .. } | Noise::Concentrated { .. } => {
+                Sampler::Gaussian(DiscreteGaussian::of_sigma(steps)?)
+            }
         };
         Ok(Self { grid, scale, sampler })
     }
@@ -157,6 +160,9 @@ impl Calibration {
             Noise::Gaussian { epsilon, delta } => {
                 Ok(Self::Gaussian { sigma: accounting::gaussian_sigma(epsilon, delta, 1.0)? })
             }
+            Noise::Concentrated { rho } => {
+                Ok(Self::Gaussian { sigma: accounting::sigma_of_rho(rho, 1.0) })
+            }
         }
     }
 
@@ -218,6 +224,27 @@ mod tests {
             assert!(mechanism.scale() >= exact * (1.0 - 1e-12), "{epsilon}");
             assert!(mechanism.scale() <= exact * (1.0 + 1e-8), "{epsilon}");
         }
+    }
+
+    #[test]
+    fn parts_of_gaussian_noise_are_together_as_private_as_the_whole() {
+        let one = Sensitivity::new(1, 1, 1.0).unwrap();
+        for (epsilon, delta) in [(0.1, 1e-9), (1.0, 1e-6), (5.0, 1e-3)] {
+            let noise = Noise::Gaussian { epsilon, delta };
+            for parts in [2_u32, 3, 30] {
+                let part = Mechanism::for_reals(noise.split(parts), &one).unwrap().scale();
+                // The squares of sensitivity over sigma add up.
+                let all = part / f64::from(parts).sqrt();
+                let lost = accounting::gaussian_delta(epsilon, all, 1.0);
+                assert!(lost <= delta, "{epsilon} {parts}: {lost}");
+                assert!(lost >= delta * (1.0 - 1e-4), "{epsilon} {parts}: {lost}");
+            }
+        }
+        // Parts of parts, for groups too.
+        let four = Sensitivity::new(4, 1, 1.0).unwrap();
+        let noise = Noise::Concentrated { rho: 0.5 };
+        let part = Mechanism::for_integers(noise.split(2).split(2), &four).unwrap();
+        assert!((part.scale() - 4.0).abs() < 1e-6, "{}", part.scale());
     }
 
     #[test]

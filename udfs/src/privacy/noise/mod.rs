@@ -15,6 +15,7 @@
 //! | [`laplace`], [`gaussian`] | noise of a scale that the caller chose: `integer`, `real` |
 //! | [`Mechanism`] | noise calibrated to a [`Noise`] and a [`Sensitivity`], for many groups |
 //! | [`bounded`] | contribution bounding; private count, sum, mean and variance of a group |
+//! | [`distinct`] | which values a group has, so that each unit adds only so many |
 //! | [`threshold`] | which groups may be shown at all |
 //! | [`quantile`] | private quantiles between given bounds |
 //! | [`bounds`] | bounds found privately, where none were given |
@@ -31,6 +32,7 @@ use datafusion_common::{Result, exec_err};
 pub mod accounting;
 pub mod bounded;
 pub mod bounds;
+pub mod distinct;
 mod exact;
 pub mod gaussian;
 mod grid;
@@ -70,6 +72,13 @@ pub enum Noise {
         /// The probability with which the loss may be larger, between 0 and 1, both excluded.
         delta: f64,
     },
+    /// Gaussian noise by its cost in zero-concentrated differential privacy. Such costs add up and
+    /// divide exactly: of parts whose rhos sum up to that of a sigma, all together are as private
+    /// as one release with that sigma.
+    Concentrated {
+        /// The cost, from that of an epsilon of [`EPSILON_MIN`] up.
+        rho: f64,
+    },
 }
 
 impl Noise {
@@ -86,44 +95,47 @@ impl Noise {
             );
         }
         match self {
-            Self::Laplace { .. } => Ok(()),
+            Self::Laplace { .. } | Self::Concentrated { .. } => Ok(()),
             Self::Gaussian { delta, .. } => check_delta(*delta),
         }
     }
 
-    /// The privacy loss.
+    /// The privacy loss; of noise that is given by its rho, the epsilon of a release without delta
+    /// that costs as much, rounded down.
     pub fn epsilon(&self) -> f64 {
         match self {
             Self::Laplace { epsilon } | Self::Gaussian { epsilon, .. } => *epsilon,
-        }
-    }
-
-    /// The probability with which the loss may be larger: 0 for Laplace noise.
-    pub fn delta(&self) -> f64 {
-        match self {
-            Self::Laplace { .. } => 0.0,
-            Self::Gaussian { delta, .. } => *delta,
+            Self::Concentrated { rho } if rho.is_finite() => (2.0 * rho).sqrt().next_down(),
+            Self::Concentrated { rho } => *rho,
         }
     }
 
     /// The noise of one of `parts` releases that together cost no more than this one.
     ///
-    /// Epsilon and delta are divided (basic composition). `parts` of 0 counts as 1.
+    /// The epsilon of Laplace noise is divided (basic composition), and the rho of Gaussian noise:
+    /// parts of it with sigma times the root of their number are one Gaussian release of sigma.
+    /// `parts` of 0 counts as 1.
     pub fn split(&self, parts: u32) -> Self {
-        let parts = f64::from(parts.max(1));
-        match *self {
-            Self::Laplace { epsilon } => Self::Laplace { epsilon: quotient_down(epsilon, parts) },
-            Self::Gaussian { epsilon, delta } => Self::Gaussian {
-                epsilon: quotient_down(epsilon, parts),
-                delta: quotient_down(delta, parts),
-            },
+        if parts <= 1 {
+            return *self;
+        }
+        let parts = f64::from(parts);
+        match (*self, self.rho()) {
+            (Self::Laplace { epsilon }, _) => {
+                Self::Laplace { epsilon: quotient_down(epsilon, parts) }
+            }
+            (Self::Gaussian { .. } | Self::Concentrated { .. }, Ok(rho)) => {
+                Self::Concentrated { rho: quotient_down(rho, parts) }
+            }
+            // Whoever uses it is told what is wrong with it.
+            (unusable, Err(_)) => unusable,
         }
     }
 
     /// What the release costs in zero-concentrated differential privacy.
     ///
-    /// For Laplace noise epsilon²/2; for Gaussian noise that of the sigma which
-    /// [`accounting::gaussian_sigma`] finds, 1/(2 sigma²) at sensitivity 1.
+    /// For Laplace noise epsilon²/2; for Gaussian noise of epsilon and delta that of the sigma
+    /// which [`accounting::gaussian_sigma`] finds, 1/(2 sigma²) at sensitivity 1.
     ///
     /// # Errors
     /// As [`Noise::check`].
@@ -135,6 +147,7 @@ impl Noise {
                 let sigma = accounting::gaussian_sigma(epsilon, delta, 1.0)?;
                 Ok(accounting::rho_of_gaussian(1.0, sigma))
             }
+            Self::Concentrated { rho } => Ok(rho),
         }
     }
 }

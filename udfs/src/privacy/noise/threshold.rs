@@ -50,12 +50,14 @@ impl Threshold {
         let single = delta_per_group(delta, groups_max);
         let scale = mechanism.scale();
         let excess = match noise {
-            _ if noise.epsilon() >= EPSILON_VOID => 0.0,
+            _ if is_void(noise) => 0.0,
             Noise::Laplace { .. } => {
                 let odds = single * (1.0 + (-1.0 / scale).exp());
                 scale * -odds.ln()
             }
-            Noise::Gaussian { .. } => scale * normal::upper_quantile(single) + 0.5,
+            Noise::Gaussian { .. } | Noise::Concentrated { .. } => {
+                scale * normal::upper_quantile(single) + 0.5
+            }
         };
         // The cast saturates; a delta beyond a half asks for no excess.
         let excess = (excess.max(0.0) * (1.0 + SLACK)).ceil() as i64;
@@ -72,6 +74,14 @@ impl Threshold {
         let counted = units.checked_sub(self.spared).filter(|counted| *counted > 0)?;
         let noisy = self.mechanism.integer(i128::from(counted), rng);
         (noisy >= self.tau).then(|| noisy.saturating_add(i128::from(self.spared)))
+    }
+}
+
+/// Whether it protects nobody: rho is about as large as an epsilon so large that it is the cost of.
+fn is_void(noise: Noise) -> bool {
+    match noise {
+        Noise::Concentrated { rho } => rho >= EPSILON_VOID,
+        Noise::Laplace { epsilon } | Noise::Gaussian { epsilon, .. } => epsilon >= EPSILON_VOID,
     }
 }
 
@@ -107,6 +117,7 @@ mod tests {
             Noise::Laplace { epsilon: 1.0 },
             Noise::Laplace { epsilon: 0.2 },
             Noise::Gaussian { epsilon: 1.0, delta: 1e-3 },
+            Noise::Concentrated { rho: 0.02 },
         ];
         for noise in noises {
             for groups in [1_u32, 4] {
@@ -135,6 +146,9 @@ mod tests {
         let generous = Threshold::new(Noise::Laplace { epsilon: 1e20 }, 1, 0.9, 0).unwrap();
         assert_eq!(generous.admit(1, &mut rng), Some(1));
         assert_eq!(generous.admit(0, &mut rng), None);
+        let gaussian = Noise::Gaussian { epsilon: 1e20, delta: 0.01 }.split(3);
+        let generous = Threshold::new(gaussian, 2, 0.01, 0).unwrap();
+        assert_eq!((generous.tau(), generous.admit(1, &mut rng)), (1, Some(1)));
     }
 
     #[test]

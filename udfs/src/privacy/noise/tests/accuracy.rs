@@ -1,6 +1,7 @@
 //! The noise's distributions against their exact mass, and its size against theory.
 
 use super::super::bounded::{Bounds, IntegerSum, Moments, RealSum};
+use super::super::distinct::Covered;
 use super::super::{Mechanism, Noise, Sensitivity, accounting, gaussian, laplace};
 use super::{fit, seeded};
 
@@ -95,6 +96,26 @@ fn sums_are_off_by_as_much_as_theory_says() {
     let real = RealSum::new(noise, &unit(), Bounds::new(17.0, 90.0).unwrap()).unwrap();
     let errors = (0..DRAWS).map(|_| real.release([38.5], &mut rng) - 38.5);
     close(mean_error(errors), sigma * (2.0 / std::f64::consts::PI).sqrt(), "Gaussian sum");
+    // A quarter of what it may cost: twice the noise.
+    let real = RealSum::new(noise.split(4), &unit(), Bounds::new(17.0, 90.0).unwrap()).unwrap();
+    let errors = (0..DRAWS).map(|_| real.release([38.5], &mut rng) - 38.5);
+    close(mean_error(errors), 2.0 * sigma * (2.0 / std::f64::consts::PI).sqrt(), "Gaussian part");
+}
+
+#[test]
+fn distinct_values_are_off_by_as_much_as_theory_says() {
+    // A unit of at most three values: the scale is three.
+    let mut rng = seeded(107);
+    let count = IntegerSum::new(Noise::Laplace { epsilon: 1.0 }, &unit(), 0, 3).unwrap();
+    let mut covered = Covered::default();
+    for unit in 0..100_u8 {
+        let values = [[unit, 0], [unit, 1], [unit, 2], [unit, 3]];
+        covered.cover(values.iter().map(<[u8; 2]>::as_slice).collect(), 3);
+    }
+    assert_eq!(covered.count(), 300);
+    let total = i128::try_from(covered.count()).unwrap();
+    let errors = (0..DRAWS).map(|_| count.release_total(total, &mut rng) as f64 - 300.0);
+    close(mean_error(errors), laplace_error(3.0), "distinct values");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use rand::Rng;
 
 use super::super::bounded::{Bounds, IntegerSum, Moments, RealSum, choose};
 use super::super::bounds::Bins;
+use super::super::distinct::Covered;
 use super::super::quantile::Quantile;
 use super::super::{Mechanism, Noise, Sensitivity, gaussian, laplace};
 use super::seeded;
@@ -207,6 +208,38 @@ fn a_unit_in_many_groups_tells_no_more_than_the_whole_epsilon() {
         groups.iter().map(|total| count.release_total(*total, &mut rng) as f64).sum()
     });
     assert!(shown <= 1.0, "{shown}");
+}
+
+#[test]
+fn parts_of_gaussian_noise_tell_no_more_than_the_whole() {
+    // What tells most of four answers of equal noise is their sum.
+    let mut rng = seeded(207);
+    let noise = Noise::Gaussian { epsilon: 1.0, delta: 1e-6 };
+    let count = IntegerSum::new(noise.split(4), &unit(), 0, 1).unwrap();
+    let shown = tell_apart(30_000, |more| {
+        (0..4).map(|_| count.release_total(i128::from(more), &mut rng) as f64).sum()
+    });
+    assert!(shown <= 1.0, "{shown}");
+}
+
+#[test]
+fn distinct_values_tell_no_more_than_their_epsilon() {
+    // Of five values the first unit covers three; the others cover what is left to them.
+    let mut rng = seeded(208);
+    let count = IntegerSum::new(Noise::Laplace { epsilon: 1.0 }, &unit(), 0, 3).unwrap();
+    let mut shown = |units: &[&[u8]]| {
+        tell_apart(50_000, |more| {
+            let mut covered = Covered::default();
+            for unit in &units[usize::from(!more)..] {
+                covered.cover(unit.chunks(1).collect(), 3);
+            }
+            count.release_total(i128::try_from(covered.count()).unwrap(), &mut rng) as f64
+        })
+    };
+    let found = shown(&[b"abcde", b"ab", b"cde"]);
+    assert!(found <= 1.0, "{found}");
+    let found = shown(&[b"abcde", b"vwxyz"]);
+    assert!(found <= 1.0 && found > 0.6, "{found}");
 }
 
 #[test]

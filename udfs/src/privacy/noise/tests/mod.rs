@@ -70,14 +70,21 @@ fn parts_never_cost_more_than_the_whole() {
     for parts in [1, 2, 3, 7, 1_000] {
         let laplace = Noise::Laplace { epsilon }.split(parts);
         assert!(laplace.epsilon() * f64::from(parts) <= epsilon);
-        assert_eq!(laplace.delta(), 0.0);
-        let gaussian = Noise::Gaussian { epsilon, delta }.split(parts);
-        assert!(gaussian.epsilon() * f64::from(parts) <= epsilon);
-        assert!(gaussian.delta() * f64::from(parts) <= delta);
-        assert!(gaussian.epsilon() > 0.999 * epsilon / f64::from(parts));
+        let whole = Noise::Gaussian { epsilon, delta };
+        let (rho, part) = (whole.rho().unwrap(), whole.split(parts).rho().unwrap());
+        assert!(part * f64::from(parts) <= rho);
+        assert!(part > 0.999 * rho / f64::from(parts));
+        // What has no Gaussian form gets an epsilon that costs no more.
+        assert!(accounting::rho_of_pure(whole.split(2).epsilon()) <= 0.5 * rho);
     }
-    let whole = Noise::Laplace { epsilon };
-    assert_eq!((whole.split(0), whole.split(1)), (whole, whole));
+    for whole in [Noise::Laplace { epsilon }, Noise::Gaussian { epsilon, delta }] {
+        assert_eq!((whole.split(0), whole.split(1)), (whole, whole));
+    }
+    let unusable = Noise::Gaussian { epsilon, delta: 2.0 };
+    assert!(unusable.split(3).check().is_err());
+    for rho in [0.0, -1.0, 1e-14, f64::NAN, f64::INFINITY] {
+        assert!(Noise::Concentrated { rho }.check().is_err(), "{rho}");
+    }
 }
 
 #[test]
