@@ -10,7 +10,7 @@
 
 use arrow::datatypes::DataType;
 use catalog::subjects::Crosswalk;
-use catalog::{ConsentPolicy, Opened, TableState};
+use catalog::{ConsentPolicy, TableState};
 use datafusion::common::{Column, JoinType};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
@@ -22,6 +22,7 @@ use udfs::consent::SubjectKind;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::pii::{self, Reader, Shown};
 
 /// The crosswalks of a policy, as they are read now.
 #[derive(Debug, Default)]
@@ -119,8 +120,8 @@ async fn rows(
     at: usize,
     kind: SubjectKind,
 ) -> Result<LogicalPlanBuilder> {
-    let opened = engine.catalog().open_table_now(&via.table, None, engine.base()).await?;
-    let Some(Opened::Table(table)) = opened else {
+    let opened = pii::open_now(engine, &via.table, None, Reader::Engine).await?;
+    let Some(Shown::Table(table)) = opened else {
         return Err(Error::invalid_hint(
             format!(
                 "the crosswalk {} is gone, so nobody knows which ids are one person's",

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use catalog::policy::{Attached, Policy, Role, Rule, RuleSet, TableRules};
-use catalog::{Kind, ObjectName, Opened};
+use catalog::{Kind, ObjectName};
 use sqlparser::ast::Expr as SqlExpr;
 
 use super::bound::Bound;
 use super::expression::{VALUE, parsed};
 use super::syntax::{Alteration, Body, CreatePolicy, PolicyKind, PolicyStatement, WrittenOn};
 use crate::error::{CatalogError, Error, Result};
+use crate::pii;
 use crate::session::StatementContext;
 use crate::session::run::{Done, Run};
 use crate::table::aliases;
@@ -447,8 +448,8 @@ async fn try_on(
         }
         None => return Err(context.no_table(&table.to_string()).await),
     }
-    match catalog.open_table(table, None, context.engine().base()).await? {
-        Some(Opened::Table(opened)) => {
+    match pii::open(context.engine(), table, None, pii::Reader::Engine).await? {
+        Some(pii::Shown::Table(opened)) => {
             bound.barrier(context, table, opened).await?;
             Ok(())
         }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use catalog::policy::Role;
 use catalog::privacy_policies::PrivacyPolicy;
-use catalog::{CreateMode, Kind, ObjectName, Opened};
+use catalog::{CreateMode, Kind, ObjectName};
 use datafusion::execution::session_state::SessionState;
 
 use crate::engine::CATALOG;
 use crate::error::{Error, Result};
 use crate::parse::parse_query;
+use crate::pii::{self, Reader, Shown};
 use crate::private::syntax::{PrivacyStatement, Unit};
 use crate::session::bindings::Bindings;
 use crate::session::run::{Done, Run};
@@ -172,9 +173,8 @@ async fn check_column(
     table: &ObjectName,
     policy: &PrivacyPolicy,
 ) -> Result<()> {
-    let state = context.engine().base();
-    let opened = context.engine().catalog().open_table(table, None, state).await?;
-    let Some(Opened::Table(provider)) = opened else {
+    let opened = pii::open(context.engine(), table, None, Reader::Engine).await?;
+    let Some(Shown::Table(provider)) = opened else {
         return Err(context.no_table(&table.to_string()).await);
     };
     let schema = provider.schema();
