@@ -73,7 +73,11 @@ pub(super) async fn change(
     }
     let message = described(&parts, &grantees, revoke);
     let accounts = catalog.accounts().await?;
-    let mut remark = remark(&accounts, &parts, &grantees, changed, revoke);
+    let wider = match revoke {
+        true => wider(&catalog.restricted_tables().await?, &parts),
+        false => Vec::new(),
+    };
+    let mut remark = remark(&accounts, &wider, &grantees, changed);
     if let Some(function) = open_function(&parts)
         && context.rights().is_public(function)
         && !grantees.contains(&Grantee::Public)
@@ -298,27 +302,38 @@ fn described(parts: &[Part], grantees: &[Grantee], revoke: bool) -> String {
     format!("{verb} {} {word} {}", parts.join(", "), grantees.join(", "))
 }
 
+/// What was revoked, each with what gives the same of the whole schema; nothing gives a table of
+/// personal identifiers, which are `apart`, but a grant on it.
+fn wider<'a>(
+    apart: &BTreeSet<ObjectName>,
+    parts: &'a [Part],
+) -> Vec<(&'a Part, Option<Securable>)> {
+    let of = |part: &'a Part| match &part.on {
+        Securable::Table(name) if apart.contains(name) => Some((part, None)),
+        Securable::Table(name) => Some((part, Some(Securable::Tables(name.schema.clone())))),
+        Securable::Model(name) => Some((part, Some(Securable::Models(name.schema.clone())))),
+        _ => None,
+    };
+    parts.iter().filter_map(of).collect()
+}
+
 /// What whoever granted or revoked should know.
 fn remark(
     accounts: &Accounts,
-    parts: &[Part],
+    revoked: &[(&Part, Option<Securable>)],
     grantees: &[Grantee],
     changed: u64,
-    revoke: bool,
 ) -> String {
-    for part in parts.iter().filter(|_| revoke) {
-        let wider = match &part.on {
-            Securable::Table(name) => Securable::Tables(name.schema.clone()),
-            Securable::Model(name) => Securable::Models(name.schema.clone()),
-            _ => continue,
-        };
+    for (part, wider) in revoked {
         for grantee in grantees {
             let held = accounts.grants(grantee);
-            if held.iter().any(|grant| grant.on == wider && grant.privilege == part.privilege) {
+            let same = |grant: &&Grant| grant.privilege == part.privilege;
+            if let Some(wider) = wider
+                && held.iter().filter(same).any(|grant| grant.on == *wider)
+            {
                 return format!("; {grantee} still holds {} ON {wider}", part.privilege);
             }
             let whole = |grant: &Grant| grant.on == part.on && grant.columns.is_none();
-            let same = |grant: &&Grant| grant.privilege == part.privilege;
             if part.columns.is_some() && held.iter().filter(same).any(whole) {
                 return format!(
                     "; {grantee} still holds {} ON {} wholly: revoke that and grant columns",
