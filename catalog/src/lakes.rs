@@ -146,6 +146,8 @@ impl Catalog {
             return Ok(Some(Named::Defined(Box::new(definition))));
         }
         if let Some(table) = self.lake_table(name).await? {
+            // A definition that cannot be read may keep something of the same files apart.
+            self.objects.sound(name).await?;
             return Ok(Some(Named::Lake(table)));
         }
         let defined = self.objects.read(name).await?;
@@ -282,6 +284,7 @@ impl Catalog {
     ) -> Result<Arc<dyn TableProvider>> {
         let base = self.base_of(&name.schema);
         self.check_location(&table.location, base)?;
+        self.check_separation(name, table).await?;
         let text = name.to_string();
         if table.format == Format::Delta {
             let place = self.stores.locate(&table.location, Some(base))?.folder();
@@ -296,6 +299,10 @@ impl Catalog {
                 }
                 other => other?,
             };
+            if let Some(pii) = &table.pii {
+                let partitions = delta::partition_columns(&text, &opened)?;
+                pii.check_partitions(&text, partitions.iter().map(String::as_str))?;
+            }
             return delta::provider(&text, &opened, state);
         }
         no_version(name, version)?;

@@ -11,7 +11,7 @@ use crate::policy::Role;
 use crate::testing::{TestClock, main, plan, session};
 use crate::{
     Catalog, CatalogConfig, CreateMode, Error, Kind, LakeConfig, LakeTable, ObjectName, Opened,
-    Spec, StoreConfig, UserRecord,
+    Pii, Spec, StoreConfig, UserRecord,
 };
 
 fn store(folder: &Path) -> StoreConfig {
@@ -149,4 +149,33 @@ async fn users_are_shared_and_a_change_counts_at_once() {
     assert!(two.drop_user("ann").await.unwrap());
     assert_eq!(one.user("ann").await.unwrap(), None);
     assert!(!one.drop_user("ann").await.unwrap());
+}
+
+#[tokio::test]
+async fn identifiers_in_the_names_of_folders_cannot_be_kept_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = lake(folder.path()).await;
+    let state = session(&catalog);
+    let clicks = |column: &str| {
+        let pii = Pii { columns: vec![column.into()], key: "web".into(), table: "who".into() };
+        Files { pii: Some(pii), ..Files::new("clicks/", Format::Csv) }
+    };
+    catalog.try_lake_table(&in_lake("x"), &clicks("id"), &state).await.unwrap();
+    let refused = catalog.try_lake_table(&in_lake("x"), &clicks("day"), &state).await.unwrap_err();
+    assert!(refused.to_string().contains("partition column"), "{refused}");
+    // The lake's own table over the same files is closed from then on.
+    let name = main("clicks");
+    let apart = Spec::External(clicks("id"));
+    catalog.create(&name, apart, "eve", CreateMode::New).await.unwrap();
+    let closed = catalog.open_table(&in_lake("clicks"), None, &state).await.unwrap_err();
+    assert!(closed.to_string().contains("lake.clicks is closed"), "{closed}");
+    let opened = catalog.open_table(&name, None, &state).await.unwrap();
+    assert!(matches!(opened, Some(Opened::Identified { identifiers_of: None, .. })));
+    let files = catalog.table_files(&name, None, &state).await.unwrap();
+    assert!(files.is_none() && catalog.table_state(&name, &state).await.unwrap().is_some());
+    assert!(catalog.table_state(&main("who"), &state).await.unwrap().is_none());
+    let opened = catalog.open_table(&main("who"), None, &state).await.unwrap();
+    assert!(matches!(opened, Some(Opened::Identified { identifiers_of: Some(_), .. })));
+    assert!(catalog.drop_object(&name, Kind::Table).await.unwrap());
+    assert!(catalog.open_table(&in_lake("clicks"), None, &state).await.unwrap().is_some());
 }

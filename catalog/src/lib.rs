@@ -26,6 +26,7 @@ mod lakes_tests;
 pub mod local;
 mod owners;
 mod personal_columns;
+mod pii;
 pub mod policy;
 pub mod privacy_policies;
 pub mod purposes;
@@ -55,6 +56,7 @@ pub use audit::{Audit, AuditConfig, AuditEntry};
 pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
 pub use error::{Class, Error, Result};
 pub use lake::files::{FILE, TableFiles};
+pub use pii::Pii;
 pub use purposes::{
     ConsentPolicy, ConsentSource, Purpose, Purposes, PurposesMoment, SELL_OR_SHARE,
 };
@@ -298,18 +300,24 @@ impl Catalog {
         if mode == CreateMode::Replace {
             self.check_append_only(name).await?;
         }
-        self.objects.create(name, spec, owner, mode).await
+        match spec {
+            Spec::External(_) => self.create_with_identifiers(name, spec, owner, mode).await,
+            other => self.objects.create(name, other, owner, mode).await,
+        }
     }
 
-    /// Drops a definition with the grants on it, what is expected of it and, a while later, what it
-    /// owns; `false` when there is none.
+    /// Drops a definition with the grants on it, what is expected of it, the restricted table of
+    /// its identifiers and, a while later, what it owns; `false` when there is none.
     ///
     /// # Errors
-    /// `Invalid` when the name is a thing of another kind; `Conflict` when somebody else changed
-    /// it at the same time.
+    /// `Invalid` when the name is a thing of another kind, or a restricted table whose table is
+    /// there; `Conflict` when somebody else changed it at the same time.
     pub async fn drop_object(&self, name: &ObjectName, kind: Kind) -> Result<bool> {
         self.writable().await?;
         self.check_append_only(name).await?;
+        if kind == Kind::Table {
+            self.drop_beside(name).await?;
+        }
         // Grants go first: a failure in between leaves an object that fewer may see, never grants
         // that a later object of that name would inherit.
         let is_there = match self.objects.read(name).await {

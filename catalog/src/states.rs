@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Catalog;
 use crate::error::{Error, Result};
-use crate::lake::Format;
+use crate::lake::{Format, LakeTable};
 use crate::lakes::Named;
 use crate::registry::{ObjectName, Spec};
 use crate::tables::Opened;
@@ -42,6 +42,9 @@ impl Catalog {
             None => return Err(Error::not_found("table", &name.to_string(), [])),
         };
         match spec {
+            // No version tells under which key pseudonyms are.
+            Spec::External(LakeTable { pii: Some(_), format: Format::Delta, .. })
+            | Spec::Identifiers { .. } => Ok(None),
             Spec::Managed(table) => {
                 let place = self.warehouse.place().child(&table.folder).folder();
                 let opened = self.tables.newest(&name.to_string(), &place).await?;
@@ -87,16 +90,26 @@ impl Catalog {
         version: Option<u64>,
         state: &SessionState,
     ) -> Result<Option<Opened>> {
-        let table = match self.resolve(name).await? {
+        match self.resolve(name).await? {
             Some(Named::Defined(definition)) => match definition.spec {
-                Spec::External(table) => table,
-                _ => return self.open_table(name, version, state).await,
+                Spec::External(table) => {
+                    let files = &self.files_now;
+                    let rows = self.open_external_of(files, name, &table, version, state).await?;
+                    Ok(Some(Opened::of(rows, table.pii)))
+                }
+                Spec::Identifiers { of } => {
+                    let files = &self.files_now;
+                    Ok(Some(self.open_identifiers(files, name, of, version, state).await?))
+                }
+                _ => self.open_table(name, version, state).await,
             },
-            Some(Named::Lake(table)) => table,
-            None => return Ok(None),
-        };
-        let opened = self.open_external_of(&self.files_now, name, &table, version, state).await?;
-        Ok(Some(Opened::Table(opened)))
+            Some(Named::Lake(table)) => {
+                let files = &self.files_now;
+                let rows = self.open_external_of(files, name, &table, version, state).await?;
+                Ok(Some(Opened::Table(rows)))
+            }
+            None => Ok(None),
+        }
     }
 }
 

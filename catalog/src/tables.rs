@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::lake::Format;
 use crate::lake::files::TableFiles;
 use crate::lakes::Named;
+use crate::pii::{Pii, identifiers_of};
 use crate::registry::head::key;
 use crate::registry::{
     CreateMode, Definition, Kind, ManagedTable, ObjectName, Spec, check_kind, may_create,
@@ -36,11 +37,32 @@ const RETIRED_KEPT_MS: i64 = 10 * 60 * 1_000;
 pub enum Opened {
     /// A table; for a Delta table pinned to one version.
     Table(Arc<dyn TableProvider>),
+    /// A table of whose columns some hold personal identifiers, as its files have them: what of it
+    /// is shown is computed by the caller.
+    Identified {
+        /// The rows of the files.
+        rows: Arc<dyn TableProvider>,
+        /// Which columns, and the key of their pseudonyms.
+        pii: Pii,
+        /// The table that the name shows the identifiers of; none where it shows pseudonyms in
+        /// their place.
+        identifiers_of: Option<ObjectName>,
+    },
     /// A view's text, which the caller parses and guards.
     View {
         /// The query.
         sql: String,
     },
+}
+
+impl Opened {
+    /// A table over files, with what is kept apart of it.
+    pub(crate) fn of(rows: Arc<dyn TableProvider>, pii: Option<Pii>) -> Self {
+        match pii {
+            None => Self::Table(rows),
+            Some(pii) => Self::Identified { rows, pii, identifiers_of: None },
+        }
+    }
 }
 
 /// What a name is, without opening it.
@@ -52,19 +74,37 @@ pub struct Object {
     pub owner: Option<String>,
     /// Whether it is a table over files that others write.
     pub external: bool,
+    /// What is kept apart of it.
+    pub pii: Option<Pii>,
+    /// The table whose identifiers it shows: then only an express grant gives it.
+    pub identifiers_of: Option<ObjectName>,
 }
 
 impl Object {
+    /// Whether only an express grant gives it.
+    pub fn is_restricted(&self) -> bool {
+        self.identifiers_of.is_some()
+    }
+
     fn of(definition: &Definition) -> Self {
         Self {
             kind: definition.spec.kind(),
             owner: Some(definition.owner.clone()),
-            external: matches!(definition.spec, Spec::External(_)),
+            external: matches!(definition.spec, Spec::External(_) | Spec::Identifiers { .. }),
+            pii: match &definition.spec {
+                Spec::External(table) => table.pii.clone(),
+                _ => None,
+            },
+            identifiers_of: match &definition.spec {
+                Spec::Identifiers { of } => Some(of.clone()),
+                _ => None,
+            },
         }
     }
 
     fn of_lake() -> Self {
-        Self { kind: Kind::Table, owner: None, external: true }
+        let (pii, identifiers_of) = (None, None);
+        Self { kind: Kind::Table, owner: None, external: true, pii, identifiers_of }
     }
 }
 
@@ -149,8 +189,11 @@ impl Catalog {
                 Ok(Some(Opened::View { sql }))
             }
             Spec::External(table) => {
-                let table = self.open_external(name, &table, version, state).await?;
-                Ok(Some(Opened::Table(table)))
+                let rows = self.open_external(name, &table, version, state).await?;
+                Ok(Some(Opened::of(rows, table.pii)))
+            }
+            Spec::Identifiers { of } => {
+                Ok(Some(self.open_identifiers(&self.files, name, of, version, state).await?))
             }
             Spec::Model(_)
             | Spec::User(_)
@@ -173,8 +216,27 @@ impl Catalog {
         }
     }
 
+    /// What a restricted table is computed of.
+    pub(crate) async fn open_identifiers(
+        &self,
+        files: &crate::lake::Tables,
+        name: &ObjectName,
+        of: ObjectName,
+        version: Option<u64>,
+        state: &SessionState,
+    ) -> Result<Opened> {
+        no_version(name, version)?;
+        let table = self.identified(name, &of).await?;
+        let rows = self.open_external_of(files, &of, &table, None, state).await?;
+        Ok(match table.pii {
+            Some(pii) => Opened::Identified { rows, pii, identifiers_of: Some(of) },
+            None => return Err(Error::not_found("table", &name.to_string(), [])),
+        })
+    }
+
     /// The files of a table, of which some can be read alone; `None` when its rows are not those of
-    /// a list of files: a view, or a Delta table whose files are not all that there is to it.
+    /// a list of files: a view, a Delta table whose files are not all that there is to it, or a
+    /// table whose identifiers are kept apart.
     ///
     /// A warehouse table's files are those of `version`, without one those of its newest.
     ///
@@ -199,7 +261,8 @@ impl Catalog {
                 let plain = self.tables.plain(&text, &place, &opened, state)?;
                 Ok(plain.and_then(|files| TableFiles::of_delta(table.folder, files)))
             }
-            Spec::External(table) if table.format != Format::Delta => {
+            Spec::External(table) if table.format != Format::Delta && table.pii.is_none() => {
+                self.check_separation(name, &table).await?;
                 self.files.files(Some(self.base_of(&name.schema)), &table, state).await
             }
             _ => Ok(None),
@@ -413,6 +476,11 @@ impl Catalog {
                 }
                 Err(_) => return Err(error),
             },
+        }
+        if let Some(Ok(before)) = start.seen.as_ref().map(|head| &head.document)
+            && let Some(apart) = before.spec.as_ref().and_then(|spec| identifiers_of(name, spec))
+        {
+            self.drop_identifiers(&apart, name).await?;
         }
         self.sweep().await;
         Ok(())

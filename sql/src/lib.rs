@@ -33,6 +33,7 @@ pub mod parse;
 mod patience;
 mod patterns;
 pub mod pg;
+mod pii;
 mod planner;
 mod policy;
 mod private;

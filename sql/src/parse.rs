@@ -19,6 +19,7 @@ use crate::expectation::{self, ExpectationStatement};
 use crate::key;
 use crate::key::syntax::KeyStatement;
 use crate::kill::Kill;
+use crate::pii::syntax as pii;
 use crate::policy::syntax::{self as policy, PolicyStatement};
 use crate::private::{self, PrivacyStatement};
 use crate::subject::syntax::{self as subject, SubjectStatement};
@@ -176,6 +177,7 @@ pub fn parse(text: &str, bytes_max: usize) -> Result<Statement> {
     let mut tokens = number_placeholders(tokenize(text)?)?;
     crate::size::check_tokens(&tokens)?;
     let cluster_by = cluster::take(&mut tokens)?;
+    let with = pii::take(&mut tokens)?;
     let tokens = private::clause::take(tokens)?;
     let mut parser = DFParserBuilder::new(tokens)
         .with_dialect(&AttuneDialect)
@@ -192,6 +194,7 @@ pub fn parse(text: &str, bytes_max: usize) -> Result<Statement> {
     }
     let mut statement = parse_statement(&mut parser).map_err(|error| located(text, error))?;
     cluster::attach(&mut statement, cluster_by);
+    pii::attach(&mut statement, with);
     while parser.parser.consume_token(&Token::SemiColon) {}
     match parser.parser.peek_token_ref().token {
         Token::EOF => Ok(statement),

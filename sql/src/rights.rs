@@ -268,8 +268,21 @@ impl Rights {
         access
     }
 
+    /// What may be done with a table of personal identifiers: read it, by a grant on the table
+    /// itself. Neither a role nor its schema, nor who made it, gives more; embedded use has all.
+    fn restricted_access(&self, name: &ObjectName) -> Access {
+        let mut access = Access::default();
+        let granted = self.granted(&Securable::Table(name.clone())).iter();
+        let reads = granted.filter(|grant| grant.privilege == Privilege::Select);
+        reads.for_each(|grant| access.add(grant));
+        if self.embedded { Access::all() } else { access }
+    }
+
     /// What may be done with the rows of a table or view that is `object`.
     pub(crate) fn access(&self, name: &ObjectName, object: Option<&Object>) -> Access {
+        if object.is_some_and(Object::is_restricted) {
+            return self.restricted_access(name);
+        }
         if self.owns(object) {
             return Access::all();
         }
@@ -339,7 +352,8 @@ impl Rights {
         if !system::is_system(&name.schema) {
             let external = object.is_some_and(|object| object.external);
             let engineer = external && self.has(Role::Engineer) && self.is_shared(&name.schema);
-            if self.owns(object) || engineer {
+            let keeps = object.is_some_and(|object| object.pii.is_some());
+            if self.owns(object) || engineer || (keeps && self.has(Role::PolicyAdmin)) {
                 return Ok(());
             }
         }
@@ -455,10 +469,13 @@ impl Rights {
         })
     }
 
-    /// Whether others may be given rights on something: an administrator on everything but
-    /// keys, which are `policy_admin`'s, and an owner on its own.
+    /// Whether others may be given rights on something: an administrator on everything but keys
+    /// and tables of personal identifiers, which are `policy_admin`'s, and an owner on its own.
     pub(crate) fn may_grant(&self, on: &Securable, object: Option<&Object>) -> bool {
         match on {
+            Securable::Table(_) if object.is_some_and(Object::is_restricted) => {
+                self.has(Role::PolicyAdmin)
+            }
             Securable::Table(name) | Securable::Model(name) => {
                 self.rules(&name.schema) || self.owns(object)
             }

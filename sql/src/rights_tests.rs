@@ -30,7 +30,8 @@ fn named(schema: &str) -> ObjectName {
 }
 
 fn object(owner: Option<&str>, external: bool) -> Object {
-    Object { kind: Kind::Table, owner: owner.map(str::to_owned), external }
+    let (pii, identifiers_of) = (None, None);
+    Object { kind: Kind::Table, owner: owner.map(str::to_owned), external, pii, identifiers_of }
 }
 
 #[test]
@@ -157,4 +158,27 @@ fn only_owners_and_administrators_grant() {
     assert!(!ann.may_grant(&Securable::Table(named("main")), Some(&object(None, true))));
     assert!(!ann.may_grant(&Securable::Schema("main".into()), None));
     assert!(rights("root", &["admin"], vec![]).may_grant(&Securable::Schema("main".into()), None));
+}
+
+#[test]
+fn identifiers_are_read_by_an_express_grant_alone() {
+    let restricted = Object { identifiers_of: Some(named("main")), ..object(Some("ann"), true) };
+    let name = ObjectName::new("main", "t_pii");
+    let on = || Securable::Table(name.clone());
+    let schema = grant(Privilege::Select, Securable::Tables("main".into()), None);
+    let insert = grant(Privilege::Insert, on(), None);
+    let everybody = ["admin", "engineer", "policy_admin", "analyst"];
+    let ann = rights("ann", &everybody, vec![schema, insert]);
+    assert!(!ann.access(&name, Some(&restricted)).is_any());
+    let read = rights("bob", &[], vec![grant(Privilege::Select, on(), None)]);
+    let access = read.access(&name, Some(&restricted));
+    assert!(access.allows(Privilege::Select) && !access.is_all());
+    let some = rights("bob", &[], vec![grant(Privilege::Select, on(), Some(&["email"]))]);
+    let select = some.access(&name, Some(&restricted)).select;
+    assert_eq!(select, Columns::Some(["email".to_owned()].into()));
+    let embedded = Rights { embedded: true, ..rights("local", &[], vec![]) };
+    assert!(embedded.access(&name, Some(&restricted)).is_all());
+    // Who keeps policies grants it, and neither its owner nor an administrator.
+    assert!(rights("dpo", &["policy_admin"], vec![]).may_grant(&on(), Some(&restricted)));
+    assert!(!rights("ann", &["admin", "engineer"], vec![]).may_grant(&on(), Some(&restricted)));
 }

@@ -2,7 +2,7 @@
 
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
-use sqlparser::tokenizer::TokenWithSpan;
+use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::dialect::{folded, is_word};
 use crate::parse::{Failure, name_parts};
@@ -36,4 +36,17 @@ pub(crate) fn name_on_table(parser: &mut Parser<'_>) -> Result<(String, Vec<Stri
     let name = name(parser)?;
     parser.expect_keyword(Keyword::ON)?;
     Ok((name, table(parser)?))
+}
+
+/// The place of the first token from `at` on that is no white space.
+pub(crate) fn at_token(tokens: &[TokenWithSpan], mut at: usize) -> usize {
+    while tokens.get(at).is_some_and(|found| is_space(&found.token)) {
+        at += 1;
+    }
+    at
+}
+
+/// Whether a token is white space or a comment.
+pub(crate) fn is_space(token: &Token) -> bool {
+    matches!(token, Token::Whitespace(_))
 }

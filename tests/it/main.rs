@@ -27,6 +27,7 @@ mod load;
 mod logs;
 mod long_texts;
 mod pg;
+mod pii;
 mod policies;
 mod prepared;
 mod private;

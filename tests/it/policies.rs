@@ -16,7 +16,7 @@ use sql::{Engine, Session};
 use crate::rights::{engine_at, outcome};
 
 /// What a statement answers, or its error with the code before it.
-async fn told(session: &Session, text: &str) -> Result<String, String> {
+pub async fn told(session: &Session, text: &str) -> Result<String, String> {
     let shown = |error: sql::Error| format!("{}: {error}", error.code());
     let answer = session.query(text).await.map_err(shown)?;
     let rows: Result<Vec<RecordBatch>, _> = answer.rows.try_collect().await;
@@ -27,7 +27,7 @@ async fn told(session: &Session, text: &str) -> Result<String, String> {
 }
 
 /// An answer without what its table's name makes of it: titles, widths, and errors that name it.
-fn plain(told: Result<String, String>, table: &str) -> Result<Vec<String>, String> {
+pub fn plain(told: Result<String, String>, table: &str) -> Result<Vec<String>, String> {
     let cells = |line: &str| line.split('|').map(str::trim).collect::<Vec<_>>().join("|");
     let rows = |text: String| {
         let rows = text.lines().skip(3).filter(|line| !line.starts_with('+'));
@@ -36,7 +36,7 @@ fn plain(told: Result<String, String>, table: &str) -> Result<Vec<String>, Strin
     told.map(rows).map_err(|error| error.replace(table, "t"))
 }
 
-async fn done(session: &Session, texts: &[&str]) {
+pub async fn done(session: &Session, texts: &[&str]) {
     for text in texts {
         told(session, text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
     }
@@ -97,7 +97,7 @@ impl House {
 }
 
 /// Ways to ask; `{t}` is the table.
-const QUERIES: [&str; 33] = [
+pub const QUERIES: [&str; 33] = [
     "SELECT * FROM {t} ORDER BY id",
     "SELECT mail FROM {t} ORDER BY pay",
     "SELECT count(*) FROM {t}",

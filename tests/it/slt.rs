@@ -22,20 +22,24 @@ use futures::StreamExt;
 use sql::{Engine, Limits, NoiseSource, Session};
 use sqllogictest::{AsyncDB, Connection, DBOutput, DefaultColumnType, Record, Runner};
 
-/// An engine over a fresh warehouse in `folder`.
+/// An engine over a fresh warehouse in `folder`, and the lake `tests/data`.
 pub async fn engine(folder: &Path) -> Engine {
+    engine_over(folder, &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data")).await
+}
+
+/// The same over another lake.
+pub async fn engine_over(folder: &Path, data: &Path) -> Engine {
     let clock = Arc::new(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         i64::try_from(now.as_millis()).unwrap()
     });
     let store =
         |path: PathBuf| StoreConfig { url: path.display().to_string(), ..Default::default() };
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
     let mut config = CatalogConfig::new(store(folder.join("warehouse")), clock);
     config.freshness = Duration::from_millis(50);
     config.lakes = vec![LakeConfig {
         name: "lake".into(),
-        store: store(data),
+        store: store(data.to_path_buf()),
         discover: true,
         tables: vec![],
     }];

@@ -259,6 +259,15 @@ pub async fn create_empty(
     created.map_err(|error| delta_error("create", name, error))
 }
 
+/// The columns that the names of a table's folders tell.
+///
+/// # Errors
+/// When the log is damaged.
+pub fn partition_columns(name: &str, table: &DeltaTable) -> Result<Vec<String>> {
+    let snapshot = table.snapshot().map_err(|error| delta_error("read", name, error))?;
+    Ok(snapshot.snapshot().metadata().partition_columns().to_vec())
+}
+
 /// Delta's error as ours: a lost race is a conflict, a store's error names the store.
 pub fn delta_error(action: &'static str, name: &str, error: DeltaTableError) -> Error {
     match error {

@@ -134,6 +134,10 @@ impl Opened {
             return Err(self.empty());
         }
         let partitions = self.partitions(&files)?;
+        if let Some(pii) = &self.table.pii {
+            let names = partitions.iter().map(|column| column.name.as_str());
+            pii.check_partitions(self.listing.place().url.as_str(), names)?;
+        }
         let schema = match self.table.given_schema(&partitions) {
             Some(given) => given,
             None => self.infer(session, &files, &partitions).await?,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::format::{Format, Settings};
 use crate::error::{Error, Result};
+use crate::pii::Pii;
 
 /// A table that is made of files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct LakeTable {
     /// The columns in the files; inferred when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<Column>,
+    /// The personal identifiers that are kept apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pii: Option<Pii>,
 }
 
 /// A column of a lake table.
@@ -58,6 +62,7 @@ impl LakeTable {
             options: BTreeMap::new(),
             partitions: Vec::new(),
             columns: Vec::new(),
+            pii: None,
         }
     }
 
@@ -88,6 +93,9 @@ impl LakeTable {
     /// When an option is unknown or wrong, or a column appears twice.
     pub fn check(&self) -> Result<()> {
         Settings::parse(self.format, &self.options)?;
+        if let Some(pii) = &self.pii {
+            pii.check()?;
+        }
         // A partition column may stand among the columns too, as SQL's DDL writes it.
         for columns in [&self.columns, &self.partitions] {
             let mut seen = HashSet::new();
@@ -151,6 +159,8 @@ mod tests {
             .with_option("header", "true")
             .with_columns(columns)
             .with_partitions(vec![Column::new("day", DataType::Date32)]);
+        let pii = Pii { columns: vec!["c1".into()], key: "web@2".into(), table: "who".into() };
+        let table = LakeTable { pii: Some(pii), ..table };
         let text = serde_json::to_string(&table).unwrap();
         assert_eq!(serde_json::from_str::<LakeTable>(&text).unwrap(), table, "{text}");
         table.check().unwrap();

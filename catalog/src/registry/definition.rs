@@ -26,8 +26,11 @@ use crate::subjects::Subject;
 use crate::tokens::TokenRecord;
 use crate::users::{RoleRecord, UserRecord};
 
-/// The newest document format this version reads and writes.
-const FORMAT: u32 = 1;
+/// The newest document format this version reads.
+const FORMAT: u32 = 2;
+/// The format of documents that versions of format 1 read as they are meant. They would overlook
+/// that identifiers are kept apart, and show them.
+const FORMAT_PLAIN: u32 = 1;
 
 /// How long a document names the folders that it has retired; they are removed long before.
 const RETIRED_NAMED_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
@@ -74,6 +77,11 @@ impl fmt::Display for ObjectName {
 pub enum Spec {
     /// A table over files of a lake.
     External(LakeTable),
+    /// What the pseudonyms of an external table stand for.
+    Identifiers {
+        /// The table, which keeps its identifiers apart.
+        of: ObjectName,
+    },
     /// A Delta table in the warehouse.
     Managed(ManagedTable),
     /// A stored query.
@@ -293,7 +301,7 @@ impl Spec {
     /// The kind of object.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::External(_) | Self::Managed(_) => Kind::Table,
+            Self::External(_) | Self::Identifiers { .. } | Self::Managed(_) => Kind::Table,
             Self::View { .. } => Kind::View,
             Self::Model(_) => Kind::Model,
             Self::User(_) => Kind::User,
@@ -375,8 +383,12 @@ impl Document {
             Some(Spec::Model(head)) => head.versions.iter().map(|found| found.version).max(),
             _ => None,
         };
+        let format = match &spec {
+            Some(Spec::External(table)) if table.pii.is_some() => FORMAT,
+            _ => FORMAT_PLAIN,
+        };
         Self {
-            format: FORMAT,
+            format,
             schema: name.schema.clone(),
             name: name.name.clone(),
             write_id: uuid::Uuid::new_v4().to_string(),

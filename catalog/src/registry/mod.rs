@@ -44,6 +44,7 @@ use self::definition::Document;
 use self::head::{Heads, Stamp, encode, key};
 use crate::config::Clock;
 use crate::error::{Error, Result};
+use crate::pii::belongs;
 use crate::store::Place;
 
 /// How old the snapshot may be.
@@ -441,7 +442,7 @@ impl Snapshot {
 /// Whether a thing of `kind` may be created over `head`; `false`: it exists and shall stay.
 ///
 /// # Errors
-/// `AlreadyExists`, or `Invalid` when the existing thing is of another kind.
+/// `AlreadyExists`, or `Invalid` when the existing thing is of another kind, or belongs to another.
 pub fn may_create(
     name: &ObjectName,
     head: Option<&Head>,
@@ -459,7 +460,10 @@ pub fn may_create(
         CreateMode::New => Err(exists(name, spec.kind())),
         CreateMode::IfNotExists if spec.kind() == kind => Ok(false),
         CreateMode::IfNotExists => Err(exists(name, spec.kind())),
-        CreateMode::Replace => check_kind(name, spec.kind(), kind).map(|()| true),
+        CreateMode::Replace => match spec {
+            Spec::Identifiers { of } => Err(belongs(name, of)),
+            _ => check_kind(name, spec.kind(), kind).map(|()| true),
+        },
     }
 }
 

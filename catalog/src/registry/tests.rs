@@ -7,9 +7,9 @@ use object_store::ObjectStoreExt;
 
 use super::head::{Heads, encode, key};
 use super::*;
-use crate::StoreConfig;
-use crate::Stores;
+use crate::lake::{Format, LakeTable};
 use crate::testing::{Shared, TestClock, main};
+use crate::{Pii, StoreConfig, Stores};
 
 fn view(sql: &str) -> Spec {
     Spec::View { sql: sql.into(), columns: vec![] }
@@ -268,4 +268,19 @@ async fn the_past_of_a_definition_that_names_somebody_is_emptied() {
         assert!(restarted.create(&main("x"), view("3"), "bob", CreateMode::New).await.unwrap());
     })
     .await;
+}
+
+#[test]
+fn what_an_older_version_would_overlook_it_refuses() {
+    let table = LakeTable::new("clicks/", Format::Csv);
+    let pii = Pii { columns: vec!["email".into()], key: "web".into(), table: "who".into() };
+    let format_of = |table: LakeTable| {
+        let document = Document::new(&main("clicks"), "eve", 0, Some(Spec::External(table)));
+        let bytes = document.to_bytes().unwrap();
+        assert_eq!(Document::parse("it", &bytes).unwrap(), document);
+        let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        value["format"].as_u64()
+    };
+    assert_eq!(format_of(table.clone()), Some(1));
+    assert_eq!(format_of(LakeTable { pii: Some(pii), ..table }), Some(2));
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use catalog::policy::{Grant, Grantee, Privilege, Role, Securable, grant};
 use catalog::{Accounts, Catalog, Kind, Object, ObjectName};
 
@@ -11,6 +12,7 @@ use crate::access::users::no_role;
 use crate::error::{Error, Result};
 use crate::functions::FunctionDoc;
 use crate::key;
+use crate::pii::{self, Reader, Shown};
 use crate::rights::Rights;
 use crate::session::run::Done;
 use crate::session::{StatementContext, open};
@@ -71,7 +73,11 @@ pub(super) async fn change(
     }
     let message = described(&parts, &grantees, revoke);
     let accounts = catalog.accounts().await?;
-    let mut remark = remark(&accounts, &parts, &grantees, changed, revoke);
+    let wider = match revoke {
+        true => wider(&catalog.restricted_tables().await?, &parts),
+        false => Vec::new(),
+    };
+    let mut remark = remark(&accounts, &wider, &grantees, changed);
     if let Some(function) = open_function(&parts)
         && context.rights().is_public(function)
         && !grantees.contains(&Grantee::Public)
@@ -120,10 +126,9 @@ async fn part(
         ));
     };
     if must_exist {
-        let Some(table) = open(context, name).await? else {
+        let Some(schema) = schema_of(context, name).await? else {
             return Err(context.no_table(&name.to_string()).await);
         };
-        let schema = table.schema();
         for column in columns {
             if schema.field_with_name(column).is_err() {
                 let known = schema.fields().iter().map(|field| field.name().as_str());
@@ -134,6 +139,21 @@ async fn part(
     Ok(Part { privilege, columns: Some(columns.iter().cloned().collect()), on })
 }
 
+/// The columns of a table that the grantor sees, or decides about.
+async fn schema_of(
+    context: &Arc<StatementContext>,
+    name: &ObjectName,
+) -> Result<Option<SchemaRef>> {
+    let restricted = context.engine().catalog().restricted_tables().await?.contains(name);
+    if !restricted || !context.rights().has(Role::PolicyAdmin) {
+        return Ok(open(context, name).await?.map(|table| table.schema()));
+    }
+    match pii::open(context.engine(), name, None, Reader::Engine).await? {
+        Some(Shown::Table(table)) => Ok(Some(table.schema())),
+        _ => Ok(None),
+    }
+}
+
 /// What a written object is, among those that the grantor sees.
 async fn securable(
     context: &Arc<StatementContext>,
@@ -142,8 +162,13 @@ async fn securable(
     let is_model = |object: &Object| object.kind == Kind::Model;
     match written {
         WrittenObject::Table(parts) => {
+            // Who decides about identifiers need not see them.
+            let decides = |rights: &Rights, object: &Object| {
+                object.is_restricted() && rights.has(Role::PolicyAdmin)
+            };
             let seen = |rights: &Rights, name: &ObjectName, object: &Object| {
-                !is_model(object) && rights.access(name, Some(object)).is_any()
+                let sees = decides(rights, object) || rights.access(name, Some(object)).is_any();
+                !is_model(object) && sees
             };
             match context.find(parts, seen).await? {
                 Some((name, object)) => Ok((Securable::Table(name), Some(object))),
@@ -224,6 +249,7 @@ fn check_grantor(
         Securable::Key(_) => "this needs the role policy_admin",
         Securable::Function(_) => "this needs the role admin",
         Securable::Purpose(_) => "this needs the role policy_admin",
+        _ if object.is_some_and(Object::is_restricted) => "this needs the role policy_admin",
         _ => "its owner and administrators may",
     };
     Err(Error::Denied {
@@ -276,27 +302,38 @@ fn described(parts: &[Part], grantees: &[Grantee], revoke: bool) -> String {
     format!("{verb} {} {word} {}", parts.join(", "), grantees.join(", "))
 }
 
+/// What was revoked, each with what gives the same of the whole schema; nothing gives a table of
+/// personal identifiers, which are `apart`, but a grant on it.
+fn wider<'a>(
+    apart: &BTreeSet<ObjectName>,
+    parts: &'a [Part],
+) -> Vec<(&'a Part, Option<Securable>)> {
+    let of = |part: &'a Part| match &part.on {
+        Securable::Table(name) if apart.contains(name) => Some((part, None)),
+        Securable::Table(name) => Some((part, Some(Securable::Tables(name.schema.clone())))),
+        Securable::Model(name) => Some((part, Some(Securable::Models(name.schema.clone())))),
+        _ => None,
+    };
+    parts.iter().filter_map(of).collect()
+}
+
 /// What whoever granted or revoked should know.
 fn remark(
     accounts: &Accounts,
-    parts: &[Part],
+    revoked: &[(&Part, Option<Securable>)],
     grantees: &[Grantee],
     changed: u64,
-    revoke: bool,
 ) -> String {
-    for part in parts.iter().filter(|_| revoke) {
-        let wider = match &part.on {
-            Securable::Table(name) => Securable::Tables(name.schema.clone()),
-            Securable::Model(name) => Securable::Models(name.schema.clone()),
-            _ => continue,
-        };
+    for (part, wider) in revoked {
         for grantee in grantees {
             let held = accounts.grants(grantee);
-            if held.iter().any(|grant| grant.on == wider && grant.privilege == part.privilege) {
+            let same = |grant: &&Grant| grant.privilege == part.privilege;
+            if let Some(wider) = wider
+                && held.iter().filter(same).any(|grant| grant.on == *wider)
+            {
                 return format!("; {grantee} still holds {} ON {wider}", part.privilege);
             }
             let whole = |grant: &Grant| grant.on == part.on && grant.columns.is_none();
-            let same = |grant: &&Grant| grant.privilege == part.privilege;
             if part.columns.is_some() && held.iter().filter(same).any(whole) {
                 return format!(
                     "; {grantee} still holds {} ON {} wholly: revoke that and grant columns",

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use catalog::policy::principal::EMBEDDED;
-use catalog::policy::{Grant, Grantee, Privilege, Role, is_built_in};
-use catalog::{Accounts, Catalog, UserRecord};
+use catalog::policy::{Grant, Grantee, Privilege, Role, Securable, is_built_in};
+use catalog::{Accounts, Catalog, ObjectName, UserRecord};
 
 use crate::access::syntax::{Password, WrittenGrantee};
 use crate::error::{Error, Result};
@@ -378,7 +378,7 @@ pub(super) fn no_role(accounts: &Accounts, role: &str) -> Error {
 }
 
 /// Checks that giving, taking or touching these roles does not go past `policy_admin`, whose alone
-/// it is to say who decrypts and whom policies except.
+/// it is to say who decrypts, who reads identifiers that are kept apart, and whom policies except.
 pub(crate) async fn check_policy_role<'a>(
     catalog: &Catalog,
     rights: &Rights,
@@ -387,9 +387,10 @@ pub(crate) async fn check_policy_role<'a>(
 ) -> Result<()> {
     let name = Role::PolicyAdmin.name();
     let granted = |role: &String| accounts.grants(&Grantee::Role(role.clone()));
-    let excepted = catalog.excepted_roles().await?;
-    let is_touched =
-        |role: &&String| *role == name || excepted.contains(*role) || decrypts(granted(role));
+    let (excepted, apart) = (catalog.excepted_roles().await?, catalog.restricted_tables().await?);
+    let is_touched = |role: &&String| {
+        *role == name || excepted.contains(*role) || reveals(granted(role), &apart)
+    };
     let touched = roles.into_iter().find(is_touched);
     let Some(role) = touched.filter(|_| !rights.has(Role::PolicyAdmin)) else { return Ok(()) };
     // Who cannot be read, as what a newer version has written, may hold it.
@@ -400,7 +401,9 @@ pub(crate) async fn check_policy_role<'a>(
     }
     let hint = match role == name {
         true => format!("admin does not imply {name}: ask one of its holders"),
-        false => format!("a policy excepts {role}, or it decrypts: ask a holder of {name}"),
+        false => {
+            format!("a policy excepts {role}, or it decrypts or reads PII: ask a holder of {name}")
+        }
     };
     Err(Error::Denied {
         principal: rights.name().to_owned(),
@@ -417,14 +420,19 @@ pub(crate) async fn check_account(
     user: &UserRecord,
 ) -> Result<()> {
     check_policy_role(catalog, rights, accounts, &user.roles).await?;
-    if decrypts(&user.grants) {
+    if reveals(&user.grants, &catalog.restricted_tables().await?) {
         check_policy_role(catalog, rights, accounts, [&Role::PolicyAdmin.into()]).await?;
     }
     Ok(())
 }
 
-fn decrypts(grants: &[Grant]) -> bool {
-    grants.iter().any(|grant| grant.privilege == Privilege::Decrypt)
+/// Whether grants show what others do not see: what is encrypted, or one of the tables `apart` of
+/// personal identifiers.
+fn reveals(grants: &[Grant], apart: &BTreeSet<ObjectName>) -> bool {
+    grants.iter().any(|grant| match &grant.on {
+        Securable::Table(table) => apart.contains(table),
+        _ => grant.privilege == Privilege::Decrypt,
+    })
 }
 
 fn is_administrator(user: &UserRecord) -> bool {

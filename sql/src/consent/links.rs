@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use catalog::subjects::Crosswalk;
-use catalog::{ConsentPolicy, Opened, TableState};
+use catalog::{ConsentPolicy, TableState};
 use datafusion::catalog::TableProvider;
 use datafusion::common::{Column, JoinType};
 use datafusion::datasource::provider_as_source;
@@ -25,6 +25,7 @@ use udfs::consent::SubjectKind;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::pii::{self, Reader, Shown};
 
 /// The crosswalks of a policy, as they are read now.
 #[derive(Debug, Default)]
@@ -123,8 +124,8 @@ pub(crate) async fn crosswalk_table(
     engine: &Engine,
     via: &Crosswalk,
 ) -> Result<Arc<dyn TableProvider>> {
-    match engine.catalog().open_table_now(&via.table, None, engine.base()).await? {
-        Some(Opened::Table(table)) => Ok(table),
+    match pii::open_now(engine, &via.table, None, Reader::Engine).await? {
+        Some(Shown::Table(table)) => Ok(table),
         _ => Err(Error::invalid_hint(
             format!(
                 "the crosswalk {} is gone, so nobody knows which ids are one person's",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use catalog::{Catalog, ConsentPolicy, ConsentSource, Kind, Object, ObjectName, Opened, Purposes};
+use catalog::{Catalog, ConsentPolicy, ConsentSource, Kind, Object, ObjectName, Purposes};
 use datafusion::logical_expr::LogicalPlan;
 use udfs::consent::SubjectKind;
 
@@ -14,6 +14,7 @@ use super::syntax::{COLUMNS_MIN, CreatePolicy, WrittenAlteration};
 use crate::dml::sent::quoted;
 use crate::error::{Error, Result};
 use crate::parse::parse_query;
+use crate::pii::{self, Reader, Shown};
 use crate::policy::retention;
 use crate::rights::{Columns, Rights};
 use crate::session::StatementContext;
@@ -114,10 +115,8 @@ async fn person(
     table: &ObjectName,
     column: &str,
 ) -> Result<SubjectKind> {
-    let engine = context.engine();
-    let Some(Opened::Table(opened)) =
-        engine.catalog().open_table(table, None, engine.base()).await?
-    else {
+    let opened = pii::open(context.engine(), table, None, Reader::Engine).await?;
+    let Some(Shown::Table(opened)) = opened else {
         return Err(context.no_table(&table.to_string()).await);
     };
     let schema = opened.schema();

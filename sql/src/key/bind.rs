@@ -81,7 +81,10 @@ pub(crate) async fn load(context: &Arc<StatementContext>, named: &NamedKeys) -> 
 }
 
 /// `name` or `name@generation`, taken apart.
-fn parts(written: &str) -> Result<(&str, Option<u32>)> {
+///
+/// # Errors
+/// When it is neither.
+pub(crate) fn parts(written: &str) -> Result<(&str, Option<u32>)> {
     let Some((name, number)) = written.rsplit_once('@') else { return Ok((written, None)) };
     match number.parse() {
         Ok(number) => Ok((name, Some(number))),

@@ -82,6 +82,8 @@ fn is_prefix(pattern: &Expr) -> bool {
 pub(crate) struct Barrier {
     plan: LogicalPlan,
     masked: BTreeSet<String>,
+    /// Those of them that tell the same apart as the table's own values.
+    stand_ins: BTreeSet<String>,
     kept: BTreeSet<String>,
     groups: Vec<GroupSize>,
     policies: Arc<[String]>,
@@ -98,12 +100,15 @@ impl Barrier {
         policies: impl IntoIterator<Item = String>,
     ) -> Result<Self> {
         let mut names: BTreeSet<String> = policies.into_iter().collect();
+        let own = masked.clone();
         let (mut kept, mut groups) = (BTreeSet::new(), Vec::new());
+        let mut stand_ins = BTreeSet::new();
         plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node {
                 barrier_of(&scan.source, |below| {
                     names.extend(below.policies.iter().cloned());
                     masked.extend(below.masked.iter().cloned());
+                    stand_ins.extend(below.stand_ins.difference(&own).cloned());
                     kept.extend(below.kept.iter().cloned());
                     groups.extend(below.groups.iter().cloned());
                 });
@@ -118,7 +123,13 @@ impl Barrier {
             });
         let schema = Arc::new(Schema::new(fields.collect::<Vec<FieldRef>>()));
         let policies = names.into_iter().collect();
-        Ok(Self { plan, masked, kept, groups, policies, schema })
+        Ok(Self { plan, masked, stand_ins, kept, groups, policies, schema })
+    }
+
+    /// The same, of whose masked columns these have one value for each of the table's own.
+    pub(crate) fn with_stand_ins(mut self, columns: BTreeSet<String>) -> Self {
+        self.stand_ins.extend(columns);
+        self
     }
 
     /// The same, of which a statement may not show the columns in `kept` either, and rows only in
@@ -134,9 +145,10 @@ impl Barrier {
         &self.plan
     }
 
-    /// Whether a column shows other values than the table's own.
+    /// Whether a column shows other values than the table's own, by which its rows are not told
+    /// apart as by those.
     pub(crate) fn masks(&self, column: &str) -> bool {
-        self.masked.contains(column)
+        self.masked.contains(column) && !self.stand_ins.contains(column)
     }
 
     /// The columns that may be used and not shown.

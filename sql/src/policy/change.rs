@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use catalog::policy::{Attached, Policy, Role, Rule, RuleSet, TableRules};
-use catalog::{Kind, ObjectName, Opened};
+use catalog::{Kind, ObjectName};
 use datafusion::catalog::TableProvider;
 use sqlparser::ast::Expr as SqlExpr;
 
@@ -14,6 +14,7 @@ use super::expression::{VALUE, parsed};
 use super::retention;
 use super::syntax::{Alteration, Body, CreatePolicy, PolicyKind, PolicyStatement, WrittenOn};
 use crate::error::{CatalogError, Error, Result};
+use crate::pii;
 use crate::session::StatementContext;
 use crate::session::run::{Done, Run};
 use crate::table::aliases;
@@ -504,8 +505,8 @@ async fn try_on(
         }
         None => return Err(context.no_table(&table.to_string()).await),
     }
-    match catalog.open_table(table, None, context.engine().base()).await? {
-        Some(Opened::Table(opened)) => {
+    match pii::open(context.engine(), table, None, pii::Reader::Engine).await? {
+        Some(pii::Shown::Table(opened)) => {
             bound.barrier(context, table, Arc::clone(&opened)).await?;
             Ok(opened)
         }

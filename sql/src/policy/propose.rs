@@ -90,6 +90,11 @@ impl Sign {
     }
 }
 
+/// The tag that a column is proposed for its name.
+pub(crate) fn tag_of_name(column: &str) -> Option<&'static str> {
+    SIGNS.iter().find(|sign| sign.is_in_name(column)).map(|sign| sign.tag)
+}
+
 /// The documentation of the function.
 pub(crate) fn documentation() -> FunctionDoc {
     FunctionDoc {
@@ -224,8 +229,7 @@ mod tests {
 
     #[test]
     fn names_are_told_by_their_parts() {
-        let tag =
-            |column: &str| SIGNS.iter().find(|sign| sign.is_in_name(column)).map(|sign| sign.tag);
+        let tag = tag_of_name;
         assert_eq!(tag("Email"), Some("pii.email"));
         assert_eq!(tag("billing-mail"), Some("pii.email"));
         assert_eq!(tag("mobile_2"), Some("pii.phone"));

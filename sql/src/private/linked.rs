@@ -21,9 +21,9 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
+use catalog::ObjectName;
 use catalog::privacy_policies::{PrivacyPolicy, UnitSource};
 use catalog::subjects::Crosswalk;
-use catalog::{ObjectName, Opened};
 use datafusion::catalog::TableProvider;
 use datafusion::common::{Column, JoinType, TableReference};
 use datafusion::datasource::provider_as_source;
@@ -36,6 +36,8 @@ use futures::future::BoxFuture;
 
 use crate::consent::crosswalk_table;
 use crate::error::{Error, Result};
+use crate::pii::{self, Reader, Shown};
+use crate::policy::retention;
 use crate::session::StatementContext;
 use crate::subject;
 
@@ -148,10 +150,11 @@ async fn referenced(
     }
     let engine = context.engine();
     let policy = engine.catalog().privacy_policy(name).await?;
-    let opened = engine.catalog().open_table_now(name, None, engine.base()).await?;
+    let opened = pii::open_now(engine, name, None, Reader::Engine).await?;
     match (policy, opened) {
-        (Some(policy), Some(Opened::Table(table))) => {
+        (Some(policy), Some(Shown::Table(table))) => {
             let table = subject::guard::readable(context, name, table).await?;
+            let table = retention::readable(context, name, table).await?;
             Ok(Referenced { policy, table })
         }
         _ => Err(Error::invalid_hint(

@@ -6,13 +6,14 @@ use arrow::datatypes::Schema;
 use catalog::policy::Role;
 use catalog::privacy_policies::{PrivacyPolicy, UnitSource};
 use catalog::subjects::SubjectKey;
-use catalog::{Catalog, CreateMode, Kind, ObjectName, Opened};
+use catalog::{Catalog, CreateMode, Kind, ObjectName};
 use datafusion::execution::session_state::SessionState;
 
 use crate::consent::crosswalk_table;
 use crate::engine::CATALOG;
 use crate::error::{Error, Result};
 use crate::parse::parse_query;
+use crate::pii::{self, Reader, Shown};
 use crate::private::linked;
 use crate::private::syntax::{PrivacyStatement, Unit};
 use crate::session::bindings::Bindings;
@@ -202,8 +203,8 @@ async fn referenced(
             "make that of the table with persons first, then those of the tables that refer to it",
         ));
     };
-    let opened = catalog.open_table(table, None, context.engine().base()).await?;
-    let Some(Opened::Table(provider)) = opened else {
+    let opened = pii::open(context.engine(), table, None, Reader::Engine).await?;
+    let Some(Shown::Table(provider)) = opened else {
         return Err(context.no_table(&table.to_string()).await);
     };
     check_column(&provider.schema(), column)?;
@@ -223,9 +224,8 @@ async fn check_columns(
     table: &ObjectName,
     policy: &PrivacyPolicy,
 ) -> Result<()> {
-    let state = context.engine().base();
-    let opened = context.engine().catalog().open_table(table, None, state).await?;
-    let Some(Opened::Table(provider)) = opened else {
+    let opened = pii::open(context.engine(), table, None, Reader::Engine).await?;
+    let Some(Shown::Table(provider)) = opened else {
         return Err(context.no_table(&table.to_string()).await);
     };
     let schema = provider.schema();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use catalog::policy::Role;
-use catalog::{Kind, Object, ObjectName};
+use catalog::{Kind, Object, ObjectName, Pii, Spec};
 
 use crate::error::{Class, Result};
 use crate::session::schema::open;
@@ -35,6 +35,21 @@ pub struct TableInfo {
     pub kind: &'static str,
     /// Its columns, when asked for and when it can be opened.
     pub columns: Option<SchemaRef>,
+    /// Which columns are pseudonyms, and under which key.
+    pub pii: Option<Pii>,
+    /// The table that shows what they stand for, where this principal may know of it.
+    pub pii_table: Option<String>,
+    /// Whether only an express grant gives it.
+    pub restricted: bool,
+}
+
+/// A table by its name alone.
+struct Named {
+    name: String,
+    kind: &'static str,
+    pii: Option<Pii>,
+    pii_table: Option<String>,
+    restricted: bool,
 }
 
 impl Session {
@@ -45,10 +60,12 @@ impl Session {
     pub async fn schemas(&self) -> Result<Vec<String>> {
         let rights = self.rights().await?;
         let mut schemas = rights.schemas();
-        let sees_all = rights.has(Role::Admin);
+        let (sees_all, decides) = (rights.has(Role::Admin), rights.has(Role::PolicyAdmin));
         for ((schema, _), definition) in self.engine().catalog().definitions().await?.iter() {
-            // Somebody may own a thing in the schema of another's name.
-            if (sees_all || rights.is_me(Some(&definition.owner))) && !schemas.contains(schema) {
+            // Somebody may own a thing in the schema of another's name, or decide about it.
+            let decides = decides && matches!(definition.spec, Spec::Identifiers { .. });
+            let sees = sees_all || decides || rights.is_me(Some(&definition.owner));
+            if sees && !schemas.contains(schema) {
                 schemas.insert(schema.clone());
             }
         }
@@ -73,7 +90,8 @@ impl Session {
             if !like(filter.schema_pattern.as_deref(), &schema) {
                 continue;
             }
-            for (name, kind) in self.names_in(&context, &schema).await? {
+            for named in self.names_in(&context, &schema).await? {
+                let Named { name, kind, pii, pii_table, restricted } = named;
                 if !like(filter.name_pattern.as_deref(), &name) || !wanted(kind) {
                     continue;
                 }
@@ -81,20 +99,24 @@ impl Session {
                     true => columns(&context, &schema, &name).await,
                     false => None,
                 };
-                found.push(TableInfo { schema: schema.clone(), name, kind, columns });
+                let schema = schema.clone();
+                found.push(TableInfo { schema, name, kind, columns, pii, pii_table, restricted });
             }
         }
         Ok(found)
     }
 
-    async fn names_in(
-        &self,
-        context: &StatementContext,
-        schema: &str,
-    ) -> Result<Vec<(String, &'static str)>> {
+    async fn names_in(&self, context: &StatementContext, schema: &str) -> Result<Vec<Named>> {
         if system::is_system(schema) {
             let names = system::table_names(schema).iter();
-            return Ok(names.map(|name| ((*name).to_owned(), "SYSTEM TABLE")).collect());
+            let named = |name: &&str| Named {
+                name: (*name).to_owned(),
+                kind: "SYSTEM TABLE",
+                pii: None,
+                pii_table: None,
+                restricted: false,
+            };
+            return Ok(names.map(named).collect());
         }
         let objects = self.engine().catalog().objects(schema).await?;
         let label = |kind| match kind {
@@ -113,12 +135,27 @@ impl Session {
             | Kind::Release
             | Kind::Policies => None,
         };
-        let seen = |(name, object): (String, Object)| {
-            let label = label(object.kind)?;
-            let full = ObjectName::new(schema, &name);
-            context.rights().access(&full, Some(&object)).is_any().then_some((name, label))
+        let rights = context.rights();
+        let sees = |name: &str, object: &Object| {
+            rights.access(&ObjectName::new(schema, name), Some(object)).is_any()
         };
-        Ok(objects.into_iter().filter_map(seen).collect())
+        // Who decides who reads a table of identifiers knows of it.
+        let knows = |name: &&String| {
+            let sees = |object| sees(name.as_str(), object);
+            rights.has(Role::PolicyAdmin) || objects.get(*name).is_some_and(sees)
+        };
+        let seen = |(name, object): (&String, &Object)| {
+            let kind = label(object.kind)?;
+            let beside = object.pii.as_ref().map(|pii| &pii.table);
+            sees(name, object).then(|| Named {
+                name: name.clone(),
+                kind,
+                pii: object.pii.clone(),
+                pii_table: beside.filter(knows).cloned(),
+                restricted: object.is_restricted(),
+            })
+        };
+        Ok(objects.iter().filter_map(seen).collect())
     }
 
     /// Schema and name of every table that this principal sees.

@@ -15,14 +15,16 @@ use crate::audit::Touched;
 use crate::error::{Error, Result};
 use crate::kill::Kill;
 use crate::made::end_with;
-use crate::parse::Statement;
+use crate::parse::{Statement, name_parts};
 use crate::rights::Rights;
 use crate::session::Session;
 use crate::session::bindings::Bindings;
 use crate::session::optimized::Optimized;
 use crate::session::plan::StatementContext;
 use crate::tokens::TokenStatement;
-use crate::{access, consent, dml, expectation, key, model, policy, private, size, subject, table};
+use crate::{
+    access, consent, dml, expectation, key, model, pii, policy, private, size, subject, table,
+};
 
 /// What a planned statement does when it runs.
 #[derive(Debug, Clone)]
@@ -251,9 +253,15 @@ pub(crate) async fn plan_datafusion(
                 "Attune has no transactions: every statement commits by itself",
                 "run the statements one by one; each is atomic",
             )),
-            SqlStatement::Query(_)
-            | SqlStatement::Explain { .. }
-            | SqlStatement::ExplainTable { .. } => query(context, statement).await,
+            SqlStatement::ExplainTable { table_name, .. } => {
+                match pii::describe::plan(context, &name_parts(table_name)).await? {
+                    Some(planned) => Ok(planned),
+                    None => query(context, statement).await,
+                }
+            }
+            SqlStatement::Query(_) | SqlStatement::Explain { .. } => {
+                query(context, statement).await
+            }
             SqlStatement::ShowColumns { .. } => {
                 Err(Error::unsupported("SHOW COLUMNS is not supported", "use DESCRIBE table"))
             }

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use catalog::ObjectName;
 use catalog::policy::Privilege;
-use catalog::{ObjectName, Opened};
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::datasource::ViewTable;
 use datafusion::error::Result as DataFusionResult;
@@ -18,6 +18,7 @@ use crate::consent::governed;
 use crate::engine::CATALOG;
 use crate::error::{Class, Error, Result};
 use crate::parse::parse_query;
+use crate::pii::{self, Reader, Shown};
 use crate::rights::Columns;
 use crate::session::guard::{WriteOnly, narrowed};
 use crate::session::plan::StatementContext;
@@ -148,16 +149,15 @@ async fn open_now(
             false => Ok(None),
         };
     }
-    let state = context.engine().base();
-    let version = context.version_of(name);
-    let catalog = context.engine().catalog();
+    let (engine, version) = (context.engine(), context.version_of(name));
+    let reader = Reader::Statement(context.as_ref());
     let opened = match context.opening().reads_consents() {
-        true => catalog.open_table_now(name, version, state).await?,
-        false => catalog.open_table(name, version, state).await?,
+        true => pii::open_now(engine, name, version, reader).await?,
+        false => pii::open(engine, name, version, reader).await?,
     };
     let provider = match opened {
         None => return Ok(None),
-        Some(Opened::Table(table)) => {
+        Some(Shown::Table(table)) => {
             // Who is not to be seen must not count as somebody who has not withdrawn, nor must who
             // withdrew long ago.
             let table = match context.opening().reads_consents() {
@@ -171,7 +171,7 @@ async fn open_now(
             let table = governed(context, name, table, unread)?;
             policy::guarded(context, name, table).await?
         }
-        Some(Opened::View { sql, .. }) => {
+        Some(Shown::View { sql }) => {
             policy::no_policy_on_view(context, name).await?;
             private::no_privacy_policy_on_view(context, name).await?;
             open_view(context, name, &sql).await?

@@ -11,7 +11,8 @@ impl StatementContext {
     /// What the principal may do with the rows of a table or view.
     pub(crate) async fn access(&self, name: &ObjectName) -> Access {
         let granted = self.rights().granted_access(name);
-        if granted.is_all() {
+        // To everybody else the table may be a restricted one.
+        if granted.is_all() && self.session().principal().is_embedded() {
             return granted;
         }
         // What cannot be looked up is nobody's.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, SchemaRef};
 use catalog::subject_marks::Mark;
 use catalog::subjects::{Crosswalk, Subject, SubjectKey};
-use catalog::{CreateMode, Object, ObjectName, Opened};
+use catalog::{CreateMode, Object, ObjectName};
 use datafusion::catalog::TableProvider;
 
 use super::syntax::CreateSubject;
 use crate::engine::CATALOG;
 use crate::error::{CatalogError, Error, Result};
+use crate::pii::{self, Reader, Shown};
 use crate::session::StatementContext;
 use crate::session::run::Done;
 use crate::table::mode;
@@ -189,7 +190,7 @@ pub(super) async fn table(
     Err(CatalogError::not_found("table", &parts.join("."), []).into())
 }
 
-/// A table as it is, whoever asks.
+/// A table as it is, whoever asks; identifiers that are kept apart are pseudonyms in it too.
 ///
 /// # Errors
 /// When it cannot be opened, or is a view.
@@ -198,10 +199,9 @@ pub(crate) async fn raw(
     name: &ObjectName,
     version: Option<u64>,
 ) -> Result<Option<Arc<dyn TableProvider>>> {
-    let engine = context.engine();
-    match engine.catalog().open_table(name, version, engine.base()).await? {
-        Some(Opened::Table(table)) => Ok(Some(table)),
-        Some(Opened::View { .. }) => Err(Error::invalid_hint(
+    match pii::open(context.engine(), name, version, Reader::Request(context)).await? {
+        Some(Shown::Table(table)) => Ok(Some(table)),
+        Some(Shown::View { .. }) => Err(Error::invalid_hint(
             format!("{name} is a view, which has no rows of its own"),
             "name the tables that it reads",
         )),

@@ -6,7 +6,7 @@ use arrow::array::{
     ArrayRef, BooleanArray, ListBuilder, RecordBatch, StringBuilder, TimestampMillisecondArray,
 };
 use catalog::policy::{Grant, Grantee, Role, Securable, is_built_in};
-use catalog::{Accounts, Definitions};
+use catalog::{Accounts, Definitions, Spec};
 
 use super::batches::{batch, optional_texts, texts};
 use crate::error::Result;
@@ -82,9 +82,11 @@ fn shows(rights: &Rights, definitions: &Definitions, row: &Row) -> bool {
     };
     let granted = |grant: &Grant| match &grant.on {
         Securable::Table(name) | Securable::Model(name) => {
-            let key = (name.schema.clone(), name.name.clone());
-            let owner = definitions.get(&key).map(|found| found.owner.as_str());
-            rights.sees_definition(name, owner)
+            let found = definitions.get(&(name.schema.clone(), name.name.clone()));
+            let is_apart =
+                found.is_some_and(|found| matches!(found.spec, Spec::Identifiers { .. }));
+            let owner = found.map(|found| found.owner.as_str());
+            (is_apart && rights.has(Role::PolicyAdmin)) || rights.sees_definition(name, owner)
         }
         Securable::Key(_) | Securable::Purpose(_) => rights.has(Role::PolicyAdmin),
         on => on.schema().is_some_and(|schema| rights.rules(schema)),

@@ -75,6 +75,11 @@ pub(super) async fn tables(session: &Session) -> Result<RecordBatch> {
             "append_only",
             Arc::new(tables.iter().map(|table| Some(only_grows(table))).collect::<BooleanArray>()),
         ),
+        ("pii_table", optional_texts(tables.iter().map(|table| table.pii_table.clone()))),
+        (
+            "restricted",
+            Arc::new(tables.iter().map(|table| Some(table.restricted)).collect::<BooleanArray>()),
+        ),
     ])
 }
 
@@ -84,6 +89,10 @@ pub(super) async fn columns(session: &Session) -> Result<RecordBatch> {
 
 pub(super) fn columns_of(tables: &[TableInfo]) -> Result<RecordBatch> {
     let rows = column_rows(tables);
+    let key = |row: &ColumnRow<'_>| {
+        let pii = row.table.pii.as_ref().filter(|pii| pii.has(row.field.name()));
+        pii.map(|pii| pii.key.clone())
+    };
     batch(vec![
         ("schema", texts(rows.iter().map(|row| row.table.schema.as_str()))),
         ("table", texts(rows.iter().map(|row| row.table.name.as_str()))),
@@ -96,6 +105,7 @@ pub(super) fn columns_of(tables: &[TableInfo]) -> Result<RecordBatch> {
                 rows.iter().map(|row| Some(row.field.is_nullable())).collect::<BooleanArray>(),
             ),
         ),
+        ("pseudonymized_under", optional_texts(rows.iter().map(key))),
     ])
 }
 

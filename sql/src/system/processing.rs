@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use catalog::audit::{Event, Phase};
 use catalog::policy::{Grant, Grantee, Securable};
-use catalog::{Accounts, AuditEntry, Definition, Kind, Object, ObjectName, Opened, Spec};
+use catalog::{Accounts, AuditEntry, Definition, Kind, Object, ObjectName, Spec};
 use datafusion::catalog::TableProvider;
 use datafusion::error::DataFusionError;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -23,6 +23,7 @@ use super::batches::{batch, integers, optional_texts, texts};
 use super::sessions::instants;
 use crate::audit::governance::{Governance, Governed};
 use crate::error::Result;
+use crate::pii::{self, Reader, Shown};
 use crate::session::StatementContext;
 
 /// What one object is and what is done with it.
@@ -70,7 +71,7 @@ async fn gathered(context: &Arc<StatementContext>) -> Result<Vec<Activity>> {
             let name = ObjectName::new(&schema, name);
             found.push(Activity {
                 columns: columns(context, &name, object.kind).await,
-                recipients: recipients(&accounts, &name, object.kind),
+                recipients: recipients(&accounts, &name, &object),
                 governed: governance.of(&name, object.kind).await,
                 used: uses.remove(&name.to_string()).unwrap_or_default(),
                 object,
@@ -92,10 +93,10 @@ async fn schemas(context: &StatementContext) -> Result<BTreeSet<String>> {
 
 /// The columns of a table or view; none of one that cannot be opened now.
 async fn columns(context: &StatementContext, name: &ObjectName, kind: Kind) -> Vec<String> {
-    let (catalog, state) = (context.engine().catalog(), context.engine().base());
-    let found = match kind {
-        Kind::Table => match catalog.open_table(name, None, state).await {
-            Ok(Some(Opened::Table(table))) => {
+    let catalog = context.engine().catalog();
+    let found: Result<Vec<String>> = match kind {
+        Kind::Table => match pii::open(context.engine(), name, None, Reader::Engine).await {
+            Ok(Some(Shown::Table(table))) => {
                 let schema = table.schema();
                 Ok(schema.fields().iter().map(|field| field.name().clone()).collect())
             }
@@ -105,7 +106,7 @@ async fn columns(context: &StatementContext, name: &ObjectName, kind: Kind) -> V
         Kind::View => match catalog.definition(name).await {
             Ok(Some(Definition { spec: Spec::View { columns, .. }, .. })) => Ok(columns),
             Ok(_) => Ok(Vec::new()),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         },
         _ => Ok(Vec::new()),
     };
@@ -116,10 +117,12 @@ async fn columns(context: &StatementContext, name: &ObjectName, kind: Kind) -> V
 }
 
 /// Who may have it, and what: `role analyst: SELECT (mail)`.
-fn recipients(accounts: &Accounts, name: &ObjectName, kind: Kind) -> Vec<String> {
+fn recipients(accounts: &Accounts, name: &ObjectName, object: &Object) -> Vec<String> {
+    let kind = object.kind;
+    let by_schema = kind != Kind::Model && !object.is_restricted();
     let is_on = |grant: &Grant| match &grant.on {
         Securable::Table(on) => kind != Kind::Model && on == name,
-        Securable::Tables(schema) => kind != Kind::Model && *schema == name.schema,
+        Securable::Tables(schema) => by_schema && *schema == name.schema,
         Securable::Model(on) => kind == Kind::Model && on == name,
         Securable::Models(schema) => kind == Kind::Model && *schema == name.schema,
         Securable::Schema(_)

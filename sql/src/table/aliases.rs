@@ -31,6 +31,7 @@ pub(super) async fn check(run: &Run, name: &ObjectName, table: &LakeTable) -> Re
     kept.extend(catalog.purposes().await?.policies().map(|policy| policy.table.clone()));
     let private = catalog.all_privacy_policies().await?;
     kept.extend(private.into_iter().map(|(table, _)| table));
+    kept.extend(catalog.separated_tables().await?);
     for subject in catalog.subjects().await? {
         for table in subject.tables() {
             if !catalog.marked_columns(table).await?.is_empty() {

@@ -12,6 +12,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 use crate::dialect::{folded, is_word};
 use crate::error::{Error, Result};
 use crate::parse::Statement;
+use crate::words::{at_token, is_space};
 
 /// So many columns can cluster a table; more would not bring rows closer together.
 const COLUMNS_MAX: usize = 4;
@@ -23,19 +24,19 @@ const COLUMNS_MAX: usize = 4;
 pub(crate) fn take(tokens: &mut Vec<TokenWithSpan>) -> Result<Vec<Ident>> {
     let Some(start) = clause(tokens) else { return Ok(vec![]) };
     let mut columns = Vec::new();
-    let mut at = next(tokens, start + 1);
-    let open = next(tokens, at + 1);
+    let mut at = at_token(tokens, start + 1);
+    let open = at_token(tokens, at + 1);
     if tokens.get(open).map(|found| &found.token) != Some(&Token::LParen) {
         return Err(wrong());
     }
     at = open;
     loop {
-        at = next(tokens, at + 1);
+        at = at_token(tokens, at + 1);
         let Some(Token::Word(word)) = tokens.get(at).map(|found| &found.token) else {
             return Err(wrong());
         };
         columns.push(ident(word));
-        at = next(tokens, at + 1);
+        at = at_token(tokens, at + 1);
         match tokens.get(at).map(|found| &found.token) {
             Some(Token::Comma) => {}
             Some(Token::RParen) => break,
@@ -118,7 +119,7 @@ fn clause(tokens: &[TokenWithSpan]) -> Option<usize> {
             Token::RParen => depth = depth.saturating_sub(1),
             token if depth == 0 && is_word(token, "AS") => return None,
             token if depth == 0 && is_word(token, "CLUSTER") => {
-                let after = tokens.get(next(tokens, at + 1));
+                let after = tokens.get(at_token(tokens, at + 1));
                 if after.is_some_and(|found| is_word(&found.token, "BY")) {
                     return Some(at);
                 }
@@ -127,18 +128,6 @@ fn clause(tokens: &[TokenWithSpan]) -> Option<usize> {
         }
     }
     None
-}
-
-/// The first token from `at` on that is no white space.
-fn next(tokens: &[TokenWithSpan], mut at: usize) -> usize {
-    while tokens.get(at).is_some_and(|found| is_space(&found.token)) {
-        at += 1;
-    }
-    at
-}
-
-fn is_space(token: &Token) -> bool {
-    matches!(token, Token::Whitespace(_))
 }
 
 fn ident(word: &Word) -> Ident {

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use catalog::ObjectName;
 use catalog::lake::{Column, Format, LakeTable};
+use catalog::{CreateMode, ObjectName, Spec};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::sql::parser::{CreateExternalTable, Statement as DataFusionStatement};
 
 use crate::error::{Error, Result};
 use crate::parse::name_parts;
+use crate::pii;
 use crate::session::bindings::Bindings;
 use crate::session::run::Run;
 use crate::session::{Action, StatementContext};
@@ -38,9 +39,14 @@ pub(crate) async fn plan(
         ));
     };
     let format: Format = create.file_type.parse()?;
+    let mut plain = create.clone();
+    let pii = pii::syntax::taken(&mut plain.options, &name)?;
+    if let Some(pii) = &pii {
+        pii::change::may_use(context, pii)?;
+    }
     let state = context.state(&Bindings::default())?;
     // DataFusion's planner turns the SQL types of the columns into Arrow's.
-    let statement = DataFusionStatement::CreateExternalTable(create.clone());
+    let statement = DataFusionStatement::CreateExternalTable(plain);
     let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(planned)) =
         state.statement_to_plan(statement).await?
     else {
@@ -67,15 +73,49 @@ pub(crate) async fn plan(
     table.partitions = partitions.collect();
     table.columns = columns;
     table.options = options;
+    table.pii = pii;
     table.check()?;
     let change = Definition::External { name, mode, table: Box::new(table) };
     Ok((state, Action::Definition(change)))
 }
 
 /// Opens the table once, so that a wrong location or clashing files are an error of CREATE, as are
-/// files of a table of which a part is kept back.
-pub(crate) async fn check(run: &Run, name: &ObjectName, table: &LakeTable) -> Result<()> {
+/// files of a table of which a part is kept back, and identifiers that have no pseudonyms.
+async fn check(run: &Run, name: &ObjectName, table: &LakeTable) -> Result<()> {
     aliases::check(run, name, table).await?;
-    run.session.engine().catalog().try_lake_table(name, table, &run.state).await?;
+    let engine = run.session.engine();
+    let rows = engine.catalog().try_lake_table(name, table, &run.state).await?;
+    if let Some(pii) = &table.pii {
+        // The right of this moment: a prepared statement may be older.
+        pii::change::may_use(StatementContext::load(&run.session).await?.as_ref(), pii)?;
+        pii::shown::check(engine, name, pii, rows).await?;
+    }
     Ok(())
+}
+
+/// Defines the table; what there is to say of it, or `None` when one of its name stays.
+pub(super) async fn define(
+    run: &Run,
+    name: &ObjectName,
+    mode: CreateMode,
+    table: &LakeTable,
+) -> Result<Option<String>> {
+    let (catalog, owner) = (run.session.engine().catalog(), &run.session.principal().name);
+    let table = &pii::change::pinned(catalog, table).await?;
+    if mode == CreateMode::Replace {
+        pii::change::may_end(run, name, Some(table)).await?;
+    }
+    check(run, name, table).await?;
+    if let Some(pii) = &table.pii {
+        // Before the table, so that policies of tags are about it from its beginning.
+        pii::change::tag(catalog, name, mode, pii).await?;
+    }
+    let spec = Spec::External(table.clone());
+    if !catalog.create(name, spec, owner, mode).await? {
+        return Ok(None);
+    }
+    Ok(Some(match &table.pii {
+        Some(pii) => pii::change::told(catalog, name, pii).await,
+        None => String::new(),
+    }))
 }

@@ -19,6 +19,7 @@ use crate::consent;
 use crate::error::{CatalogError, Error, Result};
 use crate::expectation::load::{Guard, Rows};
 use crate::parse::name_parts;
+use crate::pii;
 use crate::policy::Copied;
 use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
@@ -60,6 +61,9 @@ impl Definition {
     pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
         let catalog = run.session.engine().catalog();
         let owner = run.session.principal().name.as_str();
+        if let Self::Table { name, mode: CreateMode::Replace, .. } = self {
+            pii::change::may_end(run, name, None).await?;
+        }
         match self {
             Self::Table { name, mode, plan, empty: true, cluster_by, .. } => {
                 let schema = Arc::new(plan.schema().as_arrow().clone());
@@ -105,10 +109,10 @@ impl Definition {
                 Ok(created("VIEW", name, made, 0))
             }
             Self::External { name, mode, table } => {
-                external::check(run, name, table).await?;
-                let spec = Spec::External((**table).clone());
-                let made = catalog.create(name, spec, owner, *mode).await?;
-                Ok(created("EXTERNAL TABLE", name, made, 0))
+                let more = external::define(run, name, *mode, table).await?;
+                let mut done = created("EXTERNAL TABLE", name, more.is_some(), 0);
+                done.message.push_str(&more.unwrap_or_default());
+                Ok(done)
             }
             Self::AppendOnly { name, append_only } => {
                 let is_changed = catalog.set_append_only(name, *append_only).await?;
@@ -123,6 +127,7 @@ impl Definition {
             }
             Self::Drop { names, kind, if_exists } => {
                 for name in names {
+                    pii::change::may_end(run, name, None).await?;
                     let dropped = catalog.drop_object(name, *kind).await?;
                     if !dropped && !if_exists {
                         return Err(missing(run, name, *kind).await);
