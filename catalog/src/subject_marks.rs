@@ -17,7 +17,7 @@ use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::registry::change::{Step, TRIES, held};
 use crate::registry::{Head, ObjectName, Spec};
-use crate::subjects::SubjectKey;
+use crate::subject_copies::CopiedKey;
 
 /// The place of marks in the registry of subjects; no SQL name reaches it.
 const MARKS: &str = "marks";
@@ -57,7 +57,8 @@ pub struct MarkNote {
 }
 
 /// The marks of a subject's persons. Each is known by its token, and where the id is one key's
-/// alone, by that key behind it: `token` or `token schema.table.column`.
+/// alone, or what a copy has made of it, by that column behind it: `token` or
+/// `token schema.table.column`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SubjectMarks {
     /// Of each mark, who has it.
@@ -91,15 +92,24 @@ impl SubjectMarks {
         self.by_mark.get(&mark).map_or(0, BTreeMap::len)
     }
 
-    /// The tokens with a mark that hold in a key's column.
-    fn tokens(&self, mark: Mark, key: &SubjectKey) -> Result<HashSet<Token>> {
+    /// Forgets the marks that are bound to a column of which `is_known` says no.
+    pub fn retain_known(&mut self, is_known: impl Fn(&str) -> bool) {
+        for marked in self.by_mark.values_mut() {
+            marked.retain(|person, _| person.split_once(' ').is_none_or(|(_, of)| is_known(of)));
+        }
+        self.by_mark.retain(|_, marked| !marked.is_empty());
+    }
+
+    /// The tokens with a mark that hold in a column: those bound to one of `columns`, and, where
+    /// its ids are `plain`, those that hold everywhere.
+    fn tokens(&self, mark: Mark, columns: &[String], plain: bool) -> Result<HashSet<Token>> {
         let mut tokens = HashSet::new();
         for person in self.by_mark.get(&mark).into_iter().flat_map(BTreeMap::keys) {
-            let (digits, only) = match person.split_once(' ') {
-                Some((digits, only)) => (digits, Some(only)),
-                None => (person.as_str(), None),
+            let (digits, holds) = match person.split_once(' ') {
+                Some((digits, only)) => (digits, columns.iter().any(|column| column == only)),
+                None => (person.as_str(), plain),
             };
-            if only.is_some_and(|only| only != key.to_string()) {
+            if !holds {
                 continue;
             }
             let token = parse_token(digits).ok_or_else(|| Error::Corrupt {
@@ -232,6 +242,7 @@ impl Catalog {
     /// is known of anybody.
     pub async fn marked_columns(&self, table: &ObjectName) -> Result<Vec<MarkedColumn>> {
         let found = self.subjects.sound_definitions().await?;
+        let mut copies = None;
         let mut columns = Vec::new();
         for definition in found.values() {
             let Spec::Subject(subject) = &definition.spec else { continue };
@@ -239,21 +250,36 @@ impl Catalog {
             let Some(Spec::SubjectMarks(held)) = found.get(&place).map(|found| &found.spec) else {
                 continue;
             };
-            let via = subject
-                .via
-                .iter()
-                .map(|via| SubjectKey { table: via.table.clone(), column: via.record.clone() });
-            let keys = subject.keys.iter().cloned().chain(via).filter(|key| key.table == *table);
-            for key in keys {
-                let restricted = held.tokens(Mark::Restricted, &key)?;
-                let erased = held.tokens(Mark::Erased, &key)?;
-                if !restricted.is_empty() || !erased.is_empty() {
-                    let (subject, column) = (subject.name.clone(), key.column);
-                    columns.push(MarkedColumn { subject, column, restricted, erased });
-                }
+            for key in subject.record_keys().filter(|key| key.table == *table) {
+                let names = [key.to_string()];
+                let restricted = held.tokens(Mark::Restricted, &names, true)?;
+                let erased = held.tokens(Mark::Erased, &names, true)?;
+                columns.push((subject, key.column, restricted, erased));
+            }
+            if copies.is_none() {
+                copies = Some(self.copies_in(table).await?);
+            }
+            let of_subject = |copy: &&CopiedKey| copy.subject == subject.name;
+            for copy in copies.iter().flatten().filter(of_subject) {
+                let Some(column) = &copy.column else { continue };
+                // Ids that are what they were are known by the marks of their key as well.
+                let mut names = vec![format!("{table}.{column}")];
+                let is_record = copy.is_plain() && !subject.is_entity(&copy.root);
+                names.extend(is_record.then(|| copy.root.to_string()));
+                let restricted = held.tokens(Mark::Restricted, &names, is_record)?;
+                columns.push((subject, column.clone(), restricted, HashSet::new()));
             }
         }
-        Ok(columns)
+        let marked = columns
+            .into_iter()
+            .filter(|(_, _, restricted, erased)| !restricted.is_empty() || !erased.is_empty());
+        let marked = marked.map(|(subject, column, restricted, erased)| MarkedColumn {
+            subject: subject.name.clone(),
+            column,
+            restricted,
+            erased,
+        });
+        Ok(marked.collect())
     }
 }
 
@@ -270,7 +296,8 @@ mod tests {
 
     use super::*;
     use crate::CreateMode;
-    use crate::subjects::Subject;
+    use crate::subject_copies::Transformation;
+    use crate::subjects::{Subject, SubjectKey};
     use crate::testing::Shared;
 
     fn key(table: &str) -> SubjectKey {
@@ -313,6 +340,61 @@ mod tests {
         let take = |marks: &mut SubjectMarks| Ok(marks.take(Mark::Restricted, &everywhere));
         assert!(one.change_subject_marks("person", take).await.unwrap());
         assert!(!one.subject_marks("person").await.unwrap().has(Mark::Restricted, &everywhere));
+    }
+
+    #[tokio::test]
+    async fn who_is_marked_is_not_shown_by_copies() {
+        let shared = Shared::new();
+        let catalog = shared.open().await;
+        let subject = Subject {
+            name: "person".into(),
+            keys: vec![key("crm")],
+            via: None,
+            owner: "dpo".into(),
+            created_ms: 0,
+        };
+        catalog.create_subject(subject, CreateMode::New).await.unwrap();
+        let table = ObjectName::new("main", "vip");
+        let copy = |column: &str, by: Vec<Transformation>| CopiedKey {
+            subject: "person".into(),
+            column: Some(column.into()),
+            from: key("crm"),
+            root: key("crm"),
+            by: Some(by),
+        };
+        let lower = vec![Transformation::Expression("lower(id)".into())];
+        let copies = [copy("id", vec![]), copy("low", lower)].into();
+        catalog.announce_copies(&table, &copies).await.unwrap();
+        assert!(catalog.marked_columns(&table).await.unwrap().is_empty());
+        let tokens = catalog.subject_tokens().await.unwrap();
+        let token = |id: &str| hexadecimal(&tokens.token("person", id));
+        let note = MarkNote { by: "dpo".into(), at_ms: 1 };
+        // The id everywhere, another one of the key alone, and what the copy has made of it.
+        let marks = [
+            token("A"),
+            format!("{} main.crm.id", token("B")),
+            format!("{} main.vip.low", token("a")),
+            format!("{} main.gone.id", token("C")),
+        ];
+        let set = |held: &mut SubjectMarks| {
+            for mark in &marks {
+                held.set(Mark::Restricted, mark.clone(), note.clone());
+            }
+            Ok(())
+        };
+        catalog.change_subject_marks("person", set).await.unwrap();
+        let shown = async || {
+            let marked = catalog.marked_columns(&table).await.unwrap();
+            let counts = marked.into_iter().map(|of| (of.column, of.restricted.len()));
+            counts.collect::<Vec<_>>()
+        };
+        assert_eq!(shown().await, [("id".to_owned(), 2), ("low".to_owned(), 1)]);
+        let known = |held: &mut SubjectMarks| {
+            held.retain_known(|column| !column.starts_with("main.gone"));
+            Ok(held.count(Mark::Restricted))
+        };
+        assert_eq!(catalog.change_subject_marks("person", known).await.unwrap(), 3);
+        assert_eq!(shown().await.len(), 2);
     }
 
     #[tokio::test]

@@ -101,8 +101,8 @@ pub(crate) async fn merge(
     let (state, keep) = context.plan_query(parse_query(&keep)?).await?;
     crate::consent::copies::may_add(context, &target.name, &keep).await?;
     let Target { name, version, .. } = target;
-    check_copy(context, &keep, &name, 1).await?;
-    let plan = MergePlan { name, version, keep, counts };
+    let copies = check_copy(context, &keep, &name, 1).await?;
+    let plan = MergePlan { name, version, keep, counts, copies };
     Ok((state, Action::Rows(Change::Merge(Box::new(plan)))))
 }
 

@@ -28,16 +28,18 @@ pub(crate) use self::rewrite::typed;
 use crate::error::{Error, Result};
 use crate::expectation::load::{Guard, Rows};
 use crate::parse::name_parts;
-use crate::policy;
 use crate::rights::Rights;
 use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
+use crate::subject::copies::{Copies, Target};
+use crate::{policy, subject};
 
 /// A change of rows.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
-    /// Adds the plan's rows, or replaces all rows by them.
-    Insert { name: ObjectName, plan: LogicalPlan, overwrite: bool },
+    /// Adds the plan's rows, or replaces all rows by them; `copies` are the ids of persons that
+    /// come with them.
+    Insert { name: ObjectName, plan: LogicalPlan, overwrite: bool, copies: Box<Copies> },
     /// Keeps the rows of `keep`; `count` tells how many were changed or removed.
     Rewrite {
         name: ObjectName,
@@ -47,6 +49,8 @@ pub(crate) enum Change {
         /// What the rows of `keep` are to the table.
         rows: Rows,
         count: LogicalPlan,
+        /// The ids of persons that come into the table.
+        copies: Box<Copies>,
     },
     /// Writes what comes of every meeting of two tables' rows.
     Merge(Box<MergePlan>),
@@ -61,6 +65,8 @@ pub(crate) struct MergePlan {
     pub(crate) keep: LogicalPlan,
     /// Rows inserted, updated and deleted, and how many changes too many rows would have had.
     pub(crate) counts: LogicalPlan,
+    /// The ids of persons that come into the table.
+    pub(crate) copies: Copies,
 }
 
 impl MergePlan {
@@ -77,6 +83,7 @@ impl MergePlan {
         }
         let changed = inserted + updated + deleted;
         if changed > 0 {
+            announce(run, name, &self.copies).await?;
             rewrite(run, name, &self.keep, Rows::Changed, self.version).await?;
         }
         let message =
@@ -97,18 +104,20 @@ impl Change {
     pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
         let catalog = run.session.engine().catalog();
         match self {
-            Self::Insert { name, plan, overwrite } => {
+            Self::Insert { name, plan, overwrite, copies } => {
                 let rows = if *overwrite { Rows::Replaced } else { Rows::Added };
                 let guard = Guard::new(run, name, run.bound(plan)?, rows).await?;
                 let state = run.writing_state()?;
                 let (plan, version) = (guard.plan(), guard.version());
+                announce(run, name, copies).await?;
                 let written = catalog.insert(name, plan, state, version, *overwrite).await;
                 let written = guard.finish(run, written.map_err(Error::from)).await?;
                 Ok(Done::new(written.rows, format!("INSERT {} rows into {name}", written.rows)))
             }
-            Self::Rewrite { name, verb, version, keep, rows, count } => {
+            Self::Rewrite { name, verb, version, keep, rows, count, copies } => {
                 let [changed] = count_rows(run, count).await?;
                 if changed > 0 {
+                    announce(run, name, copies).await?;
                     rewrite(run, name, keep, *rows, *version).await?;
                 }
                 Ok(Done::new(changed, format!("{verb} {changed} rows of {name}")))
@@ -116,6 +125,13 @@ impl Change {
             Self::Merge(merge) => merge.run(run).await,
         }
     }
+}
+
+/// Says which ids come into a table, before they do: no request of a person misses them.
+async fn announce(run: &Run, name: &ObjectName, copies: &Copies) -> Result<()> {
+    let catalog = run.session.engine().catalog();
+    catalog.announce_copies(name, &copies.0).await?;
+    Ok(())
 }
 
 /// Writes a table's rows anew, if they meet what is expected of them and the table is still at the
@@ -174,7 +190,7 @@ pub(crate) async fn plan(
             let name = target(context, &name_parts(name), needed).await?;
             if insert.overwrite {
                 crate::consent::may_rewrite(context, &name)?;
-                crate::subject::guard::may_overwrite(context, &name).await?;
+                subject::guard::may_overwrite(context, &name).await?;
             }
             context.write_to(&name);
             let (state, plan) = context.plan_statement(statement.clone()).await?;
@@ -193,9 +209,9 @@ pub(crate) async fn plan(
                 policy::whole(context, &name, "replace the rows of").await?;
             }
             let plan = Arc::unwrap_or_clone(dml.input);
-            check_copy(context, &plan, &name, 0).await?;
+            let copies = Box::new(check_copy(context, &plan, &name, 0).await?);
             crate::consent::copies::may_insert(context, &name, &plan).await?;
-            Ok((state, Action::Rows(Change::Insert { name, plan, overwrite })))
+            Ok((state, Action::Rows(Change::Insert { name, plan, overwrite, copies })))
         }
         SqlStatement::Delete(delete) => rewrite::delete(context, delete).await,
         SqlStatement::Update(update) => rewrite::update(context, update).await,
@@ -206,18 +222,20 @@ pub(crate) async fn plan(
 }
 
 /// Checks that rows of a plan may come into a table: those of a protected one only where they are
-/// protected as well. The last columns of the plan, `marks` of them, are not written.
+/// protected as well. Gives the ids of persons that come with them. The last columns of the plan,
+/// `marks` of them, are not written.
 async fn check_copy(
     context: &Arc<StatementContext>,
     plan: &LogicalPlan,
     name: &ObjectName,
     marks: usize,
-) -> Result<()> {
+) -> Result<Copies> {
     let fields = plan.schema().fields();
     let written = fields.iter().take(fields.len().saturating_sub(marks));
     let columns: Vec<String> = written.map(|field| field.name().clone()).collect();
     let copied = policy::Copied::of(context, plan, &columns, Some(name)).await?;
-    copied.check_into(context.engine().catalog(), name).await
+    copied.check_into(context.engine().catalog(), name).await?;
+    Copies::of(context, plan, &columns, Target::Changed(name)).await
 }
 
 /// The warehouse table that a written name means, with the rights to change it.

@@ -27,6 +27,7 @@ use crate::expectation::load::Rows;
 use crate::parse::{name_parts, parse_query};
 use crate::rights::Columns;
 use crate::session::{Action, StatementContext};
+use crate::subject::copies::Copies;
 use crate::subject::guard;
 
 /// A table to change, at the version it has now.
@@ -107,7 +108,7 @@ impl Target {
         };
         let schema = whole.schema();
         let (whole, restricted) = guard::parts(context, whole, &marked).await?;
-        let restricted = restricted.map(|rows| hidden(context, rows));
+        let restricted = restricted.map(|rows| hidden(context, &name, rows));
         // What was opened above leaves out whom it knew to be restricted: were it others, rows
         // would be lost, or be there twice.
         if catalog.marked_columns(&name).await? != marked {
@@ -119,8 +120,8 @@ impl Target {
             Some(seen) if !governed && seen.fields().len() == schema.fields().len() => {
                 (plain, Seen::All)
             }
-            Some(seen) => (hidden(context, whole), Seen::Columns(seen)),
-            None => (hidden(context, whole), Seen::Nothing),
+            Some(seen) => (hidden(context, &name, whole), Seen::Columns(seen)),
+            None => (hidden(context, &name, whole), Seen::Nothing),
         };
         Ok(Self { name, alias, version, relation, schema, seen, restricted })
     }
@@ -210,22 +211,26 @@ impl Target {
         let from = self.from();
         let keep = self.with_restricted(keep, rows);
         let (state, keep) = query(context, &keep).await?;
+        let mut copies = Copies::default();
         if rows == Rows::Changed {
-            check_copy(context, &keep, &self.name, 1).await?;
+            copies = check_copy(context, &keep, &self.name, 1).await?;
             crate::consent::copies::may_add(context, &self.name, &keep).await?;
         }
         let (_, count) =
             query(context, &format!("SELECT count(*) AS n {from} WHERE {condition}")).await?;
         let Self { name, version, .. } = self;
-        Ok((state, Action::Rows(Change::Rewrite { name, verb, version, keep, rows, count })))
+        let copies = Box::new(copies);
+        let change = Change::Rewrite { name, verb, version, keep, rows, count, copies };
+        Ok((state, Action::Rows(change)))
     }
 }
 
 /// The column of a table of which nothing is seen.
 const NOTHING: &str = "\"__nothing\"";
 
-/// Gives the whole table a name in this statement.
-fn hidden(context: &StatementContext, table: Arc<dyn TableProvider>) -> String {
+/// Gives rows of a whole table a name in this statement.
+fn hidden(context: &StatementContext, of: &ObjectName, table: Arc<dyn TableProvider>) -> String {
+    context.stands_for(of, &table);
     let name = format!("target {}", context.engine().catalog().new_id());
     let path = context.search_path();
     let schema = path.first().map_or(crate::engine::MAIN, String::as_str);

@@ -1,5 +1,7 @@
 //! RESTRICT, HOLD and RELEASE: what holds of a person from now on.
 
+use std::collections::BTreeSet;
+
 use catalog::erasures::ErasureJob;
 use catalog::subject_marks::{Mark, MarkNote, SubjectMarks};
 
@@ -22,7 +24,15 @@ pub(super) async fn set(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
     }
     let catalog = context.engine().catalog();
     let note = MarkNote { by: context.rights().name().to_owned(), at_ms: catalog.now_ms() };
+    // A hold is of the person, wherever.
+    let of_copies = match mark {
+        Mark::Restricted => person.marks_of_copies(&context).await?,
+        Mark::Held | Mark::Erased => vec![],
+    };
     let add = |held: &mut SubjectMarks| {
+        for copy in &of_copies {
+            held.set(mark, copy.clone(), note.clone());
+        }
         let new = marks.iter().filter(|person| held.set(mark, (*person).clone(), note.clone()));
         Ok(new.cloned().collect::<Vec<String>>())
     };
@@ -68,9 +78,23 @@ pub(super) async fn release(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
     let context = StatementContext::load(&run.session).await?;
     let person = find(run, &context, who).await?;
     let marks = person.marks(&context).await?;
-    let take =
-        |held: &mut SubjectMarks| Ok(marks.iter().filter(|person| held.take(mark, person)).count());
+    let of_copies = person.marks_of_copies(&context).await?;
     let catalog = context.engine().catalog();
+    let known: BTreeSet<String> = catalog
+        .copies_now()
+        .await?
+        .into_iter()
+        .filter_map(|(table, copy)| Some(format!("{table}.{}", copy.column?)))
+        .chain(person.subject.record_keys().map(|key| key.to_string()))
+        .collect();
+    let take = |held: &mut SubjectMarks| {
+        for copy in &of_copies {
+            held.take(mark, copy);
+        }
+        // Those of copies that are gone hold nowhere.
+        held.retain_known(|column| known.contains(column));
+        Ok(marks.iter().filter(|person| held.take(mark, person)).count())
+    };
     let taken = catalog.change_subject_marks(&who.subject, take).await?;
     if taken == 0 {
         return Err(Error::invalid_hint(
