@@ -285,6 +285,7 @@ impl Catalog {
                 tracing::debug!(id = job.id, "another server has signed the certificate");
             }
         }
+        self.sweep_rewritings(&job.id).await?;
         folder.child(JOB).remove().await?;
         for step in 0..job.steps.len() {
             folder.child(&step_file(step)).remove().await?;
@@ -411,7 +412,7 @@ impl Catalog {
         }
     }
 
-    fn erasure(&self, id: &str) -> Place {
+    pub(crate) fn erasure(&self, id: &str) -> Place {
         self.warehouse.place().child("_attune/erasures").child(id).folder()
     }
 

@@ -178,8 +178,8 @@ impl fmt::Display for Attached {
     }
 }
 
-/// A moment of all policies, also those of privacy, of where ids of persons are, and of what is known
-/// of those who must not be seen: what was planned at one does not hold at another.
+/// A moment of all policies, also those of privacy, of where ids of persons are, and of what is
+/// known of those who must not be seen: what was planned at one does not hold at another.
 #[derive(Debug, Clone)]
 pub struct PolicyMoment([Weak<Definitions>; 4]);
 

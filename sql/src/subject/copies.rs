@@ -259,10 +259,8 @@ impl Making {
 
     /// The table was not made, for this reason or because it was there.
     pub(crate) async fn failed(self, catalog: &Catalog, error: Option<&Error>) {
-        let is_unknown = error
-            .is_some_and(|error| matches!(error.class(), Class::Unavailable | Class::Internal));
         // A table that may be there after all stays known for what it may hold.
-        if is_unknown {
+        if error.is_some_and(|error| error.class() == Class::Unavailable) {
             return;
         }
         if let Err(error) = catalog.withdraw_copies(&self.table, &self.added).await {

@@ -14,9 +14,9 @@ use super::define::is_id;
 /// What an expression over ids calls the id.
 pub(super) const ID: &str = "id";
 
-/// Functions that make an id of an id: none become the same, or such alone as are written in another
-/// way, so that whoever has the id finds what was made of it, and hardly anything else.
-const IDENTIFYING: [&str; 16] = [
+/// Functions that make an id of an id: none become the same, or such alone as are written in
+/// another way, so that whoever has the id finds what was made of it, and hardly anything else.
+const IDENTIFYING: [&str; 17] = [
     "btrim",
     "concat",
     "digest",
@@ -33,6 +33,7 @@ const IDENTIFYING: [&str; 16] = [
     "sha384",
     "sha512",
     "upper",
+    CONCATENATE,
 ];
 
 /// Functions of which one argument or another is given back.
@@ -66,6 +67,8 @@ const HIDING: [&str; 13] = [
 ];
 
 const PSEUDONYMIZE: &str = "pseudonymize";
+/// The operator, which is planned as a function of many arguments.
+const CONCATENATE: &str = "||";
 
 /// Ids that a column may hold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -183,8 +186,10 @@ pub(super) fn called(
     if name == PSEUDONYMIZE
         && let [_, Expr::Literal(key, _)] = args
     {
+        // A generation may be named behind the key; any of them is looked for.
         let key = key.try_as_str().flatten();
-        return match key.and_then(|key| keys.get_key_value(key)) {
+        let name = key.map(|key| key.split_once('@').map_or(key, |(name, _)| name));
+        return match name.and_then(|name| keys.get_key_value(name)) {
             Some((key, id)) => held.each(|ids| ids.pseudonymized(key, id)),
             None => held.each(Ids::hidden),
         };
@@ -198,7 +203,11 @@ pub(super) fn called(
     held.each(|ids| {
         ids.expressed(|id| {
             let args = texts.iter().map(|text| text.clone().unwrap_or_else(|| id.to_owned()));
-            format!("{name}({})", args.collect::<Vec<_>>().join(", "))
+            let args: Vec<String> = args.collect();
+            match name {
+                CONCATENATE => format!("({})", args.join(" || ")),
+                _ => format!("{name}({})", args.join(", ")),
+            }
         })
     })
 }
@@ -214,7 +223,7 @@ pub(super) fn gathered(name: &str, held: Held) -> Held {
 }
 
 /// A literal as SQL text; none for anything else.
-pub(super) fn literal(expr: &Expr) -> Option<String> {
+fn literal(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Literal(value, _) => match value {
             ScalarValue::Utf8(Some(text))

@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
     TableScan,
 };
 
-use super::ids::{CASTING, CHOOSING, Held, Ids, called, cast_to, gathered, literal};
+use super::ids::{CASTING, CHOOSING, Held, Ids, called, cast_to, gathered};
 use crate::anonymize::AnonymizeNode;
 use crate::model::evaluate::EvaluateNode;
 use crate::model::recommend::RecommendNode;
@@ -198,10 +198,14 @@ impl<'a> Lineage<'a> {
         columns.resize(groups, Held::default());
         let subjects: BTreeSet<&str> =
             columns.iter().flat_map(|held| &held.ids).map(|ids| ids.subject.as_str()).collect();
+        let gathered = persons.clone();
         persons.retain(|table| self.has_ids_of(table, &subjects));
         let mut unused = BTreeSet::new();
         for expr in &node.aggr_expr {
-            columns.push(self.made(expr, schema, &from, &mut unused)?);
+            let mut held = self.made(expr, schema, &from, &mut unused)?;
+            // That there are rows, and how many, comes of them as well.
+            held.tables.extend(gathered.iter().cloned());
+            columns.push(held);
         }
         Ok(Rows { columns, persons })
     }
@@ -340,20 +344,6 @@ impl<'a> Lineage<'a> {
                     }
                     name => Ok(called(name, &call.args, all(&args, persons)?, self.keys)),
                 }
-            }
-            Expr::BinaryExpr(binary) if binary.op == Operator::StringConcat => {
-                let args = [binary.left.as_ref(), binary.right.as_ref()];
-                let held = all(&args, persons)?;
-                let texts = args.map(literal);
-                Ok(match texts {
-                    [None, Some(text)] => {
-                        held.each(|ids| ids.expressed(|id| format!("({id} || {text})")))
-                    }
-                    [Some(text), None] => {
-                        held.each(|ids| ids.expressed(|id| format!("({text} || {id})")))
-                    }
-                    _ => held.each(Ids::hidden),
-                })
             }
             Expr::AggregateFunction(call) => {
                 let args: Vec<&Expr> = call.params.args.iter().collect();

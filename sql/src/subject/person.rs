@@ -493,14 +493,14 @@ impl Person {
     /// The marks of what copies have made of the person's ids, each bound to its column.
     pub(super) async fn marks_of_copies(&self, context: &StatementContext) -> Result<Vec<String>> {
         let tokens = context.engine().catalog().subject_tokens().await?;
-        let subject = &self.subject.name;
-        let bound = self.copies.iter().filter(|copy| !copy.is_marked).flat_map(|copy| {
-            copy.values.iter().map(|value| {
-                let token = hexadecimal(&tokens.token(subject, value));
-                format!("{token} {}.{}", copy.table, copy.column)
-            })
-        });
-        Ok(bound.collect())
+        let mut marks = Vec::new();
+        for copy in self.copies.iter().filter(|copy| !copy.is_marked) {
+            for value in &copy.values {
+                let token = hexadecimal(&tokens.token(&self.subject.name, value));
+                marks.push(format!("{token} {}.{}", copy.table, copy.column));
+            }
+        }
+        Ok(marks)
     }
 
     /// Whether one of the person's ids has a mark now, there or everywhere.

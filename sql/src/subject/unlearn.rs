@@ -29,8 +29,12 @@ pub(super) async fn unlearn(
         files: vec![],
     };
     // What an interrupted erasure has left comes first: its files may hold the person.
-    catalog.end_replacement(name, version).await?;
-    let loaded = match catalog.load_model(name, Some(version)).await {
+    let ended = catalog.end_replacement(name, version).await;
+    let loaded = match ended {
+        Ok(()) => catalog.load_model(name, Some(version)).await,
+        Err(error) => Err(error),
+    };
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(CatalogError::NotFound { .. } | CatalogError::Invalid { .. }) => {
             catalog.purge_model_folders().await?;

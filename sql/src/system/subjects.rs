@@ -104,7 +104,7 @@ pub(super) async fn keys(context: &StatementContext) -> Result<RecordBatch> {
     if context.rights().has(Role::PolicyAdmin) {
         for subject in catalog.subjects().await? {
             rows.extend(subject.keys.iter().map(|key| KeyRow::own(&subject, "key", key)));
-            for via in &subject.via {
+            if let Some(via) = &subject.via {
                 for (kind, column) in [("record", &via.record), ("person", &via.entity)] {
                     let key = SubjectKey { table: via.table.clone(), column: column.clone() };
                     rows.push(KeyRow::own(&subject, kind, &key));
