@@ -56,6 +56,9 @@ pub struct CopiedKey {
     pub from: SubjectKey,
     /// Where the ids came from at first: a key, a column of the crosswalk, or a model's users.
     pub root: SubjectKey,
+    /// Whether that is a model, whose users may be persons of any subject.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_model: bool,
     /// What was done to the ids, in order: nothing, where they are what they were. None where it
     /// cannot be done again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -242,7 +245,8 @@ mod tests {
 
     fn copy(column: &str, by: Option<Vec<Transformation>>) -> CopiedKey {
         let (from, root) = (key("crm", "id"), key("crm", "id"));
-        CopiedKey { subject: "person".into(), column: Some(column.into()), from, root, by }
+        let (subject, column) = ("person".to_owned(), Some(column.to_owned()));
+        CopiedKey { subject, column, from, root, of_model: false, by }
     }
 
     #[tokio::test]

@@ -17,7 +17,6 @@ use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::registry::change::{Step, TRIES, held};
 use crate::registry::{Head, ObjectName, Spec};
-use crate::subject_copies::CopiedKey;
 
 /// The place of marks in the registry of subjects; no SQL name reaches it.
 const MARKS: &str = "marks";
@@ -259,12 +258,11 @@ impl Catalog {
             if copies.is_none() {
                 copies = Some(self.copies_in(table).await?);
             }
-            let of_subject = |copy: &&CopiedKey| copy.subject == subject.name;
-            for copy in copies.iter().flatten().filter(of_subject) {
+            for copy in copies.iter().flatten().filter(|copy| subject.counts(copy)) {
                 let Some(column) = &copy.column else { continue };
                 // Ids that are what they were are known by the marks of their key as well.
                 let mut names = vec![format!("{table}.{column}")];
-                let is_record = copy.is_plain() && !subject.is_entity(&copy.root);
+                let is_record = copy.is_plain() && subject.is_record(&copy.root);
                 names.extend(is_record.then(|| copy.root.to_string()));
                 let restricted = held.tokens(Mark::Restricted, &names, is_record)?;
                 columns.push((subject, column.clone(), restricted, HashSet::new()));
@@ -296,7 +294,7 @@ mod tests {
 
     use super::*;
     use crate::CreateMode;
-    use crate::subject_copies::Transformation;
+    use crate::subject_copies::{CopiedKey, Transformation};
     use crate::subjects::{Subject, SubjectKey};
     use crate::testing::Shared;
 
@@ -360,6 +358,7 @@ mod tests {
             column: Some(column.into()),
             from: key("crm"),
             root: key("crm"),
+            of_model: false,
             by: Some(by),
         };
         let lower = vec![Transformation::Expression("lower(id)".into())];

@@ -12,6 +12,7 @@ use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::registry::change::{Step, TRIES};
 use crate::registry::{CreateMode, Head, Kind, ObjectName, Spec};
+use crate::subject_copies::CopiedKey;
 
 /// The place of subjects in their registry; no SQL name reaches it.
 const SUBJECT: &str = "subject";
@@ -74,6 +75,17 @@ impl Subject {
         let via =
             via.map(|via| SubjectKey { table: via.table.clone(), column: via.record.clone() });
         self.keys.iter().cloned().chain(via)
+    }
+
+    /// Whether a column is one of records.
+    pub fn is_record(&self, key: &SubjectKey) -> bool {
+        self.record_keys().any(|known| known == *key)
+    }
+
+    /// Whether a copy holds ids of this subject: those of a key that was dropped do not any more.
+    pub fn counts(&self, copy: &CopiedKey) -> bool {
+        let is_known = copy.of_model || self.is_record(&copy.root) || self.is_entity(&copy.root);
+        copy.subject == self.name && is_known
     }
 
     /// Whether a column is the crosswalk's column of persons.

@@ -85,7 +85,7 @@ impl Governance {
             governed.add_subject(subject, name);
         }
         match self.catalog.copies_in(name).await {
-            Ok(copies) => governed.add_copies(&copies),
+            Ok(copies) => governed.add_copies(&self.subjects, &copies),
             Err(error) => governed.personal.push(format!("copies that cannot be read: {error}")),
         }
         governed
@@ -144,12 +144,13 @@ impl Governed {
         self.personal.extend(columns.into_iter().map(of));
     }
 
-    fn add_copies(&mut self, copies: &BTreeSet<CopiedKey>) {
+    fn add_copies(&mut self, subjects: &[Subject], copies: &BTreeSet<CopiedKey>) {
         let of = |copy: &CopiedKey| {
             let column = copy.column.as_deref().unwrap_or("rows");
             format!("{column}: subject {}, copied from {}", copy.subject, copy.from)
         };
-        self.personal.extend(copies.iter().map(of));
+        let counts = |copy: &&CopiedKey| subjects.iter().any(|subject| subject.counts(copy));
+        self.personal.extend(copies.iter().filter(counts).map(of));
     }
 }
 

@@ -129,15 +129,15 @@ fn keyed(
             columns.entry(key.table).or_default().push((key.column, ids));
         }
     }
-    let known = known
-        .iter()
-        .filter(|(_, copy)| subjects.iter().any(|subject| subject.name == copy.subject));
+    let known =
+        known.iter().filter(|(_, copy)| subjects.iter().any(|subject| subject.counts(copy)));
     for (table, copy) in known {
         let Some(column) = &copy.column else { continue };
         let ids = Ids {
             subject: copy.subject.clone(),
             from: SubjectKey { table: table.clone(), column: column.clone() },
             root: copy.root.clone(),
+            of_model: copy.of_model,
             by: copy.by.clone(),
         };
         columns.entry(table.clone()).or_default().push((column.clone(), ids));
@@ -166,7 +166,7 @@ fn is_key(subjects: &[Subject], place: &SubjectKey, ids: &Ids) -> bool {
     is_plain
         && subject.is_some_and(|subject| match subject.is_entity(&ids.root) {
             true => subject.is_entity(place),
-            false => subject.record_keys().any(|key| key == *place),
+            false => subject.is_record(place),
         })
 }
 

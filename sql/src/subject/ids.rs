@@ -78,6 +78,8 @@ pub(super) struct Ids {
     pub(super) from: SubjectKey,
     /// The column that they came from at first.
     pub(super) root: SubjectKey,
+    /// Whether that is a model.
+    pub(super) of_model: bool,
     /// What was done to them; none where it cannot be done again.
     pub(super) by: Option<Vec<Transformation>>,
 }
@@ -86,7 +88,12 @@ impl Ids {
     /// The ids of a key, as they are.
     pub(super) fn of(subject: &str, key: &SubjectKey) -> Self {
         let (from, root) = (key.clone(), key.clone());
-        Self { subject: subject.to_owned(), from, root, by: Some(vec![]) }
+        Self { subject: subject.to_owned(), from, root, of_model: false, by: Some(vec![]) }
+    }
+
+    /// The users of a model.
+    pub(super) fn of_users(subject: &str, users: &SubjectKey) -> Self {
+        Self { of_model: true, ..Self::of(subject, users) }
     }
 
     /// What a column of these ids is a copy of.
@@ -96,6 +103,7 @@ impl Ids {
             column: column.map(str::to_owned),
             from: self.from.clone(),
             root: self.root.clone(),
+            of_model: self.of_model,
             by: self.by.clone(),
         }
     }

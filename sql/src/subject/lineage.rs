@@ -265,7 +265,8 @@ impl<'a> Lineage<'a> {
             let mut user = users.columns.into_iter().next().unwrap_or_default();
             if user.ids.is_empty() {
                 let key = recommend.users();
-                user.ids = self.subjects.iter().map(|subject| Ids::of(subject, &key)).collect();
+                user.ids =
+                    self.subjects.iter().map(|subject| Ids::of_users(subject, &key)).collect();
             }
             rows.persons = users.persons;
             if let Some(column) = rows.columns.first_mut() {

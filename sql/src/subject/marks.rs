@@ -58,8 +58,12 @@ pub(super) async fn set(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
         Mark::Held => ("HOLD", "FORGET is refused until RELEASE"),
         _ => ("RESTRICT", "absent from every read but EXPORT; RETRAIN what was trained before"),
     };
-    let message =
+    let mut message =
         format!("{verb} SUBJECT {}: {new} ids more are {}; {what}", who.subject, mark.name());
+    if mark == Mark::Restricted && !person.unreached.is_empty() {
+        let unreached: Vec<&str> = person.unreached.iter().map(String::as_str).collect();
+        message.push_str(&format!("; what may still show the person: {}", unreached.join("; ")));
+    }
     Ok(Done::new(new as u64, message))
 }
 

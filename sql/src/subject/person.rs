@@ -372,7 +372,7 @@ impl Person {
     ) -> Result<Self> {
         (self.copies, self.unreached) = (vec![], BTreeSet::new());
         for (table, copy) in context.engine().catalog().copies_now().await? {
-            if copy.subject != self.subject.name {
+            if !self.subject.counts(&copy) {
                 continue;
             }
             let ids = self.ids_of(&copy.root);
@@ -397,8 +397,7 @@ impl Person {
                     copy.from
                 ));
             }
-            let is_marked =
-                copy.is_plain() && self.subject.record_keys().any(|key| key == copy.root);
+            let is_marked = copy.is_plain() && self.subject.is_record(&copy.root);
             let values = made.values;
             self.copies.push(PersonCopy { table, column: column.clone(), values, is_marked });
         }
@@ -410,7 +409,7 @@ impl Person {
         if self.subject.is_entity(root) {
             return self.entity.iter().cloned().collect();
         }
-        let is_record = self.subject.record_keys().any(|key| key == *root);
+        let is_record = self.subject.is_record(root);
         match &self.only {
             Some(only) if is_record && only != root => BTreeSet::new(),
             _ => self.ids.clone(),

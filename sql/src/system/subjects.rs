@@ -41,7 +41,7 @@ pub(super) async fn subjects(context: &StatementContext) -> Result<RecordBatch> 
         Some(format!("{} ({}, {})", via.table, via.record, via.entity))
     });
     let copied = rows.iter().map(|(subject, _)| {
-        let own = copies.iter().filter(|(_, copy)| copy.subject == subject.name);
+        let own = copies.iter().filter(|(_, copy)| subject.counts(copy));
         let named = own.map(|(table, copy)| match &copy.column {
             Some(column) => format!("{table}.{column}"),
             None => table.to_string(),
@@ -85,10 +85,10 @@ impl KeyRow {
         }
     }
 
-    fn copy(table: ObjectName, copy: &CopiedKey) -> Self {
+    fn copy(table: &ObjectName, copy: &CopiedKey) -> Self {
         Self {
             subject: copy.subject.clone(),
-            table,
+            table: table.clone(),
             column: copy.column.clone(),
             kind: "copy",
             copied_from: Some(copy.from.to_string()),
@@ -102,6 +102,7 @@ pub(super) async fn keys(context: &StatementContext) -> Result<RecordBatch> {
     let catalog = context.engine().catalog();
     let mut rows = Vec::new();
     if context.rights().has(Role::PolicyAdmin) {
+        let copies = catalog.copies().await?;
         for subject in catalog.subjects().await? {
             rows.extend(subject.keys.iter().map(|key| KeyRow::own(&subject, "key", key)));
             if let Some(via) = &subject.via {
@@ -110,9 +111,9 @@ pub(super) async fn keys(context: &StatementContext) -> Result<RecordBatch> {
                     rows.push(KeyRow::own(&subject, kind, &key));
                 }
             }
+            let own = copies.iter().filter(|(_, copy)| subject.counts(copy));
+            rows.extend(own.map(|(table, copy)| KeyRow::copy(table, copy)));
         }
-        let copies = catalog.copies().await?.into_iter();
-        rows.extend(copies.map(|(table, copy)| KeyRow::copy(table, &copy)));
     }
     batch(vec![
         ("subject", texts(rows.iter().map(|row| row.subject.as_str()))),
