@@ -24,6 +24,8 @@ use crate::subjects::{Subject, SubjectKey};
 const FORMAT: u32 = 1;
 const JOB: &str = "job.json";
 const CERTIFICATE: &str = "certificate.json";
+/// How the names of reports begin.
+const STEP: &str = "step-";
 
 /// One step of an erasure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -283,6 +285,7 @@ impl Catalog {
                 tracing::debug!(id = job.id, "another server has signed the certificate");
             }
         }
+        self.sweep_rewritings(&job.id).await?;
         folder.child(JOB).remove().await?;
         for step in 0..job.steps.len() {
             folder.child(&step_file(step)).remove().await?;
@@ -291,6 +294,50 @@ impl Catalog {
             what: place.url.to_string(),
             reason: "it is gone".into(),
         })
+    }
+
+    /// The ids of the erasures that are done.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached.
+    pub async fn ended_erasures(&self) -> Result<BTreeSet<String>> {
+        let files = self.erasure_files().await?.into_iter();
+        Ok(files.filter(|(_, files)| files.contains(CERTIFICATE)).map(|(id, _)| id).collect())
+    }
+
+    /// An erasure of one of the subjects that may have looked for copies since the erasures in
+    /// `ended` were all that were done: its last step has begun, or is done.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached, or a certificate cannot be read.
+    pub async fn erasure_since(
+        &self,
+        ended: &BTreeSet<String>,
+        subjects: &BTreeSet<&str>,
+    ) -> Result<Option<String>> {
+        for (id, files) in self.erasure_files().await? {
+            if ended.contains(&id) {
+                continue;
+            }
+            let done = files.iter().filter(|file| file.starts_with(STEP)).count();
+            let subject = match self.job(&id).await {
+                // One that still has to do with tables or models looks for copies afterwards.
+                Ok(Some(job)) if done + 1 < job.steps.len() => None,
+                Ok(Some(job)) => Some(job.subject.name),
+                Ok(None) => {
+                    let place = self.erasure(&id).child(CERTIFICATE);
+                    let signed: Option<SignedCertificate> = read(&place).await?;
+                    signed.map(|signed| signed.certificate.subject)
+                }
+                // One whose journal is damaged does not go on.
+                Err(Error::Corrupt { .. }) => None,
+                Err(error) => return Err(error),
+            };
+            if subject.is_some_and(|subject| subjects.contains(subject.as_str())) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
     }
 
     /// Every erasure, by id.
@@ -304,7 +351,7 @@ impl Catalog {
             if let Some(signed) = read::<SignedCertificate>(&place).await? {
                 erasures.push(self.certified(id, &place, signed).await?);
             } else if let Some(job) = self.job(&id).await? {
-                let done = files.iter().filter(|file| file.starts_with("step-")).count();
+                let done = files.iter().filter(|file| file.starts_with(STEP)).count();
                 erasures.push(Erasure {
                     id,
                     subject: job.subject.name.clone(),
@@ -399,7 +446,7 @@ impl Catalog {
         }
     }
 
-    fn erasure(&self, id: &str) -> Place {
+    pub(crate) fn erasure(&self, id: &str) -> Place {
         self.warehouse.place().child("_attune/erasures").child(id).folder()
     }
 
@@ -427,7 +474,7 @@ impl Catalog {
 }
 
 fn step_file(step: usize) -> String {
-    format!("step-{step:04}.json")
+    format!("{STEP}{step:04}.json")
 }
 
 fn compact<T: Serialize>(place: &Place, content: &T) -> Result<Vec<u8>> {
@@ -507,6 +554,7 @@ mod tests {
         // Ended twice, it is the same.
         assert_eq!(one.end_erasure(&job, vec![]).await.unwrap(), signed);
         assert!(one.open_erasures().await.unwrap().0.is_empty());
+        assert_eq!(one.ended_erasures().await.unwrap(), BTreeSet::from([job.id.clone()]));
         let [done]: [Erasure; 1] = one.erasures().await.unwrap().try_into().unwrap();
         assert_eq!(done.signed, Some((signed.clone(), true)));
         assert_eq!(shared.paths("_attune/erasures").await.len(), 1);
@@ -517,6 +565,30 @@ mod tests {
         place.create(to_bytes(&place, &forged).unwrap()).await.unwrap();
         let [found]: [Erasure; 1] = one.erasures().await.unwrap().try_into().unwrap();
         assert_eq!(found.signed.map(|(_, is_sound)| is_sound), Some(false));
+    }
+
+    #[tokio::test]
+    async fn who_copies_rows_learns_of_an_erasure_that_may_have_missed_them() {
+        let shared = Shared::new();
+        let catalog = shared.open().await;
+        let subjects = BTreeSet::from(["person"]);
+        let before = catalog.ended_erasures().await.unwrap();
+        let table = ObjectName::new("main", "crm");
+        let steps = vec![Step::Rewrite { table }, Step::Clear];
+        let job = catalog.begin_erasure(of(), "dpo", steps).await.unwrap();
+        let since = async |subjects: &BTreeSet<&str>| {
+            catalog.erasure_since(&before, subjects).await.unwrap()
+        };
+        // It looks for copies in its last step.
+        assert_eq!(since(&subjects).await, None);
+        catalog.end_step(&job.id, 0, &report()).await.unwrap();
+        assert_eq!(since(&subjects).await.as_ref(), Some(&job.id));
+        assert_eq!(since(&BTreeSet::from(["other"])).await, None);
+        catalog.end_step(&job.id, 1, &report()).await.unwrap();
+        catalog.end_erasure(&job, vec![]).await.unwrap();
+        assert_eq!(since(&subjects).await.as_ref(), Some(&job.id));
+        let now = catalog.ended_erasures().await.unwrap();
+        assert_eq!(catalog.erasure_since(&now, &subjects).await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -36,6 +36,7 @@ pub mod retention;
 mod revocations;
 mod states;
 pub mod store;
+pub mod subject_copies;
 pub mod subject_marks;
 pub mod subjects;
 pub mod table_erasure;
@@ -97,6 +98,7 @@ pub struct Catalog {
     policies: Registry,
     purposes: Registry,
     subjects: Registry,
+    subject_copies: Registry,
     subject_tokens: tokio::sync::OnceCell<udfs::privacy::SubjectTokens>,
     privacy_policies: Registry,
     budgets: Registry,
@@ -137,6 +139,7 @@ impl Catalog {
             &self.policies,
             &self.purposes,
             &self.subjects,
+            &self.subject_copies,
             &self.privacy_policies,
         ];
         futures::future::join_all(registries.map(Registry::definitions)).await;
@@ -182,6 +185,7 @@ impl Catalog {
         let policies = place.child("_attune/policies");
         let purposes = place.child("_attune/purposes");
         let subjects = place.child("_attune/subjects");
+        let subject_copies = place.child("_attune/subject_copies");
         let privacy_policies = place.child("_attune/privacy_policies");
         let budgets = place.child("_attune/privacy_budgets");
         let releases = place.child("_attune/releases");
@@ -203,6 +207,7 @@ impl Catalog {
             policies: Registry::new(policies, Arc::clone(&clock)),
             purposes: Registry::new(purposes, Arc::clone(&clock)),
             subjects: Registry::new(subjects, Arc::clone(&clock)),
+            subject_copies: Registry::new(subject_copies, Arc::clone(&clock)),
             subject_tokens: tokio::sync::OnceCell::new(),
             privacy_policies: Registry::new(privacy_policies, Arc::clone(&clock)),
             budgets: Registry::new(budgets, Arc::clone(&clock)),
@@ -337,6 +342,7 @@ impl Catalog {
         let dropped = self.objects.drop_object(name, kind).await?;
         if dropped {
             self.forget_inherited_consents(name).await?;
+            self.forget_copies(name).await?;
             self.sweep().await;
         }
         Ok(dropped)

@@ -17,7 +17,8 @@ use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::registry::change::{Step, TRIES, held};
 use crate::registry::{Head, ObjectName, Spec};
-use crate::subjects::{Subject, SubjectKey};
+use crate::subject_copies::CopiedKey;
+use crate::subjects::Subject;
 
 /// The place of marks in the registry of subjects; no SQL name reaches it.
 const MARKS: &str = "marks";
@@ -57,7 +58,8 @@ pub struct MarkNote {
 }
 
 /// The marks of a subject's persons. Each is known by its token, and where the id is one key's
-/// alone, by that key behind it: `token` or `token schema.table.column`.
+/// alone, or what a copy has made of it, by that column behind it: `token` or
+/// `token schema.table.column`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SubjectMarks {
     /// Of each mark, who has it.
@@ -91,16 +93,25 @@ impl SubjectMarks {
         self.by_mark.get(&mark).map_or(0, BTreeMap::len)
     }
 
-    /// The tokens with a mark that hold in a key's column. A hold holds an id wherever it is:
-    /// rather too many are kept than too few.
-    fn tokens(&self, mark: Mark, key: &SubjectKey) -> Result<HashSet<Token>> {
+    /// Forgets the marks that are bound to a column of which `is_known` says no.
+    pub fn retain_known(&mut self, is_known: impl Fn(&str) -> bool) {
+        for marked in self.by_mark.values_mut() {
+            marked.retain(|person, _| person.split_once(' ').is_none_or(|(_, of)| is_known(of)));
+        }
+        self.by_mark.retain(|_, marked| !marked.is_empty());
+    }
+
+    /// The tokens with a mark that hold in a column: those bound to one of its names, and, where
+    /// its ids are plain, those that hold everywhere. A hold holds an id wherever it is: rather too
+    /// many are kept than too few.
+    fn tokens(&self, mark: Mark, of: &IdColumn) -> Result<HashSet<Token>> {
         let mut tokens = HashSet::new();
         for person in self.by_mark.get(&mark).into_iter().flat_map(BTreeMap::keys) {
-            let (digits, only) = match person.split_once(' ') {
-                Some((digits, only)) => (digits, Some(only)),
-                None => (person.as_str(), None),
+            let (digits, holds) = match person.split_once(' ') {
+                Some((digits, only)) => (digits, of.names.iter().any(|name| name == only)),
+                None => (person.as_str(), of.is_plain),
             };
-            if mark != Mark::Held && only.is_some_and(|only| only != key.to_string()) {
+            if mark != Mark::Held && !holds {
                 continue;
             }
             let token = parse_token(digits).ok_or_else(|| Error::Corrupt {
@@ -126,13 +137,39 @@ pub struct MarkedColumn {
     pub erased: HashSet<Token>,
 }
 
-/// The columns of a table that hold ids of a subject.
-fn keys_in(subject: &Subject, table: &ObjectName) -> Vec<SubjectKey> {
-    let via = subject
-        .via
-        .iter()
-        .map(|via| SubjectKey { table: via.table.clone(), column: via.record.clone() });
-    subject.keys.iter().cloned().chain(via).filter(|key| key.table == *table).collect()
+/// A column of a table that holds ids of a subject.
+struct IdColumn {
+    column: String,
+    /// What marks call it that are bound to a column.
+    names: Vec<String>,
+    /// Whether ids are there as they are in records: then marks without a column hold as well.
+    is_plain: bool,
+    /// Whether it is a key, and no copy of one.
+    is_key: bool,
+}
+
+/// The columns of a table that hold ids of a subject: its keys, and copies.
+fn id_columns<'a>(
+    subject: &Subject,
+    table: &ObjectName,
+    copies: impl Iterator<Item = &'a CopiedKey>,
+) -> Vec<IdColumn> {
+    let keys = subject.record_keys().filter(|key| key.table == *table);
+    let keys = keys.map(|key| IdColumn {
+        names: vec![key.to_string()],
+        column: key.column,
+        is_plain: true,
+        is_key: true,
+    });
+    let copies = copies.filter(|copy| subject.counts(copy)).filter_map(|copy| {
+        let column = copy.column.clone()?;
+        // Ids that are what they were are known by the marks of their key as well.
+        let is_plain = copy.is_plain() && subject.is_record(&copy.root);
+        let mut names = vec![format!("{table}.{column}")];
+        names.extend(is_plain.then(|| copy.root.to_string()));
+        Some(IdColumn { column, names, is_plain, is_key: false })
+    });
+    keys.chain(copies).collect()
 }
 
 impl Catalog {
@@ -242,6 +279,7 @@ impl Catalog {
     /// is known of anybody.
     pub async fn marked_columns(&self, table: &ObjectName) -> Result<Vec<MarkedColumn>> {
         let found = self.subjects.sound_definitions().await?;
+        let mut copies = None;
         let mut columns = Vec::new();
         for definition in found.values() {
             let Spec::Subject(subject) = &definition.spec else { continue };
@@ -249,11 +287,17 @@ impl Catalog {
             let Some(Spec::SubjectMarks(held)) = found.get(&place).map(|found| &found.spec) else {
                 continue;
             };
-            for key in keys_in(subject, table) {
-                let restricted = held.tokens(Mark::Restricted, &key)?;
-                let erased = held.tokens(Mark::Erased, &key)?;
+            if copies.is_none() {
+                copies = Some(self.copies_in(table).await?);
+            }
+            for of in id_columns(subject, table, copies.iter().flatten()) {
+                let restricted = held.tokens(Mark::Restricted, &of)?;
+                let erased = match of.is_key {
+                    true => held.tokens(Mark::Erased, &of)?,
+                    false => HashSet::new(),
+                };
                 if !restricted.is_empty() || !erased.is_empty() {
-                    let (subject, column) = (subject.name.clone(), key.column);
+                    let (subject, column) = (subject.name.clone(), of.column);
                     columns.push(MarkedColumn { subject, column, restricted, erased });
                 }
             }
@@ -269,18 +313,19 @@ impl Catalog {
     pub async fn kept_columns(&self, table: &ObjectName) -> Result<Vec<MarkedColumn>> {
         let mut columns = Vec::new();
         let found = self.subjects.sound_definitions().await?;
+        let copies = self.copies_in(table).await?;
         for definition in found.values() {
             let Spec::Subject(subject) = &definition.spec else { continue };
-            let keys = keys_in(subject, table);
-            if keys.is_empty() {
+            let of_subject = id_columns(subject, table, copies.iter());
+            if of_subject.is_empty() {
                 continue;
             }
             let held = self.subject_marks_now(&subject.name).await?;
-            for key in keys {
-                let mut restricted = held.tokens(Mark::Held, &key)?;
-                restricted.extend(held.tokens(Mark::Restricted, &key)?);
+            for of in of_subject {
+                let mut restricted = held.tokens(Mark::Held, &of)?;
+                restricted.extend(held.tokens(Mark::Restricted, &of)?);
                 if !restricted.is_empty() {
-                    let (subject, column) = (subject.name.clone(), key.column);
+                    let (subject, column) = (subject.name.clone(), of.column);
                     let erased = HashSet::new();
                     columns.push(MarkedColumn { subject, column, restricted, erased });
                 }
@@ -303,6 +348,8 @@ mod tests {
 
     use super::*;
     use crate::CreateMode;
+    use crate::subject_copies::{CopiedKey, Transformation};
+    use crate::subjects::{Subject, SubjectKey};
     use crate::testing::Shared;
 
     fn key(table: &str) -> SubjectKey {
@@ -345,6 +392,62 @@ mod tests {
         let take = |marks: &mut SubjectMarks| Ok(marks.take(Mark::Restricted, &everywhere));
         assert!(one.change_subject_marks("person", take).await.unwrap());
         assert!(!one.subject_marks("person").await.unwrap().has(Mark::Restricted, &everywhere));
+    }
+
+    #[tokio::test]
+    async fn who_is_marked_is_not_shown_by_copies() {
+        let shared = Shared::new();
+        let catalog = shared.open().await;
+        let subject = Subject {
+            name: "person".into(),
+            keys: vec![key("crm")],
+            via: None,
+            owner: "dpo".into(),
+            created_ms: 0,
+        };
+        catalog.create_subject(subject, CreateMode::New).await.unwrap();
+        let table = ObjectName::new("main", "vip");
+        let copy = |column: &str, by: Vec<Transformation>| CopiedKey {
+            subject: "person".into(),
+            column: Some(column.into()),
+            from: key("crm"),
+            root: key("crm"),
+            of_model: false,
+            by: Some(by),
+        };
+        let lower = vec![Transformation::Expression("lower(id)".into())];
+        let copies = [copy("id", vec![]), copy("low", lower)].into();
+        catalog.announce_copies(&table, &copies).await.unwrap();
+        assert!(catalog.marked_columns(&table).await.unwrap().is_empty());
+        let tokens = catalog.subject_tokens().await.unwrap();
+        let token = |id: &str| hexadecimal(&tokens.token("person", id));
+        let note = MarkNote { by: "dpo".into(), at_ms: 1 };
+        // The id everywhere, another one of the key alone, and what the copy has made of it.
+        let marks = [
+            token("A"),
+            format!("{} main.crm.id", token("B")),
+            format!("{} main.vip.low", token("a")),
+            format!("{} main.gone.id", token("C")),
+        ];
+        let set = |held: &mut SubjectMarks| {
+            for mark in &marks {
+                held.set(Mark::Restricted, mark.clone(), note.clone());
+            }
+            Ok(())
+        };
+        catalog.change_subject_marks("person", set).await.unwrap();
+        let shown = async || {
+            let marked = catalog.marked_columns(&table).await.unwrap();
+            let counts = marked.into_iter().map(|of| (of.column, of.restricted.len()));
+            counts.collect::<Vec<_>>()
+        };
+        assert_eq!(shown().await, [("id".to_owned(), 2), ("low".to_owned(), 1)]);
+        let known = |held: &mut SubjectMarks| {
+            held.retain_known(|column| !column.starts_with("main.gone"));
+            Ok(held.count(Mark::Restricted))
+        };
+        assert_eq!(catalog.change_subject_marks("person", known).await.unwrap(), 3);
+        assert_eq!(shown().await.len(), 2);
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::registry::change::{Step, TRIES};
 use crate::registry::{CreateMode, Head, Kind, ObjectName, Spec};
+use crate::subject_copies::CopiedKey;
 
 /// The place of subjects in their registry; no SQL name reaches it.
 const SUBJECT: &str = "subject";
@@ -68,6 +69,30 @@ impl Subject {
         keys.map(|key| key.column.as_str())
     }
 
+    /// The columns of records: those of the keys, then the crosswalk's.
+    pub fn record_keys(&self) -> impl Iterator<Item = SubjectKey> {
+        let via = self.via.iter();
+        let via =
+            via.map(|via| SubjectKey { table: via.table.clone(), column: via.record.clone() });
+        self.keys.iter().cloned().chain(via)
+    }
+
+    /// Whether a column is one of records.
+    pub fn is_record(&self, key: &SubjectKey) -> bool {
+        self.record_keys().any(|known| known == *key)
+    }
+
+    /// Whether a copy holds ids of this subject: those of a key that was dropped do not any more.
+    pub fn counts(&self, copy: &CopiedKey) -> bool {
+        let is_known = copy.of_model || self.is_record(&copy.root) || self.is_entity(&copy.root);
+        copy.subject == self.name && is_known
+    }
+
+    /// Whether a column is the crosswalk's column of persons.
+    pub fn is_entity(&self, key: &SubjectKey) -> bool {
+        self.via.as_ref().is_some_and(|via| via.table == key.table && via.entity == key.column)
+    }
+
     /// Every table with rows of persons, each once: those of the keys, then the crosswalk.
     pub fn tables(&self) -> Vec<&ObjectName> {
         let mut tables: Vec<&ObjectName> = Vec::new();
@@ -106,6 +131,15 @@ impl Catalog {
     /// When the warehouse cannot be reached.
     pub async fn subjects(&self) -> Result<Vec<Subject>> {
         let found = self.subjects.definitions().await?;
+        Ok(found.values().filter_map(|found| record(found.spec.clone())).collect())
+    }
+
+    /// Every subject by name, at most a second old, when every document of subjects can be read.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached, or a document that may be a subject cannot be read.
+    pub async fn sound_subjects(&self) -> Result<Vec<Subject>> {
+        let found = self.subjects.sound_definitions().await?;
         Ok(found.values().filter_map(|found| record(found.spec.clone())).collect())
     }
 

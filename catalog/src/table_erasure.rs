@@ -10,6 +10,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use futures::TryStreamExt;
 use object_store::ObjectMeta;
+use serde::{Deserialize, Serialize};
 
 use crate::Catalog;
 use crate::delta;
@@ -23,6 +24,16 @@ use crate::tables::{Orphan, Written};
 const TRIES: usize = 8;
 /// Characters of the id behind a folder's name.
 const ID_CHARS: usize = 36;
+
+/// How the names of notes begin that say where an erasure writes.
+const NOTE: &str = "folder-";
+
+/// Where an erasure writes a table.
+#[derive(Serialize, Deserialize)]
+struct Rewriting {
+    table: ObjectName,
+    folder: String,
+}
 
 /// How far a table's erasure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +105,7 @@ impl Catalog {
         }
         let target = delta::plain_schema(&text, &table)?;
         let folder = format!("tables/{}-{}", key(&name.schema, &name.name), uuid::Uuid::new_v4());
+        self.note_rewriting(id, name, &folder).await?;
         let place = self.warehouse.place().child(&folder).folder();
         let mut orphan = Orphan(Some(place.clone()));
         let empty = delta::create_empty(&text, &place, &target).await?;
@@ -163,6 +175,54 @@ impl Catalog {
             }
         }
         Ok(removed)
+    }
+
+    /// Notes where an erasure is going to write a table: a server that is killed leaves a folder
+    /// that nothing else names.
+    async fn note_rewriting(&self, id: &str, table: &ObjectName, folder: &str) -> Result<()> {
+        let file = format!("{NOTE}{}.json", uuid::Uuid::new_v4());
+        let place = self.erasure(id).child(&file);
+        let note = Rewriting { table: table.clone(), folder: folder.to_owned() };
+        let content = serde_json::to_vec(&note).map_err(|error| Error::Corrupt {
+            what: place.url.to_string(),
+            reason: error.to_string(),
+        })?;
+        place.create(content).await.map(|_| ())
+    }
+
+    /// Removes what an erasure began to write and did not put in a table's place. By now nobody
+    /// else does: the table is another one than it was when that was begun.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be read or written.
+    pub(crate) async fn sweep_rewritings(&self, id: &str) -> Result<()> {
+        for object in self.objects_in(&format!("_attune/erasures/{id}")).await? {
+            let file = object.location.filename().filter(|file| file.starts_with(NOTE));
+            let Some(file) = file else { continue };
+            let place = self.erasure(id).child(file);
+            let Some(content) = place.read_if_exists().await? else { continue };
+            // A note that was cut short was followed by nothing.
+            if let Ok(note) = serde_json::from_slice::<Rewriting>(&content) {
+                let current = match self.objects.head(&note.table).await? {
+                    None => None,
+                    Some(head) => match &head.document {
+                        Ok(document) => document.spec.clone(),
+                        // What it names is not known.
+                        Err(_) => continue,
+                    },
+                };
+                let is_current = matches!(
+                    &current,
+                    Some(Spec::Managed(table)) if table.folder == note.folder
+                );
+                if !is_current {
+                    self.warehouse.remove_folder(&note.folder).await?;
+                    self.tables.forget(&self.warehouse.place().child(&note.folder).folder());
+                }
+            }
+            place.remove().await?;
+        }
+        Ok(())
     }
 
     /// Forgets what checks have kept of a table's values, and the results of checks.
@@ -241,11 +301,19 @@ mod tests {
         let more = plan(&catalog, "SELECT 'late' AS id", &[]).await;
         let refused = catalog.insert(&name, more.clone(), state.clone(), None, false).await;
         assert!(refused.unwrap_err().to_string().contains("FORGET SUBJECT"));
+        // A server that was killed in the middle has left this.
+        let left = format!("tables/{}-{}", key("main", "t"), uuid::Uuid::new_v4());
+        catalog.note_rewriting("e1", &name, &left).await.unwrap();
+        let file = catalog.warehouse.place().child(&left).child("part.parquet");
+        assert!(file.create("cut").await.unwrap());
         let keep = plan(&catalog, "SELECT 'stays' AS id", &[]).await;
         let done = catalog.finish_table_erasure(&name, "e1", 0, keep, &state).await.unwrap();
         assert_eq!(done, Written { rows: 1, version: 2 });
         let again = catalog.begin_table_erasure(&name, "e1").await.unwrap();
         assert_eq!(again, TableErasure::Rewritten);
+        catalog.sweep_rewritings("e1").await.unwrap();
+        assert!(file.read_if_exists().await.unwrap().is_none());
+        assert!(catalog.objects_in("_attune/erasures/e1").await.unwrap().is_empty());
         assert!(catalog.purge_table_folders(&name, i64::MAX).await.unwrap() > 0);
         assert_eq!(catalog.purge_table_folders(&name, i64::MAX).await.unwrap(), 0);
         for version in [0, 1] {

@@ -207,6 +207,7 @@ impl Catalog {
             | Spec::Consent(_)
             | Spec::Subject(_)
             | Spec::SubjectMarks(_)
+            | Spec::SubjectCopies(_)
             | Spec::Privacy(_)
             | Spec::Budget(_)
             | Spec::Release(_) => Err(Error::invalid_hint(

@@ -23,7 +23,13 @@ AS SELECT cookie_id, item FROM clicks;
 -- # Where persons are
 
 CREATE OR REPLACE SUBJECT person KEY (customers.customer_id, clicks.cookie_id) VIA crosswalk (record_id, entity_id);
+
+-- # A table that is made of one of these is found by itself, whatever became of the ids
+
+CREATE OR REPLACE TABLE mailing AS SELECT upper(customer_id) AS id, email FROM customers;
 SHOW SUBJECTS;
+SELECT bool_and(transformation = 'upper(id)' AND copied_from = 'main.customers.customer_id') AS holds
+FROM system.subject_keys WHERE kind = 'copy';
 
 -- # What is known of somebody, whichever id is given: rows, and what models learned
 
@@ -39,6 +45,7 @@ SELECT email = 'ann@example.com' AS holds FROM customers WHERE customer_id = 'c-
 RESTRICT SUBJECT person 'c-42';
 SELECT count(*) = 99 AS holds FROM customers;
 SELECT count(*) = 0 AS holds FROM clicks WHERE cookie_id = 'k-42';
+SELECT count(*) = 0 AS holds FROM mailing WHERE id = 'C-42';
 RELEASE SUBJECT person 'c-42' FROM RESTRICTION;
 
 -- # Forgotten: first what would be done, then done, and certified
@@ -47,6 +54,7 @@ EXPLAIN FORGET SUBJECT person 'c-42';
 FORGET SUBJECT person 'c-42';
 SELECT count(*) = 99 AS holds FROM customers;
 SELECT count(*) = 990 AS holds FROM clicks;
+SELECT count(*) = 99 AS holds FROM mailing;
 SELECT count(*) = 0 AS holds FROM crosswalk WHERE entity_id = 'person-42';
 SELECT bool_and(source = 'popularity') AS holds FROM ml_recommend('taste', 'k-42', 5);
 SELECT bool_and(is_valid AND state = 'done') AS holds FROM system.erasures;

@@ -166,6 +166,9 @@ async fn an_erasure_that_is_killed_at_any_step_is_ended_by_the_next_server() {
             outcome.unwrap_or_else(|error| panic!("{id} after step {steps}: {error}"));
         }
         is_forgotten(&engine.session(Principal::embedded()), &warehouse).await;
+        // Nor is anything left that was being written.
+        let folders = std::fs::read_dir(warehouse.join("tables")).unwrap().count();
+        assert_eq!(folders, 3, "after step {steps}");
     }
 }
 
@@ -270,4 +273,110 @@ async fn a_restriction_counts_on_every_server_and_for_prepared_statements() {
     }
     assert_eq!(outcome(&ann, "SELECT * FROM system.subjects").await, Ok(0));
     assert_eq!(outcome(&ann, "SELECT * FROM system.erasures").await, Ok(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_who_is_forgotten_is_left_in_copies() {
+    let folder = tempfile::tempdir().unwrap();
+    let warehouse = folder.path().join("warehouse");
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    fill(&session).await;
+    for text in [
+        "CREATE TABLE names AS SELECT id AS who, name FROM crm",
+        "CREATE TABLE loud AS SELECT DISTINCT upper(cookie) AS cookie, item FROM clicks",
+        "CREATE TABLE tokens AS SELECT pseudonymize(who, 'demo') AS token FROM names",
+        "CREATE TABLE unified AS SELECT w.entity_id, count(*) AS n FROM clicks AS c \
+         JOIN crosswalk AS w ON c.cookie = w.record_id GROUP BY w.entity_id",
+    ] {
+        outcome(&session, text).await.unwrap_or_else(|code| panic!("{text}: {code}"));
+    }
+    let token = format!("SELECT pseudonymize('{GONE}', 'demo')");
+    let token = text(&session, &token).await;
+    let left = [GONE.to_owned(), ALIAS.to_uppercase(), token];
+    for id in &left {
+        assert!(!files_with(&warehouse, id).is_empty(), "the search finds no {id}");
+    }
+    // Another server has nothing in memory.
+    let other = crate::slt::engine(folder.path()).await;
+    let other = other.session(Principal::embedded());
+    assert_eq!(outcome(&other, &format!("FORGET SUBJECT person '{ALIAS}'")).await, Ok(0));
+    for id in &left {
+        assert_eq!(files_with(&warehouse, id), Vec::<PathBuf>::new(), "{id}");
+    }
+    for (query, count) in [
+        ("SELECT count(*) FROM names", "200"),
+        ("SELECT count(*) FROM tokens", "200"),
+        ("SELECT count(*) FROM loud WHERE cookie LIKE 'COOKIE-OF-%'", "0"),
+        ("SELECT count(*) FROM unified", "0"),
+        ("SELECT remains LIKE '%table main.%' FROM system.erasures", "false"),
+    ] {
+        assert_eq!(text(&other, query).await, count, "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_an_erasure_may_have_missed_does_not_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    for text in ["CREATE TABLE t AS SELECT 'ann-4711' AS id", "CREATE SUBJECT person KEY (t.id)"] {
+        assert_eq!(outcome(&session, text).await, Ok(0), "{text}");
+    }
+    let catalog = engine.catalog();
+    let subject = catalog.subject("person").await.unwrap();
+    let of = |id: &str| ErasureOf {
+        subject: subject.clone(),
+        ids: BTreeSet::from([id.to_owned()]),
+        only: None,
+        entity: None,
+        tokens: vec![],
+    };
+    // One whose last step is under way, which looks for copies, does not find this one.
+    let job = catalog.begin_erasure(of("bob"), "local", vec![Step::Clear]).await.unwrap();
+    let copy = "CREATE TABLE c AS SELECT id FROM t";
+    assert_eq!(outcome(&session, copy).await, Err("ATT-2001"));
+    assert_eq!(outcome(&session, "SELECT * FROM c").await, Err("ATT-4001"));
+    assert!(catalog.copies_now().await.unwrap().is_empty());
+    catalog.abandon_erasure(&job.id).await.unwrap();
+    // One that has more to do before looks for copies afterwards.
+    let table = ObjectName::new("main", "t");
+    let steps = vec![Step::Rewrite { table }, Step::Clear];
+    catalog.begin_erasure(of("ann-4711"), "local", steps).await.unwrap();
+    assert_eq!(outcome(&session, copy).await, Ok(0));
+    assert_eq!(outcome(&session, "SELECT * FROM c").await, Ok(1));
+    assert_eq!(outcome(&session, "RESUME ERASURE").await, Ok(0));
+    assert_eq!(outcome(&session, "SELECT * FROM c").await, Ok(0));
+    assert_eq!(
+        files_with(&folder.path().join("warehouse/tables"), "ann-4711"),
+        Vec::<PathBuf>::new()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_cannot_be_read_keeps_nobody_from_being_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let warehouse = folder.path().join("warehouse");
+    {
+        let engine = crate::slt::engine(folder.path()).await;
+        fill(&engine.session(Principal::embedded())).await;
+    }
+    let mut damaged = 0;
+    for path in files_with(&warehouse.join("models"), "PAR1") {
+        if path.to_string_lossy().contains("neighbors") {
+            std::fs::write(path, "PAR1").unwrap();
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0);
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    // An export that left something out would be none.
+    let export = format!("EXPORT SUBJECT person '{GONE}'");
+    assert_eq!(outcome(&session, &export).await, Err("ATT-4501"));
+    let forget = format!("FORGET SUBJECT person '{GONE}'");
+    assert_eq!(outcome(&session, &forget).await, Ok(0));
+    let remains = text(&session, "SELECT remains FROM system.erasures").await;
+    assert!(remains.contains("model main.neighbors@1 cannot be read"), "{remains}");
+    assert_eq!(text(&session, "SELECT count(*) FROM crm").await, "200");
 }

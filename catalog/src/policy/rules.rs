@@ -211,10 +211,10 @@ impl fmt::Display for Attached {
     }
 }
 
-/// A moment of all policies, also those of privacy, and of what is known of persons who must not be
-/// seen: what was planned at one does not hold at another.
+/// A moment of all policies, also those of privacy, of where ids of persons are, and of what is
+/// known of those who must not be seen: what was planned at one does not hold at another.
 #[derive(Debug, Clone)]
-pub struct PolicyMoment([Weak<Definitions>; 3]);
+pub struct PolicyMoment([Weak<Definitions>; 4]);
 
 impl PolicyMoment {
     /// Whether none of these has changed between the two.
@@ -255,6 +255,7 @@ impl Catalog {
             Arc::downgrade(&self.policies.definitions().await?),
             Arc::downgrade(&self.privacy_policies.definitions().await?),
             Arc::downgrade(&self.subjects.definitions().await?),
+            Arc::downgrade(&self.subject_copies.definitions().await?),
         ]))
     }
 

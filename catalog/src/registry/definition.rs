@@ -21,6 +21,7 @@ use crate::privacy_policies::PrivacyPolicy;
 use crate::purposes::{ConsentPolicy, Purpose};
 use crate::releases::Release;
 use crate::retention::is_retention;
+use crate::subject_copies::TableCopies;
 use crate::subject_marks::SubjectMarks;
 use crate::subjects::Subject;
 use crate::tokens::TokenRecord;
@@ -115,6 +116,8 @@ pub enum Spec {
     Subject(Subject),
     /// What holds of single persons of a subject.
     SubjectMarks(SubjectMarks),
+    /// What the columns of a table are copies of.
+    SubjectCopies(TableCopies),
     /// The privacy policy of a table.
     Privacy(PrivacyPolicy),
     /// What was spent of a privacy budget.
@@ -261,7 +264,7 @@ pub enum Kind {
     Purpose,
     /// A consent policy.
     Consent,
-    /// A subject, or what holds of its persons.
+    /// A subject, what holds of its persons, or copies of their ids.
     Subject,
     /// A privacy policy, or what was spent of its budget.
     PrivacyPolicy,
@@ -312,7 +315,7 @@ impl Spec {
             Self::Policies(_) => Kind::Policies,
             Self::Purpose(_) => Kind::Purpose,
             Self::Consent(_) => Kind::Consent,
-            Self::Subject(_) | Self::SubjectMarks(_) => Kind::Subject,
+            Self::Subject(_) | Self::SubjectMarks(_) | Self::SubjectCopies(_) => Kind::Subject,
             Self::Privacy(_) | Self::Budget(_) => Kind::PrivacyPolicy,
             Self::Release(_) => Kind::Release,
         }

@@ -157,6 +157,19 @@ impl Registry {
         Ok(Arc::clone(&snapshot.definitions))
     }
 
+    /// The same as the store has them now.
+    ///
+    /// # Errors
+    /// As [`Registry::sound_definitions`].
+    pub async fn sound_definitions_now(&self) -> Result<Arc<Definitions>> {
+        {
+            // A listing that is under way may have begun before now.
+            let _turn = self.turn.lock().await;
+            self.snapshot.write().read_ms = None;
+        }
+        self.sound_definitions().await
+    }
+
     /// Every folder that a document has retired.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use catalog::policy::TableRules;
 use catalog::privacy_policies::PrivacyPolicy;
+use catalog::subject_copies::CopiedKey;
 use catalog::subjects::Subject;
 use catalog::{Catalog, ConsentPolicy, Kind, ObjectName};
 
@@ -83,6 +84,10 @@ impl Governance {
         for subject in &self.subjects {
             governed.add_subject(subject, name);
         }
+        match self.catalog.copies_in(name).await {
+            Ok(copies) => governed.add_copies(&self.subjects, &copies),
+            Err(error) => governed.personal.push(format!("copies that cannot be read: {error}")),
+        }
         governed
     }
 }
@@ -141,6 +146,15 @@ impl Governed {
         }
         let of = |column: &str| format!("{column}: subject {}", subject.name);
         self.personal.extend(columns.into_iter().map(of));
+    }
+
+    fn add_copies(&mut self, subjects: &[Subject], copies: &BTreeSet<CopiedKey>) {
+        let of = |copy: &CopiedKey| {
+            let column = copy.column.as_deref().unwrap_or("rows");
+            format!("{column}: subject {}, copied from {}", copy.subject, copy.from)
+        };
+        let counts = |copy: &&CopiedKey| subjects.iter().any(|subject| subject.counts(copy));
+        self.personal.extend(copies.iter().filter(counts).map(of));
     }
 }
 

@@ -116,7 +116,7 @@ pub(super) async fn plan(
         return Err(Error::Internal("RECORD CONSENT was planned as something else".into()));
     };
     let (_, count) = Box::pin(context.plan_query(parse_query(&text.count(&known))?)).await?;
-    Ok((state, Action::Rows(Change::Record { name, plan, check, count })))
+    Ok((state, Action::Rows(Change::Record { name, plan, check, copies, count })))
 }
 
 /// The columns that consent policies name of a table of consents.

@@ -17,7 +17,7 @@ use sqlparser::ast::{
 
 use crate::dml::rewrite::{Target, assigned, typed};
 use crate::dml::sent::{free, quoted};
-use crate::dml::{Change, MergePlan};
+use crate::dml::{Change, MergePlan, copies_in};
 use crate::error::{Error, Result};
 use crate::expectation::load::Rows;
 use crate::parse::{name_parts, parse_query};
@@ -106,7 +106,8 @@ pub(crate) async fn merge(
     crate::consent::copies::may_add(context, &target.name, &keep).await?;
     let check = RowCheck::of(context, &target.name, target.schema()).await?;
     let Target { name, version, .. } = target;
-    let plan = MergePlan { name, version, keep, check, counts };
+    let copies = copies_in(context, &keep, &name, 1).await?;
+    let plan = MergePlan { name, version, keep, check, counts, copies };
     Ok((state, Action::Rows(Change::Merge(Box::new(plan)))))
 }
 

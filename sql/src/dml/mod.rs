@@ -33,16 +33,31 @@ use crate::policy::RowCheck;
 use crate::rights::Rights;
 use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
-use crate::{consent, policy};
+use crate::subject::copies::{Copies, Target};
+use crate::{consent, policy, subject};
 
 /// A change of rows.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     /// Adds the plan's rows, or replaces all rows by them.
-    Insert { name: ObjectName, plan: LogicalPlan, overwrite: bool, check: Option<Arc<RowCheck>> },
+    Insert {
+        name: ObjectName,
+        plan: LogicalPlan,
+        overwrite: bool,
+        /// What new rows have to be.
+        check: Option<Arc<RowCheck>>,
+        /// The ids of persons that come with them.
+        copies: Box<Copies>,
+    },
     /// Adds those of a consent token's choices that the table does not have yet; `count` tells how
     /// many the token has, and how many of them are new.
-    Record { name: ObjectName, plan: LogicalPlan, check: Option<Arc<RowCheck>>, count: LogicalPlan },
+    Record {
+        name: ObjectName,
+        plan: LogicalPlan,
+        check: Option<Arc<RowCheck>>,
+        copies: Box<Copies>,
+        count: LogicalPlan,
+    },
     /// Keeps the rows of `keep`; `count` tells how many were changed or removed.
     Rewrite {
         name: ObjectName,
@@ -54,6 +69,8 @@ pub(crate) enum Change {
         /// What new rows have to be.
         check: Option<Arc<RowCheck>>,
         count: LogicalPlan,
+        /// The ids of persons that come into the table.
+        copies: Box<Copies>,
     },
     /// Writes what comes of every meeting of two tables' rows.
     Merge(Box<MergePlan>),
@@ -70,6 +87,8 @@ pub(crate) struct MergePlan {
     pub(crate) check: Option<Arc<RowCheck>>,
     /// Rows inserted, updated and deleted, and how many changes too many rows would have had.
     pub(crate) counts: LogicalPlan,
+    /// The ids of persons that come into the table.
+    pub(crate) copies: Copies,
 }
 
 impl MergePlan {
@@ -87,6 +106,7 @@ impl MergePlan {
         let changed = inserted + updated + deleted;
         if changed > 0 {
             let rows = tested(run, &self.keep, Rows::Changed, self.check.as_deref()).await?;
+            announce(run, name, &self.copies).await?;
             rewrite(run, name, rows, Rows::Changed, self.version).await?;
         }
         let message =
@@ -107,28 +127,29 @@ impl Change {
 
     pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
         match self {
-            Self::Insert { name, plan, overwrite, check } => {
+            Self::Insert { name, plan, overwrite, check, copies } => {
                 let rows = if *overwrite { Rows::Replaced } else { Rows::Added };
-                let rows = insert(run, name, plan, rows, check.as_deref()).await?;
+                let rows = insert(run, name, plan, rows, (check.as_deref(), copies)).await?;
                 Ok(Done::new(rows, format!("INSERT {rows} rows into {name}")))
             }
-            Self::Record { name, plan, check, count } => {
+            Self::Record { name, plan, check, copies, count } => {
                 let [told, new] = count_rows(run, count).await?;
                 let message = match (told, new) {
                     (0, _) => "no token is in force, nothing was recorded".to_owned(),
                     (_, 0) => format!("{name} has what the token says, nothing was recorded"),
                     _ => {
-                        let check = check.as_deref();
-                        let rows = insert(run, name, plan, Rows::Added, check).await?;
+                        let with = (check.as_deref(), copies.as_ref());
+                        let rows = insert(run, name, plan, Rows::Added, with).await?;
                         return Ok(Done::new(rows, format!("RECORD {rows} choices in {name}")));
                     }
                 };
                 Ok(Done::new(0, message))
             }
-            Self::Rewrite { name, verb, version, keep, rows, check, count } => {
+            Self::Rewrite { name, verb, version, keep, rows, check, count, copies } => {
                 let [changed] = count_rows(run, count).await?;
                 if changed > 0 {
                     let keep = tested(run, keep, *rows, check.as_deref()).await?;
+                    announce(run, name, copies).await?;
                     rewrite(run, name, keep, *rows, *version).await?;
                 }
                 Ok(Done::new(changed, format!("{verb} {changed} rows of {name}")))
@@ -158,15 +179,23 @@ async fn insert(
     name: &ObjectName,
     plan: &LogicalPlan,
     rows: Rows,
-    check: Option<&RowCheck>,
+    (check, copies): (Option<&RowCheck>, &Copies),
 ) -> Result<u64> {
     let plan = tested(run, plan, rows, check).await?;
     let guard = Guard::new(run, name, plan, rows).await?;
     let (catalog, state) = (run.session.engine().catalog(), run.writing_state()?);
     let (plan, version, overwrite) = (guard.plan(), guard.version(), rows == Rows::Replaced);
+    announce(run, name, copies).await?;
     let written = catalog.insert(name, plan, state, version, overwrite).await;
     let written = guard.finish(run, written.map_err(Error::from)).await?;
     Ok(written.rows)
+}
+
+/// Says which ids come into a table, before they do: no request of a person misses them.
+async fn announce(run: &Run, name: &ObjectName, copies: &Copies) -> Result<()> {
+    let catalog = run.session.engine().catalog();
+    catalog.announce_copies(name, &copies.0).await?;
+    Ok(())
 }
 
 /// Writes a table's rows anew, if they meet what is expected of them and the table is still at the
@@ -225,7 +254,7 @@ pub(crate) async fn plan(
             let name = target(context, &name_parts(name), needed).await?;
             if insert.overwrite {
                 may_replace(context, &name, "replace the rows of").await?;
-                crate::subject::guard::may_overwrite(context, &name).await?;
+                subject::guard::may_overwrite(context, &name).await?;
                 context.engine().catalog().check_append_only(&name).await?;
             }
             context.write_to(&name);
@@ -245,9 +274,10 @@ pub(crate) async fn plan(
             let fields = plan.schema().fields().iter();
             let columns: Vec<String> = fields.map(|field| field.name().clone()).collect();
             check_copy(context, &plan, &columns, &name).await?;
+            let copies = Box::new(copies_in(context, &plan, &name, 0).await?);
             consent::copies::may_insert(context, &name, &plan).await?;
             let check = RowCheck::of(context, &name, plan.schema().as_arrow()).await?;
-            Ok((state, Action::Rows(Change::Insert { name, plan, overwrite, check })))
+            Ok((state, Action::Rows(Change::Insert { name, plan, overwrite, check, copies })))
         }
         SqlStatement::Delete(delete) => rewrite::delete(context, delete).await,
         SqlStatement::Update(update) => rewrite::update(context, update).await,
@@ -267,6 +297,20 @@ async fn check_copy(
 ) -> Result<()> {
     let copied = policy::Copied::of(context, plan, columns, Some(name)).await?;
     copied.check_into(context.engine().catalog(), name).await
+}
+
+/// The ids of persons that come into a table with the rows of a plan, whose last columns, `marks`
+/// of them, are not written.
+async fn copies_in(
+    context: &Arc<StatementContext>,
+    plan: &LogicalPlan,
+    name: &ObjectName,
+    marks: usize,
+) -> Result<Copies> {
+    let fields = plan.schema().fields();
+    let written = fields.iter().take(fields.len().saturating_sub(marks));
+    let columns: Vec<String> = written.map(|field| field.name().clone()).collect();
+    Copies::of(context, plan, &columns, Target::Changed(name)).await
 }
 
 /// Checks that all rows of a table may go at once, those that the principal does not see too.

@@ -25,13 +25,14 @@ use sqlparser::ast::{
 };
 
 use crate::dml::sent::{free, quoted};
-use crate::dml::{Change, check_copy, may_replace, target};
+use crate::dml::{Change, check_copy, copies_in, may_replace, target};
 use crate::error::{Error, Result};
 use crate::expectation::load::Rows;
 use crate::parse::{name_parts, parse_query};
 use crate::policy::{RowCheck, retention};
 use crate::rights::Columns;
 use crate::session::{Action, StatementContext};
+use crate::subject::copies::Copies;
 use crate::subject::guard;
 use crate::{consent, policy};
 
@@ -104,9 +105,9 @@ impl Target {
         let (rows, without_consent) = consent::parts(context, &name, rows)?;
         let policy::Parts { rows, own, deciding, hidden: by_policy } =
             policy::parts(context, &name, rows).await?;
-        let relation = hidden(context, rows);
+        let relation = hidden(context, &name, rows);
         let untouched = [restricted, over, without_consent, by_policy].into_iter().flatten();
-        let untouched = untouched.map(|rows| hidden(context, rows)).collect();
+        let untouched = untouched.map(|rows| hidden(context, &name, rows)).collect();
         Ok(Self { name, alias, version, relation, schema, seen, own, deciding, untouched })
     }
 
@@ -239,15 +240,17 @@ impl Target {
         let from = self.from();
         let keep = self.with_untouched(keep, rows);
         let (state, keep) = query(context, &keep).await?;
-        let mut check = None;
+        let (mut check, mut copies) = (None, Copies::default());
         if rows == Rows::Changed {
             consent::copies::may_add(context, &self.name, &keep).await?;
+            copies = copies_in(context, &keep, &self.name, 1).await?;
             check = RowCheck::of(context, &self.name, &self.schema).await?;
         }
         let (_, count) =
             query(context, &format!("SELECT count(*) AS n {from} WHERE {condition}")).await?;
         let Self { name, version, .. } = self;
-        let change = Change::Rewrite { name, verb, version, keep, rows, check, count };
+        let copies = Box::new(copies);
+        let change = Change::Rewrite { name, verb, version, keep, rows, check, count, copies };
         Ok((state, Action::Rows(change)))
     }
 }
@@ -270,8 +273,9 @@ async fn unrestricted(
 /// The column of a table of which nothing is seen.
 const NOTHING: &str = "\"__nothing\"";
 
-/// Gives rows of the table a name in this statement that nobody can guess.
-fn hidden(context: &StatementContext, rows: Arc<dyn TableProvider>) -> String {
+/// Gives rows of a table a name in this statement that nobody can guess.
+fn hidden(context: &StatementContext, of: &ObjectName, rows: Arc<dyn TableProvider>) -> String {
+    context.stands_for(of, &rows);
     let name = format!("target {}", context.engine().catalog().new_id());
     let path = context.search_path();
     let schema = path.first().map_or(crate::engine::MAIN, String::as_str);

@@ -14,6 +14,7 @@ use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use catalog::models::LoadedModel;
+use catalog::subjects::SubjectKey;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
@@ -112,6 +113,12 @@ impl RecommendNode {
         let also = lists.into_iter().chain([sides.items, sides.history, sides.new_items]);
         let inputs = std::iter::once(input).chain(also.flatten()).collect();
         Ok(Self { model: model.clone(), options, inputs, layout, reading: sides.reading, schema })
+    }
+
+    /// The model, and its column of users.
+    pub(crate) fn users(&self) -> SubjectKey {
+        let (table, column) = (self.model.name.clone(), self.model.manifest.user_col.clone());
+        SubjectKey { table, column }
     }
 
     fn key(&self) -> (String, &RecommendOptions, &[LogicalPlan], &Layout) {

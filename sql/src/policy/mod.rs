@@ -99,7 +99,7 @@ impl Seen {
         self.declassified.store(true, Ordering::Relaxed);
     }
 
-    fn is_declassified(&self) -> bool {
+    pub(crate) fn is_declassified(&self) -> bool {
         self.declassified.load(Ordering::Relaxed)
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct StatementContext {
 struct Pinned {
     target: Mutex<Option<ObjectName>>,
     opened: Mutex<HashMap<ObjectName, Arc<dyn TableProvider>>>,
+    /// What stands for rows of a table under a name of the statement's own.
+    parts: Mutex<Vec<(ObjectName, Arc<dyn TableProvider>)>>,
     versions: Mutex<BTreeMap<ObjectName, u64>>,
     missed: Mutex<Vec<String>>,
     keys: Arc<Mutex<BTreeSet<key::UsedKey>>>,
@@ -227,6 +229,18 @@ impl StatementContext {
     /// Gives a table a name in this statement that is no object's.
     pub(crate) fn hold(&self, name: &ObjectName, table: &Arc<dyn TableProvider>) {
         self.pinned.opened.lock().insert(name.clone(), Arc::clone(table));
+    }
+
+    /// Remembers that a provider stands for rows of a table.
+    pub(crate) fn stands_for(&self, name: &ObjectName, part: &Arc<dyn TableProvider>) {
+        self.pinned.parts.lock().push((name.clone(), Arc::clone(part)));
+    }
+
+    /// Everything that stands for rows of a table.
+    pub(crate) fn standing_for(&self, name: &ObjectName) -> Vec<Arc<dyn TableProvider>> {
+        let parts = self.pinned.parts.lock();
+        let parts = parts.iter().filter(|(of, _)| of == name);
+        self.opened(name).into_iter().chain(parts.map(|(_, part)| Arc::clone(part))).collect()
     }
 
     pub(crate) fn version_of(&self, name: &ObjectName) -> Option<u64> {

@@ -262,7 +262,8 @@ fn check_column(table: &ObjectName, schema: &SchemaRef, column: &str) -> Result<
     ))
 }
 
-fn is_id(data_type: &DataType) -> bool {
+/// Whether values can be ids.
+pub(super) fn is_id(data_type: &DataType) -> bool {
     match data_type {
         DataType::Dictionary(_, values) => is_id(values),
         other => other.is_integer() || is_text(other),

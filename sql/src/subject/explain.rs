@@ -47,10 +47,12 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
             exact: false,
         });
     }
-    for step in steps(&context, &person).await? {
+    let (steps, doubts) = steps(&context, &person).await?;
+    for step in steps {
         rows.push(told(run, &context, &person, &step).await?);
     }
-    for remains in remains::of(&context, &person.names()).await? {
+    let remains = remains::of(&context, &person.names()).await?;
+    for remains in remains.into_iter().chain(person.unreached).chain(doubts) {
         rows.push(Row { object: "remains".into(), action: remains, rows: None, exact: false });
     }
     let counts =

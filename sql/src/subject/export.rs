@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::json::WriterBuilder;
 use arrow::json::writer::LineDelimited;
 use arrow::util::display::array_value_to_string;
+use catalog::ObjectName;
 use catalog::models::LoadedModel;
 use serde_json::{Value, json};
 use udfs::model::entity_resolution::model::uuid;
@@ -16,7 +17,7 @@ use udfs::model::{AlsModel, Model};
 
 use super::person::{Standing, find, rows, stand};
 use super::syntax::Who;
-use crate::error::{CatalogError, Error, Result};
+use crate::error::{CatalogError, Class, Error, Result};
 use crate::session::StatementContext;
 use crate::session::run::Run;
 
@@ -68,11 +69,11 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
     let context = StatementContext::load(&run.session).await?;
     let person = find(run, &context, who).await?;
     let mut found = Found::default();
-    for table in person.subject.tables() {
-        let Some(Standing { relation, schema }) = stand(&context, table, None).await? else {
+    for table in person.tables() {
+        let Some(Standing { relation, schema }) = stand(&context, &table, None).await? else {
             continue;
         };
-        let Some(condition) = person.rows_of(table, &schema) else { continue };
+        let Some(condition) = person.rows_of(&table, &schema) else { continue };
         let text = format!("SELECT * FROM {relation} WHERE {condition}");
         for batch in rows(run, &context, &text).await? {
             for line in json_lines(&batch)? {
@@ -80,7 +81,12 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
             }
         }
     }
-    for (model, held) in models(&context, &person.ids).await? {
+    let learned_of = models(&context, &person.ids).await?;
+    // What is left out of an answer in silence makes it none.
+    if let Some((_, _, error)) = learned_of.damaged.into_iter().next() {
+        return Err(error.into());
+    }
+    for (model, held) in learned_of.held {
         for object in learned(&model, &held)? {
             found.add("model", &model.to_string(), object.to_string())?;
         }
@@ -136,24 +142,45 @@ impl Held {
     }
 }
 
+/// What models hold of a person.
+pub(super) struct Learned {
+    /// Every version of every model that holds something.
+    pub(super) held: Vec<(LoadedModel, Held)>,
+    /// The versions that cannot be read, and why.
+    pub(super) damaged: Vec<(ObjectName, u32, CatalogError)>,
+}
+
+impl Learned {
+    /// What is not known, in words.
+    pub(super) fn doubts(&self) -> impl Iterator<Item = String> {
+        self.damaged.iter().map(|(name, version, error)| unreadable(name, *version, error))
+    }
+}
+
+/// What is said of a version that cannot be read.
+pub(super) fn unreadable(name: &ObjectName, version: u32, error: &CatalogError) -> String {
+    format!("model {name}@{version} cannot be read and may hold the person: {error}")
+}
+
 /// Every version of every model that holds something of the person.
-pub(super) async fn models(
-    context: &StatementContext,
-    ids: &BTreeSet<String>,
-) -> Result<Vec<(LoadedModel, Held)>> {
+pub(super) async fn models(context: &StatementContext, ids: &BTreeSet<String>) -> Result<Learned> {
     let catalog = context.engine().catalog();
-    let mut found = Vec::new();
+    let mut found = Learned { held: vec![], damaged: vec![] };
     for (name, versions) in catalog.model_versions().await? {
         for version in versions {
             let model = match catalog.load_model(&name, Some(version)).await {
                 Ok(model) => model,
                 // It was dropped meanwhile.
                 Err(CatalogError::NotFound { .. }) => continue,
+                Err(error) if error.class() == Class::Corrupt => {
+                    found.damaged.push((name.clone(), version, error));
+                    continue;
+                }
                 Err(error) => return Err(error.into()),
             };
             let held = Held::of(&model.model, ids)?;
             if !held.is_empty() {
-                found.push((model, held));
+                found.held.push((model, held));
             }
         }
     }

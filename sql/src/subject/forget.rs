@@ -35,9 +35,9 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<Done> {
     if person.has(&context, Mark::Held).await? {
         return Err(held(who));
     }
-    let steps = steps(&context, &person).await?;
+    let (steps, _) = steps(&context, &person).await?;
     let tokens = person.marks(&context).await?;
-    let Person { subject, ids, only, entity } = person.clone();
+    let Person { subject, ids, only, entity, .. } = person.clone();
     let of = ErasureOf { subject, ids, only, entity, tokens };
     let catalog = context.engine().catalog();
     let job = catalog.begin_erasure(of, context.rights().name(), steps).await?;
@@ -91,27 +91,33 @@ pub(super) async fn resume(run: &Run, id: Option<&str>) -> Result<Done> {
     }
 }
 
-/// What is done for a person, in order: first nobody reads what cannot be rewritten.
-pub(super) async fn steps(context: &StatementContext, person: &Person) -> Result<Vec<Step>> {
+/// What is done for a person, in order: first nobody reads what cannot be rewritten. And what is
+/// not known of models, in words.
+pub(super) async fn steps(
+    context: &StatementContext,
+    person: &Person,
+) -> Result<(Vec<Step>, Vec<String>)> {
     let catalog = context.engine().catalog();
     let (mut hidden, mut rewritten) = (Vec::new(), Vec::new());
-    for table in person.subject.tables() {
-        // An id of one key alone is nobody's elsewhere.
-        if person.only.as_ref().is_some_and(|key| key.table != *table) {
-            continue;
-        }
-        let table = table.clone();
+    for table in person.tables() {
+        let is_key = person.subject.tables().contains(&&table);
         match catalog.object(&table).await? {
             Some(object) if object.kind != Kind::Table => {}
             Some(object) if object.external => hidden.push(Step::Hide { table }),
+            // A copy that is being made is looked for when all else is done.
+            None if !is_key => {}
             // The folders of a table that is gone may be there still.
             _ => rewritten.push(Step::Rewrite { table }),
         }
     }
-    let learned = models(context, &person.ids).await?.into_iter();
+    let learned = models(context, &person.ids).await?;
+    let doubts = learned.doubts().collect();
     let learned = learned
+        .held
+        .iter()
         .map(|(model, _)| Step::Unlearn { model: model.name.clone(), version: model.version });
-    Ok(hidden.into_iter().chain(rewritten).chain(learned).chain([Step::Clear]).collect())
+    let steps = hidden.into_iter().chain(rewritten).chain(learned).chain([Step::Clear]);
+    Ok((steps.collect(), doubts))
 }
 
 /// Does what is left of an erasure.
@@ -125,7 +131,9 @@ async fn end(run: &Run, job: &ErasureJob) -> Result<SignedCertificate> {
         catalog.end_step(&job.id, number, &report).await?;
     }
     let context = StatementContext::load(&run.session).await?;
-    let mut remains = remains::of(&context, &person(job).names()).await?;
+    let person = of_job(run, &context, job).await?;
+    let mut remains = remains::of(&context, &person.names()).await?;
+    remains.extend(person.unreached);
     for number in 0..job.steps.len() {
         let report = catalog.step_report(&job.id, number).await?;
         remains.extend(report.as_ref().and_then(remains::of_report));
@@ -157,24 +165,21 @@ async fn tried(run: &Run, job: &ErasureJob, step: &Step) -> Result<StepReport> {
     Err(last.into())
 }
 
-/// Whom an erasure is about.
-fn person(job: &ErasureJob) -> Person {
-    Person {
-        subject: job.subject.clone(),
-        ids: job.ids.clone(),
-        only: job.only.clone(),
-        entity: job.entity.clone(),
-    }
+/// Whom an erasure is of, with what copies hold by now.
+async fn of_job(run: &Run, context: &Arc<StatementContext>, job: &ErasureJob) -> Result<Person> {
+    let (subject, ids) = (job.subject.clone(), job.ids.clone());
+    let person = Person::new(subject, ids, job.only.clone(), job.entity.clone());
+    Box::pin(person.with_copies(run, context)).await
 }
 
 async fn once(run: &Run, job: &ErasureJob, step: &Step) -> Result<StepReport> {
-    let person = person(job);
     let context = StatementContext::load(&run.session).await?;
+    let person = of_job(run, &context, job).await?;
     match step {
         Step::Hide { table } => cleaned(run, &context, job, &person, (table, true)).await,
         Step::Rewrite { table } => cleaned(run, &context, job, &person, (table, false)).await,
         Step::Unlearn { model, version } => unlearn(&context, &person, model, *version).await,
-        Step::Clear => clear(&context, job, &person).await,
+        Step::Clear => clear(run, &context, job, &person).await,
     }
 }
 
@@ -303,8 +308,9 @@ async fn rewrite(
     Ok(report)
 }
 
-/// What is kept beside tables and models, and models that were published meanwhile.
+/// What is kept beside tables and models, and copies and models that were published meanwhile.
 async fn clear(
+    run: &Run,
     context: &Arc<StatementContext>,
     job: &ErasureJob,
     person: &Person,
@@ -312,22 +318,39 @@ async fn clear(
     let engine = context.engine();
     let catalog = engine.catalog();
     let mut late = Vec::new();
-    for (model, _) in models(context, &person.ids).await? {
+    let mut rows = 0;
+    for table in person.tables_of_copies() {
+        // Whoever makes one now finds out that a person was forgotten.
+        if catalog.object(table).await?.is_none() {
+            continue;
+        }
+        // One that was rewritten before is left as it is.
+        let report = Box::pin(cleaned(run, context, job, person, (table, false))).await?;
+        rows += report.rows;
+        if report.rows > 0 {
+            late.push(format!("{}: {}", report.object, report.outcome));
+        }
+    }
+    let copied = late.len();
+    let learned = models(context, &person.ids).await?;
+    late.extend(learned.doubts());
+    for (model, _) in learned.held {
         let name = model.to_string();
         let report = unlearn(context, person, &model.name, model.version).await?;
         late.push(format!("model {name}: {}", report.outcome));
     }
     catalog.purge_model_folders().await?;
     catalog.forget_past_definitions(&person.names()).await?;
-    for table in person.subject.tables() {
-        catalog.forget_checked_values(table).await?;
-        engine.checks().forget(table, None);
+    for table in person.tables() {
+        catalog.forget_checked_values(&table).await?;
+        engine.checks().forget(&table, None);
     }
     // The tables that were rewritten are read from other files: what is known of the old ones is
     // of no use, and tells of who was in them.
     engine.runtime().cache_manager.get_file_metadata_cache().clear();
+    let of_copies = person.marks_of_copies(context).await?;
     let free = |held: &mut SubjectMarks| {
-        for token in &job.tokens {
+        for token in job.tokens.iter().chain(&of_copies) {
             held.take(Mark::Restricted, token);
         }
         Ok(())
@@ -338,15 +361,8 @@ async fn clear(
         outcome.push_str("; ");
         outcome.push_str(more);
     }
-    let exact = late.is_empty();
-    Ok(StepReport {
-        object: Step::Clear.object(),
-        outcome,
-        rows: 0,
-        objects: 0,
-        exact,
-        files: vec![],
-    })
+    let exact = late.len() == copied;
+    Ok(StepReport { object: Step::Clear.object(), outcome, rows, objects: 0, exact, files: vec![] })
 }
 
 /// What a version of a model holds of a person, in words.

@@ -1,5 +1,7 @@
 //! RESTRICT, HOLD and RELEASE: what holds of a person from now on.
 
+use std::collections::BTreeSet;
+
 use catalog::erasures::ErasureJob;
 use catalog::subject_marks::{Mark, MarkNote, SubjectMarks};
 
@@ -22,14 +24,21 @@ pub(super) async fn set(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
     }
     let catalog = context.engine().catalog();
     let note = MarkNote { by: context.rights().name().to_owned(), at_ms: catalog.now_ms() };
+    let of_copies = match mark {
+        Mark::Restricted | Mark::Held => person.marks_of_copies(&context).await?,
+        Mark::Erased => vec![],
+    };
     let add = |held: &mut SubjectMarks| {
+        for copy in &of_copies {
+            held.set(mark, copy.clone(), note.clone());
+        }
         let new = marks.iter().filter(|person| held.set(mark, (*person).clone(), note.clone()));
         Ok(new.cloned().collect::<Vec<String>>())
     };
     let new = catalog.change_subject_marks(&who.subject, add).await?;
     // Who applies retention to one of the tables may not have known: it begins anew.
-    for table in person.subject.tables() {
-        catalog.stop_retention(table, None).await?;
+    for table in person.tables() {
+        catalog.stop_retention(&table, None).await?;
     }
     if mark == Mark::Held
         && let Some(id) = being_forgotten(&context, &person).await?
@@ -52,8 +61,12 @@ pub(super) async fn set(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
         Mark::Held => ("HOLD", "FORGET is refused until RELEASE"),
         _ => ("RESTRICT", "absent from every read but EXPORT; RETRAIN what was trained before"),
     };
-    let message =
+    let mut message =
         format!("{verb} SUBJECT {}: {new} ids more are {}; {what}", who.subject, mark.name());
+    if mark == Mark::Restricted && !person.unreached.is_empty() {
+        let unreached: Vec<&str> = person.unreached.iter().map(String::as_str).collect();
+        message.push_str(&format!("; what may still show the person: {}", unreached.join("; ")));
+    }
     Ok(Done::new(new as u64, message))
 }
 
@@ -72,9 +85,23 @@ pub(super) async fn release(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
     let context = StatementContext::load(&run.session).await?;
     let person = find(run, &context, who).await?;
     let marks = person.marks(&context).await?;
-    let take =
-        |held: &mut SubjectMarks| Ok(marks.iter().filter(|person| held.take(mark, person)).count());
+    let of_copies = person.marks_of_copies(&context).await?;
     let catalog = context.engine().catalog();
+    let known: BTreeSet<String> = catalog
+        .copies_now()
+        .await?
+        .into_iter()
+        .filter_map(|(table, copy)| Some(format!("{table}.{}", copy.column?)))
+        .chain(person.subject.record_keys().map(|key| key.to_string()))
+        .collect();
+    let take = |held: &mut SubjectMarks| {
+        for copy in &of_copies {
+            held.take(mark, copy);
+        }
+        // Those of copies that are gone hold nowhere.
+        held.retain_known(|column| known.contains(column));
+        Ok(marks.iter().filter(|person| held.take(mark, person)).count())
+    };
     let taken = catalog.change_subject_marks(&who.subject, take).await?;
     if taken == 0 {
         return Err(Error::invalid_hint(

@@ -6,16 +6,20 @@
 //! may not see would be none. What must not be seen any more is left out wherever a table is opened
 //! ([`guard`]).
 
+pub(crate) mod copies;
 mod define;
 mod explain;
 mod export;
 mod forget;
 pub(crate) mod guard;
+mod ids;
+mod lineage;
 mod marks;
 mod person;
 mod rectify;
 mod remains;
 pub(crate) mod syntax;
+mod transform;
 mod unlearn;
 
 use std::sync::Arc;
@@ -58,9 +62,9 @@ pub(crate) async fn plan(
     statement: &SubjectStatement,
 ) -> Result<(SessionState, Action)> {
     let listing = match statement {
-        SubjectStatement::Show => {
-            Some("SELECT name, keys, crosswalk FROM system.subjects ORDER BY name".to_owned())
-        }
+        SubjectStatement::Show => Some(
+            "SELECT name, keys, crosswalk, copies FROM system.subjects ORDER BY name".to_owned(),
+        ),
         SubjectStatement::Certificates => Some(
             "SELECT id, subject, finished, rows, remains, is_valid FROM system.erasures \
              WHERE state = 'done' ORDER BY finished, id"

@@ -16,9 +16,10 @@ use catalog::subjects::{Crosswalk, Subject, SubjectKey};
 use futures::TryStreamExt;
 use udfs::privacy::subject_token::hexadecimal;
 
-use super::define::{candidates, is_text, known_key, raw};
+use super::define::{candidates, is_id, is_text, known_key, raw};
 use super::guard;
 use super::syntax::Who;
+use super::transform::made_of;
 use crate::dml::sent::{name_rows, quoted};
 use crate::error::{Error, Result};
 use crate::parse::parse_query;
@@ -40,6 +41,21 @@ pub(super) struct Person {
     pub(super) only: Option<SubjectKey>,
     /// The person's id in the crosswalk.
     pub(super) entity: Option<String>,
+    /// What copies hold of the person.
+    pub(super) copies: Vec<PersonCopy>,
+    /// What copies may hold and cannot be looked for, in words.
+    pub(super) unreached: BTreeSet<String>,
+}
+
+/// What a column of a copy holds of a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PersonCopy {
+    pub(super) table: ObjectName,
+    pub(super) column: String,
+    /// What became of the person's ids there.
+    values: BTreeSet<String>,
+    /// Whether marks of the person's ids hold there.
+    is_marked: bool,
 }
 
 impl std::fmt::Debug for Person {
@@ -80,7 +96,7 @@ pub(super) async fn rows(
 }
 
 /// The texts in the first column of rows; NULL is left out.
-fn texts(batches: &[RecordBatch]) -> Result<BTreeSet<String>> {
+pub(super) fn texts(batches: &[RecordBatch]) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for batch in batches {
         let Some(column) = batch.columns().first() else { continue };
@@ -144,6 +160,11 @@ fn one_of<'a>(value: &str, ids: impl IntoIterator<Item = &'a String>) -> String 
 /// When there is no such subject, the id means several persons, or the person's records are others'
 /// too.
 pub(super) async fn find(run: &Run, context: &Arc<StatementContext>, who: &Who) -> Result<Person> {
+    let person = Box::pin(identified(run, context, who)).await?;
+    Box::pin(person.with_copies(run, context)).await
+}
+
+async fn identified(run: &Run, context: &Arc<StatementContext>, who: &Who) -> Result<Person> {
     if who.id.is_empty() || who.id.chars().count() > ID_CHARS_MAX {
         return Err(Error::invalid(format!("an id has 1 to {ID_CHARS_MAX} characters")));
     }
@@ -153,7 +174,7 @@ pub(super) async fn find(run: &Run, context: &Arc<StatementContext>, who: &Who) 
             known_key(context, &subject, parts)?;
         }
         let ids = BTreeSet::from([who.id.clone()]);
-        return Ok(Person { subject, ids, only: None, entity: None });
+        return Ok(Person::new(subject, ids, None, None));
     };
     let known = Known::of(run, context, &via, who).await?;
     let meant = meant(context, &subject, &via, who)?;
@@ -286,11 +307,11 @@ async fn of_entity(
             ));
         }
     }
-    Ok(Person { subject, ids, only: None, entity: Some(entity) })
+    Ok(Person::new(subject, ids, None, Some(entity)))
 }
 
 fn unlinked(subject: Subject, who: &Who, only: Option<SubjectKey>) -> Person {
-    Person { subject, ids: BTreeSet::from([who.id.clone()]), only, entity: None }
+    Person::new(subject, BTreeSet::from([who.id.clone()]), only, None)
 }
 
 /// An id that the crosswalk does not know: it is one person's when one key alone holds it.
@@ -337,6 +358,90 @@ impl Person {
         self.ids.iter().chain(&self.entity).cloned().collect()
     }
 
+    /// A person of whom is not known yet what copies hold.
+    pub(super) fn new(
+        subject: Subject,
+        ids: BTreeSet<String>,
+        only: Option<SubjectKey>,
+        entity: Option<String>,
+    ) -> Self {
+        let (copies, unreached) = (vec![], BTreeSet::new());
+        Self { subject, ids, only, entity, copies, unreached }
+    }
+
+    /// The person, with what copies hold now.
+    pub(super) async fn with_copies(
+        mut self,
+        run: &Run,
+        context: &Arc<StatementContext>,
+    ) -> Result<Self> {
+        (self.copies, self.unreached) = (vec![], BTreeSet::new());
+        for (table, copy) in context.engine().catalog().copies_now().await? {
+            if !self.subject.counts(&copy) {
+                continue;
+            }
+            let ids = self.ids_of(&copy.root);
+            if ids.is_empty() {
+                continue;
+            }
+            let (Some(column), Some(by)) = (&copy.column, &copy.by) else {
+                let place = match &copy.column {
+                    Some(column) => format!("column {column}"),
+                    None => "its rows, which have no id,".to_owned(),
+                };
+                self.unreached.insert(format!(
+                    "table {table}: {place} came of {} and cannot be searched",
+                    copy.from
+                ));
+                continue;
+            };
+            let made = Box::pin(made_of(run, context, ids, by)).await?;
+            if let Some(doubt) = made.doubt {
+                self.unreached.insert(format!(
+                    "table {table}: column {column} came of {} and may hold the person: {doubt}",
+                    copy.from
+                ));
+            }
+            let is_marked = copy.is_plain() && self.subject.is_record(&copy.root);
+            let values = made.values;
+            self.copies.push(PersonCopy { table, column: column.clone(), values, is_marked });
+        }
+        Ok(self)
+    }
+
+    /// The person's ids as a column held them at first.
+    fn ids_of(&self, root: &SubjectKey) -> BTreeSet<String> {
+        if self.subject.is_entity(root) {
+            return self.entity.iter().cloned().collect();
+        }
+        let is_record = self.subject.is_record(root);
+        match &self.only {
+            Some(only) if is_record && only != root => BTreeSet::new(),
+            _ => self.ids.clone(),
+        }
+    }
+
+    /// Every table with rows that may be the person's, each once: those of the keys, the crosswalk,
+    /// then copies.
+    pub(super) fn tables(&self) -> Vec<ObjectName> {
+        // An id of one key alone is nobody's elsewhere.
+        let is_meant =
+            |table: &&ObjectName| self.only.as_ref().is_none_or(|key| key.table == **table);
+        let own = self.subject.tables().into_iter().filter(is_meant);
+        let mut tables: Vec<ObjectName> = own.cloned().collect();
+        for table in self.tables_of_copies() {
+            if !tables.contains(table) {
+                tables.push(table.clone());
+            }
+        }
+        tables
+    }
+
+    /// The tables that are copies, each once.
+    pub(super) fn tables_of_copies(&self) -> BTreeSet<&ObjectName> {
+        self.copies.iter().map(|copy| &copy.table).collect()
+    }
+
     /// The condition for the person's rows of a table; `None` when it can have none.
     pub(super) fn rows_of(&self, table: &ObjectName, schema: &SchemaRef) -> Option<String> {
         let mut conditions = Vec::new();
@@ -352,6 +457,13 @@ impl Person {
             && schema.field_with_name(&via.entity).is_ok()
         {
             conditions.push(format!("{} = {}", as_text(schema, &via.entity), literal(entity)));
+        }
+        for copy in self.copies.iter().filter(|copy| copy.table == *table) {
+            let holds_ids =
+                schema.field_with_name(&copy.column).is_ok_and(|field| is_id(field.data_type()));
+            if holds_ids && !copy.values.is_empty() {
+                conditions.push(one_of(&as_text(schema, &copy.column), &copy.values));
+            }
         }
         (!conditions.is_empty()).then(|| format!("({})", conditions.join(" OR ")))
     }
@@ -380,6 +492,19 @@ impl Person {
         let subject = &self.subject.name;
         let mark = |id: &String| format!("{}{only}", hexadecimal(&tokens.token(subject, id)));
         Ok(self.ids.iter().map(mark).collect())
+    }
+
+    /// The marks of what copies have made of the person's ids, each bound to its column.
+    pub(super) async fn marks_of_copies(&self, context: &StatementContext) -> Result<Vec<String>> {
+        let tokens = context.engine().catalog().subject_tokens().await?;
+        let mut marks = Vec::new();
+        for copy in self.copies.iter().filter(|copy| !copy.is_marked) {
+            for value in &copy.values {
+                let token = hexadecimal(&tokens.token(&self.subject.name, value));
+                marks.push(format!("{token} {}.{}", copy.table, copy.column));
+            }
+        }
+        Ok(marks)
     }
 
     /// Whether one of the person's ids has a mark now, there or everywhere.

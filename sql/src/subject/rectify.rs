@@ -44,6 +44,7 @@ pub(super) async fn run(run: &Run, who: &Who, column: &[String], value: &Expr) -
         ));
     };
     let is_id = person.subject.columns_of(&name).any(|key| key == column)
+        || person.copies.iter().any(|copy| copy.table == name && copy.column == *column)
         || person.subject.via.as_ref().is_some_and(|via| {
             via.table == name && (via.record == *column || via.entity == *column)
         });
@@ -69,5 +70,6 @@ pub(super) async fn run(run: &Run, who: &Who, column: &[String], value: &Expr) -
     let count = format!("SELECT count(*) AS n {from} WHERE {condition}");
     let (_, count) = Box::pin(context.plan_query(parse_query(&count)?)).await?;
     let (verb, rows) = ("RECTIFY", Rows::Changed);
-    Change::Rewrite { name, verb, version, keep, rows, check: None, count }.run(run).await
+    let copies = Box::default();
+    Change::Rewrite { name, verb, version, keep, rows, check: None, count, copies }.run(run).await
 }

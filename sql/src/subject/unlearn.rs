@@ -5,9 +5,9 @@ use std::sync::Arc;
 use catalog::ObjectName;
 use catalog::erasures::StepReport;
 
-use super::export::Held;
+use super::export::{Held, unreadable};
 use super::person::Person;
-use crate::error::{CatalogError, Error, Result};
+use crate::error::{CatalogError, Class, Error, Result};
 use crate::model::options::model_error;
 use crate::session::StatementContext;
 
@@ -29,13 +29,22 @@ pub(super) async fn unlearn(
         files: vec![],
     };
     // What an interrupted erasure has left comes first: its files may hold the person.
-    catalog.end_replacement(name, version).await?;
-    let loaded = match catalog.load_model(name, Some(version)).await {
+    let ended = catalog.end_replacement(name, version).await;
+    let loaded = match ended {
+        Ok(()) => catalog.load_model(name, Some(version)).await,
+        Err(error) => Err(error),
+    };
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(CatalogError::NotFound { .. } | CatalogError::Invalid { .. }) => {
             catalog.purge_model_folders().await?;
             report.outcome = "the version is gone".into();
             report.exact = true;
+            return Ok(report);
+        }
+        // Nobody can ask it either; whoever owns it drops or retrains it.
+        Err(error) if error.class() == Class::Corrupt => {
+            report.outcome = unreadable(name, version, &error);
             return Ok(report);
         }
         Err(error) => return Err(error.into()),

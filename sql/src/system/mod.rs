@@ -31,7 +31,7 @@ pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
 pub(crate) use self::batches::{batch, optional_texts, texts};
 
-const SYSTEM: [&str; 26] = [
+const SYSTEM: [&str; 27] = [
     "audit",
     "audit_faults",
     "checks",
@@ -53,6 +53,7 @@ const SYSTEM: [&str; 26] = [
     "schemas",
     "sessions",
     "settings",
+    "subject_keys",
     "subjects",
     "tables",
     "tags",
@@ -147,6 +148,7 @@ pub(crate) async fn open(
         ("system", "sessions") => sessions::sessions(session).await?,
         ("system", "tokens") => sessions::tokens(session).await?,
         ("system", "subjects") => subjects::subjects(context).await?,
+        ("system", "subject_keys") => subjects::keys(context).await?,
         ("system", "erasures") => subjects::erasures(context).await?,
         ("system", "settings") => batches::settings(session)?,
         ("information_schema", "tables") => batches::information_tables(session).await?,

@@ -1,11 +1,14 @@
-//! Subjects and erasures as tables: for holders of `policy_admin` alone.
+//! Subjects, their keys and copies, and erasures as tables: for holders of `policy_admin` alone.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMillisecondArray};
+use catalog::ObjectName;
 use catalog::erasures::{Erasure, SignedCertificate};
 use catalog::policy::Role;
+use catalog::subject_copies::CopiedKey;
 use catalog::subject_marks::Mark;
+use catalog::subjects::{Subject, SubjectKey};
 
 use super::batches::{batch, integers, optional_texts, texts};
 use crate::error::{Error, Result};
@@ -22,7 +25,9 @@ fn count(number: usize) -> i64 {
 pub(super) async fn subjects(context: &StatementContext) -> Result<RecordBatch> {
     let catalog = context.engine().catalog();
     let mut rows = Vec::new();
+    let mut copies = Vec::new();
     if context.rights().has(Role::PolicyAdmin) {
+        copies = catalog.copies().await?;
         for subject in catalog.subjects().await? {
             let marks = catalog.subject_marks(&subject.name).await?;
             rows.push((subject, marks));
@@ -35,16 +40,89 @@ pub(super) async fn subjects(context: &StatementContext) -> Result<RecordBatch> 
         let via = subject.via.as_ref()?;
         Some(format!("{} ({}, {})", via.table, via.record, via.entity))
     });
+    let copied = rows.iter().map(|(subject, _)| {
+        let own = copies.iter().filter(|(_, copy)| subject.counts(copy));
+        let named = own.map(|(table, copy)| match &copy.column {
+            Some(column) => format!("{table}.{column}"),
+            None => table.to_string(),
+        });
+        let named: Vec<String> = named.collect();
+        (!named.is_empty()).then(|| named.join(", "))
+    });
     let marked = |mark: Mark| integers(rows.iter().map(|(_, marks)| count(marks.count(mark))));
     batch(vec![
         ("name", texts(rows.iter().map(|(subject, _)| subject.name.as_str()))),
         ("keys", texts(keys)),
         ("crosswalk", optional_texts(crosswalks)),
+        ("copies", optional_texts(copied)),
         ("owner", texts(rows.iter().map(|(subject, _)| subject.owner.as_str()))),
         ("created", moments(rows.iter().map(|(subject, _)| Some(subject.created_ms)))),
         ("ids_restricted", marked(Mark::Restricted)),
         ("ids_held", marked(Mark::Held)),
         ("ids_erased", marked(Mark::Erased)),
+    ])
+}
+
+/// A column with ids of persons.
+struct KeyRow {
+    subject: String,
+    table: ObjectName,
+    column: Option<String>,
+    kind: &'static str,
+    copied_from: Option<String>,
+    transformation: Option<String>,
+}
+
+impl KeyRow {
+    fn own(subject: &Subject, kind: &'static str, key: &SubjectKey) -> Self {
+        Self {
+            subject: subject.name.clone(),
+            table: key.table.clone(),
+            column: Some(key.column.clone()),
+            kind,
+            copied_from: None,
+            transformation: None,
+        }
+    }
+
+    fn copy(table: &ObjectName, copy: &CopiedKey) -> Self {
+        Self {
+            subject: copy.subject.clone(),
+            table: table.clone(),
+            column: copy.column.clone(),
+            kind: "copy",
+            copied_from: Some(copy.from.to_string()),
+            transformation: copy.transformation(),
+        }
+    }
+}
+
+/// The columns with ids of persons: keys, the crosswalk's of records and of persons, and copies.
+pub(super) async fn keys(context: &StatementContext) -> Result<RecordBatch> {
+    let catalog = context.engine().catalog();
+    let mut rows = Vec::new();
+    if context.rights().has(Role::PolicyAdmin) {
+        let copies = catalog.copies().await?;
+        for subject in catalog.subjects().await? {
+            rows.extend(subject.keys.iter().map(|key| KeyRow::own(&subject, "key", key)));
+            if let Some(via) = &subject.via {
+                for (kind, column) in [("record", &via.record), ("person", &via.entity)] {
+                    let key = SubjectKey { table: via.table.clone(), column: column.clone() };
+                    rows.push(KeyRow::own(&subject, kind, &key));
+                }
+            }
+            let own = copies.iter().filter(|(_, copy)| subject.counts(copy));
+            rows.extend(own.map(|(table, copy)| KeyRow::copy(table, copy)));
+        }
+    }
+    batch(vec![
+        ("subject", texts(rows.iter().map(|row| row.subject.as_str()))),
+        ("schema", texts(rows.iter().map(|row| row.table.schema.as_str()))),
+        ("table", texts(rows.iter().map(|row| row.table.name.as_str()))),
+        ("column", optional_texts(rows.iter().map(|row| row.column.clone()))),
+        ("kind", texts(rows.iter().map(|row| row.kind))),
+        ("copied_from", optional_texts(rows.iter().map(|row| row.copied_from.clone()))),
+        ("transformation", optional_texts(rows.iter().map(|row| row.transformation.clone()))),
     ])
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 pub mod external;
 mod property;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use catalog::lake::LakeTable;
@@ -23,6 +24,7 @@ use crate::pii;
 use crate::policy::Copied;
 use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
+use crate::subject::copies::{Copies, Making, Target};
 
 /// A change of definitions.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub(crate) enum Definition {
         copied: Box<Copied>,
         /// The consent policies that it inherits from the tables of its rows.
         consents: Vec<ConsentPolicy>,
+        /// The ids of persons that its rows bring along.
+        copies: Box<Copies>,
     },
     /// CREATE VIEW.
     View { name: ObjectName, mode: CreateMode, sql: String, columns: Vec<String> },
@@ -77,32 +81,12 @@ impl Definition {
                     Err(error) => Err(error),
                 };
                 let made = guard.finish(run, made).await?;
+                if made {
+                    catalog.settle_copies(name, &BTreeSet::new()).await?;
+                }
                 Ok(created("TABLE", name, made, 0))
             }
-            Self::Table { name, mode, plan, empty: false, cluster_by, copied, consents } => {
-                if !consents.is_empty()
-                    && *mode != CreateMode::Replace
-                    && let Some(kind) = catalog.kind(name).await?
-                {
-                    return already(name, *mode, kind);
-                }
-                copied.attach(catalog, name, *mode).await?;
-                let guard = guard(run, name, *mode, plan).await?;
-                let (plan, state) = (guard.plan(), run.writing_state()?);
-                // Before the rows, which nobody reads without them.
-                let attached = consent::copies::attach(catalog, consents).await?;
-                let written =
-                    catalog.create_table_as(name, owner, *mode, plan, state, cluster_by).await;
-                let written = guard.finish(run, written.map_err(Error::from)).await;
-                if matches!(written, Ok(Some(_))) {
-                    // Who has dropped a table of this name meanwhile may have taken them along.
-                    consent::copies::attach(catalog, consents).await?;
-                } else {
-                    consent::copies::detach(catalog, &attached).await;
-                }
-                let rows = written?.map(|written| written.rows);
-                Ok(created("TABLE", name, rows.is_some(), rows.unwrap_or(0)))
-            }
+            Self::Table { empty: false, .. } => self.make(run).await,
             Self::View { name, mode, sql, columns } => {
                 let spec = Spec::View { sql: sql.clone(), columns: columns.clone() };
                 let made = catalog.create(name, spec, owner, *mode).await?;
@@ -110,6 +94,9 @@ impl Definition {
             }
             Self::External { name, mode, table } => {
                 let more = external::define(run, name, *mode, table).await?;
+                if more.is_some() {
+                    catalog.settle_copies(name, &BTreeSet::new()).await?;
+                }
                 let mut done = created("EXTERNAL TABLE", name, more.is_some(), 0);
                 done.message.push_str(&more.unwrap_or_default());
                 Ok(done)
@@ -140,6 +127,47 @@ impl Definition {
                 ))
             }
         }
+    }
+
+    /// CREATE TABLE … AS SELECT: what governs the rows and whose they are is there before they are.
+    async fn make(&self, run: &Run) -> Result<Done> {
+        let Self::Table { name, mode, plan, cluster_by, copied, consents, copies, .. } = self
+        else {
+            return Err(Error::Internal("only a table is made of rows".into()));
+        };
+        let catalog = run.session.engine().catalog();
+        let owner = run.session.principal().name.as_str();
+        if (!consents.is_empty() || !copies.0.is_empty())
+            && *mode != CreateMode::Replace
+            && let Some(kind) = catalog.kind(name).await?
+        {
+            return already(name, *mode, kind);
+        }
+        copied.attach(catalog, name, *mode).await?;
+        let guard = guard(run, name, *mode, plan).await?;
+        let (plan, state) = (guard.plan(), run.writing_state()?);
+        // Before the rows, which nobody reads without them.
+        let making = Making::begin(catalog, name, copies).await?;
+        let attached = match consent::copies::attach(catalog, consents).await {
+            Ok(attached) => attached,
+            Err(error) => {
+                making.failed(catalog, None).await;
+                return Err(error);
+            }
+        };
+        let written = catalog.create_table_as(name, owner, *mode, plan, state, cluster_by).await;
+        let written = guard.finish(run, written.map_err(Error::from)).await;
+        if matches!(written, Ok(Some(_))) {
+            // Who has dropped a table of this name meanwhile may have taken them along.
+            let attached = consent::copies::attach(catalog, consents).await;
+            making.made(catalog).await?;
+            attached?;
+        } else {
+            consent::copies::detach(catalog, &attached).await;
+            making.failed(catalog, written.as_ref().err()).await;
+        }
+        let rows = written?.map(|written| written.rows);
+        Ok(created("TABLE", name, rows.is_some(), rows.unwrap_or(0)))
     }
 }
 
@@ -216,10 +244,13 @@ pub(crate) async fn plan(
             let plan = Arc::unwrap_or_clone(table.input);
             cluster::check(&cluster_by, plan.schema())?;
             let columns = plan.schema().fields().iter().map(|field| field.name().clone());
-            let copied = Copied::of(context, &plan, &columns.collect::<Vec<_>>(), None).await?;
-            let copied = Box::new(copied);
+            let columns: Vec<String> = columns.collect();
+            let copied = Box::new(Copied::of(context, &plan, &columns, None).await?);
             let consents = consent::copies::inherited(context, &name, &plan)?;
-            let table = Definition::Table { name, mode, plan, empty, cluster_by, copied, consents };
+            let copies = Copies::of(context, &plan, &columns, Target::Made(&name)).await?;
+            let copies = Box::new(copies);
+            let table =
+                Definition::Table { name, mode, plan, empty, cluster_by, copied, consents, copies };
             Ok((state, Action::Definition(table)))
         }
         SqlStatement::CreateView(create) => plan_view(context, create).await,

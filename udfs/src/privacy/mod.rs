@@ -67,6 +67,7 @@ use keyed::Keyed;
 pub use hierarchy::{Hierarchy, HierarchySet};
 pub use key::{Key, KeyRing, KeySet, KeyUse, UsableKey, key_use};
 pub use master::MasterKey;
+pub use pseudonymize::pseudonym;
 pub use random::Random;
 pub use subject_token::{SubjectTokens, Token};
 

@@ -18,10 +18,11 @@ use datafusion_expr::{Coercion, ColumnarValue, Documentation};
 use datafusion_expr::{ScalarFunctionArgs, Signature, TypeSignature};
 use datafusion_expr::{TypeSignatureClass, Volatility};
 use datafusion_macros::user_doc;
-use hmac::Mac;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 
 use super::arguments::{self, Identifiers};
-use super::key::{self, KeySet};
+use super::key::{self, Key, KeySet};
 use super::keyed::Keyed;
 
 const NAME: &str = "pseudonymize";
@@ -51,6 +52,26 @@ can recompute tokens: this is pseudonymization, not anonymization.",
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub struct Pseudonymize;
 
+/// The pseudonym of an identifier's text under a generation of a key.
+///
+/// # Errors
+/// When the key cannot be used.
+pub fn pseudonym(key: &Key, value: &str) -> Result<String> {
+    let mut token = String::new();
+    shown(key, key.pseudonym_mac()?, value, &mut token)?;
+    Ok(token)
+}
+
+fn shown(key: &Key, mut mac: Hmac<Sha256>, value: &str, token: &mut String) -> Result<()> {
+    mac.update(value.as_bytes());
+    token.push_str(key.id());
+    token.push('.');
+    for byte in mac.finalize().into_bytes().iter().take(TOKEN_BYTES) {
+        write!(token, "{byte:02x}")?;
+    }
+    Ok(())
+}
+
 impl Keyed for Pseudonymize {
     const NAME: &'static str = NAME;
 
@@ -71,18 +92,8 @@ impl Keyed for Pseudonymize {
         let key = key::called(NAME, keys, args)?;
         let mac = key.pseudonym_mac()?;
         arguments::text_rows(args.number_rows, values.is_constant(), |row, token| {
-            let digest = values.with(row, |value| {
-                let mut mac = mac.clone();
-                mac.update(value.as_bytes());
-                mac.finalize().into_bytes()
-            });
-            let Some(digest) = digest else { return Ok(false) };
-            token.push_str(key.id());
-            token.push('.');
-            for byte in digest.iter().take(TOKEN_BYTES) {
-                write!(token, "{byte:02x}")?;
-            }
-            Ok(true)
+            let made = values.with(row, |value| shown(key, mac.clone(), value, token));
+            made.transpose().map(|made| made.is_some())
         })
     }
 
@@ -111,6 +122,14 @@ mod tests {
             token(text("ada@example.com"), "demo").unwrap(),
             "13797227.18aa9ab6b5c7fd61938de171ff2920ab"
         );
+    }
+
+    #[test]
+    fn the_pseudonym_of_a_text_is_that_of_a_statement() {
+        let keys = demo_keys();
+        let ring = keys.get("demo", key::KeyUse::Pseudonymize).unwrap();
+        let made = pseudonym(ring.newest(), "ada@example.com").unwrap();
+        assert_eq!(Some(made), token(text("ada@example.com"), "demo"));
     }
 
     #[test]

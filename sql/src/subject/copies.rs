@@ -1,0 +1,270 @@
+//! Copies inherit: a table that is made of one with a key of a subject holds ids as well, and is
+//! known to, so that every request of a person reaches it.
+//!
+//! Which columns hold ids is found in the plan ([`super::lineage`]) and written down before the
+//! rows are seen. Rows of single persons do not come without an id by which to find them: that is
+//! refused, unless they are aggregated, or whoever administers policies says DECLASSIFY.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use catalog::subject_copies::CopiedKey;
+use catalog::subjects::{Subject, SubjectKey};
+use catalog::{Catalog, Class, Kind, ObjectName};
+use datafusion::logical_expr::LogicalPlan;
+
+use super::define::is_id;
+use super::ids::{Held, Ids};
+use super::lineage::{Keyed, Lineage};
+use crate::error::{Error, Result};
+use crate::session::StatementContext;
+
+/// Where rows go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target<'a> {
+    /// Into a table that is made of them.
+    Made(&'a ObjectName),
+    /// Into a table that is there, whose own rows stay what they are.
+    Changed(&'a ObjectName),
+}
+
+impl<'a> Target<'a> {
+    fn name(self) -> &'a ObjectName {
+        match self {
+            Self::Made(name) | Self::Changed(name) => name,
+        }
+    }
+
+    fn has_own(self, table: &ObjectName) -> bool {
+        matches!(self, Self::Changed(name) if name == table)
+    }
+}
+
+/// The ids of persons that come into a table, and of which columns they are copies.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Copies(pub(crate) BTreeSet<CopiedKey>);
+
+impl Copies {
+    /// What a table of the rows of `plan` holds of persons' ids; its columns are called `columns`.
+    ///
+    /// # Errors
+    /// When rows of single persons would come without their ids; when what is known of subjects
+    /// cannot be read.
+    pub(crate) async fn of(
+        context: &Arc<StatementContext>,
+        plan: &LogicalPlan,
+        columns: &[String],
+        target: Target<'_>,
+    ) -> Result<Self> {
+        let catalog = context.engine().catalog();
+        let subjects = catalog.sound_subjects().await?;
+        if subjects.is_empty() {
+            return Ok(Self::default());
+        }
+        let known = catalog.copies().await?;
+        let tables = keyed(context, &subjects, &known);
+        let names: Vec<String> = subjects.iter().map(|subject| subject.name.clone()).collect();
+        let keys = first_generations(context).await?;
+        let mut rows = Lineage::new(&tables, &names, &keys).of(plan)?;
+        for (held, field) in rows.columns.iter_mut().zip(plan.schema().fields()) {
+            if !is_id(field.data_type()) {
+                held.ids = std::mem::take(&mut held.ids).into_iter().map(Ids::hidden).collect();
+            }
+        }
+        let outputs: Vec<(&String, &Held)> = columns.iter().zip(&rows.columns).collect();
+        let mut made = BTreeSet::new();
+        for (column, held) in &outputs {
+            let place = SubjectKey { table: target.name().clone(), column: (*column).clone() };
+            for ids in &held.ids {
+                if is_key(&subjects, &place, ids) {
+                    continue;
+                }
+                // What stays in its column of a copy is a copy of what it was.
+                let stays = known.iter().find(|(table, copy)| {
+                    *table == place.table
+                        && ids.from == place
+                        && copy.column.as_ref() == Some(*column)
+                        && (&copy.subject, &copy.root, &copy.by)
+                            == (&ids.subject, &ids.root, &ids.by)
+                });
+                made.insert(match stays {
+                    Some((_, copy)) => copy.clone(),
+                    None => ids.copied_to(Some(column.as_str())),
+                });
+            }
+        }
+        let persons = tables.iter().filter(|table| rows.persons.contains(&table.name));
+        for table in persons.filter(|table| !target.has_own(&table.name)) {
+            for ids in lost(table, &outputs) {
+                if !context.policies().is_declassified() {
+                    return Err(nobodys(target.name(), ids));
+                }
+                tracing::warn!(
+                    target: "attune",
+                    principal = context.rights().name(),
+                    table = %table.name,
+                    into = %target.name(),
+                    "declassified"
+                );
+                made.insert(ids.clone().hidden().copied_to(None));
+            }
+        }
+        Ok(Self(made))
+    }
+}
+
+/// The tables with ids that a statement reads, and what stands for them in its plan.
+fn keyed(
+    context: &StatementContext,
+    subjects: &[Subject],
+    known: &[(ObjectName, CopiedKey)],
+) -> Vec<Keyed> {
+    let mut columns: BTreeMap<ObjectName, Vec<(String, Ids)>> = BTreeMap::new();
+    for subject in subjects {
+        let entity = subject.via.iter();
+        let entity =
+            entity.map(|via| SubjectKey { table: via.table.clone(), column: via.entity.clone() });
+        for key in subject.record_keys().chain(entity) {
+            let ids = Ids::of(&subject.name, &key);
+            columns.entry(key.table).or_default().push((key.column, ids));
+        }
+    }
+    let known =
+        known.iter().filter(|(_, copy)| subjects.iter().any(|subject| subject.counts(copy)));
+    for (table, copy) in known {
+        let Some(column) = &copy.column else { continue };
+        let ids = Ids {
+            subject: copy.subject.clone(),
+            from: SubjectKey { table: table.clone(), column: column.clone() },
+            root: copy.root.clone(),
+            of_model: copy.of_model,
+            by: copy.by.clone(),
+        };
+        columns.entry(table.clone()).or_default().push((column.clone(), ids));
+    }
+    let tables = columns.into_iter().map(|(name, columns)| {
+        let providers = context.standing_for(&name);
+        Keyed { name, providers, columns }
+    });
+    tables.filter(|table| !table.providers.is_empty()).collect()
+}
+
+/// The id of the first generation of each key that a statement may call.
+async fn first_generations(context: &StatementContext) -> Result<BTreeMap<String, String>> {
+    let keys = context.engine().catalog().keys().await?;
+    let first = keys.into_iter().filter_map(|key| {
+        let first = key.generations.into_iter().next_back()?;
+        Some((key.name, first.id))
+    });
+    Ok(first.collect())
+}
+
+/// Whether ids are in a column that is known as a key of theirs anyway.
+fn is_key(subjects: &[Subject], place: &SubjectKey, ids: &Ids) -> bool {
+    let is_plain = ids.by.as_ref().is_some_and(Vec::is_empty);
+    let subject = subjects.iter().find(|subject| subject.name == ids.subject);
+    is_plain
+        && subject.is_some_and(|subject| match subject.is_entity(&ids.root) {
+            true => subject.is_entity(place),
+            false => subject.is_record(place),
+        })
+}
+
+/// Ids of a table of which nothing is left in the rows of its persons: one of each subject.
+fn lost<'a>(table: &'a Keyed, outputs: &[(&String, &Held)]) -> Vec<&'a Ids> {
+    if !outputs.iter().any(|(_, held)| held.tables.contains(&table.name)) {
+        return vec![];
+    }
+    let findable = table.columns.iter().map(|(_, ids)| ids).filter(|ids| ids.by.is_some());
+    let mut lost: BTreeMap<&str, &Ids> = BTreeMap::new();
+    for ids in findable {
+        let mut left = outputs.iter().flat_map(|(_, held)| &held.ids);
+        if !left.any(|left| left.subject == ids.subject) {
+            lost.entry(&ids.subject).or_insert(ids);
+        }
+    }
+    lost.into_values().collect()
+}
+
+fn nobodys(target: &ObjectName, ids: &Ids) -> Error {
+    Error::Unsupported {
+        what: format!(
+            "{target} would hold rows of persons of {} without its column {}, by which a {} who \
+             asks for them is found",
+            ids.from.table, ids.from.column, ids.subject
+        ),
+        hint: Some(
+            "keep that column, aggregate the rows, use anonymize or differential privacy, or ask \
+             who administers policies to DECLASSIFY the copy"
+                .into(),
+        ),
+    }
+}
+
+/// The making of a table, of which is said what it holds before anybody sees it.
+#[derive(Debug)]
+pub(crate) struct Making {
+    table: ObjectName,
+    copies: BTreeSet<CopiedKey>,
+    /// What was not known of a table of this name.
+    added: BTreeSet<CopiedKey>,
+    /// The erasures that were done by then.
+    ended: BTreeSet<String>,
+}
+
+impl Making {
+    /// Says what a table is going to hold.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be read or written.
+    pub(crate) async fn begin(
+        catalog: &Catalog,
+        table: &ObjectName,
+        copies: &Copies,
+    ) -> Result<Self> {
+        let Copies(copies) = copies;
+        let ended = match copies.is_empty() {
+            true => BTreeSet::new(),
+            false => catalog.ended_erasures().await?,
+        };
+        let added = catalog.announce_copies(table, copies).await?;
+        Ok(Self { table: table.clone(), copies: copies.clone(), added, ended })
+    }
+
+    /// The table is there. It goes again where a person was forgotten meanwhile, whose rows may
+    /// have come into it after the erasure had looked for copies.
+    ///
+    /// # Errors
+    /// When it had to go; when the warehouse cannot be read.
+    pub(crate) async fn made(self, catalog: &Catalog) -> Result<()> {
+        if let Err(error) = catalog.settle_copies(&self.table, &self.copies).await {
+            // What was announced holds still, and what a table of the name held before.
+            tracing::warn!(table = %self.table, %error, "what a table held before stays known");
+        }
+        if self.copies.is_empty() {
+            return Ok(());
+        }
+        let subjects = self.copies.iter().map(|copy| copy.subject.as_str()).collect();
+        let Some(id) = catalog.erasure_since(&self.ended, &subjects).await? else { return Ok(()) };
+        catalog.drop_object(&self.table, Kind::Table).await?;
+        Err(Error::invalid_hint(
+            format!(
+                "a person was forgotten (erasure {id}) while rows were copied into {}, which was \
+                 removed again",
+                self.table
+            ),
+            "run the statement again",
+        ))
+    }
+
+    /// The table was not made, for this reason or because it was there.
+    pub(crate) async fn failed(self, catalog: &Catalog, error: Option<&Error>) {
+        // A table that may be there after all stays known for what it may hold.
+        if error.is_some_and(|error| error.class() == Class::Unavailable) {
+            return;
+        }
+        if let Err(error) = catalog.withdraw_copies(&self.table, &self.added).await {
+            tracing::warn!(table = %self.table, %error, "copies that did not come stay known");
+        }
+    }
+}

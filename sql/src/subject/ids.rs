@@ -1,0 +1,248 @@
+//! Ids in a column, and what expressions make of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::datatypes::DataType;
+use catalog::ObjectName;
+use catalog::subject_copies::{CopiedKey, Transformation};
+use catalog::subjects::SubjectKey;
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::logical_expr::{Expr, ExprSchemable};
+
+use super::define::is_id;
+
+/// What an expression over ids calls the id.
+pub(super) const ID: &str = "id";
+
+/// Functions that make an id of an id: none become the same, or such alone as are written in
+/// another way, so that whoever has the id finds what was made of it, and hardly anything else.
+const IDENTIFYING: [&str; 17] = [
+    "btrim",
+    "concat",
+    "digest",
+    "encode",
+    "lower",
+    "ltrim",
+    "md5",
+    "normalize_email",
+    "normalize_phone",
+    "reverse",
+    "rtrim",
+    "sha224",
+    "sha256",
+    "sha384",
+    "sha512",
+    "upper",
+    CONCATENATE,
+];
+
+/// Functions of which one argument or another is given back.
+pub(super) const CHOOSING: [&str; 6] = ["coalesce", "greatest", "ifnull", "least", "nullif", "nvl"];
+
+/// Functions that change the type.
+pub(super) const CASTING: [&str; 2] = ["arrow_cast", "arrow_try_cast"];
+
+/// Aggregates and window functions that give back one of the values.
+const PICKING: [&str; 9] =
+    ["any_value", "first_value", "lag", "last_value", "lead", "max", "min", "mode", "nth_value"];
+
+/// Functions and aggregates that count, so that no value is in what they give.
+const COUNTING: [&str; 3] = ["approx_distinct", "count", "row_number"];
+
+/// Functions and aggregates whose values hold ids that cannot be looked for.
+const HIDING: [&str; 13] = [
+    "array_agg",
+    "bloom_encode",
+    "concat_ws",
+    "consent_seal",
+    "encrypt",
+    "encrypt_deterministic",
+    "encrypt_with",
+    "fpe_encrypt",
+    "make_array",
+    "named_struct",
+    "rekey",
+    "string_agg",
+    "struct",
+];
+
+const PSEUDONYMIZE: &str = "pseudonymize";
+/// The operator, which is planned as a function of many arguments.
+const CONCATENATE: &str = "||";
+
+/// Ids that a column may hold.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ids {
+    pub(super) subject: String,
+    /// The column that they were read from.
+    pub(super) from: SubjectKey,
+    /// The column that they came from at first.
+    pub(super) root: SubjectKey,
+    /// Whether that is a model.
+    pub(super) of_model: bool,
+    /// What was done to them; none where it cannot be done again.
+    pub(super) by: Option<Vec<Transformation>>,
+}
+
+impl Ids {
+    /// The ids of a key, as they are.
+    pub(super) fn of(subject: &str, key: &SubjectKey) -> Self {
+        let (from, root) = (key.clone(), key.clone());
+        Self { subject: subject.to_owned(), from, root, of_model: false, by: Some(vec![]) }
+    }
+
+    /// The users of a model.
+    pub(super) fn of_users(subject: &str, users: &SubjectKey) -> Self {
+        Self { of_model: true, ..Self::of(subject, users) }
+    }
+
+    /// What a column of these ids is a copy of.
+    pub(super) fn copied_to(&self, column: Option<&str>) -> CopiedKey {
+        CopiedKey {
+            subject: self.subject.clone(),
+            column: column.map(str::to_owned),
+            from: self.from.clone(),
+            root: self.root.clone(),
+            of_model: self.of_model,
+            by: self.by.clone(),
+        }
+    }
+
+    /// After an expression, given its text over that of the ids.
+    pub(super) fn expressed(mut self, text: impl Fn(&str) -> String) -> Self {
+        if let Some(by) = &mut self.by {
+            let made = match by.last() {
+                Some(Transformation::Expression(before)) => text(before),
+                _ => text(ID),
+            };
+            if matches!(by.last(), Some(Transformation::Expression(_))) {
+                by.pop();
+            }
+            by.push(Transformation::Expression(made));
+        }
+        self
+    }
+
+    fn pseudonymized(mut self, key: &str, id: &str) -> Self {
+        if let Some(by) = &mut self.by {
+            by.push(Transformation::Pseudonym { key: key.to_owned(), id: id.to_owned() });
+        }
+        self
+    }
+
+    /// What cannot be made again.
+    pub(super) fn hidden(mut self) -> Self {
+        self.by = None;
+        self
+    }
+}
+
+/// What a column comes of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    /// The ids that it may hold.
+    pub(super) ids: BTreeSet<Ids>,
+    /// The tables with keys that its values come of.
+    pub(super) tables: BTreeSet<ObjectName>,
+}
+
+impl Held {
+    pub(super) fn add(&mut self, other: Self) {
+        self.ids.extend(other.ids);
+        self.tables.extend(other.tables);
+    }
+
+    pub(super) fn each(mut self, change: impl Fn(Ids) -> Ids) -> Self {
+        self.ids = self.ids.into_iter().map(change).collect();
+        self
+    }
+
+    /// The same without ids: nothing of them is left.
+    pub(super) fn without_ids(mut self) -> Self {
+        self.ids.clear();
+        self
+    }
+}
+
+/// Ids in another type. Text that is no number as it is written is another text afterwards.
+pub(super) fn cast_to(held: Held, value: &Expr, schema: &DFSchema, to: &DataType) -> Held {
+    if !is_id(to) {
+        return held.without_ids();
+    }
+    let from = value.get_type(schema).unwrap_or(DataType::Utf8);
+    if from.is_integer() || !to.is_integer() {
+        return held;
+    }
+    held.each(|ids| ids.expressed(|id| format!("arrow_try_cast({id}, '{to}')")))
+}
+
+/// What a scalar function makes of ids.
+pub(super) fn called(
+    name: &str,
+    args: &[Expr],
+    held: Held,
+    keys: &BTreeMap<String, String>,
+) -> Held {
+    if held.ids.is_empty() {
+        return held;
+    }
+    if HIDING.contains(&name) {
+        return held.each(Ids::hidden);
+    }
+    let texts: Vec<Option<String>> = args.iter().map(literal).collect();
+    let varies = texts.iter().filter(|text| text.is_none()).count();
+    if name == PSEUDONYMIZE
+        && let [_, Expr::Literal(key, _)] = args
+    {
+        // A generation may be named behind the key; any of them is looked for.
+        let key = key.try_as_str().flatten();
+        let name = key.map(|key| key.split_once('@').map_or(key, |(name, _)| name));
+        return match name.and_then(|name| keys.get_key_value(name)) {
+            Some((key, id)) => held.each(|ids| ids.pseudonymized(key, id)),
+            None => held.each(Ids::hidden),
+        };
+    }
+    if !IDENTIFYING.contains(&name) {
+        return held.without_ids();
+    }
+    if varies != 1 {
+        return held.each(Ids::hidden);
+    }
+    held.each(|ids| {
+        ids.expressed(|id| {
+            let args = texts.iter().map(|text| text.clone().unwrap_or_else(|| id.to_owned()));
+            let args: Vec<String> = args.collect();
+            match name {
+                CONCATENATE => format!("({})", args.join(" || ")),
+                _ => format!("{name}({})", args.join(", ")),
+            }
+        })
+    })
+}
+
+/// What an aggregate or a window function makes of ids.
+pub(super) fn gathered(name: &str, held: Held) -> Held {
+    match name {
+        name if COUNTING.contains(&name) => Held::default(),
+        name if PICKING.contains(&name) => held,
+        name if HIDING.contains(&name) => held.each(Ids::hidden),
+        _ => held.without_ids(),
+    }
+}
+
+/// A literal as SQL text; none for anything else.
+fn literal(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Literal(value, _) => match value {
+            ScalarValue::Utf8(Some(text))
+            | ScalarValue::LargeUtf8(Some(text))
+            | ScalarValue::Utf8View(Some(text)) => Some(super::person::literal(text)),
+            value if value.is_null() => Some("NULL".to_owned()),
+            value if value.data_type().is_integer() => Some(value.to_string()),
+            _ => None,
+        },
+        Expr::Alias(alias) => literal(&alias.expr),
+        Expr::Cast(cast) => literal(&cast.expr),
+        _ => None,
+    }
+}

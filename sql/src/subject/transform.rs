@@ -1,0 +1,105 @@
+//! What a copy has made of ids, done again with the ids of a person.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use catalog::subject_copies::Transformation;
+
+use super::ids::ID;
+use super::person::{literal, rows, texts};
+use crate::error::{Class, Error, Result};
+use crate::session::StatementContext;
+use crate::session::run::Run;
+
+/// What became of some ids.
+pub(super) struct Made {
+    /// What is known of it.
+    pub(super) values: BTreeSet<String>,
+    /// Why there may be more.
+    pub(super) doubt: Option<String>,
+}
+
+/// Does again what was done to ids, in order.
+///
+/// # Errors
+/// When the warehouse cannot be reached, or the statement is to end.
+pub(super) async fn made_of(
+    run: &Run,
+    context: &Arc<StatementContext>,
+    ids: BTreeSet<String>,
+    by: &[Transformation],
+) -> Result<Made> {
+    let mut made = Made { values: ids, doubt: None };
+    for step in by {
+        if made.values.is_empty() {
+            break;
+        }
+        let next = match step {
+            Transformation::Expression(text) => {
+                expressed(run, context, &made.values, text).await.map(|values| (values, None))
+            }
+            Transformation::Pseudonym { key, id } => {
+                pseudonyms(context, &made.values, key, id).await
+            }
+        };
+        match next {
+            Ok((values, doubt)) => {
+                made.values = values;
+                made.doubt = made.doubt.or(doubt);
+            }
+            Err(error) if ends(&error) => return Err(error),
+            Err(_) => {
+                made.values = BTreeSet::new();
+                made.doubt = Some(format!("{step} cannot be computed"));
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// Whether an error is about the statement rather than about what it computes.
+fn ends(error: &Error) -> bool {
+    matches!(
+        error.class(),
+        Class::Unavailable | Class::Cancelled | Class::TimedOut | Class::Exhausted
+    )
+}
+
+/// What an SQL expression over `id` makes of ids.
+async fn expressed(
+    run: &Run,
+    context: &Arc<StatementContext>,
+    ids: &BTreeSet<String>,
+    expression: &str,
+) -> Result<BTreeSet<String>> {
+    let ids = ids.iter().map(|id| format!("({})", literal(id))).collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "SELECT DISTINCT CAST({expression} AS VARCHAR) AS made FROM (VALUES {ids}) AS ids ({ID})"
+    );
+    texts(&rows(run, context, &text).await?)
+}
+
+/// The pseudonyms of ids under every generation of a key, and what is not known of them.
+async fn pseudonyms(
+    context: &StatementContext,
+    ids: &BTreeSet<String>,
+    name: &str,
+    first: &str,
+) -> Result<(BTreeSet<String>, Option<String>)> {
+    let catalog = context.engine().catalog();
+    let known = catalog.keys().await?.into_iter().find(|key| key.name == name);
+    let known = known.filter(|key| key.generations.iter().any(|known| known.id == first));
+    let Some(known) = known else {
+        return Ok((BTreeSet::new(), Some(format!("key {name} is gone"))));
+    };
+    let ring = catalog.key_ring(name, None).await?;
+    let mut values = BTreeSet::new();
+    for generation in ring.generations() {
+        for id in ids {
+            values.insert(udfs::privacy::pseudonym(generation, id)?);
+        }
+    }
+    let is_whole = ring.generations().count() == known.generations.len();
+    let doubt = (!is_whole).then(|| format!("a generation of key {name} is retired"));
+    Ok((values, doubt))
+}
