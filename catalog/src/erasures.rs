@@ -497,3 +497,7 @@ async fn read<T: DeserializeOwned>(place: &Place) -> Result<Option<T>> {
         None => Ok(None),
     }
 }
+
+#[cfg(test)]
+#[path = "erasures_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! Tests of erasures: journals, steps and certificates.
 
-use crate::erasures::*;
+use super::*;
 use crate::testing::Shared;
 
 fn of() -> ErasureOf {

@@ -16,8 +16,6 @@ pub mod checks;
 pub mod config;
 pub mod delta;
 pub mod erasures;
-#[cfg(test)]
-mod erasures_tests;
 pub mod error;
 pub mod keyring;
 pub mod keys;
