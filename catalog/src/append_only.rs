@@ -33,7 +33,7 @@ impl Catalog {
                     Some(Spec::Managed(table)) => {
                         let table = ManagedTable { append_only, ..table.clone() };
                         let spec = Some(Spec::Managed(table));
-                        Ok(Step::Writes(spec, document.owner.clone(), true))
+                        Ok(Step::writes(spec, document.owner.clone(), true))
                     }
                     _ => Err(not_writable(name)),
                 }

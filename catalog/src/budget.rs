@@ -262,7 +262,7 @@ impl Catalog {
             let more = spent.plus(cost);
             Ok::<_, Error>(match more.is_within(&account.policy) {
                 false => Step::Stays(Some(Balance::of(account, spent))),
-                true => Step::Writes(Some(Spec::Budget(more)), String::new(), None),
+                true => Step::writes(Some(Spec::Budget(more)), String::new(), None),
             })
         };
         self.budgets.change(&place(account), TRIES, what, step).await
@@ -277,7 +277,7 @@ impl Catalog {
             let spent = self.spending(account, head)?;
             Ok::<_, Error>(match spent.started_ms > paid_ms {
                 true => Step::Stays(()),
-                false => Step::Writes(Some(Spec::Budget(spent.minus(cost))), String::new(), ()),
+                false => Step::writes(Some(Spec::Budget(spent.minus(cost))), String::new(), ()),
             })
         };
         if let Err(error) = self.budgets.change(&place(account), TRIES, what, step).await {
@@ -487,7 +487,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_killed_in_a_charge_has_paid_what_was_answered_and_never_half_of_it() {
-        let cost = Cost { epsilon: 0.25, delta: 0.0 };
+        let cost = Cost::pure(0.25, 0.0);
         // Both can pay; the second cannot, so that the first gets its own back.
         for (poor, is_paid) in [(1.0, true), (0.1, false)] {
             for writes in 0.. {

@@ -233,7 +233,7 @@ impl Catalog {
                 return Ok(Step::Stays(outcome));
             }
             let spec = (!held.by_name.is_empty()).then_some(Spec::Expectations(held));
-            Ok(Step::Writes(spec, String::new(), outcome))
+            Ok(Step::writes(spec, String::new(), outcome))
         };
         self.expectations.change(table, TRIES, what, step).await
     }
@@ -304,7 +304,7 @@ impl Catalog {
             change(&mut kept);
             Ok(match kept == before {
                 true => Step::Stays(()),
-                false => Step::Writes(Some(Spec::Checks(kept)), String::new(), ()),
+                false => Step::writes(Some(Spec::Checks(kept)), String::new(), ()),
             })
         };
         self.checks.change(table, TRIES, what, step).await

@@ -69,7 +69,7 @@ impl Catalog {
             let document = head.document.clone()?;
             Ok(match document.spec.is_none() || document.owner != from {
                 true => Step::Stays(false),
-                false => Step::Writes(document.spec.clone(), to.to_owned(), true),
+                false => Step::writes(document.spec.clone(), to.to_owned(), true),
             })
         };
         self.objects.change(name, TRIES, || name.to_string(), step).await

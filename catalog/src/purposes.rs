@@ -448,7 +448,7 @@ impl Catalog {
             change(&mut spec)?;
             Ok(match spec == before {
                 true => Step::Stays(()),
-                false => Step::Writes(Some(spec), owner, ()),
+                false => Step::writes(Some(spec), owner, ()),
             })
         };
         self.purposes.change(&place, TRIES, || name.to_owned(), step).await

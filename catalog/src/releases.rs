@@ -132,7 +132,7 @@ impl Catalog {
                 }
             }
             let spec = Some(Spec::Release(release.clone()));
-            Ok(Step::Writes(spec, maker.to_owned(), Follows::Recorded))
+            Ok(Step::writes(spec, maker.to_owned(), Follows::Recorded))
         };
         self.releases.change(&place, TRIES, || format!("release {name}"), step).await
     }

@@ -106,7 +106,8 @@ impl Catalog {
     /// # Errors
     /// When the warehouse cannot be reached, or a document cannot be read.
     pub async fn copies(&self) -> Result<Vec<(ObjectName, CopiedKey)>> {
-        Ok(all(&self.subject_copies.sound_definitions().await?))
+        let found = self.subject_copies.sound_definitions().await?;
+        Ok(all(&found))
     }
 
     /// The same as the store has them now.
@@ -114,7 +115,8 @@ impl Catalog {
     /// # Errors
     /// As [`Catalog::copies`].
     pub async fn copies_now(&self) -> Result<Vec<(ObjectName, CopiedKey)>> {
-        Ok(all(&self.subject_copies.sound_definitions_now().await?))
+        let found = self.subject_copies.sound_definitions_now().await?;
+        Ok(all(&found))
     }
 
     /// Says what a table is going to hold as well; gives what was not known of it.
@@ -182,7 +184,7 @@ impl Catalog {
                 Err(_) => true,
             });
             Ok::<_, Error>(match is_there {
-                true => Step::Writes(None, String::new(), ()),
+                true => Step::writes(None, String::new(), ()),
                 false => Step::Stays(()),
             })
         };
@@ -210,7 +212,7 @@ impl Catalog {
             }
             let spec =
                 (!copies.is_empty()).then_some(Spec::SubjectCopies(TableCopies { keys: copies }));
-            Ok::<_, Error>(Step::Writes(spec, String::new(), outcome))
+            Ok::<_, Error>(Step::writes(spec, String::new(), outcome))
         };
         self.subject_copies.change(table, TRIES, || named(table), step).await
     }

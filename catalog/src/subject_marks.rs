@@ -267,7 +267,7 @@ impl Catalog {
                 ));
             }
             let spec = (!held.by_mark.is_empty()).then_some(Spec::SubjectMarks(held));
-            Ok(Step::Writes(spec, String::new(), outcome))
+            Ok(Step::writes(spec, String::new(), outcome))
         };
         self.subjects.change(&place, TRIES, || format!("the marks of {subject}"), step).await
     }

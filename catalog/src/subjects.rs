@@ -219,7 +219,7 @@ impl Catalog {
                 return Ok(Step::Stays(outcome));
             }
             subject.check()?;
-            Ok(Step::Writes(Some(Spec::Subject(subject)), owner, outcome))
+            Ok(Step::writes(Some(Spec::Subject(subject)), owner, outcome))
         };
         match self.subjects.change(&place, TRIES, || format!("subject {name}"), step).await? {
             Some(outcome) => Ok(outcome),

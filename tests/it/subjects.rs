@@ -2,7 +2,7 @@
 //! program is killed in the middle; and what one server says of a person counts on the other one.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -56,6 +56,19 @@ async fn fill(session: &Session) {
     ] {
         outcome(session, text).await.unwrap_or_else(|code| panic!("{text}: {code}"));
     }
+}
+
+/// Where below a folder something is left of an id.
+fn left_of(id: &str, folder: &Path) -> Vec<String> {
+    Remnants::of(&[id], &[]).below(folder)
+}
+
+/// The files below a folder.
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, mut files): (Vec<PathBuf>, _) = entries.partition(|path| path.is_dir());
+    files.extend(folders.iter().flat_map(|folder| files_in(folder)));
+    files
 }
 
 /// The first column of a query's first row, as text.
@@ -295,14 +308,14 @@ async fn nothing_of_who_is_forgotten_is_left_in_copies() {
     let token = text(&session, &token).await;
     let left = [GONE.to_owned(), ALIAS.to_uppercase(), token];
     for id in &left {
-        assert!(!files_with(&warehouse, id).is_empty(), "the search finds no {id}");
+        assert!(!left_of(id, &warehouse).is_empty(), "the search finds no {id}");
     }
     // Another server has nothing in memory.
     let other = crate::slt::engine(folder.path()).await;
     let other = other.session(Principal::embedded());
     assert_eq!(outcome(&other, &format!("FORGET SUBJECT person '{ALIAS}'")).await, Ok(0));
     for id in &left {
-        assert_eq!(files_with(&warehouse, id), Vec::<PathBuf>::new(), "{id}");
+        assert_eq!(left_of(id, &warehouse), Vec::<String>::new());
     }
     for (query, count) in [
         ("SELECT count(*) FROM names", "200"),
@@ -347,10 +360,8 @@ async fn a_copy_that_an_erasure_may_have_missed_does_not_stay() {
     assert_eq!(outcome(&session, "SELECT * FROM c").await, Ok(1));
     assert_eq!(outcome(&session, "RESUME ERASURE").await, Ok(0));
     assert_eq!(outcome(&session, "SELECT * FROM c").await, Ok(0));
-    assert_eq!(
-        files_with(&folder.path().join("warehouse/tables"), "ann-4711"),
-        Vec::<PathBuf>::new()
-    );
+    let tables = folder.path().join("warehouse/tables");
+    assert_eq!(left_of("ann-4711", &tables), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -362,7 +373,7 @@ async fn a_model_that_cannot_be_read_keeps_nobody_from_being_forgotten() {
         fill(&engine.session(Principal::embedded())).await;
     }
     let mut damaged = 0;
-    for path in files_with(&warehouse.join("models"), "PAR1") {
+    for path in files_in(&warehouse.join("models")) {
         if path.to_string_lossy().contains("neighbors") {
             std::fs::write(path, "PAR1").unwrap();
             damaged += 1;

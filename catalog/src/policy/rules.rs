@@ -328,7 +328,7 @@ impl Catalog {
                 return Ok(Step::Stays(outcome));
             }
             let spec = (!rules.is_empty()).then_some(Spec::Policies(rules));
-            Ok(Step::Writes(spec, String::new(), outcome))
+            Ok(Step::writes(spec, String::new(), outcome))
         };
         self.policies.change(&on.place(), TRIES, what, step).await
     }

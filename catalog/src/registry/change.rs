@@ -13,7 +13,14 @@ pub(crate) enum Step<T> {
     /// It stays as it is.
     Stays(T),
     /// This is written, as somebody's; `None` removes it.
-    Writes(Option<Spec>, String, T),
+    Writes(Box<Option<Spec>>, String, T),
+}
+
+impl<T> Step<T> {
+    /// A document is written, as somebody's; `None` removes it.
+    pub(crate) fn writes(spec: Option<Spec>, owner: String, outcome: T) -> Self {
+        Self::Writes(Box::new(spec), owner, outcome)
+    }
 }
 
 impl Registry {
@@ -34,7 +41,7 @@ impl Registry {
             match step(head.as_ref())? {
                 Step::Stays(outcome) => return Ok(outcome),
                 Step::Writes(spec, owner, outcome) => {
-                    match self.put(name, spec, &owner, head.as_ref()).await {
+                    match self.put(name, *spec, &owner, head.as_ref()).await {
                         Err(error) if error.is_lost_race() => {}
                         other => return other.map(|_| outcome).map_err(E::from),
                     }
@@ -74,7 +81,7 @@ mod tests {
         let mut seen = Vec::new();
         let changed = one.expectations.change(&name, TRIES, String::new, |head| {
             seen.push(held(head)?.is_some());
-            Ok::<_, Error>(Step::Writes(None, "ann".into(), 7))
+            Ok::<_, Error>(Step::writes(None, "ann".into(), 7))
         });
         assert_eq!(changed.await.unwrap(), 7);
         assert_eq!(seen, [true]);

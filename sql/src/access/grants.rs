@@ -12,7 +12,7 @@ use crate::access::users::no_role;
 use crate::error::{Error, Result};
 use crate::functions::FunctionDoc;
 use crate::key;
-use crate::pii::{self, Reader, Shown};
+use crate::pii::{self, Reader};
 use crate::rights::Rights;
 use crate::session::run::Done;
 use crate::session::{StatementContext, open};
@@ -149,7 +149,7 @@ async fn schema_of(
         return Ok(open(context, name).await?.map(|table| table.schema()));
     }
     match pii::open(context.engine(), name, None, Reader::Engine).await? {
-        Some(Shown::Table(table)) => Ok(Some(table.schema())),
+        Some(pii::Shown::Table(table)) => Ok(Some(table.schema())),
         _ => Ok(None),
     }
 }

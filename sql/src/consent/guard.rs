@@ -39,6 +39,9 @@ pub(crate) fn governed(
     }
 }
 
+/// Rows that a change may reach, and those that it leaves as they are, if there may be any.
+pub(crate) type Parts = (Arc<dyn TableProvider>, Option<Arc<dyn TableProvider>>);
+
 /// A table that is going to be written anew: the rows that the statement's purpose shows, which a
 /// change may reach, and where a policy governs it the others, which stay as they are. Both are
 /// told apart by the same consents, so that no row is in both or in neither.
@@ -49,7 +52,7 @@ pub(crate) fn parts(
     context: &StatementContext,
     name: &ObjectName,
     table: Arc<dyn TableProvider>,
-) -> Result<(Arc<dyn TableProvider>, Option<Arc<dyn TableProvider>>)> {
+) -> Result<Parts> {
     let Some(shown) = consented(context, name, &table, false)? else { return Ok((table, None)) };
     let shown = Consented { pinned: Some(Arc::default()), ..shown };
     let others = Consented { persons: Persons::Others, ..shown.clone() };

@@ -112,7 +112,7 @@ pub(super) async fn plan(
         return Err(Error::Internal("RECORD CONSENT is no INSERT".into()));
     };
     let (state, action) = Box::pin(dml::plan(context, &insert, tree)).await?;
-    let Action::Rows(Change::Insert { name, plan, .. }) = action else {
+    let Action::Rows(Change::Insert { name, plan, check, copies, .. }) = action else {
         return Err(Error::Internal("RECORD CONSENT was planned as something else".into()));
     };
     let (_, count) = Box::pin(context.plan_query(parse_query(&text.count(&known))?)).await?;

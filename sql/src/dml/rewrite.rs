@@ -349,15 +349,16 @@ pub(crate) async fn truncate(
     let version = catalog.table_version(&name).await?;
     let marked = catalog.marked_columns(&name).await?;
     let (rows, restricted) = unrestricted(context, &name, version, &marked).await?;
-    let removed = hidden(context, rows);
+    let removed = hidden(context, &name, rows);
     let keep = match restricted {
-        Some(restricted) => format!("SELECT * FROM {}", hidden(context, restricted)),
+        Some(restricted) => format!("SELECT * FROM {}", hidden(context, &name, restricted)),
         None => format!("SELECT * FROM {removed} WHERE false"),
     };
     let (state, keep) = query(context, &keep).await?;
     let (_, count) = query(context, &format!("SELECT count(*) AS n FROM {removed}")).await?;
     let (verb, rows) = ("DELETE", Rows::Left);
-    let change = Change::Rewrite { name, verb, version, keep, rows, check: None, count };
+    let (check, copies) = (None, Box::default());
+    let change = Change::Rewrite { name, verb, version, keep, rows, check, count, copies };
     Ok((state, Action::Rows(change)))
 }
 

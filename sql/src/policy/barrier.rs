@@ -25,9 +25,9 @@ use datafusion::logical_expr::{
     TableType,
 };
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::{ExecutionPlan, replace_children_if_necessary};
 
 use super::groups::GroupSize;
 use crate::session::Narrowed;
@@ -266,7 +266,7 @@ fn asked(plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn
     }
     if let Some(masks) = plan.downcast_ref::<ProjectionExec>() {
         let input = asked(Arc::clone(masks.input()), config)?;
-        return plan.with_new_children(vec![input]);
+        return replace_children_if_necessary(plan, vec![input]);
     }
     Ok(plan)
 }

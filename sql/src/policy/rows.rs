@@ -205,7 +205,8 @@ impl TableProvider for Tested {
         let output = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
         let schema = Arc::new(schema.project(&output)?);
         let new = NewRows { test: self.test.clone(), output };
-        Ok(ScreenExec::over(Arc::clone(&self.input), Arc::new(new), schema))
+        // What is written keeps the order and the parts that it comes in.
+        Ok(ScreenExec::in_place(Arc::clone(&self.input), Arc::new(new), schema))
     }
 }
 
@@ -224,6 +225,7 @@ impl fmt::Display for NewRows {
 
 impl Screen for NewRows {
     const NAME: &'static str = "RowCheckExec";
+    const IS_GUARD: bool = false;
 
     fn rows(&self, batch: &RecordBatch, schema: &SchemaRef) -> DataFusionResult<RecordBatch> {
         self.test.check(batch)?;

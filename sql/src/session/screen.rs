@@ -35,6 +35,9 @@ pub(crate) trait Screen: fmt::Display + Send + Sync + 'static {
     /// What plans call the operator.
     const NAME: &'static str;
 
+    /// Whether it keeps rows from whoever asks, who must not learn how they lie in files either.
+    const IS_GUARD: bool = true;
+
     /// What of some rows passes, in the operator's schema.
     ///
     /// # Errors
@@ -73,7 +76,28 @@ impl<S: Screen> ScreenExec<S> {
         config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let partitions = config.execution.target_partitions.max(1);
-        let rows = spread(&input, partitions, config.execution.batch_size)?;
+        let rows = spread(&input, partitions, config.execution.batch_size.get())?;
+        Ok(Self::made(input, rows, partitions, screen, schema))
+    }
+
+    /// The same in as many partitions as the input has, for rows that nobody is kept from.
+    pub(crate) fn in_place(
+        input: Arc<dyn ExecutionPlan>,
+        screen: Arc<S>,
+        schema: SchemaRef,
+    ) -> Arc<dyn ExecutionPlan> {
+        let partitions = input.output_partitioning().partition_count();
+        let rows = Arc::clone(&input);
+        Self::made(input, rows, partitions, screen, schema)
+    }
+
+    fn made(
+        input: Arc<dyn ExecutionPlan>,
+        rows: Arc<dyn ExecutionPlan>,
+        partitions: usize,
+        screen: Arc<S>,
+        schema: SchemaRef,
+    ) -> Arc<dyn ExecutionPlan> {
         // Neither orders, constants nor partitions of the input are told: they say what hidden rows
         // are like.
         let properties = PlanProperties::new(
@@ -82,7 +106,7 @@ impl<S: Screen> ScreenExec<S> {
             input.pipeline_behavior(),
             input.boundedness(),
         );
-        Ok(Arc::new(Self { input, rows, screen, schema, properties: Arc::new(properties) }))
+        Arc::new(Self { input, rows, screen, schema, properties: Arc::new(properties) })
     }
 }
 
@@ -147,6 +171,9 @@ impl<S: Screen> ExecutionPlan for ScreenExec<S> {
         target_partitions: usize,
         config: &ConfigOptions,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        if !S::IS_GUARD {
+            return Ok(None);
+        }
         let input = self.input.repartitioned(target_partitions, config)?;
         let over = |input| Self::over(input, self.screen.clone(), self.schema.clone(), config);
         input.map(over).transpose()
@@ -265,6 +292,7 @@ pub(crate) fn untold(error: DataFusionError, what: &str, hint: &str) -> DataFusi
 mod tests {
     use arrow::array::{AsArray, Int64Array};
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use datafusion::config::ConfigNonZeroUsize;
     use datafusion::datasource::memory::MemorySourceConfig;
     use datafusion::physical_plan::collect_partitioned;
 
@@ -302,7 +330,7 @@ mod tests {
         config.execution.target_partitions = 3;
         // Of more rows than a batch has they are spread, of fewer they stay where they are.
         for batch_rows in [10, 10_000] {
-            config.execution.batch_size = batch_rows;
+            config.execution.batch_size = ConfigNonZeroUsize::try_new(batch_rows).unwrap();
             for parts in 1..6 {
                 let rows = vec![vec![batch(0, 100)]; parts];
                 let input = MemorySourceConfig::try_new_exec(&rows, schema(), None).unwrap();
