@@ -169,16 +169,19 @@ struct Whole {
 
 impl Whole {
     fn of(policy: &PrivacyPolicy) -> Self {
-        let half = policy.budget_delta / 2.0;
-        let rho = match half > 0.0 {
-            true => rho_of_epsilon(policy.budget_epsilon, half),
-            false => 0.0,
-        };
         Self {
             epsilon_nanos: units_within(policy.budget_epsilon, EPSILON_UNITS),
-            rho_picos: units_within(rho, RHO_UNITS),
-            delta_attos: units_within(half, DELTA_UNITS),
+            rho_picos: units_within(policy.rho_of(policy.budget_epsilon), RHO_UNITS),
+            delta_attos: units_within(policy.budget_delta / 2.0, DELTA_UNITS),
         }
+    }
+}
+
+impl PrivacyPolicy {
+    /// The rho that an epsilon is worth at the half of the budget's delta that bounds sums of rho;
+    /// 0 without delta.
+    pub fn rho_of(&self, epsilon: f64) -> f64 {
+        rho_of_epsilon(epsilon, self.budget_delta / 2.0)
     }
 }
 

@@ -118,8 +118,18 @@ const OF_TREES: [&str; 14] = [
 const OF_RECORDS: [(&str, &[&str]); 1] = [("entity_resolution", &entities::options::OPTIONS)];
 
 /// Options that later versions have, with what to do today.
-const ELSEWHERE: [(&str, &str); 1] =
-    [("max_parallel_trials", "leave it out: trials run one after another, each on all cores")];
+const ELSEWHERE: [(&str, &str); 5] = [
+    ("max_parallel_trials", "leave it out: trials run one after another, each on all cores"),
+    ("epsilon", NOT_PRIVATE),
+    ("delta", NOT_PRIVATE),
+    ("privacy_budget", NOT_PRIVATE),
+    ("privacy_unit_column", NOT_PRIVATE),
+];
+
+/// What to do without noise in training, whose place is [`udfs::model::als::gradient`].
+const NOT_PRIVATE: &str = "training under differential privacy does not exist yet: train on the \
+    answers of SELECT WITH DIFFERENTIAL_PRIVACY, on rows of anonymize(…), or, where the model may \
+    tell of single persons, on a copy that a policy_admin DECLASSIFYs";
 
 /// A learner with its options.
 #[derive(Debug, Clone, PartialEq)]

@@ -100,21 +100,23 @@ impl Barrier {
         policies: impl IntoIterator<Item = String>,
     ) -> Result<Self> {
         let mut names: BTreeSet<String> = policies.into_iter().collect();
-        let own = masked.clone();
         let (mut kept, mut groups) = (BTreeSet::new(), Vec::new());
-        let mut stand_ins = BTreeSet::new();
+        let (mut stand_ins, mut others) = (BTreeSet::new(), masked.clone());
         plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node {
                 barrier_of(&scan.source, |below| {
                     names.extend(below.policies.iter().cloned());
                     masked.extend(below.masked.iter().cloned());
-                    stand_ins.extend(below.stand_ins.difference(&own).cloned());
+                    stand_ins.extend(below.stand_ins.iter().cloned());
+                    others.extend(below.masked.difference(&below.stand_ins).cloned());
                     kept.extend(below.kept.iter().cloned());
                     groups.extend(below.groups.iter().cloned());
                 });
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
+        // Of a name that several scans have, nobody knows here which of them it is of.
+        stand_ins.retain(|name| !others.contains(name));
         // A mask may be NULL, whatever it is now: statements keep their columns when it changes.
         let fields =
             plan.schema().fields().iter().map(|field| match masked.contains(field.name()) {
@@ -320,10 +322,47 @@ impl Screen for Passed {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::DataType;
+    use arrow::datatypes::{DataType, Field};
+    use datafusion::datasource::{MemTable, provider_as_source};
     use datafusion::logical_expr::{cast, col, lit, placeholder};
 
     use super::*;
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn over(table: Arc<dyn TableProvider>, at: &str) -> LogicalPlanBuilder {
+        LogicalPlanBuilder::scan(at, provider_as_source(table), None).unwrap()
+    }
+
+    /// A table of mails and names whose barrier masks these columns, of which some are stand-ins.
+    fn masking(masked: &[&str], stand_ins: &[&str]) -> Arc<dyn TableProvider> {
+        let fields = ["mail", "name"].map(|name| Field::new(name, DataType::Utf8, true));
+        let rows = MemTable::try_new(Arc::new(Schema::new(fields.to_vec())), vec![vec![]]).unwrap();
+        let plan = over(Arc::new(rows), "rows").build().unwrap();
+        let barrier = Barrier::new(plan, names(masked), []).unwrap();
+        Arc::new(barrier.with_stand_ins(names(stand_ins)))
+    }
+
+    #[test]
+    fn a_name_that_any_scan_masks_is_no_stand_in() {
+        let apart = || masking(&["mail", "name"], &["mail", "name"]);
+        let above = |plan: LogicalPlanBuilder| {
+            Barrier::new(plan.build().unwrap(), BTreeSet::new(), []).unwrap()
+        };
+        let alone = above(over(apart(), "a"));
+        assert!(!alone.masks("mail") && !alone.masks("name"));
+        let masked = || masking(&["mail"], &[]);
+        for (first, second) in [(masked(), apart()), (apart(), masked())] {
+            let other = over(second, "b").build().unwrap();
+            let both = above(over(first, "a").cross_join(other).unwrap());
+            assert!(both.masks("mail") && !both.masks("name"));
+        }
+        // Nor is one that the barrier itself masks.
+        let own = Barrier::new(over(apart(), "a").build().unwrap(), names(&["mail"]), []).unwrap();
+        assert!(own.masks("mail") && !own.masks("name"));
+    }
 
     fn passes(filter: Expr) -> bool {
         may_pass(&filter, |name| name == "secret")

@@ -22,7 +22,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::error::{Error, Result};
-use crate::policy::barrier::Barrier;
+use crate::policy::barrier::{Barrier, barrier_of};
 use crate::private::linked::UnitRows;
 use crate::private::node::PrivateNode;
 
@@ -36,11 +36,13 @@ pub(crate) struct Protected {
     policy: Arc<PrivacyPolicy>,
     principal: String,
     via: Option<Crosswalk>,
+    is_unit_masked: bool,
     table: Arc<Barrier>,
 }
 
 impl Protected {
-    /// The rows of a table, which lies under `policy`, as `principal` has them.
+    /// The rows of a table, which lies under `policy`, as `principal` has them; `own` is the table
+    /// without what tells whose they are.
     ///
     /// # Errors
     /// When DataFusion refuses the table's columns.
@@ -48,11 +50,16 @@ impl Protected {
         name: &ObjectName,
         policy: Arc<PrivacyPolicy>,
         principal: &str,
+        own: Arc<dyn TableProvider>,
         rows: UnitRows,
     ) -> Result<Self> {
         let UnitRows { plan, via } = rows;
+        // The rows may be joined with other tables, whose columns have names of the table's too.
+        let masks_unit = |own: &Barrier| own.masks(policy.key_column());
+        let is_unit_masked = barrier_of(&provider_as_source(own), masks_unit).unwrap_or(false);
         let table = Arc::new(Barrier::new(plan, BTreeSet::new(), [policy.name.clone()])?);
-        Ok(Self { name: name.clone(), policy, principal: principal.to_owned(), via, table })
+        let (name, principal) = (name.clone(), principal.to_owned());
+        Ok(Self { name, policy, principal, via, is_unit_masked, table })
     }
 
     /// The table's name.
@@ -76,14 +83,15 @@ impl Protected {
     /// # Errors
     /// When they are masked.
     pub(crate) fn check_unit(&self) -> Result<()> {
-        let unit = self.policy.key_column();
-        if !self.table.masks(unit) {
+        if !self.is_unit_masked {
             return Ok(());
         }
         Err(Error::unsupported(
             format!(
-                "the privacy unit of {}, its column {unit}, is masked for {}",
-                self.name, self.principal
+                "the privacy unit of {}, its column {}, is masked for {}",
+                self.name,
+                self.policy.key_column(),
+                self.principal
             ),
             "private statistics need a role that the masking policy excepts",
         ))
@@ -98,7 +106,8 @@ impl Protected {
             ),
             hint: Some(format!(
                 "ask for statistics: SELECT WITH DIFFERENTIAL_PRIVACY OPTIONS (epsilon = 1, \
-                 delta = 1e-6, privacy_unit_column = {}) COUNT(*) FROM {}",
+                 delta = 1e-6, privacy_unit_column = {}) COUNT(*) FROM {}; models learn of such \
+                 answers, since none is trained under differential privacy yet",
                 self.policy.unit_column, self.name
             )),
         }

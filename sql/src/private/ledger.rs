@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use catalog::Catalog;
 use catalog::budget::{Account, Balance, Charged, Cost};
 use catalog::privacy_policies::{BudgetPer, PrivacyPolicy};
+use catalog::{Catalog, ObjectName};
 use udfs::privacy::generator::{Generator, generator};
 
 use crate::engine::NoiseSource;
@@ -28,32 +28,18 @@ impl Ledger {
     /// The ledger of an aggregation over tables under `policies`.
     ///
     /// # Errors
-    /// When a policy does not allow for so large an epsilon, or for Gaussian noise.
+    /// When a policy does not allow for so large an epsilon, or for such Gaussian noise.
     pub(crate) fn new(
         context: &StatementContext,
         policies: &Policies,
         spec: &Spec,
     ) -> Result<Self> {
-        let epsilon = spec.options.epsilon;
         let rho = match spec.options.mechanism {
             Mechanism::Laplace => None,
             Mechanism::Gaussian => Some(spec.noise()?.rho()?),
         };
         for (table, policy) in policies {
-            if rho.is_some() && policy.budget_delta == 0.0 {
-                return Err(Error::invalid_hint(
-                    format!(
-                        "the privacy budget of {table} has no delta, which Gaussian noise needs"
-                    ),
-                    "leave mechanism out, or ask a policy_admin for a budget with delta",
-                ));
-            }
-            if let Some(most) = policy.epsilon_per_query_max.filter(|most| epsilon > *most) {
-                return Err(Error::invalid_hint(
-                    format!("epsilon is {epsilon}, and {table} gives {most} to one query"),
-                    format!("ask with epsilon = {most} or less"),
-                ));
-            }
+            check(table, policy, spec, rho)?;
         }
         let rights = context.rights();
         let accounts = policies.iter().flat_map(|(table, policy)| {
@@ -68,7 +54,7 @@ impl Ledger {
             noise: context.engine().noise().cloned(),
             principal: rights.name().to_owned(),
             accounts: accounts.collect(),
-            cost: Cost { epsilon, delta: spec.delta_of_groups(), rho },
+            cost: Cost { epsilon: spec.options.epsilon, delta: spec.delta_of_groups(), rho },
         })
     }
 
@@ -150,6 +136,69 @@ impl Ledger {
     }
 }
 
+/// Checks that a table's policy gives as much to one query. Of Gaussian noise a small epsilon says
+/// little beside a large delta, which no account pays: its rho counts, as a budget would pay it.
+///
+/// # Errors
+/// When it gives less, or no Gaussian noise.
+fn check(table: &ObjectName, policy: &PrivacyPolicy, spec: &Spec, rho: Option<f64>) -> Result<()> {
+    let (epsilon, delta) = (spec.options.epsilon, spec.delta());
+    let (epsilon_max, delta_max) = (policy.epsilon_per_query_max, policy.budget_delta);
+    if rho.is_some() && delta_max == 0.0 {
+        return Err(Error::invalid_hint(
+            format!("the privacy budget of {table} has no delta, which Gaussian noise needs"),
+            "leave mechanism out, or ask a policy_admin for a budget with delta",
+        ));
+    }
+    if let Some(most) = epsilon_max.filter(|most| epsilon > *most) {
+        return Err(Error::invalid_hint(
+            format!("epsilon is {epsilon}, and {table} gives {most} to one query"),
+            format!("ask with epsilon = {most} or less"),
+        ));
+    }
+    let Some(rho) = rho else { return Ok(()) };
+    if delta > delta_max {
+        return Err(Error::invalid_hint(
+            format!("delta is {delta}, and the privacy budget of {table} has {delta_max}"),
+            format!("ask with delta = {delta_max} or less"),
+        ));
+    }
+    let Some(most) = epsilon_max else { return Ok(()) };
+    let rho_max = policy.rho_of(most);
+    if rho <= rho_max {
+        return Ok(());
+    }
+    Err(Error::invalid_hint(
+        format!(
+            "Gaussian noise of epsilon {epsilon} and delta {delta} costs rho {rho:.3e}, and \
+             {table} gives rho {:e} to one query, which epsilon {most} is worth in its budget",
+            rounded_down(rho_max)
+        ),
+        format!(
+            "ask with epsilon = {} or less, with a smaller delta, or without mechanism",
+            rounded_down(epsilon_within(spec, rho_max))
+        ),
+    ))
+}
+
+/// The largest epsilon at which the same answer costs at most `rho`, rounded down.
+fn epsilon_within(spec: &Spec, rho: f64) -> f64 {
+    let cost = |epsilon: f64| -> Result<f64> {
+        let mut asked = spec.clone();
+        asked.options.epsilon = epsilon;
+        Ok(asked.noise()?.rho()?)
+    };
+    let (mut low, mut high) = (0.0, spec.options.epsilon);
+    for _ in 0..50 {
+        let middle = 0.5 * (low + high);
+        match cost(middle) {
+            Ok(cost) if cost <= rho => low = middle,
+            _ => high = middle,
+        }
+    }
+    low
+}
+
 /// Whose accounts somebody spends from: each active role's, so that no role's budget is passed by
 /// holding another one beside it.
 pub(crate) fn holders(policy: &PrivacyPolicy, rights: &Rights) -> Vec<String> {
@@ -182,7 +231,76 @@ fn utc(ms: i64) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use sqlparser::ast::{Expr, Ident};
+    use udfs::privacy::noise::accounting::epsilon_of_rho;
+
     use super::*;
+    use crate::private::options::{Aggregate, Contributions, Options, Selection, Statistic};
+
+    fn gaussian(epsilon: f64, delta: f64) -> Spec {
+        let options = Options {
+            epsilon,
+            delta: Some(delta),
+            mechanism: Mechanism::Gaussian,
+            unit: Expr::Identifier(Ident::new("id")),
+            contributions: Contributions::Groups(1),
+            units_min: None,
+            selection: Selection::Threshold,
+        };
+        let count = Aggregate { statistic: Statistic::Count, bounds: Some((0.0, 1.0)) };
+        Spec { options, groups: 0, aggregates: vec![count] }
+    }
+
+    fn policy(epsilon_per_query_max: Option<f64>) -> PrivacyPolicy {
+        PrivacyPolicy {
+            name: "p".into(),
+            unit_column: "id".into(),
+            source: None,
+            budget_epsilon: 10.0,
+            budget_delta: 1e-6,
+            per: BudgetPer::User,
+            every_ms: None,
+            epsilon_per_query_max,
+        }
+    }
+
+    fn checked(policy: &PrivacyPolicy, spec: &Spec) -> Result<()> {
+        let rho = spec.noise()?.rho()?;
+        check(&ObjectName::new("main", "t"), policy, spec, Some(rho))
+    }
+
+    #[test]
+    fn gaussian_noise_is_worth_no_more_than_the_largest_epsilon() {
+        // Whatever epsilon says, this is worth ten at the delta of the budget.
+        let loose = gaussian(1.0, 0.4);
+        assert!(epsilon_of_rho(loose.noise().unwrap().rho().unwrap(), 1e-6) > 9.0);
+        for policy in [policy(Some(1.0)), policy(None)] {
+            let error = checked(&policy, &loose).unwrap_err();
+            assert!(error.to_string().contains("delta is 0.4"), "{error}");
+        }
+        for most in [0.01, 1.0, 5.0] {
+            let policy = policy(Some(most));
+            for delta in [1e-6, 1e-7, 1e-9] {
+                let spec = gaussian(most, delta);
+                let allowed = match checked(&policy, &spec) {
+                    Ok(()) => most,
+                    Err(error) => {
+                        let allowed = rounded_down(epsilon_within(&spec, policy.rho_of(most)));
+                        let hint = error.hint().unwrap_or_default();
+                        assert!(hint.contains(&format!("epsilon = {allowed} ")), "{hint}");
+                        assert!(checked(&policy, &gaussian(allowed * 1.01, delta)).is_err());
+                        allowed
+                    }
+                };
+                // An account counts half of delta, so that a little less is affordable.
+                assert!((0.7 * most..=most).contains(&allowed), "{most} {delta}: {allowed}");
+                let spec = gaussian(allowed, delta);
+                checked(&policy, &spec).unwrap();
+                let rho = spec.noise().unwrap().rho().unwrap();
+                assert!(epsilon_of_rho(rho, 5e-7) <= most, "{most} {delta}: {allowed}");
+            }
+        }
+    }
 
     #[test]
     fn what_is_left_is_shown_in_few_digits() {

@@ -141,9 +141,9 @@ pub(crate) async fn guarded(
         return Ok(table);
     };
     context.used().policies.insert(format!("privacy policy {} on {name}", policy.name));
-    let rows = linked::rows(context, name, &policy, table, is_target).await?;
+    let rows = linked::rows(context, name, &policy, Arc::clone(&table), is_target).await?;
     let principal = context.rights().name();
-    Ok(Arc::new(Protected::new(name, policy, principal, rows)?))
+    Ok(Arc::new(Protected::new(name, policy, principal, table, rows)?))
 }
 
 /// Refuses a view whose name is under a privacy policy, as that of a table that was there before.

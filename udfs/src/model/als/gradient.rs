@@ -8,6 +8,9 @@
 //! interactions together, and [`ItemGradient::step`] moves the item factors by it. A gradient is
 //! of many users, but is not private by itself: clipping each user's part and adding noise
 //! ([`crate::privacy`]) has its place in [`ItemGradient::of`], where a user's part is still one.
+//! Each iteration would cost its rho ([`crate::privacy::noise::accounting`]), and counts and users
+//! are exact here, so that they would need noise as well. Nothing trains that way: CREATE MODEL
+//! refuses an epsilon.
 //!
 //! Source: Ammad-ud-din et al. 2019, federated collaborative filtering.
 
