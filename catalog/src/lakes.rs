@@ -299,6 +299,10 @@ impl Catalog {
                 }
                 other => other?,
             };
+            if version.is_some() {
+                let newest = self.tables.newest(&text, &place).await?;
+                delta::check_columns(&text, &opened, &newest)?;
+            }
             if let Some(pii) = &table.pii {
                 let partitions = delta::partition_columns(&text, &opened)?;
                 pii.check_partitions(&text, partitions.iter().map(String::as_str))?;

@@ -157,7 +157,12 @@ async fn identifiers_in_the_names_of_folders_cannot_be_kept_apart() {
     let catalog = lake(folder.path()).await;
     let state = session(&catalog);
     let clicks = |column: &str| {
-        let pii = Pii { columns: vec![column.into()], key: "web".into(), table: "who".into() };
+        let pii = Pii {
+            columns: vec![column.into()],
+            key: "web".into(),
+            key_id: Some("ab-1".into()),
+            table: "who".into(),
+        };
         Files { pii: Some(pii), ..Files::new("clicks/", Format::Csv) }
     };
     catalog.try_lake_table(&in_lake("x"), &clicks("id"), &state).await.unwrap();
@@ -176,6 +181,11 @@ async fn identifiers_in_the_names_of_folders_cannot_be_kept_apart() {
     assert!(catalog.table_state(&main("who"), &state).await.unwrap().is_none());
     let opened = catalog.open_table(&main("who"), None, &state).await.unwrap();
     assert!(matches!(opened, Some(Opened::Identified { identifiers_of: Some(_), .. })));
+    // Without the key's id nothing tells under which key its pseudonyms are.
+    let mut older = clicks("id");
+    older.pii = older.pii.map(|pii| Pii { key_id: None, ..pii });
+    catalog.create(&name, Spec::External(older), "eve", CreateMode::Replace).await.unwrap();
+    assert!(catalog.table_state(&name, &state).await.unwrap().is_none());
     assert!(catalog.drop_object(&name, Kind::Table).await.unwrap());
     assert!(catalog.open_table(&in_lake("clicks"), None, &state).await.unwrap().is_some());
 }

@@ -57,7 +57,7 @@ pub use audit::{Audit, AuditConfig, AuditEntry};
 pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
 pub use error::{Class, Error, Result};
 pub use lake::files::{FILE, TableFiles};
-pub use pii::Pii;
+pub use pii::{Pii, Seen};
 pub use purposes::{
     ConsentPolicy, ConsentSource, Purpose, Purposes, PurposesMoment, SELL_OR_SHARE,
 };
@@ -291,6 +291,22 @@ impl Catalog {
         owner: &str,
         mode: CreateMode,
     ) -> Result<bool> {
+        let seen = self.seen(name).await?;
+        self.create_over(name, spec, owner, mode, &seen).await
+    }
+
+    /// Creates a definition over exactly what was seen under its name, as [`Catalog::create`] does.
+    ///
+    /// # Errors
+    /// As there; `Conflict` when something else is replaced than what was seen.
+    pub async fn create_over(
+        &self,
+        name: &ObjectName,
+        spec: Spec,
+        owner: &str,
+        mode: CreateMode,
+        seen: &Seen,
+    ) -> Result<bool> {
         match &spec {
             Spec::External(table) => {
                 self.check_schema(name)?;
@@ -306,8 +322,8 @@ impl Catalog {
             self.check_append_only(name).await?;
         }
         match spec {
-            Spec::External(_) => self.create_with_identifiers(name, spec, owner, mode).await,
-            other => self.objects.create(name, other, owner, mode).await,
+            Spec::External(_) => self.create_with_identifiers(name, spec, owner, mode, seen).await,
+            other => self.objects.create_over(name, other, owner, mode, seen.head()).await,
         }
     }
 

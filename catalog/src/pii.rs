@@ -15,7 +15,9 @@ use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::lake::LakeTable;
 use crate::policy::Securable;
-use crate::registry::{CreateMode, Definition, Kind, ObjectName, Spec, may_create};
+use crate::registry::{
+    CreateMode, Definition, Definitions, Head, Kind, ObjectName, Spec, may_create,
+};
 
 /// What is added to a column's name for its pseudonym, where both stand side by side.
 const PSEUDONYM: &str = "_pseudonym";
@@ -27,6 +29,10 @@ pub struct Pii {
     pub columns: Vec<String>,
     /// The key of their pseudonyms, as statements write it: `web`, or `web@2` for one generation.
     pub key: String,
+    /// The id of the key's generation, by which another key of that name is told apart. Tables that
+    /// were defined before it was kept have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
     /// The name of the restricted table, in the same schema.
     pub table: String,
 }
@@ -95,6 +101,33 @@ impl Pii {
     }
 }
 
+/// What a name is at one moment. Whoever has decided by it creates over exactly that.
+pub struct Seen(Option<Head>);
+
+impl Seen {
+    /// The table whose personal identifiers are kept apart; `None` when it is something else.
+    ///
+    /// # Errors
+    /// When what is there cannot be read: it may be such a table.
+    pub fn separated(&self) -> Result<Option<&LakeTable>> {
+        let Some(head) = &self.0 else { return Ok(None) };
+        match head.document.as_ref().map_err(Error::clone)?.spec.as_ref() {
+            Some(Spec::External(table)) if table.pii.is_some() => Ok(Some(table)),
+            _ => Ok(None),
+        }
+    }
+
+    pub(crate) fn head(&self) -> Option<&Head> {
+        self.0.as_ref()
+    }
+
+    /// The restricted table; none of what cannot be read, which can be replaced.
+    fn beside(&self, name: &ObjectName) -> Option<ObjectName> {
+        let document = self.0.as_ref()?.document.as_ref().ok()?;
+        identifiers_of(name, document.spec.as_ref()?)
+    }
+}
+
 /// The restricted table of what is defined under a name.
 pub(crate) fn identifiers_of(name: &ObjectName, spec: &Spec) -> Option<ObjectName> {
     let Spec::External(table) = spec else { return None };
@@ -106,9 +139,11 @@ impl Catalog {
     /// Every table whose personal identifiers are kept apart.
     ///
     /// # Errors
-    /// When the warehouse cannot be reached.
+    /// When the warehouse cannot be reached; when a definition cannot be read, which may be of such
+    /// a table.
     pub async fn separated_tables(&self) -> Result<BTreeSet<ObjectName>> {
-        self.named(|spec| matches!(spec, Spec::External(table) if table.pii.is_some())).await
+        let definitions = self.objects.sound_definitions().await?;
+        Ok(named(&definitions, |spec| matches!(spec, Spec::External(table) if table.pii.is_some())))
     }
 
     /// Every table that shows what pseudonyms stand for.
@@ -116,26 +151,20 @@ impl Catalog {
     /// # Errors
     /// When the warehouse cannot be reached.
     pub async fn restricted_tables(&self) -> Result<BTreeSet<ObjectName>> {
-        self.named(|spec| matches!(spec, Spec::Identifiers { .. })).await
-    }
-
-    async fn named(&self, is_wanted: impl Fn(&Spec) -> bool) -> Result<BTreeSet<ObjectName>> {
         let definitions = self.definitions().await?;
-        let wanted = definitions.iter().filter(|(_, definition)| is_wanted(&definition.spec));
-        Ok(wanted.map(|((schema, name), _)| ObjectName::new(schema, name)).collect())
+        Ok(named(&definitions, |spec| matches!(spec, Spec::Identifiers { .. })))
     }
 
-    /// A table whose personal identifiers are kept apart, as the store has it now; `None` when the
-    /// name is something else, or cannot be read.
+    /// What a name is, as the store has it now.
     ///
     /// # Errors
     /// When the warehouse cannot be reached.
-    pub async fn separated_now(&self, name: &ObjectName) -> Result<Option<LakeTable>> {
-        let found = self.read_if_sound(name).await?;
-        Ok(found.and_then(|found| match found.spec {
-            Spec::External(table) if table.pii.is_some() => Some(table),
-            _ => None,
-        }))
+    pub async fn seen(&self, name: &ObjectName) -> Result<Seen> {
+        match name.check() {
+            Ok(()) => Ok(Seen(self.objects.head(name).await?)),
+            // Nothing has what is no name.
+            Err(_) => Ok(Seen(None)),
+        }
     }
 
     /// A definition; none of what cannot be read, which can be replaced and dropped.
@@ -168,13 +197,15 @@ impl Catalog {
     /// would show.
     ///
     /// # Errors
-    /// When it does; when a store's location is wrong.
+    /// When it does; when a definition cannot be read, which may do so; when a store's location is
+    /// wrong.
     pub(crate) async fn check_separation(
         &self,
         name: &ObjectName,
         table: &LakeTable,
     ) -> Result<()> {
-        for ((schema, other), definition) in self.definitions().await?.iter() {
+        let (definitions, fault) = self.objects.definitions_and_fault().await?;
+        for ((schema, other), definition) in definitions.iter() {
             let Spec::External(held) = &definition.spec else { continue };
             let Some(pii) = &held.pii else { continue };
             let other = ObjectName::new(schema, other);
@@ -193,26 +224,39 @@ impl Catalog {
                 ));
             }
         }
-        Ok(())
+        match fault {
+            None => Ok(()),
+            // Whose definition it is, is not for everybody.
+            Some(fault) => {
+                tracing::warn!(%fault, table = %name, "a table over files is closed");
+                Err(Error::invalid_hint(
+                    format!(
+                        "{name} is closed: a definition cannot be read, and may keep personal \
+                         identifiers of its files apart"
+                    ),
+                    "the log names it: restore it, or a policy_admin drops what it defines",
+                ))
+            }
+        }
     }
 
     /// Creates a definition together with the restricted table that it names, and takes away the
     /// one that it no longer names; `false` when the name exists and shall stay.
     ///
     /// # Errors
-    /// As [`Catalog::create`]; when something else has the restricted table's name.
+    /// As [`Catalog::create_over`]; when something else has the restricted table's name.
     pub(crate) async fn create_with_identifiers(
         &self,
         name: &ObjectName,
         spec: Spec,
         owner: &str,
         mode: CreateMode,
+        seen: &Seen,
     ) -> Result<bool> {
-        let seen = self.objects.head(name).await?;
-        if !may_create(name, seen.as_ref(), spec.kind(), mode)? {
+        if !may_create(name, seen.head(), spec.kind(), mode)? {
             return Ok(false);
         }
-        let (before, after) = (self.beside(name).await?, identifiers_of(name, &spec));
+        let (before, after) = (seen.beside(name), identifiers_of(name, &spec));
         if let Some(apart) = &after {
             self.create_identifiers(apart, name, owner).await?;
             // Nobody has rights on what was not there.
@@ -220,7 +264,7 @@ impl Catalog {
                 self.forget_grants(&Securable::Table(apart.clone())).await?;
             }
         }
-        let made = self.objects.create(name, spec, owner, mode).await;
+        let made = self.objects.create_over(name, spec, owner, mode, seen.head()).await;
         // Somebody else may have been first, whose table of identifiers has the same name.
         let kept = self.beside(name).await?;
         for gone in [before, after].into_iter().flatten().filter(|gone| kept.as_ref() != Some(gone))
@@ -293,6 +337,11 @@ impl Catalog {
     }
 }
 
+fn named(definitions: &Definitions, is_wanted: impl Fn(&Spec) -> bool) -> BTreeSet<ObjectName> {
+    let wanted = definitions.iter().filter(|(_, definition)| is_wanted(&definition.spec));
+    wanted.map(|((schema, name), _)| ObjectName::new(schema, name)).collect()
+}
+
 /// The error for a restricted table that is to be dropped or replaced by itself.
 pub(crate) fn belongs(name: &ObjectName, of: &ObjectName) -> Error {
     Error::invalid_hint(
@@ -310,13 +359,15 @@ fn gone(name: &ObjectName, of: &ObjectName) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use object_store::ObjectStoreExt;
+
     use super::*;
     use crate::lake::Format;
     use crate::testing::{Shared, main};
 
     fn pii(columns: &[&str], table: &str) -> Pii {
         let columns = columns.iter().map(|column| (*column).to_owned()).collect();
-        Pii { columns, key: "web".into(), table: table.into() }
+        Pii { columns, key: "web".into(), key_id: None, table: table.into() }
     }
 
     fn clicks(pii: Option<Pii>) -> Spec {
@@ -357,6 +408,49 @@ mod tests {
         assert_eq!(one.restricted_tables().await.unwrap(), [main("them")].into());
         assert!(one.drop_object(&main("clicks"), Kind::Table).await.unwrap());
         assert!(one.definitions().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_seen_is_replaced_and_nothing_else() {
+        let shared = Shared::new();
+        let (one, other) = (shared.open().await, shared.open().await);
+        let name = main("clicks");
+        one.create(&name, clicks(None), "eve", CreateMode::New).await.unwrap();
+        let seen = one.seen(&name).await.unwrap();
+        assert_eq!(seen.separated().unwrap(), None);
+        let apart = || clicks(Some(pii(&["email"], "who")));
+        other.create(&name, apart(), "dpo", CreateMode::Replace).await.unwrap();
+        let late = one.create_over(&name, clicks(None), "eve", CreateMode::Replace, &seen).await;
+        assert!(matches!(late, Err(Error::Conflict { .. })), "{late:?}");
+        assert_eq!(other.restricted_tables().await.unwrap(), [main("who")].into());
+        let seen = one.seen(&name).await.unwrap();
+        assert!(seen.separated().unwrap().is_some());
+        let replaced = one.create_over(&name, clicks(None), "dpo", CreateMode::Replace, &seen);
+        assert!(replaced.await.unwrap());
+        assert!(one.restricted_tables().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_definition_that_cannot_be_read_may_keep_identifiers_apart() {
+        let shared = Shared::new();
+        let (name, raw) = (main("clicks"), LakeTable::new("orders/", Format::Csv));
+        let catalog = shared.open().await;
+        let apart = clicks(Some(pii(&["email"], "who")));
+        catalog.create(&name, apart, "eve", CreateMode::New).await.unwrap();
+        catalog.check_separation(&main("raw"), &raw).await.unwrap();
+        let documents = shared.paths("_attune/heads").await;
+        let document = documents.iter().find(|path| path.contains("main.clicks")).unwrap();
+        let document = object_store::path::Path::parse(document).unwrap();
+        let damaged = bytes::Bytes::from_static(b"{\"format\": 99}");
+        shared.place.store.put(&document, damaged.into()).await.unwrap();
+        let catalog = shared.open().await;
+        let closed = catalog.check_separation(&main("raw"), &raw).await.unwrap_err();
+        assert!(closed.to_string().contains("main.raw is closed"), "{closed}");
+        assert!(!closed.to_string().contains("clicks"), "{closed}");
+        assert!(catalog.separated_tables().await.is_err());
+        assert!(catalog.seen(&name).await.unwrap().separated().is_err());
+        assert!(catalog.drop_object(&name, Kind::Table).await.unwrap());
+        catalog.check_separation(&main("raw"), &raw).await.unwrap();
     }
 
     #[tokio::test]

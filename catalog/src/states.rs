@@ -10,6 +10,7 @@ use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::lake::{Format, LakeTable};
 use crate::lakes::Named;
+use crate::pii::Pii;
 use crate::registry::{ObjectName, Spec};
 use crate::tables::Opened;
 
@@ -42,8 +43,9 @@ impl Catalog {
             None => return Err(Error::not_found("table", &name.to_string(), [])),
         };
         match spec {
-            // No version tells under which key pseudonyms are.
+            // No version tells under which key pseudonyms are, nor does a key's name.
             Spec::External(LakeTable { pii: Some(_), format: Format::Delta, .. })
+            | Spec::External(LakeTable { pii: Some(Pii { key_id: None, .. }), .. })
             | Spec::Identifiers { .. } => Ok(None),
             Spec::Managed(table) => {
                 let place = self.warehouse.place().child(&table.folder).folder();

@@ -230,6 +230,25 @@ pub fn plain_schema(name: &str, table: &DeltaTable) -> Result<arrow::datatypes::
     Ok(scan(name, table, false)?.schema())
 }
 
+/// Checks that a version of a table of a lake has no column that the newest one has not: nobody can
+/// say of such a column who may see it.
+///
+/// # Errors
+/// When it has; when the table needs a reader feature that is not supported.
+pub fn check_columns(name: &str, table: &DeltaTable, newest: &DeltaTable) -> Result<()> {
+    let (shown, known) = (plain_schema(name, table)?, plain_schema(name, newest)?);
+    match shown.fields().iter().all(|field| known.field_with_name(field.name()).is_ok()) {
+        true => Ok(()),
+        false => Err(Error::invalid_hint(
+            format!(
+                "version {} of {name} is closed: it has columns that the table has lost since",
+                table.version().unwrap_or_default()
+            ),
+            "read the newest version, or one that has no other columns",
+        )),
+    }
+}
+
 fn scan(name: &str, table: &DeltaTable, views: bool) -> Result<DeltaScanNext> {
     let snapshot = table.snapshot().map_err(|error| delta_error("read", name, error))?;
     let mut config = DeltaScanConfig::new().with_wrap_partition_values(false);
@@ -285,5 +304,33 @@ pub fn delta_error(action: &'static str, name: &str, error: DeltaTableError) -> 
             Error::store(format!("the files of table {name}"), &source)
         }
         other => Error::Delta { action, name: name.into(), reason: root_cause(&other) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::testing::Shared;
+
+    #[tokio::test]
+    async fn a_version_shows_no_column_that_was_dropped() {
+        let shared = Shared::new();
+        let mut tables = Vec::new();
+        for (at, columns) in
+            [("one", &["id"][..]), ("two", &["mail", "id"][..]), ("three", &["n"][..])]
+        {
+            let fields = columns.iter().map(|name| Field::new(*name, DataType::Int64, true));
+            let schema = Schema::new(fields.collect::<Vec<_>>());
+            tables.push(create_empty(at, &shared.place.child(at).folder(), &schema).await.unwrap());
+        }
+        let check = |of: usize, newest: usize| check_columns("t", &tables[of], &tables[newest]);
+        check(0, 0).unwrap();
+        check(0, 1).unwrap();
+        for (of, newest) in [(1, 0), (2, 0), (0, 2)] {
+            let error = check(of, newest).unwrap_err();
+            assert!(error.to_string().contains("version 0 of t is closed"), "{error}");
+        }
     }
 }

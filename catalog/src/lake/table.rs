@@ -159,7 +159,12 @@ mod tests {
             .with_option("header", "true")
             .with_columns(columns)
             .with_partitions(vec![Column::new("day", DataType::Date32)]);
-        let pii = Pii { columns: vec!["c1".into()], key: "web@2".into(), table: "who".into() };
+        let pii = Pii {
+            columns: vec!["c1".into()],
+            key: "web@2".into(),
+            key_id: Some("ab-1".into()),
+            table: "who".into(),
+        };
         let table = LakeTable { pii: Some(pii), ..table };
         let text = serde_json::to_string(&table).unwrap();
         assert_eq!(serde_json::from_str::<LakeTable>(&text).unwrap(), table, "{text}");

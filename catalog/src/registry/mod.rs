@@ -294,10 +294,25 @@ impl Registry {
     ) -> Result<bool> {
         name.check()?;
         let head = self.head(name).await?;
-        if !may_create(name, head.as_ref(), spec.kind(), mode)? {
+        self.create_over(name, spec, owner, mode, head.as_ref()).await
+    }
+
+    /// Creates a definition over exactly the head that was seen, as [`Registry::create`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn create_over(
+        &self,
+        name: &ObjectName,
+        spec: Spec,
+        owner: &str,
+        mode: CreateMode,
+        seen: Option<&Head>,
+    ) -> Result<bool> {
+        if !may_create(name, seen, spec.kind(), mode)? {
             return Ok(false);
         }
-        match self.put(name, Some(spec), owner, head.as_ref()).await {
+        match self.put(name, Some(spec), owner, seen).await {
             Err(Error::Conflict { .. }) if mode != CreateMode::Replace => {
                 let now = self.read(name).await?;
                 match (now, mode) {

@@ -273,7 +273,12 @@ async fn the_past_of_a_definition_that_names_somebody_is_emptied() {
 #[test]
 fn what_an_older_version_would_overlook_it_refuses() {
     let table = LakeTable::new("clicks/", Format::Csv);
-    let pii = Pii { columns: vec!["email".into()], key: "web".into(), table: "who".into() };
+    let pii = Pii {
+        columns: vec!["email".into()],
+        key: "web".into(),
+        key_id: Some("ab-1".into()),
+        table: "who".into(),
+    };
     let format_of = |table: LakeTable| {
         let document = Document::new(&main("clicks"), "eve", 0, Some(Spec::External(table)));
         let bytes = document.to_bytes().unwrap();

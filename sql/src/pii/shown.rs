@@ -4,7 +4,7 @@
 //! Both are plans over the rows of the files behind a [`Barrier`]: conditions on a pseudonym are
 //! asked of the pseudonym, statistics and error texts of the files do not come out. The key serves
 //! whoever reads, as a policy's does; who may say so was asked when the table was created. Rows of
-//! persons whom nobody may see are left out of both.
+//! persons whom nobody may see, and rows whose time is over, are left out of both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use crate::engine::Engine;
 use crate::error::{CatalogError, Error, Result};
 use crate::key::{UsedKey, bind};
 use crate::policy::barrier::Barrier;
+use crate::policy::retention;
 use crate::session::StatementContext;
 use crate::session::plan::analyzed;
 use crate::subject::guard;
@@ -139,6 +140,10 @@ impl<'a> Identified<'a> {
             Err(CatalogError::Invalid { what, .. }) => return Err(unusable(name, &what)),
             other => other?,
         };
+        // What was made under the one that had its name joins with none of what this one makes.
+        if pii.key_id.as_ref().is_some_and(|id| id.as_str() != key.newest().id()) {
+            return Err(unusable(name, &format!("key {} is another one by now", pii.key)));
+        }
         let usable = UsableKey { ring: key.clone(), uses: BTreeSet::from([KeyUse::Pseudonymize]) };
         let keys = KeySet::new(BTreeMap::from([(pii.key.clone(), usable)]), None);
         let function = ScalarUDF::new_from_impl(Pseudonymize::bound(Arc::new(keys)));
@@ -236,10 +241,17 @@ impl<'a> Identified<'a> {
         let told = format!("identifiers of {}", self.name);
         let wide = self.barrier(scan.project(columns)?.build()?, told.clone())?;
         let wide: Arc<dyn TableProvider> = Arc::new(wide);
-        // Whose rows the table does not show is nobody here either.
+        // Of whom the table shows no row is nobody here either.
         let wide = match reader {
             Reader::Engine => wide,
-            Reader::Statement(context) => guard::readable(context, self.name, wide).await?,
+            Reader::Statement(context) => {
+                let wide = guard::readable(context, self.name, wide).await?;
+                // Who withdrew long ago must not count as somebody who has not.
+                match context.opening().reads_consents() {
+                    true => wide,
+                    false => retention::readable(context, self.name, wide).await?,
+                }
+            }
             Reader::Request(context) => guard::with_restricted(context, self.name, wide).await?,
         };
         let (scan, schema) = Self::scan(name, wide)?;

@@ -99,6 +99,7 @@ pub(crate) fn taken(options: &mut Vec<Written>, table: &ObjectName) -> Result<Op
     let pii = Pii {
         columns: names(&columns)?,
         key,
+        key_id: None,
         table: beside.unwrap_or_else(|| Pii::table_for(&table.name)),
     };
     pii.check()?;

@@ -146,6 +146,11 @@ async fn open_now(
         // Who may only write to it knows that it is there.
         return match access.is_any() {
             true => Err(context.rights().no_change(Privilege::Select, name)),
+            // A damaged definition is told to those who would see it.
+            false if context.rights().granted_access(name).is_any() => {
+                context.engine().catalog().object(name).await?;
+                Ok(None)
+            }
             false => Ok(None),
         };
     }

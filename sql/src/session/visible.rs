@@ -15,9 +15,11 @@ impl StatementContext {
         if granted.is_all() && self.session().principal().is_embedded() {
             return granted;
         }
-        // What cannot be looked up is nobody's.
-        let object = self.engine().catalog().object(name).await.unwrap_or_default();
-        self.rights().access(name, object.as_ref())
+        match self.engine().catalog().object(name).await {
+            Ok(object) => self.rights().access(name, object.as_ref()),
+            // What cannot be looked up may be a restricted table.
+            Err(_) => Access::default(),
+        }
     }
 
     /// What a written name means among the things of which `sees` says that the principal may

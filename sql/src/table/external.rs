@@ -102,16 +102,21 @@ pub(super) async fn define(
 ) -> Result<Option<String>> {
     let (catalog, owner) = (run.session.engine().catalog(), &run.session.principal().name);
     let table = &pii::change::pinned(catalog, table).await?;
-    if mode == CreateMode::Replace {
-        pii::change::may_end(run, name, Some(table)).await?;
+    let seen = catalog.seen(name).await?;
+    // A table that is there stays as it is, or is an error.
+    let is_made = mode == CreateMode::Replace || catalog.object(name).await?.is_none();
+    if is_made {
+        pii::change::may_become(run, name, &seen, table).await?;
     }
     check(run, name, table).await?;
-    if let Some(pii) = &table.pii {
-        // Before the table, so that policies of tags are about it from its beginning.
-        pii::change::tag(catalog, name, mode, pii).await?;
+    if is_made && let Some(pii) = &table.pii {
+        // Before the table, so that policies of tags are about it from its beginning, and nothing
+        // that was told of identifiers is told after it.
+        pii::change::tag(catalog, name, pii).await?;
+        pii::change::forget(catalog, name, &seen, pii).await?;
     }
     let spec = Spec::External(table.clone());
-    if !catalog.create(name, spec, owner, mode).await? {
+    if !catalog.create_over(name, spec, owner, mode, &seen).await? {
         return Ok(None);
     }
     Ok(Some(match &table.pii {

@@ -66,7 +66,7 @@ impl Definition {
         let catalog = run.session.engine().catalog();
         let owner = run.session.principal().name.as_str();
         if let Self::Table { name, mode: CreateMode::Replace, .. } = self {
-            pii::change::may_end(run, name, None).await?;
+            pii::change::may_end(run, name).await?;
         }
         match self {
             Self::Table { name, mode, plan, empty: true, cluster_by, .. } => {
@@ -114,7 +114,7 @@ impl Definition {
             }
             Self::Drop { names, kind, if_exists } => {
                 for name in names {
-                    pii::change::may_end(run, name, None).await?;
+                    pii::change::may_end(run, name).await?;
                     let dropped = catalog.drop_object(name, *kind).await?;
                     if !dropped && !if_exists {
                         return Err(missing(run, name, *kind).await);
