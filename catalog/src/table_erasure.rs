@@ -127,7 +127,7 @@ impl Catalog {
             first_version: version.saturating_add(1),
             erasing: None,
             erased_by: Some(id.to_owned()),
-            append_only: before.append_only,
+            append_only: now.append_only,
         };
         let version = after.shown(table.version().unwrap_or_default());
         // What the definition may name by now stays, also where its answer gets lost.

@@ -273,7 +273,7 @@ pub(crate) async fn plan(
             let plan = Arc::unwrap_or_clone(dml.input);
             let fields = plan.schema().fields().iter();
             let columns: Vec<String> = fields.map(|field| field.name().clone()).collect();
-            check_copy(context, &plan, &columns, &name).await?;
+            check_copy(context, &plan, &columns, &name, false).await?;
             let copies = Box::new(copies_in(context, &plan, &name, 0).await?);
             consent::copies::may_insert(context, &name, &plan).await?;
             let check = RowCheck::of(context, &name, plan.schema().as_arrow()).await?;
@@ -288,14 +288,15 @@ pub(crate) async fn plan(
 }
 
 /// Checks that a plan's values may come into columns of a table: those of a protected one only
-/// where they are protected as well.
+/// where they are protected as well. `in_place`: the rows are there already.
 async fn check_copy(
     context: &Arc<StatementContext>,
     plan: &LogicalPlan,
     columns: &[String],
     name: &ObjectName,
+    in_place: bool,
 ) -> Result<()> {
-    let copied = policy::Copied::of(context, plan, columns, Some(name)).await?;
+    let copied = policy::Copied::of(context, plan, columns, Some(name), in_place).await?;
     copied.check_into(context.engine().catalog(), name).await
 }
 

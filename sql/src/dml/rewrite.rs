@@ -165,7 +165,8 @@ impl Target {
     }
 
     /// Plans new values, each with its column, over what the principal sees of the table and of
-    /// `joined` beside it, which ends in a condition.
+    /// `joined` beside it, which ends in a condition. `in_place`: they come into rows that are
+    /// there, and into no others.
     ///
     /// # Errors
     /// When one of them or the condition needs more than that; when a value comes of a table that
@@ -175,6 +176,7 @@ impl Target {
         context: &Arc<StatementContext>,
         values: &[(String, String)],
         joined: &str,
+        in_place: bool,
     ) -> Result<()> {
         let seen = match &self.seen {
             Some(_) => format!("{}.{}", quoted(&self.name.schema), quoted(&self.name.name)),
@@ -203,7 +205,7 @@ impl Target {
         if !values.is_empty() {
             let columns: Vec<String> = values.iter().map(|(column, _)| column.clone()).collect();
             self.check_masks(context, &plan, &columns)?;
-            check_copy(context, &plan, &columns, &self.name).await?;
+            check_copy(context, &plan, &columns, &self.name, in_place).await?;
         }
         context.used().add_read(plan);
         Ok(())
@@ -330,13 +332,13 @@ pub(crate) async fn delete(
     }
     let target = Target::of(context, table, Privilege::Delete).await?;
     let condition = condition(delete.selection.as_ref());
-    target.check(context, &[], &format!("WHERE {condition}")).await?;
+    target.check(context, &[], &format!("WHERE {condition}"), true).await?;
     let (columns, from) = (target.columns(&BTreeMap::new()), target.from());
     let keep = format!("SELECT {columns} {from} WHERE ({condition}) IS NOT TRUE");
     target.rewrite(context, "DELETE", keep, Rows::Left, &condition).await
 }
 
-/// TRUNCATE: no row stays but those of restricted persons.
+/// TRUNCATE: no row stays but those of restricted persons, and those that are too old to be seen.
 pub(crate) async fn truncate(
     context: &Arc<StatementContext>,
     truncate: &Truncate,
@@ -346,13 +348,18 @@ pub(crate) async fn truncate(
     crate::private::no_changes(context, &name).await?;
     may_replace(context, &name, "remove all rows of").await?;
     let catalog = context.engine().catalog();
+    catalog.check_append_only(&name).await?;
     let version = catalog.table_version(&name).await?;
     let marked = catalog.marked_columns(&name).await?;
-    let (rows, restricted) = unrestricted(context, &name, version, &marked).await?;
+    let (whole, restricted) = unrestricted(context, &name, version, &marked).await?;
+    let (rows, over) = retention::parts(context, &name, whole).await?;
     let removed = hidden(context, &name, rows);
-    let keep = match restricted {
-        Some(restricted) => format!("SELECT * FROM {}", hidden(context, &name, restricted)),
-        None => format!("SELECT * FROM {removed} WHERE false"),
+    let stay = [restricted, over].into_iter().flatten();
+    let stay = stay.map(|rows| format!("SELECT * FROM {}", hidden(context, &name, rows)));
+    let stay: Vec<String> = stay.collect();
+    let keep = match stay.is_empty() {
+        true => format!("SELECT * FROM {removed} WHERE false"),
+        false => stay.join(" UNION ALL "),
     };
     let (state, keep) = query(context, &keep).await?;
     let (_, count) = query(context, &format!("SELECT count(*) AS n FROM {removed}")).await?;
@@ -379,7 +386,7 @@ pub(crate) async fn update(
     let values = assigned(&target, &update.assignments)?;
     let condition = condition(update.selection.as_ref());
     let written: Vec<(String, String)> = values.clone().into_iter().collect();
-    target.check(context, &written, &format!("WHERE {condition}")).await?;
+    target.check(context, &written, &format!("WHERE {condition}"), true).await?;
     let (changed, same) = (target.columns(&values), target.columns(&BTreeMap::new()));
     let (from, mark) = (target.from(), target.mark());
     let keep = format!(
