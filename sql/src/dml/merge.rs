@@ -109,7 +109,7 @@ pub(crate) async fn merge(
     crate::consent::copies::may_add(context, &target.name, &keep).await?;
     let check = RowCheck::of(context, &target.name, target.schema()).await?;
     let Target { name, version, .. } = target;
-    let copies = copies_in(context, &keep, &name, 1).await?;
+    let copies = copies_in(context, &keep, &name).await?;
     let plan = MergePlan { name, version, keep, check, counts, copies };
     Ok((state, Action::Rows(Change::Merge(Box::new(plan)))))
 }

@@ -245,7 +245,7 @@ impl Target {
         let (mut check, mut copies) = (None, Copies::default());
         if rows == Rows::Changed {
             consent::copies::may_add(context, &self.name, &keep).await?;
-            copies = copies_in(context, &keep, &self.name, 1).await?;
+            copies = copies_in(context, &keep, &self.name).await?;
             check = RowCheck::of(context, &self.name, &self.schema).await?;
         }
         let (_, count) =
