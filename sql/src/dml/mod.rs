@@ -13,6 +13,7 @@ mod many;
 mod merge;
 mod rewrite;
 pub(crate) mod sent;
+mod steady;
 
 use std::sync::Arc;
 

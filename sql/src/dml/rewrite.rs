@@ -25,7 +25,7 @@ use sqlparser::ast::{
 };
 
 use crate::dml::sent::{free, quoted};
-use crate::dml::{Change, check_copy, copies_in, may_replace, target};
+use crate::dml::{Change, check_copy, copies_in, may_replace, steady, target};
 use crate::error::{Error, Result};
 use crate::expectation::load::Rows;
 use crate::parse::{name_parts, parse_query};
@@ -170,7 +170,8 @@ impl Target {
     ///
     /// # Errors
     /// When one of them or the condition needs more than that; when a value comes of a table that
-    /// is under policies which this one is not under, or of a mask.
+    /// is under policies which this one is not under, or of a mask; when the condition may come out
+    /// otherwise the next time.
     pub(super) async fn check(
         &self,
         context: &Arc<StatementContext>,
@@ -202,6 +203,7 @@ impl Target {
             }
             (Err(error), _) => return Err(error),
         };
+        steady::check(&plan, !values.is_empty())?;
         if !values.is_empty() {
             let columns: Vec<String> = values.iter().map(|(column, _)| column.clone()).collect();
             self.check_masks(context, &plan, &columns)?;
