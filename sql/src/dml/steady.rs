@@ -1,8 +1,8 @@
 //! Conditions that come out the same each time that they are computed.
 //!
-//! A change of rows computes its condition more than once: DELETE for the rows that stay and for how
-//! many go, UPDATE and MERGE for each kind of row and for each column as well. One that came out
-//! otherwise each time would lose rows and write others twice. `now()` is the same in a whole
+//! A change of rows computes its condition more than once: DELETE for the rows that stay and for
+//! how many go, UPDATE and MERGE for each kind of row and for each column as well. One that came
+//! out otherwise each time would lose rows and write others twice. `now()` is the same in a whole
 //! statement, and a value that is set is computed once: it may be anything.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
