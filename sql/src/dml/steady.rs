@@ -5,6 +5,7 @@
 //! out otherwise each time would lose rows and write others twice. `now()` is the same in a whole
 //! statement, and a value that is set is computed once: it may be anything.
 
+use datafusion::common::JoinType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
@@ -23,6 +24,9 @@ pub(super) fn check(plan: &LogicalPlan, writes_values: bool) -> Result<()> {
     for node in conditions(plan) {
         if found.is_none() {
             found = varying(node, false)?;
+        }
+        if found.is_none() {
+            found = reads_drawn(node)?;
         }
         node.apply_subqueries(|subquery| {
             subquery.apply_with_subqueries(|node| {
@@ -84,6 +88,58 @@ fn varying(node: &LogicalPlan, takes_some: bool) -> DataFusionResult<Option<Stri
             })?;
             Ok(found)
         }
+    }
+}
+
+/// Why the columns that a condition reads may hold something else the next time, in words.
+fn reads_drawn(node: &LogicalPlan) -> DataFusionResult<Option<String>> {
+    for expr in node.expressions() {
+        for column in expr.column_refs() {
+            for input in node.inputs() {
+                let Some(at) = input.schema().maybe_index_of_column(column) else { continue };
+                if let Some(name) = drawn(input, at)? {
+                    let column = &column.name;
+                    return Ok(Some(format!("reads {column}, another value of {name} each time")));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// A function of which a plan's column holds another value each time.
+fn drawn(plan: &LogicalPlan, at: usize) -> DataFusionResult<Option<String>> {
+    match plan {
+        LogicalPlan::Projection(node) => {
+            let Some(expr) = node.expr.get(at) else { return Ok(None) };
+            if let Some(name) = volatile(expr)? {
+                return Ok(Some(name));
+            }
+            for column in expr.column_refs() {
+                let Some(below) = node.input.schema().maybe_index_of_column(column) else {
+                    continue;
+                };
+                if let Some(name) = drawn(&node.input, below)? {
+                    return Ok(Some(name));
+                }
+            }
+            Ok(None)
+        }
+        LogicalPlan::Join(join) if join.join_type == JoinType::Full => {
+            match at.checked_sub(join.left.schema().fields().len()) {
+                Some(at) => drawn(&join.right, at),
+                None => drawn(&join.left, at),
+            }
+        }
+        LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Limit(_)
+        | LogicalPlan::Distinct(Distinct::All(_)) => match plan.inputs().as_slice() {
+            [input] => drawn(input, at),
+            _ => Ok(None),
+        },
+        _ => Ok(None),
     }
 }
 
