@@ -1,8 +1,9 @@
 //! Tables to which rows are only added.
 //!
 //! The definition says so, and it binds whoever changes rows or definitions through the catalog,
-//! whatever their rights. Two things still leave fewer rows: an erasure of a person, who may demand
-//! it, and taking the property back.
+//! whatever their rights. Three things still leave fewer rows: an erasure of a person, who may
+//! demand it, retention policies, which limit how long anything is stored, and taking the property
+//! back.
 
 use crate::Catalog;
 use crate::error::{Error, Result};

@@ -59,11 +59,22 @@ impl Catalog {
         if !is_due(&table) {
             return Ok(false);
         }
-        table.erasing = None;
+        let stopped = table.erasing.take();
         table.retained_ms = Some(now_ms);
         match self.objects.put(name, Some(Spec::Managed(table)), &owner, Some(&head)).await {
-            Err(error) if error.is_lost_race() => Ok(false),
-            other => other.map(|_| true),
+            Err(error) if error.is_lost_race() => return Ok(false),
+            other => other?,
+        };
+        self.sweep_stopped(stopped).await;
+        Ok(true)
+    }
+
+    /// Removes what was left by who began to rewrite a table, and was taken over.
+    async fn sweep_stopped(&self, id: Option<String>) {
+        if let Some(id) = id
+            && let Err(error) = self.sweep_rewritings(&id).await
+        {
+            tracing::warn!(%error, id, "files of a rewriting that has stopped stay");
         }
     }
 
@@ -86,13 +97,14 @@ impl Catalog {
             if !has_stopped {
                 check_erasure(name, &table)?;
             }
-            table.erasing = Some(id.clone());
+            let stopped = table.erasing.replace(id.clone());
             table.retained_ms = Some(now_ms);
             let spec = Some(Spec::Managed(table.clone()));
             match self.objects.put(name, spec, &owner, Some(&head)).await {
                 Err(error) if error.is_lost_race() => continue,
                 other => other?,
             };
+            self.sweep_stopped(stopped).await;
             let place = self.warehouse.place().child(&table.folder).folder();
             let newest = self.tables.newest(&name.to_string(), &place).await?;
             return Ok(Some((id, table.shown(newest.version().unwrap_or_default()))));

@@ -101,6 +101,15 @@ impl Catalog {
         Ok(found.map(|found| keys(&found.spec)).unwrap_or_default())
     }
 
+    /// The same as the store has it now.
+    ///
+    /// # Errors
+    /// As [`Catalog::copies_in`].
+    pub async fn copies_in_now(&self, table: &ObjectName) -> Result<BTreeSet<CopiedKey>> {
+        let found = self.subject_copies.read(table).await?;
+        Ok(found.map(|found| keys(&found.spec)).unwrap_or_default())
+    }
+
     /// Every column that is a copy, with its table, at most a second old.
     ///
     /// # Errors

@@ -148,7 +148,8 @@ struct IdColumn {
     is_key: bool,
 }
 
-/// The columns of a table that hold ids of a subject: its keys, and copies.
+/// The columns of a table that hold ids of a subject: its keys, and copies. Nobody is found in a
+/// copy of which is not known how it was made.
 fn id_columns<'a>(
     subject: &Subject,
     table: &ObjectName,
@@ -162,7 +163,7 @@ fn id_columns<'a>(
         is_key: true,
     });
     let copies = copies.filter(|copy| subject.counts(copy)).filter_map(|copy| {
-        let column = copy.column.clone()?;
+        let column = copy.column.clone().filter(|_| copy.by.is_some())?;
         // Ids that are what they were are known by the marks of their key as well.
         let is_plain = copy.is_plain() && subject.is_record(&copy.root);
         let mut names = vec![format!("{table}.{column}")];
@@ -312,8 +313,8 @@ impl Catalog {
     /// As [`Self::marked_columns`].
     pub async fn kept_columns(&self, table: &ObjectName) -> Result<Vec<MarkedColumn>> {
         let mut columns = Vec::new();
-        let found = self.subjects.sound_definitions().await?;
-        let copies = self.copies_in(table).await?;
+        let found = self.subjects.sound_definitions_now().await?;
+        let copies = self.copies_in_now(table).await?;
         for definition in found.values() {
             let Spec::Subject(subject) = &definition.spec else { continue };
             let of_subject = id_columns(subject, table, copies.iter());
@@ -416,7 +417,8 @@ mod tests {
             by: Some(by),
         };
         let lower = vec![Transformation::Expression("lower(id)".into())];
-        let copies = [copy("id", vec![]), copy("low", lower)].into();
+        let unknown = CopiedKey { by: None, ..copy("sealed", vec![]) };
+        let copies = [copy("id", vec![]), copy("low", lower), unknown].into();
         catalog.announce_copies(&table, &copies).await.unwrap();
         assert!(catalog.marked_columns(&table).await.unwrap().is_empty());
         let tokens = catalog.subject_tokens().await.unwrap();
@@ -448,6 +450,45 @@ mod tests {
         };
         assert_eq!(catalog.change_subject_marks("person", known).await.unwrap(), 3);
         assert_eq!(shown().await.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn who_is_held_is_kept_at_once_also_by_copies_and_on_every_server() {
+        let shared = Shared::new();
+        let (one, other) = (shared.open().await, shared.open().await);
+        let (crm, vip) = (ObjectName::new("main", "crm"), ObjectName::new("main", "vip"));
+        for table in [&crm, &vip] {
+            assert!(other.kept_columns(table).await.unwrap().is_empty());
+        }
+        let subject = Subject {
+            name: "person".into(),
+            keys: vec![key("crm")],
+            via: None,
+            owner: "dpo".into(),
+            created_ms: 0,
+        };
+        one.create_subject(subject, CreateMode::New).await.unwrap();
+        let copy = |column: &str, by: Option<Vec<Transformation>>| CopiedKey {
+            subject: "person".into(),
+            column: Some(column.into()),
+            from: key("crm"),
+            root: key("crm"),
+            of_model: false,
+            by,
+        };
+        let copies = [copy("id", Some(vec![])), copy("sealed", None)].into();
+        one.announce_copies(&vip, &copies).await.unwrap();
+        let token = hexadecimal(&one.subject_tokens().await.unwrap().token("person", "7"));
+        let note = MarkNote { by: "dpo".into(), at_ms: 1 };
+        let set = |marks: &mut SubjectMarks| Ok(marks.set(Mark::Held, token.clone(), note.clone()));
+        assert!(one.change_subject_marks("person", set).await.unwrap());
+        // No time has passed since the other server looked.
+        for table in [&crm, &vip] {
+            let kept = other.kept_columns(table).await.unwrap();
+            let kept: Vec<_> =
+                kept.iter().map(|of| (of.column.as_str(), of.restricted.len())).collect();
+            assert_eq!(kept, [("id", 1)], "{table}");
+        }
     }
 
     #[tokio::test]

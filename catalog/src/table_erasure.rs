@@ -127,7 +127,7 @@ impl Catalog {
             first_version: version.saturating_add(1),
             erasing: None,
             erased_by: Some(id.to_owned()),
-            append_only: before.append_only,
+            append_only: now.append_only,
         };
         let version = after.shown(table.version().unwrap_or_default());
         // What the definition may name by now stays, also where its answer gets lost.
@@ -190,12 +190,13 @@ impl Catalog {
         place.create(content).await.map(|_| ())
     }
 
-    /// Removes what an erasure began to write and did not put in a table's place. By now nobody
-    /// else does: the table is another one than it was when that was begun.
+    /// Removes what an erasure, or an application of retention policies, began to write and did not
+    /// put in a table's place. By now nobody else does: the table is another one than it was when
+    /// that was begun, or somebody else rewrites it.
     ///
     /// # Errors
     /// When the warehouse cannot be read or written.
-    pub(crate) async fn sweep_rewritings(&self, id: &str) -> Result<()> {
+    pub async fn sweep_rewritings(&self, id: &str) -> Result<()> {
         for object in self.objects_in(&format!("_attune/erasures/{id}")).await? {
             let file = object.location.filename().filter(|file| file.starts_with(NOTE));
             let Some(file) = file else { continue };
@@ -280,9 +281,93 @@ impl Catalog {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+    use datafusion::catalog::streaming::StreamingTable;
+    use datafusion::datasource::provider_as_source;
+    use datafusion::error::DataFusionError;
+    use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+    use datafusion::logical_expr::LogicalPlanBuilder;
+    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+    use datafusion::physical_plan::streaming::PartitionStream;
+
     use super::*;
     use crate::CreateMode;
-    use crate::testing::{TestClock, open_folder, plan, session};
+    use crate::testing::{TestClock, main, open_folder, plan, session};
+
+    /// A row that comes once it was said that rows are only added to the table.
+    #[derive(Debug)]
+    struct Said(Arc<Catalog>, SchemaRef);
+
+    impl PartitionStream for Said {
+        fn schema(&self) -> &SchemaRef {
+            &self.1
+        }
+
+        fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+            let (catalog, schema) = (Arc::clone(&self.0), Arc::clone(&self.1));
+            let rows = futures::stream::once(async move {
+                let said = catalog.set_append_only(&main("t"), true).await;
+                said.map_err(|error| DataFusionError::External(Box::new(error)))?;
+                let ids: ArrayRef = Arc::new(StringArray::from(vec!["stays"]));
+                Ok::<_, DataFusionError>(RecordBatch::try_new(schema, vec![ids])?)
+            });
+            Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.1), rows))
+        }
+    }
+
+    /// A catalog with a table `t` of one row.
+    async fn with_table(folder: &std::path::Path, clock: &TestClock) -> Arc<Catalog> {
+        let catalog = open_folder(folder, clock).await;
+        let (state, mode) = (session(&catalog), CreateMode::New);
+        let rows = plan(&catalog, "SELECT 'stays' AS id", &[]).await;
+        let made = catalog.create_table_as(&main("t"), "ann", mode, rows, state, &[]).await;
+        assert!(made.unwrap().is_some());
+        catalog
+    }
+
+    #[tokio::test]
+    async fn what_is_said_of_a_table_while_it_is_rewritten_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = with_table(folder.path(), &TestClock::default()).await;
+        let name = main("t");
+        let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Utf8, true)]));
+        let said = Said(Arc::clone(&catalog), Arc::clone(&schema));
+        let said: Vec<Arc<dyn PartitionStream>> = vec![Arc::new(said)];
+        let said = Arc::new(StreamingTable::try_new(schema, said).unwrap());
+        let keep = LogicalPlanBuilder::scan("said", provider_as_source(said), None).unwrap();
+        let (keep, state) = (keep.build().unwrap(), session(&catalog));
+        catalog.begin_table_erasure(&name, "e1").await.unwrap();
+        let done = catalog.finish_table_erasure(&name, "e1", 0, keep, &state).await.unwrap();
+        assert_eq!(done.rows, 1);
+        assert!(catalog.check_append_only(&name).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_application_of_retention_left_is_removed_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = TestClock::default();
+        clock.advance(1_700_000_000_000);
+        let catalog = with_table(folder.path(), &clock).await;
+        let name = main("t");
+        for is_claimed in [false, true] {
+            let (id, _) = catalog.begin_retention(&name).await.unwrap().unwrap();
+            let left = format!("tables/{}-{}", key("main", "t"), uuid::Uuid::new_v4());
+            catalog.note_rewriting(&id, &name, &left).await.unwrap();
+            let file = catalog.warehouse.place().child(&left).child("part.parquet");
+            assert!(file.create("cut").await.unwrap());
+            clock.advance(10 * 60 * 1_000);
+            if is_claimed {
+                assert!(catalog.claim_retention(&name, i64::MAX).await.unwrap());
+            }
+            let (next, _) = catalog.begin_retention(&name).await.unwrap().unwrap();
+            assert!(file.read_if_exists().await.unwrap().is_none());
+            assert!(catalog.objects_in("_attune/erasures").await.unwrap().is_empty());
+            assert!(catalog.stop_retention(&name, Some(&next)).await.unwrap());
+        }
+    }
 
     #[tokio::test]
     async fn a_rewritten_table_counts_on_and_leaves_nothing_behind() {

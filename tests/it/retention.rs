@@ -64,6 +64,14 @@ impl House {
     fn has_bytes(&self) -> bool {
         !Remnants::of(&[OLD], &[]).below(&self.folder.path().join("tables")).is_empty()
     }
+
+    /// Whether it is noted anywhere that a table is being rewritten.
+    fn has_notes(&self) -> bool {
+        let folders = std::fs::read_dir(self.folder.path().join("_attune/erasures"));
+        let folders = folders.into_iter().flatten().flatten();
+        let files = folders.filter_map(|folder| std::fs::read_dir(folder.path()).ok());
+        files.flatten().next().is_some()
+    }
 }
 
 async fn count(session: &Session, prepared: &Prepared) -> usize {
@@ -110,6 +118,7 @@ async fn of_several_servers_one_removes_the_rows_and_nothing_is_left_of_them() {
     house.later(1_000);
     let (one, two) = tokio::join!(house.look(0), house.look(1));
     assert_eq!([one, two].concat(), [("main.t".to_owned(), None)]);
+    assert!(!house.has_notes());
     assert_eq!(outcome(&house.local(), "SELECT * FROM t").await, Ok(1));
     // Who reads an earlier version may read on for ten minutes.
     assert!(house.has_bytes());
@@ -158,7 +167,7 @@ async fn whoever_is_held_while_rows_are_removed_keeps_them() {
     let applied = local.query("APPLY RETENTION POLICIES ON t").await.unwrap();
     assert_eq!(applied.affected, Some(1), "{:?}", applied.message);
     // Who asks for it has the files gone at once.
-    assert!(!house.has_bytes());
+    assert!(!house.has_bytes() && !house.has_notes());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ use catalog::policy::Privilege;
 use catalog::{ConsentSource, ObjectName, Opened};
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement as DataFusionStatement;
+use sqlparser::ast::Statement as SqlStatement;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
@@ -111,7 +112,10 @@ pub(super) async fn plan(
     let DataFusionStatement::Statement(tree) = insert.as_ref() else {
         return Err(Error::Internal("RECORD CONSENT is no INSERT".into()));
     };
-    let (state, action) = Box::pin(dml::plan(context, &insert, tree)).await?;
+    let SqlStatement::Insert(written) = tree.as_ref() else {
+        return Err(Error::Internal("RECORD CONSENT is no INSERT".into()));
+    };
+    let (state, action) = Box::pin(dml::insertion(context, &insert, written, true)).await?;
     let Action::Rows(Change::Insert { name, plan, check, copies, .. }) = action else {
         return Err(Error::Internal("RECORD CONSENT was planned as something else".into()));
     };

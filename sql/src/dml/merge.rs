@@ -15,6 +15,7 @@ use sqlparser::ast::{
     TableFactor,
 };
 
+use crate::consent::copies::is_aggregated;
 use crate::dml::rewrite::{Target, assigned, typed};
 use crate::dml::sent::{free, quoted};
 use crate::dml::{Change, MergePlan, copies_in};
@@ -80,7 +81,9 @@ pub(crate) async fn merge(
         branches.iter().flat_map(|branch| branch.written(&target)).collect();
     let when: Vec<&str> = branches.iter().map(|branch| branch.condition.as_str()).collect();
     let met = format!("FULL JOIN {source} ON {} WHERE {}", merge.on, when.join(" OR "));
-    target.check(context, &values, &met).await?;
+    // Single rows that are added are as old as those of the source.
+    let adds = branches.iter().any(Branch::inserts) && !is_aggregated(&seen);
+    target.check(context, &values, &met, !adds).await?;
     let joined = joined(&target, &names, &source, &merge.on, &branches);
     let columns = target.schema().fields().iter().map(|field| quoted(field.name()));
     let columns: Vec<String> = columns.collect();
@@ -106,7 +109,7 @@ pub(crate) async fn merge(
     crate::consent::copies::may_add(context, &target.name, &keep).await?;
     let check = RowCheck::of(context, &target.name, target.schema()).await?;
     let Target { name, version, .. } = target;
-    let copies = copies_in(context, &keep, &name, 1).await?;
+    let copies = copies_in(context, &keep, &name).await?;
     let plan = MergePlan { name, version, keep, check, counts, copies };
     Ok((state, Action::Rows(Change::Merge(Box::new(plan)))))
 }
@@ -135,6 +138,9 @@ fn source_alias(factor: &TableFactor) -> Result<String> {
     }
 }
 
+/// The clauses for rows of the source that meet none.
+const NEW: &[MergeClauseKind] = &[MergeClauseKind::NotMatched, MergeClauseKind::NotMatchedByTarget];
+
 /// One WHEN clause: when it applies, and the row that it makes (none: it removes the row).
 struct Branch {
     number: usize,
@@ -145,10 +151,7 @@ struct Branch {
 
 impl Branch {
     fn of(clause: &MergeClause, number: usize, target: &Target) -> Result<Self> {
-        let inserts = matches!(
-            clause.clause_kind,
-            MergeClauseKind::NotMatched | MergeClauseKind::NotMatchedByTarget
-        );
+        let inserts = NEW.contains(&clause.clause_kind);
         let values = match (&clause.action, inserts) {
             (MergeAction::Insert(insert), true) => Some(inserted(insert, target)?),
             (MergeAction::Update(update), false) => {
@@ -184,6 +187,10 @@ impl Branch {
 
     fn meets(&self, wanted: &[MergeClauseKind]) -> bool {
         wanted.contains(&self.kind)
+    }
+
+    fn inserts(&self) -> bool {
+        self.meets(NEW)
     }
 
     fn action(&self) -> String {
@@ -233,7 +240,7 @@ fn inserted(insert: &MergeInsertExpr, target: &Target) -> Result<Vec<Option<Stri
 
 /// Every meeting of rows with its action and the row that comes of it.
 fn joined(target: &Target, names: &Names, source: &str, on: &Expr, branches: &[Branch]) -> String {
-    use MergeClauseKind::{Matched, NotMatched, NotMatchedBySource, NotMatchedByTarget};
+    use MergeClauseKind::{Matched, NotMatchedBySource};
     let case = |kinds: &[MergeClauseKind], otherwise: &str| {
         let met: Vec<String> =
             branches.iter().filter(|branch| branch.meets(kinds)).map(Branch::action).collect();
@@ -246,7 +253,7 @@ fn joined(target: &Target, names: &Names, source: &str, on: &Expr, branches: &[B
     let Names { row, source: is_met, action: named, .. } = names;
     let action = format!(
         "CASE WHEN {alias}.{row} IS NULL THEN {} WHEN {is_met} THEN {} ELSE {} END",
-        case(&[NotMatched, NotMatchedByTarget], "CAST(NULL AS BIGINT)"),
+        case(NEW, "CAST(NULL AS BIGINT)"),
         case(&[Matched], "0"),
         case(&[NotMatchedBySource], "0"),
     );

@@ -13,6 +13,7 @@ mod many;
 mod merge;
 mod rewrite;
 pub(crate) mod sent;
+mod steady;
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{LogicalPlan, WriteOp};
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use futures::StreamExt;
-use sqlparser::ast::{Statement as SqlStatement, TableObject};
+use sqlparser::ast::{Insert, Statement as SqlStatement, TableObject};
 
 pub(crate) use self::rewrite::typed;
 use crate::error::{Error, Result};
@@ -237,48 +238,7 @@ pub(crate) async fn plan(
     tree: &SqlStatement,
 ) -> Result<(SessionState, Action)> {
     match tree {
-        SqlStatement::Insert(insert) => {
-            let TableObject::TableName(name) = &insert.table else {
-                return Err(Error::unsupported("INSERT needs a table's name", "see docs/sql.md"));
-            };
-            if insert.on.is_some() || insert.returning.is_some() {
-                return Err(Error::unsupported(
-                    "ON CONFLICT and RETURNING are not supported",
-                    "use INSERT INTO t SELECT …",
-                ));
-            }
-            let needed = match insert.overwrite {
-                true => &[Privilege::Insert, Privilege::Delete][..],
-                false => &[Privilege::Insert],
-            };
-            let name = target(context, &name_parts(name), needed).await?;
-            if insert.overwrite {
-                may_replace(context, &name, "replace the rows of").await?;
-                subject::guard::may_overwrite(context, &name).await?;
-                context.engine().catalog().check_append_only(&name).await?;
-            }
-            context.write_to(&name);
-            let (state, plan) = context.plan_statement(statement.clone()).await?;
-            let LogicalPlan::Dml(dml) = plan else {
-                return Err(Error::Internal("INSERT was planned as something else".into()));
-            };
-            let overwrite = match dml.op {
-                WriteOp::Insert(InsertOp::Append) => false,
-                WriteOp::Insert(InsertOp::Overwrite) => true,
-                other => {
-                    let what = format!("{} is not supported", other.name());
-                    return Err(Error::unsupported(what, "use INSERT INTO"));
-                }
-            };
-            let plan = Arc::unwrap_or_clone(dml.input);
-            let fields = plan.schema().fields().iter();
-            let columns: Vec<String> = fields.map(|field| field.name().clone()).collect();
-            check_copy(context, &plan, &columns, &name).await?;
-            let copies = Box::new(copies_in(context, &plan, &name, 0).await?);
-            consent::copies::may_insert(context, &name, &plan).await?;
-            let check = RowCheck::of(context, &name, plan.schema().as_arrow()).await?;
-            Ok((state, Action::Rows(Change::Insert { name, plan, overwrite, check, copies })))
-        }
+        SqlStatement::Insert(insert) => insertion(context, statement, insert, false).await,
         SqlStatement::Delete(delete) => rewrite::delete(context, delete).await,
         SqlStatement::Update(update) => rewrite::update(context, update).await,
         SqlStatement::Truncate(truncate) => rewrite::truncate(context, truncate).await,
@@ -287,28 +247,78 @@ pub(crate) async fn plan(
     }
 }
 
+/// Plans an INSERT. `says_whose`: each row says itself whose it is, whatever it was made of.
+pub(crate) async fn insertion(
+    context: &Arc<StatementContext>,
+    statement: &DataFusionStatement,
+    insert: &Insert,
+    says_whose: bool,
+) -> Result<(SessionState, Action)> {
+    let TableObject::TableName(name) = &insert.table else {
+        return Err(Error::unsupported("INSERT needs a table's name", "see docs/sql.md"));
+    };
+    if insert.on.is_some() || insert.returning.is_some() {
+        return Err(Error::unsupported(
+            "ON CONFLICT and RETURNING are not supported",
+            "use INSERT INTO t SELECT …",
+        ));
+    }
+    let needed = match insert.overwrite {
+        true => &[Privilege::Insert, Privilege::Delete][..],
+        false => &[Privilege::Insert],
+    };
+    let name = target(context, &name_parts(name), needed).await?;
+    if insert.overwrite {
+        may_replace(context, &name, "replace the rows of").await?;
+        subject::guard::may_overwrite(context, &name).await?;
+        context.engine().catalog().check_append_only(&name).await?;
+    }
+    context.write_to(&name);
+    let (state, plan) = context.plan_statement(statement.clone()).await?;
+    let LogicalPlan::Dml(dml) = plan else {
+        return Err(Error::Internal("INSERT was planned as something else".into()));
+    };
+    let overwrite = match dml.op {
+        WriteOp::Insert(InsertOp::Append) => false,
+        WriteOp::Insert(InsertOp::Overwrite) => true,
+        other => {
+            let what = format!("{} is not supported", other.name());
+            return Err(Error::unsupported(what, "use INSERT INTO"));
+        }
+    };
+    let plan = Arc::unwrap_or_clone(dml.input);
+    let fields = plan.schema().fields().iter();
+    let columns: Vec<String> = fields.map(|field| field.name().clone()).collect();
+    check_copy(context, &plan, &columns, &name, false).await?;
+    let to = if says_whose { Target::Told(&name) } else { Target::Changed(&name) };
+    let copies = Box::new(Copies::of(context, &plan, &columns, to).await?);
+    consent::copies::may_insert(context, &name, &plan).await?;
+    let check = RowCheck::of(context, &name, plan.schema().as_arrow()).await?;
+    Ok((state, Action::Rows(Change::Insert { name, plan, overwrite, check, copies })))
+}
+
 /// Checks that a plan's values may come into columns of a table: those of a protected one only
-/// where they are protected as well.
+/// where they are protected as well. `in_place`: the rows are there already.
 async fn check_copy(
     context: &Arc<StatementContext>,
     plan: &LogicalPlan,
     columns: &[String],
     name: &ObjectName,
+    in_place: bool,
 ) -> Result<()> {
-    let copied = policy::Copied::of(context, plan, columns, Some(name)).await?;
+    let copied = policy::Copied::of(context, plan, columns, Some(name), in_place).await?;
     copied.check_into(context.engine().catalog(), name).await
 }
 
-/// The ids of persons that come into a table with the rows of a plan, whose last columns, `marks`
-/// of them, are not written.
+/// The ids of persons that come into a table with the rows of a plan, whose last column is a mark
+/// that is not written.
 async fn copies_in(
     context: &Arc<StatementContext>,
     plan: &LogicalPlan,
     name: &ObjectName,
-    marks: usize,
 ) -> Result<Copies> {
     let fields = plan.schema().fields();
-    let written = fields.iter().take(fields.len().saturating_sub(marks));
+    let written = fields.iter().take(fields.len().saturating_sub(1));
     let columns: Vec<String> = written.map(|field| field.name().clone()).collect();
     Copies::of(context, plan, &columns, Target::Changed(name)).await
 }

@@ -25,7 +25,7 @@ use sqlparser::ast::{
 };
 
 use crate::dml::sent::{free, quoted};
-use crate::dml::{Change, check_copy, copies_in, may_replace, target};
+use crate::dml::{Change, check_copy, copies_in, may_replace, steady, target};
 use crate::error::{Error, Result};
 use crate::expectation::load::Rows;
 use crate::parse::{name_parts, parse_query};
@@ -165,16 +165,19 @@ impl Target {
     }
 
     /// Plans new values, each with its column, over what the principal sees of the table and of
-    /// `joined` beside it, which ends in a condition.
+    /// `joined` beside it, which ends in a condition. `in_place`: they come into rows that are
+    /// there, and into no others.
     ///
     /// # Errors
     /// When one of them or the condition needs more than that; when a value comes of a table that
-    /// is under policies which this one is not under, or of a mask.
+    /// is under policies which this one is not under, or of a mask; when the condition may come out
+    /// otherwise the next time.
     pub(super) async fn check(
         &self,
         context: &Arc<StatementContext>,
         values: &[(String, String)],
         joined: &str,
+        in_place: bool,
     ) -> Result<()> {
         let seen = match &self.seen {
             Some(_) => format!("{}.{}", quoted(&self.name.schema), quoted(&self.name.name)),
@@ -200,10 +203,11 @@ impl Target {
             }
             (Err(error), _) => return Err(error),
         };
+        steady::check(&plan, !values.is_empty())?;
         if !values.is_empty() {
             let columns: Vec<String> = values.iter().map(|(column, _)| column.clone()).collect();
             self.check_masks(context, &plan, &columns)?;
-            check_copy(context, &plan, &columns, &self.name).await?;
+            check_copy(context, &plan, &columns, &self.name, in_place).await?;
         }
         context.used().add_read(plan);
         Ok(())
@@ -243,7 +247,7 @@ impl Target {
         let (mut check, mut copies) = (None, Copies::default());
         if rows == Rows::Changed {
             consent::copies::may_add(context, &self.name, &keep).await?;
-            copies = copies_in(context, &keep, &self.name, 1).await?;
+            copies = copies_in(context, &keep, &self.name).await?;
             check = RowCheck::of(context, &self.name, &self.schema).await?;
         }
         let (_, count) =
@@ -330,13 +334,13 @@ pub(crate) async fn delete(
     }
     let target = Target::of(context, table, Privilege::Delete).await?;
     let condition = condition(delete.selection.as_ref());
-    target.check(context, &[], &format!("WHERE {condition}")).await?;
+    target.check(context, &[], &format!("WHERE {condition}"), true).await?;
     let (columns, from) = (target.columns(&BTreeMap::new()), target.from());
     let keep = format!("SELECT {columns} {from} WHERE ({condition}) IS NOT TRUE");
     target.rewrite(context, "DELETE", keep, Rows::Left, &condition).await
 }
 
-/// TRUNCATE: no row stays but those of restricted persons.
+/// TRUNCATE: no row stays but those of restricted persons, and those that are too old to be seen.
 pub(crate) async fn truncate(
     context: &Arc<StatementContext>,
     truncate: &Truncate,
@@ -346,13 +350,18 @@ pub(crate) async fn truncate(
     crate::private::no_changes(context, &name).await?;
     may_replace(context, &name, "remove all rows of").await?;
     let catalog = context.engine().catalog();
+    catalog.check_append_only(&name).await?;
     let version = catalog.table_version(&name).await?;
     let marked = catalog.marked_columns(&name).await?;
-    let (rows, restricted) = unrestricted(context, &name, version, &marked).await?;
+    let (whole, restricted) = unrestricted(context, &name, version, &marked).await?;
+    let (rows, over) = retention::parts(context, &name, whole).await?;
     let removed = hidden(context, &name, rows);
-    let keep = match restricted {
-        Some(restricted) => format!("SELECT * FROM {}", hidden(context, &name, restricted)),
-        None => format!("SELECT * FROM {removed} WHERE false"),
+    let stay = [restricted, over].into_iter().flatten();
+    let stay = stay.map(|rows| format!("SELECT * FROM {}", hidden(context, &name, rows)));
+    let stay: Vec<String> = stay.collect();
+    let keep = match stay.is_empty() {
+        true => format!("SELECT * FROM {removed} WHERE false"),
+        false => stay.join(" UNION ALL "),
     };
     let (state, keep) = query(context, &keep).await?;
     let (_, count) = query(context, &format!("SELECT count(*) AS n FROM {removed}")).await?;
@@ -379,7 +388,7 @@ pub(crate) async fn update(
     let values = assigned(&target, &update.assignments)?;
     let condition = condition(update.selection.as_ref());
     let written: Vec<(String, String)> = values.clone().into_iter().collect();
-    target.check(context, &written, &format!("WHERE {condition}")).await?;
+    target.check(context, &written, &format!("WHERE {condition}"), true).await?;
     let (changed, same) = (target.columns(&values), target.columns(&BTreeMap::new()));
     let (from, mark) = (target.from(), target.mark());
     let keep = format!(

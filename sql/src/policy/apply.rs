@@ -156,6 +156,8 @@ impl Drop for Begun {
         runtime.spawn(async move {
             if let Err(error) = catalog.stop_retention(&table, Some(&id)).await {
                 tracing::warn!(%error, %table, "the table takes no rows for five minutes");
+            } else {
+                sweep(&catalog, &table, &id).await;
             }
         });
     }
@@ -295,6 +297,7 @@ impl Apply {
             catalog.stop_retention(table, Some(&id)).await?;
         }
         begun.id = None;
+        sweep(catalog, table, &id).await;
         applied
     }
 
@@ -511,6 +514,13 @@ async fn in_files(
     let text = format!("SELECT {file}, count(*) AS n FROM {relation} GROUP BY {file}");
     let (numbers, _) = subject::counted(run, context, &text).await?;
     Ok(numbers.len() as u64)
+}
+
+/// Removes what is left of an application of policies that has ended.
+async fn sweep(catalog: &Catalog, table: &ObjectName, id: &str) {
+    if let Err(error) = catalog.sweep_rewritings(id).await {
+        tracing::warn!(%error, %table, "files of a rewriting that has ended stay");
+    }
 }
 
 /// Waits until somebody else has ended this application of policies, which is noted to go on

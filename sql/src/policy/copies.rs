@@ -37,7 +37,8 @@ type Places = BTreeMap<(ObjectName, String), String>;
 
 impl Copied {
     /// What a table of the rows of `plan` carries; its columns are called `columns`. Rows for
-    /// `target`, which is there, are no copies of its own where columns stay what they are.
+    /// `target`, which is there, are no copies of its own where columns stay what they are. What
+    /// comes `in_place`, into rows that are there, is kept as long as these are.
     ///
     /// # Errors
     /// When policies cannot be read, or one cannot hold for the copy.
@@ -46,6 +47,7 @@ impl Copied {
         plan: &LogicalPlan,
         columns: &[String],
         target: Option<&ObjectName>,
+        in_place: bool,
     ) -> Result<Self> {
         let met = context.policies().tables().into_iter();
         let governed: Vec<_> =
@@ -82,8 +84,6 @@ impl Copied {
         }
         let mut copied = Self::default();
         let gathers = gathers(plan)?;
-        // What a change brings into rows that are there is kept as long as these are.
-        let in_place = columns.len() < sources.len();
         let ages = !in_place && !is_aggregated(plan);
         for table in &tables {
             let rules = context.engine().catalog().table_rules(table).await?;

@@ -26,17 +26,24 @@ pub(crate) enum Target<'a> {
     Made(&'a ObjectName),
     /// Into a table that is there, whose own rows stay what they are.
     Changed(&'a ObjectName),
+    /// Into a table that is there, as rows that say themselves whose they are.
+    Told(&'a ObjectName),
 }
 
 impl<'a> Target<'a> {
     fn name(self) -> &'a ObjectName {
         match self {
-            Self::Made(name) | Self::Changed(name) => name,
+            Self::Made(name) | Self::Changed(name) | Self::Told(name) => name,
         }
     }
 
-    fn has_own(self, table: &ObjectName) -> bool {
-        matches!(self, Self::Changed(name) if name == table)
+    /// Whether it is known whose rows come of a table, whichever columns come with them.
+    fn knows(self, table: &ObjectName) -> bool {
+        match self {
+            Self::Made(_) => false,
+            Self::Changed(name) => name == table,
+            Self::Told(_) => true,
+        }
     }
 }
 
@@ -94,7 +101,7 @@ impl Copies {
             }
         }
         let persons = tables.iter().filter(|table| rows.persons.contains(&table.name));
-        for table in persons.filter(|table| !target.has_own(&table.name)) {
+        for table in persons.filter(|table| !target.knows(&table.name)) {
             for ids in lost(table, &outputs) {
                 if !context.policies().is_declassified() {
                     return Err(nobodys(target.name(), ids));

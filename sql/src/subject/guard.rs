@@ -11,8 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::{not, or};
-use arrow::datatypes::SchemaRef;
+use arrow::compute::{can_cast_types, not, or};
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use catalog::ObjectName;
 use catalog::subject_marks::MarkedColumn;
@@ -190,8 +190,10 @@ impl Marked {
             if tokens.is_empty() {
                 continue;
             }
-            // A column that is gone by now holds nobody.
-            if let Ok(index) = schema.index_of(&column.column) {
+            // A column that is gone by now holds nobody, nor does one that is not read as text.
+            if let Some((index, field)) = schema.column_with_name(&column.column)
+                && can_cast_types(field.data_type(), &DataType::Utf8)
+            {
                 let (subject, tokens) = (column.subject.clone(), Arc::new(tokens));
                 columns.push(Column { subject, index, tokens });
             }

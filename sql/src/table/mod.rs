@@ -245,7 +245,7 @@ pub(crate) async fn plan(
             cluster::check(&cluster_by, plan.schema())?;
             let columns = plan.schema().fields().iter().map(|field| field.name().clone());
             let columns: Vec<String> = columns.collect();
-            let copied = Box::new(Copied::of(context, &plan, &columns, None).await?);
+            let copied = Box::new(Copied::of(context, &plan, &columns, None, false).await?);
             let consents = consent::copies::inherited(context, &name, &plan)?;
             let copies = Copies::of(context, &plan, &columns, Target::Made(&name)).await?;
             let copies = Box::new(copies);
