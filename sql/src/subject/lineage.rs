@@ -340,6 +340,9 @@ impl<'a> Lineage<'a> {
                 let origin = (UNREAD, key.column);
                 persons.told_by.extend(readings.map(|(reading, _)| (*reading, origin.clone())));
             }
+            for held in &mut rows.columns {
+                held.readings.extend(persons.readings.iter().map(|(reading, _)| *reading));
+            }
             rows.persons = persons;
             if let Some(column) = rows.columns.first_mut() {
                 *column = user;
