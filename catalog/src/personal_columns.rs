@@ -3,8 +3,9 @@
 //! Statistics are copies of values. The least and the greatest of a file, of a row group and of a
 //! page stand in the file's footer, and those of the file in the table's log as well, where no
 //! policy hides them and where they stay for as long as the file or the log does. So columns with a
-//! tag `pii`, keys and crosswalks of subjects, the persons of consents and the units of privacy
-//! policies are written without. What reads the files gets along without statistics: it reads more.
+//! tag `pii`, keys and crosswalks of subjects and copies of them, the persons of consents and the
+//! units of privacy policies are written without. What reads the files gets along without
+//! statistics: it reads more. A copy of pseudonyms tells of nobody, and has them.
 
 use std::collections::BTreeSet;
 
@@ -65,12 +66,19 @@ impl Catalog {
         }
         let policy = self.privacy_policy(table).await;
         if let Some(policy) = personal.read(policy)? {
-            personal.add(&policy.unit_column);
+            personal.add(policy.key_column());
         }
         let (documents, fault) = self.subjects.definitions_and_fault().await?;
         personal.is_any |= fault.is_some();
+        let copies = self.copies_in(table).await;
+        let copies = personal.read(copies)?;
         for document in documents.values() {
             let Spec::Subject(subject) = &document.spec else { continue };
+            for copy in copies.iter().filter(|copy| subject.counts(copy) && !copy.is_pseudonym()) {
+                if let Some(column) = &copy.column {
+                    personal.add(column);
+                }
+            }
             for column in subject.columns_of(table) {
                 personal.add(column);
             }

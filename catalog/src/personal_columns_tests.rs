@@ -8,7 +8,9 @@ use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
 use super::*;
 use crate::CreateMode;
+use crate::privacy_policies::{BudgetPer, PrivacyPolicy, UnitSource};
 use crate::purposes::{ConsentPolicy, ConsentSource};
+use crate::subject_copies::{CopiedKey, Transformation};
 use crate::subjects::{Crosswalk, Subject, SubjectKey};
 use crate::testing::{Shared, main, number, plan, session};
 
@@ -148,6 +150,60 @@ async fn whatever_names_persons_names_personal_columns() {
         let found = catalog.personal_columns(&main(table)).await.unwrap();
         assert_eq!(found, PersonalColumns { columns, is_any: false }, "{table}");
     }
+}
+
+#[tokio::test]
+async fn copies_of_ids_and_what_tells_persons_of_another_table_are_personal_columns() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    let subject = Subject {
+        name: "person".into(),
+        keys: vec![key("crm", "id")],
+        via: None,
+        owner: "dpo".into(),
+        created_ms: 0,
+    };
+    catalog.create_subject(subject, CreateMode::New).await.unwrap();
+    let copy = |column: &str, root: &str, by: Option<Vec<Transformation>>| CopiedKey {
+        subject: "person".into(),
+        column: Some(column.into()),
+        from: key("crm", root),
+        root: key("crm", root),
+        of_model: false,
+        by,
+    };
+    let lower = Transformation::Expression("lower(id)".into());
+    let pseudonym = Transformation::Pseudonym { key: "k".into(), id: "1f-1".into() };
+    let copies = [
+        copy("cid", "id", Some(vec![])),
+        copy("low", "id", Some(vec![lower.clone()])),
+        copy("sealed", "id", None),
+        copy("token", "id", Some(vec![lower, pseudonym])),
+        // What was a key once.
+        copy("past", "mail", Some(vec![])),
+    ];
+    catalog.announce_copies(&main("vip"), &copies.into()).await.unwrap();
+    let found = catalog.personal_columns(&main("vip")).await.unwrap();
+    assert_eq!(found.columns, names(&["cid", "low", "sealed"]));
+    create(&catalog, "vip", "SELECT 'ann-4711' AS cid, 't' AS token, 1 AS day", &[]).await;
+    assert_eq!(told_by_files(&shared, "vip").await, [names(&["day", "token"])]);
+    let policy = PrivacyPolicy {
+        name: "p".into(),
+        unit_column: "person".into(),
+        source: Some(UnitSource::Reference {
+            key: "order_id".into(),
+            table: main("orders"),
+            column: "id".into(),
+        }),
+        budget_epsilon: 1.0,
+        budget_delta: 0.0,
+        per: BudgetPer::Role,
+        every_ms: None,
+        epsilon_per_query_max: None,
+    };
+    catalog.create_privacy_policy(&main("items"), policy, "dpo", CreateMode::New).await.unwrap();
+    let found = catalog.personal_columns(&main("items")).await.unwrap();
+    assert_eq!(found.columns, names(&["order_id"]));
 }
 
 #[tokio::test]

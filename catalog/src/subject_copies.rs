@@ -71,6 +71,12 @@ impl CopiedKey {
         self.by.as_ref().is_some_and(Vec::is_empty)
     }
 
+    /// Whether the column has pseudonyms of the ids, under a key.
+    pub fn is_pseudonym(&self) -> bool {
+        let made = |step: &Transformation| matches!(step, Transformation::Pseudonym { .. });
+        self.by.as_ref().is_some_and(|by| by.iter().any(made))
+    }
+
     /// What was done to the ids, in words; nothing, where they are what they were.
     pub fn transformation(&self) -> Option<String> {
         match &self.by {
@@ -296,7 +302,7 @@ mod tests {
             Transformation::Pseudonym { key: "k".into(), id: "1f-1".into() },
         ];
         let copy = copy("id", Some(by));
-        assert!(!copy.is_plain());
+        assert!(!copy.is_plain() && copy.is_pseudonym());
         assert_eq!(copy.transformation().as_deref(), Some("lower(id), then pseudonymize(id, 'k')"));
     }
 }

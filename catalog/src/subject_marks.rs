@@ -6,7 +6,7 @@
 //! hold the warehouse, and somebody who was erased is in no document. Reads are refused when the
 //! documents cannot be read: nobody shall come back because a file was damaged.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -93,10 +93,18 @@ impl SubjectMarks {
         self.by_mark.get(&mark).map_or(0, BTreeMap::len)
     }
 
-    /// Forgets the marks that are bound to a column of which `is_known` says no.
-    pub fn retain_known(&mut self, is_known: impl Fn(&str) -> bool) {
+    /// The columns that marks are bound to.
+    pub fn columns(&self) -> BTreeSet<String> {
+        let persons = self.by_mark.values().flat_map(BTreeMap::keys);
+        persons.filter_map(|person| Some(person.split_once(' ')?.1.to_owned())).collect()
+    }
+
+    /// Forgets the marks that are bound to one of these columns.
+    pub fn forget_columns(&mut self, columns: &BTreeSet<String>) {
         for marked in self.by_mark.values_mut() {
-            marked.retain(|person, _| person.split_once(' ').is_none_or(|(_, of)| is_known(of)));
+            marked.retain(|person, _| {
+                person.split_once(' ').is_none_or(|(_, of)| !columns.contains(of))
+            });
         }
         self.by_mark.retain(|_, marked| !marked.is_empty());
     }
@@ -444,11 +452,13 @@ mod tests {
             counts.collect::<Vec<_>>()
         };
         assert_eq!(shown().await, [("id".to_owned(), 2), ("low".to_owned(), 1)]);
-        let known = |held: &mut SubjectMarks| {
-            held.retain_known(|column| !column.starts_with("main.gone"));
+        let gone = |held: &mut SubjectMarks| {
+            let bound = ["main.crm.id", "main.gone.id", "main.vip.low"].map(str::to_owned);
+            assert_eq!(held.columns(), BTreeSet::from(bound));
+            held.forget_columns(&["main.gone.id".to_owned(), "main.vip".to_owned()].into());
             Ok(held.count(Mark::Restricted))
         };
-        assert_eq!(catalog.change_subject_marks("person", known).await.unwrap(), 3);
+        assert_eq!(catalog.change_subject_marks("person", gone).await.unwrap(), 3);
         assert_eq!(shown().await.len(), 2);
     }
 

@@ -190,7 +190,11 @@ async fn nobody_is_held_whose_erasure_has_begun() {
     let folder = tempfile::tempdir().unwrap();
     let engine = crate::slt::engine(folder.path()).await;
     let session = engine.session(Principal::embedded());
-    for text in ["CREATE TABLE t AS SELECT 'ann' AS id", "CREATE SUBJECT person KEY (t.id)"] {
+    for text in [
+        "CREATE TABLE t AS SELECT 'ann' AS id",
+        "CREATE SUBJECT person KEY (t.id)",
+        "CREATE TABLE loud AS SELECT upper(id) AS id FROM t",
+    ] {
         assert_eq!(outcome(&session, text).await, Ok(0), "{text}");
     }
     let catalog = engine.catalog();

@@ -14,7 +14,7 @@ use catalog::tokens::digest;
 use catalog::{Catalog, ConsentPolicy, ObjectName};
 use datafusion::logical_expr::LogicalPlan;
 
-use super::lineage::policies_of;
+use super::lineage::policies_of_each;
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
 
@@ -87,7 +87,7 @@ pub(crate) async fn may_insert(
     may_come(context, target, plan, |policy, subject| {
         let fields = plan.schema().fields();
         let at = fields.iter().position(|field| field.name() == subject);
-        at.is_some_and(|at| policies_of(plan, at).contains(policy))
+        at.is_some_and(|at| policies_of_each(plan, at).contains(policy))
     })
     .await
 }
@@ -155,10 +155,10 @@ fn used(context: &StatementContext) -> Vec<Arc<ConsentPolicy>> {
     policies.filter(|policy| names.contains(&policy.name)).map(Arc::clone).collect()
 }
 
-/// The column of a plan that holds the persons of a policy.
+/// The column of a plan that holds the persons of a policy, in each part of a UNION.
 fn person(plan: &LogicalPlan, policy: &str) -> Option<String> {
     let fields = plan.schema().fields();
-    let at = (0..fields.len()).find(|at| policies_of(plan, *at).contains(policy))?;
+    let at = (0..fields.len()).find(|at| policies_of_each(plan, *at).contains(policy))?;
     fields.get(at).map(|field| field.name().clone())
 }
 

@@ -193,8 +193,12 @@ impl Consented {
         &'a self,
         column: &'a str,
     ) -> impl Iterator<Item = &'a Arc<ConsentPolicy>> {
-        let of = self.rules.iter().map(|rule| &rule.policy);
-        of.filter(move |policy| policy.subject == column)
+        self.policies().filter(move |policy| policy.subject == column)
+    }
+
+    /// The policies that the table is under.
+    pub(super) fn policies(&self) -> impl Iterator<Item = &Arc<ConsentPolicy>> {
+        self.rules.iter().map(|rule| &rule.policy)
     }
 
     /// Who consents by each rule, as the newest consents say.

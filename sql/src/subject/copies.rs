@@ -5,6 +5,7 @@
 //! rows are seen. Rows of single persons do not come without an id by which to find them: that is
 //! refused, unless they are aggregated, or whoever administers policies says DECLASSIFY.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use catalog::{Catalog, Class, Kind, ObjectName};
 use datafusion::logical_expr::LogicalPlan;
 
 use super::define::is_id;
-use super::ids::{Held, Ids};
-use super::lineage::{Keyed, Lineage};
+use super::ids::{Held, Ids, UNREAD};
+use super::lineage::{Keyed, Lineage, Persons};
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
 
@@ -70,9 +71,8 @@ impl Copies {
         }
         let known = catalog.copies().await?;
         let tables = keyed(context, &subjects, &known);
-        let names: Vec<String> = subjects.iter().map(|subject| subject.name.clone()).collect();
         let keys = first_generations(context).await?;
-        let mut rows = Lineage::new(&tables, &names, &keys).of(plan)?;
+        let mut rows = Lineage::new(&tables, &subjects, &keys, &Cell::default()).of(plan)?;
         for (held, field) in rows.columns.iter_mut().zip(plan.schema().fields()) {
             if !is_id(field.data_type()) {
                 held.ids = std::mem::take(&mut held.ids).into_iter().map(Ids::hidden).collect();
@@ -100,9 +100,13 @@ impl Copies {
                 });
             }
         }
-        let persons = tables.iter().filter(|table| rows.persons.contains(&table.name));
-        for table in persons.filter(|table| !target.knows(&table.name)) {
-            for ids in lost(table, &outputs) {
+        let read = rows.persons.readings.iter().filter(|(_, name)| !target.knows(name));
+        let read = read.filter_map(|(reading, name)| {
+            let table = tables.iter().find(|table| table.name == *name)?;
+            Some((*reading, table))
+        });
+        for (reading, table) in read {
+            for ids in lost(table, reading, &rows.persons, &outputs) {
                 if !context.policies().is_declassified() {
                     return Err(nobodys(target.name(), ids));
                 }
@@ -146,6 +150,7 @@ fn keyed(
             root: copy.root.clone(),
             of_model: copy.of_model,
             by: copy.by.clone(),
+            reading: UNREAD,
         };
         columns.entry(table.clone()).or_default().push((column.clone(), ids));
     }
@@ -177,16 +182,22 @@ fn is_key(subjects: &[Subject], place: &SubjectKey, ids: &Ids) -> bool {
         })
 }
 
-/// Ids of a table of which nothing is left in the rows of its persons: one of each subject.
-fn lost<'a>(table: &'a Keyed, outputs: &[(&String, &Held)]) -> Vec<&'a Ids> {
-    if !outputs.iter().any(|(_, held)| held.tables.contains(&table.name)) {
+/// Ids of one reading of a table of which nothing is left in the rows of its persons: one of each
+/// subject.
+fn lost<'a>(
+    table: &'a Keyed,
+    reading: usize,
+    persons: &Persons,
+    outputs: &[(&String, &Held)],
+) -> Vec<&'a Ids> {
+    if !outputs.iter().any(|(_, held)| held.readings.contains(&reading)) {
         return vec![];
     }
     let findable = table.columns.iter().map(|(_, ids)| ids).filter(|ids| ids.by.is_some());
     let mut lost: BTreeMap<&str, &Ids> = BTreeMap::new();
     for ids in findable {
         let mut left = outputs.iter().flat_map(|(_, held)| &held.ids);
-        if !left.any(|left| left.subject == ids.subject) {
+        if !left.any(|left| left.subject == ids.subject && persons.are_told(reading, left)) {
             lost.entry(&ids.subject).or_insert(ids);
         }
     }

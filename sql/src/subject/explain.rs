@@ -12,7 +12,7 @@ use super::forget::{held_in_words, steps};
 use super::person::{Person, Standing, count, find, stand};
 use super::remains;
 use super::syntax::Who;
-use crate::error::{CatalogError, Result};
+use crate::error::{CatalogError, Error, Result};
 use crate::session::StatementContext;
 use crate::session::run::Run;
 
@@ -80,17 +80,20 @@ async fn told(
     };
     match step {
         Step::Hide { table } | Step::Rewrite { table } => {
-            let mut rows = 0;
-            if let Some(Standing { relation, schema }) = stand(context, table, None).await?
-                && let Some(condition) = person.rows_of(table, &schema)
-            {
-                rows = count(run, context, &relation, &condition).await?;
-            }
-            Ok(match step {
-                Step::Hide { .. } => {
-                    row("hide from every read, and name the files", Some(rows), false)
-                }
-                _ => row("rewrite, and purge every earlier version", Some(rows), true),
+            let is_hidden = matches!(step, Step::Hide { .. });
+            let rows = match stand(context, table, None).await {
+                Ok(Some(Standing { relation, schema })) => match person.rows_of(table, &schema) {
+                    Some(condition) => Some(count(run, context, &relation, &condition).await?),
+                    None => Some(0),
+                },
+                Ok(None) => Some(0),
+                // One that is closed, because another one keeps identifiers of its files apart.
+                Err(Error::Catalog(CatalogError::Invalid { .. })) if is_hidden => None,
+                Err(error) => return Err(error),
+            };
+            Ok(match is_hidden {
+                true => row("hide from every read, and name the files", rows, false),
+                false => row("rewrite, and purge every earlier version", rows, true),
             })
         }
         Step::Unlearn { model, version } => {

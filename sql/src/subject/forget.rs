@@ -202,7 +202,7 @@ async fn cleaned(
         Some(object) if object.kind != Kind::Table => gone(table),
         Some(object) if object.external => hide(run, context, job, person, table).await?,
         None if was_external => hide(run, context, job, person, table).await?,
-        _ => rewrite(run, context, job, person, table).await?,
+        _ => rewrite(run, context, job, table).await?,
     };
     report.objects = catalog.purge_table_folders(table, job.started_ms).await?;
     Ok(report)
@@ -247,7 +247,12 @@ async fn hide(
     };
     let files = match catalog.table_files(table, None, engine.base()).await {
         Ok(files) => files,
-        Err(CatalogError::NotFound { .. } | CatalogError::Empty { .. }) => None,
+        // One that is closed shows nobody: another one keeps identifiers of its files apart.
+        Err(
+            CatalogError::NotFound { .. }
+            | CatalogError::Empty { .. }
+            | CatalogError::Invalid { .. },
+        ) => None,
         Err(error) => return Err(error.into()),
     };
     if let Some(files) = files {
@@ -277,7 +282,6 @@ async fn rewrite(
     run: &Run,
     context: &Arc<StatementContext>,
     job: &ErasureJob,
-    person: &Person,
     table: &ObjectName,
 ) -> Result<StepReport> {
     let catalog = context.engine().catalog();
@@ -288,6 +292,8 @@ async fn rewrite(
             report.outcome = "rewritten before the erasure was interrupted".into();
         }
         TableErasure::Begun(version) => {
+            // From now on nobody else's rows come in. What came in before was announced.
+            let person = of_job(run, context, job).await?;
             let Some(standing) = stand(context, table, Some(version)).await? else {
                 return Err(CatalogError::Conflict { name: table.to_string() }.into());
             };

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::datatypes::DataType;
-use catalog::ObjectName;
 use catalog::subject_copies::{CopiedKey, Transformation};
 use catalog::subjects::SubjectKey;
 use datafusion::common::{DFSchema, ScalarValue};
@@ -82,18 +81,35 @@ pub(super) struct Ids {
     pub(super) of_model: bool,
     /// What was done to them; none where it cannot be done again.
     pub(super) by: Option<Vec<Transformation>>,
+    /// Which reading of a table they come of, as a statement may read one several times.
+    pub(super) reading: usize,
 }
+
+/// The reading of what was read of no table: the users of models, and columns as they are known.
+pub(super) const UNREAD: usize = 0;
 
 impl Ids {
     /// The ids of a key, as they are.
     pub(super) fn of(subject: &str, key: &SubjectKey) -> Self {
         let (from, root) = (key.clone(), key.clone());
-        Self { subject: subject.to_owned(), from, root, of_model: false, by: Some(vec![]) }
+        let (subject, by) = (subject.to_owned(), Some(vec![]));
+        Self { subject, from, root, of_model: false, by, reading: UNREAD }
     }
 
     /// The users of a model.
     pub(super) fn of_users(subject: &str, users: &SubjectKey) -> Self {
         Self { of_model: true, ..Self::of(subject, users) }
+    }
+
+    /// Of one reading of their table.
+    pub(super) fn read_in(mut self, reading: usize) -> Self {
+        self.reading = reading;
+        self
+    }
+
+    /// The reading and the column that they come of.
+    pub(super) fn origin(&self) -> (usize, String) {
+        (self.reading, self.from.column.clone())
     }
 
     /// What a column of these ids is a copy of.
@@ -142,14 +158,14 @@ impl Ids {
 pub(super) struct Held {
     /// The ids that it may hold.
     pub(super) ids: BTreeSet<Ids>,
-    /// The tables with keys that its values come of.
-    pub(super) tables: BTreeSet<ObjectName>,
+    /// The readings of tables with keys that its values come of.
+    pub(super) readings: BTreeSet<usize>,
 }
 
 impl Held {
     pub(super) fn add(&mut self, other: Self) {
         self.ids.extend(other.ids);
-        self.tables.extend(other.tables);
+        self.readings.extend(other.readings);
     }
 
     pub(super) fn each(mut self, change: impl Fn(Ids) -> Ids) -> Self {

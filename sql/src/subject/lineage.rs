@@ -4,12 +4,17 @@
 //! joins on them; what a function makes of ids that stays an id of the same person (`lower`,
 //! `pseudonymize`, …) is remembered as what was done. What is made of ids in another way holds
 //! them still (a list of ids, a ciphertext), which is remembered too, or none of them (a length).
+//!
+//! A statement may read a table several times. Of ids is known of which reading they are, so that
+//! each part of a UNION and each side of a join has to keep ids of its own.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use catalog::ObjectName;
+use catalog::subjects::Subject;
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType};
@@ -21,7 +26,7 @@ use datafusion::logical_expr::{
     TableScan,
 };
 
-use super::ids::{CASTING, CHOOSING, Held, Ids, called, cast_to, gathered};
+use super::ids::{CASTING, CHOOSING, Held, Ids, UNREAD, called, cast_to, gathered};
 use crate::anonymize::AnonymizeNode;
 use crate::model::evaluate::EvaluateNode;
 use crate::model::recommend::RecommendNode;
@@ -32,8 +37,62 @@ use crate::private::PrivateNode;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Rows {
     pub(super) columns: Vec<Held>,
-    /// The tables with keys of which each row is one row, or of one person.
-    pub(super) persons: BTreeSet<ObjectName>,
+    pub(super) persons: Persons,
+}
+
+/// Whose the rows of a plan are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Persons {
+    /// The readings of tables with keys of which each row is one row, or of one person.
+    pub(super) readings: BTreeSet<(usize, ObjectName)>,
+    /// Readings that ids of another one tell the persons of, and the column of these ids: they are
+    /// equal.
+    told_by: BTreeSet<(usize, (usize, String))>,
+    /// Readings with ids that are equal to a column of a query around.
+    outer: BTreeSet<(usize, Column)>,
+}
+
+impl Persons {
+    /// Whether ids tell whose the rows of a reading are.
+    pub(super) fn are_told(&self, reading: usize, by: &Ids) -> bool {
+        by.reading == reading || self.told_by.contains(&(reading, by.origin()))
+    }
+
+    fn add(&mut self, other: Self) {
+        self.readings.extend(other.readings);
+        self.told_by.extend(other.told_by);
+        self.outer.extend(other.outer);
+    }
+
+    /// The query around is this one.
+    fn bind(&mut self, schema: &DFSchema, from: &[Held]) {
+        for (reading, column) in std::mem::take(&mut self.outer) {
+            match schema.maybe_index_of_column(&column).and_then(|at| from.get(at)) {
+                Some(held) => {
+                    self.told_by.extend(held.ids.iter().map(|ids| (reading, ids.origin())));
+                }
+                None => {
+                    self.outer.insert((reading, column));
+                }
+            }
+        }
+    }
+
+    /// Ids are equal to what may be a column of a query around.
+    fn are_outer(&mut self, ids: &BTreeSet<Ids>, expr: &Expr) {
+        if let Some(column) = outer_of(expr) {
+            self.outer.extend(ids.iter().map(|ids| (ids.reading, column.clone())));
+        }
+    }
+
+    /// Of groups: they are a person's where an id makes them.
+    fn group(&mut self, keys: &[Held]) {
+        let readings = std::mem::take(&mut self.readings).into_iter();
+        let is_told = |reading: usize| {
+            keys.iter().flat_map(|held| &held.ids).any(|ids| self.are_told(reading, ids))
+        };
+        self.readings = readings.filter(|(reading, _)| is_told(*reading)).collect();
+    }
 }
 
 /// A table with ids, as the statement reads it.
@@ -50,20 +109,24 @@ pub(super) struct Keyed {
 pub(super) struct Lineage<'a> {
     tables: &'a [Keyed],
     /// Every subject: of each, a model's users may be persons.
-    subjects: &'a [String],
+    subjects: &'a [Subject],
     /// The ids of keys' first generations.
     keys: &'a BTreeMap<String, String>,
-    /// The table that is read below its policies, where a plan is of these.
-    inside: Option<&'a Keyed>,
+    /// How often tables were read so far.
+    readings: &'a Cell<usize>,
+    /// The table that is read below its policies, and which reading that is, where a plan is of
+    /// these.
+    inside: Option<(&'a Keyed, usize)>,
 }
 
 impl<'a> Lineage<'a> {
     pub(super) fn new(
         tables: &'a [Keyed],
-        subjects: &'a [String],
+        subjects: &'a [Subject],
         keys: &'a BTreeMap<String, String>,
+        readings: &'a Cell<usize>,
     ) -> Self {
-        Self { tables, subjects, keys, inside: None }
+        Self { tables, subjects, keys, readings, inside: None }
     }
 
     /// What the rows of a plan are.
@@ -117,7 +180,8 @@ impl<'a> Lineage<'a> {
         let Some(table) = self.read(scan) else { return Ok(Rows::default()) };
         let fields = scan.projected_schema.fields();
         // What policies leave of the table is a plan of its own.
-        let inside = Lineage { inside: Some(table), ..*self };
+        let reading = self.inside.map_or_else(|| self.next_reading(), |(_, reading)| reading);
+        let inside = Lineage { inside: Some((table, reading)), ..*self };
         let below = barrier_of(&scan.source, |barrier| {
             let plan = barrier.plan();
             let names = plan.schema().fields().iter().map(|field| field.name().clone());
@@ -135,12 +199,19 @@ impl<'a> Lineage<'a> {
         let columns = fields.iter().map(|field| {
             let ids = table.columns.iter().filter(|(column, _)| column == field.name());
             Held {
-                ids: ids.map(|(_, ids)| ids.clone()).collect(),
-                tables: BTreeSet::from([table.name.clone()]),
+                ids: ids.map(|(_, ids)| ids.clone().read_in(reading)).collect(),
+                readings: BTreeSet::from([reading]),
             }
         });
-        let persons = BTreeSet::from([table.name.clone()]);
+        let readings = BTreeSet::from([(reading, table.name.clone())]);
+        let persons = Persons { readings, ..Persons::default() };
         Ok(Rows { columns: columns.collect(), persons })
+    }
+
+    fn next_reading(&self) -> usize {
+        let reading = self.readings.get() + 1;
+        self.readings.set(reading);
+        reading
     }
 
     /// The table with ids that a scan reads.
@@ -150,7 +221,7 @@ impl<'a> Lineage<'a> {
             .tables
             .iter()
             .find(|table| table.providers.iter().any(|known| Arc::ptr_eq(known, &provider)));
-        found.or(self.inside)
+        found.or(self.inside.map(|(table, _)| table))
     }
 
     fn projected(&self, input: &LogicalPlan, exprs: &[Expr]) -> Result<Rows> {
@@ -164,7 +235,8 @@ impl<'a> Lineage<'a> {
 
     fn filtered(&self, node: &Filter) -> Result<Rows> {
         let mut rows = self.of(&node.input)?;
-        equal(&node.predicate, node.input.schema(), &mut rows.columns);
+        let Rows { columns, persons } = &mut rows;
+        self.equal(&node.predicate, node.input.schema(), columns, persons);
         Ok(rows)
     }
 
@@ -175,7 +247,7 @@ impl<'a> Lineage<'a> {
             let width = all.columns.len().max(rows.columns.len());
             all.columns.resize(width, Held::default());
             all.columns.iter_mut().zip(rows.columns).for_each(|(held, other)| held.add(other));
-            all.persons.extend(rows.persons);
+            all.persons.add(rows.persons);
         }
         Ok(all)
     }
@@ -196,39 +268,35 @@ impl<'a> Lineage<'a> {
         }
         let groups = width.saturating_sub(node.aggr_expr.len());
         columns.resize(groups, Held::default());
-        let subjects: BTreeSet<&str> =
-            columns.iter().flat_map(|held| &held.ids).map(|ids| ids.subject.as_str()).collect();
-        let gathered = persons.clone();
-        persons.retain(|table| self.has_ids_of(table, &subjects));
-        let mut unused = BTreeSet::new();
+        let gathered: Vec<usize> = persons.readings.iter().map(|(reading, _)| *reading).collect();
+        persons.group(&columns);
+        let mut unused = Persons::default();
         for expr in &node.aggr_expr {
             let mut held = self.made(expr, schema, &from, &mut unused)?;
             // That there are rows, and how many, comes of them as well.
-            held.tables.extend(gathered.iter().cloned());
+            held.readings.extend(&gathered);
             columns.push(held);
         }
         Ok(Rows { columns, persons })
     }
 
-    fn has_ids_of(&self, table: &ObjectName, subjects: &BTreeSet<&str>) -> bool {
-        let of_table = self.tables.iter().filter(|keyed| keyed.name == *table);
-        let mut ids = of_table.flat_map(|keyed| &keyed.columns).map(|(_, ids)| ids);
-        ids.any(|ids| subjects.contains(ids.subject.as_str()))
-    }
-
     fn joined(&self, node: &Join) -> Result<Rows> {
-        let (left, right) = (self.of(&node.left)?, self.of(&node.right)?);
+        let (mut left, mut right) = (self.of(&node.left)?, self.of(&node.right)?);
+        right.persons.bind(node.left.schema(), &left.columns);
+        let mut met = Persons::default();
         let width = left.columns.len();
         let mut both: Vec<Held> = left.columns.into_iter().chain(right.columns).collect();
         // What is equal to an id is one.
         if let Ok(schema) = node.left.schema().join(node.right.schema()) {
             for (one, other) in &node.on {
-                alike(one, other, &schema, &mut both);
+                self.alike(one, other, &schema, &mut both, &mut met);
             }
             if let Some(filter) = &node.filter {
-                equal(filter, &schema, &mut both);
+                self.equal(filter, &schema, &mut both, &mut met);
             }
         }
+        left.persons.add(met.clone());
+        right.persons.add(met);
         let of_right = both.split_off(width.min(both.len()));
         Ok(match node.join_type {
             JoinType::LeftSemi | JoinType::LeftAnti => {
@@ -247,8 +315,8 @@ impl<'a> Lineage<'a> {
             }
             JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => {
                 both.extend(of_right);
-                let persons = left.persons.union(&right.persons).cloned().collect();
-                Rows { columns: both, persons }
+                left.persons.add(right.persons);
+                Rows { columns: both, persons: left.persons }
             }
         })
     }
@@ -263,12 +331,19 @@ impl<'a> Lineage<'a> {
                 None => Rows::default(),
             };
             let mut user = users.columns.into_iter().next().unwrap_or_default();
+            let mut persons = users.persons;
             if user.ids.is_empty() {
                 let key = recommend.users();
-                user.ids =
-                    self.subjects.iter().map(|subject| Ids::of_users(subject, &key)).collect();
+                let subjects = self.subjects.iter();
+                user.ids = subjects.map(|subject| Ids::of_users(&subject.name, &key)).collect();
+                let readings = persons.readings.iter();
+                let origin = (UNREAD, key.column);
+                persons.told_by.extend(readings.map(|(reading, _)| (*reading, origin.clone())));
             }
-            rows.persons = users.persons;
+            for held in &mut rows.columns {
+                held.readings.extend(persons.readings.iter().map(|(reading, _)| *reading));
+            }
+            rows.persons = persons;
             if let Some(column) = rows.columns.first_mut() {
                 *column = user;
             }
@@ -277,7 +352,7 @@ impl<'a> Lineage<'a> {
             || any.downcast_ref::<EvaluateNode>().is_some()
             || any.downcast_ref::<PrivateNode>().is_some()
         {
-            rows.persons.clear();
+            rows.persons.readings.clear();
         }
         Ok(rows)
     }
@@ -287,7 +362,7 @@ impl<'a> Lineage<'a> {
     fn named_alike(&self, plan: &LogicalPlan) -> Result<Rows> {
         let fields = plan.schema().fields();
         let mut rows = Rows { columns: vec![Held::default(); fields.len()], ..Rows::default() };
-        let mut tables = BTreeSet::new();
+        let mut readings = BTreeSet::new();
         for input in plan.inputs() {
             let below = self.of(input)?;
             for (held, field) in rows.columns.iter_mut().zip(fields) {
@@ -295,10 +370,10 @@ impl<'a> Lineage<'a> {
                 let same = same.filter(|(of, _)| of.name() == field.name());
                 same.for_each(|(_, other)| held.add(other.clone()));
             }
-            tables.extend(below.columns.into_iter().flat_map(|column| column.tables));
-            rows.persons.extend(below.persons);
+            readings.extend(below.columns.into_iter().flat_map(|column| column.readings));
+            rows.persons.add(below.persons);
         }
-        rows.columns.iter_mut().for_each(|held| held.tables.extend(tables.iter().cloned()));
+        rows.columns.iter_mut().for_each(|held| held.readings.extend(&readings));
         Ok(rows)
     }
 
@@ -308,9 +383,9 @@ impl<'a> Lineage<'a> {
         expr: &Expr,
         schema: &DFSchema,
         from: &[Held],
-        persons: &mut BTreeSet<ObjectName>,
+        persons: &mut Persons,
     ) -> Result<Held> {
-        let all = |parts: &[&Expr], persons: &mut BTreeSet<ObjectName>| {
+        let all = |parts: &[&Expr], persons: &mut Persons| {
             let mut held = Held::default();
             for part in parts {
                 held.add(self.made(part, schema, from, persons)?);
@@ -355,12 +430,13 @@ impl<'a> Lineage<'a> {
                 Ok(gathered(call.fun.name(), all(&args, persons)?))
             }
             Expr::ScalarSubquery(sub) => {
-                let rows = self.of(&sub.subquery)?;
-                persons.extend(rows.persons);
+                let mut rows = self.of(&sub.subquery)?;
+                rows.persons.bind(schema, from);
+                persons.add(rows.persons);
                 let mut held = rows.columns.into_iter().next().unwrap_or_default();
                 for outer in &sub.outer_ref_columns {
                     if let Expr::OuterReferenceColumn(_, column) = outer {
-                        held.tables.extend(named(column, schema, from).tables);
+                        held.readings.extend(named(column, schema, from).readings);
                     }
                 }
                 Ok(held)
@@ -376,7 +452,7 @@ impl<'a> Lineage<'a> {
         expr: &Expr,
         schema: &DFSchema,
         from: &[Held],
-        persons: &mut BTreeSet<ObjectName>,
+        persons: &mut Persons,
     ) -> Result<Held> {
         let mut held = Held::default();
         expr.apply(|part| {
@@ -387,8 +463,9 @@ impl<'a> Lineage<'a> {
                     from.iter().cloned().for_each(|outer| held.add(outer));
                 }
                 Expr::ScalarSubquery(sub) => {
-                    let rows = self.of(&sub.subquery)?;
-                    persons.extend(rows.persons);
+                    let mut rows = self.of(&sub.subquery)?;
+                    rows.persons.bind(schema, from);
+                    persons.add(rows.persons);
                     rows.columns.into_iter().for_each(|inner| held.add(inner));
                 }
                 _ => {}
@@ -396,6 +473,74 @@ impl<'a> Lineage<'a> {
             Ok(TreeNodeRecursion::Continue)
         })?;
         Ok(held.without_ids())
+    }
+
+    /// What a condition says to be equal holds the same ids.
+    fn equal(
+        &self,
+        condition: &Expr,
+        schema: &DFSchema,
+        columns: &mut [Held],
+        persons: &mut Persons,
+    ) {
+        for part in split_conjunction(condition) {
+            if let Expr::BinaryExpr(binary) = part
+                && binary.op == Operator::Eq
+            {
+                self.alike(&binary.left, &binary.right, schema, columns, persons);
+            }
+        }
+    }
+
+    fn alike(
+        &self,
+        one: &Expr,
+        other: &Expr,
+        schema: &DFSchema,
+        columns: &mut [Held],
+        persons: &mut Persons,
+    ) {
+        let place = |expr: &Expr| schema.maybe_index_of_column(column_of(expr)?);
+        let ids = |at: usize| columns.get(at).map(|held| held.ids.clone()).unwrap_or_default();
+        let (one, other) = match (place(one), place(other)) {
+            (Some(one), Some(other)) => (one, other),
+            (Some(inner), None) => return persons.are_outer(&ids(inner), other),
+            (None, Some(inner)) => return persons.are_outer(&ids(inner), one),
+            (None, None) => return,
+        };
+        let (of_one, of_other) = (ids(one), ids(other));
+        for left in &of_one {
+            for right in of_other.iter().filter(|right| right.subject == left.subject) {
+                let by_left = self.origins(left).into_iter();
+                persons.told_by.extend(by_left.map(|origin| (right.reading, origin)));
+                let by_right = self.origins(right).into_iter();
+                persons.told_by.extend(by_right.map(|origin| (left.reading, origin)));
+            }
+        }
+        let both: BTreeSet<Ids> = of_one.into_iter().chain(of_other).collect();
+        for at in [one, other] {
+            if let Some(held) = columns.get_mut(at) {
+                held.ids.clone_from(&both);
+            }
+        }
+    }
+
+    /// Where ids of the same person come of: where these do and, in a crosswalk or a copy of one,
+    /// the other columns.
+    fn origins(&self, ids: &Ids) -> Vec<(usize, String)> {
+        let tables = self.tables.iter().filter(|table| table.name == ids.from.table);
+        let beside: Vec<&(String, Ids)> = tables
+            .flat_map(|table| &table.columns)
+            .filter(|(_, known)| known.subject == ids.subject)
+            .collect();
+        let mut subjects = self.subjects.iter().filter(|subject| subject.name == ids.subject);
+        let is_crosswalk =
+            subjects.any(|subject| beside.iter().any(|(_, known)| subject.is_entity(&known.root)));
+        let mut origins = vec![ids.origin()];
+        if is_crosswalk {
+            origins.extend(beside.iter().map(|(column, _)| (ids.reading, column.clone())));
+        }
+        origins
     }
 }
 
@@ -410,30 +555,6 @@ fn named(column: &Column, schema: &DFSchema, from: &[Held]) -> Held {
     })
 }
 
-/// What a condition says to be equal holds the same ids.
-fn equal(condition: &Expr, schema: &DFSchema, columns: &mut [Held]) {
-    for part in split_conjunction(condition) {
-        if let Expr::BinaryExpr(binary) = part
-            && binary.op == Operator::Eq
-        {
-            alike(&binary.left, &binary.right, schema, columns);
-        }
-    }
-}
-
-fn alike(one: &Expr, other: &Expr, schema: &DFSchema, columns: &mut [Held]) {
-    let place = |expr: &Expr| schema.maybe_index_of_column(column_of(expr)?);
-    let (Some(one), Some(other)) = (place(one), place(other)) else { return };
-    let ids = |at: usize| columns.get(at).map(|held| held.ids.clone()).unwrap_or_default();
-    let mut both = ids(one);
-    both.extend(ids(other));
-    for at in [one, other] {
-        if let Some(held) = columns.get_mut(at) {
-            held.ids.clone_from(&both);
-        }
-    }
-}
-
 fn column_of(expr: &Expr) -> Option<&Column> {
     match expr {
         Expr::Column(column) => Some(column),
@@ -443,133 +564,15 @@ fn column_of(expr: &Expr) -> Option<&Column> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use arrow::datatypes::{Field, Schema};
-    use catalog::subject_copies::Transformation;
-    use catalog::subjects::SubjectKey;
-    use datafusion::datasource::{MemTable, provider_as_source};
-    use datafusion::functions::expr_fn::{btrim, char_length, concat, lower, sha256};
-    use datafusion::functions_aggregate::expr_fn::{array_agg, count, max};
-    use datafusion::logical_expr::{LogicalPlanBuilder, cast, col, lit, when};
-
-    use super::*;
-
-    /// `crm (id, name, n)` with the key `id`, and `orders (customer, item)` without.
-    struct Tables(Vec<Keyed>, Arc<dyn TableProvider>);
-
-    fn provider(columns: &[(&str, DataType)]) -> Arc<dyn TableProvider> {
-        let field = |(name, of): &(&str, DataType)| Field::new(*name, of.clone(), true);
-        let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
-        Arc::new(MemTable::try_new(Arc::new(schema), vec![vec![]]).unwrap())
-    }
-
-    impl Tables {
-        fn new() -> Self {
-            let text = DataType::Utf8;
-            let crm =
-                provider(&[("id", text.clone()), ("name", text.clone()), ("n", DataType::Int64)]);
-            let name = ObjectName::new("main", "crm");
-            let key = SubjectKey { table: name.clone(), column: "id".into() };
-            let columns = vec![("id".to_owned(), Ids::of("person", &key))];
-            let orders = provider(&[("customer", text.clone()), ("item", text)]);
-            Self(vec![Keyed { name, providers: vec![crm], columns }], orders)
-        }
-
-        fn crm(&self) -> LogicalPlanBuilder {
-            let table = Arc::clone(&self.0[0].providers[0]);
-            LogicalPlanBuilder::scan("crm", provider_as_source(table), None).unwrap()
-        }
-
-        fn orders(&self) -> LogicalPlanBuilder {
-            let table = provider_as_source(Arc::clone(&self.1));
-            LogicalPlanBuilder::scan("orders", table, None).unwrap()
-        }
-
-        fn rows(&self, plan: LogicalPlanBuilder) -> Rows {
-            let (subjects, keys) = (["person".to_owned()], BTreeMap::new());
-            Lineage::new(&self.0, &subjects, &keys).of(&plan.build().unwrap()).unwrap()
-        }
-
-        /// What was done to the ids in each column of rows of `crm`, which are its persons' or not.
-        fn made(&self, exprs: Vec<Expr>) -> Vec<Option<Option<Vec<Transformation>>>> {
-            let rows = self.rows(self.crm().project(exprs).unwrap());
-            assert_eq!(rows.persons.len(), 1);
-            by(&rows)
-        }
-    }
-
-    fn by(rows: &Rows) -> Vec<Option<Option<Vec<Transformation>>>> {
-        let first = |held: &Held| held.ids.first().map(|ids| ids.by.clone());
-        rows.columns.iter().map(first).collect()
-    }
-
-    fn text(text: &str) -> Option<Option<Vec<Transformation>>> {
-        Some(Some(vec![Transformation::Expression(text.into())]))
-    }
-
-    const PLAIN: Option<Option<Vec<Transformation>>> = Some(Some(vec![]));
-
-    #[test]
-    fn what_was_done_to_ids_is_told_as_one_expression() {
-        let tables = Tables::new();
-        let chosen = when(col("n").gt(lit(1)), col("id")).otherwise(lit("nobody")).unwrap();
-        let made = tables.made(vec![
-            col("id").alias("renamed"),
-            chosen,
-            lower(btrim(vec![col("id")])),
-            concat(vec![lit("it's "), lower(col("id"))]),
-            cast(col("id"), DataType::Int64),
-            cast(cast(col("id"), DataType::Int64), DataType::Utf8),
-        ]);
-        assert_eq!(
-            made,
-            [
-                PLAIN,
-                PLAIN,
-                text("lower(btrim(id))"),
-                text("concat('it''s ', lower(id))"),
-                text("arrow_try_cast(id, 'Int64')"),
-                text("arrow_try_cast(id, 'Int64')"),
-            ]
-        );
-        let made = tables.made(vec![
-            col("name"),
-            char_length(col("id")),
-            lower(col("name")),
-            concat(vec![col("id"), col("name")]),
-            sha256(lower(col("id"))),
-        ]);
-        assert_eq!(made, [None, None, None, Some(None), text("sha256(lower(id))")]);
-    }
-
-    #[test]
-    fn groups_are_of_single_persons_where_an_id_makes_them() {
-        let tables = Tables::new();
-        let grouped = |by: Vec<Expr>, of: Expr| tables.crm().aggregate(by, vec![of]).unwrap();
-        let cities = tables.rows(grouped(vec![col("name")], count(col("id"))));
-        assert_eq!((by(&cities), cities.persons.len()), (vec![None, None], 0));
-        let each = tables.rows(grouped(vec![lower(col("id"))], max(col("n"))));
-        assert_eq!((by(&each), each.persons.len()), (vec![text("lower(id)"), None], 1));
-        let largest = tables.rows(grouped(vec![col("name")], max(col("id"))));
-        assert_eq!((by(&largest), largest.persons.len()), (vec![None, PLAIN], 0));
-        let lists = tables.rows(grouped(vec![], array_agg(col("id"))));
-        assert_eq!((by(&lists), lists.persons.len()), (vec![Some(None)], 0));
-    }
-
-    #[test]
-    fn what_is_equal_to_an_id_or_united_with_one_is_one() {
-        let tables = Tables::new();
-        let on = vec![col("orders.customer").eq(col("crm.id"))];
-        let joined = tables.orders().join_on(tables.crm().build().unwrap(), JoinType::Left, on);
-        let rows = tables.rows(joined.unwrap());
-        assert_eq!(by(&rows), [PLAIN, None, PLAIN, None, None]);
-        assert_eq!(rows.persons.len(), 1);
-        let ids = tables.crm().project(vec![col("id")]).unwrap().build().unwrap();
-        let items = tables.orders().project(vec![col("item")]).unwrap();
-        let rows = tables.rows(items.union(ids).unwrap());
-        assert_eq!((by(&rows), rows.persons.len()), (vec![PLAIN], 1));
-        let alone = tables.orders().project(vec![col("customer")]).unwrap();
-        assert_eq!(tables.rows(alone), Rows { columns: vec![Held::default()], ..Rows::default() });
+fn outer_of(expr: &Expr) -> Option<&Column> {
+    match expr {
+        Expr::OuterReferenceColumn(_, column) => Some(column),
+        Expr::Alias(alias) => outer_of(&alias.expr),
+        Expr::Cast(cast) => outer_of(&cast.expr),
+        _ => None,
     }
 }
+
+#[cfg(test)]
+#[path = "lineage_tests.rs"]
+mod tests;

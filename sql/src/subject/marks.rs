@@ -29,13 +29,13 @@ pub(super) async fn set(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
         Mark::Erased => vec![],
     };
     let add = |held: &mut SubjectMarks| {
-        for copy in &of_copies {
-            held.set(mark, copy.clone(), note.clone());
-        }
-        let new = marks.iter().filter(|person| held.set(mark, (*person).clone(), note.clone()));
-        Ok(new.cloned().collect::<Vec<String>>())
+        let mut put = |persons: &[String]| {
+            let new = persons.iter().filter(|one| held.set(mark, (*one).clone(), note.clone()));
+            new.cloned().collect::<Vec<String>>()
+        };
+        Ok((put(&marks), put(&of_copies)))
     };
-    let new = catalog.change_subject_marks(&who.subject, add).await?;
+    let (new, new_of_copies) = catalog.change_subject_marks(&who.subject, add).await?;
     // Who applies retention to one of the tables may not have known: it begins anew.
     for table in person.tables() {
         catalog.stop_retention(&table, None).await?;
@@ -45,7 +45,7 @@ pub(super) async fn set(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
     {
         // Nobody is told to be held who is not.
         let take = |held: &mut SubjectMarks| {
-            for person in &new {
+            for person in new.iter().chain(&new_of_copies) {
                 held.take(mark, person);
             }
             Ok(())
@@ -83,10 +83,12 @@ async fn being_forgotten(context: &StatementContext, person: &Person) -> Result<
 /// RELEASE SUBJECT.
 pub(super) async fn release(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
     let context = StatementContext::load(&run.session).await?;
+    let catalog = context.engine().catalog();
+    // Before keys and copies are read: what is marked later may be in one that is not known here.
+    let marked = catalog.subject_marks_now(&who.subject).await?.columns();
     let person = find(run, &context, who).await?;
     let marks = person.marks(&context).await?;
     let of_copies = person.marks_of_copies(&context).await?;
-    let catalog = context.engine().catalog();
     let known: BTreeSet<String> = catalog
         .copies_now()
         .await?
@@ -94,13 +96,18 @@ pub(super) async fn release(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
         .filter_map(|(table, copy)| Some(format!("{table}.{}", copy.column?)))
         .chain(person.subject.record_keys().map(|key| key.to_string()))
         .collect();
+    let gone: BTreeSet<String> = marked.difference(&known).cloned().collect();
     let take = |held: &mut SubjectMarks| {
-        for copy in &of_copies {
-            held.take(mark, copy);
+        let taken = marks.iter().filter(|person| held.take(mark, person)).count();
+        // Whoever is not marked frees nobody in copies, where others may have become the same.
+        if taken > 0 {
+            for copy in &of_copies {
+                held.take(mark, copy);
+            }
+            // Those of copies that are gone hold nowhere.
+            held.forget_columns(&gone);
         }
-        // Those of copies that are gone hold nowhere.
-        held.retain_known(|column| known.contains(column));
-        Ok(marks.iter().filter(|person| held.take(mark, person)).count())
+        Ok(taken)
     };
     let taken = catalog.change_subject_marks(&who.subject, take).await?;
     if taken == 0 {

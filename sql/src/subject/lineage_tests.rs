@@ -1,0 +1,186 @@
+//! Tests of which columns hold ids, and whose rows are.
+
+use arrow::datatypes::{Field, Schema};
+use catalog::subject_copies::Transformation;
+use catalog::subjects::SubjectKey;
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::functions::expr_fn::{btrim, char_length, concat, lower, sha256};
+use datafusion::functions_aggregate::expr_fn::{array_agg, count, max};
+use datafusion::logical_expr::{LogicalPlanBuilder, cast, col, lit, out_ref_col, when};
+
+use super::*;
+
+/// `crm (id, name, n)` with the key `id`, and `orders (customer, item)` without.
+struct Tables(Vec<Keyed>, Arc<dyn TableProvider>);
+
+fn provider(columns: &[(&str, DataType)]) -> Arc<dyn TableProvider> {
+    let field = |(name, of): &(&str, DataType)| Field::new(*name, of.clone(), true);
+    let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
+    Arc::new(MemTable::try_new(Arc::new(schema), vec![vec![]]).unwrap())
+}
+
+impl Tables {
+    fn new() -> Self {
+        let text = DataType::Utf8;
+        let crm = provider(&[("id", text.clone()), ("name", text.clone()), ("n", DataType::Int64)]);
+        let name = ObjectName::new("main", "crm");
+        let key = SubjectKey { table: name.clone(), column: "id".into() };
+        let columns = vec![("id".to_owned(), Ids::of("person", &key))];
+        let orders = provider(&[("customer", text.clone()), ("item", text)]);
+        Self(vec![Keyed { name, providers: vec![crm], columns }], orders)
+    }
+
+    fn crm(&self) -> LogicalPlanBuilder {
+        let table = Arc::clone(&self.0[0].providers[0]);
+        LogicalPlanBuilder::scan("crm", provider_as_source(table), None).unwrap()
+    }
+
+    fn orders(&self) -> LogicalPlanBuilder {
+        let table = provider_as_source(Arc::clone(&self.1));
+        LogicalPlanBuilder::scan("orders", table, None).unwrap()
+    }
+
+    fn rows(&self, plan: LogicalPlanBuilder) -> Rows {
+        let key = SubjectKey { table: ObjectName::new("main", "crm"), column: "id".into() };
+        let subject = Subject {
+            name: "person".into(),
+            keys: vec![key],
+            via: None,
+            owner: "dpo".into(),
+            created_ms: 0,
+        };
+        let (subjects, keys, readings) = ([subject], BTreeMap::new(), Cell::default());
+        let lineage = Lineage::new(&self.0, &subjects, &keys, &readings);
+        lineage.of(&plan.build().unwrap()).unwrap()
+    }
+
+    /// What was done to the ids in each column of rows of `crm`, which are its persons' or not.
+    fn made(&self, exprs: Vec<Expr>) -> Vec<Option<Option<Vec<Transformation>>>> {
+        let rows = self.rows(self.crm().project(exprs).unwrap());
+        assert_eq!(rows.persons.readings.len(), 1);
+        by(&rows)
+    }
+}
+
+fn by(rows: &Rows) -> Vec<Option<Option<Vec<Transformation>>>> {
+    let first = |held: &Held| held.ids.first().map(|ids| ids.by.clone());
+    rows.columns.iter().map(first).collect()
+}
+
+fn text(text: &str) -> Option<Option<Vec<Transformation>>> {
+    Some(Some(vec![Transformation::Expression(text.into())]))
+}
+
+const PLAIN: Option<Option<Vec<Transformation>>> = Some(Some(vec![]));
+
+#[test]
+fn what_was_done_to_ids_is_told_as_one_expression() {
+    let tables = Tables::new();
+    let chosen = when(col("n").gt(lit(1)), col("id")).otherwise(lit("nobody")).unwrap();
+    let made = tables.made(vec![
+        col("id").alias("renamed"),
+        chosen,
+        lower(btrim(vec![col("id")])),
+        concat(vec![lit("it's "), lower(col("id"))]),
+        cast(col("id"), DataType::Int64),
+        cast(cast(col("id"), DataType::Int64), DataType::Utf8),
+    ]);
+    assert_eq!(
+        made,
+        [
+            PLAIN,
+            PLAIN,
+            text("lower(btrim(id))"),
+            text("concat('it''s ', lower(id))"),
+            text("arrow_try_cast(id, 'Int64')"),
+            text("arrow_try_cast(id, 'Int64')"),
+        ]
+    );
+    let made = tables.made(vec![
+        col("name"),
+        char_length(col("id")),
+        lower(col("name")),
+        concat(vec![col("id"), col("name")]),
+        sha256(lower(col("id"))),
+    ]);
+    assert_eq!(made, [None, None, None, Some(None), text("sha256(lower(id))")]);
+}
+
+#[test]
+fn groups_are_of_single_persons_where_an_id_makes_them() {
+    let tables = Tables::new();
+    let grouped = |by: Vec<Expr>, of: Expr| tables.crm().aggregate(by, vec![of]).unwrap();
+    let cities = tables.rows(grouped(vec![col("name")], count(col("id"))));
+    assert_eq!((by(&cities), cities.persons.readings.len()), (vec![None, None], 0));
+    let each = tables.rows(grouped(vec![lower(col("id"))], max(col("n"))));
+    assert_eq!((by(&each), each.persons.readings.len()), (vec![text("lower(id)"), None], 1));
+    let largest = tables.rows(grouped(vec![col("name")], max(col("id"))));
+    assert_eq!((by(&largest), largest.persons.readings.len()), (vec![None, PLAIN], 0));
+    let lists = tables.rows(grouped(vec![], array_agg(col("id"))));
+    assert_eq!((by(&lists), lists.persons.readings.len()), (vec![Some(None)], 0));
+}
+
+#[test]
+fn what_is_equal_to_an_id_or_united_with_one_is_one() {
+    let tables = Tables::new();
+    let on = vec![col("orders.customer").eq(col("crm.id"))];
+    let joined = tables.orders().join_on(tables.crm().build().unwrap(), JoinType::Left, on);
+    let rows = tables.rows(joined.unwrap());
+    assert_eq!(by(&rows), [PLAIN, None, PLAIN, None, None]);
+    assert_eq!(rows.persons.readings.len(), 1);
+    let ids = tables.crm().project(vec![col("id")]).unwrap().build().unwrap();
+    let items = tables.orders().project(vec![col("item")]).unwrap();
+    let rows = tables.rows(items.union(ids).unwrap());
+    assert_eq!((by(&rows), rows.persons.readings.len()), (vec![PLAIN], 1));
+    let alone = tables.orders().project(vec![col("customer")]).unwrap();
+    assert_eq!(tables.rows(alone), Rows { columns: vec![Held::default()], ..Rows::default() });
+}
+
+/// Of how many readings the columns tell whose the rows are, and how many there are.
+fn told(rows: &Rows) -> (usize, usize) {
+    let ids = rows.columns.iter().flat_map(|held| &held.ids);
+    let told = rows
+        .persons
+        .readings
+        .iter()
+        .filter(|(reading, _)| ids.clone().any(|ids| rows.persons.are_told(*reading, ids)));
+    (told.count(), rows.persons.readings.len())
+}
+
+#[test]
+fn each_reading_of_a_table_is_told_by_its_own_ids() {
+    let tables = Tables::new();
+    let of = |exprs: Vec<Expr>| tables.crm().project(exprs).unwrap();
+    let own = of(vec![col("id"), col("name")]);
+    let united =
+        |with: Vec<Expr>| tables.rows(own.clone().union(of(with).build().unwrap()).unwrap());
+    assert_eq!(told(&united(vec![col("id"), col("name")])), (2, 2));
+    assert_eq!(told(&united(vec![lit("x").alias("id"), col("name")])), (1, 2));
+    let around = || tables.crm().alias("around").unwrap();
+    let met = |on: Expr| {
+        let both = around().join_on(tables.crm().build().unwrap(), JoinType::Inner, vec![on]);
+        let shown = vec![col("around.id"), col("crm.name")];
+        tables.rows(both.unwrap().project(shown).unwrap())
+    };
+    assert_eq!(told(&met(col("around.id").eq(col("crm.id")))), (2, 2));
+    assert_eq!(told(&met(col("around.name").eq(col("crm.name")))), (1, 2));
+    // Equal to what is equal to what is left.
+    let third = tables.crm().alias("third").unwrap().build().unwrap();
+    let both = around().join_on(
+        tables.crm().build().unwrap(),
+        JoinType::Inner,
+        vec![col("around.id").eq(col("crm.id"))],
+    );
+    let on = vec![col("around.id").eq(col("third.id"))];
+    let all = both.unwrap().join_on(third, JoinType::Inner, on).unwrap();
+    let shown = all.project(vec![col("crm.id"), col("third.name")]).unwrap();
+    assert_eq!(told(&tables.rows(shown)), (3, 3));
+    // A query inside whose rows are those of an id around it.
+    let inner = |column: &str| {
+        let is_theirs = col("crm.id").eq(out_ref_col(DataType::Utf8, column));
+        let inner = tables.crm().filter(is_theirs).unwrap().project(vec![col("crm.name")]);
+        tables.rows(around().cross_join(inner.unwrap().build().unwrap()).unwrap())
+    };
+    assert_eq!(told(&inner("around.id")), (2, 2));
+    assert_eq!(told(&inner("around.name")), (1, 2));
+}
