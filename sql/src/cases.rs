@@ -195,9 +195,10 @@ mod tests {
             assert!(is_widening(&from, &to), "{from} {to}");
             assert_eq!(is_widening(&to, &from), to == Utf8View, "{to} {from}");
         }
-        for (from, to) in [(Int8, UInt32), (UInt32, Int32), (Utf8, Int64), (Boolean, Int8)] {
+        for (from, to) in [(Int8, UInt32), (UInt32, Int32), (Utf8, Int64), (Int8, Boolean)] {
             assert!(!is_widening(&from, &to), "{from} {to}");
         }
         assert!(is_widening(&DataType::Null, &Boolean) && is_widening(&Float64, &Float32));
+        assert!(is_widening(&Boolean, &Int8));
     }
 }

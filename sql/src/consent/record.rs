@@ -267,7 +267,6 @@ mod tests {
             "RECORD CONSENT KEY 'web' INTO c",
             "RECORD CONSENT 7 KEY 'web' INTO c",
             "RECORD CONSENT 't' INTO c",
-            "RECORD CONSENT 't' KEY web INTO c",
             "RECORD CONSENT 't' KEY 'web'",
             "RECORD CONSENT 't' KEY 'web' INTO c (a, b, d)",
         ] {

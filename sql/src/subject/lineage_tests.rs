@@ -83,7 +83,7 @@ fn what_was_done_to_ids_is_told_as_one_expression() {
         lower(btrim(vec![col("id")])),
         concat(vec![lit("it's "), lower(col("id"))]),
         cast(col("id"), DataType::Int64),
-        cast(cast(col("id"), DataType::Int64), DataType::Utf8),
+        cast(cast(col("id"), DataType::Int64), DataType::Utf8).alias("text"),
     ]);
     assert_eq!(
         made,

@@ -40,7 +40,8 @@ const MAKINGS: &[Making] = &[
         // A table of one's own has no policy that rows could go on under.
         expected: |kind| match (kind.table, kind.takes) {
             ("g_consent", _) => Refused("ATT-2001"),
-            ("g_row", _) | (_, Takes::Values) => UNSUPPORTED,
+            // Nor would persons be found in it.
+            ("g_row" | "g_restrict", _) | (_, Takes::Values) => UNSUPPORTED,
             _ => of_rows(kind),
         },
     },
@@ -98,6 +99,21 @@ const CHANGES: &[&str] = &[
     "TRUNCATE TABLE {t}",
 ];
 
+/// Changes that only rows would be changed by which somebody does not see.
+const OF_HIDDEN_ROWS: &[&str] = &[
+    "UPDATE {t} SET item = 'gone' WHERE pay > 7000000000",
+    "UPDATE {t} SET item = 'gone' WHERE region LIKE 'zz%' OR 1 / (person - 3) > 5",
+    "DELETE FROM {t} WHERE region LIKE 'zz%'",
+    "DELETE FROM {t} WHERE id NOT IN (SELECT id FROM {t})",
+    "MERGE INTO {t} AS m USING (SELECT 3 AS id) AS s ON m.id = s.id WHEN MATCHED THEN DELETE",
+];
+
+/// Changes that would bring hidden values to light, or change what is not seen.
+const BY_VALUES: &[&str] = &["UPDATE {t} SET item = mail", "TRUNCATE TABLE {t}"];
+
+/// The same of a column that may be used and not shown.
+const BY_SHOWING: &[&str] = &["UPDATE {t} SET item = card", "TRUNCATE TABLE {t}"];
+
 /// Changes by a column that somebody does not see.
 const BY_CARD: &[&str] = &[
     "UPDATE {t} SET item = 'gone' WHERE card LIKE 'zz%'",
@@ -116,6 +132,16 @@ impl Findings<'_> {
             match kind.takes {
                 Takes::Columns => self.nothing_changes(kind, BY_CARD, Fails).await,
                 Takes::Rows if kind.table == "g_restrict" => {}
+                Takes::Rows => {
+                    self.nothing_changes(kind, OF_HIDDEN_ROWS, Open).await;
+                    self.nothing_changes(kind, &["TRUNCATE TABLE {t}"], DENIED).await;
+                }
+                Takes::Values => {
+                    self.nothing_changes(kind, BY_VALUES, Fails).await;
+                    let by_mask = &OF_HIDDEN_ROWS[..1];
+                    self.nothing_changes(kind, by_mask, Open).await;
+                }
+                Takes::Showing => self.nothing_changes(kind, BY_SHOWING, Fails).await,
                 _ => self.nothing_changes(kind, CHANGES, DENIED).await,
             }
         }
