@@ -43,12 +43,13 @@ pub fn start(config: &Config, colours: bool) -> Result<Option<Traces>> {
 }
 
 /// A bare level is for Attune's own lines: of what it stands on, only warnings are worth a line.
+/// The parser's name begins like one of ours, and its lines hold texts of statements.
 fn directives(level: &str) -> String {
     const OWN: [&str; 4] = ["attune", "sql", "catalog", "udfs"];
     match level.parse::<tracing::Level>() {
         Ok(level) if level > tracing::Level::WARN => {
             let own = OWN.map(|name| format!("{name}={level}"));
-            format!("warn,{}", own.join(","))
+            format!("warn,{},sqlparser=warn", own.join(","))
         }
         _ => level.to_owned(),
     }
@@ -80,7 +81,10 @@ mod tests {
 
     #[test]
     fn a_bare_level_is_for_our_own_lines() {
-        assert_eq!(directives("info"), "warn,attune=INFO,sql=INFO,catalog=INFO,udfs=INFO");
+        assert_eq!(
+            directives("info"),
+            "warn,attune=INFO,sql=INFO,catalog=INFO,udfs=INFO,sqlparser=warn"
+        );
         for said in ["warn", "error", "attune=debug,info", "off", "nonsense"] {
             assert_eq!(directives(said), said);
         }
