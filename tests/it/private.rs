@@ -182,7 +182,8 @@ fn numbers(batches: &[RecordBatch]) -> Vec<f64> {
 
 /// Laplace noise of scale s has a mean absolute error of s, and Gaussian noise one of its sigma
 /// times the root of 2/π: through SQL it is that, for a count, a sum and, where the count's noise
-/// is small, a mean. 2,000 answers tell it to 2.2 %: right ones are off by 12 % once in ten million.
+/// is small, a mean. 2,000 answers tell it to 2.2 %: right ones are off by 12 % once in ten
+/// million.
 #[tokio::test(flavor = "multi_thread")]
 async fn noise_is_as_large_as_it_has_to_be() {
     const ANSWERS: u32 = 2_000;

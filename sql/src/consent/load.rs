@@ -5,7 +5,7 @@
 //! each channel; of rows as late as each other a withdrawal counts; `granted` that is NULL is a
 //! withdrawal. Somebody consents whose every channel consents; of whom nothing is told, the
 //! policy's default. A row without a purpose withdraws for every purpose, and grants none. One of
-//! [`SELL_OR_SHARE`] counts as one of each purpose for which personal information is sold or shared.
+//! [`SELL_OR_SHARE`] counts as one of each purpose that sells or shares personal information.
 //!
 //! The consents are read as the policy's owner, for no purpose, with the owner's rights of now, and
 //! whole: where a policy would hide a part of them from the owner, nobody knows who consents.
