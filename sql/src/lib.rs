@@ -51,6 +51,7 @@ mod system;
 mod table;
 mod text_size;
 mod tokens;
+mod using;
 mod words;
 
 pub use admission::Admission;

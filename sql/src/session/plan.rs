@@ -28,7 +28,7 @@ use crate::rights::Rights;
 use crate::session::bindings::{self, Bindings, References};
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
-use crate::{consent, key, model, policy, private, size};
+use crate::{consent, key, model, policy, private, size, using};
 
 /// What one statement (or view inside it) is planned in.
 #[derive(Debug)]
@@ -351,6 +351,7 @@ impl StatementContext {
             size::check_tree(tree.as_ref())?;
             model::marked::plain(tree)?;
             anonymize::plain(tree)?;
+            using::plain(tree);
             private = private::rewritten(self.engine(), tree)?;
             references = References::of(tree.as_ref());
         }
