@@ -361,6 +361,17 @@ mod tests {
     use crate::subjects::{Subject, SubjectKey};
     use crate::testing::Shared;
 
+    /// A subject with one key.
+    fn person() -> Subject {
+        Subject {
+            name: "person".into(),
+            keys: vec![key("crm")],
+            via: None,
+            owner: "dpo".into(),
+            created_ms: 0,
+        }
+    }
+
     fn key(table: &str) -> SubjectKey {
         SubjectKey { table: ObjectName::new("main", table), column: "id".into() }
     }
@@ -407,13 +418,7 @@ mod tests {
     async fn who_is_marked_is_not_shown_by_copies() {
         let shared = Shared::new();
         let catalog = shared.open().await;
-        let subject = Subject {
-            name: "person".into(),
-            keys: vec![key("crm")],
-            via: None,
-            owner: "dpo".into(),
-            created_ms: 0,
-        };
+        let subject = person();
         catalog.create_subject(subject, CreateMode::New).await.unwrap();
         let table = ObjectName::new("main", "vip");
         let copy = |column: &str, by: Vec<Transformation>| CopiedKey {
@@ -470,13 +475,7 @@ mod tests {
         for table in [&crm, &vip] {
             assert!(other.kept_columns(table).await.unwrap().is_empty());
         }
-        let subject = Subject {
-            name: "person".into(),
-            keys: vec![key("crm")],
-            via: None,
-            owner: "dpo".into(),
-            created_ms: 0,
-        };
+        let subject = person();
         one.create_subject(subject, CreateMode::New).await.unwrap();
         let copy = |column: &str, by: Option<Vec<Transformation>>| CopiedKey {
             subject: "person".into(),

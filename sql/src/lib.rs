@@ -11,6 +11,7 @@ mod audit;
 mod bounded;
 mod brief;
 mod cases;
+mod clause;
 mod concatenation;
 mod consent;
 pub mod dialect;

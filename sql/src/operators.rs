@@ -23,16 +23,14 @@ pub(crate) fn is_condition(operator: Operator) -> bool {
     is_comparison(operator) || matches!(operator, Operator::And | Operator::Or)
 }
 
-/// Whether an expression is of a kind that fails on no row, but for what it is made of. Operators,
-/// casts and functions are not: some do.
-pub(crate) fn is_safe_kind(expr: &Expr) -> bool {
+/// Whether an expression is of a kind that fails on no row and reads nothing but the row, but for
+/// what it is made of.
+pub(crate) fn is_plain_kind(expr: &Expr) -> bool {
     matches!(
         expr,
         Expr::Alias(_)
             | Expr::Column(_)
-            | Expr::OuterReferenceColumn(..)
             | Expr::Literal(..)
-            | Expr::Placeholder(_)
             | Expr::Not(_)
             | Expr::IsNull(_)
             | Expr::IsNotNull(_)
@@ -47,11 +45,22 @@ pub(crate) fn is_safe_kind(expr: &Expr) -> bool {
             | Expr::Like(_)
             | Expr::Case(_)
             | Expr::TryCast(_)
-            | Expr::Exists(_)
-            | Expr::InSubquery(_)
-            | Expr::SetComparison(_)
-            | Expr::ScalarSubquery(_)
     )
+}
+
+/// Whether an expression is of a kind that fails on no row, but for what it is made of. Operators,
+/// casts and functions are not: some do.
+pub(crate) fn is_safe_kind(expr: &Expr) -> bool {
+    is_plain_kind(expr)
+        || matches!(
+            expr,
+            Expr::OuterReferenceColumn(..)
+                | Expr::Placeholder(_)
+                | Expr::Exists(_)
+                | Expr::InSubquery(_)
+                | Expr::SetComparison(_)
+                | Expr::ScalarSubquery(_)
+        )
 }
 
 /// Whether every value of a type has one in the other: a cast fails for none.

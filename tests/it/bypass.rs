@@ -226,6 +226,19 @@ impl<'a> Findings<'a> {
         }
     }
 
+    /// Every way, through a server.
+    async fn of_everything(mut self) {
+        self.reads().await;
+        // The program prepares nothing: it would be asked the same again.
+        if !self.door.is_program() {
+            self.prepared().await;
+        }
+        self.metadata().await;
+        self.explained().await;
+        self.changes().await;
+        self.end();
+    }
+
     /// Whether most plans of a kind are refused, each of which would be a run of the program.
     fn is_dear(&self, kind: &Kind) -> bool {
         let refused = matches!(kind.takes, Takes::SingleRows | Takes::Everything);
@@ -244,13 +257,7 @@ fn on_threads(test: impl Future<Output = ()>) {
 fn nothing_forbidden_comes_by_flight_sql() {
     on_threads(async {
         let house = House::new().await;
-        let mut findings = Findings::new(&house, house.by_flight().await);
-        findings.reads().await;
-        findings.prepared().await;
-        findings.metadata().await;
-        findings.explained().await;
-        findings.changes().await;
-        findings.end();
+        Findings::new(&house, house.by_flight().await).of_everything().await;
     });
 }
 
@@ -258,13 +265,7 @@ fn nothing_forbidden_comes_by_flight_sql() {
 fn nothing_forbidden_comes_by_the_protocol_of_postgresql() {
     on_threads(async {
         let house = House::new().await;
-        let mut findings = Findings::new(&house, house.by_postgres().await);
-        findings.reads().await;
-        findings.prepared().await;
-        findings.metadata().await;
-        findings.explained().await;
-        findings.changes().await;
-        findings.end();
+        Findings::new(&house, house.by_postgres().await).of_everything().await;
     });
 }
 
@@ -272,12 +273,7 @@ fn nothing_forbidden_comes_by_the_protocol_of_postgresql() {
 fn nothing_forbidden_comes_by_the_program() {
     on_threads(async {
         let house = House::new().await;
-        let mut findings = Findings::new(&house, house.by_program());
-        findings.reads().await;
-        findings.metadata().await;
-        findings.explained().await;
-        findings.changes().await;
-        findings.end();
+        Findings::new(&house, house.by_program()).of_everything().await;
     });
 }
 

@@ -13,7 +13,7 @@ use catalog::erasures::{ErasureOf, Step};
 use catalog::policy::{Principal, Role};
 use catalog::subject_marks::SubjectMarks;
 use futures::TryStreamExt;
-use sql::Session;
+use sql::{Engine, Session};
 
 use crate::remnants::Remnants;
 use crate::rights::{engine_at, outcome, somebody};
@@ -56,6 +56,16 @@ async fn fill(session: &Session) {
     ] {
         outcome(session, text).await.unwrap_or_else(|code| panic!("{text}: {code}"));
     }
+}
+
+/// A warehouse with a table of one person, who is a subject's.
+async fn with_one_person(folder: &Path) -> (Engine, Session) {
+    let engine = crate::slt::engine(folder).await;
+    let session = engine.session(Principal::embedded());
+    for text in ["CREATE TABLE t AS SELECT 'ann-4711' AS id", "CREATE SUBJECT person KEY (t.id)"] {
+        assert_eq!(outcome(&session, text).await, Ok(0), "{text}");
+    }
+    (engine, session)
 }
 
 /// Where below a folder something is left of an id.
@@ -215,11 +225,7 @@ async fn nobody_is_held_whose_erasure_has_begun() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_ends_also_where_a_view_took_the_tables_name() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = crate::slt::engine(folder.path()).await;
-    let session = engine.session(Principal::embedded());
-    for text in ["CREATE TABLE t AS SELECT 'ann-4711' AS id", "CREATE SUBJECT person KEY (t.id)"] {
-        assert_eq!(outcome(&session, text).await, Ok(0), "{text}");
-    }
+    let (engine, session) = with_one_person(folder.path()).await;
     let catalog = engine.catalog();
     let subject = catalog.subject("person").await.unwrap();
     let ids = BTreeSet::from(["ann-4711".to_owned()]);
@@ -335,11 +341,7 @@ async fn nothing_of_who_is_forgotten_is_left_in_copies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_an_erasure_may_have_missed_does_not_stay() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = crate::slt::engine(folder.path()).await;
-    let session = engine.session(Principal::embedded());
-    for text in ["CREATE TABLE t AS SELECT 'ann-4711' AS id", "CREATE SUBJECT person KEY (t.id)"] {
-        assert_eq!(outcome(&session, text).await, Ok(0), "{text}");
-    }
+    let (engine, session) = with_one_person(folder.path()).await;
     let catalog = engine.catalog();
     let subject = catalog.subject("person").await.unwrap();
     let of = |id: &str| ErasureOf {

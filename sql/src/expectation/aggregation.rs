@@ -14,6 +14,7 @@ use datafusion::logical_expr::{
 
 use crate::error::Result;
 use crate::functions::{SESSION_FUNCTIONS, unbound};
+use crate::operators::is_plain_kind;
 
 /// Aggregates whose value over a file is their state, and merges without loss.
 const MERGING: [&str; 8] =
@@ -160,29 +161,12 @@ fn lasting(expr: &Expr, bound: &BTreeSet<&str>) -> bool {
                     && !SESSION_FUNCTIONS.contains(&name)
                     && !bound.contains(name)
             }
-            Expr::Alias(_)
-            | Expr::Column(_)
-            | Expr::Literal(..)
-            | Expr::BinaryExpr(_)
-            | Expr::Like(_)
+            Expr::BinaryExpr(_)
             | Expr::SimilarTo(_)
-            | Expr::Not(_)
-            | Expr::IsNotNull(_)
-            | Expr::IsNull(_)
-            | Expr::IsTrue(_)
-            | Expr::IsFalse(_)
-            | Expr::IsUnknown(_)
-            | Expr::IsNotTrue(_)
-            | Expr::IsNotFalse(_)
-            | Expr::IsNotUnknown(_)
             | Expr::Negative(_)
-            | Expr::Between(_)
-            | Expr::Case(_)
             | Expr::Cast(_)
-            | Expr::TryCast(_)
-            | Expr::InList(_)
             | Expr::AggregateFunction(_) => true,
-            _ => false,
+            other => is_plain_kind(other),
         };
         Ok(TreeNodeRecursion::Continue)
     });

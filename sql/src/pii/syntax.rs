@@ -9,10 +9,10 @@ use sqlparser::ast::Value;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
-use crate::dialect::{AttuneDialect, folded, is_word};
+use crate::clause;
+use crate::dialect::{AttuneDialect, folded};
 use crate::error::{Error, Result};
 use crate::parse::Statement;
-use crate::words::{at_token, is_space};
 
 /// The columns that hold personal identifiers.
 const COLUMNS: &str = "pii";
@@ -30,15 +30,12 @@ pub(crate) type Written = (String, Value);
 /// # Errors
 /// When the clause is no list of options with texts.
 pub(crate) fn take(tokens: &mut Vec<TokenWithSpan>) -> Result<Vec<Written>> {
-    let Some(start) = clause(tokens) else { return Ok(vec![]) };
-    let found: &[TokenWithSpan] = tokens;
-    let token = |at: usize| found.get(at).map(|found| &found.token);
-    let mut options: Vec<Written> = Vec::new();
-    // The opening parenthesis, then each comma.
-    let mut at = at_token(found, start + 1);
-    loop {
-        at = at_token(found, at + 1);
-        let Some(Token::Word(word)) = token(at) else { return Err(wrong()) };
+    let is_open = |token: &Token| *token == Token::LParen;
+    let Some(start) = clause::place(tokens, "EXTERNAL", "WITH", is_open, None) else {
+        return Ok(vec![]);
+    };
+    clause::take_list(tokens, (start, 1), wrong, |cursor, options: &[Written]| {
+        let Some(Token::Word(word)) = cursor.step() else { return Err(wrong()) };
         let name = word.value.to_lowercase();
         if ![COLUMNS, KEY, TABLE].contains(&name.as_str()) {
             return Err(Error::unknown("option of WITH", &name, [COLUMNS, KEY, TABLE]));
@@ -46,22 +43,13 @@ pub(crate) fn take(tokens: &mut Vec<TokenWithSpan>) -> Result<Vec<Written>> {
         if options.iter().any(|(known, _)| *known == name) {
             return Err(Error::invalid(format!("{name} is given twice")));
         }
-        at = at_token(found, at + 1);
-        if token(at) != Some(&Token::Eq) {
-            return Err(wrong());
+        match (cursor.step(), cursor.step()) {
+            (Some(Token::Eq), Some(Token::SingleQuotedString(text))) => {
+                Ok((name, Value::SingleQuotedString(text.clone())))
+            }
+            _ => Err(wrong()),
         }
-        at = at_token(found, at + 1);
-        let Some(Token::SingleQuotedString(text)) = token(at) else { return Err(wrong()) };
-        options.push((name, Value::SingleQuotedString(text.clone())));
-        at = at_token(found, at + 1);
-        match token(at) {
-            Some(Token::Comma) => {}
-            Some(Token::RParen) => break,
-            _ => return Err(wrong()),
-        }
-    }
-    tokens.drain(start..=at);
-    Ok(options)
+    })
 }
 
 /// Puts the options into the statement that they came with.
@@ -136,37 +124,6 @@ fn names(text: &str) -> Result<Vec<String>> {
             "write pii = 'email, phone', and names with other characters in double quotes",
         )),
     }
-}
-
-/// Where `WITH (` stands in a CREATE EXTERNAL TABLE, outside parentheses.
-fn clause(tokens: &[TokenWithSpan]) -> Option<usize> {
-    let mut words = tokens.iter().map(|found| &found.token).filter(|token| !is_space(token));
-    if !is_word(words.next()?, "CREATE") {
-        return None;
-    }
-    let mut second = words.next()?;
-    if is_word(second, "OR") {
-        words.next()?;
-        second = words.next()?;
-    }
-    if !is_word(second, "EXTERNAL") {
-        return None;
-    }
-    let mut depth = 0usize;
-    for (at, found) in tokens.iter().enumerate() {
-        match &found.token {
-            Token::LParen => depth += 1,
-            Token::RParen => depth = depth.saturating_sub(1),
-            token if depth == 0 && is_word(token, "WITH") => {
-                let after = tokens.get(at_token(tokens, at + 1));
-                if after.is_some_and(|found| found.token == Token::LParen) {
-                    return Some(at);
-                }
-            }
-            _ => {}
-        }
-    }
-    None
 }
 
 fn wrong() -> Error {

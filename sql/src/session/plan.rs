@@ -351,7 +351,7 @@ impl StatementContext {
             size::check_tree(tree.as_ref())?;
             model::marked::plain(tree)?;
             anonymize::plain(tree)?;
-            using::plain(tree);
+            using::plain(tree)?;
             private = private::rewritten(self.engine(), tree)?;
             references = References::of(tree.as_ref());
         }

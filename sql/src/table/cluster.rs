@@ -9,10 +9,10 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 use sqlparser::ast::{CreateTable, Expr, Ident, Statement as SqlStatement, WrappedCollection};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
+use crate::clause;
 use crate::dialect::{folded, is_word};
 use crate::error::{Error, Result};
 use crate::parse::Statement;
-use crate::words::{at_token, is_space};
 
 /// So many columns can cluster a table; more would not bring rows closer together.
 const COLUMNS_MAX: usize = 4;
@@ -22,29 +22,15 @@ const COLUMNS_MAX: usize = 4;
 /// # Errors
 /// When the clause is no list of names in parentheses.
 pub(crate) fn take(tokens: &mut Vec<TokenWithSpan>) -> Result<Vec<Ident>> {
-    let Some(start) = clause(tokens) else { return Ok(vec![]) };
-    let mut columns = Vec::new();
-    let mut at = at_token(tokens, start + 1);
-    let open = at_token(tokens, at + 1);
-    if tokens.get(open).map(|found| &found.token) != Some(&Token::LParen) {
-        return Err(wrong());
-    }
-    at = open;
-    loop {
-        at = at_token(tokens, at + 1);
-        let Some(Token::Word(word)) = tokens.get(at).map(|found| &found.token) else {
-            return Err(wrong());
-        };
-        columns.push(ident(word));
-        at = at_token(tokens, at + 1);
-        match tokens.get(at).map(|found| &found.token) {
-            Some(Token::Comma) => {}
-            Some(Token::RParen) => break,
-            _ => return Err(wrong()),
-        }
-    }
-    tokens.drain(start..=at);
-    Ok(columns)
+    // Before its query, which may have such names.
+    let is_by = |token: &Token| is_word(token, "BY");
+    let Some(start) = clause::place(tokens, "TABLE", "CLUSTER", is_by, Some("AS")) else {
+        return Ok(vec![]);
+    };
+    clause::take_list(tokens, (start, 2), wrong, |cursor, _| match cursor.step() {
+        Some(Token::Word(word)) => Ok(ident(word)),
+        _ => Err(wrong()),
+    })
 }
 
 /// Puts the columns into the statement that they came with.
@@ -96,38 +82,6 @@ pub(crate) fn check(columns: &[String], table: &DFSchema) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Where `CLUSTER BY` stands in a CREATE TABLE, outside parentheses and before its query.
-fn clause(tokens: &[TokenWithSpan]) -> Option<usize> {
-    let mut words = tokens.iter().filter(|found| !is_space(&found.token));
-    if !is_word(&words.next()?.token, "CREATE") {
-        return None;
-    }
-    let mut second = words.next()?;
-    if is_word(&second.token, "OR") {
-        words.next()?;
-        second = words.next()?;
-    }
-    if !is_word(&second.token, "TABLE") {
-        return None;
-    }
-    let mut depth = 0usize;
-    for (at, found) in tokens.iter().enumerate() {
-        match &found.token {
-            Token::LParen => depth += 1,
-            Token::RParen => depth = depth.saturating_sub(1),
-            token if depth == 0 && is_word(token, "AS") => return None,
-            token if depth == 0 && is_word(token, "CLUSTER") => {
-                let after = tokens.get(at_token(tokens, at + 1));
-                if after.is_some_and(|found| is_word(&found.token, "BY")) {
-                    return Some(at);
-                }
-            }
-            _ => {}
-        }
-    }
-    None
 }
 
 fn ident(word: &Word) -> Ident {
