@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Catalog;
+use crate::bucket::Versioning;
 use crate::error::{Error, Result};
 use crate::registry::ObjectName;
 use crate::store::{Place, is_version};
@@ -387,23 +388,24 @@ impl Catalog {
 
     /// Whether the warehouse's store keeps earlier versions of objects, which nobody here removes.
     ///
-    /// The probe of the warehouse tells it, and the newest object, which an erasure's journal is:
-    /// the bucket may have been set to keep them since.
+    /// Its bucket tells it, and so do the object that probed it and the newest one, which an
+    /// erasure's journal is: the bucket may have been set to keep them since.
     ///
     /// # Errors
     /// When the warehouse cannot be reached.
-    pub async fn keeps_object_versions(&self) -> Result<bool> {
-        if self.warehouse.keeps_versions() {
-            return Ok(true);
+    pub async fn versioning(&self) -> Result<Versioning> {
+        let said = self.warehouse.versioning().await?;
+        if matches!(said, Versioning::Enabled | Versioning::Suspended) {
+            return Ok(said);
         }
         let journals = self.erasure_objects().await?.into_iter();
         let Some(newest) = journals.max_by_key(|object| object.last_modified) else {
-            return Ok(false);
+            return Ok(said);
         };
         let place = self.warehouse.place();
         match place.store.head(&newest.location).await {
-            Ok(found) => Ok(is_version(found.version.as_deref())),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Ok(found) if is_version(found.version.as_deref()) => Ok(Versioning::Enabled),
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(said),
             Err(error) => Err(Error::store(place.url.as_str(), &error)),
         }
     }

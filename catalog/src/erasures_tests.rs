@@ -110,13 +110,14 @@ async fn a_damaged_journal_keeps_no_other_erasure_from_its_end() {
 async fn a_store_that_keeps_versions_is_found_out_by_what_is_written_now() {
     let shared = Shared::new();
     let catalog = shared.open().await;
-    assert!(!catalog.keeps_object_versions().await.unwrap());
+    assert_eq!(catalog.versioning().await.unwrap(), Versioning::Off);
     catalog.begin_erasure(of(), "dpo", vec![Step::Clear]).await.unwrap();
-    assert!(!catalog.keeps_object_versions().await.unwrap());
+    assert_eq!(catalog.versioning().await.unwrap(), Versioning::Off);
     shared.store.keep_versions();
-    assert!(catalog.keeps_object_versions().await.unwrap());
+    assert_eq!(catalog.versioning().await.unwrap(), Versioning::Enabled);
     // Who comes later knows it from the beginning.
     let shared = Shared::new();
     shared.store.keep_versions();
-    assert!(shared.open().await.keeps_object_versions().await.unwrap());
+    let later = shared.open().await;
+    assert_eq!(later.versioning().await.unwrap(), Versioning::Enabled);
 }

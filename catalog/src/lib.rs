@@ -9,6 +9,7 @@
 
 mod append_only;
 pub mod audit;
+mod bucket;
 pub mod budget;
 pub mod check_keys;
 pub mod check_states;
@@ -54,6 +55,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use audit::{Audit, AuditConfig, AuditEntry};
+pub use bucket::Versioning;
 pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
 pub use error::{Class, Error, Result};
 pub use lake::files::{FILE, TableFiles};
@@ -191,7 +193,8 @@ impl Catalog {
         let releases = place.child("_attune/releases");
         let revoked = place.child("_attune/revoked");
         let keyring = place.child("_attune/keyring");
-        let warehouse = Arc::new(Warehouse::open(place).await);
+        let settings = stores.bucket_settings(&place);
+        let warehouse = Arc::new(Warehouse::open(place, settings).await);
         let catalog = Self {
             audit: Audit::start(config.audit, &warehouse, &clock),
             files: lake::Tables::with_fresh(Arc::clone(&stores), config.freshness),

@@ -23,6 +23,7 @@ use object_store::{
 use parking_lot::RwLock;
 use url::Url;
 
+use crate::bucket::BucketSettings;
 use crate::error::{Error, Result, root_cause};
 use crate::local::GuardedLocal;
 
@@ -169,8 +170,15 @@ impl Place {
     }
 }
 
-/// A bucket's store with the settings it was opened with.
-type Bucket = (StoreConfig, Arc<dyn ObjectStore>);
+/// A bucket's store.
+#[derive(Debug)]
+struct Bucket {
+    /// What it was opened with.
+    config: StoreConfig,
+    store: Arc<dyn ObjectStore>,
+    /// What it says of itself, if it can be asked.
+    settings: Option<Arc<BucketSettings>>,
+}
 
 /// The configured stores, and DataFusion's registry of them.
 #[derive(Debug)]
@@ -214,18 +222,24 @@ impl Stores {
 
     fn open_bucket(&self, url: &Url, config: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
         let key = store_key(url);
-        if let Some((known, store)) = self.buckets.read().get(&key) {
-            if same_access(known, config) {
-                return Ok(Arc::clone(store));
+        if let Some(bucket) = self.buckets.read().get(&key) {
+            if same_access(&bucket.config, config) {
+                return Ok(Arc::clone(&bucket.store));
             }
             return Err(Error::Location {
                 url: config.url.clone(),
                 reason: "the same bucket is configured twice with different settings".into(),
             });
         }
-        let store = s3_store(url, config)?;
-        self.buckets.write().insert(key, (config.clone(), Arc::clone(&store)));
+        let bucket = s3_bucket(url, config)?;
+        let store = Arc::clone(&bucket.store);
+        self.buckets.write().insert(key, bucket);
         Ok(store)
+    }
+
+    /// The settings of the bucket that a place is in; `None` where there is none to ask.
+    pub(crate) fn bucket_settings(&self, place: &Place) -> Option<Arc<BucketSettings>> {
+        self.buckets.read().get(&store_key(&place.url))?.settings.clone()
     }
 
     /// Finds a location below a configured place.
@@ -253,7 +267,7 @@ impl Stores {
         }
         let buckets = self.buckets.read();
         match buckets.get(&store_key(&url)) {
-            Some((_, store)) => Ok(Place { store: Arc::clone(store), url, path }),
+            Some(bucket) => Ok(Place { store: Arc::clone(&bucket.store), url, path }),
             None => Err(Error::Location {
                 url: location.into(),
                 reason: "no lake or warehouse is configured there".into(),
@@ -273,15 +287,16 @@ impl ObjectStoreRegistry for Stores {
         if url.scheme() == "file" || self.buckets.read().contains_key(&store_key(url)) {
             return None;
         }
-        let entry = (StoreConfig::default(), store);
-        self.buckets.write().insert(store_key(url), entry).map(|(_, store)| store)
+        let bucket = Bucket { config: StoreConfig::default(), store, settings: None };
+        self.buckets.write().insert(store_key(url), bucket).map(|bucket| bucket.store)
     }
 
     fn get_store(&self, url: &Url) -> datafusion::error::Result<Arc<dyn ObjectStore>> {
         if url.scheme() == "file" {
             return Ok(Arc::clone(&self.local) as _);
         }
-        let found = self.buckets.read().get(&store_key(url)).map(|(_, store)| Arc::clone(store));
+        let buckets = self.buckets.read();
+        let found = buckets.get(&store_key(url)).map(|bucket| Arc::clone(&bucket.store));
         found.ok_or_else(|| {
             DataFusionError::from(Error::Location {
                 url: url.to_string(),
@@ -318,8 +333,9 @@ pub(crate) fn is_version(version: Option<&str>) -> bool {
     version.is_some_and(|version| version != "null")
 }
 
-fn s3_store(url: &Url, config: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
+fn s3_bucket(url: &Url, config: &StoreConfig) -> Result<Bucket> {
     let bucket = url.host_str().unwrap_or_default();
+    let region = config.region.as_deref().unwrap_or("us-east-1");
     let retry = RetryConfig {
         backoff: BackoffConfig {
             init_backoff: Duration::from_millis(100),
@@ -335,11 +351,11 @@ fn s3_store(url: &Url, config: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
         .with_timeout(Duration::from_secs(60));
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
-        .with_region(config.region.as_deref().unwrap_or("us-east-1"))
+        .with_region(region)
         .with_virtual_hosted_style_request(!config.path_style)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_retry(retry)
-        .with_client_options(client)
+        .with_client_options(client.clone())
         .with_allow_http(config.allow_http);
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_endpoint(endpoint);
@@ -362,7 +378,9 @@ fn s3_store(url: &Url, config: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {
     let store = builder
         .build()
         .map_err(|error| Error::Location { url: config.url.clone(), reason: root_cause(&error) })?;
-    Ok(Arc::new(store))
+    let settings = BucketSettings::new(store_key(url), store.clone(), region.to_owned(), client);
+    let (config, settings) = (config.clone(), Some(Arc::new(settings)));
+    Ok(Bucket { config, store: Arc::new(store), settings })
 }
 
 fn same_access(a: &StoreConfig, b: &StoreConfig) -> bool {

@@ -1,18 +1,22 @@
 //! The warehouse: the one place that is written to, and whether it can be.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt;
 use object_store::ObjectStoreExt;
 use parking_lot::RwLock;
 
+use crate::bucket::{BucketSettings, Versioning};
 use crate::error::{Error, Result};
 use crate::store::{Place, probe};
 
 /// The warehouse's place and what is known of its writability.
 pub struct Warehouse {
     place: Place,
+    settings: Option<Arc<BucketSettings>>,
     access: RwLock<Access>,
+    /// Whether the object that probed it was given a version.
     keeps_versions: AtomicBool,
 }
 
@@ -26,10 +30,11 @@ enum Access {
 }
 
 impl Warehouse {
-    /// Opens the warehouse and, on an object store, probes it.
-    pub async fn open(place: Place) -> Self {
+    /// Opens the warehouse and, on an object store, probes it. The settings are those of its
+    /// bucket.
+    pub async fn open(place: Place, settings: Option<Arc<BucketSettings>>) -> Self {
         let (access, keeps_versions) = (RwLock::new(Access::Unknown), AtomicBool::new(false));
-        let warehouse = Self { place, access, keeps_versions };
+        let warehouse = Self { place, settings, access, keeps_versions };
         if !warehouse.place.is_local()
             && let Err(error) = warehouse.writable().await
         {
@@ -43,9 +48,24 @@ impl Warehouse {
         &self.place
     }
 
-    /// Whether its store was seen to keep earlier versions of objects.
-    pub fn keeps_versions(&self) -> bool {
-        self.keeps_versions.load(Ordering::Relaxed)
+    /// Whether its store keeps earlier versions of objects: as its bucket says, or as was seen when
+    /// it was probed.
+    ///
+    /// # Errors
+    /// When the bucket cannot be reached.
+    pub async fn versioning(&self) -> Result<Versioning> {
+        let said = match &self.settings {
+            Some(settings) => settings.versioning().await?,
+            None => Versioning::Off,
+        };
+        Ok(match said {
+            Versioning::Off | Versioning::Unknown(_)
+                if self.keeps_versions.load(Ordering::Relaxed) =>
+            {
+                Versioning::Enabled
+            }
+            said => said,
+        })
     }
 
     /// Checks that it can be written; probes it if that is not known.
@@ -60,12 +80,8 @@ impl Warehouse {
         }
         let found = match probe(&self.place).await {
             Ok(keeps_versions) => {
-                if keeps_versions && !self.keeps_versions.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(
-                        url = self.place.url.as_str(),
-                        "the bucket keeps what is overwritten and removed as earlier versions"
-                    );
-                }
+                self.keeps_versions.store(keeps_versions, Ordering::Relaxed);
+                self.tell_versioning().await;
                 Access::Writable
             }
             Err(error @ Error::ReadOnly { .. }) => Access::ReadOnly(error),
@@ -80,6 +96,18 @@ impl Warehouse {
         };
         *self.access.write() = found;
         told
+    }
+
+    async fn tell_versioning(&self) {
+        let url = self.place.url.as_str();
+        match self.versioning().await {
+            Ok(versioning) => {
+                if let Some(told) = versioning.told() {
+                    tracing::warn!(url, "{told}");
+                }
+            }
+            Err(error) => tracing::warn!(url, %error, "the bucket does not say what it keeps"),
+        }
     }
 
     /// Removes a folder of a table or of a model's version; anything else is left alone.

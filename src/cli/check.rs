@@ -26,6 +26,9 @@ pub(super) async fn run(arguments: &CheckArguments, context: &Context) -> Result
     writeln!(out, "warehouse      {}", config.warehouse.url.0)?;
     let opened = engine::open(&config, &context.environment).await?;
     let session = opened.session(catalog::policy::Principal::embedded());
+    if let Some(told) = opened.catalog().versioning().await?.told() {
+        context.screen.say(&format!("note: {told}"));
+    }
     for (name, lake) in &config.lakes {
         let filter = sql::TableFilter {
             schema_pattern: Some(name.replace('_', "\\_")),

@@ -43,7 +43,7 @@ async fn keep(catalog: &Catalog, principal: &str) -> Result<(), Error> {
 
 /// Appends to the record without a queue before it.
 async fn writer(shared: &Shared) -> Writer {
-    let warehouse = Arc::new(Warehouse::open(shared.place.clone()).await);
+    let warehouse = Arc::new(Warehouse::open(shared.place.clone(), None).await);
     Writer::new(warehouse, shared.clock.clock(), None, None)
 }
 

@@ -315,7 +315,7 @@ mod tests {
     }
 
     async fn writer(shared: &Shared) -> Writer {
-        let warehouse = Arc::new(Warehouse::open(shared.place.clone()).await);
+        let warehouse = Arc::new(Warehouse::open(shared.place.clone(), None).await);
         Writer::new(warehouse, shared.clock.clock(), None, None)
     }
 

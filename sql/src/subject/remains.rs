@@ -49,11 +49,7 @@ pub(super) async fn of(context: &StatementContext, ids: &BTreeSet<String>) -> Re
             }
         }
     }
-    if catalog.keeps_object_versions().await? {
-        remains.push(
-            "the warehouse's bucket keeps earlier versions of objects: remove them there".into(),
-        );
-    }
+    remains.extend(catalog.versioning().await?.told());
     Ok(remains)
 }
 
