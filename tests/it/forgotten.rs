@@ -155,12 +155,13 @@ async fn ask(client: &mut Client) {
     assert_eq!(fetch(client, &info).await.unwrap()[0].num_rows(), 1);
 }
 
-async fn connect(server: &Server) -> Client {
+/// A client of a server without users.
+pub async fn connect(server: &Server) -> Client {
     let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
     Client::new(endpoint.connect().await.unwrap())
 }
 
-async fn change(client: &mut Client, text: &str) {
+pub async fn change(client: &mut Client, text: &str) {
     let done = client.execute_update(text.to_owned(), None).await;
     done.unwrap_or_else(|error| panic!("{text}: {error}"));
 }
@@ -219,7 +220,8 @@ async fn nothing_is_left_of_who_was_forgotten_wherever_it_was_kept() {
     assert_eq!(remnants.within("the log", &log), Vec::<String>::new());
 }
 
-async fn engine(s3: &Store) -> Engine {
+/// An engine over a store's bucket.
+pub async fn engine(s3: &Store) -> Engine {
     let now = || {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         i64::try_from(now.as_millis()).unwrap()
@@ -261,7 +263,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// How many erasures are certified.
-const DONE: &str = "SELECT count(*) FROM system.erasures WHERE state = 'done' AND is_valid";
+pub const DONE: &str = "SELECT count(*) FROM system.erasures WHERE state = 'done' AND is_valid";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_that_is_killed_after_any_write_is_ended_by_the_next_server() {

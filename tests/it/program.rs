@@ -4,10 +4,15 @@ use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// How long a server may take to answer; a loaded machine is slow.
 const START_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked whether one answers yet.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long one may take to end: its drain and some more.
 const STOP_MAX: Duration = Duration::from_secs(60);
 
@@ -103,21 +108,39 @@ impl Program {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut server = Server { child, address: flight, http };
+        let server = Server { process: Process::of(child), address: flight, http };
         let started = Instant::now();
         while TcpStream::connect(flight).is_err() {
-            let ended = server.child.try_wait().unwrap();
+            let ended = server.process.0.lock().try_wait().unwrap();
             assert!(ended.is_none(), "the server ended: {ended:?}");
             assert!(started.elapsed() < START_MAX, "the server does not listen on {flight}");
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
         server
     }
 }
 
+/// A process that this one has started, for whoever kills it.
+#[derive(Debug, Clone)]
+pub struct Process(Arc<Mutex<Child>>);
+
+impl Process {
+    fn of(child: Child) -> Self {
+        Self(Arc::new(Mutex::new(child)))
+    }
+
+    /// Ends it as a crash does (SIGKILL); one that has ended stays as it is.
+    pub fn kill(&self) {
+        let mut child = self.0.lock();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
 /// A running server; stopped when it is dropped.
 pub struct Server {
-    child: Child,
+    /// Its process.
+    pub process: Process,
     /// Where it listens.
     pub address: SocketAddr,
     /// Where health and metrics are.
@@ -147,7 +170,7 @@ impl Server {
 
     /// The memory that the server holds; `None` where there is no `/proc`.
     pub fn resident_bytes(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
         Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
     }
@@ -159,10 +182,11 @@ impl Server {
     }
 
     /// Waits for a server that has been asked to end; the drop of one that does not kills it.
-    pub fn wait(mut self, time: Duration) {
+    pub fn wait(self, time: Duration) {
         let started = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            let ended = self.process.0.lock().try_wait().unwrap();
+            if let Some(status) = ended {
                 assert!(status.success(), "the server ended with {status}");
                 return;
             }
@@ -172,23 +196,27 @@ impl Server {
     }
 
     /// Ends the server as a crash does (SIGKILL).
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    pub fn kill(self) {
+        self.process.kill();
     }
 
     /// Asks the server to end.
     pub fn terminate(&self) {
-        let id = self.child.id().to_string();
+        let id = self.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &id]).status();
+    }
+
+    fn id(&self) -> u32 {
+        self.process.0.lock().id()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        let mut child = self.process.0.lock();
+        if let Ok(None) = child.try_wait() {
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }

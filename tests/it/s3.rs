@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 use tonic::transport::Endpoint;
 
 use crate::clients::install::python;
-use crate::program::{Program, shared_data};
+use crate::program::{Process, Program, shared_data};
 
 /// The bucket of a store in this process.
 pub const BUCKET: &str = "attune";
@@ -36,20 +36,49 @@ pub struct Store {
     pub secret_access_key: String,
     /// What its users may do yet; of a store in this process alone.
     pub lives: Arc<Lives>,
+    versioning: Arc<parking_lot::Mutex<Versioning>>,
     _folder: Option<tempfile::TempDir>,
 }
 
+/// What a bucket answers when it is asked whether it keeps earlier versions.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Versioning {
+    /// It never has.
+    #[default]
+    Off,
+    /// Its `Status`.
+    Is(&'static str),
+    /// Nothing.
+    Denied,
+}
+
+/// What becomes of a program's last request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    /// It is not done.
+    Undone,
+    /// It is done, and nobody hears the answer.
+    Unanswered,
+}
+
 /// After how many writes the users of a store are as good as killed: whatever they ask for is
-/// refused.
+/// refused. A program may be killed in earnest at that moment.
 #[derive(Debug)]
 pub struct Lives {
     writes_left: AtomicUsize,
     is_over: AtomicBool,
+    writes_done: AtomicUsize,
+    program: parking_lot::Mutex<Option<(Process, Last)>>,
 }
 
 impl Default for Lives {
     fn default() -> Self {
-        Self { writes_left: AtomicUsize::new(usize::MAX), is_over: AtomicBool::new(false) }
+        Self {
+            writes_left: AtomicUsize::new(usize::MAX),
+            is_over: AtomicBool::default(),
+            writes_done: AtomicUsize::default(),
+            program: parking_lot::Mutex::default(),
+        }
     }
 }
 
@@ -59,20 +88,51 @@ impl Lives {
         self.writes_left.store(writes, Ordering::SeqCst);
     }
 
+    /// So many writes are done, and the program is killed: when it asks for the next one, or before
+    /// it hears of the last one, which there has to be then.
+    pub fn kill_program_after(&self, writes: usize, program: Process, last: Last) {
+        assert!(last == Last::Undone || writes > 0, "no write is done that could be unanswered");
+        *self.program.lock() = Some((program, last));
+        self.kill_after(writes);
+    }
+
     /// Others use the store; whether the last ones were killed.
     pub fn revive(&self) -> bool {
         self.writes_left.store(usize::MAX, Ordering::SeqCst);
+        *self.program.lock() = None;
         self.is_over.swap(false, Ordering::SeqCst)
+    }
+
+    /// How many writes are done.
+    pub fn writes_done(&self) -> usize {
+        self.writes_done.load(Ordering::SeqCst)
     }
 
     /// Takes a write; it is one at a time.
     fn write(&self) -> S3Result<()> {
         match self.writes_left.load(Ordering::SeqCst) {
             usize::MAX => {}
-            0 => self.is_over.store(true, Ordering::SeqCst),
+            0 => self.end(),
             left => self.writes_left.store(left - 1, Ordering::SeqCst),
         }
         self.read()
+    }
+
+    /// A write is done, and not answered yet.
+    fn written(&self) {
+        self.writes_done.fetch_add(1, Ordering::SeqCst);
+        let is_last = self.writes_left.load(Ordering::SeqCst) == 0;
+        let becomes = self.program.lock().as_ref().map(|(_, last)| *last);
+        if is_last && becomes == Some(Last::Unanswered) {
+            self.end();
+        }
+    }
+
+    fn end(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        if let Some((program, _)) = self.program.lock().take() {
+            program.kill();
+        }
     }
 
     fn read(&self) -> S3Result<()> {
@@ -96,6 +156,7 @@ impl Store {
                 secret_access_key: variable("SECRET_ACCESS_KEY")
                     .expect("ATTUNE_TEST_S3_SECRET_ACCESS_KEY"),
                 lives: Arc::default(),
+                versioning: Arc::default(),
                 _folder: None,
             };
         }
@@ -107,16 +168,22 @@ impl Store {
 
     /// A store in this process whose bucket is the folder [`BUCKET`] of a folder.
     pub async fn over(folder: &Path) -> Self {
-        let lives = Arc::new(Lives::default());
-        let address = serve(folder, Arc::clone(&lives)).await;
+        let (lives, versioning) = (Arc::<Lives>::default(), Arc::default());
+        let address = serve(folder, Arc::clone(&lives), Arc::clone(&versioning)).await;
         Self {
             endpoint: format!("http://{address}"),
             bucket: BUCKET.into(),
             access_key_id: "test".into(),
             secret_access_key: "a test's secret".into(),
             lives,
+            versioning,
             _folder: None,
         }
+    }
+
+    /// Sets what its bucket says of its versioning; of a store in this process alone.
+    pub fn set_versioning(&self, versioning: Versioning) {
+        *self.versioning.lock() = versioning;
     }
 
     /// The settings of a store below `prefix`, for a catalog.
@@ -161,6 +228,7 @@ struct OneWriteAtATime {
     files: s3s_fs::FileSystem,
     turn: Mutex<()>,
     lives: Arc<Lives>,
+    versioning: Arc<parking_lot::Mutex<Versioning>>,
 }
 
 macro_rules! delegate {
@@ -173,12 +241,31 @@ macro_rules! delegate {
             ) -> S3Result<S3Response<dto::$output>> {
                 let _turn = delegate!(@$turn self);
                 self.lives.$turn()?;
-                self.files.$call(request).await
+                let answer = self.files.$call(request).await;
+                delegate!(@done $turn self);
+                answer
             })+
+
+            async fn get_bucket_versioning(
+                &self,
+                _request: S3Request<dto::GetBucketVersioningInput>,
+            ) -> S3Result<S3Response<dto::GetBucketVersioningOutput>> {
+                self.lives.read()?;
+                let status = match *self.versioning.lock() {
+                    Versioning::Off => None,
+                    Versioning::Is(status) => Some(status),
+                    Versioning::Denied => return Err(s3_error!(AccessDenied)),
+                };
+                let status = status.map(dto::BucketVersioningStatus::from_static);
+                let output = dto::GetBucketVersioningOutput { status, ..Default::default() };
+                Ok(S3Response::new(output))
+            }
         }
     };
     (@write $this:ident) => { Some($this.turn.lock().await) };
     (@read $this:ident) => { None::<()> };
+    (@done write $this:ident) => { $this.lives.written() };
+    (@done read $this:ident) => {};
 }
 
 delegate! {
@@ -199,9 +286,13 @@ delegate! {
     read head_bucket(HeadBucketInput) -> HeadBucketOutput;
 }
 
-async fn serve(folder: &Path, lives: Arc<Lives>) -> SocketAddr {
+async fn serve(
+    folder: &Path,
+    lives: Arc<Lives>,
+    versioning: Arc<parking_lot::Mutex<Versioning>>,
+) -> SocketAddr {
     let files = s3s_fs::FileSystem::new(folder).unwrap();
-    let files = OneWriteAtATime { files, turn: Mutex::new(()), lives };
+    let files = OneWriteAtATime { files, turn: Mutex::new(()), lives, versioning };
     let mut service = S3ServiceBuilder::new(files);
     service.set_auth(SimpleAuth::from_single("test", "a test's secret"));
     let service = service.build();
