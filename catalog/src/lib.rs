@@ -16,6 +16,7 @@ pub mod checks;
 pub mod config;
 pub mod delta;
 pub mod erasures;
+mod erasures_seen;
 pub mod error;
 pub mod keyring;
 pub mod keys;
@@ -55,6 +56,7 @@ use std::time::Duration;
 
 pub use audit::{Audit, AuditConfig, AuditEntry};
 pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
+pub use erasures_seen::ErasuresSeen;
 pub use error::{Class, Error, Result};
 pub use lake::files::{FILE, TableFiles};
 pub use pii::{Pii, Seen};
