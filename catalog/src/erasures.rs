@@ -24,9 +24,9 @@ use crate::subjects::{Subject, SubjectKey};
 /// The newest format that this version reads and writes.
 const FORMAT: u32 = 1;
 const JOB: &str = "job.json";
-const CERTIFICATE: &str = "certificate.json";
+pub(crate) const CERTIFICATE: &str = "certificate.json";
 /// How the names of reports begin.
-const STEP: &str = "step-";
+pub(crate) const STEP: &str = "step-";
 
 /// One step of an erasure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,6 +194,7 @@ impl Catalog {
         let format = FORMAT;
         let job =
             ErasureJob { format, id, subject, ids, only, entity, tokens, by, started_ms, steps };
+        self.tell_erasure(&job.id).await?;
         let place = self.erasure(&job.id).child(JOB);
         if !place.create(to_bytes(&place, &job)?).await? {
             return Err(Error::Conflict { name: format!("erasure {}", job.id) });
@@ -206,7 +207,17 @@ impl Catalog {
     /// # Errors
     /// When the warehouse cannot be written.
     pub async fn abandon_erasure(&self, id: &str) -> Result<()> {
-        self.erasure(id).child(JOB).remove().await
+        self.erasure(id).child(JOB).remove().await?;
+        self.untell_erasure(id).await
+    }
+
+    /// Goes on with an erasure that has begun: also one of an earlier version, which did not say
+    /// that it was there, is told of.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be written.
+    pub async fn go_on_with_erasure(&self, id: &str) -> Result<()> {
+        self.tell_erasure(id).await
     }
 
     /// The erasures that are not done, oldest first, and why the journal of another one cannot be
@@ -286,6 +297,7 @@ impl Catalog {
                 tracing::debug!(id = job.id, "another server has signed the certificate");
             }
         }
+        self.tell_erasure_done(&job.id).await?;
         self.sweep_rewritings(&job.id).await?;
         folder.child(JOB).remove().await?;
         for step in 0..job.steps.len() {
@@ -295,50 +307,6 @@ impl Catalog {
             what: place.url.to_string(),
             reason: "it is gone".into(),
         })
-    }
-
-    /// The ids of the erasures that are done.
-    ///
-    /// # Errors
-    /// When the warehouse cannot be reached.
-    pub async fn ended_erasures(&self) -> Result<BTreeSet<String>> {
-        let files = self.erasure_files().await?.into_iter();
-        Ok(files.filter(|(_, files)| files.contains(CERTIFICATE)).map(|(id, _)| id).collect())
-    }
-
-    /// An erasure of one of the subjects that may have looked for copies since the erasures in
-    /// `ended` were all that were done: its last step has begun, or is done.
-    ///
-    /// # Errors
-    /// When the warehouse cannot be reached, or a certificate cannot be read.
-    pub async fn erasure_since(
-        &self,
-        ended: &BTreeSet<String>,
-        subjects: &BTreeSet<&str>,
-    ) -> Result<Option<String>> {
-        for (id, files) in self.erasure_files().await? {
-            if ended.contains(&id) {
-                continue;
-            }
-            let done = files.iter().filter(|file| file.starts_with(STEP)).count();
-            let subject = match self.job(&id).await {
-                // One that still has to do with tables or models looks for copies afterwards.
-                Ok(Some(job)) if done + 1 < job.steps.len() => None,
-                Ok(Some(job)) => Some(job.subject.name),
-                Ok(None) => {
-                    let place = self.erasure(&id).child(CERTIFICATE);
-                    let signed: Option<SignedCertificate> = read(&place).await?;
-                    signed.map(|signed| signed.certificate.subject)
-                }
-                // One whose journal is damaged does not go on.
-                Err(Error::Corrupt { .. }) => None,
-                Err(error) => return Err(error),
-            };
-            if subject.is_some_and(|subject| subjects.contains(subject.as_str())) {
-                return Ok(Some(id));
-            }
-        }
-        Ok(None)
     }
 
     /// Every erasure, by id.
@@ -436,7 +404,7 @@ impl Catalog {
         Ok(())
     }
 
-    async fn job(&self, id: &str) -> Result<Option<ErasureJob>> {
+    pub(crate) async fn job(&self, id: &str) -> Result<Option<ErasureJob>> {
         let place = self.erasure(id).child(JOB);
         let job: Option<ErasureJob> = read(&place).await?;
         match job {
@@ -475,7 +443,7 @@ impl Catalog {
     }
 }
 
-fn step_file(step: usize) -> String {
+pub(crate) fn step_file(step: usize) -> String {
     format!("{STEP}{step:04}.json")
 }
 
@@ -491,7 +459,7 @@ fn corrupt(place: &Place, error: &serde_json::Error) -> Error {
     Error::Corrupt { what: place.url.to_string(), reason: error.to_string() }
 }
 
-async fn read<T: DeserializeOwned>(place: &Place) -> Result<Option<T>> {
+pub(crate) async fn read<T: DeserializeOwned>(place: &Place) -> Result<Option<T>> {
     match place.read_if_exists().await? {
         Some(content) => {
             serde_json::from_slice(&content).map(Some).map_err(|error| corrupt(place, &error))

@@ -54,7 +54,6 @@ async fn an_erasure_is_ended_by_another_server_and_then_knows_nobody() {
     // Ended twice, it is the same.
     assert_eq!(one.end_erasure(&job, vec![]).await.unwrap(), signed);
     assert!(one.open_erasures().await.unwrap().0.is_empty());
-    assert_eq!(one.ended_erasures().await.unwrap(), BTreeSet::from([job.id.clone()]));
     let [done]: [Erasure; 1] = one.erasures().await.unwrap().try_into().unwrap();
     assert_eq!(done.signed, Some((signed.clone(), true)));
     assert_eq!(shared.paths("_attune/erasures").await.len(), 1);
@@ -65,29 +64,6 @@ async fn an_erasure_is_ended_by_another_server_and_then_knows_nobody() {
     place.create(to_bytes(&place, &forged).unwrap()).await.unwrap();
     let [found]: [Erasure; 1] = one.erasures().await.unwrap().try_into().unwrap();
     assert_eq!(found.signed.map(|(_, is_sound)| is_sound), Some(false));
-}
-
-#[tokio::test]
-async fn who_copies_rows_learns_of_an_erasure_that_may_have_missed_them() {
-    let shared = Shared::new();
-    let catalog = shared.open().await;
-    let subjects = BTreeSet::from(["person"]);
-    let before = catalog.ended_erasures().await.unwrap();
-    let table = ObjectName::new("main", "crm");
-    let steps = vec![Step::Rewrite { table }, Step::Clear];
-    let job = catalog.begin_erasure(of(), "dpo", steps).await.unwrap();
-    let since =
-        async |subjects: &BTreeSet<&str>| catalog.erasure_since(&before, subjects).await.unwrap();
-    // It looks for copies in its last step.
-    assert_eq!(since(&subjects).await, None);
-    catalog.end_step(&job.id, 0, &report()).await.unwrap();
-    assert_eq!(since(&subjects).await.as_ref(), Some(&job.id));
-    assert_eq!(since(&BTreeSet::from(["other"])).await, None);
-    catalog.end_step(&job.id, 1, &report()).await.unwrap();
-    catalog.end_erasure(&job, vec![]).await.unwrap();
-    assert_eq!(since(&subjects).await.as_ref(), Some(&job.id));
-    let now = catalog.ended_erasures().await.unwrap();
-    assert_eq!(catalog.erasure_since(&now, &subjects).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -122,6 +122,18 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A person was erased while a statement ran that read rows before.
+    #[error(
+        "a person was erased while this statement ran, and could come back with what it writes: {into} was not written (erasure {erasure})"
+    )]
+    Erased {
+        /// The table, or the version of a model.
+        into: String,
+        /// The erasure's id.
+        erasure: String,
+        /// Whether it is done.
+        is_done: bool,
+    },
     /// A value that is not allowed.
     #[error("{what}")]
     Invalid {
@@ -164,6 +176,7 @@ impl Error {
             Self::AlreadyExists { .. } => "ATT-4002",
             Self::Conflict { .. } => "ATT-4003",
             Self::Invalid { .. } => "ATT-4004",
+            Self::Erased { .. } => "ATT-4005",
             Self::Corrupt { .. } => "ATT-4501",
             Self::Store { denied: false, .. } => "ATT-5001",
             Self::Store { denied: true, .. } => "ATT-5002",
@@ -182,7 +195,7 @@ impl Error {
         match self {
             Self::NotFound { .. } | Self::Empty { .. } => Class::NotFound,
             Self::AlreadyExists { .. } => Class::AlreadyExists,
-            Self::Conflict { .. } => Class::Conflict,
+            Self::Conflict { .. } | Self::Erased { .. } => Class::Conflict,
             Self::Invalid { .. } | Self::Location { .. } | Self::Clash { .. } => Class::Invalid,
             Self::Corrupt { .. } | Self::File { .. } => Class::Corrupt,
             Self::Store { .. } => Class::Unavailable,
@@ -228,7 +241,14 @@ impl Error {
                 Some("use IF NOT EXISTS, ALTER KEY … ROTATE, or another name".into())
             }
             Self::AlreadyExists { .. } => Some("use OR REPLACE, or IF NOT EXISTS, or DROP it".into()),
-            Self::Conflict { .. } => Some("run the statement again".into()),
+            Self::Conflict { .. } | Self::Erased { is_done: true, .. } => {
+                Some("run the statement again".into())
+            }
+            Self::Erased { is_done: false, .. } => Some(
+                "run the statement again once system.erasures says that the erasure is done; \
+                 RESUME ERASURE ends one whose server has stopped"
+                    .into(),
+            ),
             Self::Invalid { hint, .. } => hint.clone(),
             Self::Corrupt { what, .. } if what.starts_with("the record") => {
                 Some("attune audit verify tells what is wrong with it".into())

@@ -26,12 +26,12 @@ const TRIES: usize = 8;
 const ID_CHARS: usize = 36;
 
 /// How the names of notes begin that say where an erasure writes.
-const NOTE: &str = "folder-";
+pub(crate) const NOTE: &str = "folder-";
 
 /// Where an erasure writes a table.
 #[derive(Serialize, Deserialize)]
-struct Rewriting {
-    table: ObjectName,
+pub(crate) struct Rewriting {
+    pub(crate) table: ObjectName,
     folder: String,
 }
 
@@ -57,7 +57,12 @@ impl Catalog {
         self.writable().await?;
         for _ in 0..TRIES {
             let Some((head, mut table, owner)) = self.managed_head(name).await? else {
-                return Ok(TableErasure::Gone);
+                // Whoever makes one finds this, or what it made is found here.
+                self.note_rewriting(id, name, &new_folder(name)).await?;
+                match self.managed_head(name).await? {
+                    None => return Ok(TableErasure::Gone),
+                    Some(_) => continue,
+                }
             };
             if table.erased_by.as_deref() == Some(id) && table.erasing.is_none() {
                 return Ok(TableErasure::Rewritten);
@@ -104,7 +109,7 @@ impl Catalog {
             return Err(conflict());
         }
         let target = delta::plain_schema(&text, &table)?;
-        let folder = format!("tables/{}-{}", key(&name.schema, &name.name), uuid::Uuid::new_v4());
+        let folder = new_folder(name);
         self.note_rewriting(id, name, &folder).await?;
         let place = self.warehouse.place().child(&folder).folder();
         let mut orphan = Orphan(Some(place.clone()));
@@ -277,6 +282,11 @@ impl Catalog {
             Err(error) => Err(Error::store(place.url.as_str(), &error)),
         }
     }
+}
+
+/// A folder for a table, which no other has.
+fn new_folder(name: &ObjectName) -> String {
+    format!("tables/{}-{}", key(&name.schema, &name.name), uuid::Uuid::new_v4())
 }
 
 #[cfg(test)]

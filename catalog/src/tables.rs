@@ -16,6 +16,7 @@ use deltalake::DeltaTable;
 
 use crate::delta::write::{Input, Mode};
 use crate::delta::{self, types};
+use crate::erasures_seen::ErasuresSeen;
 use crate::error::{Error, Result};
 use crate::lake::Format;
 use crate::lake::files::TableFiles;
@@ -275,7 +276,8 @@ impl Catalog {
     /// are written later, in small pages that a look-up reads alone.
     ///
     /// # Errors
-    /// As [`Catalog::create`]; the query's own error; a column that a table cannot store.
+    /// As [`Catalog::create`]; the query's own error; a column that a table cannot store; `Erased`
+    /// when a person was erased meanwhile whose rows may have come: then there is no new table.
     pub async fn create_table_as(
         &self,
         name: &ObjectName,
@@ -287,6 +289,9 @@ impl Catalog {
     ) -> Result<Option<Written>> {
         let Some(mut start) = self.begin_create(name, mode).await? else { return Ok(None) };
         start.cluster_by = cluster_by.to_vec();
+        let seen = ErasuresSeen::of(&state);
+        self.check_erasures(name, &seen).await?;
+        let was_there = start.was_there();
         let text = name.to_string();
         let personal = self.personal_columns(name).await?;
         let input = Input::plan(plan, &state, None, cluster_by, &personal).await?;
@@ -294,6 +299,12 @@ impl Catalog {
         let (table, rows) = input.write(&text, table, &start.place, Mode::Create).await?;
         let version = table.version().unwrap_or_default();
         self.finish_create(name, owner, start).await?;
+        // An erasure would have changed the definition that was replaced. What was not there, it
+        // may have looked for before.
+        if !was_there && let Err(error) = self.check_erasures(name, &seen).await {
+            self.drop_object(name, Kind::Table).await?;
+            return Err(error);
+        }
         Ok(Some(Written { rows, version }))
     }
 
@@ -325,7 +336,8 @@ impl Catalog {
     ///
     /// # Errors
     /// `Conflict` as said; the query's own error; rows that do not fit the table's columns; with
-    /// `overwrite`, when rows are only added to the table.
+    /// `overwrite`, when rows are only added to the table; `Erased` when a person was erased since
+    /// the query was planned who may come back with the rows.
     pub async fn insert(
         &self,
         name: &ObjectName,
@@ -338,6 +350,8 @@ impl Catalog {
         let text = name.to_string();
         let (place, managed) = self.managed(name).await?;
         check_erasure(name, &managed)?;
+        // Not before the folder is known: an erasure that comes later changes it.
+        self.check_erasures(name, &ErasuresSeen::of(&state)).await?;
         if overwrite {
             self.check_append_only(name).await?;
         }
@@ -518,6 +532,14 @@ struct Start {
     orphan: Orphan,
     seen: Option<crate::registry::Head>,
     mode: CreateMode,
+}
+
+impl Start {
+    /// Whether there is something whose place it takes.
+    fn was_there(&self) -> bool {
+        let document = self.seen.as_ref().and_then(|head| head.document.as_ref().ok());
+        document.is_some_and(|document| document.spec.is_some())
+    }
 }
 
 /// Removes a folder when it is dropped, unless the table came to be; also when the statement is

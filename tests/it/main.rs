@@ -18,6 +18,7 @@ mod clients;
 mod consent;
 mod dml_policies;
 mod docs;
+mod erasure_races;
 mod flight;
 mod forgotten;
 mod fuzzy_join;

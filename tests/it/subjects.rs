@@ -354,7 +354,7 @@ async fn a_copy_that_an_erasure_may_have_missed_does_not_stay() {
     // One whose last step is under way, which looks for copies, does not find this one.
     let job = catalog.begin_erasure(of("bob"), "local", vec![Step::Clear]).await.unwrap();
     let copy = "CREATE TABLE c AS SELECT id FROM t";
-    assert_eq!(outcome(&session, copy).await, Err("ATT-2001"));
+    assert_eq!(outcome(&session, copy).await, Err("ATT-4005"));
     assert_eq!(outcome(&session, "SELECT * FROM c").await, Err("ATT-4001"));
     assert!(catalog.copies_now().await.unwrap().is_empty());
     catalog.abandon_erasure(&job.id).await.unwrap();

@@ -80,6 +80,11 @@ impl Used {
         self.objects.insert(name.clone());
     }
 
+    /// The tables and views that were opened, and the versions of models that were bound.
+    pub(crate) fn opened(&self) -> (BTreeSet<ObjectName>, BTreeSet<String>) {
+        (self.objects.clone(), self.models.clone())
+    }
+
     /// Notes the models that a part of the statement was bound to.
     pub(crate) fn add_models<'a>(
         &mut self,

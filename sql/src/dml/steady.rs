@@ -3,7 +3,9 @@
 //! A change of rows computes its condition more than once: DELETE for the rows that stay and for
 //! how many go, UPDATE and MERGE for each kind of row and for each column as well. One that came
 //! out otherwise each time would lose rows and write others twice. `now()` is the same in a whole
-//! statement, and a value that is set is computed once: it may be anything.
+//! statement, and a value that is set is computed once: it may be anything. The source of MERGE is
+//! read twice, for what is written and for how many changes each row would have, so that it is of
+//! the same rows each time as well.
 
 use datafusion::common::JoinType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -14,8 +16,8 @@ use crate::error::{Error, Result};
 use crate::private::PrivateNode;
 
 /// Checks that the condition at the top of a plan, and that of a join right below it, come out the
-/// same each time. Where values are written, rows of which a sub-query takes some are as well no
-/// others the next time.
+/// same each time. Where values are written, rows of which a sub-query, or the source on the right
+/// of that join, takes some are as well no others the next time.
 ///
 /// # Errors
 /// When a condition may come out otherwise.
@@ -36,6 +38,14 @@ pub(super) fn check(plan: &LogicalPlan, writes_values: bool) -> Result<()> {
                 Ok(going_on(found.is_none()))
             })
         })?;
+        if let (LogicalPlan::Join(join), true) = (node, writes_values) {
+            join.right.apply_with_subqueries(|node| {
+                if found.is_none() {
+                    found = some_of(node).map(|how| format!("meets a source that {how}"));
+                }
+                Ok(going_on(found.is_none()))
+            })?;
+        }
     }
     match found {
         None => Ok(()),
@@ -71,11 +81,10 @@ fn conditions(mut plan: &LogicalPlan) -> Vec<&LogicalPlan> {
 
 /// Why a node may give something else the next time, in words.
 fn varying(node: &LogicalPlan, takes_some: bool) -> DataFusionResult<Option<String>> {
+    if let (Some(how), true) = (some_of(node), takes_some) {
+        return Ok(Some(how.to_owned()));
+    }
     match node {
-        LogicalPlan::Limit(_) if takes_some => Ok(Some("takes some rows by LIMIT".into())),
-        LogicalPlan::Distinct(Distinct::On(_)) if takes_some => {
-            Ok(Some("takes some rows by DISTINCT ON".into()))
-        }
         LogicalPlan::Extension(extension) if extension.node.as_any().is::<PrivateNode>() => {
             Ok(Some("reads an answer with differential privacy".into()))
         }
@@ -88,6 +97,15 @@ fn varying(node: &LogicalPlan, takes_some: bool) -> DataFusionResult<Option<Stri
             })?;
             Ok(found)
         }
+    }
+}
+
+/// How a node takes some of its rows, others perhaps the next time.
+fn some_of(node: &LogicalPlan) -> Option<&'static str> {
+    match node {
+        LogicalPlan::Limit(_) => Some("takes some rows by LIMIT"),
+        LogicalPlan::Distinct(Distinct::On(_)) => Some("takes some rows by DISTINCT ON"),
+        _ => None,
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use catalog::models::{Publication, Standing, StoredTuning};
-use catalog::{CreateMode, Kind, ObjectName, Spec};
+use catalog::{CreateMode, ErasuresSeen, Kind, ObjectName, Spec};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
@@ -500,6 +500,9 @@ impl Training {
             model.recommender().map(|found| (found.user_ids().len(), found.item_ids().len()));
         let (users, items) = known.unwrap_or_default();
         let version = catalog.publish(claim, Arc::new(model), publication, standing).await?;
+        // An erasure that looked for models before this one was there has missed it.
+        let seen = context.session_config().get_extension::<ErasuresSeen>().unwrap_or_default();
+        catalog.check_published(&self.name, version, &seen).await?;
         result(&self.name, version, [users, items, interactions], message)
     }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use catalog::ObjectName;
 use catalog::policy::{PolicyMoment, Role};
+use catalog::{ErasuresSeen, ObjectName};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
@@ -55,6 +55,8 @@ struct Pinned {
     keys: Arc<Mutex<BTreeSet<key::UsedKey>>>,
     used: Arc<Mutex<Used>>,
     listed: OnceCell<Arc<Vec<TableInfo>>>,
+    /// What was known of erasures before anything was opened, where the statement may write rows.
+    erasures: Arc<OnceCell<Arc<ErasuresSeen>>>,
     policies: policy::Seen,
     /// How governed tables are opened.
     opening: consent::Opening,
@@ -106,7 +108,8 @@ impl StatementContext {
         let settings = Settings { purpose: Some(purpose.to_owned()), ..self.settings.clone() };
         self.used().purpose = Some(purpose.to_owned());
         let (keys, used) = (Arc::clone(&self.pinned.keys), Arc::clone(&self.pinned.used));
-        let pinned = Pinned { keys, used, ..Pinned::default() };
+        let erasures = Arc::clone(&self.pinned.erasures);
+        let pinned = Pinned { keys, used, erasures, ..Pinned::default() };
         Ok(self.with(settings, self.depth, &Arc::new(pinned)))
     }
 
@@ -231,6 +234,26 @@ impl StatementContext {
         self.pinned.opened.lock().insert(name.clone(), Arc::clone(table));
     }
 
+    /// Notes what is known of erasures, before anything is opened: what the statement writes is
+    /// checked against it.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be read.
+    pub(crate) async fn see_erasures(&self) -> Result<()> {
+        let catalog = self.engine().catalog();
+        let seen = async { catalog.see_erasures().await.map(Arc::new) };
+        self.pinned.erasures.get_or_try_init(|| seen).await?;
+        Ok(())
+    }
+
+    /// Notes that all is opened by now that the statement reads.
+    pub(crate) fn opened_all(&self) {
+        if let Some(seen) = self.pinned.erasures.get() {
+            let (tables, models) = self.used().opened();
+            seen.set_reads(tables, models);
+        }
+    }
+
     /// Remembers that a provider stands for rows of a table.
     pub(crate) fn stands_for(&self, name: &ObjectName, part: &Arc<dyn TableProvider>) {
         self.pinned.parts.lock().push((name.clone(), Arc::clone(part)));
@@ -310,6 +333,9 @@ impl StatementContext {
             true => self.engine().postgres().base(self.engine().base())?.clone(),
             false => self.engine().base().clone(),
         };
+        if let Some(seen) = self.pinned.erasures.get() {
+            state.config_mut().set_extension(Arc::clone(seen));
+        }
         state.register_catalog_list(Arc::new(StatementCatalog::new(Arc::clone(self))));
         bindings::register(&mut state, bindings)?;
         crate::functions::register_session(&mut state, &self.rights, &self.settings)?;

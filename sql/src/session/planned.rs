@@ -140,6 +140,9 @@ pub(crate) async fn plan_in(
     statement: &Statement,
 ) -> Result<Planned> {
     let at_ms = context.engine().catalog().now_ms();
+    if writes_rows(statement) {
+        context.see_erasures().await?;
+    }
     let (state, action) = match statement {
         Statement::DataFusion(statement) => Box::pin(plan_datafusion(&context, statement)).await?,
         Statement::CreateModel(create) => {
@@ -196,6 +199,10 @@ pub(crate) async fn plan_in(
             (state, Action::Query(plan))
         }
     };
+    // What the request of a person reads is opened when it runs.
+    if !matches!(statement, Statement::Subject(_)) {
+        context.opened_all();
+    }
     let parts = match &action {
         Action::Query(plan) | Action::CreateModel(plan) => size::parts(plan),
         Action::Definition(definition) => definition.plans().into_iter().map(size::parts).sum(),
@@ -225,6 +232,31 @@ pub(crate) async fn plan_in(
         notice,
         optimized: OnceLock::new(),
     })
+}
+
+/// Whether a statement may write what it reads into a table or a model.
+fn writes_rows(statement: &Statement) -> bool {
+    match statement {
+        Statement::DataFusion(statement) => match statement.as_ref() {
+            DataFusionStatement::Statement(tree) => matches!(
+                tree.as_ref(),
+                SqlStatement::Insert(_)
+                    | SqlStatement::Delete(_)
+                    | SqlStatement::Update(_)
+                    | SqlStatement::Merge(_)
+                    | SqlStatement::Truncate(_)
+                    | SqlStatement::CreateTable(_)
+            ),
+            _ => false,
+        },
+        // RECORD CONSENT, RECTIFY, and DECLASSIFY of a statement above are among them.
+        Statement::CreateModel(_)
+        | Statement::Retrain { .. }
+        | Statement::Consent(_)
+        | Statement::Policy(_)
+        | Statement::Subject(_) => true,
+        _ => false,
+    }
 }
 
 pub(crate) async fn plan_datafusion(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use catalog::ErasuresSeen;
 use catalog::policy::PolicyMoment;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
@@ -241,7 +242,9 @@ impl Prepared {
         );
         let spent =
             (rewrites || planned.knows_consent) && self.0.taken.swap(true, Ordering::Relaxed);
-        (self.0.once || (young && !spent)).then(|| Arc::clone(planned))
+        let seen = planned.state.config().get_extension::<ErasuresSeen>();
+        let outdated = seen.is_some_and(|seen| seen.is_outdated());
+        (self.0.once || (young && !spent && !outdated)).then(|| Arc::clone(planned))
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use catalog::subject_copies::CopiedKey;
 use catalog::subjects::{Subject, SubjectKey};
-use catalog::{Catalog, Class, Kind, ObjectName};
+use catalog::{Catalog, Class, ObjectName};
 use datafusion::logical_expr::LogicalPlan;
 
 use super::define::is_id;
@@ -226,8 +226,6 @@ pub(crate) struct Making {
     copies: BTreeSet<CopiedKey>,
     /// What was not known of a table of this name.
     added: BTreeSet<CopiedKey>,
-    /// The erasures that were done by then.
-    ended: BTreeSet<String>,
 }
 
 impl Making {
@@ -241,38 +239,16 @@ impl Making {
         copies: &Copies,
     ) -> Result<Self> {
         let Copies(copies) = copies;
-        let ended = match copies.is_empty() {
-            true => BTreeSet::new(),
-            false => catalog.ended_erasures().await?,
-        };
         let added = catalog.announce_copies(table, copies).await?;
-        Ok(Self { table: table.clone(), copies: copies.clone(), added, ended })
+        Ok(Self { table: table.clone(), copies: copies.clone(), added })
     }
 
-    /// The table is there. It goes again where a person was forgotten meanwhile, whose rows may
-    /// have come into it after the erasure had looked for copies.
-    ///
-    /// # Errors
-    /// When it had to go; when the warehouse cannot be read.
-    pub(crate) async fn made(self, catalog: &Catalog) -> Result<()> {
+    /// The table is there.
+    pub(crate) async fn made(self, catalog: &Catalog) {
         if let Err(error) = catalog.settle_copies(&self.table, &self.copies).await {
             // What was announced holds still, and what a table of the name held before.
             tracing::warn!(table = %self.table, %error, "what a table held before stays known");
         }
-        if self.copies.is_empty() {
-            return Ok(());
-        }
-        let subjects = self.copies.iter().map(|copy| copy.subject.as_str()).collect();
-        let Some(id) = catalog.erasure_since(&self.ended, &subjects).await? else { return Ok(()) };
-        catalog.drop_object(&self.table, Kind::Table).await?;
-        Err(Error::invalid_hint(
-            format!(
-                "a person was forgotten (erasure {id}) while rows were copied into {}, which was \
-                 removed again",
-                self.table
-            ),
-            "run the statement again",
-        ))
     }
 
     /// The table was not made, for this reason or because it was there.

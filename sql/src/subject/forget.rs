@@ -123,6 +123,7 @@ pub(super) async fn steps(
 /// Does what is left of an erasure.
 async fn end(run: &Run, job: &ErasureJob) -> Result<SignedCertificate> {
     let catalog = run.session.engine().catalog();
+    catalog.go_on_with_erasure(&job.id).await?;
     for (number, step) in job.steps.iter().enumerate() {
         if catalog.step_report(&job.id, number).await?.is_some() {
             continue;

@@ -160,7 +160,7 @@ impl Definition {
         if matches!(written, Ok(Some(_))) {
             // Who has dropped a table of this name meanwhile may have taken them along.
             let attached = consent::copies::attach(catalog, consents).await;
-            making.made(catalog).await?;
+            making.made(catalog).await;
             attached?;
         } else {
             consent::copies::detach(catalog, &attached).await;
