@@ -171,6 +171,10 @@ mod tests {
         open.await
     }
 
+    async fn open_under(shared: &Shared, secret: String) -> Arc<Catalog> {
+        shared.open_with(|config| config.audit.secret = Some(Secret::new(secret))).await
+    }
+
     #[test]
     fn a_token_is_the_beginning_of_an_hmac() {
         // The first two vectors of RFC 4231.
@@ -216,14 +220,11 @@ mod tests {
     #[tokio::test]
     async fn a_configured_secret_makes_the_tokens_and_a_bad_one_none() {
         let shared = Shared::new();
-        let with = |secret: &str| {
-            let secret = Secret::new(secret.to_owned());
-            shared.open_with(move |config| config.audit.secret = Some(secret))
-        };
-        let (one, two) = (with(&"s".repeat(32)).await, with(&"t".repeat(32)).await);
+        let one = open_under(&shared, "s".repeat(32)).await;
+        let two = open_under(&shared, "t".repeat(32)).await;
         let token = one.value_tokens(true).await.unwrap().token("7");
         assert_ne!(two.value_tokens(true).await.unwrap().token("7"), token);
-        let bad = with("short").await;
+        let bad = open_under(&shared, "short".to_owned()).await;
         assert!(bad.value_tokens(true).await.is_none());
         assert!(bad.value_tokens(false).await.is_some());
         assert!(bad.audit_token("7").await.is_err());
