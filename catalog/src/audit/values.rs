@@ -106,9 +106,10 @@ impl Catalog {
         {
             return (!recorded).then(|| values.own());
         }
+        // On the heap: it happens once, and every statement would have place for it.
         let found = match recorded {
-            true => self.made_value_tokens().await.map(Some),
-            false => self.found_value_tokens().await,
+            true => Box::pin(self.made_value_tokens()).await.map(Some),
+            false => Box::pin(self.found_value_tokens()).await,
         };
         match found {
             Ok(Some(tokens)) => Some(values.keep(tokens)),
