@@ -1,12 +1,12 @@
 //! The statements that wait, run or ran lately: for `system.queries`, for metrics and for KILL.
 //!
-//! Texts are kept with their literals replaced by `?`, so that the log holds no person's data.
+//! Texts are kept with keyed tokens in place of values, so that the log holds no person's data.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use catalog::audit::Receipt;
+use catalog::audit::{Receipt, ValueTokens};
 use catalog::{Catalog, Class};
 use datafusion::execution::memory_pool::MemoryPool;
 use parking_lot::Mutex;
@@ -77,7 +77,7 @@ pub struct QueryRecord {
     pub client: Option<String>,
     /// The client's address.
     pub address: Option<String>,
-    /// Its text, literals replaced by `?`.
+    /// Its text, values replaced by keyed tokens.
     pub text: Arc<str>,
     /// Where it is.
     pub state: State,
@@ -136,7 +136,7 @@ struct Entry {
     session_id: String,
     principal: String,
     origin: Origin,
-    text: Arc<str>,
+    text: Mutex<Arc<str>>,
     started_ms: i64,
     /// When it got its slot; 0 while it waits.
     began_ms: AtomicI64,
@@ -165,7 +165,7 @@ impl Entry {
             principal: self.principal.clone(),
             client: self.origin.client.clone(),
             address: self.origin.address.clone(),
-            text: Arc::clone(&self.text),
+            text: Arc::clone(&self.text.lock()),
             state: if waits { State::Queued } else { State::Running },
             started_ms: self.started_ms,
             queued_ms: (until_ms - self.started_ms).max(0),
@@ -247,7 +247,7 @@ impl QueryLog {
             session_id: session.id().to_owned(),
             principal: session.principal().name.clone(),
             origin: session.origin().clone(),
-            text,
+            text: Mutex::new(text),
             started_ms: catalog.now_ms(),
             began_ms: AtomicI64::new(0),
             rows: AtomicU64::new(0),
@@ -265,13 +265,19 @@ impl QueryLog {
         Ticket(Arc::new(TicketInner { entry, log: self.clone() }))
     }
 
-    /// Logs a text that could not be planned.
-    pub(crate) fn refused(&self, session: &Session, text: &str, started_ms: i64, error: &Error) {
+    /// Logs a text that could not be planned; `tokens` make those of the values in it.
+    pub(crate) fn refused(
+        &self,
+        session: &Session,
+        (text, tokens): (&str, Option<&ValueTokens>),
+        started_ms: i64,
+        error: &Error,
+    ) {
         let catalog = &self.0.catalog;
         let limit = session.engine().limits().sql_bytes_max;
         let text = match text.len() {
             bytes if bytes > limit => format!("(a text of {bytes} bytes)"),
-            _ => query_text::refused(text),
+            _ => query_text::refused(text, tokens),
         };
         let record = QueryRecord {
             id: catalog.new_id(),
@@ -376,6 +382,11 @@ impl Ticket {
     /// Where its operators tell how far they are.
     pub(crate) fn reporter(&self) -> &Reporter {
         &self.0.entry.reporter
+    }
+
+    /// Its text from now on, with the values of its parameters.
+    pub(crate) fn show(&self, text: Arc<str>) {
+        *self.0.entry.text.lock() = text;
     }
 
     /// The statement runs from now on, in its slot if it needs one.

@@ -12,6 +12,7 @@ use attune::auth::hasher::Argon2Hasher;
 use catalog::audit::{AuditConfig, Level};
 use catalog::policy::{Principal, Role};
 use catalog::{Catalog, CatalogConfig, KeyConfig, Secret, StoreConfig};
+use datafusion::common::ScalarValue;
 use futures::TryStreamExt;
 use serde_json::Value;
 use sql::{Engine, Limits, Session};
@@ -165,10 +166,12 @@ async fn policies_purposes_keys_and_subjects_are_on_record() {
                    FROM system.audit WHERE principal = 'ann' AND kind = 'update'";
     let applied = "consent policy c on main.t, masking policy m on main.t main.t main.t.id";
     assert_eq!(lines(&dpo, changed).await, [applied]);
-    let token = engine.catalog().audit_token("person", "7").await.unwrap();
-    let subjects = "SELECT DISTINCT array_to_string(subjects, ', ') FROM system.audit \
+    // The person of a request and the value in its text have one token.
+    let token = engine.catalog().audit_token("7").await.unwrap();
+    let subjects = "SELECT DISTINCT array_to_string(subjects, ', '), text FROM system.audit \
                     WHERE kind = 'hold'";
-    assert_eq!(lines(&dpo, subjects).await, [format!("person {token}")]);
+    let asked = format!("person {token} HOLD SUBJECT person ?text:{token}");
+    assert_eq!(lines(&dpo, subjects).await, [asked]);
     let kept = "SELECT kind, array_to_string(objects, ', ') FROM system.audit \
                 WHERE kind LIKE 'create masking%' AND phase = 'ended'";
     assert_eq!(lines(&dpo, kept).await, ["create masking main.t"]);
@@ -176,6 +179,47 @@ async fn policies_purposes_keys_and_subjects_are_on_record() {
                     system.processing_activities WHERE name = 't'";
     let told = lines(&dpo, governed).await;
     assert_eq!(told, ["ads masking policy m consent policy c (opt-in by main.consents) ads"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_ask_for_one_value_are_found_by_its_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(folder.path(), |_| {}).await;
+    let root = engine.session(somebody("root", Role::Admin));
+    for (text, rows) in [
+        ("CREATE TABLE main.t AS SELECT 7 AS id, 'ann@secret.example' AS mail", 0),
+        ("SELECT mail FROM main.t WHERE id = 007", 1),
+        ("SELECT id FROM main.t WHERE mail = 'bob@secret.example'", 0),
+    ] {
+        assert_eq!(outcome(&root, text).await, Ok(rows), "{text}");
+    }
+    let text = "SELECT id FROM main.t WHERE mail = ?";
+    let prepared = root.prepare(text).await.unwrap();
+    let values = [ScalarValue::from("ann@secret.example")];
+    let answer = root.run(&prepared, &values).await.unwrap();
+    let rows: Vec<_> = answer.rows.try_collect().await.unwrap();
+    assert_eq!(rows.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 1);
+    let denied = "SELECT pay FROM main.t WHERE mail = 'ann@secret.example'";
+    assert_eq!(outcome(&root, denied).await, Err("ATT-2001"));
+
+    let ann = engine.catalog().audit_token("ann@secret.example").await.unwrap();
+    let seven = engine.catalog().audit_token("7").await.unwrap();
+    let found = |token: &str| {
+        format!(
+            "SELECT text FROM system.audit WHERE phase = 'ended' AND text LIKE '%:{token}%' \
+             ORDER BY sequence"
+        )
+    };
+    let created =
+        format!("CREATE TABLE main.t AS SELECT ?number:{seven} AS id, ?text:{ann} AS mail");
+    let asked = [
+        created.clone(),
+        format!("SELECT id FROM main.t WHERE mail = ?text:{ann}"),
+        format!("SELECT pay FROM main.t WHERE mail = ?text:{ann}"),
+    ];
+    assert_eq!(lines(&root, &found(&ann)).await, asked);
+    let by_id = format!("SELECT mail FROM main.t WHERE id = ?number:{seven}");
+    assert_eq!(lines(&root, &found(&seven)).await, [created, by_id]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,8 @@
 //! One entry of the record: who did what, when, for which purpose, with what outcome.
 //!
-//! An entry holds no person's data: a statement's text comes without its literals, and whoever is a
-//! data subject is named by a keyed token (see [`super::Audit::token`]), so that an erasure never
-//! has to touch the chain. Empty fields are left out of the stored form.
+//! An entry holds no person's data: a statement's text comes with keyed tokens in place of its
+//! values, and whoever is a data subject is named by one too (see [`super::ValueTokens`]), so that
+//! an erasure never has to touch the chain. Empty fields are left out of the stored form.
 
 use serde::{Deserialize, Serialize};
 
@@ -91,7 +91,7 @@ pub struct AuditEntry {
     pub query_id: Option<String>,
     /// What was done: `select`, `insert`, `grant`, `password` …
     pub kind: String,
-    /// The statement's text, literals replaced by `?`.
+    /// The statement's text, values replaced by keyed tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// Tables, views and models that it read or changed.

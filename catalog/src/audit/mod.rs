@@ -15,6 +15,7 @@ mod recorder;
 mod sign;
 #[cfg(test)]
 mod tests;
+mod values;
 mod verify;
 mod writer;
 
@@ -28,9 +29,11 @@ use futures::stream::BoxStream;
 pub use chain::Fault;
 pub use entry::{AuditEntry, Event, Phase, bounded};
 pub use recorder::{AuditStats, Receipt};
+pub use values::ValueTokens;
 pub use verify::{Anchor, Expected, Verified};
 
 use recorder::Recorder;
+use values::Values;
 use writer::Writer;
 
 use crate::Catalog;
@@ -117,6 +120,7 @@ impl Default for AuditConfig {
 pub struct Audit {
     config: AuditConfig,
     recorder: Option<Recorder>,
+    values: Values,
 }
 
 impl fmt::Debug for Audit {
@@ -136,7 +140,7 @@ impl Audit {
             let writer = Writer::new(warehouse, Arc::clone(clock), secret, retention_ms);
             Recorder::start(writer, Arc::clone(clock), config.delay, config.queue_max)
         });
-        Self { config, recorder }
+        Self { config, recorder, values: Values::default() }
     }
 
     /// How it is kept.
@@ -218,20 +222,5 @@ impl Catalog {
     /// When the warehouse cannot be read. A damaged record is no error: see [`Verified::faults`].
     pub async fn verify_audit(&self, expected: &Expected) -> Result<Verified> {
         verify::verify(&self.warehouse.place().child(FOLDER), expected).await
-    }
-
-    /// A token in place of somebody's id: the same for the same domain and id, and for nobody
-    /// without the record's secret to be found out. Where nothing is recorded yet, the record's
-    /// secret is made.
-    ///
-    /// # Errors
-    /// When the warehouse cannot be read or, to make the secret, not written.
-    pub async fn audit_token(&self, domain: &str, id: &str) -> Result<String> {
-        let folder = self.warehouse.place().child(FOLDER);
-        let secret = self.audit.config.secret.as_ref();
-        if secret.is_none() {
-            self.writable().await?;
-        }
-        Ok(sign::open(&folder, secret).await?.token(domain, id))
     }
 }

@@ -1,12 +1,10 @@
-//! Signatures over the record, and tokens in place of data subjects.
+//! Signatures over the record, and the secret behind them.
 //!
 //! Each segment is sealed with Ed25519 (RFC 8032), so that whoever verifies needs public keys
 //! alone. The pair is derived from one secret: the configuration's, or else one of the warehouse's,
 //! made by whichever server comes first. With the warehouse's own secret, whoever holds the
-//! bucket's credentials could sign a chain of its own; with a configured one it could not.
-//!
-//! A token is HMAC-SHA256 (RFC 2104) under a second key of the same secret, over its domain and its
-//! value, each behind its length in four bytes (big endian), so that no two pairs read alike.
+//! bucket's credentials could sign a chain of its own; with a configured one it could not. Tokens
+//! of values ([`ValueTokens`]) are under a second key of the same secret.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +13,7 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Seal, from_hex, to_hex};
+use super::values::ValueTokens;
 use crate::error::{Error, Result};
 use crate::store::{Place, Secret};
 use crate::tokens::digest;
@@ -23,11 +22,12 @@ use crate::tokens::digest;
 const SECRET_CHARS_MIN: usize = 32;
 /// The format of documents.
 const FORMAT: u32 = 1;
+/// The name of the document of the warehouse's own secret.
+const SECRET: &str = "secret.json";
 
-/// Signs seals and makes tokens.
+/// Signs seals.
 pub struct Signer {
     pair: Ed25519KeyPair,
-    tokens: hmac::Key,
 }
 
 impl Signer {
@@ -36,19 +36,10 @@ impl Signer {
     /// # Errors
     /// When the secret is too short to be one.
     pub fn new(secret: &Secret) -> Result<Self> {
-        let secret = secret.reveal().trim();
-        if secret.chars().count() < SECRET_CHARS_MIN {
-            return Err(Error::invalid_hint(
-                format!("the secret that signs the record has under {SECRET_CHARS_MIN} characters"),
-                "make one: openssl rand -hex 32",
-            ));
-        }
-        let root = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-        let seed = hmac::sign(&root, b"attune audit signature 1");
+        let seed = hmac::sign(&root(secret)?, b"attune audit signature 1");
         let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_ref())
             .map_err(|error| Error::invalid(format!("no signing key can be made: {error}")))?;
-        let tokens = hmac::sign(&root, b"attune audit token 1");
-        Ok(Self { pair, tokens: hmac::Key::new(hmac::HMAC_SHA256, tokens.as_ref()) })
+        Ok(Self { pair })
     }
 
     /// The public key, in hexadecimal digits.
@@ -75,26 +66,32 @@ impl Signer {
         seal.signature = to_hex(signature.as_ref());
         Ok(seal)
     }
+}
 
-    /// The token of a value; `domain` keeps kinds of values apart.
-    pub fn token(&self, domain: &str, value: &str) -> String {
-        token(&self.tokens, domain, value)
+/// What makes tokens under a secret.
+///
+/// # Errors
+/// When the secret is too short to be one.
+pub fn value_tokens(secret: &Secret) -> Result<ValueTokens> {
+    let key = hmac::sign(&root(secret)?, b"attune audit token 2");
+    Ok(ValueTokens::under(key.as_ref()))
+}
+
+/// What a secret's keys are made of.
+fn root(secret: &Secret) -> Result<hmac::Key> {
+    let secret = secret.reveal().trim();
+    if secret.chars().count() < SECRET_CHARS_MIN {
+        return Err(Error::invalid_hint(
+            format!("the secret that signs the record has under {SECRET_CHARS_MIN} characters"),
+            "make one: openssl rand -hex 32",
+        ));
     }
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))
 }
 
 /// The id of a public key: the first sixteen digits of its hash.
 pub fn key_id(public: &[u8]) -> String {
     digest(public).chars().take(16).collect()
-}
-
-fn token(key: &hmac::Key, domain: &str, value: &str) -> String {
-    let mut context = hmac::Context::with_key(key);
-    for part in [domain.as_bytes(), value.as_bytes()] {
-        let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
-        context.update(&length.to_be_bytes());
-        context.update(part);
-    }
-    to_hex(context.sign().as_ref())
 }
 
 /// Public keys that are believed, by their id.
@@ -182,8 +179,8 @@ fn document(what: &Place, value: &impl Serialize) -> Result<Vec<u8>> {
 /// # Errors
 /// When the warehouse cannot be read or written, or the secret is none.
 pub async fn open(folder: &Place, configured: Option<&Secret>) -> Result<Signer> {
-    let secret = match configured {
-        Some(secret) => secret.clone(),
+    let secret = match found_secret(folder, configured).await? {
+        Some(secret) => secret,
         None => own_secret(folder).await?,
     };
     let signer = Signer::new(&secret)?;
@@ -196,11 +193,26 @@ pub async fn open(folder: &Place, configured: Option<&Secret>) -> Result<Signer>
     Ok(signer)
 }
 
-async fn own_secret(folder: &Place) -> Result<Secret> {
-    let place = folder.child("secret.json");
-    if let Some(content) = place.read_if_exists().await? {
-        return read_secret(&place, &content);
+/// The secret of the record below `folder`: the configured one, or the warehouse's own; `None` when
+/// it has none yet.
+///
+/// # Errors
+/// When the warehouse cannot be read, or its secret's document is damaged.
+pub async fn found_secret(folder: &Place, configured: Option<&Secret>) -> Result<Option<Secret>> {
+    if let Some(secret) = configured {
+        return Ok(Some(secret.clone()));
     }
+    let place = folder.child(SECRET);
+    let content = place.read_if_exists().await?;
+    content.map(|content| read_secret(&place, &content)).transpose()
+}
+
+/// The warehouse's own secret, made unless another server was faster.
+///
+/// # Errors
+/// When the warehouse cannot be read or written, or the secret's document is damaged.
+pub async fn own_secret(folder: &Place) -> Result<Secret> {
+    let place = folder.child(SECRET);
     let random = || uuid::Uuid::new_v4().simple().to_string();
     let made = SecretDocument { format: FORMAT, secret: format!("{}{}", random(), random()) };
     if !place.create(document(&place, &made)?).await? {
@@ -224,27 +236,6 @@ fn read_secret(place: &Place, content: &[u8]) -> Result<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hmac_gives_the_vectors_of_rfc_4231_and_tokens_their_own() {
-        let sign = |key: &[u8], text: &[u8]| {
-            to_hex(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text).as_ref())
-        };
-        assert_eq!(
-            sign(&[0x0b; 20], b"Hi There"),
-            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"
-        );
-        assert_eq!(
-            sign(b"Jefe", b"what do ya want for nothing?"),
-            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-        );
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &[0; 32]);
-        assert_eq!(
-            token(&key, "users.email", "alice@example.com"),
-            "d038698e4f460037ed10b32858f9aa3fc25101a104d508165350b2ed42f0692f"
-        );
-        assert_ne!(token(&key, "ab", "c"), token(&key, "a", "bc"));
-    }
 
     #[test]
     fn ed25519_gives_the_first_vector_of_rfc_8032() {

@@ -344,18 +344,6 @@ async fn the_retention_removes_the_oldest_and_leaves_a_chain_that_holds() {
     assert!(faults(&catalog).await[0].2.contains("not valid"));
 }
 
-#[tokio::test]
-async fn a_token_is_the_same_everywhere_and_says_nothing() {
-    let shared = Shared::new();
-    let (one, two) = (open(&shared).await, open(&shared).await);
-    let token = one.audit_token("person", "ann@example.org").await.unwrap();
-    assert_eq!(two.audit_token("person", "ann@example.org").await.unwrap(), token);
-    assert_ne!(one.audit_token("crm", "ann@example.org").await.unwrap(), token);
-    assert_eq!(token.len(), 64);
-    let other = open(&Shared::new()).await;
-    assert_ne!(other.audit_token("person", "ann@example.org").await.unwrap(), token);
-}
-
 #[test]
 fn an_anchor_is_read_as_it_is_shown() {
     let anchor = Anchor { sequence: 7, hash: to_hex(&[0xab; 32]) };

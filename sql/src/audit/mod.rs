@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::Class;
-use catalog::audit::{Audit, AuditConfig, AuditEntry, Event, Level, Phase, Receipt};
+use catalog::audit::{Audit, AuditConfig, AuditEntry, Event, Level, Phase, Receipt, ValueTokens};
 
 pub(crate) use self::touched::{RECORDS, Touched, Used, Weight};
 use crate::error::{Error, Result};
@@ -189,6 +189,31 @@ fn unrecorded(error: &catalog::Error) -> Error {
     })
 }
 
+/// What makes the tokens of the values in a planned statement's text; none where it may go on
+/// record and the record's secret cannot be had.
+pub(crate) async fn value_tokens(session: &Session, planned: &Planned) -> Option<Arc<ValueTokens>> {
+    let catalog = session.engine().catalog();
+    // A read that is refused yet is on record where others are not.
+    let refused = Some(Class::Denied);
+    let recorded = Draft::new(session, planned).is_recorded(catalog.audit().config(), refused);
+    catalog.value_tokens(recorded).await
+}
+
+/// The same of a text that could not be planned: none where nobody knows which words of it are
+/// values, or the warehouse, where the secret is, cannot be reached.
+pub(crate) async fn value_tokens_of_refused(
+    session: &Session,
+    error: &Error,
+) -> Option<Arc<ValueTokens>> {
+    if matches!(error.class(), Class::Syntax | Class::Unavailable) {
+        return None;
+    }
+    let catalog = session.engine().catalog();
+    let config = catalog.audit().config();
+    let embedded = session.principal().is_embedded() && !config.embedded;
+    catalog.value_tokens(config.level != Level::Off && !embedded).await
+}
+
 /// Records a text that could not be planned.
 pub(crate) fn refused(session: &Session, record: &QueryRecord) {
     let audit = session.engine().catalog().audit();
@@ -257,6 +282,8 @@ mod tests {
             ("SELECT * FROM t", &read, "select"),
             ("WITH a AS (SELECT ?) SELECT * FROM a", &read, "select"),
             ("CREATE OR REPLACE TABLE IF NOT EXISTS t AS SELECT ?", &change, "create table"),
+            ("VALUES (?text:5f2c91ab03d7)", &read, "select"),
+            ("KILL QUERY ?text:5f2c91ab03d7", &change, "kill query"),
             ("create model m options (a = ?) AS SELECT ?", &change, "create model"),
             ("DROP VIEW v", &change, "drop view"),
             ("INSERT INTO t VALUES (?)", &change, "insert"),

@@ -43,7 +43,7 @@ use crate::engine::{CATALOG, Engine};
 use crate::error::{Error, Result};
 use crate::limits::StatementLimits;
 use crate::rights::{Rights, RightsCache};
-use crate::{parse, pg};
+use crate::{audit, parse, pg};
 
 /// How far a long statement has come.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -296,6 +296,8 @@ impl Session {
             None => planning.await,
         };
         if let Err(error) = &prepared {
+            let tokens = audit::value_tokens_of_refused(self, error).await;
+            let text = (text, tokens.as_deref());
             self.engine().queries().refused(self, text, started_ms, error);
         }
         prepared

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use catalog::ErasuresSeen;
+use catalog::audit::ValueTokens;
 use catalog::policy::PolicyMoment;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
@@ -13,11 +14,12 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use parking_lot::Mutex;
 
 use crate::admission::needs_slot;
+use crate::audit;
 use crate::dml::Change;
 use crate::error::{Error, Result};
 use crate::key::UsedKey;
 use crate::parse::Statement;
-use crate::query_text::without_literals;
+use crate::query_text::{self, Shown};
 use crate::rights::Rights;
 use crate::session::apart;
 use crate::session::plan::analyzed;
@@ -44,7 +46,7 @@ struct Inner {
     /// Whether a run has taken the plan.
     taken: AtomicBool,
     /// The text as the log shows it.
-    shown: Arc<str>,
+    shown: Shown,
     /// Whether it is planned apart from serving.
     heavy: bool,
     planned: Mutex<(Settings, Arc<Planned>)>,
@@ -64,9 +66,9 @@ impl Prepared {
         Self::planned(context, text, statement, true).await
     }
 
-    /// A statement that is planned already.
+    /// A statement that is planned already; `tokens` make those of the values in its text.
     pub(crate) fn ready(
-        text: &str,
+        (text, tokens): (&str, Option<Arc<ValueTokens>>),
         statement: Statement,
         settings: Settings,
         planned: Planned,
@@ -76,7 +78,7 @@ impl Prepared {
         let parameters = parameters(&planned.action)?;
         let heavy = text.len() > apart::TEXT_BYTES || planned.parts > apart::PLAN_PARTS;
         Ok(Self(Arc::new(Inner {
-            shown: without_literals(text).into(),
+            shown: query_text::planned(text, tokens),
             heavy,
             text: text.to_owned(),
             statement,
@@ -95,9 +97,10 @@ impl Prepared {
         statement: Statement,
         once: bool,
     ) -> Result<Self> {
-        let settings = context.session().settings();
+        let (session, settings) = (context.session().clone(), context.session().settings());
         let planned = planned::plan_in(context, &statement).await?;
-        Self::ready(text, statement, settings, planned, once)
+        let tokens = audit::value_tokens(&session, &planned).await;
+        Self::ready((text, tokens), statement, settings, planned, once)
     }
 
     /// The statement's text.
@@ -105,8 +108,8 @@ impl Prepared {
         &self.0.text
     }
 
-    /// The statement's text without its literals.
-    pub(crate) fn shown(&self) -> &Arc<str> {
+    /// The statement's text with tokens of its values.
+    pub(crate) fn shown(&self) -> &Shown {
         &self.0.shown
     }
 

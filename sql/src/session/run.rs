@@ -128,13 +128,12 @@ impl Submitted {
         }
         let shared = Arc::clone(&engine.runtime().memory_pool);
         let pool = Arc::new(StatementPool::new(shared, limits.memory_bytes));
-        let text = Arc::clone(prepared.shown());
+        let text = Arc::clone(prepared.shown().text());
         let draft = Draft::new(session, &prepared.last_planned());
         let ticket = engine.queries().start(session, query_id, text, pool, draft);
         let span = tracing::info_span!(
             target: "attune", "statement", query = ticket.id(), session = session.id(),
-            principal = session.principal().name, text = %prepared.shown(),
-            code = Empty,
+            principal = session.principal().name, text = Empty, code = Empty,
         );
         Self { session: session.clone(), prepared: prepared.clone(), limits, ticket, span }
     }
@@ -161,6 +160,9 @@ impl Submitted {
     /// statement fails.
     pub async fn run(self, parameters: &[ScalarValue]) -> Result<Answer> {
         let (ticket, span) = (self.ticket.clone(), self.span.clone());
+        let text = self.prepared.shown().with(parameters);
+        span.record("text", tracing::field::display(&text));
+        ticket.show(text);
         // On the heap, as each step below is: together they would fill a thread's stack.
         let work = Box::pin(self.run_logged(parameters.to_vec()));
         let result = work.instrument(span.clone()).await;

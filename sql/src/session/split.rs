@@ -25,6 +25,7 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, displayable};
 use sha2::{Digest, Sha256};
 
+use crate::audit;
 use crate::error::{Error, Result};
 use crate::parse::{self, Statement};
 use crate::session::planned::{Action, Planned, plan_in};
@@ -131,7 +132,8 @@ impl Session {
         let Some(cut) = same else { return Err(changed()) };
         let action = Action::Query(cut.part(part)?);
         let planned = cut.planned.doing(action);
-        Prepared::ready(&split.text, cut.statement, settings, planned, true)
+        let tokens = audit::value_tokens(self, &planned).await;
+        Prepared::ready((split.text.as_str(), tokens), cut.statement, settings, planned, true)
     }
 
     /// The session's settings with those of a cut in place of its own.

@@ -103,7 +103,7 @@ async fn note_subject(context: &StatementContext, who: &Who) -> Result<()> {
     if config.level == Level::Off {
         return Ok(());
     }
-    match catalog.audit_token(&who.subject, &who.id).await {
+    match catalog.audit_token(&who.id).await {
         Ok(token) => {
             context.used().subjects.insert(format!("{} {token}", who.subject));
         }
