@@ -22,6 +22,7 @@ use self::cases::{
 use self::doors::{Answer, Door};
 use self::house::House;
 use self::kinds::{KINDS, Kind, ROWS, Takes};
+use crate::clients::install::installed;
 
 /// Debug builds use much stack for deeply nested plans; the program gives its threads 8 MiB.
 const STACK_BYTES: usize = 64 << 20;
@@ -229,8 +230,8 @@ impl<'a> Findings<'a> {
     /// Every way, through a server.
     async fn of_everything(mut self) {
         self.reads().await;
-        // The program prepares nothing: it would be asked the same again.
-        if !self.door.is_program() {
+        // Elsewhere it would be asked the same again.
+        if self.door.prepares() {
             self.prepared().await;
         }
         self.metadata().await;
@@ -274,6 +275,19 @@ fn nothing_forbidden_comes_by_the_program() {
     on_threads(async {
         let house = House::new().await;
         Findings::new(&house, house.by_program()).of_everything().await;
+    });
+}
+
+/// A machine without Python has no terminal to put the shell in, and says so.
+#[test]
+fn nothing_forbidden_comes_by_the_shell() {
+    if !installed("python3", "--version") {
+        println!("not run: no python3 here");
+        return;
+    }
+    on_threads(async {
+        let house = House::new().await;
+        Findings::new(&house, house.by_shell()).of_everything().await;
     });
 }
 

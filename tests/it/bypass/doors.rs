@@ -1,7 +1,10 @@
-//! The doors through which a statement comes in: Flight SQL, PostgreSQL's protocol, and the program
-//! as a script starts it, which asks a server or opens the warehouse itself.
+//! The doors through which a statement comes in: Flight SQL, PostgreSQL's protocol, the program as a
+//! script starts it, which asks a server or opens the warehouse itself, and the program's shell at a
+//! terminal.
 
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
@@ -16,6 +19,9 @@ use crate::program::attune;
 
 /// What begins the rows of a statement in the program's output.
 const MARKER: &str = "{\"marker\":\"== ";
+
+/// How many statements are typed into a line of the shell.
+const TYPED_MAX: usize = 8;
 
 /// What a statement was answered.
 #[derive(Debug, Clone)]
@@ -50,6 +56,17 @@ impl Answer {
         Self { rows: Ok(rows), said }
     }
 
+    /// Of what the shell showed: rows as objects, or the words of an error.
+    fn of_lines(told: &str) -> Self {
+        let lines = told.lines().filter(|line| !line.is_empty());
+        let mut rows: Vec<String> = lines.map(str::to_owned).collect();
+        if rows.iter().any(|line| !line.starts_with('{')) {
+            return Self::failed(told.to_owned());
+        }
+        rows.sort();
+        Self { said: rows.join("\n"), rows: Ok(rows) }
+    }
+
     /// The rows, in which a table is called `t`.
     pub fn plain(&self, table: &str) -> Result<Vec<String>, String> {
         let rows = self.rows.clone();
@@ -65,6 +82,8 @@ pub enum Door {
     Postgres(Box<pg::Client>, usize),
     /// `attune sql`.
     Program(Script),
+    /// `attune shell`.
+    Shell(Shell),
 }
 
 /// A statement with one value that is kept to be run again.
@@ -73,7 +92,7 @@ pub enum Held {
     Flight(Box<PreparedStatement<Channel>>),
     /// By the server, under a name.
     Postgres(String),
-    /// The program keeps none: its text.
+    /// The program and its shell keep none: its text.
     Text(String),
 }
 
@@ -81,6 +100,11 @@ impl Door {
     /// Whether each error ends a run of the program, so that errors are dear.
     pub fn is_program(&self) -> bool {
         matches!(self, Self::Program(_))
+    }
+
+    /// Whether statements are prepared here, and not only asked.
+    pub fn prepares(&self) -> bool {
+        matches!(self, Self::Flight(_) | Self::Postgres(..))
     }
 
     /// What some statements are answered.
@@ -101,6 +125,7 @@ impl Door {
                 }
             }
             Self::Program(script) => answers = script.ask(texts),
+            Self::Shell(shell) => answers = shell.ask(texts),
         }
         answers
     }
@@ -140,7 +165,7 @@ impl Door {
                 let told = Answer::of_replies(&client.replies().await);
                 if told.rows.is_ok() { Ok(Held::Postgres(name)) } else { Err(told) }
             }
-            Self::Program(_) => Ok(Held::Text(text.to_owned())),
+            Self::Program(_) | Self::Shell(_) => Ok(Held::Text(text.to_owned())),
         }
     }
 
@@ -193,13 +218,13 @@ impl Door {
     }
 }
 
-/// `attune sql` with a script: as whom, and over which warehouse.
+/// `attune sql` with a script, or `attune shell`: as whom, and over which warehouse.
 pub struct Script {
     /// `--connect …` or `--warehouse …`, and `--user …`.
     pub arguments: Vec<String>,
     /// The user's.
     pub password: String,
-    /// Where its scripts lie and where it runs.
+    /// Where its scripts and its history lie and where it runs.
     pub folder: PathBuf,
 }
 
@@ -214,10 +239,8 @@ impl Script {
     }
 
     fn run(&self, texts: &[String]) -> Vec<Answer> {
-        let statements = texts.iter().enumerate();
-        let marked = statements.map(|(n, text)| format!("SELECT '== {n}' AS marker;\n{text};\n"));
         let file = self.folder.join("script.sql");
-        std::fs::write(&file, marked.collect::<String>()).unwrap();
+        std::fs::write(&file, marked(texts, "\n")).unwrap();
         let mut command = attune();
         command.args(["sql", "-q", "--format", "ndjson", "-f"]).arg(&file).args(&self.arguments);
         command.current_dir(&self.folder).env("ATTUNE_PASSWORD", &self.password);
@@ -246,6 +269,78 @@ impl Script {
         {
             *last = Answer::failed(format!("{err}\n{}", last.said));
         }
+        answers
+    }
+}
+
+/// Statements, each behind one that tells its place.
+fn marked(texts: &[String], space: &str) -> String {
+    let statements = texts.iter().enumerate();
+    statements.map(|(n, text)| format!("SELECT '== {n}' AS marker;{space}{text};{space}")).collect()
+}
+
+/// `attune shell` at a terminal, into which lines are typed until it is dropped.
+pub struct Shell {
+    terminal: Child,
+    typed: ChildStdin,
+    shown: BufReader<ChildStdout>,
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        // A shell whose terminal is gone ends, whatever it is doing.
+        let _ = self.terminal.kill();
+        let _ = self.terminal.wait();
+    }
+}
+
+impl Shell {
+    /// A shell that asks what a script would ask.
+    pub fn start(script: &Script) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+        let program = attune();
+        let mut command = Command::new("python3");
+        command.arg(folder.join("shell_terminal.py")).arg(program.get_program());
+        for (name, value) in program.get_envs() {
+            if value.is_none() {
+                command.env_remove(name);
+            }
+        }
+        command.args(["shell", "-q", "--format", "ndjson"]).args(&script.arguments);
+        command.current_dir(&script.folder).env("ATTUNE_PASSWORD", &script.password);
+        command.env("XDG_STATE_HOME", &script.folder);
+        let mut terminal = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let typed = terminal.stdin.take().unwrap();
+        let shown = BufReader::new(terminal.stdout.take().unwrap());
+        Self { terminal, typed, shown }
+    }
+
+    /// The first error ends a line, and the rest is typed into the next one.
+    fn ask(&mut self, texts: &[String]) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(texts.len());
+        while answers.len() < texts.len() {
+            let rest = &texts[answers.len()..];
+            answers.extend(self.enter(&rest[..rest.len().min(TYPED_MAX)]));
+        }
+        answers
+    }
+
+    fn enter(&mut self, texts: &[String]) -> Vec<Answer> {
+        let line = marked(texts, " ");
+        assert!(!line.contains('\n'), "more than a line: {line}");
+        writeln!(self.typed, "{line}").unwrap();
+        self.typed.flush().unwrap();
+        let mut shown = String::new();
+        self.shown.read_line(&mut shown).unwrap();
+        let shown: String = serde_json::from_str(&shown)
+            .unwrap_or_else(|error| panic!("{line}: the terminal told {shown:?}: {error}"));
+        // Before the first marker stands what was typed.
+        let told = shown.split(MARKER).skip(1);
+        let told = told.map(|told| told.split_once('\n').map_or("", |(_, told)| told));
+        let answers: Vec<Answer> = told.map(Answer::of_lines).collect();
+        let is_whole = answers.len() == texts.len();
+        let is_ended = answers.last().is_some_and(|last| last.rows.is_err());
+        assert!(is_whole || is_ended, "{line}: {shown}");
         answers
     }
 }

@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use sql::{Engine, Limits, Session};
 use tokio_util::sync::CancellationToken;
 
-use super::doors::{Door, Script};
+use super::doors::{Door, Script, Shell};
 use super::kinds::{KINDS, ORACLES, rows};
 use crate::flight::support as flight;
 use crate::pg::support as pg;
@@ -153,22 +153,28 @@ impl House {
 
     /// The program, which asks the server.
     pub fn by_program(&self) -> Door {
-        self.script(["--connect".to_owned(), format!("grpc://{}", self.flight)])
+        Door::Program(self.script(["--connect".to_owned(), format!("grpc://{}", self.flight)]))
+    }
+
+    /// The program's shell, which asks the server.
+    pub fn by_shell(&self) -> Door {
+        let server = ["--connect".to_owned(), format!("grpc://{}", self.flight)];
+        Door::Shell(Shell::start(&self.script(server)))
     }
 
     /// The program, which opens the warehouse itself.
     pub fn by_embedded_program(&self) -> Door {
         let warehouse = self.folder.path().join("warehouse");
-        self.script(["--warehouse".to_owned(), warehouse.display().to_string()])
+        Door::Program(self.script(["--warehouse".to_owned(), warehouse.display().to_string()]))
     }
 
-    fn script(&self, place: [String; 2]) -> Door {
+    fn script(&self, place: [String; 2]) -> Script {
         let folder: &Path = self.folder.path();
         let user = ["--user".to_owned(), USER.to_owned()];
-        Door::Program(Script {
+        Script {
             arguments: place.into_iter().chain(user).collect(),
             password: format!("{USER}-secret"),
             folder: folder.to_owned(),
-        })
+        }
     }
 }

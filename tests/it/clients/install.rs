@@ -146,7 +146,8 @@ fn lock(target: &Path) -> File {
     file
 }
 
-fn installed(program: &str, version: &str) -> bool {
+/// Whether a program is here: whether it tells its version.
+pub fn installed(program: &str, version: &str) -> bool {
     let mut command = Command::new(program);
     command.arg(version).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
