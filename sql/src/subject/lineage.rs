@@ -50,6 +50,18 @@ pub(super) struct Keyed {
     pub(super) columns: Vec<(String, Ids)>,
 }
 
+impl Keyed {
+    /// What a column holds in a reading.
+    fn held(&self, column: &str, reading: usize) -> Held {
+        let ids = self.columns.iter().filter(|(known, _)| known == column);
+        Held {
+            ids: ids.map(|(_, ids)| ids.clone().read_in(reading)).collect(),
+            readings: BTreeSet::from([reading]),
+            lost: BTreeSet::new(),
+        }
+    }
+}
+
 /// Follows ids through plans.
 #[derive(Clone, Copy)]
 pub(super) struct Lineage<'a> {
@@ -131,13 +143,19 @@ impl<'a> Lineage<'a> {
         let below = barrier_of(&scan.source, |barrier| {
             let plan = barrier.plan();
             let names = plan.schema().fields().iter().map(|field| field.name().clone());
-            let ids = table.columns.iter().map(|(column, _)| column.clone());
-            let masked: BTreeSet<String> = ids.filter(|column| barrier.masks(column)).collect();
-            inside.of(plan).map(|rows| (names.collect::<Vec<_>>(), masked, rows))
+            let ids = || table.columns.iter().map(|(column, _)| column.clone());
+            let masked: BTreeSet<String> = ids().filter(|column| barrier.masks(column)).collect();
+            let apart: BTreeSet<String> =
+                ids().filter(|column| barrier.stands_in(column)).collect();
+            inside.of(plan).map(|rows| (names.collect::<Vec<_>>(), [masked, apart], rows))
         });
         if let Some(below) = below {
-            let (names, masked, rows) = below?;
+            let (names, [masked, apart], rows) = below?;
             let column = |name: &String| {
+                // The ids of a table that keeps identifiers apart are the pseudonyms.
+                if apart.contains(name) {
+                    return table.held(name, reading);
+                }
                 let at = names.iter().position(|known| known == name);
                 let held = at.and_then(|at| rows.columns.get(at)).cloned();
                 let mut held = held.unwrap_or_default();
@@ -150,14 +168,7 @@ impl<'a> Lineage<'a> {
             let columns = fields.iter().map(|field| column(field.name())).collect();
             return Ok(Rows { columns, persons: rows.persons });
         }
-        let columns = fields.iter().map(|field| {
-            let ids = table.columns.iter().filter(|(column, _)| column == field.name());
-            Held {
-                ids: ids.map(|(_, ids)| ids.clone().read_in(reading)).collect(),
-                readings: BTreeSet::from([reading]),
-                lost: BTreeSet::new(),
-            }
-        });
+        let columns = fields.iter().map(|field| table.held(field.name(), reading));
         let readings = BTreeSet::from([(reading, table.name.clone())]);
         let persons = Persons { readings, ..Persons::default() };
         Ok(Rows { columns: columns.collect(), persons })
