@@ -4,7 +4,7 @@
 //! A model of masked users is asked of masked ids and, by whoever the mask does not bind, of the
 //! persons' own: both are looked for. Of ids that become the same one all have to consent.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
@@ -37,14 +37,10 @@ impl OtherIds {
     /// # Errors
     /// When a generation of a key is retired or gone: then nobody can tell who they are.
     pub(super) async fn new(engine: &Engine, ways: &Ways) -> Result<Self> {
+        let needed: BTreeSet<_> = ways.iter().flatten().filter_map(generation).collect();
         let mut keys = HashMap::new();
-        for step in ways.iter().flatten() {
-            if let Some((name, id)) = generation(step)
-                && !keys.contains_key(&(name.clone(), id.clone()))
-            {
-                let key = key(engine, name, id).await?;
-                keys.insert((name.clone(), id.clone()), key);
-            }
+        for (name, id) in needed {
+            keys.insert((name.clone(), id.clone()), key(engine, name, id).await?);
         }
         let as_they_are = vec![];
         let ways: Ways = ways.iter().cloned().chain([as_they_are]).collect();
@@ -56,7 +52,7 @@ impl OtherIds {
         &self.ways
     }
 
-    /// The ids that have withdrawn, or the others, given for persons whether they have.
+    /// The ids of those who have withdrawn, or of the others, given persons and whether they have.
     ///
     /// # Errors
     /// When an id cannot be made.

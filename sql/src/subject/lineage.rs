@@ -252,7 +252,7 @@ impl<'a> Lineage<'a> {
         let mut met = Persons::default();
         let width = left.columns.len();
         let mut both: Vec<Held> = left.columns.into_iter().chain(right.columns).collect();
-        // An outer join has rows of a side that met none, beside NULL where the other side's ids are.
+        // In an outer join rows of one side may have met none: the other side's ids are NULL.
         let meets = |column: usize| match node.join_type {
             JoinType::Left => column >= width,
             JoinType::Right => column < width,
