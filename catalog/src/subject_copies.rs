@@ -26,11 +26,19 @@ pub const COPIES_MAX: usize = 1_000;
 pub enum Transformation {
     /// An SQL expression over `id`, such as `lower(id)`.
     Expression(String),
-    /// A pseudonym under a key, of whichever generation.
+    /// A pseudonym under a key.
     Pseudonym {
         /// The key's name.
         key: String,
-        /// The id of its first generation: a key made later may have the same name.
+        /// The id of a generation: a key made later may have the same name. In a copy that of the
+        /// first one, and any of them may have made it; in a model's users that which made them.
+        id: String,
+    },
+    /// A deterministic ciphertext under a key.
+    Ciphertext {
+        /// The key's name.
+        key: String,
+        /// The id of a generation, as of a pseudonym.
         id: String,
     },
 }
@@ -40,6 +48,9 @@ impl fmt::Display for Transformation {
         match self {
             Self::Expression(text) => formatter.write_str(text),
             Self::Pseudonym { key, .. } => write!(formatter, "pseudonymize(id, '{key}')"),
+            Self::Ciphertext { key, .. } => {
+                write!(formatter, "encrypt_deterministic(id, '{key}')")
+            }
         }
     }
 }
@@ -301,6 +312,11 @@ mod tests {
             Transformation::Expression("lower(id)".into()),
             Transformation::Pseudonym { key: "k".into(), id: "1f-1".into() },
         ];
+        let sealed = Transformation::Ciphertext { key: "k".into(), id: "1f-1".into() };
+        let sealed = copy("id", Some(vec![sealed]));
+        let told = sealed.transformation();
+        assert_eq!(told.as_deref(), Some("encrypt_deterministic(id, 'k')"));
+        assert!(!sealed.is_plain() && !sealed.is_pseudonym());
         let copy = copy("id", Some(by));
         assert!(!copy.is_plain() && copy.is_pseudonym());
         assert_eq!(copy.transformation().as_deref(), Some("lower(id), then pseudonymize(id, 'k')"));

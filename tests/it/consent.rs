@@ -228,3 +228,103 @@ async fn models_are_of_those_who_consent_and_answer_of_nobody_else() {
     assert_eq!(code(&ann, &with_purpose.replace("'ads'", "'news'")).await, "ATT-2003");
     rows(&ann, &with_purpose).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn withdrawals_are_followed_to_users_under_other_ids() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let [root, dpo, ann] = governed(&engine).await;
+    for text in [
+        "CREATE TABLE views AS SELECT 'U' || (n % 20) AS person, 'i' || (n * 7 % 31) AS item \
+         FROM generate_series(1, 400) AS s(n)",
+        "CREATE TABLE said AS SELECT * FROM (VALUES ('U3', 'ads', false)) AS v(who, what, given)",
+        "GRANT SELECT ON views TO ann",
+        "GRANT SELECT ON said TO dpo",
+    ] {
+        rows(&root, text).await;
+    }
+    for text in [
+        "CREATE CONSENT POLICY q ON views (person) USING said (who, what, given) \
+         FOR PURPOSE ads DEFAULT ALLOW",
+        "CREATE KEY web",
+    ] {
+        rows(&dpo, text).await;
+    }
+    let train = |name: &str, select: &str| {
+        format!(
+            "CREATE OR REPLACE MODEL ann.{name} OPTIONS (model_type = 'matrix_factorization', \
+             feedback_type = 'implicit', user_col = 'who', item_col = 'item', num_factors = 2, \
+             data_split_method = 'no_split') AS SELECT {select}"
+        )
+    };
+    let one = |name: &str, id: &str| {
+        format!("SELECT count(*) FROM ml_recommend('ann.{name}', '{id}', 2)")
+    };
+    let withdrawn =
+        |name: &str| format!("SELECT withdrawn_users FROM system.models WHERE name = '{name}'");
+    // Ids that the query makes.
+    rows(&ann, &train("low", "lower(person) AS who, item FROM views")).await;
+    assert_eq!(cell(&ann, &one("low", "u5")).await, "2");
+    assert_eq!(cell(&ann, &one("low", "u3")).await, "0");
+    assert_eq!(cell(&dpo, &withdrawn("low")).await, "0");
+    rows(&root, "INSERT INTO said VALUES ('U5', 'ads', false)").await;
+    for id in ["u5", "U5"] {
+        assert_eq!(cell(&ann, &one("low", id)).await, "0", "{id}");
+    }
+    assert_eq!(cell(&dpo, &withdrawn("low")).await, "1");
+    // What cannot be made again of an id, and what is made of other columns.
+    for select in [
+        "substr(person, 1, 2) AS who, item FROM views",
+        "person || item AS who, item FROM views",
+        "'***' || length(person) AS who, item FROM views",
+        "CASE WHEN item = 'i1' THEN person ELSE '***' END AS who, item FROM views",
+        "substr(person, 1, 2) AS who, item, count(*) AS rating FROM views GROUP BY 1, 2",
+        "item AS who, person AS item FROM views",
+    ] {
+        assert_eq!(code(&ann, &train("no", select)).await, "ATT-2001", "{select}");
+    }
+    let groups = "right(item, 1) AS who, item, count(*) AS rating FROM views GROUP BY 1, 2";
+    assert_eq!(code(&ann, &train("groups", groups)).await, "none");
+    // Masks of who trains.
+    let plain = "person AS who, item FROM views";
+    for mask in ["'***'", "CASE WHEN current_user() = 'root' THEN person ELSE '***' END"] {
+        let create = "CREATE OR REPLACE MASKING POLICY m ON views (person) USING";
+        rows(&dpo, &format!("{create} {mask}")).await;
+        assert_eq!(code(&ann, &train("no", plain)).await, "ATT-2001", "{mask}");
+    }
+    rows(
+        &dpo,
+        "CREATE OR REPLACE MASKING POLICY m ON views (person) USING pseudonymize(person, 'web')",
+    )
+    .await;
+    rows(&ann, &train("masked", plain)).await;
+    let token = async |id: &str| {
+        let ring = engine.catalog().key_ring("web", None).await.unwrap();
+        udfs::privacy::pseudonym(ring.newest(), id).unwrap()
+    };
+    let (six, seven) = (token("U6").await, token("U7").await);
+    assert_eq!(cell(&ann, &one("masked", &six)).await, "2");
+    assert_eq!(cell(&dpo, &withdrawn("masked")).await, "0");
+    rows(&root, "INSERT INTO said VALUES ('U6', 'ads', false)").await;
+    for id in [six.as_str(), "U6"] {
+        assert_eq!(cell(&ann, &one("masked", id)).await, "0", "{id}");
+    }
+    assert_eq!(cell(&ann, &one("masked", &seven)).await, "2");
+    assert_eq!(cell(&dpo, &withdrawn("masked")).await, "1");
+    // Of whom nothing is told.
+    rows(&dpo, "ALTER CONSENT POLICY q SET DEFAULT DENY").await;
+    assert_eq!(cell(&ann, &one("masked", &seven)).await, "0");
+    rows(&root, "INSERT INTO said VALUES ('U7', 'ads', true)").await;
+    assert_eq!(cell(&ann, &one("masked", &seven)).await, "2");
+    rows(&dpo, "ALTER CONSENT POLICY q SET DEFAULT ALLOW").await;
+    // The generation of the key that made the users is needed, and no other one.
+    rows(&dpo, "ALTER KEY web ROTATE").await;
+    assert_eq!(cell(&ann, &one("masked", &six)).await, "0");
+    assert_eq!(cell(&ann, &one("masked", &seven)).await, "2");
+    rows(&dpo, "ALTER KEY web RETIRE GENERATION 1").await;
+    assert_eq!(code(&ann, &one("masked", &seven)).await, "ATT-2001");
+    rows(&ann, "RETRAIN MODEL ann.masked").await;
+    assert_eq!(cell(&ann, &one("masked", &token("U6").await)).await, "0");
+    assert_eq!(cell(&ann, &one("masked", &token("U7").await)).await, "2");
+    assert_eq!(cell(&dpo, &withdrawn("masked")).await, "0");
+}

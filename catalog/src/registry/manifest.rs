@@ -1,6 +1,6 @@
 //! What a model's manifest and its head remember: options, metrics, training history, files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use super::model_files::StoredFile;
 use super::model_parts::StoredLearner;
 use crate::error::{Error, Result};
 use crate::store::Place;
+use crate::subject_copies::{CopiedKey, Transformation};
 
 /// The manifest format this version reads and writes.
 const FORMAT: u32 = 2;
@@ -106,6 +107,10 @@ pub struct StoredConsent {
     pub version: String,
     /// Whether the policy's persons are the model's users.
     pub of_users: bool,
+    /// What was done to their ids on the way, each way that they came by; nothing, where they are
+    /// what they were.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ways: BTreeSet<Vec<Transformation>>,
 }
 
 /// What the caller tells of a model that is being published.
@@ -150,6 +155,9 @@ pub struct Publication {
     /// These policies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub consents: Vec<StoredConsent>,
+    /// Whose ids the users are, of subjects, where they are not ids of records as they are.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub users_of: BTreeSet<CopiedKey>,
 }
 
 /// The document of a model version, written last.

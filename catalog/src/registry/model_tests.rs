@@ -1,6 +1,6 @@
 //! Tests of models: publication, races, restarts, damage, stale claims, the cache.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -86,6 +86,7 @@ pub(super) fn publication() -> Publication {
         top_k: 20,
         purpose: None,
         consents: vec![],
+        users_of: BTreeSet::new(),
     }
 }
 

@@ -14,51 +14,38 @@ use super::guard::Consented;
 use crate::policy::barrier::barrier_of;
 use crate::session::Narrowed;
 
-/// The names of the consent policies whose persons are in a column of a plan, as they are or cast.
-/// Persons that are computed of others are nobody's.
-pub(crate) fn policies_of(plan: &LogicalPlan, column: usize) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    follow(plan, column, Parts::Any, &mut found);
-    found
-}
-
-/// The same, where the column tells the persons of all rows: in each part of a UNION.
+/// The names of the consent policies whose persons are in a column of a plan, as they are or cast,
+/// where it tells the persons of all rows: in each part of a UNION. Persons that are computed of
+/// others are nobody's.
 pub(super) fn policies_of_each(plan: &LogicalPlan, column: usize) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    follow(plan, column, Parts::Each, &mut found);
+    follow(plan, column, &mut found);
     found
 }
 
-/// Of which parts of a UNION persons are to be in a column.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Parts {
-    Any,
-    Each,
-}
-
-fn follow(plan: &LogicalPlan, column: usize, of: Parts, found: &mut BTreeSet<String>) {
+fn follow(plan: &LogicalPlan, column: usize, found: &mut BTreeSet<String>) {
     match plan {
         LogicalPlan::Projection(node) => {
-            expression(&node.input, node.expr.get(column), of, found);
+            expression(&node.input, node.expr.get(column), found);
         }
         LogicalPlan::Aggregate(node) => {
             let grouped = node.group_expr.get(column);
             let plain = grouped.filter(|expr| !matches!(expr, Expr::GroupingSet(_)));
-            expression(&node.input, plain, of, found);
+            expression(&node.input, plain, found);
         }
         LogicalPlan::Window(node) if column < node.input.schema().fields().len() => {
-            follow(&node.input, column, of, found);
+            follow(&node.input, column, found);
         }
-        LogicalPlan::SubqueryAlias(node) => follow(&node.input, column, of, found),
-        LogicalPlan::Filter(node) => follow(&node.input, column, of, found),
-        LogicalPlan::Sort(node) => follow(&node.input, column, of, found),
-        LogicalPlan::Limit(node) => follow(&node.input, column, of, found),
-        LogicalPlan::Repartition(node) => follow(&node.input, column, of, found),
-        LogicalPlan::Distinct(Distinct::All(input)) => follow(input, column, of, found),
+        LogicalPlan::SubqueryAlias(node) => follow(&node.input, column, found),
+        LogicalPlan::Filter(node) => follow(&node.input, column, found),
+        LogicalPlan::Sort(node) => follow(&node.input, column, found),
+        LogicalPlan::Limit(node) => follow(&node.input, column, found),
+        LogicalPlan::Repartition(node) => follow(&node.input, column, found),
+        LogicalPlan::Distinct(Distinct::All(input)) => follow(input, column, found),
         LogicalPlan::Union(node) => {
             let parts = node.inputs.iter().map(|input| {
                 let mut told = BTreeSet::new();
-                follow(input, column, of, &mut told);
+                follow(input, column, &mut told);
                 (input, told)
             });
             let parts: Vec<_> = parts.collect();
@@ -67,7 +54,7 @@ fn follow(plan: &LogicalPlan, column: usize, of: Parts, found: &mut BTreeSet<Str
                 let lacks = |(input, told): &(&Arc<LogicalPlan>, BTreeSet<String>)| {
                     !told.contains(policy) && brings(input, policy)
                 };
-                of == Parts::Any || !parts.iter().any(lacks)
+                !parts.iter().any(lacks)
             };
             found.extend(told.into_iter().filter(|policy| is_told(policy)).cloned());
         }
@@ -75,32 +62,32 @@ fn follow(plan: &LogicalPlan, column: usize, of: Parts, found: &mut BTreeSet<Str
             let left = node.left.schema().fields().len();
             match (node.join_type, column.checked_sub(left)) {
                 (JoinType::RightSemi | JoinType::RightAnti, _) => {
-                    follow(&node.right, column, of, found);
+                    follow(&node.right, column, found);
                 }
-                (_, None) => follow(&node.left, column, of, found),
+                (_, None) => follow(&node.left, column, found),
                 (
                     JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full,
                     Some(column),
-                ) => follow(&node.right, column, of, found),
+                ) => follow(&node.right, column, found),
                 // The column tells whether a row has met another.
                 _ => {}
             }
         }
-        LogicalPlan::TableScan(scan) => persons(scan, column, of, found),
+        LogicalPlan::TableScan(scan) => persons(scan, column, found),
         _ => {}
     }
 }
 
 /// Follows an expression that is a column, under another name or of another type.
-fn expression(input: &LogicalPlan, expr: Option<&Expr>, of: Parts, found: &mut BTreeSet<String>) {
+fn expression(input: &LogicalPlan, expr: Option<&Expr>, found: &mut BTreeSet<String>) {
     match expr {
-        Some(Expr::Alias(alias)) => expression(input, Some(alias.expr.as_ref()), of, found),
+        Some(Expr::Alias(alias)) => expression(input, Some(alias.expr.as_ref()), found),
         Some(Expr::Cast(cast)) if SubjectKind::of(cast.field.data_type()).is_some() => {
-            expression(input, Some(cast.expr.as_ref()), of, found);
+            expression(input, Some(cast.expr.as_ref()), found);
         }
         Some(Expr::Column(column)) => {
             if let Some(column) = input.schema().maybe_index_of_column(column) {
-                follow(input, column, of, found);
+                follow(input, column, found);
             }
         }
         _ => {}
@@ -128,14 +115,14 @@ fn brings(plan: &LogicalPlan, policy: &str) -> bool {
     is_found || walked.is_err()
 }
 
-fn persons(scan: &TableScan, column: usize, of: Parts, found: &mut BTreeSet<String>) {
+fn persons(scan: &TableScan, column: usize, found: &mut BTreeSet<String>) {
     let Ok(provider) = source_as_provider(&scan.source) else { return };
     let Some(field) = scan.projected_schema.fields().get(column) else { return };
     barrier_of(&scan.source, |barrier| {
         let below = barrier.plan();
         let fields = below.schema().fields();
         if let Some(column) = fields.iter().position(|below| below.name() == field.name()) {
-            follow(below, column, of, found);
+            follow(below, column, found);
         }
     });
     if let Some(table) = consented(&provider) {

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type, Schema, TimeUnit};
 use catalog::{ConsentPolicy, ConsentSource, SELL_OR_SHARE, TableState};
 use datafusion::common::Column;
@@ -29,6 +29,7 @@ use futures::StreamExt;
 use udfs::consent::{ConsentSet, SubjectKind};
 
 use super::links::Links;
+use super::other_ids::OtherIds;
 use crate::dml::sent::quoted;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -172,19 +173,38 @@ impl Reading {
         Ok(known)
     }
 
-    /// Reads who is an exception to the policy's default for a purpose.
+    /// Reads who is an exception to the policy's default for a purpose, by the ids in the consents
+    /// or by others.
     ///
     /// # Errors
-    /// When the consents cannot be read.
+    /// When the consents cannot be read, or the other ids not be made.
     pub(super) async fn exceptions(
         &self,
         asked: Asked<'_>,
         default_allow: bool,
         seed: u64,
+        others: Option<&OtherIds>,
     ) -> Result<Exceptions> {
         let now_us = self.context.engine().catalog().now_ms().saturating_mul(MICROS_PER_MS);
-        let found = self.run(&self.exceptions_plan(asked, default_allow, now_us)?).await?;
-        let set = ConsentSet::new(self.kind, default_allow, &found, seed)?;
+        let verdicts = self.verdicts(asked, now_us)?;
+        let set = match others {
+            None => {
+                let excepted = column("withdrawn").eq(lit(i64::from(default_allow)));
+                let plan = verdicts.filter(excepted)?.project(vec![column("person")])?.build()?;
+                let found = self.run(&plan).await?;
+                ConsentSet::new(self.kind, default_allow, &found, seed)?
+            }
+            Some(others) => {
+                let both = vec![column("person"), column("withdrawn")];
+                let found = self.batches(&verdicts.project(both)?.build()?).await?;
+                let found = found.iter().filter_map(|batch| match batch.columns() {
+                    [person, withdrawn] => Some((Arc::clone(person), Arc::clone(withdrawn))),
+                    _ => None,
+                });
+                let found = others.whose(&self.context, found.collect(), default_allow).await?;
+                ConsentSet::new(SubjectKind::Text, default_allow, &[found], seed)?
+            }
+        };
         let until_us = match self.until_plan(asked, now_us)? {
             Some(plan) => {
                 let found = self.run(&plan).await?;
@@ -198,11 +218,17 @@ impl Reading {
 
     /// The first column of a plan's rows.
     async fn run(&self, plan: &LogicalPlan) -> Result<Vec<ArrayRef>> {
+        let batches = self.batches(plan).await?;
+        Ok(batches.iter().filter_map(|batch| batch.columns().first().cloned()).collect())
+    }
+
+    /// A plan's rows.
+    async fn batches(&self, plan: &LogicalPlan) -> Result<Vec<RecordBatch>> {
         let physical = self.state.create_physical_plan(plan).await?;
         let mut rows = execute_stream(physical, self.state.task_ctx())?;
         let mut found = Vec::new();
         while let Some(batch) = rows.next().await {
-            found.extend(batch?.columns().first().cloned());
+            found.push(batch?);
         }
         Ok(found)
     }
@@ -229,13 +255,12 @@ impl Reading {
         Some(cast(cast(column(name), micros), DataType::Int64))
     }
 
-    /// One column: the persons that are exceptions.
-    fn exceptions_plan(
+    /// Of whom something is told: `person`, and whether the person has `withdrawn`, 1 or 0.
+    fn verdicts(
         &self,
         asked: Asked<'_>,
-        default_allow: bool,
         now_us: i64,
-    ) -> Result<LogicalPlan, DataFusionError> {
+    ) -> Result<LogicalPlanBuilder, DataFusionError> {
         let (from, to) = (self.time("valid_from"), self.time("valid_to"));
         let mut wanted = Self::told(asked);
         if let Some(from) = &from {
@@ -265,11 +290,7 @@ impl Reading {
         let by_channel = self.source.channel.is_some();
         said.extend(by_channel.then(|| column("channel").alias("by")));
         let said = LogicalPlanBuilder::from(self.plan.clone()).filter(wanted)?.project(said)?;
-        self.links
-            .verdicts(said, by_channel)?
-            .filter(column("withdrawn").eq(lit(i64::from(default_allow))))?
-            .project(vec![column("person")])?
-            .build()
+        self.links.verdicts(said, by_channel)
     }
 
     /// One column: when a row comes into force or ends next; `None` where rows have no times.

@@ -3,22 +3,28 @@
 //! A model remembers the purpose for which its rows were read and the versions of the consents by
 //! which they were chosen. It is asked for that purpose alone, by somebody who holds it. Where its
 //! users are the persons of a policy, it gives nothing for those who do not consent now: no list,
-//! no score, no reasons, and they are in nobody's list of similar users.
+//! no score, no reasons, and they are in nobody's list of similar users. Where their ids were made
+//! other ones, by a mask or in the query, what was done is done again with the ids in the consents
+//! ([`super::other_ids`]); a training where it cannot be is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use catalog::models::{LoadedModel, ModelInfo, StoredConsent};
 use catalog::policy::Role;
+use catalog::subject_copies::CopiedKey;
 use catalog::{Class, ConsentPolicy, ObjectName};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF};
 use serde_json::Value as Json;
 use udfs::consent::{ConsentSet, Consents, consenting};
 
-use super::store::{Held, Used, current};
+use super::other_ids::OtherIds;
+use super::store::{Held, Used, current, current_by};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::model::options::TrainingOptions;
 use crate::session::StatementContext;
+use crate::subject::users::{self, Followed, Ways};
 
 /// The option of CREATE MODEL.
 const OPTION: &str = "purpose";
@@ -28,23 +34,40 @@ const OPTION: &str = "purpose";
 pub(crate) struct TrainedFor {
     purpose: Option<String>,
     used: Arc<Used>,
-    /// The policies whose persons are the model's users.
-    of_users: BTreeSet<String>,
+    /// The policies whose persons are the model's users, and what was done to their ids.
+    of_users: BTreeMap<String, Ways>,
+    /// Whose ids the users are, of subjects.
+    users_of: BTreeSet<CopiedKey>,
 }
 
 impl TrainedFor {
     /// Of a training query that is planned in a context, whose users are in a column of the plan.
-    pub(crate) fn new(
+    ///
+    /// # Errors
+    /// When users are made of a policy's persons in a way in which no withdrawal could be followed.
+    pub(crate) async fn new(
         context: &StatementContext,
         plan: &LogicalPlan,
         user_column: Option<usize>,
-    ) -> Self {
-        let of_users = user_column.map(|column| super::lineage::policies_of(plan, column));
-        Self {
-            purpose: context.settings().purpose.clone(),
-            used: Arc::clone(context.opening().used()),
-            of_users: of_users.unwrap_or_default(),
+    ) -> Result<Self> {
+        let (mut of_users, mut users_of) = (BTreeMap::new(), BTreeSet::new());
+        let used = Arc::clone(context.opening().used());
+        if let Some(column) = user_column {
+            let names = used.versions();
+            let policies = context.rights().purposes().policies();
+            let policies = policies.filter(|policy| names.contains_key(&policy.name));
+            for policy in policies.map(Arc::clone).collect::<Vec<_>>() {
+                match users::of_policy(context, plan, column, &policy).await? {
+                    Followed::Nothing => {}
+                    Followed::Ids(ways) => {
+                        of_users.insert(policy.name.clone(), ways);
+                    }
+                    Followed::Lost => return Err(not_followed(plan, column, &policy)),
+                }
+            }
+            users_of = users::of_subjects(context, plan, column).await?;
         }
+        Ok(Self { purpose: context.settings().purpose.clone(), used, of_users, users_of })
     }
 
     /// The purpose, where rows were chosen by it.
@@ -55,13 +78,60 @@ impl TrainedFor {
     /// The policies by which the rows were chosen.
     pub(crate) fn consents(&self) -> Vec<StoredConsent> {
         let versions = self.used.versions().into_iter();
-        let stored = versions.map(|(policy, version)| StoredConsent {
-            of_users: self.of_users.contains(&policy),
-            policy,
-            version,
+        let stored = versions.map(|(policy, version)| {
+            let ways = self.of_users.get(&policy);
+            StoredConsent {
+                of_users: ways.is_some(),
+                ways: ways.filter(|ways| !is_unchanged(ways)).cloned().unwrap_or_default(),
+                policy,
+                version,
+            }
         });
         stored.collect()
     }
+
+    /// Whose ids the users are, of subjects, where they are not ids of records as they are.
+    pub(crate) fn users_of(&self) -> BTreeSet<CopiedKey> {
+        self.users_of.clone()
+    }
+}
+
+/// Whether ids are what they were, by whichever way they came.
+fn is_unchanged(ways: &Ways) -> bool {
+    ways.iter().all(Vec::is_empty)
+}
+
+fn not_followed(plan: &LogicalPlan, column: usize, policy: &ConsentPolicy) -> Error {
+    let fields = plan.schema().fields();
+    let user = fields.get(column).map(|field| field.name().as_str()).unwrap_or_default();
+    Error::invalid_hint(
+        format!(
+            "the users in column {user} are made of rows under the consent policy {} on {} in a \
+             way that cannot be done again with the ids in its column {}: no withdrawal would be \
+             followed",
+            policy.name, policy.table, policy.subject
+        ),
+        format!(
+            "train with {} as it is, or under functions such as lower and pseudonymize; a mask of \
+             it has to be of that kind too, or not to bind who trains; or aggregate rows by what \
+             is no person",
+            policy.subject
+        ),
+    )
+}
+
+/// Who consents to a purpose by a policy, by the ids that a model's users have.
+async fn current_users(
+    engine: &Engine,
+    policy: &Arc<ConsentPolicy>,
+    purpose: &str,
+    trained: &StoredConsent,
+) -> Result<Arc<Held>> {
+    if trained.ways.is_empty() {
+        return current(engine, policy, purpose).await;
+    }
+    let others = OtherIds::new(engine, &trained.ways).await?;
+    current_by(engine, policy, purpose, Some(&others)).await
 }
 
 /// The context in which a model's query is planned: that of the purpose which its options name.
@@ -117,7 +187,7 @@ pub(crate) async fn asked(
         if let Some(policy) = policy_of(context, consent, purpose)?
             && consent.of_users
         {
-            let held = current(context.engine(), &policy, purpose).await?;
+            let held = current_users(context.engine(), &policy, purpose, consent).await?;
             context.opening().used().note(&policy.name, held.version());
             let applied = format!("consent policy {} on {}", policy.name, policy.table);
             context.used().policies.insert(applied);
@@ -249,7 +319,7 @@ async fn withdrawn(
     for consent in consents.iter().filter(|consent| consent.of_users) {
         let mut policies = context.rights().purposes().policies();
         let Some(policy) = policies.find(|policy| policy.name == consent.policy) else { continue };
-        let held: Result<Arc<Held>> = current(context.engine(), policy, purpose).await;
+        let held = current_users(context.engine(), policy, purpose, consent).await;
         sets.push(Arc::clone(held.ok()?.set()));
     }
     if sets.is_empty() {

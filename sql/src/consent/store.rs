@@ -19,11 +19,16 @@ use sha2::{Digest, Sha256};
 use udfs::consent::ConsentSet;
 
 use super::load::{Asked, Exceptions, Reading};
+use super::other_ids::OtherIds;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::subject::users::Ways;
 
-/// A policy's name and a purpose.
-type Key = (String, String);
+/// How long a set of other ids is held that nobody asks for, in milliseconds.
+const IDLE_MS: i64 = 3_600_000;
+
+/// A policy's name, a purpose, and how the ids were made where they are not those of the consents.
+type Key = (String, String, Ways);
 
 /// The sets of one engine.
 #[derive(Default)]
@@ -109,7 +114,7 @@ impl Held {
 impl ConsentStore {
     /// What is held for a policy and a purpose, whatever its age.
     pub(crate) fn held(&self, policy: &ConsentPolicy, purpose: &str) -> Option<Arc<Held>> {
-        let key = (policy.name.clone(), purpose.to_owned());
+        let key = (policy.name.clone(), purpose.to_owned(), Ways::new());
         let slot = self.slots.lock().get(&key).cloned()?;
         let held = slot.held.read().clone()?;
         (*held.policy == *policy).then_some(held)
@@ -125,14 +130,22 @@ impl ConsentStore {
         self.writes.load(Ordering::Relaxed)
     }
 
-    fn slot(&self, policy: &ConsentPolicy, purpose: &str) -> Arc<Slot> {
-        let key = (policy.name.clone(), purpose.to_owned());
+    fn slot(&self, policy: &ConsentPolicy, purpose: &str, others: Option<&OtherIds>) -> Arc<Slot> {
+        let ways = others.map(|others| others.ways().clone()).unwrap_or_default();
+        let key = (policy.name.clone(), purpose.to_owned(), ways);
         Arc::clone(self.slots.lock().entry(key).or_default())
     }
 
-    /// Lets go of the sets of policies that are no more.
-    fn retain(&self, exists: impl Fn(&str) -> bool) {
-        self.slots.lock().retain(|(policy, _), _| exists(policy));
+    /// Lets go of the sets of policies that are no more, and of other ids that nobody asks for.
+    fn retain(&self, now_ms: i64, exists: impl Fn(&str) -> bool) {
+        let is_asked = |slot: &Slot| {
+            let held = slot.held.read();
+            let checked_ms = held.as_ref().map(|held| held.checked_ms);
+            checked_ms.is_none_or(|checked_ms| now_ms.saturating_sub(checked_ms) < IDLE_MS)
+        };
+        self.slots.lock().retain(|(policy, _, ways), slot| {
+            exists(policy) && (ways.is_empty() || is_asked(slot))
+        });
     }
 }
 
@@ -146,18 +159,36 @@ pub(crate) fn current<'a>(
     policy: &'a Arc<ConsentPolicy>,
     purpose: &'a str,
 ) -> BoxFuture<'a, Result<Arc<Held>>> {
+    current_by(engine, policy, purpose, None)
+}
+
+/// The same by other ids than those of the consents.
+///
+/// # Errors
+/// As [`current`].
+pub(super) fn current_by<'a>(
+    engine: &'a Engine,
+    policy: &'a Arc<ConsentPolicy>,
+    purpose: &'a str,
+    others: Option<&'a OtherIds>,
+) -> BoxFuture<'a, Result<Arc<Held>>> {
     // Consents are read by a plan, and what plans asks for consents.
     Box::pin(async move {
-        let found = look(engine, policy, purpose).await;
+        let found = look(engine, policy, purpose, others).await;
         found.map_err(|error| unknown(policy, &error))
     })
 }
 
-async fn look(engine: &Engine, policy: &Arc<ConsentPolicy>, purpose: &str) -> Result<Arc<Held>> {
+async fn look(
+    engine: &Engine,
+    policy: &Arc<ConsentPolicy>,
+    purpose: &str,
+    others: Option<&OtherIds>,
+) -> Result<Arc<Held>> {
     let known = engine.catalog().purposes().await?;
     let sells_or_shares = known.get(purpose).is_some_and(|purpose| purpose.sells_or_shares);
     let asked = Asked { purpose, sells_or_shares };
-    let slot = engine.consents().slot(policy, purpose);
+    let slot = engine.consents().slot(policy, purpose, others);
     let fresh = |now_ms| {
         let held = slot.held.read().clone();
         held.filter(|held| held.is_fresh(policy, asked, engine, now_ms))
@@ -191,7 +222,7 @@ async fn look(engine: &Engine, policy: &Arc<ConsentPolicy>, purpose: &str) -> Re
             writes: held.writes,
             memory: Arc::clone(&held.memory),
         },
-        None => read(engine, policy, asked, states, now_ms).await?,
+        None => read(engine, policy, asked, (states, now_ms), others).await?,
     };
     let held = Arc::new(Held { writes, ..held });
     *slot.held.write() = Some(Arc::clone(&held));
@@ -202,19 +233,19 @@ async fn read(
     engine: &Engine,
     policy: &Arc<ConsentPolicy>,
     asked: Asked<'_>,
-    states: Option<Vec<TableState>>,
-    now_ms: i64,
+    (states, now_ms): (Option<Vec<TableState>>, i64),
+    others: Option<&OtherIds>,
 ) -> Result<Held> {
     // Planned after the states were taken, so that the rows are never older than the states say.
     let reading = Reading::plan(engine, policy).await?;
     let seed = seed(&engine.catalog().new_id());
-    let found = reading.exceptions(asked, policy.default_allow, seed).await?;
+    let found = reading.exceptions(asked, policy.default_allow, seed, others).await?;
     let Exceptions { set, until_us } = found;
     let consumer = MemoryConsumer::new(format!("consents of {}", policy.name));
     let memory = consumer.register(&engine.runtime().memory_pool);
     memory.try_grow(set.memory_bytes())?;
     let known = engine.catalog().purposes().await?;
-    engine.consents().retain(|name| known.policy(name).is_some());
+    engine.consents().retain(now_ms, |name| known.policy(name).is_some());
     let purpose = asked.purpose;
     tracing::debug!(policy = policy.name, purpose, exceptions = set.len(), "consents read");
     Ok(Held {

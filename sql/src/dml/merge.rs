@@ -273,9 +273,12 @@ fn joined(target: &Target, names: &Names, source: &str, on: &Expr, branches: &[B
         }
     });
     let columns: Vec<String> = columns.collect();
+    // Rows of the source that meet none are there where a clause adds them, and nowhere else.
+    let meeting = if branches.iter().any(Branch::inserts) { "FULL" } else { "LEFT" };
     format!(
         "SELECT {alias}.{row} AS {row}, {action} AS {named}, {} \
-         FROM (SELECT *, row_number() OVER () AS {row} {}) AS {alias} FULL JOIN {source} ON {on}",
+         FROM (SELECT *, row_number() OVER () AS {row} {}) AS {alias} \
+         {meeting} JOIN {source} ON {on}",
         columns.join(", "),
         target.from()
     )

@@ -109,7 +109,7 @@ pub(crate) async fn plan(
     let query = create.query.to_string();
     let ((state, input), columns, sides) = inputs(context, &create.query, &options).await?;
     let session = context.session().clone();
-    let trained_for = TrainedFor::new(context, &input, columns.users());
+    let trained_for = TrainedFor::new(context, &input, columns.users()).await?;
     remember(&mut options, &trained_for);
     let retrained = None;
     let training =
@@ -160,7 +160,7 @@ pub(crate) async fn plan_retrain(
     let context = &training_context(context, &options)?;
     let stored = parse_query(&head.query)?;
     let ((state, input), columns, sides) = inputs(context, &stored, &options).await?;
-    let trained_for = TrainedFor::new(context, &input, columns.users());
+    let trained_for = TrainedFor::new(context, &input, columns.users()).await?;
     remember(&mut options, &trained_for);
     let are_iterations_given = retrain.fold_in || retrain.instead.contains_key("max_iterations");
     let is_fold_in = retrain.fold_in;
@@ -551,6 +551,7 @@ impl Training {
             top_k: self.options.top_k,
             purpose: self.trained_for.purpose(),
             consents: self.trained_for.consents(),
+            users_of: self.trained_for.users_of(),
         }
     }
 

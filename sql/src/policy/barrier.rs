@@ -153,6 +153,12 @@ impl Barrier {
         self.masked.contains(column) && !self.stand_ins.contains(column)
     }
 
+    /// Whether a column shows other values than the table's own, by which its rows are told apart
+    /// as by those.
+    pub(crate) fn stands_in(&self, column: &str) -> bool {
+        self.stand_ins.contains(column)
+    }
+
     /// The columns that may be used and not shown.
     pub(crate) fn kept(&self) -> &BTreeSet<String> {
         &self.kept

@@ -15,8 +15,9 @@ use catalog::{Catalog, Class, ObjectName};
 use datafusion::logical_expr::LogicalPlan;
 
 use super::define::is_id;
-use super::ids::{Held, Ids, UNREAD};
-use super::lineage::{Keyed, Lineage, Persons};
+use super::ids::{Held, Ids};
+use super::lineage::{Keyed, Lineage};
+use super::whose::Persons;
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
 
@@ -125,7 +126,7 @@ impl Copies {
 }
 
 /// The tables with ids that a statement reads, and what stands for them in its plan.
-fn keyed(
+pub(super) fn keyed(
     context: &StatementContext,
     subjects: &[Subject],
     known: &[(ObjectName, CopiedKey)],
@@ -144,14 +145,8 @@ fn keyed(
         known.iter().filter(|(_, copy)| subjects.iter().any(|subject| subject.counts(copy)));
     for (table, copy) in known {
         let Some(column) = &copy.column else { continue };
-        let ids = Ids {
-            subject: copy.subject.clone(),
-            from: SubjectKey { table: table.clone(), column: column.clone() },
-            root: copy.root.clone(),
-            of_model: copy.of_model,
-            by: copy.by.clone(),
-            reading: UNREAD,
-        };
+        let from = SubjectKey { table: table.clone(), column: column.clone() };
+        let ids = Ids::of_copy(copy, from);
         columns.entry(table.clone()).or_default().push((column.clone(), ids));
     }
     let tables = columns.into_iter().map(|(name, columns)| {
@@ -162,7 +157,9 @@ fn keyed(
 }
 
 /// The id of the first generation of each key that a statement may call.
-async fn first_generations(context: &StatementContext) -> Result<BTreeMap<String, String>> {
+pub(super) async fn first_generations(
+    context: &StatementContext,
+) -> Result<BTreeMap<String, String>> {
     let keys = context.engine().catalog().keys().await?;
     let first = keys.into_iter().filter_map(|key| {
         let first = key.generations.into_iter().next_back()?;

@@ -47,7 +47,7 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
             exact: false,
         });
     }
-    let (steps, doubts) = steps(&context, &person).await?;
+    let (steps, doubts) = steps(run, &context, &person).await?;
     for step in steps {
         rows.push(told(run, &context, &person, &step).await?);
     }
@@ -103,7 +103,8 @@ async fn told(
                 Err(CatalogError::NotFound { .. }) => return Ok(row("gone", None, true)),
                 Err(error) => return Err(error.into()),
             };
-            let held = Held::of(&loaded.model, &person.ids)?;
+            let (ids, _) = person.ids_in(run, context, &loaded.manifest.users_of).await?;
+            let held = Held::of(&loaded.model, &ids)?;
             let rows = held.users.len() as u64 + held.records.len() as u64;
             Ok(row(&held_in_words(&held), Some(rows), !held.records.is_empty()))
         }

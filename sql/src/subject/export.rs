@@ -15,7 +15,7 @@ use udfs::model::entity_resolution::model::uuid;
 use udfs::model::hybrid::Base;
 use udfs::model::{AlsModel, Model};
 
-use super::person::{Standing, find, rows, stand};
+use super::person::{Person, Standing, find, rows, stand};
 use super::syntax::Who;
 use crate::error::{CatalogError, Class, Error, Result};
 use crate::session::StatementContext;
@@ -81,7 +81,7 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
             }
         }
     }
-    let learned_of = models(&context, &person.ids).await?;
+    let learned_of = models(run, &context, &person).await?;
     // What is left out of an answer in silence makes it none.
     if let Some((_, _, error)) = learned_of.damaged.into_iter().next() {
         return Err(error.into());
@@ -148,12 +148,16 @@ pub(super) struct Learned {
     pub(super) held: Vec<(LoadedModel, Held)>,
     /// The versions that cannot be read, and why.
     pub(super) damaged: Vec<(ObjectName, u32, CatalogError)>,
+    /// Why versions may hold more, in words.
+    unsearched: Vec<String>,
 }
 
 impl Learned {
     /// What is not known, in words.
     pub(super) fn doubts(&self) -> impl Iterator<Item = String> {
-        self.damaged.iter().map(|(name, version, error)| unreadable(name, *version, error))
+        let damaged = self.damaged.iter();
+        let damaged = damaged.map(|(name, version, error)| unreadable(name, *version, error));
+        damaged.chain(self.unsearched.iter().cloned())
     }
 }
 
@@ -163,9 +167,13 @@ pub(super) fn unreadable(name: &ObjectName, version: u32, error: &CatalogError) 
 }
 
 /// Every version of every model that holds something of the person.
-pub(super) async fn models(context: &StatementContext, ids: &BTreeSet<String>) -> Result<Learned> {
+pub(super) async fn models(
+    run: &Run,
+    context: &Arc<StatementContext>,
+    person: &Person,
+) -> Result<Learned> {
     let catalog = context.engine().catalog();
-    let mut found = Learned { held: vec![], damaged: vec![] };
+    let mut found = Learned { held: vec![], damaged: vec![], unsearched: vec![] };
     for (name, versions) in catalog.model_versions().await? {
         for version in versions {
             let model = match catalog.load_model(&name, Some(version)).await {
@@ -178,7 +186,11 @@ pub(super) async fn models(context: &StatementContext, ids: &BTreeSet<String>) -
                 }
                 Err(error) => return Err(error.into()),
             };
-            let held = Held::of(&model.model, ids)?;
+            let (ids, doubt) = person.ids_in(run, context, &model.manifest.users_of).await?;
+            found.unsearched.extend(
+                doubt.map(|doubt| format!("model {name}@{version} may hold the person: {doubt}")),
+            );
+            let held = Held::of(&model.model, &ids)?;
             if !held.is_empty() {
                 found.held.push((model, held));
             }

@@ -35,7 +35,7 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<Done> {
     if person.has(&context, Mark::Held).await? {
         return Err(held(who));
     }
-    let (steps, _) = steps(&context, &person).await?;
+    let (steps, _) = steps(run, &context, &person).await?;
     let tokens = person.marks(&context).await?;
     let Person { subject, ids, only, entity, .. } = person.clone();
     let of = ErasureOf { subject, ids, only, entity, tokens };
@@ -94,7 +94,8 @@ pub(super) async fn resume(run: &Run, id: Option<&str>) -> Result<Done> {
 /// What is done for a person, in order: first nobody reads what cannot be rewritten. And what is
 /// not known of models, in words.
 pub(super) async fn steps(
-    context: &StatementContext,
+    run: &Run,
+    context: &Arc<StatementContext>,
     person: &Person,
 ) -> Result<(Vec<Step>, Vec<String>)> {
     let catalog = context.engine().catalog();
@@ -110,7 +111,7 @@ pub(super) async fn steps(
             _ => rewritten.push(Step::Rewrite { table }),
         }
     }
-    let learned = models(context, &person.ids).await?;
+    let learned = models(run, context, person).await?;
     let doubts = learned.doubts().collect();
     let learned = learned
         .held
@@ -179,7 +180,7 @@ async fn once(run: &Run, job: &ErasureJob, step: &Step) -> Result<StepReport> {
     match step {
         Step::Hide { table } => cleaned(run, &context, job, &person, (table, true)).await,
         Step::Rewrite { table } => cleaned(run, &context, job, &person, (table, false)).await,
-        Step::Unlearn { model, version } => unlearn(&context, &person, model, *version).await,
+        Step::Unlearn { model, version } => unlearn(run, &context, &person, model, *version).await,
         Step::Clear => clear(run, &context, job, &person).await,
     }
 }
@@ -339,11 +340,11 @@ async fn clear(
         }
     }
     let copied = late.len();
-    let learned = models(context, &person.ids).await?;
+    let learned = models(run, context, person).await?;
     late.extend(learned.doubts());
     for (model, _) in learned.held {
         let name = model.to_string();
-        let report = unlearn(context, person, &model.name, model.version).await?;
+        let report = unlearn(run, context, person, &model.name, model.version).await?;
         late.push(format!("model {name}: {}", report.outcome));
     }
     catalog.purge_model_folders().await?;

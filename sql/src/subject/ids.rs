@@ -49,23 +49,24 @@ const PICKING: [&str; 9] =
 const COUNTING: [&str; 3] = ["approx_distinct", "count", "row_number"];
 
 /// Functions and aggregates whose values hold ids that cannot be looked for.
-const HIDING: [&str; 13] = [
+const HIDING: [&str; 12] = [
     "array_agg",
     "bloom_encode",
     "concat_ws",
     "consent_seal",
     "encrypt",
-    "encrypt_deterministic",
     "encrypt_with",
     "fpe_encrypt",
     "make_array",
     "named_struct",
-    "rekey",
+    REKEY,
     "string_agg",
     "struct",
 ];
 
 const PSEUDONYMIZE: &str = "pseudonymize";
+const ENCRYPT_DETERMINISTIC: &str = "encrypt_deterministic";
+const REKEY: &str = "rekey";
 /// The operator, which is planned as a function of many arguments.
 const CONCATENATE: &str = "||";
 
@@ -99,6 +100,18 @@ impl Ids {
     /// The users of a model.
     pub(super) fn of_users(subject: &str, users: &SubjectKey) -> Self {
         Self { of_model: true, ..Self::of(subject, users) }
+    }
+
+    /// The ids that a column holds as a copy of others.
+    pub(super) fn of_copy(copy: &CopiedKey, from: SubjectKey) -> Self {
+        Self {
+            subject: copy.subject.clone(),
+            from,
+            root: copy.root.clone(),
+            of_model: copy.of_model,
+            by: copy.by.clone(),
+            reading: UNREAD,
+        }
     }
 
     /// Of one reading of their table.
@@ -139,11 +152,17 @@ impl Ids {
         self
     }
 
-    fn pseudonymized(mut self, key: &str, id: &str) -> Self {
+    /// After a function with a key.
+    fn keyed(mut self, step: &Transformation) -> Self {
         if let Some(by) = &mut self.by {
-            by.push(Transformation::Pseudonym { key: key.to_owned(), id: id.to_owned() });
+            by.push(step.clone());
         }
         self
+    }
+
+    /// Whether that was done to them last.
+    fn ends_with(&self, step: &Transformation) -> bool {
+        self.by.as_ref().is_some_and(|by| by.last() == Some(step))
     }
 
     /// What cannot be made again.
@@ -160,12 +179,15 @@ pub(super) struct Held {
     pub(super) ids: BTreeSet<Ids>,
     /// The readings of tables with keys that its values come of.
     pub(super) readings: BTreeSet<usize>,
+    /// Those of them of whose persons it may hold what was made of ids, and none.
+    pub(super) lost: BTreeSet<usize>,
 }
 
 impl Held {
     pub(super) fn add(&mut self, other: Self) {
         self.ids.extend(other.ids);
         self.readings.extend(other.readings);
+        self.lost.extend(other.lost);
     }
 
     pub(super) fn each(mut self, change: impl Fn(Ids) -> Ids) -> Self {
@@ -175,8 +197,14 @@ impl Held {
 
     /// The same without ids: nothing of them is left.
     pub(super) fn without_ids(mut self) -> Self {
+        self.lose();
         self.ids.clear();
         self
+    }
+
+    /// Of some rows nothing of the ids is left.
+    pub(super) fn lose(&mut self) {
+        self.lost.extend(self.ids.iter().map(|ids| ids.reading));
     }
 }
 
@@ -202,19 +230,20 @@ pub(super) fn called(
     if held.ids.is_empty() {
         return held;
     }
+    if name == REKEY
+        && let Some(step) = under_key(ENCRYPT_DETERMINISTIC, args, keys)
+    {
+        // Sealed anew it is what another generation of the key makes of the same.
+        return held.each(|ids| if ids.ends_with(&step) { ids } else { ids.hidden() });
+    }
     if HIDING.contains(&name) {
         return held.each(Ids::hidden);
     }
     let texts: Vec<Option<String>> = args.iter().map(literal).collect();
     let varies = texts.iter().filter(|text| text.is_none()).count();
-    if name == PSEUDONYMIZE
-        && let [_, Expr::Literal(key, _)] = args
-    {
-        // A generation may be named behind the key; any of them is looked for.
-        let key = key.try_as_str().flatten();
-        let name = key.map(|key| key.split_once('@').map_or(key, |(name, _)| name));
-        return match name.and_then(|name| keys.get_key_value(name)) {
-            Some((key, id)) => held.each(|ids| ids.pseudonymized(key, id)),
+    if name == PSEUDONYMIZE || name == ENCRYPT_DETERMINISTIC {
+        return match under_key(name, args, keys) {
+            Some(step) => held.each(|ids| ids.keyed(&step)),
             None => held.each(Ids::hidden),
         };
     }
@@ -233,6 +262,24 @@ pub(super) fn called(
                 _ => format!("{name}({})", args.join(", ")),
             }
         })
+    })
+}
+
+/// What a function with a key does to ids, under whichever generation: one may be named behind the
+/// key, and any of them is looked for.
+fn under_key(
+    function: &str,
+    args: &[Expr],
+    keys: &BTreeMap<String, String>,
+) -> Option<Transformation> {
+    let [_, Expr::Literal(key, _)] = args else { return None };
+    let key = key.try_as_str().flatten()?;
+    let name = key.split_once('@').map_or(key, |(name, _)| name);
+    let (key, id) = keys.get_key_value(name)?;
+    let (key, id) = (key.clone(), id.clone());
+    Some(match function {
+        PSEUDONYMIZE => Transformation::Pseudonym { key, id },
+        _ => Transformation::Ciphertext { key, id },
     })
 }
 

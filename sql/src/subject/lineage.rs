@@ -27,6 +27,7 @@ use datafusion::logical_expr::{
 };
 
 use super::ids::{CASTING, CHOOSING, Held, Ids, UNREAD, called, cast_to, gathered};
+use super::whose::Persons;
 use crate::anonymize::AnonymizeNode;
 use crate::model::evaluate::EvaluateNode;
 use crate::model::recommend::RecommendNode;
@@ -40,61 +41,6 @@ pub(super) struct Rows {
     pub(super) persons: Persons,
 }
 
-/// Whose the rows of a plan are.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Persons {
-    /// The readings of tables with keys of which each row is one row, or of one person.
-    pub(super) readings: BTreeSet<(usize, ObjectName)>,
-    /// Readings that ids of another one tell the persons of, and the column of these ids: they are
-    /// equal.
-    told_by: BTreeSet<(usize, (usize, String))>,
-    /// Readings with ids that are equal to a column of a query around.
-    outer: BTreeSet<(usize, Column)>,
-}
-
-impl Persons {
-    /// Whether ids tell whose the rows of a reading are.
-    pub(super) fn are_told(&self, reading: usize, by: &Ids) -> bool {
-        by.reading == reading || self.told_by.contains(&(reading, by.origin()))
-    }
-
-    fn add(&mut self, other: Self) {
-        self.readings.extend(other.readings);
-        self.told_by.extend(other.told_by);
-        self.outer.extend(other.outer);
-    }
-
-    /// The query around is this one.
-    fn bind(&mut self, schema: &DFSchema, from: &[Held]) {
-        for (reading, column) in std::mem::take(&mut self.outer) {
-            match schema.maybe_index_of_column(&column).and_then(|at| from.get(at)) {
-                Some(held) => {
-                    self.told_by.extend(held.ids.iter().map(|ids| (reading, ids.origin())));
-                }
-                None => {
-                    self.outer.insert((reading, column));
-                }
-            }
-        }
-    }
-
-    /// Ids are equal to what may be a column of a query around.
-    fn are_outer(&mut self, ids: &BTreeSet<Ids>, expr: &Expr) {
-        if let Some(column) = outer_of(expr) {
-            self.outer.extend(ids.iter().map(|ids| (ids.reading, column.clone())));
-        }
-    }
-
-    /// Of groups: they are a person's where an id makes them.
-    fn group(&mut self, keys: &[Held]) {
-        let readings = std::mem::take(&mut self.readings).into_iter();
-        let is_told = |reading: usize| {
-            keys.iter().flat_map(|held| &held.ids).any(|ids| self.are_told(reading, ids))
-        };
-        self.readings = readings.filter(|(reading, _)| is_told(*reading)).collect();
-    }
-}
-
 /// A table with ids, as the statement reads it.
 pub(super) struct Keyed {
     pub(super) name: ObjectName,
@@ -102,6 +48,18 @@ pub(super) struct Keyed {
     pub(super) providers: Vec<Arc<dyn TableProvider>>,
     /// Its columns that hold ids.
     pub(super) columns: Vec<(String, Ids)>,
+}
+
+impl Keyed {
+    /// What a column holds in a reading.
+    fn held(&self, column: &str, reading: usize) -> Held {
+        let ids = self.columns.iter().filter(|(known, _)| known == column);
+        Held {
+            ids: ids.map(|(_, ids)| ids.clone().read_in(reading)).collect(),
+            readings: BTreeSet::from([reading]),
+            lost: BTreeSet::new(),
+        }
+    }
 }
 
 /// Follows ids through plans.
@@ -185,24 +143,32 @@ impl<'a> Lineage<'a> {
         let below = barrier_of(&scan.source, |barrier| {
             let plan = barrier.plan();
             let names = plan.schema().fields().iter().map(|field| field.name().clone());
-            inside.of(plan).map(|rows| (names.collect::<Vec<_>>(), rows))
+            let ids = || table.columns.iter().map(|(column, _)| column.clone());
+            let masked: BTreeSet<String> = ids().filter(|column| barrier.masks(column)).collect();
+            let apart: BTreeSet<String> =
+                ids().filter(|column| barrier.stands_in(column)).collect();
+            inside.of(plan).map(|rows| (names.collect::<Vec<_>>(), [masked, apart], rows))
         });
         if let Some(below) = below {
-            let (names, rows) = below?;
+            let (names, [masked, apart], rows) = below?;
             let column = |name: &String| {
+                // The ids of a table that keeps identifiers apart are the pseudonyms.
+                if apart.contains(name) {
+                    return table.held(name, reading);
+                }
                 let at = names.iter().position(|known| known == name);
-                at.and_then(|at| rows.columns.get(at)).cloned().unwrap_or_default()
+                let held = at.and_then(|at| rows.columns.get(at)).cloned();
+                let mut held = held.unwrap_or_default();
+                // What stands in the place of ids may be computed of something else.
+                if masked.contains(name) && !held.ids.iter().any(|ids| ids.reading == reading) {
+                    held.lost.insert(reading);
+                }
+                held
             };
             let columns = fields.iter().map(|field| column(field.name())).collect();
             return Ok(Rows { columns, persons: rows.persons });
         }
-        let columns = fields.iter().map(|field| {
-            let ids = table.columns.iter().filter(|(column, _)| column == field.name());
-            Held {
-                ids: ids.map(|(_, ids)| ids.clone().read_in(reading)).collect(),
-                readings: BTreeSet::from([reading]),
-            }
-        });
+        let columns = fields.iter().map(|field| table.held(field.name(), reading));
         let readings = BTreeSet::from([(reading, table.name.clone())]);
         let persons = Persons { readings, ..Persons::default() };
         Ok(Rows { columns: columns.collect(), persons })
@@ -236,7 +202,7 @@ impl<'a> Lineage<'a> {
     fn filtered(&self, node: &Filter) -> Result<Rows> {
         let mut rows = self.of(&node.input)?;
         let Rows { columns, persons } = &mut rows;
-        self.equal(&node.predicate, node.input.schema(), columns, persons);
+        self.equal(&node.predicate, node.input.schema(), columns, persons, &|_| true);
         Ok(rows)
     }
 
@@ -286,13 +252,20 @@ impl<'a> Lineage<'a> {
         let mut met = Persons::default();
         let width = left.columns.len();
         let mut both: Vec<Held> = left.columns.into_iter().chain(right.columns).collect();
+        // In an outer join rows of one side may have met none: the other side's ids are NULL.
+        let meets = |column: usize| match node.join_type {
+            JoinType::Left => column >= width,
+            JoinType::Right => column < width,
+            JoinType::Full => false,
+            _ => true,
+        };
         // What is equal to an id is one.
         if let Ok(schema) = node.left.schema().join(node.right.schema()) {
             for (one, other) in &node.on {
-                self.alike(one, other, &schema, &mut both, &mut met);
+                self.alike(one, other, &schema, &mut both, &mut met, &meets);
             }
             if let Some(filter) = &node.filter {
-                self.equal(filter, &schema, &mut both, &mut met);
+                self.equal(filter, &schema, &mut both, &mut met, &meets);
             }
         }
         left.persons.add(met.clone());
@@ -334,8 +307,12 @@ impl<'a> Lineage<'a> {
             let mut persons = users.persons;
             if user.ids.is_empty() {
                 let key = recommend.users();
-                let subjects = self.subjects.iter();
-                user.ids = subjects.map(|subject| Ids::of_users(&subject.name, &key)).collect();
+                for subject in self.subjects {
+                    user.ids.insert(Ids::of_users(&subject.name, &key));
+                    let made = recommend.users_of().iter();
+                    let made = made.filter(|copy| copy.subject == subject.name);
+                    user.ids.extend(made.map(|copy| Ids::of_copy(copy, key.clone())));
+                }
                 let readings = persons.readings.iter();
                 let origin = (UNREAD, key.column);
                 persons.told_by.extend(readings.map(|(reading, _)| (*reading, origin.clone())));
@@ -405,8 +382,17 @@ impl<'a> Lineage<'a> {
             }
             Expr::Case(case) => {
                 let values = case.when_then_expr.iter().map(|(_, then)| then.as_ref());
-                let values: Vec<&Expr> = values.chain(case.else_expr.as_deref()).collect();
-                all(&values, persons)
+                let (mut held, mut is_other) = (Held::default(), false);
+                for value in values.chain(case.else_expr.as_deref()) {
+                    let made = self.made(value, schema, from, persons)?;
+                    is_other |= made.ids.is_empty() && !is_null(value);
+                    held.add(made);
+                }
+                // Of some persons the ids are there, of others something else.
+                if is_other {
+                    held.lose();
+                }
+                Ok(held)
             }
             Expr::ScalarFunction(call) => {
                 let args: Vec<&Expr> = call.args.iter().collect();
@@ -475,19 +461,21 @@ impl<'a> Lineage<'a> {
         Ok(held.without_ids())
     }
 
-    /// What a condition says to be equal holds the same ids.
+    /// What a condition says to be equal holds the same ids. `meets` tells whether rows of the
+    /// table that a column is of are there only where the condition holds.
     fn equal(
         &self,
         condition: &Expr,
         schema: &DFSchema,
         columns: &mut [Held],
         persons: &mut Persons,
+        meets: &dyn Fn(usize) -> bool,
     ) {
         for part in split_conjunction(condition) {
             if let Expr::BinaryExpr(binary) = part
                 && binary.op == Operator::Eq
             {
-                self.alike(&binary.left, &binary.right, schema, columns, persons);
+                self.alike(&binary.left, &binary.right, schema, columns, persons, meets);
             }
         }
     }
@@ -499,28 +487,35 @@ impl<'a> Lineage<'a> {
         schema: &DFSchema,
         columns: &mut [Held],
         persons: &mut Persons,
+        meets: &dyn Fn(usize) -> bool,
     ) {
         let place = |expr: &Expr| schema.maybe_index_of_column(column_of(expr)?);
         let ids = |at: usize| columns.get(at).map(|held| held.ids.clone()).unwrap_or_default();
         let (one, other) = match (place(one), place(other)) {
             (Some(one), Some(other)) => (one, other),
-            (Some(inner), None) => return persons.are_outer(&ids(inner), other),
-            (None, Some(inner)) => return persons.are_outer(&ids(inner), one),
-            (None, None) => return,
+            (Some(inner), None) if meets(inner) => {
+                return persons.are_outer(&ids(inner), other);
+            }
+            (None, Some(inner)) if meets(inner) => return persons.are_outer(&ids(inner), one),
+            _ => return,
         };
         let (of_one, of_other) = (ids(one), ids(other));
+        let (one_meets, other_meets) = (meets(one), meets(other));
         for left in &of_one {
             for right in of_other.iter().filter(|right| right.subject == left.subject) {
-                let by_left = self.origins(left).into_iter();
-                persons.told_by.extend(by_left.map(|origin| (right.reading, origin)));
-                let by_right = self.origins(right).into_iter();
-                persons.told_by.extend(by_right.map(|origin| (left.reading, origin)));
+                if other_meets {
+                    let by_left = self.origins(left).into_iter();
+                    persons.told_by.extend(by_left.map(|origin| (right.reading, origin)));
+                }
+                if one_meets {
+                    let by_right = self.origins(right).into_iter();
+                    persons.told_by.extend(by_right.map(|origin| (left.reading, origin)));
+                }
             }
         }
-        let both: BTreeSet<Ids> = of_one.into_iter().chain(of_other).collect();
-        for at in [one, other] {
-            if let Some(held) = columns.get_mut(at) {
-                held.ids.clone_from(&both);
+        for (at, ids, meet) in [(one, of_other, other_meets), (other, of_one, one_meets)] {
+            if let Some(held) = columns.get_mut(at).filter(|_| meet) {
+                held.ids.extend(ids);
             }
         }
     }
@@ -555,20 +550,20 @@ fn named(column: &Column, schema: &DFSchema, from: &[Held]) -> Held {
     })
 }
 
+fn is_null(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(value, _) => value.is_null(),
+        Expr::Alias(alias) => is_null(&alias.expr),
+        Expr::Cast(cast) => is_null(&cast.expr),
+        _ => false,
+    }
+}
+
 fn column_of(expr: &Expr) -> Option<&Column> {
     match expr {
         Expr::Column(column) => Some(column),
         Expr::Alias(alias) => column_of(&alias.expr),
         Expr::Cast(cast) => column_of(&cast.expr),
-        _ => None,
-    }
-}
-
-fn outer_of(expr: &Expr) -> Option<&Column> {
-    match expr {
-        Expr::OuterReferenceColumn(_, column) => Some(column),
-        Expr::Alias(alias) => outer_of(&alias.expr),
-        Expr::Cast(cast) => outer_of(&cast.expr),
         _ => None,
     }
 }

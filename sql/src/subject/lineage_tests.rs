@@ -3,6 +3,7 @@
 use arrow::datatypes::{Field, Schema};
 use catalog::subject_copies::Transformation;
 use catalog::subjects::SubjectKey;
+use datafusion::common::ScalarValue;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::functions::expr_fn::{btrim, char_length, concat, lower, sha256};
 use datafusion::functions_aggregate::expr_fn::{array_agg, count, max};
@@ -136,6 +137,28 @@ fn what_is_equal_to_an_id_or_united_with_one_is_one() {
     assert_eq!(tables.rows(alone), Rows { columns: vec![Held::default()], ..Rows::default() });
 }
 
+#[test]
+fn where_nothing_of_an_id_is_left_is_known() {
+    let tables = Tables::new();
+    let is_lost = |expr: Expr| {
+        let rows = tables.rows(tables.crm().project(vec![expr]).unwrap());
+        !rows.columns[0].lost.is_empty()
+    };
+    let chosen = |other: ScalarValue| {
+        when(col("n").gt(lit(1)), lower(col("id"))).otherwise(lit(other)).unwrap()
+    };
+    for (expr, lost) in [
+        (lower(col("id")), false),
+        (col("name"), false),
+        (chosen(ScalarValue::Utf8(None)), false),
+        (chosen(ScalarValue::from("***")), true),
+        (char_length(col("id")), true),
+        (col("id").eq(lit("u1")), true),
+    ] {
+        assert_eq!(is_lost(expr.clone()), lost, "{expr}");
+    }
+}
+
 /// Of how many readings the columns tell whose the rows are, and how many there are.
 fn told(rows: &Rows) -> (usize, usize) {
     let ids = rows.columns.iter().flat_map(|held| &held.ids);
@@ -175,6 +198,22 @@ fn each_reading_of_a_table_is_told_by_its_own_ids() {
     let all = both.unwrap().join_on(third, JoinType::Inner, on).unwrap();
     let shown = all.project(vec![col("crm.id"), col("third.name")]).unwrap();
     assert_eq!(told(&tables.rows(shown)), (3, 3));
+    // Of the rows of an outer join an id may be missing.
+    let outer = |join: JoinType, shown: &str| {
+        let on = vec![col("around.id").eq(col("crm.id"))];
+        let both = around().join_on(tables.crm().build().unwrap(), join, on).unwrap();
+        let shown = vec![col(shown), col("around.n"), col("crm.name")];
+        told(&tables.rows(both.project(shown).unwrap()))
+    };
+    for (join, left, right) in [
+        (JoinType::Inner, 2, 2),
+        (JoinType::Left, 2, 1),
+        (JoinType::Right, 1, 2),
+        (JoinType::Full, 1, 1),
+    ] {
+        assert_eq!(outer(join, "around.id"), (left, 2), "{join}");
+        assert_eq!(outer(join, "crm.id"), (right, 2), "{join}");
+    }
     // A query inside whose rows are those of an id around it.
     let inner = |column: &str| {
         let is_theirs = col("crm.id").eq(out_ref_col(DataType::Utf8, column));

@@ -21,6 +21,8 @@ mod remains;
 pub(crate) mod syntax;
 mod transform;
 mod unlearn;
+pub(crate) mod users;
+mod whose;
 
 use std::sync::Arc;
 
@@ -34,6 +36,7 @@ use futures::future::BoxFuture;
 pub(crate) use self::define::raw;
 pub(crate) use self::person::{count, counted};
 use self::syntax::{SubjectStatement, Who};
+pub(crate) use self::transform::under;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::parse::parse_query;

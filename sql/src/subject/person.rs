@@ -11,6 +11,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef, UInt64Type};
 use catalog::ObjectName;
+use catalog::subject_copies::CopiedKey;
 use catalog::subject_marks::Mark;
 use catalog::subjects::{Crosswalk, Subject, SubjectKey};
 use futures::TryStreamExt;
@@ -407,6 +408,32 @@ impl Person {
             self.copies.push(PersonCopy { table, column: column.clone(), values, is_marked });
         }
         Ok(self)
+    }
+
+    /// The person's ids as a model's users may have them, and why there may be more.
+    pub(super) async fn ids_in(
+        &self,
+        run: &Run,
+        context: &Arc<StatementContext>,
+        users_of: &BTreeSet<CopiedKey>,
+    ) -> Result<(BTreeSet<String>, Option<String>)> {
+        let (mut known, mut doubt) = (self.ids.clone(), None);
+        for copy in users_of.iter().filter(|copy| self.subject.counts(copy)) {
+            let ids = self.ids_of(&copy.root);
+            if ids.is_empty() {
+                continue;
+            }
+            let why = match &copy.by {
+                Some(by) => {
+                    let made = Box::pin(made_of(run, context, ids, by)).await?;
+                    known.extend(made.values);
+                    made.doubt
+                }
+                None => Some("they cannot be searched".to_owned()),
+            };
+            doubt = doubt.or(why.map(|why| format!("its users came of {}: {why}", copy.from)));
+        }
+        Ok((known, doubt))
     }
 
     /// The person's ids as a column held them at first.

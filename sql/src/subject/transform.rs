@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use catalog::subject_copies::Transformation;
+use udfs::privacy::Key;
 
 use super::ids::ID;
 use super::person::{literal, rows, texts};
@@ -38,8 +39,8 @@ pub(super) async fn made_of(
             Transformation::Expression(text) => {
                 expressed(run, context, &made.values, text).await.map(|values| (values, None))
             }
-            Transformation::Pseudonym { key, id } => {
-                pseudonyms(context, &made.values, key, id).await
+            Transformation::Pseudonym { key, id } | Transformation::Ciphertext { key, id } => {
+                keyed(context, &made.values, step, (key.as_str(), id.as_str())).await
             }
         };
         match next {
@@ -79,12 +80,26 @@ async fn expressed(
     texts(&rows(run, context, &text).await?)
 }
 
-/// The pseudonyms of ids under every generation of a key, and what is not known of them.
-async fn pseudonyms(
+/// What a step makes of an id under a generation of its key.
+///
+/// # Errors
+/// When the key cannot be used.
+pub(crate) fn under(step: &Transformation, generation: &Key, id: &str) -> Result<String> {
+    Ok(match step {
+        Transformation::Expression(text) => {
+            return Err(Error::Internal(format!("{text} takes no key")));
+        }
+        Transformation::Pseudonym { .. } => udfs::privacy::pseudonym(generation, id)?,
+        Transformation::Ciphertext { .. } => udfs::privacy::ciphertext(generation, id)?,
+    })
+}
+
+/// What ids become under every generation of a key, and what is not known of that.
+async fn keyed(
     context: &StatementContext,
     ids: &BTreeSet<String>,
-    name: &str,
-    first: &str,
+    step: &Transformation,
+    (name, first): (&str, &str),
 ) -> Result<(BTreeSet<String>, Option<String>)> {
     let catalog = context.engine().catalog();
     let known = catalog.keys().await?.into_iter().find(|key| key.name == name);
@@ -96,7 +111,7 @@ async fn pseudonyms(
     let mut values = BTreeSet::new();
     for generation in ring.generations() {
         for id in ids {
-            values.insert(udfs::privacy::pseudonym(generation, id)?);
+            values.insert(under(step, generation, id)?);
         }
     }
     let is_whole = ring.generations().count() == known.generations.len();

@@ -10,11 +10,13 @@ use super::person::Person;
 use crate::error::{CatalogError, Class, Error, Result};
 use crate::model::options::model_error;
 use crate::session::StatementContext;
+use crate::session::run::Run;
 
 /// Removes the person from a version: its users are taken out; a version that cannot do without
 /// its records, or whose only users they are, goes.
 pub(super) async fn unlearn(
-    context: &StatementContext,
+    run: &Run,
+    context: &Arc<StatementContext>,
     person: &Person,
     name: &ObjectName,
     version: u32,
@@ -49,7 +51,8 @@ pub(super) async fn unlearn(
         }
         Err(error) => return Err(error.into()),
     };
-    let held = Held::of(&loaded.model, &person.ids)?;
+    let (ids, _) = person.ids_in(run, context, &loaded.manifest.users_of).await?;
+    let held = Held::of(&loaded.model, &ids)?;
     if held.is_empty() {
         return Ok(report);
     }

@@ -7,13 +7,13 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use datafusion_common::Result;
+use datafusion_common::{Result, internal_err};
 use datafusion_expr::{ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion_expr::{Signature, Volatility};
 use datafusion_macros::user_doc;
 
 use super::arguments;
-use super::key::{self, KeySet, Mode};
+use super::key::{self, Key, KeySet, Mode};
 use super::keyed::Keyed;
 use super::seal::{self, Form, Sealer, Values};
 
@@ -44,6 +44,20 @@ shown as `<key id>.d.<base64url>`. It shows which values are equal and how often
 )]
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub struct EncryptDeterministic;
+
+/// A text encrypted under a generation of a key.
+///
+/// # Errors
+/// When the cipher refuses the text, as one longer than it takes.
+pub fn ciphertext(key: &Key, value: &str) -> Result<String> {
+    let mut sealed = Vec::new();
+    let mut sealer = Sealer::new(key, Mode::Deterministic, Form::Text);
+    sealer.seal(value.as_bytes(), &seal::NO_NONCE, &mut sealed)?;
+    match String::from_utf8(sealed) {
+        Ok(sealed) => Ok(sealed),
+        Err(_) => internal_err!("{NAME} gave no text"),
+    }
+}
 
 impl Keyed for EncryptDeterministic {
     const NAME: &'static str = NAME;
@@ -89,6 +103,15 @@ mod tests {
         );
         assert_eq!(sealed("", "demo"), "13797227.d.GzyMnuNjh02GqWmN8IROmQ");
         assert_ne!(sealed("ada@example.com", "other"), sealed("ada@example.com", "demo"));
+    }
+
+    #[test]
+    fn the_ciphertext_of_a_text_is_that_of_a_statement() {
+        let keys = demo_keys();
+        let ring = keys.get("demo", key::KeyUse::Encrypt).unwrap();
+        let made = ciphertext(ring.newest(), "ada").unwrap();
+        let function = EncryptDeterministic::bound(demo_keys());
+        assert_eq!(Some(made), one(function, vec![text("ada"), text("demo")]));
     }
 
     #[test]

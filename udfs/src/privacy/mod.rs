@@ -64,6 +64,7 @@ mod adult_tests;
 
 use keyed::Keyed;
 
+pub use encrypt_deterministic::ciphertext;
 pub use hierarchy::{Hierarchy, HierarchySet};
 pub use key::{Key, KeyRing, KeySet, KeyUse, UsableKey, key_use};
 pub use master::MasterKey;

@@ -1,0 +1,146 @@
+//! What the ids in a column of users were made of: of the ids of a policy's persons, so that their
+//! withdrawals are followed, and of subjects' keys, so that requests of a person reach a model.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+
+use catalog::ConsentPolicy;
+use catalog::subject_copies::{CopiedKey, Transformation};
+use catalog::subjects::SubjectKey;
+use datafusion::logical_expr::LogicalPlan;
+use udfs::privacy::KeyUse;
+
+use super::copies::{first_generations, keyed};
+use super::define::is_id;
+use super::ids::{Held, Ids};
+use super::lineage::{Keyed, Lineage};
+use super::whose::Persons;
+use crate::error::Result;
+use crate::session::StatementContext;
+
+/// What can be done to ids, in order, each way that they came by.
+pub(crate) type Ways = BTreeSet<Vec<Transformation>>;
+
+/// What a column holds of persons' ids.
+pub(crate) enum Followed {
+    /// Nothing of rows of single persons.
+    Nothing,
+    /// The ids, as they are or made other ones; a step under a key names its generation.
+    Ids(Ways),
+    /// Something of which ids cannot be told.
+    Lost,
+}
+
+/// What a column of a plan holds of a policy's persons.
+///
+/// # Errors
+/// When the plan cannot be walked, or it is not known which keys there are.
+pub(crate) async fn of_policy(
+    context: &StatementContext,
+    plan: &LogicalPlan,
+    column: usize,
+    policy: &ConsentPolicy,
+) -> Result<Followed> {
+    let keys = first_generations(context).await?;
+    let (name, column_of_persons) = (policy.table.clone(), policy.subject.clone());
+    let key = SubjectKey { table: name.clone(), column: column_of_persons.clone() };
+    let providers = context.standing_for(&name);
+    let columns = vec![(column_of_persons, Ids::of(&policy.name, &key))];
+    let tables = [Keyed { name, providers, columns }];
+    let rows = Lineage::new(&tables, &[], &keys, &Cell::default()).of(plan)?;
+    let held = column_held(plan, rows.columns, column);
+    if is_lost(&held, &rows.persons) {
+        return Ok(Followed::Lost);
+    }
+    let ways: Ways = held.ids.into_iter().filter_map(|ids| ids.by).collect();
+    if ways.is_empty() {
+        return Ok(Followed::Nothing);
+    }
+    Ok(with_generations(context, &ways).map_or(Followed::Lost, Followed::Ids))
+}
+
+/// The ids of subjects' keys in a column of users that are not what they were, or a person's own
+/// in the crosswalk: those that are what they were are looked for in every model.
+///
+/// # Errors
+/// When what is known of subjects or keys cannot be read, or the plan cannot be walked.
+pub(crate) async fn of_subjects(
+    context: &StatementContext,
+    plan: &LogicalPlan,
+    column: usize,
+) -> Result<BTreeSet<CopiedKey>> {
+    let catalog = context.engine().catalog();
+    let subjects = catalog.sound_subjects().await?;
+    if subjects.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let tables = keyed(context, &subjects, &catalog.copies().await?);
+    let keys = first_generations(context).await?;
+    let rows = Lineage::new(&tables, &subjects, &keys, &Cell::default()).of(plan)?;
+    let held = column_held(plan, rows.columns, column);
+    let is_entity = |root: &SubjectKey| subjects.iter().any(|subject| subject.is_entity(root));
+    let copies = held.ids.iter().map(|ids| ids.copied_to(None));
+    Ok(copies.filter(|copy| !copy.is_plain() || is_entity(&copy.root)).collect())
+}
+
+/// What a column comes of; ids in a type that is no id's cannot be looked for.
+fn column_held(plan: &LogicalPlan, columns: Vec<Held>, column: usize) -> Held {
+    let held = columns.into_iter().nth(column).unwrap_or_default();
+    match plan.schema().fields().get(column) {
+        Some(field) if is_id(field.data_type()) => held,
+        _ => held.each(Ids::hidden),
+    }
+}
+
+/// Whether a column may hold something of persons by which they are not found: what was made of
+/// their ids and cannot be made again, or other values of their rows where these are not of groups.
+fn is_lost(held: &Held, persons: &Persons) -> bool {
+    let is_untold = |reading: usize| {
+        held.readings.contains(&reading)
+            && !held.ids.iter().any(|ids| persons.are_told(reading, ids))
+    };
+    !held.lost.is_empty()
+        || held.ids.iter().any(|ids| ids.by.is_none())
+        || persons.readings.iter().any(|(reading, _)| is_untold(*reading))
+}
+
+/// The same ways under the generations of keys that the statement uses; `None` where it uses none.
+fn with_generations(context: &StatementContext, ways: &Ways) -> Option<Ways> {
+    let used = context.used_keys();
+    let generations = |key: &str, key_use: KeyUse| -> Vec<String> {
+        let of_key = used.iter().filter(|used| used.name == key && used.key_use == key_use);
+        of_key.map(|used| used.id.clone()).collect()
+    };
+    let under_each = |step: &Transformation| -> Vec<Transformation> {
+        match step {
+            Transformation::Expression(_) => vec![step.clone()],
+            Transformation::Pseudonym { key, .. } => generations(key, KeyUse::Pseudonymize)
+                .into_iter()
+                .map(|id| Transformation::Pseudonym { key: key.clone(), id })
+                .collect(),
+            Transformation::Ciphertext { key, .. } => generations(key, KeyUse::Encrypt)
+                .into_iter()
+                .map(|id| Transformation::Ciphertext { key: key.clone(), id })
+                .collect(),
+        }
+    };
+    let mut all = Ways::new();
+    for way in ways {
+        let mut made: Vec<Vec<Transformation>> = vec![vec![]];
+        for step in way {
+            let steps = under_each(step);
+            let mut longer = Vec::with_capacity(made.len() * steps.len());
+            for before in &made {
+                for step in &steps {
+                    longer.push(before.iter().chain([step]).cloned().collect());
+                }
+            }
+            made = longer;
+        }
+        if made.is_empty() {
+            return None;
+        }
+        all.extend(made);
+    }
+    Some(all)
+}
