@@ -13,12 +13,10 @@ use std::sync::atomic::AtomicBool;
 
 use super::blocking::Blocks;
 use super::cluster::{cluster, complete};
-use super::column::Column;
-use super::gather::{Gathered, Identified};
+use super::gather::{Gathered, Ordered};
 use super::key::{Key, fits};
-use super::kind::Kind;
 use super::labels::{Ignored, Known, Written};
-use super::learn::{Comparison, LinkOptions, Linkage, NamedRule, learn};
+use super::learn::{LinkOptions, Linkage, NamedRule, learn};
 use super::measure::Measured;
 use super::model::{EntityModel, EntityParts, Settings, events, named};
 use super::pairs::{Pairs, Spill, Writer};
@@ -113,14 +111,16 @@ pub fn train(
     if gathered.rows() == 0 {
         return Err(ModelError::Empty);
     }
+    let ordered = gathered.ordered()?;
+    let known = before.map(|before| Past::new(before.model, &ordered)).transpose()?;
     let warm = before.and_then(|before| Some((before.model, before.pairs?)));
-    let kinds = warm.map(|(model, _)| kinds(model));
-    let found = gathered.finish(kinds.as_deref(), options.settings.is_link)?;
-    let known = before.map(|before| Past::new(before.model, &found)).transpose()?;
     let goes_on = warm.zip(known.as_ref()).filter(|((model, _), known)| {
-        known.fits(model, &found.records)
-            && known.same() as f64 >= NEW_MAX * found.records.len as f64
+        let Linkage { comparisons, rules, .. } = &model.parts().linkage;
+        ordered.fits(comparisons, rules) && known.same() as f64 >= NEW_MAX * ordered.len() as f64
     });
+    // What learns anew asks the columns anew how they are to be compared.
+    let ways = goes_on.map(|((model, _), _)| model.parts().linkage.comparisons.as_slice());
+    let found = ordered.finish(ways, options.settings.is_link);
     let positions: HashMap<u64, u32> = found.keys.iter().copied().zip(0..).collect();
     let decided = Known::decisions(said.decided, &positions, &found.records);
     let labels = Known::labels(said.labelled, &positions, &found.records);
@@ -172,11 +172,6 @@ pub fn train(
     };
     let model = EntityModel::from_parts(parts)?;
     Ok(Resolved { model, pairs, measures, kept, undecided, overruled, apart, bridges, unlearned })
-}
-
-/// How the version before compares columns.
-fn kinds(model: &EntityModel) -> Vec<Kind> {
-    model.parts().linkage.comparisons.iter().map(|comparison| comparison.kind).collect()
 }
 
 /// What the version before has learned, and the blocks of its rules.
@@ -253,7 +248,7 @@ struct Past {
 }
 
 impl Past {
-    fn new(model: &EntityModel, found: &Identified) -> Result<Self, ModelError> {
+    fn new(model: &EntityModel, found: &Ordered) -> Result<Self, ModelError> {
         let parts = model.parts();
         let mut at: HashMap<u64, u32> = model.keys()?.into_iter().zip(0..).collect();
         let mut known =
@@ -274,17 +269,6 @@ impl Past {
 
     fn same(&self) -> usize {
         self.now.len()
-    }
-
-    /// Whether the same columns are compared, and all is computed that the rules ask for.
-    fn fits(&self, model: &EntityModel, records: &Records) -> bool {
-        let Linkage { comparisons, rules, .. } = &model.parts().linkage;
-        let same = |(column, comparison): (&Column, &Comparison)| {
-            column.name == comparison.column && column.kind == comparison.kind
-        };
-        comparisons.len() == records.columns.len()
-            && records.columns.iter().zip(comparisons).all(same)
-            && rules.iter().all(|used| records.has_keys_of(&used.rule))
     }
 
     /// The pairs of records that say what they said.
