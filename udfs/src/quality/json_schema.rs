@@ -4,8 +4,8 @@
 //! `multipleOf`; `minLength`, `maxLength` (in characters), `pattern`; `items`, `prefixItems`,
 //! `minItems`, `maxItems`, `uniqueItems`, `contains`, `minContains`, `maxContains`; `properties`,
 //! `required`, `additionalProperties`, `patternProperties`, `propertyNames`, `minProperties`,
-//! `maxProperties`; `allOf`, `anyOf`, `oneOf`, `not`, `if`, `then`, `else`; `$ref` to a place in the
-//! same schema (`#/$defs/…`). Annotations (`title`, `description`, `default`, `format`, …) assert
+//! `maxProperties`; `allOf`, `anyOf`, `oneOf`, `not`, `if`, `then`, `else`; `$ref` to a place in
+//! the same schema (`#/$defs/…`). Annotations (`title`, `description`, `default`, `format`, …) assert
 //! nothing, as in the standard. Any other keyword is an error: a part of a schema that is silently
 //! not checked would pass for checked.
 //!

@@ -1,8 +1,8 @@
 //! From rows to a model: anew, or going on from the version before.
 //!
 //! A version that goes on keeps what was learned and the pairs of records that say what they said;
-//! only pairs with a new or changed record are compared, and those of blocks that were too large and
-//! are not now. All weigh by how frequent their values are today, so that a pair that was kept may
+//! only pairs with a new or changed record are compared, and those of blocks that were too large
+//! and are not now. All weigh by how frequent their values are today, so that a pair that was kept may
 //! be kept no more. It begins anew where the columns are others, or more than half the records are
 //! new. Entities keep their ids either way.
 //!
