@@ -19,7 +19,7 @@ use super::gather::{Gathered, Ordered};
 use super::key::{Key, fits};
 use super::labels::{Ignored, Known, Written};
 use super::learn::{LinkOptions, Linkage, NamedRule, UsedRule, learn};
-use super::measure::Measured;
+use super::measure::{Measured, unlinkable};
 use super::model::{EntityModel, EntityParts, Settings, events, named};
 use super::pairs::{Pairs, Spill, Writer};
 use super::records::Records;
@@ -153,6 +153,7 @@ pub fn train(
     let entities = named(&clusters, &found.keys, was);
     let mut history = before.map(|of| of.model.parts().history.clone()).unwrap_or_default();
     history.extend(events(version, was, &entities, lost));
+    let unlinkable = unlinkable(&scorer, threshold);
     let measured = Measured {
         found: &found,
         edges: &edges,
@@ -160,8 +161,9 @@ pub fn train(
         decisions: &decisions,
         linkage: &linkage,
         blocks: &blocks,
+        unlinkable: &unlinkable,
     };
-    let measures = measured.all(&scorer, settings)?;
+    let measures = measured.all(settings)?;
     let pairs = with_parts(&edges, &scorer, linkage.comparisons.len())?;
     let unlearned = goes_on.is_none().then_some(labels.ignored);
     let kept = goes_on.map(|(_, known)| known.same());
@@ -176,6 +178,7 @@ pub fn train(
         ids: found.ids,
         sources: found.sources,
         contents: found.contents,
+        unlinkable,
     };
     let model = EntityModel::from_parts(parts)?;
     Ok(Resolved { model, pairs, measures, kept, undecided, overruled, apart, bridges, unlearned })
