@@ -8,6 +8,9 @@ of the database that `psql` finds for the trigram join, in the same run (see pg_
 adbc-driver-flightsql, duckdb, numpy, pyarrow, rapidfuzz and psutil. A time is the whole statement over Flight SQL on loopback, reading the Parquet files included, the best of five; DuckDB's is
 the same statement in process over a table in memory, rapidfuzz's the matrix of all distinct texts and
 the count of what is within the threshold. The peak is what the server's memory grew to above idle.
+Of generated names the pairs that come out are printed at each size, the time for a million of them,
+and beside the size before how much more rows, pairs and time there are: the denser names are, the
+more pairs has each, so that time grows with pairs where it no longer does with rows.
 """
 
 import argparse
@@ -166,6 +169,7 @@ def main():
                 found, took = pg_trgm.joined(folder, 5)
                 line += f"  pg_trgm {took:8.1f} ms ({found}, of its own trigrams)"
             print(line, flush=True)
+        smaller = {}
         for rows in given.rows:
             for most in (1, 2):
                 sql = (
@@ -173,11 +177,18 @@ def main():
                     f"ON levenshtein_within(a.s, b.s, {most})"
                 )
                 pairs, seconds, peak = server.timed(sql, 2)
-                print(
-                    f"{rows:,} x {rows:,} names, levenshtein <= {most}: {pairs} pairs  "
-                    f"{seconds:.2f} s  {peak:.0f} MiB above before",
-                    flush=True,
+                line = (
+                    f"{rows:,} x {rows:,} names, levenshtein <= {most}: {pairs:,} pairs out  {seconds:.2f} s  "
+                    f"{seconds / max(pairs, 1) * 1e6:.2f} s a million pairs  {peak:.0f} MiB above before"
                 )
+                if most in smaller:
+                    before = smaller[most]
+                    line += (
+                        f"  rows x {rows / before[0]:.1f}, pairs x {pairs / max(before[1], 1):.1f}, "
+                        f"time x {seconds / before[2]:.1f}"
+                    )
+                smaller[most] = (rows, pairs, seconds)
+                print(line, flush=True)
     finally:
         server.process.terminate()
         server.process.wait()

@@ -168,6 +168,21 @@ pub struct CheckRun {
     pub results: Vec<CheckResult>,
 }
 
+/// What CHECK TABLE last gave for an expectation that there is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastCheck {
+    /// The table.
+    pub table: ObjectName,
+    /// The expectation.
+    pub name: String,
+    /// Its severity today.
+    pub severity: Severity,
+    /// How the check ended.
+    pub status: CheckStatus,
+    /// What was found, where that is a number: of checks of rows the share that fails.
+    pub value: Option<f64>,
+}
+
 /// The last runs of a table's checks, oldest first, and the profiles to compare with.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct CheckHistory {
@@ -259,6 +274,36 @@ impl Catalog {
         Ok(listed.collect())
     }
 
+    /// What CHECK TABLE last gave for each expectation that has been checked since it was made, on
+    /// whichever server, at most a second old.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached.
+    pub async fn last_checks(&self) -> Result<Vec<LastCheck>> {
+        let expected = self.expectations.definitions().await?;
+        let checked = self.checks.definitions().await?;
+        let mut last = Vec::new();
+        for (key, definition) in expected.iter() {
+            let Spec::Expectations(held) = &definition.spec else { continue };
+            let Some(Spec::Checks(history)) = checked.get(key).map(|found| &found.spec) else {
+                continue;
+            };
+            for (name, expectation) in &held.by_name {
+                let given = history.last(name);
+                // What an expectation of the same name gave before is not this one's.
+                let given = given.filter(|(run, _)| run.at_ms >= expectation.created_ms);
+                last.extend(given.map(|(_, result)| LastCheck {
+                    table: ObjectName::new(&key.0, &key.1),
+                    name: name.clone(),
+                    severity: expectation.severity,
+                    status: result.status,
+                    value: result.observed.as_deref().and_then(number),
+                }));
+            }
+        }
+        Ok(last)
+    }
+
     /// Keeps a run of a table's checks, and profiles that nothing was compared with before.
     ///
     /// # Errors
@@ -271,8 +316,11 @@ impl Catalog {
     ) -> Result<()> {
         let add = |history: &mut CheckHistory| {
             history.runs.push(run.clone());
-            let surplus = history.runs.len().saturating_sub(RUNS_KEPT);
-            history.runs.drain(..surplus);
+            while history.runs.len() > RUNS_KEPT {
+                // What CHECK TABLE last gave stays, however many loads follow.
+                let checked = history.runs.iter().rposition(|run| run.origin == CHECK);
+                history.runs.remove(usize::from(checked == Some(0)));
+            }
             for (name, profile) in baselines {
                 history.baselines.entry(name.clone()).or_insert_with(|| profile.clone());
             }
@@ -325,6 +373,10 @@ impl Catalog {
         self.forget_check_states(table).await?;
         self.forget_check_keys(table).await
     }
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 async fn forget(registry: &Registry, table: &ObjectName) -> Result<()> {
@@ -437,5 +489,43 @@ mod tests {
         catalog.forget_baseline(&table, "e").await.unwrap();
         clock.advance(1_000);
         assert!(catalog.check_history(&table).await.unwrap().baselines.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_check_last_gave_stays_however_many_loads_follow() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = TestClock::default();
+        clock.advance(1_700_000_000_000);
+        let catalog = catalog(folder.path(), &clock).await;
+        let table = ObjectName::new("main", "t");
+        let with = async |name: &str, created_ms: i64| {
+            let add = |held: &mut TableExpectations| {
+                held.by_name.insert(name.into(), Expectation { created_ms, ..expectation() });
+                Ok::<_, Error>(())
+            };
+            catalog.change_expectations(&table, add).await.unwrap();
+        };
+        with("e", 0).await;
+        with("unchecked", 0).await;
+        catalog.record_checks(&table, &run(1), &BTreeMap::new()).await.unwrap();
+        for at_ms in 2..=30 {
+            let load = CheckRun { origin: LOAD.into(), ..run(at_ms) };
+            catalog.record_checks(&table, &load, &BTreeMap::new()).await.unwrap();
+        }
+        let history = catalog.check_history(&table).await.unwrap();
+        assert_eq!(history.runs.len(), RUNS_KEPT);
+        assert_eq!(history.last("e").map(|(run, _)| run.at_ms), Some(1));
+        let last = catalog.last_checks().await.unwrap();
+        let expected = LastCheck {
+            table: table.clone(),
+            name: "e".into(),
+            severity: Severity::Error,
+            status: CheckStatus::Warn,
+            value: Some(0.5),
+        };
+        assert_eq!(last, [expected]);
+        // One that has taken its place has not been checked.
+        with("e", 2).await;
+        assert!(catalog.last_checks().await.unwrap().is_empty());
     }
 }

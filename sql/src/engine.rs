@@ -216,7 +216,7 @@ impl Engine {
         &self.0.queries
     }
 
-    /// What checks gave since the engine was opened.
+    /// What tells of each check.
     pub fn checks(&self) -> &CheckLog {
         &self.0.checks
     }

@@ -49,6 +49,7 @@ pub(super) async fn listen(
     let http = http.map(|address| HttpOptions {
         address,
         tls: flight.tls.clone().filter(|_| !address.ip().is_loopback()),
+        name_expectations: config.observe.name_expectations,
     });
     let pg = arguments.pg.or(config.server.pg);
     let pg = pg.map(|address| pg_options(address, config, &flight));

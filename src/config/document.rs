@@ -90,7 +90,7 @@ pub fn document() -> String {
         ("[log]", "What the server writes to standard error.", "LOG", LogSection::fields()),
         (
             "[observe]",
-            "Where traces of statements go; docs/operations.md has the metrics.",
+            "Where traces of statements go, and what metrics name; docs/operations.md has the metrics.",
             "OBSERVE",
             ObserveSection::fields(),
         ),

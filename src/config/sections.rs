@@ -269,13 +269,16 @@ section! {
 }
 
 section! {
-    /// Where traces of statements go.
+    /// Where traces of statements go, and what metrics name.
     pub struct ObserveSection {
         /// Address of an OpenTelemetry collector that takes OTLP over gRPC, such as
         /// `http://127.0.0.1:4317`; without it, no traces are made.
         pub otlp_endpoint: Option<String> = None,
         /// The service's name in traces.
         pub service_name: String = "attune".into(),
+        /// Metrics name tables with expectations, tell which of these hold and what was measured.
+        /// Whoever reads metrics sees that, whatever rights they have.
+        pub name_expectations: bool = false,
     }
 }
 

@@ -1,13 +1,15 @@
 //! Metrics of the process, in Prometheus' text format.
 //!
 //! Names follow its conventions: prefix `attune_`, base units, `_total` for what only grows. No
-//! label names a user, a table or a text. docs/operations.md lists them all.
+//! label names a user or a text, nor a table, unless the configuration wants tables with
+//! expectations named. docs/operations.md lists them all.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use catalog::Class;
-use catalog::checks::{CHECK, CheckStatus, KINDS, LOAD, Severity};
+use catalog::checks::{CHECK, CheckStatus, KINDS, LOAD, LastCheck};
+use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -18,6 +20,7 @@ use prometheus_client::registry::Registry;
 use sql::{Engine, QueryRecord, State};
 
 use super::audit::AuditMetrics;
+use super::expectations::ExpectationMetrics;
 
 /// The media type of [`Metrics::render`].
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -43,7 +46,9 @@ pub struct Metrics {
     spill: Bytes,
     model_cache: Bytes,
     resident: Bytes,
-    unmet: Family<ByState, Bytes>,
+    expectations: ExpectationMetrics,
+    /// What checks last gave, once the warehouse has told.
+    checked: Mutex<Option<Vec<LastCheck>>>,
     audit: AuditMetrics,
 }
 
@@ -58,8 +63,8 @@ struct Ended {
 }
 
 impl Metrics {
-    /// Counts what `engine` does from now on.
-    pub fn new(engine: Engine) -> Self {
+    /// Counts what `engine` does from now on, and names tables and expectations where `are_named`.
+    pub fn new(engine: Engine, are_named: bool) -> Self {
         let ended = Arc::new(Ended {
             statements: Family::default(),
             errors: Family::default(),
@@ -97,14 +102,14 @@ impl Metrics {
             spill: Gauge::default(),
             model_cache: Gauge::default(),
             resident: Gauge::default(),
-            unmet: Family::default(),
+            expectations: ExpectationMetrics::new(are_named),
+            checked: Mutex::default(),
             audit: AuditMetrics::default(),
         };
         metrics.register();
         metrics.audit.register(&mut metrics.registry);
         metrics.registry.register("checks", "Checks of expectations", checks);
-        let help = "Expectations that did not hold when CHECK TABLE last ran here";
-        metrics.registry.register("expectations_unmet", help, metrics.unmet.clone());
+        metrics.expectations.register(&mut metrics.registry);
         metrics
     }
 
@@ -149,7 +154,18 @@ impl Metrics {
         }
     }
 
-    /// The metrics of this moment.
+    /// Learns from the warehouse what checks last gave; where it does not tell, that stays as it
+    /// was.
+    pub async fn refresh(&self) {
+        match self.engine.catalog().last_checks().await {
+            Ok(last) => *self.checked.lock() = Some(last),
+            Err(error) => {
+                tracing::warn!(code = error.code(), %error, "what checks gave cannot be read");
+            }
+        }
+    }
+
+    /// The metrics of this moment, with what checks gave when that was last refreshed.
     ///
     /// # Errors
     /// When a metric has no text, which is a defect.
@@ -164,9 +180,10 @@ impl Metrics {
         self.model_cache.set(usage.model_cache_bytes as u64);
         self.resident.set(resident_bytes().unwrap_or(0));
         self.audit.update(self.engine.catalog().audit());
-        for severity in [Severity::Warn, Severity::Error] {
-            let unmet = self.engine.checks().unmet(severity) as u64;
-            self.unmet.get_or_create(&[("severity", severity.name())]).set(unmet);
+        // Held until all is written, so that no series is missing while another brings them up.
+        let checked = self.checked.lock();
+        if let Some(last) = checked.as_ref() {
+            self.expectations.update(last);
         }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;

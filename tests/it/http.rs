@@ -32,7 +32,11 @@ fn options(http: &str) -> ServeOptions {
             drain: Duration::from_secs(30),
             ..FlightOptions::at(local)
         },
-        http: Some(HttpOptions { address: http.parse().unwrap(), tls: None }),
+        http: Some(HttpOptions {
+            address: http.parse().unwrap(),
+            tls: None,
+            name_expectations: false,
+        }),
         pg: None,
         retain_every: None,
     }
@@ -175,9 +179,19 @@ async fn health_is_under_tls_where_a_certificate_is_given() {
 async fn the_dashboard_and_the_page_show_metrics_that_there_are() {
     let folder = tempfile::tempdir().unwrap();
     let engine = crate::slt::engine(folder.path()).await;
-    engine.session(Principal::embedded()).query("SELECT nothing").await.unwrap_err();
-    let metrics = attune::observe::metrics::Metrics::new(engine.clone());
-    engine.session(Principal::embedded()).query("SELECT nothing").await.unwrap_err();
+    let session = engine.session(Principal::embedded());
+    session.query("SELECT nothing").await.unwrap_err();
+    let metrics = attune::observe::metrics::Metrics::new(engine.clone(), true);
+    session.query("SELECT nothing").await.unwrap_err();
+    for statement in [
+        "CREATE TABLE orders AS SELECT 1 AS id",
+        "CREATE EXPECTATION many ON orders CHECK (row_count() > 10) SEVERITY 'warn'",
+        "CHECK TABLE orders",
+    ] {
+        let answer = session.query(statement).await.unwrap();
+        let _: Vec<_> = answer.rows.try_collect().await.unwrap();
+    }
+    metrics.refresh().await;
     let text = metrics.render().unwrap();
     let has = |name: &str| {
         let of_name = |line: &str| {
@@ -206,13 +220,14 @@ async fn checks_and_refused_rows_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let engine = crate::slt::engine(folder.path()).await;
     let session = engine.session(Principal::embedded());
-    let metrics = attune::observe::metrics::Metrics::new(engine.clone());
+    let metrics = attune::observe::metrics::Metrics::new(engine.clone(), false);
     let sample = |name: &str| value(&metrics.render().unwrap(), name);
     let checks = |kind: &str, status: &str, origin: &str| {
         let labels = format!("kind=\"{kind}\",status=\"{status}\",origin=\"{origin}\"");
         sample(&format!("attune_checks_total{{{labels}}}"))
     };
-    let unmet = || {
+    let unmet = async || {
+        metrics.refresh().await;
         ["error", "warn"]
             .map(|word| sample(&format!("attune_expectations_unmet{{severity=\"{word}\"}}")))
     };
@@ -228,24 +243,34 @@ async fn checks_and_refused_rows_are_counted() {
     ] {
         run(text).await.unwrap();
     }
-    assert_eq!((checks("range", "fail", "check"), unmet()), (0.0, [0.0, 0.0]));
+    assert_eq!((checks("range", "fail", "check"), unmet().await), (0.0, [0.0, 0.0]));
     run("CHECK TABLE orders").await.unwrap();
     assert_eq!(checks("range", "fail", "check"), 1.0);
     assert_eq!(checks("volume", "warn", "check"), 1.0);
     assert_eq!(checks("uniqueness", "pass", "check"), 1.0);
-    assert_eq!(unmet(), [1.0, 1.0]);
+    assert_eq!(unmet().await, [1.0, 1.0]);
+    // Another server over the warehouse tells the same, as this one would after a restart.
+    let other = crate::slt::engine(folder.path()).await;
+    let other = attune::observe::metrics::Metrics::new(other, true);
+    other.refresh().await;
+    let told = other.render().unwrap();
+    let labels = "schema=\"main\",table=\"orders\",expectation=\"positive\",severity=\"error\"";
+    assert_eq!(value(&told, "attune_expectations_unmet{severity=\"error\"}"), 1.0);
+    assert_eq!(value(&told, &format!("attune_expectation_unmet{{{labels}}}")), 1.0);
+    assert_eq!(value(&told, &format!("attune_expectation_value{{{labels}}}")), 0.5);
+    assert!(!metrics.render().unwrap().contains("orders"));
     // Rows that are refused count as refused, and are none of the table's.
     let refused = run("INSERT INTO orders VALUES (3, -2)").await.unwrap_err();
     assert!(refused.contains("do not meet positive"), "{refused}");
     assert_eq!(checks("range", "fail", "load"), 1.0);
-    assert_eq!((checks("range", "fail", "check"), unmet()), (1.0, [1.0, 1.0]));
+    assert_eq!((checks("range", "fail", "check"), unmet().await), (1.0, [1.0, 1.0]));
     run("INSERT INTO orders VALUES (3, 2)").await.unwrap();
     assert_eq!((checks("range", "pass", "load"), checks("range", "fail", "load")), (1.0, 1.0));
     // At load only what may refuse rows is computed.
     assert_eq!(checks("volume", "warn", "load"), 0.0);
     run("DELETE FROM orders WHERE price < 0").await.unwrap();
     run("CHECK TABLE orders").await.unwrap();
-    assert_eq!((checks("range", "pass", "check"), unmet()), (1.0, [0.0, 1.0]));
+    assert_eq!((checks("range", "pass", "check"), unmet().await), (1.0, [0.0, 1.0]));
     run("DROP EXPECTATION many ON orders").await.unwrap();
-    assert_eq!(unmet(), [0.0, 0.0]);
+    assert_eq!(unmet().await, [0.0, 0.0]);
 }

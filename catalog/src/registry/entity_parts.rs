@@ -1,8 +1,9 @@
 //! Between a model of entities in memory and what its files and manifest hold.
 //!
 //! The manifest has what was asked for and learned. `records` has a row a record, `history` what
-//! became of entities, `decisions` what people have decided; of these a file without rows is left
-//! out. The scored pairs are a file that is not read with the model: see [`super::entity_pairs`].
+//! became of entities, `decisions` what people have decided, `unlinkable` which records say too
+//! little; of these a file without rows is left out. The scored pairs are a file that is not read
+//! with the model: see [`super::entity_pairs`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -148,6 +149,9 @@ impl StoredEntities {
         if has("decisions") {
             wanted.insert("decisions", ids(&["left", "right", "is_match"]));
         }
+        if has("unlinkable") {
+            wanted.insert("unlinkable", ids(&["record"]));
+        }
         wanted
     }
 
@@ -167,6 +171,9 @@ impl StoredEntities {
         let sources = self.source_col.as_ref().map(|_| records.ids("source")).transpose()?;
         let history = tables.remove("history").map(history).transpose()?.unwrap_or_default();
         let decisions = tables.remove("decisions").map(decisions).transpose()?.unwrap_or_default();
+        let unlinkable = tables.remove("unlinkable");
+        let unlinkable =
+            unlinkable.map(|mut table| small_numbers(&table.ids("record")?)).transpose()?;
         let parts = EntityParts {
             settings: Settings {
                 id_col: self.id_col.clone(),
@@ -186,6 +193,7 @@ impl StoredEntities {
             entities,
             history,
             decisions,
+            unlinkable: unlinkable.unwrap_or_default(),
         };
         Ok(EntityModel::from_parts(parts).map_err(wrong)?.into())
     }
@@ -287,6 +295,10 @@ pub fn pieces(model: &EntityModel) -> Result<Pieces<'_>> {
             ("is_match", counts(decisions.iter().map(|decision| u32::from(decision.is_match)))),
         ];
         pieces.insert("decisions", columns);
+    }
+    if !parts.unlinkable.is_empty() {
+        let records = counts(parts.unlinkable.iter().copied());
+        pieces.insert("unlinkable", vec![("record", records)]);
     }
     Ok(pieces)
 }

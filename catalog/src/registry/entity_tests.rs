@@ -79,6 +79,7 @@ fn entities(rich: bool) -> EntityModel {
         entities: vec![1 << 100, 1 << 100, 7],
         history: if rich { vec![event] } else { vec![] },
         decisions: if rich { vec![decision] } else { vec![] },
+        unlinkable: if rich { vec![0, 2] } else { vec![] },
     };
     EntityModel::from_parts(parts).unwrap()
 }
@@ -129,6 +130,7 @@ async fn entities_come_back() {
         assert_eq!((&read.ids, &read.sources), (&wrote.ids, &wrote.sources));
         assert_eq!((&read.contents, &read.entities), (&wrote.contents, &wrote.entities));
         assert_eq!((&read.history, &read.decisions), (&wrote.history, &wrote.decisions));
+        assert_eq!(read.unlinkable, wrote.unlinkable);
     }
 }
 
@@ -145,6 +147,7 @@ fn many(records: usize) -> EntityModel {
         entities: (0..records as u128).collect(),
         history: vec![],
         decisions: vec![],
+        unlinkable: vec![],
     })
     .unwrap()
 }

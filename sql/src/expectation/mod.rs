@@ -92,8 +92,7 @@ pub(crate) enum Alteration {
 
 impl Change {
     pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
-        let engine = run.session.engine();
-        let (catalog, checks) = (engine.catalog(), engine.checks());
+        let catalog = run.session.engine().catalog();
         match self {
             Self::Create { table, name, mode, expectation } => {
                 let add = |held: &mut TableExpectations| add(held, name, *mode, expectation);
@@ -103,7 +102,6 @@ impl Change {
                     return Ok(Done::new(0, message));
                 }
                 catalog.forget_baseline(table, name).await?;
-                checks.forget(table, Some(name));
                 Ok(Done::new(0, format!("CREATE EXPECTATION {name} ON {table}")))
             }
             Self::Alter { table, name, owner, changes } => {
@@ -127,7 +125,6 @@ impl Change {
                 if changes.contains(&Alteration::NextBaseline) {
                     catalog.forget_baseline(table, name).await?;
                 }
-                checks.forget(table, Some(name));
                 let mut message = format!("ALTER EXPECTATION {name} ON {table}");
                 for change in changes {
                     if let Alteration::Owner(owner) = change {
@@ -146,7 +143,6 @@ impl Change {
                     }
                 };
                 catalog.change_expectations(table, take).await?;
-                checks.forget(table, Some(name));
                 Ok(Done::new(0, format!("DROP EXPECTATION {name} ON {table}")))
             }
         }

@@ -493,7 +493,7 @@ pub(super) async fn record(
         return Ok(());
     }
     let engine = run.session.engine();
-    engine.checks().add(table, &outcome.results, origin);
+    engine.checks().add(&outcome.results, origin);
     let kept = CheckRun {
         at_ms: engine.catalog().now_ms(),
         by: run.session.principal().name.clone(),

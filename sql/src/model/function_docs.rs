@@ -179,6 +179,17 @@ pub fn documentation() -> Vec<FunctionDoc> {
         },
         FunctionDoc {
             section: IDENTITY.into(),
+            ..entry(
+                "ml_unlinkable_records",
+                "ML.UNLINKABLE_RECORDS(MODEL m)",
+                "The records of which a model of entities cannot tell whose they are: record_id \
+             (with source_col also source) and entity_id. They say so little that from the \
+             model's threshold none would match its own copy; ML.EVALUATE counts them.",
+                "SELECT * FROM ML.UNLINKABLE_RECORDS(MODEL ids) LIMIT 100;",
+            )
+        },
+        FunctionDoc {
+            section: IDENTITY.into(),
             aliases: Vec::new(),
             ..entry(
                 "resolve_entities",

@@ -28,7 +28,7 @@ use crate::model::{entities, features, new_items, recommender, tables, weights};
 use crate::parse::name_parts;
 use crate::session::bindings::{Bindings, ItemPlans, literal_text};
 
-const FUNCTIONS: [&str; 15] = [
+const FUNCTIONS: [&str; 16] = [
     "ml_recommend",
     "als_recommend",
     "ml_predict",
@@ -43,6 +43,7 @@ const FUNCTIONS: [&str; 15] = [
     "ml_feature_importance",
     "ml_blocking_rules",
     "ml_entity_history",
+    "ml_unlinkable_records",
     "resolve_entities",
 ];
 
@@ -150,6 +151,10 @@ impl ModelRelations {
             "ml_entity_history" => {
                 arguments.none(function)?;
                 scan(function, entities::tables::history(model)?)
+            }
+            "ml_unlinkable_records" => {
+                arguments.none(function)?;
+                scan(function, entities::tables::unlinkable(model)?)
             }
             "resolve_entities" => crosswalk(model, arguments),
             _ => {

@@ -351,7 +351,6 @@ async fn clear(
     catalog.forget_past_definitions(&person.names()).await?;
     for table in person.tables() {
         catalog.forget_checked_values(&table).await?;
-        engine.checks().forget(&table, None);
     }
     // The tables that were rewritten are read from other files: what is known of the old ones is
     // of no use, and tells of who was in them.

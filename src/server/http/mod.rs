@@ -37,6 +37,8 @@ pub struct HttpOptions {
     pub address: SocketAddr,
     /// None for plain text.
     pub tls: Option<Arc<Tls>>,
+    /// Whether metrics name tables and their expectations.
+    pub name_expectations: bool,
 }
 
 /// A server that has its address and does not answer yet.
@@ -63,7 +65,7 @@ pub async fn bind(
     draining: CancellationToken,
 ) -> Result<BoundServer> {
     let (listener, local_addr) = listen(options.address).await?;
-    let metrics = Metrics::new(engine.clone());
+    let metrics = Metrics::new(engine.clone(), options.name_expectations);
     let router = router(Arc::new(Shared { engine, metrics, draining }));
     Ok(BoundServer { listener, local_addr, tls: options.tls.clone(), router })
 }
@@ -142,6 +144,9 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    if tokio::time::timeout(READY_MAX, shared.metrics.refresh()).await.is_err() {
+        tracing::warn!("the warehouse does not answer: metrics have what checks gave before");
+    }
     match shared.metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, MEDIA_TYPE)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

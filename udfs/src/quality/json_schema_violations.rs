@@ -5,7 +5,7 @@
 //! list or map is what Arrow writes as JSON for it: a NULL member of a struct is left out, times
 //! are texts, binary data is hexadecimal. NULL in, NULL out. A schema that is none, or that holds a
 //! keyword which is not known here, is an error; `json_schema.rs` and the description list those
-//! that are. `pattern` is compiled for each value.
+//! that are. A schema that stands in many rows is read once, and so are its patterns.
 
 use std::sync::Arc;
 
@@ -19,15 +19,16 @@ use datafusion_expr::{
 use datafusion_macros::user_doc;
 use serde_json::Value;
 
-use super::json_schema::violations;
+use super::json_schema::Schema;
 use crate::fuzzy::arguments::{
     columnar, list_of_text, pair, per_distinct, scalar_function, text_coercion,
 };
+use crate::fuzzy::stop::Stop;
 use crate::text::Text;
 
 #[user_doc(
     doc_section(label = "Quality Functions"),
-    description = "What of a JSON Schema (draft 2020-12) a JSON text, struct, list or map breaks, as sentences with their place; an empty list when it is sound. A NULL member of a struct is one that is missing. Known keywords: type, enum, const, minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf, minLength, maxLength, pattern, items, prefixItems, minItems, maxItems, uniqueItems, properties, required, additionalProperties, minProperties, maxProperties, allOf, anyOf, oneOf, not, $ref within the schema. Annotations, format among them, assert nothing; any other keyword is an error.",
+    description = "What of a JSON Schema (draft 2020-12) a JSON text, struct, list or map breaks, as sentences with their place; an empty list when it is sound. A NULL member of a struct is one that is missing. Known keywords: type, enum, const, minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf, minLength, maxLength, pattern, items, prefixItems, minItems, maxItems, uniqueItems, contains, minContains, maxContains, properties, required, additionalProperties, patternProperties, propertyNames, minProperties, maxProperties, allOf, anyOf, oneOf, not, if, then, else, $ref within the schema. Annotations, format among them, assert nothing; any other keyword is an error.",
     syntax_example = "json_schema_violations(json, schema)",
     sql_example = r#"```sql
 > SELECT json_schema_violations('{"price": -1}',
@@ -51,7 +52,8 @@ scalar_function!(
     "json_schema_violations",
     signature(),
     list_of_text(),
-    json_schema_violations
+    json_schema_violations,
+    Stop::of
 );
 
 /// Texts as they are, and anything else for what it is: what cannot be validated is an error.
@@ -70,6 +72,7 @@ fn json_schema_violations(
     name: &str,
     arguments: &[ColumnarValue],
     rows: usize,
+    stop: &Stop,
 ) -> Result<ColumnarValue> {
     let [value, schema] = arguments else {
         return exec_err!("{name} takes two arguments, got {}", arguments.len());
@@ -77,7 +80,9 @@ fn json_schema_violations(
     let arguments = [as_text(value)?, schema.clone()];
     let (json, schema) = pair(name, &arguments)?;
     columnar(&arguments, rows, |rows| {
-        per_distinct(&json, &schema, rows, |json, schema, rows| broken(name, json, schema, rows))
+        per_distinct(&json, &schema, rows, |json, schema, rows| {
+            broken(name, json, schema, rows, stop)
+        })
     })
 }
 
@@ -115,21 +120,25 @@ fn written(values: &ArrayRef) -> Result<ArrayRef> {
     Ok(Arc::new(texts.finish()))
 }
 
-fn broken(name: &str, json: &Text, schema: &Text, rows: usize) -> Result<ArrayRef> {
+fn broken(name: &str, json: &Text, schema: &Text, rows: usize, stop: &Stop) -> Result<ArrayRef> {
+    stop.check()?;
+    let mut pace = stop.pace();
     let mut lists = ListBuilder::new(StringViewBuilder::new());
-    let mut known: Option<(&str, Value)> = None;
+    let mut known: Option<(&str, Schema)> = None;
     for row in 0..rows {
         let (Some(json), Some(text)) = (json.get(row), schema.get(row)) else {
             lists.append(false);
             continue;
         };
         if known.as_ref().is_none_or(|(last, _)| *last != text) {
+            pace.spend(text.len())?;
             known = Some((text, read(name, text)?));
         }
         let Some((_, schema)) = &known else { return exec_err!("{name} misses its schema") };
+        pace.spend(json.len())?;
         match serde_json::from_str::<Value>(json) {
             Ok(value) => {
-                let found = violations(schema, &value)?;
+                let found = schema.violations(&value, &mut pace)?;
                 found.iter().for_each(|sentence| lists.values().append_value(sentence));
             }
             Err(error) => lists.values().append_value(format!("$: this is no JSON: {error}")),
@@ -139,9 +148,9 @@ fn broken(name: &str, json: &Text, schema: &Text, rows: usize) -> Result<ArrayRe
     Ok(Arc::new(lists.finish()))
 }
 
-fn read(name: &str, schema: &str) -> Result<Value> {
+fn read(name: &str, schema: &str) -> Result<Schema> {
     match serde_json::from_str(schema) {
-        Ok(schema) => Ok(schema),
+        Ok(schema) => Ok(Schema::new(schema)),
         Err(error) => exec_err!("{name}: the schema is no JSON: {error}"),
     }
 }
@@ -158,7 +167,8 @@ mod tests {
     use datafusion_common::ScalarValue;
     use datafusion_expr::ColumnarValue;
 
-    use crate::fuzzy::testing::{call, error_of, one, text};
+    use crate::fuzzy::stop::Stop;
+    use crate::fuzzy::testing::{call, call_until, error_of, one, text};
 
     fn broken(array: ArrayRef, schema: &str) -> Vec<Option<Vec<String>>> {
         let rows = array.len();
@@ -218,7 +228,20 @@ mod tests {
     fn a_schema_that_is_none_is_an_error() {
         let error = error_of("json_schema_violations", &[text("1"), text("{")]);
         assert!(error.contains("the schema is no JSON"), "{error}");
-        let error = error_of("json_schema_violations", &[text("1"), text("{\"if\": true}")]);
-        assert!(error.contains("keyword if is not supported"), "{error}");
+        let schema = text("{\"unevaluatedItems\": true}");
+        let error = error_of("json_schema_violations", &[text("1"), schema]);
+        assert!(error.contains("keyword unevaluatedItems is not supported"), "{error}");
+    }
+
+    #[test]
+    fn a_long_list_ends_with_its_statement() {
+        let numbers: Vec<String> = (0..300_000).map(|number| number.to_string()).collect();
+        let list = text(&format!("[{}]", numbers.join(",")));
+        let arguments = [list, text("{\"uniqueItems\": true}")].map(ColumnarValue::Scalar);
+        for looks in [0, 1, 3] {
+            let stop = Stop::when_looked_at(looks);
+            let error = call_until(&stop, "json_schema_violations", &arguments, 1).unwrap_err();
+            assert!(error.to_string().contains("nobody waits for the result"), "{error}");
+        }
     }
 }

@@ -24,7 +24,10 @@ pub mod iqr;
 pub mod iqr_score;
 pub mod isolation_forest_score;
 mod json_schema;
+#[cfg(test)]
+mod json_schema_tests;
 mod json_schema_violations;
+mod json_values;
 pub mod key_sets;
 pub mod ks_statistic;
 pub mod mad;

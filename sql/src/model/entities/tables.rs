@@ -1,6 +1,6 @@
 //! What a model of entities has found, as tables: `ML.PREDICT` the scored pairs,
-//! `resolve_entities` the crosswalk, `ML.WEIGHTS` the levels, `ML.BLOCKING_RULES` the rules and
-//! `ML.ENTITY_HISTORY` what became of entities.
+//! `resolve_entities` the crosswalk, `ML.WEIGHTS` the levels, `ML.BLOCKING_RULES` the rules,
+//! `ML.ENTITY_HISTORY` what became of entities and `ML.UNLINKABLE_RECORDS` who says too little.
 
 use std::sync::Arc;
 
@@ -256,6 +256,22 @@ async fn grouped(model: &LoadedModel, threshold: f64, context: &TaskContext) -> 
         None => Ok(vec![]),
     };
     crate::model::learn(group).await?.map_err(model_error)
+}
+
+/// `ML.UNLINKABLE_RECORDS`: the records that say too little to match even their own copies.
+///
+/// # Errors
+/// When the model is of another type.
+pub fn unlinkable(model: &LoadedModel) -> Result<Arc<dyn TableProvider>> {
+    let parts = entities("ml_unlinkable_records", model)?.parts();
+    let records = UInt32Array::from(parts.unlinkable.clone());
+    let mut columns: Vec<ArrayRef> = vec![take(&parts.ids, &records, None)?];
+    if let Some(sources) = &parts.sources {
+        columns.push(take(sources, &records, None)?);
+    }
+    let of = parts.unlinkable.iter().filter_map(|&record| parts.entities.get(record as usize));
+    columns.push(Arc::new(StringArray::from_iter_values(of.copied().map(uuid))));
+    table(RecordBatch::try_new(crosswalk_schema(parts), columns)?)
 }
 
 /// `ML.WEIGHTS` of a model of entities: a row for each level of each column.

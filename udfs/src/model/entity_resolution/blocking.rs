@@ -4,6 +4,8 @@
 //! compared. A block of more than `block_max` records is left out, and counted: a value that stands
 //! in half the rows says little and would cost the square of the rows.
 
+use std::ops::RangeInclusive;
+
 use rayon::prelude::*;
 
 use super::column::{Column, NONE};
@@ -150,6 +152,11 @@ pub struct Blocks {
 impl Blocks {
     /// The blocks of a rule.
     pub fn new(rule: &Rule, records: &Records, block_max: usize) -> Self {
+        Self::of_sizes(rule, records, 2..=block_max)
+    }
+
+    /// The blocks of a rule with so many records.
+    pub fn of_sizes(rule: &Rule, records: &Records, sizes: RangeInclusive<usize>) -> Self {
         let (slots, keys) = rule.of_records(records);
         let mut keyed: Vec<(u64, u32)> = keys
             .iter()
@@ -163,10 +170,10 @@ impl Blocks {
         let (mut starts, mut members) = (vec![0], Vec::new());
         let mut cost = Cost { keyed: keyed.len() as u64, ..Cost::default() };
         for block in keyed.chunk_by(|a, b| a.0 == b.0) {
-            if block.len() < 2 {
+            if block.len() < (*sizes.start()).max(2) {
                 continue;
             }
-            if block.len() > block_max {
+            if block.len() > *sizes.end() {
                 cost.skipped_blocks += 1;
                 cost.skipped_records += block.len() as u64;
                 continue;
@@ -184,6 +191,11 @@ impl Blocks {
             starts.push(members.len() as u32);
         }
         Self { slots, of, starts, records: members, cost }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
     }
 
     /// Whether two records have a block in common.
@@ -329,5 +341,13 @@ mod tests {
         assert!(found.is_empty());
         assert_eq!(cost, Cost { pairs: 0, skipped_blocks: 1, skipped_records: 3, keyed: 4 });
         assert_eq!(cost.kept(), 0.25);
+    }
+
+    #[test]
+    fn blocks_of_a_size_are_those_and_no_smaller_ones() {
+        let rule = Rule::parse("name", &["name"]).unwrap();
+        let large = Blocks::of_sizes(&rule, &records(), 3..=3);
+        assert!(large.has(0, 2) && !large.has(3, 4) && !large.is_empty());
+        assert!(Blocks::of_sizes(&rule, &records(), 4..=9).is_empty());
     }
 }

@@ -7,6 +7,7 @@ use arrow::datatypes::DataType;
 use super::column::{Gatherer, MEMBER_END};
 use super::key::{Computed, Expression, fingerprint};
 use super::kind::{Declared, Kind};
+use super::learn::{Comparison, UsedRule};
 use super::records::Records;
 use crate::model::random::mixed;
 use crate::model::{IdIndex, ModelError};
@@ -25,6 +26,22 @@ struct Compared {
 pub struct Gathered {
     ids: (IdIndex, Vec<u32>),
     sources: Option<(IdIndex, Vec<u32>)>,
+    columns: Vec<Compared>,
+    computed: Vec<Computed>,
+    truth: Option<Gatherer>,
+}
+
+/// Rows in the order of their ids, with fingerprints of what they say; not yet compared in any way.
+#[derive(Debug)]
+pub struct Ordered {
+    /// A fingerprint of each record's id and table.
+    pub keys: Vec<u64>,
+    /// A fingerprint of what each record says.
+    pub contents: Vec<u64>,
+    order: Vec<u32>,
+    ids: ArrayRef,
+    sources: Option<ArrayRef>,
+    sides: Vec<u32>,
     columns: Vec<Compared>,
     computed: Vec<Computed>,
     truth: Option<Gatherer>,
@@ -144,12 +161,11 @@ impl Gathered {
         columns + self.ids.0.memory_bytes() + 8 * self.rows() * (1 + self.computed.len())
     }
 
-    /// The records; `kinds` of columns stand above those named, where given. Of a link, records
-    /// of one table are not compared.
+    /// The rows in the order of their ids.
     ///
     /// # Errors
     /// When two rows have one id.
-    pub fn finish(self, kinds: Option<&[Kind]>, is_link: bool) -> Result<Identified, ModelError> {
+    pub fn ordered(self) -> Result<Ordered, ModelError> {
         let Self { ids: (mut index, mut codes), sources, columns, mut computed, truth } = self;
         let new = index.sort()?;
         codes.iter_mut().for_each(|code| *code = new[*code as usize]);
@@ -189,16 +205,50 @@ impl Gathered {
         let ids = in_order(&index, &codes)?;
         let sides = sources.as_ref().map(|(_, codes)| ordered(codes)).unwrap_or_default();
         let sources = sources.as_ref().map(|(index, codes)| in_order(index, codes)).transpose()?;
+        let keys = keys(&ids, sources.as_ref())?;
+        Ok(Ordered { keys, contents, order, ids, sources, sides, columns, computed, truth })
+    }
+}
+
+impl Ordered {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Whether the columns are those that were compared in these ways, and all is computed that
+    /// rules ask for. A way that is named for a column now is the one that it has to be.
+    pub fn fits(&self, comparisons: &[Comparison], rules: &[UsedRule]) -> bool {
+        let same = |(column, known): (&Compared, &Comparison)| {
+            column.name == known.column
+                && column.kind.is_none_or(|kind| kind == known.kind)
+                && (column.declared == Declared::List) == (known.kind == Kind::Array)
+        };
+        let is_computed =
+            |wanted: &Expression| self.computed.iter().any(|known| known.expression == *wanted);
+        self.columns.len() == comparisons.len()
+            && self.columns.iter().zip(comparisons).all(same)
+            && rules.iter().flat_map(|used| &used.rule.expressions).all(is_computed)
+    }
+
+    /// The records, with columns compared as `before` did, or as they are named and their values
+    /// suggest. Of a link, records of one table are not compared.
+    pub fn finish(self, before: Option<&[Comparison]>, is_link: bool) -> Identified {
+        let Self { keys, contents, order, ids, sources, sides, columns, computed, truth } = self;
         let between = if is_link { sides.clone() } else { Vec::new() };
         let finished = columns.into_iter().enumerate().map(|(at, column)| {
-            let kind = kinds.and_then(|kinds| kinds.get(at).copied()).or(column.kind);
-            column.values.finish(&column.name, column.declared, kind, &order)
+            let known = before.and_then(|before| before.get(at)).map(|known| known.kind);
+            column.values.finish(&column.name, column.declared, known.or(column.kind), &order)
         });
         let mut records = Records::new(finished.collect(), between, order.len());
         records.computed = computed;
-        let keys = keys(&ids, sources.as_ref())?;
         let truth = truth.map(|known| known.codes(&order));
-        Ok(Identified { records, ids, sources, sides, keys, contents, truth })
+        Identified { records, ids, sources, sides, keys, contents, truth }
     }
 }
 

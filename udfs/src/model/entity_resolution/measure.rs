@@ -53,6 +53,14 @@ pub(super) struct Measured<'a> {
     pub linkage: &'a Linkage,
     /// The blocks of the rules.
     pub blocks: &'a [Blocks],
+    /// The records that say too little.
+    pub unlinkable: &'a [u32],
+}
+
+/// The records that say too little: from this threshold they do not match even their own copies.
+pub(super) fn unlinkable(scorer: &Scorer<'_>, threshold: f64) -> Vec<u32> {
+    let least = weight(threshold);
+    (0..scorer.records().len as u32).filter(|&record| scorer.itself(record) < least).collect()
 }
 
 impl Measured<'_> {
@@ -60,7 +68,7 @@ impl Measured<'_> {
     ///
     /// # Errors
     /// When the disk that pairs are on fails.
-    pub fn all(&self, scorer: &Scorer<'_>, settings: &Settings) -> Result<Vec<f64>, ModelError> {
+    pub fn all(&self, settings: &Settings) -> Result<Vec<f64>, ModelError> {
         let records = &self.found.records;
         let groups = &self.clusters.of;
         let sides = &records.sides;
@@ -72,8 +80,6 @@ impl Measured<'_> {
         let right = right(self.edges, self.clusters, sides)?;
         let missed = self.refused(settings.method)? + self.unseen()?;
         let [estimated, found] = [share(right, linked), share(right, right + missed)];
-        let least = weight(settings.threshold);
-        let unlinkable = (0..records.len as u32).filter(|&at| scorer.itself(at) < least).count();
         let [entities, largest] = sizes(groups);
         Ok(vec![
             precision,
@@ -88,7 +94,7 @@ impl Measured<'_> {
             largest,
             linked,
             self.clusters.refused as f64,
-            unlinkable as f64,
+            self.unlinkable.len() as f64,
         ])
     }
 

@@ -90,6 +90,8 @@ pub struct EntityParts {
     pub history: Vec<Event>,
     /// Decisions about records.
     pub decisions: Vec<Decision>,
+    /// Records that say too little to match even their own copies, ascending.
+    pub unlinkable: Vec<u32>,
 }
 
 /// A trained model of entities.
@@ -119,6 +121,9 @@ impl EntityModel {
         };
         if !parts.decisions.iter().all(known) {
             return wrong("its decisions are of records that it does not know");
+        }
+        if parts.unlinkable.iter().any(|&record| record as usize >= records) {
+            return wrong("records that it does not know say too little");
         }
         let sides = sides(parts.sources.as_ref())?;
         Ok(Self { parts, sides })
@@ -180,6 +185,7 @@ impl EntityModel {
             + sources
             + 4 * self.sides.len()
             + 24 * parts.entities.len()
+            + 4 * parts.unlinkable.len()
             + size_of::<Event>() * parts.history.len()
     }
 }

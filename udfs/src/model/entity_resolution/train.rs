@@ -1,8 +1,10 @@
 //! From rows to a model: anew, or going on from the version before.
 //!
 //! A version that goes on keeps what was learned and the pairs of records that say what they said;
-//! only pairs with a new or changed record are compared. It begins anew where the columns are
-//! others, or more than half the records are new. Entities keep their ids either way.
+//! only pairs with a new or changed record are compared, and those of blocks that were too large
+//! and are not now. All weigh by how frequent their values are today, so that a pair that was kept may
+//! be kept no more. It begins anew where the columns are others, or more than half the records are
+//! new. Entities keep their ids either way.
 //!
 //! Records are in memory, with some hundred bytes each. Scored pairs are where there is a place for
 //! them ([`super::pairs`]) and are passed over in order, so that a training ends the same however
@@ -13,18 +15,17 @@ use std::sync::atomic::AtomicBool;
 
 use super::blocking::Blocks;
 use super::cluster::{cluster, complete};
-use super::column::Column;
-use super::gather::{Gathered, Identified};
+use super::gather::{Gathered, Ordered};
 use super::key::{Key, fits};
-use super::kind::Kind;
 use super::labels::{Ignored, Known, Written};
-use super::learn::{Comparison, LinkOptions, Linkage, NamedRule, learn};
-use super::measure::Measured;
+use super::learn::{LinkOptions, Linkage, NamedRule, UsedRule, learn};
+use super::measure::{Measured, unlinkable};
 use super::model::{EntityModel, EntityParts, Settings, events, named};
 use super::pairs::{Pairs, Spill, Writer};
 use super::records::Records;
 use super::score::{Edge, Scorer, weight};
 use super::sorted::{Sorter, by_place, merged};
+use super::suggest::expected_recalls;
 use crate::model::ModelError;
 use crate::model::als::Progress;
 
@@ -113,27 +114,33 @@ pub fn train(
     if gathered.rows() == 0 {
         return Err(ModelError::Empty);
     }
+    let ordered = gathered.ordered()?;
+    let known = before.map(|before| Past::new(before.model, &ordered)).transpose()?;
     let warm = before.and_then(|before| Some((before.model, before.pairs?)));
-    let kinds = warm.map(|(model, _)| kinds(model));
-    let found = gathered.finish(kinds.as_deref(), options.settings.is_link)?;
-    let known = before.map(|before| Past::new(before.model, &found)).transpose()?;
     let goes_on = warm.zip(known.as_ref()).filter(|((model, _), known)| {
-        known.fits(model, &found.records)
-            && known.same() as f64 >= NEW_MAX * found.records.len as f64
+        let Linkage { comparisons, rules, .. } = &model.parts().linkage;
+        ordered.fits(comparisons, rules) && known.same() as f64 >= NEW_MAX * ordered.len() as f64
     });
+    // What learns anew asks the columns anew how they are to be compared.
+    let ways = goes_on.map(|((model, _), _)| model.parts().linkage.comparisons.as_slice());
+    let found = ordered.finish(ways, options.settings.is_link);
     let positions: HashMap<u64, u32> = found.keys.iter().copied().zip(0..).collect();
     let decided = Known::decisions(said.decided, &positions, &found.records);
     let labels = Known::labels(said.labelled, &positions, &found.records);
     let (linkage, blocks) = match goes_on {
-        Some(((model, _), _)) => as_before(model, &found.records),
+        Some(((model, _), _)) => as_before(model, &found.records, &options.link),
         None => {
             let link = named_columns(options, &found.records)?;
             learn(&found.records, &labels.pairs, &link, under.report, under.cancel)?
         }
     };
+    let reopened = match goes_on {
+        Some(((model, _), known)) => reopened(model, known, &found.records, linkage.block_max),
+        None => Vec::new(),
+    };
     let scorer = Scorer::new(&found.records, &linkage);
     let kept = goes_on.map(|((_, pairs), known)| (pairs, known));
-    let edges = scored(&scorer, &blocks, options, kept, &under)?;
+    let edges = scored(&scorer, [&blocks, &reopened], options, kept, &under)?;
     let settings = &options.settings;
     let records = found.records.len;
     let (threshold, method, decisions) = (settings.threshold, settings.method, decided.pairs);
@@ -146,6 +153,7 @@ pub fn train(
     let entities = named(&clusters, &found.keys, was);
     let mut history = before.map(|of| of.model.parts().history.clone()).unwrap_or_default();
     history.extend(events(version, was, &entities, lost));
+    let unlinkable = unlinkable(&scorer, threshold);
     let measured = Measured {
         found: &found,
         edges: &edges,
@@ -153,8 +161,9 @@ pub fn train(
         decisions: &decisions,
         linkage: &linkage,
         blocks: &blocks,
+        unlinkable: &unlinkable,
     };
-    let measures = measured.all(&scorer, settings)?;
+    let measures = measured.all(settings)?;
     let pairs = with_parts(&edges, &scorer, linkage.comparisons.len())?;
     let unlearned = goes_on.is_none().then_some(labels.ignored);
     let kept = goes_on.map(|(_, known)| known.same());
@@ -169,29 +178,49 @@ pub fn train(
         ids: found.ids,
         sources: found.sources,
         contents: found.contents,
+        unlinkable,
     };
     let model = EntityModel::from_parts(parts)?;
     Ok(Resolved { model, pairs, measures, kept, undecided, overruled, apart, bridges, unlearned })
 }
 
-/// How the version before compares columns.
-fn kinds(model: &EntityModel) -> Vec<Kind> {
-    model.parts().linkage.comparisons.iter().map(|comparison| comparison.kind).collect()
-}
-
-/// What the version before has learned, and the blocks of its rules.
-fn as_before(model: &EntityModel, records: &Records) -> (Linkage, Vec<Blocks>) {
-    let linkage = model.parts().linkage.clone();
-    let rules = linkage.rules.iter();
-    let blocks = rules.map(|used| Blocks::new(&used.rule, records, linkage.block_max)).collect();
+/// What the version before has learned, and the blocks of its rules, with what they cost now.
+fn as_before(
+    model: &EntityModel,
+    records: &Records,
+    options: &LinkOptions,
+) -> (Linkage, Vec<Blocks>) {
+    let mut linkage = model.parts().linkage.clone();
+    linkage.block_max = options.block_limit(records.len);
+    let block = |used: &UsedRule| Blocks::new(&used.rule, records, linkage.block_max);
+    let blocks: Vec<Blocks> = linkage.rules.iter().map(block).collect();
+    let costs = linkage.rules.iter().zip(&blocks).map(|(used, blocks)| (&used.rule, blocks.cost));
+    let expected = expected_recalls(costs, &records.columns, options.seed);
+    for (used, (blocks, expected)) in linkage.rules.iter_mut().zip(blocks.iter().zip(expected)) {
+        used.cost = blocks.cost;
+        used.expected = Some(expected);
+    }
     (linkage, blocks)
 }
 
-/// The pairs that are kept, by left and right: those of new and changed records where a version
-/// goes on, beside those that the version before has.
+/// The blocks that the version before may have left out as too large and that are not now: since
+/// then a block has lost as many records at most as are gone or say something else.
+fn reopened(model: &EntityModel, known: &Past, records: &Records, block_max: usize) -> Vec<Blocks> {
+    let before = &model.parts().linkage;
+    let least = before.block_max.saturating_sub(known.gone()) + 1;
+    if least > block_max {
+        return Vec::new();
+    }
+    let had = before.rules.iter().filter(|used| used.cost.skipped_blocks > 0);
+    let blocks = had.map(|used| Blocks::of_sizes(&used.rule, records, least..=block_max));
+    blocks.filter(|blocks| !blocks.is_empty()).collect()
+}
+
+/// The pairs that are kept, by left and right: where a version goes on, those of new and changed
+/// records and of blocks that are open again, beside those that the version before has.
 fn scored(
     scorer: &Scorer<'_>,
-    blocks: &[Blocks],
+    [blocks, reopened]: [&[Blocks]; 2],
     options: &EntityOptions,
     goes_on: Option<(&Pairs, &Past)>,
     under: &Under<'_>,
@@ -201,11 +230,16 @@ fn scored(
         Some((_, known)) => known.same_as[record as usize].is_none(),
         None => true,
     };
-    let takes = |left: u32, right: u32| is_new(left) || is_new(right);
+    let is_open = |left: u32, right: u32| reopened.iter().any(|blocks| blocks.has(left, right));
+    let takes = |left: u32, right: u32| is_new(left) || is_new(right) || is_open(left, right);
     let compared = scorer.edges(blocks, least, takes, under.spill, under.cancel)?;
     let edges = match goes_on {
         Some((before, known)) => {
-            let kept = known.pairs(before, under.spill)?;
+            let kept = known.pairs(before, under.spill, |edge| {
+                let now = scorer.weighed(edge.left, edge.right, edge.levels);
+                let is_kept = f64::from(now.weight) >= least && !is_open(now.left, now.right);
+                is_kept.then_some(now)
+            })?;
             merged(&[compared, kept], by_place, Writer::new(under.spill, 0))?
         }
         None => compared,
@@ -242,6 +276,8 @@ fn named_columns(options: &EntityOptions, records: &Records) -> Result<LinkOptio
 
 /// What the version before knows of the records.
 struct Past {
+    /// How many records it has.
+    before: usize,
     /// Each record's position in the version before, when it says what it said.
     same_as: Vec<Option<u32>>,
     /// The other way round.
@@ -253,11 +289,16 @@ struct Past {
 }
 
 impl Past {
-    fn new(model: &EntityModel, found: &Identified) -> Result<Self, ModelError> {
+    fn new(model: &EntityModel, found: &Ordered) -> Result<Self, ModelError> {
         let parts = model.parts();
         let mut at: HashMap<u64, u32> = model.keys()?.into_iter().zip(0..).collect();
-        let mut known =
-            Self { same_as: Vec::new(), now: HashMap::new(), entities: Vec::new(), lost: vec![] };
+        let mut known = Self {
+            before: at.len(),
+            same_as: Vec::new(),
+            now: HashMap::new(),
+            entities: Vec::new(),
+            lost: vec![],
+        };
         for ((key, content), record) in found.keys.iter().zip(&found.contents).zip(0..) {
             let then = at.remove(key);
             let same = then.filter(|&then| parts.contents[then as usize] == *content);
@@ -276,19 +317,18 @@ impl Past {
         self.now.len()
     }
 
-    /// Whether the same columns are compared, and all is computed that the rules ask for.
-    fn fits(&self, model: &EntityModel, records: &Records) -> bool {
-        let Linkage { comparisons, rules, .. } = &model.parts().linkage;
-        let same = |(column, comparison): (&Column, &Comparison)| {
-            column.name == comparison.column && column.kind == comparison.kind
-        };
-        comparisons.len() == records.columns.len()
-            && records.columns.iter().zip(comparisons).all(same)
-            && rules.iter().all(|used| records.has_keys_of(&used.rule))
+    /// Records of the version before that are gone, or say something else.
+    fn gone(&self) -> usize {
+        self.before - self.same()
     }
 
-    /// The pairs of records that say what they said.
-    fn pairs(&self, before: &Pairs, spill: &Spill) -> Result<Pairs, ModelError> {
+    /// The pairs of records that say what they said, as `weighed` says what they are worth today.
+    fn pairs(
+        &self,
+        before: &Pairs,
+        spill: &Spill,
+        weighed: impl Fn(Edge) -> Option<Edge>,
+    ) -> Result<Pairs, ModelError> {
         let mut kept = Sorter::new(spill, by_place);
         for edge in before.cursor() {
             let edge = edge?;
@@ -296,7 +336,9 @@ impl Past {
                 (self.now.get(&edge.left), self.now.get(&edge.right))
             {
                 let (left, right) = (left.min(right), left.max(right));
-                kept.add(Edge { left, right, ..edge })?;
+                if let Some(edge) = weighed(Edge { left, right, ..edge }) {
+                    kept.add(edge)?;
+                }
             }
         }
         kept.finish()
