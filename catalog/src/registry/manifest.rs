@@ -108,6 +108,32 @@ pub struct StoredConsent {
     pub of_users: bool,
 }
 
+/// What a version began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoredStart {
+    /// Nothing tells: the manifest is of a time when this was not kept.
+    #[default]
+    Unknown,
+    /// With its rows alone, as CREATE MODEL does.
+    Anew,
+    /// With what another version had learned.
+    GoesOn {
+        /// That version.
+        version: u32,
+        /// Whether all of whom that version had learned, and those before it, are in this one, so
+        /// that whoever leaves is found among its own.
+        holds_all: bool,
+    },
+}
+
+impl StoredStart {
+    /// Whether a version knows of nobody but those whom it lists.
+    pub fn is_clean(self) -> bool {
+        matches!(self, Self::Anew | Self::GoesOn { holds_all: true, .. })
+    }
+}
+
 /// What the caller tells of a model that is being published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Publication {
@@ -150,6 +176,9 @@ pub struct Publication {
     /// These policies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub consents: Vec<StoredConsent>,
+    /// What it began with.
+    #[serde(default)]
+    pub start: StoredStart,
 }
 
 /// The document of a model version, written last.
@@ -266,6 +295,8 @@ pub struct LoadedModel {
     /// Who consents to being asked about; nobody is left out where there is none. Whoever asks
     /// puts them here.
     pub consents: Vec<Arc<ConsentSet>>,
+    /// The policies that these are of.
+    pub screened_by: Vec<String>,
     /// Where its files are.
     pub(super) folder: Place,
 }

@@ -17,7 +17,7 @@ use udfs::model::{
 };
 
 use super::model::{
-    Publication, Standing, StoredIteration, StoredMetric, StoredTrial, StoredTuning,
+    Publication, Standing, StoredIteration, StoredMetric, StoredStart, StoredTrial, StoredTuning,
 };
 use crate::testing::{Shared, TestClock, main, open_folder};
 use crate::{Catalog, CreateMode, Error, Kind, Result, Spec};
@@ -86,6 +86,7 @@ pub(super) fn publication() -> Publication {
         top_k: 20,
         purpose: None,
         consents: vec![],
+        start: StoredStart::GoesOn { version: 1, holds_all: true },
     }
 }
 

@@ -122,6 +122,7 @@ pub(crate) async fn asked(
             let applied = format!("consent policy {} on {}", policy.name, policy.table);
             context.used().policies.insert(applied);
             sets.push(Arc::clone(held.set()));
+            model.screened_by.push(policy.name.clone());
         }
     }
     context.opening().used().note_model();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use catalog::models::{Publication, Standing, StoredTuning};
+use catalog::models::{Publication, Standing, StoredStart, StoredTuning};
 use catalog::{CreateMode, Kind, ObjectName, Spec};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef};
@@ -31,7 +31,7 @@ use sqlparser::ast::{Expr as SqlExpr, Query};
 
 use crate::consent::models::{TrainedFor, remember, training_context};
 use crate::error::{Error, Result};
-use crate::model::created::{best_trial, result, result_schema};
+use crate::model::created::{SEARCH_STAYS, best_trial, result, result_schema};
 use crate::model::entities::fit::Versions;
 use crate::model::entities::{self, EntityColumns};
 use crate::model::features::{self, FeatureColumns};
@@ -458,6 +458,7 @@ impl Training {
         }
         let live = previous.as_ref().filter(|_| self.retrained.is_some());
         let live = live.map(|previous| previous.version.version);
+        let left = previous.as_ref().and_then(|previous| previous.left.clone());
         let (options, told) = (&self.options, progress.clone());
         let trained = match &self.columns {
             Columns::Interactions(columns) => {
@@ -472,7 +473,8 @@ impl Training {
                 features::fit::train(engine, rows, columns, options, &memory, told).await?
             }
             Columns::Entities(columns) => {
-                let goes_on = self.retrained.is_some() && options.lifecycle.warm_start;
+                let is_warm = self.retrained.is_some() && options.lifecycle.warm_start;
+                let goes_on = is_warm && left.is_none();
                 let versions = Versions { previous, version: claim.version(), goes_on };
                 let said = sides.iter().zip(inputs).collect();
                 let (rows, disk) = ((rows, said), Arc::clone(&context.runtime_env().disk_manager));
@@ -484,10 +486,16 @@ impl Training {
         let version = claim.version();
         let compared = trained.compared.as_ref();
         let name = self.name.to_string();
+        let unlearns = left.is_some() && trained.start == StoredStart::Anew;
+        let compared = (compared, unlearns);
         let (standing, told) = standing(&self.options.lifecycle, compared, live, &name, version);
         let standing = Standing { is_fold_in: self.is_fold_in(), ..standing };
         let mut message = self.message(version, &trained);
-        for more in [trained.began.clone().or(why_cold), told].into_iter().flatten() {
+        let began = trained.began.clone().or(why_cold);
+        let began = began.or(left.map(|why| format!("trained anew ({why})")));
+        let has_search = self.retrained.as_ref().is_some_and(|found| found.tuning.is_some());
+        let search = (unlearns && has_search).then(|| SEARCH_STAYS.to_owned());
+        for more in [began, search, told].into_iter().flatten() {
             message.push_str("; ");
             message.push_str(&more);
         }
@@ -509,12 +517,12 @@ impl Training {
 
     /// The version to go on from or to take ids from; or why there is none.
     async fn previous(&self, memory: &MemoryReservation) -> (Option<Previous>, Option<String>) {
-        let catalog = self.session.engine().catalog();
-        let model_type = self.options.learner.model_type();
+        let engine = self.session.engine();
+        let (catalog, model_type) = (engine.catalog(), self.options.learner.model_type());
         match (&self.retrained, &self.columns) {
             (Some(retrained), _) => {
                 let how = (retrained.are_iterations_given, retrained.is_fold_in);
-                versions::retrained(catalog, &self.name, how, memory).await
+                versions::retrained(engine, &self.name, how, &self.trained_for, memory).await
             }
             (None, Columns::Entities(_)) if self.mode == CreateMode::Replace => {
                 versions::replaced(catalog, &self.name, model_type, memory).await
@@ -548,6 +556,7 @@ impl Training {
             top_k: self.options.top_k,
             purpose: self.trained_for.purpose(),
             consents: self.trained_for.consents(),
+            start: trained.start,
         }
     }
 

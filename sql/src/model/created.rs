@@ -10,6 +10,10 @@ use catalog::models::StoredTuning;
 
 use crate::error::Result;
 
+/// What of persons who have left is not unlearned where options were searched.
+pub(super) const SEARCH_STAYS: &str =
+    "the options that a search had chosen stay, tune = TRUE searches without who has left";
+
 pub(super) fn result_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("model", DataType::Utf8, false),

@@ -64,6 +64,8 @@ pub struct Resolved {
     pub bridges: usize,
     /// Labels that count for nothing; `None` where nothing was learned.
     pub unlearned: Option<Ignored>,
+    /// Records of the version before that are gone.
+    pub gone: usize,
 }
 
 /// Of all records so many at most may be new where a version goes on.
@@ -95,6 +97,8 @@ pub struct Before<'a> {
     pub model: &'a EntityModel,
     /// Its scored pairs, where they and what it has learned stay.
     pub pairs: Option<&'a Pairs>,
+    /// Whether they stay only where none of its records is gone.
+    pub must_be_whole: bool,
 }
 
 /// Trains a model as version `version`.
@@ -117,8 +121,10 @@ pub fn train(
     let kinds = warm.map(|(model, _)| kinds(model));
     let found = gathered.finish(kinds.as_deref(), options.settings.is_link)?;
     let known = before.map(|before| Past::new(before.model, &found)).transpose()?;
+    let must_be_whole = before.is_some_and(|before| before.must_be_whole);
     let goes_on = warm.zip(known.as_ref()).filter(|((model, _), known)| {
         known.fits(model, &found.records)
+            && (known.lost.is_empty() || !must_be_whole)
             && known.same() as f64 >= NEW_MAX * found.records.len as f64
     });
     let positions: HashMap<u64, u32> = found.keys.iter().copied().zip(0..).collect();
@@ -143,6 +149,7 @@ pub fn train(
         Some(known) => (&known.entities, known.lost.as_slice()),
         None => (&nobody, &[][..]),
     };
+    let gone = lost.len();
     let entities = named(&clusters, &found.keys, was);
     let mut history = before.map(|of| of.model.parts().history.clone()).unwrap_or_default();
     history.extend(events(version, was, &entities, lost));
@@ -171,7 +178,18 @@ pub fn train(
         contents: found.contents,
     };
     let model = EntityModel::from_parts(parts)?;
-    Ok(Resolved { model, pairs, measures, kept, undecided, overruled, apart, bridges, unlearned })
+    Ok(Resolved {
+        model,
+        pairs,
+        measures,
+        kept,
+        undecided,
+        overruled,
+        apart,
+        bridges,
+        unlearned,
+        gone,
+    })
 }
 
 /// How the version before compares columns.
