@@ -31,7 +31,7 @@ use sqlparser::ast::{Expr as SqlExpr, Query};
 
 use crate::consent::models::{TrainedFor, remember, training_context};
 use crate::error::{Error, Result};
-use crate::model::created::{SEARCH_STAYS, best_trial, result, result_schema};
+use crate::model::created::{began, best_trial, result, result_schema, search_stays, whole};
 use crate::model::entities::fit::Versions;
 use crate::model::entities::{self, EntityColumns};
 use crate::model::features::{self, FeatureColumns};
@@ -484,21 +484,15 @@ impl Training {
         };
         progress.report(Progress { phase: "publishing".into(), ..Progress::default() });
         let version = claim.version();
-        let compared = trained.compared.as_ref();
         let name = self.name.to_string();
         let unlearns = left.is_some() && trained.start == StoredStart::Anew;
-        let compared = (compared, unlearns);
+        let compared = (trained.compared.as_ref(), unlearns);
         let (standing, told) = standing(&self.options.lifecycle, compared, live, &name, version);
         let standing = Standing { is_fold_in: self.is_fold_in(), ..standing };
-        let mut message = self.message(version, &trained);
-        let began = trained.began.clone().or(why_cold);
-        let began = began.or(left.map(|why| format!("trained anew ({why})")));
+        let began = began(trained.began.clone().or(why_cold), left);
         let has_search = self.retrained.as_ref().is_some_and(|found| found.tuning.is_some());
-        let search = (unlearns && has_search).then(|| SEARCH_STAYS.to_owned());
-        for more in [began, search, told].into_iter().flatten() {
-            message.push_str("; ");
-            message.push_str(&more);
-        }
+        let more = [began, search_stays(unlearns && has_search), told];
+        let message = whole(self.message(version, &trained), more);
         let publication = self.publication(&trained);
         if let Some(pairs) = &trained.pairs {
             claim.write_pairs(pairs).await?;

@@ -10,10 +10,6 @@ use catalog::models::StoredTuning;
 
 use crate::error::Result;
 
-/// What of persons who have left is not unlearned where options were searched.
-pub(super) const SEARCH_STAYS: &str =
-    "the options that a search had chosen stay, tune = TRUE searches without who has left";
-
 pub(super) fn result_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("model", DataType::Utf8, false),
@@ -32,6 +28,23 @@ pub(super) fn best_trial(tuning: &StoredTuning) -> String {
     });
     let chosen: Vec<String> = chosen.collect();
     format!("; best of {} trials: {}", tuning.trials.len(), chosen.join(", "))
+}
+
+/// How a version began; one of a type that never goes on from another, that somebody has left it.
+pub(super) fn began(told: Option<String>, left: Option<String>) -> Option<String> {
+    told.or_else(|| left.map(|why| format!("trained anew ({why})")))
+}
+
+/// What is not unlearned where options were searched.
+pub(super) fn search_stays(stays: bool) -> Option<String> {
+    let told = "the options that a search had chosen stay, tune = TRUE searches them anew";
+    stays.then(|| told.to_owned())
+}
+
+/// What was made, and what else is told of it.
+pub(super) fn whole(made: String, more: [Option<String>; 3]) -> String {
+    let told: Vec<String> = std::iter::once(made).chain(more.into_iter().flatten()).collect();
+    told.join("; ")
 }
 
 pub(super) fn result(

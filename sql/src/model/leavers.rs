@@ -57,23 +57,8 @@ impl<'a> Leavers<'a> {
         next: Option<&TrainedFor>,
     ) -> Result<Option<String>> {
         let (manifest, number) = (&version.manifest, version.version);
-        if manifest.replaces.is_some() {
-            return Ok(Some(format!("persons were erased from version {number}")));
-        }
-        if self.may_leave(manifest, next) {
-            match manifest.start {
-                StoredStart::Anew | StoredStart::GoesOn { holds_all: true, .. } => {}
-                StoredStart::GoesOn { version: before, .. } => {
-                    let why = format!(
-                        "version {number} goes on from version {before}, which knows persons that \
-                         it does not hold"
-                    );
-                    return Ok(Some(why));
-                }
-                StoredStart::Unknown => {
-                    return Ok(Some(format!("nothing tells what version {number} goes on from")));
-                }
-            }
+        if let Some(why) = self.of_chain(number, manifest, next) {
+            return Ok(Some(why));
         }
         let governed = Governed::of(manifest, next);
         if !governed.consents.is_empty() {
@@ -95,6 +80,34 @@ impl<'a> Leavers<'a> {
         // How many they are is told to nobody who reads without them.
         let holds_hidden = self.holds_hidden(version).await?;
         Ok(holds_hidden.then(|| format!("version {number} holds persons whom nobody may see")))
+    }
+
+    /// What a manifest alone tells of who has left a version.
+    pub(crate) fn of_chain(
+        &self,
+        number: u32,
+        manifest: &Manifest,
+        next: Option<&TrainedFor>,
+    ) -> Option<String> {
+        if manifest.replaces.is_some() {
+            return Some(format!("persons were erased from version {number}"));
+        }
+        match manifest.start {
+            _ if !self.may_leave(manifest, next) => None,
+            StoredStart::Anew | StoredStart::GoesOn { holds_all: true, .. } => None,
+            StoredStart::GoesOn { version: before, .. } => Some(format!(
+                "version {number} goes on from version {before}, which knows persons that it does \
+                 not hold"
+            )),
+            StoredStart::Unknown => {
+                Some(format!("nothing tells what version {number} goes on from"))
+            }
+        }
+    }
+
+    /// Whether more than the manifest tells who has left a version.
+    pub(crate) fn look_into(&self, manifest: &Manifest) -> bool {
+        !manifest.consents.is_empty() || self.hidden.iter().any(|(_, tokens)| !tokens.is_empty())
     }
 
     /// How many users of a version do not consent now; `None` where that cannot be told.

@@ -13,6 +13,7 @@ use catalog::policy::Role;
 use crate::consent;
 use crate::engine::CATALOG;
 use crate::error::Result;
+use crate::rights::Rights;
 use crate::session::{Session, StatementContext, TableFilter, TableInfo};
 
 pub(crate) type Column = (&'static str, ArrayRef);
@@ -133,14 +134,17 @@ pub(super) async fn functions(session: &Session) -> Result<RecordBatch> {
     ])
 }
 
+/// Whether somebody sees a model in lists. Who keeps policies sees which models were trained for a
+/// purpose.
+pub(super) fn sees_model(rights: &Rights, model: &ModelInfo) -> bool {
+    rights.may_use(&model.name, Some(&model.owner))
+        || (rights.has(Role::PolicyAdmin) && model.options.contains_key("purpose"))
+}
+
 pub(super) async fn models(context: &Arc<StatementContext>) -> Result<RecordBatch> {
     let rights = context.rights();
     let all = context.engine().catalog().models().await?;
-    // Who keeps policies sees which models were trained for a purpose.
-    let keeps =
-        |model: &ModelInfo| rights.has(Role::PolicyAdmin) && model.options.contains_key("purpose");
-    let seen = |model: &ModelInfo| rights.may_use(&model.name, Some(&model.owner));
-    let models: Vec<_> = all.into_iter().filter(|model| seen(model) || keeps(model)).collect();
+    let models: Vec<_> = all.into_iter().filter(|model| sees_model(rights, model)).collect();
     let standings = consent::models::standings(context, &models).await?;
     let standing = || models.iter().map(|model| standings.get(&model.name));
     let withdrawn = standing().map(|found| found.and_then(|found| found.withdrawn));
