@@ -43,3 +43,4 @@ mod subjects;
 mod tidy;
 mod traces;
 mod training;
+mod unlearning;
