@@ -175,6 +175,26 @@ async fn who_has_withdrawn_was_never_learned_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_lost_somebody_ends_once_persons_can_be_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = filled(&engine).await;
+    let everybody = "CREATE TABLE everybody AS SELECT * FROM plays";
+    all(&session, &[everybody, &create("m", "plays", NO_GATE)]).await;
+    lines(&session, "DELETE FROM plays WHERE listener = 'u3'").await;
+    // Nobody can ask for it here, so that deleted rows cost no training anew.
+    says(&session, "RETRAIN MODEL m", "warm start from version 1").await;
+    assert!(!lines(&session, LEFT).await.concat().contains("version"));
+    lines(&session, "CREATE SUBJECT person KEY (plays.listener)").await;
+    let told = lines(&session, "EXPLAIN FORGET SUBJECT person 'u4'").await.concat();
+    assert!(told.contains("model main.m@2 goes on from persons that it does not hold"), "{told}");
+    let why = "version 2 goes on from version 1, which knows persons that it does not hold";
+    assert!(lines(&session, LEFT).await.concat().contains(why));
+    says(&session, "RETRAIN MODEL m", why).await;
+    is_as_without(&session, &["u3"], NO_GATE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_restricted_was_never_learned_of() {
     let folder = tempfile::tempdir().unwrap();
     let engine = crate::slt::engine(folder.path()).await;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use catalog::ConsentPolicy;
 use catalog::models::StoredConsent;
+use catalog::{ConsentPolicy, ObjectName};
 use udfs::consent::{ConsentSet, consenting};
 
 use super::store::{Held, current};
@@ -50,6 +50,13 @@ pub(crate) async fn have_changed(
         }
     }
     Some(false)
+}
+
+/// The same of a model's default version; `None` also where no consents have chosen its rows.
+pub(crate) async fn have_changed_since(engine: &Engine, model: &ObjectName) -> Option<bool> {
+    let (_, manifest) = engine.catalog().model_manifest(model, None).await.ok()?;
+    let purpose = manifest.purpose.as_deref().filter(|_| !manifest.consents.is_empty())?;
+    have_changed(engine, &manifest.consents, purpose).await
 }
 
 /// The policy as it is now.

@@ -11,6 +11,7 @@ use catalog::models::ModelInfo;
 use catalog::policy::Role;
 
 use crate::consent;
+use crate::consent::withdrawals::have_changed_since;
 use crate::engine::CATALOG;
 use crate::error::Result;
 use crate::rights::Rights;
@@ -146,6 +147,13 @@ pub(super) async fn models(context: &Arc<StatementContext>) -> Result<RecordBatc
     let all = context.engine().catalog().models().await?;
     let models: Vec<_> = all.into_iter().filter(|model| sees_model(rights, model)).collect();
     let standings = consent::models::standings(context, &models).await?;
+    let mut changed = Vec::with_capacity(models.len());
+    for model in &models {
+        changed.push(match standings.contains_key(&model.name) {
+            true => have_changed_since(context.engine(), &model.name).await,
+            false => None,
+        });
+    }
     let standing = || models.iter().map(|model| standings.get(&model.name));
     let withdrawn = standing().map(|found| found.and_then(|found| found.withdrawn));
     let options = models.iter().map(|model| serde_json::to_string(&model.options));
@@ -187,6 +195,7 @@ pub(super) async fn models(context: &Arc<StatementContext>) -> Result<RecordBatc
         ("purpose", optional_texts(standing().map(|found| Some(found?.purpose.clone())))),
         ("consent_version", optional_texts(standing().map(|found| Some(found?.version.clone())))),
         ("withdrawn_users", Arc::new(withdrawn.collect::<Int64Array>())),
+        ("consents_changed", Arc::new(changed.into_iter().collect::<BooleanArray>())),
     ])
 }
 
