@@ -328,7 +328,7 @@ impl Catalog {
     ///
     /// # Errors
     /// As [`Self::marked_columns`].
-    pub async fn hidden_persons(&self) -> Result<Vec<(String, HashSet<Token>)>> {
+    pub async fn hidden_persons(&self) -> Result<Vec<(Subject, HashSet<Token>)>> {
         let found = self.subjects.sound_definitions_now().await?;
         let mut hidden = Vec::new();
         for definition in found.values() {
@@ -339,7 +339,7 @@ impl Catalog {
                 tokens.extend(held.everybody(Mark::Restricted)?);
                 tokens.extend(held.everybody(Mark::Erased)?);
             }
-            hidden.push((subject.name.clone(), tokens));
+            hidden.push((subject.clone(), tokens));
         }
         Ok(hidden)
     }
@@ -487,7 +487,8 @@ mod tests {
             counts.collect::<Vec<_>>()
         };
         assert_eq!(shown().await, [("id".to_owned(), 2), ("low".to_owned(), 1)]);
-        let hidden = catalog.hidden_persons().await.unwrap();
+        let hidden = catalog.hidden_persons().await.unwrap().into_iter();
+        let hidden: Vec<_> = hidden.map(|(subject, tokens)| (subject.name, tokens)).collect();
         let all = ["A", "B", "a", "C"].map(|id| tokens.token("person", id));
         assert_eq!(hidden, [("person".to_owned(), HashSet::from(all))]);
         let gone = |held: &mut SubjectMarks| {

@@ -179,6 +179,9 @@ pub struct Publication {
     /// What it began with.
     #[serde(default)]
     pub start: StoredStart,
+    /// The tables and views that were read for it; none where that was not kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read_from: Vec<String>,
 }
 
 /// The document of a model version, written last.

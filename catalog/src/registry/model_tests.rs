@@ -87,6 +87,7 @@ pub(super) fn publication() -> Publication {
         purpose: None,
         consents: vec![],
         start: StoredStart::GoesOn { version: 1, holds_all: true },
+        read_from: vec!["main.clicks".into()],
     }
 }
 

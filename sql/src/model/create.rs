@@ -29,7 +29,7 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 use sqlparser::ast::{Expr as SqlExpr, Query};
 
-use crate::consent::models::{TrainedFor, remember, training_context};
+use crate::consent::models::{remember, training_context};
 use crate::error::{Error, Result};
 use crate::model::created::{began, best_trial, result, result_schema, search_stays, whole};
 use crate::model::entities::fit::Versions;
@@ -37,6 +37,7 @@ use crate::model::entities::{self, EntityColumns};
 use crate::model::features::{self, FeatureColumns};
 use crate::model::fit::{Iteration, Trained, fit};
 use crate::model::learners::Learner;
+use crate::model::leavers::Next;
 use crate::model::lifecycle::{Previous, Retrain, nothing_to_fold_into, standing};
 use crate::model::measure::Metric;
 use crate::model::node::compared_by_key;
@@ -59,7 +60,7 @@ pub struct Training {
     columns: Columns,
     retrained: Option<Retrained>,
     session: Session,
-    trained_for: TrainedFor,
+    next: Next,
 }
 
 /// The training query's columns.
@@ -109,11 +110,10 @@ pub(crate) async fn plan(
     let query = create.query.to_string();
     let ((state, input), columns, sides) = inputs(context, &create.query, &options).await?;
     let session = context.session().clone();
-    let trained_for = TrainedFor::new(context, &input, columns.users());
-    remember(&mut options, &trained_for);
+    let next = Next::of(context, &input, columns.users());
+    remember(&mut options, &next.trained_for);
     let retrained = None;
-    let training =
-        Training { name, mode, options, query, columns, retrained, session, trained_for };
+    let training = Training { name, mode, options, query, columns, retrained, session, next };
     node(state, input, sides, training)
 }
 
@@ -160,14 +160,13 @@ pub(crate) async fn plan_retrain(
     let context = &training_context(context, &options)?;
     let stored = parse_query(&head.query)?;
     let ((state, input), columns, sides) = inputs(context, &stored, &options).await?;
-    let trained_for = TrainedFor::new(context, &input, columns.users());
-    remember(&mut options, &trained_for);
+    let next = Next::of(context, &input, columns.users());
+    remember(&mut options, &next.trained_for);
     let are_iterations_given = retrain.fold_in || retrain.instead.contains_key("max_iterations");
     let is_fold_in = retrain.fold_in;
     let retrained = Some(Retrained { tuning, are_iterations_given, is_fold_in });
     let (query, mode, session) = (head.query, CreateMode::Replace, context.session().clone());
-    let training =
-        Training { name, mode, options, query, columns, retrained, session, trained_for };
+    let training = Training { name, mode, options, query, columns, retrained, session, next };
     node(state, input, sides, training)
 }
 
@@ -516,7 +515,7 @@ impl Training {
         match (&self.retrained, &self.columns) {
             (Some(retrained), _) => {
                 let how = (retrained.are_iterations_given, retrained.is_fold_in);
-                versions::retrained(engine, &self.name, how, &self.trained_for, memory).await
+                versions::retrained(engine, &self.name, how, &self.next, memory).await
             }
             (None, Columns::Entities(_)) if self.mode == CreateMode::Replace => {
                 versions::replaced(catalog, &self.name, model_type, memory).await
@@ -548,9 +547,10 @@ impl Training {
             tuning: trained.tuning.clone().or(kept),
             segments: trained.segments.clone(),
             top_k: self.options.top_k,
-            purpose: self.trained_for.purpose(),
-            consents: self.trained_for.consents(),
+            purpose: self.next.trained_for.purpose(),
+            consents: self.next.trained_for.consents(),
             start: trained.start,
+            read_from: self.next.read_from.clone(),
         }
     }
 

@@ -4,10 +4,9 @@
 use catalog::{Catalog, ObjectName};
 use datafusion::execution::memory_pool::MemoryReservation;
 
-use crate::consent::models::TrainedFor;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::model::leavers::Leavers;
+use crate::model::leavers::{Leavers, Next};
 use crate::model::lifecycle::Previous;
 
 /// A version, or why there is none.
@@ -20,7 +19,7 @@ pub(super) async fn retrained(
     engine: &Engine,
     name: &ObjectName,
     how: (bool, bool),
-    next: &TrainedFor,
+    next: &Next,
     memory: &MemoryReservation,
 ) -> Told {
     let catalog = engine.catalog();
@@ -78,11 +77,7 @@ async fn loaded(
 }
 
 /// A version with who has left it. Where that cannot be read it is nothing to go on from.
-async fn looked_at(
-    engine: &Engine,
-    previous: Previous,
-    next: &TrainedFor,
-) -> Result<Previous, String> {
+async fn looked_at(engine: &Engine, previous: Previous, next: &Next) -> Result<Previous, String> {
     let told = |error: Error| error.to_string();
     let leavers = Leavers::load(engine).await.map_err(told)?;
     let left = leavers.left(&previous.version, Some(next)).await.map_err(told)?;
