@@ -109,6 +109,14 @@ impl SubjectMarks {
         self.by_mark.retain(|_, marked| !marked.is_empty());
     }
 
+    /// Everybody with a mark, whichever column the id is of.
+    fn everybody(&self, mark: Mark) -> Result<HashSet<Token>> {
+        let persons = self.by_mark.get(&mark).into_iter().flat_map(BTreeMap::keys);
+        let digits =
+            persons.map(|person| person.split_once(' ').map_or(person.as_str(), |it| it.0));
+        digits.map(|digits| parse_token(digits).ok_or_else(no_token)).collect()
+    }
+
     /// The tokens with a mark that hold in a column: those bound to one of its names, and, where
     /// its ids are plain, those that hold everywhere. A hold holds an id wherever it is: rather too
     /// many are kept than too few.
@@ -122,14 +130,15 @@ impl SubjectMarks {
             if mark != Mark::Held && !holds {
                 continue;
             }
-            let token = parse_token(digits).ok_or_else(|| Error::Corrupt {
-                what: "the marks of persons".into(),
-                reason: "one of them is no token".into(),
-            })?;
+            let token = parse_token(digits).ok_or_else(no_token)?;
             tokens.insert(token);
         }
         Ok(tokens)
     }
+}
+
+fn no_token() -> Error {
+    Error::Corrupt { what: "the marks of persons".into(), reason: "one of them is no token".into() }
 }
 
 /// Whom the ids in a column of a table must not show.
@@ -314,6 +323,27 @@ impl Catalog {
         Ok(columns)
     }
 
+    /// Each subject with those of its persons who are restricted or erased, whichever column their
+    /// ids are of, as the store has it now.
+    ///
+    /// # Errors
+    /// As [`Self::marked_columns`].
+    pub async fn hidden_persons(&self) -> Result<Vec<(Subject, HashSet<Token>)>> {
+        let found = self.subjects.sound_definitions_now().await?;
+        let mut hidden = Vec::new();
+        for definition in found.values() {
+            let Spec::Subject(subject) = &definition.spec else { continue };
+            let place = (MARKS.to_owned(), subject.name.clone());
+            let mut tokens = HashSet::new();
+            if let Some(Spec::SubjectMarks(held)) = found.get(&place).map(|found| &found.spec) {
+                tokens.extend(held.everybody(Mark::Restricted)?);
+                tokens.extend(held.everybody(Mark::Erased)?);
+            }
+            hidden.push((subject.clone(), tokens));
+        }
+        Ok(hidden)
+    }
+
     /// Whose rows of a table are kept however old they are: persons who are held count here as
     /// restricted ones do, as the store has it now.
     ///
@@ -457,6 +487,10 @@ mod tests {
             counts.collect::<Vec<_>>()
         };
         assert_eq!(shown().await, [("id".to_owned(), 2), ("low".to_owned(), 1)]);
+        let hidden = catalog.hidden_persons().await.unwrap().into_iter();
+        let hidden: Vec<_> = hidden.map(|(subject, tokens)| (subject.name, tokens)).collect();
+        let all = ["A", "B", "a", "C"].map(|id| tokens.token("person", id));
+        assert_eq!(hidden, [("person".to_owned(), HashSet::from(all))]);
         let gone = |held: &mut SubjectMarks| {
             let bound = ["main.crm.id", "main.gone.id", "main.vip.low"].map(str::to_owned);
             assert_eq!(held.columns(), BTreeSet::from(bound));

@@ -46,6 +46,7 @@ SELECT count(*) = 0 AS holds FROM ml_recommend('songs', 'u7', 3);
 SELECT withdrawn_users = 2 AS holds FROM system.models WHERE name = 'songs';
 RETRAIN MODEL songs;
 SELECT withdrawn_users = 0 AS holds FROM system.models WHERE name = 'songs';
+SELECT bool_and(to_unlearn IS NULL) AS holds FROM system.model_versions WHERE name = 'songs' AND is_default;
 
 -- A form that u8 signs later does not undo what the browser says; the browser's own word does.
 

@@ -60,7 +60,10 @@ SELECT bool_and(source = 'popularity') AS holds FROM ml_recommend('taste', 'k-42
 SELECT bool_and(is_valid AND state = 'done') AS holds FROM system.erasures;
 SHOW CERTIFICATES;
 
--- # What was learned of many together is forgotten by training anew
+-- # What was learned of many together is forgotten by training anew: RETRAIN does not go on from a version that somebody has left
 
+SELECT to_unlearn IS NOT NULL AS holds FROM system.model_versions WHERE name = 'taste' AND is_default;
 RETRAIN MODEL taste;
+SELECT to_unlearn IS NULL AS holds FROM system.model_versions WHERE name = 'taste' AND is_default;
+SELECT count(*) = 8 AS holds FROM ML.TRAINING_INFO(MODEL taste);
 SELECT bool_and(source = 'als') AS holds FROM ml_recommend('taste', 'k-43', 5);

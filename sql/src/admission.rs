@@ -21,6 +21,9 @@ use crate::error::{Error, Result};
 use crate::session::Action;
 use crate::system;
 
+/// System tables whose rows are not at hand: models may be loaded for them.
+const LOADED: [&str; 1] = ["model_versions"];
+
 /// The slots of an engine and the queue before them.
 #[derive(Debug)]
 pub struct Admission {
@@ -143,7 +146,8 @@ fn is_look_up(plan: &LogicalPlan) -> DataFusionResult<bool> {
             LogicalPlan::TableScan(scan) => {
                 scans += 1;
                 simple &= scan.table_name.schema().is_some_and(system::is_system)
-                    && !RECORDS.contains(&scan.table_name.table());
+                    && !RECORDS.contains(&scan.table_name.table())
+                    && !LOADED.contains(&scan.table_name.table());
             }
             LogicalPlan::Projection(_)
             | LogicalPlan::Filter(_)

@@ -45,4 +45,5 @@ mod subjects;
 mod tidy;
 mod traces;
 mod training;
+mod unlearning;
 mod versioning;

@@ -113,6 +113,32 @@ pub struct StoredConsent {
     pub ways: BTreeSet<Vec<Transformation>>,
 }
 
+/// What a version began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoredStart {
+    /// Nothing tells: the manifest is of a time when this was not kept.
+    #[default]
+    Unknown,
+    /// With its rows alone, as CREATE MODEL does.
+    Anew,
+    /// With what another version had learned.
+    GoesOn {
+        /// That version.
+        version: u32,
+        /// Whether all of whom that version had learned, and those before it, are in this one, so
+        /// that whoever leaves is found among its own.
+        holds_all: bool,
+    },
+}
+
+impl StoredStart {
+    /// Whether a version knows of nobody but those whom it lists.
+    pub fn is_clean(self) -> bool {
+        matches!(self, Self::Anew | Self::GoesOn { holds_all: true, .. })
+    }
+}
+
 /// What the caller tells of a model that is being published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Publication {
@@ -158,6 +184,12 @@ pub struct Publication {
     /// Whose ids the users are, of subjects, where they are not ids of records as they are.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub users_of: BTreeSet<CopiedKey>,
+    /// What it began with.
+    #[serde(default)]
+    pub start: StoredStart,
+    /// The tables and views that were read for it; none where that was not kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read_from: Vec<String>,
 }
 
 /// The document of a model version, written last.
@@ -274,6 +306,8 @@ pub struct LoadedModel {
     /// Who consents to being asked about; nobody is left out where there is none. Whoever asks
     /// puts them here.
     pub consents: Vec<Arc<ConsentSet>>,
+    /// The policies that these are of.
+    pub screened_by: Vec<String>,
     /// Where its files are.
     pub(super) folder: Place,
 }

@@ -16,7 +16,7 @@ pub use super::claim::Claim;
 pub use super::definition::ALTERABLE;
 pub use super::manifest::{
     LoadedModel, Manifest, ModelInfo, Publication, StoredConsent, StoredIteration, StoredMetric,
-    StoredTrial, StoredTuning,
+    StoredStart, StoredTrial, StoredTuning,
 };
 pub use super::model_files::StoredFile;
 
@@ -215,8 +215,9 @@ impl Catalog {
             Ok((Arc::new(model), Arc::new(manifest)))
         };
         let (model, manifest) = self.models.get(&version.id, load).await?;
-        let (name, version, consents) = (name.clone(), version.version, vec![]);
-        Ok(LoadedModel { name, version, model, manifest, consents, folder })
+        let (name, version) = (name.clone(), version.version);
+        let (consents, screened_by) = (vec![], vec![]);
+        Ok(LoadedModel { name, version, model, manifest, consents, screened_by, folder })
     }
 
     /// The number of the version that was published before `version`, if any is left.

@@ -15,7 +15,7 @@ use udfs::model::Model;
 
 use super::claim::MANIFEST;
 use super::definition::{Kind, ModelVersion, ObjectName, Spec};
-use super::manifest::{LoadedModel, Manifest};
+use super::manifest::{LoadedModel, Manifest, StoredStart};
 use super::model_files::StoredFile;
 use super::model_parts;
 use super::model_writing::write;
@@ -24,6 +24,19 @@ use crate::error::{Error, Result};
 
 /// How often a change of a head is tried when others change it at the same time.
 const TRIES: usize = 8;
+
+/// What a version of a model keeps of its training.
+#[derive(Debug)]
+pub struct ModelTraining {
+    /// The model.
+    pub model: ObjectName,
+    /// The version.
+    pub version: u32,
+    /// The query, and options that are texts.
+    pub texts: Vec<String>,
+    /// What it began with.
+    pub start: StoredStart,
+}
 
 impl Catalog {
     /// The versions of every model, by name.
@@ -40,12 +53,11 @@ impl Catalog {
         Ok(models.collect())
     }
 
-    /// The texts that versions of models keep of their trainings: the query, and options that are
-    /// texts. A version that cannot be read has none to tell.
+    /// What versions of models keep of their trainings. One that cannot be read has nothing to tell.
     ///
     /// # Errors
     /// When the warehouse cannot be reached.
-    pub async fn model_version_texts(&self) -> Result<Vec<(ObjectName, u32, Vec<String>)>> {
+    pub async fn model_trainings(&self) -> Result<Vec<ModelTraining>> {
         let mut found = Vec::new();
         for ((schema, name), definition) in self.definitions().await?.iter() {
             let Spec::Model(head) = &definition.spec else { continue };
@@ -58,7 +70,8 @@ impl Catalog {
                 };
                 let options = manifest.options.values().filter_map(|value| value.as_str());
                 let texts = options.map(str::to_owned).chain([manifest.query.clone()]).collect();
-                found.push((name.clone(), version.version, texts));
+                let (model, version) = (name.clone(), version.version);
+                found.push(ModelTraining { model, version, texts, start: manifest.start });
             }
         }
         Ok(found)

@@ -17,7 +17,7 @@ use udfs::model::{
 };
 
 use super::model::{
-    Publication, Standing, StoredIteration, StoredMetric, StoredTrial, StoredTuning,
+    Publication, Standing, StoredIteration, StoredMetric, StoredStart, StoredTrial, StoredTuning,
 };
 use crate::testing::{Shared, TestClock, main, open_folder};
 use crate::{Catalog, CreateMode, Error, Kind, Result, Spec};
@@ -87,6 +87,8 @@ pub(super) fn publication() -> Publication {
         purpose: None,
         consents: vec![],
         users_of: BTreeSet::new(),
+        start: StoredStart::GoesOn { version: 1, holds_all: true },
+        read_from: vec!["main.clicks".into()],
     }
 }
 

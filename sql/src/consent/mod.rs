@@ -23,6 +23,7 @@ mod record;
 mod store;
 pub(crate) mod syntax;
 pub(crate) mod tables;
+pub(crate) mod withdrawals;
 
 use std::sync::Arc;
 

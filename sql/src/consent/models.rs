@@ -121,7 +121,7 @@ fn not_followed(plan: &LogicalPlan, column: usize, policy: &ConsentPolicy) -> Er
 }
 
 /// Who consents to a purpose by a policy, by the ids that a model's users have.
-async fn current_users(
+pub(super) async fn current_users(
     engine: &Engine,
     policy: &Arc<ConsentPolicy>,
     purpose: &str,
@@ -192,6 +192,7 @@ pub(crate) async fn asked(
             let applied = format!("consent policy {} on {}", policy.name, policy.table);
             context.used().policies.insert(applied);
             sets.push(Arc::clone(held.set()));
+            model.screened_by.push(policy.name.clone());
         }
     }
     context.opening().used().note_model();

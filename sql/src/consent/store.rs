@@ -87,6 +87,11 @@ impl Held {
         }
     }
 
+    /// Whether the version tells of another state.
+    pub(crate) fn is_versioned(&self) -> bool {
+        self.states.is_some()
+    }
+
     /// Whether a row has come into force or ended since.
     fn is_over(&self, now_ms: i64) -> bool {
         self.until_us.is_some_and(|until_us| now_ms.saturating_mul(1_000) >= until_us)

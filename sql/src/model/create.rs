@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use catalog::models::{Publication, Standing, StoredTuning};
+use catalog::models::{Publication, Standing, StoredStart, StoredTuning};
 use catalog::{CreateMode, ErasuresSeen, Kind, ObjectName, Spec};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef};
@@ -29,14 +29,15 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 use sqlparser::ast::{Expr as SqlExpr, Query};
 
-use crate::consent::models::{TrainedFor, remember, training_context};
+use crate::consent::models::{remember, training_context};
 use crate::error::{Error, Result};
-use crate::model::created::{best_trial, result, result_schema};
+use crate::model::created::{began, best_trial, result, result_schema, search_stays, whole};
 use crate::model::entities::fit::Versions;
 use crate::model::entities::{self, EntityColumns};
 use crate::model::features::{self, FeatureColumns};
 use crate::model::fit::{Iteration, Trained, fit};
 use crate::model::learners::Learner;
+use crate::model::leavers::Next;
 use crate::model::lifecycle::{Previous, Retrain, nothing_to_fold_into, standing};
 use crate::model::measure::Metric;
 use crate::model::node::compared_by_key;
@@ -59,7 +60,7 @@ pub struct Training {
     columns: Columns,
     retrained: Option<Retrained>,
     session: Session,
-    trained_for: TrainedFor,
+    next: Next,
 }
 
 /// The training query's columns.
@@ -109,11 +110,10 @@ pub(crate) async fn plan(
     let query = create.query.to_string();
     let ((state, input), columns, sides) = inputs(context, &create.query, &options).await?;
     let session = context.session().clone();
-    let trained_for = TrainedFor::new(context, &input, columns.users()).await?;
-    remember(&mut options, &trained_for);
+    let next = Next::of(context, &input, columns.users()).await?;
+    remember(&mut options, &next.trained_for);
     let retrained = None;
-    let training =
-        Training { name, mode, options, query, columns, retrained, session, trained_for };
+    let training = Training { name, mode, options, query, columns, retrained, session, next };
     node(state, input, sides, training)
 }
 
@@ -160,14 +160,13 @@ pub(crate) async fn plan_retrain(
     let context = &training_context(context, &options)?;
     let stored = parse_query(&head.query)?;
     let ((state, input), columns, sides) = inputs(context, &stored, &options).await?;
-    let trained_for = TrainedFor::new(context, &input, columns.users()).await?;
-    remember(&mut options, &trained_for);
+    let next = Next::of(context, &input, columns.users()).await?;
+    remember(&mut options, &next.trained_for);
     let are_iterations_given = retrain.fold_in || retrain.instead.contains_key("max_iterations");
     let is_fold_in = retrain.fold_in;
     let retrained = Some(Retrained { tuning, are_iterations_given, is_fold_in });
     let (query, mode, session) = (head.query, CreateMode::Replace, context.session().clone());
-    let training =
-        Training { name, mode, options, query, columns, retrained, session, trained_for };
+    let training = Training { name, mode, options, query, columns, retrained, session, next };
     node(state, input, sides, training)
 }
 
@@ -458,6 +457,7 @@ impl Training {
         }
         let live = previous.as_ref().filter(|_| self.retrained.is_some());
         let live = live.map(|previous| previous.version.version);
+        let left = previous.as_ref().and_then(|previous| previous.left.clone());
         let (options, told) = (&self.options, progress.clone());
         let trained = match &self.columns {
             Columns::Interactions(columns) => {
@@ -472,7 +472,8 @@ impl Training {
                 features::fit::train(engine, rows, columns, options, &memory, told).await?
             }
             Columns::Entities(columns) => {
-                let goes_on = self.retrained.is_some() && options.lifecycle.warm_start;
+                let is_warm = self.retrained.is_some() && options.lifecycle.warm_start;
+                let goes_on = is_warm && left.is_none();
                 let versions = Versions { previous, version: claim.version(), goes_on };
                 let said = sides.iter().zip(inputs).collect();
                 let (rows, disk) = ((rows, said), Arc::clone(&context.runtime_env().disk_manager));
@@ -482,15 +483,15 @@ impl Training {
         };
         progress.report(Progress { phase: "publishing".into(), ..Progress::default() });
         let version = claim.version();
-        let compared = trained.compared.as_ref();
         let name = self.name.to_string();
+        let unlearns = left.is_some() && trained.start == StoredStart::Anew;
+        let compared = (trained.compared.as_ref(), unlearns);
         let (standing, told) = standing(&self.options.lifecycle, compared, live, &name, version);
         let standing = Standing { is_fold_in: self.is_fold_in(), ..standing };
-        let mut message = self.message(version, &trained);
-        for more in [trained.began.clone().or(why_cold), told].into_iter().flatten() {
-            message.push_str("; ");
-            message.push_str(&more);
-        }
+        let began = began(trained.began.clone().or(why_cold), left);
+        let has_search = self.retrained.as_ref().is_some_and(|found| found.tuning.is_some());
+        let more = [began, search_stays(unlearns && has_search), told];
+        let message = whole(self.message(version, &trained), more);
         let publication = self.publication(&trained);
         if let Some(pairs) = &trained.pairs {
             claim.write_pairs(pairs).await?;
@@ -512,12 +513,12 @@ impl Training {
 
     /// The version to go on from or to take ids from; or why there is none.
     async fn previous(&self, memory: &MemoryReservation) -> (Option<Previous>, Option<String>) {
-        let catalog = self.session.engine().catalog();
-        let model_type = self.options.learner.model_type();
+        let engine = self.session.engine();
+        let (catalog, model_type) = (engine.catalog(), self.options.learner.model_type());
         match (&self.retrained, &self.columns) {
             (Some(retrained), _) => {
                 let how = (retrained.are_iterations_given, retrained.is_fold_in);
-                versions::retrained(catalog, &self.name, how, memory).await
+                versions::retrained(engine, &self.name, how, &self.next, memory).await
             }
             (None, Columns::Entities(_)) if self.mode == CreateMode::Replace => {
                 versions::replaced(catalog, &self.name, model_type, memory).await
@@ -549,9 +550,11 @@ impl Training {
             tuning: trained.tuning.clone().or(kept),
             segments: trained.segments.clone(),
             top_k: self.options.top_k,
-            purpose: self.trained_for.purpose(),
-            consents: self.trained_for.consents(),
-            users_of: self.trained_for.users_of(),
+            purpose: self.next.trained_for.purpose(),
+            consents: self.next.trained_for.consents(),
+            users_of: self.next.trained_for.users_of(),
+            start: trained.start,
+            read_from: self.next.read_from.clone(),
         }
     }
 

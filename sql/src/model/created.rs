@@ -30,6 +30,23 @@ pub(super) fn best_trial(tuning: &StoredTuning) -> String {
     format!("; best of {} trials: {}", tuning.trials.len(), chosen.join(", "))
 }
 
+/// How a version began; one of a type that never goes on from another, that somebody has left it.
+pub(super) fn began(told: Option<String>, left: Option<String>) -> Option<String> {
+    told.or_else(|| left.map(|why| format!("trained anew ({why})")))
+}
+
+/// What is not unlearned where options were searched.
+pub(super) fn search_stays(stays: bool) -> Option<String> {
+    let told = "the options that a search had chosen stay, tune = TRUE searches them anew";
+    stays.then(|| told.to_owned())
+}
+
+/// What was made, and what else is told of it.
+pub(super) fn whole(made: String, more: [Option<String>; 3]) -> String {
+    let told: Vec<String> = std::iter::once(made).chain(more.into_iter().flatten()).collect();
+    told.join("; ")
+}
+
 pub(super) fn result(
     name: &ObjectName,
     version: u32,

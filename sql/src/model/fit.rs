@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use catalog::Catalog;
-use catalog::models::{StoredIteration, StoredTuning};
+use catalog::models::{StoredIteration, StoredStart, StoredTuning};
 use datafusion::execution::memory_pool::MemoryReservation;
 use udfs::model::als::{FactorView, Validation, WarmStart};
 use udfs::model::entity_resolution::pairs::Pairs;
@@ -63,6 +63,8 @@ pub struct Trained {
     pub metrics: Vec<Metric>,
     /// How the training began, when there was a version before.
     pub began: Option<String>,
+    /// The same for the manifest.
+    pub start: StoredStart,
     /// The new version beside the one before.
     pub compared: Option<Compared>,
     /// Interactions, and rows that were merged into another of the same user and item.
@@ -306,6 +308,7 @@ impl Fit<'_> {
         let before = mapped.as_ref().filter(|mapped| mapped.cold.is_none());
         let total_iterations = best_iteration.unwrap_or(watch.iterations.len())
             + before.map_or(0, |mapped| mapped.iterations);
+        let start = before.map_or(StoredStart::Anew, |mapped| mapped.start);
         let (interactions, merged) = (rows.all.cells(), rows.merged);
         let segments = rows.segments.clone();
         // The interactions are the model's from here on, but for a comparison.
@@ -334,6 +337,7 @@ impl Fit<'_> {
             segments,
             metrics: metrics.unwrap_or_default(),
             began: mapped.as_ref().map(Mapped::told),
+            start,
             compared,
             interactions,
             merged,

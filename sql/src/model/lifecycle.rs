@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use catalog::models::{ALTERABLE, LoadedModel, Standing};
+use catalog::models::{ALTERABLE, LoadedModel, Standing, StoredStart};
 use serde_json::Value as Json;
 use sqlparser::ast::{Expr, Value as Literal, ValueWithSpan};
 use udfs::model::Csr;
@@ -212,6 +212,20 @@ pub struct Previous {
     pub are_iterations_given: bool,
     /// Whether there is nothing to train but from it.
     pub is_needed: bool,
+    /// Who has left it, in words: then what it has learned is nothing to go on from.
+    pub left: Option<String>,
+    /// Whether it is gone on from only where all of whom it has learned are in the rows still.
+    pub must_be_whole: bool,
+}
+
+impl Previous {
+    /// What a version begins with that goes on from it, when so many of those of whom it has
+    /// learned are in the rows no more.
+    pub fn start(&self, gone: usize) -> StoredStart {
+        let is_clean = self.version.manifest.start.is_clean();
+        let holds_all = gone == 0 && self.left.is_none() && is_clean;
+        StoredStart::GoesOn { version: self.version.version, holds_all }
+    }
 }
 
 /// The previous version in the codes of the new one.
@@ -226,6 +240,10 @@ pub struct Mapped {
     pub iterations: usize,
     /// Why it is no warm start; `None` when it is one.
     pub cold: Option<String>,
+    /// What a version begins with that goes on from it.
+    pub start: StoredStart,
+    /// Who has left it, where it is gone on from all the same.
+    remains: Option<String>,
 }
 
 impl Mapped {
@@ -252,7 +270,14 @@ impl Mapped {
         );
         let codes = Codes { users: of_users, items: of_items };
         let is_unknown = |codes: &[Option<u32>]| codes.iter().all(Option::is_none);
+        let number = version.version;
+        let gone = gone(recommender.user_ids().len(), &codes.users);
+        let missing = (previous.must_be_whole && gone > 0)
+            .then(|| format!("{gone} users of version {number} are in the rows no more"));
+        let left = previous.left.clone().or(missing);
+        let (left, remains) = if previous.is_needed { (None, left) } else { (left, None) };
         let cold = match (learner, model.als()) {
+            _ if left.is_some() => left,
             _ if unwanted.is_some() => unwanted.map(str::to_owned),
             _ if is_unknown(&codes.users) || is_unknown(&codes.items) => {
                 Some("the last version knows none of the users or items".into())
@@ -265,7 +290,8 @@ impl Mapped {
             }
             _ => Some(format!("'{}' has no warm start", learner.model_type())),
         };
-        Some(Self { model, version: version.version, codes, iterations, cold })
+        let start = previous.start(gone);
+        Some(Self { model, version: number, codes, iterations, cold, start, remains })
     }
 
     /// The warm start, when it is one.
@@ -290,17 +316,32 @@ impl Mapped {
             None => {
                 let known = |codes: &[Option<u32>]| codes.iter().flatten().count();
                 let (users, items) = (&self.codes.users, &self.codes.items);
-                format!(
+                let mut told = format!(
                     "warm start from version {version}, which knows {} of {} users and {} of {} \
                      items",
                     known(users),
                     users.len(),
                     known(items),
                     items.len()
-                )
+                );
+                if let Some(why) = &self.remains {
+                    told.push_str(&format!(", and what it learned of them stays: {why}"));
+                }
+                told
             }
         }
     }
+}
+
+/// How many of so many known codes no new one is.
+fn gone(known: usize, codes: &[Option<u32>]) -> usize {
+    let mut are_gone = vec![true; known];
+    for code in codes.iter().flatten() {
+        if let Some(is_gone) = are_gone.get_mut(*code as usize) {
+            *is_gone = false;
+        }
+    }
+    are_gone.into_iter().filter(|is_gone| *is_gone).count()
 }
 
 /// There is no version for a fold-in to go on from.
@@ -412,10 +453,11 @@ impl Compared {
     }
 }
 
-/// What becomes of a new version that was trained, and how that is told.
+/// What becomes of a new version that was trained, and how that is told. With `unlearns` somebody
+/// has left the default version: no metric keeps it the default.
 pub fn standing(
     lifecycle: &Lifecycle,
-    compared: Option<&Compared>,
+    (compared, unlearns): (Option<&Compared>, bool),
     live: Option<u32>,
     name: &str,
     version: u32,
@@ -427,7 +469,7 @@ pub fn standing(
     let promote = match (lifecycle.promote, compared) {
         (Promote::Always, _) | (Promote::IfBetter, None) => true,
         (Promote::Never, _) => false,
-        (Promote::IfBetter, Some(compared)) => compared.holds(lifecycle.tolerance),
+        (Promote::IfBetter, Some(compared)) => unlearns || compared.holds(lifecycle.tolerance),
     };
     let figures = compared.map(|found| {
         format!(
@@ -437,12 +479,19 @@ pub fn standing(
     });
     let figures = figures.unwrap_or_else(|| "no rows were kept aside to compare on".to_owned());
     let asked = if lifecycle.promote == Promote::Never { " as asked" } else { "" };
-    let told = match promote {
-        true => figures,
-        false => format!(
-            "{figures}; version {live} stays the default{asked}, ALTER MODEL {name} SET \
-             DEFAULT_VERSION = {version} promotes this one"
+    let told = match (promote, unlearns) {
+        (true, false) => figures,
+        (true, true) => format!(
+            "{figures}; whatever the metric is, this version is the default, as persons have left \
+             version {live}"
         ),
+        (false, _) => {
+            let though = if unlearns { ", though persons have left it" } else { "" };
+            format!(
+                "{figures}; version {live} stays the default{asked}{though}, ALTER MODEL {name} \
+                 SET DEFAULT_VERSION = {version} promotes this one"
+            )
+        }
     };
     (Standing { promote, keep_versions, is_fold_in: false }, Some(told))
 }
@@ -481,7 +530,8 @@ mod tests {
         ] {
             let lifecycle = lifecycle(promote, tolerance);
             let found = found.map(|(metric, new, live)| compared(metric, new, live));
-            let (standing, told) = standing(&lifecycle, found.as_ref(), Some(4), "main.m", 5);
+            let compared = (found.as_ref(), false);
+            let (standing, told) = standing(&lifecycle, compared, Some(4), "main.m", 5);
             let keep_versions = Some(3);
             let expected_standing =
                 Standing { promote: expected, keep_versions, is_fold_in: false };
@@ -490,8 +540,28 @@ mod tests {
             assert_eq!(told.contains("SET DEFAULT_VERSION = 5"), !expected, "{told}");
             assert_eq!(told.contains("of version 4 on the same 9"), found.is_some(), "{told}");
         }
-        let (first, told) = standing(&lifecycle(Promote::Never, 0.0), None, None, "main.m", 1);
+        let never = lifecycle(Promote::Never, 0.0);
+        let (first, told) = standing(&never, (None, false), None, "main.m", 1);
         assert!(first.promote && told.is_none());
+    }
+
+    #[test]
+    fn whoever_has_no_new_code_is_gone() {
+        assert_eq!(gone(4, &[Some(1), None, Some(3), Some(1)]), 2);
+        assert_eq!((gone(0, &[None]), gone(2, &[])), (0, 2));
+    }
+
+    #[test]
+    fn no_metric_keeps_a_version_that_persons_have_left() {
+        let worse = compared("ndcg@20", 0.1, 0.5);
+        for (promote, expected) in
+            [(Promote::IfBetter, true), (Promote::Always, true), (Promote::Never, false)]
+        {
+            let lifecycle = lifecycle(promote, 0.0);
+            let (standing, told) = standing(&lifecycle, (Some(&worse), true), Some(4), "main.m", 5);
+            assert_eq!(standing.promote, expected);
+            assert!(told.unwrap().contains("persons have left"));
+        }
     }
 
     #[test]

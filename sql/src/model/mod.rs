@@ -13,6 +13,7 @@ mod hybrid;
 mod idle;
 pub mod items;
 mod learners;
+pub(crate) mod leavers;
 mod lifecycle;
 pub(crate) mod marked;
 pub mod measure;

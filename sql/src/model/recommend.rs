@@ -180,7 +180,8 @@ impl UserDefinedLogicalNodeCore for RecommendNode {
     }
 
     fn fmt_for_explain(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Recommend: model={}, top_k={}", self.model, self.options.top_k)
+        write!(formatter, "Recommend: model={}, top_k={}", self.model, self.options.top_k)?;
+        formatter.write_str(&screened(&self.model))
     }
 
     fn with_exprs_and_inputs(
@@ -261,6 +262,15 @@ impl RecommendExec {
     }
 }
 
+/// By which consent policies users are left out, for plans; nothing where by none.
+fn screened(model: &LoadedModel) -> String {
+    if model.screened_by.is_empty() {
+        return String::new();
+    }
+    let purpose = model.manifest.purpose.as_deref().unwrap_or_default();
+    format!(", policies=[{}], purpose={purpose}", model.screened_by.join(", "))
+}
+
 /// All inputs, of which the first has the users.
 struct Sources {
     inputs: Vec<Arc<dyn ExecutionPlan>>,
@@ -297,7 +307,8 @@ impl Sources {
 
 impl DisplayAs for RecommendExec {
     fn fmt_as(&self, _: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "RecommendExec: model={}, top_k={}", self.model, self.options.top_k)
+        write!(formatter, "RecommendExec: model={}, top_k={}", self.model, self.options.top_k)?;
+        formatter.write_str(&screened(&self.model))
     }
 }
 

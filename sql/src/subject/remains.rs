@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use catalog::Spec;
 use catalog::erasures::StepReport;
+use catalog::models::StoredStart;
 
 use crate::error::Result;
 use crate::session::StatementContext;
@@ -29,7 +30,14 @@ pub(super) async fn of(context: &StatementContext, ids: &BTreeSet<String>) -> Re
             remains.push(format!("the text of {kind} {schema}.{name} names the person"));
         }
     }
-    for (model, version, texts) in catalog.model_version_texts().await? {
+    for training in catalog.model_trainings().await? {
+        let (model, version, texts) = (training.model, training.version, training.texts);
+        if matches!(training.start, StoredStart::GoesOn { holds_all: false, .. }) {
+            remains.push(format!(
+                "model {model}@{version} goes on from persons that it does not hold, perhaps this \
+                 one: RETRAIN MODEL forgets them"
+            ));
+        }
         let told = format!("the text of model {model} names the person");
         if !remains.contains(&told) && texts.iter().any(|text| mentions(text, ids)) {
             remains.push(format!("the text of model {model}@{version} names the person"));

@@ -66,7 +66,8 @@ pub(super) async fn unlearn(
             catalog.replace_model(&loaded, Arc::new(model)).await?;
             report.outcome = "the person's factors and interactions are removed; factors of the \
                               items are solved anew, other sums over many are as they were: \
-                              RETRAIN MODEL forgets exactly"
+                              RETRAIN MODEL, which begins anew then, forgets \
+                              exactly"
                 .into();
         }
         None => {

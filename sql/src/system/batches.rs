@@ -11,8 +11,10 @@ use catalog::models::ModelInfo;
 use catalog::policy::Role;
 
 use crate::consent;
+use crate::consent::withdrawals::have_changed_since;
 use crate::engine::CATALOG;
 use crate::error::Result;
+use crate::rights::Rights;
 use crate::session::{Session, StatementContext, TableFilter, TableInfo};
 
 pub(crate) type Column = (&'static str, ArrayRef);
@@ -133,15 +135,25 @@ pub(super) async fn functions(session: &Session) -> Result<RecordBatch> {
     ])
 }
 
+/// Whether somebody sees a model in lists. Who keeps policies sees which models were trained for a
+/// purpose.
+pub(super) fn sees_model(rights: &Rights, model: &ModelInfo) -> bool {
+    rights.may_use(&model.name, Some(&model.owner))
+        || (rights.has(Role::PolicyAdmin) && model.options.contains_key("purpose"))
+}
+
 pub(super) async fn models(context: &Arc<StatementContext>) -> Result<RecordBatch> {
     let rights = context.rights();
     let all = context.engine().catalog().models().await?;
-    // Who keeps policies sees which models were trained for a purpose.
-    let keeps =
-        |model: &ModelInfo| rights.has(Role::PolicyAdmin) && model.options.contains_key("purpose");
-    let seen = |model: &ModelInfo| rights.may_use(&model.name, Some(&model.owner));
-    let models: Vec<_> = all.into_iter().filter(|model| seen(model) || keeps(model)).collect();
+    let models: Vec<_> = all.into_iter().filter(|model| sees_model(rights, model)).collect();
     let standings = consent::models::standings(context, &models).await?;
+    let mut changed = Vec::with_capacity(models.len());
+    for model in &models {
+        changed.push(match standings.contains_key(&model.name) {
+            true => have_changed_since(context.engine(), &model.name).await,
+            false => None,
+        });
+    }
     let standing = || models.iter().map(|model| standings.get(&model.name));
     let withdrawn = standing().map(|found| found.and_then(|found| found.withdrawn));
     let options = models.iter().map(|model| serde_json::to_string(&model.options));
@@ -183,6 +195,7 @@ pub(super) async fn models(context: &Arc<StatementContext>) -> Result<RecordBatc
         ("purpose", optional_texts(standing().map(|found| Some(found?.purpose.clone())))),
         ("consent_version", optional_texts(standing().map(|found| Some(found?.version.clone())))),
         ("withdrawn_users", Arc::new(withdrawn.collect::<Int64Array>())),
+        ("consents_changed", Arc::new(changed.into_iter().collect::<BooleanArray>())),
     ])
 }
 

@@ -8,6 +8,7 @@ mod audit;
 mod batches;
 mod checks;
 mod keys;
+mod model_versions;
 mod policies;
 mod privacy;
 mod processing;
@@ -31,7 +32,7 @@ pub const SCHEMAS: [&str; 2] = ["information_schema", "system"];
 
 pub(crate) use self::batches::{batch, optional_texts, texts};
 
-const SYSTEM: [&str; 27] = [
+const SYSTEM: [&str; 28] = [
     "audit",
     "audit_faults",
     "checks",
@@ -42,6 +43,7 @@ const SYSTEM: [&str; 27] = [
     "functions",
     "grants",
     "keys",
+    "model_versions",
     "models",
     "policies",
     "privacy_budget",
@@ -119,11 +121,12 @@ pub(crate) async fn open(
     name: &ObjectName,
 ) -> Result<Option<Arc<dyn TableProvider>>> {
     let session = context.session();
-    // What is made of the record is made when it is read.
+    // What is made of the record, or of all that models hold, is made when it is read.
     match (name.schema.as_str(), name.name.as_str()) {
         ("system", "audit") => return audit::audit(context).map(Some),
         ("system", "audit_faults") => return audit::faults(context).map(Some),
         ("system", "processing_activities") => return processing::activities(context).map(Some),
+        ("system", "model_versions") => return model_versions::versions(context).map(Some),
         _ => {}
     }
     let batch = match (name.schema.as_str(), name.name.as_str()) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
+use catalog::models::StoredStart;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::execution::{DiskManager, SendableRecordBatchStream};
 use futures::StreamExt;
@@ -101,7 +102,8 @@ pub async fn train(
         let mut watch = Watch::new(&progress, &clock, None);
         let Versions { previous, version, .. } = &versions;
         let before = previous.as_ref().and_then(|before| before.version.model.entities());
-        let before = before.map(|model| Before { model, pairs: kept.as_ref() });
+        let must_be_whole = previous.as_ref().is_some_and(|before| before.must_be_whole);
+        let before = before.map(|model| Before { model, pairs: kept.as_ref(), must_be_whole });
         let said = Said { decided: &decided, labelled: &labelled };
         let under = Under { report: &mut |now| watch.report(now), cancel: &flag, spill: &spill };
         let found = resolve(gathered, &asked, said, before, *version, under);
@@ -200,11 +202,17 @@ fn trained(
             previous.version.version,
             records.saturating_sub(kept)
         ),
-        None => format!(
-            "learned anew, with the ids that entities have in version {}",
-            previous.version.version
-        ),
+        None => {
+            let number = previous.version.version;
+            let missing = (previous.must_be_whole && found.gone > 0)
+                .then(|| format!("{} records of it are in the rows no more", found.gone));
+            let left = previous.left.clone().or(missing);
+            let why = left.map(|why| format!(" ({why})")).unwrap_or_default();
+            format!("learned anew, with the ids that entities have in version {number}{why}")
+        }
     });
+    let goes_on = previous.filter(|_| found.kept.is_some());
+    let start = goes_on.map_or(StoredStart::Anew, |previous| previous.start(found.gone));
     let told: Vec<String> = began.into_iter().chain(doubtful).chain(unheard).collect();
     Trained {
         total_iterations: watch.iterations.len(),
@@ -217,6 +225,7 @@ fn trained(
         segments: vec![],
         metrics: metrics.collect(),
         began: (!told.is_empty()).then(|| told.join("; ")),
+        start,
         compared: None,
         interactions: records,
         merged: 0,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use catalog::Catalog;
+use catalog::models::StoredStart;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
@@ -238,6 +239,7 @@ impl Fit<'_> {
             segments: vec![],
             metrics,
             began: None,
+            start: StoredStart::Anew,
             compared: None,
             interactions: count,
             merged: 0,

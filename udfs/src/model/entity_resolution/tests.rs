@@ -114,7 +114,11 @@ fn options() -> EntityOptions {
 }
 
 fn resolved(rows: &[Row], before: Option<&Resolved>, version: u32) -> Resolved {
-    let before = before.map(|found| Before { model: &found.model, pairs: Some(&found.pairs) });
+    let before = before.map(|found| Before {
+        model: &found.model,
+        pairs: Some(&found.pairs),
+        must_be_whole: false,
+    });
     run(gathered(rows), Said::default(), before, version, &Spill::in_memory()).unwrap()
 }
 
@@ -309,7 +313,8 @@ fn with_pairs_on_disk_all_is_the_same() {
     let early: Vec<Row> = rows.iter().filter(|row| row.0 % 9 > 0).cloned().collect();
     let versions = |spill: Spill| {
         let first = run(gathered(&early), Said::default(), None, 1, &spill).unwrap();
-        let before = Before { model: &first.model, pairs: Some(&first.pairs) };
+        let (model, pairs) = (&first.model, Some(&first.pairs));
+        let before = Before { model, pairs, must_be_whole: true };
         let second = run(gathered(&rows), Said::default(), Some(before), 2, &spill).unwrap();
         assert!(second.kept.is_some());
         [first, second]
@@ -330,10 +335,16 @@ fn a_model_made_anew_keeps_the_ids_of_entities() {
     let rows = people(200, 10);
     let first = resolved(&rows, None, 1);
     let less = &rows[..rows.len() - 20];
-    let before = Before { model: &first.model, pairs: None };
+    let before = Before { model: &first.model, pairs: None, must_be_whole: false };
     let again = run(gathered(less), Said::default(), Some(before), 2, &Spill::in_memory());
     let again = again.unwrap();
-    assert_eq!(again.kept, None);
+    assert_eq!((again.kept, again.gone), (None, 20));
+    // Where nothing may stay of records that are gone, nothing does, whatever there is to go on.
+    for (must_be_whole, kept) in [(false, Some(less.len())), (true, None)] {
+        let before = Before { model: &first.model, pairs: Some(&first.pairs), must_be_whole };
+        let next = run(gathered(less), Said::default(), Some(before), 2, &Spill::in_memory());
+        assert_eq!(next.unwrap().kept, kept);
+    }
     let of = |model: &EntityModel| {
         let parts = model.parts();
         let ids = parts.ids.as_any().downcast_ref::<Int64Array>().unwrap().values().to_vec();
@@ -472,7 +483,8 @@ fn a_version_goes_on_with_what_the_query_computes_and_only_with_it() {
     let keyed = first.model.parts().linkage.rules[1].cost.keyed;
     let without = (0..rows.len()).filter(|at| at % 7 == 3).count();
     assert_eq!(keyed as usize, rows.len() - without);
-    let before = || Some(Before { model: &first.model, pairs: Some(&first.pairs) });
+    let (model, pairs) = (&first.model, Some(&first.pairs));
+    let before = || Some(Before { model, pairs, must_be_whole: true });
     let again = run_by(made(&expression), rules.clone(), before()).unwrap();
     assert_eq!(again.kept, Some(rows.len()));
     let (other, others) = computed_rule("g(last_name)");

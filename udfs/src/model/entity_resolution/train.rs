@@ -65,6 +65,8 @@ pub struct Resolved {
     pub bridges: usize,
     /// Labels that count for nothing; `None` where nothing was learned.
     pub unlearned: Option<Ignored>,
+    /// Records of the version before that are gone.
+    pub gone: usize,
 }
 
 /// Of all records so many at most may be new where a version goes on.
@@ -96,6 +98,8 @@ pub struct Before<'a> {
     pub model: &'a EntityModel,
     /// Its scored pairs, where they and what it has learned stay.
     pub pairs: Option<&'a Pairs>,
+    /// Whether they stay only where none of its records is gone.
+    pub must_be_whole: bool,
 }
 
 /// Trains a model as version `version`.
@@ -117,9 +121,12 @@ pub fn train(
     let ordered = gathered.ordered()?;
     let known = before.map(|before| Past::new(before.model, &ordered)).transpose()?;
     let warm = before.and_then(|before| Some((before.model, before.pairs?)));
+    let must_be_whole = before.is_some_and(|before| before.must_be_whole);
     let goes_on = warm.zip(known.as_ref()).filter(|((model, _), known)| {
         let Linkage { comparisons, rules, .. } = &model.parts().linkage;
-        ordered.fits(comparisons, rules) && known.same() as f64 >= NEW_MAX * ordered.len() as f64
+        ordered.fits(comparisons, rules)
+            && (known.lost.is_empty() || !must_be_whole)
+            && known.same() as f64 >= NEW_MAX * ordered.len() as f64
     });
     // What learns anew asks the columns anew how they are to be compared.
     let ways = goes_on.map(|((model, _), _)| model.parts().linkage.comparisons.as_slice());
@@ -150,6 +157,7 @@ pub fn train(
         Some(known) => (&known.entities, known.lost.as_slice()),
         None => (&nobody, &[][..]),
     };
+    let gone = lost.len();
     let entities = named(&clusters, &found.keys, was);
     let mut history = before.map(|of| of.model.parts().history.clone()).unwrap_or_default();
     history.extend(events(version, was, &entities, lost));
@@ -181,7 +189,18 @@ pub fn train(
         unlinkable,
     };
     let model = EntityModel::from_parts(parts)?;
-    Ok(Resolved { model, pairs, measures, kept, undecided, overruled, apart, bridges, unlearned })
+    Ok(Resolved {
+        model,
+        pairs,
+        measures,
+        kept,
+        undecided,
+        overruled,
+        apart,
+        bridges,
+        unlearned,
+        gone,
+    })
 }
 
 /// What the version before has learned, and the blocks of its rules, with what they cost now.

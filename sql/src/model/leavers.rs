@@ -1,0 +1,226 @@
+//! Who has left a version of a model since it was trained: people who withdrew, are restricted, or
+//! were erased. What it has learned of them is nothing to go on from, and no reason to keep it.
+//!
+//! Where somebody may leave, as consents chose the rows or they have ids of a subject, RETRAIN goes
+//! on only from a version all of whose users, or records, are in the rows still. So whoever is in a
+//! chain of versions is in the last one, and is found there on leaving. A fold-in goes on whoever
+//! has left; its version says so, and the next training begins anew.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use arrow::array::ArrayRef;
+use arrow::compute::can_cast_types;
+use arrow::datatypes::DataType;
+use catalog::models::{LoadedModel, Manifest, StoredConsent, StoredStart};
+use datafusion::logical_expr::LogicalPlan;
+use udfs::privacy::Token;
+
+use crate::consent::models::TrainedFor;
+use crate::consent::withdrawals;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::session::StatementContext;
+
+/// For what the next version is trained, and from what.
+#[derive(Debug)]
+pub(crate) struct Next {
+    pub(crate) trained_for: TrainedFor,
+    /// The tables and views that are read for it.
+    pub(crate) read_from: Vec<String>,
+}
+
+impl Next {
+    /// Of a training whose query and tables beside it are planned in a context.
+    ///
+    /// # Errors
+    /// When consents could not be followed to the model's users.
+    pub(crate) async fn of(
+        context: &StatementContext,
+        plan: &LogicalPlan,
+        user_column: Option<usize>,
+    ) -> Result<Self> {
+        let trained_for = TrainedFor::new(context, plan, user_column).await?;
+        let read_from: BTreeSet<String> =
+            context.opened_names().iter().map(ToString::to_string).collect();
+        Ok(Self { trained_for, read_from: read_from.into_iter().collect() })
+    }
+}
+
+/// A subject, as far as its persons may be in models.
+struct OfSubject {
+    name: String,
+    /// The tables with ids of its persons.
+    tables: BTreeSet<String>,
+    /// Its restricted and erased persons.
+    hidden: HashSet<Token>,
+}
+
+/// What is known of whoever may leave models.
+pub(crate) struct Leavers<'a> {
+    engine: &'a Engine,
+    subjects: Vec<OfSubject>,
+}
+
+/// The consents by which a version's rows were chosen, or those of the next one are.
+struct Governed {
+    purpose: Option<String>,
+    consents: Vec<StoredConsent>,
+}
+
+impl<'a> Leavers<'a> {
+    /// Reads who is restricted and erased, and where persons are.
+    ///
+    /// # Errors
+    /// When what is known of persons cannot be read.
+    pub(crate) async fn load(engine: &'a Engine) -> Result<Self> {
+        let catalog = engine.catalog();
+        let copies = catalog.copies_now().await?;
+        let mut subjects = Vec::new();
+        for (subject, hidden) in catalog.hidden_persons().await? {
+            let copies = copies.iter().filter(|(_, copy)| copy.subject == subject.name);
+            let tables = subject.tables().into_iter().chain(copies.map(|(table, _)| table));
+            let tables = tables.map(ToString::to_string).collect();
+            subjects.push(OfSubject { name: subject.name.clone(), tables, hidden });
+        }
+        Ok(Self { engine, subjects })
+    }
+
+    /// The subjects whose persons may be in a version: those with ids in what it has learned from.
+    fn subjects_in(&self, manifest: &Manifest) -> impl Iterator<Item = &OfSubject> {
+        self.subjects.iter().filter(move |subject| {
+            let mut read_from = manifest.read_from.iter();
+            manifest.read_from.is_empty() || read_from.any(|table| subject.tables.contains(table))
+        })
+    }
+
+    /// Whether anybody may leave a version, as consents have chosen its rows, or choose those of
+    /// the next one, or persons of a subject may be in it.
+    pub(crate) fn may_leave(&self, manifest: &Manifest, next: Option<&Next>) -> bool {
+        self.subjects_in(manifest).next().is_some()
+            || !Governed::of(manifest, next).consents.is_empty()
+    }
+
+    /// Who has left a version, in words; `None` where nobody has. `next` is the version after it,
+    /// where that is being trained.
+    ///
+    /// # Errors
+    /// When what is known of persons cannot be read.
+    pub(crate) async fn left(
+        &self,
+        version: &LoadedModel,
+        next: Option<&Next>,
+    ) -> Result<Option<String>> {
+        let (manifest, number) = (&version.manifest, version.version);
+        if let Some(why) = self.of_chain(number, manifest, next) {
+            return Ok(Some(why));
+        }
+        let governed = Governed::of(manifest, next);
+        if !governed.consents.is_empty() {
+            match self.withdrawn(version, &governed).await {
+                Some(0) => {}
+                Some(count) => {
+                    let why = format!("persons in version {number} without consent: {count}");
+                    return Ok(Some(why));
+                }
+                None => {
+                    let why = format!(
+                        "whether all persons of whom version {number} has learned consent still \
+                         cannot be told"
+                    );
+                    return Ok(Some(why));
+                }
+            }
+        }
+        // How many they are is told to nobody who reads without them.
+        let holds_hidden = self.holds_hidden(version).await?;
+        Ok(holds_hidden.then(|| format!("version {number} holds persons whom nobody may see")))
+    }
+
+    /// What a manifest alone tells of who has left a version.
+    pub(crate) fn of_chain(
+        &self,
+        number: u32,
+        manifest: &Manifest,
+        next: Option<&Next>,
+    ) -> Option<String> {
+        if manifest.replaces.is_some() {
+            return Some(format!("persons were erased from version {number}"));
+        }
+        match manifest.start {
+            _ if !self.may_leave(manifest, next) => None,
+            StoredStart::Anew | StoredStart::GoesOn { holds_all: true, .. } => None,
+            StoredStart::GoesOn { version: before, .. } => Some(format!(
+                "version {number} goes on from version {before}, which knows persons that it does \
+                 not hold"
+            )),
+            StoredStart::Unknown => {
+                Some(format!("nothing tells what version {number} goes on from"))
+            }
+        }
+    }
+
+    /// Whether more than the manifest tells who has left a version.
+    pub(crate) fn look_into(&self, manifest: &Manifest) -> bool {
+        !manifest.consents.is_empty()
+            || self.subjects_in(manifest).any(|subject| !subject.hidden.is_empty())
+    }
+
+    /// How many users of a version do not consent now; `None` where that cannot be told.
+    async fn withdrawn(&self, version: &LoadedModel, governed: &Governed) -> Option<usize> {
+        let users = version.model.recommender()?.user_ids().values();
+        let purpose = governed.purpose.as_deref()?;
+        withdrawals::withdrawn(self.engine, &users, &governed.consents, purpose).await
+    }
+
+    /// Whether users or records of a version are of restricted or erased persons.
+    async fn holds_hidden(&self, version: &LoadedModel) -> Result<bool> {
+        let Some(ids) = persons(version) else { return Ok(false) };
+        let subjects = self.subjects_in(&version.manifest);
+        let marked: Vec<&OfSubject> = subjects.filter(|of| !of.hidden.is_empty()).collect();
+        if marked.is_empty() || !can_cast_types(ids.data_type(), &DataType::Utf8) {
+            return Ok(false);
+        }
+        let tokens = self.engine.catalog().subject_tokens().await?;
+        for subject in marked {
+            if tokens.find(&subject.name, &ids, &subject.hidden)?.true_count() > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Governed {
+    /// Both taken together: a policy tells who has left only where its persons are the users of
+    /// both.
+    fn of(manifest: &Manifest, next: Option<&Next>) -> Self {
+        let Some(Next { trained_for: next, .. }) = next else {
+            return Self { purpose: manifest.purpose.clone(), consents: manifest.consents.clone() };
+        };
+        let of_policy = |consent: StoredConsent| (consent.policy.clone(), consent);
+        let mut all: BTreeMap<String, StoredConsent> =
+            next.consents().into_iter().map(of_policy).collect();
+        for consent in &manifest.consents {
+            match all.get_mut(&consent.policy) {
+                Some(found) => found.of_users &= consent.of_users,
+                None => {
+                    let dropped = StoredConsent { of_users: false, ..consent.clone() };
+                    all.insert(consent.policy.clone(), dropped);
+                }
+            }
+        }
+        // Consents to another purpose tell nothing of this one.
+        let purpose = match (next.purpose(), manifest.purpose.clone()) {
+            (Some(now), Some(then)) => Some(now).filter(|now| *now == then),
+            (now, then) => now.or(then),
+        };
+        Self { purpose, consents: all.into_values().collect() }
+    }
+}
+
+/// The ids of whom a version has learned, where it keeps any.
+fn persons(version: &LoadedModel) -> Option<ArrayRef> {
+    let recommender = version.model.recommender().map(|found| found.user_ids().values());
+    let records = || version.model.entities().map(|found| ArrayRef::clone(&found.parts().ids));
+    recommender.or_else(records)
+}
