@@ -22,8 +22,8 @@ use super::load::{Asked, Exceptions, Reading};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
-/// A policy's name and a purpose.
-type Key = (String, String);
+/// A policy's name, a purpose, and a channel where one is asked for.
+type Key = (String, String, Option<String>);
 
 /// The sets of one engine.
 #[derive(Default)]
@@ -107,9 +107,14 @@ impl Held {
 }
 
 impl ConsentStore {
-    /// What is held for a policy and a purpose, whatever its age.
-    pub(crate) fn held(&self, policy: &ConsentPolicy, purpose: &str) -> Option<Arc<Held>> {
-        let key = (policy.name.clone(), purpose.to_owned());
+    /// What is held for a policy, a purpose and a channel, whatever its age.
+    pub(crate) fn held(
+        &self,
+        policy: &ConsentPolicy,
+        purpose: &str,
+        channel: Option<&str>,
+    ) -> Option<Arc<Held>> {
+        let key = key(policy, purpose, channel);
         let slot = self.slots.lock().get(&key).cloned()?;
         let held = slot.held.read().clone()?;
         (*held.policy == *policy).then_some(held)
@@ -125,19 +130,23 @@ impl ConsentStore {
         self.writes.load(Ordering::Relaxed)
     }
 
-    fn slot(&self, policy: &ConsentPolicy, purpose: &str) -> Arc<Slot> {
-        let key = (policy.name.clone(), purpose.to_owned());
+    fn slot(&self, policy: &ConsentPolicy, purpose: &str, channel: Option<&str>) -> Arc<Slot> {
+        let key = key(policy, purpose, channel);
         Arc::clone(self.slots.lock().entry(key).or_default())
     }
 
     /// Lets go of the sets of policies that are no more.
     fn retain(&self, exists: impl Fn(&str) -> bool) {
-        self.slots.lock().retain(|(policy, _), _| exists(policy));
+        self.slots.lock().retain(|(policy, ..), _| exists(policy));
     }
 }
 
-/// Who consents to a purpose by a policy, known to be the newest at most so long ago as the
-/// configuration allows.
+fn key(policy: &ConsentPolicy, purpose: &str, channel: Option<&str>) -> Key {
+    (policy.name.clone(), purpose.to_owned(), channel.map(str::to_owned))
+}
+
+/// Who consents to a purpose by a policy, for a channel that it lists or for all of them, known to
+/// be the newest at most so long ago as the configuration allows.
 ///
 /// # Errors
 /// When the consents cannot be looked at or read: then nobody knows who consents.
@@ -145,19 +154,25 @@ pub(crate) fn current<'a>(
     engine: &'a Engine,
     policy: &'a Arc<ConsentPolicy>,
     purpose: &'a str,
+    channel: Option<&'a str>,
 ) -> BoxFuture<'a, Result<Arc<Held>>> {
     // Consents are read by a plan, and what plans asks for consents.
     Box::pin(async move {
-        let found = look(engine, policy, purpose).await;
+        let found = look(engine, policy, purpose, channel).await;
         found.map_err(|error| unknown(policy, &error))
     })
 }
 
-async fn look(engine: &Engine, policy: &Arc<ConsentPolicy>, purpose: &str) -> Result<Arc<Held>> {
+async fn look(
+    engine: &Engine,
+    policy: &Arc<ConsentPolicy>,
+    purpose: &str,
+    channel: Option<&str>,
+) -> Result<Arc<Held>> {
     let known = engine.catalog().purposes().await?;
     let sells_or_shares = known.get(purpose).is_some_and(|purpose| purpose.sells_or_shares);
-    let asked = Asked { purpose, sells_or_shares };
-    let slot = engine.consents().slot(policy, purpose);
+    let asked = Asked { purpose, sells_or_shares, channels: &policy.channels, channel };
+    let slot = engine.consents().slot(policy, purpose, channel);
     let fresh = |now_ms| {
         let held = slot.held.read().clone();
         held.filter(|held| held.is_fresh(policy, asked, engine, now_ms))
@@ -216,7 +231,8 @@ async fn read(
     let known = engine.catalog().purposes().await?;
     engine.consents().retain(|name| known.policy(name).is_some());
     let purpose = asked.purpose;
-    tracing::debug!(policy = policy.name, purpose, exceptions = set.len(), "consents read");
+    let (channel, exceptions) = (asked.channel, set.len());
+    tracing::debug!(policy = policy.name, purpose, channel, exceptions, "consents read");
     Ok(Held {
         policy: Arc::clone(policy),
         sells_or_shares: asked.sells_or_shares,
@@ -260,6 +276,7 @@ fn seed(id: &str) -> u64 {
 pub(crate) struct Used {
     policies: Mutex<BTreeMap<String, Option<String>>>,
     by_model: AtomicBool,
+    by_channel: AtomicBool,
 }
 
 impl Used {
@@ -276,6 +293,16 @@ impl Used {
     /// Notes that a model is bound with who consents now.
     pub(crate) fn note_model(&self) {
         self.by_model.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that rows are chosen by what is said of one channel.
+    pub(crate) fn note_channel(&self) {
+        self.by_channel.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether rows are chosen by what is said of one channel.
+    pub(crate) fn is_by_channel(&self) -> bool {
+        self.by_channel.load(Ordering::Relaxed)
     }
 
     /// Whether a model is bound with who consents: then the plan holds for one run.

@@ -547,6 +547,7 @@ impl Training {
             segments: trained.segments.clone(),
             top_k: self.options.top_k,
             purpose: self.trained_for.purpose(),
+            channel: self.trained_for.channel(),
             consents: self.trained_for.consents(),
         }
     }
