@@ -47,7 +47,7 @@ pub struct FunctionDoc {
 }
 
 /// The functions that know the session, which no statement shares with another.
-pub const SESSION_FUNCTIONS: [&str; 8] = [
+pub const SESSION_FUNCTIONS: [&str; 9] = [
     "current_user",
     "current_role",
     "current_purpose",
@@ -56,11 +56,14 @@ pub const SESSION_FUNCTIONS: [&str; 8] = [
     "current_database",
     "current_catalog",
     HAS_ROLE,
+    HOLDS_ROLE,
 ];
 
-/// Whether a role is active. `current_role()` is the text of all of them, which equals no one role
-/// of who has two.
+/// Whether a role is active. `current_role()` is the text of all active ones, which is equal to no
+/// role of somebody who has two.
 pub(crate) const HAS_ROLE: &str = "has_role";
+/// Whether a role is held, active or not.
+pub(crate) const HOLDS_ROLE: &str = "holds_role";
 
 /// Functions whose models and keys a statement binds; unbound they explain themselves only.
 pub fn unbound() -> Vec<Arc<ScalarUDF>> {
@@ -91,8 +94,10 @@ pub(crate) fn register_session(
     for (name, value) in SESSION_FUNCTIONS.into_iter().zip(values) {
         state.register_udf(Arc::new(ScalarUDF::new_from_impl(SessionValue::new(name, value))))?;
     }
-    let has_role = HasRole::new(rights.roles().clone());
-    state.register_udf(Arc::new(ScalarUDF::new_from_impl(has_role)))?;
+    for (name, roles) in [(HAS_ROLE, rights.roles()), (HOLDS_ROLE, rights.held_roles())] {
+        let among = AmongRoles::new(name, roles.clone());
+        state.register_udf(Arc::new(ScalarUDF::new_from_impl(among)))?;
+    }
     Ok(())
 }
 
@@ -128,40 +133,54 @@ impl ScalarUDFImpl for SessionValue {
     }
 }
 
-/// Whether a role is among the active ones, bound while planning: a constant of a literal. NULL for
-/// NULL; a role that does not exist is nobody's.
+/// Whether a role is among some of the principal's, bound while planning: a constant of a literal.
+/// NULL for NULL; a role that does not exist is nobody's.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct HasRole {
+struct AmongRoles {
+    name: &'static str,
     roles: BTreeSet<String>,
     signature: Signature,
 }
 
-impl HasRole {
-    fn new(roles: BTreeSet<String>) -> Self {
-        Self { roles, signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable) }
+impl AmongRoles {
+    fn new(name: &'static str, roles: BTreeSet<String>) -> Self {
+        let signature = Signature::exact(vec![DataType::Utf8], Volatility::Immutable);
+        Self { name, roles, signature }
     }
 
-    fn documentation() -> FunctionDoc {
-        FunctionDoc {
-            name: HAS_ROLE.into(),
+    fn documentation() -> [FunctionDoc; 2] {
+        let entry = |name: &str, description: &str| FunctionDoc {
+            name: name.into(),
             aliases: Vec::new(),
             kind: "scalar",
             section: "Session Functions".into(),
-            description: "Whether a role is active in the session: held and, after SET ROLE, the \
-                          one that was set. FALSE for a role that does not exist; a policy that \
-                          names such a role is refused."
-                .into(),
-            syntax: "has_role(role)".into(),
-            example: "SELECT has_role('analyst');".into(),
+            description: description.into(),
+            syntax: format!("{name}(role)"),
+            example: format!("SELECT {name}('analyst');"),
             arguments: vec![("role".into(), "The role's name, as text.".into())],
             own: true,
-        }
+        };
+        [
+            entry(
+                HAS_ROLE,
+                "Whether a role is active in the session: held and, after SET ROLE, the one that \
+                 was set. FALSE for a role that does not exist; a policy that names such a role is \
+                 refused.",
+            ),
+            entry(
+                HOLDS_ROLE,
+                "Whether whoever asks holds a role, active or not. For conditions that keep the \
+                 holders of a role out: NOT holds_role('contractor') stays FALSE for a contractor \
+                 after SET ROLE. FALSE for a role that does not exist; a policy that names such a \
+                 role is refused.",
+            ),
+        ]
     }
 }
 
-impl ScalarUDFImpl for HasRole {
+impl ScalarUDFImpl for AmongRoles {
     fn name(&self) -> &str {
-        HAS_ROLE
+        self.name
     }
 
     fn signature(&self) -> &Signature {
@@ -218,7 +237,7 @@ impl Engine {
         found.push(crate::join::documentation());
         found.extend(crate::anonymize::documentation());
         found.push(crate::policy::propose::documentation());
-        found.push(HasRole::documentation());
+        found.extend(AmongRoles::documentation());
         found.sort_by(|a, b| (!a.own, &a.name).cmp(&(!b.own, &b.name)));
         found
     }
@@ -263,7 +282,7 @@ mod tests {
     #[test]
     fn a_role_is_active_among_others() {
         let roles = ["analyst", "marketing"].map(str::to_owned);
-        let function = HasRole::new(roles.into());
+        let function = AmongRoles::new(HAS_ROLE, roles.into());
         let call = |role: ColumnarValue, number_rows: usize| {
             let arguments = ScalarFunctionArgs {
                 args: vec![role],

@@ -185,6 +185,11 @@ impl Rights {
         &self.active
     }
 
+    /// The roles held, active or not.
+    pub(crate) fn held_roles(&self) -> &BTreeSet<String> {
+        &self.held
+    }
+
     /// Checks that `role` may be made the active one.
     ///
     /// # Errors

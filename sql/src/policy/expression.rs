@@ -15,7 +15,7 @@ use sqlparser::ast::{
 };
 
 use crate::error::{Error, Result};
-use crate::functions::HAS_ROLE;
+use crate::functions::{HAS_ROLE, HOLDS_ROLE};
 use crate::parse::{name_parts, parse_query};
 use crate::session::StatementContext;
 use crate::session::bindings::{Bindings, References};
@@ -78,7 +78,7 @@ pub(super) fn roles_of(expr: &SqlExpr) -> Result<Vec<String>> {
         let SqlExpr::Function(call) = part else { return ControlFlow::Continue(()) };
         match name_parts(&call.name).last().map(String::as_str) {
             Some("current_role") => return ControlFlow::Break(()),
-            Some(HAS_ROLE) => roles.extend(named(call)),
+            Some(HAS_ROLE | HOLDS_ROLE) => roles.extend(named(call)),
             _ => {}
         }
         ControlFlow::Continue(())
@@ -88,7 +88,7 @@ pub(super) fn roles_of(expr: &SqlExpr) -> Result<Vec<String>> {
         ControlFlow::Break(()) => Err(Error::unsupported(
             "a policy's expression looks at current_role(), the text of all active roles: it is \
              equal to no role of somebody who has two",
-            "write has_role('r') or NOT has_role('r')",
+            "write has_role('r'), or NOT holds_role('r') to keep its holders out",
         )),
     }
 }
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn roles_are_asked_for_one_by_one() {
         let roles = |text: &str| roles_of(&parsed(text).unwrap());
-        let asked = "CASE WHEN has_role('a') OR NOT HAS_ROLE('b') THEN x ELSE has_role(y) END";
+        let asked = "CASE WHEN has_role('a') OR NOT HOLDS_ROLE('b') THEN x ELSE has_role(y) END";
         assert_eq!(roles(asked).unwrap(), ["a", "b"]);
         assert_eq!(roles("region = current_user()").unwrap(), [""; 0]);
         for wrong in [
