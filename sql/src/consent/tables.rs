@@ -88,13 +88,13 @@ pub(crate) async fn consents(context: &StatementContext) -> Result<RecordBatch> 
         ("table", of(|policy| &policy.table.name)),
         ("subject_column", of(|policy| &policy.subject)),
         ("purpose", texts(rows.iter().map(|row| row.purpose.as_str()))),
+        ("channel", optional_texts(rows.iter().map(|row| row.channel.clone()))),
         ("default", of(|policy| if policy.default_allow { "allow" } else { "deny" })),
         ("consents", kept(|policy| policy.consents.to_string())),
         ("owner", kept(|policy| policy.owner.clone())),
         ("created", moments(rows.iter().map(|row| Some(row.policy.created_ms)))),
         ("version", optional_texts(held().map(|held| held.map(|held| held.version())))),
         ("exceptions", Arc::new(exceptions.collect::<Int64Array>())),
-        ("channel", optional_texts(rows.iter().map(|row| row.channel.clone()))),
         ("checked", moments(held().map(|held| held.map(|held| held.checked_ms())))),
     ])
 }
