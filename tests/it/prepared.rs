@@ -161,7 +161,7 @@ async fn policies_know_the_roles_and_settings_of_each_run() {
         "CREATE TABLE people AS SELECT 1 AS id, 'ann@x.org' AS mail",
         "GRANT SELECT ON people TO ROLE analyst",
         "GRANT SELECT ON people TO ROLE engineer",
-        "CREATE ROW ACCESS POLICY some ON people \
+        "CREATE ROW ACCESS POLICY few ON people \
          USING (has_role('analyst') AND NOT holds_role('policy_admin'))",
         "CREATE MASKING POLICY hide ON people (mail) USING CASE WHEN has_role('engineer') AND \
          current_channel() = 'email' THEN mail ELSE current_user() END",
