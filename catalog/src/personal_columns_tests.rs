@@ -133,6 +133,7 @@ async fn whatever_names_persons_names_personal_columns() {
         subject: "person".into(),
         consents,
         purposes: names(&["ads"]),
+        channels: names(&[]),
         default_allow: false,
         owner: "dpo".into(),
         created_ms: 0,

@@ -85,6 +85,9 @@ pub struct ConsentPolicy {
     pub consents: ConsentSource,
     /// For what.
     pub purposes: BTreeSet<String>,
+    /// The channels for which it is read, each with words of its own; none: not one by one.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub channels: BTreeSet<String>,
     /// Whether somebody of whom the consents tell nothing consents.
     pub default_allow: bool,
     /// Who created it; the consents are read with this user's rights.
@@ -107,13 +110,12 @@ impl ConsentPolicy {
             column: self.subject.clone(),
         })
     }
-}
 
-impl ConsentPolicy {
     /// Whether two let the same persons' rows be there for the same purposes.
     pub fn is_alike(&self, other: &Self) -> bool {
         self.consents == other.consents
             && self.purposes == other.purposes
+            && self.channels == other.channels
             && self.default_allow == other.default_allow
     }
 }
@@ -503,6 +505,7 @@ mod tests {
                 channel: None,
             },
             purposes: purposes.iter().map(|name| (*name).to_owned()).collect(),
+            channels: BTreeSet::new(),
             default_allow: false,
             owner: "dpo".into(),
             created_ms: 1,
@@ -528,8 +531,7 @@ mod tests {
         assert!(error.to_string().contains("consent policy p"), "{error}");
         let all = catalog.purposes().await.unwrap();
         assert_eq!(all.get("ads").unwrap().description.as_deref(), Some("adverts"));
-        let governed = all.by_table();
-        assert_eq!(governed[&ObjectName::new("main", "clicks")].len(), 1);
+        assert_eq!(all.by_table()[&ObjectName::new("main", "clicks")].len(), 1);
         assert!(all.is_of(&all.moment()));
         assert!(catalog.drop_consent("p").await.unwrap());
         assert!(!catalog.drop_consent("p").await.unwrap());
@@ -544,8 +546,8 @@ mod tests {
         catalog.create_consent(policy("p", &["ads"]), CreateMode::New).await.unwrap();
         assert_eq!(catalog.reassign_owned("dpo", "eve").await.unwrap(), 1);
         assert_eq!(catalog.consents_owned_by("eve").await.unwrap(), ["p"]);
-        let other = shared.open().await;
-        assert_eq!(other.purposes().await.unwrap().policy("p").unwrap().owner, "eve");
+        let other = shared.open().await.purposes().await.unwrap();
+        assert_eq!(other.policy("p").unwrap().owner, "eve");
     }
 
     fn inherited(name: &str, table: &str) -> ConsentPolicy {
@@ -561,15 +563,13 @@ mod tests {
         // A copy of p's table that is called x.main.y.
         assert!(catalog.inherit_consent(inherited(name, "x.main.y")).await.is_err());
         assert!(catalog.inherit_consent(inherited(name, "y")).await.unwrap().is_none());
-        let all = catalog.purposes().await.unwrap();
-        assert_eq!(all.policy(name).unwrap().table.name, "y");
+        assert_eq!(catalog.purposes().await.unwrap().policy(name).unwrap().table.name, "y");
         // What somebody has decided for the table stays.
         catalog.create_consent(policy("q", &["mail"]), CreateMode::New).await.unwrap();
         assert!(catalog.inherit_consent(inherited("q", "clicks")).await.is_err());
         catalog.create_consent(policy("r", &["ads"]), CreateMode::New).await.unwrap();
         assert!(catalog.inherit_consent(inherited("r", "clicks")).await.unwrap().is_none());
-        let all = catalog.purposes().await.unwrap();
-        assert!(!all.policy("r").unwrap().is_inherited);
+        assert!(!catalog.purposes().await.unwrap().policy("r").unwrap().is_inherited);
     }
 
     #[tokio::test]
@@ -580,8 +580,8 @@ mod tests {
         assert!(catalog.inherit_consent(inherited("p", "t")).await.unwrap().is_none());
         catalog.disinherit_consent(&one).await.unwrap();
         assert!(catalog.purposes().await.unwrap().policy("p").is_some());
-        let alone = catalog.inherit_consent(inherited("q", "u")).await.unwrap().unwrap();
-        catalog.disinherit_consent(&alone).await.unwrap();
+        let one = catalog.inherit_consent(inherited("q", "u")).await.unwrap().unwrap();
+        catalog.disinherit_consent(&one).await.unwrap();
         assert!(catalog.purposes().await.unwrap().policy("q").is_none());
     }
 

@@ -175,14 +175,14 @@ impl Rights {
         self.active.contains(role.name())
     }
 
-    /// Whether a role is held, active or not.
-    pub(crate) fn holds_role(&self, role: &str) -> bool {
-        self.held.contains(role)
-    }
-
     /// The active roles.
     pub(crate) fn roles(&self) -> &BTreeSet<String> {
         &self.active
+    }
+
+    /// The roles held, active or not.
+    pub(crate) fn held_roles(&self) -> &BTreeSet<String> {
+        &self.held
     }
 
     /// Checks that `role` may be made the active one.

@@ -166,6 +166,12 @@ async fn policies_purposes_keys_and_subjects_are_on_record() {
                    FROM system.audit WHERE principal = 'ann' AND kind = 'update'";
     let applied = "consent policy c on main.t, masking policy m on main.t main.t main.t.id";
     assert_eq!(lines(&dpo, changed).await, [applied]);
+    // So is the channel, where one is stated.
+    assert_eq!(outcome(&ann, "SET channel = 'email'").await, Ok(0));
+    assert_eq!(outcome(&ann, "SELECT id FROM main.t").await, Ok(1));
+    let channels = "SELECT DISTINCT phase, purpose, channel FROM system.audit \
+                    WHERE principal = 'ann' AND channel IS NOT NULL ORDER BY phase";
+    assert_eq!(lines(&dpo, channels).await, ["begun ads email", "ended ads email"]);
     // The person of a request and the value in its text have one token.
     let token = engine.catalog().audit_token("7").await.unwrap();
     let subjects = "SELECT DISTINCT array_to_string(subjects, ', '), text FROM system.audit \

@@ -1,7 +1,8 @@
 //! What is read for a purpose is what a lake would give that never had the rows of people who do
 //! not consent to it: in queries of all shapes, prepared, through views, and in models.
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
 use arrow::util::pretty::pretty_format_batches;
 use catalog::policy::Principal;
 use datafusion::common::ScalarValue;
@@ -167,6 +168,48 @@ async fn a_withdrawal_counts_in_the_next_run_of_a_prepared_statement() {
     assert_eq!(code(&ann, "SELECT person FROM plays").await, "none");
     rows(&root, "REVOKE SELECT ON consents FROM dpo").await;
     assert_eq!(code(&ann, "SELECT person FROM plays").await, "ATT-3001");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_statement_reads_for_the_channel_of_its_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let [root, dpo, ann] = governed(&engine).await;
+    for text in [
+        "CREATE TABLE said AS SELECT * FROM (VALUES (5, 'ads', false, 'sms'), \
+         (7, 'ads', false, 'email'), (9, 'ads', false, 'gpc')) AS v(who, what, given, how)",
+        "GRANT SELECT ON said TO dpo",
+    ] {
+        rows(&root, text).await;
+    }
+    let policy = "CREATE OR REPLACE CONSENT POLICY p ON plays (person) USING said (who, what, \
+                  given, how) FOR PURPOSE ads CHANNEL 'email', 'sms' DEFAULT ALLOW";
+    rows(&dpo, policy).await;
+    let absent = "SELECT 190 - sum(DISTINCT person) FROM plays";
+    let prepared = ann.prepare(absent).await.unwrap();
+    let ask = async || {
+        let answer = ann.run(&prepared, &[]).await.unwrap();
+        let batches: Vec<RecordBatch> = answer.rows.try_collect().await.unwrap();
+        batches[0].column(0).as_primitive::<Int64Type>().value(0)
+    };
+    // The sum of all persons is 190: what is missing of it are those who are absent.
+    assert_eq!(ask().await, 5 + 7 + 9);
+    for (channel, missing) in [("email", 7 + 9), ("sms", 5 + 9), ("", 5 + 7 + 9), ("email", 7 + 9)]
+    {
+        rows(&ann, &format!("SET channel = '{channel}'")).await;
+        assert_eq!((ask().await, ask().await), (missing, missing), "{channel}");
+        assert_eq!(cell(&ann, absent).await, missing.to_string(), "{channel}");
+    }
+    rows(&root, "INSERT INTO said VALUES (11, 'ads', false, 'email')").await;
+    assert_eq!(ask().await, 7 + 9 + 11);
+    let plan = rows(&ann, "EXPLAIN SELECT count(*) FROM plays").await.join("\n");
+    assert!(plan.contains("purpose=ads, channel=email"), "{plan}");
+    // A list that the policy does not have any more is none for the next run.
+    rows(&dpo, "ALTER CONSENT POLICY p SET CHANNEL 'sms'").await;
+    assert!(ann.run(&prepared, &[]).await.is_err());
+    assert_eq!(code(&ann, absent).await, "ATT-2003");
+    rows(&dpo, "ALTER CONSENT POLICY p SET CHANNEL NONE").await;
+    assert_eq!(ask().await, 5 + 7 + 9 + 11);
 }
 
 #[tokio::test(flavor = "multi_thread")]

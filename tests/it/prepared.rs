@@ -1,7 +1,7 @@
 //! Prepared statements: types that only the bound values tell, and plans made before the values.
 
 use arrow::datatypes::DataType;
-use catalog::policy::Principal;
+use catalog::policy::{Principal, Role};
 use datafusion::common::ScalarValue;
 use futures::TryStreamExt;
 
@@ -146,4 +146,50 @@ async fn a_consent_token_is_recorded_once_however_often_it_is_bound() {
     let nothing = ScalarValue::try_from(&wanted).unwrap();
     let answer = session.run(&prepared, &[nothing]).await.unwrap();
     assert_eq!(answer.affected, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_know_the_roles_and_settings_of_each_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let local = engine.session(Principal::embedded());
+    let run = async |session: &sql::Session, text: &str| {
+        let answer = session.query(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+        let _: Vec<_> = answer.rows.try_collect().await.unwrap();
+    };
+    for text in [
+        "CREATE TABLE people AS SELECT 1 AS id, 'ann@x.org' AS mail",
+        "GRANT SELECT ON people TO ROLE analyst",
+        "GRANT SELECT ON people TO ROLE engineer",
+        "CREATE ROW ACCESS POLICY few ON people \
+         USING (has_role('analyst') AND NOT holds_role('policy_admin'))",
+        "CREATE MASKING POLICY hide ON people (mail) USING CASE WHEN has_role('engineer') AND \
+         current_channel() = 'email' THEN mail ELSE current_user() END",
+    ] {
+        run(&local, text).await;
+    }
+    let ada = engine.session(Principal::new("ada", [Role::Analyst, Role::Engineer]));
+    let prepared = ada.prepare("SELECT mail FROM people WHERE id = $1").await.unwrap();
+    for (change, expected) in [
+        ("SET channel = ''", vec!["ada"]),
+        ("SET channel = 'email'", vec!["ann@x.org"]),
+        ("SET ROLE engineer", vec![]),
+        ("SET ROLE analyst", vec!["ada"]),
+        ("SET ROLE NONE", vec!["ann@x.org"]),
+        ("SET channel = ''", vec!["ada"]),
+    ] {
+        run(&ada, change).await;
+        // The second run has the plan that the first one optimized.
+        for _ in 0..2 {
+            let answer = ada.run(&prepared, &[ScalarValue::Int64(Some(1))]).await.unwrap();
+            let rows: Vec<_> = answer.rows.try_collect().await.unwrap();
+            assert_eq!(crate::flight::support::lines(&rows), expected, "{change}");
+        }
+    }
+    // Whoever holds the role that keeps out is kept out, whichever is active.
+    let eve = engine.session(Principal::new("eve", [Role::Analyst, Role::PolicyAdmin]));
+    for change in ["SET ROLE NONE", "SET ROLE analyst"] {
+        run(&eve, change).await;
+        assert_eq!(bound(&eve, "SELECT mail FROM people", &[]).await, [""; 0], "{change}");
+    }
 }

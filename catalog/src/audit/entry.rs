@@ -77,6 +77,9 @@ pub struct AuditEntry {
     /// The purpose that was stated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<String>,
+    /// The channel that was stated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
     /// The client program, as it names itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,

@@ -178,6 +178,9 @@ pub struct Publication {
     /// The purpose for which its rows were read, when a consent policy governs some of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<String>,
+    /// The channel for which, when one of them is read for one channel at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
     /// These policies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub consents: Vec<StoredConsent>,

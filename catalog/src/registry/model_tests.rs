@@ -85,6 +85,7 @@ pub(super) fn publication() -> Publication {
         segments: vec![],
         top_k: 20,
         purpose: None,
+        channel: None,
         consents: vec![],
         users_of: BTreeSet::new(),
         start: StoredStart::GoesOn { version: 1, holds_all: true },

@@ -45,6 +45,8 @@ pub(crate) struct Touched {
     pub(crate) explains: bool,
     /// The purpose that its readings serve: the stated one, its user's default, or a training's.
     pub(crate) purpose: Option<String>,
+    /// The channel that they are for, likewise.
+    pub(crate) channel: Option<String>,
     pub(crate) objects: Vec<String>,
     pub(crate) columns: Vec<String>,
     pub(crate) keys: Vec<String>,
@@ -58,8 +60,9 @@ pub(crate) struct Used {
     models: BTreeSet<String>,
     /// Tables and views that were opened, also by a training for a purpose of its own.
     objects: BTreeSet<ObjectName>,
-    /// The purpose of such a training.
+    /// The purpose of such a training, and its channel.
     pub(crate) purpose: Option<String>,
+    pub(crate) channel: Option<String>,
     /// Policies that were applied, each with its kind. With any, a read is on record first.
     pub(crate) policies: BTreeSet<String>,
     /// Tokens of the data subjects that it names; see [`catalog::Catalog::audit_token`].
@@ -149,6 +152,10 @@ impl Touched {
             weight,
             explains,
             purpose: used.purpose.clone().or_else(|| context.settings().purpose.clone()),
+            channel: match used.purpose {
+                Some(_) => used.channel.clone(),
+                None => context.settings().channel.clone(),
+            },
             columns: bounded(found.columns()),
             objects: bounded(objects.into_iter().collect()),
             keys: listed(&keys),

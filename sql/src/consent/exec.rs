@@ -35,7 +35,8 @@ pub(super) struct Keep {
     persons: Persons,
     /// The input's columns that go on, in their order.
     output: Vec<usize>,
-    purpose: String,
+    /// What it is read for, as EXPLAIN shows it.
+    reading: String,
     policies: Vec<String>,
 }
 
@@ -49,18 +50,18 @@ pub(super) fn kept(
     conditions: Vec<Condition>,
     persons: Persons,
     output: Vec<usize>,
-    purpose: &str,
+    reading: String,
     policies: Vec<String>,
     config: &ConfigOptions,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let schema = Arc::new(input.schema().project(&output)?);
-    let keep = Keep { conditions, persons, output, purpose: purpose.to_owned(), policies };
+    let keep = Keep { conditions, persons, output, reading, policies };
     ScreenExec::over(input, Arc::new(keep), schema, config)
 }
 
 impl fmt::Display for Keep {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "policies=[{}], purpose={}", self.policies.join(", "), self.purpose)
+        write!(formatter, "policies=[{}], {}", self.policies.join(", "), self.reading)
     }
 }
 
@@ -127,8 +128,8 @@ mod tests {
         let condition = |set| Condition { column: 0, set };
         let of = |persons: Persons, conditions: Vec<Condition>, output: Vec<usize>| {
             let schema = Arc::new(schema.project(&output).unwrap());
-            let (purpose, policies) = (String::new(), vec![]);
-            let keep = Keep { conditions, persons, output, purpose, policies };
+            let (reading, policies) = (String::new(), vec![]);
+            let keep = Keep { conditions, persons, output, reading, policies };
             keep.rows(&batch, &schema).unwrap()
         };
         let keep = |conditions, output| of(Persons::Consenting, conditions, output);

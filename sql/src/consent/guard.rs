@@ -79,6 +79,9 @@ fn consented(
     };
     for rule in &rules {
         context.opening().used().note_planned(&rule.policy.name);
+        if rule.channel.is_some() {
+            context.opening().used().note_channel();
+        }
         let applied = format!("consent policy {} on {name}", rule.policy.name);
         context.used().policies.insert(applied);
     }
@@ -114,6 +117,8 @@ pub(crate) fn may_replace(context: &StatementContext, name: &ObjectName) -> Resu
 #[derive(Debug, Clone)]
 struct Rule {
     policy: Arc<ConsentPolicy>,
+    /// The channel for which it is asked who consents.
+    channel: Option<String>,
     column: usize,
     kind: SubjectKind,
 }
@@ -131,7 +136,10 @@ fn rules(
         let found = schema.column_with_name(&policy.subject);
         let kind = found.and_then(|(_, field)| SubjectKind::of(field.data_type()));
         match found.zip(kind) {
-            Some(((column, _), kind)) => Ok(Rule { policy: Arc::clone(policy), column, kind }),
+            Some(((column, _), kind)) => {
+                let channel = channel_of(context, policy)?;
+                Ok(Rule { policy: Arc::clone(policy), channel, column, kind })
+            }
             None => Err(Error::invalid_hint(
                 format!(
                     "{name} is not read: the consent policy {} finds no persons in its column {}",
@@ -164,6 +172,33 @@ fn purpose(
     match policies.iter().any(|policy| policy.purposes.contains(purpose)) {
         true => Ok(purpose.to_owned()),
         false => Err(denied(format!("read {name} for the purpose {purpose}"))),
+    }
+}
+
+/// The channel for which a policy is asked who consents. `None` where it lists no channels, or the
+/// session states none: then every channel must consent.
+///
+/// # Errors
+/// When the session states a channel that the policy does not list.
+pub(super) fn channel_of(
+    context: &StatementContext,
+    policy: &ConsentPolicy,
+) -> Result<Option<String>> {
+    let stated = context.settings().channel.as_ref().filter(|_| !policy.channels.is_empty());
+    match stated {
+        Some(channel) if !policy.channels.contains(channel) => {
+            let listed: Vec<&str> = policy.channels.iter().map(String::as_str).collect();
+            Err(Error::Denied {
+                principal: context.rights().name().to_owned(),
+                action: format!("read {} for the channel {channel}", policy.table),
+                hint: Some(format!(
+                    "SET channel = '…'; the consent policy {} lists {}",
+                    policy.name,
+                    listed.join(", ")
+                )),
+            })
+        }
+        stated => Ok(stated.cloned()),
     }
 }
 
@@ -205,7 +240,8 @@ impl Consented {
     async fn newest(&self) -> Result<Vec<Arc<ConsentSet>>> {
         let mut sets = Vec::with_capacity(self.rules.len());
         for rule in &self.rules {
-            let held = current(&self.engine, &rule.policy, &self.purpose).await?;
+            let channel = rule.channel.as_deref();
+            let held = current(&self.engine, &rule.policy, &self.purpose, channel).await?;
             if held.set().kind() != rule.kind {
                 return Err(Error::invalid_hint(
                     format!(
@@ -293,7 +329,11 @@ impl TableProvider for Consented {
         let input = self.table.scan(state, Some(&columns), &filters, None).await?;
         let policies: Vec<String> =
             self.rules.iter().map(|rule| rule.policy.name.clone()).collect();
+        let channels: BTreeSet<&String> =
+            self.rules.iter().filter_map(|rule| rule.channel.as_ref()).collect();
+        let channels = channels.into_iter().map(|channel| format!(", channel={channel}"));
+        let reading = format!("purpose={}{}", self.purpose, channels.collect::<String>());
         let config = state.config_options();
-        kept(input, conditions, self.persons, output, &self.purpose, policies, config)
+        kept(input, conditions, self.persons, output, reading, policies, config)
     }
 }

@@ -4,12 +4,14 @@
 //! and before `valid_to` (NULL: without end). Of the rows in force now the latest counts, one for
 //! each channel; of rows as late as each other a withdrawal counts; `granted` that is NULL is a
 //! withdrawal. Somebody consents whose every channel consents; of whom nothing is told, the
-//! policy's default. A row without a purpose withdraws for every purpose, and grants none. One of
+//! policy's default. Where the policy lists channels, each of them is asked by itself: see
+//! [`super::links`]. A row without a purpose withdraws for every purpose, and grants none. One of
 //! [`SELL_OR_SHARE`] counts as one of each purpose that sells or shares personal information.
 //!
 //! The consents are read as the policy's owner, for no purpose, with the owner's rights of now, and
 //! whole: where a policy would hide a part of them from the owner, nobody knows who consents.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
@@ -28,7 +30,7 @@ use datafusion::physical_plan::execute_stream;
 use futures::StreamExt;
 use udfs::consent::{ConsentSet, SubjectKind};
 
-use super::links::Links;
+use super::links::{ByChannel, Links};
 use super::other_ids::OtherIds;
 use crate::dml::sent::quoted;
 use crate::engine::Engine;
@@ -60,6 +62,10 @@ pub(super) struct Asked<'a> {
     pub(super) purpose: &'a str,
     /// Whether personal information is sold or shared for it.
     pub(super) sells_or_shares: bool,
+    /// The channels that the policy lists.
+    pub(super) channels: &'a BTreeSet<String>,
+    /// The one of them for which consent is asked; `None` for all of them.
+    pub(super) channel: Option<&'a str>,
 }
 
 /// Who is an exception, and until when.
@@ -287,10 +293,14 @@ impl Reading {
             None => lit(UNDATED),
         };
         let mut said = vec![person.alias("person"), (at + withdrawn).alias("said")];
-        let by_channel = self.source.channel.is_some();
-        said.extend(by_channel.then(|| column("channel").alias("by")));
+        let by = match (&self.source.channel, asked.channels.is_empty()) {
+            (None, _) => ByChannel::Untold,
+            (Some(_), true) => ByChannel::Each,
+            (Some(_), false) => ByChannel::Listed { all: asked.channels, asked: asked.channel },
+        };
+        said.extend(self.source.channel.as_ref().map(|_| column("channel").alias("by")));
         let said = LogicalPlanBuilder::from(self.plan.clone()).filter(wanted)?.project(said)?;
-        self.links.verdicts(said, by_channel)
+        self.links.verdicts(said, by)
     }
 
     /// One column: when a row comes into force or ends next; `None` where rows have no times.

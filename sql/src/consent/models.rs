@@ -1,16 +1,17 @@
 //! Models that were trained for a purpose: who may ask them, of whom, and who is in them still.
 //!
 //! A model remembers the purpose for which its rows were read and the versions of the consents by
-//! which they were chosen. It is asked for that purpose alone, by somebody who holds it. Where its
-//! users are the persons of a policy, it gives nothing for those who do not consent now: no list,
-//! no score, no reasons, and they are in nobody's list of similar users. Where their ids were made
-//! other ones, by a mask or in the query, what was done is done again with the ids in the consents
-//! ([`super::other_ids`]); a training where it cannot be is refused.
+//! which they were chosen. It is asked for that purpose alone, by somebody who holds it; one that
+//! was trained for a channel is asked for that channel alone. Where its users are the persons of a
+//! policy, it gives nothing for those who do not consent now: no list, no score, no reasons, and
+//! they are in nobody's list of similar users. Where their ids were made other ones, by a mask or
+//! in the query, what was done is done again with the ids in the consents ([`super::other_ids`]); a
+//! training where it cannot be is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use catalog::models::{LoadedModel, ModelInfo, StoredConsent};
+use catalog::models::{LoadedModel, Manifest, ModelInfo, StoredConsent};
 use catalog::policy::Role;
 use catalog::subject_copies::CopiedKey;
 use catalog::{Class, ConsentPolicy, ObjectName};
@@ -18,6 +19,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF}
 use serde_json::Value as Json;
 use udfs::consent::{ConsentSet, Consents, consenting};
 
+use super::guard::channel_of;
 use super::other_ids::OtherIds;
 use super::store::{Held, Used, current, current_by};
 use crate::engine::Engine;
@@ -26,13 +28,15 @@ use crate::model::options::TrainingOptions;
 use crate::session::StatementContext;
 use crate::subject::users::{self, Followed, Ways};
 
-/// The option of CREATE MODEL.
+/// The options of CREATE MODEL.
 const OPTION: &str = "purpose";
+const CHANNEL: &str = "channel";
 
 /// For what a training reads, and by which policies its rows are chosen.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TrainedFor {
     purpose: Option<String>,
+    channel: Option<String>,
     used: Arc<Used>,
     /// The policies whose persons are the model's users, and what was done to their ids.
     of_users: BTreeMap<String, Ways>,
@@ -67,12 +71,19 @@ impl TrainedFor {
             }
             users_of = users::of_subjects(context, plan, column).await?;
         }
-        Ok(Self { purpose: context.settings().purpose.clone(), used, of_users, users_of })
+        let settings = context.settings();
+        let (purpose, channel) = (settings.purpose.clone(), settings.channel.clone());
+        Ok(Self { purpose, channel, used, of_users, users_of })
     }
 
     /// The purpose, where rows were chosen by it.
     pub(crate) fn purpose(&self) -> Option<String> {
         self.purpose.clone().filter(|_| self.used.is_any())
+    }
+
+    /// The channel, where rows were chosen by what is said of it.
+    pub(crate) fn channel(&self) -> Option<String> {
+        self.channel.clone().filter(|_| self.used.is_by_channel())
     }
 
     /// The policies by which the rows were chosen.
@@ -120,47 +131,59 @@ fn not_followed(plan: &LogicalPlan, column: usize, policy: &ConsentPolicy) -> Er
     )
 }
 
-/// Who consents to a purpose by a policy, by the ids that a model's users have.
+/// Who consents to a purpose by a policy, for a channel where the policy lists it, by the ids that
+/// a model's users have.
 pub(super) async fn current_users(
     engine: &Engine,
     policy: &Arc<ConsentPolicy>,
     purpose: &str,
+    channel: Option<&str>,
     trained: &StoredConsent,
 ) -> Result<Arc<Held>> {
+    let channel = channel.filter(|channel| policy.channels.contains(*channel));
     if trained.ways.is_empty() {
-        return current(engine, policy, purpose).await;
+        return current(engine, policy, purpose, channel).await;
     }
     let others = OtherIds::new(engine, &trained.ways).await?;
-    current_by(engine, policy, purpose, Some(&others)).await
+    current_by(engine, policy, purpose, channel, Some(&others)).await
 }
 
-/// The context in which a model's query is planned: that of the purpose which its options name.
+/// The context in which a model's query is planned: that of the purpose which its options name,
+/// and of the channel beside it; without one, of every channel.
 ///
 /// # Errors
-/// When the purpose is not held.
+/// When the purpose is not held, or a channel stands without a purpose.
 pub(crate) fn training_context(
     context: &Arc<StatementContext>,
     options: &TrainingOptions,
 ) -> Result<Arc<StatementContext>> {
-    match options.given.get(OPTION).and_then(Json::as_str) {
-        Some(purpose) => context.serving(purpose),
-        None => Ok(Arc::clone(context)),
+    let given = |option: &str| options.given.get(option).and_then(Json::as_str);
+    match (given(OPTION), given(CHANNEL)) {
+        (Some(purpose), channel) => context.serving(purpose, channel),
+        (None, None) => Ok(Arc::clone(context)),
+        (None, Some(channel)) => Err(Error::invalid_hint(
+            format!("the option channel ('{channel}') stands without a purpose"),
+            "write OPTIONS (purpose = '…', channel = '…')",
+        )),
     }
 }
 
-/// Puts the purpose into the options of a model that is governed by it: retrained by whomever, it
-/// is for that purpose.
+/// Puts the purpose and channel into the options of a model that is governed by them: retrained by
+/// whomever, it is for them.
 pub(crate) fn remember(options: &mut TrainingOptions, trained: &TrainedFor) {
     if let Some(purpose) = trained.purpose() {
         options.given.entry(OPTION.into()).or_insert(Json::String(purpose));
+    }
+    if let Some(channel) = trained.channel() {
+        options.given.entry(CHANNEL.into()).or_insert(Json::String(channel));
     }
 }
 
 /// A model that a statement asks, with who consents now.
 ///
 /// # Errors
-/// When it was trained for another purpose than the statement's, for one that is not held or not
-/// a policy's any more, or when who consents cannot be checked.
+/// When it was trained for another purpose or channel than the statement's, for one that is not
+/// held or not a policy's any more, or when who consents cannot be checked.
 pub(crate) async fn asked(
     context: &Arc<StatementContext>,
     mut model: LoadedModel,
@@ -182,12 +205,25 @@ pub(crate) async fn asked(
             hint: Some(format!("SET purpose = '{purpose}'; {}", purposes.listed())),
         });
     }
+    if let Some(channel) = manifest.channel.as_deref()
+        && context.settings().channel.as_deref() != Some(channel)
+    {
+        return Err(Error::Denied {
+            principal: rights.name().to_owned(),
+            action: format!(
+                "ask {model}, which learned for the channel {channel}, for another one"
+            ),
+            hint: Some(format!("SET channel = '{channel}'")),
+        });
+    }
     let mut sets = Vec::new();
     for consent in &manifest.consents {
         if let Some(policy) = policy_of(context, consent, purpose)?
             && consent.of_users
         {
-            let held = current_users(context.engine(), &policy, purpose, consent).await?;
+            let channel = channel_of(context, &policy)?;
+            let engine = context.engine();
+            let held = current_users(engine, &policy, purpose, channel.as_deref(), consent).await?;
             context.opening().used().note(&policy.name, held.version());
             let applied = format!("consent policy {} on {}", policy.name, policy.table);
             context.used().policies.insert(applied);
@@ -300,7 +336,7 @@ pub(crate) async fn standings(
         let counts = rights.has(Role::PolicyAdmin)
             || rights.sees_definition(&model.name, Some(&model.owner));
         let withdrawn = match counts {
-            true => withdrawn(context, model, &manifest.consents, &purpose).await,
+            true => withdrawn(context, model, &manifest, &purpose).await,
             false => None,
         };
         let standing = Standing { purpose, version: versions.join("; "), withdrawn };
@@ -313,14 +349,15 @@ pub(crate) async fn standings(
 async fn withdrawn(
     context: &Arc<StatementContext>,
     model: &ModelInfo,
-    consents: &[StoredConsent],
+    manifest: &Manifest,
     purpose: &str,
 ) -> Option<i64> {
     let mut sets: Vec<Arc<ConsentSet>> = Vec::new();
-    for consent in consents.iter().filter(|consent| consent.of_users) {
+    for consent in manifest.consents.iter().filter(|consent| consent.of_users) {
         let mut policies = context.rights().purposes().policies();
         let Some(policy) = policies.find(|policy| policy.name == consent.policy) else { continue };
-        let held = current_users(context.engine(), policy, purpose, consent).await;
+        let channel = manifest.channel.as_deref();
+        let held = current_users(context.engine(), policy, purpose, channel, consent).await;
         sets.push(Arc::clone(held.ok()?.set()));
     }
     if sets.is_empty() {

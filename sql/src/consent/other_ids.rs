@@ -75,8 +75,8 @@ impl OtherIds {
             for batch in &made {
                 let (ids, withdrawn) = columns(batch)?;
                 for (id, has_withdrawn) in ids.iter().zip(withdrawn) {
-                    let Some(id) = id else { continue };
-                    let has_withdrawn = has_withdrawn.unwrap_or(true);
+                    // Of whom nothing is told the policy's default holds.
+                    let Some((id, has_withdrawn)) = id.zip(has_withdrawn) else { continue };
                     match all.get_mut(id) {
                         Some(known) => *known |= has_withdrawn,
                         None => {

@@ -23,6 +23,7 @@ use crate::session::StatementContext;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Alteration {
     Purposes(BTreeSet<String>),
+    Channels(BTreeSet<String>),
     DefaultAllow(bool),
 }
 
@@ -30,6 +31,7 @@ impl Alteration {
     pub(super) fn apply(&self, policy: &mut ConsentPolicy) {
         match self {
             Self::Purposes(purposes) => policy.purposes = purposes.clone(),
+            Self::Channels(channels) => policy.channels = channels.clone(),
             Self::DefaultAllow(allow) => policy.default_allow = *allow,
         }
     }
@@ -51,6 +53,7 @@ pub(super) async fn create(
     let table = governed(context, &written.table).await?;
     let kind = person(context, &table, &written.subject).await?;
     let consents = source(context, written).await?;
+    let channels = channels(&written.channels, &consents)?;
     if written.default_allow {
         remembers(context, &consents.table).await?;
     }
@@ -75,6 +78,7 @@ pub(super) async fn create(
         subject: written.subject.clone(),
         consents,
         purposes,
+        channels,
         default_allow: written.default_allow,
         owner,
         created_ms: catalog.now_ms(),
@@ -90,6 +94,20 @@ fn purposes(all: &Purposes, written: &[String]) -> Result<BTreeSet<String>> {
             let known: Vec<&str> = all.all().map(|purpose| purpose.name.as_str()).collect();
             return Err(Error::unknown("purpose", name, known));
         }
+    }
+    Ok(written.iter().cloned().collect())
+}
+
+/// The channels for which a policy is read one by one, which its consents tell apart.
+fn channels(written: &[String], consents: &ConsentSource) -> Result<BTreeSet<String>> {
+    for name in written {
+        check_name(name, "channel")?;
+    }
+    if !written.is_empty() && consents.channel.is_none() {
+        return Err(Error::invalid_hint(
+            format!("the policy names no column of {} that tells the channel", consents.table),
+            "write USING consents (subject, purpose, granted, valid_from, channel)",
+        ));
     }
     Ok(written.iter().cloned().collect())
 }
@@ -216,13 +234,14 @@ pub(super) async fn alter(
     context.rights().may_set_policy("change policies")?;
     let catalog = context.engine().catalog();
     let all = catalog.purposes().await?;
-    if all.policy(name).is_none() {
-        return Err(unknown(catalog, name).await);
-    }
+    let Some(policy) = all.policy(name) else { return Err(unknown(catalog, name).await) };
     let alteration = match written {
         WrittenAlteration::Purposes(written) => Alteration::Purposes(purposes(&all, written)?),
+        WrittenAlteration::Channels(written) => {
+            Alteration::Channels(channels(written, &policy.consents)?)
+        }
         WrittenAlteration::DefaultAllow(allow) => {
-            if let Some(policy) = all.policy(name).filter(|_| *allow) {
+            if *allow {
                 remembers(context, &policy.consents.table).await?;
             }
             Alteration::DefaultAllow(*allow)
@@ -280,8 +299,8 @@ pub(super) async fn shown(
         }
     };
     Ok(format!(
-        "SELECT name, schema, \"table\", subject_column, purpose, \"default\", consents \
-         FROM system.consents WHERE {condition} ORDER BY name, purpose"
+        "SELECT name, schema, \"table\", subject_column, purpose, \"default\", consents, channel \
+         FROM system.consents WHERE {condition} ORDER BY name, purpose, channel"
     ))
 }
 
@@ -293,5 +312,5 @@ pub(super) async fn described(context: &Arc<StatementContext>, name: &str) -> Re
         return Err(Error::unknown("consent policy", name, known));
     }
     let text = name.replace('\'', "''");
-    Ok(format!("SELECT * FROM system.consents WHERE name = '{text}' ORDER BY purpose"))
+    Ok(format!("SELECT * FROM system.consents WHERE name = '{text}' ORDER BY purpose, channel"))
 }

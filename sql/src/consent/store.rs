@@ -27,8 +27,9 @@ use crate::subject::users::Ways;
 /// How long a set of other ids is held that nobody asks for, in milliseconds.
 const IDLE_MS: i64 = 3_600_000;
 
-/// A policy's name, a purpose, and how the ids were made where they are not those of the consents.
-type Key = (String, String, Ways);
+/// A policy's name, a purpose, a channel where one is asked for, and how the ids were made where
+/// they are not those of the consents.
+type Key = (String, String, Option<String>, Ways);
 
 /// The sets of one engine.
 #[derive(Default)]
@@ -117,9 +118,14 @@ impl Held {
 }
 
 impl ConsentStore {
-    /// What is held for a policy and a purpose, whatever its age.
-    pub(crate) fn held(&self, policy: &ConsentPolicy, purpose: &str) -> Option<Arc<Held>> {
-        let key = (policy.name.clone(), purpose.to_owned(), Ways::new());
+    /// What is held for a policy, a purpose and a channel, whatever its age.
+    pub(crate) fn held(
+        &self,
+        policy: &ConsentPolicy,
+        purpose: &str,
+        channel: Option<&str>,
+    ) -> Option<Arc<Held>> {
+        let key = key(policy, purpose, channel, None);
         let slot = self.slots.lock().get(&key).cloned()?;
         let held = slot.held.read().clone()?;
         (*held.policy == *policy).then_some(held)
@@ -135,9 +141,7 @@ impl ConsentStore {
         self.writes.load(Ordering::Relaxed)
     }
 
-    fn slot(&self, policy: &ConsentPolicy, purpose: &str, others: Option<&OtherIds>) -> Arc<Slot> {
-        let ways = others.map(|others| others.ways().clone()).unwrap_or_default();
-        let key = (policy.name.clone(), purpose.to_owned(), ways);
+    fn slot(&self, key: Key) -> Arc<Slot> {
         Arc::clone(self.slots.lock().entry(key).or_default())
     }
 
@@ -148,14 +152,24 @@ impl ConsentStore {
             let checked_ms = held.as_ref().map(|held| held.checked_ms);
             checked_ms.is_none_or(|checked_ms| now_ms.saturating_sub(checked_ms) < IDLE_MS)
         };
-        self.slots.lock().retain(|(policy, _, ways), slot| {
+        self.slots.lock().retain(|(policy, _, _, ways), slot| {
             exists(policy) && (ways.is_empty() || is_asked(slot))
         });
     }
 }
 
-/// Who consents to a purpose by a policy, known to be the newest at most so long ago as the
-/// configuration allows.
+fn key(
+    policy: &ConsentPolicy,
+    purpose: &str,
+    channel: Option<&str>,
+    others: Option<&OtherIds>,
+) -> Key {
+    let ways = others.map(|others| others.ways().clone()).unwrap_or_default();
+    (policy.name.clone(), purpose.to_owned(), channel.map(str::to_owned), ways)
+}
+
+/// Who consents to a purpose by a policy, for a channel that it lists or for all of them, known to
+/// be the newest at most so long ago as the configuration allows.
 ///
 /// # Errors
 /// When the consents cannot be looked at or read: then nobody knows who consents.
@@ -163,8 +177,9 @@ pub(crate) fn current<'a>(
     engine: &'a Engine,
     policy: &'a Arc<ConsentPolicy>,
     purpose: &'a str,
+    channel: Option<&'a str>,
 ) -> BoxFuture<'a, Result<Arc<Held>>> {
-    current_by(engine, policy, purpose, None)
+    current_by(engine, policy, purpose, channel, None)
 }
 
 /// The same by other ids than those of the consents.
@@ -175,11 +190,12 @@ pub(super) fn current_by<'a>(
     engine: &'a Engine,
     policy: &'a Arc<ConsentPolicy>,
     purpose: &'a str,
+    channel: Option<&'a str>,
     others: Option<&'a OtherIds>,
 ) -> BoxFuture<'a, Result<Arc<Held>>> {
     // Consents are read by a plan, and what plans asks for consents.
     Box::pin(async move {
-        let found = look(engine, policy, purpose, others).await;
+        let found = look(engine, policy, (purpose, channel), others).await;
         found.map_err(|error| unknown(policy, &error))
     })
 }
@@ -187,13 +203,13 @@ pub(super) fn current_by<'a>(
 async fn look(
     engine: &Engine,
     policy: &Arc<ConsentPolicy>,
-    purpose: &str,
+    (purpose, channel): (&str, Option<&str>),
     others: Option<&OtherIds>,
 ) -> Result<Arc<Held>> {
     let known = engine.catalog().purposes().await?;
     let sells_or_shares = known.get(purpose).is_some_and(|purpose| purpose.sells_or_shares);
-    let asked = Asked { purpose, sells_or_shares };
-    let slot = engine.consents().slot(policy, purpose, others);
+    let asked = Asked { purpose, sells_or_shares, channels: &policy.channels, channel };
+    let slot = engine.consents().slot(key(policy, purpose, channel, others));
     let fresh = |now_ms| {
         let held = slot.held.read().clone();
         held.filter(|held| held.is_fresh(policy, asked, engine, now_ms))
@@ -252,7 +268,8 @@ async fn read(
     let known = engine.catalog().purposes().await?;
     engine.consents().retain(now_ms, |name| known.policy(name).is_some());
     let purpose = asked.purpose;
-    tracing::debug!(policy = policy.name, purpose, exceptions = set.len(), "consents read");
+    let (channel, exceptions) = (asked.channel, set.len());
+    tracing::debug!(policy = policy.name, purpose, channel, exceptions, "consents read");
     Ok(Held {
         policy: Arc::clone(policy),
         sells_or_shares: asked.sells_or_shares,
@@ -296,6 +313,7 @@ fn seed(id: &str) -> u64 {
 pub(crate) struct Used {
     policies: Mutex<BTreeMap<String, Option<String>>>,
     by_model: AtomicBool,
+    by_channel: AtomicBool,
 }
 
 impl Used {
@@ -312,6 +330,16 @@ impl Used {
     /// Notes that a model is bound with who consents now.
     pub(crate) fn note_model(&self) {
         self.by_model.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that rows are chosen by what is said of one channel.
+    pub(crate) fn note_channel(&self) {
+        self.by_channel.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether rows are chosen by what is said of one channel.
+    pub(crate) fn is_by_channel(&self) -> bool {
+        self.by_channel.load(Ordering::Relaxed)
     }
 
     /// Whether a model is bound with who consents: then the plan holds for one run.

@@ -7,8 +7,9 @@
 //! SHOW PURPOSES      DESCRIBE PURPOSE p      ALTER USER u SET DEFAULT PURPOSE p | NONE
 //! CREATE [OR REPLACE] CONSENT POLICY [IF NOT EXISTS] p ON t (subject_column)
 //!     USING consents (subject, purpose, granted [, valid_from [, valid_to]] [, channel])
-//!     FOR PURPOSE a [, b] [DEFAULT ALLOW | DENY]
-//! ALTER CONSENT POLICY p SET PURPOSE a [, b] | SET DEFAULT ALLOW | DENY
+//!     FOR PURPOSE a [, b] [CHANNEL 'c' [, 'd']] [DEFAULT ALLOW | DENY]
+//! ALTER CONSENT POLICY p SET PURPOSE a [, b] | SET CHANNEL 'c' [, 'd'] | NONE
+//!     | SET DEFAULT ALLOW | DENY
 //! DROP CONSENT POLICY [IF EXISTS] p [ON t]
 //! SHOW CONSENT POLICIES [ON t]      DESCRIBE CONSENT POLICY p
 //! RECORD CONSENT …: see [`super::record`]
@@ -124,6 +125,8 @@ pub struct CreatePolicy {
     pub columns: Vec<String>,
     /// For what.
     pub purposes: Vec<String>,
+    /// The channels for which it is read one by one.
+    pub channels: Vec<String>,
     /// DEFAULT ALLOW.
     pub default_allow: bool,
 }
@@ -142,6 +145,8 @@ pub enum PurposeAlteration {
 pub enum WrittenAlteration {
     /// SET PURPOSE a, b.
     Purposes(Vec<String>),
+    /// SET CHANNEL 'c', 'd'; none of them for NONE.
+    Channels(Vec<String>),
     /// SET DEFAULT ALLOW, or DENY.
     DefaultAllow(bool),
 }
@@ -349,6 +354,13 @@ fn create_policy(parser: &mut Parser<'_>) -> Result<CreatePolicy, Failure> {
     parser.expect_keyword(Keyword::FOR)?;
     word(parser, "PURPOSE")?;
     let purposes = names(parser)?;
+    let channels = match is_word(&parser.peek_token_ref().token, "CHANNEL") {
+        true => {
+            parser.next_token();
+            texts(parser)?
+        }
+        false => Vec::new(),
+    };
     let default_allow = match parser.parse_keyword(Keyword::DEFAULT) {
         true => allow(parser)?,
         false => false,
@@ -363,8 +375,14 @@ fn create_policy(parser: &mut Parser<'_>) -> Result<CreatePolicy, Failure> {
         consents,
         columns,
         purposes,
+        channels,
         default_allow,
     })
+}
+
+/// `'a', 'b', …`.
+fn texts(parser: &mut Parser<'_>) -> Result<Vec<String>, Failure> {
+    Ok(parser.parse_comma_separated(Parser::parse_literal_string)?)
 }
 
 /// `(a, b, …)`.
@@ -392,9 +410,16 @@ fn alteration(parser: &mut Parser<'_>) -> Result<WrittenAlteration, Failure> {
     if is_word(&found.token, "DEFAULT") {
         return Ok(WrittenAlteration::DefaultAllow(allow(parser)?));
     }
-    match is_word(&found.token, "PURPOSE") {
-        true => Ok(WrittenAlteration::Purposes(names(parser)?)),
-        false => Err(expected("PURPOSE a, b or DEFAULT ALLOW | DENY", &found)),
+    match () {
+        () if is_word(&found.token, "PURPOSE") => Ok(WrittenAlteration::Purposes(names(parser)?)),
+        () if is_word(&found.token, "CHANNEL") => {
+            if is_word(&parser.peek_token_ref().token, "NONE") {
+                parser.next_token();
+                return Ok(WrittenAlteration::Channels(Vec::new()));
+            }
+            Ok(WrittenAlteration::Channels(texts(parser)?))
+        }
+        () => Err(expected("PURPOSE a, b, CHANNEL 'c' or DEFAULT ALLOW | DENY", &found)),
     }
 }
 
@@ -453,6 +478,17 @@ mod tests {
         assert_eq!((created.subject.as_str(), created.default_allow), ("person", true));
         assert_eq!(created.columns, ["who", "what", "given", "since"]);
         assert_eq!(created.purposes, ["ads", "Big"]);
+        assert_eq!(created.channels, [""; 0]);
+        let text = "CREATE CONSENT POLICY p ON t (a) USING c (a, b, d, channel) FOR PURPOSE x, y \
+                    CHANNEL 'email', 'SMS' DEFAULT DENY";
+        let ConsentStatement::CreatePolicy(created) = read(text) else { panic!("no policy") };
+        assert_eq!((created.purposes.len(), created.default_allow), (2, false));
+        assert_eq!(created.channels, ["email", "SMS"]);
+        for (text, channels) in [("'email'", vec!["email".to_owned()]), ("NONE", vec![])] {
+            let alteration = WrittenAlteration::Channels(channels);
+            let altered = ConsentStatement::AlterPolicy { name: "p".into(), alteration };
+            assert_eq!(read(&format!("ALTER CONSENT POLICY p SET CHANNEL {text}")), altered);
+        }
         let alteration = WrittenAlteration::DefaultAllow(false);
         let altered = ConsentStatement::AlterPolicy { name: "p".into(), alteration };
         assert_eq!(read("ALTER CONSENT POLICY p SET DEFAULT DENY"), altered);
@@ -466,6 +502,8 @@ mod tests {
             "CREATE CONSENT POLICY p ON t (a) USING c (a, b) FOR PURPOSE x",
             "CREATE CONSENT POLICY p ON t (a) USING c (a, b, d) FOR PURPOSE x DEFAULT MAYBE",
             "CREATE CONSENT POLICY p ON t (a) USING c (a, b, d)",
+            "CREATE CONSENT POLICY p ON t (a) USING c (a, b, d, e) FOR PURPOSE x CHANNEL email",
+            "ALTER CONSENT POLICY p SET CHANNEL",
             "ALTER CONSENT POLICY p SET x",
             "CREATE OR REPLACE PURPOSE IF NOT EXISTS p",
             "CREATE PURPOSE p SELLS",

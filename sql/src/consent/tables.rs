@@ -51,23 +51,28 @@ pub(super) async fn policies(context: &StatementContext) -> Result<Vec<Arc<Conse
     Ok(found)
 }
 
-/// A policy for one of its purposes.
+/// A policy for one of its purposes, and for one of its channels or all of them.
 struct Row {
     policy: Arc<ConsentPolicy>,
     purpose: String,
+    channel: Option<String>,
     held: Option<Arc<Held>>,
 }
 
-/// Consent policies, a row for each purpose. Where the consents are, how many exceptions there are
-/// and at which version is for those alone who keep policies: a count tells of people.
+/// Consent policies, a row for each purpose, and one for each channel that is listed besides. Where
+/// the consents are, how many exceptions there are and at which version is for those alone who keep
+/// policies: a count tells of people.
 pub(crate) async fn consents(context: &StatementContext) -> Result<RecordBatch> {
     let keeps = context.rights().has(Role::PolicyAdmin);
     let store = context.engine().consents();
     let mut rows = Vec::new();
     for policy in policies(context).await? {
         for purpose in &policy.purposes {
-            let held = if keeps { store.held(&policy, purpose) } else { None };
-            rows.push(Row { policy: Arc::clone(&policy), purpose: purpose.clone(), held });
+            for channel in policy.channels.iter().map(Some).chain([None]) {
+                let (purpose, channel) = (purpose.clone(), channel.cloned());
+                let held = store.held(&policy, &purpose, channel.as_deref()).filter(|_| keeps);
+                rows.push(Row { policy: Arc::clone(&policy), purpose, channel, held });
+            }
         }
     }
     let of = |read: fn(&ConsentPolicy) -> &str| texts(rows.iter().map(|row| read(&row.policy)));
@@ -83,6 +88,7 @@ pub(crate) async fn consents(context: &StatementContext) -> Result<RecordBatch> 
         ("table", of(|policy| &policy.table.name)),
         ("subject_column", of(|policy| &policy.subject)),
         ("purpose", texts(rows.iter().map(|row| row.purpose.as_str()))),
+        ("channel", optional_texts(rows.iter().map(|row| row.channel.clone()))),
         ("default", of(|policy| if policy.default_allow { "allow" } else { "deny" })),
         ("consents", kept(|policy| policy.consents.to_string())),
         ("owner", kept(|policy| policy.owner.clone())),

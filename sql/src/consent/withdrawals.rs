@@ -8,17 +8,17 @@ use catalog::{ConsentPolicy, ObjectName};
 use udfs::consent::{ConsentSet, consenting};
 
 use super::models::current_users;
-use super::store::{Held, current};
+use super::store::current;
 use crate::engine::Engine;
 
-/// How many of a version's users do not consent now to `purpose` by the policies that have chosen
-/// its rows. `None` where that cannot be told: a policy's persons are not the users, it is no more,
+/// How many of a version's users do not consent now to `purpose`, for the version's channel where
+/// it has one, by the policies that have chosen its rows. `None` where that cannot be told: a policy's persons are not the users, it is no more,
 /// or its consents cannot be read.
 pub(crate) async fn withdrawn(
     engine: &Engine,
     users: &ArrayRef,
     consents: &[StoredConsent],
-    purpose: &str,
+    (purpose, channel): (&str, Option<&str>),
 ) -> Option<usize> {
     let mut sets: Vec<Arc<ConsentSet>> = Vec::with_capacity(consents.len());
     for consent in consents {
@@ -26,7 +26,7 @@ pub(crate) async fn withdrawn(
         if !consent.of_users || !policy.purposes.contains(purpose) {
             return None;
         }
-        let held = current_users(engine, &policy, purpose, consent).await.ok()?;
+        let held = current_users(engine, &policy, purpose, channel, consent).await.ok()?;
         sets.push(Arc::clone(held.set()));
     }
     let consenting = consenting(&sets, users).ok()?;
@@ -38,11 +38,12 @@ pub(crate) async fn withdrawn(
 pub(crate) async fn have_changed(
     engine: &Engine,
     consents: &[StoredConsent],
-    purpose: &str,
+    (purpose, channel): (&str, Option<&str>),
 ) -> Option<bool> {
     for consent in consents {
         let policy = policy(engine, consent).await?;
-        let held = held(engine, &policy, purpose).await?;
+        let channel = channel.filter(|channel| policy.channels.contains(*channel));
+        let held = current(engine, &policy, purpose, channel).await.ok()?;
         // Where no row was read, nothing was known of them.
         if !held.is_versioned() || consent.version.is_empty() {
             return None;
@@ -58,15 +59,11 @@ pub(crate) async fn have_changed(
 pub(crate) async fn have_changed_since(engine: &Engine, model: &ObjectName) -> Option<bool> {
     let (_, manifest) = engine.catalog().model_manifest(model, None).await.ok()?;
     let purpose = manifest.purpose.as_deref().filter(|_| !manifest.consents.is_empty())?;
-    have_changed(engine, &manifest.consents, purpose).await
+    have_changed(engine, &manifest.consents, (purpose, manifest.channel.as_deref())).await
 }
 
 /// The policy as it is now.
 async fn policy(engine: &Engine, consent: &StoredConsent) -> Option<Arc<ConsentPolicy>> {
     let known = engine.catalog().purposes().await.ok()?;
     known.policy(&consent.policy).cloned().map(Arc::new)
-}
-
-async fn held(engine: &Engine, policy: &Arc<ConsentPolicy>, purpose: &str) -> Option<Arc<Held>> {
-    current(engine, policy, purpose).await.ok()
 }

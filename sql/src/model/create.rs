@@ -551,6 +551,7 @@ impl Training {
             segments: trained.segments.clone(),
             top_k: self.options.top_k,
             purpose: self.next.trained_for.purpose(),
+            channel: self.next.trained_for.channel(),
             consents: self.next.trained_for.consents(),
             users_of: self.next.trained_for.users_of(),
             start: trained.start,

@@ -16,8 +16,16 @@ use crate::model::options::model_error;
 use crate::model::reader::Reader;
 
 /// Options that every type takes.
-const COMMON: [&str; 7] =
-    ["model_type", "seed", "promote", "promote_tolerance", "keep_versions", "schedule", "purpose"];
+const COMMON: [&str; 8] = [
+    "model_type",
+    "seed",
+    "promote",
+    "promote_tolerance",
+    "keep_versions",
+    "schedule",
+    "purpose",
+    "channel",
+];
 
 /// Options that every recommender takes.
 const OF_RECOMMENDERS: [&str; 14] = [

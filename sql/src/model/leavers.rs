@@ -64,6 +64,7 @@ pub(crate) struct Leavers<'a> {
 /// The consents by which a version's rows were chosen, or those of the next one are.
 struct Governed {
     purpose: Option<String>,
+    channel: Option<String>,
     consents: Vec<StoredConsent>,
 }
 
@@ -169,7 +170,8 @@ impl<'a> Leavers<'a> {
     async fn withdrawn(&self, version: &LoadedModel, governed: &Governed) -> Option<usize> {
         let users = version.model.recommender()?.user_ids().values();
         let purpose = governed.purpose.as_deref()?;
-        withdrawals::withdrawn(self.engine, &users, &governed.consents, purpose).await
+        let asked = (purpose, governed.channel.as_deref());
+        withdrawals::withdrawn(self.engine, &users, &governed.consents, asked).await
     }
 
     /// Whether users or records of a version are of restricted or erased persons.
@@ -195,26 +197,34 @@ impl Governed {
     /// both.
     fn of(manifest: &Manifest, next: Option<&Next>) -> Self {
         let Some(Next { trained_for: next, .. }) = next else {
-            return Self { purpose: manifest.purpose.clone(), consents: manifest.consents.clone() };
+            return Self {
+                purpose: manifest.purpose.clone(),
+                channel: manifest.channel.clone(),
+                consents: manifest.consents.clone(),
+            };
         };
         let of_policy = |consent: StoredConsent| (consent.policy.clone(), consent);
         let mut all: BTreeMap<String, StoredConsent> =
             next.consents().into_iter().map(of_policy).collect();
         for consent in &manifest.consents {
             match all.get_mut(&consent.policy) {
-                Some(found) => found.of_users &= consent.of_users,
+                Some(found) => {
+                    found.of_users &= consent.of_users;
+                    found.ways = consent.ways.clone();
+                }
                 None => {
                     let dropped = StoredConsent { of_users: false, ..consent.clone() };
                     all.insert(consent.policy.clone(), dropped);
                 }
             }
         }
-        // Consents to another purpose tell nothing of this one.
+        // Consents to another purpose, or for another channel, tell nothing of this one.
+        let (channel, of_channel) = (next.channel(), manifest.channel == next.channel());
         let purpose = match (next.purpose(), manifest.purpose.clone()) {
-            (Some(now), Some(then)) => Some(now).filter(|now| *now == then),
+            (Some(now), Some(then)) => Some(now).filter(|now| *now == then && of_channel),
             (now, then) => now.or(then),
         };
-        Self { purpose, consents: all.into_values().collect() }
+        Self { purpose, channel, consents: all.into_values().collect() }
     }
 }
 

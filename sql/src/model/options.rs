@@ -146,6 +146,7 @@ impl TrainingOptions {
         let lifecycle = Lifecycle::read(&given)?;
         // For what the rows are read; planning looks whether it is held.
         reader.text("purpose")?;
+        reader.text("channel")?;
         let options = Self {
             learner,
             seed: reader.integer("seed")?.unwrap_or(0).cast_unsigned(),

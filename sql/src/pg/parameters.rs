@@ -190,8 +190,8 @@ impl Session {
     pub fn reset_parameters(&self) {
         self.change_settings(|settings| {
             let process_id = settings.postgres.as_ref().map(|session| session.process_id);
-            let purpose = settings.purpose.take();
-            *settings = Settings { purpose, ..Settings::default() };
+            let (purpose, channel) = (settings.purpose.take(), settings.channel.take());
+            *settings = Settings { purpose, channel, ..Settings::default() };
             settings.postgres = process_id.map(PgSession::new);
         });
     }

@@ -10,7 +10,7 @@ use datafusion::catalog::TableProvider;
 use sqlparser::ast::Expr as SqlExpr;
 
 use super::bound::Bound;
-use super::expression::{VALUE, parsed};
+use super::expression::{VALUE, parsed, roles_of};
 use super::retention;
 use super::syntax::{Alteration, Body, CreatePolicy, PolicyKind, PolicyStatement, WrittenOn};
 use crate::error::{CatalogError, Error, Result};
@@ -426,6 +426,9 @@ async fn check_fits(
     name: &str,
     policy: &Policy,
 ) -> Result<()> {
+    if let Some(text) = policy.rule.text() {
+        check_roles(context, &roles_of(&parsed(text)?)?).await?;
+    }
     match on {
         Attached::Table(table) => {
             let own = RuleSet {

@@ -1,5 +1,5 @@
 //! Expressions of policies: read from text, planned over their table's columns as the statement's
-//! principal, whose name, roles and purpose are constants of them.
+//! principal, whose name, roles, purpose and channel are constants of them.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -9,10 +9,14 @@ use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, ExprSchemable, cast, try_cast};
-use sqlparser::ast::{Expr as SqlExpr, ExprWithAlias, SelectItem, SetExpr, visit_expressions};
+use sqlparser::ast::{
+    Expr as SqlExpr, ExprWithAlias, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
+    SelectItem, SetExpr, Value, ValueWithSpan, visit_expressions,
+};
 
 use crate::error::{Error, Result};
-use crate::parse::parse_query;
+use crate::functions::{HAS_ROLE, HOLDS_ROLE};
+use crate::parse::{name_parts, parse_query};
 use crate::session::StatementContext;
 use crate::session::bindings::{Bindings, References};
 
@@ -60,6 +64,46 @@ fn alone(expr: &SqlExpr) -> Result<()> {
             "a policy's expression reads another table",
             "compute it of the columns of the row alone",
         )),
+    }
+}
+
+/// The roles that an expression asks for by name.
+///
+/// # Errors
+/// When it looks at `current_role()`: the text of all active roles is equal to none of several, so
+/// that a comparison would bind, or let through, the wrong people.
+pub(super) fn roles_of(expr: &SqlExpr) -> Result<Vec<String>> {
+    let mut roles = Vec::new();
+    let found = visit_expressions(expr, |part| {
+        let SqlExpr::Function(call) = part else { return ControlFlow::Continue(()) };
+        match name_parts(&call.name).last().map(String::as_str) {
+            Some("current_role") => return ControlFlow::Break(()),
+            Some(HAS_ROLE | HOLDS_ROLE) => roles.extend(named(call)),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    match found {
+        ControlFlow::Continue(()) => Ok(roles),
+        ControlFlow::Break(()) => Err(Error::unsupported(
+            "a policy's expression looks at current_role(), the text of all active roles: it is \
+             equal to no role of somebody who has two",
+            "write has_role('r'), or NOT holds_role('r') to keep its holders out",
+        )),
+    }
+}
+
+/// The role of a call, where it is written out.
+fn named(call: &Function) -> Option<String> {
+    let FunctionArguments::List(list) = &call.args else { return None };
+    match list.args.as_slice() {
+        [
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(SqlExpr::Value(ValueWithSpan {
+                value: Value::SingleQuotedString(role),
+                ..
+            }))),
+        ] => Some(role.clone()),
+        _ => None,
     }
 }
 
@@ -208,6 +252,22 @@ mod tests {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
         assert!(parsed(&"a".repeat(BYTES_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn roles_are_asked_for_one_by_one() {
+        let roles = |text: &str| roles_of(&parsed(text).unwrap());
+        let asked = "CASE WHEN has_role('a') OR NOT HOLDS_ROLE('b') THEN x ELSE has_role(y) END";
+        assert_eq!(roles(asked).unwrap(), ["a", "b"]);
+        assert_eq!(roles("region = current_user()").unwrap(), [""; 0]);
+        for wrong in [
+            "current_role() = 'a'",
+            "CURRENT_ROLE() <> 'a'",
+            "CASE current_role() WHEN 'a' THEN 1 END = 1",
+            "strpos(lower(current_role()), 'a') > 0",
+        ] {
+            assert_eq!(roles(wrong).unwrap_err().code(), "ATT-2002", "{wrong}");
+        }
     }
 
     #[test]

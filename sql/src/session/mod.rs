@@ -170,6 +170,7 @@ impl Session {
             started_ms: self.0.started_ms,
             used_ms: self.0.used_ms.load(Ordering::Relaxed),
             purpose: self.setting("purpose"),
+            channel: self.setting("channel"),
         }
     }
 

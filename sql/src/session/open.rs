@@ -64,6 +64,8 @@ pub struct SessionRecord {
     pub used_ms: i64,
     /// The purpose that is set.
     pub purpose: Option<String>,
+    /// The channel that is set.
+    pub channel: Option<String>,
 }
 
 /// The sessions that somebody holds.

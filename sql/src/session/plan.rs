@@ -98,15 +98,17 @@ impl StatementContext {
         self.with(settings, self.depth + 1, &self.pinned)
     }
 
-    /// The same for a statement whose readings serve another purpose, with nothing opened yet. What
-    /// it opens and uses is noted for the whole statement.
+    /// The same for a statement whose readings serve another purpose and channel, with nothing
+    /// opened yet. What it opens and uses is noted for the whole statement.
     ///
     /// # Errors
     /// When the purpose is not held.
-    pub(crate) fn serving(&self, purpose: &str) -> Result<Arc<Self>> {
+    pub(crate) fn serving(&self, purpose: &str, channel: Option<&str>) -> Result<Arc<Self>> {
         self.rights.purposes().check(self.rights.name(), purpose)?;
-        let settings = Settings { purpose: Some(purpose.to_owned()), ..self.settings.clone() };
-        self.used().purpose = Some(purpose.to_owned());
+        let (purpose, channel) = (Some(purpose.to_owned()), channel.map(str::to_owned));
+        self.used().purpose.clone_from(&purpose);
+        self.used().channel.clone_from(&channel);
+        let settings = Settings { purpose, channel, ..self.settings.clone() };
         let (keys, used) = (Arc::clone(&self.pinned.keys), Arc::clone(&self.pinned.used));
         let erasures = Arc::clone(&self.pinned.erasures);
         let pinned = Pinned { keys, used, erasures, ..Pinned::default() };

@@ -11,11 +11,12 @@ use crate::pg::PgSession;
 use crate::rights::Rights;
 
 /// Every setting's name, with what it means.
-pub const SETTINGS: [(&str, &str); 11] = [
+pub const SETTINGS: [(&str, &str); 12] = [
     ("catalog", "the catalog; always attune"),
     ("schema", "where unqualified names are looked up and created first"),
     ("time_zone", "the zone of now() and of timestamps without a zone, such as +02:00"),
     ("purpose", "the purpose that this session's reads serve"),
+    ("channel", "the channel that they are for; all channels when it is not set"),
     ("string_views", "whether results may carry Arrow's view types"),
     ("role", "the only role that is active; all of yours when it is not set"),
     ("endpoints", "in how many parts a Flight SQL server may give a large result, 1 to 64"),
@@ -87,6 +88,8 @@ pub struct Settings {
     pub time_zone: Option<String>,
     /// The purpose of the session's reads.
     pub purpose: Option<String>,
+    /// The channel that they are for, `None` for all.
+    pub channel: Option<String>,
     /// Whether results may carry Arrow's view types.
     pub string_views: bool,
     /// The only active role, `None` for all that are held.
@@ -111,6 +114,7 @@ impl Default for Settings {
             schema: MAIN.into(),
             time_zone: None,
             purpose: None,
+            channel: None,
             string_views: false,
             role: None,
             endpoints: 1,
@@ -142,6 +146,7 @@ impl Settings {
             "schema" => Some(self.schema.clone()),
             "time_zone" | "timezone" => Some(self.time_zone.clone().unwrap_or("+00:00".into())),
             "purpose" => self.purpose.clone(),
+            "channel" => self.channel.clone(),
             "string_views" => Some(self.string_views.to_string()),
             "role" => self.role.clone(),
             "endpoints" => Some(self.endpoints.to_string()),
@@ -167,6 +172,7 @@ impl Settings {
             "schema" | "search_path" => self.schema = fresh.schema,
             "time_zone" | "timezone" => self.time_zone = fresh.time_zone,
             "purpose" => self.purpose = fresh.purpose,
+            "channel" => self.channel = fresh.channel,
             "string_views" => self.string_views = fresh.string_views,
             "role" => self.role = fresh.role,
             "endpoints" => self.endpoints = fresh.endpoints,
@@ -228,6 +234,14 @@ impl Settings {
                 self.purpose = (!value.is_empty()).then(|| value.into());
                 Ok(())
             }
+            // Whether it is a channel of theirs is for the policies of what is read to say.
+            "channel" if value.len() > CHANNEL_BYTES_MAX => Err(Error::invalid(format!(
+                "the name of a channel has at most {CHANNEL_BYTES_MAX} bytes"
+            ))),
+            "channel" => {
+                self.channel = (!value.is_empty()).then(|| value.into());
+                Ok(())
+            }
             "role" => {
                 rights.check_role(value)?;
                 self.role = (!value.is_empty()).then(|| value.into());
@@ -284,6 +298,8 @@ impl Settings {
     }
 }
 
+/// Bytes of a channel's name.
+const CHANNEL_BYTES_MAX: usize = 128;
 /// PostgreSQL's clients send bare milliseconds.
 const TIME_UNITS: [(&str, u64); 6] =
     [("", 1), ("ms", 1), ("s", 1_000), ("m", 60_000), ("min", 60_000), ("h", 3_600_000)];
@@ -359,6 +375,9 @@ mod tests {
         }
         settings.set("compression", "LZ4", &schemas, rights, limits).unwrap();
         assert_eq!(settings.compression, Compression::Lz4);
+        settings.set("channel", "email", &schemas, rights, limits).unwrap();
+        assert_eq!(settings.get("channel", limits).as_deref(), Some("email"));
+        assert!(settings.set("channel", &"c".repeat(129), &schemas, rights, limits).is_err());
         for (name, _) in SETTINGS {
             settings.reset(name).unwrap();
         }

@@ -52,7 +52,7 @@ pub struct Split {
 }
 
 /// The settings that a plan depends on.
-const SETTINGS: [&str; 3] = ["schema", "time_zone", "purpose"];
+const SETTINGS: [&str; 4] = ["schema", "time_zone", "purpose", "channel"];
 
 /// A plan and what it stands on.
 struct Cut {

@@ -49,7 +49,7 @@ pub(super) async fn roles(session: &Session) -> Result<RecordBatch> {
     let mut names: Vec<&str> = Role::ALL.map(Role::name).into();
     let defined = accounts.roles().map(|role| role.name.as_str());
     names.extend(defined.filter(|name| !is_built_in(name)));
-    names.retain(|name| rights.has(Role::Admin) || rights.holds_role(name));
+    names.retain(|name| rights.has(Role::Admin) || rights.held_roles().contains(*name));
     names.sort_unstable();
     batch(vec![
         ("name", texts(names.iter().copied())),
@@ -77,7 +77,7 @@ impl Row {
 fn shows(rights: &Rights, definitions: &Definitions, row: &Row) -> bool {
     let own = match &row.grantee {
         Grantee::User(name) => name == rights.name(),
-        Grantee::Role(name) => rights.holds_role(name),
+        Grantee::Role(name) => rights.held_roles().contains(name),
         Grantee::Public => true,
     };
     let granted = |grant: &Grant| match &grant.on {

@@ -115,6 +115,7 @@ fn rows(entries: &[AuditEntry]) -> Result<RecordBatch> {
         ("principal", texts(entries.iter().map(|entry| entry.principal.as_str()))),
         ("roles", names(|entry| &entry.roles)),
         ("purpose", optional(|entry| &entry.purpose)),
+        ("channel", optional(|entry| &entry.channel)),
         ("client", optional(|entry| &entry.client)),
         ("address", optional(|entry| &entry.address)),
         ("session_id", optional(|entry| &entry.session_id)),

@@ -91,7 +91,10 @@ async fn version(
     let purpose = manifest.purpose.as_deref().unwrap_or_default();
     let consents_changed = match manifest.consents.is_empty() {
         true => None,
-        false => withdrawals::have_changed(engine, &manifest.consents, purpose).await,
+        false => {
+            let asked = (purpose, manifest.channel.as_deref());
+            withdrawals::have_changed(engine, &manifest.consents, asked).await
+        }
     };
     let left = match is_told {
         true => left(engine, leavers, &name, number, &manifest).await?,
@@ -123,7 +126,8 @@ async fn left(
     let users = loaded.model.recommender().map(|found| found.user_ids().values());
     let withdrawn = match (users, manifest.purpose.as_deref()) {
         (Some(users), Some(purpose)) if !of_users.is_empty() => {
-            withdrawals::withdrawn(engine, &users, &of_users, purpose).await
+            let asked = (purpose, manifest.channel.as_deref());
+            withdrawals::withdrawn(engine, &users, &of_users, asked).await
         }
         _ => None,
     };

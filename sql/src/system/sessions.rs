@@ -35,6 +35,7 @@ pub(super) async fn sessions(session: &Session) -> Result<RecordBatch> {
         ("state", texts(records.iter().map(|record| state(&record.id)))),
         ("statements", integers(records.iter().map(|record| statements(&record.id)))),
         ("purpose", optional_texts(records.iter().map(|record| record.purpose.clone()))),
+        ("channel", optional_texts(records.iter().map(|record| record.channel.clone()))),
     ])
 }
 

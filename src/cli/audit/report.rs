@@ -47,11 +47,12 @@ const CHAPTERS: [Chapter; 10] = [
         about: "Purposes that sell or share personal information, and the policies by which who says \
                 \"do not sell or share\" is absent (California, CCPA §§ 1798.120 and 1798.135). \
                 `exceptions`: how many are absent where the default is to allow, or there where it \
-                is to deny; empty where it was not asked since the program started.",
+                is to deny; empty where it was not asked since the program started. A policy that \
+                lists channels has a row for each, and one for what is read for all of them.",
         query: "SELECT p.name AS purpose, p.description, c.schema, c.\"table\", c.name AS policy, \
-                c.\"default\", c.exceptions, c.version FROM system.purposes p \
+                c.channel, c.\"default\", c.exceptions, c.version FROM system.purposes p \
                 LEFT JOIN system.consents c ON c.purpose = p.name WHERE p.sells_or_shares \
-                ORDER BY p.name, c.schema, c.\"table\", c.name",
+                ORDER BY p.name, c.schema, c.\"table\", c.name, c.channel",
     },
     Chapter {
         title: "Sold or shared without a choice",

@@ -8,8 +8,8 @@
 //! afterwards, its statement handles stay. Without a header, a connection whose certificate stands
 //! for a user has that user's session; where anybody is admitted, each connection has one.
 //!
-//! `attune-purpose` states the purpose for calls whose session has none of its own, and
-//! `attune-string-views: true` asks for view types on the wire. Cookies are accepted and mean
+//! `attune-purpose` and `attune-channel` state the purpose and the channel for calls whose session
+//! has none of its own, and `attune-string-views: true` asks for view types on the wire. Cookies are accepted and mean
 //! nothing: no second thing opens a session. A Java client is known by its `user-agent`.
 
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +30,7 @@ use crate::auth::live::{Live, LivePolicy};
 use crate::auth::{Authenticator, Bearer, Login, Proof, Refusal, record};
 
 const PURPOSE: &str = "purpose";
+const CHANNEL: &str = "channel";
 /// The Go driver sends its credentials without padding, others with it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -185,7 +186,7 @@ impl Sessions {
             }
             None => self.by_connection(&peer).await?,
         };
-        let stated = with_purpose(&client, headers).await?;
+        let stated = with_stated(&client, headers).await?;
         let asked = headers.get("attune-string-views").map(|value| value.as_bytes());
         let views = asked.map_or_else(|| client.string_views(), |value| value == b"true");
         let agent = headers.get("user-agent").map(|value| value.as_bytes());
@@ -437,21 +438,30 @@ fn refused(refusal: Refusal) -> Status {
     status::from_refusal(&refusal)
 }
 
-/// A purpose in the header serves a session that has none of its own, for this call alone. The
-/// purpose that a credential brings ranks below it.
-async fn with_purpose(
+/// A purpose or channel in the headers serves a session that has none of its own, for this call
+/// alone. The purpose that a credential brings ranks below it.
+async fn with_stated(
     client: &Arc<ClientSession>,
     headers: &MetadataMap,
 ) -> Result<Arc<ClientSession>, Status> {
-    let Some(purpose) = headers.get("attune-purpose") else { return Ok(Arc::clone(client)) };
-    let own = client.session.setting(PURPOSE);
-    if own.is_some() && own != client.login.purpose {
+    let mut stated = Vec::new();
+    for (setting, brought) in [(PURPOSE, client.login.purpose.as_deref()), (CHANNEL, None)] {
+        let header = format!("attune-{setting}");
+        let Some(value) = headers.get(&header) else { continue };
+        let own = client.session.setting(setting);
+        if own.is_some() && own.as_deref() != brought {
+            continue;
+        }
+        let malformed = |_| status::malformed(&format!("{header} is not ASCII text"));
+        stated.push((setting, value.to_str().map_err(malformed)?));
+    }
+    if stated.is_empty() {
         return Ok(Arc::clone(client));
     }
-    let purpose =
-        purpose.to_str().map_err(|_| status::malformed("attune-purpose is not ASCII text"))?;
     let session = client.session.beside();
-    session.set(PURPOSE, purpose).await.map_err(|error| status::from_sql(&error))?;
+    for (setting, value) in stated {
+        session.set(setting, value).await.map_err(|error| status::from_sql(&error))?;
+    }
     let login = client.login.clone();
     Ok(Arc::new(ClientSession { session, login, lasting: false }))
 }

@@ -170,6 +170,22 @@ async fn a_purpose_in_the_header_is_for_that_call() {
 }
 
 #[tokio::test]
+async fn a_channel_in_the_header_is_for_calls_of_sessions_without_one() {
+    let server = start().await;
+    let mut client = server.login("ada").await;
+    client.set_header("attune-channel", "email");
+    assert_eq!(get(&mut client, "channel").await.as_deref(), Some("email"));
+    assert_eq!(rows(&mut client, "SELECT current_channel()").await, ["email"]);
+    assert!(set(&mut client, "channel", text("sms")).await.is_empty());
+    assert_eq!(get(&mut client, "channel").await.as_deref(), Some("sms"));
+    let statement = "SELECT current_channel(), current_purpose() IS NULL";
+    assert_eq!(rows(&mut client, statement).await, ["sms|true"]);
+    client.set_header("attune-purpose", "research");
+    let statement = "SELECT current_channel(), current_purpose()";
+    assert_eq!(rows(&mut client, statement).await, ["sms|research"]);
+}
+
+#[tokio::test]
 async fn actions_are_listed() {
     let server = start().await;
     let mut client = server.login("ada").await;
