@@ -20,6 +20,7 @@ pub mod error;
 pub mod keyring;
 pub mod keys;
 pub mod lake;
+pub mod lake_erasure;
 mod lakes;
 #[cfg(test)]
 mod lakes_tests;
@@ -54,7 +55,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use audit::{Audit, AuditConfig, AuditEntry};
-pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
+pub use config::{CatalogConfig, Clock, KeyConfig, LakeAccess, LakeConfig, LakeTable};
 pub use error::{Class, Error, Result};
 pub use lake::files::{FILE, TableFiles};
 pub use pii::{Pii, Seen};
