@@ -247,7 +247,8 @@ async fn fill(session: &Session) {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+/// A folder with all that is in it, at another place.
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -261,7 +262,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// How many erasures are certified.
-const DONE: &str = "SELECT count(*) FROM system.erasures WHERE state = 'done' AND is_valid";
+pub const DONE: &str = "SELECT count(*) FROM system.erasures WHERE state = 'done' AND is_valid";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_that_is_killed_after_any_write_is_ended_by_the_next_server() {

@@ -23,6 +23,7 @@ mod forgotten;
 mod fuzzy_join;
 mod http;
 mod keys;
+mod lake_erasure;
 mod load;
 mod logs;
 mod long_texts;
