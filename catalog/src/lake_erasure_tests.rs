@@ -1,7 +1,5 @@
 //! Files of lakes lose rows where Attune may write, and only there, and only as they were seen.
 
-use std::path::Path as DiskPath;
-
 use datafusion::execution::memory_pool::UnboundedMemoryPool;
 
 use super::*;
