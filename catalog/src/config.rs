@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditConfig;
+use crate::error::{Error, Result};
 use crate::store::{Secret, StoreConfig};
 
 /// The wall clock, in Unix milliseconds. The program passes the system's, tests their own.
@@ -75,8 +77,45 @@ pub struct LakeConfig {
     pub store: StoreConfig,
     /// Whether each folder below it is a table.
     pub discover: bool,
+    /// What Attune may do with its files.
+    pub access: LakeAccess,
     /// Tables given by name.
     pub tables: Vec<LakeTable>,
+}
+
+/// What Attune may do with a lake's files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LakeAccess {
+    /// Read them.
+    #[default]
+    Read,
+    /// Write them anew without the rows of whom FORGET SUBJECT forgets, too.
+    Rewrite,
+}
+
+impl LakeAccess {
+    /// Either.
+    pub const ALL: [Self; 2] = [Self::Read, Self::Rewrite];
+
+    /// The word in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Rewrite => "rewrite",
+        }
+    }
+}
+
+impl FromStr for LakeAccess {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|access| access.name() == text);
+        found.ok_or_else(|| {
+            let what = format!("{text} is no access to a lake");
+            Error::invalid_hint(what, "write read or rewrite")
+        })
+    }
 }
 
 /// A table over files.

@@ -32,8 +32,8 @@ pub(crate) const STEP: &str = "step-";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Step {
-    /// The person's rows of a table over files that Attune does not write are not read any more,
-    /// and the files are named.
+    /// The person's rows of a table over files are not read any more; files in a lake that Attune
+    /// may rewrite lose them, and others are named.
     Hide {
         /// The table.
         table: ObjectName,
@@ -126,6 +126,28 @@ pub struct StepReport {
     /// Files with rows of the person that somebody else has to rewrite.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
+    /// Files of a lake that were written without the person's rows, or removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewritten: Vec<String>,
+    /// Whether their store was seen to keep what they were before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_versions: bool,
+}
+
+impl StepReport {
+    /// What was done to a table or model of which nothing of the person is left.
+    pub fn new(object: impl Into<String>, outcome: impl Into<String>) -> Self {
+        Self {
+            object: object.into(),
+            outcome: outcome.into(),
+            rows: 0,
+            objects: 0,
+            exact: true,
+            files: vec![],
+            rewritten: vec![],
+            keeps_versions: false,
+        }
+    }
 }
 
 /// What was erased, without saying whom.

@@ -21,14 +21,7 @@ fn of() -> ErasureOf {
 }
 
 fn report() -> StepReport {
-    StepReport {
-        object: "table main.crm".into(),
-        outcome: "rewritten".into(),
-        rows: 1,
-        objects: 2,
-        exact: true,
-        files: vec![],
-    }
+    StepReport { rows: 1, objects: 2, ..StepReport::new("table main.crm", "rewritten") }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use datafusion::execution::SessionState;
 use futures::TryStreamExt;
 use parking_lot::Mutex;
 
-use crate::config::{LakeConfig, LakeTable as ConfiguredTable};
+use crate::config::{LakeAccess, LakeConfig, LakeTable as ConfiguredTable};
 use crate::delta::{self, ReadOnlyTable};
 use crate::error::{Error, Result};
 use crate::lake::{Column, Format, Lake, LakeTable};
@@ -35,6 +35,7 @@ pub(crate) enum Named {
 /// A lake and those of its configured tables whose format only their files tell.
 pub struct LakeSchema {
     lake: Lake,
+    access: LakeAccess,
     untold: BTreeMap<String, ConfiguredTable>,
     told: Mutex<BTreeMap<String, LakeTable>>,
 }
@@ -46,6 +47,7 @@ impl LakeSchema {
     /// When its location, or a table's format or options, are wrong.
     pub fn open(stores: &Stores, config: LakeConfig) -> Result<Self> {
         let place = stores.open(&config.store)?;
+        stores.note_lake(&place, config.access);
         let mut declared = BTreeMap::new();
         let mut untold = BTreeMap::new();
         for table in config.tables {
@@ -66,7 +68,12 @@ impl LakeSchema {
             }
         }
         let lake = Lake::new(config.name, place, config.discover, declared);
-        Ok(Self { lake, untold, told: Mutex::default() })
+        Ok(Self { lake, access: config.access, untold, told: Mutex::default() })
+    }
+
+    /// Where its files are, and what Attune may do with them.
+    pub fn access(&self) -> (&Place, LakeAccess) {
+        (self.lake.place(), self.access)
     }
 
     async fn names(&self) -> Result<Vec<String>> {
@@ -251,7 +258,7 @@ impl Catalog {
 
     /// What the warehouse keeps for itself is no table's: whoever defines one would read password
     /// hashes, the key that signs tokens, and tables that were not granted.
-    fn check_location(&self, location: &str, base: &Place) -> Result<()> {
+    pub(crate) fn check_location(&self, location: &str, base: &Place) -> Result<()> {
         let place = self.stores.locate(location, Some(base))?;
         let warehouse = self.warehouse.place();
         if OWN_FOLDERS.iter().any(|folder| place.meets(&warehouse.child(folder))) {

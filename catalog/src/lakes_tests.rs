@@ -10,8 +10,8 @@ use crate::lake::{Format, LakeTable as Files};
 use crate::policy::Role;
 use crate::testing::{TestClock, main, plan, session};
 use crate::{
-    Catalog, CatalogConfig, CreateMode, Error, Kind, LakeConfig, LakeTable, ObjectName, Opened,
-    Pii, Spec, StoreConfig, UserRecord,
+    Catalog, CatalogConfig, CreateMode, Error, Kind, LakeAccess, LakeConfig, LakeTable, ObjectName,
+    Opened, Pii, Spec, StoreConfig, UserRecord,
 };
 
 fn store(folder: &Path) -> StoreConfig {
@@ -43,6 +43,7 @@ async fn lake(folder: &Path) -> Arc<Catalog> {
         name: "lake".into(),
         store: store(&data),
         discover: true,
+        access: LakeAccess::Read,
         tables: vec![by_day, table("bought", "orders.csv")],
     }];
     Catalog::open(config).await.unwrap()

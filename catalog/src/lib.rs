@@ -22,6 +22,7 @@ pub mod error;
 pub mod keyring;
 pub mod keys;
 pub mod lake;
+pub mod lake_erasure;
 mod lakes;
 #[cfg(test)]
 mod lakes_tests;
@@ -57,7 +58,7 @@ use std::time::Duration;
 
 pub use audit::{Audit, AuditConfig, AuditEntry};
 pub use bucket::Versioning;
-pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
+pub use config::{CatalogConfig, Clock, KeyConfig, LakeAccess, LakeConfig, LakeTable};
 pub use erasures_seen::ErasuresSeen;
 pub use error::{Class, Error, Result};
 pub use lake::files::{FILE, TableFiles};

@@ -24,6 +24,7 @@ use parking_lot::RwLock;
 use url::Url;
 
 use crate::bucket::BucketSettings;
+use crate::config::LakeAccess;
 use crate::error::{Error, Result, root_cause};
 use crate::local::GuardedLocal;
 
@@ -185,11 +186,13 @@ struct Bucket {
 pub struct Stores {
     buckets: RwLock<BTreeMap<String, Bucket>>,
     local: Arc<GuardedLocal>,
+    lakes: RwLock<Vec<(Place, LakeAccess)>>,
 }
 
 impl Default for Stores {
     fn default() -> Self {
-        Self { buckets: RwLock::default(), local: Arc::new(GuardedLocal::new()) }
+        let (buckets, lakes) = (RwLock::default(), RwLock::default());
+        Self { buckets, local: Arc::new(GuardedLocal::new()), lakes }
     }
 }
 
@@ -218,6 +221,30 @@ impl Stores {
                 reason: format!("the scheme {other} is not supported"),
             }),
         }
+    }
+
+    /// Notes what Attune may do with the files of a lake.
+    pub(crate) fn note_lake(&self, place: &Place, access: LakeAccess) {
+        self.lakes.write().push((place.clone(), access));
+    }
+
+    /// The lake around an object that Attune may rewrite; `None` when it may not. The innermost
+    /// lake says so, and of two lakes of one place the stricter.
+    pub(crate) fn rewritable_lake(&self, object: &Place) -> Option<Place> {
+        let lakes = self.lakes.read();
+        let around = |lake: &Place| object.meets(lake) && object.path.prefix_matches(&lake.path);
+        let depth = |lake: &Place| lake.path.parts().count();
+        let around: Vec<_> = lakes.iter().filter(|(lake, _)| around(lake)).collect();
+        let innermost = around.iter().map(|(lake, _)| depth(lake)).max()?;
+        let mut own = around.iter().filter(|(lake, _)| depth(lake) == innermost);
+        let is_rewritable = own.clone().all(|(_, access)| *access == LakeAccess::Rewrite);
+        own.next().filter(|_| is_rewritable).map(|(lake, _)| lake.clone())
+    }
+
+    /// Whether Attune may rewrite something at a place, or below it.
+    pub(crate) fn rewrites_at(&self, place: &Place) -> bool {
+        let lakes = self.lakes.read();
+        lakes.iter().any(|(lake, access)| *access == LakeAccess::Rewrite && lake.meets(place))
     }
 
     fn open_bucket(&self, url: &Url, config: &StoreConfig) -> Result<Arc<dyn ObjectStore>> {

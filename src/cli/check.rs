@@ -42,7 +42,9 @@ pub(super) async fn run(arguments: &CheckArguments, context: &Context) -> Result
             session.query(&query).await?;
         }
         let found = count(tables.len() as u64, "table");
-        writeln!(out, "lake {name:<9} {} ({found})", lake.store.url.0)?;
+        opened.catalog().check_lake_access(name).await?;
+        let access = opened.catalog().lake_access(name).unwrap_or_default().name();
+        writeln!(out, "lake {name:<9} {} ({found}, access {access})", lake.store.url.0)?;
     }
     for name in config.keys.keys() {
         writeln!(out, "key {name:<10} can be read")?;

@@ -141,6 +141,7 @@ fn lake_config(name: &str, lake: &LakeSection, environment: &Environment) -> Res
         name: name.to_owned(),
         store: store_config(&lake.store, environment)?,
         discover: lake.discovery.discover,
+        access: lake.discovery.access.parse()?,
         tables: tables.collect(),
     })
 }

@@ -143,6 +143,8 @@ impl Config {
             let lake = self.lakes.entry(DEFAULT_LAKE.into()).or_default();
             lake.store.url = Location(url.to_owned());
             lake.discovery.discover = true;
+            // What was said of another place does not count for this one.
+            lake.discovery.access = DiscoverySection::default().access;
         }
         let warehouse = overrides.warehouse.as_deref().or(environment.get("ATTUNE_WAREHOUSE"));
         if let Some(url) = warehouse {
@@ -157,6 +159,10 @@ impl Config {
             if lake.store.url.0.is_empty() {
                 let hint = format!("add url = \"s3://bucket/path\" to [lake.{name}]");
                 faults.push(Fault::new(format!("[lake.{name}] has no url"), Some(hint)));
+            }
+            if let Err(error) = lake.discovery.access.parse::<catalog::LakeAccess>() {
+                let message = format!("[lake.{name}] access is {:?}", lake.discovery.access);
+                faults.push(Fault::new(message, error.hint()));
             }
         }
         for (name, key) in &self.keys {

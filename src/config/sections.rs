@@ -105,6 +105,9 @@ section! {
     pub struct DiscoverySection {
         /// Make every folder below the URL a table named after it.
         pub discover: bool = false,
+        /// `read`; or `rewrite`: FORGET SUBJECT writes files anew without the person's rows, and
+        /// removes those that hold nothing else.
+        pub access: String = "read".into(),
     }
 }
 

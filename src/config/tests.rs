@@ -166,3 +166,19 @@ fn the_documentation_is_fresh() {
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(written, document(), "run ATTUNE_UPDATE_DOCS=1 cargo test config");
 }
+
+#[test]
+fn a_lake_is_read_unless_the_file_says_of_it_that_it_is_rewritten() {
+    let access = |config: &Config| config.lakes["lake"].discovery.access.clone();
+    let text = "[lake]\nurl = \"data\"\naccess = \"rewrite\"\n";
+    let mut config = Config::parse(text).unwrap();
+    assert_eq!(access(&config), "rewrite");
+    assert_eq!(access(&Config::parse("[lake]\nurl = \"data\"\n").unwrap()), "read");
+    // The flag names another place, of which nothing was said.
+    let overrides = Overrides { lake: Some("elsewhere".into()), ..Overrides::default() };
+    config.apply(&overrides, &Environment::default());
+    assert_eq!(access(&config), "read");
+    let wrong = faults("[lake]\nurl = \"data\"\naccess = \"write\"\n");
+    assert_eq!(wrong[0].message, "[lake.lake] access is \"write\"");
+    assert_eq!(wrong[0].hint.as_deref(), Some("write read or rewrite"));
+}

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use attune::auth::hasher::Argon2Hasher;
 use catalog::policy::Principal;
-use catalog::{Catalog, CatalogConfig, LakeConfig, StoreConfig};
+use catalog::{Catalog, CatalogConfig, LakeAccess, LakeConfig, StoreConfig};
 use futures::TryStreamExt;
 use sql::{Engine, Limits, Session};
 
@@ -56,6 +56,7 @@ async fn session(folder: &Path) -> Session {
         name: "lake".into(),
         store: store(folder.join("lake")),
         discover: true,
+        access: LakeAccess::Read,
         tables: vec![],
     }];
     let catalog = Catalog::open(config).await.unwrap();

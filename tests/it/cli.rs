@@ -255,7 +255,8 @@ fn check_points_to_line_and_column() {
     place.config();
     let ran = place.run(&["check"]);
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.out.contains("2 tables") && ran.out.contains("everything works"), "{ran:?}");
+    assert!(ran.out.contains("(2 tables, access read)"), "{ran:?}");
+    assert!(ran.out.contains("everything works"), "{ran:?}");
 }
 
 #[test]

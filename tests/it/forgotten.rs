@@ -249,7 +249,8 @@ async fn fill(session: &Session) {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+/// A folder with all that is in it, at another place.
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

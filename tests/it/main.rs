@@ -25,6 +25,7 @@ mod fuzzy_join;
 mod http;
 mod keys;
 mod killed;
+mod lake_erasure;
 mod load;
 mod logs;
 mod long_texts;

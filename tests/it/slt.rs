@@ -17,7 +17,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use attune::auth::hasher::Argon2Hasher;
 use catalog::policy::Principal;
-use catalog::{Catalog, CatalogConfig, KeyConfig, LakeConfig, Secret, StoreConfig};
+use catalog::{Catalog, CatalogConfig, KeyConfig, LakeAccess, LakeConfig, Secret, StoreConfig};
 use futures::StreamExt;
 use sql::{Engine, Limits, NoiseSource, Session};
 use sqllogictest::{AsyncDB, Connection, DBOutput, DefaultColumnType, Record, Runner};
@@ -29,6 +29,11 @@ pub async fn engine(folder: &Path) -> Engine {
 
 /// The same over another lake.
 pub async fn engine_over(folder: &Path, data: &Path) -> Engine {
+    engine_with(folder, data, LakeAccess::Read).await
+}
+
+/// The same with what Attune may do with the lake's files.
+pub async fn engine_with(folder: &Path, data: &Path, access: LakeAccess) -> Engine {
     let clock = Arc::new(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         i64::try_from(now.as_millis()).unwrap()
@@ -41,6 +46,7 @@ pub async fn engine_over(folder: &Path, data: &Path) -> Engine {
         name: "lake".into(),
         store: store(data.to_path_buf()),
         discover: true,
+        access,
         tables: vec![],
     }];
     config.keys = [("demo", "a"), ("other", "b")]

@@ -126,6 +126,7 @@ impl PlainFiles {
             partitions: Vec::new(),
             adapter: Arc::new(Adapter { table, format: Format::Parquet, is_inferred: false }),
             whole,
+            pins: None,
         }
     }
 }

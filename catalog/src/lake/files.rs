@@ -94,6 +94,25 @@ impl TableFiles {
         self.paths.get(number).map(String::as_str)
     }
 
+    /// A file of a lake's table, by its number: how it is read, and its state in the listing.
+    pub(crate) fn lake_file(&self, number: usize) -> Option<(Reading, &ObjectMeta)> {
+        match self.source.as_ref() {
+            Source::Lake { provider, found } => {
+                Some((provider.reading(), &found.get(number)?.meta))
+            }
+            Source::Delta(_) => None,
+        }
+    }
+
+    /// The states of the files of a lake's table in the listing.
+    pub(crate) fn lake_metas(&self) -> impl Iterator<Item = &ObjectMeta> {
+        let found = match self.source.as_ref() {
+            Source::Lake { found, .. } => found.as_slice(),
+            Source::Delta(_) => &[],
+        };
+        found.iter().map(|file| &file.meta)
+    }
+
     /// The rows of some of the files, by their numbers.
     pub fn rows(&self, chosen: &[usize]) -> Arc<dyn TableProvider> {
         Arc::new(Rows::new(Arc::clone(&self.source), chosen.to_vec()))

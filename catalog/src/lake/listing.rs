@@ -13,6 +13,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use datafusion::common::ScalarValue;
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 
 use super::format::Settings;
 use super::partition::{Keys, Pruner, check_keys, parse_folder, tuple};
+use super::pinned::Changed;
 use super::table::Column;
 use crate::error::{Error, Result};
 use crate::store::Place;
@@ -76,6 +78,7 @@ pub(crate) struct Listing {
     settings: Settings,
     fresh: Duration,
     folders: Mutex<HashMap<Path, Slot>>,
+    changed: Changed,
 }
 
 /// A folder still to be listed.
@@ -87,7 +90,12 @@ struct Pending {
 impl Listing {
     /// A listing that has asked for nothing yet.
     pub fn new(place: Place, settings: Settings, fresh: Duration) -> Self {
-        Self { place, settings, fresh, folders: Mutex::default() }
+        Self { place, settings, fresh, folders: Mutex::default(), changed: Changed::default() }
+    }
+
+    /// Where whoever reads a file tells that it is not the one that was listed.
+    pub fn changed(&self) -> &Changed {
+        &self.changed
     }
 
     /// Where the table is.
@@ -124,6 +132,9 @@ impl Listing {
         pruning: Option<(&[Column], &Pruner)>,
         visited: &mut HashSet<Path>,
     ) -> Result<Vec<Found>> {
+        if self.changed.swap(false, Ordering::Relaxed) {
+            self.folders.lock().clear();
+        }
         let none = Arc::new(Keys::new());
         let mut found = Vec::new();
         let mut level = vec![Pending { path: self.place.path.clone(), keys: none }];

@@ -9,9 +9,11 @@ mod discover;
 pub(crate) mod files;
 pub(crate) mod format;
 mod listing;
-mod partition;
+pub(crate) mod partition;
+mod pinned;
 mod provider;
 mod reason;
+pub(crate) mod rewrite;
 pub(crate) mod scan;
 mod schema;
 pub(crate) mod source;
@@ -94,6 +96,11 @@ impl Tables {
         files::TableFiles::of_lake(definition, self.opened(place, table)?, session).await
     }
 
+    /// Forgets what is known of the files at a place: they are others now.
+    pub(crate) fn forget(&self, place: &Place) {
+        self.opened.lock().retain(|_, (_, opened)| !opened.place().meets(place));
+    }
+
     fn opened(&self, place: Place, table: &LakeTable) -> Result<Arc<Opened>> {
         let key = definition(&place, table)?;
         let mut opened = self.opened.lock();
@@ -105,7 +112,8 @@ impl Tables {
             let oldest = opened.iter().min_by_key(|(_, (used, _))| *used).map(|(k, _)| k.clone());
             oldest.and_then(|key| opened.remove(&key));
         }
-        let new = Arc::new(Opened::new(place, table.clone(), self.fresh)?);
+        let is_pinned = self.stores.rewrites_at(&place);
+        let new = Arc::new(Opened::new(place, table.clone(), self.fresh, is_pinned)?);
         opened.insert(key, (Instant::now(), Arc::clone(&new)));
         Ok(new)
     }
@@ -129,5 +137,6 @@ pub async fn open(
     session: &dyn Session,
 ) -> Result<Arc<dyn TableProvider>> {
     let place = stores.locate(&table.location, base)?;
-    Arc::new(Opened::new(place, table.clone(), FRESH)?).provider(session).await
+    let is_pinned = stores.rewrites_at(&place);
+    Arc::new(Opened::new(place, table.clone(), FRESH, is_pinned)?).provider(session).await
 }

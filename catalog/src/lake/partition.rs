@@ -37,7 +37,7 @@ pub(crate) fn parse_folder(name: &str) -> Option<(String, Option<String>)> {
 }
 
 /// Percent-decodes; what is no escape, or would not be UTF-8, stays as it is.
-fn decode(text: &str) -> String {
+pub(crate) fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut rest = bytes;

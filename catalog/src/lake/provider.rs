@@ -58,17 +58,20 @@ pub(crate) struct Opened {
     infos: Infos,
     statistics: FileStatistics,
     fresh: Duration,
+    /// Whether files are read only as they were listed.
+    is_pinned: bool,
     last_look: Mutex<Option<Arc<Look>>>,
     /// Held by the one that looks.
     looking: tokio::sync::Mutex<()>,
 }
 
 impl Opened {
-    /// A table of which nothing is known yet.
+    /// A table of which nothing is known yet; where Attune may put others in the place of its
+    /// files, these are read only as they were listed (`is_pinned`).
     ///
     /// # Errors
     /// When the definition is wrong in itself.
-    pub fn new(place: Place, table: LakeTable, fresh: Duration) -> Result<Self> {
+    pub fn new(place: Place, table: LakeTable, fresh: Duration, is_pinned: bool) -> Result<Self> {
         table.check()?;
         if table.format == Format::Delta {
             return Err(Error::invalid(format!("{} is a Delta table", place.url)));
@@ -82,6 +85,7 @@ impl Opened {
             infos: Infos::default(),
             statistics: FileStatistics::default(),
             fresh,
+            is_pinned,
             last_look: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
         })
@@ -104,6 +108,11 @@ impl Opened {
     /// As [`Self::provider`].
     pub async fn seen(self: &Arc<Self>, session: &dyn Session) -> Result<Provider> {
         Ok(Provider::new(Arc::clone(self), self.recent_look(session).await?))
+    }
+
+    /// Where the table is.
+    pub fn place(&self) -> &Place {
+        self.listing.place()
     }
 
     async fn recent_look(&self, session: &dyn Session) -> Result<Arc<Look>> {
@@ -330,6 +339,7 @@ impl Provider {
             partitions: self.look.partitions.iter().map(|column| column.name.clone()).collect(),
             adapter: Arc::new(self.adapter()),
             whole: false,
+            pins: opened.is_pinned.then(|| Arc::clone(opened.listing.changed())),
         }
     }
 }

@@ -52,6 +52,10 @@ impl Subject {
             match current.downcast_ref::<object_store::Error>() {
                 // A local disk is always reachable: what it says, it says of the file.
                 Some(object_store::Error::Generic { .. }) if self.place.is_local() => {}
+                // It is not the file that was listed: the next statement lists anew.
+                Some(object_store::Error::Precondition { .. }) => {
+                    return Error::Conflict { name: self.url() };
+                }
                 Some(store) => return Error::store(self.url(), store),
                 None => {}
             }

@@ -8,8 +8,11 @@ use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::{Statistics, internal_err, project_schema};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::parquet::metadata::CachedParquetMetaData;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder};
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
@@ -26,6 +29,7 @@ use parking_lot::Mutex;
 
 use super::format::Format;
 use super::listing::REQUESTS_MAX;
+use super::pinned::Pins;
 use super::reason::Subject;
 use super::source::{LakeSource, Reading};
 use crate::error::Error;
@@ -147,6 +151,7 @@ pub(crate) async fn scan(
         let schema = project_schema(schema, wanted.projection)?;
         return Ok(Arc::new(EmptyExec::new(schema)));
     }
+    let pins = reading.pins.as_ref().map(|changed| Pins::of(&wanted.files, changed));
     let partitions = if reading.whole { 1 } else { session.config().target_partitions() };
     let groups = FileGroup::new(wanted.files).split_files(partitions);
     reading.whole |= reading.settings.format == Format::Parquet && is_cut(session, &groups);
@@ -170,12 +175,31 @@ pub(crate) async fn scan(
             return internal_err!("the Parquet format planned no file scan");
         };
         config = found.clone();
+        if let Some(pins) = &pins {
+            config = pinned(session, config, pins)?;
+        }
     }
     // Our way of opening files goes around DataFusion's source.
     let inner = Arc::clone(&config.file_source);
-    let source = Arc::new(LakeSource::new(inner, Arc::new(reading)));
+    let source = Arc::new(LakeSource::new(inner, Arc::new(reading), pins));
     let config = FileScanConfigBuilder::from(config).with_source(source).build();
     Ok(DataSourceExec::from_data_source(config))
+}
+
+/// The scan of Parquet files that are read only as they were listed.
+fn pinned(
+    session: &dyn Session,
+    config: FileScanConfig,
+    pins: &Arc<Pins>,
+) -> Result<FileScanConfig> {
+    let Some(source) = config.file_source.downcast_ref::<ParquetSource>().cloned() else {
+        return internal_err!("the Parquet format planned another source");
+    };
+    let store = session.runtime_env().object_store(config.object_store_url.clone())?;
+    let footers = session.runtime_env().cache_manager.get_file_metadata_cache();
+    let readers = CachedParquetFileReaderFactory::new(pins.over(store), footers);
+    let source = source.with_parquet_file_reader_factory(Arc::new(readers));
+    Ok(FileScanConfigBuilder::from(config).with_source(Arc::new(source)).build())
 }
 
 /// Whether every row group has a partition of its own already. Files are cut anywhere, and a row

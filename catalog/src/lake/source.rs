@@ -39,6 +39,7 @@ use object_store::ObjectStore;
 
 use super::adapt::Adapter;
 use super::format::{Format, Settings};
+use super::pinned::{Changed, Pins};
 use super::reason::Subject;
 use super::schema::FileInfo;
 use crate::error::Error;
@@ -56,6 +57,8 @@ pub(crate) struct Reading {
     pub adapter: Arc<Adapter>,
     /// Whether files are read as they are rather than cut for all cores.
     pub whole: bool,
+    /// Where files are read only as they were listed: what is told when one is another.
+    pub pins: Option<Changed>,
 }
 
 /// DataFusion's source of a format, with our way of opening a file.
@@ -63,13 +66,14 @@ pub(crate) struct Reading {
 pub(crate) struct LakeSource {
     inner: Arc<dyn FileSource>,
     reading: Arc<Reading>,
+    pins: Option<Arc<Pins>>,
     batch_rows: usize,
 }
 
 impl LakeSource {
     /// Wraps the source of the table's format.
-    pub fn new(inner: Arc<dyn FileSource>, reading: Arc<Reading>) -> Self {
-        Self { inner, reading, batch_rows: 8_192 }
+    pub fn new(inner: Arc<dyn FileSource>, reading: Arc<Reading>, pins: Option<Arc<Pins>>) -> Self {
+        Self { inner, reading, pins, batch_rows: 8_192 }
     }
 
     fn around(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
@@ -91,6 +95,10 @@ impl FileSource for LakeSource {
         if self.is_parquet() {
             return self.inner.create_file_opener(store, base, partition);
         }
+        let store = match &self.pins {
+            Some(pins) => pins.over(store),
+            None => store,
+        };
         Ok(Arc::new(FileReader {
             reading: Arc::clone(&self.reading),
             projection: self.inner.projection().cloned(),

@@ -374,6 +374,17 @@ impl Run {
         Ok(plan)
     }
 
+    /// The rows of a plan over one file, in the order of the file: nothing is cut for more cores.
+    pub(crate) async fn start_in_order(
+        &self,
+        plan: &LogicalPlan,
+    ) -> Result<SendableRecordBatchStream> {
+        let mut state = self.state.clone();
+        state.config_mut().options_mut().execution.target_partitions = 1;
+        let physical = state.create_physical_plan(plan).await?;
+        started(cancellable(physical, self.ticket.cancel())?, self.task()?)
+    }
+
     /// The operators of a plan.
     pub(crate) async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         let physical = self.state.create_physical_plan(&self.bound(plan)?).await?;

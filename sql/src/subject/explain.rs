@@ -91,9 +91,16 @@ async fn told(
                 Err(Error::Catalog(CatalogError::Invalid { .. })) if is_hidden => None,
                 Err(error) => return Err(error),
             };
-            Ok(match is_hidden {
-                true => row("hide from every read, and name the files", rows, false),
-                false => row("rewrite, and purge every earlier version", rows, true),
+            let catalog = context.engine().catalog();
+            let rewrites = is_hidden && rows.is_some() && catalog.rewrites_files_of(table).await?;
+            Ok(match (is_hidden, rewrites) {
+                (true, true) => row(
+                    "hide from every read, and rewrite the files; name those that cannot be",
+                    rows,
+                    true,
+                ),
+                (true, false) => row("hide from every read, and name the files", rows, false),
+                (false, _) => row("rewrite, and purge every earlier version", rows, true),
             })
         }
         Step::Unlearn { model, version } => {

@@ -2,10 +2,10 @@
 //!
 //! What is to be done is written down first, step by step, and every step can be done again: a
 //! server that is killed in the middle leaves a journal that RESUME ERASURE, or the next server,
-//! ends. Rows of warehouse tables are removed exactly, with every earlier version; in files that
-//! Attune may not write they are hidden for good, and the files are named; of models what was
-//! learned of the person alone is removed exactly, and what was learned of many together is
-//! corrected as far as it can be.
+//! ends. Rows of warehouse tables are removed exactly, with every earlier version; in files of lakes
+//! they are hidden for good, and removed where Attune may write ([`super::lake`]) or the files are
+//! named; of models what was learned of the person alone is removed exactly, and what was learned
+//! of many together is corrected as far as it can be.
 
 use std::sync::Arc;
 
@@ -19,7 +19,6 @@ use super::person::{Person, Standing, count, find, stand};
 use super::remains;
 use super::syntax::Who;
 use super::unlearn::unlearn;
-use crate::dml::sent::name_rows;
 use crate::error::{CatalogError, Error, Result};
 use crate::parse::parse_query;
 use crate::session::StatementContext;
@@ -138,7 +137,7 @@ async fn end(run: &Run, job: &ErasureJob) -> Result<SignedCertificate> {
     remains.extend(person.unreached);
     for number in 0..job.steps.len() {
         let report = catalog.step_report(&job.id, number).await?;
-        remains.extend(report.as_ref().and_then(remains::of_report));
+        remains.extend(report.iter().flat_map(remains::of_report));
     }
     Ok(catalog.end_erasure(job, remains).await?)
 }
@@ -206,22 +205,16 @@ async fn cleaned(
         None if was_external => hide(run, context, job, person, table).await?,
         _ => rewrite(run, context, job, table).await?,
     };
-    report.objects = catalog.purge_table_folders(table, job.started_ms).await?;
+    report.objects += catalog.purge_table_folders(table, job.started_ms).await?;
     Ok(report)
 }
 
 fn gone(table: &ObjectName) -> StepReport {
-    StepReport {
-        object: format!("table {table}"),
-        outcome: "the table is gone, and so is what was left of it".into(),
-        rows: 0,
-        objects: 0,
-        exact: true,
-        files: vec![],
-    }
+    let outcome = "the table is gone, and so is what was left of it";
+    StepReport::new(format!("table {table}"), outcome)
 }
 
-/// The person's rows are not read any more, and the files with them are named.
+/// The person's rows are not read any more: first of all, then the files are rewritten or named.
 async fn hide(
     run: &Run,
     context: &Arc<StatementContext>,
@@ -239,44 +232,7 @@ async fn hide(
         Ok(())
     };
     catalog.change_subject_marks(&job.subject.name, add).await?;
-    let mut report = StepReport {
-        object: format!("table {table}"),
-        outcome: "hidden from every read; its files are not Attune's to write".into(),
-        rows: 0,
-        objects: 0,
-        exact: false,
-        files: vec![],
-    };
-    let files = match catalog.table_files(table, None, engine.base()).await {
-        Ok(files) => files,
-        // One that is closed shows nobody: another one keeps identifiers of its files apart.
-        Err(
-            CatalogError::NotFound { .. }
-            | CatalogError::Empty { .. }
-            | CatalogError::Invalid { .. },
-        ) => None,
-        Err(error) => return Err(error.into()),
-    };
-    if let Some(files) = files {
-        let all: Vec<usize> = (0..files.ids().len()).collect();
-        let rows = files.rows(&all);
-        let schema = rows.schema();
-        if let Some(condition) = person.rows_of(table, &schema) {
-            let relation = name_rows(context, rows);
-            let text = format!(
-                "SELECT {file}, count(*) AS n FROM {relation} WHERE {condition} GROUP BY {file}",
-                file = catalog::FILE
-            );
-            let (numbers, rows) = super::person::counted(run, context, &text).await?;
-            report.rows = rows;
-            let paths = numbers.iter().filter_map(|number| files.path(*number));
-            report.files = paths.map(str::to_owned).collect();
-        }
-        report.exact = report.rows == 0;
-    } else {
-        report.outcome.push_str(", and cannot be told apart");
-    }
-    Ok(report)
+    super::lake::erase(run, context, person, table).await
 }
 
 /// The rows that stay are written anew; the table's past is to be removed.
@@ -369,7 +325,7 @@ async fn clear(
         outcome.push_str(more);
     }
     let exact = late.len() == copied;
-    Ok(StepReport { object: Step::Clear.object(), outcome, rows, objects: 0, exact, files: vec![] })
+    Ok(StepReport { rows, exact, ..StepReport::new(Step::Clear.object(), outcome) })
 }
 
 /// What a version of a model holds of a person, in words.

@@ -13,6 +13,7 @@ mod export;
 mod forget;
 pub(crate) mod guard;
 mod ids;
+mod lake;
 mod lineage;
 mod marks;
 mod person;

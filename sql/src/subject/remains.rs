@@ -62,18 +62,28 @@ pub(super) async fn of(context: &StatementContext, ids: &BTreeSet<String>) -> Re
 }
 
 /// What a step has left to somebody else.
-pub(super) fn of_report(report: &StepReport) -> Option<String> {
+pub(super) fn of_report(report: &StepReport) -> Vec<String> {
+    let mut remains = Vec::new();
     match report.files.as_slice() {
-        [] if !report.exact => Some(format!("{}: {}", report.object, report.outcome)),
-        [] => None,
-        files => {
-            let shown = files.iter().take(FILES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
-            let more = match files.len().saturating_sub(FILES_SHOWN) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            Some(format!("{}: rewrite {shown}{more}", report.object))
-        }
+        [] if !report.exact => remains.push(format!("{}: {}", report.object, report.outcome)),
+        [] => {}
+        files => remains.push(format!("{}: rewrite {}", report.object, some_of(files))),
+    }
+    if report.keeps_versions {
+        remains.push(format!(
+            "{}: its bucket keeps earlier versions of objects: remove them there",
+            report.object
+        ));
+    }
+    remains
+}
+
+/// The first of some files, and how many more there are.
+pub(super) fn some_of(files: &[String]) -> String {
+    let shown = files.iter().take(FILES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match files.len().saturating_sub(FILES_SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

@@ -22,14 +22,9 @@ pub(super) async fn unlearn(
     version: u32,
 ) -> Result<StepReport> {
     let catalog = context.engine().catalog();
-    let mut report = StepReport {
-        object: format!("model {name}@{version}"),
-        outcome: "nothing of the person alone is left".into(),
-        rows: 0,
-        objects: 0,
-        exact: false,
-        files: vec![],
-    };
+    let (object, nothing) =
+        (format!("model {name}@{version}"), "nothing of the person alone is left");
+    let mut report = StepReport { exact: false, ..StepReport::new(object, nothing) };
     // What an interrupted erasure has left comes first: its files may hold the person.
     let ended = catalog.end_replacement(name, version).await;
     let loaded = match ended {

@@ -1,0 +1,236 @@
+//! Persons who are forgotten in a lake that Attune may write: nothing of them is left in its files,
+//! everybody else's rows are there once, and whoever is killed after any write has lost nothing.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use attune::auth::hasher::Argon2Hasher;
+use catalog::policy::Principal;
+use catalog::{Catalog, CatalogConfig, LakeAccess, LakeConfig};
+use futures::TryStreamExt;
+use parquet::arrow::ArrowWriter;
+use sql::{Engine, Limits, Session};
+
+use crate::forgotten::{DONE, copy};
+use crate::remnants::Remnants;
+use crate::rights::outcome;
+use crate::s3::{BUCKET, Store};
+use crate::slt::engine_with;
+use crate::subjects::text;
+
+const ID: &str = "person-who-goes-4711";
+const MAIL: &str = "Anna.Gone-4711@Example.org";
+
+fn remnants() -> Remnants {
+    Remnants::of(&[ID, MAIL], &[])
+}
+
+/// A hundred people, with the one who goes or without.
+fn people(path: &Path, first: i64, with_person: bool) {
+    let numbers = first..first + 100;
+    let mut ids: Vec<String> = numbers.clone().map(|n| format!("customer-{n}")).collect();
+    let mut mails: Vec<String> = numbers.clone().map(|n| format!("user{n}@example.com")).collect();
+    if with_person {
+        ids[50] = ID.to_owned();
+        mails[50] = MAIL.to_owned();
+    }
+    let columns: [(&str, ArrayRef); 3] = [
+        ("id", Arc::new(StringArray::from(ids))),
+        ("mail", Arc::new(StringArray::from(mails))),
+        ("n", Arc::new(Int64Array::from_iter_values(numbers))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+/// Tables of kinds that are rewritten.
+fn fill(lake: &Path) {
+    people(&lake.join("people/a.parquet"), 0, true);
+    people(&lake.join("people/b.parquet"), 100, false);
+    let visits =
+        format!("visitor;page\ncustomer-1;home\n\"{ID}\";\"a;b\"\n{ID};cart\ncustomer-2;\n");
+    write(&lake.join("visits/day=1/a.csv"), &visits);
+    write(&lake.join("visits/day=2/a.csv"), "page;visitor\nhome;customer-1\n");
+    let events = format!("{{\"who\":\"{ID}\",\"n\":1}}\n{{\"who\":\"customer-1\",\"n\":2}}\n");
+    write(&lake.join("events/a.ndjson"), &events);
+}
+
+/// A table with the person in a folder's name, which is on disk as a folder.
+fn fill_folders(lake: &Path) {
+    write(&lake.join(format!("mails/owner={ID}/a.csv")), &format!("mail\n{MAIL}\n"));
+    write(&lake.join("mails/owner=customer-1/a.csv"), "mail\nuser1@example.com\n");
+}
+
+/// What is said of the tables before anybody asks to be forgotten.
+const DEFINITIONS: [&str; 2] = [
+    "CREATE EXTERNAL TABLE main.seen STORED AS CSV LOCATION 'visits/' OPTIONS (delimiter ';')",
+    "CREATE SUBJECT person KEY (lake.people.id, main.seen.visitor, lake.events.who)",
+];
+
+/// What is there of everybody else.
+const OTHERS: [(&str, &str); 4] = [
+    ("SELECT count(DISTINCT id) * 1000 + count(*) FROM lake.people", "199199"),
+    ("SELECT sum(n) FROM lake.people", "19850"),
+    ("SELECT string_agg(visitor || '-' || day, ' ' ORDER BY day, visitor) FROM main.seen", SEEN),
+    ("SELECT sum(n) FROM lake.events", "2"),
+];
+const SEEN: &str = "customer-1-1 customer-2-1 customer-1-2";
+
+async fn define(session: &Session) {
+    for statement in DEFINITIONS {
+        outcome(session, statement).await.unwrap_or_else(|code| panic!("{statement}: {code}"));
+    }
+}
+
+async fn others_are_there(session: &Session, when: &str) {
+    for (query, answer) in OTHERS {
+        assert_eq!(text(session, query).await, answer, "{when}: {query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_who_is_forgotten_is_left_in_a_lake_that_is_rewritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lake, warehouse) = (folder.path().join("lake"), folder.path().join("warehouse"));
+    fill(&lake);
+    fill_folders(&lake);
+    let engine = engine_with(folder.path(), &lake, LakeAccess::Rewrite).await;
+    let session = engine.session(Principal::embedded());
+    define(&session).await;
+    let key = "ALTER SUBJECT person ADD KEY (lake.mails.owner)";
+    assert_eq!(outcome(&session, key).await, Ok(0));
+    // Listings, footers and statistics of the old files are known.
+    assert_eq!(text(&session, "SELECT count(*) FROM lake.people").await, "200");
+    let remnants = remnants();
+    for what in [ID, MAIL] {
+        let found = remnants.below(&lake);
+        assert!(found.iter().any(|found| found.starts_with(what)), "{what}: {found:?}");
+    }
+    let untouched = std::fs::read(lake.join("people/b.parquet")).unwrap();
+    let explain = session.query(&format!("EXPLAIN FORGET SUBJECT person '{ID}'")).await.unwrap();
+    let told: Vec<RecordBatch> = explain.rows.try_collect().await.unwrap();
+    let told = arrow::util::pretty::pretty_format_batches(&told).unwrap().to_string();
+    assert_eq!(told.matches("hide from every read, and rewrite the files").count(), 4, "{told}");
+
+    let forget = session.query(&format!("FORGET SUBJECT person '{ID}'")).await.unwrap();
+    let message = forget.message.unwrap_or_default();
+    assert!(message.contains("nothing is known to remain"), "{message}");
+    // One of people, two visits, an event, a mail.
+    assert_eq!(forget.affected, Some(5), "{message}");
+    for place in [&lake, &warehouse] {
+        assert_eq!(remnants.below(place), Vec::<String>::new());
+    }
+    assert!(!lake.join(format!("mails/owner={ID}")).exists());
+    assert_eq!(std::fs::read(lake.join("people/b.parquet")).unwrap(), untouched);
+    let visits = std::fs::read_to_string(lake.join("visits/day=1/a.csv")).unwrap();
+    assert_eq!(visits, "visitor;page\ncustomer-1;home\ncustomer-2;\n");
+    let certificate = text(&session, "SELECT certificate FROM system.erasures").await;
+    for named in ["people/a.parquet", "visits/day=1/a.csv", "events/a.ndjson", "mails/owner=…"] {
+        assert!(certificate.contains(named), "{named} in {certificate}");
+    }
+    assert!(!certificate.contains("people/b.parquet"), "{certificate}");
+    others_are_there(&session, "the same server").await;
+    let mails = "SELECT string_agg(mail, ' ') FROM lake.mails";
+    assert_eq!(text(&session, mails).await, "user1@example.com");
+    // Whoever writes the person again does so for nobody to see.
+    write(&lake.join("events/b.ndjson"), &format!("{{\"who\":\"{ID}\",\"n\":40}}\n"));
+    let other = engine_with(folder.path(), &lake, LakeAccess::Rewrite).await;
+    let session = other.session(Principal::embedded());
+    others_are_there(&session, "another server").await;
+    assert_eq!(outcome(&session, &format!("FORGET SUBJECT person '{ID}'")).await, Ok(0));
+    assert_eq!(remnants.below(&lake), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_rewritten_is_hidden_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake");
+    people(&lake.join("people/a.parquet"), 0, true);
+    people(&lake.join("people/b.parquet"), 100, true);
+    // Whose files these are, somebody else's metadata says.
+    write(&lake.join("people/metadata/v1.metadata.json"), "{}");
+    let engine = engine_with(folder.path(), &lake, LakeAccess::Rewrite).await;
+    let session = engine.session(Principal::embedded());
+    for statement in [
+        "CREATE EXTERNAL TABLE main.known STORED AS PARQUET LOCATION 'people/'",
+        "CREATE SUBJECT person KEY (main.known.id)",
+        &format!("FORGET SUBJECT person '{ID}'"),
+    ] {
+        assert_eq!(outcome(&session, statement).await, Ok(0), "{statement}");
+    }
+    assert_eq!(text(&session, "SELECT count(*) FROM main.known").await, "198");
+    let remains = text(&session, "SELECT remains FROM system.erasures").await;
+    for named in ["people/a.parquet (it is of an Iceberg table", "people/b.parquet"] {
+        assert!(remains.contains(named), "{named} in {remains}");
+    }
+    assert!(!remnants().below(&lake).is_empty());
+}
+
+async fn engine(s3: &Store) -> Engine {
+    let now = || {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        i64::try_from(now.as_millis()).unwrap()
+    };
+    let mut config = CatalogConfig::new(s3.config("w"), Arc::new(now));
+    config.lakes = vec![LakeConfig {
+        name: "lake".into(),
+        store: s3.config("l"),
+        discover: true,
+        access: LakeAccess::Rewrite,
+        tables: vec![],
+    }];
+    let catalog = Catalog::open(config).await.unwrap();
+    Engine::open(catalog, Limits::default(), Arc::new(Argon2Hasher::default())).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewriting_that_is_killed_after_any_write_is_ended_by_the_next_server() {
+    let origin = tempfile::tempdir().unwrap();
+    fill(&origin.path().join(BUCKET).join("l"));
+    {
+        let s3 = Store::over(origin.path()).await;
+        define(&engine(&s3).await.session(Principal::embedded())).await;
+    }
+    let forget = format!("FORGET SUBJECT person '{ID}'");
+    let remnants = remnants();
+    for writes in 0.. {
+        let folder = tempfile::tempdir().unwrap();
+        copy(origin.path(), folder.path());
+        let s3 = Store::over(folder.path()).await;
+        let killed = engine(&s3).await;
+        s3.lives.kill_after(writes);
+        let forgotten = outcome(&killed.session(Principal::embedded()), &forget).await;
+        let was_killed = s3.lives.revive();
+        drop(killed);
+        assert!(was_killed || forgotten.is_ok(), "{writes}: {forgotten:?}");
+        let next = engine(&s3).await;
+        let session = next.session(Principal::embedded());
+        for (id, ended) in sql::resume_erasures(&next).await.unwrap() {
+            ended.unwrap_or_else(|error| panic!("{id} after {writes} writes: {error}"));
+        }
+        let when = format!("after {writes} writes");
+        if text(&session, DONE).await == "0" {
+            assert!(forgotten.is_err(), "{when}");
+            assert_eq!(outcome(&session, &forget).await, Ok(0), "{when}");
+        }
+        assert_eq!(remnants.below(&folder.path().join(BUCKET)), Vec::<String>::new(), "{when}");
+        assert_eq!(text(&session, DONE).await, "1", "{when}");
+        others_are_there(&session, &when).await;
+        if !was_killed {
+            assert!(writes > 6, "a rewriting of {writes} writes");
+            break;
+        }
+    }
+}
