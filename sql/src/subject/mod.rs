@@ -16,6 +16,7 @@ mod ids;
 mod lineage;
 mod marks;
 mod person;
+mod rectified;
 mod rectify;
 mod remains;
 pub(crate) mod syntax;
