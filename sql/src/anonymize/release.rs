@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use catalog::ObjectName;
 use catalog::releases::{
     CHANGES_MAX, RELEASES_MAX, ROWS_MAX, Refused, Release, ReleaseTokens, Why,
 };
+use catalog::{Catalog, ObjectName};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::error::DataFusionError;
@@ -33,7 +33,6 @@ const NAME_CHARS_MAX: usize = 64;
 const BYTES_PER_ROW: usize = 160;
 
 /// The statement that releases.
-#[derive(Clone)]
 pub(super) struct Releaser(Arc<StatementContext>);
 
 impl Releaser {
@@ -53,8 +52,10 @@ impl Releaser {
                 "write release => 'weekly'",
             ));
         }
-        let tables = self.tables(query)?;
-        Ok(Releasing { name: name.to_owned(), tables, releaser: self.clone() })
+        // A view's plan is held by the statement that it is a part of, which it must not hold.
+        let catalog = Arc::clone(self.0.engine().catalog());
+        let maker = self.0.rights().name().to_owned();
+        Ok(Releasing { name: name.to_owned(), maker, tables: self.tables(query)?, catalog })
     }
 
     /// The tables that a query reads, below views.
@@ -84,12 +85,20 @@ impl fmt::Debug for Releaser {
 }
 
 /// A release that is going to be made.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Releasing {
     name: String,
+    maker: String,
     /// The tables that its query reads.
     tables: BTreeSet<ObjectName>,
-    releaser: Releaser,
+    catalog: Arc<Catalog>,
+}
+
+impl fmt::Debug for Releasing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, maker, tables, catalog: _ } = self;
+        write!(formatter, "Releasing({name:?} by {maker:?} of {tables:?})")
+    }
 }
 
 impl Releasing {
@@ -117,8 +126,7 @@ impl Releasing {
         rows_a_batch: usize,
         stop: &Stop,
     ) -> Result<()> {
-        let Releaser(context) = &self.releaser;
-        let catalog = context.engine().catalog();
+        let Self { name, maker, tables, catalog } = self;
         let tokens = catalog.release_tokens().await?;
         let mut release = Release { k: asked.options.criteria.k, ..Release::default() };
         if !rows.is_empty() {
@@ -130,13 +138,12 @@ impl Releasing {
             different += add(&mut release, &tokens, asked, &kept.batch(asked, outcome, rows)?)?;
             if different > ROWS_MAX {
                 return Err(Error::invalid_hint(
-                    format!("release {} has more than {ROWS_MAX} different rows", self.name),
+                    format!("release {name} has more than {ROWS_MAX} different rows"),
                     "release fewer columns, or coarser ones",
                 ));
             }
         }
-        let maker = context.rights().name();
-        match catalog.record_release(maker, &self.name, &self.tables, &release).await? {
+        match catalog.record_release(maker, name, tables, &release).await? {
             None => Ok(()),
             Some(refused) => Err(self.refused(&refused)),
         }
