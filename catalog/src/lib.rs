@@ -108,6 +108,8 @@ pub struct Catalog {
     privacy_policies: Registry,
     budgets: Registry,
     releases: Registry,
+    /// The same by the tables that they are made of.
+    table_releases: Registry,
     charging: tokio::sync::Mutex<()>,
     revocations: Revocations,
     lakes: BTreeMap<String, LakeSchema>,
@@ -194,6 +196,7 @@ impl Catalog {
         let privacy_policies = place.child("_attune/privacy_policies");
         let budgets = place.child("_attune/privacy_budgets");
         let releases = place.child("_attune/releases");
+        let table_releases = place.child("_attune/table_releases");
         let revoked = place.child("_attune/revoked");
         let keyring = place.child("_attune/keyring");
         let settings = stores.bucket_settings(&place);
@@ -218,6 +221,7 @@ impl Catalog {
             privacy_policies: Registry::new(privacy_policies, Arc::clone(&clock)),
             budgets: Registry::new(budgets, Arc::clone(&clock)),
             releases: Registry::new(releases, Arc::clone(&clock)),
+            table_releases: Registry::new(table_releases, Arc::clone(&clock)),
             charging: tokio::sync::Mutex::default(),
             revocations: Revocations::new(revoked),
             keyring_heads: Registry::new(keyring, Arc::clone(&clock)),

@@ -211,7 +211,7 @@ impl Catalog {
             | Spec::SubjectCopies(_)
             | Spec::Privacy(_)
             | Spec::Budget(_)
-            | Spec::Release(_) => Err(Error::invalid_hint(
+            | Spec::Releases(_) => Err(Error::invalid_hint(
                 format!("{name} is a model, not a table"),
                 format!("use ML.RECOMMEND(MODEL {name}) or ML.PREDICT(MODEL {name}, …)"),
             )),

@@ -397,3 +397,56 @@ async fn a_model_that_cannot_be_read_keeps_nobody_from_being_forgotten() {
     assert!(remains.contains("model main.neighbors@1 cannot be read"), "{remains}");
     assert_eq!(text(&session, "SELECT count(*) FROM crm").await, "200");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_still_have_a_rectified_value_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    for text in [
+        "CREATE TABLE crm AS SELECT 'u' || (n % 50) AS id, 'name ' || (n % 50) AS name, \
+         'item-' || (n * 7 % 23) AS item FROM generate_series(1, 500) AS s(n)",
+        "CREATE SUBJECT person KEY (crm.id)",
+        "CREATE TABLE vip AS SELECT id AS who, name, name AS called FROM crm",
+        "CREATE TABLE loud AS SELECT who, upper(called) AS name FROM vip",
+        "CREATE TABLE names AS SELECT name, array_agg(DISTINCT id) AS ids FROM crm GROUP BY name",
+        "CREATE TABLE other AS SELECT 'u1' AS id, 'name 1' AS name",
+        "CREATE VIEW seen AS SELECT id, item FROM crm",
+        "CREATE MODEL near OPTIONS (model_type = 'item_knn', user_col = 'id', item_col = 'item') \
+         AS SELECT id, item FROM seen",
+    ] {
+        outcome(&session, text).await.unwrap_or_else(|code| panic!("{text}: {code}"));
+    }
+    let rectify = async |text: &str| {
+        let answer = session.query(text).await.unwrap();
+        (answer.affected, answer.message.unwrap())
+    };
+    let (rows, told) = rectify("RECTIFY SUBJECT person 'u1' SET crm.name = 'anna'").await;
+    assert_eq!(rows, Some(10));
+    for part in [
+        "earlier versions of main.crm keep it",
+        "table main.vip: column name has it in 10 rows and column called has it in 10 rows",
+        "table main.loud: 10 rows of the person may have what was computed of it",
+        "table main.names: column ids came of main.crm.id and cannot be searched",
+        "model main.near@1 was trained on it, RETRAIN MODEL main.near",
+    ] {
+        assert!(told.contains(part), "{part}\n{told}");
+    }
+    // What no id tells of is not known, and no value is shown.
+    for part in ["main.other", "name 1", "anna"] {
+        assert!(!told.contains(part), "{part}\n{told}");
+    }
+    // Once a copy is right it is not named any more.
+    for column in ["name", "called"] {
+        let text = format!("RECTIFY SUBJECT person 'u1' SET vip.{column} = 'anna'");
+        let (rows, told) = rectify(&text).await;
+        assert_eq!(rows, Some(10));
+        assert!(column == "called" || !told.contains("table main.crm"), "{told}");
+    }
+    let (_, told) = rectify("RECTIFY SUBJECT person 'u1' SET crm.name = 'ann'").await;
+    assert!(told.contains("table main.vip: column name has it in 10 rows"), "{told}");
+    let (rows, told) = rectify("RECTIFY SUBJECT person 'nobody' SET crm.name = 'ann'").await;
+    assert_eq!((rows, told.contains("old value")), (Some(0), false), "{told}");
+    let before = "SELECT DISTINCT name FROM crm VERSION AS OF 0 WHERE id = 'u1'";
+    assert_eq!(text(&session, before).await, "name 1");
+}

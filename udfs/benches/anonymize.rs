@@ -1,9 +1,9 @@
-//! Time to anonymize the Adult data set (30,162 rows, eight quasi-identifiers, 4,320 nodes) on one
-//! core. Where it is not beside the checkout, in `shared/data/adult`, nothing is measured.
+//! Time to anonymize the Adult data set (`testdata/adult`: 30,162 rows, eight quasi-identifiers,
+//! 4,320 nodes) on one core.
 //!
 //! Run: `cargo bench -p attune-udfs --bench kernels -- anonymize`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
@@ -28,25 +28,22 @@ const QUASI: [&str; 8] = [
     "salary-class",
 ];
 
-fn folder() -> Option<PathBuf> {
-    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let beside = ["../../shared", "../../../shared"].map(|path| crate_folder.join(path));
-    beside
-        .into_iter()
-        .map(|shared| shared.join("data/adult"))
-        .find(|folder| folder.join("adult.csv").is_file())
-}
+/// Columns of the data.
+const COLUMNS: usize = 9;
 
 fn adult(with_hierarchies: bool) -> Option<Input> {
-    let folder = folder()?;
-    let text = std::fs::read_to_string(folder.join("adult.csv")).ok()?;
-    let mut lines = text.lines().map(|line| line.trim_end().split(';'));
-    let names: Vec<&str> = lines.next()?.collect();
-    let rows: Vec<Vec<&str>> = lines.map(Iterator::collect).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/adult");
+    let text = std::fs::read_to_string(folder.join("adult.txt")).ok()?;
+    let mut lines = text.lines();
+    // A line a column, its name and its values; then a line a row, a character a column.
+    let columns: Vec<Vec<&str>> =
+        lines.by_ref().take(COLUMNS).map(|line| line.split(';').collect()).collect();
+    let rows: Vec<&[u8]> = lines.map(str::as_bytes).collect();
     let coded = |name: &str| {
-        let at = names.iter().position(|known| *known == name)?;
-        let values = rows.iter().map(|row| row.get(at).copied());
-        let texts: ArrayRef = Arc::new(values.collect::<StringArray>());
+        let at = columns.iter().position(|column| column.first() == Some(&name))?;
+        let known = columns.get(at)?.get(1..)?;
+        let value = |row: &&[u8]| known.get(usize::from(row.get(at)?.checked_sub(b'!')?)).copied();
+        let texts: ArrayRef = Arc::new(rows.iter().map(value).collect::<StringArray>());
         let is_number = name == "age" && !with_hierarchies;
         let to = if is_number { DataType::Int64 } else { DataType::Utf8 };
         let values = cast(&texts, &to).ok()?;
@@ -69,7 +66,9 @@ fn adult(with_hierarchies: bool) -> Option<Input> {
 }
 
 fn run(bencher: Bencher, method: Method, criteria: Criteria, suppression_limit: f64) {
-    let Some(input) = adult(method == Method::Optimal) else { return };
+    let input = adult(method == Method::Optimal);
+    assert!(input.is_some(), "testdata/adult cannot be read");
+    let Some(input) = input else { return };
     let options = Options { method, criteria, suppression_limit };
     bencher.bench(|| anonymize(black_box(&input), &options, &Stop::never()));
 }

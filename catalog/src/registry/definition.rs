@@ -19,7 +19,7 @@ use crate::lake::LakeTable;
 use crate::policy::RuleSet;
 use crate::privacy_policies::PrivacyPolicy;
 use crate::purposes::{ConsentPolicy, Purpose};
-use crate::releases::Release;
+use crate::releases::Releases;
 use crate::retention::is_retention;
 use crate::subject_copies::TableCopies;
 use crate::subject_marks::SubjectMarks;
@@ -122,8 +122,8 @@ pub enum Spec {
     Privacy(PrivacyPolicy),
     /// What was spent of a privacy budget.
     Budget(Spending),
-    /// What was released of anonymized rows last.
-    Release(Release),
+    /// What was released of anonymized rows.
+    Releases(Releases),
 }
 
 /// Where a warehouse table's files are.
@@ -317,7 +317,7 @@ impl Spec {
             Self::Consent(_) => Kind::Consent,
             Self::Subject(_) | Self::SubjectMarks(_) | Self::SubjectCopies(_) => Kind::Subject,
             Self::Privacy(_) | Self::Budget(_) => Kind::PrivacyPolicy,
-            Self::Release(_) => Kind::Release,
+            Self::Releases(_) => Kind::Release,
         }
     }
 }

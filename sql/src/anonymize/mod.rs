@@ -126,9 +126,10 @@ fn arguments_documentation() -> Vec<(String, String)> {
         ),
         (
             "release",
-            "A name: what is given goes on record under it, and is refused where it differs from \
-             the last release of the name by one row of a class or more and by fewer than k. For \
-             'optimal' alone, and not of anonymize_report.",
+            "A name: what is given goes on record under it and under each table that the query \
+             reads, and is refused where it differs from any earlier release of these by one row \
+             of a class or more and by fewer than k. For 'optimal' alone, and not of \
+             anonymize_report.",
         ),
     ]
     .map(|(name, meaning)| (name.to_owned(), meaning.to_owned()))
@@ -204,7 +205,7 @@ pub(crate) struct AnonymizeRelation {
 
 impl AnonymizeRelation {
     /// A planner over what the statement is bound to, for its principal.
-    pub(crate) fn new(bindings: &Bindings, context: &StatementContext) -> Self {
+    pub(crate) fn new(bindings: &Bindings, context: &Arc<StatementContext>) -> Self {
         let hierarchies = Arc::clone(&bindings.hierarchies);
         Self { hierarchies, releaser: Releaser::new(context) }
     }

@@ -224,7 +224,7 @@ impl<'a> Given<'a> {
         let options = self.options(is_measured)?;
         options.check(sensitive.len(), subset.is_some())?;
         check_hierarchies(&quasi, &sensitive, &options)?;
-        let release = self.release(is_report, options.method, releaser)?;
+        let release = self.release(is_report, options.method, input, releaser)?;
         let (origins, schema) = match is_report {
             true => (vec![], super::table::report_schema()),
             false => result(schema, &quasi, &sensitive, &insensitive, options.method),
@@ -237,6 +237,7 @@ impl<'a> Given<'a> {
         &self,
         is_report: bool,
         method: Method,
+        query: &LogicalPlan,
         releaser: &Releaser,
     ) -> Result<Option<Releasing>> {
         let Some(value) = self.written.get("release") else { return Ok(None) };
@@ -258,7 +259,7 @@ impl<'a> Given<'a> {
                 "the others draw classes anew for each release, which nobody can compare",
             ));
         }
-        releaser.named(name).map(Some)
+        releaser.named(name, query).map(Some)
     }
 
     /// The hierarchies by the place of their column.

@@ -1,18 +1,24 @@
-//! `release => 'name'`: what is released is compared with what was released under the name last,
-//! and goes on record, before a row of it is given.
+//! `release => 'name'`: what is released is compared with all that was released under the name, and
+//! of the tables that the query reads, and goes on record, before a row of it is given.
 //!
-//! Of the last release there are keyed tokens and numbers alone ([`catalog::releases`]): of each
-//! class, and of what its rows show beside it. So a row that came for another is seen, too, where
-//! the sizes of classes are the same.
+//! Of releases there are keyed tokens and numbers alone ([`catalog::releases`]): of each class, and
+//! of what its rows show beside it. So a row that came for another is seen, too, where the sizes of
+//! classes are the same.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use catalog::Catalog;
-use catalog::releases::{Follows, ROWS_MAX, Release, ReleaseTokens};
+use catalog::releases::{
+    CHANGES_MAX, RELEASES_MAX, ROWS_MAX, Refused, Release, ReleaseTokens, Why,
+};
+use catalog::{Catalog, ObjectName};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
 use datafusion::error::DataFusionError;
+use datafusion::logical_expr::LogicalPlan;
 use udfs::fuzzy::stop::Stop;
 use udfs::privacy::anonymize::Outcome;
 
@@ -26,46 +32,73 @@ const NAME_CHARS_MAX: usize = 64;
 /// Memory that a different row takes on its way to the record.
 const BYTES_PER_ROW: usize = 160;
 
-/// Who releases, and where that is kept.
-#[derive(Clone)]
-pub(super) struct Releaser {
-    catalog: Arc<Catalog>,
-    maker: String,
-}
+/// The statement that releases.
+pub(super) struct Releaser(Arc<StatementContext>);
 
 impl Releaser {
-    /// The principal of a statement.
-    pub fn new(context: &StatementContext) -> Self {
-        let catalog = Arc::clone(context.engine().catalog());
-        Self { catalog, maker: context.rights().name().to_owned() }
+    /// That of a context.
+    pub fn new(context: &Arc<StatementContext>) -> Self {
+        Self(Arc::clone(context))
     }
 
-    /// A release under a name.
+    /// A release of a query's rows under a name.
     ///
     /// # Errors
     /// When it is no name.
-    pub fn named(&self, name: &str) -> Result<Releasing> {
+    pub fn named(&self, name: &str, query: &LogicalPlan) -> Result<Releasing> {
         if !(1..=NAME_CHARS_MAX).contains(&name.chars().count()) {
             return Err(Error::invalid_hint(
                 format!("a release's name has 1 to {NAME_CHARS_MAX} characters"),
                 "write release => 'weekly'",
             ));
         }
-        Ok(Releasing { name: name.to_owned(), releaser: self.clone() })
+        // A view's plan is held by the statement that it is a part of, which it must not hold.
+        let catalog = Arc::clone(self.0.engine().catalog());
+        let maker = self.0.rights().name().to_owned();
+        Ok(Releasing { name: name.to_owned(), maker, tables: self.tables(query)?, catalog })
+    }
+
+    /// The tables that a query reads, below views.
+    fn tables(&self, query: &LogicalPlan) -> Result<BTreeSet<ObjectName>> {
+        let Self(context) = self;
+        let opened = context.opened_names();
+        let mut tables = BTreeSet::new();
+        query.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                let provider = source_as_provider(&scan.source)?;
+                let is_it = |name: &&ObjectName| {
+                    let standing = context.standing_for(name);
+                    standing.iter().any(|known| Arc::ptr_eq(known, &provider))
+                };
+                tables.extend(opened.iter().find(is_it).cloned());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(tables)
     }
 }
 
 impl fmt::Debug for Releaser {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Releaser({})", self.maker)
+        write!(formatter, "Releaser({})", self.0.rights().name())
     }
 }
 
 /// A release that is going to be made.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Releasing {
     name: String,
-    releaser: Releaser,
+    maker: String,
+    /// The tables that its query reads.
+    tables: BTreeSet<ObjectName>,
+    catalog: Arc<Catalog>,
+}
+
+impl fmt::Debug for Releasing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, maker, tables, catalog: _ } = self;
+        write!(formatter, "Releasing({name:?} by {maker:?} of {tables:?})")
+    }
 }
 
 impl Releasing {
@@ -82,7 +115,7 @@ impl Releasing {
     /// Records what is going to be given: these rows, in parts of so many.
     ///
     /// # Errors
-    /// When it would tell too much beside the last release, cannot be recorded, has too many
+    /// When it would tell too much beside an earlier release, cannot be recorded, has too many
     /// different rows, or nobody waits any more.
     pub async fn record(
         &self,
@@ -93,8 +126,8 @@ impl Releasing {
         rows_a_batch: usize,
         stop: &Stop,
     ) -> Result<()> {
-        let Releaser { catalog, maker } = &self.releaser;
-        let tokens = catalog.release_tokens(maker, &self.name).await?;
+        let Self { name, maker, tables, catalog } = self;
+        let tokens = catalog.release_tokens().await?;
         let mut release = Release { k: asked.options.criteria.k, ..Release::default() };
         if !rows.is_empty() {
             release.form = Some(tokens.token(&form(asked, outcome)));
@@ -105,29 +138,43 @@ impl Releasing {
             different += add(&mut release, &tokens, asked, &kept.batch(asked, outcome, rows)?)?;
             if different > ROWS_MAX {
                 return Err(Error::invalid_hint(
-                    format!("release {} has more than {ROWS_MAX} different rows", self.name),
+                    format!("release {name} has more than {ROWS_MAX} different rows"),
                     "release fewer columns, or coarser ones",
                 ));
             }
         }
-        match catalog.record_release(maker, &self.name, &release).await? {
-            Follows::Recorded => Ok(()),
-            Follows::OtherForm => Err(self.refused(
-                "its columns or their levels are others than those of its last release".into(),
-                "give hierarchies with the levels of the last release alone and a \
-                 suppression_limit, or release under another name to people who do not have it",
-            )),
-            Follows::Few { classes, k } => Err(self.refused(
-                format!(
-                    "{classes} of its classes differ from those of its last release by fewer than \
-                     {k} rows, of whom both together would tell"
-                ),
-                "release again when more rows have come and gone",
-            )),
+        match catalog.record_release(maker, name, tables, &release).await? {
+            None => Ok(()),
+            Some(refused) => Err(self.refused(&refused)),
         }
     }
 
-    fn refused(&self, why: String, hint: &str) -> Error {
+    fn refused(&self, refused: &Refused) -> Error {
+        let before = match &refused.of {
+            None => "an earlier release of its name".to_owned(),
+            Some(table) => format!("an earlier release of {table}"),
+        };
+        let (why, hint) = match refused.why {
+            Why::OtherForm => (
+                format!("its columns or their levels are others than those of {before}"),
+                "give the same columns, hierarchies with the levels of that release alone and a \
+                 suppression_limit",
+            ),
+            Why::Few { classes, k } => (
+                format!(
+                    "{classes} of its classes differ from those of {before} by fewer than {k} \
+                     rows, of whom both together would tell"
+                ),
+                "release again when more rows have come and gone",
+            ),
+            Why::Full => (
+                format!(
+                    "no more can be compared: beside {before} there are as many as {RELEASES_MAX}, \
+                     or {CHANGES_MAX} changes of rows between them"
+                ),
+                "release fewer columns, or coarser ones, of a new table of the rows that are new",
+            ),
+        };
         let what = format!("release {} is refused: {why}", self.name);
         Error::Execution { what, hint: Some(hint.to_owned()) }
     }

@@ -17,6 +17,7 @@ mod lake;
 mod lineage;
 mod marks;
 mod person;
+mod rectified;
 mod rectify;
 mod remains;
 pub(crate) mod syntax;

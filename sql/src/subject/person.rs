@@ -143,14 +143,15 @@ pub(super) fn literal(text: &str) -> String {
 }
 
 /// A column's value as text.
-fn as_text(schema: &SchemaRef, column: &str) -> String {
+pub(super) fn as_text(schema: &SchemaRef, column: &str) -> String {
     match schema.field_with_name(column) {
         Ok(field) if is_text(field.data_type()) => quoted(column),
         _ => format!("CAST({} AS VARCHAR)", quoted(column)),
     }
 }
 
-fn one_of<'a>(value: &str, ids: impl IntoIterator<Item = &'a String>) -> String {
+/// The condition that a value is one of some texts, of which there are any.
+pub(super) fn one_of<'a>(value: &str, ids: impl IntoIterator<Item = &'a String>) -> String {
     let ids = ids.into_iter().map(|id| literal(id)).collect::<Vec<_>>().join(", ");
     format!("{value} IN ({ids})")
 }

@@ -4,6 +4,7 @@ use sqlparser::ast::Expr;
 
 use super::define::table;
 use super::person::{find, stand};
+use super::rectified::{Rectified, values};
 use super::syntax::Who;
 use crate::dml::sent::{free, quoted};
 use crate::dml::{Change, typed};
@@ -13,7 +14,7 @@ use crate::parse::parse_query;
 use crate::session::StatementContext;
 use crate::session::run::{Done, Run};
 
-/// Rewrites the table with the new value, in one commit.
+/// Rewrites the table with the new value, in one commit; tells what still has the old one.
 pub(super) async fn run(run: &Run, who: &Who, column: &[String], value: &Expr) -> Result<Done> {
     let context = StatementContext::load(&run.session).await?;
     let person = find(run, &context, who).await?;
@@ -54,6 +55,7 @@ pub(super) async fn run(run: &Run, who: &Who, column: &[String], value: &Expr) -
             "UPDATE changes ids",
         ));
     }
+    let before = values(run, &context, &standing, &condition, column).await?;
     let columns = schema.fields().iter().map(|known| match known.name() == column {
         true => format!("{} AS {}", typed(&value.to_string(), field.data_type()), quoted(column)),
         false => quoted(known.name()),
@@ -70,6 +72,24 @@ pub(super) async fn run(run: &Run, who: &Who, column: &[String], value: &Expr) -
     let count = format!("SELECT count(*) AS n {from} WHERE {condition}");
     let (_, count) = Box::pin(context.plan_query(parse_query(&count)?)).await?;
     let (verb, rows) = ("RECTIFY", Rows::Changed);
-    let copies = Box::default();
-    Change::Rewrite { name, verb, version, keep, rows, check: None, count, copies }.run(run).await
+    let (table, copies) = (name.clone(), Box::default());
+    let change = Change::Rewrite { name, verb, version, keep, rows, check: None, count, copies };
+    let done = change.run(run).await?;
+    let data_type = field.data_type();
+    let rectified = Rectified { person: &person, table: &table, column, data_type, before };
+    Ok(Box::pin(told(run, done, &rectified)).await)
+}
+
+/// What was done, and what is left to do.
+async fn told(run: &Run, done: Done, rectified: &Rectified<'_>) -> Done {
+    if done.affected == 0 {
+        return done;
+    }
+    let Done { affected, message } = done;
+    // The value is another one by now, whatever comes of looking.
+    let left = match rectified.remains(run).await {
+        Ok(remains) => format!("what may still have the old value: {}", remains.join("; ")),
+        Err(error) => format!("what may still have the old value cannot be looked for: {error}"),
+    };
+    Done { affected, message: format!("{message}; {left}") }
 }

@@ -1,11 +1,11 @@
 //! The aggregates and hierarchies against ARX and pycanon on the Adult data set (30,162 rows).
 //!
 //! The values are pycanon 1.3.5's and those of an exhaustive search that reproduces ARX's own
-//! tests; the ordered distances are from a direct evaluation of the formula. Where the data are not
-//! beside the checkout, in `shared/data/adult`, the tests say so and pass over them.
+//! tests; the ordered distances are from a direct evaluation of the formula. The data are in
+//! `testdata/adult`, whose README tells where they are from and how they are written.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
@@ -21,6 +21,8 @@ use super::l_diversity::LDiversity;
 use super::l_diversity_entropy::LDiversityEntropy;
 use super::t_closeness::TCloseness;
 
+/// Columns of the data.
+const COLUMNS: usize = 9;
 /// Exact fractions by direct evaluation, of age within each work class and education.
 const ORDERED_AGE_WORKCLASS: f64 = 0.16446520779741108;
 const ORDERED_AGE_EDUCATION: f64 = 0.12942667396482122;
@@ -43,28 +45,27 @@ pub(super) struct Adult {
 }
 
 impl Adult {
-    pub(super) fn read() -> Option<Self> {
-        let Some(folder) = folder() else {
-            println!("skipped: there is no shared/data/adult beside the checkout");
-            return None;
-        };
-        let text = std::fs::read_to_string(folder.join("adult.csv")).unwrap();
-        let mut lines = text.lines().map(|line| line.trim_end().split(';'));
-        let names: Vec<&str> = lines.next().unwrap().collect();
-        let rows: Vec<Vec<&str>> = lines.map(Iterator::collect).collect();
+    pub(super) fn read() -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/adult");
+        let text = std::fs::read_to_string(folder.join("adult.txt")).unwrap();
+        let mut lines = text.lines();
+        let columns: Vec<Vec<&str>> =
+            lines.by_ref().take(COLUMNS).map(|line| line.split(';').collect()).collect();
+        let rows: Vec<&[u8]> = lines.map(str::as_bytes).collect();
         assert_eq!(rows.len(), 30_162);
-        let column = |at: usize| {
-            Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row[at]))) as ArrayRef
-        };
-        let columns =
-            names.iter().enumerate().map(|(at, name)| ((*name).to_string(), column(at))).collect();
-        let hierarchies = names.iter().map(|name| {
+        let hierarchies = columns.iter().map(|column| {
+            let name = column[0];
             let file = folder.join(format!("adult_hierarchy_{name}.csv"));
             let text = std::fs::read_to_string(file).unwrap();
             Arc::new(Hierarchy::from_csv(name, &text).unwrap())
         });
         let hierarchies = Arc::new(HierarchySet::new(hierarchies));
-        Some(Self { columns, hierarchies })
+        let columns = columns.iter().enumerate().map(|(at, column)| {
+            let values = rows.iter().map(|row| column[1 + usize::from(row[at] - b'!')]);
+            let values: ArrayRef = Arc::new(StringArray::from_iter_values(values));
+            (column[0].to_owned(), values)
+        });
+        Self { columns: columns.collect(), hierarchies }
     }
 
     /// The sensitive column and the quasi-identifiers at the levels of a node.
@@ -78,17 +79,6 @@ impl Adult {
         }
         columns
     }
-}
-
-fn folder() -> Option<PathBuf> {
-    let crate_folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let given = std::env::var_os("ATTUNE_SHARED").map(PathBuf::from);
-    let beside = ["../../shared", "../../../shared"].map(|path| crate_folder.join(path));
-    given
-        .into_iter()
-        .chain(beside)
-        .map(|shared| shared.join("data/adult"))
-        .find(|folder| folder.join("adult.csv").is_file())
 }
 
 fn float(function: &impl AggregateUDFImpl, columns: &[ArrayRef]) -> f64 {
@@ -107,7 +97,7 @@ fn integer(function: &impl AggregateUDFImpl, columns: &[ArrayRef]) -> i64 {
 
 #[test]
 fn raw_data_as_pycanon_measures_it() {
-    let Some(adult) = Adult::read() else { return };
+    let adult = Adult::read();
     let names = ["salary-class", "age", "education", "marital-status", "sex", "native-country"];
     let columns: Vec<ArrayRef> = names.iter().map(|n| Arc::clone(&adult.columns[*n])).collect();
     assert_eq!(integer(&KAnonymity::new(), &columns[1..]), 1);
@@ -118,7 +108,7 @@ fn raw_data_as_pycanon_measures_it() {
 
 #[test]
 fn nodes_as_arx_and_pycanon_measure_them() {
-    let Some(adult) = Adult::read() else { return };
+    let adult = Adult::read();
     let nodes = [
         ([1, 1, 1, 1, 3, 2, 2, 1], 16, 7, 5.655_067_739_099_506, 0.431_656_554_605_132_25),
         ([1, 4, 1, 1, 3, 2, 2, 1], 14_086, 14, 9.924_714_993_760_833, 0.131_543_755_254_589_36),
@@ -138,7 +128,7 @@ fn nodes_as_arx_and_pycanon_measure_them() {
 
 #[test]
 fn ages_are_compared_in_order() {
-    let Some(adult) = Adult::read() else { return };
+    let adult = Adult::read();
     let ages = arrow::compute::cast(&adult.columns["age"], &arrow::datatypes::DataType::Int64);
     let ages: ArrayRef = ages.unwrap();
     assert!(ages.as_any().is::<Int64Array>());

@@ -1,7 +1,5 @@
 //! The optimum and local recoding on the Adult data set, against exhaustive searches that reproduce
 //! ARX's own tests, and against a reference of Mondrian.
-//!
-//! Where the data are not beside the checkout the tests say so and pass over them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,7 +51,7 @@ fn figures(input: &Input, options: &Options, outcome: &Outcome) -> HashMap<Strin
 
 #[test]
 fn k_anonymity_costs_least_as_in_an_exhaustive_search() {
-    let Some(adult) = Adult::read() else { return };
+    let adult = Adult::read();
     let input = input(&adult, &QUASI, true);
     let cases = [
         (2, 0.0, 49_216_658, [1, 1, 1, 2, 2, 2, 2, 1], 0),
@@ -77,7 +75,7 @@ fn k_anonymity_costs_least_as_in_an_exhaustive_search() {
 
 #[test]
 fn sensitive_values_cost_least_as_in_an_exhaustive_search() {
-    let Some(adult) = Adult::read() else { return };
+    let adult = Adult::read();
     let input = input(&adult, &QUASI, true);
     let close = |t, distance| (5, None, Some(Closeness { t, distance }));
     let diverse = |diversity| (1, Some(diversity), None);
@@ -103,7 +101,7 @@ fn sensitive_values_cost_least_as_in_an_exhaustive_search() {
 
 #[test]
 fn reports_are_arx_s() {
-    let Some(adult) = Adult::read() else { return };
+    let adult = Adult::read();
     let eight = input(&adult, &QUASI, true);
     let asked = options(Method::Optimal, 5);
     let outcome = anonymize(&eight, &asked, &Stop::never()).unwrap();
@@ -136,7 +134,7 @@ fn reports_are_arx_s() {
 
 #[test]
 fn mondrian_cuts_as_the_reference_does() {
-    let Some(adult) = Adult::read() else { return };
+    let adult = Adult::read();
     let input = input(&adult, &QUASI, false);
     let l5 = Some(Diversity::Distinct(5));
     let t2 = Some(Closeness { t: 0.2, distance: Distance::Equal });
@@ -154,5 +152,30 @@ fn mondrian_cuts_as_the_reference_does() {
         assert_eq!((outcome.classes(), outcome.cost()), (classes, cost), "{k}");
         let found = figures(&input, &options, &outcome)["information_loss"].value.unwrap();
         assert!((found - loss).abs() < 1e-9, "{k}: {found}");
+    }
+}
+
+/// What the design promises of one core; of three runs the best, as others use the machine.
+#[cfg(not(debug_assertions))]
+#[test]
+fn the_optimum_is_found_within_half_a_second() {
+    use std::time::{Duration, Instant};
+    let input = input(&Adult::read(), &QUASI, true);
+    let close = Some(Closeness { t: 0.2, distance: Distance::Equal });
+    for (k, suppression_limit, diversity, closeness) in [
+        (5, 0.0, None, None),
+        (5, 0.04, None, None),
+        (5, 0.0, None, close),
+        (1, 0.0, Some(Diversity::Entropy(5.0)), None),
+    ] {
+        let criteria = Criteria { k, diversity, closeness, presence: None };
+        let options = Options { method: Method::Optimal, criteria, suppression_limit };
+        let runs = (0..3).map(|_| {
+            let began = Instant::now();
+            anonymize(&input, &options, &Stop::never()).unwrap();
+            began.elapsed()
+        });
+        let best = runs.min().unwrap();
+        assert!(best < Duration::from_millis(500), "{criteria:?}: {best:?}");
     }
 }

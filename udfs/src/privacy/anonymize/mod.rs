@@ -406,9 +406,9 @@ fn recoded(input: &Input, mut classes: Vec<Vec<u32>>, how: Labels) -> Result<Out
         let column = &quasi.column;
         let domains = quasi.scheme.as_ref().map(|scheme| scheme.domains(column)).transpose()?;
         let values = classes.iter().map(|class| {
-            let rows = class.iter().map(|row| *row as usize);
-            let mut codes: Vec<u32> =
-                rows.filter(|row| input.is_released(*row)).map(|row| column.codes[row]).collect();
+            // Those of the population that are not in the result, too: labels that do not stand for
+            // them would tell that they are not.
+            let mut codes: Vec<u32> = class.iter().map(|row| column.codes[*row as usize]).collect();
             codes.sort_unstable();
             codes
         });
