@@ -176,8 +176,8 @@ fn plan(
         false => written::rows(&cleaning)?,
     };
     let mut whole = parse_query(&text)?;
-    // The visitor has no way to stop.
-    let ControlFlow::Continue(()) = VisitMut::visit(&mut whole, &mut Rows(query));
+    // This visitor has no way to stop.
+    let ControlFlow::Continue(()) = VisitMut::visit(&mut *whole, &mut Rows(query));
     arguments::rows(whole, context)
 }
 

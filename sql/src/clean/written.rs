@@ -108,7 +108,7 @@ pub(super) fn changes(cleaning: &Cleaning) -> Result<String> {
     Ok(format!(
         "SELECT {key}, label AS {column}, of_kind AS {of_kind}, was AS {before}, became AS {after}, \
          CASE WHEN judged = 'quarantined' THEN {doubt} END ELSE {reason} END END AS {why}, judged \
-         AS {status} FROM ({judged}) AS judged WHERE judged IS NOT NULL"
+         AS {status} FROM ({judged}) AS j WHERE judged IS NOT NULL"
     ))
 }
 
