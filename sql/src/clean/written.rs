@@ -89,11 +89,12 @@ pub(super) fn changes(cleaning: &Cleaning) -> Result<String> {
             (&mut doubt, cell.doubt()),
             (&mut reason, cell.reason("became")),
         ] {
-            case.push_str(&format!(" WHEN {at} THEN {value}"));
+            case.push_str(&format!(" WHEN {at} THEN ({value})"));
         }
     }
     let key = key.join(", ");
-    // Each row comes once for each column; what became of the value is computed once.
+    // Each row comes once for each column. Values stand in parentheses, since a chain of operators
+    // is bounded.
     let cells = format!(
         "SELECT *, {label} END AS label, {kind} END AS of_kind, {before} END AS was, {after} END \
          AS became, {filled} END AS is_filled FROM (VALUES {}) AS cells (n) CROSS JOIN {} AS b",
