@@ -236,6 +236,7 @@ impl Engine {
         found.extend(crate::model::function_docs::documentation());
         found.push(crate::join::documentation());
         found.extend(crate::anonymize::documentation());
+        found.extend(crate::clean::documentation());
         found.push(crate::policy::propose::documentation());
         found.extend(AmongRoles::documentation());
         found.sort_by(|a, b| (!a.own, &a.name).cmp(&(!b.own, &b.name)));

@@ -12,6 +12,7 @@ mod bounded;
 mod brief;
 mod cases;
 mod clause;
+mod clean;
 mod concatenation;
 mod consent;
 pub mod dialect;

@@ -25,6 +25,7 @@ use sqlparser::ast::{
 };
 use udfs::privacy::HierarchySet;
 
+use crate::clean;
 use crate::error::{Error, Result};
 use crate::functions::FunctionDoc;
 use crate::model::arguments;
@@ -33,6 +34,7 @@ use crate::session::StatementContext;
 use crate::session::bindings::Bindings;
 
 pub(crate) use node::AnonymizeNode;
+pub(crate) use options::{find, text};
 use release::Releaser;
 
 const ROWS: &str = "anonymize";
@@ -136,7 +138,8 @@ fn arguments_documentation() -> Vec<(String, String)> {
     .to_vec()
 }
 
-/// Puts a query in place of a table's name in quotes, so that the table is found as any other is.
+/// Puts a query in place of a table's name in quotes, so that the table is found as any other is;
+/// in calls of `clean` as well.
 ///
 /// # Errors
 /// When the text is no name.
@@ -155,7 +158,9 @@ impl VisitorMut for Tables {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Box<Error>> {
         let is_call = match &*factor {
-            TableFactor::Table { name, .. } | TableFactor::Function { name, .. } => is_ours(name),
+            TableFactor::Table { name, .. } | TableFactor::Function { name, .. } => {
+                is_ours(name) || clean::is_ours(name)
+            }
             _ => false,
         };
         let arguments = match factor {

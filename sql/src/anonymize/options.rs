@@ -55,7 +55,7 @@ const DIVERSITIES: [&str; 3] = ["distinct", "entropy", "recursive"];
 const K: u32 = 5;
 
 /// The text of a literal in quotes.
-pub(super) fn text(value: &SqlExpr) -> Option<&str> {
+pub(crate) fn text(value: &SqlExpr) -> Option<&str> {
     match value {
         SqlExpr::Value(ValueWithSpan {
             value: Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text),
@@ -418,7 +418,10 @@ fn does_nothing(option: &str, without: &str) -> Error {
 }
 
 /// The column of that name, or of that name in other letters.
-fn find(schema: &Schema, name: &str) -> Result<usize> {
+///
+/// # Errors
+/// When there is none, or there are several.
+pub(crate) fn find(schema: &Schema, name: &str) -> Result<usize> {
     let names = schema.fields().iter().map(|field| field.name().as_str());
     let places = |is_it: &dyn Fn(&str) -> bool| -> Vec<usize> {
         names.clone().enumerate().filter(|(_, known)| is_it(known)).map(|(at, _)| at).collect()

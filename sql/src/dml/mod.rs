@@ -27,6 +27,7 @@ use futures::StreamExt;
 use sqlparser::ast::{Insert, Statement as SqlStatement, TableObject};
 
 pub(crate) use self::rewrite::typed;
+pub(crate) use self::steady::varies;
 use crate::error::{Error, Result};
 use crate::expectation::load::{Guard, Rows};
 use crate::parse::name_parts;

@@ -60,6 +60,21 @@ pub(super) fn check(plan: &LogicalPlan, writes_values: bool) -> Result<()> {
     }
 }
 
+/// Why a query may give something else when it is read again, in words.
+///
+/// # Errors
+/// When a plan cannot be walked.
+pub(crate) fn varies(plan: &LogicalPlan) -> Result<Option<String>> {
+    let mut found = None;
+    plan.apply_with_subqueries(|node| {
+        if found.is_none() {
+            found = varying(node, false)?;
+        }
+        Ok(going_on(found.is_none()))
+    })?;
+    Ok(found)
+}
+
 /// The filter at the top of a plan, and the join right below it.
 fn conditions(mut plan: &LogicalPlan) -> Vec<&LogicalPlan> {
     loop {

@@ -17,6 +17,7 @@ use tokio::sync::OnceCell;
 use crate::allow;
 use crate::anonymize::{self, AnonymizeRelation};
 use crate::audit::Used;
+use crate::clean::CleanRelation;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::join::NearestRelation;
@@ -346,6 +347,7 @@ impl StatementContext {
         state.register_relation_planner(Arc::new(relations))?;
         state.register_relation_planner(Arc::new(NearestRelation))?;
         state.register_relation_planner(Arc::new(AnonymizeRelation::new(bindings, self)))?;
+        state.register_relation_planner(Arc::new(CleanRelation))?;
         let proposals = policy::propose::ProposeRelation::new(bindings);
         state.register_relation_planner(Arc::new(proposals))?;
         if let Some(zone) = &self.settings.time_zone {

@@ -15,7 +15,7 @@ pub(super) const ID: &str = "id";
 
 /// Functions that make an id of an id: none become the same, or such alone as are written in
 /// another way, so that whoever has the id finds what was made of it, and hardly anything else.
-const IDENTIFYING: [&str; 17] = [
+const IDENTIFYING: [&str; 18] = [
     "btrim",
     "concat",
     "digest",
@@ -25,6 +25,7 @@ const IDENTIFYING: [&str; 17] = [
     "md5",
     "normalize_email",
     "normalize_phone",
+    "normalize_whitespace",
     "reverse",
     "rtrim",
     "sha224",

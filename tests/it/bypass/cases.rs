@@ -195,6 +195,8 @@ pub const CASES: &[Case] = &[
     Case::new("hierarchy", "SELECT generalize('zz-' || 'secret-3@zz.org', 'main.{t}_ladder', 1) AS g").unsure(),
     Case::new("anonymize", "SELECT * FROM anonymize((SELECT region, item FROM {t}), quasi_identifiers => 'region', insensitive => 'item', k => 2)").unsure(),
     Case::new("anonymize_report", "SELECT * FROM anonymize_report((SELECT region, item FROM {t}), quasi_identifiers => 'region', insensitive => 'item', k => 2)").unsure(),
+    Case::new("clean", "SELECT * FROM clean((SELECT id, region, mail FROM {t}), key => 'id')").unsure(),
+    Case::new("clean_changes", "SELECT * FROM clean_changes((SELECT id, region, mail FROM {t}), key => 'id', emails => 'mail')").unsure(),
 ];
 
 /// Statements that are prepared, and values of `$1` with which they are run.

@@ -14,6 +14,8 @@ mod normalize_email;
 pub(crate) mod normalize_name;
 mod normalize_phone;
 
+pub use normalize_phone::has_numbering_plan;
+
 /// The package's functions.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     vec![

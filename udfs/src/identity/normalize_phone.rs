@@ -83,6 +83,11 @@ fn in_country(name: &str, text: &Text, country: &Text, rows: usize) -> Result<Ar
     Ok(Arc::new(StringViewArray::from_iter(numbers)))
 }
 
+/// Whether a country's two letters are of one with a numbering plan that is known.
+pub fn has_numbering_plan(country: &str) -> bool {
+    country.trim().to_ascii_uppercase().parse::<country::Id>().is_ok()
+}
+
 fn country_id(name: &str, country: &str) -> Result<country::Id> {
     match country.trim().to_ascii_uppercase().parse() {
         Ok(id) => Ok(id),

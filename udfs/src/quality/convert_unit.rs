@@ -97,6 +97,11 @@ fn converted(value: f64, from: Unit, to: Unit) -> Option<f64> {
     Some(whole + shift)
 }
 
+/// Whether a symbol is of a unit that is known.
+pub fn is_unit(symbol: &str) -> bool {
+    unit(symbol).is_some()
+}
+
 fn unit(symbol: &str) -> Option<Unit> {
     use Quantity as Q;
     let of = |quantity, numerator: f64, denominator: f64| {

@@ -44,6 +44,8 @@ mod sketch_psi;
 pub mod value_keys;
 pub mod zscore;
 
+pub use convert_unit::is_unit;
+
 /// The package's scalar functions.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     vec![
