@@ -21,7 +21,7 @@ use self::cases::{
 };
 use self::doors::{Answer, Door};
 use self::house::House;
-use self::kinds::{KINDS, Kind, ROWS, Takes};
+use self::kinds::{KINDS, Kind, Lies, ROWS, Takes};
 use crate::clients::install::installed;
 
 /// Debug builds use much stack for deeply nested plans; the program gives its threads 8 MiB.
@@ -166,7 +166,13 @@ impl<'a> Findings<'a> {
         let asked: Vec<&str> = METADATA.iter().chain(postgres).copied().collect();
         for kind in KINDS {
             let texts = |table: &str| -> Vec<String> {
-                asked.iter().map(|text| text.replace("{t}", table)).collect()
+                let plain = asked.iter().map(|text| text.replace("{t}", table));
+                // Pseudonyms are texts of another type than those of files.
+                let untyped = |text: String| match kind.lies {
+                    Lies::Apart => text.replace(", type", "").replace(", data_type", ""),
+                    _ => text,
+                };
+                plain.map(untyped).collect()
             };
             let answers = self.door.ask(&texts(kind.table)).await;
             let oracles = self.door.ask(&texts(kind.oracle)).await;
@@ -198,7 +204,7 @@ impl<'a> Findings<'a> {
             for (text, answer) in texts.iter().zip(&self.door.ask(&texts).await) {
                 self.keeps(kind, text, answer);
                 let mut hidden = Vec::new();
-                if kind.takes != Takes::Columns {
+                if kind.hides_scans() {
                     hidden.push("DataSourceExec".to_owned());
                 }
                 if kind.hides_rows() {
@@ -209,7 +215,7 @@ impl<'a> Findings<'a> {
                 }
             }
         }
-        for kind in KINDS.iter().filter(|kind| kind.takes != Takes::Columns) {
+        for kind in KINDS.iter().filter(|kind| kind.hides_scans()) {
             let shapes = match kind.takes {
                 Takes::Everything => PRIVATE_SHAPES,
                 _ => SHAPES,

@@ -28,7 +28,8 @@ const MAKINGS: &[Making] = &[
     Making {
         name: "a copy",
         before: &[],
-        make: "CREATE TABLE ada.copy_{t} AS SELECT id, person, region, mail, pay, item FROM {t}",
+        make: "CREATE TABLE ada.copy_{t} AS SELECT id, person, region, mail, pay, item, \
+               seen FROM {t}",
         reads: &["SELECT * FROM ada.copy_{t}", "SELECT count(*) AS n FROM ada.copy_{t}"],
         expected: of_rows,
     },
@@ -39,9 +40,11 @@ const MAKINGS: &[Making] = &[
         reads: &["SELECT * FROM ada.own_{t}"],
         // A table of one's own has no policy that rows could go on under.
         expected: |kind| match (kind.table, kind.takes) {
-            ("g_consent", _) => Refused("ATT-2001"),
-            // Nor would persons be found in it.
-            ("g_row" | "g_restrict", _) | (_, Takes::Values) => UNSUPPORTED,
+            ("g_consent" | "g_optin", _) => Refused("ATT-2001"),
+            // Pseudonyms are what anybody may have.
+            ("g_apart", _) => Same,
+            // Of restricted persons nobody would be found in it.
+            (_, Takes::Rows | Takes::Values | Takes::Nothing) => UNSUPPORTED,
             _ => of_rows(kind),
         },
     },
@@ -130,8 +133,11 @@ impl Findings<'_> {
         self.made().await;
         for kind in KINDS {
             match kind.takes {
+                _ if kind.is_external() => self.files_stay(kind).await,
+                // Who is excepted from policies may change all rows.
+                Takes::Nothing => {}
                 Takes::Columns => self.nothing_changes(kind, BY_CARD, Fails).await,
-                Takes::Rows if kind.table == "g_restrict" => {}
+                Takes::Rows if ["g_restrict", "g_kept"].contains(&kind.table) => {}
                 Takes::Rows => {
                     self.nothing_changes(kind, OF_HIDDEN_ROWS, Open).await;
                     self.nothing_changes(kind, &["TRUNCATE TABLE {t}"], DENIED).await;
@@ -145,7 +151,12 @@ impl Findings<'_> {
                 _ => self.nothing_changes(kind, CHANGES, DENIED).await,
             }
         }
-        self.rows_of_restricted_persons_stay().await;
+        let released =
+            ["3", "7"].map(|person| format!("RELEASE SUBJECT someone '{person}' FROM RESTRICTION"));
+        self.hidden_rows_stay("g_restrict", &released).await;
+        let kept = ["DROP RETENTION POLICY aged ON main.g_kept".to_owned()];
+        self.hidden_rows_stay("g_kept", &kept).await;
+        self.identifiers_are_for_few().await;
         self.policies_that_come_later().await;
         self.withdrawals_that_come_later().await;
     }
@@ -218,28 +229,57 @@ impl Findings<'_> {
         }
     }
 
-    /// Rows of restricted persons are neither changed nor removed, nor counted.
-    async fn rows_of_restricted_persons_stay(&mut self) {
-        let Some(kind) = KINDS.iter().find(|kind| kind.table == "g_restrict") else { return };
+    /// Files of a lake are changed by nobody, and no attempt tells what they hold.
+    async fn files_stay(&mut self, kind: &Kind) {
+        for change in CHANGES.iter().chain(OF_HIDDEN_ROWS) {
+            let answer = self.door.change(&change.replace("{t}", kind.table)).await;
+            self.judge(kind, change, Fails, &answer, None);
+        }
+        let rows = format!("SELECT id FROM {}", kind.table);
+        let rows = self.door.ask_one(&rows).await;
+        let seen = if kind.hides_rows() { ROWS_SEEN } else { ROWS };
+        if !rows.rows.as_ref().is_ok_and(|rows| rows.len() == seen) {
+            self.wrong.push(format!("{} was changed: {}", kind.table, rows.said));
+        }
+    }
+
+    /// The table that tells whose pseudonyms there are is no table for who was not given it.
+    async fn identifiers_are_for_few(&mut self) {
+        let Some(kind) = KINDS.iter().find(|kind| kind.table == "g_apart") else { return };
+        for text in [
+            "SELECT * FROM main.{t}_pii",
+            "SELECT a.id, p.mail FROM {t} AS a JOIN {t}_pii AS p ON a.mail = p.mail_pseudonym",
+            "CREATE VIEW ada.who AS SELECT * FROM main.{t}_pii",
+            "EXPLAIN ANALYZE SELECT count(*) FROM main.{t}_pii",
+        ] {
+            let answer = self.door.ask_one(&text.replace("{t}", kind.table)).await;
+            self.judge(kind, text, Refused("ATT-4001"), &answer, None);
+        }
+    }
+
+    /// Rows that nobody sees, of restricted persons or too old, are neither changed nor removed,
+    /// nor counted. They are there again after what is `released`.
+    async fn hidden_rows_stay(&mut self, table: &str, released: &[String]) {
+        let Some(kind) = KINDS.iter().find(|kind| kind.table == table) else { return };
         // A condition that would fail on their rows.
         let probe = "UPDATE {t} SET item = 'gone' WHERE 1 / (person - 3) > 5";
         for change in std::iter::once(&probe).chain(CHANGES) {
-            let answer = self.door.change(&change.replace("{t}", kind.table)).await;
+            let answer = self.door.change(&change.replace("{t}", table)).await;
             self.judge(kind, change, Open, &answer, None);
             if answer.rows.is_err() {
-                self.wrong.push(format!("{change}: {}", answer.said));
+                self.wrong.push(format!("{table} {change}: {}", answer.said));
             }
         }
-        let rows = self.door.ask_one("SELECT id FROM g_restrict").await;
-        self.is_empty("rows after TRUNCATE", &rows);
-        for person in ["3", "7"] {
-            let release = format!("RELEASE SUBJECT someone '{person}' FROM RESTRICTION");
-            run(&self.house.dpo, &release).await;
+        let rows = self.door.ask_one(&format!("SELECT id FROM {table}")).await;
+        self.is_empty(&format!("rows of {table} after TRUNCATE"), &rows);
+        for text in released {
+            run(&self.house.dpo, text).await;
         }
-        let stayed = "SELECT id FROM g_restrict WHERE item LIKE 'zz-item-%' AND region = 'zz-land'";
-        let stayed = run(&self.house.root, stayed).await;
+        let stayed =
+            format!("SELECT id FROM {table} WHERE item LIKE 'zz-item-%' AND region = 'zz-land'");
+        let stayed = run(&self.house.root, &stayed).await;
         if stayed != ROWS - ROWS_SEEN {
-            self.wrong.push(format!("{stayed} rows of restricted persons stayed"));
+            self.wrong.push(format!("{stayed} hidden rows of {table} stayed"));
         }
     }
 

@@ -102,7 +102,7 @@ impl World {
         let persons = self.withdrawn.iter().map(i64::to_string).chain(["-1".to_owned()]);
         let persons = persons.collect::<Vec<_>>().join(", ");
         let query = format!(
-            "SELECT id, person, {region}, {mail}, card, {pay}, item FROM base \
+            "SELECT id, person, {region}, {mail}, card, {pay}, item, seen FROM base \
              WHERE ({condition}) AND person NOT IN ({persons})"
         );
         run(session, &format!("CREATE TABLE {table} AS {query}")).await;
