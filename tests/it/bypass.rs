@@ -4,13 +4,15 @@
 //! [`cases`] are the ways to ask, [`kinds`] the policies with a table under each, [`doors`] the
 //! protocols. Each way is asked of each table through each door, and of the table that never had
 //! what the policy hides: both have to come to the same, and nothing that is said holds a part of a
-//! secret. [`changes`] are the ways that make something; [`random`] makes queries and policies up.
+//! secret. [`changes`] are the ways that make something, [`learned`] models and what they tell;
+//! [`random`] makes queries and policies up.
 
 mod cases;
 mod changes;
 mod doors;
 mod house;
 mod kinds;
+mod learned;
 mod random;
 
 use std::collections::{BTreeMap, HashMap};
