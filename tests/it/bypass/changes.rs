@@ -134,6 +134,36 @@ const BY_CARD: &[&str] = &[
      WHEN MATCHED THEN DELETE",
 ];
 
+/// Policies of `g_late` one after the other: what ends the one before, what brings the next into
+/// force, and what a statement of single rows that was prepared before comes to then.
+const LATER: &[(&str, &[&str], Expect)] = &[
+    (
+        "DROP POLICY late ON main.g_late",
+        &["CREATE PROJECTION POLICY late ON main.g_late (mail)"],
+        UNSUPPORTED,
+    ),
+    (
+        "DROP POLICY late ON main.g_late",
+        &["CREATE AGGREGATION POLICY late ON main.g_late (person) MIN_GROUP_SIZE 3"],
+        UNSUPPORTED,
+    ),
+    (
+        "DROP POLICY late ON main.g_late",
+        &["CREATE SUBJECT later KEY (g_late.person)", "RESTRICT SUBJECT later '3'"],
+        Same,
+    ),
+    (
+        "RELEASE SUBJECT later '3' FROM RESTRICTION",
+        &["CREATE RETENTION POLICY late ON main.g_late (seen) KEEP '20 years'"],
+        Same,
+    ),
+    (
+        "DROP RETENTION POLICY late ON main.g_late",
+        &["CREATE PRIVACY POLICY late ON g_late (person) BUDGET (epsilon = 1) PER USER"],
+        DENIED,
+    ),
+];
+
 impl Findings<'_> {
     /// All ways that make or change something. They leave the tables changed.
     pub(super) async fn changes(&mut self) {
@@ -339,6 +369,22 @@ impl Findings<'_> {
         if !answer.said.contains("*@zz.org") {
             self.wrong.push(format!("no mask is told: {}", answer.said));
         }
+        for (drop, make, expected) in LATER {
+            run(&house.dpo, drop).await;
+            let answer = self.door.run(&mut held, 3).await;
+            if !answer.said.contains("zz-secret") {
+                self.wrong.push(format!("still hidden after {drop}: {}", answer.said));
+            }
+            for text in *make {
+                run(&house.dpo, text).await;
+            }
+            for value in [3, 4] {
+                let answer = self.door.run(&mut held, value).await;
+                let known = self.door.run(&mut oracle, value).await;
+                let what = format!("prepared before {}", make.join("; "));
+                self.judge(&late, &what, *expected, &answer, Some(("o_rows", &known)));
+            }
+        }
         run(&house.root, "REVOKE SELECT ON g_late FROM ROLE analyst").await;
         let answer = self.door.run(&mut held, 3).await;
         self.judge(&late, "prepared before a revoke", Fails, &answer, None);
@@ -361,6 +407,29 @@ impl Findings<'_> {
         run(&self.house.root, "INSERT INTO consents VALUES (5, 'ads', FALSE)").await;
         let rows = self.door.run(&mut held, 5).await;
         self.is_empty("prepared before a withdrawal", &rows);
+        // A consent that was opted in holds until it is taken back, and what was taken back for a
+        // time that is over does not count.
+        let Ok(mut opted) = self.door.hold("SELECT id FROM g_optin WHERE person = $1").await else {
+            return self.wrong.push("a statement cannot be prepared".into());
+        };
+        for (person, ends, stays) in
+            [(5, "NULL", false), (6, "TIMESTAMP '2022-01-01 00:00:00'", true)]
+        {
+            let before = self.door.run(&mut opted, person).await;
+            if before.rows.as_ref().is_ok_and(Vec::is_empty) {
+                self.wrong.push(format!("{person} had not opted in"));
+            }
+            let since = "TIMESTAMP '2021-01-01 00:00:00'";
+            let taken =
+                format!("INSERT INTO permits VALUES ({person}, 'ads', FALSE, {since}, {ends})");
+            run(&self.house.root, &taken).await;
+            let rows = self.door.run(&mut opted, person).await;
+            if !stays {
+                self.is_empty(&format!("prepared before {taken}"), &rows);
+            } else if rows.rows != before.rows {
+                self.wrong.push(format!("{taken}: {}", rows.said));
+            }
+        }
         let mut reads = vec![
             "SELECT id FROM ada.copy_g_consent WHERE person = 5".to_owned(),
             "SELECT id FROM ada.view_g_consent WHERE id IN (5, 17, 29, 41, 53)".to_owned(),
