@@ -55,7 +55,8 @@ pub async fn run(session: &Session, text: &str) -> usize {
     rows.iter().map(arrow::array::RecordBatch::num_rows).sum()
 }
 
-async fn session(engine: &Engine, name: &str) -> Session {
+/// A session of a user.
+pub async fn session(engine: &Engine, name: &str) -> Session {
     let record = engine.catalog().user(name).await.unwrap().unwrap();
     engine.session(Principal::of(&record))
 }
