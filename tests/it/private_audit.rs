@@ -214,7 +214,7 @@ async fn answers_through_sql_tell_no_more_of_a_person_than_their_epsilon() {
     for (audit, found) in asking.join_all().await {
         let (least, most) = audit.within;
         println!("{}: epsilon is {found} at least", audit.name);
-        if found < least || found > most {
+        if !(least..=most).contains(&found) {
             wrong.push(format!("{}: {found}, not in {least}..{most}: {}", audit.name, audit.text));
         }
     }
