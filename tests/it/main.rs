@@ -34,6 +34,7 @@ mod pii;
 mod policies;
 mod prepared;
 mod private;
+mod private_audit;
 mod program;
 mod recipes;
 mod remnants;

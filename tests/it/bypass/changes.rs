@@ -14,22 +14,26 @@ use super::kinds::{HIDDEN, KINDS, Kind, OF_HIDDEN, ROWS, ROWS_SEEN, Takes};
 use Expect::{Fails, Open, Refused, Same};
 
 /// A way to make something of a table; `{t}` is the table.
-struct Making {
-    name: &'static str,
+pub struct Making {
+    pub name: &'static str,
     /// What is needed for it.
-    before: &'static [&'static str],
-    make: &'static str,
+    pub before: &'static [&'static str],
+    pub make: &'static str,
     /// Reads of what was made.
-    reads: &'static [&'static str],
-    expected: fn(&Kind) -> Expect,
+    pub reads: &'static [&'static str],
+    /// Whether it is tried with a kind.
+    pub asked: fn(&Kind) -> bool,
+    pub expected: fn(&Kind) -> Expect,
 }
 
 const MAKINGS: &[Making] = &[
     Making {
         name: "a copy",
         before: &[],
-        make: "CREATE TABLE ada.copy_{t} AS SELECT id, person, region, mail, pay, item FROM {t}",
+        make: "CREATE TABLE ada.copy_{t} AS SELECT id, person, region, mail, pay, item, \
+               seen FROM {t}",
         reads: &["SELECT * FROM ada.copy_{t}", "SELECT count(*) AS n FROM ada.copy_{t}"],
+        asked: |_| true,
         expected: of_rows,
     },
     Making {
@@ -37,11 +41,14 @@ const MAKINGS: &[Making] = &[
         before: &["CREATE TABLE ada.own_{t} AS SELECT 0 AS id, 'x' AS mail"],
         make: "INSERT INTO ada.own_{t} SELECT id, mail FROM {t}",
         reads: &["SELECT * FROM ada.own_{t}"],
+        asked: |_| true,
         // A table of one's own has no policy that rows could go on under.
         expected: |kind| match (kind.table, kind.takes) {
-            ("g_consent", _) => Refused("ATT-2001"),
-            // Nor would persons be found in it.
-            ("g_row" | "g_restrict", _) | (_, Takes::Values) => UNSUPPORTED,
+            ("g_consent" | "g_optin", _) => Refused("ATT-2001"),
+            // Pseudonyms are what anybody may have.
+            ("g_apart", _) => Same,
+            // Of restricted persons nobody would be found in it.
+            (_, Takes::Rows | Takes::Values | Takes::Nothing) => UNSUPPORTED,
             _ => of_rows(kind),
         },
     },
@@ -52,6 +59,7 @@ const MAKINGS: &[Making] = &[
         ],
         make: "DELETE FROM ada.met_{t} WHERE id IN (SELECT id FROM {t} WHERE pay > 100)",
         reads: &["SELECT * FROM ada.met_{t}"],
+        asked: |_| true,
         expected: of_rows,
     },
     Making {
@@ -59,6 +67,7 @@ const MAKINGS: &[Making] = &[
         before: &[],
         make: "CREATE VIEW ada.view_{t} AS SELECT id, mail, region FROM {t}",
         reads: &["SELECT * FROM ada.view_{t}"],
+        asked: |_| true,
         expected: |kind| match of_rows(kind) {
             Same => Same,
             _ => Open,
@@ -76,12 +85,13 @@ const MAKINGS: &[Making] = &[
              (SELECT DISTINCT person FROM {t} WHERE pay > 100), STRUCT(3 AS top_k))",
             "SELECT unnest(ml_similar_items('ada.model_{t}', 'i1', 20))['item'] AS item",
         ],
+        asked: |_| true,
         expected: of_rows,
     },
 ];
 
 /// What comes of reading rows, without cards, one by one.
-fn of_rows(kind: &Kind) -> Expect {
+pub fn of_rows(kind: &Kind) -> Expect {
     match kind.takes {
         Takes::SingleRows => UNSUPPORTED,
         Takes::Everything => DENIED,
@@ -124,14 +134,48 @@ const BY_CARD: &[&str] = &[
      WHEN MATCHED THEN DELETE",
 ];
 
+/// Policies of `g_late` one after the other: what ends the one before, what brings the next into
+/// force, and what a statement of single rows that was prepared before comes to then.
+const LATER: &[(&str, &[&str], Expect)] = &[
+    (
+        "DROP POLICY late ON main.g_late",
+        &["CREATE PROJECTION POLICY late ON main.g_late (mail)"],
+        UNSUPPORTED,
+    ),
+    (
+        "DROP POLICY late ON main.g_late",
+        &["CREATE AGGREGATION POLICY late ON main.g_late (person) MIN_GROUP_SIZE 3"],
+        UNSUPPORTED,
+    ),
+    (
+        "DROP POLICY late ON main.g_late",
+        &["CREATE SUBJECT later KEY (g_late.person)", "RESTRICT SUBJECT later '3'"],
+        Same,
+    ),
+    (
+        "RELEASE SUBJECT later '3' FROM RESTRICTION",
+        &["CREATE RETENTION POLICY late ON main.g_late (seen) KEEP '20 years'"],
+        Same,
+    ),
+    (
+        "DROP RETENTION POLICY late ON main.g_late",
+        &["CREATE PRIVACY POLICY late ON g_late (person) BUDGET (epsilon = 1) PER USER"],
+        DENIED,
+    ),
+];
+
 impl Findings<'_> {
     /// All ways that make or change something. They leave the tables changed.
     pub(super) async fn changes(&mut self) {
-        self.made().await;
+        self.made(MAKINGS, KINDS).await;
+        self.learned().await;
         for kind in KINDS {
             match kind.takes {
+                _ if kind.is_external() => self.files_stay(kind).await,
+                // Who is excepted from policies may change all rows.
+                Takes::Nothing => {}
                 Takes::Columns => self.nothing_changes(kind, BY_CARD, Fails).await,
-                Takes::Rows if kind.table == "g_restrict" => {}
+                Takes::Rows if ["g_restrict", "g_kept"].contains(&kind.table) => {}
                 Takes::Rows => {
                     self.nothing_changes(kind, OF_HIDDEN_ROWS, Open).await;
                     self.nothing_changes(kind, &["TRUNCATE TABLE {t}"], DENIED).await;
@@ -145,7 +189,12 @@ impl Findings<'_> {
                 _ => self.nothing_changes(kind, CHANGES, DENIED).await,
             }
         }
-        self.rows_of_restricted_persons_stay().await;
+        let released =
+            ["3", "7"].map(|person| format!("RELEASE SUBJECT someone '{person}' FROM RESTRICTION"));
+        self.hidden_rows_stay("g_restrict", &released).await;
+        let kept = ["DROP RETENTION POLICY aged ON main.g_kept".to_owned()];
+        self.hidden_rows_stay("g_kept", &kept).await;
+        self.identifiers_are_for_few().await;
         self.policies_that_come_later().await;
         self.withdrawals_that_come_later().await;
     }
@@ -171,10 +220,11 @@ impl Findings<'_> {
         answers
     }
 
-    async fn made(&mut self) {
-        for making in MAKINGS {
+    /// Makes things of tables, and reads them.
+    pub(super) async fn made(&mut self, makings: &[Making], kinds: &[Kind]) {
+        for making in makings {
             let mut oracles: HashMap<&str, Vec<Answer>> = HashMap::new();
-            for kind in KINDS {
+            for kind in kinds.iter().filter(|kind| (making.asked)(kind)) {
                 let expected = (making.expected)(kind);
                 if expected == Same && !oracles.contains_key(kind.oracle) {
                     oracles.insert(kind.oracle, self.making(making, kind.oracle).await);
@@ -218,28 +268,57 @@ impl Findings<'_> {
         }
     }
 
-    /// Rows of restricted persons are neither changed nor removed, nor counted.
-    async fn rows_of_restricted_persons_stay(&mut self) {
-        let Some(kind) = KINDS.iter().find(|kind| kind.table == "g_restrict") else { return };
+    /// Files of a lake are changed by nobody, and no attempt tells what they hold.
+    async fn files_stay(&mut self, kind: &Kind) {
+        for change in CHANGES.iter().chain(OF_HIDDEN_ROWS) {
+            let answer = self.door.change(&change.replace("{t}", kind.table)).await;
+            self.judge(kind, change, Fails, &answer, None);
+        }
+        let rows = format!("SELECT id FROM {}", kind.table);
+        let rows = self.door.ask_one(&rows).await;
+        let seen = if kind.hides_rows() { ROWS_SEEN } else { ROWS };
+        if !rows.rows.as_ref().is_ok_and(|rows| rows.len() == seen) {
+            self.wrong.push(format!("{} was changed: {}", kind.table, rows.said));
+        }
+    }
+
+    /// The table that tells whose pseudonyms there are is no table for who was not given it.
+    async fn identifiers_are_for_few(&mut self) {
+        let Some(kind) = KINDS.iter().find(|kind| kind.table == "g_apart") else { return };
+        for text in [
+            "SELECT * FROM main.{t}_pii",
+            "SELECT a.id, p.mail FROM {t} AS a JOIN {t}_pii AS p ON a.mail = p.mail_pseudonym",
+            "CREATE VIEW ada.who AS SELECT * FROM main.{t}_pii",
+            "EXPLAIN ANALYZE SELECT count(*) FROM main.{t}_pii",
+        ] {
+            let answer = self.door.ask_one(&text.replace("{t}", kind.table)).await;
+            self.judge(kind, text, Refused("ATT-4001"), &answer, None);
+        }
+    }
+
+    /// Rows that nobody sees, of restricted persons or too old, are neither changed nor removed,
+    /// nor counted. They are there again after what is `released`.
+    async fn hidden_rows_stay(&mut self, table: &str, released: &[String]) {
+        let Some(kind) = KINDS.iter().find(|kind| kind.table == table) else { return };
         // A condition that would fail on their rows.
         let probe = "UPDATE {t} SET item = 'gone' WHERE 1 / (person - 3) > 5";
         for change in std::iter::once(&probe).chain(CHANGES) {
-            let answer = self.door.change(&change.replace("{t}", kind.table)).await;
+            let answer = self.door.change(&change.replace("{t}", table)).await;
             self.judge(kind, change, Open, &answer, None);
             if answer.rows.is_err() {
-                self.wrong.push(format!("{change}: {}", answer.said));
+                self.wrong.push(format!("{table} {change}: {}", answer.said));
             }
         }
-        let rows = self.door.ask_one("SELECT id FROM g_restrict").await;
-        self.is_empty("rows after TRUNCATE", &rows);
-        for person in ["3", "7"] {
-            let release = format!("RELEASE SUBJECT someone '{person}' FROM RESTRICTION");
-            run(&self.house.dpo, &release).await;
+        let rows = self.door.ask_one(&format!("SELECT id FROM {table}")).await;
+        self.is_empty(&format!("rows of {table} after TRUNCATE"), &rows);
+        for text in released {
+            run(&self.house.dpo, text).await;
         }
-        let stayed = "SELECT id FROM g_restrict WHERE item LIKE 'zz-item-%' AND region = 'zz-land'";
-        let stayed = run(&self.house.root, stayed).await;
+        let stayed =
+            format!("SELECT id FROM {table} WHERE item LIKE 'zz-item-%' AND region = 'zz-land'");
+        let stayed = run(&self.house.root, &stayed).await;
         if stayed != ROWS - ROWS_SEEN {
-            self.wrong.push(format!("{stayed} rows of restricted persons stayed"));
+            self.wrong.push(format!("{stayed} hidden rows of {table} stayed"));
         }
     }
 
@@ -290,6 +369,22 @@ impl Findings<'_> {
         if !answer.said.contains("*@zz.org") {
             self.wrong.push(format!("no mask is told: {}", answer.said));
         }
+        for (drop, make, expected) in LATER {
+            run(&house.dpo, drop).await;
+            let answer = self.door.run(&mut held, 3).await;
+            if !answer.said.contains("zz-secret") {
+                self.wrong.push(format!("still hidden after {drop}: {}", answer.said));
+            }
+            for text in *make {
+                run(&house.dpo, text).await;
+            }
+            for value in [3, 4] {
+                let answer = self.door.run(&mut held, value).await;
+                let known = self.door.run(&mut oracle, value).await;
+                let what = format!("prepared before {}", make.join("; "));
+                self.judge(&late, &what, *expected, &answer, Some(("o_rows", &known)));
+            }
+        }
         run(&house.root, "REVOKE SELECT ON g_late FROM ROLE analyst").await;
         let answer = self.door.run(&mut held, 3).await;
         self.judge(&late, "prepared before a revoke", Fails, &answer, None);
@@ -312,6 +407,29 @@ impl Findings<'_> {
         run(&self.house.root, "INSERT INTO consents VALUES (5, 'ads', FALSE)").await;
         let rows = self.door.run(&mut held, 5).await;
         self.is_empty("prepared before a withdrawal", &rows);
+        // A consent that was opted in holds until it is taken back, and what was taken back for a
+        // time that is over does not count.
+        let Ok(mut opted) = self.door.hold("SELECT id FROM g_optin WHERE person = $1").await else {
+            return self.wrong.push("a statement cannot be prepared".into());
+        };
+        for (person, ends, stays) in
+            [(5, "NULL", false), (6, "TIMESTAMP '2022-01-01 00:00:00'", true)]
+        {
+            let before = self.door.run(&mut opted, person).await;
+            if before.rows.as_ref().is_ok_and(Vec::is_empty) {
+                self.wrong.push(format!("{person} had not opted in"));
+            }
+            let since = "TIMESTAMP '2021-01-01 00:00:00'";
+            let taken =
+                format!("INSERT INTO permits VALUES ({person}, 'ads', FALSE, {since}, {ends})");
+            run(&self.house.root, &taken).await;
+            let rows = self.door.run(&mut opted, person).await;
+            if !stays {
+                self.is_empty(&format!("prepared before {taken}"), &rows);
+            } else if rows.rows != before.rows {
+                self.wrong.push(format!("{taken}: {}", rows.said));
+            }
+        }
         let mut reads = vec![
             "SELECT id FROM ada.copy_g_consent WHERE person = 5".to_owned(),
             "SELECT id FROM ada.view_g_consent WHERE id IN (5, 17, 29, 41, 53)".to_owned(),
