@@ -28,6 +28,7 @@ use futures::stream::BoxStream;
 pub use chain::Fault;
 pub use entry::{AuditEntry, Event, Phase, bounded};
 pub use recorder::{AuditStats, Receipt};
+pub(crate) use sign::{PublicKeys, Signer};
 pub use verify::{Anchor, Expected, Verified};
 
 use recorder::Recorder;
@@ -227,11 +228,28 @@ impl Catalog {
     /// # Errors
     /// When the warehouse cannot be read or, to make the secret, not written.
     pub async fn audit_token(&self, domain: &str, id: &str) -> Result<String> {
+        Ok(self.audit_signer().await?.token(domain, id))
+    }
+
+    /// What signs the record, whether or not anything is recorded. Where there is no secret yet,
+    /// the record's is made.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be read or, to make the secret, not written.
+    pub(crate) async fn audit_signer(&self) -> Result<Signer> {
         let folder = self.warehouse.place().child(FOLDER);
         let secret = self.audit.config.secret.as_ref();
         if secret.is_none() {
             self.writable().await?;
         }
-        Ok(sign::open(&folder, secret).await?.token(domain, id))
+        sign::open(&folder, secret).await
+    }
+
+    /// The public keys that the warehouse names, by which anybody checks what was signed.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached, or a key's document is damaged.
+    pub(crate) async fn audit_keys(&self) -> Result<PublicKeys> {
+        PublicKeys::of(&self.warehouse.place().child(FOLDER)).await
     }
 }

@@ -66,7 +66,7 @@ pub(crate) async fn plan(
             "SELECT name, keys, crosswalk, copies FROM system.subjects ORDER BY name".to_owned(),
         ),
         SubjectStatement::Certificates => Some(
-            "SELECT id, subject, finished, rows, remains, is_valid FROM system.erasures \
+            "SELECT id, subject, finished, rows, remains, key, is_valid FROM system.erasures \
              WHERE state = 'done' ORDER BY finished, id"
                 .to_owned(),
         ),
