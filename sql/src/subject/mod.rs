@@ -32,7 +32,7 @@ use datafusion::execution::session_state::SessionState;
 use futures::future::BoxFuture;
 
 pub(crate) use self::define::raw;
-pub(crate) use self::person::{count, counted};
+pub(crate) use self::person::{count, counted, rows};
 use self::syntax::{SubjectStatement, Who};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
