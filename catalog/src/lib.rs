@@ -57,7 +57,7 @@ use std::time::Duration;
 
 pub use audit::{Audit, AuditConfig, AuditEntry};
 pub use bucket::Versioning;
-pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable};
+pub use config::{CatalogConfig, Clock, KeyConfig, LakeConfig, LakeTable, PreviousSecret};
 pub use erasures_seen::ErasuresSeen;
 pub use error::{Class, Error, Result};
 pub use lake::files::{FILE, TableFiles};

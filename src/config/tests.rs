@@ -166,3 +166,14 @@ fn the_documentation_is_fresh() {
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(written, document(), "run ATTUNE_UPDATE_DOCS=1 cargo test config");
 }
+
+#[test]
+fn secrets_of_before_have_one_order_and_an_id_each() {
+    let faults = faults(
+        "[keys.web]\nfile = \"new\"\nprevious_files = [\"a\"]\nprevious_envs = [\"B\"]\n\
+         previous_ids = [\"k1\"]\nfirst_generation = 0\n",
+    );
+    for expected in ["both previous_files", "2 previous secrets and 1 previous_ids", "is 0"] {
+        assert!(faults.iter().any(|fault| fault.message.contains(expected)), "{faults:?}");
+    }
+}

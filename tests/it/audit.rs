@@ -32,7 +32,7 @@ async fn engine(folder: &Path, change: impl FnOnce(&mut AuditConfig)) -> Engine 
     };
     let mut config = CatalogConfig::new(warehouse, Arc::new(now));
     let (id, secret) = (Some("k1".into()), Secret::new("a".repeat(32)));
-    config.keys = vec![KeyConfig { name: "demo".into(), id, secret }];
+    config.keys = vec![KeyConfig::new("demo", id, secret)];
     config.audit.level = Level::All;
     config.audit.delay = Duration::from_millis(10);
     change(&mut config.audit);

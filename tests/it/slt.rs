@@ -44,11 +44,7 @@ pub async fn engine_over(folder: &Path, data: &Path) -> Engine {
         tables: vec![],
     }];
     config.keys = [("demo", "a"), ("other", "b")]
-        .map(|(name, letter)| KeyConfig {
-            name: name.into(),
-            id: None,
-            secret: Secret::new(letter.repeat(32)),
-        })
+        .map(|(name, letter)| KeyConfig::new(name, None, Secret::new(letter.repeat(32))))
         .to_vec();
     config.master_keys = vec![Secret::new("m".repeat(32))];
     let catalog = Catalog::open(config).await.unwrap();
