@@ -5,7 +5,8 @@
 //! whom to forget, and every step. Each step that is done leaves a report of its own, created once;
 //! a step that was interrupted is done again, for each can be. The certificate is put together from
 //! the reports and signed with the key of the record (Ed25519), so that whoever has the public key
-//! can check it without the warehouse; then the job goes, which alone holds ids of the person. The rest of the folder knows the person by keyed tokens.
+//! can check it without the warehouse; then the job goes, which alone holds ids of the person. The
+//! rest of the folder knows the person by keyed tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -452,7 +452,8 @@ mod tests {
     #[test]
     fn each_path_of_a_list_is_relative_to_the_files_folder() {
         let (document, _) = DeTable::parse_recoverable("of = [\"a.key\", \"/b.key\"]");
-        let value = document.get_ref().get("of").unwrap().get_ref();
+        let (_, value) = document.get_ref().iter().next().unwrap();
+        let value = value.get_ref();
         let setting = Setting::Toml { value, base: Path::new("/etc/attune") };
         let paths = Vec::<PathBuf>::from_setting(&setting).unwrap();
         assert_eq!(paths, [PathBuf::from("/etc/attune/a.key"), PathBuf::from("/b.key")]);

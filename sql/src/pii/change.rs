@@ -45,7 +45,7 @@ pub(crate) async fn pinned(catalog: &Catalog, table: &LakeTable) -> Result<LakeT
     // What is missing is told where the key is opened.
     let Some(generation) = wanted.next() else { return Ok(table.clone()) };
     let key = match number {
-        // A key of the configuration that has one is told by its id, when it has more.
+        // That of a key of the configuration with one secret is known by its id.
         None if is_rotated || generation.stored.is_some() => {
             format!("{name}@{}", generation.number())
         }
