@@ -240,7 +240,7 @@ async fn configured(folder: &Path, secrets: &[&str], first_generation: u32) -> E
         url: folder.join(name).display().to_string(),
         ..StoreConfig::default()
     };
-    let mut config = CatalogConfig::new(store("warehouse"), Arc::new(|| 1_800_000_000_000));
+    let mut config = CatalogConfig::new(store("warehouse"), Arc::new(|| 1_800_000_000_000_i64));
     let (name, discover, tables) = ("lake".into(), false, vec![]);
     config.lakes = vec![LakeConfig { name, store: store("lake"), discover, tables }];
     let mut secrets: Vec<Secret> =
