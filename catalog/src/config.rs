@@ -143,6 +143,26 @@ pub struct KeyConfig {
     pub name: String,
     /// The id in its tokens; the first eight hexadecimal digits of the key's hash when absent.
     pub id: Option<String>,
-    /// The key itself.
+    /// The secret of the newest generation.
+    pub secret: Secret,
+    /// The secrets before it, the oldest first.
+    pub previous: Vec<PreviousSecret>,
+    /// The number of the oldest generation that is given.
+    pub first_generation: u32,
+}
+
+impl KeyConfig {
+    /// A key with one secret.
+    pub fn new(name: &str, id: Option<String>, secret: Secret) -> Self {
+        Self { name: name.to_owned(), id, secret, previous: vec![], first_generation: 1 }
+    }
+}
+
+/// A secret that a key had before: what it sealed still opens.
+#[derive(Debug, Clone)]
+pub struct PreviousSecret {
+    /// The id in what it made; the first eight hexadecimal digits of its hash when absent.
+    pub id: Option<String>,
+    /// The secret.
     pub secret: Secret,
 }

@@ -4,8 +4,9 @@
 //! An erasure is a folder `_attune/erasures/<id>/`. `job.json` is written before anything is done:
 //! whom to forget, and every step. Each step that is done leaves a report of its own, created once;
 //! a step that was interrupted is done again, for each can be. The certificate is put together from
-//! the reports and signed with the warehouse's key; then the job goes, which alone holds ids of the
-//! person. The rest of the folder knows the person by keyed tokens.
+//! the reports and signed with the key of the record (Ed25519), so that whoever has the public key
+//! can check it without the warehouse; then the job goes, which alone holds ids of the person. The
+//! rest of the folder knows the person by keyed tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Catalog;
+use crate::audit::PublicKeys;
 use crate::bucket::Versioning;
 use crate::error::{Error, Result};
 use crate::registry::ObjectName;
@@ -23,6 +25,8 @@ use crate::subjects::{Subject, SubjectKey};
 
 /// The newest format that this version reads and writes.
 const FORMAT: u32 = 1;
+/// What a certificate's signature is of begins with this line; its JSON follows.
+const SIGNED: &[u8] = b"attune erasure certificate 1\n";
 const JOB: &str = "job.json";
 pub(crate) const CERTIFICATE: &str = "certificate.json";
 /// How the names of reports begin.
@@ -172,12 +176,17 @@ pub struct Certificate {
     pub remains: Vec<String>,
 }
 
-/// A certificate under a signature of the warehouse's key.
+/// A certificate under a signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedCertificate {
     /// What is certified.
     pub certificate: Certificate,
-    /// HMAC-SHA-256 of the certificate's JSON, without white space.
+    /// The id of the public key that checks it: one of the record's. `None`: an earlier version
+    /// made it, under a signature that only the warehouse's secret could check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Ed25519 over a line that says what it is, and the certificate's JSON without white space;
+    /// in hexadecimal digits.
     pub signature: String,
 }
 
@@ -194,8 +203,9 @@ pub struct Erasure {
     pub started_ms: i64,
     /// Steps in all, and those that are done.
     pub steps: [usize; 2],
-    /// The certificate once it is done, and whether its signature holds.
-    pub signed: Option<(SignedCertificate, bool)>,
+    /// The certificate once it is done, and whether its signature holds; that of an earlier
+    /// version, which names no key, nobody can tell.
+    pub signed: Option<(SignedCertificate, Option<bool>)>,
 }
 
 impl Catalog {
@@ -312,9 +322,9 @@ impl Catalog {
                 steps,
                 remains,
             };
-            let tokens = self.subject_tokens().await?;
-            let signature = tokens.signature(&compact(&place, &certificate)?);
-            let signed = SignedCertificate { certificate, signature };
+            let signer = self.audit_signer().await?;
+            let signature = signer.sign(&message(&place, &certificate)?)?;
+            let signed = SignedCertificate { certificate, key: Some(signer.id()), signature };
             if !place.create(to_bytes(&place, &signed)?).await? {
                 tracing::debug!(id = job.id, "another server has signed the certificate");
             }
@@ -337,10 +347,11 @@ impl Catalog {
     /// When the warehouse cannot be reached, or a document of one cannot be read.
     pub async fn erasures(&self) -> Result<Vec<Erasure>> {
         let mut erasures = Vec::new();
+        let keys = self.audit_keys().await?;
         for (id, files) in self.erasure_files().await? {
             let place = self.erasure(&id).child(CERTIFICATE);
             if let Some(signed) = read::<SignedCertificate>(&place).await? {
-                erasures.push(self.certified(id, &place, signed).await?);
+                erasures.push(certified(id, &place, signed, &keys)?);
             } else if let Some(job) = self.job(&id).await? {
                 let done = files.iter().filter(|file| file.starts_with(STEP)).count();
                 erasures.push(Erasure {
@@ -354,26 +365,6 @@ impl Catalog {
             }
         }
         Ok(erasures)
-    }
-
-    async fn certified(
-        &self,
-        id: String,
-        place: &Place,
-        signed: SignedCertificate,
-    ) -> Result<Erasure> {
-        let of = &signed.certificate;
-        let content = compact(place, of)?;
-        let is_sound =
-            of.id == id && self.subject_tokens().await?.has_signed(&content, &signed.signature);
-        Ok(Erasure {
-            id,
-            subject: of.subject.clone(),
-            by: of.by.clone(),
-            started_ms: of.started_ms,
-            steps: [of.steps.len(); 2],
-            signed: Some((signed, is_sound)),
-        })
     }
 
     /// Whether the warehouse's store keeps earlier versions of objects, which nobody here removes.
@@ -469,8 +460,31 @@ pub(crate) fn step_file(step: usize) -> String {
     format!("{STEP}{step:04}.json")
 }
 
-fn compact<T: Serialize>(place: &Place, content: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec(content).map_err(|error| corrupt(place, &error))
+/// An erasure that is done, and whether what its folder has is its certificate.
+fn certified(
+    id: String,
+    place: &Place,
+    signed: SignedCertificate,
+    keys: &PublicKeys,
+) -> Result<Erasure> {
+    let of = &signed.certificate;
+    let content = message(place, of)?;
+    let holds = |key: &String| keys.holds(key, &content, &signed.signature).is_ok();
+    let is_sound = signed.key.as_ref().map(|key| of.id == id && holds(key));
+    Ok(Erasure {
+        id,
+        subject: of.subject.clone(),
+        by: of.by.clone(),
+        started_ms: of.started_ms,
+        steps: [of.steps.len(); 2],
+        signed: Some((signed, is_sound)),
+    })
+}
+
+/// What the signature of a certificate is of.
+fn message(place: &Place, certificate: &Certificate) -> Result<Vec<u8>> {
+    let content = serde_json::to_vec(certificate).map_err(|error| corrupt(place, &error))?;
+    Ok([SIGNED, &content].concat())
 }
 
 fn to_bytes<T: Serialize>(place: &Place, content: &T) -> Result<Vec<u8>> {

@@ -48,15 +48,58 @@ async fn an_erasure_is_ended_by_another_server_and_then_knows_nobody() {
     assert_eq!(one.end_erasure(&job, vec![]).await.unwrap(), signed);
     assert!(one.open_erasures().await.unwrap().0.is_empty());
     let [done]: [Erasure; 1] = one.erasures().await.unwrap().try_into().unwrap();
-    assert_eq!(done.signed, Some((signed.clone(), true)));
+    assert_eq!(done.signed, Some((signed.clone(), Some(true))));
     assert_eq!(shared.paths("_attune/erasures").await.len(), 1);
     let place = one.erasure(&job.id).child(CERTIFICATE);
     let mut forged = signed;
     forged.certificate.by = "somebody".into();
-    place.remove().await.unwrap();
-    place.create(to_bytes(&place, &forged).unwrap()).await.unwrap();
+    put(&place, &to_bytes(&place, &forged).unwrap()).await;
     let [found]: [Erasure; 1] = one.erasures().await.unwrap().try_into().unwrap();
-    assert_eq!(found.signed.map(|(_, is_sound)| is_sound), Some(false));
+    assert_eq!(found.signed.map(|(_, is_sound)| is_sound), Some(Some(false)));
+}
+
+async fn put(place: &Place, content: &[u8]) {
+    place.remove().await.unwrap();
+    assert!(place.create(content.to_vec()).await.unwrap());
+}
+
+#[tokio::test]
+async fn whoever_has_the_public_key_checks_a_certificate_without_the_warehouse() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    let job = catalog.begin_erasure(of(), "dpo", vec![Step::Clear]).await.unwrap();
+    catalog.end_step(&job.id, 0, &report()).await.unwrap();
+    let signed = catalog.end_erasure(&job, vec![]).await.unwrap();
+    // What they are given: the certificate as JSON, and the key that `audit verify` shows.
+    let given: serde_json::Value =
+        serde_json::from_str(&serde_json::to_string(&signed).unwrap()).unwrap();
+    let verified = catalog.verify_audit(&crate::audit::Expected::default()).await.unwrap();
+    let [public]: [String; 1] = verified.keys.try_into().unwrap();
+    let written = serde_json::to_string(&signed.certificate).unwrap();
+    let message = format!("attune erasure certificate 1\n{written}");
+    let mut believed = PublicKeys::default();
+    believed.add(&public).unwrap();
+    let (key, signature) = (given["key"].as_str().unwrap(), given["signature"].as_str().unwrap());
+    assert_eq!(believed.holds(key, message.as_bytes(), signature), Ok(()));
+    let other = message.replace("dpo", "ceo");
+    assert!(believed.holds(key, other.as_bytes(), signature).is_err());
+    assert!(PublicKeys::default().holds(key, message.as_bytes(), signature).is_err());
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_earlier_version_is_read_and_says_nothing_of_its_signature() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    let job = catalog.begin_erasure(of(), "dpo", vec![Step::Clear]).await.unwrap();
+    catalog.end_step(&job.id, 0, &report()).await.unwrap();
+    let signed = catalog.end_erasure(&job, vec![]).await.unwrap();
+    let mut earlier = serde_json::to_value(&signed).unwrap();
+    earlier.as_object_mut().unwrap().remove("key").unwrap();
+    let place = catalog.erasure(&job.id).child(CERTIFICATE);
+    put(&place, &serde_json::to_vec(&earlier).unwrap()).await;
+    let [found]: [Erasure; 1] = catalog.erasures().await.unwrap().try_into().unwrap();
+    let (read, is_sound) = found.signed.unwrap();
+    assert_eq!((read.certificate, read.key, is_sound), (signed.certificate, None, None));
 }
 
 #[tokio::test]

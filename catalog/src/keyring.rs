@@ -526,7 +526,11 @@ fn no_generation(name: &str, number: u32, record: &KeyRecord) -> Error {
 fn configured(name: &str) -> Error {
     Error::invalid_hint(
         format!("key {name} is of the configuration, which SQL does not change"),
-        "keys of [keys] are replaced where their secrets are kept; CREATE KEY makes keys that rotate",
+        format!(
+            "it rotates where its secrets are kept: give [keys.{name}] the new one, and the old \
+             one last in previous_files or previous_envs; it retires the oldest without it and \
+             with first_generation one higher"
+        ),
     )
 }
 

@@ -12,11 +12,7 @@ async fn open(folder: &Path, clock: &TestClock, masters: &[&str]) -> Arc<Catalog
     let store = StoreConfig { url: folder.display().to_string(), ..StoreConfig::default() };
     let mut config = CatalogConfig::new(store, clock.clock());
     config.master_keys = masters.iter().map(|master| Secret::new(*master)).collect();
-    config.keys = vec![KeyConfig {
-        name: "configured".into(),
-        id: None,
-        secret: Secret::new("0123456789abcdef"),
-    }];
+    config.keys = vec![KeyConfig::new("configured", None, Secret::new("0123456789abcdef"))];
     Catalog::open(config).await.unwrap()
 }
 
@@ -129,7 +125,7 @@ async fn keys_of_the_configuration_are_not_changed_and_not_shadowed() {
     let mut config = CatalogConfig::new(store, clock.clock());
     config.master_keys = vec![Secret::new(MASTER)];
     let secret = Secret::new("0123456789abcdef");
-    config.keys = vec![KeyConfig { name: "later".into(), id: None, secret }];
+    config.keys = vec![KeyConfig::new("later", None, secret)];
     let error = Catalog::open(config).await.unwrap().key_ring("later", None).await.unwrap_err();
     assert!(error.to_string().contains("both"), "{error}");
 }

@@ -1,7 +1,7 @@
 //! Named keys: those of the configuration, and those made in SQL ([`crate::keyring`]). A key is
 //! known by its name and its generations' ids; its secret is neither kept nor shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use udfs::privacy::{Key, KeyRing};
@@ -10,27 +10,68 @@ use crate::Catalog;
 use crate::config::KeyConfig;
 use crate::error::{Error, Result};
 use crate::keyring::Generation;
+use crate::store::Secret;
 
 /// The configured keys by name.
 #[derive(Debug, Default)]
-pub struct Keys(BTreeMap<String, Arc<Key>>);
+pub struct Keys(BTreeMap<String, ConfiguredKey>);
+
+/// A configured key: its generations with their numbers, the newest first.
+#[derive(Debug)]
+pub struct ConfiguredKey(Vec<(u32, Arc<Key>)>);
+
+impl ConfiguredKey {
+    /// Makes the generations of a key.
+    ///
+    /// # Errors
+    /// When an id is no id or stands twice, or a secret is too short. No error shows a secret.
+    fn new(config: &KeyConfig) -> Result<Self> {
+        let made = |id: Option<&String>, secret: &Secret| {
+            let secret = secret.reveal().as_bytes();
+            let key = match id {
+                Some(id) => Key::with_id(&config.name, id, secret),
+                None => Key::new(&config.name, secret),
+            };
+            key.map(Arc::new).map_err(|error| Error::invalid(error.message().into_owned()))
+        };
+        let previous = config.previous.iter().map(|one| made(one.id.as_ref(), &one.secret));
+        let newest = made(config.id.as_ref(), &config.secret);
+        let generations: Vec<Arc<Key>> = previous.chain([newest]).collect::<Result<_>>()?;
+        let ids: BTreeSet<&str> = generations.iter().map(|key| key.id()).collect();
+        if ids.len() < generations.len() {
+            return Err(Error::invalid_hint(
+                format!("two secrets of key {} have one id", config.name),
+                "give each secret once; where ids are given, one of its own to each",
+            ));
+        }
+        let numbered = generations.into_iter().enumerate().map(|(at, key)| {
+            let at = u32::try_from(at).unwrap_or(u32::MAX);
+            (config.first_generation.saturating_add(at), key)
+        });
+        let mut numbered: Vec<_> = numbered.collect();
+        numbered.reverse();
+        Ok(Self(numbered))
+    }
+
+    /// The generations, or one of them alone.
+    fn ring(&self, generation: Option<u32>) -> Option<KeyRing> {
+        let chosen = self.0.iter().filter(|(number, _)| generation.is_none_or(|n| n == *number));
+        let mut keys = chosen.map(|(_, key)| Arc::clone(key));
+        let newest = keys.next()?;
+        Some(KeyRing::new(newest, keys.collect()))
+    }
+}
 
 impl Keys {
     /// Makes the keys.
     ///
     /// # Errors
-    /// When two keys have one name, an id is no id, or a secret is too short. No error shows a
-    /// secret.
+    /// When two keys have one name, an id is no id or stands twice in a key, or a secret is too
+    /// short. No error shows a secret.
     pub fn new(configured: &[KeyConfig]) -> Result<Self> {
         let mut keys = BTreeMap::new();
         for config in configured {
-            let secret = config.secret.reveal().as_bytes();
-            let key = match &config.id {
-                Some(id) => Key::with_id(&config.name, id, secret),
-                None => Key::new(&config.name, secret),
-            };
-            let key = key.map_err(|error| Error::invalid(error.message().into_owned()))?;
-            if keys.insert(config.name.clone(), Arc::new(key)).is_some() {
+            if keys.insert(config.name.clone(), ConfiguredKey::new(config)?).is_some() {
                 return Err(Error::invalid(format!("two keys are named {}", config.name)));
             }
         }
@@ -38,7 +79,7 @@ impl Keys {
     }
 
     /// The configured key of that name.
-    pub fn get(&self, name: &str) -> Option<&Arc<Key>> {
+    pub fn get(&self, name: &str) -> Option<&ConfiguredKey> {
         self.0.get(name)
     }
 }
@@ -57,14 +98,15 @@ pub struct KeyInfo {
 pub struct GenerationInfo {
     /// The id in front of what it made.
     pub id: String,
-    /// What the warehouse knows of it; nothing of a key of the configuration, which has one.
+    number: u32,
+    /// What the warehouse knows of it; nothing of a key of the configuration.
     pub stored: Option<Generation>,
 }
 
 impl GenerationInfo {
     /// Its number, from 1.
     pub fn number(&self) -> u32 {
-        self.stored.as_ref().map_or(1, |stored| stored.number)
+        self.number
     }
 }
 
@@ -86,13 +128,13 @@ impl Catalog {
                 "give the key of the configuration another name",
             ));
         }
-        match generation {
-            None | Some(1) => Ok(Arc::clone(key).into()),
-            Some(number) => Err(Error::invalid_hint(
-                format!("key {name} has no generation {number}"),
-                "a key of the configuration has one generation",
-            )),
-        }
+        key.ring(generation).ok_or_else(|| {
+            let numbers: Vec<String> = key.0.iter().map(|(number, _)| number.to_string()).collect();
+            Error::invalid_hint(
+                format!("key {name} has no generation {}", generation.unwrap_or_default()),
+                format!("[keys.{name}] of the configuration has {}", numbers.join(", ")),
+            )
+        })
     }
 
     /// Every key by name: those of the configuration, and the readable ones of the warehouse.
@@ -102,7 +144,15 @@ impl Catalog {
     pub async fn keys(&self) -> Result<Vec<KeyInfo>> {
         let configured = self.keys.0.iter().map(|(name, key)| KeyInfo {
             name: name.clone(),
-            generations: vec![GenerationInfo { id: key.id().to_owned(), stored: None }],
+            generations: key
+                .0
+                .iter()
+                .map(|(number, key)| GenerationInfo {
+                    id: key.id().to_owned(),
+                    number: *number,
+                    stored: None,
+                })
+                .collect(),
         });
         let stored = self.stored_keys().await?;
         let stored = stored.iter().map(|(name, record)| KeyInfo {
@@ -113,6 +163,7 @@ impl Catalog {
                 .rev()
                 .map(|generation| GenerationInfo {
                     id: record.generation_id(generation.number),
+                    number: generation.number,
                     stored: Some(generation.clone()),
                 })
                 .collect(),
@@ -126,10 +177,10 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Secret;
+    use crate::PreviousSecret;
 
     fn key(name: &str, secret: &str) -> KeyConfig {
-        KeyConfig { name: name.into(), id: None, secret: Secret::new(secret) }
+        KeyConfig::new(name, None, Secret::new(secret))
     }
 
     #[test]
@@ -137,7 +188,8 @@ mod tests {
         let secret = "correct horse battery staple";
         let configured = [key("emails", secret), key("phones", "another secret of enough length")];
         let keys = Keys::new(&configured).unwrap();
-        assert_eq!(keys.get("emails").unwrap().name(), "emails");
+        let emails = keys.get("emails").unwrap().ring(None).unwrap();
+        assert_eq!(emails.newest().name(), "emails");
         assert!(keys.get("email").is_none());
         let short = Keys::new(&[key("k", "hunter2")]).unwrap_err();
         for shown in [format!("{keys:?}"), format!("{configured:?}"), format!("{short} {short:?}")]
@@ -147,5 +199,28 @@ mod tests {
         assert!(short.to_string().contains('k'), "{short}");
         let twice = [key("k", secret), key("k", secret)];
         assert!(Keys::new(&twice).unwrap_err().to_string().contains("two keys"));
+    }
+
+    #[test]
+    fn secrets_of_before_are_older_generations_by_their_order() {
+        let before = |id: Option<&str>, letter: &str| PreviousSecret {
+            id: id.map(str::to_owned),
+            secret: Secret::new(letter.repeat(20)),
+        };
+        let mut config = key("web", "the secret of today, long enough");
+        config.previous = vec![before(Some("k1"), "a"), before(None, "b")];
+        config.first_generation = 3;
+        let made = ConfiguredKey::new(&config).unwrap();
+        let numbers: Vec<u32> = made.0.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [5, 4, 3]);
+        let alone = |number| made.ring(Some(number)).map(|ring| ring.newest().id().to_owned());
+        assert_eq!(alone(3).as_deref(), Some("k1"));
+        assert_eq!((alone(1), alone(6)), (None, None));
+        let all = made.ring(None).unwrap();
+        assert_eq!(all.newest().id(), alone(5).unwrap());
+        assert_eq!(all.generations().count(), 3);
+        config.previous.push(before(Some("k1"), "c"));
+        let error = ConfiguredKey::new(&config).unwrap_err();
+        assert!(error.to_string().contains("two secrets of key web have one id"), "{error}");
     }
 }

@@ -58,7 +58,9 @@ use std::time::Duration;
 
 pub use audit::{Audit, AuditConfig, AuditEntry};
 pub use bucket::Versioning;
-pub use config::{CatalogConfig, Clock, KeyConfig, LakeAccess, LakeConfig, LakeTable};
+pub use config::{
+    CatalogConfig, Clock, KeyConfig, LakeAccess, LakeConfig, LakeTable, PreviousSecret,
+};
 pub use erasures_seen::ErasuresSeen;
 pub use error::{Class, Error, Result};
 pub use lake::files::{FILE, TableFiles};

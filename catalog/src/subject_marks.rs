@@ -191,7 +191,7 @@ fn id_columns<'a>(
 }
 
 impl Catalog {
-    /// The key of tokens and certificates, which is made when there is none.
+    /// The key of tokens, which is made when there is none.
     ///
     /// # Errors
     /// When the warehouse cannot be reached or, to make it, not written.

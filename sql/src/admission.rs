@@ -124,10 +124,10 @@ pub(crate) fn needs_slot(action: &Action) -> bool {
         | Action::DropToken(_)
         | Action::Expectation(_)
         | Action::Access(_)
-        | Action::Key(_)
         | Action::Consent(_)
         | Action::Privacy(_)
         | Action::Policy(_) => false,
+        Action::Key(change) => change.searches(),
         Action::Subject(change) => !change.waits(),
         _ => true,
     }

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use catalog::audit::{AuditConfig, Level};
-use catalog::{CatalogConfig, KeyConfig, LakeConfig, LakeTable, Secret, StoreConfig};
+use catalog::{
+    CatalogConfig, KeyConfig, LakeConfig, LakeTable, PreviousSecret, Secret, StoreConfig,
+};
 use udfs::privacy::master::MASTER_BYTES_MIN;
 
 use super::Config;
@@ -181,17 +183,32 @@ fn store_config(store: &StoreSection, environment: &Environment) -> Result<Store
 }
 
 fn key_config(name: &str, key: &KeySection, environment: &Environment) -> Result<KeyConfig> {
-    let secret = match (&key.file, &key.env) {
-        (Some(file), _) => secret_text(None, Some(file))?,
-        (None, Some(variable)) => environment.get(variable).map(str::to_owned),
-        (None, None) => None,
+    let secret_in = |file: Option<&Path>, variable: Option<&str>| -> Result<Secret> {
+        let secret = match (file, variable) {
+            (Some(file), _) => secret_text(None, Some(file))?,
+            (None, Some(variable)) => environment.get(variable).map(str::to_owned),
+            (None, None) => None,
+        };
+        secret.map(Secret::new).ok_or_else(|| {
+            let variable = variable.unwrap_or_default();
+            let message = format!("[keys.{name}]: the variable {variable} is not set");
+            Error::Config(vec![Fault::new(message, Some(format!("set {variable}")))])
+        })
     };
-    let secret = secret.ok_or_else(|| {
-        let variable = key.env.as_deref().unwrap_or_default();
-        let message = format!("[keys.{name}]: the variable {variable} is not set");
-        Error::Config(vec![Fault::new(message, Some(format!("set {variable}")))])
-    })?;
-    Ok(KeyConfig { name: name.to_owned(), id: key.id.clone(), secret: Secret::new(secret) })
+    let files = key.previous_files.iter().map(|file| secret_in(Some(file.as_path()), None));
+    let variables =
+        key.previous_envs.iter().map(|variable| secret_in(None, Some(variable.as_str())));
+    let secrets: Vec<Secret> = files.chain(variables).collect::<Result<_>>()?;
+    let ids = key.previous_ids.iter().cloned().map(Some).chain(std::iter::repeat(None));
+    let previous =
+        secrets.into_iter().zip(ids).map(|(secret, id)| PreviousSecret { id, secret }).collect();
+    Ok(KeyConfig {
+        name: name.to_owned(),
+        id: key.id.clone(),
+        secret: secret_in(key.file.as_deref(), key.env.as_deref())?,
+        previous,
+        first_generation: u32::try_from(key.first_generation).unwrap_or(u32::MAX),
+    })
 }
 
 fn audit_config(audit: &AuditSection) -> Result<AuditConfig> {
@@ -274,6 +291,32 @@ mod tests {
         assert_eq!(config.keys[0].secret.reveal(), "hunter2");
         std::fs::write(&file, "\n").unwrap();
         assert!(catalog(&text, &Environment::default()).is_err());
+    }
+
+    #[test]
+    fn secrets_of_before_are_read_from_their_files_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, secret) in [("one", "first\n"), ("two", "second\n"), ("three", "third\n")] {
+            std::fs::write(folder.path().join(name), secret).unwrap();
+        }
+        let path = |name: &str| format!("{:?}", folder.path().join(name).display().to_string());
+        let text = format!(
+            "[keys.web]\nfile = {}\nprevious_files = [{}, {}]\nprevious_ids = [\"a\", \"b\"]\n",
+            path("three"),
+            path("one"),
+            path("two")
+        );
+        let key = catalog(&text, &Environment::default()).unwrap().keys.remove(0);
+        assert_eq!((key.secret.reveal(), key.first_generation), ("third", 1));
+        let previous: Vec<_> =
+            key.previous.iter().map(|one| (one.id.as_deref(), one.secret.reveal())).collect();
+        assert_eq!(previous, [(Some("a"), "first"), (Some("b"), "second")]);
+        let of_variables = "[keys.web]\nenv = \"NEW\"\nprevious_envs = [\"OLD\"]\n";
+        let both = Environment::from([("NEW", "today"), ("OLD", "yesterday")]);
+        let key = catalog(of_variables, &both).unwrap().keys.remove(0);
+        assert_eq!(key.previous[0].secret.reveal(), "yesterday");
+        let error = catalog(of_variables, &Environment::from([("NEW", "today")])).unwrap_err();
+        assert!(error.render(false).contains("OLD is not set"), "{}", error.render(false));
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub use setting::{ByteSize, FromSetting, Hidden, Listen, Location, Setting};
 
 use crate::error::{Error, Result};
 
+/// The highest number of a generation that is believed.
+const GENERATION_MAX: usize = 1_000_000;
+
 /// The name of the lake that `[lake]`, `ATTUNE_LAKE` and `--lake` mean.
 pub const DEFAULT_LAKE: &str = "lake";
 
@@ -173,6 +176,7 @@ impl Config {
                 ));
             }
         }
+        faults.extend(self.keys.iter().flat_map(|(name, key)| previous_faults(name, key)));
         if self.keyring.master_key.is_some() && self.keyring.master_key_file.is_some() {
             let hint = Some("give one of them".into());
             faults.push(Fault::new("[keyring] has both master_key and master_key_file", hint));
@@ -206,6 +210,27 @@ impl Config {
         }
         faults
     }
+}
+
+/// What does not fit together in the secrets that a key had before.
+fn previous_faults(name: &str, key: &KeySection) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut fault = |what: String, hint: &str| faults.push(Fault::new(what, Some(hint.into())));
+    if !key.previous_files.is_empty() && !key.previous_envs.is_empty() {
+        let what = format!("[keys.{name}] has both previous_files and previous_envs");
+        fault(what, "give one of them, so that there is one order");
+    }
+    let (secrets, ids) =
+        (key.previous_files.len() + key.previous_envs.len(), key.previous_ids.len());
+    if ids > 0 && ids != secrets {
+        let what = format!("[keys.{name}] has {secrets} previous secrets and {ids} previous_ids");
+        fault(what, "give each secret its id, or none");
+    }
+    if !(1..=GENERATION_MAX).contains(&key.first_generation) {
+        let what = format!("[keys.{name}] first_generation is {}", key.first_generation);
+        fault(what, "generations are numbered from 1");
+    }
+    faults
 }
 
 #[cfg(test)]

@@ -323,6 +323,16 @@ section! {
         /// Short id that stands in every token made with this key, so that keys can be replaced;
         /// by default derived from the key.
         pub id: Option<String> = None,
+        /// Files that hold the secrets before this one, the oldest first: what they sealed still
+        /// opens.
+        pub previous_files: Vec<PathBuf> = Vec::new(),
+        /// The same in environment variables; give one of both.
+        pub previous_envs: Vec<String> = Vec::new(),
+        /// Their ids, in the same order, where they had some; by default derived from each.
+        pub previous_ids: Vec<String> = Vec::new(),
+        /// The number of the oldest generation that is given: one more for each secret that was
+        /// taken away from the front.
+        pub first_generation: usize = 1,
     }
 }
 

@@ -353,6 +353,23 @@ impl FromSetting for Vec<String> {
     }
 }
 
+impl FromSetting for Vec<PathBuf> {
+    const EXPECTS: &'static str = "a list of paths such as [\"old.key\"]";
+
+    fn from_setting(setting: &Setting<'_>) -> Result<Self, String> {
+        let texts = Vec::<String>::from_setting(setting)?;
+        if texts.iter().any(String::is_empty) {
+            return Err("a path is empty".into());
+        }
+        let base = setting.base().unwrap_or(Path::new(""));
+        Ok(texts.iter().map(|text| base.join(text)).collect())
+    }
+
+    fn shown(&self) -> String {
+        if self.is_empty() { String::new() } else { format!("{self:?}") }
+    }
+}
+
 impl FromSetting for BTreeMap<String, String> {
     const EXPECTS: &'static str = "a table of text such as { delimiter = \";\" }";
 
@@ -381,6 +398,8 @@ impl FromSetting for BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use toml::de::DeTable;
+
     use super::*;
 
     fn text<T: FromSetting>(text: &str) -> Result<T, String> {
@@ -428,6 +447,17 @@ mod tests {
         let value = DeValue::String("s3://bucket/x".into());
         let setting = Setting::Toml { value: &value, base: Path::new("/etc/attune") };
         assert_eq!(Location::from_setting(&setting), Ok(Location("s3://bucket/x".into())));
+    }
+
+    #[test]
+    fn each_path_of_a_list_is_relative_to_the_files_folder() {
+        let (document, _) = DeTable::parse_recoverable("of = [\"a.key\", \"/b.key\"]");
+        let (_, value) = document.get_ref().iter().next().unwrap();
+        let value = value.get_ref();
+        let setting = Setting::Toml { value, base: Path::new("/etc/attune") };
+        let paths = Vec::<PathBuf>::from_setting(&setting).unwrap();
+        assert_eq!(paths, [PathBuf::from("/etc/attune/a.key"), PathBuf::from("/b.key")]);
+        assert!(Vec::<PathBuf>::from_setting(&Setting::Text("a,,b")).is_err());
     }
 
     #[test]

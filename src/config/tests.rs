@@ -182,3 +182,14 @@ fn a_lake_is_read_unless_the_file_says_of_it_that_it_is_rewritten() {
     assert_eq!(wrong[0].message, "[lake.lake] access is \"write\"");
     assert_eq!(wrong[0].hint.as_deref(), Some("write read or rewrite"));
 }
+
+#[test]
+fn secrets_of_before_have_one_order_and_an_id_each() {
+    let faults = faults(
+        "[keys.web]\nfile = \"new\"\nprevious_files = [\"a\"]\nprevious_envs = [\"B\"]\n\
+         previous_ids = [\"k1\"]\nfirst_generation = 0\n",
+    );
+    for expected in ["both previous_files", "2 previous secrets and 1 previous_ids", "is 0"] {
+        assert!(faults.iter().any(|fault| fault.message.contains(expected)), "{faults:?}");
+    }
+}

@@ -33,7 +33,7 @@ async fn engine(folder: &Path, change: impl FnOnce(&mut AuditConfig)) -> Engine 
     };
     let mut config = CatalogConfig::new(warehouse, Arc::new(now));
     let (id, secret) = (Some("k1".into()), Secret::new("a".repeat(32)));
-    config.keys = vec![KeyConfig { name: "demo".into(), id, secret }];
+    config.keys = vec![KeyConfig::new("demo", id, secret)];
     config.audit.level = Level::All;
     config.audit.delay = Duration::from_millis(10);
     change(&mut config.audit);
@@ -443,4 +443,72 @@ fn the_report_and_the_export_ask_who_one_is() {
     ] {
         assert!(report.contains(part), "{part}: {report}");
     }
+}
+
+/// The table of a chapter of a report.
+fn chapter<'a>(report: &'a str, title: &str) -> &'a str {
+    let (_, after) = report.split_once(&format!("\n{title}\n")).unwrap();
+    after.split("\n#").next().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_report_has_what_governs_and_what_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let engine = engine(&folder.path().join("warehouse"), |_| {}).await;
+        let session = engine.session(Principal::embedded());
+        for text in [
+            "CREATE TABLE main.crm AS SELECT 'u1' AS id, 'ann' AS name UNION ALL SELECT 'u2', 'b'",
+            "CREATE TABLE main.bare AS SELECT 'x' AS mail",
+            "ALTER TABLE main.bare ALTER COLUMN mail SET TAG 'pii.email'",
+            "CREATE TABLE main.consents AS SELECT 'u2' AS who, 'ads' AS what, true AS given",
+            "CREATE VIEW main.seen AS SELECT name FROM main.crm",
+            "CREATE PURPOSE ads DESCRIPTION 'what is shown'",
+            "CREATE PURPOSE other",
+            "CREATE SUBJECT person KEY (main.crm.id)",
+            "FORGET SUBJECT person 'u1'",
+            "CREATE MASKING POLICY hide ON main.crm (name) USING '*'",
+            "CREATE CONSENT POLICY opt ON main.crm (id) USING main.consents (who, what, given) \
+             FOR PURPOSE ads DEFAULT DENY",
+        ] {
+            assert!(outcome(&session, text).await.is_ok(), "{text}");
+        }
+        let create = "CREATE USER root PASSWORD 'root-password' ROLE admin";
+        assert_eq!(outcome(&session, create).await, Ok(0));
+        let create = "CREATE USER dpo PASSWORD 'dpo-password' ROLE policy_admin";
+        assert_eq!(outcome(&user(&engine, "root").await, create).await, Ok(0));
+        engine.catalog().audit().flush().await.unwrap();
+    }
+    let program = Program::new(&configuration(folder.path()));
+    let (succeeded, report) = program.audit(&["report"], Some(("dpo", "dpo-password")));
+    assert!(succeeded, "{report}");
+    let policies = chapter(&report, "## Purposes and policies");
+    let view = policies.lines().find(|line| line.contains("| seen |")).unwrap();
+    for part in ["| ads |", "masking policy hide of main.crm", "consent policy opt (opt-in by"] {
+        assert!(view.contains(part), "{part}: {view}");
+    }
+    let parts = [
+        "(a) Systematic description of the processing and its purposes",
+        "(b) Necessity and proportionality",
+        "(c) Risks to the rights and freedoms of persons",
+        "(d) Measures",
+    ];
+    let places = parts.map(|part| report.find(&format!("\n## {part}\n")).unwrap());
+    assert!(places.is_sorted(), "{places:?}");
+    let purposes = chapter(&report, "### Purposes");
+    assert!(purposes.contains("| ads | what is shown |"), "{purposes}");
+    assert!(purposes.contains("main.crm<br>main.seen"), "{purposes}");
+    let bases = chapter(&report, "### Legal bases");
+    assert!(bases.contains("| ads | consent, article 6 (1) (a) | 1 |"), "{bases}");
+    assert!(bases.contains("| other | to be written | 0 |"), "{bases}");
+    let unguarded = chapter(&report, "### Personal data without a policy");
+    assert!(unguarded.contains("| bare |") && !unguarded.contains("| crm |"), "{unguarded}");
+    assert!(chapter(&report, "### Personal data without an end").contains("| crm |"), "{report}");
+    assert!(chapter(&report, "### Pseudonyms and encryption").contains("Nothing."), "{report}");
+    assert!(chapter(&report, "### Requests of persons").contains("| person |"), "{report}");
+    assert!(chapter(&report, "### Erasures").contains("| person |"), "{report}");
+    // Subjects and erasures are policy_admin's to see.
+    let (succeeded, report) = program.audit(&["report"], ROOT);
+    assert!(succeeded, "{report}");
+    assert!(chapter(&report, "### Erasures").contains("Nothing."), "{report}");
 }

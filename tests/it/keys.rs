@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use attune::auth::hasher::Argon2Hasher;
 use catalog::policy::{Principal, Role};
-use catalog::{Catalog, CatalogConfig, Secret, StoreConfig};
+use catalog::{Catalog, CatalogConfig, KeyConfig, LakeConfig, PreviousSecret, Secret, StoreConfig};
 use futures::TryStreamExt;
 use sql::{Engine, Limits, Session};
 use udfs::privacy::KeyUse;
@@ -232,4 +232,65 @@ async fn no_secret_is_shown() {
         assert!(!shown.contains(stored["wrapped"].as_str().unwrap()), "{shown}");
         assert!(!stored.to_string().contains("mmmmmmmm"));
     }
+}
+
+/// An engine with a lake and a configured key of these secrets, the newest last.
+async fn configured(folder: &Path, secrets: &[&str], first_generation: u32) -> Engine {
+    let store = |name: &str| StoreConfig {
+        url: folder.join(name).display().to_string(),
+        ..StoreConfig::default()
+    };
+    let mut config = CatalogConfig::new(store("warehouse"), Arc::new(|| 1_800_000_000_000_i64));
+    let (name, discover, tables) = ("lake".into(), false, vec![]);
+    config.lakes = vec![LakeConfig { name, store: store("lake"), discover, tables }];
+    let mut secrets: Vec<Secret> =
+        secrets.iter().map(|letter| Secret::new(letter.repeat(32))).collect();
+    let mut key = KeyConfig::new("web", None, secrets.pop().unwrap());
+    let previous = secrets.into_iter().map(|secret| PreviousSecret { id: None, secret });
+    key.previous = previous.collect();
+    key.first_generation = first_generation;
+    config.keys = vec![key];
+    let catalog = Catalog::open(config).await.unwrap();
+    Engine::open(catalog, Limits::default(), Arc::new(Argon2Hasher::default())).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_the_configuration_rotates_by_its_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let clicks = folder.path().join("lake/clicks");
+    std::fs::create_dir_all(&clicks).unwrap();
+    std::fs::write(clicks.join("part-0.csv"), "customer,n\nann,1\n").unwrap();
+    let shown = "SELECT customer FROM apart";
+    let (pseudonym, sealed) = {
+        let engine = configured(folder.path(), &["a"], 1).await;
+        let session = engine.session(Principal::embedded());
+        let apart = "CREATE EXTERNAL TABLE apart STORED AS CSV LOCATION 'clicks/' \
+                     OPTIONS (has_header 'true') WITH (pii = 'customer', pii_key = 'web')";
+        done(&session, &[apart]).await;
+        (text(&session, shown).await, text(&session, "SELECT encrypt('ada', 'web')").await)
+    };
+    let open = |sealed: &str| format!("SELECT decrypt('{sealed}', 'web')");
+    let sealed_anew = {
+        let engine = configured(folder.path(), &["a", "b"], 1).await;
+        let session = engine.session(Principal::embedded());
+        // The table goes on with the generation that it had.
+        assert_eq!(text(&session, shown).await, pseudonym);
+        assert_eq!(text(&session, "SELECT pseudonymize('ann', 'web@1')").await, pseudonym);
+        assert_ne!(text(&session, "SELECT pseudonymize('ann', 'web')").await, pseudonym);
+        assert_eq!(text(&session, &open(&sealed)).await, "ada");
+        let older = "SELECT generation FROM system.keys WHERE state = 'older'";
+        assert_eq!(text(&session, older).await, "1");
+        for refused in ["ALTER KEY web ROTATE", "ALTER KEY web RETIRE GENERATION 1"] {
+            assert_eq!(outcome(&session, refused).await, Err("ATT-4004"), "{refused}");
+        }
+        text(&session, &format!("SELECT rekey('{sealed}', 'web')")).await
+    };
+    // The first one was taken away, and the other one keeps its number.
+    let engine = configured(folder.path(), &["b"], 2).await;
+    let session = engine.session(Principal::embedded());
+    assert_eq!(text(&session, &open(&sealed_anew)).await, "ada");
+    assert_eq!(outcome(&session, &open(&sealed)).await, Err("ATT-3001"));
+    assert_eq!(outcome(&session, "SELECT pseudonymize('ann', 'web@2')").await, Ok(1));
+    assert_eq!(outcome(&session, "SELECT pseudonymize('ann', 'web@1')").await, Err("ATT-4004"));
+    assert_eq!(outcome(&session, shown).await, Err("ATT-2001"));
 }

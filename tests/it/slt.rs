@@ -50,11 +50,7 @@ pub async fn engine_with(folder: &Path, data: &Path, access: LakeAccess) -> Engi
         tables: vec![],
     }];
     config.keys = [("demo", "a"), ("other", "b")]
-        .map(|(name, letter)| KeyConfig {
-            name: name.into(),
-            id: None,
-            secret: Secret::new(letter.repeat(32)),
-        })
+        .map(|(name, letter)| KeyConfig::new(name, None, Secret::new(letter.repeat(32))))
         .to_vec();
     config.master_keys = vec![Secret::new("m".repeat(32))];
     let catalog = Catalog::open(config).await.unwrap();

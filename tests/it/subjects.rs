@@ -8,11 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Float32Type;
 use catalog::ObjectName;
 use catalog::erasures::{ErasureOf, Step};
 use catalog::policy::{Principal, Role};
 use catalog::subject_marks::SubjectMarks;
 use futures::TryStreamExt;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
 use sql::{Engine, Session};
 
 use crate::remnants::Remnants;
@@ -134,6 +138,83 @@ async fn nothing_of_who_is_forgotten_is_left_in_the_warehouse() {
     // Another server, which has nothing in memory, finds the same.
     let other = crate::slt::engine(folder.path()).await;
     is_forgotten(&other.session(Principal::embedded()), &warehouse).await;
+}
+
+/// The rows of an answer.
+async fn batches(session: &Session, query: &str) -> Vec<RecordBatch> {
+    let answer = session.query(query).await.unwrap();
+    answer.rows.try_collect().await.unwrap()
+}
+
+/// Rows of texts.
+fn rows_of(batches: &[RecordBatch]) -> Vec<Vec<String>> {
+    let value = |batch: &RecordBatch, column: usize, row: usize| {
+        arrow::util::display::array_value_to_string(batch.column(column), row).unwrap()
+    };
+    let of = |batch: &RecordBatch, row: usize| -> Vec<String> {
+        (0..batch.num_columns()).map(|column| value(batch, column, row)).collect()
+    };
+    let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row)));
+    rows.map(|(batch, row)| of(batch, row)).collect()
+}
+
+/// What the person's export has: kind, source, content.
+async fn exported(session: &Session) -> Vec<Vec<String>> {
+    rows_of(&batches(session, &format!("EXPORT SUBJECT person '{GONE}'")).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_has_what_models_learned_of_a_person_and_can_be_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    fill(&session).await;
+    let mut exported = exported(&session).await;
+    let of_models = exported.iter().filter(|row| row[0] == "model").map(|row| row[1].as_str());
+    let of_models: BTreeSet<&str> = of_models.collect();
+    assert_eq!(of_models, BTreeSet::from(["main.factors@1", "main.neighbors@1"]));
+    let row = exported.iter().find(|row| row[1] == "main.factors@1").unwrap();
+    let learned: Value = serde_json::from_str(&row[2]).unwrap();
+    assert_eq!(learned["model_type"], "matrix_factorization");
+    assert_eq!(learned["user"], ALIAS);
+    assert_eq!(learned["interactions"].as_array().unwrap().len(), 1);
+    assert_eq!(learned["interactions"][0]["item"], "item-1");
+    let weights = format!(
+        "SELECT factor_weights FROM ML.WEIGHTS(MODEL factors) \
+         WHERE processed_input = 'cookie' AND feature = '{ALIAS}'"
+    );
+    let weights = batches(&session, &weights).await;
+    let weights = weights.iter().find(|batch| batch.num_rows() > 0).unwrap().column(0);
+    let weights = weights.as_fixed_size_list().value(0);
+    let weights = weights.as_primitive::<Float32Type>().values().to_vec();
+    assert_eq!(weights.len(), 4);
+    let factors: Vec<Vec<f32>> = serde_json::from_value(learned["factors"].clone()).unwrap();
+    assert_eq!(factors, [weights]);
+    drop((session, engine));
+
+    // The same rows, as the program writes them.
+    exported.sort();
+    let write = |format: &str| {
+        let file = folder.path().join(format!("bundle.{format}"));
+        let mut command = crate::program::attune();
+        let text = format!("EXPORT SUBJECT person '{GONE}'");
+        command.args(["sql", "--format", format, "-c", &text, "--warehouse"]);
+        let output = command.arg(folder.path().join("warehouse")).arg("-o").arg(&file).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::File::open(file).unwrap()
+    };
+    let parquet = ParquetRecordBatchReaderBuilder::try_new(write("parquet")).unwrap();
+    let parquet: Vec<RecordBatch> = parquet.build().unwrap().map(Result::unwrap).collect();
+    let mut parquet = rows_of(&parquet);
+    parquet.sort();
+    assert_eq!(parquet, exported);
+    let json: Vec<Value> = serde_json::from_reader(write("json")).unwrap();
+    let text = |row: &Value, name: &str| row[name].as_str().unwrap().to_owned();
+    let row = |row: &Value| ["kind", "source", "content"].map(|name| text(row, name)).to_vec();
+    let mut json: Vec<Vec<String>> = json.iter().map(row).collect();
+    json.sort();
+    assert_eq!(json, exported);
 }
 
 /// The program, forgetting the person.
@@ -388,9 +469,15 @@ async fn a_model_that_cannot_be_read_keeps_nobody_from_being_forgotten() {
     assert!(damaged > 0);
     let engine = crate::slt::engine(folder.path()).await;
     let session = engine.session(Principal::embedded());
-    // An export that left something out would be none.
-    let export = format!("EXPORT SUBJECT person '{GONE}'");
-    assert_eq!(outcome(&session, &export).await, Err("ATT-4501"));
+    // An export names what it leaves out: two rows of tables, two of the crosswalk, two models.
+    let exported = exported(&session).await;
+    assert_eq!(exported.len(), 6);
+    let of_model = |name: &str| &exported.iter().find(|row| row[1] == name).unwrap()[2];
+    let note: Value = serde_json::from_str(of_model("main.neighbors@1")).unwrap();
+    let note = note["unreadable"].as_str().unwrap();
+    assert!(note.starts_with("model main.neighbors@1 cannot be read and may hold"), "{note}");
+    let sound: Value = serde_json::from_str(of_model("main.factors@1")).unwrap();
+    assert_eq!(sound["user"], ALIAS);
     let forget = format!("FORGET SUBJECT person '{GONE}'");
     assert_eq!(outcome(&session, &forget).await, Ok(0));
     let remains = text(&session, "SELECT remains FROM system.erasures").await;

@@ -29,6 +29,7 @@ use futures::stream::BoxStream;
 pub use chain::Fault;
 pub use entry::{AuditEntry, Event, Phase, bounded};
 pub use recorder::{AuditStats, Receipt};
+pub(crate) use sign::{PublicKeys, Signer};
 pub use values::ValueTokens;
 pub use verify::{Anchor, Expected, Verified};
 
@@ -222,5 +223,27 @@ impl Catalog {
     /// When the warehouse cannot be read. A damaged record is no error: see [`Verified::faults`].
     pub async fn verify_audit(&self, expected: &Expected) -> Result<Verified> {
         verify::verify(&self.warehouse.place().child(FOLDER), expected).await
+    }
+
+    /// What signs the record, whether or not anything is recorded. Where there is no secret yet,
+    /// the record's is made.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be read or, to make the secret, not written.
+    pub(crate) async fn audit_signer(&self) -> Result<Signer> {
+        let folder = self.warehouse.place().child(FOLDER);
+        let secret = self.audit.config.secret.as_ref();
+        if secret.is_none() {
+            self.writable().await?;
+        }
+        sign::open(&folder, secret).await
+    }
+
+    /// The public keys that the warehouse names, by which anybody checks what was signed.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached, or a key's document is damaged.
+    pub(crate) async fn audit_keys(&self) -> Result<PublicKeys> {
+        PublicKeys::of(&self.warehouse.place().child(FOLDER)).await
     }
 }

@@ -1,4 +1,4 @@
-//! Signatures over the record, and the secret behind them.
+//! Signatures over the record and over certificates of erasures, and the secret behind them.
 //!
 //! Each segment is sealed with Ed25519 (RFC 8032), so that whoever verifies needs public keys
 //! alone. The pair is derived from one secret: the configuration's, or else one of the warehouse's,
@@ -58,13 +58,21 @@ impl Signer {
     /// When the signature cannot be made, which is a defect.
     pub fn seal(&self, mut seal: Seal) -> Result<Seal> {
         seal.key = self.id();
-        let signature = self.pair.try_sign(seal.message().as_bytes());
-        let signature = signature.map_err(|error| Error::Corrupt {
+        seal.signature = self.sign(seal.message().as_bytes())?;
+        Ok(seal)
+    }
+
+    /// The signature of a message, in hexadecimal digits. What a message is about stands at its
+    /// beginning, so that none can be taken for one of another kind.
+    ///
+    /// # Errors
+    /// When the signature cannot be made, which is a defect.
+    pub fn sign(&self, message: &[u8]) -> Result<String> {
+        let signature = self.pair.try_sign(message).map_err(|error| Error::Corrupt {
             what: "the key that signs the record".into(),
             reason: error.to_string(),
         })?;
-        seal.signature = to_hex(signature.as_ref());
-        Ok(seal)
+        Ok(to_hex(signature.as_ref()))
     }
 }
 
@@ -144,12 +152,20 @@ impl PublicKeys {
     /// # Errors
     /// What is wrong with it, in a part of a sentence.
     pub fn check(&self, seal: &Seal) -> Result<(), String> {
-        let Some(public) = self.0.get(&seal.key) else {
-            return Err(format!("it is signed with key {}, which is not believed", seal.key));
+        self.holds(&seal.key, seal.message().as_bytes(), &seal.signature)
+    }
+
+    /// Checks the signature of a message by the key of an id.
+    ///
+    /// # Errors
+    /// What is wrong with it, in a part of a sentence.
+    pub fn holds(&self, key: &str, message: &[u8], signature: &str) -> Result<(), String> {
+        let Some(public) = self.0.get(key) else {
+            return Err(format!("it is signed with key {key}, which is not believed"));
         };
-        let signature = from_hex(&seal.signature).unwrap_or_default();
+        let signature = from_hex(signature).unwrap_or_default();
         UnparsedPublicKey::new(&ED25519, public)
-            .verify(seal.message().as_bytes(), &signature)
+            .verify(message, &signature)
             .map_err(|_| "its signature is not that of its content".to_owned())
     }
 }

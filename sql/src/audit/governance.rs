@@ -17,6 +17,7 @@ use catalog::subject_copies::CopiedKey;
 use catalog::subjects::Subject;
 use catalog::{Catalog, ConsentPolicy, Kind, ObjectName};
 
+use super::beneath;
 use crate::error::Result;
 use crate::session::StatementContext;
 
@@ -60,11 +61,49 @@ impl Governance {
     }
 
     /// What governs an object. A view is governed by what its tables are, and a model by what its
-    /// training read, so that neither has anything of its own.
-    pub(crate) async fn of(&self, name: &ObjectName, kind: Kind) -> Governed {
-        if kind != Kind::Table {
-            return Governed::default();
+    /// training reads: neither has anything of its own. `with_columns` is for whom the tables'
+    /// personal columns are told.
+    pub(crate) async fn of(&self, name: &ObjectName, kind: Kind, with_columns: bool) -> Governed {
+        match kind {
+            Kind::Table => self.of_table(name).await,
+            _ => self.inherited(name, with_columns).await,
         }
+    }
+
+    async fn inherited(&self, name: &ObjectName, with_columns: bool) -> Governed {
+        let beneath = beneath::of(&self.catalog, name).await;
+        let mut governed = Governed::default();
+        let mut kept = Vec::new();
+        let mut purposes: Option<BTreeSet<String>> = None;
+        for table in &beneath.tables {
+            let of = self.of_table(table).await;
+            let policies = of.policies.into_iter().map(|policy| format!("{policy} of {table}"));
+            governed.policies.extend(policies);
+            if with_columns {
+                let personal = of.personal.into_iter().map(|column| format!("{table}.{column}"));
+                governed.personal.extend(personal);
+            }
+            kept.extend(of.retention.map(|length| format!("{length} of {table}")));
+            let own: BTreeSet<String> = of.purposes.into_iter().collect();
+            if !own.is_empty() {
+                // All tables have to be read for the purpose.
+                purposes = Some(match purposes {
+                    Some(known) => known.intersection(&own).cloned().collect(),
+                    None => own,
+                });
+            }
+        }
+        governed.retention = (!kept.is_empty()).then(|| kept.join(" and "));
+        if purposes.as_ref().is_some_and(BTreeSet::is_empty) {
+            governed.policies.push("no purpose for which all of its tables may be read".into());
+        }
+        governed.purposes.extend(purposes.into_iter().flatten());
+        let unknown = beneath.unknown.into_iter();
+        governed.policies.extend(unknown.map(|what| format!("not known: {what}")));
+        governed
+    }
+
+    async fn of_table(&self, name: &ObjectName) -> Governed {
         let mut governed = Governed::default();
         match self.catalog.table_rules(name).await {
             Ok(rules) => governed.add_rules(&rules),

@@ -7,6 +7,7 @@
 //! gives rows for longer has a `begun` of its own by then. So a look-up never waits for the
 //! warehouse.
 
+mod beneath;
 pub(crate) mod governance;
 pub(crate) mod touched;
 

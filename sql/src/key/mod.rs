@@ -6,6 +6,7 @@
 //! [`bind`]: no secret is in a plan, an error or a log.
 
 pub(crate) mod bind;
+mod held;
 pub(crate) mod syntax;
 
 use std::sync::Arc;
@@ -20,6 +21,9 @@ use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
 
 pub use self::bind::UsedKey;
+
+/// How many of those that need a generation an error names.
+const HELD_SHOWN: usize = 20;
 
 /// A change of keys.
 #[derive(Debug, Clone)]
@@ -69,6 +73,11 @@ fn missing(name: &str, seen: &[String]) -> Error {
 }
 
 impl Change {
+    /// Whether it looks through tables.
+    pub(crate) fn searches(&self) -> bool {
+        matches!(self.0, KeyStatement::Retire { force: false, .. })
+    }
+
     pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
         let context = &StatementContext::load(&run.session).await?;
         context.rights().may_manage_keys()?;
@@ -93,7 +102,11 @@ impl Change {
                 );
                 Ok(Done::new(1, message))
             }
-            KeyStatement::Retire { name, generation } => {
+            KeyStatement::Retire { name, generation, force } => {
+                if !force {
+                    let held = Box::pin(held::of(run, context, name, *generation)).await?;
+                    refuse_held(name, *generation, &held)?;
+                }
                 catalog.retire_generation(name, *generation).await?;
                 let message = format!(
                     "ALTER KEY {name}: generation {generation} is gone, and nothing opens what it \
@@ -119,6 +132,26 @@ impl Change {
             }
         }
     }
+}
+
+/// Refuses to retire a generation that something is known to need.
+fn refuse_held(name: &str, generation: u32, held: &[String]) -> Result<()> {
+    if held.is_empty() {
+        return Ok(());
+    }
+    let shown = held.iter().take(HELD_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let more = match held.len().saturating_sub(HELD_SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Err(Error::invalid_hint(
+        format!("generation {generation} of key {name} is needed by {shown}{more}"),
+        format!(
+            "move them first: UPDATE … SET c = rekey(c, '{name}') for sealed values, pseudonyms \
+             from their identifiers; or ALTER KEY {name} RETIRE GENERATION {generation} FORCE, \
+             after which nothing opens them"
+        ),
+    ))
 }
 
 async fn drop_keys(

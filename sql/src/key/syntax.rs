@@ -24,12 +24,14 @@ pub enum KeyStatement {
         /// The key.
         name: String,
     },
-    /// `ALTER KEY k RETIRE GENERATION n`.
+    /// `ALTER KEY k RETIRE GENERATION n [FORCE]`.
     Retire {
         /// The key.
         name: String,
         /// The number of the generation.
         generation: u32,
+        /// Also when something is known to need it.
+        force: bool,
     },
     /// `ALTER KEY k REWRAP`.
     Rewrap {
@@ -108,10 +110,14 @@ fn alter(parser: &mut Parser<'_>) -> Result<KeyStatement, Failure> {
     parser.next_token();
     let found = parser.peek_token_ref().clone();
     let number = parser.parse_literal_uint()?;
-    match u32::try_from(number) {
-        Ok(generation) => Ok(KeyStatement::Retire { name, generation }),
-        Err(_) => Err(Failure::at(format!("{number} is no generation"), &found)),
+    let Ok(generation) = u32::try_from(number) else {
+        return Err(Failure::at(format!("{number} is no generation"), &found));
+    };
+    let force = is_word(&parser.peek_token_ref().token, "FORCE");
+    if force {
+        parser.next_token();
     }
+    Ok(KeyStatement::Retire { name, generation, force })
 }
 
 #[cfg(test)]
@@ -142,7 +148,11 @@ mod tests {
             ("alter key k rewrap", KeyStatement::Rewrap { name: named("k") }),
             (
                 "ALTER KEY k RETIRE GENERATION 3",
-                KeyStatement::Retire { name: named("k"), generation: 3 },
+                KeyStatement::Retire { name: named("k"), generation: 3, force: false },
+            ),
+            (
+                "alter key k retire generation 3 force;",
+                KeyStatement::Retire { name: named("k"), generation: 3, force: true },
             ),
             (
                 "DROP KEY IF EXISTS a, b",
@@ -163,6 +173,7 @@ mod tests {
             "ALTER KEY k",
             "ALTER KEY k RETIRE 1",
             "ALTER KEY k RETIRE GENERATION one",
+            "ALTER KEY k RETIRE GENERATION 1 FORCED",
             "ALTER KEY k RETIRE GENERATION 99999999999",
             "DROP KEY",
         ] {

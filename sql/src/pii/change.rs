@@ -39,13 +39,16 @@ pub(crate) async fn pinned(catalog: &Catalog, table: &LakeTable) -> Result<LakeT
     let (name, number) = bind::parts(&pii.key)?;
     let key = catalog.keys().await?.into_iter().find(|key| key.name == name);
     let generations = key.map(|key| key.generations).unwrap_or_default();
+    let is_rotated = generations.len() > 1;
     // The newest one comes first.
     let mut wanted = generations.into_iter().filter(|one| number.is_none_or(|n| n == one.number()));
     // What is missing is told where the key is opened.
     let Some(generation) = wanted.next() else { return Ok(table.clone()) };
     let key = match number {
-        // A key of the configuration has one.
-        None if generation.stored.is_some() => format!("{name}@{}", generation.number()),
+        // That of a key of the configuration with one secret is known by its id.
+        None if is_rotated || generation.stored.is_some() => {
+            format!("{name}@{}", generation.number())
+        }
         _ => pii.key.clone(),
     };
     let pii = Pii { key, key_id: Some(generation.id), ..pii.clone() };

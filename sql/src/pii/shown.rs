@@ -141,9 +141,16 @@ impl<'a> Identified<'a> {
             other => other?,
         };
         // What was made under the one that had its name joins with none of what this one makes.
-        if pii.key_id.as_ref().is_some_and(|id| id.as_str() != key.newest().id()) {
+        let key = match &pii.key_id {
+            Some(id) => {
+                let mut generations = key.generations();
+                generations.find(|one| one.id() == id.as_str()).cloned().map(KeyRing::from)
+            }
+            None => Some(key),
+        };
+        let Some(key) = key else {
             return Err(unusable(name, &format!("key {} is another one by now", pii.key)));
-        }
+        };
         let usable = UsableKey { ring: key.clone(), uses: BTreeSet::from([KeyUse::Pseudonymize]) };
         let keys = KeySet::new(BTreeMap::from([(pii.key.clone(), usable)]), None);
         let function = ScalarUDF::new_from_impl(Pseudonymize::bound(Arc::new(keys)));

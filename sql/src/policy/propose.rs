@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::{
@@ -25,60 +26,115 @@ pub(crate) const NAME: &str = "propose_tags";
 /// Rows that are looked at.
 const SAMPLE_ROWS: usize = 10_000;
 
+/// How a value is told.
+enum Form {
+    /// By a regular expression.
+    Pattern(&'static str),
+    /// By what `redact` puts in its place: sums hold there, and addresses parse.
+    Redacted(&'static str),
+}
+
+impl Form {
+    /// The condition that a text has the form.
+    fn fits(&self, text: &str) -> String {
+        match self {
+            Self::Pattern(pattern) => format!("regexp_like({text}, '{pattern}')"),
+            Self::Redacted(label) => format!("redact({text}) = '{label}'"),
+        }
+    }
+}
+
 /// What a tag's columns are like.
 struct Sign {
     tag: &'static str,
     /// Parts of names, between underscores or at their ends.
     names: &'static [&'static str],
-    /// The form of values.
-    form: Option<&'static str>,
+    /// The form of texts.
+    text: Option<Form>,
+    /// The form of the digits of whole numbers. Moments in Unix time have none of these.
+    digits: Option<Form>,
 }
 
-const SIGNS: [Sign; 9] = [
+/// What the values of a column are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Values {
+    Text,
+    Whole,
+    Other,
+}
+
+impl Values {
+    fn of(data_type: &DataType) -> Self {
+        match data_type {
+            _ if data_type.is_string() => Self::Text,
+            DataType::Decimal128(_, 0) => Self::Whole,
+            _ if data_type.is_integer() => Self::Whole,
+            _ => Self::Other,
+        }
+    }
+}
+
+const SIGNS: [Sign; 10] = [
     Sign {
         tag: "pii.email",
         names: &["email", "mail", "e_mail"],
-        form: Some("^[^@[:space:]]+@[^@[:space:]]+[.][^@[:space:]]+$"),
+        text: Some(Form::Pattern("^[^@[:space:]]+@[^@[:space:]]+[.][^@[:space:]]+$")),
+        digits: None,
     },
     Sign {
         tag: "pii.phone",
         names: &["phone", "mobile", "telephone", "tel", "fax"],
-        form: Some("^([+]|00)[0-9][0-9 ()/.-]{6,20}$"),
+        text: Some(Form::Pattern("^([+]|00)[0-9][0-9 ()/.-]{6,20}$")),
+        // North American, with or without the 1; others with the country's code.
+        digits: Some(Form::Pattern("^(1?[2-9][0-9]{2}[2-9][0-9]{6}|[2-9][0-9]{10,12})$")),
     },
     Sign {
         tag: "pii.name",
         names: &["first_name", "last_name", "full_name", "given_name", "surname", "firstname"],
-        form: None,
+        text: None,
+        digits: None,
     },
     Sign {
         tag: "pii.address",
         names: &["street", "address", "postcode", "zip", "zipcode", "postal_code"],
-        form: None,
+        text: None,
+        digits: None,
     },
     Sign {
         tag: "pii.birth_date",
         names: &["birth_date", "birthdate", "birthday", "dob"],
-        form: None,
+        text: None,
+        digits: None,
     },
     Sign {
         tag: "pii.national_id",
         names: &["ssn", "passport", "tax_id", "national_id"],
-        form: Some("^[0-9]{3}-[0-9]{2}-[0-9]{4}$"),
+        text: Some(Form::Pattern("^[0-9]{3}-[0-9]{2}-[0-9]{4}$")),
+        digits: None,
     },
     Sign {
         tag: "pii.bank_account",
-        names: &["iban", "card_number", "credit_card", "account_number"],
-        form: Some("^[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}$"),
+        names: &["iban", "account_number"],
+        text: Some(Form::Pattern("^[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}$")),
+        digits: None,
+    },
+    Sign {
+        tag: "pii.payment_card",
+        names: &["card_number", "credit_card", "debit_card", "card_no"],
+        text: Some(Form::Redacted("[CARD]")),
+        digits: Some(Form::Redacted("[CARD]")),
     },
     Sign {
         tag: "pii.ip_address",
         names: &["ip", "ip_address", "remote_addr"],
-        form: Some("^([0-9]{1,3}[.]){3}[0-9]{1,3}$"),
+        text: Some(Form::Redacted("[IP]")),
+        digits: None,
     },
     Sign {
         tag: "pii.device_id",
         names: &["cookie", "cookie_id", "device_id", "idfa", "gaid"],
-        form: None,
+        text: None,
+        digits: None,
     },
 ];
 
@@ -87,6 +143,18 @@ impl Sign {
     fn is_in_name(&self, column: &str) -> bool {
         let name = format!("_{}_", column.to_lowercase().replace(['-', ' ', '.'], "_"));
         self.names.iter().any(|part| name.contains(&format!("_{part}_")))
+    }
+
+    /// The condition that a value of a column, quoted, has the form.
+    fn fits(&self, column: &str, values: Values) -> Option<String> {
+        match values {
+            Values::Text => self.text.as_ref().map(|form| form.fits(column)),
+            Values::Whole => {
+                let digits = format!("CAST({column} AS VARCHAR)");
+                self.digits.as_ref().map(|form| form.fits(&digits))
+            }
+            Values::Other => None,
+        }
     }
 }
 
@@ -105,10 +173,12 @@ pub(crate) fn documentation() -> FunctionDoc {
         description:
             "Columns of a table that look as if they held personal data, with the tag that \
             each could have: by_name tells that the column is called so, sampled how many values \
-            of the first 10,000 rows are there, and matching how many of them have the form. \
-            Proposed are columns that are called so, and those of which four in five values have \
-            the form. The rows are read with the rights of whoever asks, under policies. ALTER \
-            TABLE t ALTER COLUMN c SET TAG sets a tag."
+            of the first 10,000 rows are there, and matching how many of them have the form of \
+            the tag: e-mail addresses, phone numbers, payment cards (Luhn), IBANs, IPv4 and IPv6 \
+            addresses, US social security numbers; in columns of whole numbers cards and phone \
+            numbers. Proposed are columns that are called so, and those of which four in five \
+            values have the form. The rows are read with the rights of whoever asks, under \
+            policies. ALTER TABLE t ALTER COLUMN c SET TAG sets a tag."
                 .into(),
         syntax: "propose_tags('table')".into(),
         example: "SELECT * FROM propose_tags('customers');".into(),
@@ -172,27 +242,25 @@ pub(crate) async fn plan(context: &Arc<StatementContext>, table: &str) -> Result
     let table = table.split('.').map(quoted).collect::<Vec<_>>().join(".");
     let (_, whole) = context.plan_query(parse_query(&format!("SELECT * FROM {table}"))?).await?;
     let columns = whole.schema().fields().iter();
-    let columns = columns.map(|field| (field.name().clone(), field.data_type().is_string()));
+    let columns = columns.map(|field| (field.name().clone(), Values::of(field.data_type())));
     let text = query(&table, &columns.collect::<Vec<_>>());
     Ok(context.plan_query(parse_query(&text)?).await?.1)
 }
 
-/// The query over a sample of a table, quoted; of each column it is known whether it is of texts.
-fn query(table: &str, columns: &[(String, bool)]) -> String {
+/// The query over a sample of a table, quoted; of each column it is known what its values are.
+fn query(table: &str, columns: &[(String, Values)]) -> String {
     let (mut counts, mut lines) = (Vec::new(), Vec::new());
-    for (at, (column, is_text)) in columns.iter().enumerate() {
+    for (at, (column, values)) in columns.iter().enumerate() {
         counts.push(format!("count({}) AS n{at}", quoted(column)));
         for (number, sign) in SIGNS.iter().enumerate() {
             let by_name = sign.is_in_name(column);
-            let form = sign.form.filter(|_| *is_text);
-            if !by_name && form.is_none() {
+            let fits = sign.fits(&quoted(column), *values);
+            if !by_name && fits.is_none() {
                 continue;
             }
-            let matching = match form {
-                Some(form) => {
-                    let column = quoted(column);
+            let matching = match fits {
+                Some(fits) => {
                     let name = format!("m{at}_{number}");
-                    let fits = format!("regexp_like({column}, '{form}')");
                     counts.push(format!("count(*) FILTER (WHERE {fits}) AS {name}"));
                     name
                 }
@@ -242,10 +310,29 @@ mod tests {
 
     #[test]
     fn the_query_reads_the_sample_once_and_parses() {
-        let columns = [("it's".to_owned(), true), ("mail".to_owned(), false)];
+        let column = |name: &str, values| (name.to_owned(), values);
+        let columns = [
+            column("it's", Values::Text),
+            column("mail", Values::Other),
+            column("n", Values::Whole),
+        ];
         let text = query("t", &columns);
         assert_eq!(text.matches("FROM t").count(), 1);
         assert!(parse_query(&text).is_ok(), "{text}");
         assert!(parse_query(&query("t", &[])).is_ok());
+    }
+
+    #[test]
+    fn texts_and_whole_numbers_have_forms() {
+        let of = |data_type| Values::of(&data_type);
+        assert_eq!(of(DataType::Utf8View), Values::Text);
+        for whole in [DataType::Int64, DataType::UInt32, DataType::Decimal128(20, 0)] {
+            assert_eq!(of(whole), Values::Whole);
+        }
+        for other in [DataType::Float64, DataType::Decimal128(20, 2), DataType::Boolean] {
+            assert_eq!(of(other), Values::Other);
+        }
+        assert_eq!(tag_of_name("card_number"), Some("pii.payment_card"));
+        assert_eq!(tag_of_name("iban"), Some("pii.bank_account"));
     }
 }

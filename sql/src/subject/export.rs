@@ -25,7 +25,7 @@ use crate::session::run::Run;
 const BYTES_MAX: usize = 256 << 20;
 
 /// The columns of the answer: what holds something (`table` or `model`), its name, and one row of
-/// it, or what it learned, as JSON.
+/// it, what it learned, or why it cannot be read, as JSON.
 pub(crate) fn export_schema() -> SchemaRef {
     let text = |name: &str| Field::new(name, DataType::Utf8, false);
     Arc::new(Schema::new(vec![text("kind"), text("source"), text("content")]))
@@ -82,9 +82,10 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
         }
     }
     let learned_of = models(run, &context, &person).await?;
-    // What is left out of an answer in silence makes it none.
-    if let Some((_, _, error)) = learned_of.damaged.into_iter().next() {
-        return Err(error.into());
+    // What is left out of an answer is named in it.
+    for (name, version, error) in &learned_of.damaged {
+        let note = json!({ "unreadable": unreadable(name, *version, error) });
+        found.add("model", &format!("{name}@{version}"), note.to_string())?;
     }
     for (model, held) in learned_of.held {
         for object in learned(&model, &held)? {

@@ -36,7 +36,7 @@ use datafusion::execution::session_state::SessionState;
 use futures::future::BoxFuture;
 
 pub(crate) use self::define::raw;
-pub(crate) use self::person::{count, counted};
+pub(crate) use self::person::{count, counted, rows};
 use self::syntax::{SubjectStatement, Who};
 pub(crate) use self::transform::under;
 use crate::engine::Engine;
@@ -71,7 +71,7 @@ pub(crate) async fn plan(
             "SELECT name, keys, crosswalk, copies FROM system.subjects ORDER BY name".to_owned(),
         ),
         SubjectStatement::Certificates => Some(
-            "SELECT id, subject, finished, rows, remains, is_valid FROM system.erasures \
+            "SELECT id, subject, finished, rows, remains, key, is_valid FROM system.erasures \
              WHERE state = 'done' ORDER BY finished, id"
                 .to_owned(),
         ),

@@ -86,7 +86,7 @@ pub(super) async fn stand(
 }
 
 /// The rows of a query.
-pub(super) async fn rows(
+pub(crate) async fn rows(
     run: &Run,
     context: &Arc<StatementContext>,
     text: &str,

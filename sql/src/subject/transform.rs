@@ -114,7 +114,9 @@ async fn keyed(
             values.insert(under(step, generation, id)?);
         }
     }
-    let is_whole = ring.generations().count() == known.generations.len();
+    // Of a key of the configuration those that were taken away are not known, but their number is.
+    let is_first = known.generations.last().is_some_and(|oldest| oldest.number() == 1);
+    let is_whole = is_first && ring.generations().count() == known.generations.len();
     let doubt = (!is_whole).then(|| format!("a generation of key {name} is retired"));
     Ok((values, doubt))
 }

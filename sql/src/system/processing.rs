@@ -72,7 +72,7 @@ async fn gathered(context: &Arc<StatementContext>) -> Result<Vec<Activity>> {
             found.push(Activity {
                 columns: columns(context, &name, object.kind).await,
                 recipients: recipients(&accounts, &name, &object),
-                governed: governance.of(&name, object.kind).await,
+                governed: governance.of(&name, object.kind, sees_all(rights)).await,
                 used: uses.remove(&name.to_string()).unwrap_or_default(),
                 object,
                 name,

@@ -144,7 +144,8 @@ pub(super) async fn erasures(context: &StatementContext) -> Result<RecordBatch> 
         Some(i64::try_from(rows).unwrap_or(i64::MAX))
     });
     let remains = rows.iter().map(|row| signed(row).map(|of| of.certificate.remains.join("; ")));
-    let valid = rows.iter().map(|row| row.signed.as_ref().map(|(_, is_sound)| *is_sound));
+    let valid = rows.iter().map(|row| row.signed.as_ref().and_then(|(_, is_sound)| *is_sound));
+    let keys = rows.iter().map(|row| signed(row).and_then(|of| of.key));
     batch(vec![
         ("id", texts(rows.iter().map(|row| row.id.as_str()))),
         ("subject", texts(rows.iter().map(|row| row.subject.as_str()))),
@@ -157,6 +158,7 @@ pub(super) async fn erasures(context: &StatementContext) -> Result<RecordBatch> 
         ("rows", Arc::new(erased.collect::<Int64Array>())),
         ("remains", optional_texts(remains)),
         ("certificate", optional_texts(certificates)),
+        ("key", optional_texts(keys)),
         ("is_valid", Arc::new(valid.collect::<BooleanArray>())),
     ])
 }

@@ -3,6 +3,7 @@
 //! Verifying needs the warehouse alone and shows nobody's doings. Exporting and reporting ask the
 //! engine as anybody does, so that they show what whoever asks may see.
 
+mod chapters;
 mod export;
 mod report;
 mod verify;

@@ -1,10 +1,10 @@
 //! `attune audit report`: what is processed, by whom and for what, in Markdown: the record of
-//! processing activities (GDPR article 30) and the facts that a data protection impact assessment
-//! (article 35) starts from.
+//! processing activities (GDPR article 30), and a data protection impact assessment (article 35) in
+//! the four parts that its paragraph 7 asks for.
 //!
 //! It is made of queries that anybody may run, so that it shows what whoever asks may see. What no
-//! program knows (necessity, proportionality, who the controller is) is left to be written, and the
-//! report says so.
+//! program knows (why a purpose is necessary, who the controller is) is left to be written, and the
+//! report says so where it belongs.
 
 use std::io::Write;
 
@@ -16,102 +16,8 @@ use super::super::Context;
 use super::super::arguments::{AuditReportArguments, ReportFormat};
 use super::super::run::open;
 use super::super::target::Target;
+use super::chapters::{ASSESSMENT, Chapter, OPEN, PARTS, RECORD};
 use crate::error::{Error, Result};
-
-/// A chapter: its title, what it says, and the query that fills its table.
-struct Chapter {
-    title: &'static str,
-    about: &'static str,
-    query: &'static str,
-}
-
-const CHAPTERS: [Chapter; 10] = [
-    Chapter {
-        title: "Data",
-        about: "Tables, views and models, whose they are, and what they hold. Columns marked as \
-                personal data are named; where none is marked, none was tagged. Rows are kept for \
-                the retention, counted from the time in the column that it names (article 5 (1) \
-                (e)); where none is told, nothing limits how long they are kept.",
-        query: "SELECT schema, name, kind, origin, owner, columns, personal, retention \
-                FROM system.processing_activities ORDER BY schema, name",
-    },
-    Chapter {
-        title: "Purposes and policies",
-        about: "The purposes for which each may be read, and the policies on it. An empty list \
-                means that nothing limits the reading of whoever holds a grant.",
-        query: "SELECT schema, name, purposes, policies FROM system.processing_activities \
-                ORDER BY schema, name",
-    },
-    Chapter {
-        title: "Sale and sharing",
-        about: "Purposes that sell or share personal information, and the policies by which who says \
-                \"do not sell or share\" is absent (California, CCPA §§ 1798.120 and 1798.135). \
-                `exceptions`: how many are absent where the default is to allow, or there where it \
-                is to deny; empty where it was not asked since the program started. A policy that \
-                lists channels has a row for each, and one for what is read for all of them.",
-        query: "SELECT p.name AS purpose, p.description, c.schema, c.\"table\", c.name AS policy, \
-                c.channel, c.\"default\", c.exceptions, c.version FROM system.purposes p \
-                LEFT JOIN system.consents c ON c.purpose = p.name WHERE p.sells_or_shares \
-                ORDER BY p.name, c.schema, c.\"table\", c.name, c.channel",
-    },
-    Chapter {
-        title: "Sold or shared without a choice",
-        about: "What was read for such a purpose and holds personal data, and has no consent policy \
-                that names the purpose: nobody can opt out there.",
-        query: "SELECT p.name AS purpose, a.schema, a.name, a.kind, a.personal, a.last_used \
-                FROM system.purposes p JOIN system.processing_activities a \
-                ON array_has(a.used_for, p.name) WHERE p.sells_or_shares \
-                AND a.kind <> 'model' AND cardinality(a.personal) > 0 \
-                AND NOT array_has(a.purposes, p.name) ORDER BY p.name, a.schema, a.name",
-    },
-    Chapter {
-        title: "Recipients",
-        about: "Who may have what. Administrators read everything, owners what is theirs.",
-        query: "SELECT schema, name, recipients FROM system.processing_activities \
-                ORDER BY schema, name",
-    },
-    Chapter {
-        title: "Use",
-        about: "What was done with each, as far back as the record goes: for which stated \
-                purposes, by whom, how often, and when last.",
-        query: "SELECT schema, name, used_for, used_by, reads, changes, last_used \
-                FROM system.processing_activities ORDER BY schema, name",
-    },
-    Chapter {
-        title: "Models",
-        about: "What learns from the data: profiling in the sense of article 4 (4) where its rows \
-                are of persons.",
-        query: "SELECT schema, name, model_type, owner, default_version, created, query \
-                FROM system.models ORDER BY schema, name",
-    },
-    Chapter {
-        title: "Users and roles",
-        about: "Who can log in. `admin` manages users and reads everything; `policy_admin` manages \
-                policies and keys.",
-        query: "SELECT name, roles FROM system.users ORDER BY name",
-    },
-    Chapter {
-        title: "Accuracy",
-        about: "What is expected of the data (article 5 (1) (d)).",
-        query: "SELECT * FROM system.expectations",
-    },
-    Chapter {
-        title: "Refusals and failed logins",
-        about: "Who was refused what, by day.",
-        query: "SELECT date_trunc('day', at) AS day, event, principal, error_code, \
-                count(*) AS times FROM system.audit \
-                WHERE outcome = 'failed' AND (event = 'login' OR error_code = 'ATT-2003') \
-                GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4",
-    },
-];
-
-const OPEN: &str = "\
-## To be written
-
-What this report cannot know, and an assessment needs: who the controller and its representatives
-are; why each purpose is necessary and proportionate; the legal basis of each; transfers to third
-countries; the risks to the persons concerned, and what is done about them.
-";
 
 /// Runs `attune audit report`.
 pub(super) async fn run(arguments: &AuditReportArguments, context: &Context) -> Result<()> {
@@ -130,14 +36,24 @@ async fn report(target: &dyn Target) -> Result<String> {
         env!("CARGO_PKG_VERSION"),
         target.description()
     );
-    for chapter in &CHAPTERS {
-        let batches = rows(target, chapter.query).await?;
-        text.push_str(&format!("\n## {}\n\n{}\n\n", chapter.title, chapter.about));
-        text.push_str(&table(&batches)?);
+    add(&mut text, target, &RECORD).await?;
+    text.push_str(ASSESSMENT);
+    for part in &PARTS {
+        text.push_str(&format!("\n## {}\n\n{}\n", part.title, part.about));
+        add(&mut text, target, part.chapters).await?;
     }
     text.push('\n');
     text.push_str(OPEN);
     Ok(text)
+}
+
+async fn add(text: &mut String, target: &dyn Target, chapters: &[Chapter]) -> Result<()> {
+    for Chapter { title, about, query } in chapters {
+        let batches = rows(target, query).await?;
+        text.push_str(&format!("\n{title}\n\n{about}\n\n"));
+        text.push_str(&table(&batches)?);
+    }
+    Ok(())
 }
 
 async fn rows(target: &dyn Target, query: &str) -> Result<Vec<RecordBatch>> {

@@ -22,8 +22,8 @@ const NAME: &str = "encrypt_with";
 /// The function `encrypt_with`, with the keys of one statement or with none.
 #[user_doc(
     doc_section(label = "Privacy Functions"),
-    description = "Encrypts text or bytes with a data key that `new_data_key` gave, as `encrypt` does with a key. Who \
-deletes the data key makes every value that it sealed unreadable, in copies and backups too.",
+    description = "Encrypts text or bytes with a data key that `new_data_key` gave, as `encrypt` does with a key. Once \
+the data key is gone from every version of its table (FORGET SUBJECT), no value that it sealed opens, in copies and backups too.",
     syntax_example = "encrypt_with(value, data_key, 'key')",
     sql_example = r#"```sql
 > SELECT decrypt_with(encrypt_with('ada', k, 'demo'), k, 'demo') AS name

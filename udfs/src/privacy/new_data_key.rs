@@ -22,8 +22,8 @@ const NAME: &str = "new_data_key";
 #[user_doc(
     doc_section(label = "Privacy Functions"),
     description = "A new random data key for one subject, sealed under a key: keep one a subject in \
-a table, encrypt the subject's values with `encrypt_with`, and delete the row to make all of them \
-unreadable. Each row gets a key of its own.",
+a table, encrypt the subject's values with `encrypt_with`, and forget the subject (FORGET \
+SUBJECT; DELETE leaves earlier versions of the table) to make all of them unreadable. Each row gets a key of its own.",
     syntax_example = "new_data_key('key')",
     sql_example = r#"```sql
 > SELECT length(new_data_key('demo')) AS length;

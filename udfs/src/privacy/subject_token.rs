@@ -1,10 +1,9 @@
 //! Keyed tokens in place of persons' ids: what stays on record of somebody who is not there any
-//! more, and what a signature is made with.
+//! more.
 //!
-//! token(subject, id) = the first 16 bytes of HMAC-SHA-256(K₁, subject ‖ 0 ‖ id) (RFC 2104), and a
-//! signature is HMAC-SHA-256(K₂, content), with K₁ and K₂ made of one secret under two labels. Who
-//! does not hold the secret can neither turn a token back, nor try guesses of an id, nor sign. An
-//! id is the text of its value; NULL is nobody's.
+//! token(subject, id) = the first 16 bytes of HMAC-SHA-256(K, subject ‖ 0 ‖ id) (RFC 2104), with K
+//! made of a secret under a label. Who does not hold the secret can neither turn a token back nor
+//! try guesses of an id. An id is the text of its value; NULL is nobody's.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -19,7 +18,6 @@ use sha2::Sha256;
 use super::key::SECRET_BYTES_MIN;
 
 const LABEL_TOKEN: &[u8] = b"attune/subject-token/v1";
-const LABEL_SIGNATURE: &[u8] = b"attune/certificate/v1";
 
 /// Bytes of a token: no two of 2⁴⁸ ids meet by chance.
 pub const TOKEN_BYTES: usize = 16;
@@ -27,11 +25,10 @@ pub const TOKEN_BYTES: usize = 16;
 /// A person's id, as whoever holds the key knows it.
 pub type Token = [u8; TOKEN_BYTES];
 
-/// The key of tokens and signatures; it shows nothing.
+/// The key of tokens; it shows nothing.
 #[derive(Clone)]
 pub struct SubjectTokens {
     token: Hmac<Sha256>,
-    signature: Hmac<Sha256>,
 }
 
 impl fmt::Debug for SubjectTokens {
@@ -49,31 +46,12 @@ impl SubjectTokens {
         if secret.len() < SECRET_BYTES_MIN {
             return exec_err!("a secret of tokens has at least {SECRET_BYTES_MIN} bytes");
         }
-        Ok(Self { token: under(secret, LABEL_TOKEN)?, signature: under(secret, LABEL_SIGNATURE)? })
+        Ok(Self { token: under(secret, LABEL_TOKEN)? })
     }
 
     /// The token of an id of a subject.
     pub fn token(&self, subject: &str, id: &str) -> Token {
         finished(self.of(subject), id)
-    }
-
-    /// The signature of some content, as 64 hexadecimal digits.
-    pub fn signature(&self, content: &[u8]) -> String {
-        let mut mac = self.signature.clone();
-        mac.update(content);
-        let digest = mac.finalize().into_bytes();
-        hexadecimal(digest.as_slice())
-    }
-
-    /// Whether a signature is of that content; it takes as long whichever digit is wrong.
-    pub fn has_signed(&self, content: &[u8], signature: &str) -> bool {
-        let mut mac = self.signature.clone();
-        mac.update(content);
-        let digits = signature.as_bytes().chunks(2).map(|pair| {
-            std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())
-        });
-        let bytes: Option<Vec<u8>> = digits.collect();
-        bytes.is_some_and(|bytes| mac.verify_slice(&bytes).is_ok())
     }
 
     /// Which ids of a column (text or integers) have one of the tokens; a NULL has none.
@@ -191,15 +169,6 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
-
-        #[test]
-        fn signatures_hold_for_their_content_alone(content: Vec<u8>, other: Vec<u8>) {
-            let of = tokens();
-            let signature = of.signature(&content);
-            prop_assert!(of.has_signed(&content, &signature));
-            prop_assert_eq!(of.has_signed(&other, &signature), content == other);
-            prop_assert!(!of.has_signed(&content, signature.get(..62).unwrap_or_default()));
-        }
 
         #[test]
         fn a_token_is_read_as_it_is_written(subject: String, id: String) {
