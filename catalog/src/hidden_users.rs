@@ -26,11 +26,16 @@ impl KnownPersons {
     }
 
     /// Whom a model must not show that has read these tables, by subject; whatever it has read,
-    /// where none is named. A mark of one column holds where a table with its ids was read.
+    /// where none is named. A mark of one column holds where a table with its ids was read, and one
+    /// of a model's users in that model.
     ///
     /// # Errors
     /// When a mark is no token.
-    pub fn hidden_from(&self, read_from: &[String]) -> Result<Vec<(String, HashSet<Token>)>> {
+    pub fn hidden_from(
+        &self,
+        model: &ObjectName,
+        read_from: &[String],
+    ) -> Result<Vec<(String, HashSet<Token>)>> {
         let mut hidden = Vec::new();
         let mut copies = None;
         for definition in self.subjects.values() {
@@ -56,6 +61,7 @@ impl KnownPersons {
             if tables.is_empty() {
                 continue;
             }
+            tables.insert(model.to_string());
             let tokens = marks.hidden(|column| {
                 let is_in = |table: &String| {
                     column.strip_prefix(table.as_str()).is_some_and(|rest| rest.starts_with('.'))
@@ -112,16 +118,24 @@ mod tests {
             created_ms: 0,
         };
         catalog.create_subject(subject, CreateMode::New).await.unwrap();
+        let model = ObjectName::new("main", "m");
         let before = catalog.known_persons().await.unwrap();
         assert!(before.is_same(&catalog.known_persons().await.unwrap()));
-        assert!(before.hidden_from(&[]).unwrap().is_empty());
+        assert!(before.hidden_from(&model, &[]).unwrap().is_empty());
         let tokens = catalog.subject_tokens().await.unwrap();
         let (seven, eight) = (tokens.token("person", "7"), tokens.token("person", "8"));
         let set = |marks: &mut SubjectMarks| {
             let note = MarkNote { by: "dpo".into(), at_ms: 1 };
             marks.set(Mark::Restricted, hexadecimal(&seven), note.clone());
             let in_crm = format!("{} main.crm.id", hexadecimal(&eight));
-            marks.set(Mark::Erased, in_crm, note);
+            marks.set(Mark::Erased, in_crm, note.clone());
+            for of in ["main.m.user", "main.other.user"] {
+                marks.set(
+                    Mark::Restricted,
+                    format!("{} {of}", hexadecimal(&tokens.token("person", of))),
+                    note.clone(),
+                );
+            }
             Ok(())
         };
         catalog.change_subject_marks("person", set).await.unwrap();
@@ -129,12 +143,14 @@ mod tests {
         assert!(!before.is_same(&after));
         let hidden = |read_from: &[&str]| {
             let read_from: Vec<String> = read_from.iter().map(ToString::to_string).collect();
-            let hidden = after.hidden_from(&read_from).unwrap();
+            let hidden = after.hidden_from(&model, &read_from).unwrap();
             hidden.into_iter().next().map(|(_, tokens)| tokens)
         };
-        let both = HashSet::from([seven, eight]);
+        // What the users of this very model were made of an id.
+        let own = tokens.token("person", "main.m.user");
+        let both = HashSet::from([seven, eight, own]);
         assert_eq!(hidden(&["main.crm"]), Some(both.clone()));
-        assert_eq!(hidden(&["main.clicks", "main.t"]), Some(HashSet::from([seven])));
+        assert_eq!(hidden(&["main.clicks", "main.t"]), Some(HashSet::from([seven, own])));
         assert_eq!(hidden(&[]), Some(both));
         assert_eq!(hidden(&["main.t"]), None);
     }

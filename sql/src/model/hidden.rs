@@ -94,7 +94,7 @@ async fn look(
     model: &LoadedModel,
     known: &KnownPersons,
 ) -> Result<Option<Hidden>> {
-    let marked = known.hidden_from(&model.manifest.read_from)?;
+    let marked = known.hidden_from(&model.name, &model.manifest.read_from)?;
     let Some(ids) = persons(model).filter(|ids| can_cast_types(ids.data_type(), &DataType::Utf8))
     else {
         return Ok(None);
@@ -155,7 +155,7 @@ mod tests {
         let columns: [(ArrayRef, &str); 3] = [
             (Arc::new(Int32Array::from(vec![1, 2, 3])), "2"),
             (Arc::new(StringArray::from(vec!["a", "b", "c"])), "b"),
-            (Arc::new(UInt64Array::from(vec![1, u64::MAX, 3])), &wide),
+            (Arc::new(UInt64Array::from(vec![1, u64::MAX, 3])), wide.as_str()),
         ];
         for (ids, person) in columns {
             let found = find(&tokens, &ids, &marked(person), 3).unwrap();

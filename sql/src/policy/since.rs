@@ -107,11 +107,8 @@ pub(crate) fn note_privacy(
 pub(crate) async fn check_model(context: &StatementContext, model: &LoadedModel) -> Result<()> {
     for read in &model.manifest.read_from {
         let known = model.manifest.policies.get(read);
-        let is_known = |label: &str, version: &str| {
-            known.and_then(|known| known.get(label)).is_some_and(|known| known == version)
-        };
         for table in tables(read) {
-            if let Some(policy) = newer(context, &table, is_known).await? {
+            if let Some(policy) = newer(context, &table, known).await? {
                 return Err(refused(context, model, &table, &policy).await);
             }
         }
@@ -131,8 +128,11 @@ fn tables(read: &str) -> impl Iterator<Item = ObjectName> + Send + '_ {
 async fn newer(
     context: &StatementContext,
     table: &ObjectName,
-    is_known: impl Fn(&str, &str) -> bool,
+    known: Option<&BTreeMap<String, String>>,
 ) -> Result<Option<String>> {
+    let is_known = |label: &str, version: &str| {
+        known.and_then(|known| known.get(label)).is_some_and(|known| known == version)
+    };
     let catalog = context.engine().catalog();
     if let Some(policy) = catalog.privacy_policy(table).await? {
         let (label, version) = privacy(&policy)?;
