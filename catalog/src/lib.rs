@@ -19,6 +19,7 @@ pub mod delta;
 pub mod erasures;
 mod erasures_seen;
 pub mod error;
+pub mod hidden_users;
 pub mod keyring;
 pub mod keys;
 pub mod lake;

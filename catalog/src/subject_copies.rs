@@ -255,7 +255,7 @@ fn keys(spec: &Spec) -> BTreeSet<CopiedKey> {
     }
 }
 
-fn all(found: &Definitions) -> Vec<(ObjectName, CopiedKey)> {
+pub(crate) fn all(found: &Definitions) -> Vec<(ObjectName, CopiedKey)> {
     let tables = found.iter().map(|((schema, name), definition)| {
         (ObjectName::new(schema, name), keys(&definition.spec))
     });

@@ -21,7 +21,7 @@ use crate::subject_copies::CopiedKey;
 use crate::subjects::Subject;
 
 /// The place of marks in the registry of subjects; no SQL name reaches it.
-const MARKS: &str = "marks";
+pub(crate) const MARKS: &str = "marks";
 /// Persons of one subject that can be marked: all are in one document.
 pub const MARKS_MAX: usize = 200_000;
 
@@ -115,6 +115,23 @@ impl SubjectMarks {
         let digits =
             persons.map(|person| person.split_once(' ').map_or(person.as_str(), |it| it.0));
         digits.map(|digits| parse_token(digits).ok_or_else(no_token)).collect()
+    }
+
+    /// Those of whom nothing is read: everywhere, or where `holds` says that a column's marks do.
+    pub(crate) fn hidden(&self, holds: impl Fn(&str) -> bool) -> Result<HashSet<Token>> {
+        let mut tokens = HashSet::new();
+        for mark in [Mark::Restricted, Mark::Erased] {
+            for person in self.by_mark.get(&mark).into_iter().flat_map(BTreeMap::keys) {
+                let (digits, is_meant) = match person.split_once(' ') {
+                    Some((digits, column)) => (digits, holds(column)),
+                    None => (person.as_str(), true),
+                };
+                if is_meant {
+                    tokens.insert(parse_token(digits).ok_or_else(no_token)?);
+                }
+            }
+        }
+        Ok(tokens)
     }
 
     /// The tokens with a mark that hold in a column: those bound to one of its names, and, where

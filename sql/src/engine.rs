@@ -24,6 +24,7 @@ use crate::consent::ConsentStore;
 use crate::error::Result;
 use crate::expectation::CheckLog;
 use crate::intervals::IntervalLengths;
+use crate::model::hidden::HiddenStore;
 use crate::patterns::{PatternOperators, patterned};
 use crate::planner::AttuneQueryPlanner;
 use crate::queries::QueryLog;
@@ -137,6 +138,7 @@ struct Shared {
     queries: QueryLog,
     checks: CheckLog,
     consents: ConsentStore,
+    hidden_users: HiddenStore,
     passwords: Arc<dyn PasswordHasher>,
     noise: OnceLock<Arc<dyn NoiseSource>>,
     sessions: OpenSessions,
@@ -166,6 +168,7 @@ impl Engine {
             queries: QueryLog::new(Arc::clone(&catalog)),
             checks: CheckLog::default(),
             consents: ConsentStore::default(),
+            hidden_users: HiddenStore::default(),
             sessions: OpenSessions::default(),
             postgres: crate::pg::Shared::default(),
             catalog,
@@ -224,6 +227,11 @@ impl Engine {
     /// Who consents, by policy and purpose.
     pub(crate) fn consents(&self) -> &ConsentStore {
         &self.0.consents
+    }
+
+    /// Whom models must not show, by version.
+    pub(crate) fn hidden_users(&self) -> &HiddenStore {
+        &self.0.hidden_users
     }
 
     pub(crate) fn noise(&self) -> Option<&Arc<dyn NoiseSource>> {

@@ -193,6 +193,10 @@ pub struct Publication {
     /// The tables and views that were read for it; none where that was not kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub read_from: Vec<String>,
+    /// The policies that these were under then, by table, each with what it was known by. A policy
+    /// that is not here came later.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub policies: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// The document of a model version, written last.
@@ -223,6 +227,13 @@ impl std::ops::Deref for Manifest {
 
     fn deref(&self) -> &Publication {
         &self.publication
+    }
+}
+
+impl Publication {
+    /// Whether a table was read for the model, as far as that was kept.
+    pub fn may_have_read(&self, table: &str) -> bool {
+        self.read_from.is_empty() || self.read_from.iter().any(|read| read == table)
     }
 }
 
@@ -311,6 +322,9 @@ pub struct LoadedModel {
     pub consents: Vec<Arc<ConsentSet>>,
     /// The policies that these are of.
     pub screened_by: Vec<String>,
+    /// The subjects of whose persons some are in the model and may not be shown: `consents` leaves
+    /// them out as well.
+    pub hidden_of: Vec<String>,
     /// Where its files are.
     pub(super) folder: Place,
 }

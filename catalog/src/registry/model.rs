@@ -216,8 +216,8 @@ impl Catalog {
         };
         let (model, manifest) = self.models.get(&version.id, load).await?;
         let (name, version) = (name.clone(), version.version);
-        let (consents, screened_by) = (vec![], vec![]);
-        Ok(LoadedModel { name, version, model, manifest, consents, screened_by, folder })
+        let (consents, screened_by, hidden_of) = (vec![], vec![], vec![]);
+        Ok(LoadedModel { name, version, model, manifest, consents, screened_by, hidden_of, folder })
     }
 
     /// The number of the version that was published before `version`, if any is left.

@@ -90,6 +90,7 @@ pub(super) fn publication() -> Publication {
         users_of: BTreeSet::new(),
         start: StoredStart::GoesOn { version: 1, holds_all: true },
         read_from: vec!["main.clicks".into()],
+        policies: [("main.clicks".into(), [("mask".into(), "7f".into())].into())].into(),
     }
 }
 

@@ -33,7 +33,7 @@ use catalog::{ConsentPolicy, CreateMode, Purpose};
 
 pub(crate) use self::guard::{governed, may_replace, parts};
 pub(crate) use self::links::crosswalk_table;
-pub(crate) use self::store::{ConsentStore, Opening};
+pub(crate) use self::store::{ConsentStore, Opening, seed};
 pub use self::syntax::ConsentStatement;
 use self::syntax::PurposeAlteration;
 

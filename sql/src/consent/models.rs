@@ -15,6 +15,7 @@ use catalog::models::{LoadedModel, Manifest, ModelInfo, StoredConsent};
 use catalog::policy::Role;
 use catalog::subject_copies::CopiedKey;
 use catalog::{Class, ConsentPolicy, ObjectName};
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF};
 use serde_json::Value as Json;
 use udfs::consent::{ConsentSet, Consents, consenting};
@@ -24,9 +25,14 @@ use super::other_ids::OtherIds;
 use super::store::{Held, Used, current, current_by};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::model::hidden;
 use crate::model::options::TrainingOptions;
+use crate::policy::since;
 use crate::session::StatementContext;
 use crate::subject::users::{self, Followed, Ways};
+
+/// The columns with records in what a model of entities tells.
+const RECORDS: [&str; 3] = ["record_id", "left_id", "right_id"];
 
 /// The options of CREATE MODEL.
 const OPTION: &str = "purpose";
@@ -179,16 +185,22 @@ pub(crate) fn remember(options: &mut TrainingOptions, trained: &TrainedFor) {
     }
 }
 
-/// A model that a statement asks, with who consents now.
+/// A model that a statement asks, with who consents now and who may be seen.
 ///
 /// # Errors
-/// When it was trained for another purpose or channel than the statement's, for one that is not
-/// held or not a policy's any more, or when who consents cannot be checked.
+/// When a policy that binds the principal is newer than the model; when it was trained for another
+/// purpose or channel than the statement's, for one that is not held or not a policy's any more, or
+/// when who consents, or may be seen, cannot be checked.
 pub(crate) async fn asked(
     context: &Arc<StatementContext>,
     mut model: LoadedModel,
 ) -> Result<LoadedModel> {
     let manifest = Arc::clone(&model.manifest);
+    since::check_model(context, &model).await?;
+    if let Some(hidden) = hidden::of_model(context.engine(), &model).await? {
+        model.consents.push(Arc::clone(&hidden.others));
+        model.hidden_of.clone_from(&hidden.subjects);
+    }
     if manifest.consents.is_empty() {
         return Ok(model);
     }
@@ -216,7 +228,6 @@ pub(crate) async fn asked(
             hint: Some(format!("SET channel = '{channel}'")),
         });
     }
-    let mut sets = Vec::new();
     for consent in &manifest.consents {
         if let Some(policy) = policy_of(context, consent, purpose)?
             && consent.of_users
@@ -227,12 +238,11 @@ pub(crate) async fn asked(
             context.opening().used().note(&policy.name, held.version());
             let applied = format!("consent policy {} on {}", policy.name, policy.table);
             context.used().policies.insert(applied);
-            sets.push(Arc::clone(held.set()));
+            model.consents.push(Arc::clone(held.set()));
             model.screened_by.push(policy.name.clone());
         }
     }
     context.opening().used().note_model();
-    model.consents = sets;
     Ok(model)
 }
 
@@ -290,6 +300,26 @@ pub(crate) fn weights_of_consenting(
     let of_others = column(input).not_eq(lit(model.manifest.user_col.as_str()));
     let condition = of_others.or(consents(model).call(vec![column(feature)]));
     Ok(LogicalPlanBuilder::from(plan).filter(condition)?.build()?)
+}
+
+/// The rows of a table of a model of entities that are not of records whom nobody may see.
+///
+/// # Errors
+/// When DataFusion refuses the condition.
+pub(crate) fn of_shown_records(model: &LoadedModel, plan: LogicalPlan) -> Result<LogicalPlan> {
+    if model.consents.is_empty() {
+        return Ok(plan);
+    }
+    let fields = plan.schema().fields().iter().enumerate();
+    let of_records = fields.filter(|(_, field)| RECORDS.contains(&field.name().as_str()));
+    let shown = of_records.map(|(at, _)| {
+        let record = Expr::from(plan.schema().qualified_field(at));
+        consents(model).call(vec![record])
+    });
+    match conjunction(shown) {
+        Some(shown) => Ok(LogicalPlanBuilder::from(plan).filter(shown)?.build()?),
+        None => Ok(plan),
+    }
 }
 
 fn consents(model: &LoadedModel) -> ScalarUDF {

@@ -303,7 +303,7 @@ fn unknown(policy: &ConsentPolicy, error: &Error) -> Error {
 }
 
 /// The first bytes of a random id's hash.
-fn seed(id: &str) -> u64 {
+pub(crate) fn seed(id: &str) -> u64 {
     let digest = Sha256::digest(id.as_bytes());
     digest.iter().take(8).fold(0, |seed, byte| (seed << 8) | u64::from(*byte))
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use catalog::models::{Publication, Standing, StoredStart, StoredTuning};
+use catalog::models::{Manifest, Publication, Standing, StoredStart, StoredTuning};
 use catalog::{CreateMode, ErasuresSeen, Kind, ObjectName, Spec};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef};
@@ -458,6 +458,7 @@ impl Training {
         let live = previous.as_ref().filter(|_| self.retrained.is_some());
         let live = live.map(|previous| previous.version.version);
         let left = previous.as_ref().and_then(|previous| previous.left.clone());
+        let before = previous.as_ref().map(|previous| Arc::clone(&previous.version.manifest));
         let (options, told) = (&self.options, progress.clone());
         let trained = match &self.columns {
             Columns::Interactions(columns) => {
@@ -492,7 +493,7 @@ impl Training {
         let has_search = self.retrained.as_ref().is_some_and(|found| found.tuning.is_some());
         let more = [began, search_stays(unlearns && has_search), told];
         let message = whole(self.message(version, &trained), more);
-        let publication = self.publication(&trained);
+        let publication = self.publication(&trained, before.as_deref());
         if let Some(pairs) = &trained.pairs {
             claim.write_pairs(pairs).await?;
         }
@@ -527,7 +528,7 @@ impl Training {
         }
     }
 
-    fn publication(&self, trained: &Trained) -> Publication {
+    fn publication(&self, trained: &Trained, before: Option<&Manifest>) -> Publication {
         let kept = self.retrained.as_ref().and_then(|retrained| retrained.tuning.clone());
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let name = |column: &(usize, String)| column.1.clone();
@@ -556,6 +557,7 @@ impl Training {
             users_of: self.next.trained_for.users_of(),
             start: trained.start,
             read_from: self.next.read_from.clone(),
+            policies: self.next.policies(trained.start, before),
         }
     }
 

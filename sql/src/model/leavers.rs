@@ -19,6 +19,7 @@ use crate::consent::models::TrainedFor;
 use crate::consent::withdrawals;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::policy::since::Versions;
 use crate::session::StatementContext;
 
 /// For what the next version is trained, and from what.
@@ -27,6 +28,8 @@ pub(crate) struct Next {
     pub(crate) trained_for: TrainedFor,
     /// The tables and views that are read for it.
     pub(crate) read_from: Vec<String>,
+    /// The policies that these are under.
+    policies: Versions,
 }
 
 impl Next {
@@ -42,7 +45,40 @@ impl Next {
         let trained_for = TrainedFor::new(context, plan, user_column).await?;
         let read_from: BTreeSet<String> =
             context.opened_names().iter().map(ToString::to_string).collect();
-        Ok(Self { trained_for, read_from: read_from.into_iter().collect() })
+        let policies = context.policies().versions();
+        Ok(Self { trained_for, read_from: read_from.into_iter().collect(), policies })
+    }
+
+    /// The policies under which a version was trained, and that which it goes on from, if it does:
+    /// one that came or changed between the two is newer than what the version knows.
+    pub(crate) fn policies(&self, start: StoredStart, before: Option<&Manifest>) -> Versions {
+        let mut policies = self.policies.clone();
+        if let (StoredStart::GoesOn { .. }, Some(before)) = (start, before) {
+            for (table, policies) in &mut policies {
+                let known = before.policies.get(table);
+                policies.retain(|policy, version| {
+                    !before.may_have_read(table)
+                        || known.and_then(|known| known.get(policy)) == Some(&*version)
+                });
+            }
+            policies.retain(|_, policies| !policies.is_empty());
+        }
+        policies
+    }
+
+    /// Why what a version knows is more than its tables show by now; `None` where their policies
+    /// are those under which it was trained.
+    fn newer_policy(&self, number: u32, manifest: &Manifest) -> Option<String> {
+        let read = self.policies.iter().filter(|(table, _)| manifest.may_have_read(table));
+        for (table, policies) in read {
+            let known = manifest.policies.get(table);
+            for (policy, version) in policies {
+                if known.and_then(|known| known.get(policy)) != Some(version) {
+                    return Some(format!("version {number} is older than {policy} on {table}"));
+                }
+            }
+        }
+        None
     }
 }
 
@@ -113,6 +149,9 @@ impl<'a> Leavers<'a> {
     ) -> Result<Option<String>> {
         let (manifest, number) = (&version.manifest, version.version);
         if let Some(why) = self.of_chain(number, manifest, next) {
+            return Ok(Some(why));
+        }
+        if let Some(why) = next.and_then(|next| next.newer_policy(number, manifest)) {
             return Ok(Some(why));
         }
         let governed = Governed::of(manifest, next);
@@ -229,7 +268,7 @@ impl Governed {
 }
 
 /// The ids of whom a version has learned, where it keeps any.
-fn persons(version: &LoadedModel) -> Option<ArrayRef> {
+pub(super) fn persons(version: &LoadedModel) -> Option<ArrayRef> {
     let recommender = version.model.recommender().map(|found| found.user_ids().values());
     let records = || version.model.entities().map(|found| ArrayRef::clone(&found.parts().ids));
     recommender.or_else(records)

@@ -8,6 +8,7 @@ pub mod evaluate;
 mod features;
 mod fit;
 pub mod function_docs;
+pub(crate) mod hidden;
 pub mod history;
 mod hybrid;
 mod idle;

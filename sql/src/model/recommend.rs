@@ -262,13 +262,18 @@ impl RecommendExec {
     }
 }
 
-/// By which consent policies users are left out, for plans; nothing where by none.
+/// By which consent policies users are left out, and as persons of which subjects, for plans;
+/// nothing where by none.
 fn screened(model: &LoadedModel) -> String {
-    if model.screened_by.is_empty() {
-        return String::new();
+    let mut told = String::new();
+    if !model.screened_by.is_empty() {
+        let purpose = model.manifest.purpose.as_deref().unwrap_or_default();
+        told = format!(", policies=[{}], purpose={purpose}", model.screened_by.join(", "));
     }
-    let purpose = model.manifest.purpose.as_deref().unwrap_or_default();
-    format!(", policies=[{}], purpose={purpose}", model.screened_by.join(", "))
+    if !model.hidden_of.is_empty() {
+        told.push_str(&format!(", subjects=[{}]", model.hidden_of.join(", ")));
+    }
+    told
 }
 
 /// All inputs, of which the first has the users.

@@ -154,7 +154,8 @@ impl ModelRelations {
             }
             "ml_unlinkable_records" => {
                 arguments.none(function)?;
-                scan(function, entities::tables::unlinkable(model)?)
+                let records = scan(function, entities::tables::unlinkable(model)?)?;
+                consent::models::of_shown_records(model, records)
             }
             "resolve_entities" => crosswalk(model, arguments),
             _ => {
@@ -398,7 +399,8 @@ fn predict(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan>
                 "write ML.PREDICT(MODEL m), and select from its rows; RETRAIN adds records",
             ));
         }
-        return scan("pairs", entities::tables::pairs(model)?);
+        let pairs = scan("pairs", entities::tables::pairs(model)?)?;
+        return consent::models::of_shown_records(model, pairs);
     }
     let Some(First::Rows(plan)) = arguments.first.take() else {
         return Err(Error::invalid_hint(
@@ -438,7 +440,8 @@ fn crosswalk(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPla
         }
     };
     let threshold = given.as_ref().map(probability).transpose()?;
-    scan("entities", entities::tables::crosswalk(model, threshold)?)
+    let records = scan("entities", entities::tables::crosswalk(model, threshold)?)?;
+    consent::models::of_shown_records(model, records)
 }
 
 /// A literal probability from which records are one entity.

@@ -19,6 +19,7 @@ pub(crate) mod propose;
 pub(crate) mod retention;
 mod rows;
 mod shown;
+pub(crate) mod since;
 pub(crate) mod syntax;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +44,7 @@ pub(crate) use self::change::Change;
 pub(crate) use self::copies::Copied;
 use self::retention::Keep;
 pub(crate) use self::rows::{Parts, RowCheck, computed_of_mask, parts};
+use self::since::Versions;
 use self::syntax::PolicyStatement;
 use crate::dml::sent::quoted;
 use crate::error::{Class, Error, Result};
@@ -56,6 +58,8 @@ use crate::session::{Action, StatementContext};
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     tables: Mutex<BTreeSet<ObjectName>>,
+    /// The policies of each table that was opened, with what they were known by.
+    versions: Mutex<Versions>,
     /// Those whose policies are being planned.
     planned: Mutex<BTreeSet<ObjectName>>,
     /// The retention policies of each table that was opened.
@@ -67,6 +71,20 @@ impl Seen {
     /// The statement reads a table with policies, whether or not they bind its principal.
     fn met(&self, table: &ObjectName) {
         self.tables.lock().insert(table.clone());
+    }
+
+    /// Notes the policies of a table as they are applied; those that were noted first stay.
+    fn note_versions(&self, table: &ObjectName, found: BTreeMap<String, String>) {
+        let mut known = self.versions.lock();
+        let known = known.entry(table.to_string()).or_default();
+        for (policy, version) in found {
+            known.entry(policy).or_insert(version);
+        }
+    }
+
+    /// The policies of the tables that were opened, whether or not they bind the principal.
+    pub(crate) fn versions(&self) -> Versions {
+        self.versions.lock().clone()
     }
 
     fn tables(&self) -> BTreeSet<ObjectName> {
@@ -126,6 +144,7 @@ async fn applied(context: &StatementContext, name: &ObjectName) -> Result<Option
         return Ok(None);
     }
     context.policies().met(name);
+    context.policies().note_versions(name, since::of_rules(&rules)?);
     let bound =
         Bound::of(&rules, context.rights().roles()).map_err(|e| closed(context, name, e))?;
     if bound.is_free() {

@@ -54,6 +54,7 @@ use self::options::Spec;
 use self::relations::PrivateRelations;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::policy::since;
 use crate::session::StatementContext;
 use crate::session::plan::analyzed;
 
@@ -141,6 +142,7 @@ pub(crate) async fn guarded(
         return Ok(table);
     };
     context.used().policies.insert(format!("privacy policy {} on {name}", policy.name));
+    since::note_privacy(context, name, &policy)?;
     let rows = linked::rows(context, name, &policy, Arc::clone(&table), is_target).await?;
     let principal = context.rights().name();
     Ok(Arc::new(Protected::new(name, policy, principal, table, rows)?))

@@ -15,6 +15,7 @@ use catalog::table_erasure::TableErasure;
 use catalog::{Kind, ObjectName};
 
 use super::export::{Held, models};
+use super::marks::MarksOfModels;
 use super::person::{Person, Standing, count, find, stand};
 use super::remains;
 use super::syntax::Who;
@@ -311,7 +312,8 @@ async fn clear(
     // The tables that were rewritten are read from other files: what is known of the old ones is
     // of no use, and tells of who was in them.
     engine.runtime().cache_manager.get_file_metadata_cache().clear();
-    let of_copies = person.marks_of_copies(context).await?;
+    let mut of_copies = person.marks_of_copies(context).await?;
+    of_copies.extend(MarksOfModels::of(run, context, person).await?.marks);
     let free = |held: &mut SubjectMarks| {
         for token in job.tokens.iter().chain(&of_copies) {
             held.take(Mark::Restricted, token);

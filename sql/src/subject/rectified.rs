@@ -212,12 +212,12 @@ async fn trained_on(
             break;
         }
     }
-    let versions = catalog.model_version_texts().await?.into_iter();
-    let trained = versions.filter(|(_, _, told)| told.iter().any(|text| names(text, &tables)));
-    let told = |(model, version, _): (ObjectName, u32, Vec<String>)| {
-        format!("model {model}@{version} was trained on it, RETRAIN MODEL {model}")
-    };
-    Ok(trained.map(told).collect())
+    let versions = catalog.model_trainings().await?.into_iter();
+    let trained = versions.filter(|of| of.texts.iter().any(|text| names(text, &tables)));
+    let told = trained.map(|of| {
+        format!("model {0}@{1} was trained on it, RETRAIN MODEL {0}", of.model, of.version)
+    });
+    Ok(told.collect())
 }
 
 /// Whether a text has one of the names as a word.

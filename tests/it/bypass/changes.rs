@@ -90,6 +90,11 @@ const MAKINGS: &[Making] = &[
     },
 ];
 
+/// A model that is older than a policy.
+const LATE_MODEL: &str = "CREATE MODEL ada.model_g_late OPTIONS (model_type = 'item_knn', \
+                          user_col = 'person', item_col = 'item', \
+                          data_split_method = 'no_split') AS SELECT person, item FROM g_late";
+
 /// What comes of reading rows, without cards, one by one.
 pub fn of_rows(kind: &Kind) -> Expect {
     match kind.takes {
@@ -345,6 +350,10 @@ impl Findings<'_> {
         if !first.said.contains("zz-secret") {
             self.wrong.push(format!("nothing was there to hide: {}", first.said));
         }
+        let trained = self.door.ask_one(LATE_MODEL).await;
+        if trained.rows.is_err() {
+            self.wrong.push(format!("{LATE_MODEL}: {}", trained.said));
+        }
         run(&house.dpo, "CREATE ROW ACCESS POLICY late ON main.g_late USING (region <> 'zz-land')")
             .await;
         for value in [3, 4] {
@@ -357,6 +366,17 @@ impl Findings<'_> {
         let answer = self.door.ask_one(&all.replace("{t}", "g_late")).await;
         let known = self.door.ask_one(&all.replace("{t}", "o_rows")).await;
         self.judge(&late, "a view from before", Same, &answer, Some(("o_rows", &known)));
+        // A model from before is not asked; retrained, it is as if nothing had been there to hide.
+        let told = "SELECT DISTINCT item FROM ml_recommend('ada.model_{t}')";
+        for asked in [told, "SELECT * FROM ml_recommend('ada.model_{t}', 3, 5)"] {
+            let answer = self.door.ask_one(&asked.replace("{t}", "g_late")).await;
+            self.judge(&late, asked, DENIED, &answer, None);
+        }
+        let trained = self.door.ask_one("RETRAIN MODEL ada.model_g_late").await;
+        self.judge(&late, "RETRAIN under a policy", Open, &trained, None);
+        let answer = self.door.ask_one(&told.replace("{t}", "g_late")).await;
+        let known = self.door.ask_one(&told.replace("{t}", "o_rows")).await;
+        self.judge(&late, "a model that was retrained", Same, &answer, Some(("o_rows", &known)));
         run(&house.dpo, "DROP POLICY late ON main.g_late").await;
         run(
             &house.dpo,
