@@ -306,7 +306,7 @@ mod tests {
             gatherer.push(Some(name));
         }
         let order: Vec<u32> = (0..6).collect();
-        let column = gatherer.finish("name", Declared::Text, Some(Kind::Name), &order);
+        let column = gatherer.finish("name", Declared::Text, Some(Kind::Name), &order, &[]);
         let mut records = Records::new(vec![column], vec![], 6);
         let keys = vec![7, 7, 8, 0, 0, 7];
         records.computed = vec![Computed { expression: expression("f(name)"), keys }];

@@ -363,7 +363,7 @@ mod tests {
             gatherer.push(Some(values[random.below(values.len() as u64) as usize]));
         }
         let order: Vec<u32> = (0..rows).collect();
-        gatherer.finish(name, Declared::Text, Some(kind), &order)
+        gatherer.finish(name, Declared::Text, Some(kind), &order, &[])
     }
 
     /// Records of a code of four, of a name whose first two are alike, and of a letter that two of

@@ -15,6 +15,7 @@ pub mod blocking;
 pub mod cluster;
 pub mod column;
 pub mod compare;
+mod dates;
 pub mod dependence;
 pub mod em;
 pub mod gather;

@@ -275,7 +275,7 @@ mod tests {
                 let value = if name == "flag" { (row % 2).to_string() } else { email };
                 gatherer.push(Some(&value));
             }
-            columns.push(gatherer.finish(name, Declared::Text, Some(kind), &order));
+            columns.push(gatherer.finish(name, Declared::Text, Some(kind), &order, &[]));
         }
         let records = Records::new(columns, vec![], 4000);
         for rule in suggest(&records.columns, &[], 100_000, 200, 7) {
@@ -291,7 +291,7 @@ mod tests {
             gatherer.push(Some(&format!("name{row}")));
         }
         let order: Vec<u32> = (0..100).collect();
-        let columns = [gatherer.finish("name", Declared::Text, Some(Kind::Name), &order)];
+        let columns = [gatherer.finish("name", Declared::Text, Some(Kind::Name), &order, &[])];
         let of = |columns| {
             let expression = Expression { text: "f(name)".into(), columns };
             Rule { keys: vec![], expressions: vec![expression] }
