@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::blocking::{Cost, RULES_MAX, Rule, Sides, pairs_of};
 use super::column::Column;
-use super::key::{Expression, Key, Part, offered};
+use super::key::{Expression, Key, Part, offered, sampled_share};
 use crate::model::random::{Seeded, mixed};
 
 /// Imagined matches.
@@ -213,6 +213,7 @@ fn covered(key: &Key, imagined: &[Imagined]) -> Covered {
             (Imagined::Slip(place, _), Part::LocalPart) => *place > 0.6,
             (Imagined::Slip(_, luck), Part::Soundex) => *luck < 0.5,
             (Imagined::Slip(_, luck), Part::Words) => *luck < 0.95,
+            (Imagined::Slip(_, luck), Part::Bits(bits)) => *luck < sampled_share(bits),
             (Imagined::Other(luck), Part::Words) => *luck < 0.4,
             (Imagined::Other(_), _) => false,
         };
