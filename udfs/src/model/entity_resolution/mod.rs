@@ -31,6 +31,7 @@ pub mod records;
 pub mod score;
 pub mod sorted;
 pub mod suggest;
+mod tails;
 mod tokens;
 pub mod train;
 pub mod values;
