@@ -227,7 +227,9 @@ pub fn learn(
     };
     let tail = |(at, column): (usize, &Column)| {
         let is_never_free = free.iter().all(|free| free >> at & 1 == 0);
-        let is_alone = column.kind == Kind::Bloom && is_never_free && !free.is_empty();
+        // Other rules find pairs by more than how alike they are.
+        let finds_alike = rules.iter().any(|named| named.rule.samples(at));
+        let is_alone = column.kind == Kind::Bloom && is_never_free && finds_alike;
         is_alone.then(|| nearly_equal(records, at, options.seed))
     };
     let tails = columns.iter().enumerate().map(tail).collect();
