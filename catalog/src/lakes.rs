@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
+use deltalake::DeltaTable;
 use futures::TryStreamExt;
 use parking_lot::Mutex;
 
@@ -289,35 +290,53 @@ impl Catalog {
         version: Option<u64>,
         state: &SessionState,
     ) -> Result<Arc<dyn TableProvider>> {
-        let base = self.base_of(&name.schema);
-        self.check_location(&table.location, base)?;
-        self.check_separation(name, table).await?;
         let text = name.to_string();
         if table.format == Format::Delta {
-            let place = self.stores.locate(&table.location, Some(base))?.folder();
-            let opened = match version {
-                Some(version) => self.tables.at(&text, &place, version).await,
-                None => self.tables.newest(&text, &place).await,
-            };
-            let opened = match opened {
-                Err(Error::Corrupt { .. }) if !delta::is_delta(&place).await? => {
-                    let url = place.url.to_string();
-                    return Err(Error::Empty { url, format: "Delta log".into() });
-                }
-                other => other?,
-            };
-            if version.is_some() {
-                let newest = self.tables.newest(&text, &place).await?;
-                delta::check_columns(&text, &opened, &newest)?;
-            }
+            let (_, opened) = self.open_lake_delta(name, table, version).await?;
             if let Some(pii) = &table.pii {
                 let partitions = delta::partition_columns(&text, &opened)?;
                 pii.check_partitions(&text, partitions.iter().map(String::as_str))?;
             }
             return delta::provider(&text, &opened, state);
         }
+        let base = self.base_of(&name.schema);
+        self.check_location(&table.location, base)?;
+        self.check_separation(name, table).await?;
         no_version(name, version)?;
         let opened = files.open(Some(base), table, state).await?;
         Ok(Arc::new(ReadOnlyTable::new(text, opened)))
+    }
+
+    /// A lake's Delta table at a version, without one at its newest, and where it is.
+    ///
+    /// # Errors
+    /// When it may not be read, there is no such version, or its log cannot be read.
+    pub(crate) async fn open_lake_delta(
+        &self,
+        name: &ObjectName,
+        table: &LakeTable,
+        version: Option<u64>,
+    ) -> Result<(Place, DeltaTable)> {
+        let base = self.base_of(&name.schema);
+        self.check_location(&table.location, base)?;
+        self.check_separation(name, table).await?;
+        let text = name.to_string();
+        let place = self.stores.locate(&table.location, Some(base))?.folder();
+        let opened = match version {
+            Some(version) => self.tables.at(&text, &place, version).await,
+            None => self.tables.newest(&text, &place).await,
+        };
+        let opened = match opened {
+            Err(Error::Corrupt { .. }) if !delta::is_delta(&place).await? => {
+                let url = place.url.to_string();
+                return Err(Error::Empty { url, format: "Delta log".into() });
+            }
+            other => other?,
+        };
+        if version.is_some() {
+            let newest = self.tables.newest(&text, &place).await?;
+            delta::check_columns(&text, &opened, &newest)?;
+        }
+        Ok((place, opened))
     }
 }

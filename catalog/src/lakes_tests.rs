@@ -126,6 +126,13 @@ async fn a_delta_folder_in_a_lake_is_read_at_any_version() {
     let restarted = lake(folder.path()).await;
     assert_eq!(count(&restarted, &in_lake("events"), None).await, 2);
     assert_eq!(count(&restarted, &in_lake("events"), Some(0)).await, 1);
+    for (version, expected) in [(None, 2), (Some(0), 1)] {
+        let (name, state) = (in_lake("events"), session(&restarted));
+        let files = restarted.table_files(&name, version, &state).await.unwrap().unwrap();
+        assert_eq!(files.ids().len(), expected);
+        let rows = SessionContext::new_with_state(state).read_table(files.rows(&[0])).unwrap();
+        assert_eq!(rows.count().await.unwrap(), 1);
+    }
     let empty = Files::new("clicks/", Format::Delta);
     let state = session(&restarted);
     let error = restarted.try_lake_table(&in_lake("x"), &empty, &state).await.unwrap_err();

@@ -240,7 +240,7 @@ impl Catalog {
     /// a list of files: a view, a Delta table whose files are not all that there is to it, or a
     /// table whose identifiers are kept apart.
     ///
-    /// A warehouse table's files are those of `version`, without one those of its newest.
+    /// A Delta table's files are those of `version`, without one those of its newest.
     ///
     /// # Errors
     /// When the store or the table cannot be read.
@@ -263,7 +263,13 @@ impl Catalog {
                 let plain = self.tables.plain(&text, &place, &opened, state)?;
                 Ok(plain.and_then(|files| TableFiles::of_delta(table.folder, files)))
             }
-            Spec::External(table) if table.format != Format::Delta && table.pii.is_none() => {
+            Spec::External(table) if table.pii.is_some() => Ok(None),
+            Spec::External(table) if table.format == Format::Delta => {
+                let (place, opened) = self.open_lake_delta(name, &table, version).await?;
+                let plain = self.tables.plain(&text, &place, &opened, state)?;
+                Ok(plain.and_then(|files| TableFiles::of_delta(place.url.to_string(), files)))
+            }
+            Spec::External(table) => {
                 self.check_separation(name, &table).await?;
                 self.files.files(Some(self.base_of(&name.schema)), &table, state).await
             }

@@ -4,10 +4,13 @@
 use crate::text::Text;
 use arrow::array::Array;
 
-/// Most values of a dictionary that are kept prepared beside each other.
-const VALUES_MAX: usize = 256;
+/// Most values of a dictionary that are kept prepared beside each other: as many as a batch has
+/// rows.
+const VALUES_MAX: usize = 8_192;
 /// Longest of them, in bytes: what is made of a text may be many times as large.
 const VALUE_BYTES_MAX: usize = 4_096;
+/// All of them together, in bytes.
+const BYTES_MAX: usize = 1 << 20;
 
 /// What is made of the texts of a column.
 pub(crate) struct Prepared<'a, P> {
@@ -15,6 +18,8 @@ pub(crate) struct Prepared<'a, P> {
     last: Slot<'a, P>,
     /// Of a dictionary's values, by their place in it.
     values: Vec<Slot<'a, P>>,
+    /// Of the texts that may be kept, what is left.
+    bytes_left: usize,
 }
 
 #[derive(Default)]
@@ -27,13 +32,16 @@ impl<'a, P: Default> Prepared<'a, P> {
     /// For the texts of a column, of which nothing is made yet.
     pub(crate) fn new(column: &Text) -> Self {
         let values = match column {
-            Text::Dictionary { keys, values } if values.len() <= VALUES_MAX.min(keys.len()) => {
+            // Where there are no fewer values than rows, hardly one comes twice.
+            Text::Dictionary { keys, values }
+                if values.len() <= VALUES_MAX && values.len() < keys.len() =>
+            {
                 values.len()
             }
             _ => 0,
         };
         let slots = std::iter::repeat_with(Slot::default).take(values);
-        Self { last: Slot::default(), values: slots.collect() }
+        Self { last: Slot::default(), values: slots.collect(), bytes_left: BYTES_MAX }
     }
 
     /// What `make` makes of a text, in place of what it made of another before; `key` is the text's
@@ -45,9 +53,13 @@ impl<'a, P: Default> Prepared<'a, P> {
         key: Option<usize>,
         make: impl FnOnce(&str, &mut P),
     ) -> &P {
-        let slot = match key.filter(|_| text.len() <= VALUE_BYTES_MAX) {
-            Some(key) => self.values.get_mut(key).unwrap_or(&mut self.last),
-            None => &mut self.last,
+        let slot = match key.and_then(|key| self.values.get_mut(key)) {
+            Some(slot) if slot.made.is_some() => slot,
+            Some(slot) if text.len() <= VALUE_BYTES_MAX.min(self.bytes_left) => {
+                self.bytes_left -= text.len();
+                slot
+            }
+            _ => &mut self.last,
         };
         let is_made = |made: &str| std::ptr::eq(made, text) || made == text;
         let made = slot.made.get_or_insert_with(P::default);
@@ -110,15 +122,20 @@ mod tests {
     #[test]
     fn constants_values_of_dictionaries_and_repeated_texts_are_prepared_once() {
         assert_eq!(made(&Text::Constant(Some("a".into()))), 1);
-        assert_eq!(made(&dictionary(|row| format!("text {}", row % 10))), 10);
+        for values in [10, 257, ROWS / 2, ROWS - 1] {
+            assert_eq!(made(&dictionary(|row| format!("text {}", row % values))), values);
+        }
         let repeating = column(|row| format!("text {}", row / 100));
         assert_eq!(made(&Text::from_array("f", &repeating).unwrap()), ROWS / 100);
     }
 
     #[test]
     fn what_would_take_much_memory_is_prepared_where_it_occurs() {
-        let many = VALUES_MAX + 1;
-        assert_eq!(made(&dictionary(|row| format!("text {}", row % many))), ROWS);
+        assert_eq!(made(&dictionary(|row| format!("text {row}"))), ROWS);
+        let (values, bytes) = (400, 4_000);
+        let kept = BYTES_MAX / bytes;
+        let much = dictionary(|row| format!("{:0>bytes$}", row % values));
+        assert_eq!(made(&much), kept + (values - kept) * (ROWS / values));
         let long = dictionary(|row| if row % 2 == 0 { "x".repeat(5_000) } else { "y".into() });
         assert_eq!(made(&long), 2);
         let both_long = dictionary(|row| ["x", "y"][row % 2].repeat(5_000));

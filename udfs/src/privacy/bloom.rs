@@ -12,17 +12,18 @@ use sha2::Sha256;
 
 use crate::identity::normalize_name::folded;
 
-/// Bits of an encoding, in words of 64.
+/// The bits of an encoding, in words of 64.
 pub(crate) type Bits = [u64; 8];
 
 /// Places that a pair of letters sets.
 const PLACES: u64 = 12;
-const BIT_COUNT: u64 = 512;
+/// Bits of an encoding.
+pub(crate) const BIT_COUNT: u64 = 512;
 /// Hexadecimal digits of a word.
 const DIGITS: usize = 16;
 
 /// The bits of a text; none for a text without letters and digits.
-pub(super) fn encoded(text: &str, mac: &Hmac<Sha256>) -> Option<Bits> {
+pub(crate) fn encoded(text: &str, mac: &Hmac<Sha256>) -> Option<Bits> {
     let text = folded(text);
     if text.is_empty() {
         return None;
@@ -50,7 +51,7 @@ pub(super) fn encoded(text: &str, mac: &Hmac<Sha256>) -> Option<Bits> {
 }
 
 /// Appends an encoding as it is shown.
-pub(super) fn show(key_id: &str, bits: &Bits, text: &mut String) -> std::fmt::Result {
+pub(crate) fn show(key_id: &str, bits: &Bits, text: &mut String) -> std::fmt::Result {
     text.push_str(key_id);
     text.push('.');
     bits.iter().try_for_each(|word| write!(text, "{word:016x}"))

@@ -14,17 +14,17 @@ const LENGTH_MAX: usize = 64;
 
 /// In which order day, month and year stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
+pub(crate) enum Order {
     Dmy,
     Mdy,
     Ymd,
 }
 
 impl Order {
-    pub(super) const ALL: [Self; 3] = [Self::Dmy, Self::Mdy, Self::Ymd];
+    pub(crate) const ALL: [Self; 3] = [Self::Dmy, Self::Mdy, Self::Ymd];
 
     /// The order's word.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Dmy => "DMY",
             Self::Mdy => "MDY",
@@ -33,14 +33,14 @@ impl Order {
     }
 
     /// The order of a word, in any case.
-    pub(super) fn named(word: &str) -> Option<Self> {
+    pub(crate) fn named(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|order| order.name().eq_ignore_ascii_case(word.trim()))
     }
 }
 
 /// What a text can mean: the date by each order, and whether the order makes any difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Readings([Option<NaiveDate>; 3]);
+pub(crate) struct Readings([Option<NaiveDate>; 3]);
 
 impl Readings {
     fn all(date: Option<NaiveDate>) -> Self {
@@ -48,12 +48,12 @@ impl Readings {
     }
 
     /// The date by an order.
-    pub(super) fn by(self, order: Order) -> Option<NaiveDate> {
+    pub(crate) fn by(self, order: Order) -> Option<NaiveDate> {
         Order::ALL.iter().zip(self.0).find(|(of, _)| **of == order).and_then(|(_, date)| date)
     }
 
     /// The date, when every reading that is one is the same.
-    pub(super) fn only(self) -> Option<NaiveDate> {
+    pub(crate) fn only(self) -> Option<NaiveDate> {
         let mut dates = self.0.into_iter().flatten();
         let first = dates.next()?;
         dates.all(|date| date == first).then_some(first)
@@ -61,7 +61,7 @@ impl Readings {
 
     /// The one order by which the text is a date, when the others give none: it tells of the
     /// column's order.
-    pub(super) fn decided(self) -> Option<Order> {
+    pub(crate) fn decided(self) -> Option<Order> {
         let mut orders = Order::ALL.into_iter().filter(|order| self.by(*order).is_some());
         let order = orders.next()?;
         orders.next().is_none().then_some(order)
@@ -69,7 +69,7 @@ impl Readings {
 }
 
 /// What a text can mean; nothing when it is no date.
-pub(super) fn readings(text: &str) -> Readings {
+pub(crate) fn readings(text: &str) -> Readings {
     let text = text.trim();
     if text.is_empty() || text.len() > LENGTH_MAX {
         return Readings::default();

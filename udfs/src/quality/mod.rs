@@ -14,7 +14,7 @@ use crate::fuzzy::udf;
 
 mod convert_unit;
 mod countries;
-mod dates;
+pub(crate) mod dates;
 mod distribution;
 pub mod distribution_sketch;
 pub mod duplicate_count;

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use rayon::prelude::*;
 
 use super::column::{Column, NONE};
-use super::key::{Expression, Key};
+use super::key::{Expression, Key, Part};
 use super::records::Records;
 use crate::model::random::mixed;
 
@@ -55,6 +55,12 @@ impl Rule {
     pub fn columns(&self) -> u32 {
         let of_keys = self.keys.iter().fold(0, |columns, key| columns | 1 << key.column);
         self.expressions.iter().fold(of_keys, |columns, computed| columns | computed.columns)
+    }
+
+    /// Whether it asks for nothing but a sample of a column's bits.
+    pub fn samples(&self, at: usize) -> bool {
+        let is_sample = |key: &Key| key.column == at && matches!(key.part, Part::Bits(_));
+        self.keys.len() == 1 && self.keys.iter().all(is_sample) && self.expressions.is_empty()
     }
 
     /// The keys of each record, `slots` each, 0 for none.
@@ -306,7 +312,7 @@ mod tests {
             gatherer.push(Some(name));
         }
         let order: Vec<u32> = (0..6).collect();
-        let column = gatherer.finish("name", Declared::Text, Some(Kind::Name), &order);
+        let column = gatherer.finish("name", Declared::Text, Some(Kind::Name), &order, &[]);
         let mut records = Records::new(vec![column], vec![], 6);
         let keys = vec![7, 7, 8, 0, 0, 7];
         records.computed = vec![Computed { expression: expression("f(name)"), keys }];

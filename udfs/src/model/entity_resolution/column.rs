@@ -4,19 +4,21 @@
 //! `null`, `unknown`, `-`, `test@test.com`, …) is no value. Texts lose case, accents and signs
 //! ([`folded`]), so that it is of no matter whether an accent is a part of its letter or comes
 //! after it (Unicode's NFC and NFD), nor is it in codes and e-mail addresses; telephone numbers
-//! keep their last nine digits, dates become `yyyymmdd`, in the order of day and month that the
-//! column itself shows.
+//! keep their last nine digits, dates become `yyyymmdd`, in the order of day and month that their
+//! table itself shows.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
 use super::address::Address;
+use super::dates::{Dates, place};
 use super::kind::{Declared, Kind, is_missing};
 use super::tokens::Tokens;
 use super::values::{Distinct, Values};
 use crate::identity::normalize_address::normalized;
 use crate::identity::normalize_name::folded;
 use crate::privacy::bloom::{self, Bits};
+use crate::quality::dates::Order;
 
 /// Letters of a value that count: a comparison of two texts costs the product of their lengths.
 pub const LETTERS_MAX: usize = 1000;
@@ -123,29 +125,36 @@ impl Gatherer {
     }
 
     /// The column of the records in `order`, compared as `kind` says, or as its values suggest.
+    /// Which table each of these is of, `sources` says; nothing where there is one.
     pub fn finish(
         self,
         name: &str,
         declared: Declared,
         kind: Option<Kind>,
         order: &[u32],
+        sources: &[u32],
     ) -> Column {
         let Self { codes, distinct } = self;
         let values = distinct.values;
         let codes: Vec<u32> = order.iter().map(|&row| codes[row as usize]).collect();
         let kind = kind.unwrap_or_else(|| Kind::detect(name, declared, &codes, &values));
         let mut column = Column { name: name.to_owned(), kind, ..Column::default() };
-        let spelling = Spelling::of(kind, &values);
+        let spelling = Spelling::of(kind, &values, &codes, sources);
         let mut spelled = Distinct::default();
-        let mut renamed: Vec<Option<u32>> = vec![None; values.len()];
-        let mut code_of = |code: u32| {
-            let Some(known) = renamed.get_mut(code as usize) else { return NONE };
+        // Tables may mean different dates by one text.
+        let orders = if kind == Kind::Date { Order::ALL.len() } else { 1 };
+        let mut renamed: Vec<Option<u32>> = vec![None; values.len() * orders];
+        let mut code_of = |(code, source): (u32, u32)| {
+            let order = spelling.order(source);
+            let at = code as usize * orders + order.map_or(0, place);
+            let Some(known) = renamed.get_mut(at) else { return NONE };
             *known.get_or_insert_with(|| {
-                let text = spelling.spell(values.get(code));
+                let text = spelling.spell(values.get(code), order);
                 text.map_or(NONE, |text| spelled.code(&text))
             })
         };
-        column.codes = codes.into_iter().map(&mut code_of).collect();
+        let sources = sources.iter().copied().chain(std::iter::repeat(0));
+        column.codes = codes.into_iter().zip(sources).map(&mut code_of).collect();
         column.values = spelled.values;
         column.count();
         column
@@ -200,26 +209,23 @@ impl Column {
 /// How the values of a column are brought into one spelling.
 struct Spelling {
     kind: Kind,
-    day_first: bool,
+    /// Of a column of dates, how these are read.
+    dates: Option<Dates>,
 }
 
 impl Spelling {
-    fn of(kind: Kind, values: &Values) -> Self {
-        // A first part above 12 is a day, a second one shows that the month is first.
-        let (mut days, mut months) = (0, 0);
-        if kind == Kind::Date {
-            for parts in values.iter().filter_map(parts) {
-                if let Parts::Ambiguous(first, second, _) = parts {
-                    days += usize::from(first > 12);
-                    months += usize::from(second > 12);
-                }
-            }
-        }
-        Self { kind, day_first: days >= months }
+    fn of(kind: Kind, values: &Values, codes: &[u32], sources: &[u32]) -> Self {
+        let dates = (kind == Kind::Date).then(|| Dates::of(values, codes, sources));
+        Self { kind, dates }
     }
 
-    /// A value in the column's spelling; `None` when it says nothing.
-    fn spell(&self, value: &str) -> Option<String> {
+    /// The order of a table's dates.
+    fn order(&self, source: u32) -> Option<Order> {
+        self.dates.as_ref().map(|dates| dates.order(source))
+    }
+
+    /// A value in the column's spelling, of dates in an order; `None` when it says nothing.
+    fn spell(&self, value: &str, order: Option<Order>) -> Option<String> {
         if self.kind == Kind::Array {
             return members(value);
         }
@@ -246,7 +252,11 @@ impl Spelling {
                     false => value.nfkd().filter(is_kept).flat_map(char::to_uppercase).collect(),
                 }
             }
-            Kind::Date => date(value, self.day_first).unwrap_or_else(|| digits(value)),
+            Kind::Date => {
+                let known = self.dates.as_ref().zip(order);
+                let date = known.and_then(|(dates, order)| dates.spell(value, order));
+                date.unwrap_or_else(|| digits(value))
+            }
             Kind::Number => {
                 let number: f64 = value.parse().ok()?;
                 if !number.is_finite() {
@@ -287,49 +297,6 @@ fn digits(value: &str) -> String {
     value.chars().filter(char::is_ascii_digit).collect()
 }
 
-/// The parts of a date in figures.
-enum Parts {
-    /// Year, month, day.
-    Known(u32, u32, u32),
-    /// Two parts of unknown order, and the year.
-    Ambiguous(u32, u32, u32),
-}
-
-fn parts(value: &str) -> Option<Parts> {
-    let value = value.split(['T', ' ']).next().unwrap_or(value);
-    if value.len() == 8 && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        let part = |from: usize, to: usize| value[from..to].parse().ok();
-        return Some(Parts::Known(part(0, 4)?, part(4, 6)?, part(6, 8)?));
-    }
-    let mut pieces = value.split(['-', '/', '.']);
-    let mut next = || -> Option<(u32, usize)> {
-        let piece = pieces.next()?;
-        Some((piece.parse().ok()?, piece.len()))
-    };
-    let (first, second, third) = (next()?, next()?, next()?);
-    if pieces.next().is_some() {
-        return None;
-    }
-    match (first.1, third.1) {
-        (4, _) => Some(Parts::Known(first.0, second.0, third.0)),
-        (_, 4) => Some(Parts::Ambiguous(first.0, second.0, third.0)),
-        _ => None,
-    }
-}
-
-/// A date as `yyyymmdd`; `None` when the text is none.
-pub(super) fn date(value: &str, day_first: bool) -> Option<String> {
-    let (year, month, day) = match parts(value.trim())? {
-        Parts::Known(year, month, day) => (year, month, day),
-        Parts::Ambiguous(first, second, year) if first > 12 || (day_first && second <= 12) => {
-            (year, second, first)
-        }
-        Parts::Ambiguous(first, second, year) => (year, first, second),
-    };
-    let is_date = (1000..3000).contains(&year) && (1..=12).contains(&month);
-    (is_date && (1..=31).contains(&day)).then(|| format!("{year:04}{month:02}{day:02}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,7 +307,7 @@ mod tests {
             gatherer.push(Some(value));
         }
         let order: Vec<u32> = (0..values.len() as u32).collect();
-        let column = gatherer.finish("c", Declared::Text, Some(kind), &order);
+        let column = gatherer.finish("c", Declared::Text, Some(kind), &order, &[]);
         let text = |&code: &u32| (code != NONE).then(|| column.values.get(code).to_owned());
         column.codes.iter().map(text).collect()
     }
@@ -387,5 +354,19 @@ mod tests {
         assert_eq!(days, [some("19900403"), some("19901225"), some("19900403"), some("19561399")]);
         let months = column(Kind::Date, &["03/04/1990", "12/25/1990"]);
         assert_eq!(months, [some("19900304"), some("19901225")]);
+    }
+
+    #[test]
+    fn one_text_is_two_dates_in_tables_of_different_order() {
+        let mut gatherer = Gatherer::default();
+        for value in ["03/04/1990", "25/12/1990", "04/03/1990", "03/04/1990", "12/25/1990"] {
+            gatherer.push(Some(value));
+        }
+        let (order, sources) = ([0, 1, 2, 3, 4], [0, 0, 1, 1, 1]);
+        let column = gatherer.finish("c", Declared::Text, Some(Kind::Date), &order, &sources);
+        assert_eq!(column.codes[0], column.codes[2]);
+        assert_eq!(column.codes[1], column.codes[4]);
+        assert_ne!(column.codes[0], column.codes[3]);
+        assert_eq!(column.counts, [2, 2, 1]);
     }
 }

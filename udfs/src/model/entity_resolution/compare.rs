@@ -330,7 +330,7 @@ mod tests {
         let mut gatherer = Gatherer::default();
         gatherer.push(Some(left));
         gatherer.push(Some(right));
-        let column = gatherer.finish("c", Declared::Text, Some(kind), &[0, 1]);
+        let column = gatherer.finish("c", Declared::Text, Some(kind), &[0, 1], &[]);
         let records = Records::new(vec![column], vec![], 2);
         let mut comparer = Comparer::new(&records);
         assert_eq!(comparer.levels(0, 1), comparer.levels(1, 0));
@@ -380,7 +380,7 @@ mod tests {
         let mut gatherer = Gatherer::default();
         values.iter().for_each(|value| gatherer.push(Some(value)));
         let order: Vec<u32> = (0..1004).collect();
-        let column = gatherer.finish("c", Declared::Real, Some(Kind::Number), &order);
+        let column = gatherer.finish("c", Declared::Real, Some(Kind::Number), &order, &[]);
         assert!((column.deviation - 10.0).abs() < 0.02, "{}", column.deviation);
         let records = Records::new(vec![column], vec![], values.len());
         let mut comparer = Comparer::new(&records);
@@ -394,7 +394,7 @@ mod tests {
             .map(|(name, values)| {
                 let mut gatherer = Gatherer::default();
                 values.iter().for_each(|value| gatherer.push(Some(value)));
-                gatherer.finish(name, Declared::Text, Some(Kind::Name), &[0, 1])
+                gatherer.finish(name, Declared::Text, Some(Kind::Name), &[0, 1], &[])
             });
         let levels = |columns: &[Column; 2]| {
             Comparer::new(&Records::new(columns.to_vec(), vec![], 2)).levels(0, 1)

@@ -101,8 +101,9 @@ mod tests {
             gathered[2].push(Some(&format!("name{}", row * 7919 % 1000)));
         }
         let order: Vec<u32> = (0..2000).collect();
-        let finish =
-            |gatherer: Gatherer| gatherer.finish("c", Declared::Text, Some(Kind::Name), &order);
+        let finish = |gatherer: Gatherer| {
+            gatherer.finish("c", Declared::Text, Some(Kind::Name), &order, &[])
+        };
         let columns = gathered.map(finish);
         let found = dependences(&columns);
         assert_eq!(found, [Dependence { on: 0, level: 5, column: 1 }]);

@@ -243,7 +243,8 @@ impl Ordered {
         let between = if is_link { sides.clone() } else { Vec::new() };
         let finished = columns.into_iter().enumerate().map(|(at, column)| {
             let known = before.and_then(|before| before.get(at)).map(|known| known.kind);
-            column.values.finish(&column.name, column.declared, known.or(column.kind), &order)
+            let kind = known.or(column.kind);
+            column.values.finish(&column.name, column.declared, kind, &order, &sides)
         });
         let mut records = Records::new(finished.collect(), between, order.len());
         records.computed = computed;

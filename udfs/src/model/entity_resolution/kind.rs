@@ -1,7 +1,8 @@
 //! How a column is compared: named by the user, or read off its type and its values.
 
 use super::address::is_address;
-use super::column::{NONE, beginning, date};
+use super::column::{NONE, beginning};
+use super::dates::is_date;
 use super::values::Values;
 use crate::privacy::bloom;
 
@@ -154,7 +155,7 @@ impl Kind {
 }
 
 fn is_day(looked: &[&str]) -> bool {
-    let days = looked.iter().filter(|value| date(value, true).is_some()).count();
+    let days = looked.iter().filter(|value| is_date(value)).count();
     !looked.is_empty() && days as f64 >= 0.8 * looked.len() as f64
 }
 
@@ -237,6 +238,7 @@ mod tests {
         assert_eq!(text(&["a@b.com", "n/a", "c.d@e.org"]), Kind::Email);
         assert_eq!(text(&["19560409", "19080419"]), Kind::Date);
         assert_eq!(text(&["1956-04-09", "2001-1-2"]), Kind::Date);
+        assert_eq!(text(&["3 April 1956", "12-May-45", "03/04/56"]), Kind::Date);
         assert_eq!(text(&["1999", "2003"]), Kind::Number);
         assert_eq!(text(&["2119", "3165", "4881"]), Kind::Code);
         assert_eq!(text(&["+44 161 496 0000", "(02) 555-1234"]), Kind::Phone);

@@ -4,7 +4,8 @@
 //! counted over all pairs, how alike others are is estimated from a seeded sample of pairs, and
 //! what matches contribute is taken off once their share is known. m, the probability of a level
 //! among matches, is learned by [`super::em`] over the pairs of the blocking rules, and the share
-//! of matches among all pairs is the fixed point of the sum of the pairs' probabilities. Labelled
+//! of matches among all pairs is the fixed point of the sum of the pairs' probabilities. Of
+//! encodings that every rule is made of, m is learned together with that share. Labelled
 //! pairs are known to be what they are: their matches count beside those that m is expected from,
 //! and they say nothing of u and of how many other pairs match.
 
@@ -22,6 +23,7 @@ use super::labels::counted;
 use super::learner::Learner;
 use super::records::Records;
 use super::suggest::{expected_recalls, suggest};
+use super::tails::nearly_equal;
 use crate::model::ModelError;
 use crate::model::als::Progress;
 use crate::model::random::{Seeded, mixed};
@@ -223,7 +225,15 @@ pub fn learn(
         Some(own) => own.iter().fold(0, |all, at| all | 1 << at),
         None => own_columns(columns),
     };
-    let mut learner = Learner::new(records, sampled, patterns, (own, rules.len()));
+    let tail = |(at, column): (usize, &Column)| {
+        let is_never_free = free.iter().all(|free| free >> at & 1 == 0);
+        // Other rules find pairs by more than how alike they are.
+        let finds_alike = rules.iter().any(|named| named.rule.samples(at));
+        let is_alone = column.kind == Kind::Bloom && is_never_free && finds_alike;
+        is_alone.then(|| nearly_equal(records, at, options.seed))
+    };
+    let tails = columns.iter().enumerate().map(tail).collect();
+    let mut learner = Learner::new(records, sampled, patterns, (own, rules.len()), tails);
     let mut objective = Vec::new();
     for round in 1..=ROUNDS {
         objective = learner.round(&free, options);
@@ -363,7 +373,7 @@ mod tests {
             gatherer.push(Some(values[random.below(values.len() as u64) as usize]));
         }
         let order: Vec<u32> = (0..rows).collect();
-        gatherer.finish(name, Declared::Text, Some(kind), &order)
+        gatherer.finish(name, Declared::Text, Some(kind), &order, &[])
     }
 
     /// Records of a code of four, of a name whose first two are alike, and of a letter that two of

@@ -15,6 +15,10 @@ const EXPECTED: f64 = 0.2;
 const USUAL_PAIRS: f64 = 200.0;
 /// Matches that the expectation of m counts for.
 const STRENGTH: f64 = 20.0;
+/// Rounds of the levels of encodings that no rule leaves free.
+const LEVEL_ROUNDS: usize = 30;
+/// The place among the levels of encodings of those that are nearly equal.
+const NEARLY_EQUAL: usize = 2;
 
 fn last(objective: &[f64]) -> f64 {
     objective.last().copied().unwrap_or(f64::NEG_INFINITY)
@@ -26,6 +30,8 @@ pub struct Learner {
     coincidence: Vec<f64>,
     patterns: Vec<Counted>,
     labelled: Shares,
+    /// u of nearly equal encodings, of columns that no rule leaves free.
+    tails: Vec<Option<f64>>,
     names: Vec<(String, Kind)>,
     all_pairs: f64,
     records: f64,
@@ -44,12 +50,14 @@ pub struct Learner {
 
 impl Learner {
     /// Begins with the levels of a sample of pairs, the patterns of the rules' pairs and of
-    /// labelled ones, the columns that are a person's own and the number of rules.
+    /// labelled ones, the columns that are a person's own and the number of rules, and how often
+    /// encodings that no rule leaves free are nearly equal among others.
     pub fn new(
         records: &Records,
         sampled: Shares,
         patterns: Vec<Counted>,
         (own, rules): (u32, usize),
+        tails: Vec<Option<f64>>,
     ) -> Self {
         let columns = &records.columns;
         // A pair counts once for each rule that found it, so a label counts for all of them.
@@ -63,6 +71,7 @@ impl Learner {
             coincidence: (0..columns.len()).map(|at| records.coincidence(at)).collect(),
             patterns,
             labelled,
+            tails,
             names: columns.iter().map(|column| (column.name.clone(), column.kind)).collect(),
             all_pairs: records.pairs(),
             records: records.len as f64,
@@ -113,6 +122,7 @@ impl Learner {
         self.m = learned.m;
         self.h = learned.h;
         self.find_shares();
+        self.find_levels();
         learned.objective
     }
 
@@ -145,6 +155,11 @@ impl Learner {
             cells.map(|(count, usual)| count + half + USUAL_PAIRS * usual).collect();
         let all: f64 = u.iter().sum();
         u.iter_mut().for_each(|u| *u *= (1.0 - equal) / all);
+        if let Some(tail) = self.tails[column] {
+            let matches = (u[NEARLY_EQUAL] - tail).max(0.0);
+            u[NEARLY_EQUAL] -= matches;
+            u[0] += matches;
+        }
         u.push(equal);
         u
     }
@@ -211,6 +226,33 @@ impl Learner {
             if change < 1e-6 {
                 break;
             }
+        }
+    }
+
+    /// m of encodings that no rule leaves free, as the fixed point with the share of matches.
+    fn find_levels(&mut self) {
+        if self.tails.iter().all(Option::is_none) {
+            return;
+        }
+        for _ in 0..LEVEL_ROUNDS {
+            let mut counts = self.labelled.clone();
+            for pattern in self.patterns.iter().filter(|found| found.label.is_none()) {
+                let matches = pattern.pairs * self.probabilities(self.ratios(pattern.levels))[0];
+                for (column, counts) in counts.iter_mut().enumerate() {
+                    if let Some(level) = level_of(pattern.levels, column).checked_sub(1) {
+                        counts[level] += matches;
+                    }
+                }
+            }
+            for (column, counts) in counts.iter().enumerate() {
+                if self.tails[column].is_some() {
+                    let total = counts.iter().sum::<f64>() + STRENGTH;
+                    let shares = counts.iter().zip(&self.expected[column]);
+                    let m = shares.map(|(count, usual)| (count + STRENGTH * usual) / total);
+                    self.m[column] = m.collect();
+                }
+            }
+            self.find_shares();
         }
     }
 

@@ -313,7 +313,7 @@ mod tests {
         let mut gatherer = Gatherer::default();
         values.iter().for_each(|value| gatherer.push(Some(value)));
         let order: Vec<u32> = (0..values.len() as u32).collect();
-        let column = gatherer.finish("c", Declared::Text, Some(kind), &order);
+        let column = gatherer.finish("c", Declared::Text, Some(kind), &order, &[]);
         let records = Records::new(vec![column], vec![], values.len());
         let m: Vec<f64> = levels(kind).iter().map(|level| level.1).collect();
         let comparison = Comparison {

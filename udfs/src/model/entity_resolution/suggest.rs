@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::blocking::{Cost, RULES_MAX, Rule, Sides, pairs_of};
 use super::column::Column;
-use super::key::{Expression, Key, Part, offered};
+use super::key::{Expression, Key, Part, offered, sampled_share};
 use crate::model::random::{Seeded, mixed};
 
 /// Imagined matches.
@@ -213,6 +213,7 @@ fn covered(key: &Key, imagined: &[Imagined]) -> Covered {
             (Imagined::Slip(place, _), Part::LocalPart) => *place > 0.6,
             (Imagined::Slip(_, luck), Part::Soundex) => *luck < 0.5,
             (Imagined::Slip(_, luck), Part::Words) => *luck < 0.95,
+            (Imagined::Slip(_, luck), Part::Bits(bits)) => *luck < sampled_share(bits),
             (Imagined::Other(luck), Part::Words) => *luck < 0.4,
             (Imagined::Other(_), _) => false,
         };
@@ -275,7 +276,7 @@ mod tests {
                 let value = if name == "flag" { (row % 2).to_string() } else { email };
                 gatherer.push(Some(&value));
             }
-            columns.push(gatherer.finish(name, Declared::Text, Some(kind), &order));
+            columns.push(gatherer.finish(name, Declared::Text, Some(kind), &order, &[]));
         }
         let records = Records::new(columns, vec![], 4000);
         for rule in suggest(&records.columns, &[], 100_000, 200, 7) {
@@ -291,7 +292,7 @@ mod tests {
             gatherer.push(Some(&format!("name{row}")));
         }
         let order: Vec<u32> = (0..100).collect();
-        let columns = [gatherer.finish("name", Declared::Text, Some(Kind::Name), &order)];
+        let columns = [gatherer.finish("name", Declared::Text, Some(Kind::Name), &order, &[])];
         let of = |columns| {
             let expression = Expression { text: "f(name)".into(), columns };
             Rule { keys: vec![], expressions: vec![expression] }

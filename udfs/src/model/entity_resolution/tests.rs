@@ -5,6 +5,8 @@ use std::sync::atomic::AtomicBool;
 
 use arrow::array::{Array, ArrayRef, Int64Array, StringArray};
 use arrow::datatypes::DataType;
+use hmac::{Hmac, KeyInit};
+use sha2::Sha256;
 
 use super::blocking::{Blocks, Rule, rules_of};
 use super::cluster::Method;
@@ -19,6 +21,7 @@ use super::pairs::{PairRows, Pairs, Spill};
 use super::train::{Before, EntityOptions, Resolved, Said, Under, train};
 use crate::model::ModelError;
 use crate::model::random::Seeded;
+use crate::privacy::bloom;
 
 const FIRST: [&str; 12] = [
     "anna", "bernd", "clara", "david", "emma", "felix", "greta", "hugo", "ida", "jonas", "klara",
@@ -492,4 +495,56 @@ fn a_version_goes_on_with_what_the_query_computes_and_only_with_it() {
     assert_eq!(anew.kept, None);
     let error = run_by(gathered(&rows), rules, None).unwrap_err();
     assert!(matches!(&error, ModelError::Option { value, .. } if value == "'f(last_name)'"));
+}
+
+/// Encodings of names of two words, and the same of each with a slip in it.
+pub(super) fn encodings(count: usize, seed: u64) -> Vec<(String, String)> {
+    const PARTS: [&str; 24] = [
+        "ba", "chen", "dor", "el", "fisch", "gra", "hof", "in", "jan", "krueg", "lin", "mann",
+        "nov", "ost", "pet", "quir", "rich", "schul", "tam", "urs", "vog", "weg", "xer", "zim",
+    ];
+    let mac = Hmac::<Sha256>::new_from_slice(b"a key of the tests").unwrap();
+    let shown = |text: &str| {
+        let mut shown = String::new();
+        bloom::show("ab-1", &bloom::encoded(text, &mac).unwrap(), &mut shown).unwrap();
+        shown
+    };
+    let mut random = Seeded::new(seed);
+    let mut one = || {
+        let mut part = || PARTS[random.below(24) as usize];
+        let words = [[part(), part(), part()].concat(), [part(), part(), part()].concat()];
+        let name = words.join(" ");
+        let mut letters = name.clone().into_bytes();
+        let at = random.below(letters.len() as u64) as usize;
+        letters[at] = if letters[at] == b'y' { b'w' } else { b'y' };
+        (shown(&name), shown(&String::from_utf8(letters).unwrap()))
+    };
+    (0..count).map(|_| one()).collect()
+}
+
+/// People in columns of encodings, each there twice, with a slip in all.
+fn encoded(names: &[&str], count: usize, seed: u64) -> Gathered {
+    let ids: ArrayRef = Arc::new((0..2 * count as i64).map(Some).collect::<Int64Array>());
+    let truth = (0..2 * count).map(|id| Some(format!("p{}", id % count)));
+    let truth: ArrayRef = Arc::new(truth.collect::<StringArray>());
+    let column = |at: usize| -> ArrayRef {
+        let made = encodings(count, seed + at as u64);
+        let (first, second): (Vec<String>, Vec<String>) = made.into_iter().unzip();
+        Arc::new(first.into_iter().chain(second).map(Some).collect::<StringArray>())
+    };
+    let said: Vec<ArrayRef> = (0..names.len()).map(column).collect();
+    let columns: Vec<_> = names.iter().map(|name| (*name, &DataType::Utf8, None)).collect();
+    let mut gathered = Gathered::new(("id", &DataType::Int64), None, &columns, true).unwrap();
+    gathered.add(&ids, None, &said, &[], Some(&truth)).unwrap();
+    gathered
+}
+
+#[test]
+fn encodings_that_are_nowhere_equal_are_linked() {
+    for names in [&["name"][..], &["name", "street"]] {
+        let gathered = encoded(names, 200, 21);
+        let found = run(gathered, Said::default(), None, 1, &Spill::in_memory()).unwrap();
+        assert!(measure(&found, "recall") > 0.9, "{names:?} {:?}", found.measures);
+        assert!(measure(&found, "precision") > 0.9, "{names:?} {:?}", found.measures);
+    }
 }

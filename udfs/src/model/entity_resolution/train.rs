@@ -282,8 +282,8 @@ fn named_columns(options: &EntityOptions, records: &Records) -> Result<LinkOptio
             value: format!("'{}'", wrong.text),
             hint: "Of a column as it is compared, its parts are prefix(c, n), suffix(c, n), \
                    first_half(c), second_half(c), soundex(c), of texts words(c), of dates year(c), \
-                   year_month(c), month_day(c), of addresses local_part(c); all else is an \
-                   expression of SQL",
+                   year_month(c), month_day(c), of addresses local_part(c), of \
+                   encodings bits(c, n); all else is an expression of SQL",
         });
     }
     if let Some(own) = &options.own {
