@@ -212,12 +212,13 @@ async fn trained_on(
             break;
         }
     }
-    let versions = catalog.model_version_texts().await?.into_iter();
-    let trained = versions.filter(|(_, _, told)| told.iter().any(|text| names(text, &tables)));
-    let told = |(model, version, _): (ObjectName, u32, Vec<String>)| {
+    let trainings = catalog.model_trainings().await?.into_iter();
+    let on_it = trainings.filter(|found| found.texts.iter().any(|text| names(text, &tables)));
+    let told = on_it.map(|found| {
+        let (model, version) = (found.model, found.version);
         format!("model {model}@{version} was trained on it, RETRAIN MODEL {model}")
-    };
-    Ok(trained.map(told).collect())
+    });
+    Ok(told.collect())
 }
 
 /// Whether a text has one of the names as a word.
