@@ -158,7 +158,7 @@ fn drawn(plan: &LogicalPlan, at: usize) -> DataFusionResult<Option<String>> {
             }
             Ok(None)
         }
-        LogicalPlan::Join(join) if matches!(join.join_type, JoinType::Full | JoinType::Left) => {
+        LogicalPlan::Join(join) if join.join_type == JoinType::Full => {
             match at.checked_sub(join.left.schema().fields().len()) {
                 Some(at) => drawn(&join.right, at),
                 None => drawn(&join.left, at),
