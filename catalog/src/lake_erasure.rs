@@ -1,8 +1,8 @@
 //! Rows that go from the files of lakes that Attune may write (`access = "rewrite"`).
 //!
 //! A file takes the place of another one under the same name, at once: a listing shows either, and
-//! whoever reads one reads it to its end or is told that it changed (`lake/pinned.rs`). So each file
-//! is a step of its own that can be done again, and one that was interrupted has happened or not.
+//! whoever reads one reads it to its end or is told that it changed (`lake/pinned.rs`). So each is
+//! a step of its own that can be done again, and one that was interrupted has happened or not.
 //!
 //! What is replaced is the state of the file that was looked at, and no other: on an object store
 //! by a conditional write (If-Match), on a disk by a rename right after a look. A file that holds
@@ -41,8 +41,6 @@ use crate::personal_columns::PersonalColumns;
 use crate::registry::{ObjectName, Spec};
 use crate::store::{Place, is_version, probe};
 
-/// Objects of a folder `metadata` that are looked at for those of Iceberg.
-const OBJECTS_LOOKED_AT: usize = 1_000;
 /// A shorter id is in other names by chance.
 const ID_CHARS: usize = 4;
 
@@ -457,11 +455,12 @@ async fn writer_of(file: &Place, folder: &Path) -> Result<Option<&'static str>> 
         (".hoodie", "", "it is of a Hudi table, whose timeline names it"),
         ("metadata", ".metadata.json", "it is of an Iceberg table, whose metadata names it"),
     ];
-    for (name, end, writer) in told {
+    for (name, part, writer) in told {
         let mut objects = store.list(Some(&folder.clone().join(name)));
-        for _ in 0..OBJECTS_LOOKED_AT {
+        // All of them: there may be many manifests before the first that tells.
+        loop {
             match objects.try_next().await {
-                Ok(Some(object)) if object.location.as_ref().ends_with(end) => {
+                Ok(Some(object)) if object.location.as_ref().contains(part) => {
                     return Ok(Some(writer));
                 }
                 Ok(Some(_)) => {}

@@ -2,10 +2,10 @@
 //!
 //! What is to be done is written down first, step by step, and every step can be done again: a
 //! server that is killed in the middle leaves a journal that RESUME ERASURE, or the next server,
-//! ends. Rows of warehouse tables are removed exactly, with every earlier version; in files of lakes
-//! they are hidden for good, and removed where Attune may write ([`super::lake`]) or the files are
-//! named; of models what was learned of the person alone is removed exactly, and what was learned
-//! of many together is corrected as far as it can be.
+//! ends. Rows of warehouse tables are removed exactly, with every earlier version. From tables over
+//! files they are hidden for good; [`super::lake`] rewrites the files that Attune may write, and it
+//! names the others. Of models what was learned of the person alone is removed exactly, and what
+//! was learned of many together is corrected as far as it can be.
 
 use std::sync::Arc;
 

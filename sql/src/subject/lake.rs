@@ -128,6 +128,8 @@ async fn rewrite(
             Ok(Some(erasure)) => erasure,
             // Where no file is left, nobody is.
             Err(CatalogError::Empty { .. }) => break,
+            // A table that a lake discovers goes with its last file.
+            Ok(None) | Err(CatalogError::NotFound { .. }) if work.done.removed > 0 => break,
             Ok(None) | Err(CatalogError::NotFound { .. } | CatalogError::Invalid { .. }) => {
                 let mut report = hidden(table);
                 report.outcome.push_str(CLOSED);

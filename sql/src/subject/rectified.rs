@@ -212,10 +212,11 @@ async fn trained_on(
             break;
         }
     }
-    let versions = catalog.model_trainings().await?.into_iter();
-    let trained = versions.filter(|of| of.texts.iter().any(|text| names(text, &tables)));
-    let told = trained.map(|of| {
-        format!("model {0}@{1} was trained on it, RETRAIN MODEL {0}", of.model, of.version)
+    let trainings = catalog.model_trainings().await?.into_iter();
+    let on_it = trainings.filter(|found| found.texts.iter().any(|text| names(text, &tables)));
+    let told = on_it.map(|found| {
+        let (model, version) = (found.model, found.version);
+        format!("model {model}@{version} was trained on it, RETRAIN MODEL {model}")
     });
     Ok(told.collect())
 }
