@@ -212,12 +212,13 @@ async fn trained_on(
             break;
         }
     }
-    let versions = catalog.model_version_texts().await?.into_iter();
-    let trained = versions.filter(|(_, _, told)| told.iter().any(|text| names(text, &tables)));
-    let told = |(model, version, _): (ObjectName, u32, Vec<String>)| {
+    let versions = catalog.model_trainings().await?.into_iter();
+    let trained = versions.filter(|it| it.texts.iter().any(|text| names(text, &tables)));
+    let told = trained.map(|it| {
+        let (model, version) = (it.model, it.version);
         format!("model {model}@{version} was trained on it, RETRAIN MODEL {model}")
-    };
-    Ok(trained.map(told).collect())
+    });
+    Ok(told.collect())
 }
 
 /// Whether a text has one of the names as a word.
