@@ -51,14 +51,8 @@ async fn seen(catalog: &Catalog, reads: &[&str]) -> Arc<ErasuresSeen> {
 }
 
 async fn end_step(catalog: &Catalog, job: &ErasureJob, step: usize) {
-    let report = StepReport {
-        object: job.steps[step].object(),
-        outcome: "done".into(),
-        rows: 1,
-        objects: 0,
-        exact: true,
-        files: vec![],
-    };
+    let object = job.steps[step].object();
+    let report = StepReport { rows: 1, ..StepReport::new(object, "done") };
     catalog.end_step(&job.id, step, &report).await.unwrap();
 }
 
