@@ -51,8 +51,7 @@ async fn seen(catalog: &Catalog, reads: &[&str]) -> Arc<ErasuresSeen> {
 }
 
 async fn end_step(catalog: &Catalog, job: &ErasureJob, step: usize) {
-    let object = job.steps[step].object();
-    let report = StepReport { rows: 1, ..StepReport::new(object, "done") };
+    let report = StepReport { rows: 1, ..StepReport::new(job.steps[step].object(), "done") };
     catalog.end_step(&job.id, step, &report).await.unwrap();
 }
 

@@ -53,8 +53,7 @@ impl Catalog {
         Ok(models.collect())
     }
 
-    /// What versions of models keep of their trainings. One that cannot be read has nothing to
-    /// tell.
+    /// What versions of models keep of their trainings. One that cannot be read tells nothing.
     ///
     /// # Errors
     /// When the warehouse cannot be reached.

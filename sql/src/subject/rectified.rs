@@ -212,10 +212,10 @@ async fn trained_on(
             break;
         }
     }
-    let versions = catalog.model_trainings().await?.into_iter();
-    let trained = versions.filter(|it| it.texts.iter().any(|text| names(text, &tables)));
-    let told = trained.map(|it| {
-        let (model, version) = (it.model, it.version);
+    let trainings = catalog.model_trainings().await?.into_iter();
+    let on_it = trainings.filter(|found| found.texts.iter().any(|text| names(text, &tables)));
+    let told = on_it.map(|found| {
+        let (model, version) = (found.model, found.version);
         format!("model {model}@{version} was trained on it, RETRAIN MODEL {model}")
     });
     Ok(told.collect())
