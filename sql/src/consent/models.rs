@@ -233,6 +233,9 @@ pub(crate) async fn asked(
             && consent.of_users
         {
             let channel = channel_of(context, &policy)?;
+            if channel.is_some() {
+                context.opening().used().note_channel();
+            }
             let engine = context.engine();
             let held = current_users(engine, &policy, purpose, channel.as_deref(), consent).await?;
             context.opening().used().note(&policy.name, held.version());

@@ -12,8 +12,8 @@ use super::store::current;
 use crate::engine::Engine;
 
 /// How many of a version's users do not consent now to `purpose`, for the version's channel where
-/// it has one, by the policies that have chosen its rows. `None` where that cannot be told: a policy's persons are not the users, it is no more,
-/// or its consents cannot be read.
+/// it has one, by the policies that have chosen its rows. `None` where that cannot be told: a
+/// policy's persons are not the users, it is no more, or its consents cannot be read.
 pub(crate) async fn withdrawn(
     engine: &Engine,
     users: &ArrayRef,

@@ -9,8 +9,9 @@
 //! for a user has that user's session; where anybody is admitted, each connection has one.
 //!
 //! `attune-purpose` and `attune-channel` state the purpose and the channel for calls whose session
-//! has none of its own, and `attune-string-views: true` asks for view types on the wire. Cookies are accepted and mean
-//! nothing: no second thing opens a session. A Java client is known by its `user-agent`.
+//! has none of its own, and `attune-string-views: true` asks for view types on the wire. Cookies
+//! are accepted and mean nothing: no second thing opens a session. A Java client is known by its
+//! `user-agent`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
