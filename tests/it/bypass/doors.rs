@@ -1,6 +1,6 @@
-//! The doors through which a statement comes in: Flight SQL, PostgreSQL's protocol, the program as a
-//! script starts it, which asks a server or opens the warehouse itself, and the program's shell at a
-//! terminal.
+//! The doors through which a statement comes in: Flight SQL, PostgreSQL's protocol, the program as
+//! a script starts it, which asks a server or opens the warehouse itself, and the program's shell
+//! at a terminal.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
