@@ -59,9 +59,9 @@ pub(crate) fn documentation() -> [FunctionDoc; 2] {
             "The rows of a query, each value in one spelling where it is sure: dates as ISO 8601, \
              e-mail addresses, telephone numbers as E.164, countries as ISO 3166-1 codes, \
              addresses, the case of names, measures in one unit, and white space. A doubtful value \
-             stays as it is, and its column is named in doubtful_columns, a list behind the query's \
-             columns. Columns keep their types. The kind of a text column is inferred from its name and \
-             values unless it is given.",
+             stays as it is, and its column is named in doubtful_columns, a list behind the \
+             query's columns. Columns keep their types. The kind of a text column is inferred from \
+             its name and values unless it is given.",
             "SELECT * FROM clean((SELECT * FROM (VALUES (1, ' Ann@Example.COM '), (2, 'none')) AS v \
              (id, email)), key => 'id') ORDER BY id;",
         ),
