@@ -1,6 +1,7 @@
 //! Keyed tokens in place of values: of literals and parameters in the texts of statements, and of
 //! the ids of persons whom the record names. Two statements that ask for the same value show the
-//! same token, and nobody without the record's secret can tell which value it is.
+//! same token, and nobody without the record's secret can compute it. Whoever sees the texts of
+//! others can still try a guess, by asking for it.
 //!
 //! token(value) = the first twelve hexadecimal digits of HMAC-SHA256 (RFC 2104) over the value's
 //! text, under a key of the record's secret that signs nothing. Of a million different values, two

@@ -57,11 +57,11 @@ pub(crate) fn documentation() -> [FunctionDoc; 2] {
             ROWS,
             "clean((SELECT …) | 'table' [, key => 'id', dates => 'born', region => 'GB', …])",
             "The rows of a query, each value in one spelling where it is sure: dates as ISO 8601, \
-             e-mail addresses, telephone numbers as E.164, countries as ISO 3166-1 codes, addresses, \
-             the case of names, measures in one unit, and white space. A doubtful value stays as it \
-             is, and its column is named in doubtful_columns, a list behind the query's columns. \
-             Columns keep their types. The kind of a text column is inferred from its name and \
-             values unless it is given.",
+             e-mail addresses, telephone numbers as E.164, countries as ISO 3166-1 codes, \
+             addresses, the case of names, measures in one unit, and white space. A doubtful value \
+             stays as it is, and its column is named in doubtful_columns, a list behind the \
+             query's columns. Columns keep their types. The kind of a text column is inferred from \
+             its name and values unless it is given.",
             "SELECT * FROM clean((SELECT * FROM (VALUES (1, ' Ann@Example.COM '), (2, 'none')) AS v \
              (id, email)), key => 'id') ORDER BY id;",
         ),
@@ -69,8 +69,8 @@ pub(crate) fn documentation() -> [FunctionDoc; 2] {
             CHANGES,
             "clean_changes((SELECT …) | 'table', key => 'id' [, dates => 'born', …])",
             "What clean of the same arguments changes, a row for each value that it corrects or \
-             leaves as doubtful: the key, column, kind, before, after, reason and status. The status \
-             is 'corrected', or 'quarantined' for a doubtful value, of which after is NULL.",
+             leaves as doubtful: the key, column, kind, before, after, reason and status. The \
+             status is 'corrected', or 'quarantined' for a doubtful value, of which after is NULL.",
             "SELECT * FROM clean_changes((SELECT * FROM (VALUES (1, ' Ann@Example.COM '), (2, \
              'none')) AS v (id, email)), key => 'id') ORDER BY id;",
         ),

@@ -5,9 +5,9 @@
 //! `minItems`, `maxItems`, `uniqueItems`, `contains`, `minContains`, `maxContains`; `properties`,
 //! `required`, `additionalProperties`, `patternProperties`, `propertyNames`, `minProperties`,
 //! `maxProperties`; `allOf`, `anyOf`, `oneOf`, `not`, `if`, `then`, `else`; `$ref` to a place in
-//! the same schema (`#/$defs/…`). Annotations (`title`, `description`, `default`, `format`, …) assert
-//! nothing, as in the standard. Any other keyword is an error: a part of a schema that is silently
-//! not checked would pass for checked.
+//! the same schema (`#/$defs/…`). Annotations (`title`, `description`, `default`, `format`, …)
+//! assert nothing, as in the standard. Any other keyword is an error: a part of a schema that is
+//! silently not checked would pass for checked.
 //!
 //! A schema may ask for as much work as it likes, of branches of branches of a long list: each look
 //! at a value is counted, so that the work ends with its statement.

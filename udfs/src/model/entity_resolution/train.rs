@@ -2,9 +2,9 @@
 //!
 //! A version that goes on keeps what was learned and the pairs of records that say what they said;
 //! only pairs with a new or changed record are compared, and those of blocks that were too large
-//! and are not now. All weigh by how frequent their values are today, so that a pair that was kept may
-//! be kept no more. It begins anew where the columns are others, or more than half the records are
-//! new. Entities keep their ids either way.
+//! and are not now. All weigh by how frequent their values are today, so that a pair that was kept
+//! may be kept no more. It begins anew where the columns are others, or more than half the records
+//! are new. Entities keep their ids either way.
 //!
 //! Records are in memory, with some hundred bytes each. Scored pairs are where there is a place for
 //! them ([`super::pairs`]) and are passed over in order, so that a training ends the same however
