@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use attune::auth::hasher::Argon2Hasher;
 use catalog::policy::{Principal, Role};
-use catalog::{Catalog, CatalogConfig, KeyConfig, LakeConfig, PreviousSecret, Secret, StoreConfig};
+use catalog::{
+    Catalog, CatalogConfig, KeyConfig, LakeAccess, LakeConfig, PreviousSecret, Secret, StoreConfig,
+};
 use futures::TryStreamExt;
 use sql::{Engine, Limits, Session};
 use udfs::privacy::KeyUse;
@@ -241,8 +243,9 @@ async fn configured(folder: &Path, secrets: &[&str], first_generation: u32) -> E
         ..StoreConfig::default()
     };
     let mut config = CatalogConfig::new(store("warehouse"), Arc::new(|| 1_800_000_000_000_i64));
-    let (name, discover, tables) = ("lake".into(), false, vec![]);
-    config.lakes = vec![LakeConfig { name, store: store("lake"), discover, tables }];
+    let (name, access) = ("lake".into(), LakeAccess::Read);
+    let (discover, tables) = (false, vec![]);
+    config.lakes = vec![LakeConfig { name, store: store("lake"), access, discover, tables }];
     let mut secrets: Vec<Secret> =
         secrets.iter().map(|letter| Secret::new(letter.repeat(32))).collect();
     let mut key = KeyConfig::new("web", None, secrets.pop().unwrap());

@@ -12,7 +12,7 @@ use attune::auth::hasher::Argon2Hasher;
 use attune::server::flight::bind;
 use attune::server::pg::{PgOptions, bind as bind_postgres};
 use catalog::policy::{Principal, Role};
-use catalog::{Catalog, CatalogConfig, KeyConfig, LakeConfig, Secret, StoreConfig};
+use catalog::{Catalog, CatalogConfig, KeyConfig, LakeAccess, LakeConfig, Secret, StoreConfig};
 use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
 use sql::{Engine, Limits, Session};
@@ -75,10 +75,14 @@ async fn engine(folder: &Path) -> Engine {
     let started = Instant::now();
     let clock = move || flight::NOW_MS + started.elapsed().as_millis() as i64;
     let mut config = CatalogConfig::new(store(warehouse), Arc::new(clock));
-    let lake =
-        LakeConfig { name: "lake".into(), store: store(lake), discover: false, tables: vec![] };
-    config.lakes = vec![lake];
-    config.keys = vec![KeyConfig { name: KEY.into(), id: None, secret: Secret::new(SECRET) }];
+    config.lakes = vec![LakeConfig {
+        name: "lake".into(),
+        store: store(lake),
+        access: LakeAccess::Read,
+        discover: false,
+        tables: vec![],
+    }];
+    config.keys = vec![KeyConfig::new(KEY, None, Secret::new(SECRET))];
     let catalog = Catalog::open(config).await.unwrap();
     Engine::open(catalog, Limits::default(), Arc::new(Argon2Hasher::default())).unwrap()
 }
