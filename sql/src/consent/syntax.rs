@@ -382,7 +382,17 @@ fn create_policy(parser: &mut Parser<'_>) -> Result<CreatePolicy, Failure> {
 
 /// `'a', 'b', …`.
 fn texts(parser: &mut Parser<'_>) -> Result<Vec<String>, Failure> {
-    Ok(parser.parse_comma_separated(Parser::parse_literal_string)?)
+    let mut texts = Vec::new();
+    loop {
+        let found = parser.next_token();
+        match &found.token {
+            Token::SingleQuotedString(text) => texts.push(text.clone()),
+            _ => return Err(expected("a channel in quotes", &found)),
+        }
+        if !parser.consume_token(&Token::Comma) {
+            return Ok(texts);
+        }
+    }
 }
 
 /// `(a, b, …)`.

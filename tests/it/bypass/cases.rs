@@ -96,7 +96,10 @@ impl Case {
             return Alike;
         }
         match kind.takes {
-            Takes::Rows | Takes::Nothing => self.plain,
+            Takes::Rows => self.plain,
+            // Rows that others do not see fail where they would fail anyway.
+            Takes::Nothing if self.plain == Same => Alike,
+            Takes::Nothing => self.plain,
             Takes::Values | Takes::Columns => Alike,
             Takes::Showing => self.kept,
             Takes::SingleRows => self.grouped,
@@ -144,7 +147,7 @@ pub const CASES: &[Case] = &[
     Case::new("CTE of a CTE", "WITH c AS (SELECT * FROM {t}), d AS (SELECT id, region FROM c) SELECT * FROM d"),
     Case::new("CTE with the table's name", "WITH {t} AS (SELECT id, mail FROM {t}) SELECT * FROM {t}").unsure(),
     Case::new("CTE with groups", "WITH c AS (SELECT person, count(*) AS n FROM {t} GROUP BY person) SELECT a.person, b.n FROM c AS a JOIN c AS b ON a.person = b.person").sums(),
-    Case::new("recursive CTE", "WITH RECURSIVE r AS (SELECT id FROM {t} UNION ALL SELECT id + 1000 FROM r WHERE id < 900) SELECT id FROM r").answered(),
+    Case::new("recursive CTE", "WITH RECURSIVE r AS (SELECT id FROM {t} UNION ALL SELECT id + 1000 FROM r WHERE id < 900) SELECT id FROM r").fails("ATT-2002"),
     Case::new("UNION ALL", "SELECT mail FROM {t} UNION ALL SELECT region FROM {t}"),
     Case::new("UNION", "SELECT region FROM {t} UNION SELECT item FROM {t}"),
     Case::new("EXCEPT", "SELECT region FROM {t} EXCEPT SELECT 'north'"),

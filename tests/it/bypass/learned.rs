@@ -25,6 +25,8 @@ fn shows_mails(kind: &Kind) -> bool {
 /// What comes of reading a table whose rows are none of those that are learned.
 fn of_rows_of_others(kind: &Kind) -> Expect {
     match of_rows(kind) {
+        // A model that has read the table of a subject has nothing for its restricted persons.
+        _ if kind.table == "g_restrict" => Expect::Open,
         Expect::Same => Expect::Same,
         _ => Expect::Open,
     }
@@ -43,7 +45,9 @@ const LEARNINGS: &[Making] = &[
             // Rows that are not there: what was learned of them would be told.
             "SELECT predicted_pay FROM ML.PREDICT(MODEL ada.tree_{t}, \
              (SELECT 3 AS id, 'zz-' || 'land' AS region, 'zz-' || 'item-3' AS item))",
-            "SELECT * FROM ML.EVALUATE(MODEL ada.tree_{t}, (SELECT id, region, item, pay FROM {t}))",
+            // Sums of floats depend on the order of rows.
+            "SELECT mean_absolute_error, round(r2_score, 9) AS r2 FROM ML.EVALUATE(\
+             MODEL ada.tree_{t}, (SELECT id, region, item, pay FROM {t}))",
             "SELECT * FROM ML.FEATURE_IMPORTANCE(MODEL ada.tree_{t})",
         ],
         asked: is_learned,

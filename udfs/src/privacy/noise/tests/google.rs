@@ -17,7 +17,8 @@
 //! 8 · 10^-3 in any of the 216. It rejects what Google's has to reject, a distance of 1.175 times
 //! the sensitivity (1.185 of sums), under Laplace noise of an epsilon of 1 or more, which the tests
 //! hold it to: each vote with a probability of .9 at least. It finds out Gaussian noise of a third
-//! of its sigma at such an epsilon. Of smaller epsilons and of deltas only the ballot tells more.
+//! of its sigma at such an epsilon. Of smaller epsilons, of deltas, and of epsilons so large that
+//! [`DRAWS`] cannot show what the other side must give, only the ballot tells more.
 
 use std::collections::BTreeMap;
 
@@ -43,6 +44,10 @@ const VOTES: usize = 9;
 
 /// Cells that are seen less often than this on both sides together are taken as one.
 const SPARSE: f64 = 20.0;
+
+/// How often an answer must be expected on one side, of how often it is seen on the other, to be
+/// missed there.
+const EXPECTED: f64 = 3.0;
 
 /// How many deviations of chance a vote allows.
 const ALLOWED: f64 = 3.0;
@@ -136,7 +141,9 @@ fn unexplained(counts: &Counts, draws: f64, epsilon: f64) -> f64 {
     let factor = epsilon.exp();
     let directed = |first: usize, second: usize| {
         let (mut excess, mut chance, mut square) = (0.0_f64, 0.0_f64, 0.0_f64);
-        for cell in &cells {
+        // Where the other side would be seen less than once or twice, not to see it tells nothing.
+        let tells = |cell: &&[f64; 2]| cell[first] >= factor * EXPECTED;
+        for cell in cells.iter().filter(tells) {
             let (p, q) = (cell[first] / draws, cell[second] / draws);
             let variance = (p + factor * factor * q) / draws;
             let difference = p - factor * q;
