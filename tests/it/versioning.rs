@@ -78,7 +78,7 @@ async fn the_log_and_the_check_of_a_configuration_say_it_too() {
         let output = attune().args(["check", "--config"]).arg(&config).output().unwrap();
         let noted = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{noted}");
-        Program::new(&config).serve_logged(&log).await.stop();
+        Program::new(&config).serve_logged(&log).await.kill();
         let logged = std::fs::read_to_string(&log).unwrap();
         for said in [noted, logged] {
             match told {
