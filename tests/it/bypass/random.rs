@@ -48,7 +48,7 @@ fn condition_of_rows() -> impl Strategy<Value = Option<Condition>> {
         same("pay < 300 OR person = 1"),
         same("mail LIKE 'm%' AND item <> 'i3'"),
         same("NULLIF(region, 'north') IS NOT NULL"),
-        Some(("current_role() = 'nobody' OR id % 4 <> 1", "", "id % 4 <> 1")),
+        Some(("has_role('policy_admin') OR id % 4 <> 1", "", "id % 4 <> 1")),
         Some(("current_user() = 'ann' AND pay < 400", "", "pay < 400")),
         Some(("current_user() <> 'ann' OR current_purpose() <> 'ads'", "", "FALSE")),
         Some(("region <> 'zz-land'", " EXCEPT ROLE analyst", "TRUE")),
