@@ -94,8 +94,8 @@ const LEARNINGS: &[Making] = &[
         asked: is_learned,
         expected: of_rows,
     },
-    // Who asks knows all items, and the table of items only some of them. Restricted persons are not
-    // asked for: a model that has read a subject's table has nothing for them.
+    // Who asks knows all items, and the table of items only some of them. Restricted persons are
+    // not asked for: a model that has read a subject's table has nothing for them.
     Making {
         name: "a table of items",
         before: &["CREATE TABLE ada.plays_{t} AS SELECT value % 9 AS person, \
