@@ -120,7 +120,8 @@ const LEARNINGS: &[Making] = &[
         name: "a view of items",
         before: &[],
         make: "CREATE VIEW ada.listed_{t} AS SELECT item FROM ML.RECOMMEND(MODEL ada.shelf_{t}, \
-               (SELECT DISTINCT person FROM ada.plays_{t} WHERE person NOT IN (3, 7)), STRUCT(40 AS top_k, \
+               (SELECT DISTINCT person FROM ada.plays_{t} WHERE person NOT IN (3, 7)), \
+               STRUCT(40 AS top_k, \
                FALSE AS exclude_seen, '1 / (person - 3) <= 0' AS item_filter))",
         reads: &["SELECT item FROM ada.listed_{t}"],
         asked: shows_mails,
