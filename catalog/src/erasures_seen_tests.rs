@@ -3,20 +3,13 @@
 use super::*;
 use crate::CreateMode;
 use crate::erasures::{ErasureJob, ErasureOf, Step, StepReport};
-use crate::subjects::{Subject, SubjectKey};
 use crate::table_erasure::TableErasure;
 use crate::tables::Written;
-use crate::testing::{Shared, main, plan, session};
+use crate::testing::{Shared, main, person, plan, session};
 
 fn of() -> ErasureOf {
     ErasureOf {
-        subject: Subject {
-            name: "person".into(),
-            keys: vec![SubjectKey { table: main("t"), column: "id".into() }],
-            via: None,
-            owner: "dpo".into(),
-            created_ms: 0,
-        },
+        subject: person(&["t"]),
         ids: BTreeSet::from(["gone".to_owned()]),
         only: None,
         entity: None,

@@ -1,18 +1,11 @@
 //! Tests of erasures: journals, steps and certificates.
 
 use super::*;
-use crate::testing::Shared;
+use crate::testing::{Shared, person};
 
 fn of() -> ErasureOf {
-    let table = ObjectName::new("main", "crm");
     ErasureOf {
-        subject: Subject {
-            name: "person".into(),
-            keys: vec![SubjectKey { table, column: "id".into() }],
-            via: None,
-            owner: "dpo".into(),
-            created_ms: 0,
-        },
+        subject: person(&["crm"]),
         ids: BTreeSet::from(["u-1".to_owned()]),
         only: None,
         entity: None,

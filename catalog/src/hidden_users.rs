@@ -101,22 +101,13 @@ mod tests {
     use super::*;
     use crate::CreateMode;
     use crate::subject_marks::{Mark, MarkNote, SubjectMarks};
-    use crate::subjects::{Subject, SubjectKey};
-    use crate::testing::Shared;
+    use crate::testing::{Shared, person};
 
     #[tokio::test]
     async fn a_mark_of_one_column_holds_where_its_table_was_read() {
         let shared = Shared::new();
         let catalog = shared.open().await;
-        let key =
-            |table: &str| SubjectKey { table: ObjectName::new("main", table), column: "id".into() };
-        let subject = Subject {
-            name: "person".into(),
-            keys: vec![key("crm"), key("clicks")],
-            via: None,
-            owner: "dpo".into(),
-            created_ms: 0,
-        };
+        let subject = person(&["crm", "clicks"]);
         catalog.create_subject(subject, CreateMode::New).await.unwrap();
         let model = ObjectName::new("main", "m");
         let before = catalog.known_persons().await.unwrap();

@@ -405,35 +405,13 @@ mod tests {
     use super::*;
     use crate::CreateMode;
     use crate::subject_copies::{CopiedKey, Transformation};
-    use crate::subjects::{Subject, SubjectKey};
-    use crate::testing::Shared;
-
-    /// A subject with one key.
-    fn person() -> Subject {
-        Subject {
-            name: "person".into(),
-            keys: vec![key("crm")],
-            via: None,
-            owner: "dpo".into(),
-            created_ms: 0,
-        }
-    }
-
-    fn key(table: &str) -> SubjectKey {
-        SubjectKey { table: ObjectName::new("main", table), column: "id".into() }
-    }
+    use crate::testing::{Shared, key, person};
 
     #[tokio::test]
     async fn marks_hold_where_they_were_set_and_on_every_server() {
         let shared = Shared::new();
         let (one, other) = (shared.open().await, shared.open().await);
-        let subject = Subject {
-            name: "person".into(),
-            keys: vec![key("crm"), key("clicks")],
-            via: None,
-            owner: "dpo".into(),
-            created_ms: 0,
-        };
+        let subject = person(&["crm", "clicks"]);
         one.create_subject(subject, CreateMode::New).await.unwrap();
         let tokens = one.subject_tokens().await.unwrap();
         assert_eq!(
@@ -465,7 +443,7 @@ mod tests {
     async fn who_is_marked_is_not_shown_by_copies() {
         let shared = Shared::new();
         let catalog = shared.open().await;
-        let subject = person();
+        let subject = person(&["crm"]);
         catalog.create_subject(subject, CreateMode::New).await.unwrap();
         let table = ObjectName::new("main", "vip");
         let copy = |column: &str, by: Vec<Transformation>| CopiedKey {
@@ -526,7 +504,7 @@ mod tests {
         for table in [&crm, &vip] {
             assert!(other.kept_columns(table).await.unwrap().is_empty());
         }
-        let subject = person();
+        let subject = person(&["crm"]);
         one.create_subject(subject, CreateMode::New).await.unwrap();
         let copy = |column: &str, by: Option<Vec<Transformation>>| CopiedKey {
             subject: "person".into(),

@@ -24,7 +24,19 @@ use object_store::{
 use parking_lot::Mutex;
 use url::Url;
 
+use crate::subjects::{Subject, SubjectKey};
 use crate::{Catalog, CatalogConfig, Clock, ObjectName, Opened, Place, StoreConfig, Stores};
+
+/// The column `id` of a table, as a key of persons.
+pub fn key(table: &str) -> SubjectKey {
+    SubjectKey { table: ObjectName::new("main", table), column: "id".into() }
+}
+
+/// A subject with the ids of these tables.
+pub fn person(tables: &[&str]) -> Subject {
+    let keys = tables.iter().map(|table| key(table)).collect();
+    Subject { name: "person".into(), keys, via: None, owner: "dpo".into(), created_ms: 0 }
+}
 
 /// A clock that stands until it is moved.
 #[derive(Clone, Default)]

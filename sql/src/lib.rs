@@ -31,6 +31,7 @@ mod memory;
 mod model;
 mod numbers;
 mod operators;
+mod over_query;
 pub mod parse;
 mod patience;
 mod patterns;

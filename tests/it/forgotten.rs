@@ -12,6 +12,7 @@ use attune::auth::hasher::Argon2Hasher;
 use catalog::policy::Principal;
 use catalog::{Catalog, CatalogConfig};
 use sql::{Engine, Limits, Session};
+use tempfile::TempDir;
 use tonic::transport::Endpoint;
 
 use crate::flight::support::{Client, attempt, fetch, rows};
@@ -250,7 +251,7 @@ async fn fill(session: &Session) {
 }
 
 /// A folder with all that is in it, at another place.
-pub fn copy(from: &Path, to: &Path) {
+fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -266,6 +267,43 @@ pub fn copy(from: &Path, to: &Path) {
 /// How many erasures are certified.
 pub const DONE: &str = "SELECT count(*) FROM system.erasures WHERE state = 'done' AND is_valid";
 
+/// What the next server makes of an erasure whose server was killed.
+pub struct Ended {
+    pub session: Session,
+    /// What the killed server answered.
+    pub forgotten: Result<usize, &'static str>,
+    /// Whether it was killed before it had ended.
+    pub was_killed: bool,
+    _engine: Engine,
+    _s3: Store,
+    pub folder: TempDir,
+}
+
+/// Kills the server of `engine` over a copy of `origin` after so many writes of a statement, and
+/// has the next one end what it had begun.
+pub async fn ended_after(
+    writes: usize,
+    origin: &Path,
+    forget: &str,
+    engine: impl AsyncFn(&Store) -> Engine,
+) -> Ended {
+    let folder = tempfile::tempdir().unwrap();
+    copy(origin, folder.path());
+    let s3 = Store::over(folder.path()).await;
+    let killed = engine(&s3).await;
+    s3.lives.kill_after(writes);
+    let forgotten = outcome(&killed.session(Principal::embedded()), forget).await;
+    let was_killed = s3.lives.revive();
+    drop(killed);
+    assert!(was_killed || forgotten.is_ok(), "{writes}: {forgotten:?}");
+    let next = engine(&s3).await;
+    let session = next.session(Principal::embedded());
+    for (id, ended) in sql::resume_erasures(&next).await.unwrap() {
+        ended.unwrap_or_else(|error| panic!("{id} after {writes} writes: {error}"));
+    }
+    Ended { session, forgotten, was_killed, folder, _engine: next, _s3: s3 }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_that_is_killed_after_any_write_is_ended_by_the_next_server() {
     let origin = tempfile::tempdir().unwrap();
@@ -277,25 +315,13 @@ async fn an_erasure_that_is_killed_after_any_write_is_ended_by_the_next_server()
     let forget = format!("FORGET SUBJECT person '{ID}'");
     let remnants = Remnants::of(&[ID], &[]);
     for writes in 0.. {
-        let folder = tempfile::tempdir().unwrap();
-        copy(origin.path(), folder.path());
-        let s3 = Store::over(folder.path()).await;
-        let killed = engine(&s3).await;
-        s3.lives.kill_after(writes);
-        let forgotten = outcome(&killed.session(Principal::embedded()), &forget).await;
-        let was_killed = s3.lives.revive();
-        drop(killed);
-        assert!(was_killed || forgotten.is_ok(), "{writes}: {forgotten:?}");
-        let next = engine(&s3).await;
-        let session = next.session(Principal::embedded());
-        for (id, ended) in sql::resume_erasures(&next).await.unwrap() {
-            ended.unwrap_or_else(|error| panic!("{id} after {writes} writes: {error}"));
-        }
-        if text(&session, DONE).await == "0" {
+        let Ended { session, forgotten, was_killed, folder, .. } =
+            &ended_after(writes, origin.path(), &forget, engine).await;
+        if text(session, DONE).await == "0" {
             // Nothing had begun, and nothing is half done.
             assert!(forgotten.is_err());
-            assert_eq!(text(&session, "SELECT count(*) FROM clicks").await, "201", "{writes}");
-            assert_eq!(outcome(&session, &forget).await, Ok(0), "{writes}");
+            assert_eq!(text(session, "SELECT count(*) FROM clicks").await, "201", "{writes}");
+            assert_eq!(outcome(session, &forget).await, Ok(0), "{writes}");
         }
         let bucket = folder.path().join(BUCKET);
         assert_eq!(remnants.below(&bucket), Vec::<String>::new(), "after {writes} writes");
@@ -305,11 +331,11 @@ async fn an_erasure_that_is_killed_after_any_write_is_ended_by_the_next_server()
             ("SELECT count(*) FROM clicks", "200"),
             ("SELECT DISTINCT source FROM ml_recommend('factors', 'customer-7', 3)", "als"),
         ] {
-            assert_eq!(text(&session, query).await, answer, "after {writes} writes: {query}");
+            assert_eq!(text(session, query).await, answer, "after {writes} writes: {query}");
         }
         let insert = "INSERT INTO clicks VALUES ('customer-40', 'item-1')";
-        assert_eq!(outcome(&session, insert).await, Ok(0), "after {writes} writes");
-        if !was_killed {
+        assert_eq!(outcome(session, insert).await, Ok(0), "after {writes} writes");
+        if !*was_killed {
             assert!(writes > 10, "an erasure of {writes} writes");
             break;
         }

@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
 use sql::{Engine, Limits, Session};
 
-use crate::forgotten::{DONE, copy};
+use crate::forgotten::{DONE, Ended, ended_after};
 use crate::remnants::Remnants;
 use crate::rights::outcome;
 use crate::s3::{BUCKET, Store};
@@ -206,29 +206,17 @@ async fn a_rewriting_that_is_killed_after_any_write_is_ended_by_the_next_server(
     let forget = format!("FORGET SUBJECT person '{ID}'");
     let remnants = remnants();
     for writes in 0.. {
-        let folder = tempfile::tempdir().unwrap();
-        copy(origin.path(), folder.path());
-        let s3 = Store::over(folder.path()).await;
-        let killed = engine(&s3).await;
-        s3.lives.kill_after(writes);
-        let forgotten = outcome(&killed.session(Principal::embedded()), &forget).await;
-        let was_killed = s3.lives.revive();
-        drop(killed);
-        assert!(was_killed || forgotten.is_ok(), "{writes}: {forgotten:?}");
-        let next = engine(&s3).await;
-        let session = next.session(Principal::embedded());
-        for (id, ended) in sql::resume_erasures(&next).await.unwrap() {
-            ended.unwrap_or_else(|error| panic!("{id} after {writes} writes: {error}"));
-        }
+        let Ended { session, forgotten, was_killed, folder, .. } =
+            &ended_after(writes, origin.path(), &forget, engine).await;
         let when = format!("after {writes} writes");
-        if text(&session, DONE).await == "0" {
+        if text(session, DONE).await == "0" {
             assert!(forgotten.is_err(), "{when}");
-            assert_eq!(outcome(&session, &forget).await, Ok(0), "{when}");
+            assert_eq!(outcome(session, &forget).await, Ok(0), "{when}");
         }
         assert_eq!(remnants.below(&folder.path().join(BUCKET)), Vec::<String>::new(), "{when}");
-        assert_eq!(text(&session, DONE).await, "1", "{when}");
-        others_are_there(&session, &when).await;
-        if !was_killed {
+        assert_eq!(text(session, DONE).await, "1", "{when}");
+        others_are_there(session, &when).await;
+        if !*was_killed {
             assert!(writes > 6, "a rewriting of {writes} writes");
             break;
         }

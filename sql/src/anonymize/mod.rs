@@ -11,7 +11,6 @@ mod options;
 mod release;
 mod table;
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
@@ -19,29 +18,26 @@ use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
 };
 use datafusion::logical_expr::{Extension, LogicalPlan};
-use sqlparser::ast::{
-    Expr as SqlExpr, FunctionArg, FunctionArgExpr, ObjectName, Statement, TableFactor, VisitMut,
-    VisitorMut,
-};
+use sqlparser::ast::{FunctionArg, ObjectName, TableFactor};
 use udfs::privacy::HierarchySet;
 
-use crate::clean;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::functions::FunctionDoc;
 use crate::model::arguments;
-use crate::parse::{name_parts, parse_query};
+use crate::over_query::{self, Call};
+use crate::parse::name_parts;
 use crate::session::StatementContext;
 use crate::session::bindings::Bindings;
 
 pub(crate) use node::AnonymizeNode;
-pub(crate) use options::{find, text};
 use release::Releaser;
 
 const ROWS: &str = "anonymize";
 const REPORT: &str = "anonymize_report";
 const FORM: &str = "write anonymize((SELECT …), quasi_identifiers => ['zip', 'age'], k => 5)";
 
-fn is_ours(name: &ObjectName) -> bool {
+/// Whether a call is of one of the functions.
+pub(crate) fn is_ours(name: &ObjectName) -> bool {
     matches!(name_parts(name).as_slice(), [name] if name == ROWS || name == REPORT)
 }
 
@@ -138,61 +134,6 @@ fn arguments_documentation() -> Vec<(String, String)> {
     .to_vec()
 }
 
-/// Puts a query in place of a table's name in quotes, so that the table is found as any other is;
-/// in calls of `clean` as well.
-///
-/// # Errors
-/// When the text is no name.
-pub(crate) fn plain(tree: &mut Statement) -> Result<()> {
-    match VisitMut::visit(tree, &mut Tables) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(*error),
-    }
-}
-
-struct Tables;
-
-impl VisitorMut for Tables {
-    // Boxed: the visitor keeps one of it at each depth of the tree.
-    type Break = Box<Error>;
-
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Box<Error>> {
-        let is_call = match &*factor {
-            TableFactor::Table { name, .. } | TableFactor::Function { name, .. } => {
-                is_ours(name) || clean::is_ours(name)
-            }
-            _ => false,
-        };
-        let arguments = match factor {
-            TableFactor::Table { args: Some(arguments), .. } if is_call => &mut arguments.args,
-            TableFactor::Function { args, .. } if is_call => args,
-            _ => return ControlFlow::Continue(()),
-        };
-        if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(value))) = arguments.first_mut()
-            && let Some(name) = options::text(value)
-        {
-            match all_rows(name) {
-                Ok(query) => *value = query,
-                Err(error) => return ControlFlow::Break(Box::new(error)),
-            }
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-fn all_rows(name: &str) -> Result<SqlExpr> {
-    let parts: Vec<&str> = name.split('.').collect();
-    if parts.len() > 3 || parts.iter().any(|part| part.is_empty()) {
-        return Err(Error::invalid_hint(
-            format!("'{name}' is no table name"),
-            "write 'name' or 'schema.name', or a query in parentheses",
-        ));
-    }
-    let quoted: Vec<String> =
-        parts.iter().map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
-    Ok(SqlExpr::Subquery(parse_query(&format!("SELECT * FROM {}", quoted.join(".")))?))
-}
-
 /// The tables that a call names as hierarchies.
 pub(crate) fn hierarchy_names(function: &str, arguments: &[FunctionArg]) -> Vec<String> {
     if function != ROWS && function != REPORT {
@@ -221,17 +162,7 @@ impl AnonymizeRelation {
         arguments: Vec<FunctionArg>,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<LogicalPlan> {
-        let mut arguments = arguments.into_iter();
-        let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(SqlExpr::Subquery(query)))) =
-            arguments.next()
-        else {
-            return Err(Error::invalid_hint(
-                "the first argument of anonymize is a query in parentheses, or the name of a table \
-                 in quotes",
-                FORM,
-            ));
-        };
-        let rest: Vec<FunctionArg> = arguments.collect();
+        let (query, rest) = over_query::query(ROWS, FORM, arguments)?;
         let input = arguments::rows(query, context)?;
         let given = options::Given::read(&rest, context)?;
         let asked = given.asked(is_report, &input, &self.hierarchies, &self.releaser)?;
@@ -246,14 +177,9 @@ impl RelationPlanner for AnonymizeRelation {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> DataFusionResult<RelationPlanning> {
-        let (name, arguments, alias) = match relation {
-            TableFactor::Table { name, args: Some(arguments), alias, .. } if is_ours(&name) => {
-                (name, arguments.args, alias)
-            }
-            TableFactor::Function { name, args, alias, .. } if is_ours(&name) => {
-                (name, args, alias)
-            }
-            other => return Ok(RelationPlanning::Original(Box::new(other))),
+        let Call { name, arguments, alias } = match over_query::call(relation, is_ours) {
+            Ok(call) => call,
+            Err(other) => return Ok(RelationPlanning::Original(other)),
         };
         let is_report = name_parts(&name) == [REPORT];
         let plan = self.plan(is_report, arguments, context).map_err(DataFusionError::from)?;
@@ -265,30 +191,7 @@ impl RelationPlanner for AnonymizeRelation {
 mod tests {
     use sqlparser::parser::Parser;
 
-    use super::*;
     use crate::dialect::AttuneDialect;
-
-    fn planned(text: &str) -> Result<String> {
-        let mut tree = Parser::parse_sql(&AttuneDialect, text).unwrap().remove(0);
-        plain(&mut tree)?;
-        Ok(tree.to_string())
-    }
-
-    #[test]
-    fn a_table_s_name_becomes_a_query() {
-        let text = "SELECT * FROM anonymize('main.t', k => 2), other('main.t')";
-        let expected =
-            "SELECT * FROM anonymize((SELECT * FROM \"main\".\"t\"), k => 2), other('main.t')";
-        assert_eq!(planned(text).unwrap(), expected);
-        let twice = "SELECT (SELECT count(*) FROM anonymize_report('t')) AS n";
-        assert!(planned(twice).unwrap().contains("\"t\""));
-        for wrong in ["", "a..b", "a.b.c.d"] {
-            let text = format!("SELECT * FROM anonymize('{wrong}')");
-            assert!(planned(&text).unwrap_err().to_string().contains("no table name"), "{wrong}");
-        }
-        let hostile = planned("SELECT * FROM anonymize('t\" WHERE 1=1 --')").unwrap();
-        assert!(hostile.contains("\"t\"\" WHERE 1=1 --\""), "{hostile}");
-    }
 
     #[test]
     fn hierarchies_that_are_tables_are_found() {

@@ -7,19 +7,18 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use sqlparser::ast::{
-    Expr as SqlExpr, FunctionArg, FunctionArgExpr, FunctionArgOperator, Value, ValueWithSpan,
-};
+use sqlparser::ast::{Expr as SqlExpr, FunctionArg};
 use udfs::privacy::HierarchySet;
 use udfs::privacy::anonymize::{
     Closeness, Criteria, Distance, Diversity, Kind, Method, Options, Scheme,
 };
 
-use super::FORM;
 use super::release::{Releaser, Releasing};
+use super::{FORM, ROWS};
 use crate::dialect::folded;
 use crate::error::{Error, Result};
 use crate::model::arguments::{is_number, literal, shown, whole_number, written_options};
+use crate::over_query::{self, find, text};
 
 const NAMES: [&str; 16] = [
     "quasi_identifiers",
@@ -53,17 +52,6 @@ const DIVERSITIES: [&str; 3] = ["distinct", "entropy", "recursive"];
 
 /// k unless it is given.
 const K: u32 = 5;
-
-/// The text of a literal in quotes.
-pub(crate) fn text(value: &SqlExpr) -> Option<&str> {
-    match value {
-        SqlExpr::Value(ValueWithSpan {
-            value: Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text),
-            ..
-        }) => Some(text.as_str()),
-        _ => None,
-    }
-}
 
 /// The hierarchies of a call: each column's as written.
 fn hierarchies(value: &SqlExpr) -> Option<Vec<(String, &str)>> {
@@ -138,35 +126,8 @@ impl<'a> Given<'a> {
         arguments: &'a [FunctionArg],
         context: &mut dyn RelationPlannerContext,
     ) -> Result<Self> {
-        for argument in arguments {
-            let takes = match argument {
-                FunctionArg::Named { arg: FunctionArgExpr::Expr(_), operator, .. } => {
-                    *operator == FunctionArgOperator::RightArrow
-                }
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(SqlExpr::Struct { values, .. })) => {
-                    values.iter().all(|value| matches!(value, SqlExpr::Named { .. }))
-                }
-                _ => false,
-            };
-            if !takes {
-                return Err(Error::invalid_hint(
-                    format!("anonymize does not take {argument}"),
-                    FORM,
-                ));
-            }
-        }
-        let mut given = Self { written: BTreeMap::new(), numbers: BTreeMap::new() };
-        for (name, value) in written_options(arguments) {
-            if !NAMES.contains(&name.as_str()) {
-                return Err(Error::unknown("option", &name, NAMES));
-            }
-            if given.written.insert(name.clone(), value).is_some() {
-                return Err(Error::invalid_hint(
-                    format!("option {name} is given twice"),
-                    "leave one of them out",
-                ));
-            }
-        }
+        let written = over_query::options(ROWS, FORM, &NAMES, arguments)?;
+        let mut given = Self { written, numbers: BTreeMap::new() };
         for name in ["k", "l", "c", "t", "delta_min", "delta_max", "suppression_limit"] {
             if let Some(value) = given.written.get(name) {
                 let value = context.sql_to_expr((*value).clone(), &DFSchema::empty())?;
@@ -415,29 +376,6 @@ fn does_nothing(option: &str, without: &str) -> Error {
         format!("{option} does nothing by itself"),
         format!("add {without}, or leave it out"),
     )
-}
-
-/// The column of that name, or of that name in other letters.
-///
-/// # Errors
-/// When there is none, or there are several.
-pub(crate) fn find(schema: &Schema, name: &str) -> Result<usize> {
-    let names = schema.fields().iter().map(|field| field.name().as_str());
-    let places = |is_it: &dyn Fn(&str) -> bool| -> Vec<usize> {
-        names.clone().enumerate().filter(|(_, known)| is_it(known)).map(|(at, _)| at).collect()
-    };
-    let mut found = places(&|known: &str| known == name);
-    if found.is_empty() {
-        found = places(&|known: &str| known.eq_ignore_ascii_case(name));
-    }
-    match found.as_slice() {
-        [only] => Ok(*only),
-        [] => Err(Error::unknown("column", name, names)),
-        _ => Err(Error::invalid_hint(
-            format!("the query has {} columns of the name {name}", found.len()),
-            "give them names of their own with AS",
-        )),
-    }
 }
 
 /// Refuses columns that cannot be what they are named for; tells whether all sensitive ones are

@@ -15,7 +15,7 @@ use crate::engine::MAIN;
 use crate::error::Result;
 use crate::parse::{name_parts, parse_query};
 use crate::session::bindings::References;
-use crate::{anonymize, system};
+use crate::{over_query, system};
 
 /// Where names are looked for at last.
 const LAKE: &str = "lake";
@@ -117,7 +117,7 @@ impl Named {
     /// When the text is no query.
     fn in_text(text: &str) -> Result<Self> {
         let mut statement = SqlStatement::Query(parse_query(text)?);
-        anonymize::plain(&mut statement)?;
+        over_query::plain(&mut statement)?;
         let mut named = Self::default();
         // The visitor never breaks.
         let _ = Visit::visit(&statement, &mut named);

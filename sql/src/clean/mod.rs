@@ -19,13 +19,13 @@ use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
 };
 use sqlparser::ast::{
-    Expr as SqlExpr, FunctionArg, FunctionArgExpr, ObjectName, Query, TableFactor, Visit, VisitMut,
-    Visitor, VisitorMut,
+    FunctionArg, ObjectName, Query, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use crate::error::{Error, Result};
 use crate::functions::FunctionDoc;
 use crate::model::arguments;
+use crate::over_query::{self, Call};
 use crate::parse::{name_parts, parse_query};
 use crate::size;
 
@@ -127,14 +127,9 @@ impl RelationPlanner for CleanRelation {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> DataFusionResult<RelationPlanning> {
-        let (name, arguments, alias) = match relation {
-            TableFactor::Table { name, args: Some(arguments), alias, .. } if is_ours(&name) => {
-                (name, arguments.args, alias)
-            }
-            TableFactor::Function { name, args, alias, .. } if is_ours(&name) => {
-                (name, args, alias)
-            }
-            other => return Ok(RelationPlanning::Original(Box::new(other))),
+        let Call { name, arguments, alias } = match over_query::call(relation, is_ours) {
+            Ok(call) => call,
+            Err(other) => return Ok(RelationPlanning::Original(other)),
         };
         let is_changes = name_parts(&name) == [CHANGES];
         let plan = plan(is_changes, arguments, context).map_err(DataFusionError::from)?;
@@ -147,23 +142,13 @@ fn plan(
     arguments: Vec<FunctionArg>,
     context: &mut dyn RelationPlannerContext,
 ) -> Result<LogicalPlan> {
-    let mut arguments = arguments.into_iter();
-    let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(SqlExpr::Subquery(query)))) =
-        arguments.next()
-    else {
-        return Err(Error::invalid_hint(
-            "the first argument of clean is a query in parentheses, or the name of a table in \
-             quotes",
-            FORM,
-        ));
-    };
+    let (query, rest) = over_query::query(ROWS, FORM, arguments)?;
     if query_calls(&query) {
         return Err(Error::unsupported(
             "the query of clean calls clean",
             "save its rows first, by CREATE TABLE … AS SELECT, and clean that table",
         ));
     }
-    let rest: Vec<FunctionArg> = arguments.collect();
     let input = arguments::rows(query.clone(), context)?;
     // It is read twice, and what doubles has to be bounded before anybody walks it.
     size::check(&input)?;

@@ -3,16 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::datatypes::{DataType, Schema};
-use sqlparser::ast::{
-    Expr as SqlExpr, FunctionArg, FunctionArgExpr, FunctionArgOperator, Value, ValueWithSpan,
-};
+use sqlparser::ast::{Expr as SqlExpr, FunctionArg, Value, ValueWithSpan};
 
-use super::FORM;
 use super::kinds::Kind;
-use crate::anonymize::{find, text};
+use super::{FORM, ROWS};
 use crate::dialect::folded;
 use crate::error::{Error, Result};
-use crate::model::arguments::written_options;
+use crate::over_query::{self, find, text};
 
 const NAMES: [&str; 15] = [
     "key",
@@ -96,33 +93,7 @@ impl<'a> Given<'a> {
     /// # Errors
     /// When one is unknown, given twice, or of no form that the function takes.
     pub(super) fn read(arguments: &'a [FunctionArg]) -> Result<Self> {
-        for argument in arguments {
-            let takes = match argument {
-                FunctionArg::Named { arg: FunctionArgExpr::Expr(_), operator, .. } => {
-                    *operator == FunctionArgOperator::RightArrow
-                }
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(SqlExpr::Struct { values, .. })) => {
-                    values.iter().all(|value| matches!(value, SqlExpr::Named { .. }))
-                }
-                _ => false,
-            };
-            if !takes {
-                return Err(Error::invalid_hint(format!("clean does not take {argument}"), FORM));
-            }
-        }
-        let mut given = BTreeMap::new();
-        for (name, value) in written_options(arguments) {
-            if !NAMES.contains(&name.as_str()) {
-                return Err(Error::unknown("option", &name, NAMES));
-            }
-            if given.insert(name.clone(), value).is_some() {
-                return Err(Error::invalid_hint(
-                    format!("option {name} is given twice"),
-                    "leave one of them out",
-                ));
-            }
-        }
-        Ok(Self(given))
+        Ok(Self(over_query::options(ROWS, FORM, &NAMES, arguments)?))
     }
 
     /// What is asked of the rows of a query with this schema.

@@ -12,11 +12,12 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
 };
-use sqlparser::ast::TableFactor;
+use sqlparser::ast::{ObjectName, TableFactor};
 
 use crate::dml::sent::quoted;
 use crate::error::{Error, Result};
 use crate::functions::FunctionDoc;
+use crate::over_query::{self, Call};
 use crate::parse::{name_parts, parse_query};
 use crate::session::StatementContext;
 use crate::session::bindings::{Bindings, literal_text};
@@ -204,18 +205,10 @@ impl RelationPlanner for ProposeRelation {
         relation: TableFactor,
         _context: &mut dyn RelationPlannerContext,
     ) -> DataFusionResult<RelationPlanning> {
-        let is_ours = match &relation {
-            TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => {
-                name_parts(name) == [NAME]
-            }
-            _ => false,
-        };
-        let (arguments, alias) = match relation {
-            TableFactor::Table { args: Some(arguments), alias, .. } if is_ours => {
-                (arguments.args, alias)
-            }
-            TableFactor::Function { args, alias, .. } if is_ours => (args, alias),
-            other => return Ok(RelationPlanning::Original(Box::new(other))),
+        let is_ours = |name: &ObjectName| name_parts(name) == [NAME];
+        let Call { arguments, alias, .. } = match over_query::call(relation, is_ours) {
+            Ok(call) => call,
+            Err(other) => return Ok(RelationPlanning::Original(other)),
         };
         let named = match arguments.as_slice() {
             [argument] => literal_text(argument),

@@ -15,7 +15,7 @@ use sqlparser::ast::{Query, Statement as SqlStatement};
 use tokio::sync::OnceCell;
 
 use crate::allow;
-use crate::anonymize::{self, AnonymizeRelation};
+use crate::anonymize::AnonymizeRelation;
 use crate::audit::Used;
 use crate::clean::CleanRelation;
 use crate::engine::Engine;
@@ -29,7 +29,7 @@ use crate::rights::Rights;
 use crate::session::bindings::{self, Bindings, References};
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
-use crate::{consent, key, model, policy, private, size, using};
+use crate::{consent, key, model, over_query, policy, private, size, using};
 
 /// What one statement (or view inside it) is planned in.
 #[derive(Debug)]
@@ -380,7 +380,7 @@ impl StatementContext {
         if let Some(tree) = tree {
             size::check_tree(tree.as_ref())?;
             model::marked::plain(tree)?;
-            anonymize::plain(tree)?;
+            over_query::plain(tree)?;
             using::plain(tree)?;
             private = private::rewritten(self.engine(), tree)?;
             references = References::of(tree.as_ref());

@@ -7,6 +7,7 @@ use super::super::bounds::Bins;
 use super::super::distinct::Covered;
 use super::super::quantile::Quantile;
 use super::super::{Mechanism, Noise, Sensitivity, gaussian, laplace};
+use super::epsilon::epsilon_at_least;
 use super::seeded;
 
 fn unit() -> Sensitivity {
@@ -88,66 +89,6 @@ fn the_lowest_bit_of_an_answer_tells_nothing() {
         let naive = (0..500).map(|_| lowest(naive(value, 10.0, &mut rng))).min().unwrap();
         assert!(naive < laplace::grid(10.0).exponent());
     }
-}
-
-/// How surely a bound holds.
-const MISS: f64 = 1e-5;
-
-/// The Kullback-Leibler divergence of two coins.
-fn divergence(p: f64, q: f64) -> f64 {
-    let term = |p: f64, q: f64| if p == 0.0 { 0.0 } else { p * (p / q).ln() };
-    term(p, q) + term(1.0 - p, 1.0 - q)
-}
-
-/// Bounds on a probability from a share of draws, by Chernoff: each fails with a probability below
-/// half of [`MISS`]. They are wider than Clopper and Pearson's, and so is what is concluded.
-fn probability(hits: usize, draws: usize) -> (f64, f64) {
-    let share = hits as f64 / draws as f64;
-    let limit = (2.0 / MISS).ln() / draws as f64;
-    let search = |mut inside: f64, mut outside: f64| {
-        for _ in 0..60 {
-            let middle = 0.5 * (inside + outside);
-            if divergence(share, middle) <= limit { inside = middle } else { outside = middle }
-        }
-        outside
-    };
-    (search(share, 0.0), search(share, 1.0))
-}
-
-/// A lower bound, at 99.999 %, on the epsilon of two answers' distributions.
-///
-/// The event is chosen by the first half of the draws, below or above some threshold, and its
-/// probabilities are bounded by the second half.
-fn epsilon_at_least(left: &[f64], right: &[f64]) -> f64 {
-    let half = left.len() / 2;
-    let below = |draws: &[f64], at: f64| draws.iter().filter(|draw| **draw <= at).count();
-    let mut thresholds = left[..half].to_vec();
-    thresholds.sort_by(f64::total_cmp);
-    let candidates: Vec<f64> = (1..40).map(|part| thresholds[part * half / 40]).collect();
-    let mut best = (0.0, 0.0, false, false);
-    for at in candidates {
-        let (a, b) = (below(&left[..half], at) as f64, below(&right[..half], at) as f64);
-        for swapped in [false, true] {
-            for above in [false, true] {
-                let flip = |hits: f64| if above { half as f64 - hits } else { hits };
-                let (p, q) = if swapped { (flip(b), flip(a)) } else { (flip(a), flip(b)) };
-                // Rare events are known too badly to show much.
-                let score = ((p - 4.0 * p.sqrt()).max(1.0) / (q + 4.0 * q.sqrt() + 1.0)).ln();
-                if score > best.0 {
-                    best = (score, at, swapped, above);
-                }
-            }
-        }
-    }
-    let (_, at, swapped, above) = best;
-    let count = |draws: &[f64]| {
-        let hits = below(&draws[half..], at);
-        if above { draws.len() - half - hits } else { hits }
-    };
-    let (a, b) = (count(left), count(right));
-    let (p, q) = if swapped { (b, a) } else { (a, b) };
-    let rest = left.len() - half;
-    (probability(p, rest).0 / probability(q, rest).1).ln().max(0.0)
 }
 
 /// The bound for answers over data and over data with one more unit.
@@ -263,4 +204,13 @@ fn means_quantiles_and_bounds_tell_no_more_than_their_epsilon() {
         }),
     ];
     assert!(shown.iter().all(|shown| *shown <= 1.0), "{shown:?}");
+}
+
+/// Of answers that tell nothing nothing is found, and of those that tell all a lot.
+#[test]
+fn the_bound_finds_what_there_is() {
+    let same: Vec<f64> = (0..1_000).map(|number| f64::from(number * 7 % 100)).collect();
+    assert_eq!(epsilon_at_least(&same, &same), 0.0);
+    let other: Vec<f64> = same.iter().map(|number| number + 1_000.0).collect();
+    assert!(epsilon_at_least(&same, &other) > 3.0);
 }

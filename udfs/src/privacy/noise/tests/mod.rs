@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod attack;
+mod epsilon;
 mod google;
 mod textproto;
 
