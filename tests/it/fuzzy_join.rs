@@ -371,6 +371,54 @@ async fn an_index_larger_than_its_rows_is_made_in_pieces() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn texts_that_batch_after_batch_brings_give_the_rows_of_the_cross_product() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path()).await;
+    random_tables(&session, 1, [24, 20]).await;
+    session.query("CREATE TABLE again AS SELECT * FROM b").await.unwrap();
+    // Each makes a file, whose rows are a batch.
+    for _ in 0..30 {
+        session.query("INSERT INTO b SELECT * FROM again").await.unwrap();
+    }
+    for condition in [PREDICATES[2], PREDICATES[17], CONDITIONS[0], CONDITIONS[1], CONDITIONS[19]] {
+        for join in [JOINS[0], JOINS[3], JOINS[7]] {
+            for rest in [RESTS[0], RESTS[3]] {
+                compare(&session, join, condition, rest).await;
+            }
+        }
+    }
+    let counted = counted(&session, &JOINS[0].replace("{}", PREDICATES[2])).await;
+    assert!(counter(&counted, "texts_remembered") > 0, "{counted}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_that_batch_after_batch_brings_are_found_in_every_piece() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path()).await;
+    let select = |rows: usize, texts: usize, seed: usize| {
+        format!(
+            "SELECT value AS i, value % 3 AS g, \
+             encode(sha256(CAST(value + {seed} AS VARCHAR)), 'hex') AS wide, \
+             substr(encode(sha256(CAST(value % {texts} AS VARCHAR)), 'hex'), 1, 7) AS x \
+             FROM generate_series(1, {rows}) AS s (value)"
+        )
+    };
+    session.query(&format!("CREATE TABLE a AS {}", select(40_000, 4_000, 1))).await.unwrap();
+    session.query(&format!("CREATE TABLE b AS {}", select(5_000, 150, 2))).await.unwrap();
+    for seed in 3..12 {
+        session.query(&format!("INSERT INTO b {}", select(5_000, 150, seed))).await.unwrap();
+    }
+    let statement = "SELECT count(*), sum(a.i), sum(b.i), max(a.wide), max(b.wide) FROM a \
+                     FULL JOIN b ON levenshtein_within(a.x, b.x, b.g) AND a.i <> b.i";
+    session.query("SET query_memory = '1 GiB'").await.unwrap();
+    let expected = rows(&session, statement).await;
+    session.query("SET query_memory = '8 MiB'").await.unwrap();
+    assert_eq!(rows(&session, statement).await, expected);
+    let counted = counted(&session, statement).await;
+    assert!(counter(&counted, "spill_count") > 0, "{counted}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn explain_analyze_counts_distinct_texts_and_the_pairs_compared() {
     let folder = tempfile::tempdir().unwrap();
     let session = session(folder.path()).await;

@@ -13,7 +13,10 @@ mod not_in;
 mod output;
 mod predicate;
 mod probe;
+mod remembered;
 mod rule;
+#[cfg(test)]
+mod tests;
 mod weight;
 
 pub(crate) use nearest::{NearestNode, NearestRelation, documentation};

@@ -58,9 +58,9 @@ pub(super) struct Limit {
     /// Over the columns of its side.
     pub value: Arc<dyn PhysicalExpr>,
     /// Whether a negative one is an error of the function, and not merely less than any distance.
-    negative_fails: bool,
+    pub negative_fails: bool,
     /// How many edits of the index' kind one of the function's may be.
-    times: usize,
+    pub times: usize,
 }
 
 impl Limit {

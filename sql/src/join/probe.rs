@@ -22,6 +22,7 @@ use super::build::{
 use super::exec::Side;
 use super::output::{Output, Pairs};
 use super::predicate::Alternative;
+use super::remembered::Remembered;
 
 /// How the right side is looked up.
 pub(super) struct Probe {
@@ -41,8 +42,10 @@ pub(super) struct Probe {
 /// What EXPLAIN ANALYZE shows.
 pub(super) struct Metrics {
     pub output_rows: Count,
-    /// Distinct texts looked up.
+    /// Texts looked up: the distinct ones of a batch that are not remembered.
     pub probes: Count,
+    /// Texts that were looked up for an earlier batch.
+    pub remembered: Count,
     /// Pairs of texts compared.
     pub compared: Count,
     /// Pairs of texts alike.
@@ -55,6 +58,7 @@ impl Metrics {
         Self {
             output_rows: MetricBuilder::new(metrics).output_rows(partition),
             probes: counter("texts_looked_up"),
+            remembered: counter("texts_remembered"),
             compared: counter("pairs_compared"),
             alike: counter("pairs_alike"),
         }
@@ -110,11 +114,11 @@ impl Probe {
         mut right: SendableRecordBatchStream,
         output: &Output<'_>,
     ) -> Result<Sent> {
-        let indexed = piece.open(&self.build, built).await?;
+        let mut opened = self.open(piece, built).await?;
         let mut work = Work::new(self.build.stop.clone());
         while let Some(batch) = right.try_next().await? {
             let mut matched = vec![false; batch.num_rows()];
-            let sent = self.batch(piece, &indexed, &batch, &mut matched, &mut work, output).await?;
+            let sent = self.batch(&mut opened, &batch, &mut matched, &mut work, output).await?;
             if sent.is_err() || output.right_rows(&batch, &matched).await?.is_err() {
                 return Ok(Err(Gone));
             }
@@ -141,12 +145,12 @@ impl Probe {
         let Some(file): Option<Arc<dyn SpillFile>> = file.finish()? else { return Ok(Ok(())) };
         let mut work = Work::new(self.build.stop.clone());
         for (at, piece) in built.pieces.iter().enumerate() {
-            let indexed = piece.open(&self.build, built).await?;
+            let mut opened = self.open(piece, built).await?;
             let is_last = at + 1 == built.pieces.len();
             let mut rows = spill.read_spill_as_stream(Arc::clone(&file), None)?;
             for matched in &mut matched {
                 let Some(batch) = rows.try_next().await? else { break };
-                let sent = self.batch(piece, &indexed, &batch, matched, &mut work, output).await?;
+                let sent = self.batch(&mut opened, &batch, matched, &mut work, output).await?;
                 if sent.is_err() || is_last && output.right_rows(&batch, matched).await?.is_err() {
                     return Ok(Err(Gone));
                 }
@@ -155,20 +159,33 @@ impl Probe {
         Ok(Ok(()))
     }
 
+    /// Opens a piece, in which nothing was looked up yet.
+    async fn open<'a>(&self, piece: &'a Piece, built: &Built) -> Result<Opened<'a>> {
+        let (build, ways) = (&self.build, self.alternatives.len());
+        let several = build.readers.max(1) * build.builders.max(1) * ways;
+        let remembered = || {
+            let pool = Arc::clone(build.context.memory_pool());
+            Remembered::new(build.reservation(), pool, several)
+        };
+        let indexed = piece.open(build, built).await?;
+        Ok(Opened { piece, indexed, remembered: (0..ways).map(|_| remembered()).collect() })
+    }
+
     /// Looks the texts of a batch up in a piece, in each way.
     async fn batch(
         &self,
-        piece: &Piece,
-        indexed: &Indexed,
+        opened: &mut Opened<'_>,
         batch: &RecordBatch,
         matched: &mut [bool],
         work: &mut Work,
         output: &Output<'_>,
     ) -> Result<Sent> {
+        let Opened { piece, indexed, remembered } = opened;
+        let (piece, indexed) = (*piece, &**indexed);
         let blocks = indexed.blocks_of(&self.keys, batch)?;
-        for (Alternative { predicate, filter }, known) in
-            self.alternatives.iter().zip(&indexed.texts)
-        {
+        let ways = self.alternatives.iter().zip(&indexed.texts).zip(remembered);
+        for ((Alternative { predicate, filter }, known), remembered) in ways {
+            remembered.next_batch();
             let texts = texts(&predicate.right, batch)?;
             let mut looked_up = LookedUp {
                 filter: filter.as_ref(),
@@ -182,7 +199,8 @@ impl Probe {
             let Some(limit) = predicate.limit_of(JoinSide::Right) else {
                 let blocks = blocks.iter().copied();
                 let probes = Probes::new(&texts, blocks, &self.build.stop)?;
-                if self.look_up(&probes, known.likeness, work, &mut looked_up).await?.is_err() {
+                let (likeness, to) = (known.likeness, &mut looked_up);
+                if self.look_up(&probes, likeness, remembered, work, to).await?.is_err() {
                     return Ok(Err(Gone));
                 }
                 continue;
@@ -196,8 +214,8 @@ impl Probe {
                 let of_radius =
                     of_radius.map(|(block, limit)| block.filter(|_| *limit == Some(max)));
                 let probes = Probes::new(&texts, of_radius, &self.build.stop)?;
-                let likeness = known.likeness.within(max);
-                if self.look_up(&probes, likeness, work, &mut looked_up).await?.is_err() {
+                let (likeness, to) = (known.likeness.within(max), &mut looked_up);
+                if self.look_up(&probes, likeness, remembered, work, to).await?.is_err() {
                     return Ok(Err(Gone));
                 }
             }
@@ -205,35 +223,62 @@ impl Probe {
         Ok(Ok(()))
     }
 
-    /// Looks texts up and gives the rows of those alike.
+    /// Looks texts up, unless what is alike is remembered, and gives the rows of those alike.
     async fn look_up(
         &self,
         probes: &Probes<'_>,
         likeness: Likeness,
+        remembered: &mut Remembered,
         work: &mut Work,
         to: &mut LookedUp<'_>,
     ) -> Result<Sent> {
-        self.metrics.probes.add(probes.texts.len());
-        let (mut next, mut alike) = (0, Vec::new());
-        while next < probes.texts.len() {
-            let before = work.compared();
-            let found = to.known.index.search(likeness, &probes.texts, next, work, &mut alike);
-            next = found.map_err(ended)?;
-            self.metrics.compared.add((work.compared() - before) as usize);
-            self.metrics.alike.add(alike.len());
-            for (probe, value) in alike.drain(..) {
-                for &right in probes.rows_of(probe) {
-                    for &left in to.known.rows_of(value) {
-                        to.pairs.push(left, right);
-                        if to.pairs.len() >= self.rows && to.give().await?.is_err() {
-                            return Ok(Err(Gone));
-                        }
-                    }
+        let (mut texts, mut places) = (Vec::new(), Vec::new());
+        for (place, text) in (0..).zip(&probes.texts) {
+            let Some(values) = remembered.find(likeness, *text) else {
+                texts.push(*text);
+                places.push(place);
+                continue;
+            };
+            self.build.stop.check().map_err(ended)?;
+            for value in values {
+                if to.take(probes.rows_of(place), *value).await?.is_err() {
+                    return Ok(Err(Gone));
                 }
             }
         }
+        self.metrics.probes.add(texts.len());
+        self.metrics.remembered.add(probes.texts.len() - texts.len());
+        let (mut next, mut alike) = (0, Vec::new());
+        while next < texts.len() {
+            let (before, from) = (work.compared(), next);
+            let found = to.known.index.search(likeness, &texts, next, work, &mut alike);
+            next = found.map_err(ended)?;
+            self.metrics.compared.add((work.compared() - before) as usize);
+            self.metrics.alike.add(alike.len());
+            let mut rest = alike.as_slice();
+            for at in from..next {
+                let values = rest.iter().take_while(|(text, _)| *text as usize == at).count();
+                let (values, others) = rest.split_at(values);
+                rest = others;
+                remembered.keep(likeness, texts[at], values.iter().map(|(_, value)| *value));
+                for (_, value) in values {
+                    if to.take(probes.rows_of(places[at]), *value).await?.is_err() {
+                        return Ok(Err(Gone));
+                    }
+                }
+            }
+            alike.clear();
+        }
         to.give().await
     }
+}
+
+/// A piece in memory.
+struct Opened<'a> {
+    piece: &'a Piece,
+    indexed: Arc<Indexed>,
+    /// What was found in it, of each way to look texts up.
+    remembered: Vec<Remembered>,
 }
 
 /// The distinct texts of a batch, and their rows.
@@ -272,6 +317,20 @@ struct LookedUp<'a> {
 }
 
 impl LookedUp<'_> {
+    /// Takes the pairs of some rows with those of a value, and gives them where they are enough.
+    async fn take(&mut self, rows: &[u32], value: u32) -> Result<Sent> {
+        let known = self.known;
+        for &right in rows {
+            for &left in known.rows_of(value) {
+                self.pairs.push(left, right);
+                if self.pairs.len() >= self.output.rows && self.give().await?.is_err() {
+                    return Ok(Err(Gone));
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
     async fn give(&mut self) -> Result<Sent> {
         let Self { filter, piece, rows, matched, output, pairs, .. } = self;
         output.pairs(pairs, *filter, *rows, piece, matched).await

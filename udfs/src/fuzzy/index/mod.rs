@@ -199,8 +199,9 @@ impl Index {
     }
 
     /// Finds the texts alike some of `probes`, from the one at `from` on, and appends the pairs,
-    /// (position of the probe, position among the values). Gives the position of the next probe:
-    /// one call compares a few thousand candidates, or all those of a single probe.
+    /// (position of the probe, position among the values), in the order of the probes. Gives the
+    /// position of the next probe: one call compares a few thousand candidates, or all those of a
+    /// single probe.
     ///
     /// The likeness is the index' own or, of an edit distance, one with another largest distance:
     /// up to its own an index is as fast, beyond it finds by lengths and characters alone.
