@@ -14,7 +14,7 @@ use crate::program::{Program, Server};
 use crate::s3::{BUCKET, Last, Store};
 
 /// How long nobody writes when all is written; the record waits for less.
-pub const QUIET: Duration = Duration::from_millis(150);
+pub const QUIET: Duration = Duration::from_millis(250);
 /// How long a step may take; a loaded machine is slow.
 pub const STEP_MAX: Duration = Duration::from_secs(60);
 /// How long after its answer a statement may still write.
