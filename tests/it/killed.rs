@@ -1,19 +1,21 @@
 //! The real program over an object store that kills it (SIGKILL) at each single write of an
 //! erasure: nothing is lost, nothing stays half done, and whoever is gone does not come back.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod charge;
+mod record;
+pub mod site;
+
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use object_store::ObjectStoreExt;
 use object_store::path::Path as StorePath;
-use tempfile::TempDir;
 
 use crate::flight::support::{Client, attempt, lines, rows};
 use crate::forgotten::{DONE, change, connect};
-use crate::program::Program;
+use crate::killed::site::{STEP_MAX, Site};
 use crate::remnants::Remnants;
-use crate::s3::{BUCKET, Last, Store};
+use crate::s3::{Last, Store};
 
 /// Warehouses whose programs are killed side by side, each at every so many-th write.
 const HOUSES: usize = 4;
@@ -21,10 +23,6 @@ const HOUSES: usize = 4;
 const PERSONS: usize = 60;
 /// Rows of each person in the warehouse and in the lake.
 const ROWS: [usize; 2] = [4, 2];
-/// How long nobody writes when all is written; the record waits for less.
-const QUIET: Duration = Duration::from_millis(150);
-/// How long an erasure may take; a loaded machine is slow.
-const STEP_MAX: Duration = Duration::from_secs(60);
 
 /// A person's id, which is nowhere by chance.
 fn person(number: usize) -> String {
@@ -33,37 +31,22 @@ fn person(number: usize) -> String {
 
 /// A warehouse and a lake of many persons.
 struct House {
-    program: Arc<Program>,
-    s3: Store,
-    /// The bucket's objects.
-    bucket: PathBuf,
+    site: Site,
     /// The persons up to this one are gone.
     forgotten: usize,
-    _folder: TempDir,
 }
 
 impl House {
     /// One with nobody in its warehouse yet, and every person in its lake.
     async fn build() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let bucket = folder.path().join(BUCKET);
-        std::fs::create_dir(&bucket).unwrap();
-        let s3 = Store::over(folder.path()).await;
+        let lake = |s3: &Store| format!("[lake]\ndiscover = true\n{}", s3.toml("l"));
+        let site = Site::build(lake).await;
         let visits: String =
             (0..PERSONS * ROWS[1]).map(|id| format!("{id},{}\n", person(id % PERSONS))).collect();
         let visits = format!("id,person\n{visits}").into_bytes();
         let at = StorePath::from("l/visits/part-0.csv");
-        s3.client().put(&at, visits.into()).await.unwrap();
-        let config = folder.path().join("attune.toml");
-        let settings = format!(
-            "[warehouse]\n{}\n[lake]\ndiscover = true\n{}\n[log]\nlevel = \"error\"\n\n\
-             [audit]\nembedded = true\ndelay = \"50 ms\"\n",
-            s3.toml("w"),
-            s3.toml("l")
-        );
-        std::fs::write(&config, settings).unwrap();
-        let program = Arc::new(Program::new(&config));
-        Self { program, s3, bucket, forgotten: 0, _folder: folder }
+        site.s3.client().put(&at, visits.into()).await.unwrap();
+        Self { site, forgotten: 0 }
     }
 
     /// One of each that an erasure writes.
@@ -93,7 +76,7 @@ impl House {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
         };
-        let folder = self.bucket.join("w/_attune/erasures");
+        let folder = self.site.bucket.join("w/_attune/erasures");
         names(&folder).iter().map(|id| names(&folder.join(id))).collect()
     }
 
@@ -167,25 +150,8 @@ impl House {
         ] {
             assert_eq!(rows(client, &query).await, [answer], "{forgotten} are gone: {query}");
         }
-        let found = Remnants::of(&[&gone], &[]).below(&self.bucket.join("w"));
+        let found = Remnants::of(&[&gone], &[]).below(&self.site.bucket.join("w"));
         assert_eq!(found, Vec::<String>::new(), "{forgotten} are gone");
-    }
-
-    /// Waits until nothing is written any more, so that only the next statement's writes count.
-    async fn rest(&self) {
-        let mut before = usize::MAX;
-        while before != self.s3.lives.writes_done() {
-            before = self.s3.lives.writes_done();
-            tokio::time::sleep(QUIET).await;
-        }
-    }
-
-    /// The record is whole.
-    async fn verify(&self) {
-        let program = Arc::clone(&self.program);
-        let verify = move || program.audit(&["verify"], None);
-        let (holds, text) = tokio::task::spawn_blocking(verify).await.unwrap();
-        assert!(holds && text.contains("the record holds"), "{text}");
     }
 }
 
@@ -197,7 +163,7 @@ fn recommended(id: &str) -> String {
 /// until one is not killed any more; gives after how many writes that was.
 async fn live(first: usize) -> usize {
     let mut house = House::build().await;
-    let mut server = house.program.serve().await;
+    let mut server = house.site.program.serve().await;
     let mut client = connect(&server).await;
     house.fill(&mut client).await;
     for writes in (first..).step_by(HOUSES) {
@@ -206,22 +172,22 @@ async fn live(first: usize) -> usize {
         // Of each two writes that follow each other one is done and not answered, and the next one
         // is not done, so each number of writes that are done occurs.
         let last = if writes % 2 == 0 { Last::Undone } else { Last::Unanswered };
-        house.rest().await;
-        house.s3.lives.kill_program_after(writes, server.process.clone(), last);
+        house.site.rest().await;
+        house.site.s3.lives.kill_program_after(writes, server.process.clone(), last);
         let told = client.execute_update(forget.clone(), None);
         let told = tokio::time::timeout(STEP_MAX, told).await.unwrap();
-        if !house.s3.lives.revive() {
+        if !house.site.s3.lives.revive() {
             told.unwrap_or_else(|error| panic!("{forget}: {error}"));
             house.forgotten += 1;
             house.check(&mut client).await;
             drop(client);
             tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
-            house.verify().await;
+            house.site.verify().await;
             return writes;
         }
         let done = house.steps_done();
-        house.verify().await;
-        server = house.program.serve().await;
+        house.site.verify().await;
+        server = house.site.program.serve().await;
         client = connect(&server).await;
         let left = house.see(&mut client, &id, done).await;
         if done.is_none() {

@@ -42,6 +42,7 @@ mod retention;
 mod rights;
 mod s3;
 mod schedule;
+mod shared_budget;
 mod slt;
 mod subjects;
 mod tidy;

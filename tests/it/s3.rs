@@ -103,6 +103,12 @@ impl Lives {
         self.is_over.swap(false, Ordering::SeqCst)
     }
 
+    /// Whether the program that was to be killed is dead.
+    pub fn are_over(&self) -> bool {
+        // Whoever kills it holds the lock until it is dead.
+        self.is_over.load(Ordering::SeqCst) && self.program.lock().is_none()
+    }
+
     /// How many writes are done.
     pub fn writes_done(&self) -> usize {
         self.writes_done.load(Ordering::SeqCst)
@@ -112,7 +118,11 @@ impl Lives {
     fn write(&self) -> S3Result<()> {
         match self.writes_left.load(Ordering::SeqCst) {
             usize::MAX => {}
-            0 => self.end(),
+            0 => {
+                self.end();
+                // It is not done, whoever revives the store meanwhile.
+                return Err(s3_error!(AccessDenied));
+            }
             left => self.writes_left.store(left - 1, Ordering::SeqCst),
         }
         self.read()
