@@ -90,6 +90,8 @@ pub(super) fn publication() -> Publication {
         users_of: BTreeSet::new(),
         start: StoredStart::GoesOn { version: 1, holds_all: true },
         read_from: vec!["main.clicks".into()],
+        reads_unknown: true,
+        left_models: ["main.m@1".to_owned()].into(),
         policies: [("main.clicks".into(), [("mask".into(), "7f".into())].into())].into(),
     }
 }
