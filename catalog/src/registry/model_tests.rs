@@ -96,6 +96,14 @@ pub(super) fn publication() -> Publication {
     }
 }
 
+#[test]
+fn what_learned_from_an_unknown_model_may_have_read_any_table() {
+    let known = Publication { reads_unknown: false, ..publication() };
+    assert!(known.may_have_read("main.clicks") && !known.may_have_read("main.other"));
+    let unknown = Publication { reads_unknown: true, ..publication() };
+    assert!(unknown.all_read_from().is_empty() && unknown.may_have_read("main.other"));
+}
+
 fn tuning() -> StoredTuning {
     let values: BTreeMap<_, _> = [("num_factors".to_owned(), serde_json::json!(2))].into();
     let trial = StoredTrial {

@@ -138,7 +138,7 @@ impl Ids {
             from: self.from.clone(),
             root: self.root.clone(),
             of_model: self.of_model,
-            by: self.by.as_ref().map(|by| [self.before.as_slice(), by].concat()),
+            by: self.by.as_ref().map(|by| [self.before.as_slice(), by.as_slice()].concat()),
         }
     }
 
