@@ -371,3 +371,83 @@ async fn withdrawals_are_followed_to_users_under_other_ids() {
     assert_eq!(cell(&ann, &one("masked", &token("U7").await)).await, "2");
     assert_eq!(cell(&dpo, &withdrawn("masked")).await, "0");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_learns_from_a_models_answers_follows_the_same_withdrawals() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let [root, dpo, ann] = governed(&engine).await;
+    let train = |name: &str, select: &str| {
+        format!(
+            "CREATE OR REPLACE MODEL ann.{name} OPTIONS (model_type = 'item_knn', \
+             user_col = 'person', item_col = 'item', data_split_method = 'no_split') \
+             AS SELECT {select}"
+        )
+    };
+    let one =
+        |name: &str, id: &str| format!("SELECT count(*) FROM ml_recommend('ann.{name}', {id}, 2)");
+    let of = |name: &str, column: &str| {
+        format!("SELECT {column} FROM system.model_versions WHERE name = '{name}' AND is_default")
+    };
+    let withdraw = async |person: i32| {
+        rows(&root, &format!("INSERT INTO consents VALUES ({person}, 'ads', false)")).await;
+    };
+    rows(&ann, &train("a", "person, item FROM plays")).await;
+    rows(&ann, &train("b", "person, item FROM ml_recommend('ann.a')")).await;
+    assert!(cell(&ann, &of("b", "consent_version")).await.starts_with("p: main.consents@"));
+    assert_eq!(cell(&dpo, &of("b", "withdrawn_users")).await, "0");
+    assert_eq!(cell(&ann, &one("b", "5")).await, "2");
+    withdraw(5).await;
+    assert_eq!(cell(&ann, &one("b", "5")).await, "0");
+    assert_eq!(cell(&dpo, &of("b", "withdrawn_users")).await, "1");
+    let left = cell(&dpo, &of("b", "to_unlearn")).await;
+    assert!(left.contains("without consent: 1"), "{left}");
+    // It is asked for the same purpose alone.
+    assert_eq!(code(&root, &one("b", "4")).await, "ATT-2003");
+    // Ids that are made of the answers, and others of these.
+    rows(&ann, &train("c", "'x:' || person AS person, item FROM ml_recommend('ann.a')")).await;
+    rows(&ann, &train("d", "upper(person) AS person, item FROM ml_recommend('ann.c')")).await;
+    for (name, id) in [("c", "'x:6'"), ("d", "'X:6'")] {
+        assert_eq!(cell(&ann, &one(name, id)).await, "2", "{name}");
+    }
+    withdraw(6).await;
+    for (name, id) in [("c", "'x:6'"), ("d", "'X:6'")] {
+        assert_eq!(cell(&ann, &one(name, id)).await, "0", "{name}");
+        assert_eq!(cell(&dpo, &of(name, "withdrawn_users")).await, "1", "{name}");
+    }
+    // What had been learned of persons who had left is in what learned from it.
+    let left = cell(&dpo, &of("c", "to_unlearn")).await;
+    assert!(left.contains("version 1 learned from ann.a@1, which persons had left"), "{left}");
+    // By the lists of users and the weights too; where they cannot be followed, it is refused.
+    let weights = "feature AS person, 'i' || length(feature) AS item FROM ML.WEIGHTS(MODEL ann.f) \
+                   WHERE processed_input = 'person'";
+    let factors = train("f", "person, item FROM plays");
+    rows(
+        &ann,
+        &factors.replace(
+            "'item_knn'",
+            "'matrix_factorization', num_factors = 2, \
+        feedback_type = 'implicit'",
+        ),
+    )
+    .await;
+    rows(&ann, &train("w", weights)).await;
+    assert_eq!(cell(&dpo, &of("w", "withdrawn_users")).await, "0");
+    for select in [
+        "left(CAST(person AS VARCHAR), 1) AS person, item FROM ml_recommend('ann.a')",
+        "item AS person, person AS item FROM ml_recommend('ann.a')",
+        "u['user'] AS person, 'i1' AS item \
+         FROM (SELECT unnest(ml_similar_users('ann.f', 4, 9)) AS u)",
+    ] {
+        assert_eq!(code(&ann, &train("no", select)).await, "ATT-2001", "{select}");
+    }
+    let groups = "right(item, 1) AS person, item, count(*) AS rating \
+                  FROM ml_recommend('ann.a') GROUP BY 1, 2";
+    assert_eq!(code(&ann, &train("groups", groups)).await, "none");
+    // Retrained one after the other, nobody is left in them who has withdrawn.
+    for name in ["a", "b", "c", "d"] {
+        rows(&ann, &format!("RETRAIN MODEL ann.{name}")).await;
+        assert_eq!(cell(&dpo, &of(name, "to_unlearn IS NULL")).await, "true", "{name}");
+        assert_eq!(cell(&dpo, &of(name, "withdrawn_users")).await, "0", "{name}");
+    }
+}

@@ -228,3 +228,35 @@ async fn who_is_restricted_was_never_learned_of() {
     lines(&session, "DELETE FROM records WHERE id = 5").await;
     says(&session, "RETRAIN MODEL ids", "1 records of it are in the rows no more").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_restricted_under_ids_that_cannot_be_looked_for_is_unlearned_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = filled(&engine).await;
+    let made = |of: &str| format!("(SELECT {of} AS listener, song FROM plays) AS p");
+    all(
+        &session,
+        &[
+            create("before", &made("upper(listener)"), GATE).as_str(),
+            "CREATE SUBJECT person KEY (plays.listener)",
+            create("m", &made("substr(listener, 1, 2)"), GATE).as_str(),
+        ],
+    )
+    .await;
+    let named = "model main.m@1 may hold the person: its users came of main.plays.listener";
+    says(&session, "RESTRICT SUBJECT person 'u17'", named).await;
+    let why = "whether version 1 holds persons whom nobody may see cannot be told";
+    assert!(lines(&session, LEFT).await.concat().contains(why));
+    // A training of one iteration is worse than one of eight, and is the default all the same. Of a
+    // model that is older than the subject nothing tells how its users were made.
+    for name in ["m", "before"] {
+        let retrain = format!("RETRAIN MODEL {name} OPTIONS (max_iterations = 1)");
+        says(&session, &retrain, why).await;
+        let version = VERSION.replace("'m'", &format!("'{name}'"));
+        assert!(lines(&session, &version).await.concat().contains('2'), "{name}");
+    }
+    // Nobody is restricted any more.
+    lines(&session, "RELEASE SUBJECT person 'u17' FROM RESTRICTION").await;
+    assert!(!lines(&session, LEFT).await.concat().contains("version"));
+}

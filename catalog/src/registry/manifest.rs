@@ -190,9 +190,16 @@ pub struct Publication {
     /// What it began with.
     #[serde(default)]
     pub start: StoredStart,
-    /// The tables and views that were read for it; none where that was not kept.
+    /// The tables and views that were read for it, and for the models that it learned from; none
+    /// where that was not kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub read_from: Vec<String>,
+    /// Whether it learned from a model of which nothing tells what was read for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reads_unknown: bool,
+    /// The versions of models that it learned from and that persons had left by then.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub left_models: BTreeSet<String>,
     /// The policies that these were under then, by table, each with what it was known by. A policy
     /// that is not here came later.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -231,9 +238,15 @@ impl std::ops::Deref for Manifest {
 }
 
 impl Publication {
+    /// The tables and views that were read for the model; none where any may have been.
+    pub fn all_read_from(&self) -> &[String] {
+        if self.reads_unknown { &[] } else { &self.read_from }
+    }
+
     /// Whether a table was read for the model, as far as that was kept.
     pub fn may_have_read(&self, table: &str) -> bool {
-        self.read_from.is_empty() || self.read_from.iter().any(|read| read == table)
+        let read_from = self.all_read_from();
+        read_from.is_empty() || read_from.iter().any(|read| read == table)
     }
 }
 

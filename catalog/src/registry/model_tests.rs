@@ -90,8 +90,18 @@ pub(super) fn publication() -> Publication {
         users_of: BTreeSet::new(),
         start: StoredStart::GoesOn { version: 1, holds_all: true },
         read_from: vec!["main.clicks".into()],
+        reads_unknown: true,
+        left_models: ["main.m@1".to_owned()].into(),
         policies: [("main.clicks".into(), [("mask".into(), "7f".into())].into())].into(),
     }
+}
+
+#[test]
+fn what_learned_from_an_unknown_model_may_have_read_any_table() {
+    let known = Publication { reads_unknown: false, ..publication() };
+    assert!(known.may_have_read("main.clicks") && !known.may_have_read("main.other"));
+    let unknown = Publication { reads_unknown: true, ..publication() };
+    assert!(unknown.all_read_from().is_empty() && unknown.may_have_read("main.other"));
 }
 
 fn tuning() -> StoredTuning {

@@ -25,18 +25,25 @@ use super::other_ids::OtherIds;
 use super::store::{Held, Used, current, current_by};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::model::answers::RECORDS;
 use crate::model::hidden;
 use crate::model::options::TrainingOptions;
 use crate::policy::since;
 use crate::session::StatementContext;
 use crate::subject::users::{self, Followed, Ways};
 
-/// The columns with records in what a model of entities tells.
-const RECORDS: [&str; 3] = ["record_id", "left_id", "right_id"];
-
 /// The options of CREATE MODEL.
 const OPTION: &str = "purpose";
 const CHANNEL: &str = "channel";
+
+/// The column of a training query that says of whom a model learns.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum PersonColumn {
+    /// The users.
+    Users(usize),
+    /// The records of a model of entities.
+    Records(usize),
+}
 
 /// For what a training reads, and by which policies its rows are chosen.
 #[derive(Debug, Clone, Default)]
@@ -46,26 +53,35 @@ pub(crate) struct TrainedFor {
     used: Arc<Used>,
     /// The policies whose persons are the model's users, and what was done to their ids.
     of_users: BTreeMap<String, Ways>,
-    /// Whose ids the users are, of subjects.
+    /// Whose ids the users, or the records, are, of subjects.
     users_of: BTreeSet<CopiedKey>,
+    /// By which policies the rows were chosen of the models that it asks.
+    of_models: Vec<StoredConsent>,
+    /// Whether one of these was trained for the channel.
+    by_channel: bool,
 }
 
 impl TrainedFor {
-    /// Of a training query that is planned in a context, whose users are in a column of the plan.
+    /// Of a training query that is planned in a context, whose users, or records, are in a column
+    /// of the plan.
     ///
     /// # Errors
     /// When users are made of a policy's persons in a way in which no withdrawal could be followed.
     pub(crate) async fn new(
         context: &StatementContext,
         plan: &LogicalPlan,
-        user_column: Option<usize>,
+        persons: Option<PersonColumn>,
     ) -> Result<Self> {
         let (mut of_users, mut users_of) = (BTreeMap::new(), BTreeSet::new());
         let used = Arc::clone(context.opening().used());
-        if let Some(column) = user_column {
-            let names = used.versions();
+        let asked = context.opening().asked();
+        let of_models: Vec<StoredConsent> =
+            asked.iter().flat_map(|model| model.manifest.consents.clone()).collect();
+        if let Some(PersonColumn::Users(column)) = persons {
+            let mut names: BTreeSet<String> = used.versions().into_keys().collect();
+            names.extend(of_models.iter().map(|consent| consent.policy.clone()));
             let policies = context.rights().purposes().policies();
-            let policies = policies.filter(|policy| names.contains_key(&policy.name));
+            let policies = policies.filter(|policy| names.contains(&policy.name));
             for policy in policies.map(Arc::clone).collect::<Vec<_>>() {
                 match users::of_policy(context, plan, column, &policy).await? {
                     Followed::Nothing => {}
@@ -77,25 +93,33 @@ impl TrainedFor {
             }
             users_of = users::of_subjects(context, plan, column).await?;
         }
+        if let Some(PersonColumn::Records(column)) = persons {
+            // A number of a record need tell nobody of whom it is.
+            users_of = users::of_subjects(context, plan, column).await?;
+            users_of.retain(|ids| ids.by.is_some());
+        }
+        let by_channel = asked.iter().any(|model| model.manifest.channel.is_some());
         let settings = context.settings();
         let (purpose, channel) = (settings.purpose.clone(), settings.channel.clone());
-        Ok(Self { purpose, channel, used, of_users, users_of })
+        Ok(Self { purpose, channel, used, of_users, users_of, of_models, by_channel })
     }
 
     /// The purpose, where rows were chosen by it.
     pub(crate) fn purpose(&self) -> Option<String> {
-        self.purpose.clone().filter(|_| self.used.is_any())
+        self.purpose.clone().filter(|_| self.used.is_any() || !self.of_models.is_empty())
     }
 
     /// The channel, where rows were chosen by what is said of it.
     pub(crate) fn channel(&self) -> Option<String> {
-        self.channel.clone().filter(|_| self.used.is_by_channel())
+        self.channel.clone().filter(|_| self.used.is_by_channel() || self.by_channel)
     }
 
-    /// The policies by which the rows were chosen.
+    /// The policies by which the rows were chosen, and those of the models that were asked: what
+    /// these have learned is as old as the consents that they were trained under.
     pub(crate) fn consents(&self) -> Vec<StoredConsent> {
-        let versions = self.used.versions().into_iter();
-        let stored = versions.map(|(policy, version)| {
+        let mut versions = self.used.versions();
+        versions.extend(self.of_models.iter().map(|of| (of.policy.clone(), of.version.clone())));
+        let stored = versions.into_iter().map(|(policy, version)| {
             let ways = self.of_users.get(&policy);
             StoredConsent {
                 of_users: ways.is_some(),
@@ -107,9 +131,10 @@ impl TrainedFor {
         stored.collect()
     }
 
-    /// Whose ids the users are, of subjects, where they are not ids of records as they are.
-    pub(crate) fn users_of(&self) -> BTreeSet<CopiedKey> {
-        self.users_of.clone()
+    /// Whose ids the users, or the records, are, of subjects, where they are not ids of records as
+    /// they are.
+    pub(crate) fn users_of(&self) -> &BTreeSet<CopiedKey> {
+        &self.users_of
     }
 }
 
@@ -197,6 +222,7 @@ pub(crate) async fn asked(
 ) -> Result<LoadedModel> {
     let manifest = Arc::clone(&model.manifest);
     since::check_model(context, &model).await?;
+    context.opening().note_asked(&model);
     if let Some(hidden) = hidden::of_model(context.engine(), &model).await? {
         model.consents.push(Arc::clone(&hidden.others));
         model.hidden_of.clone_from(&hidden.subjects);

@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use catalog::models::LoadedModel;
 use catalog::{ConsentPolicy, TableState};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use futures::future::BoxFuture;
@@ -366,6 +367,8 @@ impl Used {
 #[derive(Debug, Default)]
 pub(crate) struct Opening {
     used: Arc<Used>,
+    /// The models that the statement asks, by name and version.
+    asked: Mutex<BTreeMap<String, LoadedModel>>,
     of_now: AtomicBool,
     for_columns: AtomicBool,
 }
@@ -374,6 +377,16 @@ impl Opening {
     /// The policies by which rows of the statement were chosen.
     pub(crate) fn used(&self) -> &Arc<Used> {
         &self.used
+    }
+
+    /// Notes that the statement asks a model.
+    pub(super) fn note_asked(&self, model: &LoadedModel) {
+        self.asked.lock().insert(model.to_string(), model.clone());
+    }
+
+    /// The models that the statement asks.
+    pub(crate) fn asked(&self) -> Vec<LoadedModel> {
+        self.asked.lock().values().cloned().collect()
     }
 
     /// From now on consents are read: of files that are listed anew, whatever was listed a moment

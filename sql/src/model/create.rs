@@ -29,7 +29,7 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 use sqlparser::ast::{Expr as SqlExpr, Query};
 
-use crate::consent::models::{remember, training_context};
+use crate::consent::models::{PersonColumn, remember, training_context};
 use crate::error::{Error, Result};
 use crate::model::created::{began, best_trial, result, result_schema, search_stays, whole};
 use crate::model::entities::fit::Versions;
@@ -75,11 +75,12 @@ enum Columns {
 }
 
 impl Columns {
-    /// The place of the users, where there are any.
-    fn users(&self) -> Option<usize> {
+    /// The place of the users or records, where there are any.
+    fn persons(&self) -> Option<PersonColumn> {
         match self {
-            Self::Interactions(columns) => Some(columns.user.0),
-            Self::Features(_) | Self::Entities(_) => None,
+            Self::Interactions(columns) => Some(PersonColumn::Users(columns.user.0)),
+            Self::Features(_) => None,
+            Self::Entities(columns) => Some(PersonColumn::Records(columns.id.0)),
         }
     }
 }
@@ -110,7 +111,7 @@ pub(crate) async fn plan(
     let query = create.query.to_string();
     let ((state, input), columns, sides) = inputs(context, &create.query, &options).await?;
     let session = context.session().clone();
-    let next = Next::of(context, &input, columns.users()).await?;
+    let next = Next::of(context, &input, columns.persons()).await?;
     remember(&mut options, &next.trained_for);
     let retrained = None;
     let training = Training { name, mode, options, query, columns, retrained, session, next };
@@ -160,7 +161,7 @@ pub(crate) async fn plan_retrain(
     let context = &training_context(context, &options)?;
     let stored = parse_query(&head.query)?;
     let ((state, input), columns, sides) = inputs(context, &stored, &options).await?;
-    let next = Next::of(context, &input, columns.users()).await?;
+    let next = Next::of(context, &input, columns.persons()).await?;
     remember(&mut options, &next.trained_for);
     let are_iterations_given = retrain.fold_in || retrain.instead.contains_key("max_iterations");
     let is_fold_in = retrain.fold_in;
@@ -554,9 +555,11 @@ impl Training {
             purpose: self.next.trained_for.purpose(),
             channel: self.next.trained_for.channel(),
             consents: self.next.trained_for.consents(),
-            users_of: self.next.trained_for.users_of(),
+            users_of: self.next.trained_for.users_of().clone(),
             start: trained.start,
             read_from: self.next.read_from.clone(),
+            reads_unknown: self.next.reads_unknown,
+            left_models: self.next.left_models.clone(),
             policies: self.next.policies(trained.start, before),
         }
     }

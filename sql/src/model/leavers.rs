@@ -12,23 +12,29 @@ use arrow::array::ArrayRef;
 use arrow::compute::can_cast_types;
 use arrow::datatypes::DataType;
 use catalog::models::{LoadedModel, Manifest, StoredConsent, StoredStart};
+use catalog::subject_copies::CopiedKey;
 use datafusion::logical_expr::LogicalPlan;
 use udfs::privacy::Token;
 
-use crate::consent::models::TrainedFor;
+use crate::consent::models::{PersonColumn, TrainedFor};
 use crate::consent::withdrawals;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::policy::since::Versions;
 use crate::session::StatementContext;
+use crate::subject::can_be_made;
 
 /// For what the next version is trained, and from what.
 #[derive(Debug)]
 pub(crate) struct Next {
     pub(crate) trained_for: TrainedFor,
-    /// The tables and views that are read for it.
+    /// The tables and views that are read for it, and were for the models that it asks.
     pub(crate) read_from: Vec<String>,
-    /// The policies that these are under.
+    /// Whether it asks a model of which nothing tells what was read for it.
+    pub(crate) reads_unknown: bool,
+    /// The versions that it asks and that persons have left.
+    pub(crate) left_models: BTreeSet<String>,
+    /// The policies that these tables are under.
     policies: Versions,
 }
 
@@ -36,17 +42,31 @@ impl Next {
     /// Of a training whose query and tables beside it are planned in a context.
     ///
     /// # Errors
-    /// When consents could not be followed to the model's users.
+    /// When consents could not be followed to the model's users, or what is known of persons cannot
+    /// be read.
     pub(crate) async fn of(
         context: &StatementContext,
         plan: &LogicalPlan,
-        user_column: Option<usize>,
+        persons: Option<PersonColumn>,
     ) -> Result<Self> {
-        let trained_for = TrainedFor::new(context, plan, user_column).await?;
-        let read_from: BTreeSet<String> =
+        let trained_for = TrainedFor::new(context, plan, persons).await?;
+        let mut read_from: BTreeSet<String> =
             context.opened_names().iter().map(ToString::to_string).collect();
-        let policies = context.policies().versions();
-        Ok(Self { trained_for, read_from: read_from.into_iter().collect(), policies })
+        let mut policies = context.policies().versions();
+        let (mut reads_unknown, mut left_models) = (false, BTreeSet::new());
+        let asked = context.opening().asked();
+        if !asked.is_empty() {
+            let leavers = Leavers::load(context.engine()).await?;
+            for model in &asked {
+                through(&model.manifest, &mut read_from, &mut policies);
+                reads_unknown |= model.manifest.all_read_from().is_empty();
+                if leavers.left(model, None).await?.is_some() {
+                    left_models.insert(model.to_string());
+                }
+            }
+        }
+        let read_from = read_from.into_iter().collect();
+        Ok(Self { trained_for, read_from, reads_unknown, left_models, policies })
     }
 
     /// The policies under which a version was trained, and that which it goes on from, if it does:
@@ -80,6 +100,22 @@ impl Next {
         }
         None
     }
+}
+
+/// Adds what was read for a model to what is read, with the policies that it has learned under: of
+/// a table that is read for both, those alone that were the same.
+fn through(manifest: &Manifest, read_from: &mut BTreeSet<String>, policies: &mut Versions) {
+    for table in &manifest.read_from {
+        let known = manifest.policies.get(table);
+        if read_from.insert(table.clone()) {
+            policies.extend(known.map(|known| (table.clone(), known.clone())));
+        } else if let Some(policies) = policies.get_mut(table) {
+            policies.retain(|policy, version| {
+                known.and_then(|known| known.get(policy)) == Some(&*version)
+            });
+        }
+    }
+    policies.retain(|_, policies| !policies.is_empty());
 }
 
 /// A subject, as far as its persons may be in models.
@@ -125,8 +161,8 @@ impl<'a> Leavers<'a> {
     /// The subjects whose persons may be in a version: those with ids in what it has learned from.
     fn subjects_in(&self, manifest: &Manifest) -> impl Iterator<Item = &OfSubject> {
         self.subjects.iter().filter(move |subject| {
-            let mut read_from = manifest.read_from.iter();
-            manifest.read_from.is_empty() || read_from.any(|table| subject.tables.contains(table))
+            let read_from = manifest.all_read_from();
+            read_from.is_empty() || read_from.iter().any(|table| subject.tables.contains(table))
         })
     }
 
@@ -172,8 +208,13 @@ impl<'a> Leavers<'a> {
             }
         }
         // How many they are is told to nobody who reads without them.
-        let holds_hidden = self.holds_hidden(version).await?;
-        Ok(holds_hidden.then(|| format!("version {number} holds persons whom nobody may see")))
+        if self.holds_hidden(version).await? {
+            return Ok(Some(format!("version {number} holds persons whom nobody may see")));
+        }
+        let cannot_tell = self.may_hold_hidden(manifest, next).await?;
+        Ok(cannot_tell.then(|| {
+            format!("whether version {number} holds persons whom nobody may see cannot be told")
+        }))
     }
 
     /// What a manifest alone tells of who has left a version.
@@ -185,6 +226,11 @@ impl<'a> Leavers<'a> {
     ) -> Option<String> {
         if manifest.replaces.is_some() {
             return Some(format!("persons were erased from version {number}"));
+        }
+        if !manifest.left_models.is_empty() {
+            let models = manifest.left_models.iter().map(String::as_str).collect::<Vec<_>>();
+            let models = models.join(" and ");
+            return Some(format!("version {number} learned from {models}, which persons had left"));
         }
         match manifest.start {
             _ if !self.may_leave(manifest, next) => None,
@@ -224,6 +270,31 @@ impl<'a> Leavers<'a> {
         let tokens = self.engine.catalog().subject_tokens().await?;
         for subject in marked {
             if tokens.find(&subject.name, &ids, &subject.hidden)?.true_count() > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a subject has persons whom nobody may see and who may be among the users or records
+    /// of a version under ids that cannot be looked for: what was made of theirs cannot be made
+    /// again, or the next version makes other ones than this one is known to have.
+    async fn may_hold_hidden(&self, manifest: &Manifest, next: Option<&Next>) -> Result<bool> {
+        let subjects = self.subjects_in(manifest).filter(|subject| !subject.hidden.is_empty());
+        let marked: BTreeSet<&str> = subjects.map(|subject| subject.name.as_str()).collect();
+        let is_new = |ids: &CopiedKey| {
+            marked.contains(ids.subject.as_str()) && !manifest.users_of.contains(ids)
+        };
+        if next.is_some_and(|next| next.trained_for.users_of().iter().any(is_new)) {
+            return Ok(true);
+        }
+        for ids in &manifest.users_of {
+            let can_be_made = match &ids.by {
+                _ if !marked.contains(ids.subject.as_str()) => true,
+                Some(by) => can_be_made(self.engine.catalog(), by).await?,
+                None => false,
+            };
+            if !can_be_made {
                 return Ok(true);
             }
         }

@@ -1,5 +1,6 @@
 //! Models: CREATE MODEL, RETRAIN, DROP, ALTER, DESCRIBE, and the functions that ask them.
 
+pub(crate) mod answers;
 pub(crate) mod arguments;
 pub mod create;
 mod created;

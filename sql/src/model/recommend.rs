@@ -7,7 +7,6 @@
 //! answers batch by batch: a batch is one tiled product on the learners' threads (a single user is
 //! computed in place), with seen items left out while the product runs.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,8 +14,6 @@ use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use catalog::models::LoadedModel;
-use catalog::subject_copies::CopiedKey;
-use catalog::subjects::SubjectKey;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
@@ -117,15 +114,9 @@ impl RecommendNode {
         Ok(Self { model: model.clone(), options, inputs, layout, reading: sides.reading, schema })
     }
 
-    /// The model, and its column of users.
-    pub(crate) fn users(&self) -> SubjectKey {
-        let (table, column) = (self.model.name.clone(), self.model.manifest.user_col.clone());
-        SubjectKey { table, column }
-    }
-
-    /// What the model's users were made of, where they are no ids as they are.
-    pub(crate) fn users_of(&self) -> &BTreeSet<CopiedKey> {
-        &self.model.manifest.users_of
+    /// The model.
+    pub(crate) fn model(&self) -> &LoadedModel {
+        &self.model
     }
 
     fn key(&self) -> (String, &RecommendOptions, &[LogicalPlan], &Layout) {

@@ -14,9 +14,11 @@ use datafusion::logical_expr::planner::{
 };
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder, lit};
 use sqlparser::ast::{FunctionArg, TableAlias, TableFactor};
+use udfs::model::Model;
 
 use crate::consent;
 use crate::error::{Error, Result};
+use crate::model::answers::{Answers, RECORDS};
 use crate::model::arguments::{Arguments, First, known_options, literal, shown};
 use crate::model::evaluate::{EvaluateNode, EvaluateOptions, stored_evaluation};
 use crate::model::history::{self, TrainingRows};
@@ -121,7 +123,13 @@ impl ModelRelations {
             "ml_evaluate" => evaluate(model, self.previous.get(&name), arguments),
             "ml_weights" => {
                 arguments.none(function)?;
-                let weights = scan(function, weights::weights(model)?)?;
+                let weights = weights::weights(model)?;
+                let users: &[&str] = match model.model.as_ref() {
+                    Model::Als(_) => &weights::OF_USERS[1..],
+                    _ => &[],
+                };
+                let weights = Answers::over(model, users, weights);
+                let weights = scan(function, weights)?;
                 consent::models::weights_of_consenting(model, weights, weights::OF_USERS)
             }
             "ml_trial_info" => {
@@ -154,7 +162,8 @@ impl ModelRelations {
             }
             "ml_unlinkable_records" => {
                 arguments.none(function)?;
-                let records = scan(function, entities::tables::unlinkable(model)?)?;
+                let records = entities::tables::unlinkable(model)?;
+                let records = scan(function, Answers::over(model, &RECORDS, records))?;
                 consent::models::of_shown_records(model, records)
             }
             "resolve_entities" => crosswalk(model, arguments),
@@ -260,7 +269,9 @@ fn recommend(
             users
         }
         None => {
-            let users = users_of(model, scan("users", tables::users(model)?)?)?;
+            let user_col = model.manifest.user_col.as_str();
+            let users = Answers::over(model, &[user_col], tables::users(model)?);
+            let users = users_of(model, scan("users", users)?)?;
             sides.history = history.map(|rows| rows.of_users(&users)).transpose()?;
             users
         }
@@ -399,7 +410,8 @@ fn predict(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPlan>
                 "write ML.PREDICT(MODEL m), and select from its rows; RETRAIN adds records",
             ));
         }
-        let pairs = scan("pairs", entities::tables::pairs(model)?)?;
+        let pairs = Answers::over(model, &RECORDS, entities::tables::pairs(model)?);
+        let pairs = scan("pairs", pairs)?;
         return consent::models::of_shown_records(model, pairs);
     }
     let Some(First::Rows(plan)) = arguments.first.take() else {
@@ -440,7 +452,8 @@ fn crosswalk(model: &LoadedModel, mut arguments: Arguments) -> Result<LogicalPla
         }
     };
     let threshold = given.as_ref().map(probability).transpose()?;
-    let records = scan("entities", entities::tables::crosswalk(model, threshold)?)?;
+    let records = entities::tables::crosswalk(model, threshold)?;
+    let records = scan("entities", Answers::over(model, &RECORDS, records))?;
     consent::models::of_shown_records(model, records)
 }
 

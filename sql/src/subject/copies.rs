@@ -17,6 +17,7 @@ use datafusion::logical_expr::LogicalPlan;
 use super::define::is_id;
 use super::ids::{Held, Ids};
 use super::lineage::{Keyed, Lineage};
+use super::of_models::OfModels;
 use super::whose::Persons;
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
@@ -73,7 +74,9 @@ impl Copies {
         let known = catalog.copies().await?;
         let tables = keyed(context, &subjects, &known);
         let keys = first_generations(context).await?;
-        let mut rows = Lineage::new(&tables, &subjects, &keys, &Cell::default()).of(plan)?;
+        let asked = context.opening().asked();
+        let models = OfModels { subjects: &subjects, policy: None, asked: &asked };
+        let mut rows = Lineage::new(&tables, models, &keys, &Cell::default()).of(plan)?;
         for (held, field) in rows.columns.iter_mut().zip(plan.schema().fields()) {
             if !is_id(field.data_type()) {
                 held.ids = std::mem::take(&mut held.ids).into_iter().map(Ids::hidden).collect();

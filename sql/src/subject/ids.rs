@@ -81,21 +81,24 @@ pub(super) struct Ids {
     pub(super) root: SubjectKey,
     /// Whether that is a model.
     pub(super) of_model: bool,
-    /// What was done to them; none where it cannot be done again.
+    /// What had been done to them before: where they come of a model's users, under the
+    /// generations of keys that made those.
+    pub(super) before: Vec<Transformation>,
+    /// What was done to them since; none where it cannot be done again.
     pub(super) by: Option<Vec<Transformation>>,
     /// Which reading of a table they come of, as a statement may read one several times.
     pub(super) reading: usize,
 }
 
-/// The reading of what was read of no table: the users of models, and columns as they are known.
-pub(super) const UNREAD: usize = 0;
+/// The reading of what was read of no table: columns as they are known.
+const UNREAD: usize = 0;
 
 impl Ids {
     /// The ids of a key, as they are.
     pub(super) fn of(subject: &str, key: &SubjectKey) -> Self {
         let (from, root) = (key.clone(), key.clone());
-        let (subject, by) = (subject.to_owned(), Some(vec![]));
-        Self { subject, from, root, of_model: false, by, reading: UNREAD }
+        let (subject, before, by) = (subject.to_owned(), vec![], Some(vec![]));
+        Self { subject, from, root, of_model: false, before, by, reading: UNREAD }
     }
 
     /// The users of a model.
@@ -110,6 +113,7 @@ impl Ids {
             from,
             root: copy.root.clone(),
             of_model: copy.of_model,
+            before: vec![],
             by: copy.by.clone(),
             reading: UNREAD,
         }
@@ -134,7 +138,7 @@ impl Ids {
             from: self.from.clone(),
             root: self.root.clone(),
             of_model: self.of_model,
-            by: self.by.clone(),
+            by: self.by.as_ref().map(|by| [self.before.as_slice(), by.as_slice()].concat()),
         }
     }
 
@@ -180,8 +184,8 @@ pub(super) struct Held {
     pub(super) ids: BTreeSet<Ids>,
     /// The readings of tables with keys that its values come of.
     pub(super) readings: BTreeSet<usize>,
-    /// Those of them of whose persons it may hold what was made of ids, and none.
-    pub(super) lost: BTreeSet<usize>,
+    /// Those of persons of whom it may hold what was made of ids, and none.
+    pub(super) lost: BTreeSet<Ids>,
 }
 
 impl Held {
@@ -205,7 +209,7 @@ impl Held {
 
     /// Of some rows nothing of the ids is left.
     pub(super) fn lose(&mut self) {
-        self.lost.extend(self.ids.iter().map(|ids| ids.reading));
+        self.lost.extend(self.ids.iter().cloned().map(Ids::hidden));
     }
 }
 

@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use catalog::ObjectName;
-use catalog::subjects::Subject;
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType};
@@ -26,9 +25,11 @@ use datafusion::logical_expr::{
     TableScan,
 };
 
-use super::ids::{CASTING, CHOOSING, Held, Ids, UNREAD, called, cast_to, gathered};
+use super::ids::{CASTING, CHOOSING, Held, Ids, called, cast_to, gathered};
+use super::of_models::{LISTING_USERS, OfModels};
 use super::whose::Persons;
 use crate::anonymize::AnonymizeNode;
+use crate::model::answers::Answers;
 use crate::model::evaluate::EvaluateNode;
 use crate::model::recommend::RecommendNode;
 use crate::policy::barrier::barrier_of;
@@ -66,8 +67,8 @@ impl Keyed {
 #[derive(Clone, Copy)]
 pub(super) struct Lineage<'a> {
     tables: &'a [Keyed],
-    /// Every subject: of each, a model's users may be persons.
-    subjects: &'a [Subject],
+    /// Whose the users of models are.
+    models: OfModels<'a>,
     /// The ids of keys' first generations.
     keys: &'a BTreeMap<String, String>,
     /// How often tables were read so far.
@@ -80,11 +81,11 @@ pub(super) struct Lineage<'a> {
 impl<'a> Lineage<'a> {
     pub(super) fn new(
         tables: &'a [Keyed],
-        subjects: &'a [Subject],
+        models: OfModels<'a>,
         keys: &'a BTreeMap<String, String>,
         readings: &'a Cell<usize>,
     ) -> Self {
-        Self { tables, subjects, keys, readings, inside: None }
+        Self { tables, models, keys, readings, inside: None }
     }
 
     /// What the rows of a plan are.
@@ -135,6 +136,10 @@ impl<'a> Lineage<'a> {
     }
 
     fn scanned(&self, scan: &TableScan) -> Result<Rows> {
+        let provider = source_as_provider(&scan.source).ok();
+        if let Some(answers) = provider.as_ref().and_then(|found| found.downcast_ref::<Answers>()) {
+            return Ok(self.models.rows(scan, answers, self.next_reading()).unwrap_or_default());
+        }
         let Some(table) = self.read(scan) else { return Ok(Rows::default()) };
         let fields = scan.projected_schema.fields();
         // What policies leave of the table is a plan of its own.
@@ -161,7 +166,7 @@ impl<'a> Lineage<'a> {
                 let mut held = held.unwrap_or_default();
                 // What stands in the place of ids may be computed of something else.
                 if masked.contains(name) && !held.ids.iter().any(|ids| ids.reading == reading) {
-                    held.lost.insert(reading);
+                    held.lost.extend(table.held(name, reading).ids.into_iter().map(Ids::hidden));
                 }
                 held
             };
@@ -305,17 +310,17 @@ impl<'a> Lineage<'a> {
             };
             let mut user = users.columns.into_iter().next().unwrap_or_default();
             let mut persons = users.persons;
-            if user.ids.is_empty() {
-                let key = recommend.users();
-                for subject in self.subjects {
-                    user.ids.insert(Ids::of_users(&subject.name, &key));
-                    let made = recommend.users_of().iter();
-                    let made = made.filter(|copy| copy.subject == subject.name);
-                    user.ids.extend(made.map(|copy| Ids::of_copy(copy, key.clone())));
-                }
+            let model = recommend.model();
+            let reading = self.next_reading();
+            let ids = self.models.ids(model, &model.manifest.user_col, reading);
+            if user.ids.is_empty()
+                && let Some(origin) = ids.first().map(Ids::origin)
+            {
                 let readings = persons.readings.iter();
-                let origin = (UNREAD, key.column);
                 persons.told_by.extend(readings.map(|(reading, _)| (*reading, origin.clone())));
+                persons.readings.insert((reading, model.name.clone()));
+                user.readings.insert(reading);
+                user.ids = ids;
             }
             for held in &mut rows.columns {
                 held.readings.extend(persons.readings.iter().map(|(reading, _)| *reading));
@@ -403,6 +408,10 @@ impl<'a> Lineage<'a> {
                         let held = self.made(value, schema, from, persons)?;
                         let to = expr.get_type(schema).unwrap_or(DataType::Null);
                         Ok(cast_to(held, value, schema, &to))
+                    }
+                    name if LISTING_USERS.contains(&name) => {
+                        let held = called(name, &call.args, all(&args, persons)?, self.keys);
+                        Ok(self.models.listed(held, persons, self.next_reading()))
                     }
                     name => Ok(called(name, &call.args, all(&args, persons)?, self.keys)),
                 }
@@ -528,7 +537,8 @@ impl<'a> Lineage<'a> {
             .flat_map(|table| &table.columns)
             .filter(|(_, known)| known.subject == ids.subject)
             .collect();
-        let mut subjects = self.subjects.iter().filter(|subject| subject.name == ids.subject);
+        let subjects = self.models.subjects.iter();
+        let mut subjects = subjects.filter(|subject| subject.name == ids.subject);
         let is_crosswalk =
             subjects.any(|subject| beside.iter().any(|(_, known)| subject.is_entity(&known.root)));
         let mut origins = vec![ids.origin()];

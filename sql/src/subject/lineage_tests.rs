@@ -2,7 +2,7 @@
 
 use arrow::datatypes::{Field, Schema};
 use catalog::subject_copies::Transformation;
-use catalog::subjects::SubjectKey;
+use catalog::subjects::{Subject, SubjectKey};
 use datafusion::common::ScalarValue;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::functions::expr_fn::{btrim, char_length, concat, lower, sha256};
@@ -51,7 +51,8 @@ impl Tables {
             created_ms: 0,
         };
         let (subjects, keys, readings) = ([subject], BTreeMap::new(), Cell::default());
-        let lineage = Lineage::new(&self.0, &subjects, &keys, &readings);
+        let models = OfModels { subjects: &subjects, policy: None, asked: &[] };
+        let lineage = Lineage::new(&self.0, models, &keys, &readings);
         lineage.of(&plan.build().unwrap()).unwrap()
     }
 

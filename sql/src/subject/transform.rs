@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use catalog::Catalog;
 use catalog::subject_copies::Transformation;
-use udfs::privacy::Key;
+use udfs::privacy::{Key, KeyRing};
 
 use super::ids::ID;
 use super::person::{literal, rows, texts};
@@ -101,22 +102,52 @@ async fn keyed(
     step: &Transformation,
     (name, first): (&str, &str),
 ) -> Result<(BTreeSet<String>, Option<String>)> {
-    let catalog = context.engine().catalog();
-    let known = catalog.keys().await?.into_iter().find(|key| key.name == name);
-    let known = known.filter(|key| key.generations.iter().any(|known| known.id == first));
-    let Some(known) = known else {
+    let Some((ring, is_whole)) = ring(context.engine().catalog(), name, first).await? else {
         return Ok((BTreeSet::new(), Some(format!("key {name} is gone"))));
     };
-    let ring = catalog.key_ring(name, None).await?;
     let mut values = BTreeSet::new();
     for generation in ring.generations() {
         for id in ids {
             values.insert(under(step, generation, id)?);
         }
     }
+    let doubt = (!is_whole).then(|| format!("a generation of key {name} is retired"));
+    Ok((values, doubt))
+}
+
+/// The generations of a key that has one of this id, and whether they are all that there ever
+/// were; `None` where the key is gone.
+async fn ring(catalog: &Catalog, name: &str, first: &str) -> Result<Option<(KeyRing, bool)>> {
+    let known = catalog.keys().await?.into_iter().find(|key| key.name == name);
+    let known = known.filter(|key| key.generations.iter().any(|known| known.id == first));
+    let Some(known) = known else { return Ok(None) };
+    let ring = catalog.key_ring(name, None).await?;
     // Of a key of the configuration those that were taken away are not known, but their number is.
     let is_first = known.generations.last().is_some_and(|oldest| oldest.number() == 1);
     let is_whole = is_first && ring.generations().count() == known.generations.len();
-    let doubt = (!is_whole).then(|| format!("a generation of key {name} is retired"));
-    Ok((values, doubt))
+    Ok(Some((ring, is_whole)))
+}
+
+/// Whether what was done to ids can be done again as every generation of a key may have done it.
+///
+/// # Errors
+/// When it is not known which keys there are.
+pub(crate) async fn can_be_made(catalog: &Catalog, by: &[Transformation]) -> Result<bool> {
+    for step in by {
+        match step {
+            Transformation::Expression(_) => {}
+            Transformation::Pseudonym { key, id } | Transformation::Ciphertext { key, id } => {
+                let found = ring(catalog, key, id).await;
+                let is_whole = match found {
+                    Ok(found) => found.is_some_and(|(_, is_whole)| is_whole),
+                    Err(error) if ends(&error) => return Err(error),
+                    Err(_) => false,
+                };
+                if !is_whole {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+    Ok(true)
 }

@@ -14,6 +14,7 @@ use super::copies::{first_generations, keyed};
 use super::define::is_id;
 use super::ids::{Held, Ids};
 use super::lineage::{Keyed, Lineage};
+use super::of_models::OfModels;
 use super::whose::Persons;
 use crate::error::Result;
 use crate::session::StatementContext;
@@ -45,22 +46,25 @@ pub(crate) async fn of_policy(
     let (name, column_of_persons) = (policy.table.clone(), policy.subject.clone());
     let key = SubjectKey { table: name.clone(), column: column_of_persons.clone() };
     let providers = context.standing_for(&name);
-    let columns = vec![(column_of_persons, Ids::of(&policy.name, &key))];
-    let tables = [Keyed { name, providers, columns }];
-    let rows = Lineage::new(&tables, &[], &keys, &Cell::default()).of(plan)?;
+    let (ids, asked) = (Ids::of(&policy.name, &key), context.opening().asked());
+    let tables = [Keyed { name, providers, columns: vec![(column_of_persons, ids.clone())] }];
+    let models = OfModels { subjects: &[], policy: Some(&ids), asked: &asked };
+    let rows = Lineage::new(&tables, models, &keys, &Cell::default()).of(plan)?;
     let held = column_held(plan, rows.columns, column);
     if is_lost(&held, &rows.persons) {
         return Ok(Followed::Lost);
     }
-    let ways: Ways = held.ids.into_iter().filter_map(|ids| ids.by).collect();
+    let ways = held.ids.into_iter().filter_map(|ids| Some((ids.before, ids.by?)));
+    let ways: BTreeSet<(Vec<Transformation>, Vec<Transformation>)> = ways.collect();
     if ways.is_empty() {
         return Ok(Followed::Nothing);
     }
-    Ok(with_generations(context, &ways).map_or(Followed::Lost, Followed::Ids))
+    Ok(with_generations(context, ways).map_or(Followed::Lost, Followed::Ids))
 }
 
-/// The ids of subjects' keys in a column of users that are not what they were, or a person's own
-/// in the crosswalk: those that are what they were are looked for in every model.
+/// The ids of subjects' keys in a column of users or records that are not what they were, or a
+/// person's own in the crosswalk: those that are what they were are looked for in every model.
+/// Where nothing is left of them that can be looked for, they are of no known making.
 ///
 /// # Errors
 /// When what is known of subjects or keys cannot be read, or the plan cannot be walked.
@@ -75,12 +79,35 @@ pub(crate) async fn of_subjects(
         return Ok(BTreeSet::new());
     }
     let tables = keyed(context, &subjects, &catalog.copies().await?);
-    let keys = first_generations(context).await?;
-    let rows = Lineage::new(&tables, &subjects, &keys, &Cell::default()).of(plan)?;
+    let (keys, asked) = (first_generations(context).await?, context.opening().asked());
+    let models = OfModels { subjects: &subjects, policy: None, asked: &asked };
+    let rows = Lineage::new(&tables, models, &keys, &Cell::default()).of(plan)?;
     let held = column_held(plan, rows.columns, column);
     let is_entity = |root: &SubjectKey| subjects.iter().any(|subject| subject.is_entity(root));
-    let copies = held.ids.iter().map(|ids| ids.copied_to(None));
+    let untold = untold(&tables, &held, &rows.persons);
+    let ids = held.ids.iter().chain(&held.lost).chain(&untold);
+    let copies = ids.map(|ids| ids.copied_to(None));
     Ok(copies.filter(|copy| !copy.is_plain() || is_entity(&copy.root)).collect())
+}
+
+/// The ids of tables whose rows are single persons' and give a column its values without an id of
+/// the person.
+fn untold(tables: &[Keyed], held: &Held, persons: &Persons) -> BTreeSet<Ids> {
+    let mut untold = BTreeSet::new();
+    for (reading, name) in &persons.readings {
+        if !held.readings.contains(reading) {
+            continue;
+        }
+        let is_told = |of: &Ids| {
+            let mut left = held.ids.iter().filter(|left| left.subject == of.subject);
+            left.any(|left| persons.are_told(*reading, left))
+        };
+        let columns = tables.iter().filter(|table| table.name == *name);
+        let ids = columns.flat_map(|table| &table.columns).map(|(_, ids)| ids);
+        let ids = ids.filter(|ids| ids.by.is_some() && !is_told(ids));
+        untold.extend(ids.cloned().map(Ids::hidden));
+    }
+    untold
 }
 
 /// What a column comes of; ids in a type that is no id's cannot be looked for.
@@ -104,8 +131,12 @@ fn is_lost(held: &Held, persons: &Persons) -> bool {
         || persons.readings.iter().any(|(reading, _)| is_untold(*reading))
 }
 
-/// The same ways under the generations of keys that the statement uses; `None` where it uses none.
-fn with_generations(context: &StatementContext, ways: &Ways) -> Option<Ways> {
+/// What had been done to ids before the statement, and what it does under the generations of keys
+/// that it uses; `None` where it uses none.
+fn with_generations(
+    context: &StatementContext,
+    ways: BTreeSet<(Vec<Transformation>, Vec<Transformation>)>,
+) -> Option<Ways> {
     let used = context.used_keys();
     let generations = |key: &str, key_use: KeyUse| -> Vec<String> {
         let of_key = used.iter().filter(|used| used.name == key && used.key_use == key_use);
@@ -125,9 +156,9 @@ fn with_generations(context: &StatementContext, ways: &Ways) -> Option<Ways> {
         }
     };
     let mut all = Ways::new();
-    for way in ways {
-        let mut made: Vec<Vec<Transformation>> = vec![vec![]];
-        for step in way {
+    for (before, way) in ways {
+        let mut made: Vec<Vec<Transformation>> = vec![before];
+        for step in &way {
             let steps = under_each(step);
             let mut longer = Vec::with_capacity(made.len() * steps.len());
             for before in &made {

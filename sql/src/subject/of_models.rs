@@ -1,0 +1,98 @@
+//! Ids that come of models: whose a model's users and records are.
+//!
+//! A subject's persons may be in any model, as they are or as the model's training has made them.
+//! A consent policy's persons are a model's users where its version remembers that they are, by the
+//! same ways, so that what learns from the model's answers follows the same withdrawals.
+
+use std::collections::BTreeSet;
+
+use catalog::models::{LoadedModel, Manifest};
+use catalog::subjects::{Subject, SubjectKey};
+use datafusion::logical_expr::TableScan;
+
+use super::ids::{Held, Ids};
+use super::lineage::Rows;
+use super::whose::Persons;
+use crate::model::answers::Answers;
+
+/// Functions that list users of a model.
+pub(super) const LISTING_USERS: [&str; 2] = ["als_similar_users", "ml_similar_users"];
+
+/// What is known of persons in models.
+#[derive(Clone, Copy)]
+pub(super) struct OfModels<'a> {
+    /// Every subject: of each, a model's users may be persons.
+    pub(super) subjects: &'a [Subject],
+    /// The ids of the persons of the consent policy that is followed.
+    pub(super) policy: Option<&'a Ids>,
+    /// The models that the statement asks.
+    pub(super) asked: &'a [LoadedModel],
+}
+
+impl OfModels<'_> {
+    /// The ids that a model's users are, or its records in a column of that name, in a reading.
+    pub(super) fn ids(&self, model: &LoadedModel, column: &str, reading: usize) -> BTreeSet<Ids> {
+        let users = Some(model.manifest.user_col.as_str()).filter(|users| !users.is_empty());
+        let column = users.unwrap_or(column).to_owned();
+        let key = SubjectKey { table: model.name.clone(), column };
+        let mut ids = of_subjects(self.subjects, &model.manifest, &key);
+        ids.extend(self.policy.into_iter().flat_map(|of| of_policy(of, &model.manifest, &key)));
+        ids.into_iter().map(|ids| ids.read_in(reading)).collect()
+    }
+
+    /// The rows of a table of what a model knows; `None` where nobody is in it.
+    pub(super) fn rows(&self, scan: &TableScan, answers: &Answers, reading: usize) -> Option<Rows> {
+        let (model, mut rows) = (answers.model(), Rows::default());
+        let mut is_anybody = false;
+        for field in scan.projected_schema.fields() {
+            let mut held = Held { readings: BTreeSet::from([reading]), ..Held::default() };
+            if answers.has_persons_in(field.name()) {
+                held.ids = self.ids(model, field.name(), reading);
+                is_anybody |= !held.ids.is_empty();
+            }
+            rows.columns.push(held);
+        }
+        rows.persons.readings.insert((reading, model.name.clone()));
+        is_anybody.then_some(rows)
+    }
+
+    /// What a list of users of one of the statement's models holds: ids that cannot be looked for.
+    pub(super) fn listed(&self, mut held: Held, persons: &mut Persons, reading: usize) -> Held {
+        for model in self.asked.iter().filter(|model| model.model.recommender().is_some()) {
+            let ids = self.ids(model, &model.manifest.user_col, reading);
+            if !ids.is_empty() {
+                persons.readings.insert((reading, model.name.clone()));
+                held.readings.insert(reading);
+                held.ids.extend(ids.into_iter().map(Ids::hidden));
+            }
+        }
+        held
+    }
+}
+
+fn of_subjects(subjects: &[Subject], manifest: &Manifest, key: &SubjectKey) -> BTreeSet<Ids> {
+    let mut ids = BTreeSet::new();
+    for subject in subjects {
+        ids.insert(Ids::of_users(&subject.name, key));
+        let made = manifest.users_of.iter().filter(|copy| copy.subject == subject.name);
+        ids.extend(made.map(|copy| Ids::of_copy(copy, key.clone())));
+    }
+    ids
+}
+
+/// A policy's persons among a model's users, each way that their ids were made. Whose the records
+/// of a model of entities are by a policy is not kept: there they may be anybody's.
+fn of_policy(of: &Ids, manifest: &Manifest, key: &SubjectKey) -> BTreeSet<Ids> {
+    let mut ids = BTreeSet::new();
+    for consent in manifest.consents.iter().filter(|consent| consent.policy == of.subject) {
+        let found = Ids { from: key.clone(), ..of.clone() };
+        if consent.of_users {
+            let as_they_are = consent.ways.is_empty().then(Vec::new);
+            let ways = consent.ways.iter().cloned().chain(as_they_are);
+            ids.extend(ways.map(|before| Ids { before, ..found.clone() }));
+        } else if manifest.user_col.is_empty() {
+            ids.insert(found.hidden());
+        }
+    }
+    ids
+}
