@@ -136,10 +136,13 @@ async fn end(run: &Run, job: &ErasureJob) -> Result<SignedCertificate> {
     let person = of_job(run, &context, job).await?;
     let mut remains = remains::of(&context, &person.names()).await?;
     remains.extend(person.unreached);
-    for number in 0..job.steps.len() {
+    let mut steps = Vec::with_capacity(job.steps.len());
+    for (number, step) in job.steps.iter().enumerate() {
         let report = catalog.step_report(&job.id, number).await?;
-        remains.extend(report.iter().flat_map(remains::of_report));
+        remains.extend(report.as_ref().and_then(remains::of_report));
+        steps.push((step, report.is_some_and(|report| report.keeps_versions)));
     }
+    remains.extend(remains::of_buckets(&context, &steps).await?);
     Ok(catalog.end_erasure(job, remains).await?)
 }
 
