@@ -136,16 +136,13 @@ impl Catalog {
         Ok(seen)
     }
 
-    /// Checks that rows may come into a table whose folder is known by now.
+    /// Checks that rows may come into a table whose folder is known by now, or what a check found
+    /// out to what is kept of its values.
     ///
     /// # Errors
     /// `Erased` when an erasure has been at the table that may not have been at all that the rows
     /// come of; when the warehouse cannot be read.
-    pub(crate) async fn check_erasures(
-        &self,
-        table: &ObjectName,
-        seen: &ErasuresSeen,
-    ) -> Result<()> {
+    pub async fn check_erasures(&self, table: &ObjectName, seen: &ErasuresSeen) -> Result<()> {
         for met in self.met(seen).await? {
             let may_bring = self.has_been_at(&met, table).await?
                 && (!seen.open.contains_key(&met.id) || self.reads_somebody(&met, seen).await?);

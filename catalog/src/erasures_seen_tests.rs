@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::CreateMode;
+use crate::checks::{CHECK, CheckRun};
 use crate::erasures::{ErasureJob, ErasureOf, Step, StepReport};
 use crate::lake::{Format, LakeTable};
 use crate::registry::Spec;
@@ -211,6 +212,25 @@ async fn whoever_is_killed_in_making_a_table_that_an_erasure_would_miss_has_made
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn results_of_a_check_that_read_before_are_not_kept_once_those_of_its_table_are_removed() {
+    let catalog = Shared::new().open().await;
+    let before = seen(&catalog, &["t"]).await;
+    create(&catalog, &before).await.unwrap();
+    let (by, origin) = ("ann".to_owned(), CHECK.to_owned());
+    let run = CheckRun { at_ms: 1, by, origin, results: vec![] };
+    let record = async |seen: Arc<ErasuresSeen>| {
+        let kept = catalog.record_checks(&main("t"), &run, &BTreeMap::new(), &seen).await;
+        kept.map_err(|error| error.code())
+    };
+    assert_eq!(record(Arc::clone(&before)).await, Ok(()));
+    forget(Arc::clone(&catalog)).await;
+    catalog.forget_checked_values(&main("t")).await.unwrap();
+    assert_eq!(record(before).await, Err("ATT-4005"));
+    assert!(catalog.check_history(&main("t")).await.unwrap().runs.is_empty());
+    assert_eq!(record(seen(&catalog, &["t"]).await).await, Ok(()));
 }
 
 #[tokio::test]
