@@ -33,22 +33,34 @@ pub enum Versioning {
     Unknown(String),
 }
 
+/// What the bucket of the warehouse is called in [`Versioning::told`].
+pub const WAREHOUSE_BUCKET: &str = "the warehouse's bucket";
+
 impl Versioning {
-    /// What whoever looks after the warehouse's bucket has to know of it, in a sentence.
-    pub fn told(&self) -> Option<String> {
+    /// What whoever looks after a bucket has to know of it, in a sentence that calls it `bucket`.
+    pub fn told(&self, bucket: &str) -> Option<String> {
         Some(match self {
             Self::Off => return None,
             Self::Enabled => {
-                "the warehouse's bucket keeps earlier versions of objects: remove them there".into()
+                format!("{bucket} keeps earlier versions of objects: remove them there")
             }
-            Self::Suspended => "versioning of the warehouse's bucket is suspended, which keeps \
-                 versions of objects that were written before: remove them there"
-                .into(),
-            Self::Unknown(reason) => format!(
-                "whether the warehouse's bucket keeps earlier versions of objects is not known: \
-                 {reason}"
+            Self::Suspended => format!(
+                "versioning of {bucket} is suspended, which keeps versions of objects that were \
+                 written before: remove them there"
             ),
+            Self::Unknown(reason) => {
+                format!("whether {bucket} keeps earlier versions of objects is not known: {reason}")
+            }
         })
+    }
+
+    /// The same where an object of the bucket may have been seen to have a version: then the bucket
+    /// keeps them, whatever it says.
+    pub(crate) fn or_seen(self, is_seen: bool) -> Self {
+        match self {
+            Self::Off | Self::Unknown(_) if is_seen => Self::Enabled,
+            said => said,
+        }
     }
 }
 
@@ -167,12 +179,25 @@ mod tests {
 
     #[test]
     fn whatever_may_be_left_is_told() {
-        assert_eq!(Versioning::Off.told(), None);
+        assert_eq!(Versioning::Off.told(WAREHOUSE_BUCKET), None);
         let unknown = Versioning::Unknown("it answers 403 Forbidden".into());
         for (versioning, word) in
             [(Versioning::Enabled, "keeps"), (Versioning::Suspended, "suspended"), (unknown, "403")]
         {
-            assert!(versioning.told().is_some_and(|told| told.contains(word)), "{versioning:?}");
+            for bucket in [WAREHOUSE_BUCKET, "bucket s3://crm"] {
+                let told = versioning.told(bucket).unwrap();
+                assert!(told.contains(word) && told.contains(bucket), "{told}");
+            }
         }
+    }
+
+    #[test]
+    fn what_was_seen_counts_before_what_a_bucket_says() {
+        let unknown = || Versioning::Unknown("it answers 403 Forbidden".into());
+        for said in [Versioning::Off, unknown()] {
+            assert_eq!(said.clone().or_seen(false), said);
+            assert_eq!(said.or_seen(true), Versioning::Enabled);
+        }
+        assert_eq!(Versioning::Suspended.or_seen(true), Versioning::Suspended);
     }
 }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Catalog;
+use crate::erasures_seen::ErasuresSeen;
 use crate::error::{Error, Result};
 use crate::registry::change::{Step, TRIES, held};
 use crate::registry::{Head, Kind, ObjectName, Registry, Spec};
@@ -195,6 +196,19 @@ pub struct CheckHistory {
 }
 
 impl CheckHistory {
+    /// Adds a run, and profiles that nothing was compared with before.
+    fn add(&mut self, run: &CheckRun, baselines: &BTreeMap<String, String>) {
+        self.runs.push(run.clone());
+        while self.runs.len() > RUNS_KEPT {
+            // What CHECK TABLE last gave stays, however many loads follow.
+            let checked = self.runs.iter().rposition(|run| run.origin == CHECK);
+            self.runs.remove(usize::from(checked == Some(0)));
+        }
+        for (name, profile) in baselines {
+            self.baselines.entry(name.clone()).or_insert_with(|| profile.clone());
+        }
+    }
+
     /// What CHECK TABLE last gave for an expectation, with its run: loads tell of other rows.
     pub fn last(&self, name: &str) -> Option<(&CheckRun, &CheckResult)> {
         self.runs.iter().rev().filter(|run| run.origin == CHECK).find_map(|run| {
@@ -307,60 +321,52 @@ impl Catalog {
     /// Keeps a run of a table's checks, and profiles that nothing was compared with before.
     ///
     /// # Errors
-    /// When the warehouse cannot be written, or others write the same again and again.
+    /// `Erased` when an erasure has been at the table since the run began, which may have removed
+    /// results already; when the warehouse cannot be written, or others write the same again and
+    /// again.
     pub async fn record_checks(
         &self,
         table: &ObjectName,
         run: &CheckRun,
         baselines: &BTreeMap<String, String>,
+        seen: &ErasuresSeen,
     ) -> Result<()> {
-        let add = |history: &mut CheckHistory| {
-            history.runs.push(run.clone());
-            while history.runs.len() > RUNS_KEPT {
-                // What CHECK TABLE last gave stays, however many loads follow.
-                let checked = history.runs.iter().rposition(|run| run.origin == CHECK);
-                history.runs.remove(usize::from(checked == Some(0)));
+        self.writable().await?;
+        for _ in 0..TRIES {
+            let head = self.checks.head(table).await?;
+            // Not before the results are seen that these join: a later erasure changes them.
+            self.check_erasures(table, seen).await?;
+            let mut kept = held(head.as_ref())?.and_then(history).unwrap_or_default();
+            kept.add(run, baselines);
+            match self.checks.put(table, Some(Spec::Checks(kept)), "", head.as_ref()).await {
+                Err(error) if error.is_lost_race() => {}
+                other => return other.map(|_| ()),
             }
-            for (name, profile) in baselines {
-                history.baselines.entry(name.clone()).or_insert_with(|| profile.clone());
-            }
-        };
-        self.change_history(table, add).await
+        }
+        Err(Error::Conflict { name: results_of(table) })
     }
 
     /// Forgets what an expectation compares with: the next run gives a new profile.
     ///
     /// # Errors
-    /// As [`Catalog::record_checks`].
+    /// When the warehouse cannot be written, or others write the same again and again.
     pub async fn forget_baseline(&self, table: &ObjectName, name: &str) -> Result<()> {
-        self.change_history(table, |history| {
-            history.baselines.remove(name);
-        })
-        .await
-    }
-
-    async fn change_history(
-        &self,
-        table: &ObjectName,
-        change: impl Fn(&mut CheckHistory),
-    ) -> Result<()> {
         self.writable().await?;
-        let what = || format!("the check results of {table}");
         let step = |head: Option<&Head>| {
-            let before = held(head)?.and_then(history).unwrap_or_default();
-            let mut kept = before.clone();
-            change(&mut kept);
-            Ok(match kept == before {
-                true => Step::Stays(()),
-                false => Step::writes(Some(Spec::Checks(kept)), String::new(), ()),
+            let mut kept = held(head)?.and_then(history).unwrap_or_default();
+            Ok(match kept.baselines.remove(name) {
+                None => Step::Stays(()),
+                Some(_) => Step::writes(Some(Spec::Checks(kept)), String::new(), ()),
             })
         };
-        self.checks.change(table, TRIES, what, step).await
+        self.checks.change(table, TRIES, || results_of(table), step).await
     }
 
-    /// Forgets the results of a table's checks, with whatever values they told.
+    /// Forgets the results of a table's checks, with whatever values they told. Also where there
+    /// are none that is put anew: whoever is adding some has seen what was there before.
     pub(crate) async fn forget_check_results(&self, table: &ObjectName) -> Result<()> {
-        forget(&self.checks, table).await?;
+        let gone = |_: Option<&Head>| Ok::<_, Error>(Step::writes(None, String::new(), ()));
+        self.checks.change(table, TRIES, || results_of(table), gone).await?;
         self.checks.blank(table).await
     }
 
@@ -373,6 +379,10 @@ impl Catalog {
         self.forget_check_states(table).await?;
         self.forget_check_keys(table).await
     }
+}
+
+fn results_of(table: &ObjectName) -> String {
+    format!("the check results of {table}")
 }
 
 fn number(text: &str) -> Option<f64> {
@@ -477,9 +487,10 @@ mod tests {
         clock.advance(1_700_000_000_000);
         let catalog = catalog(folder.path(), &clock).await;
         let table = ObjectName::new("lake", "t");
+        let seen = ErasuresSeen::default();
         for number in 0..25_i64 {
             let profile = BTreeMap::from([("e".to_owned(), number.to_string())]);
-            catalog.record_checks(&table, &run(number), &profile).await.unwrap();
+            catalog.record_checks(&table, &run(number), &profile, &seen).await.unwrap();
         }
         let history = catalog.check_history(&table).await.unwrap();
         assert_eq!(history.runs.len(), RUNS_KEPT);
@@ -507,10 +518,11 @@ mod tests {
         };
         with("e", 0).await;
         with("unchecked", 0).await;
-        catalog.record_checks(&table, &run(1), &BTreeMap::new()).await.unwrap();
+        let seen = ErasuresSeen::default();
+        catalog.record_checks(&table, &run(1), &BTreeMap::new(), &seen).await.unwrap();
         for at_ms in 2..=30 {
             let load = CheckRun { origin: LOAD.into(), ..run(at_ms) };
-            catalog.record_checks(&table, &load, &BTreeMap::new()).await.unwrap();
+            catalog.record_checks(&table, &load, &BTreeMap::new(), &seen).await.unwrap();
         }
         let history = catalog.check_history(&table).await.unwrap();
         assert_eq!(history.runs.len(), RUNS_KEPT);

@@ -20,8 +20,14 @@
 //! it did so before, the note is older than the folder, so the look finds it. A table that an
 //! erasure has not been at yet takes the rows, for the erasure reads them there later. A table that
 //! became a copy meanwhile was announced as one before the second look, and an erasure looks for
-//! copies in its last step; a table that was not there when the erasure looked for it is looked at
-//! a third time once it is there, and so is a model's version.
+//! copies in its last step.
+//!
+//! What is new, a table or a version of a model, is there once a definition names it, which is put
+//! over exactly the one that was seen before the second look. So an erasure puts that definition
+//! anew as it is, or that there is none, before it says what it has found
+//! ([`Catalog::end_creations`], [`Catalog::end_publications`]): who has looked too early loses the
+//! race. A training then looks again and publishes where it may. Nothing is published and taken
+//! back, so nobody sees it in between, and whoever is killed has published nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,16 +136,13 @@ impl Catalog {
         Ok(seen)
     }
 
-    /// Checks that rows may come into a table whose folder is known by now.
+    /// Checks that rows may come into a table whose folder is known by now, or what a check found
+    /// out to what is kept of its values.
     ///
     /// # Errors
     /// `Erased` when an erasure has been at the table that may not have been at all that the rows
     /// come of; when the warehouse cannot be read.
-    pub(crate) async fn check_erasures(
-        &self,
-        table: &ObjectName,
-        seen: &ErasuresSeen,
-    ) -> Result<()> {
+    pub async fn check_erasures(&self, table: &ObjectName, seen: &ErasuresSeen) -> Result<()> {
         for met in self.met(seen).await? {
             let may_bring = self.has_been_at(&met, table).await?
                 && (!seen.open.contains_key(&met.id) || self.reads_somebody(&met, seen).await?);
@@ -150,12 +153,12 @@ impl Catalog {
         Ok(())
     }
 
-    /// Checks that a version of a model may stay that is published by now. One that an erasure has
-    /// missed is removed.
+    /// Checks that a version of a model may be put over a head that is known by now.
     ///
     /// # Errors
-    /// `Erased` when it was removed; when the warehouse cannot be read or written.
-    pub async fn check_published(
+    /// `Erased` when an erasure may look for models no more that may have missed this one; when the
+    /// warehouse cannot be read.
+    pub(crate) async fn check_publication(
         &self,
         model: &ObjectName,
         version: u32,
@@ -163,7 +166,6 @@ impl Catalog {
     ) -> Result<()> {
         for met in self.met(seen).await? {
             if met.is_at_its_end() && self.reads_somebody(&met, seen).await? {
-                self.remove_model_version(model, version).await?;
                 return Err(refused(format!("{model}@{version}"), &met, seen));
             }
         }

@@ -1,8 +1,25 @@
 //! Tests of writes that meet an erasure.
 
+use std::fmt;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::datasource::provider_as_source;
+use datafusion::error::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+
 use super::*;
 use crate::CreateMode;
+use crate::checks::{CHECK, CheckRun};
 use crate::erasures::{ErasureJob, ErasureOf, Step, StepReport};
+use crate::lake::{Format, LakeTable};
+use crate::registry::Spec;
 use crate::table_erasure::TableErasure;
 use crate::tables::Written;
 use crate::testing::{Shared, main, person, plan, session};
@@ -92,6 +109,7 @@ async fn a_table_that_an_erasure_did_not_find_is_not_made_of_rows_read_before() 
     let before = seen(&catalog, &["s"]).await;
     let steps = vec![Step::Rewrite { table: main("t") }, Step::Clear];
     let job = catalog.begin_erasure(of(), "dpo", steps).await.unwrap();
+    catalog.end_creations(&main("t"), &job.id).await.unwrap();
     let begun = catalog.begin_table_erasure(&main("t"), &job.id).await.unwrap();
     assert_eq!(begun, TableErasure::Gone);
     let refused = create(&catalog, &before).await.unwrap_err();
@@ -101,6 +119,118 @@ async fn a_table_that_an_erasure_did_not_find_is_not_made_of_rows_read_before() 
     // One that was given up has forgotten nobody.
     catalog.abandon_erasure(&job.id).await.unwrap();
     assert!(create(&catalog, &before).await.unwrap().is_some());
+}
+
+/// A row of whoever is forgotten, which comes once something else is done.
+struct Late(SchemaRef, Mutex<Option<BoxFuture<'static, ()>>>);
+
+impl fmt::Debug for Late {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Late")
+    }
+}
+
+impl PartitionStream for Late {
+    fn schema(&self) -> &SchemaRef {
+        &self.0
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (schema, before) = (Arc::clone(&self.0), self.1.lock().take());
+        let row = futures::stream::once(async move {
+            if let Some(before) = before {
+                before.await;
+            }
+            let ids: ArrayRef = Arc::new(StringArray::from(vec!["gone"]));
+            Ok::<_, DataFusionError>(RecordBatch::try_new(schema, vec![ids])?)
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.0), row))
+    }
+}
+
+fn late(before: BoxFuture<'static, ()>) -> LogicalPlan {
+    let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Utf8, true)]));
+    let rows: Vec<Arc<dyn PartitionStream>> =
+        vec![Arc::new(Late(Arc::clone(&schema), Mutex::new(Some(before))))];
+    let rows = Arc::new(StreamingTable::try_new(schema, rows).unwrap());
+    let scan = LogicalPlanBuilder::scan("late", provider_as_source(rows), None).unwrap();
+    scan.build().unwrap()
+}
+
+/// Forgets somebody who may have been in `t`, which is no warehouse table.
+async fn forget(catalog: Arc<Catalog>) {
+    let steps = vec![Step::Rewrite { table: main("t") }, Step::Clear];
+    let job = catalog.begin_erasure(of(), "dpo", steps).await.unwrap();
+    catalog.end_creations(&main("t"), &job.id).await.unwrap();
+    for step in 0..job.steps.len() {
+        end_step(&catalog, &job, step).await;
+    }
+    catalog.end_erasure(&job, vec![]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_table_that_is_made_while_an_erasure_comes_and_goes_never_is_one() {
+    for is_external in [false, true] {
+        let shared = Shared::new();
+        let (catalog, other) = (shared.open().await, shared.open().await);
+        if is_external {
+            let spec = Spec::External(LakeTable::new("files/", Format::Csv));
+            catalog.objects.create(&main("t"), spec, "ann", CreateMode::New).await.unwrap();
+        }
+        let before = seen(&catalog, &["s"]).await;
+        let rows = late(Box::pin(forget(other)));
+        let (mode, state) = (CreateMode::Replace, state_with(&catalog, &before));
+        let made = catalog.create_table_as(&main("t"), "ann", mode, rows, state, &[]).await;
+        assert_eq!(made.unwrap_err().code(), "ATT-4005");
+        assert!(before.is_outdated());
+        for server in [catalog, shared.open().await] {
+            let found = server.object(&main("t")).await.unwrap();
+            assert_eq!(found.map(|found| found.external), is_external.then_some(true));
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_killed_in_making_a_table_that_an_erasure_would_miss_has_made_none() {
+    for writes in 0.. {
+        let shared = Shared::new();
+        let (catalog, other) = (shared.open().await, shared.open().await);
+        let store = Arc::clone(&shared.store);
+        let before = seen(&catalog, &["s"]).await;
+        let rows = late(Box::pin(async move {
+            forget(other).await;
+            store.kill_after(writes);
+        }));
+        let (mode, state) = (CreateMode::New, state_with(&catalog, &before));
+        let made = catalog.create_table_as(&main("t"), "ann", mode, rows, state, &[]).await;
+        assert!(made.is_err(), "after {writes} writes");
+        let was_killed = shared.store.revive();
+        let found = shared.open().await.object(&main("t")).await.unwrap();
+        assert!(found.is_none(), "after {writes} writes");
+        if !was_killed {
+            assert!(writes > 2, "a table of {writes} writes");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn results_of_a_check_that_read_before_are_not_kept_once_those_of_its_table_are_removed() {
+    let catalog = Shared::new().open().await;
+    let before = seen(&catalog, &["t"]).await;
+    create(&catalog, &before).await.unwrap();
+    let (by, origin) = ("ann".to_owned(), CHECK.to_owned());
+    let run = CheckRun { at_ms: 1, by, origin, results: vec![] };
+    let record = async |seen: Arc<ErasuresSeen>| {
+        let kept = catalog.record_checks(&main("t"), &run, &BTreeMap::new(), &seen).await;
+        kept.map_err(|error| error.code())
+    };
+    assert_eq!(record(Arc::clone(&before)).await, Ok(()));
+    forget(Arc::clone(&catalog)).await;
+    catalog.forget_checked_values(&main("t")).await.unwrap();
+    assert_eq!(record(before).await, Err("ATT-4005"));
+    assert!(catalog.check_history(&main("t")).await.unwrap().runs.is_empty());
+    assert_eq!(record(seen(&catalog, &["t"]).await).await, Ok(()));
 }
 
 #[tokio::test]

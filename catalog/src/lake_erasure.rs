@@ -29,6 +29,7 @@ use object_store::{
 };
 
 use crate::Catalog;
+use crate::bucket::Versioning;
 use crate::config::LakeAccess;
 use crate::error::{Error, Result};
 use crate::lake::LakeTable;
@@ -39,7 +40,7 @@ use crate::lake::rewrite::{Content, FILE_BYTES_MAX, TIMES_IN_MEMORY, TOO_LARGE, 
 use crate::lakes::Named;
 use crate::personal_columns::PersonalColumns;
 use crate::registry::{ObjectName, Spec};
-use crate::store::{Place, is_version, probe};
+use crate::store::{Place, is_version, probe, store_key};
 
 /// A shorter id is in other names by chance.
 const ID_CHARS: usize = 4;
@@ -158,6 +159,75 @@ impl Catalog {
                 "let its credentials write and remove objects, or set access = \"read\"",
             )
         })
+    }
+
+    /// What the buckets of tables over files say of earlier versions of objects: a sentence for
+    /// each that may keep some. Beside a table stands whether versions of its files were seen. The
+    /// warehouse's own bucket is [`Catalog::versioning`]'s matter.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached. A lake that cannot be is one of which it is not known.
+    pub async fn told_of_buckets(
+        &self,
+        tables: &BTreeMap<ObjectName, bool>,
+    ) -> Result<Vec<String>> {
+        let mut buckets: BTreeMap<String, (Place, bool)> = BTreeMap::new();
+        for (table, is_seen) in tables {
+            let Some(place) = self.place_of_files(table).await? else { continue };
+            let (_, seen) = buckets.entry(store_key(&place.url)).or_insert((place, false));
+            *seen |= *is_seen;
+        }
+        let mut told = Vec::new();
+        for (place, is_seen) in buckets.into_values() {
+            told.extend(self.told_of_bucket(&place, is_seen).await);
+        }
+        Ok(told)
+    }
+
+    /// The same of the bucket of a lake that Attune may write; `None` of any other one.
+    pub async fn told_of_lake(&self, lake: &str) -> Option<String> {
+        let (place, LakeAccess::Rewrite) = self.lakes.get(lake)?.access() else { return None };
+        self.told_of_bucket(place, false).await
+    }
+
+    async fn told_of_bucket(&self, place: &Place, is_seen: bool) -> Option<String> {
+        let bucket = store_key(&place.url);
+        if bucket == store_key(&self.warehouse.place().url) {
+            return None;
+        }
+        let said = match self.stores.bucket_settings(place) {
+            None => Versioning::Off,
+            Some(settings) => match settings.versioning().await {
+                Ok(said) => said,
+                Err(error) => Versioning::Unknown(error.to_string()),
+            },
+        };
+        said.or_seen(is_seen).told(&format!("bucket {bucket}"))
+    }
+
+    /// Where the files of a table are; `None` where its rows are not those of files.
+    async fn place_of_files(&self, name: &ObjectName) -> Result<Option<Place>> {
+        let lake = self.lakes.get(&name.schema).map(|lake| lake.access().0.clone());
+        let mut name = name.clone();
+        let mut found = self.resolve(&name).await;
+        if let Ok(Some(Named::Defined(definition))) = &found
+            && let Spec::Identifiers { of } = &definition.spec
+        {
+            name = of.clone();
+            found = self.resolve(&name).await;
+        }
+        let table = match (found, lake) {
+            (Ok(Some(Named::Lake(table))), _) => table,
+            (Ok(Some(Named::Defined(definition))), _) => match definition.spec {
+                Spec::External(table) => table,
+                _ => return Ok(None),
+            },
+            // A table that a lake discovers goes with its last file.
+            (_, Some(lake)) => return Ok(Some(lake)),
+            (Ok(None), None) => return Ok(None),
+            (Err(error), None) => return Err(error),
+        };
+        Ok(self.stores.locate(&table.location, Some(self.base_of(&name.schema))).ok())
     }
 
     /// A table whose rows are those of files, without any identifiers kept apart.

@@ -58,7 +58,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use audit::{Audit, AuditConfig, AuditEntry};
-pub use bucket::Versioning;
+pub use bucket::{Versioning, WAREHOUSE_BUCKET};
 pub use config::{
     CatalogConfig, Clock, KeyConfig, LakeAccess, LakeConfig, LakeTable, PreviousSecret,
 };

@@ -420,7 +420,8 @@ fn same_access(a: &StoreConfig, b: &StoreConfig) -> bool {
         && a.allow_http == b.allow_http
 }
 
-fn store_key(url: &Url) -> String {
+/// The store that a URL is in: a bucket, or the local disk.
+pub(crate) fn store_key(url: &Url) -> String {
     let scheme = if url.scheme() == "s3a" { "s3" } else { url.scheme() };
     format!("{scheme}://{}", url.host_str().unwrap_or_default())
 }

@@ -47,8 +47,55 @@ pub enum TableErasure {
 }
 
 impl Catalog {
+    /// Makes sure that no table of this name comes to be of rows that were read before: the erasure
+    /// `id` notes that it is there, and puts the definition anew over which a table can be created.
+    ///
+    /// A creation sees the definition that its own is going to be put over, then it looks for
+    /// erasures. So one that has looked before the note has seen a definition that is another one
+    /// by now, and loses the race; one that looks later finds the note. Either way there never is
+    /// such a table, whatever becomes of its server.
+    ///
+    /// # Errors
+    /// When the definition cannot be read; `Conflict` when others change it again and again; when
+    /// the warehouse cannot be read or written.
+    pub async fn end_creations(&self, name: &ObjectName, id: &str) -> Result<()> {
+        self.writable().await?;
+        // A lake takes no table.
+        if self.lakes.contains_key(&name.schema) {
+            return Ok(());
+        }
+        self.note_rewriting(id, name, &new_folder(name)).await?;
+        self.put_anew(name, is_put_over).await?;
+        // What there is by now is found by whoever looks next.
+        self.objects.renew().await;
+        Ok(())
+    }
+
+    /// Puts a definition, or that there is none, in its own place where `is_meant`: whoever has
+    /// seen it before puts nothing over it any more. Gives what it is.
+    pub(crate) async fn put_anew(
+        &self,
+        name: &ObjectName,
+        is_meant: fn(Option<&Spec>) -> bool,
+    ) -> Result<Option<Spec>> {
+        for _ in 0..TRIES {
+            let head = self.objects.head(name).await?;
+            let document = head.as_ref().map(|head| head.document.clone()).transpose()?;
+            let spec = document.as_ref().and_then(|document| document.spec.clone());
+            if !is_meant(spec.as_ref()) {
+                return Ok(spec);
+            }
+            let owner = document.as_ref().map_or("", |document| document.owner.as_str());
+            match self.objects.put(name, spec.clone(), owner, head.as_ref()).await {
+                Err(error) if error.is_lost_race() => {}
+                other => return other.map(|_| spec),
+            }
+        }
+        Err(Error::Conflict { name: name.to_string() })
+    }
+
     /// Begins to rewrite a table for the erasure `id`: from now on nobody else's rows are
-    /// committed.
+    /// committed. [`Catalog::end_creations`] comes before.
     ///
     /// # Errors
     /// `Invalid` when it is no warehouse table; `Conflict` when others change its definition again
@@ -57,12 +104,7 @@ impl Catalog {
         self.writable().await?;
         for _ in 0..TRIES {
             let Some((head, mut table, owner)) = self.managed_head(name).await? else {
-                // Whoever makes one finds this, or what it made is found here.
-                self.note_rewriting(id, name, &new_folder(name)).await?;
-                match self.managed_head(name).await? {
-                    None => return Ok(TableErasure::Gone),
-                    Some(_) => continue,
-                }
+                return Ok(TableErasure::Gone);
             };
             if table.erased_by.as_deref() == Some(id) && table.erasing.is_none() {
                 return Ok(TableErasure::Rewritten);
@@ -282,6 +324,12 @@ impl Catalog {
             Err(error) => Err(Error::store(place.url.as_str(), &error)),
         }
     }
+}
+
+/// Whether a table can be created over a definition that an erasure leaves as it is: rewriting one
+/// of the warehouse changes it anyway, and views and models are in the way of a table.
+fn is_put_over(spec: Option<&Spec>) -> bool {
+    matches!(spec, None | Some(Spec::External(_)))
 }
 
 /// A folder for a table, which no other has.

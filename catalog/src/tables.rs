@@ -296,19 +296,19 @@ impl Catalog {
         let Some(mut start) = self.begin_create(name, mode).await? else { return Ok(None) };
         start.cluster_by = cluster_by.to_vec();
         let seen = ErasuresSeen::of(&state);
+        // Not before the definition is seen that this one is put over: a later erasure changes it.
         self.check_erasures(name, &seen).await?;
-        let was_there = start.was_there();
         let text = name.to_string();
         let personal = self.personal_columns(name).await?;
         let input = Input::plan(plan, &state, None, cluster_by, &personal).await?;
         let table = delta::unopened(&start.place);
         let (table, rows) = input.write(&text, table, &start.place, Mode::Create).await?;
         let version = table.version().unwrap_or_default();
-        self.finish_create(name, owner, start).await?;
-        // An erasure would have changed the definition that was replaced. What was not there, it
-        // may have looked for before.
-        if !was_there && let Err(error) = self.check_erasures(name, &seen).await {
-            self.drop_object(name, Kind::Table).await?;
+        if let Err(error) = self.finish_create(name, owner, start).await {
+            if error.is_lost_race() {
+                // Where an erasure was first, the statement has to be planned anew.
+                self.check_erasures(name, &seen).await?;
+            }
             return Err(error);
         }
         Ok(Some(Written { rows, version }))
@@ -538,14 +538,6 @@ struct Start {
     orphan: Orphan,
     seen: Option<crate::registry::Head>,
     mode: CreateMode,
-}
-
-impl Start {
-    /// Whether there is something whose place it takes.
-    fn was_there(&self) -> bool {
-        let document = self.seen.as_ref().and_then(|head| head.document.as_ref().ok());
-        document.is_some_and(|document| document.spec.is_some())
-    }
 }
 
 /// Removes a folder when it is dropped, unless the table came to be; also when the statement is

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use object_store::ObjectStoreExt;
 use parking_lot::RwLock;
 
-use crate::bucket::{BucketSettings, Versioning};
+use crate::bucket::{BucketSettings, Versioning, WAREHOUSE_BUCKET};
 use crate::error::{Error, Result};
 use crate::store::{Place, probe};
 
@@ -58,14 +58,7 @@ impl Warehouse {
             Some(settings) => settings.versioning().await?,
             None => Versioning::Off,
         };
-        Ok(match said {
-            Versioning::Off | Versioning::Unknown(_)
-                if self.keeps_versions.load(Ordering::Relaxed) =>
-            {
-                Versioning::Enabled
-            }
-            said => said,
-        })
+        Ok(said.or_seen(self.keeps_versions.load(Ordering::Relaxed)))
     }
 
     /// Checks that it can be written; probes it if that is not known.
@@ -102,7 +95,7 @@ impl Warehouse {
         let url = self.place.url.as_str();
         match self.versioning().await {
             Ok(versioning) => {
-                if let Some(told) = versioning.told() {
+                if let Some(told) = versioning.told(WAREHOUSE_BUCKET) {
                     tracing::warn!(url, "{told}");
                 }
             }

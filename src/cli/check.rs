@@ -26,7 +26,7 @@ pub(super) async fn run(arguments: &CheckArguments, context: &Context) -> Result
     writeln!(out, "warehouse      {}", config.warehouse.url.0)?;
     let opened = engine::open(&config, &context.environment).await?;
     let session = opened.session(catalog::policy::Principal::embedded());
-    if let Some(told) = opened.catalog().versioning().await?.told() {
+    if let Some(told) = opened.catalog().versioning().await?.told(catalog::WAREHOUSE_BUCKET) {
         context.screen.say(&format!("note: {told}"));
     }
     for (name, lake) in &config.lakes {
@@ -43,6 +43,9 @@ pub(super) async fn run(arguments: &CheckArguments, context: &Context) -> Result
         }
         let found = count(tables.len() as u64, "table");
         opened.catalog().check_lake_access(name).await?;
+        if let Some(told) = opened.catalog().told_of_lake(name).await {
+            context.screen.say(&format!("note: {told}"));
+        }
         let access = opened.catalog().lake_access(name).unwrap_or_default().name();
         writeln!(out, "lake {name:<9} {} ({found}, access {access})", lake.store.url.0)?;
     }

@@ -1,12 +1,24 @@
 //! Statements that began before a person was forgotten and write afterwards: nobody comes back.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::SchemaRef;
 use catalog::policy::Principal;
+use catalog::subject_copies::CopiedKey;
+use catalog::subjects::SubjectKey;
+use catalog::{CreateMode, ObjectName};
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder, TaskContext};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
 use futures::TryStreamExt;
+use parking_lot::Mutex;
 use sql::{Engine, IfMissing, IfPresent, Ingest, Prepared, Session};
 use tokio::sync::oneshot;
 
@@ -73,39 +85,126 @@ async fn a_statement_that_was_planned_before_brings_nobody_back() {
     assert_eq!(outcome(&session, "SELECT * FROM duplicate WHERE id <> 'bob'").await, Ok(0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_statement_that_writes_meanwhile_brings_nobody_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let engine = crate::slt::engine(folder.path()).await;
-    let session = fill(&engine).await;
+/// Rows that come when somebody lets them.
+struct Held {
+    rows: SendableRecordBatchStream,
+    /// Says that somebody waits for the first.
+    begun: oneshot::Receiver<()>,
+    let_go: oneshot::Sender<()>,
+}
+
+/// Somebody's row, held.
+fn held() -> Held {
     let ids: ArrayRef = Arc::new(StringArray::from(vec!["ann-4711"]));
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![9]));
     let batch = RecordBatch::try_from_iter([("id", ids), ("n", numbers)]).unwrap();
     let schema = batch.schema();
     let (begin, begun) = oneshot::channel::<()>();
-    let (end, ended) = oneshot::channel::<()>();
-    // The first row comes when the person is forgotten, and not before somebody waits for it.
+    let (let_go, gone) = oneshot::channel::<()>();
     let rows = futures::stream::once(async move {
         begin.send(()).unwrap();
-        ended.await.unwrap();
+        gone.await.unwrap();
         Ok(batch)
     });
-    let rows = Box::pin(RecordBatchStreamAdapter::new(schema, rows));
-    let writer = engine.session(Principal::embedded());
-    let writing = tokio::spawn(async move {
-        let ingest = Ingest {
-            catalog: None,
-            schema: None,
-            table: "visits".into(),
-            if_missing: IfMissing::Fail,
-            if_present: IfPresent::Append,
-        };
-        writer.ingest("held", &ingest, rows).await.map(|_| ()).map_err(|error| error.code())
+    Held { rows: Box::pin(RecordBatchStreamAdapter::new(schema, rows)), begun, let_go }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_writes_meanwhile_brings_nobody_back() {
+    for (before, if_missing, if_present, code) in [
+        (None, IfMissing::Fail, IfPresent::Append, None),
+        (None, IfMissing::Create, IfPresent::Replace, Some("ATT-4005")),
+        (Some("DROP TABLE visits"), IfMissing::Create, IfPresent::Fail, Some("ATT-4005")),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = crate::slt::engine(folder.path()).await;
+        let session = fill(&engine).await;
+        if let Some(before) = before {
+            assert_eq!(outcome(&session, before).await, Ok(0));
+        }
+        let Held { rows, begun, let_go } = held();
+        let writer = engine.session(Principal::embedded());
+        let writing = tokio::spawn(async move {
+            let (catalog, schema, table) = (None, None, "visits".to_owned());
+            let ingest = Ingest { catalog, schema, table, if_missing, if_present };
+            writer.ingest("held", &ingest, rows).await.map(|_| ()).map_err(|error| error.code())
+        });
+        begun.await.unwrap();
+        assert_eq!(outcome(&session, FORGET).await, Ok(0));
+        let_go.send(()).unwrap();
+        let written = writing.await.unwrap().unwrap_err();
+        assert!(code.is_none_or(|code| code == written), "{if_present:?}: {written}");
+        let gone = before.is_some();
+        for (query, rows) in
+            [("SELECT * FROM visits", 1), ("SELECT * FROM visits WHERE id <> 'bob'", 0)]
+        {
+            let read = outcome(&session, query).await;
+            assert_eq!(read, if gone { Err("ATT-4001") } else { Ok(rows) }, "{query}");
+        }
+    }
+}
+
+/// A plan that reads rows once.
+#[derive(Debug)]
+struct Once(SchemaRef, Mutex<OnceRows>);
+
+struct OnceRows(Option<SendableRecordBatchStream>);
+
+impl fmt::Debug for OnceRows {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("OnceRows")
+    }
+}
+
+impl PartitionStream for Once {
+    fn schema(&self) -> &SchemaRef {
+        &self.0
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        self.1.lock().0.take().unwrap()
+    }
+}
+
+fn once(rows: SendableRecordBatchStream) -> LogicalPlan {
+    let schema = rows.schema();
+    let rows = Mutex::new(OnceRows(Some(rows)));
+    let rows: Vec<Arc<dyn PartitionStream>> = vec![Arc::new(Once(Arc::clone(&schema), rows))];
+    let rows = provider_as_source(Arc::new(StreamingTable::try_new(schema, rows).unwrap()));
+    LogicalPlanBuilder::scan("held", rows, None).unwrap().build().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_was_announced_and_is_made_meanwhile_never_comes_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = fill(&engine).await;
+    let catalog = Arc::clone(engine.catalog());
+    let (crm, copy) = (ObjectName::new("main", "crm"), ObjectName::new("main", "duplicate"));
+    // What CREATE TABLE duplicate AS SELECT … FROM crm does, up to its first row.
+    let seen = catalog.see_erasures().await.unwrap();
+    seen.set_reads(BTreeSet::from([crm.clone()]), BTreeSet::new());
+    let mut state = SessionStateBuilder::new().with_default_features().build();
+    state.config_mut().set_extension(Arc::new(seen));
+    let key = SubjectKey { table: crm, column: "id".into() };
+    let copied = CopiedKey {
+        subject: "person".into(),
+        column: Some("id".into()),
+        from: key.clone(),
+        root: key,
+        of_model: false,
+        by: Some(vec![]),
+    };
+    catalog.announce_copies(&copy, &BTreeSet::from([copied])).await.unwrap();
+    let Held { rows, begun, let_go } = held();
+    let plan = once(rows);
+    let making = tokio::spawn(async move {
+        let made = catalog.create_table_as(&copy, "ann", CreateMode::New, plan, state, &[]).await;
+        made.map(|_| ()).map_err(|error| error.code())
     });
     begun.await.unwrap();
     assert_eq!(outcome(&session, FORGET).await, Ok(0));
-    end.send(()).unwrap();
-    assert!(writing.await.unwrap().is_err());
-    assert_eq!(outcome(&session, "SELECT * FROM visits").await, Ok(1));
-    assert_eq!(outcome(&session, "SELECT * FROM visits WHERE id <> 'bob'").await, Ok(0));
+    let_go.send(()).unwrap();
+    assert_eq!(making.await.unwrap(), Err("ATT-4005"));
+    assert_eq!(outcome(&session, "SELECT * FROM duplicate").await, Err("ATT-4001"));
 }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use attune::auth::hasher::Argon2Hasher;
 use catalog::policy::Principal;
-use catalog::{Catalog, CatalogConfig, LakeAccess, LakeConfig};
+use catalog::{Catalog, CatalogConfig, LakeAccess, LakeConfig, StoreConfig};
 use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
 use sql::{Engine, Limits, Session};
@@ -178,21 +178,26 @@ async fn what_cannot_be_rewritten_is_hidden_and_named() {
     assert!(!remnants().below(&lake).is_empty());
 }
 
-async fn engine(s3: &Store) -> Engine {
+/// An engine with its warehouse in a store, and one lake.
+pub async fn engine_with_lake(
+    s3: &Store,
+    name: &str,
+    store: StoreConfig,
+    access: LakeAccess,
+) -> Engine {
     let now = || {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         i64::try_from(now.as_millis()).unwrap()
     };
     let mut config = CatalogConfig::new(s3.config("w"), Arc::new(now));
-    config.lakes = vec![LakeConfig {
-        name: "lake".into(),
-        store: s3.config("l"),
-        discover: true,
-        access: LakeAccess::Rewrite,
-        tables: vec![],
-    }];
+    config.lakes =
+        vec![LakeConfig { name: name.into(), store, discover: true, access, tables: vec![] }];
     let catalog = Catalog::open(config).await.unwrap();
     Engine::open(catalog, Limits::default(), Arc::new(Argon2Hasher::default())).unwrap()
+}
+
+async fn engine(s3: &Store) -> Engine {
+    engine_with_lake(s3, "lake", s3.config("l"), LakeAccess::Rewrite).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

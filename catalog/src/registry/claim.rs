@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::ObjectStoreExt;
+use object_store::path::PathPart;
+use object_store::{ObjectMeta, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
 use super::Head;
 use super::definition::{CreateMode, ObjectName};
 use super::model_files::StoredFile;
 use crate::config::Clock;
+use crate::erasures_seen::ErasuresSeen;
 use crate::error::{Error, Result};
 use crate::store::Place;
 use crate::warehouse::remove_all;
@@ -48,6 +50,8 @@ pub struct Claim {
     pub(super) files: BTreeMap<String, StoredFile>,
     /// Whether the model is the claimer's from now on, whoever had it.
     pub(super) takes_over: bool,
+    /// What the training knew of erasures before it opened what it reads.
+    pub(super) erasures: Arc<ErasuresSeen>,
     kept: bool,
     pulse: Pulse,
     beat: tokio::task::JoinHandle<()>,
@@ -64,6 +68,9 @@ struct Document {
     id: String,
     owner: String,
     beat_ms: i64,
+    /// The model; an earlier version did not say.
+    #[serde(default)]
+    model: Option<ObjectName>,
 }
 
 impl Document {
@@ -86,7 +93,8 @@ impl Claim {
         let taken = sweep(versions, clock()).await?;
         let mut version = taken.max(last).saturating_add(1);
         let id = uuid::Uuid::new_v4().to_string();
-        let document = Document { id: id.clone(), owner: owner.into(), beat_ms: clock() };
+        let (owner_name, model) = (owner.to_owned(), Some(name.clone()));
+        let document = Document { id: id.clone(), owner: owner_name, beat_ms: clock(), model };
         for _ in 0..TRIES {
             let folder = versions.child(&version.to_string()).folder();
             if folder.child(CLAIM).create(document.to_bytes()).await? {
@@ -106,6 +114,7 @@ impl Claim {
                     seen,
                     files: BTreeMap::new(),
                     takes_over: false,
+                    erasures: Arc::default(),
                     kept: false,
                     beat: tokio::spawn(pulse.clone().beat()),
                     pulse,
@@ -125,6 +134,12 @@ impl Claim {
     /// what is trained is what the claimer has written.
     pub fn take_over(&mut self) {
         self.takes_over = true;
+    }
+
+    /// Says what the training knew of erasures before it opened what it reads; without, it knew of
+    /// none.
+    pub fn knows(&mut self, erasures: Arc<ErasuresSeen>) {
+        self.erasures = erasures;
     }
 
     /// The name of a file of the version. The claim's id is in it, so that a training that was
@@ -193,6 +208,41 @@ async fn withdraw(folder: &Place, id: &str) -> Result<()> {
 async fn read(claim: &Place) -> Result<Option<Document>> {
     let content = claim.read_if_exists().await?;
     Ok(content.and_then(|content| serde_json::from_slice(&content).ok()))
+}
+
+/// A training that has a claim: its version is not published, or has just been.
+pub(super) struct Training {
+    pub(super) model: ObjectName,
+    pub(super) version: u32,
+    pub(super) folder: Place,
+    pub(super) is_stale: bool,
+}
+
+impl Training {
+    /// The training whose claim an object in the folder of all models is; `None` of other objects.
+    pub(super) async fn of(
+        models: &Place,
+        object: &ObjectMeta,
+        now_ms: i64,
+    ) -> Result<Option<Self>> {
+        let parts = object.location.prefix_match(&models.path).into_iter().flatten();
+        let parts: Vec<PathPart<'_>> = parts.collect();
+        let [model, version, file] = parts.as_slice() else { return Ok(None) };
+        let Ok(version) = version.as_ref().parse::<u32>() else { return Ok(None) };
+        if file.as_ref() != CLAIM {
+            return Ok(None);
+        }
+        let folder = models.child(model.as_ref()).child(&version.to_string()).folder();
+        let found = read(&folder.child(CLAIM)).await?;
+        let Some(Document { model: Some(model), beat_ms, .. }) = found else { return Ok(None) };
+        let is_stale = now_ms.saturating_sub(beat_ms) > STALE_MS;
+        Ok(Some(Self { model, version, folder, is_stale }))
+    }
+
+    /// Takes the claim away.
+    pub(super) async fn end(&self) -> Result<()> {
+        self.folder.child(CLAIM).remove().await
+    }
 }
 
 /// What a claim's task needs to touch it.

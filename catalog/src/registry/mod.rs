@@ -17,6 +17,8 @@ mod manifest;
 pub mod model;
 mod model_cache;
 mod model_erasure;
+#[cfg(test)]
+mod model_erasure_tests;
 mod model_files;
 #[cfg(test)]
 mod model_owner_tests;
@@ -162,12 +164,15 @@ impl Registry {
     /// # Errors
     /// As [`Registry::sound_definitions`].
     pub async fn sound_definitions_now(&self) -> Result<Arc<Definitions>> {
-        {
-            // A listing that is under way may have begun before now.
-            let _turn = self.turn.lock().await;
-            self.snapshot.write().read_ms = None;
-        }
+        self.renew().await;
         self.sound_definitions().await
+    }
+
+    /// Makes the next look at the definitions one at the store, however young the snapshot is.
+    pub async fn renew(&self) {
+        // A listing that is under way may have begun before now.
+        let _turn = self.turn.lock().await;
+        self.snapshot.write().read_ms = None;
     }
 
     /// Every folder that a document has retired.

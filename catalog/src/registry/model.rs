@@ -30,6 +30,9 @@ use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::store::Place;
 
+/// How often a version is put while erasures put its model's head anew.
+const TRIES: usize = 8;
+
 /// What becomes of a published version and of those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
@@ -90,7 +93,8 @@ impl Catalog {
     ///
     /// # Errors
     /// `Conflict` when the model was dropped, replaced or retrained since the claim, or the claim
-    /// was swept away; a store error. In each case the model is as it was.
+    /// was swept away; `Erased` when a person was erased meanwhile of whom it may have learned; a
+    /// store error. In each case the model is as it was.
     pub async fn publish(
         &self,
         mut claim: Claim,
@@ -121,8 +125,8 @@ impl Catalog {
         }
         // Whatever happens from here on, files that the head may name are not removed.
         claim.keep();
-        if let Err(error) = self.put_version(&claim, &manifest, standing).await {
-            if !error.is_lost_race() {
+        if let Err(error) = self.put_version(&mut claim, &manifest, standing).await {
+            if !error.is_lost_race() && !matches!(error, Error::Erased { .. }) {
                 return self.published(&claim).await.ok_or(error);
             }
             claim.withdraw();
@@ -142,7 +146,32 @@ impl Catalog {
         found.map(|found| found.version)
     }
 
+    /// Puts the version over the head that was seen, or over one that says the same: an erasure
+    /// puts heads anew, so that trainings look for it before they publish.
     async fn put_version(
+        &self,
+        claim: &mut Claim,
+        manifest: &Manifest,
+        standing: Standing,
+    ) -> Result<()> {
+        for _ in 0..TRIES {
+            self.check_publication(&claim.name, claim.version, &claim.erasures).await?;
+            match self.put_over_seen(claim, manifest, standing).await {
+                Err(error) if error.is_lost_race() => {
+                    let now = self.objects.head(&claim.name).await?;
+                    if !say_the_same(claim.seen.as_ref(), now.as_ref()) {
+                        return Err(error);
+                    }
+                    claim.seen = now;
+                    claim.check().await?;
+                }
+                other => return other,
+            }
+        }
+        Err(Error::Conflict { name: claim.name.to_string() })
+    }
+
+    async fn put_over_seen(
         &self,
         claim: &Claim,
         manifest: &Manifest,
@@ -399,6 +428,23 @@ fn kept(versions: Vec<ModelVersion>, default: u32, most: Option<usize>) -> Vec<M
     let rest = versions.into_iter().enumerate();
     let stays = |(at, found): &(usize, ModelVersion)| *at >= newest || found.version == default;
     rest.filter(stays).map(|(_, found)| found).collect()
+}
+
+/// Whether two states of a head say the same, whoever put them when.
+fn say_the_same(one: Option<&Head>, other: Option<&Head>) -> bool {
+    let said = |head: Option<&Head>| match head.map(|head| &head.document) {
+        None => Some((None, String::new(), 0)),
+        Some(Ok(document)) => match &document.spec {
+            None => Some((None, String::new(), document.last_version)),
+            Some(spec) => {
+                // A metric that is no number is not the same as itself, but is written the same.
+                let spec = serde_json::to_vec(spec).ok()?;
+                Some((Some(spec), document.owner.clone(), document.last_version))
+            }
+        },
+        Some(Err(_)) => None,
+    };
+    said(one).is_some_and(|one| said(other) == Some(one))
 }
 
 fn is_alterable(option: &str) -> bool {

@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use udfs::model::Model;
 
-use super::claim::MANIFEST;
+use super::claim::{MANIFEST, Training};
 use super::definition::{Kind, ModelVersion, ObjectName, Spec};
 use super::manifest::{LoadedModel, Manifest, StoredStart};
 use super::model_files::StoredFile;
@@ -21,6 +21,7 @@ use super::model_parts;
 use super::model_writing::write;
 use crate::Catalog;
 use crate::error::{Error, Result};
+use crate::warehouse::remove_all;
 
 /// How often a change of a head is tried when others change it at the same time.
 const TRIES: usize = 8;
@@ -75,6 +76,44 @@ impl Catalog {
             }
         }
         Ok(found)
+    }
+
+    /// Makes every training that has begun look for erasures once more before it publishes: the
+    /// head that it would put its version over is put anew. What a training has left that stopped
+    /// before its head named it is removed.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be read or written; `Conflict` when others change a model again
+    /// and again.
+    pub async fn end_publications(&self) -> Result<()> {
+        self.writable().await?;
+        let models = self.warehouse.place().child("models");
+        for object in self.objects_in("models").await? {
+            let training = Training::of(&models, &object, self.now_ms()).await?;
+            let Some(training) = training else { continue };
+            if training.is_stale {
+                // Should it go on after all, it looks for its claim before it puts over the head
+                // that comes now.
+                training.end().await?;
+            }
+            let spec = match self.put_anew(&training.model, is_put_over).await {
+                Ok(spec) => spec,
+                // Whose head cannot be read keeps nobody from being forgotten.
+                Err(Error::Corrupt { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let is_named = matches!(
+                &spec,
+                Some(Spec::Model(head))
+                    if head.versions.iter().any(|found| found.version == training.version)
+            );
+            if training.is_stale && !is_named {
+                remove_all(&training.folder).await?;
+            }
+        }
+        // Versions that were published before are found by whoever looks next.
+        self.objects.renew().await;
+        Ok(())
     }
 
     /// Puts another state of a version in its place: the same model without somebody.
@@ -206,4 +245,9 @@ impl Catalog {
         }
         Ok(())
     }
+}
+
+/// Whether a version of a model can be put over a definition.
+fn is_put_over(spec: Option<&Spec>) -> bool {
+    matches!(spec, None | Some(Spec::Model(_)))
 }

@@ -13,7 +13,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use catalog::check_states::CheckStates;
 use catalog::checks::{CHECK, CheckResult, CheckRun, CheckStatus, Expectation, FilesRead};
-use catalog::{Catalog, ObjectName, TableFiles};
+use catalog::{Catalog, ErasuresSeen, ObjectName, TableFiles};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt;
@@ -141,7 +141,8 @@ impl CheckTable {
         outcome.results.sort_by(|one, other| one.name.cmp(&other.name));
         record(run, &self.table, &self.kept(&outcome), CHECK).await?;
         // What is not kept is found out again.
-        if let Err(error) = self.keep(catalog, known, &before).await {
+        if let Err(error) = self.keep(catalog, known, &before, &ErasuresSeen::of(&run.state)).await
+        {
             tracing::warn!(%error, table = %self.table, "what files gave was not kept");
         }
         self.answer(&outcome.results)
@@ -165,6 +166,7 @@ impl CheckTable {
         catalog: &Catalog,
         known: Known,
         before: &CheckStates,
+        seen: &ErasuresSeen,
     ) -> Result<(), CatalogError> {
         let Some(files) = &self.files else { return Ok(()) };
         let keys: Vec<&str> = known.keys.iter().map(String::as_str).collect();
@@ -175,7 +177,13 @@ impl CheckTable {
             return Ok(());
         }
         known.sets.keep(catalog, &self.table).await?;
-        catalog.keep_check_states(&self.table, &kept).await
+        catalog.keep_check_states(&self.table, &kept).await?;
+        // An erasure that was at the table meanwhile may have removed what was kept before this.
+        if let Err(error) = catalog.check_erasures(&self.table, seen).await {
+            catalog.forget_checked_files(&self.table).await?;
+            return Err(error);
+        }
+        Ok(())
     }
 
     async fn one_by_one(&self, run: &Run, known: &mut Known) -> Result<Outcome> {
@@ -500,5 +508,6 @@ pub(super) async fn record(
         origin: origin.to_owned(),
         results: outcome.results.clone(),
     };
-    Ok(engine.catalog().record_checks(table, &kept, &outcome.baselines).await?)
+    let seen = ErasuresSeen::of(&run.state);
+    Ok(engine.catalog().record_checks(table, &kept, &outcome.baselines, &seen).await?)
 }

@@ -447,6 +447,8 @@ impl Training {
         let owner = self.session.principal().name.as_str();
         let progress = Run::reporter(context, &self.session);
         let mut claim = catalog.claim_version(&self.name, owner, self.mode).await?;
+        // An erasure that has looked for models before this version is there would miss it.
+        claim.knows(context.session_config().get_extension::<ErasuresSeen>().unwrap_or_default());
         if self.retrained.is_none() {
             claim.take_over();
         }
@@ -503,9 +505,6 @@ impl Training {
             model.recommender().map(|found| (found.user_ids().len(), found.item_ids().len()));
         let (users, items) = known.unwrap_or_default();
         let version = catalog.publish(claim, Arc::new(model), publication, standing).await?;
-        // An erasure that looked for models before this one was there has missed it.
-        let seen = context.session_config().get_extension::<ErasuresSeen>().unwrap_or_default();
-        catalog.check_published(&self.name, version, &seen).await?;
         result(&self.name, version, [users, items, interactions], message)
     }
 

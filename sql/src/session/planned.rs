@@ -255,6 +255,10 @@ fn writes_rows(statement: &Statement) -> bool {
         | Statement::Consent(_)
         | Statement::Policy(_)
         | Statement::Subject(_) => true,
+        // It keeps values that it has found.
+        Statement::Expectation(statement) => {
+            matches!(statement.as_ref(), expectation::ExpectationStatement::Check(_))
+        }
         _ => false,
     }
 }

@@ -48,10 +48,12 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
         });
     }
     let (steps, doubts) = steps(run, &context, &person).await?;
-    for step in steps {
-        rows.push(told(run, &context, &person, &step).await?);
+    for step in &steps {
+        rows.push(told(run, &context, &person, step).await?);
     }
-    let remains = remains::of(&context, &person.names()).await?;
+    let mut remains = remains::of(&context, &person.names()).await?;
+    let unseen: Vec<(&Step, bool)> = steps.iter().map(|step| (step, false)).collect();
+    remains.extend(remains::of_buckets(&context, &unseen).await?);
     for remains in remains.into_iter().chain(person.unreached).chain(doubts) {
         rows.push(Row { object: "remains".into(), action: remains, rows: None, exact: false });
     }

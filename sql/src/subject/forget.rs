@@ -136,10 +136,13 @@ async fn end(run: &Run, job: &ErasureJob) -> Result<SignedCertificate> {
     let person = of_job(run, &context, job).await?;
     let mut remains = remains::of(&context, &person.names()).await?;
     remains.extend(person.unreached);
-    for number in 0..job.steps.len() {
+    let mut steps = Vec::with_capacity(job.steps.len());
+    for (number, step) in job.steps.iter().enumerate() {
         let report = catalog.step_report(&job.id, number).await?;
-        remains.extend(report.iter().flat_map(remains::of_report));
+        remains.extend(report.as_ref().and_then(remains::of_report));
+        steps.push((step, report.is_some_and(|report| report.keeps_versions)));
     }
+    remains.extend(remains::of_buckets(&context, &steps).await?);
     Ok(catalog.end_erasure(job, remains).await?)
 }
 
@@ -195,6 +198,7 @@ async fn cleaned(
     (table, was_external): (&ObjectName, bool),
 ) -> Result<StepReport> {
     let catalog = context.engine().catalog();
+    catalog.end_creations(table, &job.id).await?;
     let object = match catalog.object(table).await {
         // Files that are out of reach may come back: the person is hidden first of all.
         Err(_) if was_external => None,
@@ -285,11 +289,8 @@ async fn clear(
     let mut late = Vec::new();
     let mut rows = 0;
     for table in person.tables_of_copies() {
-        // Whoever makes one now finds out that a person was forgotten.
-        if catalog.object(table).await?.is_none() {
-            continue;
-        }
-        // One that was rewritten before is left as it is.
+        // One that is being made does not come to be; one that was rewritten before is left as it
+        // is.
         let report = Box::pin(cleaned(run, context, job, person, (table, false))).await?;
         rows += report.rows;
         if report.rows > 0 {
@@ -297,6 +298,8 @@ async fn clear(
         }
     }
     let copied = late.len();
+    // A version that is published later was made by whoever has found this erasure.
+    catalog.end_publications().await?;
     let learned = models(run, context, person).await?;
     late.extend(learned.doubts());
     for (model, _) in learned.held {

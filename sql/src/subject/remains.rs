@@ -1,10 +1,10 @@
 //! What an erasure does not reach, said plainly.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use catalog::Spec;
-use catalog::erasures::StepReport;
+use catalog::erasures::{Step, StepReport};
 use catalog::models::StoredStart;
+use catalog::{ObjectName, Spec, WAREHOUSE_BUCKET};
 
 use crate::error::Result;
 use crate::session::StatementContext;
@@ -57,25 +57,32 @@ pub(super) async fn of(context: &StatementContext, ids: &BTreeSet<String>) -> Re
             }
         }
     }
-    remains.extend(catalog.versioning().await?.told());
+    remains.extend(catalog.versioning().await?.told(WAREHOUSE_BUCKET));
     Ok(remains)
 }
 
 /// What a step has left to somebody else.
-pub(super) fn of_report(report: &StepReport) -> Vec<String> {
-    let mut remains = Vec::new();
+pub(super) fn of_report(report: &StepReport) -> Option<String> {
     match report.files.as_slice() {
-        [] if !report.exact => remains.push(format!("{}: {}", report.object, report.outcome)),
-        [] => {}
-        files => remains.push(format!("{}: rewrite {}", report.object, some_of(files))),
+        [] if !report.exact => Some(format!("{}: {}", report.object, report.outcome)),
+        [] => None,
+        files => Some(format!("{}: rewrite {}", report.object, some_of(files))),
     }
-    if report.keeps_versions {
-        remains.push(format!(
-            "{}: its bucket keeps earlier versions of objects: remove them there",
-            report.object
-        ));
+}
+
+/// Buckets of lakes that keep what files were before they are rewritten, by Attune or by their
+/// owner. Beside a step stands whether versions were seen in it.
+pub(super) async fn of_buckets(
+    context: &StatementContext,
+    steps: &[(&Step, bool)],
+) -> Result<Vec<String>> {
+    let mut tables: BTreeMap<ObjectName, bool> = BTreeMap::new();
+    for (step, is_seen) in steps {
+        if let Step::Hide { table } | Step::Rewrite { table } = step {
+            *tables.entry(table.clone()).or_default() |= *is_seen;
+        }
     }
-    remains
+    Ok(context.engine().catalog().told_of_buckets(&tables).await?)
 }
 
 /// The first of some files, and how many more there are.
