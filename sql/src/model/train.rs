@@ -24,11 +24,35 @@ use crate::session::Progress;
 /// What a row takes, ids apart.
 pub(super) const BYTES_PER_ROW: usize = 24;
 
-/// Rows that are encoded together: enough for users and items to be so side by side.
+/// Rows that are encoded together: enough for columns to be so side by side.
 const ROWS_TOGETHER: usize = 1 << 16;
 
 /// Bytes of rows that wait to be encoded, about; the ones before are encoded meanwhile.
 const BYTES_TOGETHER: usize = 16 << 20;
+
+/// Rows that wait to be encoded together.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    batches: Vec<RecordBatch>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Waiting {
+    pub(super) fn push(&mut self, batch: RecordBatch) {
+        self.rows += batch.num_rows();
+        self.bytes += batch.get_array_memory_size();
+        self.batches.push(batch);
+    }
+
+    pub(super) fn are_enough(&self) -> bool {
+        self.rows >= ROWS_TOGETHER || self.bytes >= BYTES_TOGETHER
+    }
+
+    pub(super) fn take(&mut self) -> Vec<RecordBatch> {
+        std::mem::take(self).batches
+    }
+}
 
 /// More segments than this are a mistake.
 const SEGMENTS_MAX: usize = 10_000;
@@ -243,21 +267,18 @@ pub async fn read(
         progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
     };
     let mut encoding = read.with(vec![], &how);
-    let (mut waiting, mut waiting_rows, mut waiting_bytes) = (vec![], 0, 0);
+    let mut waiting = Waiting::default();
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         memory.try_grow(batch.num_rows() * row_bytes)?;
-        waiting_rows += batch.num_rows();
-        waiting_bytes += batch.get_array_memory_size();
         waiting.push(batch);
-        if waiting_rows >= ROWS_TOGETHER || waiting_bytes >= BYTES_TOGETHER {
+        if waiting.are_enough() {
             let read = encoding.await?;
             report(&read);
-            encoding = read.with(std::mem::take(&mut waiting), &how);
-            (waiting_rows, waiting_bytes) = (0, 0);
+            encoding = read.with(waiting.take(), &how);
         }
     }
-    let read = encoding.await?.with(waiting, &how).await?;
+    let read = encoding.await?.with(waiting.take(), &how).await?;
     report(&read);
     Ok(read)
 }

@@ -11,10 +11,12 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
+use arrow::record_batch::RecordBatch;
 use catalog::models::StoredStart;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::execution::{DiskManager, SendableRecordBatchStream};
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use udfs::model::entity_resolution::cluster::Method;
 use udfs::model::entity_resolution::gather::{Gathered, keys};
 use udfs::model::entity_resolution::labels::Ignored;
@@ -36,6 +38,7 @@ use crate::model::lifecycle::Previous;
 use crate::model::measure::Metric;
 use crate::model::options::{TrainingOptions, model_error};
 use crate::model::side::{Beside, PairTable};
+use crate::model::train::Waiting;
 use crate::progress::Reporter;
 use crate::session::Progress;
 
@@ -119,18 +122,43 @@ async fn read(
     progress: &Reporter,
 ) -> Result<Gathered> {
     let schema = rows.schema();
-    let mut gathered = columns.gathered(&schema)?;
+    let mut gathering = std::future::ready(Ok(columns.gathered(&schema)?)).boxed();
+    let columns = Arc::new(columns.clone());
     let mut held = 0;
-    while let Some(batch) = rows.next().await {
-        columns.add(&mut gathered, &batch?)?;
+    let mut take = |gathered: Gathered| {
         // Values that repeat take their place once, and twice while they are spelled alike.
         let needs = 2 * gathered.memory_bytes();
         memory.try_grow(needs.saturating_sub(held))?;
         held = held.max(needs);
         let done = gathered.rows() as u64;
         progress.report(Progress { phase: "reading".into(), done, total: 0, metric: None });
+        Ok::<_, Error>(gathered)
+    };
+    let mut waiting = Waiting::default();
+    while let Some(batch) = rows.next().await {
+        waiting.push(batch?);
+        if waiting.are_enough() {
+            let gathered = take(gathering.await?)?;
+            gathering = with(gathered, waiting.take(), &columns);
+        }
     }
-    Ok(gathered)
+    let gathered = take(gathering.await?)?;
+    take(with(gathered, waiting.take(), &columns).await?)
+}
+
+/// Adds batches on the learners' threads; they start at once.
+fn with(
+    mut gathered: Gathered,
+    batches: Vec<RecordBatch>,
+    columns: &Arc<EntityColumns>,
+) -> BoxFuture<'static, Result<Gathered>> {
+    let columns = Arc::clone(columns);
+    let add = move || {
+        batches.iter().try_for_each(|batch| columns.add(&mut gathered, batch))?;
+        Ok::<_, Error>(gathered)
+    };
+    let added = crate::model::learn(add);
+    async move { added.await? }.boxed()
 }
 
 /// Reads what people say of pairs: two ids, whether they are one, and their tables where there are

@@ -14,12 +14,13 @@
 //! Groups are in memory, some bytes a record; pairs are read where they are, in memory or on disk:
 //! once to sort those above the threshold, and by place where the guard asks for them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::compare::Comparer;
 use super::pairs::{Lookup, Pairs, Writer};
 use super::score::{Edge, Scorer, probability, weight};
 use super::sorted::{Sorter, by_place, by_weight, merged};
+use super::values::Mixed;
 use crate::model::ModelError;
 
 /// How pairs become groups.
@@ -247,14 +248,14 @@ pub fn complete(scorer: &Scorer<'_>, edges: Pairs, least: f64) -> Result<Pairs, 
 struct Groups {
     parents: Vec<u32>,
     /// The members of each root with more than one.
-    members: HashMap<u32, Vec<u32>>,
+    members: Mixed<u32, Vec<u32>>,
     alone: Vec<u32>,
 }
 
 impl Groups {
     fn new(records: usize) -> Self {
         let alone: Vec<u32> = (0..records as u32).collect();
-        Self { parents: alone.clone(), members: HashMap::new(), alone }
+        Self { parents: alone.clone(), members: Mixed::default(), alone }
     }
 
     fn root_of(&self, mut record: u32) -> u32 {

@@ -3,8 +3,9 @@
 use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::DataType;
+use rayon::prelude::*;
 
-use super::column::{Gatherer, MEMBER_END};
+use super::column::{Column, Gatherer, MEMBER_END};
 use super::key::{Computed, Expression, fingerprint};
 use super::kind::{Declared, Kind};
 use super::learn::{Comparison, UsedRule};
@@ -138,9 +139,8 @@ impl Gathered {
         if let (Some((index, codes)), Some(source)) = (&mut self.sources, source) {
             codes.extend(index.encode(source)?);
         }
-        for (column, array) in self.columns.iter_mut().zip(columns) {
-            push(&mut column.values, array)?;
-        }
+        let columns = self.columns.par_iter_mut().zip(columns);
+        columns.try_for_each(|(column, array)| push(&mut column.values, array))?;
         for (known, array) in self.computed.iter_mut().zip(computed) {
             push_keys(&mut known.keys, array)?;
         }
@@ -177,7 +177,7 @@ impl Gathered {
         let source = |row: u32| sources.as_ref().map_or(0, |(_, codes)| codes[row as usize]);
         let key = |row: u32| (codes[row as usize], source(row));
         let mut order: Vec<u32> = (0..codes.len() as u32).collect();
-        order.sort_unstable_by_key(|&row| key(row));
+        order.par_sort_unstable_by_key(|&row| key(row));
         if let Some(twice) = order.windows(2).find(|rows| key(rows[0]) == key(rows[1])) {
             let value = index.values().slice(codes[twice[0] as usize] as usize, 1);
             return Err(ModelError::Repeated {
@@ -185,7 +185,7 @@ impl Gathered {
                 value: text_of(&value).unwrap_or_default(),
             });
         }
-        let contents = order.iter().map(|&row| {
+        let contents = order.par_iter().map(|&row| {
             let said = columns.iter().enumerate().fold(0, |hash, (at, column)| {
                 let seed = at as u64 + 1;
                 let own = column.values.value(row as usize).map_or(seed, |v| fingerprint(v, seed));
@@ -241,12 +241,13 @@ impl Ordered {
     pub fn finish(self, before: Option<&[Comparison]>, is_link: bool) -> Identified {
         let Self { keys, contents, order, ids, sources, sides, columns, computed, truth } = self;
         let between = if is_link { sides.clone() } else { Vec::new() };
-        let finished = columns.into_iter().enumerate().map(|(at, column)| {
+        let finished = columns.into_par_iter().enumerate().map(|(at, column)| {
             let known = before.and_then(|before| before.get(at)).map(|known| known.kind);
             let kind = known.or(column.kind);
             column.values.finish(&column.name, column.declared, kind, &order, &sides)
         });
-        let mut records = Records::new(finished.collect(), between, order.len());
+        let finished: Vec<Column> = finished.collect();
+        let mut records = Records::new(finished, between, order.len());
         records.computed = computed;
         let truth = truth.map(|known| known.codes(&order));
         Identified { records, ids, sources, sides, keys, contents, truth }
@@ -265,7 +266,7 @@ pub fn keys(ids: &ArrayRef, sources: Option<&ArrayRef>) -> Result<Vec<u64>, Mode
         let side = sources.as_ref().map(|sources| sources.as_string::<i32>().value(row));
         fingerprint(texts.value(row), fingerprint(side.unwrap_or_default(), 11))
     };
-    Ok((0..ids.len()).map(key).collect())
+    Ok((0..ids.len()).into_par_iter().map(key).collect())
 }
 
 fn text_of(value: &ArrayRef) -> Option<String> {

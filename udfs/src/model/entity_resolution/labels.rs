@@ -6,7 +6,7 @@
 //! record that there is not, about one record twice or about two that are never compared count for
 //! nothing, and are counted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::blocking::{Blocks, rules_of};
@@ -15,6 +15,7 @@ use super::compare::{Comparer, level_of, levels};
 use super::dependence::{Dependence, told};
 use super::em::{Counted, Shares};
 use super::records::Records;
+use super::values::Mixed;
 
 /// Rows as they are written: keys of two records, and whether they match.
 pub type Written = [(u64, u64, bool)];
@@ -63,18 +64,18 @@ pub struct Known {
 
 impl Known {
     /// Decisions about records that may match: where they contradict each other, TRUE holds.
-    pub fn decisions(written: &Written, positions: &HashMap<u64, u32>, records: &Records) -> Self {
+    pub fn decisions(written: &Written, positions: &Mixed<u64, u32>, records: &Records) -> Self {
         Self::read(written, positions, |left, right| records.may_match(left, right), Some(true))
     }
 
     /// Labels of pairs of records that may match: those that contradict each other are left out.
-    pub fn labels(written: &Written, positions: &HashMap<u64, u32>, records: &Records) -> Self {
+    pub fn labels(written: &Written, positions: &Mixed<u64, u32>, records: &Records) -> Self {
         Self::read(written, positions, |left, right| records.may_match(left, right), None)
     }
 
     fn read(
         written: &Written,
-        positions: &HashMap<u64, u32>,
+        positions: &Mixed<u64, u32>,
         is_pair: impl Fn(u32, u32) -> bool,
         contradiction: Option<bool>,
     ) -> Self {
@@ -143,7 +144,7 @@ mod tests {
 
     #[test]
     fn rows_that_count_for_nothing_are_counted() {
-        let positions: HashMap<u64, u32> = [(10, 0), (11, 1), (12, 2)].into();
+        let positions: Mixed<u64, u32> = [(10, 0), (11, 1), (12, 2)].into_iter().collect();
         let rows = [
             (10, 11, true),
             (11, 10, true),

@@ -12,6 +12,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 
+use rayon::prelude::*;
+
 use super::blocking::{Blocks, Cost, RULES_MAX, Rule};
 use super::cluster::Decision;
 use super::column::Column;
@@ -21,7 +23,7 @@ use super::em::{Counted, Shares};
 use super::kind::Kind;
 use super::labels::counted;
 use super::learner::Learner;
-use super::records::Records;
+use super::records::{Records, Which};
 use super::suggest::{expected_recalls, suggest};
 use super::tails::nearly_equal;
 use crate::model::ModelError;
@@ -208,7 +210,7 @@ pub fn learn(
         false => options.rules.clone(),
     };
     let block = |named: &NamedRule| Blocks::new(&named.rule, records, block_max);
-    let blocks: Vec<Blocks> = rules.iter().map(block).collect();
+    let blocks: Vec<Blocks> = rules.par_iter().map(block).collect();
     let costs = rules.iter().zip(&blocks).map(|(named, blocks)| (&named.rule, blocks.cost));
     let expected = expected_recalls(costs, columns, options.seed);
     let dependences = dependences(columns);
@@ -300,7 +302,8 @@ fn patterns(
     let every = (pairs / TRAINED).max(1);
     let labelled: HashSet<(u32, u32)> =
         labels.iter().map(|label| (label.left, label.right)).collect();
-    let takes = |record: u32| every == 1 || mixed(u64::from(record)).is_multiple_of(every);
+    let is_taken = |record: u32| every == 1 || mixed(u64::from(record)).is_multiple_of(every);
+    let takes = |record: u32| is_taken(record).then_some(Which::Later);
     let counted = records.walk(
         blocks,
         takes,

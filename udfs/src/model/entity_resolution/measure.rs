@@ -12,6 +12,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use rayon::prelude::*;
+
 use super::blocking::{Blocks, rules_of};
 use super::cluster::{Clusters, Decision, Method};
 use super::column::NONE;
@@ -20,6 +22,7 @@ use super::learn::Linkage;
 use super::model::{EntityModel, Settings};
 use super::pairs::Pairs;
 use super::score::{Edge, Scorer, weight};
+use super::values::Mixed;
 use crate::model::ModelError;
 
 /// The names of what a model is measured by.
@@ -60,7 +63,8 @@ pub(super) struct Measured<'a> {
 /// The records that say too little: from this threshold they do not match even their own copies.
 pub(super) fn unlinkable(scorer: &Scorer<'_>, threshold: f64) -> Vec<u32> {
     let least = weight(threshold);
-    (0..scorer.records().len as u32).filter(|&record| scorer.itself(record) < least).collect()
+    let records = (0..scorer.records().len as u32).into_par_iter();
+    records.filter(|&record| scorer.itself(record) < least).collect()
 }
 
 impl Measured<'_> {
@@ -240,7 +244,7 @@ fn against(groups: &[u32], truth: &[u32], sides: &[u32]) -> [f64; 2] {
 fn together(groups: impl Iterator<Item = (usize, u32)>, sides: &[u32]) -> f64 {
     let mut cells: Vec<(u32, u32)> =
         groups.map(|(at, group)| (group, sides.get(at).copied().unwrap_or(at as u32))).collect();
-    cells.sort_unstable();
+    cells.par_sort_unstable();
     let pairs = |count: usize| count as f64 * (count as f64 - 1.0) / 2.0;
     let group = |group: &[(u32, u32)]| {
         let same: f64 = match sides.is_empty() {
@@ -254,7 +258,7 @@ fn together(groups: impl Iterator<Item = (usize, u32)>, sides: &[u32]) -> f64 {
 
 /// Groups, and the records of the largest.
 fn sizes(groups: &[u32]) -> [f64; 2] {
-    let mut sizes: HashMap<u32, u64> = HashMap::new();
+    let mut sizes: Mixed<u32, u64> = Mixed::default();
     for root in groups {
         *sizes.entry(*root).or_default() += 1;
     }

@@ -5,14 +5,16 @@
 //! when an entity is seen first, and kept from version to version by the entity that most of its
 //! records come from. What became of entities is told as [`Event`]s.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::{Array, ArrayRef, AsArray};
+use rayon::prelude::*;
 
 use super::cluster::{Clusters, Decision, Method, cluster};
 use super::gather::keys;
 use super::learn::Linkage;
 use super::pairs::Pairs;
+use super::values::{Mixed, MixedSet};
 use crate::model::ModelError;
 use crate::model::random::mixed;
 
@@ -206,7 +208,7 @@ fn sides(sources: Option<&ArrayRef>) -> Result<Vec<u32>, ModelError> {
 }
 
 /// An id for an entity that is seen first, of its smallest record's key.
-fn fresh(key: u64, taken: &HashSet<u128>) -> u128 {
+fn fresh(key: u64, taken: &MixedSet<u128>) -> u128 {
     let mut salt = 0;
     loop {
         let halves = [mixed(key ^ mixed(salt + 1)), mixed(key.rotate_left(32) ^ mixed(salt + 2))];
@@ -223,17 +225,15 @@ fn fresh(key: u64, taken: &HashSet<u128>) -> u128 {
 /// The ids of entities: that which most records of one had `before`, else one of its smallest
 /// record. An id stays with the entity that has most of its records.
 pub fn named(clusters: &Clusters, keys: &[u64], before: &[Option<u128>]) -> Vec<u128> {
-    let mut claims: BTreeMap<(u32, u128), u32> = BTreeMap::new();
-    for (&root, entity) in clusters.of.iter().zip(before) {
-        if let Some(entity) = entity {
-            *claims.entry((root, *entity)).or_default() += 1;
-        }
-    }
-    let mut claims: Vec<(u32, u32, u128)> =
-        claims.into_iter().map(|((root, entity), records)| (records, root, entity)).collect();
-    claims.sort_unstable_by(|a, b| b.0.cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-    let mut of: HashMap<u32, u128> = HashMap::new();
-    let mut taken: HashSet<u128> = HashSet::new();
+    let claims = clusters.of.iter().zip(before);
+    let mut claims: Vec<(u32, u128)> =
+        claims.filter_map(|(&root, entity)| Some((root, (*entity)?))).collect();
+    claims.par_sort_unstable();
+    let counted = claims.chunk_by(|a, b| a == b).map(|of| (of.len(), of[0].0, of[0].1));
+    let mut claims: Vec<(usize, u32, u128)> = counted.collect();
+    claims.par_sort_unstable_by(|a, b| b.0.cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+    let mut of: Mixed<u32, u128> = Mixed::default();
+    let mut taken: MixedSet<u128> = MixedSet::default();
     for (_, root, entity) in claims {
         if !of.contains_key(&root) && taken.insert(entity) {
             of.insert(root, entity);
@@ -256,19 +256,20 @@ pub fn named(clusters: &Clusters, keys: &[u64], before: &[Option<u128>]) -> Vec<
 /// What became of entities between `before` and `now`, of records that both or one of them have;
 /// `lost` are the entities of records that are gone.
 pub fn events(version: u32, before: &[Option<u128>], now: &[u128], lost: &[u128]) -> Vec<Event> {
-    let mut moves: BTreeMap<(Option<u128>, u128), u32> = BTreeMap::new();
-    for (&from, &to) in before.iter().zip(now) {
-        *moves.entry((from, to)).or_default() += 1;
-    }
-    let kept: HashSet<u128> = now.iter().copied().collect();
-    let known: HashSet<u128> = before.iter().flatten().copied().collect();
+    let moves = before.iter().copied().zip(now.iter().copied());
+    // What stays is no event.
+    let mut moves: Vec<(Option<u128>, u128)> =
+        moves.filter(|(from, to)| *from != Some(*to)).collect();
+    moves.par_sort_unstable();
+    let kept: MixedSet<u128> = now.iter().copied().collect();
+    let known: MixedSet<u128> = before.iter().flatten().copied().collect();
     let mut events = Vec::new();
-    for ((from, to), records) in moves {
+    for same in moves.chunk_by(|a, b| a == b) {
+        let ((from, to), records) = (same[0], same.len() as u32);
         let what = match from {
             None if known.contains(&to) => What::Joined,
             None if records > 1 => What::Created,
             None => continue,
-            Some(from) if from == to => continue,
             Some(from) if kept.contains(&from) => What::Split,
             Some(_) => What::Merged,
         };
@@ -335,7 +336,7 @@ mod tests {
 
     #[test]
     fn ids_are_uuids() {
-        let text = uuid(fresh(fingerprint("a", 0), &HashSet::new()));
+        let text = uuid(fresh(fingerprint("a", 0), &MixedSet::default()));
         assert_eq!(text.len(), 36);
         assert_eq!((&text[14..15], &text[8..9]), ("8", "-"));
         assert!(["8", "9", "a", "b"].contains(&&text[19..20]), "{text}");

@@ -15,6 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rayon::prelude::*;
 
 use super::score::Edge;
 use crate::model::ModelError;
@@ -221,6 +222,31 @@ impl Pairs {
             }
         }
         Ok(())
+    }
+
+    /// The same pairs with `parts` parts each, which `add` gives; page by page on the learners'
+    /// threads.
+    ///
+    /// # Errors
+    /// When the disk is full, or fails.
+    pub fn with_parts(
+        &self,
+        parts: usize,
+        add: impl Fn(&Edge, &mut Vec<f32>) + Sync,
+    ) -> Result<Self, ModelError> {
+        let writer = Writer::new(&self.spill, parts);
+        let written = self.pages.par_iter().with_min_len(16).map(|page| {
+            let bytes = self.bytes(page)?;
+            let (mut writer, mut of) = (writer.beside(), Vec::with_capacity(parts));
+            for edge in bytes.chunks_exact(self.row_bytes()).filter_map(read) {
+                of.clear();
+                add(&edge, &mut of);
+                writer.add(&edge, &of);
+            }
+            writer.finish()
+        });
+        let written: Vec<Written> = written.collect::<Result<_, ModelError>>()?;
+        Ok(Self::joined(&self.spill, parts, written))
     }
 
     /// The pairs one by one, in order, one page in memory at a time; of what the disk fails to give

@@ -27,6 +27,15 @@ pub struct Records {
     rows: Vec<u32>,
 }
 
+/// Which partners of a record a walk comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Those behind it, so that each pair comes once.
+    Later,
+    /// All of them.
+    All,
+}
+
 /// Records of a piece of work.
 const PIECE: usize = 512;
 
@@ -114,15 +123,15 @@ impl Records {
     }
 
     /// Walks over the pairs that rules find. Each piece of records gives what is made of it, in
-    /// order: `make` makes its start, `work` adds a pair's left, right and rules, record by record,
-    /// and `finish` ends it.
+    /// order: `make` makes its start, `work` adds a record with one of those of its partners that
+    /// `takes` says and the pair's rules, record by record, and `finish` ends it.
     ///
     /// # Errors
     /// When `cancel` is set, and what `finish` says.
     pub fn walk<T, U: Send>(
         &self,
         blocks: &[Blocks],
-        takes: impl Fn(u32) -> bool + Sync,
+        takes: impl Fn(u32) -> Option<Which> + Sync,
         cancel: &AtomicBool,
         make: impl Fn() -> T + Sync,
         work: impl Fn(&mut T, &mut Comparer<'_>, u32, u32, u32) + Sync,
@@ -137,8 +146,8 @@ impl Records {
                     if cancel.load(Ordering::Relaxed) {
                         return Err(ModelError::Cancelled);
                     }
-                    if takes(record) {
-                        partners.each(record, false, |other, rules| {
+                    if let Some(which) = takes(record) {
+                        partners.each(record, which == Which::All, |other, rules| {
                             work(&mut made, comparer, record, other, rules);
                         });
                     }

@@ -16,7 +16,8 @@ use super::em::TINY;
 use super::kind::Kind;
 use super::learn::Linkage;
 use super::pairs::{Pairs, Spill, Writer, Written};
-use super::records::Records;
+use super::records::{Records, Which};
+use super::sorted::{Sorter, by_place};
 use crate::model::ModelError;
 
 /// Records that what is usual of a value counts for.
@@ -251,11 +252,10 @@ impl<'a> Scorer<'a> {
         spill: &Spill,
         cancel: &AtomicBool,
     ) -> Result<Pairs, ModelError> {
-        let all = |_| true;
         let writer = Writer::new(spill, 0);
         let found = self.records.walk(
             blocks,
-            all,
+            |_| Some(Which::Later),
             cancel,
             || Found { of: Vec::new(), writer: writer.beside() },
             |found: &mut Found, comparer, left, right, _| {
@@ -268,6 +268,43 @@ impl<'a> Scorer<'a> {
             Found::finish,
         )?;
         Ok(Pairs::joined(spill, 0, found))
+    }
+
+    /// The pairs of blocks with at least this weight that have a record of those that `is_one` says,
+    /// by left and right. It takes about as long as these have partners.
+    ///
+    /// # Errors
+    /// When `cancel` is set, and when the disk is full, or fails.
+    pub fn edges_of(
+        &self,
+        blocks: &[Blocks],
+        least: f64,
+        is_one: impl Fn(u32) -> bool + Sync,
+        spill: &Spill,
+        cancel: &AtomicBool,
+    ) -> Result<Pairs, ModelError> {
+        let writer = Writer::new(spill, 0);
+        let found = self.records.walk(
+            blocks,
+            |record| is_one(record).then_some(Which::All),
+            cancel,
+            || writer.beside(),
+            |found: &mut Writer, comparer, record, other, _| {
+                // Of two of them the first has the pair.
+                let is_first = record < other || !is_one(other);
+                let (left, right) = (record.min(other), record.max(other));
+                if is_first && let Some(edge) = self.edge_from(comparer, left, right, least) {
+                    found.add(&edge, &[]);
+                }
+            },
+            Writer::finish,
+        )?;
+        let found = Pairs::joined(spill, 0, found);
+        let mut sorter = Sorter::new(spill, by_place);
+        for edge in found.cursor() {
+            sorter.add(edge?)?;
+        }
+        sorter.finish()
     }
 }
 

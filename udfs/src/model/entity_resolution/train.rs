@@ -10,11 +10,13 @@
 //! them ([`super::pairs`]) and are passed over in order, so that a training ends the same however
 //! little memory there is for them.
 
-use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
+
+use rayon::prelude::*;
 
 use super::blocking::Blocks;
 use super::cluster::{cluster, complete};
+use super::column::NONE;
 use super::gather::{Gathered, Ordered};
 use super::key::{Key, fits};
 use super::labels::{Ignored, Known, Written};
@@ -26,6 +28,7 @@ use super::records::Records;
 use super::score::{Edge, Scorer, weight};
 use super::sorted::{Sorter, by_place, merged};
 use super::suggest::expected_recalls;
+use super::values::Mixed;
 use crate::model::ModelError;
 use crate::model::als::Progress;
 
@@ -131,7 +134,10 @@ pub fn train(
     // What learns anew asks the columns anew how they are to be compared.
     let ways = goes_on.map(|((model, _), _)| model.parts().linkage.comparisons.as_slice());
     let found = ordered.finish(ways, options.settings.is_link);
-    let positions: HashMap<u64, u32> = found.keys.iter().copied().zip(0..).collect();
+    let positions: Mixed<u64, u32> = match (said.decided, said.labelled) {
+        ([], []) => Mixed::default(),
+        _ => found.keys.iter().copied().zip(0..).collect(),
+    };
     let decided = Known::decisions(said.decided, &positions, &found.records);
     let labels = Known::labels(said.labelled, &positions, &found.records);
     let (linkage, blocks) = match goes_on {
@@ -212,7 +218,7 @@ fn as_before(
     let mut linkage = model.parts().linkage.clone();
     linkage.block_max = options.block_limit(records.len);
     let block = |used: &UsedRule| Blocks::new(&used.rule, records, linkage.block_max);
-    let blocks: Vec<Blocks> = linkage.rules.iter().map(block).collect();
+    let blocks: Vec<Blocks> = linkage.rules.par_iter().map(block).collect();
     let costs = linkage.rules.iter().zip(&blocks).map(|(used, blocks)| (&used.rule, blocks.cost));
     let expected = expected_recalls(costs, &records.columns, options.seed);
     for (used, (blocks, expected)) in linkage.rules.iter_mut().zip(blocks.iter().zip(expected)) {
@@ -245,23 +251,22 @@ fn scored(
     under: &Under<'_>,
 ) -> Result<Pairs, ModelError> {
     let least = weight(options.pair_threshold.min(options.settings.threshold));
-    let is_new = |record: u32| match &goes_on {
-        Some((_, known)) => known.same_as[record as usize].is_none(),
-        None => true,
-    };
-    let is_open = |left: u32, right: u32| reopened.iter().any(|blocks| blocks.has(left, right));
-    let takes = |left: u32, right: u32| is_new(left) || is_new(right) || is_open(left, right);
-    let compared = scorer.edges(blocks, least, takes, under.spill, under.cancel)?;
     let edges = match goes_on {
         Some((before, known)) => {
+            let is_new = |record: u32| known.same_as[record as usize] == NONE;
+            let are_open =
+                |left: u32, right: u32| reopened.iter().any(|blocks| blocks.has(left, right));
+            let both_were = |left: u32, right: u32| !is_new(left) && !is_new(right);
+            let came = scorer.edges_of(blocks, least, is_new, under.spill, under.cancel)?;
+            let opened = scorer.edges(reopened, least, both_were, under.spill, under.cancel)?;
             let kept = known.pairs(before, under.spill, |edge| {
                 let now = scorer.weighed(edge.left, edge.right, edge.levels);
-                let is_kept = f64::from(now.weight) >= least && !is_open(now.left, now.right);
+                let is_kept = f64::from(now.weight) >= least && !are_open(now.left, now.right);
                 is_kept.then_some(now)
             })?;
-            merged(&[compared, kept], by_place, Writer::new(under.spill, 0))?
+            merged(&[came, opened, kept], by_place, Writer::new(under.spill, 0))?
         }
-        None => compared,
+        None => scorer.edges(blocks, least, |_, _| true, under.spill, under.cancel)?,
     };
     complete(scorer, edges, least)
 }
@@ -297,10 +302,12 @@ fn named_columns(options: &EntityOptions, records: &Records) -> Result<LinkOptio
 struct Past {
     /// How many records it has.
     before: usize,
-    /// Each record's position in the version before, when it says what it said.
-    same_as: Vec<Option<u32>>,
+    /// Each record's position in the version before, when it says what it said; else [`NONE`].
+    same_as: Vec<u32>,
     /// The other way round.
-    now: HashMap<u32, u32>,
+    now: Vec<u32>,
+    /// How many say what they said.
+    same: usize,
     /// The entity that each record was of.
     entities: Vec<Option<u128>>,
     /// The entities of records that are gone.
@@ -310,21 +317,23 @@ struct Past {
 impl Past {
     fn new(model: &EntityModel, found: &Ordered) -> Result<Self, ModelError> {
         let parts = model.parts();
-        let mut at: HashMap<u64, u32> = model.keys()?.into_iter().zip(0..).collect();
+        let mut at: Mixed<u64, u32> = model.keys()?.into_iter().zip(0..).collect();
         let mut known = Self {
             before: at.len(),
-            same_as: Vec::new(),
-            now: HashMap::new(),
-            entities: Vec::new(),
+            same_as: Vec::with_capacity(found.len()),
+            now: vec![NONE; model.len()],
+            same: 0,
+            entities: Vec::with_capacity(found.len()),
             lost: vec![],
         };
         for ((key, content), record) in found.keys.iter().zip(&found.contents).zip(0..) {
             let then = at.remove(key);
             let same = then.filter(|&then| parts.contents[then as usize] == *content);
             if let Some(same) = same {
-                known.now.insert(same, record);
+                known.now[same as usize] = record;
+                known.same += 1;
             }
-            known.same_as.push(same);
+            known.same_as.push(same.unwrap_or(NONE));
             known.entities.push(then.map(|then| parts.entities[then as usize]));
         }
         known.lost = at.into_values().map(|then| parts.entities[then as usize]).collect();
@@ -333,7 +342,7 @@ impl Past {
     }
 
     fn same(&self) -> usize {
-        self.now.len()
+        self.same
     }
 
     /// Records of the version before that are gone, or say something else.
@@ -351,9 +360,8 @@ impl Past {
         let mut kept = Sorter::new(spill, by_place);
         for edge in before.cursor() {
             let edge = edge?;
-            if let (Some(&left), Some(&right)) =
-                (self.now.get(&edge.left), self.now.get(&edge.right))
-            {
+            let is_now = |record: u32| self.now.get(record as usize).filter(|&&now| now != NONE);
+            if let (Some(&left), Some(&right)) = (is_now(edge.left), is_now(edge.right)) {
                 let (left, right) = (left.min(right), left.max(right));
                 if let Some(edge) = weighed(Edge { left, right, ..edge }) {
                     kept.add(edge)?;
@@ -366,13 +374,8 @@ impl Past {
 
 /// The pairs with what each column adds to their weights, and what relatives take off.
 fn with_parts(edges: &Pairs, scorer: &Scorer<'_>, columns: usize) -> Result<Pairs, ModelError> {
-    let mut writer = Writer::new(edges.spill(), columns + 1);
-    let mut parts = Vec::with_capacity(columns + 1);
-    edges.each(|edge| {
-        parts.clear();
+    edges.with_parts(columns + 1, |edge, parts| {
         parts.extend((0..columns).map(|at| scorer.column(at, edge.left, edge.levels) as f32));
         parts.push(scorer.relatives(edge.left, edge.levels) as f32);
-        writer.add(edge, &parts);
-    })?;
-    writer.pairs()
+    })
 }

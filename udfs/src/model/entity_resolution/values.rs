@@ -1,6 +1,6 @@
 //! Distinct texts, one behind the other, by code.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::key::fingerprint;
@@ -63,7 +63,7 @@ impl<'a> FromIterator<&'a str> for Values {
 pub struct Distinct {
     /// The texts.
     pub values: Values,
-    codes: HashMap<u64, u32, BuildHasherDefault<AsIs>>,
+    codes: Mixed<u64, u32>,
 }
 
 impl Distinct {
@@ -85,9 +85,15 @@ impl Distinct {
     }
 }
 
-/// Hashes are taken as they are.
+/// A map by what is a hash already, or a number.
+pub type Mixed<K, V> = HashMap<K, V, BuildHasherDefault<AsIs>>;
+
+/// A set of the same.
+pub type MixedSet<K> = HashSet<K, BuildHasherDefault<AsIs>>;
+
+/// Hashes of 64 bits are taken as they are, and numbers are mixed: nobody outside chooses them.
 #[derive(Debug, Clone, Default)]
-struct AsIs(u64);
+pub struct AsIs(u64);
 
 impl Hasher for AsIs {
     fn finish(&self) -> u64 {
@@ -100,8 +106,16 @@ impl Hasher for AsIs {
         }
     }
 
+    fn write_u32(&mut self, value: u32) {
+        self.0 = mixed(u64::from(value));
+    }
+
     fn write_u64(&mut self, value: u64) {
         self.0 = value;
+    }
+
+    fn write_u128(&mut self, value: u128) {
+        self.0 = mixed((value >> 64) as u64 ^ value as u64);
     }
 }
 
