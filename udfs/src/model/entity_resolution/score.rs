@@ -270,7 +270,7 @@ impl<'a> Scorer<'a> {
         Ok(Pairs::joined(spill, 0, found))
     }
 
-    /// The pairs of blocks with at least this weight that have a record of those that `is_one` says,
+    /// The pairs of blocks with at least this weight, and a record of those that `is_one` says,
     /// by left and right. It takes about as long as these have partners.
     ///
     /// # Errors
