@@ -178,7 +178,7 @@ async fn what_cannot_be_rewritten_is_hidden_and_named() {
     assert!(!remnants().below(&lake).is_empty());
 }
 
-async fn engine(s3: &Store) -> Engine {
+pub async fn engine(s3: &Store) -> Engine {
     let now = || {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         i64::try_from(now.as_millis()).unwrap()
