@@ -1,5 +1,5 @@
-//! A Delta table of a lake loses rows by a commit and then its past, and what others write meanwhile
-//! is there, once.
+//! A Delta table of a lake loses rows by a commit and then its past, and what others write
+//! meanwhile is there, once.
 
 use std::path::Path as DiskPath;
 

@@ -1,6 +1,6 @@
-//! Persons who are forgotten in Delta tables of a lake that Attune may write: nothing of them is left
-//! in the tables' folders, log and past included, everybody else's rows are there once, and whoever
-//! is killed after any write has lost nothing.
+//! Persons who are forgotten in Delta tables of a lake that Attune may write: nothing of them is
+//! left in the tables' folders, log and past included, everybody else's rows are there once, and
+//! whoever is killed after any write has lost nothing.
 
 use std::path::Path;
 
@@ -69,7 +69,7 @@ async fn others_are_there(session: &Session, when: &str) {
     for (query, answer) in [
         ("SELECT count(DISTINCT id) * 1000 + count(*) FROM lake.people", "220220"),
         ("SELECT sum(n) FROM lake.people", "24090"),
-        ("SELECT max(mail) FROM lake.people", "user99@example.com"),
+        ("SELECT max(mail) FROM lake.people", "user9@example.com"),
     ] {
         assert_eq!(text(session, query).await, answer, "{when}: {query}");
     }

@@ -4,7 +4,7 @@
 //! that removed rows may stand there with its condition. A commit stays under its version, because
 //! who writes the next one creates the first version that is free: where a commit were missing, a
 //! late writer would fill the gap, and nobody would ever read it. So what a commit tells of values
-//! is taken out, and the names of files stay, by which other writers find out whether they conflict.
+//! is taken out, and the names of files stay, by which other writers find out about conflicts.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

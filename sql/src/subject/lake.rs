@@ -102,14 +102,15 @@ pub(super) async fn name(
         report.rows = held.rows;
         let paths = held.numbers.iter().filter_map(|number| files.path(*number));
         let names = person.names();
-        let named = paths.map(|path| (path_without(path, &names).0, reason));
-        let named = named.map(|(path, reason)| match reason {
+        let shown = paths.map(|path| path_without(path, &names).0);
+        let named = shown.map(|path| match reason {
             Some(reason) => format!("{path} ({reason})"),
             None => path,
         });
         report.files = named.collect();
     }
-    report.exact = report.rows == 0;
+    // A table with versions may hold in an earlier one whom it does not hold now.
+    report.exact = report.rows == 0 && reason.is_none();
     Ok(report)
 }
 
