@@ -24,6 +24,7 @@ use object_store::ObjectStoreExt;
 use object_store::path::{Path, PathPart};
 
 use crate::Catalog;
+use crate::delta::stats::FileStats;
 use crate::delta::{self, PURGED, PlainFiles, delta_error};
 use crate::error::{Error, Result};
 use crate::lake::Format;
@@ -77,7 +78,7 @@ pub struct Replaced {
 struct New {
     path: String,
     bytes: u64,
-    rows: u64,
+    stats: FileStats,
 }
 
 impl Catalog {
@@ -193,7 +194,8 @@ impl DeltaErasure<'_> {
         let folder = path.rsplit_once('/').map(|(folder, _)| format!("{folder}/"));
         let folder = folder.unwrap_or_default();
         let by = format!("{folder}part-{}.parquet", uuid::Uuid::new_v4());
-        let new = New { path: by, bytes: content.len() as u64, rows: kept as u64 };
+        let stats = FileStats::of(&content, kept);
+        let new = New { path: by, bytes: content.len() as u64, stats };
         match self.place.child(&new.path).create(content).await {
             Ok(_) => Ok(Ok(Replaced { path, by: Some(new) })),
             Err(Error::Store { denied: true, .. }) => Ok(Err(Untouched::Left(REFUSED))),
@@ -252,7 +254,7 @@ impl DeltaErasure<'_> {
                 size: i64::try_from(new.bytes).unwrap_or(i64::MAX),
                 modification_time: self.catalog.now_ms(),
                 data_change: true,
-                stats: Some(format!("{{\"numRecords\":{}}}", new.rows)),
+                stats: Some(new.stats.told(old.stats().as_deref())),
                 ..Add::default()
             }));
         }

@@ -8,6 +8,7 @@ mod layout;
 pub(crate) mod log_files;
 mod plain;
 pub mod provider;
+pub(crate) mod stats;
 pub mod types;
 pub mod write;
 
