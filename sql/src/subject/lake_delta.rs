@@ -23,6 +23,8 @@ use crate::error::{CatalogError, Error, Result};
 use crate::session::StatementContext;
 use crate::session::run::Run;
 
+/// While a file stays, so does the past, in which it is no news.
+const STAYING: &str = "they stay while a file of the newest one does";
 const FOLDERS: &str = "its folders are named by ids";
 const UNREAD: &str = "no version names it, and it cannot be read as the table's files are";
 
@@ -104,11 +106,11 @@ impl Work<'_> {
         let is_left = |number: &usize| self.done.left.contains_key(&path(number));
         let todo: Vec<usize> = held.numbers.into_iter().filter(|at| !is_left(at)).collect();
         if todo.is_empty() {
-            // While a file stays, so does the past, in which it is no news.
-            return match self.done.left.is_empty() {
-                true => Box::pin(self.purge(erasure)).await,
-                false => Ok(true),
-            };
+            if self.done.left.is_empty() {
+                return Box::pin(self.purge(erasure)).await;
+            }
+            self.done.left.insert("earlier versions".to_owned(), STAYING);
+            return Ok(true);
         }
         let (mut replaced, mut paths, mut rows) = (Vec::new(), Vec::new(), 0);
         for number in todo {
