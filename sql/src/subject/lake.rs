@@ -43,9 +43,10 @@ pub(super) async fn erase(
 ) -> Result<StepReport> {
     let engine = context.engine();
     let catalog = engine.catalog();
-    match catalog.begin_delta_erasure(table, engine.base()).await {
+    let delta = catalog.begin_delta_erasure(table, engine.base()).await;
+    match delta.map(|delta| delta.map(|delta| delta.map(drop))) {
         Ok(None) => {}
-        Ok(Some(Ok(_))) => {
+        Ok(Some(Ok(()))) => {
             return Box::pin(lake_delta::rewrite(run, context, person, table)).await;
         }
         Ok(Some(Err(reason))) => {
