@@ -9,7 +9,7 @@
 //! nothing else is removed, right after a look in either. Files that something else describes by
 //! their size or content (logs of Delta tables, metadata of Iceberg and Hudi, `_metadata` of
 //! Parquet) are left to whoever writes that, and so is whatever cannot be written back without a
-//! loss.
+//! loss. Tables that are Delta tables themselves have a way of their own (`delta_erasure.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -45,8 +45,8 @@ use crate::store::{Place, is_version, probe, store_key};
 /// A shorter id is in other names by chance.
 const ID_CHARS: usize = 4;
 
-const READ_ONLY: &str = "its lake is only read";
-const REFUSED: &str = "its store refuses the write";
+pub(crate) const READ_ONLY: &str = "its lake is only read";
+pub(crate) const REFUSED: &str = "its store refuses the write";
 const NO_STATES: &str = "its store does not tell its state (ETag), or takes no conditional writes";
 
 /// What became of a file that is not the one it was to be.
@@ -68,7 +68,7 @@ pub struct Erased {
 }
 
 /// Whether a file was written.
-type Ended = Result<Result<Erased, Untouched>>;
+pub(crate) type Ended = Result<Result<Erased, Untouched>>;
 
 /// The files of a table from which rows are to go.
 pub struct LakeErasure<'a> {
@@ -90,11 +90,15 @@ pub struct LakeFile {
 
 impl Catalog {
     /// Whether rows can be erased from the files of a table: it is made of files of a lake with
-    /// that access, in a format that is written back without a loss.
+    /// that access, in a format that is written back without a loss, or it is a Delta table that
+    /// needs no more than is known of such tables.
     ///
     /// # Errors
-    /// When a store cannot be reached, or the table's document cannot be read.
-    pub async fn rewrites_files_of(&self, name: &ObjectName) -> Result<bool> {
+    /// When a store cannot be reached, or the table's document or log cannot be read.
+    pub async fn rewrites_files_of(&self, name: &ObjectName, state: &SessionState) -> Result<bool> {
+        if let Some(delta) = self.begin_delta_erasure(name, state).await? {
+            return Ok(delta.is_ok());
+        }
         let Some(table) = self.table_of_files(name).await? else { return Ok(false) };
         let place = self.stores.locate(&table.location, Some(self.base_of(&name.schema)));
         let is_rewritable = place.is_ok_and(|place| self.stores.rewrites_at(&place));
@@ -232,6 +236,12 @@ impl Catalog {
 
     /// A table whose rows are those of files, without any identifiers kept apart.
     async fn table_of_files(&self, name: &ObjectName) -> Result<Option<LakeTable>> {
+        let table = self.external_table(name).await?;
+        Ok(table.filter(|table| refused(table.format).is_none()))
+    }
+
+    /// A table of a lake or an external one, without any identifiers kept apart.
+    pub(crate) async fn external_table(&self, name: &ObjectName) -> Result<Option<LakeTable>> {
         let table = match self.resolve(name).await? {
             Some(Named::Lake(table)) => table,
             Some(Named::Defined(definition)) => match definition.spec {
@@ -240,7 +250,7 @@ impl Catalog {
             },
             None => return Ok(None),
         };
-        Ok(Some(table).filter(|table| table.pii.is_none() && refused(table.format).is_none()))
+        Ok(Some(table).filter(|table| table.pii.is_none()))
     }
 }
 
@@ -305,19 +315,9 @@ impl LakeErasure<'_> {
             all if all == gone.len() => return file.remove().await,
             _ => {}
         }
-        let memory = MemoryConsumer::new("file of a lake").register(pool);
-        let bytes = usize::try_from(file.meta.size).unwrap_or(usize::MAX);
-        if memory.try_grow(bytes.saturating_mul(TIMES_IN_MEMORY)).is_err() {
-            return Ok(Err(Untouched::Left(TOO_LARGE)));
-        }
-        let Some((bytes, attributes)) = file.read().await? else {
-            return Ok(Err(Untouched::Changed));
-        };
-        let name = file.place.path.filename().unwrap_or_default().to_owned();
-        let (settings, personal) = (file.settings.clone(), self.personal.clone());
-        match without(Content { name, settings, bytes, personal }, gone).await? {
-            Ok(kept) => file.replace(kept, attributes).await,
-            Err(refusal) => Ok(Err(Untouched::Left(refusal))),
+        match file.without(gone, &self.personal, pool).await? {
+            Ok((kept, attributes)) => file.replace(kept, attributes).await,
+            Err(untouched) => Ok(Err(untouched)),
         }
     }
 
@@ -349,7 +349,7 @@ impl LakeErasure<'_> {
             let found = match self.described.get(&folder) {
                 Some(known) => *known,
                 None => {
-                    let found = writer_of(file, &folder).await?;
+                    let found = writer_of(file, &folder, false).await?;
                     self.described.insert(folder, found);
                     found
                 }
@@ -363,8 +363,41 @@ impl LakeErasure<'_> {
 }
 
 impl LakeFile {
+    /// A file of a table in the state that its store tells.
+    pub(crate) fn new(table: Place, place: Place, meta: ObjectMeta, settings: Settings) -> Self {
+        Self { table, place, meta, settings }
+    }
+
+    /// Where it lies in its store.
+    pub(crate) fn path(&self) -> String {
+        self.place.path.to_string()
+    }
+
+    /// Its content without the rows that go, and what its store says of it.
+    pub(crate) async fn without(
+        &self,
+        gone: BooleanBuffer,
+        personal: &PersonalColumns,
+        pool: &Arc<dyn MemoryPool>,
+    ) -> Result<Result<(Bytes, Attributes), Untouched>> {
+        let memory = MemoryConsumer::new("file of a lake").register(pool);
+        let bytes = usize::try_from(self.meta.size).unwrap_or(usize::MAX);
+        if memory.try_grow(bytes.saturating_mul(TIMES_IN_MEMORY)).is_err() {
+            return Ok(Err(Untouched::Left(TOO_LARGE)));
+        }
+        let Some((bytes, attributes)) = self.read().await? else {
+            return Ok(Err(Untouched::Changed));
+        };
+        let name = self.place.path.filename().unwrap_or_default().to_owned();
+        let (settings, personal) = (self.settings.clone(), personal.clone());
+        match without(Content { name, settings, bytes, personal }, gone).await? {
+            Ok(kept) => Ok(Ok((kept, attributes))),
+            Err(refusal) => Ok(Err(Untouched::Left(refusal))),
+        }
+    }
+
     /// Its content, and what its store says of it; `None` when it is another file by now.
-    async fn read(&self) -> Result<Option<(Bytes, Attributes)>> {
+    pub(crate) async fn read(&self) -> Result<Option<(Bytes, Attributes)>> {
         let options = GetOptions { if_match: self.meta.e_tag.clone(), ..GetOptions::default() };
         let found = match self.place.store.get_opts(&self.place.path, options).await {
             Ok(found) => found,
@@ -389,7 +422,7 @@ impl LakeFile {
         }
     }
 
-    async fn replace(&self, content: Bytes, attributes: Attributes) -> Ended {
+    pub(crate) async fn replace(&self, content: Bytes, attributes: Attributes) -> Ended {
         if self.place.is_local() {
             return self.replace_on_disk(content).await;
         }
@@ -431,7 +464,7 @@ impl LakeFile {
         }
     }
 
-    async fn is_link(&self) -> bool {
+    pub(crate) async fn is_link(&self) -> bool {
         let Some(path) = self.on_disk() else { return false };
         let found = tokio::fs::symlink_metadata(path).await;
         found.is_ok_and(|found| found.file_type().is_symlink())
@@ -508,7 +541,7 @@ fn write_beside(path: &DiskPath, beside: &DiskPath, content: &[u8]) -> std::io::
 }
 
 /// An object of the store of a table.
-fn object(table: &Place, path: &Path) -> Place {
+pub(crate) fn object(table: &Place, path: &Path) -> Place {
     let mut url = table.url.clone();
     if let Ok(mut segments) = url.path_segments_mut() {
         segments.clear().extend(path.parts().map(|part| part.as_ref().to_owned()));
@@ -516,8 +549,13 @@ fn object(table: &Place, path: &Path) -> Place {
     Place { url, store: Arc::clone(&table.store), path: path.clone() }
 }
 
-/// What describes the files below a folder, beside themselves.
-async fn writer_of(file: &Place, folder: &Path) -> Result<Option<&'static str>> {
+/// What describes the files below a folder, beside themselves; `is_delta` where it is known to be a
+/// Delta table.
+pub(crate) async fn writer_of(
+    file: &Place,
+    folder: &Path,
+    is_delta: bool,
+) -> Result<Option<&'static str>> {
     let store = &file.store;
     let wrong = |error: object_store::Error| Error::store(file.url.as_str(), &error);
     let told = [
@@ -525,7 +563,7 @@ async fn writer_of(file: &Place, folder: &Path) -> Result<Option<&'static str>> 
         (".hoodie", "", "it is of a Hudi table, whose timeline names it"),
         ("metadata", ".metadata.json", "it is of an Iceberg table, whose metadata names it"),
     ];
-    for (name, part, writer) in told {
+    for (name, part, writer) in told.into_iter().skip(usize::from(is_delta)) {
         let mut objects = store.list(Some(&folder.clone().join(name)));
         // All of them: there may be many manifests before the first that tells.
         loop {

@@ -56,7 +56,8 @@ async fn a_file_loses_rows_or_goes_with_the_folders_that_named_it() {
     let file = lake.join("t/who=ann/part.csv");
     write(&file, "id\n1\n2\n");
     let catalog = catalog(folder.path()).await;
-    assert!(catalog.rewrites_files_of(&ObjectName::new("l", "t")).await.unwrap());
+    let state = session(&catalog);
+    assert!(catalog.rewrites_files_of(&ObjectName::new("l", "t"), &state).await.unwrap());
     assert_eq!(erased(&catalog, "t", &[false, true], || {}).await, Ok(REWRITTEN));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "id\n1\n");
     let beside = std::fs::read_dir(file.parent().unwrap()).unwrap().count();

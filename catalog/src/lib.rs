@@ -16,6 +16,8 @@ pub mod check_states;
 pub mod checks;
 pub mod config;
 pub mod delta;
+pub mod delta_erasure;
+pub mod delta_purge;
 pub mod erasures;
 mod erasures_seen;
 pub mod error;

@@ -105,8 +105,8 @@ section! {
     pub struct DiscoverySection {
         /// Make every folder below the URL a table named after it.
         pub discover: bool = false,
-        /// `read`; or `rewrite`: FORGET SUBJECT writes files anew without the person's rows, and
-        /// removes those that hold nothing else.
+        /// `read`; or `rewrite`: FORGET SUBJECT writes files anew without the person's rows,
+        /// removes those that hold nothing else, and purges the past of Delta tables.
         pub access: String = "read".into(),
     }
 }

@@ -25,6 +25,7 @@ mod fuzzy_join;
 mod http;
 mod keys;
 mod killed;
+mod lake_delta_erasure;
 mod lake_erasure;
 mod load;
 mod logs;

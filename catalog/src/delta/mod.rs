@@ -5,8 +5,10 @@
 //! A query reads one version: the provider holds a snapshot.
 
 mod layout;
+pub(crate) mod log_files;
 mod plain;
 pub mod provider;
+pub(crate) mod stats;
 pub mod types;
 pub mod write;
 
@@ -31,6 +33,11 @@ pub use self::provider::ReadOnlyTable;
 use crate::error::{Error, Result, root_cause};
 use crate::lake::scan::FileStatistics;
 use crate::store::Place;
+
+/// The name under which a table says from which version on it has a past: versions before that were
+/// purged by an erasure. It is an application's transaction, which every writer of the table keeps
+/// and which conflicts with nobody's.
+pub(crate) const PURGED: &str = "attune.erasure";
 
 /// How many tables' newest snapshots stay in memory.
 const TABLES_KEPT: usize = 256;
@@ -61,11 +68,28 @@ impl Tables {
     /// # Errors
     /// When there is no Delta table, or its log cannot be read.
     pub async fn newest(&self, name: &str, place: &Place) -> Result<DeltaTable> {
-        let mut table = self.get(place).unwrap_or_else(|| unopened(place));
-        let read = table.update_state().await;
+        let known = self.get(place);
+        let is_known = known.is_some();
+        let mut table = known.unwrap_or_else(|| unopened(place));
+        let mut read = table.update_state().await;
+        // An erasure may have removed a checkpoint that is remembered.
+        if is_known && read.as_ref().is_err_and(|error| !is_out_of_reach(error)) {
+            self.forget(place);
+            table = unopened(place);
+            read = table.update_state().await;
+        }
         read.map_err(|error| delta_error("read", name, error))?;
         self.put(place, &table);
         Ok(table)
+    }
+
+    /// The table at its newest version as its log says now, whatever is remembered of it.
+    ///
+    /// # Errors
+    /// As [`Tables::newest`].
+    pub async fn newest_anew(&self, name: &str, place: &Place) -> Result<DeltaTable> {
+        self.forget(place);
+        self.newest(name, place).await
     }
 
     /// The table at a version.
@@ -84,6 +108,19 @@ impl Tables {
         };
         if version > last {
             return Err(missing("it is not written yet".into()));
+        }
+        let first = match purged_before(name, &newest).await {
+            // What is remembered of the log may have been purged itself.
+            Err(_) => purged_before(name, &self.newest_anew(name, place).await?).await?,
+            found => found?,
+        };
+        if let Some(first) = first
+            && version < first
+        {
+            return Err(Error::invalid_hint(
+                format!("version {version} of table {name} was purged by erasure"),
+                format!("its versions begin with {first}"),
+            ));
         }
         let mut table = unopened(place);
         match table.load_version(version).await {
@@ -183,12 +220,34 @@ impl Tables {
     }
 }
 
+/// Whether a store did not answer, so that it is not asked again at once.
+fn is_out_of_reach(error: &DeltaTableError) -> bool {
+    match error {
+        DeltaTableError::ObjectStore { source } => {
+            !matches!(source, object_store::Error::NotFound { .. })
+        }
+        _ => false,
+    }
+}
+
 /// A table that has no snapshot yet.
 pub fn unopened(place: &Place) -> DeltaTable {
     let root = Arc::clone(&place.store);
     let inside = PrefixStore::new(Arc::clone(&place.store), place.path.clone());
     let url = place.clone().folder().url;
     DeltaTable::new(default_logstore(Arc::new(inside), root, &url, &StorageConfig::default()))
+}
+
+/// The first version that an erasure of a lake's table has left, if there was one.
+///
+/// # Errors
+/// When the log cannot be read.
+pub(crate) async fn purged_before(name: &str, table: &DeltaTable) -> Result<Option<u64>> {
+    let wrong = |error| delta_error("read", name, error);
+    let snapshot = table.snapshot().map_err(wrong)?.snapshot();
+    let log = table.log_store();
+    let first = snapshot.transaction_version(log.as_ref(), PURGED).await.map_err(wrong)?;
+    Ok(first.and_then(|first| u64::try_from(first).ok()))
 }
 
 /// Whether a folder holds a Delta table.
@@ -218,7 +277,7 @@ pub fn provider(
 }
 
 /// Whether text is read as views.
-fn views(state: &SessionState) -> bool {
+pub(crate) fn views(state: &SessionState) -> bool {
     state.config_options().execution.parquet.schema_force_view_types
 }
 

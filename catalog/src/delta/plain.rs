@@ -11,7 +11,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Fields, Schema, SchemaRef};
 use async_trait::async_trait;
 use chrono::DateTime;
 use datafusion::catalog::{Session, TableProvider};
@@ -29,7 +29,7 @@ use deltalake::kernel::EagerSnapshot;
 use deltalake::{DeltaTable, DeltaTableError};
 use object_store::ObjectMeta;
 
-use crate::delta::{delta_error, scan as delta_scan};
+use crate::delta::{delta_error, partition_columns, scan as delta_scan};
 use crate::error::Result;
 use crate::lake::Format;
 use crate::lake::adapt::Adapter;
@@ -65,17 +65,43 @@ impl PlainFiles {
         views: bool,
         statistics: Arc<FileStatistics>,
     ) -> Result<Option<Self>> {
+        match partition_columns(name, table)?.is_empty() {
+            true => Self::stored(name, place, table, views, statistics),
+            false => Ok(None),
+        }
+    }
+
+    /// The same with the columns that are in the files: those that the names of folders tell are
+    /// not among them.
+    ///
+    /// # Errors
+    /// When the log is damaged.
+    pub fn stored(
+        name: &str,
+        place: &Place,
+        table: &DeltaTable,
+        views: bool,
+        statistics: Arc<FileStatistics>,
+    ) -> Result<Option<Self>> {
         let snapshot = table.snapshot().map_err(|error| delta_error("read", name, error))?;
         let snapshot: &EagerSnapshot = snapshot.snapshot();
         let protocol = snapshot.protocol();
         let features = protocol.reader_features().unwrap_or_default();
         let is_plain = (protocol.min_reader_version() == 1 || protocol.min_reader_version() == 3)
-            && features.iter().all(|feature| feature.as_ref() == "timestampNtz")
-            && snapshot.metadata().partition_columns().is_empty();
+            && features.iter().all(|feature| feature.as_ref() == "timestampNtz");
         if !is_plain {
             return Ok(None);
         }
         let schema = delta_scan(name, table, views)?.schema();
+        let partitions = snapshot.metadata().partition_columns();
+        let schema = match partitions.is_empty() {
+            true => schema,
+            false => {
+                let fields = schema.fields().iter();
+                let stored = fields.filter(|field| !partitions.contains(field.name())).cloned();
+                Arc::new(Schema::new(stored.collect::<Fields>()))
+            }
+        };
         let mut files = Vec::new();
         for file in snapshot.log_data().iter() {
             // A file of a table that was cloned lies elsewhere.

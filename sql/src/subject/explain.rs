@@ -94,7 +94,9 @@ async fn told(
                 Err(error) => return Err(error),
             };
             let catalog = context.engine().catalog();
-            let rewrites = is_hidden && rows.is_some() && catalog.rewrites_files_of(table).await?;
+            let rewrites = is_hidden
+                && rows.is_some()
+                && catalog.rewrites_files_of(table, context.engine().base()).await?;
             Ok(match (is_hidden, rewrites) {
                 (true, true) => row(
                     "hide from every read, and rewrite the files; name those that cannot be",

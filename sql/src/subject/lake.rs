@@ -3,7 +3,8 @@
 //! By now the person is hidden from every read. In a lake that Attune may write
 //! (`access = "rewrite"`) each file with such rows is written without them, or removed where it
 //! holds nothing else; whatever is left is named for its owner. After the last file the table is
-//! listed and searched once more, so that a file that somebody wrote meanwhile is found too.
+//! listed and searched once more, so that a file that somebody wrote meanwhile is found too. Delta
+//! tables go another way ([`super::lake_delta`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use catalog::{ObjectName, TableFiles};
 use datafusion::execution::memory_pool::MemoryPool;
 use futures::TryStreamExt;
 
+use super::lake_delta;
 use super::person::{Person, counted};
 use super::remains::some_of;
 use crate::dml::sent::name_rows;
@@ -25,12 +27,12 @@ use crate::session::StatementContext;
 use crate::session::run::Run;
 
 /// How often a table is looked at while others write its files.
-const TRIES: usize = 8;
+pub(super) const TRIES: usize = 8;
 
 const HIDDEN: &str = "hidden from every read; its files are not Attune's to write";
 const CLOSED: &str = ", and cannot be told apart";
 const NAMED: &str = "its name names the person";
-const AGAIN: &str = "others write it again and again";
+pub(super) const AGAIN: &str = "others write it again and again";
 
 /// The files are rewritten where Attune may, and named otherwise.
 pub(super) async fn erase(
@@ -39,33 +41,58 @@ pub(super) async fn erase(
     person: &Person,
     table: &ObjectName,
 ) -> Result<StepReport> {
-    match context.engine().catalog().rewrites_files_of(table).await? {
-        true => Box::pin(rewrite(run, context, person, table)).await,
-        false => Box::pin(name(run, context, person, table)).await,
+    let engine = context.engine();
+    let catalog = engine.catalog();
+    let delta = catalog.begin_delta_erasure(table, engine.base()).await;
+    match delta.map(|delta| delta.map(|delta| delta.map(drop))) {
+        Ok(None) => {}
+        Ok(Some(Ok(()))) => {
+            return Box::pin(lake_delta::rewrite(run, context, person, table)).await;
+        }
+        Ok(Some(Err(reason))) => {
+            return Box::pin(name(run, context, person, table, Some(&reason))).await;
+        }
+        Err(error) if is_closed(&error) => {
+            return Box::pin(name(run, context, person, table, None)).await;
+        }
+        Err(error) => return Err(error.into()),
     }
+    match catalog.rewrites_files_of(table, engine.base()).await? {
+        true => Box::pin(rewrite(run, context, person, table)).await,
+        false => Box::pin(name(run, context, person, table, None)).await,
+    }
+}
+
+/// Whether a table is none any more, or shows nobody because another one keeps identifiers of its
+/// files apart.
+pub(super) fn is_closed(error: &CatalogError) -> bool {
+    matches!(
+        error,
+        CatalogError::NotFound { .. } | CatalogError::Empty { .. } | CatalogError::Invalid { .. }
+    )
 }
 
 fn hidden(table: &ObjectName) -> StepReport {
     StepReport { exact: false, ..StepReport::new(format!("table {table}"), HIDDEN) }
 }
 
-/// Names the files with rows of the person.
-async fn name(
+/// Names the files with rows of the person, and why they are not written, where there is more to
+/// say than that they are somebody else's.
+pub(super) async fn name(
     run: &Run,
     context: &Arc<StatementContext>,
     person: &Person,
     table: &ObjectName,
+    reason: Option<&str>,
 ) -> Result<StepReport> {
     let engine = context.engine();
     let mut report = hidden(table);
+    if let Some(reason) = reason {
+        report.outcome = format!("{HIDDEN} ({reason})");
+    }
     let files = match engine.catalog().table_files(table, None, engine.base()).await {
         Ok(files) => files,
-        // One that is closed shows nobody: another one keeps identifiers of its files apart.
-        Err(
-            CatalogError::NotFound { .. }
-            | CatalogError::Empty { .. }
-            | CatalogError::Invalid { .. },
-        ) => None,
+        Err(error) if is_closed(&error) => None,
         Err(error) => return Err(error.into()),
     };
     let Some(files) = files else {
@@ -75,24 +102,31 @@ async fn name(
     if let Some(held) = Held::of(run, context, person, table, &files).await? {
         report.rows = held.rows;
         let paths = held.numbers.iter().filter_map(|number| files.path(*number));
-        report.files = paths.map(|path| path_without(path, &person.names()).0).collect();
+        let names = person.names();
+        let shown = paths.map(|path| path_without(path, &names).0);
+        let named = shown.map(|path| match reason {
+            Some(reason) => format!("{path} ({reason})"),
+            None => path,
+        });
+        report.files = named.collect();
     }
-    report.exact = report.rows == 0;
+    // A table with versions may hold in an earlier one whom it does not hold now.
+    report.exact = report.rows == 0 && reason.is_none();
     Ok(report)
 }
 
 /// The person's rows of a table over files.
-struct Held {
+pub(super) struct Held {
     /// What is true of them.
-    condition: String,
+    pub(super) condition: String,
     /// The numbers of the files with some.
-    numbers: Vec<usize>,
-    rows: u64,
+    pub(super) numbers: Vec<usize>,
+    pub(super) rows: u64,
 }
 
 impl Held {
     /// `None` when the table can have none.
-    async fn of(
+    pub(super) async fn of(
         run: &Run,
         context: &Arc<StatementContext>,
         person: &Person,
@@ -196,7 +230,7 @@ impl Work<'_> {
                 return Ok(());
             }
         };
-        let gone = match self.gone(erasure.files(), number, condition).await {
+        let gone = match gone(self.run, self.context, erasure.files(), number, condition).await {
             Err(Error::Catalog(error)) if error.is_lost_race() => {
                 self.leave(path, Untouched::Changed);
                 return Ok(());
@@ -233,28 +267,6 @@ impl Work<'_> {
         }
     }
 
-    /// Which rows of a file are the person's: a bit each, in the order of the file.
-    async fn gone(
-        &self,
-        files: &TableFiles,
-        number: usize,
-        condition: &str,
-    ) -> Result<BooleanBuffer> {
-        let relation = name_rows(self.context, files.rows(&[number]));
-        let text = format!("SELECT {condition} IS TRUE AS gone FROM {relation}");
-        let (_, plan) = Box::pin(self.context.plan_query(parse_query(&text)?)).await?;
-        let mut rows = self.run.start_in_order(&plan).await?;
-        let mut gone = BooleanBufferBuilder::new(0);
-        while let Some(batch) = rows.try_next().await? {
-            let column = batch.columns().first().and_then(|column| column.as_boolean_opt());
-            let Some(column) = column else {
-                return Err(Error::Internal("whether a row goes is true or false".into()));
-            };
-            gone.append_buffer(column.values());
-        }
-        Ok(gone.finish())
-    }
-
     fn report(self, table: &ObjectName) -> StepReport {
         let Self { names, done, .. } = self;
         let mut left = done.left;
@@ -281,4 +293,27 @@ impl Work<'_> {
             ..StepReport::new(format!("table {table}"), outcome)
         }
     }
+}
+
+/// Which rows of a file are the person's: a bit each, in the order of the file.
+pub(super) async fn gone(
+    run: &Run,
+    context: &Arc<StatementContext>,
+    files: &TableFiles,
+    number: usize,
+    condition: &str,
+) -> Result<BooleanBuffer> {
+    let relation = name_rows(context, files.rows(&[number]));
+    let text = format!("SELECT {condition} IS TRUE AS gone FROM {relation}");
+    let (_, plan) = Box::pin(context.plan_query(parse_query(&text)?)).await?;
+    let mut rows = run.start_in_order(&plan).await?;
+    let mut gone = BooleanBufferBuilder::new(0);
+    while let Some(batch) = rows.try_next().await? {
+        let column = batch.columns().first().and_then(|column| column.as_boolean_opt());
+        let Some(column) = column else {
+            return Err(Error::Internal("whether a row goes is true or false".into()));
+        };
+        gone.append_buffer(column.values());
+    }
+    Ok(gone.finish())
 }

@@ -14,6 +14,7 @@ mod forget;
 pub(crate) mod guard;
 mod ids;
 mod lake;
+mod lake_delta;
 mod lineage;
 mod marks;
 mod of_models;

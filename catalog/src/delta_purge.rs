@@ -1,0 +1,382 @@
+//! The past of a Delta table of a lake, from which a person was taken out.
+//!
+//! Earlier versions name files with the person's rows, and the log has statistics of them. So the
+//! files that are no longer of the table are removed, the log says no values of them any more
+//! (`delta/log_files.rs`), a checkpoint of the version that stays takes the place of earlier ones,
+//! and the table notes that versions before are purged. What others write meanwhile is left alone:
+//! their commits are later ones, and a file that no version names yet is theirs until the table's
+//! own retention says otherwise.
+//!
+//! Each step can be done again, and what is to be done is told by what is there: whoever was killed
+//! in the middle is followed by the next one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use deltalake::checkpoints::create_checkpoint;
+use deltalake::protocol::DeltaOperation;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{Attributes, ObjectMeta, ObjectStoreExt};
+
+use crate::delta::log_files::{LogFile, Said};
+use crate::delta::{PlainFiles, delta_error, purged_before};
+use crate::delta_erasure::{DeltaErasure, TRIES, active};
+use crate::error::{Error, Result};
+use crate::lake::files::TableFiles;
+use crate::lake_erasure::{LakeFile, READ_ONLY, REFUSED, Untouched, object, path_without};
+use crate::store::is_version;
+
+const LOG: &str = "_delta_log";
+/// Where changes were kept while the table did so.
+const CHANGES: &str = "_change_data";
+const NAMED: &str = "its name names the person";
+const UNNAMED: &str = "no version names it yet";
+
+/// What became of a table's past.
+#[derive(Default)]
+pub struct Purged {
+    /// The version with which the past begins, where it was purged now or before.
+    pub begins: Option<u64>,
+    /// Objects that are gone.
+    pub objects: u64,
+    /// What is left to its owner, and why.
+    pub left: Vec<(String, &'static str)>,
+    /// Whether the store was seen to keep what is replaced or removed.
+    pub keeps_versions: bool,
+    /// Files that no version names, which may hold the person nevertheless.
+    pub strays: Option<Strays>,
+}
+
+/// Files in a table's folder that no version names.
+pub struct Strays {
+    folder: String,
+    plain: PlainFiles,
+    files: TableFiles,
+}
+
+impl Strays {
+    fn of(folder: &str, plain: PlainFiles) -> Option<Self> {
+        let all = Arc::new(plain.with_files(plain.files().to_vec()));
+        let files = TableFiles::of_delta(folder.to_owned(), all)?;
+        Some(Self { folder: folder.to_owned(), plain, files })
+    }
+
+    /// The files, read as the table's are.
+    pub fn files(&self) -> &TableFiles {
+        &self.files
+    }
+
+    /// One of them.
+    pub fn one(&self, number: usize) -> Option<TableFiles> {
+        let meta = self.plain.files().get(number)?;
+        let one = self.plain.with_files(vec![meta.clone()]);
+        TableFiles::of_delta(self.folder.clone(), Arc::new(one))
+    }
+}
+
+/// Objects by name or path.
+type Objects = Vec<(String, ObjectMeta)>;
+
+/// What there is of a table's past.
+#[derive(Default)]
+struct Past {
+    /// Commits that say too much, and what they say then.
+    commits: Vec<(LakeFile, Attributes, Bytes)>,
+    /// Sums of files that are replaced, which would be wrong after that.
+    sums: Vec<ObjectMeta>,
+    /// Data files that earlier versions name.
+    dead: Vec<ObjectMeta>,
+    /// Checkpoints of earlier versions, and what else sums up the log.
+    stale: Vec<ObjectMeta>,
+    strays: Vec<ObjectMeta>,
+    /// Names that stay in the log and tell of the person.
+    telling: Vec<String>,
+    keeps_versions: bool,
+}
+
+impl Past {
+    fn is_empty(&self) -> bool {
+        self.commits.is_empty() && self.dead.is_empty() && self.stale.is_empty()
+    }
+}
+
+/// What the commits of a log say together.
+struct Log {
+    /// The first of them.
+    first: u64,
+    /// The last one that takes files out of the table.
+    last_removal: u64,
+    /// Every file that one of them names.
+    named: BTreeSet<String>,
+    /// The names of the commits that say too much.
+    changed: BTreeSet<String>,
+}
+
+impl DeltaErasure<'_> {
+    /// Purges all that was before this version, which the person is no longer in; `None` when
+    /// somebody else has written the log's past meanwhile, and it is to be looked at again.
+    ///
+    /// # Errors
+    /// When the store cannot be reached, or the log is damaged.
+    pub async fn purge(&self, names: &BTreeSet<String>) -> Result<Option<Purged>> {
+        let past = self.past(names).await?;
+        let mut purged = Purged {
+            begins: purged_before(&self.name, &self.table).await?,
+            keeps_versions: past.keeps_versions,
+            left: past.telling.iter().map(|path| (path.clone(), NAMED)).collect(),
+            ..Purged::default()
+        };
+        if !past.is_empty() {
+            purged.begins = Some(self.note_first().await?);
+            self.remove(&past.sums, &mut purged).await?;
+            if !self.say_less(past.commits, &mut purged).await? {
+                return Ok(None);
+            }
+            let checkpoint = create_checkpoint(&self.table, None).await;
+            checkpoint.map_err(|error| delta_error("write", &self.name, error))?;
+            self.remove(&past.dead, &mut purged).await?;
+            self.remove(&past.stale, &mut purged).await?;
+            self.catalog.tables.forget(&self.place);
+        }
+        if !past.strays.is_empty() {
+            let plain = self.plain.with_files(past.strays);
+            purged.strays = Strays::of(self.place.url.as_str(), plain);
+        }
+        Ok(Some(purged))
+    }
+
+    /// Removes a file that no version names and the person is in, unless somebody may be about to
+    /// commit it.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn remove_stray(
+        &self,
+        strays: &Strays,
+        number: usize,
+        purged: &mut Purged,
+    ) -> Result<()> {
+        let Some(meta) = strays.plain.files().get(number) else { return Ok(()) };
+        let age_ms = self.catalog.now_ms().saturating_sub(meta.last_modified.timestamp_millis());
+        let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or_default());
+        if age > self.retention()? {
+            return self.remove(std::slice::from_ref(meta), purged).await;
+        }
+        purged.left.push((meta.location.to_string(), UNNAMED));
+        Ok(())
+    }
+
+    fn version(&self) -> Result<u64> {
+        Ok(self.snapshot(&self.table)?.version())
+    }
+
+    /// Notes in the table that it has no past before this version.
+    async fn note_first(&self) -> Result<u64> {
+        let first = self.version()?;
+        for _ in 0..TRIES {
+            let now = self.catalog.tables.newest_anew(&self.name, &self.place).await?;
+            if purged_before(&self.name, &now).await?.is_some_and(|noted| noted >= first) {
+                return Ok(first);
+            }
+            let operation = DeltaOperation::VacuumEnd { status: "COMPLETED".to_owned() };
+            if self.committed(&now, vec![], operation, first).await? {
+                return Ok(first);
+            }
+        }
+        Err(Error::Conflict { name: self.name.clone() })
+    }
+
+    /// What there is of the past, and of files that nobody names.
+    async fn past(&self, names: &BTreeSet<String>) -> Result<Past> {
+        // Listed first: what is committed meanwhile is known to the version that is read then.
+        let (log, data) = self.listed().await?;
+        let now = self.catalog.tables.newest_anew(&self.name, &self.place).await?;
+        let mut present: BTreeSet<String> =
+            active(self.snapshot(&self.table)?).into_keys().collect();
+        present.extend(active(self.snapshot(&now)?).into_keys());
+        let mut past = Past::default();
+        let said = self.said(&log, names, &present, &mut past).await?;
+        self.sort_log(log, &said, &mut past).await?;
+        let paths = present.union(&said.named);
+        past.telling = paths.filter(|path| path_without(path, names).1).cloned().collect();
+        sort_data(data, &said.named, &present, &mut past);
+        Ok(past)
+    }
+
+    /// The objects of the log by name, and the others by their paths relative to the table.
+    async fn listed(&self) -> Result<(Objects, Objects)> {
+        let (mut log, mut data) = (Vec::new(), Vec::new());
+        let mut objects = self.place.store.list(Some(&self.place.path));
+        let wrong = |error| Error::store(self.place.url.as_str(), &error);
+        while let Some(meta) = objects.try_next().await.map_err(wrong)? {
+            let Some(path) = self.relative(&meta.location) else { continue };
+            match path.split_once('/') {
+                Some((LOG, name)) => log.push((name.to_owned(), meta)),
+                _ => data.push((path, meta)),
+            }
+        }
+        Ok((log, data))
+    }
+
+    /// Reads the commits up to this version.
+    async fn said(
+        &self,
+        log: &[(String, ObjectMeta)],
+        names: &BTreeSet<String>,
+        present: &BTreeSet<String>,
+        past: &mut Past,
+    ) -> Result<Log> {
+        let version = self.version()?;
+        let (named, changed) = (BTreeSet::new(), BTreeSet::new());
+        let mut all = Log { first: version, last_removal: 0, named, changed };
+        for (name, meta) in log {
+            let Some(LogFile::Commit(at)) = LogFile::of(name) else { continue };
+            if at > version {
+                continue;
+            }
+            let place = object(&self.place, &meta.location);
+            let state = match place.store.head(&place.path).await {
+                Ok(state) => state,
+                // Whoever cleans the log up removes the oldest.
+                Err(object_store::Error::NotFound { .. }) => continue,
+                Err(error) => return Err(Error::store(place.url.as_str(), &error)),
+            };
+            past.keeps_versions |= is_version(state.version.as_deref());
+            let corrupt = |reason: String| Error::Corrupt { what: place.url.to_string(), reason };
+            let file =
+                LakeFile::new(self.place.clone(), place.clone(), state, self.settings.clone());
+            let Some((content, attributes)) = file.read().await? else { continue };
+            let text = std::str::from_utf8(&content).map_err(|error| corrupt(error.to_string()))?;
+            let said = Said::of(text, names, |path| present.contains(&relative(path)))
+                .map_err(|error| corrupt(error.to_string()))?;
+            all.first = all.first.min(at);
+            if said.removes {
+                all.last_removal = all.last_removal.max(at);
+            }
+            all.named.extend(said.paths.iter().map(|path| relative(path)));
+            if let Some(less) = said.less {
+                past.commits.push((file, attributes, Bytes::from(less)));
+                all.changed.insert(name.clone());
+            }
+        }
+        Ok(all)
+    }
+
+    /// Finds what sums up versions in which there were files that are gone.
+    async fn sort_log(&self, log: Objects, said: &Log, past: &mut Past) -> Result<()> {
+        let version = self.version()?;
+        let first_kept = purged_before(&self.name, &self.table).await?.unwrap_or_default();
+        let begins = first_kept.max(said.last_removal);
+        // Of what is before the first commit nobody knows what was removed.
+        let is_stale = |at: u64| at < begins || at.saturating_add(1) < said.first;
+        let mut changed = said.changed.clone();
+        let mut sums = Vec::new();
+        for (name, meta) in log {
+            let is_past = match LogFile::of(&name) {
+                Some(LogFile::Checkpoint(at)) => at < version && is_stale(at),
+                Some(LogFile::Checksum(at)) => at <= version && is_stale(at),
+                Some(LogFile::Compacted(last)) => last <= version && begins > 0,
+                Some(LogFile::Commit(_)) => false,
+                None => {
+                    sums.push((name, meta));
+                    continue;
+                }
+            };
+            if is_past {
+                changed.insert(name);
+                past.stale.push(meta);
+            }
+        }
+        let summed = |name: &str| {
+            let of = name.strip_prefix('.').and_then(|name| name.strip_suffix(".crc"));
+            of.is_some_and(|of| changed.contains(of))
+        };
+        past.sums =
+            sums.into_iter().filter(|(name, _)| summed(name)).map(|(_, meta)| meta).collect();
+        Ok(())
+    }
+
+    /// Replaces commits by what they say then; `false` when somebody else has written one.
+    async fn say_less(
+        &self,
+        commits: Vec<(LakeFile, Attributes, Bytes)>,
+        purged: &mut Purged,
+    ) -> Result<bool> {
+        for (file, attributes, less) in commits {
+            match file.replace(less, attributes).await? {
+                Ok(erased) => purged.keeps_versions |= erased.keeps_versions,
+                Err(Untouched::Changed) => return Ok(false),
+                Err(Untouched::Left(reason)) => purged.left.push((file.path(), reason)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes objects.
+    async fn remove(&self, metas: &[ObjectMeta], purged: &mut Purged) -> Result<()> {
+        for meta in metas {
+            let place = object(&self.place, &meta.location);
+            if self.catalog.stores.rewritable_lake(&place).is_none() {
+                purged.left.push((meta.location.to_string(), READ_ONLY));
+                continue;
+            }
+            match place.remove().await {
+                Ok(()) => purged.objects += 1,
+                Err(Error::Store { denied: true, .. }) => {
+                    purged.left.push((meta.location.to_string(), REFUSED));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Finds the data files that are no longer of the table, and those that no version names.
+fn sort_data(data: Objects, named: &BTreeSet<String>, present: &BTreeSet<String>, past: &mut Past) {
+    // Another table within this one has files of its own.
+    let inner: BTreeSet<String> = data
+        .iter()
+        .filter_map(|(path, _)| path.split_once(&format!("/{LOG}/")))
+        .map(|(folder, _)| format!("{folder}/"))
+        .collect();
+    let is_dead = |path: &str| named.contains(path) && !present.contains(path);
+    for (path, meta) in data {
+        if present.contains(&path) || inner.iter().any(|folder| path.starts_with(folder)) {
+            continue;
+        }
+        if is_dead(&path) || summed(&path).is_some_and(|of| is_dead(&of)) {
+            past.dead.push(meta);
+        } else if is_data(&path) {
+            past.strays.push(meta);
+        }
+    }
+}
+
+/// The file beside that a hidden one has the sum of: `a/.b.parquet.crc` that of `a/b.parquet`.
+fn summed(path: &str) -> Option<String> {
+    let (folder, name) = match path.rsplit_once('/') {
+        Some((folder, name)) => (format!("{folder}/"), name),
+        None => (String::new(), path),
+    };
+    let of = name.strip_prefix('.')?.strip_suffix(".crc")?;
+    Some(format!("{folder}{of}"))
+}
+
+/// Whether a file may have rows of the table, by its name: none that is hidden has.
+fn is_data(path: &str) -> bool {
+    let is_hidden = |part: &str| part.starts_with(['_', '.']) && !part.contains('=');
+    path.ends_with(".parquet") && !path.split('/').any(|part| is_hidden(part) && part != CHANGES)
+}
+
+/// The path of a file as stores have it, of one as a log has it.
+fn relative(path: &str) -> String {
+    Path::parse(path).unwrap_or_else(|_| Path::from(path)).to_string()
+}
+
+#[cfg(test)]
+#[path = "delta_purge_tests.rs"]
+mod tests;
