@@ -21,7 +21,6 @@ use arrow::buffer::BooleanBuffer;
 use bytes::Bytes;
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
-use futures::TryStreamExt;
 use object_store::path::{Path, PathPart};
 use object_store::{
     Attributes, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
@@ -33,6 +32,7 @@ use crate::bucket::Versioning;
 use crate::config::LakeAccess;
 use crate::error::{Error, Result};
 use crate::lake::LakeTable;
+use crate::lake::described::writer_of;
 use crate::lake::files::TableFiles;
 use crate::lake::format::Settings;
 use crate::lake::partition::decode;
@@ -547,41 +547,6 @@ pub(crate) fn object(table: &Place, path: &Path) -> Place {
         segments.clear().extend(path.parts().map(|part| part.as_ref().to_owned()));
     }
     Place { url, store: Arc::clone(&table.store), path: path.clone() }
-}
-
-/// What describes the files below a folder, beside themselves; `is_delta` where it is known to be a
-/// Delta table.
-pub(crate) async fn writer_of(
-    file: &Place,
-    folder: &Path,
-    is_delta: bool,
-) -> Result<Option<&'static str>> {
-    let store = &file.store;
-    let wrong = |error: object_store::Error| Error::store(file.url.as_str(), &error);
-    let told = [
-        ("_delta_log", "", "it is of a Delta table, whose log names it"),
-        (".hoodie", "", "it is of a Hudi table, whose timeline names it"),
-        ("metadata", ".metadata.json", "it is of an Iceberg table, whose metadata names it"),
-    ];
-    for (name, part, writer) in told.into_iter().skip(usize::from(is_delta)) {
-        let mut objects = store.list(Some(&folder.clone().join(name)));
-        // All of them: there may be many manifests before the first that tells.
-        loop {
-            match objects.try_next().await {
-                Ok(Some(object)) if object.location.as_ref().contains(part) => {
-                    return Ok(Some(writer));
-                }
-                Ok(Some(_)) => {}
-                Ok(None) | Err(object_store::Error::NotFound { .. }) => break,
-                Err(error) => return Err(wrong(error)),
-            }
-        }
-    }
-    match store.head(&folder.clone().join("_metadata")).await {
-        Ok(_) => Ok(Some("beside it lies _metadata, which describes it")),
-        Err(object_store::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(wrong(error)),
-    }
 }
 
 /// A path without the names of a person, and whether one was in it: folders `user_id=ann` and files

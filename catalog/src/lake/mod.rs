@@ -5,6 +5,7 @@
 //! is a file of a table, how types are told and when files clash is in `docs/lake.md`.
 
 pub(crate) mod adapt;
+pub(crate) mod described;
 mod discover;
 pub(crate) mod files;
 pub(crate) mod format;
