@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use deltalake::DeltaTable;
 use deltalake::checkpoints::create_checkpoint;
 use deltalake::protocol::DeltaOperation;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{Attributes, ObjectMeta, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStoreExt};
 
 use crate::delta::log_files::{LogFile, Said};
 use crate::delta::{PlainFiles, delta_error, purged_before};
@@ -83,8 +84,10 @@ type Objects = Vec<(String, ObjectMeta)>;
 /// What there is of a table's past.
 #[derive(Default)]
 struct Past {
-    /// Commits that say too much, and what they say then.
-    commits: Vec<(LakeFile, Attributes, Bytes)>,
+    /// The files of the table, as it was looked at and as it is now.
+    present: BTreeSet<String>,
+    /// Commits that say too much.
+    commits: Vec<LakeFile>,
     /// Sums of files that are replaced, which would be wrong after that.
     sums: Vec<ObjectMeta>,
     /// Data files that earlier versions name.
@@ -117,12 +120,13 @@ struct Log {
 
 impl DeltaErasure<'_> {
     /// Purges all that was before this version, which the person is no longer in; `None` when
-    /// somebody else has written the log's past meanwhile, and it is to be looked at again.
+    /// somebody else has written the log's past meanwhile, has brought some of it back or made
+    /// another table in its place, and it is to be looked at again.
     ///
     /// # Errors
     /// When the store cannot be reached, or the log is damaged.
     pub async fn purge(&self, names: &BTreeSet<String>) -> Result<Option<Purged>> {
-        let past = self.past(names).await?;
+        let Some(past) = self.past(names).await? else { return Ok(None) };
         let mut purged = Purged {
             begins: purged_before(&self.name, &self.table).await?,
             keeps_versions: past.keeps_versions,
@@ -132,11 +136,16 @@ impl DeltaErasure<'_> {
         if !past.is_empty() {
             purged.begins = Some(self.note_first().await?);
             self.remove(&past.sums, &mut purged).await?;
-            if !self.say_less(past.commits, &mut purged).await? {
+            let says_less = self.say_less(past.commits, names, &past.present, &mut purged).await?;
+            if !says_less || !self.is_past(&past.dead).await? {
                 return Ok(None);
             }
             let checkpoint = create_checkpoint(&self.table, None).await;
             checkpoint.map_err(|error| delta_error("write", &self.name, error))?;
+            // Both took their time.
+            if !self.is_past(&past.dead).await? {
+                return Ok(None);
+            }
             self.remove(&past.dead, &mut purged).await?;
             self.remove(&past.stale, &mut purged).await?;
             self.catalog.tables.forget(&self.place);
@@ -169,6 +178,23 @@ impl DeltaErasure<'_> {
         Ok(())
     }
 
+    /// Whether the newest version is one of this table, and names none of what is to be removed:
+    /// a `RESTORE` brings files back.
+    async fn is_past(&self, dead: &[ObjectMeta]) -> Result<bool> {
+        let now = self.catalog.tables.newest_anew(&self.name, &self.place).await?;
+        let active = active(self.snapshot(&now)?);
+        let is_back = |meta: &ObjectMeta| {
+            self.relative(&meta.location).is_some_and(|path| active.contains_key(&path))
+        };
+        Ok(self.is_later(&now)? && !dead.iter().any(is_back))
+    }
+
+    /// Whether a version is one of this table, and not of another one in its place.
+    fn is_later(&self, now: &DeltaTable) -> Result<bool> {
+        let (then, now) = (self.snapshot(&self.table)?, self.snapshot(now)?);
+        Ok(now.version() >= then.version() && now.metadata() == then.metadata())
+    }
+
     fn version(&self) -> Result<u64> {
         Ok(self.snapshot(&self.table)?.version())
     }
@@ -189,21 +215,25 @@ impl DeltaErasure<'_> {
         Err(Error::Conflict { name: self.name.clone() })
     }
 
-    /// What there is of the past, and of files that nobody names.
-    async fn past(&self, names: &BTreeSet<String>) -> Result<Past> {
+    /// What there is of the past, and of files that nobody names; `None` when somebody writes it.
+    async fn past(&self, names: &BTreeSet<String>) -> Result<Option<Past>> {
         // Listed first: what is committed meanwhile is known to the version that is read then.
         let (log, data) = self.listed().await?;
         let now = self.catalog.tables.newest_anew(&self.name, &self.place).await?;
+        if !self.is_later(&now)? {
+            return Ok(None);
+        }
         let mut present: BTreeSet<String> =
             active(self.snapshot(&self.table)?).into_keys().collect();
         present.extend(active(self.snapshot(&now)?).into_keys());
-        let mut past = Past::default();
-        let said = self.said(&log, names, &present, &mut past).await?;
+        let mut past = Past { present, ..Past::default() };
+        let Some(said) = self.said(&log, names, &mut past).await? else { return Ok(None) };
         self.sort_log(log, &said, &mut past).await?;
-        let paths = present.union(&said.named);
-        past.telling = paths.filter(|path| path_without(path, names).1).cloned().collect();
-        sort_data(data, &said.named, &present, &mut past);
-        Ok(past)
+        let paths = past.present.union(&said.named);
+        let telling = paths.filter(|path| path_without(path, names).1).cloned().collect();
+        past.telling = telling;
+        sort_data(data, &said.named, &mut past);
+        Ok(Some(past))
     }
 
     /// The objects of the log by name, and the others by their paths relative to the table.
@@ -221,14 +251,13 @@ impl DeltaErasure<'_> {
         Ok((log, data))
     }
 
-    /// Reads the commits up to this version.
+    /// Reads the commits up to this version; `None` when one of them is written meanwhile.
     async fn said(
         &self,
         log: &[(String, ObjectMeta)],
         names: &BTreeSet<String>,
-        present: &BTreeSet<String>,
         past: &mut Past,
-    ) -> Result<Log> {
+    ) -> Result<Option<Log>> {
         let version = self.version()?;
         let (named, changed) = (BTreeSet::new(), BTreeSet::new());
         let mut all = Log { first: version, last_removal: 0, named, changed };
@@ -245,24 +274,20 @@ impl DeltaErasure<'_> {
                 Err(error) => return Err(Error::store(place.url.as_str(), &error)),
             };
             past.keeps_versions |= is_version(state.version.as_deref());
-            let corrupt = |reason: String| Error::Corrupt { what: place.url.to_string(), reason };
-            let file =
-                LakeFile::new(self.place.clone(), place.clone(), state, self.settings.clone());
-            let Some((content, attributes)) = file.read().await? else { continue };
-            let text = std::str::from_utf8(&content).map_err(|error| corrupt(error.to_string()))?;
-            let said = Said::of(text, names, |path| present.contains(&relative(path)))
-                .map_err(|error| corrupt(error.to_string()))?;
+            let file = LakeFile::new(self.place.clone(), place, state, self.settings.clone());
+            let Some((content, _)) = file.read().await? else { return Ok(None) };
+            let said = read_commit(&file, &content, names, &past.present)?;
             all.first = all.first.min(at);
             if said.removes {
                 all.last_removal = all.last_removal.max(at);
             }
             all.named.extend(said.paths.iter().map(|path| relative(path)));
-            if let Some(less) = said.less {
-                past.commits.push((file, attributes, Bytes::from(less)));
+            if said.less.is_some() {
+                past.commits.push(file);
                 all.changed.insert(name.clone());
             }
         }
-        Ok(all)
+        Ok(Some(all))
     }
 
     /// Finds what sums up versions in which there were files that are gone.
@@ -273,6 +298,8 @@ impl DeltaErasure<'_> {
         // Of what is before the first commit nobody knows what was removed.
         let is_stale = |at: u64| at < begins || at.saturating_add(1) < said.first;
         let mut changed = said.changed.clone();
+        changed.insert("_last_checkpoint".to_owned());
+        changed.insert(format!("{version:020}.checkpoint.parquet"));
         let mut sums = Vec::new();
         for (name, meta) in log {
             let is_past = match LogFile::of(&name) {
@@ -299,14 +326,19 @@ impl DeltaErasure<'_> {
         Ok(())
     }
 
-    /// Replaces commits by what they say then; `false` when somebody else has written one.
+    /// Replaces commits by what they say then; `false` when somebody else has written one. Each is
+    /// read again, because a log may be larger than memory.
     async fn say_less(
         &self,
-        commits: Vec<(LakeFile, Attributes, Bytes)>,
+        commits: Vec<LakeFile>,
+        names: &BTreeSet<String>,
+        present: &BTreeSet<String>,
         purged: &mut Purged,
     ) -> Result<bool> {
-        for (file, attributes, less) in commits {
-            match file.replace(less, attributes).await? {
+        for file in commits {
+            let Some((content, attributes)) = file.read().await? else { return Ok(false) };
+            let Some(less) = read_commit(&file, &content, names, present)?.less else { continue };
+            match file.replace(Bytes::from(less), attributes).await? {
                 Ok(erased) => purged.keeps_versions |= erased.keeps_versions,
                 Err(Untouched::Changed) => return Ok(false),
                 Err(Untouched::Left(reason)) => purged.left.push((file.path(), reason)),
@@ -335,23 +367,37 @@ impl DeltaErasure<'_> {
     }
 }
 
+/// Reads a commit.
+fn read_commit(
+    file: &LakeFile,
+    content: &Bytes,
+    names: &BTreeSet<String>,
+    present: &BTreeSet<String>,
+) -> Result<Said> {
+    let corrupt = |reason: String| Error::Corrupt { what: file.path(), reason };
+    let text = std::str::from_utf8(content).map_err(|error| corrupt(error.to_string()))?;
+    let said = Said::of(text, names, |path| present.contains(&relative(path)));
+    said.map_err(|error| corrupt(error.to_string()))
+}
+
 /// Finds the data files that are no longer of the table, and those that no version names.
-fn sort_data(data: Objects, named: &BTreeSet<String>, present: &BTreeSet<String>, past: &mut Past) {
+fn sort_data(data: Objects, named: &BTreeSet<String>, past: &mut Past) {
     // Another table within this one has files of its own.
     let inner: BTreeSet<String> = data
         .iter()
         .filter_map(|(path, _)| path.split_once(&format!("/{LOG}/")))
         .map(|(folder, _)| format!("{folder}/"))
         .collect();
+    let Past { present, dead, strays, .. } = past;
     let is_dead = |path: &str| named.contains(path) && !present.contains(path);
     for (path, meta) in data {
         if present.contains(&path) || inner.iter().any(|folder| path.starts_with(folder)) {
             continue;
         }
         if is_dead(&path) || summed(&path).is_some_and(|of| is_dead(&of)) {
-            past.dead.push(meta);
+            dead.push(meta);
         } else if is_data(&path) {
-            past.strays.push(meta);
+            strays.push(meta);
         }
     }
 }
