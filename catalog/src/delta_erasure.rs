@@ -9,11 +9,15 @@
 //! What the writer of such tables does not honour is not written: the table is left to its owner,
 //! who is told why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::AsArray;
 use arrow::buffer::BooleanBuffer;
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::MemoryPool;
 use deltalake::DeltaTable;
@@ -26,6 +30,7 @@ use object_store::path::{Path, PathPart};
 use crate::Catalog;
 use crate::delta::stats::FileStats;
 use crate::delta::{self, PURGED, PlainFiles, delta_error};
+use crate::delta_purge::is_linked;
 use crate::error::{Error, Result};
 use crate::lake::Format;
 use crate::lake::described::writer_of;
@@ -66,7 +71,9 @@ pub struct DeltaErasure<'a> {
     pub(crate) settings: Settings,
     files: TableFiles,
     partitions: Vec<String>,
-    personal: PersonalColumns,
+    pub(crate) personal: PersonalColumns,
+    /// The files whose names are written in the log as they are.
+    spelt: BTreeSet<String>,
 }
 
 /// A file that goes, and what takes its place.
@@ -118,6 +125,7 @@ impl Catalog {
             settings: Settings::parse(Format::Parquet, &BTreeMap::new())?,
             partitions: delta::partition_columns(&text, &opened)?,
             personal: self.personal_columns(name).await?,
+            spelt: spelt_once(&text, &opened)?,
             name: text,
             place,
             table: opened,
@@ -150,7 +158,7 @@ impl DeltaErasure<'_> {
         if self.catalog.stores.rewritable_lake(&place).is_none() {
             return Ok(Err(Untouched::Left(READ_ONLY)));
         }
-        if !self.relative(&meta.location).is_some_and(|path| is_spelt_once(&path)) {
+        if !self.relative(&meta.location).is_some_and(|path| self.spelt.contains(&path)) {
             return Ok(Err(Untouched::Left(SPELT)));
         }
         let meta = match place.store.head(&place.path).await {
@@ -161,8 +169,8 @@ impl DeltaErasure<'_> {
         if meta.size > FILE_BYTES_MAX {
             return Ok(Err(Untouched::Left(TOO_LARGE)));
         }
-        let file = LakeFile::new(self.place.clone(), place, meta, self.settings.clone());
-        match file.is_link().await {
+        let file = LakeFile::new(self.place.clone(), place.clone(), meta, self.settings.clone());
+        match file.is_link().await || is_linked(&self.place, &place).await {
             true => Ok(Err(Untouched::Left("it is a link to another file"))),
             false => Ok(Ok(file)),
         }
@@ -333,8 +341,21 @@ pub(crate) fn active(snapshot: &EagerSnapshot) -> BTreeMap<String, LogicalFileVi
     files.iter().map(|file| (file.object_store_path().to_string(), file)).collect()
 }
 
-/// Whether there is one way to write a path in a log, so that what is taken out of the table is
-/// what was put in.
+/// The files whose paths the log has in the one way in which they can be written, so that what is
+/// taken out of the table is what was put in: readers tell files apart by the text.
+fn spelt_once(name: &str, table: &DeltaTable) -> Result<BTreeSet<String>> {
+    let wrong = |error| delta_error("read", name, error);
+    let state = table.snapshot().map_err(wrong)?;
+    let mut spelt = BTreeSet::new();
+    for batch in state.add_actions_batches(false).map_err(wrong)? {
+        let Some(paths) = batch.column_by_name("path") else { continue };
+        let paths = cast(paths, &DataType::Utf8).map_err(DataFusionError::from)?;
+        let paths = paths.as_string::<i32>().iter().flatten();
+        spelt.extend(paths.filter(|path| is_spelt_once(path)).map(str::to_owned));
+    }
+    Ok(spelt)
+}
+
 fn is_spelt_once(path: &str) -> bool {
     path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_-.=".contains(&byte))
 }

@@ -27,14 +27,24 @@ use crate::delta::{PlainFiles, delta_error, purged_before};
 use crate::delta_erasure::{DeltaErasure, TRIES, active};
 use crate::error::{Error, Result};
 use crate::lake::files::TableFiles;
+use crate::lake::partition::decode;
 use crate::lake_erasure::{LakeFile, READ_ONLY, REFUSED, Untouched, object, path_without};
-use crate::store::is_version;
+use crate::store::{Place, is_version};
 
 const LOG: &str = "_delta_log";
 /// Where changes were kept while the table did so.
 const CHANGES: &str = "_change_data";
+/// Where checkpoints of the second kind have their parts.
+const SIDECARS: &str = "_sidecars/";
 const NAMED: &str = "its name names the person";
 const UNNAMED: &str = "no version names it yet";
+const OTHERS: &str = "no version names it, and its folder is none of the table's";
+const LINKED: &str = "a link leads to it";
+const FOLDERS: &str = "they are named by personal data, and so the log names it too";
+const SECOND: &str = "it is of a checkpoint of the second kind";
+/// A file that no version names may be somebody's for so long, however short the table's own time
+/// is: whoever set that says when to clean up, and an erasure comes at any time.
+const UNNAMED_AT_LEAST: Duration = Duration::from_secs(24 * 3_600);
 
 /// What became of a table's past.
 #[derive(Default)]
@@ -95,6 +105,8 @@ struct Past {
     /// Checkpoints of earlier versions, and what else sums up the log.
     stale: Vec<ObjectMeta>,
     strays: Vec<ObjectMeta>,
+    /// Parts of checkpoints that the table has made when it needed more than it does now.
+    sidecars: Vec<String>,
     /// Names that stay in the log and tell of the person.
     telling: Vec<String>,
     keeps_versions: bool,
@@ -133,6 +145,9 @@ impl DeltaErasure<'_> {
             left: past.telling.iter().map(|path| (path.clone(), NAMED)).collect(),
             ..Purged::default()
         };
+        let told = self.partition_columns().iter().filter(|column| self.personal.has(column));
+        purged.left.extend(told.map(|column| (format!("folders {column}=…"), FOLDERS)));
+        purged.left.extend(past.sidecars.iter().map(|path| (path.clone(), SECOND)));
         if !past.is_empty() {
             purged.begins = Some(self.note_first().await?);
             self.remove(&past.sums, &mut purged).await?;
@@ -169,10 +184,16 @@ impl DeltaErasure<'_> {
         purged: &mut Purged,
     ) -> Result<()> {
         let Some(meta) = strays.plain.files().get(number) else { return Ok(()) };
+        let Some(path) = self.relative(&meta.location) else { return Ok(()) };
+        if !is_in_folders(&path, self.partition_columns()) {
+            purged.left.push((meta.location.to_string(), OTHERS));
+            return Ok(());
+        }
         let age_ms = self.catalog.now_ms().saturating_sub(meta.last_modified.timestamp_millis());
         let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or_default());
-        if age > self.retention()? {
-            return self.remove(std::slice::from_ref(meta), purged).await;
+        let stray = std::slice::from_ref(meta);
+        if age > self.retention()?.max(UNNAMED_AT_LEAST) && self.is_past(stray).await? {
+            return self.remove(stray, purged).await;
         }
         purged.left.push((meta.location.to_string(), UNNAMED));
         Ok(())
@@ -307,6 +328,10 @@ impl DeltaErasure<'_> {
                 Some(LogFile::Checksum(at)) => at <= version && is_stale(at),
                 Some(LogFile::Compacted(last)) => last <= version && begins > 0,
                 Some(LogFile::Commit(_)) => false,
+                None if name.starts_with(SIDECARS) => {
+                    past.sidecars.push(meta.location.to_string());
+                    continue;
+                }
                 None => {
                     sums.push((name, meta));
                     continue;
@@ -355,6 +380,10 @@ impl DeltaErasure<'_> {
                 purged.left.push((meta.location.to_string(), READ_ONLY));
                 continue;
             }
+            if is_linked(&self.place, &place).await {
+                purged.left.push((meta.location.to_string(), LINKED));
+                continue;
+            }
             match place.remove().await {
                 Ok(()) => purged.objects += 1,
                 Err(Error::Store { denied: true, .. }) => {
@@ -365,6 +394,30 @@ impl DeltaErasure<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a link leads from a table's folder to what is at a place in it: that may be another
+/// table's, and it would stay where it is.
+pub(crate) async fn is_linked(table: &Place, object: &Place) -> bool {
+    if !object.is_local() {
+        return false;
+    }
+    let (Ok(folder), Ok(path)) = (table.url.to_file_path(), object.url.to_file_path()) else {
+        return false;
+    };
+    let real = (tokio::fs::canonicalize(&folder).await, tokio::fs::canonicalize(&path).await);
+    let (Ok(real_folder), Ok(real)) = real else { return false };
+    path.strip_prefix(&folder).is_ok_and(|below| real != real_folder.join(below))
+}
+
+/// Whether a file lies where the table's files do: in its folder, or in those of its partitions.
+fn is_in_folders(path: &str, partitions: &[String]) -> bool {
+    let folders = path.rsplit_once('/').map(|(folders, _)| folders);
+    let is_of_table = |folder: &str| {
+        let column = folder.split_once('=').map(|(column, _)| decode(column));
+        folder == CHANGES || column.is_some_and(|column| partitions.contains(&column))
+    };
+    folders.is_none_or(|folders| folders.split('/').all(is_of_table))
 }
 
 /// Reads a commit.

@@ -15,7 +15,6 @@ use deltalake::protocol::SaveMode;
 use super::*;
 use crate::delta::unopened;
 use crate::delta_erasure::Replaced;
-use crate::store::Place;
 use crate::testing::{TestClock, session};
 use crate::{Catalog, CatalogConfig, LakeAccess, LakeConfig, ObjectName, Opened, StoreConfig};
 
@@ -233,6 +232,83 @@ async fn a_file_that_no_version_names_is_somebodys_for_a_week() {
     erasure.remove_stray(&strays, 0, &mut purged).await.unwrap();
     assert_eq!(purged.objects, 1);
     assert_eq!(data(&on_disk), ["day=mon/_hidden.parquet".to_owned(), named]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_the_tables_or_is_of_it_again_is_not_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let on_disk = folder.path().join("lake/t");
+    let clock = TestClock::default();
+    let catalog = catalog(folder.path(), &clock).await;
+    create(&catalog, &["ann"]).await;
+    let named = data(&on_disk).remove(0);
+    std::fs::create_dir_all(on_disk.join("exports")).unwrap();
+    std::fs::copy(on_disk.join(&named), on_disk.join("exports/a.parquet")).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    clock.advance(i64::try_from(now.as_millis()).unwrap() + WEEK_MS + 60_000);
+    let erasure = begun(&catalog).await.unwrap();
+    let mut purged = erasure.purge(&BTreeSet::new()).await.unwrap().unwrap();
+    let strays = purged.strays.take().unwrap();
+    erasure.remove_stray(&strays, 0, &mut purged).await.unwrap();
+    assert_eq!(purged.objects, 0);
+    assert!(purged.left[0].0.ends_with("exports/a.parquet"), "{:?}", purged.left);
+    assert!(on_disk.join("exports/a.parquet").exists());
+    // A file that a version names again, and one that is no longer there.
+    let (_, files) = erasure.listed().await.unwrap();
+    let meta = |path: &str| {
+        let found = files.iter().filter(|(name, _)| name == path);
+        found.map(|(_, meta)| meta.clone()).collect::<Vec<_>>()
+    };
+    assert!(!erasure.is_past(&meta(&named)).await.unwrap());
+    assert!(erasure.is_past(&meta("exports/a.parquet")).await.unwrap());
+    // Another table in its place is not the one whose past is known.
+    std::fs::remove_dir_all(&on_disk).unwrap();
+    create(&catalog, &["zoe"]).await;
+    write(&catalog, &["bob"], SaveMode::Append).await;
+    let before = self::files(&on_disk);
+    assert!(erasure.purge(&BTreeSet::new()).await.unwrap().is_none());
+    assert_eq!(self::files(&on_disk), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_the_log_writes_otherwise_is_left_and_so_is_what_a_link_leads_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let on_disk = folder.path().join("lake/t");
+    let catalog = catalog(folder.path(), &TestClock::default()).await;
+    create(&catalog, &["ann", GONE]).await;
+    let commit = on_disk.join(format!("{LOG}/{:020}.json", 0));
+    let text = std::fs::read_to_string(&commit).unwrap();
+    assert!(text.contains("\"day=mon/"), "{text}");
+    std::fs::write(&commit, text.replace("\"day=mon/", "\"day%3Dmon/")).unwrap();
+    let erasure = begun(&catalog).await.unwrap();
+    let looked = erasure.begin(0).await.unwrap().err();
+    assert!(matches!(looked, Some(Untouched::Left(_))), "{looked:?}");
+    #[cfg(unix)]
+    {
+        let table = place(&catalog);
+        let inside = table.child(&data(&on_disk)[0]);
+        assert!(!is_linked(&table, &inside).await);
+        let other = folder.path().join("elsewhere");
+        std::fs::rename(on_disk.join("day=mon"), &other).unwrap();
+        std::os::unix::fs::symlink(&other, on_disk.join("day=mon")).unwrap();
+        assert!(is_linked(&table, &inside).await);
+    }
+}
+
+#[test]
+fn a_file_of_the_table_lies_in_its_folder_or_in_those_of_its_partitions() {
+    let partitions = ["day".to_owned(), "a b".to_owned()];
+    for (path, is_in) in [
+        ("x.parquet", true),
+        ("day=mon/x.parquet", true),
+        ("day=mon/a%20b=1/x.parquet", true),
+        ("_change_data/day=mon/x.parquet", true),
+        ("exports/x.parquet", false),
+        ("day=mon/exports/x.parquet", false),
+        ("other=1/x.parquet", false),
+    ] {
+        assert_eq!(is_in_folders(path, &partitions), is_in, "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

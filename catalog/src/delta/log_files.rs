@@ -109,14 +109,15 @@ impl Said {
 /// Takes the condition of a statement out of what is said of it, and what has one of the names.
 fn statement(action: &mut Value, names: &BTreeSet<String>) -> bool {
     let Some(Value::Object(info)) = action.get_mut("commitInfo") else { return false };
-    let mut is_less = retain(info, |_, told| !tells(told, names));
+    let mut is_less = false;
+    // First, because what stays of them tells nothing then.
     if let Some(Value::Object(parameters)) = info.get_mut("operationParameters") {
         is_less |= retain(parameters, |key, told| {
             let is_condition = key.to_lowercase().contains("predicate") && !is_nothing(told);
             !is_condition && !tells(told, names)
         });
     }
-    is_less
+    is_less | retain(info, |_, told| !tells(told, names))
 }
 
 /// Whether something was left out.
@@ -130,8 +131,14 @@ fn is_nothing(told: &Value) -> bool {
     told.is_null() || told.as_str().is_some_and(|text| matches!(text, "" | "[]" | "true"))
 }
 
+/// Whether one of the names is in a text, or in one that is within something.
 fn tells(told: &Value, names: &BTreeSet<String>) -> bool {
-    let Some(text) = told.as_str() else { return false };
+    let text = match told {
+        Value::String(text) => text,
+        Value::Array(parts) => return parts.iter().any(|part| tells(part, names)),
+        Value::Object(parts) => return parts.values().any(|part| tells(part, names)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => return false,
+    };
     names.iter().filter(|name| !name.is_empty()).any(|name| {
         let is_long = name.chars().nth(ID_CHARS - 1).is_some();
         text == name || (is_long && text.contains(name.as_str()))
@@ -198,6 +205,7 @@ mod tests {
         for (commit, less) in [
             (r#"{"commitInfo":{"engineInfo":"delta 1.1","timestamp":1}}"#, false),
             (r#"{"commitInfo":{"userMetadata":"1"}}"#, true),
+            (r#"{"commitInfo":{"job":{"of":["0","1"]},"operationMetrics":{"n":1}}}"#, true),
             (r#"{"commitInfo":{"operationParameters":{"predicate":"[]"}}}"#, false),
         ] {
             let said = Said::of(commit, &names, |_| true).unwrap();

@@ -104,8 +104,7 @@ impl PlainFiles {
         };
         let mut files = Vec::new();
         for file in snapshot.log_data().iter() {
-            // A file of a table that was cloned lies elsewhere.
-            if file.path().contains("://") {
+            if !lies_below(&file.path()) {
                 return Ok(None);
             }
             files.push(meta(place, &file).map_err(|error| delta_error("read", name, error))?);
@@ -155,6 +154,14 @@ impl PlainFiles {
             pins: None,
         }
     }
+}
+
+/// Whether a file's path is relative to the table: one of a table that was cloned lies elsewhere.
+fn lies_below(path: &str) -> bool {
+    let is_of_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let has_scheme =
+        path.split_once(":/").is_some_and(|(scheme, _)| scheme.bytes().all(is_of_scheme));
+    !has_scheme && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 fn meta(

@@ -123,3 +123,19 @@ async fn a_table_that_needs_more_is_left_to_deltas_own_scan() {
     let context = SessionContext::new_with_state(state);
     assert_eq!(context.read_table(provider).unwrap().count().await.unwrap(), 3);
 }
+
+#[test]
+fn a_path_that_leads_out_of_the_table_is_told() {
+    for (path, is_below) in [
+        ("a.parquet", true),
+        ("day=2026-01-01 10:00/a.parquet", true),
+        ("day=10:/a.parquet", true),
+        ("/data/t/a.parquet", false),
+        ("file:/data/t/a.parquet", false),
+        ("s3a://bucket/t/a.parquet", false),
+        ("../t/a.parquet", false),
+        ("day=1//a.parquet", false),
+    ] {
+        assert_eq!(lies_below(path), is_below, "{path}");
+    }
+}

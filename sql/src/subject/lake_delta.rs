@@ -100,7 +100,10 @@ impl Work<'_> {
 
     /// Looks at the table once; whether there is nothing left to do.
     async fn round(&mut self, erasure: &DeltaErasure<'_>) -> Result<bool> {
-        let Some(held) = self.held(erasure.files()).await? else { return Ok(true) };
+        // The past may have had columns that the newest version has not.
+        let Some(held) = self.held(erasure.files()).await? else {
+            return Box::pin(self.purge(erasure)).await;
+        };
         self.done.rows_left = held.rows;
         let path = |number: &usize| erasure.files().path(*number).unwrap_or_default().to_owned();
         let is_left = |number: &usize| self.done.left.contains_key(&path(number));
