@@ -296,9 +296,21 @@ impl DeltaErasure<'_> {
         }
     }
 
+    /// Whether there is another version by now: what cannot be read of this one may be gone.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn is_outdated(&self) -> Result<bool> {
+        let now = self.catalog.tables.newest_anew(&self.name, &self.place).await?;
+        Ok(self.snapshot(&now)?.version() != self.snapshot(&self.table)?.version())
+    }
+
     /// Removes what was written and is not of the table; whether it is of the table nevertheless,
     /// because the answer to the last try was lost.
-    async fn discard(&self, replaced: &[Replaced]) -> Result<bool> {
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn discard(&self, replaced: &[Replaced]) -> Result<bool> {
         let now = self.catalog.tables.newest_anew(&self.name, &self.place).await?;
         let active = active(self.snapshot(&now)?);
         if replaced.iter().any(|file| file.is_in(&active)) {

@@ -199,10 +199,15 @@ impl DeltaErasure<'_> {
         Ok(())
     }
 
-    /// Whether the newest version is one of this table, and names none of what is to be removed:
-    /// a `RESTORE` brings files back.
+    /// Whether the newest version is one of this table, and names none of what is to be removed: a
+    /// `RESTORE` brings files back. Nor may another erasure have begun after this version, which
+    /// holds whom that one has taken out.
     async fn is_past(&self, dead: &[ObjectMeta]) -> Result<bool> {
         let now = self.catalog.tables.newest_anew(&self.name, &self.place).await?;
+        let (version, noted) = (self.version()?, purged_before(&self.name, &now).await?);
+        if noted.is_some_and(|noted| noted > version) {
+            return Ok(false);
+        }
         let active = active(self.snapshot(&now)?);
         let is_back = |meta: &ObjectMeta| {
             self.relative(&meta.location).is_some_and(|path| active.contains_key(&path))

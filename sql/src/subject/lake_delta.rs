@@ -37,7 +37,8 @@ pub(super) async fn rewrite(
 ) -> Result<StepReport> {
     let engine = context.engine();
     let pool = Arc::clone(&run.writing_state()?.runtime_env().memory_pool);
-    let mut work = Work { run, context, person, table, pool, done: Done::default() };
+    let (done, failed) = (Done::default(), None);
+    let mut work = Work { run, context, person, table, pool, done, failed };
     for _ in 0..TRIES {
         // What it needs now is perhaps more than it needed when that was asked first.
         let erasure = match engine.catalog().begin_delta_erasure(table, engine.base()).await {
@@ -57,8 +58,13 @@ pub(super) async fn rewrite(
             return Ok(work.report());
         }
     }
-    work.done.left.insert(format!("table {table}"), AGAIN);
-    Ok(work.report())
+    match work.failed.take() {
+        Some(error) => Err(error),
+        None => {
+            work.done.left.insert(format!("table {table}"), AGAIN);
+            Ok(work.report())
+        }
+    }
 }
 
 /// The rewriting of one table.
@@ -69,6 +75,8 @@ struct Work<'a> {
     table: &'a ObjectName,
     pool: Arc<dyn MemoryPool>,
     done: Done,
+    /// Why a version that was the newest could not be read, when it is no longer.
+    failed: Option<Error>,
 }
 
 /// What became of the table.
@@ -100,10 +108,11 @@ impl Work<'_> {
 
     /// Looks at the table once; whether there is nothing left to do.
     async fn round(&mut self, erasure: &DeltaErasure<'_>) -> Result<bool> {
+        self.failed = None;
+        let held = self.held(erasure.files()).await;
+        let Some(held) = self.unless_outdated(erasure, held).await? else { return Ok(false) };
         // The past may have had columns that the newest version has not.
-        let Some(held) = self.held(erasure.files()).await? else {
-            return Box::pin(self.purge(erasure)).await;
-        };
+        let Some(held) = held else { return Box::pin(self.purge(erasure)).await };
         self.done.rows_left = held.rows;
         let path = |number: &usize| erasure.files().path(*number).unwrap_or_default().to_owned();
         let is_left = |number: &usize| self.done.left.contains_key(&path(number));
@@ -118,7 +127,12 @@ impl Work<'_> {
         let (mut replaced, mut paths, mut rows) = (Vec::new(), Vec::new(), 0);
         for number in todo {
             let path = path(&number);
-            match Box::pin(self.file(erasure, number, &held.condition)).await? {
+            let written = Box::pin(self.file(erasure, number, &held.condition)).await;
+            let Some(written) = self.unless_outdated(erasure, written).await? else {
+                erasure.discard(&replaced).await?;
+                return Ok(false);
+            };
+            match written {
                 Ok((file, gone)) => {
                     replaced.push(file);
                     paths.push(path);
@@ -138,6 +152,24 @@ impl Work<'_> {
             self.done.rows_left = self.done.rows_left.saturating_sub(rows);
         }
         Ok(false)
+    }
+
+    /// What was read of a version; `None` when it could not be read and another one is the newest
+    /// by now, which is to be looked at then: somebody else may have removed its files.
+    async fn unless_outdated<T>(
+        &mut self,
+        erasure: &DeltaErasure<'_>,
+        read: Result<T>,
+    ) -> Result<Option<T>> {
+        let error = match read {
+            Ok(read) => return Ok(Some(read)),
+            Err(error) => error,
+        };
+        if !erasure.is_outdated().await? {
+            return Err(error);
+        }
+        self.failed = Some(error);
+        Ok(None)
     }
 
     /// Writes a file without the person's rows beside it, and tells how many these are.
