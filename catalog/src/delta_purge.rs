@@ -34,6 +34,8 @@ use crate::store::{Place, is_version};
 const LOG: &str = "_delta_log";
 /// Where changes were kept while the table did so.
 const CHANGES: &str = "_change_data";
+/// How commits are called before they have their version.
+const UNMADE: &str = ".tmp";
 /// Where checkpoints of the second kind have their parts.
 const SIDECARS: &str = "_sidecars/";
 const NAMED: &str = "its name names the person";
@@ -189,14 +191,19 @@ impl DeltaErasure<'_> {
             purged.left.push((meta.location.to_string(), OTHERS));
             return Ok(());
         }
-        let age_ms = self.catalog.now_ms().saturating_sub(meta.last_modified.timestamp_millis());
-        let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or_default());
         let stray = std::slice::from_ref(meta);
-        if age > self.retention()?.max(UNNAMED_AT_LEAST) && self.is_past(stray).await? {
+        if self.is_old(meta)? && self.is_past(stray).await? {
             return self.remove(stray, purged).await;
         }
         purged.left.push((meta.location.to_string(), UNNAMED));
         Ok(())
+    }
+
+    /// Whether nobody is about to commit an object that no version names.
+    fn is_old(&self, meta: &ObjectMeta) -> Result<bool> {
+        let age_ms = self.catalog.now_ms().saturating_sub(meta.last_modified.timestamp_millis());
+        let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or_default());
+        Ok(age > self.retention()?.max(UNNAMED_AT_LEAST))
     }
 
     /// Whether the newest version is one of this table, and names none of what is to be removed: a
@@ -335,6 +342,13 @@ impl DeltaErasure<'_> {
                 Some(LogFile::Commit(_)) => false,
                 None if name.starts_with(SIDECARS) => {
                     past.sidecars.push(meta.location.to_string());
+                    continue;
+                }
+                // A commit that was never made.
+                None if name.ends_with(UNMADE) => {
+                    if self.is_old(&meta)? {
+                        past.stale.push(meta);
+                    }
                     continue;
                 }
                 None => {

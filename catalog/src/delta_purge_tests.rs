@@ -253,7 +253,11 @@ async fn what_is_not_the_tables_or_is_of_it_again_is_not_removed() {
     assert_eq!(purged.objects, 0);
     assert!(purged.left[0].0.ends_with("exports/a.parquet"), "{:?}", purged.left);
     assert!(on_disk.join("exports/a.parquet").exists());
-    // A file that a version names again, and one that is no longer there.
+    // A commit that was never made is nobody's after that time.
+    std::fs::write(on_disk.join(format!("{LOG}/_commit_1.json.tmp")), GONE).unwrap();
+    let purged = erasure.purge(&BTreeSet::new()).await.unwrap().unwrap();
+    assert_eq!((purged.objects, remnants(&on_disk)), (1, vec![]));
+    // A file that a version names again, and one that none does.
     let (_, files) = erasure.listed().await.unwrap();
     let meta = |path: &str| {
         let found = files.iter().filter(|(name, _)| name == path);

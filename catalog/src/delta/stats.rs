@@ -160,7 +160,9 @@ impl Bounds {
     fn told(&self) -> Option<(Value, Value)> {
         let day = |days: i32| {
             let day = DateTime::from_timestamp(i64::from(days) * DAY_SECONDS, 0)?;
-            Some(Value::from(day.date_naive().to_string()))
+            // Readers parse years of four digits.
+            let day = day.date_naive().to_string();
+            (day.len() == "2026-01-31".len()).then(|| Value::from(day))
         };
         match self {
             Self::Numbers(from, to) => Some(((*from).into(), (*to).into())),
@@ -221,5 +223,8 @@ mod tests {
             assert_eq!(told, none);
         }
         assert_eq!(FileStats::of(&Bytes::from("no file"), 1).columns.len(), 0);
+        for (from, to) in [(0, 3_000_000), (-800_000, 0)] {
+            assert_eq!(Bounds::Days(from, to).told(), None, "of other than four digits");
+        }
     }
 }
