@@ -178,7 +178,6 @@ async fn what_cannot_be_rewritten_is_hidden_and_named() {
     assert!(!remnants().below(&lake).is_empty());
 }
 
-<<<<<<< HEAD
 /// An engine with its warehouse in a store, and one lake.
 pub async fn engine_with_lake(
     s3: &Store,
@@ -186,9 +185,6 @@ pub async fn engine_with_lake(
     store: StoreConfig,
     access: LakeAccess,
 ) -> Engine {
-=======
-pub async fn engine(s3: &Store) -> Engine {
->>>>>>> lakedelta
     let now = || {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         i64::try_from(now.as_millis()).unwrap()
@@ -200,7 +196,7 @@ pub async fn engine(s3: &Store) -> Engine {
     Engine::open(catalog, Limits::default(), Arc::new(Argon2Hasher::default())).unwrap()
 }
 
-async fn engine(s3: &Store) -> Engine {
+pub async fn engine(s3: &Store) -> Engine {
     engine_with_lake(s3, "lake", s3.config("l"), LakeAccess::Rewrite).await
 }
 
