@@ -113,6 +113,12 @@ impl<'a> Lineage<'a> {
             LogicalPlan::Distinct(Distinct::On(on)) => {
                 self.projected(&on.input, &on.select_expr)?
             }
+            LogicalPlan::Unnest(node) => {
+                let Rows { columns: from, persons } = self.of(&node.input)?;
+                let lists = node.dependency_indices.iter();
+                let columns = lists.map(|at| from.get(*at).cloned().unwrap_or_default());
+                Rows { columns: columns.collect(), persons }
+            }
             LogicalPlan::Union(node) => {
                 self.united(node.inputs.iter().map(|input| input.as_ref()))?
             }
