@@ -56,8 +56,8 @@ impl Catalog {
     /// such a table, whatever becomes of its server.
     ///
     /// # Errors
-    /// When the definition cannot be read; `Conflict` when others change it again and again; when
-    /// the warehouse cannot be read or written.
+    /// `Conflict` when others change the definition again and again; when the warehouse cannot be
+    /// read or written.
     pub async fn end_creations(&self, name: &ObjectName, id: &str) -> Result<()> {
         self.writable().await?;
         // A lake takes no table.
@@ -65,7 +65,11 @@ impl Catalog {
             return Ok(());
         }
         self.note_rewriting(id, name, &new_folder(name)).await?;
-        self.put_anew(name, is_put_over).await?;
+        match self.put_anew(name, is_put_over).await {
+            // Of one that cannot be read the erasure tells, or hides the person in its files.
+            Ok(_) | Err(Error::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
         // What there is by now is found by whoever looks next.
         self.objects.renew().await;
         Ok(())

@@ -481,12 +481,19 @@ impl Catalog {
         match self.objects.put(name, Some(spec), owner, start.seen.as_ref()).await {
             Ok(_) => {}
             Err(error) if error.is_lost_race() => {
-                start.orphan.0 = folder;
                 let now = self.objects.read(name).await?;
-                return Err(match now.filter(|_| start.mode != CreateMode::Replace) {
-                    Some(now) => crate::registry::exists(name, now.spec.kind()),
-                    None => error,
-                });
+                // Of a put whose answer got lost an erasure may have put the definition anew.
+                let names = |spec: &Spec| match spec {
+                    Spec::Managed(table) => table.folder == start.folder,
+                    _ => false,
+                };
+                if !now.as_ref().is_some_and(|now| names(&now.spec)) {
+                    start.orphan.0 = folder;
+                    return Err(match now.filter(|_| start.mode != CreateMode::Replace) {
+                        Some(now) => crate::registry::exists(name, now.spec.kind()),
+                        None => error,
+                    });
+                }
             }
             // An answer that got lost is no failure.
             Err(error) => match self.objects.read(name).await {

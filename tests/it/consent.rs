@@ -450,4 +450,11 @@ async fn what_learns_from_a_models_answers_follows_the_same_withdrawals() {
         assert_eq!(cell(&dpo, &of(name, "to_unlearn IS NULL")).await, "true", "{name}");
         assert_eq!(cell(&dpo, &of(name, "withdrawn_users")).await, "0", "{name}");
     }
+    // Whoever is scored is a user of the model, whichever table names the users.
+    let scored = "person, item FROM allowed WHERE ml_score('ann.a', person, item) IS NOT NULL";
+    rows(&ann, &train("s", scored)).await;
+    assert_eq!(cell(&ann, &one("s", "8")).await, "2");
+    withdraw(8).await;
+    assert_eq!(cell(&ann, &one("s", "8")).await, "0");
+    assert_eq!(cell(&dpo, &of("s", "withdrawn_users")).await, "1");
 }

@@ -185,7 +185,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         self.beat.abort();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.kept || self.pulse.lost.load(Ordering::Relaxed) {
+        if self.kept {
             return;
         }
         let (folder, id) = (self.folder.clone(), self.id.clone());
@@ -198,11 +198,39 @@ impl Drop for Claim {
 }
 
 async fn withdraw(folder: &Place, id: &str) -> Result<()> {
-    // Somebody else may have swept the claim and taken the version.
     match read(&folder.child(CLAIM)).await? {
-        Some(found) if found.id == id => remove_all(folder).await,
-        _ => Ok(()),
+        Some(found) if found.id == id => remove(folder).await,
+        // Somebody has swept the claim, and may have taken the version: what was written since is
+        // known by its name.
+        _ => remove_files(folder, |file| file.ends_with(&format!("-{id}.parquet"))).await,
     }
+}
+
+/// Removes a version's folder, and the claim last: whatever is left is found by it, whoever is
+/// killed on the way.
+async fn remove(folder: &Place) -> Result<()> {
+    remove_files(folder, |file| file != CLAIM).await?;
+    remove_all(folder).await
+}
+
+/// Removes the files in a version's folder whose names are meant.
+async fn remove_files(folder: &Place, is_meant: impl Fn(&str) -> bool) -> Result<()> {
+    let wrong = |error| Error::store(folder.url.as_str(), &error);
+    let objects: Vec<ObjectMeta> = match folder.store.list(Some(&folder.path)).try_collect().await {
+        Ok(objects) => objects,
+        Err(object_store::Error::NotFound { .. }) => vec![],
+        Err(error) => return Err(wrong(error)),
+    };
+    for object in objects {
+        if !is_meant(object.location.filename().unwrap_or_default()) {
+            continue;
+        }
+        match folder.store.delete(&object.location).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(wrong(error)),
+        }
+    }
+    Ok(())
 }
 
 async fn read(claim: &Place) -> Result<Option<Document>> {
@@ -214,8 +242,8 @@ async fn read(claim: &Place) -> Result<Option<Document>> {
 pub(super) struct Training {
     pub(super) model: ObjectName,
     pub(super) version: u32,
-    pub(super) folder: Place,
     pub(super) is_stale: bool,
+    folder: Place,
 }
 
 impl Training {
@@ -239,9 +267,25 @@ impl Training {
         Ok(Some(Self { model, version, folder, is_stale }))
     }
 
-    /// Takes the claim away.
+    /// Makes the claim nobody's: should the training go on after all, it finds out before it
+    /// publishes. The claim itself stays, so that what is left is found, whoever is killed.
     pub(super) async fn end(&self) -> Result<()> {
+        let id = uuid::Uuid::new_v4().to_string();
+        let (owner, model) = (String::new(), Some(self.model.clone()));
+        let document = Document { id, owner, beat_ms: 0, model };
+        let claim = self.folder.child(CLAIM);
+        let put = claim.store.put(&claim.path, document.to_bytes().into()).await;
+        put.map(|_| ()).map_err(|error| Error::store(claim.url.as_str(), &error))
+    }
+
+    /// Takes the claim away, of a version that is published.
+    pub(super) async fn release(&self) -> Result<()> {
         self.folder.child(CLAIM).remove().await
+    }
+
+    /// Removes what the training has left.
+    pub(super) async fn remove(&self) -> Result<()> {
+        remove(&self.folder).await
     }
 }
 
@@ -311,7 +355,7 @@ async fn sweep(versions: &Place, now_ms: i64) -> Result<u32> {
         let folder = versions.child(&version.to_string()).folder();
         if !whole && is_stale(&folder, now_ms).await? {
             tracing::info!(folder = folder.url.as_str(), "removing a training that has stopped");
-            remove_all(&folder).await?;
+            remove(&folder).await?;
             continue;
         }
         highest = version;

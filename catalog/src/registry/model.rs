@@ -126,10 +126,13 @@ impl Catalog {
         // Whatever happens from here on, files that the head may name are not removed.
         claim.keep();
         if let Err(error) = self.put_version(&mut claim, &manifest, standing).await {
-            if !error.is_lost_race() && !matches!(error, Error::Erased { .. }) {
-                return self.published(&claim).await.ok_or(error);
+            // Also a race that looks lost: an erasure may have put the head anew that names it.
+            if let Some(version) = self.published(&claim).await {
+                return Ok(version);
             }
-            claim.withdraw();
+            if error.is_lost_race() || matches!(error, Error::Erased { .. }) {
+                claim.withdraw();
+            }
             return Err(error);
         }
         self.models.put(&manifest.id, &(model, Arc::new(manifest.clone())));

@@ -21,7 +21,6 @@ use super::model_parts;
 use super::model_writing::write;
 use crate::Catalog;
 use crate::error::{Error, Result};
-use crate::warehouse::remove_all;
 
 /// How often a change of a head is tried when others change it at the same time.
 const TRIES: usize = 8;
@@ -107,8 +106,10 @@ impl Catalog {
                 Some(Spec::Model(head))
                     if head.versions.iter().any(|found| found.version == training.version)
             );
-            if training.is_stale && !is_named {
-                remove_all(&training.folder).await?;
+            match (training.is_stale, is_named) {
+                (false, _) => {}
+                (true, true) => training.release().await?,
+                (true, false) => training.remove().await?,
             }
         }
         // Versions that were published before are found by whoever looks next.

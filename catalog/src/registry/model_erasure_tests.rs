@@ -101,3 +101,46 @@ async fn what_a_training_has_left_that_stopped_before_it_was_published_is_remove
     shared.open().await.load_model(&main("m"), Some(version)).await.unwrap();
     assert!(left.read_if_exists().await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn what_a_training_has_left_is_removed_also_where_that_was_cut_short() {
+    for writes in 0.. {
+        let shared = Shared::new();
+        let (stopped, other) = (shared.open().await, shared.open().await);
+        let claim = stopped.claim_version(&main("m"), "ann", CreateMode::New).await.unwrap();
+        for file in ["items.parquet", "manifest.json", "users.parquet"] {
+            let place = shared.place.child("models/main.m/1").child(file);
+            assert!(place.create("cut").await.unwrap());
+        }
+        shared.clock.advance(61_000);
+        shared.store.kill_after(writes);
+        let ended = other.end_publications().await;
+        let was_killed = shared.store.revive();
+        assert!(ended.is_ok() || was_killed, "after {writes} writes");
+        shared.open().await.end_publications().await.unwrap();
+        assert_eq!(shared.paths("models").await, Vec::<String>::new(), "after {writes} writes");
+        drop(claim);
+        if !was_killed {
+            assert!(writes > 4, "a removal of {writes} writes");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_training_writes_after_its_claim_was_taken_goes_with_it() {
+    let shared = Shared::new();
+    let (stopped, other) = (shared.open().await, shared.open().await);
+    let claim = stopped.claim_version(&main("m"), "ann", CreateMode::New).await.unwrap();
+    shared.clock.advance(61_000);
+    other.end_publications().await.unwrap();
+    let late = stopped.publish(claim, model(1.0), publication(), Standing::default()).await;
+    assert!(late.unwrap_err().is_lost_race());
+    for _ in 0..1_000 {
+        if shared.paths("models").await.is_empty() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("{:?} stay", shared.paths("models").await);
+}

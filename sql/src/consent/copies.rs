@@ -12,9 +12,11 @@ use catalog::purposes::Inherited;
 use catalog::registry::definition::NAME_CHARS_MAX;
 use catalog::tokens::digest;
 use catalog::{Catalog, ConsentPolicy, ObjectName};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use udfs::recommend::model_argument;
 
-use super::lineage::policies_of_each;
+use super::lineage::{brings, policies_of_each};
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
 
@@ -33,7 +35,7 @@ pub(crate) fn inherited(
     let mut copies = Vec::new();
     for policy in used(context) {
         let Some(subject) = person(plan, &policy.name) else {
-            if is_aggregated(plan) {
+            if is_of_groups(context, plan, &policy.name) {
                 continue;
             }
             return Err(Error::invalid_hint(
@@ -100,7 +102,7 @@ async fn may_come(
 ) -> Result<()> {
     let there = context.rights().purposes().policies_of(target);
     for policy in used(context).into_iter().filter(|policy| policy.table != *target) {
-        if is_aggregated(plan) {
+        if is_of_groups(context, plan, &policy.name) {
             continue;
         }
         let mut is_same = false;
@@ -148,9 +150,15 @@ fn name_of(policy: &str, table: &ObjectName) -> String {
     start.chain(['.']).chain(digest.chars().take(DIGEST_CHARS)).collect()
 }
 
-/// The policies by which rows of the statement are chosen.
+/// The policies by which rows of the statement are chosen, and were those of the models of entities
+/// that it asks: whose their records are is not kept, so they may be any policy's persons.
 fn used(context: &StatementContext) -> Vec<Arc<ConsentPolicy>> {
-    let names: BTreeSet<String> = context.opening().used().versions().into_keys().collect();
+    let mut names: BTreeSet<String> = context.opening().used().versions().into_keys().collect();
+    for model in context.opening().asked() {
+        if model.model.entities().is_some() {
+            names.extend(model.manifest.consents.iter().map(|consent| consent.policy.clone()));
+        }
+    }
     let policies = context.rights().purposes().policies();
     policies.filter(|policy| names.contains(&policy.name)).map(Arc::clone).collect()
 }
@@ -160,6 +168,46 @@ fn person(plan: &LogicalPlan, policy: &str) -> Option<String> {
     let fields = plan.schema().fields();
     let at = (0..fields.len()).find(|at| policies_of_each(plan, *at).contains(policy))?;
     fields.get(at).map(|field| field.name().clone())
+}
+
+/// Whether all rows of a plan are of groups, and nothing of a policy's persons stands beside them.
+fn is_of_groups(context: &StatementContext, plan: &LogicalPlan, policy: &str) -> bool {
+    let asked = context.opening().asked();
+    let asks = asked
+        .iter()
+        .any(|model| model.manifest.consents.iter().any(|consent| consent.policy == policy));
+    is_aggregated(plan) && !tells_beside(plan, policy, asks)
+}
+
+/// Whether values beside the groups of a plan may be single persons' of a policy: what functions
+/// give of models, where the statement asks one that learned under it, and what sub-queries do.
+fn tells_beside(plan: &LogicalPlan, policy: &str, asks: bool) -> bool {
+    let gives_values = match plan {
+        LogicalPlan::Aggregate(_) => return false,
+        LogicalPlan::Projection(_) | LogicalPlan::Window(_) | LogicalPlan::Values(_) => true,
+        _ => false,
+    };
+    let mut tells = false;
+    let mut tell = |part: &Expr| {
+        tells |= match part {
+            Expr::ScalarFunction(call) => asks && model_argument(call.func.name()).is_some(),
+            Expr::ScalarSubquery(sub) => {
+                let rows = sub.subquery.as_ref();
+                (asks && !is_aggregated(rows))
+                    || brings(rows, policy)
+                    || tells_beside(rows, policy, asks)
+            }
+            _ => false,
+        };
+        Ok(TreeNodeRecursion::Continue)
+    };
+    let walked = match gives_values {
+        true => plan.apply_expressions(|expr| expr.apply(&mut tell)),
+        false => Ok(TreeNodeRecursion::Continue),
+    };
+    walked.is_err()
+        || tells
+        || plan.inputs().into_iter().any(|input| tells_beside(input, policy, asks))
 }
 
 /// Whether all rows of a plan are of groups.

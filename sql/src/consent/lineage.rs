@@ -11,6 +11,7 @@ use udfs::consent::SubjectKind;
 
 use super::copies::is_aggregated;
 use super::guard::Consented;
+use crate::model::answers::Answers;
 use crate::policy::barrier::barrier_of;
 use crate::session::Narrowed;
 
@@ -94,8 +95,9 @@ fn expression(input: &LogicalPlan, expr: Option<&Expr>, found: &mut BTreeSet<Str
     }
 }
 
-/// Whether a part of a UNION has rows of single persons of a policy.
-fn brings(plan: &LogicalPlan, policy: &str) -> bool {
+/// Whether rows, as those of a part of a UNION, are of single persons of a policy, or records of a
+/// model of entities that may be.
+pub(super) fn brings(plan: &LogicalPlan, policy: &str) -> bool {
     if is_aggregated(plan) {
         return false;
     }
@@ -103,6 +105,7 @@ fn brings(plan: &LogicalPlan, policy: &str) -> bool {
         let provider = source_as_provider(&scan.source).ok();
         let table = provider.as_ref().and_then(consented);
         table.is_some_and(|table| table.policies().any(|known| known.name == policy))
+            || provider.as_ref().is_some_and(|provider| has_records(provider, policy))
     };
     let mut is_found = false;
     let walked = plan.apply_with_subqueries(|part| {
@@ -129,6 +132,15 @@ fn persons(scan: &TableScan, column: usize, found: &mut BTreeSet<String>) {
         let policies = table.policies_of_column(field.name());
         found.extend(policies.map(|policy| policy.name.clone()));
     }
+}
+
+/// Whether a provider tells of the records of a model of entities that learned under a policy.
+fn has_records(provider: &Arc<dyn TableProvider>, policy: &str) -> bool {
+    let answers = provider.downcast_ref::<Answers>();
+    answers.map(Answers::model).is_some_and(|model| {
+        model.model.entities().is_some()
+            && model.manifest.consents.iter().any(|consent| consent.policy == policy)
+    })
 }
 
 /// The governed table that a provider is, of which some columns may exist alone.

@@ -101,7 +101,7 @@ impl<'a> Lineage<'a> {
             LogicalPlan::Join(node) => self.joined(node)?,
             LogicalPlan::Filter(node) => self.filtered(node)?,
             LogicalPlan::Window(node) => {
-                let mut rows = self.of(&node.input)?;
+                let mut rows = self.asked(&node.input, &node.window_expr)?;
                 let from = rows.columns.clone();
                 for expr in &node.window_expr {
                     let schema = node.input.schema();
@@ -112,6 +112,12 @@ impl<'a> Lineage<'a> {
             }
             LogicalPlan::Distinct(Distinct::On(on)) => {
                 self.projected(&on.input, &on.select_expr)?
+            }
+            LogicalPlan::Unnest(node) => {
+                let Rows { columns: from, persons } = self.of(&node.input)?;
+                let lists = node.dependency_indices.iter();
+                let columns = lists.map(|at| from.get(*at).cloned().unwrap_or_default());
+                Rows { columns: columns.collect(), persons }
             }
             LogicalPlan::Union(node) => {
                 self.united(node.inputs.iter().map(|input| input.as_ref()))?
@@ -132,6 +138,16 @@ impl<'a> Lineage<'a> {
             other => self.named_alike(other)?,
         };
         rows.columns.resize(width, Held::default());
+        Ok(rows)
+    }
+
+    /// The rows of a plan that expressions over them may ask a model of.
+    fn asked<'b, E>(&self, plan: &LogicalPlan, exprs: E) -> Result<Rows>
+    where
+        E: IntoIterator<Item = &'b Expr>,
+    {
+        let mut rows = self.of(plan)?;
+        self.models.told_of(exprs, plan.schema(), &mut rows, &|| self.next_reading())?;
         Ok(rows)
     }
 
@@ -196,7 +212,7 @@ impl<'a> Lineage<'a> {
     }
 
     fn projected(&self, input: &LogicalPlan, exprs: &[Expr]) -> Result<Rows> {
-        let Rows { columns: from, mut persons } = self.of(input)?;
+        let Rows { columns: from, mut persons } = self.asked(input, exprs)?;
         let mut columns = Vec::with_capacity(exprs.len());
         for expr in exprs {
             columns.push(self.made(expr, input.schema(), &from, &mut persons)?);
@@ -205,7 +221,7 @@ impl<'a> Lineage<'a> {
     }
 
     fn filtered(&self, node: &Filter) -> Result<Rows> {
-        let mut rows = self.of(&node.input)?;
+        let mut rows = self.asked(&node.input, [&node.predicate])?;
         let Rows { columns, persons } = &mut rows;
         self.equal(&node.predicate, node.input.schema(), columns, persons, &|_| true);
         Ok(rows)
@@ -225,7 +241,8 @@ impl<'a> Lineage<'a> {
 
     /// A group is one person's where it is made by an id.
     fn aggregated(&self, node: &Aggregate, width: usize) -> Result<Rows> {
-        let Rows { columns: from, mut persons } = self.of(&node.input)?;
+        let exprs = node.group_expr.iter().chain(&node.aggr_expr);
+        let Rows { columns: from, mut persons } = self.asked(&node.input, exprs)?;
         let schema = node.input.schema();
         let mut columns = Vec::with_capacity(width);
         for key in &node.group_expr {
@@ -569,7 +586,7 @@ fn is_null(expr: &Expr) -> bool {
     }
 }
 
-fn column_of(expr: &Expr) -> Option<&Column> {
+pub(super) fn column_of(expr: &Expr) -> Option<&Column> {
     match expr {
         Expr::Column(column) => Some(column),
         Expr::Alias(alias) => column_of(&alias.expr),

@@ -120,6 +120,9 @@ fn groups_are_of_single_persons_where_an_id_makes_them() {
     assert_eq!((by(&largest), largest.persons.readings.len()), (vec![None, PLAIN], 0));
     let lists = tables.rows(grouped(vec![], array_agg(col("id"))));
     assert_eq!((by(&lists), lists.persons.readings.len()), (vec![Some(None)], 0));
+    let lists = grouped(vec![], array_agg(col("id")).alias("ids"));
+    let each = tables.rows(lists.unnest_column("ids").unwrap());
+    assert_eq!((by(&each), each.persons.readings.len()), (vec![Some(None)], 0));
 }
 
 #[test]

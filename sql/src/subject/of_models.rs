@@ -8,15 +8,30 @@ use std::collections::BTreeSet;
 
 use catalog::models::{LoadedModel, Manifest};
 use catalog::subjects::{Subject, SubjectKey};
-use datafusion::logical_expr::TableScan;
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, TableScan};
 
 use super::ids::{Held, Ids};
-use super::lineage::Rows;
+use super::lineage::{Rows, column_of};
 use super::whose::Persons;
+use crate::model::BOUND_NAME;
 use crate::model::answers::Answers;
+use crate::session::bindings::parse_model_name;
 
 /// Functions that list users of a model.
 pub(super) const LISTING_USERS: [&str; 2] = ["als_similar_users", "ml_similar_users"];
+
+/// Functions that tell what a model knows of a user, who is their second argument.
+const OF_USERS: [&str; 6] = [
+    "als_recommend",
+    "als_score",
+    "als_similar_users",
+    "ml_reasons",
+    "ml_score",
+    "ml_similar_users",
+];
 
 /// What is known of persons in models.
 #[derive(Clone, Copy)]
@@ -56,6 +71,54 @@ impl OfModels<'_> {
         is_anybody.then_some(rows)
     }
 
+    /// Rows of which expressions ask what a model knows of a user are that user's: of a consent
+    /// policy's person, whoever names the users, as a list is that the model recommends.
+    ///
+    /// # Errors
+    /// When an expression cannot be walked.
+    pub(super) fn told_of<'b>(
+        &self,
+        exprs: impl IntoIterator<Item = &'b Expr>,
+        schema: &DFSchema,
+        rows: &mut Rows,
+        reading: &dyn Fn() -> usize,
+    ) -> Result<()> {
+        if self.policy.is_none() {
+            return Ok(());
+        }
+        for expr in exprs {
+            expr.apply(|part| {
+                if let Expr::ScalarFunction(call) = part
+                    && OF_USERS.contains(&call.func.name())
+                    && let [model, user, ..] = call.args.as_slice()
+                    && let Some(user) = column_of(user)
+                    && let Some(at) = schema.maybe_index_of_column(user)
+                {
+                    self.are_of_user(rows, at, model, reading);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Rows are of the user in a column of whom nothing else is known.
+    fn are_of_user(&self, rows: &mut Rows, at: usize, named: &Expr, reading: &dyn Fn() -> usize) {
+        let Some(user) = rows.columns.get_mut(at).filter(|user| user.ids.is_empty()) else {
+            return;
+        };
+        let asked = self.asked.iter().filter(|model| model.model.recommender().is_some());
+        for model in asked.filter(|model| may_be_named(model, named)) {
+            let reading = reading();
+            let ids = self.ids(model, &model.manifest.user_col, reading);
+            if !ids.is_empty() {
+                rows.persons.readings.insert((reading, model.name.clone()));
+                user.readings.insert(reading);
+                user.ids.extend(ids);
+            }
+        }
+    }
+
     /// What a list of users of one of the statement's models holds: ids that cannot be looked for.
     pub(super) fn listed(&self, mut held: Held, persons: &mut Persons, reading: usize) -> Held {
         for model in self.asked.iter().filter(|model| model.model.recommender().is_some()) {
@@ -68,6 +131,16 @@ impl OfModels<'_> {
         }
         held
     }
+}
+
+/// Whether the first argument of a call may name a model.
+fn may_be_named(model: &LoadedModel, named: &Expr) -> bool {
+    let Expr::Literal(named, _) = named else { return true };
+    let written = named.try_as_str().flatten().filter(|written| *written != BOUND_NAME);
+    let Some(Ok((schema, name, version))) = written.map(parse_model_name) else { return true };
+    name == model.name.name
+        && schema.is_none_or(|schema| schema == model.name.schema)
+        && version.is_none_or(|version| version == model.version)
 }
 
 fn of_subjects(subjects: &[Subject], manifest: &Manifest, key: &SubjectKey) -> BTreeSet<Ids> {
