@@ -224,8 +224,7 @@ impl Pairs {
         Ok(())
     }
 
-    /// The same pairs with `parts` parts each, which `add` gives; page by page on the learners'
-    /// threads.
+    /// The same pairs with `parts` parts each, which `add` gives: pages side by side.
     ///
     /// # Errors
     /// When the disk is full, or fails.
@@ -236,17 +235,15 @@ impl Pairs {
     ) -> Result<Self, ModelError> {
         let writer = Writer::new(&self.spill, parts);
         let written = self.pages.par_iter().with_min_len(16).map(|page| {
-            let bytes = self.bytes(page)?;
             let (mut writer, mut of) = (writer.beside(), Vec::with_capacity(parts));
-            for edge in bytes.chunks_exact(self.row_bytes()).filter_map(read) {
+            for edge in self.bytes(page)?.chunks_exact(self.row_bytes()).filter_map(read) {
                 of.clear();
                 add(&edge, &mut of);
                 writer.add(&edge, &of);
             }
             writer.finish()
         });
-        let written: Vec<Written> = written.collect::<Result<_, ModelError>>()?;
-        Ok(Self::joined(&self.spill, parts, written))
+        Ok(Self::joined(&self.spill, parts, written.collect::<Result<Vec<_>, _>>()?))
     }
 
     /// The pairs one by one, in order, one page in memory at a time; of what the disk fails to give
