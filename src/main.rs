@@ -45,8 +45,10 @@ fn main() -> ExitCode {
                 return ExitCode::from(cli::exit_code(Err(cli::runtime_error(error)), &context));
             }
             let result = runtime.block_on(cli::run(arguments, &context));
-            // A statement that ignores cancellation must not keep the process alive.
-            runtime.shutdown_background();
+            // A statement that ignores cancellation must not keep the process alive, so nobody
+            // waits for threads: they end with the process. To detach threads that are about to
+            // end is not safe with every C library.
+            std::mem::forget(runtime);
             result
         }
         Err(error) => Err(cli::runtime_error(error)),

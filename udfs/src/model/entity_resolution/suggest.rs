@@ -69,9 +69,11 @@ pub fn suggest(
         .filter(|[a, b]| keys[*a].column < keys[*b].column)
         .collect();
     candidates.par_extend(joint.par_iter().map(|pair| weigh(pair)));
-    candidates.retain(|candidate| {
-        (1..=per_rule).contains(&candidate.pairs) && candidate.kept >= KEPT_MIN
-    });
+    candidates.retain(|candidate| (1..=per_rule).contains(&candidate.pairs));
+    // Where all columns have a value in more than half the rows, some records are better than none.
+    if candidates.iter().any(|candidate| candidate.kept >= KEPT_MIN) {
+        candidates.retain(|candidate| candidate.kept >= KEPT_MIN);
+    }
     choose(candidates, columns, budget)
 }
 
