@@ -292,7 +292,7 @@ impl<'a> Groups<'a> {
     ) -> Vec<bool> {
         let mut columns = self.columns(input);
         for expr in exprs {
-            let mut users = Vec::new();
+            let mut users: Vec<&Expr> = Vec::new();
             let walked = expr.apply(|part| {
                 if let Expr::ScalarFunction(call) = part
                     && OF_USERS.contains(&call.func.name())
