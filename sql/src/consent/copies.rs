@@ -2,8 +2,8 @@
 //!
 //! The policy goes with the column of persons under its new name. A copy without that column would
 //! hold rows of single persons of whom nobody knows whose they are, so that no withdrawal could
-//! reach them: it is refused, unless the rows are aggregated. Rows are added to another table only
-//! where that is under the same consents.
+//! reach them: it is refused, unless the rows are of groups that nothing of the persons is left in
+//! ([`super::groups`]). Rows are added to another table only where that is under the same consents.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use udfs::recommend::model_argument;
 
+use super::groups::Groups;
 use super::lineage::{brings, policies_of_each};
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
@@ -170,13 +171,14 @@ fn person(plan: &LogicalPlan, policy: &str) -> Option<String> {
     fields.get(at).map(|field| field.name().clone())
 }
 
-/// Whether all rows of a plan are of groups, and nothing of a policy's persons stands beside them.
+/// Whether all rows of a plan are of groups that are nobody's, and nothing of a policy's persons
+/// stands beside them.
 fn is_of_groups(context: &StatementContext, plan: &LogicalPlan, policy: &str) -> bool {
     let asked = context.opening().asked();
     let asks = asked
         .iter()
         .any(|model| model.manifest.consents.iter().any(|consent| consent.policy == policy));
-    is_aggregated(plan) && !tells_beside(plan, policy, asks)
+    Groups::of(policy).are_all(plan) && !tells_beside(plan, policy, asks)
 }
 
 /// Whether values beside the groups of a plan may be single persons' of a policy: what functions
@@ -193,7 +195,7 @@ fn tells_beside(plan: &LogicalPlan, policy: &str, asks: bool) -> bool {
             Expr::ScalarFunction(call) => asks && model_argument(call.func.name()).is_some(),
             Expr::ScalarSubquery(sub) => {
                 let rows = sub.subquery.as_ref();
-                (asks && !is_aggregated(rows))
+                (asks && !Groups::of(policy).are_all(rows))
                     || brings(rows, policy)
                     || tells_beside(rows, policy, asks)
             }
@@ -208,22 +210,6 @@ fn tells_beside(plan: &LogicalPlan, policy: &str, asks: bool) -> bool {
     walked.is_err()
         || tells
         || plan.inputs().into_iter().any(|input| tells_beside(input, policy, asks))
-}
-
-/// Whether all rows of a plan are of groups.
-pub(crate) fn is_aggregated(plan: &LogicalPlan) -> bool {
-    match plan {
-        LogicalPlan::Aggregate(_) | LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => true,
-        LogicalPlan::Projection(_)
-        | LogicalPlan::Filter(_)
-        | LogicalPlan::Sort(_)
-        | LogicalPlan::Limit(_)
-        | LogicalPlan::Distinct(_)
-        | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Window(_)
-        | LogicalPlan::Union(_) => plan.inputs().into_iter().all(is_aggregated),
-        _ => false,
-    }
 }
 
 /// Puts policies on a table that is about to be, or has just come to be; gives those that were not

@@ -9,7 +9,7 @@ use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan, TableScan};
 use udfs::consent::SubjectKind;
 
-use super::copies::is_aggregated;
+use super::groups::Groups;
 use super::guard::Consented;
 use crate::model::answers::Answers;
 use crate::policy::barrier::barrier_of;
@@ -98,7 +98,7 @@ fn expression(input: &LogicalPlan, expr: Option<&Expr>, found: &mut BTreeSet<Str
 /// Whether rows, as those of a part of a UNION, are of single persons of a policy, or records of a
 /// model of entities that may be.
 pub(super) fn brings(plan: &LogicalPlan, policy: &str) -> bool {
-    if is_aggregated(plan) {
+    if Groups::of(policy).are_all(plan) {
         return false;
     }
     let is_governed = |scan: &TableScan| {
@@ -144,7 +144,7 @@ fn has_records(provider: &Arc<dyn TableProvider>, policy: &str) -> bool {
 }
 
 /// The governed table that a provider is, of which some columns may exist alone.
-fn consented(provider: &Arc<dyn TableProvider>) -> Option<&Consented> {
+pub(super) fn consented(provider: &Arc<dyn TableProvider>) -> Option<&Consented> {
     match provider.downcast_ref::<Narrowed>() {
         Some(narrowed) => consented(narrowed.table()),
         None => provider.downcast_ref::<Consented>(),

@@ -10,6 +10,7 @@
 
 pub(crate) mod copies;
 mod exec;
+mod groups;
 mod guard;
 pub(crate) mod held;
 mod lineage;
@@ -31,6 +32,7 @@ use datafusion::execution::session_state::SessionState;
 
 use catalog::{ConsentPolicy, CreateMode, Purpose};
 
+pub(crate) use self::groups::tells_together;
 pub(crate) use self::guard::{governed, may_replace, parts};
 pub(crate) use self::links::crosswalk_table;
 pub(crate) use self::store::{ConsentStore, Opening, seed};

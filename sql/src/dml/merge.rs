@@ -15,14 +15,13 @@ use sqlparser::ast::{
     TableFactor,
 };
 
-use crate::consent::copies::is_aggregated;
 use crate::dml::rewrite::{Target, assigned, typed};
 use crate::dml::sent::{free, quoted};
 use crate::dml::{Change, MergePlan, copies_in};
 use crate::error::{Error, Result};
 use crate::expectation::load::Rows;
 use crate::parse::{name_parts, parse_query};
-use crate::policy::RowCheck;
+use crate::policy::{RowCheck, have_an_age};
 use crate::session::{Action, StatementContext};
 
 /// What is computed of rows, by names that no column of the table or of the source has.
@@ -82,7 +81,7 @@ pub(crate) async fn merge(
     let when: Vec<&str> = branches.iter().map(|branch| branch.condition.as_str()).collect();
     let met = format!("FULL JOIN {source} ON {} WHERE {}", merge.on, when.join(" OR "));
     // Single rows that are added are as old as those of the source.
-    let adds = branches.iter().any(Branch::inserts) && !is_aggregated(&seen);
+    let adds = branches.iter().any(Branch::inserts) && have_an_age(context, &seen).await?;
     target.check(context, &values, &met, !adds).await?;
     let joined = joined(&target, &names, &source, &merge.on, &branches);
     let columns = target.schema().fields().iter().map(|field| quoted(field.name()));

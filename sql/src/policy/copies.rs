@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use catalog::policy::{Attached, Policy, Rule, RuleSet, TableRules};
 use catalog::{Catalog, CreateMode, ObjectName};
+use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Distinct, LogicalPlan, TableScan};
@@ -20,7 +21,6 @@ use sqlparser::ast::{Expr as SqlExpr, Ident, visit_expressions_mut};
 use super::binding;
 use super::expression::parsed;
 use super::lineage::{Lineage, Source};
-use crate::consent::copies::is_aggregated;
 use crate::dialect::folded;
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
@@ -31,6 +31,9 @@ pub(crate) struct Copied {
     policies: Vec<(String, Policy)>,
     tags: BTreeMap<String, BTreeSet<String>>,
 }
+
+/// The protected tables that a statement has met, each as it was opened.
+type Governed = Vec<(ObjectName, Arc<dyn TableProvider>)>;
 
 /// One output column by the protected column that it is.
 type Places = BTreeMap<(ObjectName, String), String>;
@@ -49,18 +52,11 @@ impl Copied {
         target: Option<&ObjectName>,
         in_place: bool,
     ) -> Result<Self> {
-        let met = context.policies().tables().into_iter();
-        let governed: Vec<_> =
-            met.filter_map(|name| context.opened(&name).map(|table| (name, table))).collect();
+        let governed = governed(context);
         if governed.is_empty() {
             return Ok(Self::default());
         }
-        let reads = |scan: &TableScan| {
-            let read = source_as_provider(&scan.source).ok()?;
-            let found = governed.iter().find(|(_, table)| Arc::ptr_eq(table, &read))?;
-            Some(found.0.clone())
-        };
-        let lineage = Lineage(reads);
+        let lineage = Lineage(|scan: &TableScan| read_by(scan, &governed));
         let tables = lineage.tables(plan)?;
         if tables.is_empty() {
             return Ok(Self::default());
@@ -84,11 +80,11 @@ impl Copied {
         }
         let mut copied = Self::default();
         let gathers = gathers(plan)?;
-        let ages = !in_place && !is_aggregated(plan);
         for table in &tables {
             let rules = context.engine().catalog().table_rules(table).await?;
             let sees_groups = binding(context, table).await?.sees_groups();
             let own = target == Some(table);
+            let ages = !in_place && ages(context, &governed, plan, table, &rules).await?;
             let (outputs, places) = (outputs.as_slice(), &places);
             let copy = Copying { table, own, outputs, places, sees_groups, gathers, ages };
             copy.carry(&rules, &mut copied)?;
@@ -177,6 +173,75 @@ impl Copied {
         let name = free(name, taken);
         self.policies.push((name, Policy { rule, except, ..policy.clone() }));
     }
+}
+
+fn governed(context: &StatementContext) -> Governed {
+    let met = context.policies().tables().into_iter();
+    met.filter_map(|name| context.opened(&name).map(|table| (name, table))).collect()
+}
+
+/// The protected table that a scan reads.
+fn read_by(scan: &TableScan, governed: &Governed) -> Option<ObjectName> {
+    let read = source_as_provider(&scan.source).ok()?;
+    let found = governed.iter().find(|(_, table)| Arc::ptr_eq(table, &read))?;
+    Some(found.0.clone())
+}
+
+/// Whether rows of a plan are as old as rows of a table that are kept for a time.
+///
+/// # Errors
+/// When policies or subjects cannot be read.
+pub(crate) async fn have_an_age(
+    context: &Arc<StatementContext>,
+    plan: &LogicalPlan,
+) -> Result<bool> {
+    let governed = governed(context);
+    let tables = Lineage(|scan: &TableScan| read_by(scan, &governed)).tables(plan)?;
+    for table in &tables {
+        let rules = context.engine().catalog().table_rules(table).await?;
+        if ages(context, &governed, plan, table, &rules).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether rows of a plan are as old as those of a table under a retention policy, as they show
+/// single ones.
+async fn ages(
+    context: &Arc<StatementContext>,
+    governed: &Governed,
+    plan: &LogicalPlan,
+    table: &ObjectName,
+    rules: &TableRules,
+) -> Result<bool> {
+    let times = rules.own.policies.values().filter_map(|policy| match &policy.rule {
+        Rule::Retention { column, .. } => Some(column.as_str()),
+        _ => None,
+    });
+    let times: BTreeSet<&str> = times.collect();
+    if times.is_empty() {
+        return Ok(false);
+    }
+    let persons = persons(context, table).await?;
+    let lineage = Lineage(|scan: &TableScan| read_by(scan, governed));
+    Ok(lineage.shows_rows(plan, table, &times, &persons)?)
+}
+
+/// The columns of a table that hold persons, as consent policies and subjects have it.
+async fn persons(context: &Arc<StatementContext>, table: &ObjectName) -> Result<BTreeSet<String>> {
+    let policies = context.rights().purposes().policies_of(table).iter();
+    let mut columns: BTreeSet<String> = policies.map(|policy| policy.subject.clone()).collect();
+    let catalog = context.engine().catalog();
+    for subject in catalog.sound_subjects().await? {
+        columns.extend(subject.columns_of(table).map(str::to_owned));
+        if let Some(via) = subject.via.filter(|via| via.table == *table) {
+            columns.extend([via.record, via.entity]);
+        }
+    }
+    let copies = catalog.copies().await?.into_iter().filter(|(name, _)| name == table);
+    columns.extend(copies.filter_map(|(_, copy)| copy.column));
+    Ok(columns)
 }
 
 /// Whether a policy that is there protects rows as one that they need would.

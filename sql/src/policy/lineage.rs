@@ -9,6 +9,8 @@ use datafusion::common::{Column, DFSchema, JoinType};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, Join, LogicalPlan, TableScan};
 
+use crate::consent::tells_together;
+
 /// A column of a protected table.
 pub(super) type Origin = (ObjectName, String);
 
@@ -109,6 +111,62 @@ impl<F: Fn(&TableScan) -> Option<ObjectName>> Lineage<F> {
         Ok(tables)
     }
 
+    /// Whether rows of a plan show single rows of a table. Those of groups do not, as long as no
+    /// key is made of its columns of `persons`, and nothing shows a value of one row but of its
+    /// columns of `times`. Groups without an aggregate are the rows, each of them once.
+    ///
+    /// # Errors
+    /// When a plan cannot be walked.
+    pub(super) fn shows_rows(
+        &self,
+        plan: &LogicalPlan,
+        table: &ObjectName,
+        times: &BTreeSet<&str>,
+        persons: &BTreeSet<String>,
+    ) -> Result<bool> {
+        match plan {
+            LogicalPlan::Aggregate(node) => {
+                let (from, schema) = (self.of(&node.input)?, node.input.schema());
+                let of_table = |(of, _): &&Origin| of == table;
+                for key in &node.group_expr {
+                    let source = self.computed(key, schema, &from)?;
+                    let mut of = source.of.iter().filter(of_table).map(|(_, column)| column);
+                    let is_all = node.aggr_expr.is_empty();
+                    if of.any(|column| {
+                        persons.contains(column) || (is_all && !times.contains(column.as_str()))
+                    }) {
+                        return Ok(true);
+                    }
+                }
+                for expr in node.aggr_expr.iter().filter(|expr| !is_together(expr)) {
+                    let source = self.computed(expr, schema, &from)?;
+                    let mut of = source.of.iter().filter(of_table);
+                    if of.any(|(_, column)| !times.contains(column.as_str())) {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => Ok(false),
+            LogicalPlan::Projection(_)
+            | LogicalPlan::Filter(_)
+            | LogicalPlan::Sort(_)
+            | LogicalPlan::Limit(_)
+            | LogicalPlan::Distinct(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::Window(_)
+            | LogicalPlan::Union(_) => {
+                for input in plan.inputs() {
+                    if self.shows_rows(input, table, times, persons)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
+    }
+
     fn scanned(&self, scan: &TableScan) -> Vec<Source> {
         let table = (self.0)(scan);
         let fields = scan.projected_schema.fields().iter();
@@ -202,6 +260,15 @@ impl<F: Fn(&TableScan) -> Option<ObjectName>> Lineage<F> {
                 left.into_iter().chain(right).collect()
             }
         })
+    }
+}
+
+/// Whether an aggregate tells of all rows of a group together.
+fn is_together(expr: &Expr) -> bool {
+    match expr {
+        Expr::Alias(alias) => is_together(&alias.expr),
+        Expr::AggregateFunction(call) => tells_together(call.func.name()),
+        _ => false,
     }
 }
 

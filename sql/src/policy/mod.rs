@@ -41,7 +41,7 @@ pub use self::apply::{Retained, retain_due};
 use self::barrier::Barrier;
 use self::bound::Bound;
 pub(crate) use self::change::Change;
-pub(crate) use self::copies::Copied;
+pub(crate) use self::copies::{Copied, have_an_age};
 use self::retention::Keep;
 pub(crate) use self::rows::{Parts, RowCheck, computed_of_mask, parts};
 use self::since::Versions;

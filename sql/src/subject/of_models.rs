@@ -21,10 +21,10 @@ use crate::model::answers::Answers;
 use crate::session::bindings::parse_model_name;
 
 /// Functions that list users of a model.
-pub(super) const LISTING_USERS: [&str; 2] = ["als_similar_users", "ml_similar_users"];
+pub(crate) const LISTING_USERS: [&str; 2] = ["als_similar_users", "ml_similar_users"];
 
 /// Functions that tell what a model knows of a user, who is their second argument.
-const OF_USERS: [&str; 6] = [
+pub(crate) const OF_USERS: [&str; 6] = [
     "als_recommend",
     "als_score",
     "als_similar_users",
