@@ -60,8 +60,9 @@ pub(crate) fn told(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
         return Ok(plan);
     }
     let told = plan.transform_up_with_subqueries(|node| {
-        if let LogicalPlan::Subquery(lateral) = &node {
-            check_apart(&lateral.subquery, BTreeSet::new())?;
+        // What stands in an expression comes here too.
+        if let LogicalPlan::Subquery(sub) = &node {
+            check_apart(&sub.subquery, BTreeSet::new())?;
         }
         map_named(node, |expr| expr.transform_up(told_part))?.map_data(recomputed)
     });
@@ -72,32 +73,15 @@ fn has_subquery(plan: &LogicalPlan) -> DataFusionResult<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
         found |= matches!(node, LogicalPlan::Subquery(_));
-        node.apply_expressions(|expr| {
-            found |= expr.exists(|part| Ok(subquery(part).is_some()))?;
-            Ok(TreeNodeRecursion::Continue)
+        Ok(match found {
+            true => TreeNodeRecursion::Stop,
+            false => TreeNodeRecursion::Continue,
         })
     })?;
     Ok(found)
 }
 
-fn subquery(part: &Expr) -> Option<&Subquery> {
-    match part {
-        Expr::ScalarSubquery(sub) => Some(sub),
-        Expr::Exists(exists) => Some(&exists.subquery),
-        Expr::InSubquery(sub) => Some(&sub.subquery),
-        Expr::SetComparison(sub) => Some(&sub.subquery),
-        _ => None,
-    }
-}
-
 fn told_part(part: Expr) -> DataFusionResult<Transformed<Expr>> {
-    if let Some(sub) = subquery(&part) {
-        let left = match &part {
-            Expr::SetComparison(compared) => names(&compared.expr),
-            _ => BTreeSet::new(),
-        };
-        check_apart(&sub.subquery, left)?;
-    }
     match part {
         Expr::SetComparison(compared) => compared_apart(compared),
         Expr::ScalarSubquery(sub) if may_be_without_row(&sub) => {
@@ -146,6 +130,7 @@ fn compared_apart(mut compared: SetComparison) -> DataFusionResult<Transformed<E
         return Ok(Transformed::no(Expr::SetComparison(compared)));
     }
     let left = names(&compared.expr);
+    check_apart(plan, left.clone())?;
     let is_taken = |name: &str| left.iter().any(|column| column.name == name);
     let (table, field) = plan.schema().qualified_field(0);
     if table.is_none() && !is_taken(field.name()) {
