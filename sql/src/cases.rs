@@ -52,7 +52,7 @@ impl AnalyzerRule for LazyCases {
 }
 
 /// The node with the schema that its inputs and expressions give it.
-fn recomputed(node: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+pub(crate) fn recomputed(node: LogicalPlan) -> DataFusionResult<LogicalPlan> {
     let LogicalPlan::Union(Union { inputs, schema }) = node else {
         return node.recompute_schema();
     };

@@ -30,6 +30,7 @@ use crate::planner::AttuneQueryPlanner;
 use crate::queries::QueryLog;
 use crate::rewrites::{Rewrite, Rewrites};
 use crate::session::{OpenSessions, Session, SessionOptions};
+use crate::subqueries::Subqueries;
 
 /// The name of the one catalog.
 pub const CATALOG: &str = "attune";
@@ -355,7 +356,8 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> Result<SessionState>
     Ok(builder.with_analyzer_rules(rules).build())
 }
 
-/// DataFusion's rules, with what becomes of expressions before types are coerced and after.
+/// DataFusion's rules, with what becomes of sub-queries and expressions before types are coerced
+/// and after.
 fn analyzer_rules(patterns: Option<PatternOperators>) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let intervals = Arc::new(IntervalLengths::new());
     let mut rewrites: Vec<Rewrite> = Vec::new();
@@ -363,6 +365,7 @@ fn analyzer_rules(patterns: Option<PatternOperators>) -> Vec<Arc<dyn AnalyzerRul
     rewrites.push(Arc::clone(&intervals) as Rewrite);
     let mut rules = Analyzer::new().rules;
     rules.insert(0, Arc::new(Rewrites(rewrites)));
+    rules.insert(0, Arc::new(Subqueries));
     rules.push(intervals);
     rules.push(Arc::new(LazyCases));
     rules

@@ -50,10 +50,12 @@ mod similar;
 mod size;
 mod stream;
 mod subject;
+mod subqueries;
 mod system;
 mod table;
 mod text_size;
 mod tokens;
+mod unread;
 mod using;
 mod words;
 

@@ -36,7 +36,7 @@ use crate::rights::Rights;
 use crate::session::run::{Done, Run};
 use crate::session::{Action, StatementContext};
 use crate::subject::copies::{Copies, Target};
-use crate::{consent, policy, subject};
+use crate::{consent, policy, subject, unread};
 
 /// A change of rows.
 #[derive(Debug, Clone)]
@@ -238,6 +238,7 @@ pub(crate) async fn plan(
     statement: &DataFusionStatement,
     tree: &SqlStatement,
 ) -> Result<(SessionState, Action)> {
+    unread::check(tree)?;
     match tree {
         SqlStatement::Insert(insert) => insertion(context, statement, insert, false).await,
         SqlStatement::Delete(delete) => rewrite::delete(context, delete).await,

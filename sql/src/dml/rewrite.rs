@@ -325,7 +325,6 @@ pub(crate) async fn delete(
     let (FromTable::WithFromKeyword(tables) | FromTable::WithoutKeyword(tables)) = &delete.from;
     let [table] = tables.as_slice() else { return Err(only_one_table()) };
     if delete.using.is_some()
-        || delete.returning.is_some()
         || delete.limit.is_some()
         || !delete.order_by.is_empty()
         || !delete.tables.is_empty()
@@ -377,7 +376,6 @@ pub(crate) async fn update(
     update: &Update,
 ) -> Result<(SessionState, Action)> {
     if update.from.is_some()
-        || update.returning.is_some()
         || update.limit.is_some()
         || !update.order_by.is_empty()
         || update.or.is_some()

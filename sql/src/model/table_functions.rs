@@ -195,6 +195,14 @@ impl RelationPlanner for ModelRelations {
             _ => return Ok(RelationPlanning::Original(Box::new(relation))),
         };
         if !FUNCTIONS.contains(&name.as_str()) {
+            let is_models = name.starts_with("ml_") || name.starts_with("als_");
+            if is_models && context.context_provider().get_function_meta(&name).is_some() {
+                return Err(Error::invalid_hint(
+                    format!("{name} gives a value for each row: it is no table"),
+                    format!("call it in SELECT: SELECT {name}('model', …) FROM …"),
+                )
+                .into());
+            }
             if name.starts_with("ml_") {
                 return Err(Error::unknown("function", &name, FUNCTIONS).into());
             }

@@ -12,13 +12,14 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator, Subquery};
 
 use crate::operators::{is_condition, is_safe_kind, is_widening};
+use crate::subqueries::NULL_WITHOUT_ROW;
 
 /// Parts that days have too.
 const DAYS: [&str; 5] = ["year", "quarter", "month", "week", "day"];
 /// Parts that times have.
 const HOURS: [&str; 3] = ["hour", "minute", "second"];
 /// Functions that give a value for every row, whatever it holds.
-const TOTAL: [&str; 12] = [
+const TOTAL: [&str; 13] = [
     "btrim",
     "character_length",
     "coalesce",
@@ -26,6 +27,7 @@ const TOTAL: [&str; 12] = [
     "lower",
     "ltrim",
     "nullif",
+    NULL_WITHOUT_ROW,
     "octet_length",
     "rtrim",
     "sha256",

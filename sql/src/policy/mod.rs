@@ -53,6 +53,7 @@ use crate::session::bindings::Bindings;
 use crate::session::plan::analyzed;
 use crate::session::planned::plan_datafusion;
 use crate::session::{Action, StatementContext};
+use crate::subqueries::told;
 
 /// What a statement has met of policies.
 #[derive(Debug, Default)]
@@ -246,7 +247,8 @@ pub(crate) fn checked(state: &SessionState, plan: LogicalPlan) -> Result<Logical
         }
     }
     shown::check(&plan)?;
-    groups::enforce(plan)
+    // A sub-query whose group is too small has no row.
+    Ok(told(groups::enforce(plan)?)?)
 }
 
 /// The same of a plan that was checked before its values were known: a value of another type than

@@ -29,7 +29,7 @@ use crate::rights::Rights;
 use crate::session::bindings::{self, Bindings, References};
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
-use crate::{consent, key, model, over_query, policy, private, size, using};
+use crate::{consent, key, model, over_query, policy, private, size, unread, using};
 
 /// What one statement (or view inside it) is planned in.
 #[derive(Debug)]
@@ -379,6 +379,7 @@ impl StatementContext {
         let mut private = Vec::new();
         if let Some(tree) = tree {
             size::check_tree(tree.as_ref())?;
+            unread::check(tree.as_ref())?;
             model::marked::plain(tree)?;
             over_query::plain(tree)?;
             using::plain(tree)?;

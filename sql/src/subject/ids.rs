@@ -9,6 +9,7 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::{Expr, ExprSchemable};
 
 use super::define::is_id;
+use crate::subqueries::NULL_WITHOUT_ROW;
 
 /// What an expression over ids calls the id.
 pub(super) const ID: &str = "id";
@@ -37,7 +38,8 @@ const IDENTIFYING: [&str; 18] = [
 ];
 
 /// Functions of which one argument or another is given back.
-pub(super) const CHOOSING: [&str; 6] = ["coalesce", "greatest", "ifnull", "least", "nullif", "nvl"];
+pub(super) const CHOOSING: [&str; 7] =
+    ["coalesce", "greatest", "ifnull", "least", NULL_WITHOUT_ROW, "nullif", "nvl"];
 
 /// Functions that change the type.
 pub(super) const CASTING: [&str; 2] = ["arrow_cast", "arrow_try_cast"];

@@ -1,0 +1,316 @@
+//! Sub-queries that DataFusion 55.2 answers wrongly as they are.
+//!
+//! `a >= ALL (SELECT a FROM t)` in a query over `t` becomes a join whose condition is looked
+//! through by name, and compares `t.a` of the sub-query with itself. So what is compared gets a
+//! name that nothing around it has. Where a sub-query compares a column of its own with one of the
+//! same name around it, in a condition of its own, no name can be given from outside: it is
+//! refused.
+//!
+//! `(SELECT count(*) FROM t HAVING …)` is NULL where the sub-query has no row, though its column
+//! never is. Unless there always is a row, it stands in a function that says so: IS NULL and
+//! coalesce are not simplified away, and the answer's column may hold NULL.
+
+use std::collections::BTreeSet;
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::Column;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::utils::take_function_args;
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::logical_expr::expr::{ScalarFunction, SetComparison};
+use datafusion::logical_expr::utils::{find_out_reference_exprs, split_conjunction};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, FetchType, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs,
+    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, SkipType, Subquery, Volatility,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+use crate::cases::recomputed;
+use crate::error::Error;
+use crate::rewrites::map_named;
+
+/// The function around a sub-query that may have no row. Nobody can call it: it is in no registry.
+pub(crate) const NULL_WITHOUT_ROW: &str = "null_without_row";
+
+/// Says what is meant by each sub-query, before types are coerced.
+#[derive(Debug)]
+pub(crate) struct Subqueries;
+
+impl AnalyzerRule for Subqueries {
+    fn name(&self) -> &str {
+        "subqueries"
+    }
+
+    fn analyze(
+        &self,
+        plan: LogicalPlan,
+        _options: &ConfigOptions,
+    ) -> DataFusionResult<LogicalPlan> {
+        told(plan)
+    }
+}
+
+/// The plan with what is meant by each sub-query; of one that says it, the same.
+///
+/// # Errors
+/// When DataFusion would take a column of a sub-query for one of the same name around it.
+pub(crate) fn told(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+    if !has_subquery(&plan)? {
+        return Ok(plan);
+    }
+    let told = plan.transform_up_with_subqueries(|node| {
+        // What stands in an expression comes here too.
+        if let LogicalPlan::Subquery(sub) = &node {
+            check_apart(&sub.subquery, BTreeSet::new())?;
+        }
+        map_named(node, |expr| expr.transform_up(told_part))?.map_data(recomputed)
+    });
+    told.data()
+}
+
+fn has_subquery(plan: &LogicalPlan) -> DataFusionResult<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        found |= matches!(node, LogicalPlan::Subquery(_));
+        Ok(match found {
+            true => TreeNodeRecursion::Stop,
+            false => TreeNodeRecursion::Continue,
+        })
+    })?;
+    Ok(found)
+}
+
+fn told_part(part: Expr) -> DataFusionResult<Transformed<Expr>> {
+    match part {
+        Expr::SetComparison(compared) => compared_apart(compared),
+        Expr::ScalarSubquery(sub) if may_be_without_row(&sub) => {
+            let function = ScalarUDF::new_from_impl(NullWithoutRow::new());
+            Ok(Transformed::yes(function.call(vec![Expr::ScalarSubquery(sub)])))
+        }
+        Expr::ScalarFunction(call) if is_ours(&call) => Ok(once(call)),
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+fn is_ours(call: &ScalarFunction) -> bool {
+    call.func.name() == NULL_WITHOUT_ROW
+}
+
+/// A plan is looked at more than once, and what was said is not said again.
+fn once(mut call: ScalarFunction) -> Transformed<Expr> {
+    match call.args.pop() {
+        Some(Expr::ScalarFunction(inner)) if is_ours(&inner) => {
+            Transformed::yes(Expr::ScalarFunction(inner))
+        }
+        argument => {
+            call.args.extend(argument);
+            Transformed::no(Expr::ScalarFunction(call))
+        }
+    }
+}
+
+/// The columns that an expression names, those of a query around its own too.
+fn names(expr: &Expr) -> BTreeSet<Column> {
+    let inside = expr.column_refs().into_iter().cloned();
+    inside.chain(outer_columns(expr)).collect()
+}
+
+fn outer_columns(expr: &Expr) -> impl Iterator<Item = Column> + use<> {
+    find_out_reference_exprs(expr).into_iter().filter_map(|outer| match outer {
+        Expr::OuterReferenceColumn(_, column) => Some(column),
+        _ => None,
+    })
+}
+
+/// The comparison, over a column whose name no column on its other side has.
+fn compared_apart(mut compared: SetComparison) -> DataFusionResult<Transformed<Expr>> {
+    let plan = compared.subquery.subquery.as_ref();
+    if plan.schema().fields().is_empty() {
+        return Ok(Transformed::no(Expr::SetComparison(compared)));
+    }
+    let left = names(&compared.expr);
+    check_apart(plan, left.clone())?;
+    let is_taken = |name: &str| left.iter().any(|column| column.name == name);
+    let (table, field) = plan.schema().qualified_field(0);
+    if table.is_none() && !is_taken(field.name()) {
+        return Ok(Transformed::no(Expr::SetComparison(compared)));
+    }
+    let column = Expr::Column(Column::from((table, field)));
+    let mut name = "__compared".to_owned();
+    while is_taken(&name) {
+        name.push('_');
+    }
+    let renamed = LogicalPlanBuilder::from(plan.clone()).project([column.alias(name)])?.build()?;
+    compared.subquery.subquery = renamed.into();
+    Ok(Transformed::yes(Expr::SetComparison(compared)))
+}
+
+/// Refuses a sub-query whose conditions compare a column of its own with one around it, where they
+/// name another one around it that is called the same: DataFusion would take that for its own.
+/// `around` are columns that it is compared with from outside.
+fn check_apart(plan: &LogicalPlan, mut around: BTreeSet<Column>) -> DataFusionResult<()> {
+    let mut inside: BTreeSet<Column> = BTreeSet::new();
+    plan.apply(|node| {
+        // What reaches out of a sub-query in it is its own matter.
+        if matches!(node, LogicalPlan::Subquery(_)) {
+            return Ok(TreeNodeRecursion::Jump);
+        }
+        if let LogicalPlan::Filter(filter) = node {
+            for part in split_conjunction(&filter.predicate) {
+                if part.contains_outer() {
+                    inside.extend(part.column_refs().into_iter().cloned());
+                    around.extend(outer_columns(part));
+                }
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    match inside.intersection(&around).next() {
+        None => Ok(()),
+        Some(column) => Err(DataFusionError::from(Error::unsupported(
+            format!("{column} is a column of a sub-query, and of the query around it"),
+            "give the table in the sub-query another name: FROM t AS u",
+        ))),
+    }
+}
+
+/// Whether a sub-query whose column is never NULL may be, having no row.
+fn may_be_without_row(sub: &Subquery) -> bool {
+    let plan = sub.subquery.as_ref();
+    let is_never_null = plan.schema().fields().first().is_some_and(|field| !field.is_nullable());
+    is_never_null && !always_has_row(plan)
+}
+
+fn always_has_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::EmptyRelation(empty) => empty.produce_one_row,
+        LogicalPlan::Values(values) => !values.values.is_empty(),
+        LogicalPlan::Limit(limit) => {
+            let skips_none = matches!(limit.get_skip_type(), Ok(SkipType::Literal(0)));
+            let takes_one = match limit.get_fetch_type() {
+                Ok(FetchType::Literal(rows)) => rows != Some(0),
+                _ => false,
+            };
+            skips_none && takes_one && always_has_row(&limit.input)
+        }
+        LogicalPlan::Sort(sort) => sort.fetch != Some(0) && always_has_row(&sort.input),
+        LogicalPlan::Projection(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Window(_)
+        | LogicalPlan::Distinct(_) => plan.inputs().into_iter().all(always_has_row),
+        LogicalPlan::Union(_) => plan.inputs().into_iter().any(always_has_row),
+        _ => false,
+    }
+}
+
+/// Its argument, which may be NULL though its type says otherwise.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct NullWithoutRow {
+    signature: Signature,
+}
+
+impl NullWithoutRow {
+    fn new() -> Self {
+        Self { signature: Signature::any(1, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for NullWithoutRow {
+    fn name(&self) -> &str {
+        NULL_WITHOUT_ROW
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> DataFusionResult<DataType> {
+        let [of] = take_function_args(self.name(), arguments)?;
+        Ok(of.clone())
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>) -> DataFusionResult<FieldRef> {
+        let [of] = take_function_args(self.name(), arguments.arg_fields)?;
+        Ok(of.as_ref().clone().with_name(self.name()).with_nullable(true).into())
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let [value] = take_function_args(self.name(), arguments.args)?;
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::Field;
+    use datafusion::common::Spans;
+    use datafusion::functions_aggregate::expr_fn::{count, max};
+    use datafusion::logical_expr::expr::SetQuantifier;
+    use datafusion::logical_expr::{Operator, col, lit, out_ref_col, scalar_subquery, table_scan};
+
+    use super::*;
+
+    fn scan(name: &str) -> LogicalPlanBuilder {
+        let fields = ["a", "k"].map(|column| Field::new(column, DataType::Int64, false));
+        let schema = arrow::datatypes::Schema::new(fields.to_vec());
+        table_scan(Some(name), &schema, None).unwrap()
+    }
+
+    fn counted(having: bool) -> LogicalPlan {
+        let groups: Vec<Expr> = vec![];
+        let counted = scan("t").aggregate(groups, vec![count(lit(1_i64)).alias("n")]).unwrap();
+        match having {
+            true => counted.filter(col("n").gt(lit(9_i64))).unwrap().build().unwrap(),
+            false => counted.build().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_sub_query_without_a_row_is_null() {
+        let of = |having: bool| {
+            let value = scalar_subquery(Arc::new(counted(having))).alias("c");
+            let plan = LogicalPlanBuilder::empty(true).project([value]).unwrap().build().unwrap();
+            let said = told(plan).unwrap();
+            // Once more says no more.
+            assert_eq!(told(said.clone()).unwrap(), said);
+            said.schema().field(0).is_nullable()
+        };
+        assert!(of(true) && !of(false));
+        let limited = |skip, rows| {
+            let plan = LogicalPlanBuilder::from(counted(false)).limit(skip, rows).unwrap();
+            always_has_row(&plan.build().unwrap())
+        };
+        assert!(limited(0, Some(1)) && limited(0, None));
+        assert!(!limited(0, Some(0)) && !limited(1, None));
+    }
+
+    #[test]
+    fn what_is_compared_has_a_name_of_its_own() {
+        let compared = |plan: LogicalPlan, left: Expr| {
+            let subquery = Subquery {
+                subquery: Arc::new(plan),
+                outer_ref_columns: vec![],
+                spans: Spans::new(),
+            };
+            let (op, all) = (Operator::GtEq, SetQuantifier::All);
+            let of = SetComparison::new(Box::new(left), subquery, op, all);
+            told(scan("t").filter(Expr::SetComparison(of)).unwrap().build().unwrap())
+        };
+        let plan = scan("t").project([col("t.a")]).unwrap().build().unwrap();
+        let said = compared(plan, col("t.a")).unwrap().to_string();
+        assert!(said.contains("__compared"), "{said}");
+        let groups: Vec<Expr> = vec![];
+        let plan = scan("t").aggregate(groups, vec![max(col("t.a"))]).unwrap().build().unwrap();
+        assert!(!compared(plan, col("t.a")).unwrap().to_string().contains("__compared"));
+        // The sub-query's own t.k would be taken for the one around it.
+        let around = out_ref_col(DataType::Int64, "o.j");
+        let plan = scan("t").filter(col("t.k").eq(around)).unwrap();
+        let plan = plan.project([col("t.a")]).unwrap().build().unwrap();
+        assert!(compared(plan.clone(), col("t.a")).is_ok());
+        assert!(compared(plan, col("t.k")).is_err());
+    }
+}
