@@ -90,12 +90,14 @@ pub(super) async fn stand(
 /// # Errors
 /// The error, where it is not of what was to be read.
 pub(super) fn unread(table: &ObjectName, error: Error) -> Result<String> {
-    match (&error, error.class()) {
-        (
-            Error::Catalog(_),
-            Class::NotFound | Class::Invalid | Class::Corrupt | Class::Unavailable,
-        ) => Ok(format!("table {table} cannot be read and may hold the person: {error}")),
-        _ => Err(error),
+    let is_of_table = matches!(error, Error::Catalog(_))
+        && matches!(
+            error.class(),
+            Class::NotFound | Class::Invalid | Class::Corrupt | Class::Unavailable
+        );
+    match is_of_table {
+        true => Ok(format!("table {table} cannot be read and may hold the person: {error}")),
+        false => Err(error),
     }
 }
 

@@ -7,7 +7,7 @@ use catalog::models::StoredStart;
 use catalog::{ObjectName, Spec, WAREHOUSE_BUCKET};
 
 use super::person::Person;
-use crate::error::Result;
+use crate::error::{CatalogError, Result};
 use crate::session::StatementContext;
 
 /// Files that are named in a sentence; the report has them all.
@@ -87,9 +87,12 @@ pub(super) async fn of_readers(
             Ok(readers) => {
                 let keyless = readers.iter().filter(|reader| !known.contains(reader));
                 told.extend(keyless.map(|reader| {
-                    format!("table {reader} reads the files of {table} and has no key of it")
+                    let subject = &person.subject.name;
+                    format!("table {reader} reads the files of {table} and has no key of {subject}")
                 }));
             }
+            // There are no files.
+            Err(CatalogError::Empty { .. }) => {}
             Err(error) => {
                 told.insert(format!("which other tables read {table} is not known: {error}"));
             }
