@@ -1,5 +1,5 @@
-//! What still needs a key or a generation of it: pseudonyms and sealed values that it made, and texts
-//! that name it.
+//! What still needs a key or a generation of it: pseudonyms and sealed values that it made, and
+//! texts that name it.
 //!
 //! A value says the generation that made it in front, so the text and bytes of every warehouse
 //! table are looked through as they are now. What says no generation (`fpe_encrypt`,
