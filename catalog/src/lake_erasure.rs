@@ -105,11 +105,11 @@ impl Catalog {
         Ok(is_rewritable && refused(table.format).is_none())
     }
 
-    /// The files of such a table as they are now; `None` when they are none, or cannot be told
-    /// apart.
+    /// The files of such a table as they are now; `None` when it is no such table, or they cannot
+    /// be told apart.
     ///
     /// # Errors
-    /// As [`Catalog::table_files`].
+    /// As [`Catalog::table_files`]; [`Error::Empty`] when there is no file.
     pub async fn begin_lake_erasure(
         &self,
         name: &ObjectName,
@@ -121,6 +121,7 @@ impl Catalog {
         self.check_separation(name, &table).await?;
         let place = self.stores.locate(&table.location, Some(base))?;
         let Some(files) = self.files_now.files(Some(base), &table, state).await? else {
+            self.files_now.must_have_files(Some(base), &table).await?;
             return Ok(None);
         };
         let personal = self.personal_columns(name).await?;
@@ -323,8 +324,9 @@ impl LakeErasure<'_> {
 
     /// Forgets what was read of the files: the next statement lists them anew.
     pub fn forget(&self) {
-        self.catalog.files.forget(&self.place);
-        self.catalog.files_now.forget(&self.place);
+        let Catalog { files, files_now, .. } = self.catalog;
+        files.forget(&self.place, files_now);
+        files_now.forget(&self.place, files);
     }
 
     /// Whether the store keeps what was written or removed, as the newest of the files tells.

@@ -85,6 +85,15 @@ impl LakeSchema {
         Ok(names)
     }
 
+    /// The tables and their locations: those that are configured, and where a place may lie in the
+    /// lake those that it discovers.
+    async fn locations(&self, near: &Place) -> Result<BTreeMap<String, String>> {
+        let mut locations = self.lake.locations(near).await?;
+        let untold = self.untold.iter();
+        locations.extend(untold.map(|(name, table)| (name.clone(), table.location.clone())));
+        Ok(locations)
+    }
+
     async fn table(&self, name: &str, stores: &Stores) -> Result<Option<LakeTable>> {
         let Some(configured) = self.untold.get(name) else {
             return self.lake.table(name).await;
@@ -255,6 +264,51 @@ impl Catalog {
             }
         }
         Ok(others)
+    }
+
+    /// The tables, those of lakes among them, that read files of a table which is read from files
+    /// itself and keeps no identifiers apart.
+    ///
+    /// # Errors
+    /// As [`Catalog::others_over_files_of`].
+    pub async fn readers_of_files_of(&self, name: &ObjectName) -> Result<Vec<ObjectName>> {
+        let Some(table) = self.external_table(name).await? else { return Ok(vec![]) };
+        let place = self.stores.locate(&table.location, Some(self.base_of(&name.schema)))?;
+        let mut readers = self.others_over_files_of(name).await?;
+        for (schema, lake) in &self.lakes {
+            // Another lake of this name has no tables.
+            if schema == MAIN {
+                continue;
+            }
+            for (reader, location) in lake.locations(&place).await? {
+                let reader = ObjectName::new(schema, &reader);
+                let held = self.stores.locate(&location, Some(self.base_of(schema)));
+                if reader != *name && held.is_ok_and(|held| held.meets(&place)) {
+                    readers.push(reader);
+                }
+            }
+        }
+        Ok(readers)
+    }
+
+    /// Whether a table is made of files, and there is none.
+    ///
+    /// # Errors
+    /// When its store cannot be reached, or its document cannot be read.
+    pub async fn has_no_files(&self, name: &ObjectName) -> Result<bool> {
+        let table = match self.external_table(name).await {
+            Ok(Some(table)) if table.format != Format::Delta => table,
+            Ok(_) => return Ok(false),
+            // Nor does any file tell its format.
+            Err(Error::Empty { .. }) => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let base = self.base_of(&name.schema);
+        match self.files_now.must_have_files(Some(base), &table).await {
+            Ok(()) => Ok(false),
+            Err(Error::Empty { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// What the warehouse keeps for itself is no table's: whoever defines one would read password

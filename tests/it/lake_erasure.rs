@@ -172,10 +172,100 @@ async fn what_cannot_be_rewritten_is_hidden_and_named() {
     }
     assert_eq!(text(&session, "SELECT count(*) FROM main.known").await, "198");
     let remains = text(&session, "SELECT remains FROM system.erasures").await;
-    for named in ["people/a.parquet (it is of an Iceberg table", "people/b.parquet"] {
+    for named in [
+        "people/a.parquet (it is of an Iceberg table",
+        "people/b.parquet",
+        "table lake.people reads the files of main.known and has no key of person",
+    ] {
         assert!(remains.contains(named), "{named} in {remains}");
     }
     assert!(!remnants().below(&lake).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_last_file_goes_holds_up_nobodys_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake");
+    for table in ["part", "alone"] {
+        write(&lake.join(table).join("a.csv"), &format!("customer_id,n\n{ID},1\n"));
+    }
+    fill(&lake);
+    let engine = engine_with(folder.path(), &lake, LakeAccess::Rewrite).await;
+    let session = engine.session(Principal::embedded());
+    for statement in [
+        "CREATE EXTERNAL TABLE main.alone STORED AS CSV LOCATION 'alone/'",
+        "CREATE SUBJECT person KEY (lake.part.customer_id, main.alone.customer_id, lake.events.who)",
+    ] {
+        assert_eq!(outcome(&session, statement).await, Ok(0), "{statement}");
+    }
+    let forget = session.query(&format!("FORGET SUBJECT person '{ID}'")).await.unwrap();
+    let message = forget.message.unwrap_or_default();
+    assert!(message.contains("nothing is known to remain"), "{message}");
+    assert!(!lake.join("alone/a.csv").exists());
+    let of_another = [
+        "EXPLAIN FORGET SUBJECT person 'customer-1'",
+        "RESTRICT SUBJECT person 'customer-1'",
+        "RELEASE SUBJECT person 'customer-1' FROM RESTRICTION",
+        "HOLD SUBJECT person 'customer-1'",
+        "RELEASE SUBJECT person 'customer-1' FROM HOLD",
+    ];
+    let export = "EXPORT SUBJECT person 'customer-1'";
+    assert_eq!(text(&session, "SELECT count(customer_id) FROM main.alone").await, "0");
+    assert_eq!(outcome(&session, export).await, Ok(1));
+    for statement in of_another {
+        let ended = outcome(&session, statement).await;
+        assert!(ended.is_ok(), "{statement}: {ended:?}");
+    }
+
+    // Another server has never seen what columns there were.
+    let other = engine_with(folder.path(), &lake, LakeAccess::Rewrite).await;
+    let there = other.session(Principal::embedded());
+    let read = "SELECT count(*) FROM main.alone";
+    assert_eq!(outcome(&there, read).await, Err("ATT-5005"));
+    // The table that cannot be read, and the row of the other one.
+    assert_eq!(outcome(&there, export).await, Ok(2));
+    let answer = there.query(export).await.unwrap();
+    let told: Vec<RecordBatch> = answer.rows.try_collect().await.unwrap();
+    let told = arrow::util::pretty::pretty_format_batches(&told).unwrap().to_string();
+    assert!(told.contains("table main.alone cannot be read"), "{told}");
+    for statement in of_another {
+        let ended = outcome(&there, statement).await;
+        assert!(ended.is_ok(), "{statement}: {ended:?}");
+    }
+
+    // Where files are, whoever was erased would be seen again.
+    let drop = "ALTER SUBJECT person DROP KEY lake.events.who";
+    assert_eq!(outcome(&session, drop).await, Err("ATT-2001"));
+    let drop = "ALTER SUBJECT person DROP KEY (lake.part.customer_id, main.alone.customer_id)";
+    assert_eq!(outcome(&session, drop).await, Ok(0));
+    assert_eq!(outcome(&session, export).await, Ok(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_the_files_of_a_restricted_person_otherwise_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake");
+    write(&lake.join("semi.csv"), "customer_id;v\nc-1;1\nc-2;2\n");
+    let engine = engine_with(folder.path(), &lake, LakeAccess::Rewrite).await;
+    let session = engine.session(Principal::embedded());
+    for statement in [
+        "CREATE EXTERNAL TABLE main.semi STORED AS CSV LOCATION 'semi.csv' OPTIONS (delimiter ';')",
+        "CREATE SUBJECT person KEY (main.semi.customer_id)",
+    ] {
+        assert_eq!(outcome(&session, statement).await, Ok(0), "{statement}");
+    }
+    let seen = "SELECT count(*) FROM lake.semi WHERE \"customer_id;v\" LIKE 'c-2%'";
+    let answer = session.query("RESTRICT SUBJECT person 'c-2'").await.unwrap();
+    let message = answer.message.unwrap_or_default();
+    let named = "table lake.semi reads the files of main.semi and has no key of person";
+    assert!(message.contains(named), "{message}");
+    assert_eq!(text(&session, "SELECT count(*) FROM main.semi").await, "1");
+    assert_eq!(text(&session, seen).await, "1");
+    // FORGET takes the row out of the file, for whoever reads it.
+    let answer = session.query("FORGET SUBJECT person 'c-2'").await.unwrap();
+    let message = answer.message.unwrap_or_default();
+    assert!(message.contains("nothing is known to remain"), "{message}");
+    assert_eq!(text(&session, seen).await, "0");
 }
 
 /// An engine with its warehouse in a store, and one lake.

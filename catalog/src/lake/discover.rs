@@ -109,6 +109,25 @@ impl Lake {
         Ok(self.discovered(true).await?.get(name).cloned())
     }
 
+    /// The tables and their locations: those that are declared, and those that are discovered
+    /// unless `near` is elsewhere.
+    ///
+    /// # Errors
+    /// When the store cannot be reached or refuses.
+    pub(crate) async fn locations(&self, near: &Place) -> Result<BTreeMap<String, String>> {
+        let mut locations = BTreeMap::new();
+        let mut add = |tables: &BTreeMap<String, LakeTable>| {
+            let tables = tables.iter();
+            locations.extend(tables.map(|(name, table)| (name.clone(), table.location.clone())));
+        };
+        if self.place.meets(near) {
+            add(self.discovered(false).await?.as_ref());
+        }
+        // A declared one goes before a discovered one of the same name.
+        add(&self.declared);
+        Ok(locations)
+    }
+
     async fn discovered(&self, missed: bool) -> Result<Arc<BTreeMap<String, LakeTable>>> {
         if !self.discovers {
             return Ok(Arc::default());

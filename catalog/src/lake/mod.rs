@@ -70,7 +70,7 @@ impl Tables {
     ///
     /// # Errors
     /// When the location is outside the configured places, the store cannot be reached, no file is
-    /// there, a file cannot be read, or files clash. Each error names the URL.
+    /// there or was seen before, a file cannot be read, or files clash. Each error names the URL.
     pub async fn open(
         &self,
         base: Option<&Place>,
@@ -97,9 +97,40 @@ impl Tables {
         files::TableFiles::of_lake(definition, self.opened(place, table)?, session).await
     }
 
-    /// Forgets what is known of the files at a place: they are others now.
-    pub(crate) fn forget(&self, place: &Place) {
-        self.opened.lock().retain(|_, (_, opened)| !opened.place().meets(place));
+    /// Checks that a table has files now.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] when it has none; when its location is outside the configured places, or
+    /// the store cannot be reached.
+    pub(crate) async fn must_have_files(
+        &self,
+        base: Option<&Place>,
+        table: &LakeTable,
+    ) -> Result<()> {
+        let place = self.stores.locate(&table.location, base)?;
+        self.opened(place, table)?.must_have_files().await
+    }
+
+    /// Forgets what is known of the files at a place: they are others now. Should none be left, the
+    /// tables keep the columns that were seen here or by `others`.
+    pub(crate) fn forget(&self, place: &Place, others: &Self) {
+        let theirs: Vec<(String, Arc<Opened>)> = {
+            let opened = others.opened.lock();
+            let met = opened.iter().filter(|(_, (_, table))| table.place().meets(place));
+            met.map(|(key, (_, table))| (key.clone(), Arc::clone(table))).collect()
+        };
+        let mut opened = self.opened.lock();
+        for (key, table) in &theirs {
+            if opened.len() < TABLES_MAX && !opened.contains_key(key) {
+                opened.insert(key.clone(), (Instant::now(), Arc::clone(table)));
+            }
+        }
+        let met = opened.iter_mut().filter(|(_, (_, table))| table.place().meets(place));
+        for (key, (_, table)) in met {
+            let seen = || theirs.iter().find(|(known, _)| known == key)?.1.known();
+            let before = table.known().or_else(seen);
+            *table = Arc::new(table.anew(self.fresh, before));
+        }
     }
 
     fn opened(&self, place: Place, table: &LakeTable) -> Result<Arc<Opened>> {

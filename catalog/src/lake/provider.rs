@@ -34,7 +34,7 @@ use crate::error::{Error, Result};
 use crate::store::Place;
 
 /// What one look at a table's files found.
-struct Look {
+pub(super) struct Look {
     /// The columns in the files.
     schema: SchemaRef,
     /// The columns in the folders' names.
@@ -61,6 +61,8 @@ pub(crate) struct Opened {
     /// Whether files are read only as they were listed.
     is_pinned: bool,
     last_look: Mutex<Option<Arc<Look>>>,
+    /// What was seen of other files that were there before.
+    before: Option<Arc<Look>>,
     /// Held by the one that looks.
     looking: tokio::sync::Mutex<()>,
 }
@@ -87,14 +89,51 @@ impl Opened {
             fresh,
             is_pinned,
             last_look: Mutex::default(),
+            before: None,
             looking: tokio::sync::Mutex::default(),
         })
     }
 
-    /// The table as it is now, or was a moment ago.
+    /// The same table, of whose files nothing is known; `before` tells its columns while it has
+    /// none.
+    pub(super) fn anew(&self, fresh: Duration, before: Option<Arc<Look>>) -> Self {
+        Self {
+            table: self.table.clone(),
+            settings: self.settings.clone(),
+            listing: Listing::new(self.place().clone(), self.settings.clone(), fresh),
+            infos: Infos::default(),
+            statistics: FileStatistics::default(),
+            fresh,
+            is_pinned: self.is_pinned,
+            last_look: Mutex::default(),
+            before,
+            looking: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// What was seen last of the table's files, or of those before.
+    pub(super) fn known(&self) -> Option<Arc<Look>> {
+        let last = self.last_look.lock().clone();
+        last.or_else(|| self.before.clone())
+    }
+
+    /// Checks that there are files now, or were a moment ago.
     ///
     /// # Errors
-    /// When the store cannot be reached, no file is there, or files cannot be read or clash.
+    /// [`Error::Empty`] when there are none; when the store cannot be reached.
+    pub async fn must_have_files(&self) -> Result<()> {
+        match self.listing.all().await?.is_empty() {
+            true => Err(self.empty()),
+            false => Ok(()),
+        }
+    }
+
+    /// The table as it is now, or was a moment ago. Where no file is left it has the columns that
+    /// it had, and no rows.
+    ///
+    /// # Errors
+    /// When the store cannot be reached, no file is there or was seen, or files cannot be read or
+    /// clash.
     pub async fn provider(
         self: &Arc<Self>,
         session: &dyn Session,
@@ -140,7 +179,10 @@ impl Opened {
         let at = Instant::now();
         let files = self.listing.all().await?;
         if files.is_empty() {
-            return Err(self.empty());
+            let Some(known) = self.known() else { return Err(self.empty()) };
+            self.infos.retain(&files);
+            let (schema, partitions) = (Arc::clone(&known.schema), known.partitions.clone());
+            return Ok(Look { schema, partitions, at, took: at.elapsed() });
         }
         let partitions = self.partitions(&files)?;
         if let Some(pii) = &self.table.pii {
@@ -222,9 +264,6 @@ impl Provider {
         let opened = &self.opened;
         let pruner = Pruner::try_new(session, &self.look.partitions, filters)?;
         let found = opened.listing.pruned(&self.look.partitions, &pruner).await?;
-        if found.is_empty() && filters.is_empty() {
-            return Err(opened.empty());
-        }
         self.know(session, &found).await?;
         let metas: Vec<&ObjectMeta> = found.iter().map(|file| &file.meta).collect();
         let reading = self.reading();

@@ -28,13 +28,14 @@ pub(super) fn rows(cleaning: &Cleaning) -> Result<String> {
         return Err(taken(DOUBTFUL));
     }
     let (mut columns, mut after, mut doubtful) = (vec![], vec![], vec![]);
+    let dialled = dialled(cleaning);
     for (at, (name, data_type)) in cleaning.columns.iter().enumerate() {
         let named = quoted(name);
         let Some(task) = cleaning.tasks.get(&at) else {
             columns.push(format!("c{at} AS {named}"));
             continue;
         };
-        let cell = Cell { at, task, data_type: data_type.to_string() };
+        let cell = Cell { at, task, data_type: data_type.to_string(), dialled: &dialled };
         let is_doubtful = format!("a{at} IS NULL AND {}", cell.is_filled());
         after.push(format!("{} AS a{at}", cell.after()));
         doubtful.push(format!("CASE WHEN {is_doubtful} THEN {} ELSE '' END", literal(name)));
@@ -74,11 +75,13 @@ pub(super) fn changes(cleaning: &Cleaning) -> Result<String> {
         key.push(format!("c{at} AS {}", quoted(name)));
     }
     let mut places = Vec::new();
+    let dialled = dialled(cleaning);
     let [mut label, mut kind, mut before, mut after, mut filled, mut doubt, mut reason] =
         std::array::from_fn(|_| String::from("CASE n"));
     for (at, task) in &cleaning.tasks {
         let Some((name, data_type)) = cleaning.columns.get(*at) else { continue };
-        let cell = Cell { at: *at, task, data_type: data_type.to_string() };
+        let data_type = data_type.to_string();
+        let cell = Cell { at: *at, task, data_type, dialled: &dialled };
         places.push(format!("({at})"));
         for (case, value) in [
             (&mut label, literal(name)),
@@ -142,7 +145,12 @@ fn base(cleaning: &Cleaning) -> String {
             columns.push(format!("s.k{at} AS k{at}"));
         }
     }
-    columns.push(format!("{} AS p", region(cleaning)));
+    if let Region::Column(at) = &cleaning.region {
+        let country = format!("normalize_country({})", value(cleaning, *at));
+        let without = WITHOUT_PLAN.map(literal).join(", ");
+        columns
+            .push(format!("CASE WHEN {country} IN ({without}) THEN NULL ELSE {country} END AS p"));
+    }
     let input = quoted(INPUT);
     let from = match (cleaning.reads_twice(), cleaning.partition.as_slice()) {
         (false, _) => format!("{input} AS r"),
@@ -202,16 +210,13 @@ fn inferred_kind(by_name: Option<Kind>, value: &str) -> String {
     format!("{kinds} ELSE {} END", literal(Kind::Text.name()))
 }
 
-/// The country in which telephone numbers are dialled.
-fn region(cleaning: &Cleaning) -> String {
+/// The country in which telephone numbers are dialled: a constant where it is one, so that what
+/// becomes of an id can be computed again.
+fn dialled(cleaning: &Cleaning) -> String {
     match &cleaning.region {
         Region::Unknown => "CAST(NULL AS VARCHAR)".into(),
         Region::Country(country) => literal(country),
-        Region::Column(at) => {
-            let country = format!("normalize_country({})", value(cleaning, *at));
-            let without = WITHOUT_PLAN.map(literal).join(", ");
-            format!("CASE WHEN {country} IN ({without}) THEN NULL ELSE {country} END")
-        }
+        Region::Column(_) => "p".into(),
     }
 }
 
@@ -230,12 +235,14 @@ struct Cell<'a> {
     at: usize,
     task: &'a Task,
     data_type: String,
+    dialled: &'a str,
 }
 
 impl Cell<'_> {
     fn parts(&self) -> Parts {
         let at = self.at;
-        Parts { spaced: format!("t{at}"), order: format!("o{at}"), region: "p".into() }
+        let (spaced, order) = (format!("t{at}"), format!("o{at}"));
+        Parts { spaced, order, region: self.dialled.to_owned() }
     }
 
     /// One expression for each kind that may be inferred.

@@ -75,7 +75,10 @@ fn missing(name: &str, seen: &[String]) -> Error {
 impl Change {
     /// Whether it looks through tables.
     pub(crate) fn searches(&self) -> bool {
-        matches!(self.0, KeyStatement::Retire { force: false, .. })
+        matches!(
+            self.0,
+            KeyStatement::Retire { force: false, .. } | KeyStatement::Drop { force: false, .. }
+        )
     }
 
     pub(crate) async fn run(&self, run: &Run) -> Result<Done> {
@@ -104,8 +107,16 @@ impl Change {
             }
             KeyStatement::Retire { name, generation, force } => {
                 if !force {
-                    let held = Box::pin(held::of(run, context, name, *generation)).await?;
-                    refuse_held(name, *generation, &held)?;
+                    let held = Box::pin(held::of(run, context, name, Some(*generation))).await?;
+                    refuse_held(
+                        &held,
+                        &format!("generation {generation} of key {name}"),
+                        &format!(
+                            "move them first: UPDATE … SET c = rekey(c, '{name}') for sealed \
+                             values, pseudonyms from their identifiers; or ALTER KEY {name} RETIRE \
+                             GENERATION {generation} FORCE, after which nothing opens them"
+                        ),
+                    )?;
                 }
                 catalog.retire_generation(name, *generation).await?;
                 let message = format!(
@@ -126,7 +137,22 @@ impl Change {
                 };
                 Ok(Done::new(0, message))
             }
-            KeyStatement::Drop { names, if_exists } => drop_keys(context, names, *if_exists).await,
+            KeyStatement::Drop { names, if_exists, force } => {
+                if !force {
+                    for name in names {
+                        let held = Box::pin(held::of(run, context, name, None)).await?;
+                        refuse_held(
+                            &held,
+                            &format!("key {name}"),
+                            &format!(
+                                "open them first, or seal them under another key; or DROP KEY \
+                                 {name} FORCE, after which nothing opens them"
+                            ),
+                        )?;
+                    }
+                }
+                drop_keys(context, names, *if_exists).await
+            }
             KeyStatement::Describe { .. } => {
                 Err(Error::Internal("DESCRIBE KEY changes no key".into()))
             }
@@ -134,8 +160,9 @@ impl Change {
     }
 }
 
-/// Refuses to retire a generation that something is known to need.
-fn refuse_held(name: &str, generation: u32, held: &[String]) -> Result<()> {
+/// Refuses to take away a generation or a key that something is known to need; `instead` tells what
+/// to do.
+fn refuse_held(held: &[String], what: &str, instead: &str) -> Result<()> {
     if held.is_empty() {
         return Ok(());
     }
@@ -144,14 +171,7 @@ fn refuse_held(name: &str, generation: u32, held: &[String]) -> Result<()> {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    Err(Error::invalid_hint(
-        format!("generation {generation} of key {name} is needed by {shown}{more}"),
-        format!(
-            "move them first: UPDATE … SET c = rekey(c, '{name}') for sealed values, pseudonyms \
-             from their identifiers; or ALTER KEY {name} RETIRE GENERATION {generation} FORCE, \
-             after which nothing opens them"
-        ),
-    ))
+    Err(Error::invalid_hint(format!("{what} is needed by {shown}{more}"), instead))
 }
 
 async fn drop_keys(

@@ -38,12 +38,14 @@ pub enum KeyStatement {
         /// The key.
         name: String,
     },
-    /// `DROP KEY [IF EXISTS] k, …`.
+    /// `DROP KEY [IF EXISTS] k, … [FORCE]`.
     Drop {
         /// The keys.
         names: Vec<String>,
         /// No error when one is missing.
         if_exists: bool,
+        /// Also when something is known to need one.
+        force: bool,
     },
     /// `DESCRIBE KEY k`.
     Describe {
@@ -82,7 +84,8 @@ pub(crate) fn parse(parser: &mut DFParser<'_>, words: &[&str]) -> Result<Stateme
         ["drop", ..] => {
             let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
             let names = parser.parse_comma_separated(Parser::parse_identifier)?;
-            KeyStatement::Drop { names: names.iter().map(folded).collect(), if_exists }
+            let names = names.iter().map(folded).collect();
+            KeyStatement::Drop { names, if_exists, force: force(parser) }
         }
         ["alter", ..] => alter(parser)?,
         _ => KeyStatement::Describe { name: name(parser)? },
@@ -113,11 +116,16 @@ fn alter(parser: &mut Parser<'_>) -> Result<KeyStatement, Failure> {
     let Ok(generation) = u32::try_from(number) else {
         return Err(Failure::at(format!("{number} is no generation"), &found));
     };
+    Ok(KeyStatement::Retire { name, generation, force: force(parser) })
+}
+
+/// Reads FORCE where it stands.
+fn force(parser: &mut Parser<'_>) -> bool {
     let force = is_word(&parser.peek_token_ref().token, "FORCE");
     if force {
         parser.next_token();
     }
-    Ok(KeyStatement::Retire { name, generation, force })
+    force
 }
 
 #[cfg(test)]
@@ -156,7 +164,19 @@ mod tests {
             ),
             (
                 "DROP KEY IF EXISTS a, b",
-                KeyStatement::Drop { names: vec![named("a"), named("b")], if_exists: true },
+                KeyStatement::Drop {
+                    names: vec![named("a"), named("b")],
+                    if_exists: true,
+                    force: false,
+                },
+            ),
+            (
+                "DROP KEY force, a force",
+                KeyStatement::Drop {
+                    names: vec![named("force"), named("a")],
+                    if_exists: false,
+                    force: true,
+                },
             ),
             ("DESCRIBE KEY k", KeyStatement::Describe { name: named("k") }),
             ("DESC KEY \"K\"", KeyStatement::Describe { name: named("K") }),

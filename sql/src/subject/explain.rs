@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use catalog::ObjectName;
 use catalog::erasures::Step;
 use catalog::subject_marks::Mark;
 
 use super::export::Held;
 use super::forget::{held_in_words, steps};
-use super::person::{Person, Standing, count, find, stand};
+use super::person::{Person, Standing, count, find, stand, unread};
 use super::remains;
 use super::syntax::Who;
 use crate::error::{CatalogError, Error, Result};
@@ -48,10 +49,16 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
         });
     }
     let (steps, doubts) = steps(run, &context, &person).await?;
+    let mut left = Vec::new();
     for step in &steps {
-        rows.push(told(run, &context, &person, step).await?);
+        let row = told(run, &context, &person, step).await?;
+        if let (Step::Hide { table }, false) = (step, row.exact || row.rows == Some(0)) {
+            left.push(table.clone());
+        }
+        rows.push(row);
     }
     let mut remains = remains::of(&context, &person.names()).await?;
+    remains.extend(remains::of_readers(&context, &person, &left).await);
     let unseen: Vec<(&Step, bool)> = steps.iter().map(|step| (step, false)).collect();
     remains.extend(remains::of_buckets(&context, &unseen).await?);
     for remains in remains.into_iter().chain(person.unreached).chain(doubts) {
@@ -66,6 +73,22 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
         Arc::new(rows.iter().map(|row| Some(row.exact)).collect::<BooleanArray>()),
     ];
     Ok(RecordBatch::try_new(explain_schema(), columns)?)
+}
+
+/// How many rows of a table are the person's.
+async fn counted_in(
+    run: &Run,
+    context: &Arc<StatementContext>,
+    person: &Person,
+    table: &ObjectName,
+) -> Result<u64> {
+    let Some(Standing { relation, schema }) = stand(context, table, None).await? else {
+        return Ok(0);
+    };
+    match person.rows_of(table, &schema) {
+        Some(condition) => count(run, context, &relation, &condition).await,
+        None => Ok(0),
+    }
 }
 
 async fn told(
@@ -83,15 +106,15 @@ async fn told(
     match step {
         Step::Hide { table } | Step::Rewrite { table } => {
             let is_hidden = matches!(step, Step::Hide { .. });
-            let rows = match stand(context, table, None).await {
-                Ok(Some(Standing { relation, schema })) => match person.rows_of(table, &schema) {
-                    Some(condition) => Some(count(run, context, &relation, &condition).await?),
-                    None => Some(0),
-                },
-                Ok(None) => Some(0),
+            let rows = match Box::pin(counted_in(run, context, person, table)).await {
+                Ok(rows) => Some(rows),
                 // One that is closed, because another one keeps identifiers of its files apart.
                 Err(Error::Catalog(CatalogError::Invalid { .. })) if is_hidden => None,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let does = if is_hidden { "hide from every read" } else { "rewrite" };
+                    let action = format!("{does}; {}", unread(table, error)?);
+                    return Ok(row(&action, None, false));
+                }
             };
             let catalog = context.engine().catalog();
             let rewrites = is_hidden

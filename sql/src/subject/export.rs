@@ -15,7 +15,7 @@ use udfs::model::entity_resolution::model::uuid;
 use udfs::model::hybrid::Base;
 use udfs::model::{AlsModel, Model};
 
-use super::person::{Person, Standing, find, rows, stand};
+use super::person::{Person, Standing, find, rows, stand, unread};
 use super::syntax::Who;
 use crate::error::{CatalogError, Class, Error, Result};
 use crate::session::StatementContext;
@@ -70,19 +70,23 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
     let person = find(run, &context, who).await?;
     let mut found = Found::default();
     for table in person.tables() {
-        let Some(Standing { relation, schema }) = stand(&context, &table, None).await? else {
-            continue;
-        };
-        let Some(condition) = person.rows_of(&table, &schema) else { continue };
-        let text = format!("SELECT * FROM {relation} WHERE {condition}");
-        for batch in rows(run, &context, &text).await? {
-            for line in json_lines(&batch)? {
-                found.add("table", &table.to_string(), line)?;
+        let source = table.to_string();
+        match Box::pin(held_in(run, &context, &person, &table)).await {
+            Ok(batches) => {
+                for batch in &batches {
+                    for line in json_lines(batch)? {
+                        found.add("table", &source, line)?;
+                    }
+                }
+            }
+            // What is left out of an answer is named in it.
+            Err(error) => {
+                let note = json!({ "unreadable": unread(&table, error)? });
+                found.add("table", &source, note.to_string())?;
             }
         }
     }
     let learned_of = models(run, &context, &person).await?;
-    // What is left out of an answer is named in it.
     for (name, version, error) in &learned_of.damaged {
         let note = json!({ "unreadable": unreadable(name, *version, error) });
         found.add("model", &format!("{name}@{version}"), note.to_string())?;
@@ -93,6 +97,20 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<RecordBatch> {
         }
     }
     found.batch()
+}
+
+/// The person's rows of a table.
+async fn held_in(
+    run: &Run,
+    context: &Arc<StatementContext>,
+    person: &Person,
+    table: &ObjectName,
+) -> Result<Vec<RecordBatch>> {
+    let Some(Standing { relation, schema }) = stand(context, table, None).await? else {
+        return Ok(vec![]);
+    };
+    let Some(condition) = person.rows_of(table, &schema) else { return Ok(vec![]) };
+    rows(run, context, &format!("SELECT * FROM {relation} WHERE {condition}")).await
 }
 
 /// A JSON object a row, with every column.

@@ -102,7 +102,15 @@ pub(super) async fn steps(
     let (mut hidden, mut rewritten) = (Vec::new(), Vec::new());
     for table in person.tables() {
         let is_key = person.subject.tables().contains(&&table);
-        match catalog.object(&table).await? {
+        let object = match catalog.object(&table).await {
+            // No file tells its format.
+            Err(CatalogError::Empty { .. }) => {
+                hidden.push(Step::Hide { table });
+                continue;
+            }
+            object => object?,
+        };
+        match object {
             Some(object) if object.kind != Kind::Table => {}
             Some(object) if object.external => hidden.push(Step::Hide { table }),
             // A copy that is being made is looked for when all else is done.
@@ -135,13 +143,18 @@ async fn end(run: &Run, job: &ErasureJob) -> Result<SignedCertificate> {
     let context = StatementContext::load(&run.session).await?;
     let person = of_job(run, &context, job).await?;
     let mut remains = remains::of(&context, &person.names()).await?;
-    remains.extend(person.unreached);
+    remains.extend(person.unreached.iter().cloned());
+    let mut left = Vec::new();
     let mut steps = Vec::with_capacity(job.steps.len());
     for (number, step) in job.steps.iter().enumerate() {
         let report = catalog.step_report(&job.id, number).await?;
         remains.extend(report.as_ref().and_then(remains::of_report));
+        if let (Step::Hide { table }, Some(false)) = (step, report.as_ref().map(|of| of.exact)) {
+            left.push(table.clone());
+        }
         steps.push((step, report.is_some_and(|report| report.keeps_versions)));
     }
+    remains.extend(remains::of_readers(&context, &person, &left).await);
     remains.extend(remains::of_buckets(&context, &steps).await?);
     Ok(catalog.end_erasure(job, remains).await?)
 }

@@ -30,6 +30,7 @@ use crate::session::run::Run;
 pub(super) const TRIES: usize = 8;
 
 const HIDDEN: &str = "hidden from every read; its files are not Attune's to write";
+const EMPTY: &str = "hidden from every read; it has no files";
 const CLOSED: &str = ", and cannot be told apart";
 const NAMED: &str = "its name names the person";
 pub(super) const AGAIN: &str = "others write it again and again";
@@ -96,6 +97,10 @@ pub(super) async fn name(
         Err(error) => return Err(error.into()),
     };
     let Some(files) = files else {
+        if matches!(engine.catalog().has_no_files(table).await, Ok(true)) {
+            // Where no file is left, nobody is.
+            return Ok(StepReport::new(format!("table {table}"), EMPTY));
+        }
         report.outcome.push_str(CLOSED);
         return Ok(report);
     };

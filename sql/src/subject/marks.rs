@@ -8,6 +8,7 @@ use catalog::subject_marks::{Mark, MarkNote, SubjectMarks};
 use udfs::privacy::subject_token::hexadecimal;
 
 use super::person::{Person, find};
+use super::remains;
 use super::syntax::Who;
 use crate::error::{Class, Error, Result};
 use crate::session::StatementContext;
@@ -35,6 +36,7 @@ pub(super) async fn set(run: &Run, who: &Who, mark: Mark) -> Result<Done> {
         let of_models = MarksOfModels::of(run, &context, &person).await?;
         of_copies.extend(of_models.marks);
         unreached.extend(of_models.unreached);
+        unreached.extend(remains::of_readers(&context, &person, &person.tables()).await);
     }
     let add = |held: &mut SubjectMarks| {
         let mut put = |persons: &[String]| {

@@ -22,7 +22,7 @@ use super::guard;
 use super::syntax::Who;
 use super::transform::made_of;
 use crate::dml::sent::{name_rows, quoted};
-use crate::error::{Error, Result};
+use crate::error::{CatalogError, Class, Error, Result};
 use crate::parse::parse_query;
 use crate::session::StatementContext;
 use crate::session::run::Run;
@@ -83,6 +83,22 @@ pub(super) async fn stand(
     let table = guard::with_restricted(context, name, table).await?;
     let schema = table.schema();
     Ok(Some(Standing { relation: name_rows(context, table), schema }))
+}
+
+/// What is said of a table that cannot be read, of which a request goes on without it.
+///
+/// # Errors
+/// The error, where it is not of what was to be read.
+pub(super) fn unread(table: &ObjectName, error: Error) -> Result<String> {
+    let is_of_table = matches!(error, Error::Catalog(_))
+        && matches!(
+            error.class(),
+            Class::NotFound | Class::Invalid | Class::Corrupt | Class::Unavailable
+        );
+    match is_of_table {
+        true => Ok(format!("table {table} cannot be read and may hold the person: {error}")),
+        false => Err(error),
+    }
 }
 
 /// The rows of a query.
@@ -325,8 +341,11 @@ async fn beyond(
 ) -> Result<Person> {
     let mut holding = Vec::new();
     for key in &subject.keys {
-        let Some(Standing { relation, schema }) = stand(context, &key.table, None).await? else {
-            continue;
+        let Standing { relation, schema } = match stand(context, &key.table, None).await {
+            Ok(Some(standing)) => standing,
+            // Where no file is, nobody is.
+            Ok(None) | Err(Error::Catalog(CatalogError::Empty { .. })) => continue,
+            Err(error) => return Err(error),
         };
         let id = as_text(&schema, &key.column);
         let text =

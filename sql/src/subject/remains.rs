@@ -6,7 +6,8 @@ use catalog::erasures::{Step, StepReport};
 use catalog::models::StoredStart;
 use catalog::{ObjectName, Spec, WAREHOUSE_BUCKET};
 
-use crate::error::Result;
+use super::person::Person;
+use crate::error::{CatalogError, Result};
 use crate::session::StatementContext;
 
 /// Files that are named in a sentence; the report has them all.
@@ -68,6 +69,36 @@ pub(super) fn of_report(report: &StepReport) -> Option<String> {
         [] => None,
         files => Some(format!("{}: rewrite {}", report.object, some_of(files))),
     }
+}
+
+/// Tables that read the files of some of a person's tables and have no key, so that nobody is left
+/// out of what they show.
+pub(super) async fn of_readers(
+    context: &StatementContext,
+    person: &Person,
+    tables: &[ObjectName],
+) -> BTreeSet<String> {
+    let catalog = context.engine().catalog();
+    let mut known: BTreeSet<&ObjectName> = person.subject.tables().into_iter().collect();
+    known.extend(person.tables_of_copies());
+    let mut told = BTreeSet::new();
+    for table in tables {
+        match catalog.readers_of_files_of(table).await {
+            Ok(readers) => {
+                let keyless = readers.iter().filter(|reader| !known.contains(reader));
+                told.extend(keyless.map(|reader| {
+                    let subject = &person.subject.name;
+                    format!("table {reader} reads the files of {table} and has no key of {subject}")
+                }));
+            }
+            // There are no files.
+            Err(CatalogError::Empty { .. }) => {}
+            Err(error) => {
+                told.insert(format!("which other tables read {table} is not known: {error}"));
+            }
+        }
+    }
+    told
 }
 
 /// Buckets of lakes that keep what files were before they are rewritten, by Attune or by their

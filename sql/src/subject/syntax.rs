@@ -250,9 +250,29 @@ fn alter(parser: &mut Parser<'_>) -> Result<SubjectStatement, Failure> {
     })
 }
 
+/// An id: text, or a whole number that is written as the text of an integer.
+fn id(parser: &mut Parser<'_>) -> Result<String, Failure> {
+    if !matches!(parser.peek_token_ref().token, Token::Minus | Token::Number(..)) {
+        return Ok(parser.parse_literal_string()?);
+    }
+    let is_negative = parser.consume_token(&Token::Minus);
+    let found = parser.next_token();
+    let number = match &found.token {
+        Token::Number(digits, false) => digits.parse::<u64>().ok().map(|value| (digits, value)),
+        _ => None,
+    };
+    match number {
+        // Text such as '007' is another id than 7, and no integer is -0.
+        Some((digits, value)) if value.to_string() == *digits && !(is_negative && value == 0) => {
+            Ok(if is_negative { format!("-{digits}") } else { digits.clone() })
+        }
+        _ => Err(expected("an id, which is text in quotes or a whole number", &found)),
+    }
+}
+
 fn who(parser: &mut Parser<'_>) -> Result<Who, Failure> {
     let subject = name(parser)?;
-    let id = parser.parse_literal_string()?;
+    let id = id(parser)?;
     let column = match parser.parse_keyword(Keyword::AS) {
         true => Some(column(parser)?),
         false => None,
@@ -341,6 +361,15 @@ mod tests {
             panic!("no change")
         };
         assert_eq!((column, value.to_string().as_str()), (parts("crm.name"), "upper('ann')"));
+        for (written, id) in
+            [("7", "7"), ("-7", "-7"), ("18446744073709551615 AS crm.id", "18446744073709551615")]
+        {
+            let SubjectStatement::Forget(who) = read(&format!("FORGET SUBJECT person {written}"))
+            else {
+                panic!("{written}")
+            };
+            assert_eq!(who.id, id);
+        }
         assert_eq!(read("RESUME ERASURE 'x'"), SubjectStatement::Resume(Some("x".into())));
         assert_eq!(read("RESUME ERASURE"), SubjectStatement::Resume(None));
     }
@@ -352,7 +381,11 @@ mod tests {
             "CREATE SUBJECT p KEY (a)",
             "CREATE SUBJECT p KEY (a.b) VIA w (a)",
             "EXPORT SUBJECT p",
-            "EXPORT SUBJECT p 7",
+            "EXPORT SUBJECT p 7.0",
+            "EXPORT SUBJECT p 007",
+            "EXPORT SUBJECT p -0",
+            "EXPORT SUBJECT p - x",
+            "EXPORT SUBJECT p 1e3",
             "RELEASE SUBJECT p '7' FROM all",
             "RECTIFY SUBJECT p '7' SET name = 1",
             "ALTER SUBJECT p KEY (a.b)",

@@ -1,5 +1,6 @@
 //! Subjects, their keys and copies, and erasures as tables: for holders of `policy_admin` alone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMillisecondArray};
@@ -46,8 +47,9 @@ pub(super) async fn subjects(context: &StatementContext) -> Result<RecordBatch> 
             Some(column) => format!("{table}.{column}"),
             None => table.to_string(),
         });
-        let named: Vec<String> = named.collect();
-        (!named.is_empty()).then(|| named.join(", "))
+        // A column may have come of several, or of one in several ways.
+        let named: BTreeSet<String> = named.collect();
+        (!named.is_empty()).then(|| named.into_iter().collect::<Vec<_>>().join(", "))
     });
     let marked = |mark: Mark| integers(rows.iter().map(|(_, marks)| count(marks.count(mark))));
     batch(vec![
@@ -95,6 +97,22 @@ impl KeyRow {
             transformation: copy.transformation(),
         }
     }
+
+    /// Whether another one is of the same column, which came of the same one.
+    fn is_of(&self, other: &Self) -> bool {
+        (&self.table, &self.column, &self.copied_from)
+            == (&other.table, &other.column, &other.copied_from)
+    }
+
+    /// The column may hold what was done in another way as well.
+    fn add(&mut self, other: Self) {
+        let ways = [self.transformation.take(), other.transformation];
+        if ways.iter().all(Option::is_none) {
+            return;
+        }
+        let [one, two] = ways.map(|way| way.unwrap_or_else(|| "none".to_owned()));
+        self.transformation = Some(if one == two { one } else { format!("{one}; or {two}") });
+    }
 }
 
 /// The columns with ids of persons: keys, the crosswalk's of records and of persons, and copies.
@@ -112,7 +130,14 @@ pub(super) async fn keys(context: &StatementContext) -> Result<RecordBatch> {
                 }
             }
             let own = copies.iter().filter(|(_, copy)| subject.counts(copy));
-            rows.extend(own.map(|(table, copy)| KeyRow::copy(table, copy)));
+            let mut copied: Vec<KeyRow> = Vec::new();
+            for row in own.map(|(table, copy)| KeyRow::copy(table, copy)) {
+                match copied.iter_mut().find(|known| known.is_of(&row)) {
+                    Some(known) => known.add(row),
+                    None => copied.push(row),
+                }
+            }
+            rows.extend(copied);
         }
     }
     batch(vec![

@@ -20,6 +20,31 @@ async fn an_empty_or_missing_folder_is_named() {
 }
 
 #[tokio::test]
+async fn a_table_whose_last_file_goes_keeps_its_columns_and_is_empty() {
+    let f = Fixture::new();
+    let t = table("t/", Format::Csv);
+    f.write("t/day=1/a.csv", "id,name\n1,a\n");
+    assert_eq!(f.query(&t, "SELECT count(*) FROM t").await.unwrap(), ["1"]);
+    fs::remove_file(f.path("t/day=1/a.csv")).unwrap();
+    for forgets in [false, true] {
+        if forgets {
+            let others = Tables::new(Arc::clone(&f.stores));
+            f.tables.forget(&f.place, &others);
+            // What one knows, the other one learns.
+            others.forget(&f.place, &f.tables);
+            let state = f.session().state();
+            let opened = others.open(Some(&f.place), &t, &state).await.unwrap();
+            assert_eq!(opened.schema().fields().len(), 3);
+        }
+        assert_eq!(f.query(&t, "SELECT count(*) FROM t WHERE id > 0").await.unwrap(), ["0"]);
+        assert_eq!(f.columns(&t).await.unwrap(), ["id Int64", "name Utf8", "day Int64"]);
+    }
+    // It may come back as another one.
+    f.write("t/b.csv", "who\nann\n");
+    assert_eq!(f.query(&t, "SELECT who FROM t").await.unwrap(), ["ann"]);
+}
+
+#[tokio::test]
 async fn a_truncated_or_foreign_parquet_file_is_named() {
     let f = Fixture::new();
     f.parquet("t/good.parquet", vec![("id", ints(&[1, 2, 3]))]);
