@@ -111,8 +111,8 @@ fn named(call: &Function) -> Option<String> {
     }
 }
 
-/// Checks that no constant part of a plan's expressions fails, as `1/0` does: it would on every row,
-/// for everybody whom they bind.
+/// Checks that no constant part of a plan's expressions fails, as `1/0` does: it would on every
+/// row, for everybody whom they bind.
 ///
 /// # Errors
 /// When one does.
