@@ -229,7 +229,9 @@ impl Error {
                 "rewrite one of the files, or give the columns in CREATE EXTERNAL TABLE".into(),
             ),
             Self::NotFound { suggestion: Some(name), .. } => Some(format!("did you mean {name}?")),
-            Self::NotFound { kind: kind @ ("table" | "model" | "schema" | "subject"), .. } => {
+            Self::NotFound {
+                kind: kind @ ("table" | "model" | "schema" | "subject" | "role"), ..
+            } => {
                 Some(format!("SHOW {}S lists them", kind.to_uppercase()))
             }
             Self::NotFound { kind: "view", .. } => Some("SHOW TABLES lists them".into()),

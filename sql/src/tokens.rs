@@ -104,6 +104,10 @@ fn parse_name(parser: &mut Parser<'_>) -> Result<String, ParserError> {
     Ok(folded(&parser.parse_identifier()?))
 }
 
+/// How a length of time is written, for messages.
+pub(crate) const LENGTHS: &str = "write a whole number above 0 and one of minutes, hours, days, \
+                                  weeks, months and years";
+
 /// `90 days`, `12 hours`, `2 weeks`: at most ten years.
 pub(crate) fn duration_ms(text: &str) -> Option<i64> {
     length_ms(text).filter(|length| *length <= EXPIRES_MS_MAX)

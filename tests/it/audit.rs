@@ -102,6 +102,8 @@ async fn changes_reads_and_refusals_are_on_record_without_what_was_typed() {
     // Others see what they did, officers see all.
     let seen = "SELECT DISTINCT principal FROM system.audit ORDER BY 1";
     assert_eq!(lines(&ann, seen).await, ["ann"]);
+    let faults = outcome(&ann, "SELECT count(*) FROM system.audit_faults").await;
+    assert_eq!(faults, Err("ATT-2003"));
     let officer = engine.session(somebody("dpo", Role::PolicyAdmin));
     assert_eq!(lines(&officer, seen).await, ["ann", "root"]);
     assert_eq!(outcome(&officer, "SELECT * FROM system.audit_faults").await, Ok(0));

@@ -39,6 +39,9 @@ pub(crate) fn inherited(
             if is_of_groups(context, plan, &policy.name) {
                 continue;
             }
+            if is_asked(context, &policy.name) {
+                return Err(of_answers(name, &policy));
+            }
             return Err(Error::invalid_hint(
                 format!(
                     "{name} would hold rows of people of {} without the column {}, by which the \
@@ -62,6 +65,25 @@ pub(crate) fn inherited(
         copies.push(copy);
     }
     Ok(copies)
+}
+
+/// Whether the statement asks a model that learned under a policy.
+fn is_asked(context: &StatementContext, policy: &str) -> bool {
+    let asked = context.opening().asked();
+    asked.iter().any(|model| model.manifest.consents.iter().any(|told| told.policy == policy))
+}
+
+/// The refusal of a table of what a model tells: its columns of persons are the model's, whatever
+/// they are called.
+fn of_answers(name: &ObjectName, policy: &ConsentPolicy) -> Error {
+    Error::invalid_hint(
+        format!(
+            "{name} would hold what a model tells of people of {}, where a later withdrawal under \
+             the consent policy {} would not reach them",
+            policy.table, policy.name
+        ),
+        "make a view of the query, which asks the model anew each time, or aggregate the rows",
+    )
 }
 
 /// Checks that values of other tables may come into a table's rows: it is under the same consents
@@ -174,11 +196,7 @@ fn person(plan: &LogicalPlan, policy: &str) -> Option<String> {
 /// Whether all rows of a plan are of groups that are nobody's, and nothing of a policy's persons
 /// stands beside them.
 fn is_of_groups(context: &StatementContext, plan: &LogicalPlan, policy: &str) -> bool {
-    let asked = context.opening().asked();
-    let asks = asked
-        .iter()
-        .any(|model| model.manifest.consents.iter().any(|consent| consent.policy == policy));
-    Groups::of(policy).are_all(plan) && !tells_beside(plan, policy, asks)
+    Groups::of(policy).are_all(plan) && !tells_beside(plan, policy, is_asked(context, policy))
 }
 
 /// Whether values beside the groups of a plan may be single persons' of a policy: what functions

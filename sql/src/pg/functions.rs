@@ -34,8 +34,9 @@ enum Answers {
     Parameter(Vec<(String, String)>),
     /// The schemas of the search path; with `pg_catalog` when the argument is true.
     Schemas(Vec<String>),
-    /// Whether the last argument is a right that everybody has on what it sees.
-    Privilege { admin: bool },
+    /// Whether the last argument is a right that everybody has on what it sees; of a table that it
+    /// does not see, NULL.
+    Privilege { admin: bool, of_table: bool },
     /// A number of bytes for people.
     Size,
     /// A text as a literal.
@@ -142,7 +143,8 @@ pub(crate) fn register(state: &mut SessionState, context: &StatementContext) -> 
         "has_type_privilege",
         "pg_has_role",
     ] {
-        functions.push((name, Answers::Privilege { admin }));
+        let of_table = name == "has_table_privilege";
+        functions.push((name, Answers::Privilege { admin, of_table }));
     }
     for (name, answers) in functions {
         let function = PgFunction::new(name, answers);
@@ -230,8 +232,12 @@ impl ScalarUDFImpl for PgFunction {
         let value = match &self.answers {
             Answers::Value(value) => value.clone(),
             Answers::Schemas(path) => schemas(path, arguments.args.first()),
-            Answers::Privilege { admin } => {
-                return privilege(*admin, arguments.args.last(), rows);
+            Answers::Privilege { admin, of_table } => {
+                let held = privilege(*admin, arguments.args.last(), rows)?;
+                return match arguments.args.as_slice() {
+                    [.., table, _] if *of_table => of_seen(held, table, rows),
+                    _ => Ok(held),
+                };
             }
             Answers::Parameter(known) => {
                 return each_text(arguments.args.first(), rows, |name| {
@@ -296,6 +302,25 @@ fn privilege(
         Some(held.to_string())
     })?;
     texts.cast_to(&DataType::Boolean, None)
+}
+
+/// What is held of the tables that are seen: of others the number is NULL.
+fn of_seen(
+    held: ColumnarValue,
+    table: &ColumnarValue,
+    rows: usize,
+) -> DataFusionResult<ColumnarValue> {
+    match table {
+        ColumnarValue::Scalar(table) if table.is_null() => {
+            Ok(ColumnarValue::Scalar(ScalarValue::Boolean(None)))
+        }
+        ColumnarValue::Scalar(_) => Ok(held),
+        ColumnarValue::Array(tables) => {
+            let unseen = arrow::compute::is_null(tables)?;
+            let held = arrow::compute::nullif(&held.to_array(rows)?, &unseen)?;
+            Ok(ColumnarValue::Array(held))
+        }
+    }
 }
 
 fn sizes(argument: Option<&ColumnarValue>, rows: usize) -> DataFusionResult<ColumnarValue> {

@@ -145,6 +145,9 @@ impl Rules {
 
     /// Functions that look names up, in the words of a query.
     fn call(&self, call: &Function) -> Option<Expr> {
+        if name_parts(&call.name).last().is_some_and(|name| name == "has_table_privilege") {
+            return self.privilege(call);
+        }
         let [argument] = arguments(call)? else { return None };
         match name_parts(&call.name).last()?.as_str() {
             "to_regtype" => read(&format!(
@@ -162,6 +165,20 @@ impl Rules {
             }
             _ => None,
         }
+    }
+
+    /// A right on a table that is named in words, as one on the table that comes first on the path:
+    /// another schema may have one of the name as well. PostgreSQL's own are everybody's.
+    fn privilege(&self, call: &Function) -> Option<Expr> {
+        let (table, wanted) = match arguments(call)? {
+            [table, wanted] | [_, table, wanted] => (table, wanted),
+            _ => return None,
+        };
+        let name = text(expression(table)?)?;
+        if ["pg_", "information_schema."].iter().any(|own| name.starts_with(own)) {
+            return None;
+        }
+        read(&format!("has_table_privilege({}, {wanted})", self.table(name)?))
     }
 
     /// A name of a table or function, as what stands for it in the catalog.
@@ -331,6 +348,22 @@ mod tests {
         assert_eq!(rewritten("SELECT 'pg_class'::regclass AS o"), "SELECT 1259 AS o");
         let text = rewritten("SELECT a = 'pg_catalog.array_in'::regproc AS b FROM pg_type");
         assert_eq!(text, "SELECT a = 'array_in' AS b FROM pg_type");
+    }
+
+    #[test]
+    fn a_right_is_that_on_the_table_of_the_path() {
+        for text in [
+            "SELECT has_table_privilege('shop', 'select')",
+            "SELECT pg_catalog.has_table_privilege('ann', 'shop', 'select')",
+        ] {
+            let text = rewritten(text);
+            let path = "nspname IN ('main', 'lake') AND rc.relname = 'shop'";
+            assert!(text.contains(path) && text.contains(", 'select')"), "{text}");
+        }
+        let text = rewritten("SELECT has_table_privilege('system.consents', 'select')");
+        assert!(text.contains("nspname IN ('system')"), "{text}");
+        let text = "SELECT has_table_privilege('pg_catalog.pg_class', 'select')";
+        assert!(rewritten(text).contains("'pg_catalog.pg_class'"));
     }
 
     #[test]

@@ -321,7 +321,8 @@ impl Screen for Passed {
         untold(
             error,
             "a policy of this table cannot be computed on one of its rows",
-            "tell who administers policies: its expression has to take any row",
+            "tell who administers policies that its expression has to take any row; EXPLAIN names \
+             the policies of what a query reads",
         )
     }
 }

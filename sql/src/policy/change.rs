@@ -10,7 +10,7 @@ use datafusion::catalog::TableProvider;
 use sqlparser::ast::Expr as SqlExpr;
 
 use super::bound::Bound;
-use super::expression::{VALUE, parsed, roles_of};
+use super::expression::{VALUE, check_constants, parsed, roles_of};
 use super::retention;
 use super::syntax::{Alteration, Body, CreatePolicy, PolicyKind, PolicyStatement, WrittenOn};
 use crate::error::{CatalogError, Error, Result};
@@ -510,7 +510,8 @@ async fn try_on(
     }
     match pii::open(context.engine(), table, None, pii::Reader::Engine).await? {
         Some(pii::Shown::Table(opened)) => {
-            bound.barrier(context, table, Arc::clone(&opened)).await?;
+            let barrier = bound.barrier(context, table, Arc::clone(&opened)).await?;
+            check_constants(context.engine().base(), barrier.plan())?;
             Ok(opened)
         }
         _ => Err(context.no_table(&table.to_string()).await),

@@ -30,6 +30,8 @@ use crate::session::StatementContext;
 pub(crate) struct Copied {
     policies: Vec<(String, Policy)>,
     tags: BTreeMap<String, BTreeSet<String>>,
+    /// Whether all of it comes of the table itself that the rows are for.
+    own: bool,
 }
 
 /// The protected tables that a statement has met, each as it was opened.
@@ -89,6 +91,7 @@ impl Copied {
             let copy = Copying { table, own, outputs, places, sees_groups, gathers, ages };
             copy.carry(&rules, &mut copied)?;
         }
+        copied.own = target.is_some_and(|target| tables.iter().all(|table| table == target));
         Ok(copied)
     }
 
@@ -113,6 +116,16 @@ impl Copied {
             (None, Some((column, _))) => format!("the tags of column {column}"),
             (None, None) => return Ok(()),
         };
+        // The policies are the table's own, and of another column than the one that is set.
+        if self.own {
+            return Err(Error::unsupported(
+                format!(
+                    "{table} would hold in one column what is computed of another, without {lacks}"
+                ),
+                "set a column from itself or from columns under no policy, or ask who administers \
+                 policies to protect the column that is set as well",
+            ));
+        }
         Err(Error::Unsupported {
             what: format!("rows of a protected table would come into {table} without {lacks}"),
             hint: Some(format!(

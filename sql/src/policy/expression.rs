@@ -4,18 +4,22 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Schema};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, ExprSchemable, cast, try_cast};
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility, cast, try_cast};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use sqlparser::ast::{
     Expr as SqlExpr, ExprWithAlias, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
     SelectItem, SetExpr, Value, ValueWithSpan, visit_expressions,
 };
 
 use crate::error::{Error, Result};
-use crate::functions::{HAS_ROLE, HOLDS_ROLE};
+use crate::functions::{HAS_ROLE, HOLDS_ROLE, SESSION_FUNCTIONS};
 use crate::parse::{name_parts, parse_query};
 use crate::session::StatementContext;
 use crate::session::bindings::{Bindings, References};
@@ -105,6 +109,85 @@ fn named(call: &Function) -> Option<String> {
         ] => Some(role.clone()),
         _ => None,
     }
+}
+
+/// Checks that no constant part of a plan's expressions fails, as `1/0` does: it would on every
+/// row, for everybody whom they bind.
+///
+/// # Errors
+/// When one does.
+pub(super) fn check_constants(state: &SessionState, plan: &LogicalPlan) -> Result<()> {
+    let nothing = DFSchema::empty();
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::new(nothing.clone()))
+        .with_config_options(Arc::clone(state.config_options()))
+        .build();
+    let simplifier = ExprSimplifier::new(context);
+    let options = RecordBatchOptions::new().with_row_count(Some(1));
+    let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options)?;
+    let mut failed = None;
+    plan.apply(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                if !is_constant(part)? {
+                    return Ok(TreeNodeRecursion::Continue);
+                }
+                let value = simplifier
+                    .simplify(part.clone())
+                    .and_then(|part| state.create_physical_expr(part, &nothing))
+                    .and_then(|part| part.evaluate(&row));
+                Ok(match value {
+                    Ok(_) => TreeNodeRecursion::Jump,
+                    Err(error) => {
+                        failed = Some((part.clone().unalias(), error));
+                        TreeNodeRecursion::Stop
+                    }
+                })
+            })
+        })
+    })?;
+    match failed {
+        None => Ok(()),
+        Some((part, error)) => Err(Error::invalid_hint(
+            format!("{} fails on every row: {}", part.human_display(), error.strip_backtrace()),
+            "the policy would let nobody read whom it binds; write NULL to show nothing, or FALSE \
+             to let no row through",
+        )),
+    }
+}
+
+/// Whether an expression is the same on every row and for everybody.
+fn is_constant(expr: &Expr) -> DataFusionResult<bool> {
+    let varies = expr.exists(|part| {
+        Ok(match part {
+            Expr::ScalarFunction(call) => {
+                SESSION_FUNCTIONS.contains(&call.func.name())
+                    || call.func.signature().volatility != Volatility::Immutable
+            }
+            Expr::Alias(_)
+            | Expr::Literal(..)
+            | Expr::BinaryExpr(_)
+            | Expr::Like(_)
+            | Expr::SimilarTo(_)
+            | Expr::Not(_)
+            | Expr::IsNotNull(_)
+            | Expr::IsNull(_)
+            | Expr::IsTrue(_)
+            | Expr::IsFalse(_)
+            | Expr::IsUnknown(_)
+            | Expr::IsNotTrue(_)
+            | Expr::IsNotFalse(_)
+            | Expr::IsNotUnknown(_)
+            | Expr::Negative(_)
+            | Expr::Between(_)
+            | Expr::Case(_)
+            | Expr::Cast(_)
+            | Expr::TryCast(_)
+            | Expr::InList(_) => false,
+            _ => true,
+        })
+    })?;
+    Ok(!varies)
 }
 
 /// What plans the expressions of one table.

@@ -26,7 +26,7 @@ use sqlparser::tokenizer::Token;
 
 use crate::dialect::{folded, is_word};
 use crate::parse::{Failure, Statement, name_parts, skip};
-use crate::tokens::length_ms;
+use crate::tokens::{LENGTHS, length_ms};
 
 /// A statement about policies or tags.
 #[derive(Debug, Clone, PartialEq)]
@@ -362,7 +362,7 @@ fn create(parser: &mut Parser<'_>) -> Result<PolicyStatement, Failure> {
 fn length(parser: &mut Parser<'_>) -> Result<Length, Failure> {
     let found = parser.peek_token_ref().clone();
     let words = parser.parse_literal_string()?;
-    let wrong = || format!("Expected: a time such as KEEP '400 days', found: '{words}'");
+    let wrong = || format!("KEEP '{words}' is no time: {LENGTHS}, as in KEEP '400 days'");
     let ms = length_ms(&words).ok_or_else(|| Failure::at(wrong(), &found))?;
     let or_null = parser.parse_keywords(&[Keyword::OR, Keyword::NULL]);
     Ok(Length { words, ms, or_null })

@@ -9,7 +9,7 @@ use sqlparser::ast::{
 
 use crate::error::{Error, Result};
 use crate::private::options::{
-    Aggregate, Contributions, Of, Options, PER_GROUP, PER_ROW, Statistic, number,
+    Aggregate, Contributions, Of, Options, PER_GROUP, PER_ROW, Statistic, number, short,
 };
 use crate::private::rewrite::is_same;
 
@@ -121,7 +121,11 @@ fn distinct(of: &Expr, bounds: Bounds, options: &Options) -> Result<(Statistic, 
             Ok((Statistic::Distinct, Some((0.0, most.floor()))))
         }
         (Contributions::Groups(_), Some((least, most))) => Err(Error::invalid_hint(
-            format!("one person would add {least} to {most} values to COUNT(DISTINCT {of})"),
+            format!(
+                "one person would add {} to {} values to COUNT(DISTINCT {of})",
+                short(least),
+                short(most)
+            ),
             format!("the least is 0 and the most at least 1: {PER_GROUP} => (0, 3)"),
         )),
         (Contributions::Rows(_), None) => Ok((Statistic::Distinct, Some((0.0, 1.0)))),
@@ -177,7 +181,10 @@ fn arguments<'a>(
                 if name.value.eq_ignore_ascii_case(wanted) =>
             {
                 if bounds.replace(pair(wanted, value)?).is_some() {
-                    return Err(Error::invalid(format!("{wanted} is given twice")));
+                    return Err(Error::invalid_hint(
+                        format!("{wanted} is given twice"),
+                        "leave one of them out",
+                    ));
                 }
             }
             other => {
@@ -215,7 +222,7 @@ fn quantile(share: &FunctionArgExpr) -> Result<Statistic> {
     match number("the share of PERCENTILE_CONT", share)? {
         share if (0.0..=1.0).contains(&share) => Ok(Statistic::Quantile(share)),
         share => Err(Error::invalid_hint(
-            format!("the share of PERCENTILE_CONT is {share}"),
+            format!("the share of PERCENTILE_CONT is {}", short(share)),
             "it lies between 0 and 1",
         )),
     }

@@ -21,7 +21,7 @@ const MARKER: &str = "differential_privacy_options";
 /// Puts the marker in place of each clause.
 ///
 /// # Errors
-/// When the clause has no OPTIONS (…).
+/// When the clause has no OPTIONS (…), or DISTINCT behind them.
 pub(crate) fn take(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     if !tokens.iter().any(|token| is_word(&token.token, "DIFFERENTIAL_PRIVACY")) {
         return Ok(tokens);
@@ -47,6 +47,15 @@ pub(crate) fn take(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
         }
         taken.push(open);
         copy_arguments(&mut rest, &mut taken);
+        if let Some(first) = next(&mut rest, &mut taken) {
+            if is_word(&first.token, "DISTINCT") {
+                return Err(Error::unsupported(
+                    "DISTINCT does not go with differential privacy",
+                    "leave it out: an answer has each group once, so GROUP BY the columns",
+                ));
+            }
+            taken.push(first);
+        }
     }
     Ok(taken)
 }
@@ -221,6 +230,8 @@ mod tests {
     fn what_is_wrong_is_told_at_its_place() {
         let error = parse("SELECT WITH DIFFERENTIAL_PRIVACY item FROM t", 1_000).unwrap_err();
         assert!(error.to_string().contains("no OPTIONS"), "{error}");
+        let text = "SELECT WITH DIFFERENTIAL_PRIVACY OPTIONS (epsilon = 1) DISTINCT a FROM t";
+        assert!(parse(text, 1_000).unwrap_err().to_string().contains("DISTINCT does not go"));
         let text = "SELECT WITH DIFFERENTIAL_PRIVACY OPTIONS (epsilon = 1) a,, b FROM t";
         let error = parse(text, 1_000).unwrap_err().to_string();
         let column = text.find(",,").unwrap() + 2;

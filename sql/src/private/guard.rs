@@ -180,6 +180,37 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
     }
 }
 
+/// Refuses a private aggregation over rows that an aggregation policy lets be seen in groups alone;
+/// `plan` is what stands below it, [`opened`]. The rows of one person are a group below the
+/// policy's size: left out one by one, they would make an answer about nobody. That noise protects
+/// as well as the size of groups is for who made the policy to say, by EXCEPT ROLE.
+///
+/// # Errors
+/// When there are such rows.
+pub(crate) fn no_groups(plan: &LogicalPlan) -> Result<()> {
+    let mut found = None;
+    plan.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && barrier_of(&scan.source, |barrier| !barrier.groups().is_empty()) == Some(true)
+        {
+            found = Some(scan.table_name.table().to_owned());
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    match found {
+        None => Ok(()),
+        Some(table) => Err(Error::unsupported(
+            format!(
+                "{table} is under an aggregation policy, which leaves out the groups that single \
+                 persons' rows are, so that a private answer would be about nobody"
+            ),
+            "ask without the clause for groups that are large enough; or ask who administers \
+             policies for a role that the policy excepts, and for a privacy policy of the table",
+        )),
+    }
+}
+
 /// The plan with the tables themselves in place of protected ones; only for what stands below a
 /// private aggregation, after [`super::lineage`] has looked at it. Sub-queries in expressions stay
 /// as they are.

@@ -10,7 +10,7 @@ use udfs::privacy::generator::{Generator, generator};
 use crate::engine::NoiseSource;
 use crate::error::{Error, Result};
 use crate::private::lineage::Policies;
-use crate::private::options::{Mechanism, Spec};
+use crate::private::options::{Mechanism, Spec, short};
 use crate::rights::Rights;
 use crate::session::StatementContext;
 
@@ -95,7 +95,7 @@ impl Ledger {
         };
         let (cost, left) = match self.cost.rho {
             None => (
-                format!("epsilon {}", self.cost.epsilon),
+                format!("epsilon {}", short(self.cost.epsilon)),
                 format!("epsilon {}", rounded_down(balance.epsilon_left)),
             ),
             Some(rho) => (
@@ -152,7 +152,7 @@ fn check(table: &ObjectName, policy: &PrivacyPolicy, spec: &Spec, rho: Option<f6
     }
     if let Some(most) = epsilon_max.filter(|most| epsilon > *most) {
         return Err(Error::invalid_hint(
-            format!("epsilon is {epsilon}, and {table} gives {most} to one query"),
+            format!("epsilon is {}, and {table} gives {most} to one query", short(epsilon)),
             format!("ask with epsilon = {most} or less"),
         ));
     }
@@ -170,8 +170,9 @@ fn check(table: &ObjectName, policy: &PrivacyPolicy, spec: &Spec, rho: Option<f6
     }
     Err(Error::invalid_hint(
         format!(
-            "Gaussian noise of epsilon {epsilon} and delta {delta} costs rho {rho:.3e}, and \
-             {table} gives rho {:e} to one query, which epsilon {most} is worth in its budget",
+            "Gaussian noise of epsilon {} and delta {delta} costs rho {rho:.3e}, and {table} gives \
+             rho {:e} to one query, which epsilon {most} is worth in its budget",
+            short(epsilon),
             rounded_down(rho_max)
         ),
         format!(

@@ -52,6 +52,7 @@ pub use self::syntax::PrivacyStatement;
 use self::guard::Protected;
 use self::options::Spec;
 use self::relations::PrivateRelations;
+use self::rewrite::Kind;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::policy::since;
@@ -63,8 +64,17 @@ use crate::session::plan::analyzed;
 /// # Errors
 /// When one asks for something that is not private.
 pub(crate) fn rewritten(engine: &Engine, tree: &mut Statement) -> Result<Vec<Spec>> {
-    let known = engine.base().aggregate_functions();
-    rewrite::rewrite(tree, &|name| known.contains_key(name))
+    let (aggregates, scalars) =
+        (engine.base().aggregate_functions(), engine.base().scalar_functions());
+    rewrite::rewrite(tree, &|name| {
+        if aggregates.contains_key(name) {
+            Kind::Aggregate
+        } else if scalars.contains_key(name) {
+            Kind::Scalar
+        } else {
+            Kind::Unknown
+        }
+    })
 }
 
 /// Makes a statement's private SELECTs known to its planner.

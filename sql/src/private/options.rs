@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use sqlparser::ast::{Expr, UnaryOperator, Value, ValueWithSpan};
-use udfs::privacy::noise::Noise;
 use udfs::privacy::noise::accounting::rho_of_epsilon;
+use udfs::privacy::noise::{EPSILON_MIN, Noise};
 
 use crate::error::{Error, Result};
 
@@ -105,7 +105,10 @@ impl Options {
                 return Err(Error::unknown("option", name, OPTIONS));
             }
             if !seen.insert(name.as_str()) {
-                return Err(Error::invalid(format!("option {name} is given twice")));
+                return Err(Error::invalid_hint(
+                    format!("option {name} is given twice"),
+                    "leave one of them out",
+                ));
             }
         }
         let find = |name: &str| {
@@ -114,16 +117,19 @@ impl Options {
         };
         let Some(epsilon) = find("epsilon") else { return Err(missing("epsilon", "1")) };
         let epsilon = number("epsilon", epsilon)?;
-        if !(epsilon.is_finite() && epsilon >= udfs::privacy::noise::EPSILON_MIN) {
+        if !(epsilon.is_finite() && epsilon >= EPSILON_MIN) {
             return Err(Error::invalid_hint(
-                format!("epsilon is {epsilon}"),
-                "it is a number above 0; common values lie between 0.1 and 10",
+                format!("epsilon is {}", short(epsilon)),
+                format!(
+                    "it is {} at least; common values lie between 0.1 and 10",
+                    short(EPSILON_MIN)
+                ),
             ));
         }
         let delta = find("delta").map(|value| number("delta", value)).transpose()?;
         if let Some(delta) = delta.filter(|delta| !(*delta > 0.0 && *delta < 1.0)) {
             return Err(Error::invalid_hint(
-                format!("delta is {delta}"),
+                format!("delta is {}", short(delta)),
                 "it lies between 0 and 1; take less than one over the number of people, as 1e-6",
             ));
         }
@@ -229,6 +235,14 @@ pub(crate) fn number(name: &str, value: &Expr) -> Result<f64> {
     number.ok_or_else(|| {
         Error::invalid_hint(format!("{name} is {value}"), "it is a number, written out: 1 or 1e-6")
     })
+}
+
+/// A number for people: with an exponent where it would be a row of zeros or digits.
+pub(crate) fn short(number: f64) -> String {
+    match number == 0.0 || (1e-5..1e16).contains(&number.abs()) {
+        true => number.to_string(),
+        false => format!("{number:e}"),
+    }
 }
 
 /// A whole number from 1.
@@ -436,6 +450,24 @@ mod tests {
         without.options.delta = None;
         assert!(without.check().unwrap_err().to_string().contains("delta"));
         assert!(read(&[base[0], base[2], ("mechanism", "normal")]).is_err());
+    }
+
+    #[test]
+    fn numbers_are_told_shortly() {
+        for (number, text) in
+            [(0.0, "0"), (0.5, "0.5"), (-2e9, "-2000000000"), (1e-320, "1e-320"), (1e308, "1e308")]
+        {
+            assert_eq!(short(number), text);
+        }
+        let error = |epsilon: &str| {
+            let given = [("epsilon", epsilon), ("privacy_unit_column", "id")];
+            let Error::Invalid { what, hint } = read(&given).unwrap_err() else { panic!() };
+            (what, hint.unwrap_or_default())
+        };
+        let (what, hint) = error("1e-320");
+        assert_eq!(what, "epsilon is 1e-320");
+        assert!(hint.starts_with(&format!("it is {} at least", short(EPSILON_MIN))), "{hint}");
+        assert_eq!(error("-1").0, "epsilon is -1");
     }
 
     #[test]

@@ -46,8 +46,10 @@ impl PrivateRelations {
             TableFactor::Derived { lateral: false, subquery: query, alias: None, sample: None };
         let input = context.plan(derived)?;
         let policies = lineage::check(&input, spec)?;
+        let input = guard::opened(input)?;
+        guard::no_groups(&input)?;
         let ledger = Ledger::new(&self.context, &policies, spec)?;
-        let node = PrivateNode::new(Arc::clone(spec), ledger, guard::opened(input)?)?;
+        let node = PrivateNode::new(Arc::clone(spec), ledger, input)?;
         Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     }
 }

@@ -18,7 +18,7 @@ use udfs::privacy::noise::{Noise, Sensitivity};
 
 use crate::error::{Error, Result};
 use crate::private::gather::{Gathered, Group, ROWS_MAX, Values};
-use crate::private::options::{Aggregate, Contributions, Of, PER_ROW, Spec, Statistic};
+use crate::private::options::{Aggregate, Contributions, Of, PER_ROW, Spec, Statistic, short};
 
 /// So many groups are computed before others may run.
 const GROUPS_AT_ONCE: usize = 256;
@@ -289,7 +289,7 @@ fn whole(noise: Noise, contribution: &Sensitivity, lower: f64, upper: f64) -> Re
     let bounds = (lower.ceil() as i64, upper.floor() as i64);
     if bounds.0 > bounds.1 || bounds == (0, 0) {
         return Err(Error::invalid_hint(
-            format!("no whole number but 0 lies between {lower} and {upper}"),
+            format!("no whole number but 0 lies between {} and {}", short(lower), short(upper)),
             "counts and sums of whole numbers need bounds that are whole numbers, as (0, 10)",
         ));
     }

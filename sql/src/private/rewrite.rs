@@ -52,20 +52,28 @@ pub(crate) fn result_name(index: usize) -> String {
 ///
 /// # Errors
 /// When one asks for something that is not private.
-pub(crate) fn rewrite(
-    tree: &mut Statement,
-    is_aggregate: &dyn Fn(&str) -> bool,
-) -> Result<Vec<Spec>> {
-    let mut rewriter = Rewriter { specs: Vec::new(), is_aggregate };
+pub(crate) fn rewrite(tree: &mut Statement, kind_of: &dyn Fn(&str) -> Kind) -> Result<Vec<Spec>> {
+    let mut rewriter = Rewriter { specs: Vec::new(), kind_of };
     match tree.visit(&mut rewriter) {
         ControlFlow::Continue(()) => Ok(rewriter.specs),
         ControlFlow::Break(error) => Err(error),
     }
 }
 
+/// What a function is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It is computed of many rows.
+    Aggregate,
+    /// It is computed of one.
+    Scalar,
+    /// No function of this name is known to every session.
+    Unknown,
+}
+
 struct Rewriter<'a> {
     specs: Vec<Spec>,
-    is_aggregate: &'a dyn Fn(&str) -> bool,
+    kind_of: &'a dyn Fn(&str) -> Kind,
 }
 
 impl VisitorMut for Rewriter<'_> {
@@ -129,7 +137,7 @@ impl Rewriter<'_> {
         let mut reading = Reading {
             groups: &groups,
             options: &options,
-            is_aggregate: self.is_aggregate,
+            kind_of: self.kind_of,
             asked: Vec::new(),
             outputs: Vec::new(),
             closed: false,
@@ -333,7 +341,7 @@ fn normal(expr: &Expr) -> String {
 struct Reading<'a> {
     groups: &'a [Expr],
     options: &'a Options,
-    is_aggregate: &'a dyn Fn(&str) -> bool,
+    kind_of: &'a dyn Fn(&str) -> Kind,
     asked: Vec<Asked>,
     /// The answer's columns, once they are known.
     outputs: Vec<(String, Expr)>,
@@ -395,8 +403,14 @@ impl Reading<'_> {
                 let name = name_parts(&call.name).join(".");
                 match aggregates::read(&name, call, self.options)? {
                     Some(asked) => self.ask(asked, expr).map(|index| column(result_name(index))),
-                    None if (self.is_aggregate)(&name) => Err(aggregates::unsupported(&name)),
-                    None => Ok(None),
+                    None => match (self.kind_of)(&name) {
+                        Kind::Aggregate => Err(aggregates::unsupported(&name)),
+                        // Another database's aggregate, rather than a value of one row.
+                        Kind::Unknown if self.takes_rows(call) => {
+                            Err(aggregates::unsupported(&name))
+                        }
+                        Kind::Scalar | Kind::Unknown => Ok(None),
+                    },
                 }
             }
             // HAVING may name a column of the answer, whose own columns are looked at next.
@@ -418,6 +432,17 @@ impl Reading<'_> {
             )),
             _ => Ok(None),
         }
+    }
+
+    /// Whether a column that is not grouped is an argument of a call.
+    fn takes_rows(&self, call: &Function) -> bool {
+        let FunctionArguments::List(list) = &call.args else { return false };
+        list.args.iter().any(|argument| match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(
+                expr @ (Expr::Identifier(_) | Expr::CompoundIdentifier(_)),
+            )) => !self.closed && !self.groups.iter().any(|group| is_same(group, expr)),
+            _ => false,
+        })
     }
 
     fn ask(&mut self, asked: Asked, expr: &Expr) -> Result<usize> {
@@ -488,7 +513,11 @@ mod tests {
         );
         let Parsed::DataFusion(statement) = parse(&text, 10_000)? else { panic!() };
         let datafusion::sql::parser::Statement::Statement(mut tree) = *statement else { panic!() };
-        let specs = rewrite(&mut tree, &|name| ["min", "max"].contains(&name))?;
+        let specs = rewrite(&mut tree, &|name| match name {
+            "min" | "max" => Kind::Aggregate,
+            "round" => Kind::Scalar,
+            _ => Kind::Unknown,
+        })?;
         Ok((tree.to_string(), specs))
     }
 
@@ -537,6 +566,8 @@ mod tests {
             ("*, COUNT(*) FROM t", "* would show rows"),
             ("COUNT(*) + x FROM t", "x is neither grouped"),
             ("MIN(x) FROM t", "MIN"),
+            ("ROUND(x) FROM t", "x is neither grouped"),
+            ("approx_quantiles(x, 4) FROM t", "APPROX_QUANTILES is not private"),
             ("COUNT(DISTINCT x) FROM t", "needs contribution_bounds_per_group"),
             ("COUNT(DISTINCT *) FROM t", "takes a value"),
             ("COUNT(DISTINCT x, y) FROM t", "takes one value"),

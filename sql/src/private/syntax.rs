@@ -19,7 +19,7 @@ use sqlparser::tokenizer::Token;
 use crate::dialect::{folded, is_word};
 use crate::parse::{Failure, Statement, parse_rest_of_options, skip};
 use crate::private::options::number;
-use crate::tokens::duration_ms;
+use crate::tokens::{LENGTHS, duration_ms};
 use crate::words::{name_on_table as named, table as table_name, word};
 
 /// A statement about privacy policies.
@@ -156,7 +156,8 @@ fn create(parser: &mut Parser<'_>) -> Result<PrivacyStatement, Failure> {
             parser.next_token();
             let found = parser.peek_token_ref().clone();
             let text = parser.parse_literal_string()?;
-            let wrong = || format!("Expected: a time such as EVERY '30 days', found: '{text}'");
+            let wrong =
+                || format!("EVERY '{text}' is no time: {LENGTHS}, at most ten years, as '30 days'");
             let every = duration_ms(&text).ok_or_else(|| Failure::at(wrong(), &found))?;
             policy.every_ms = Some(every);
         } else if is_word(&found.token, "MAX_EPSILON_PER_QUERY")

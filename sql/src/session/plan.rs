@@ -454,7 +454,16 @@ impl StatementContext {
             text.contains(&format!(".{last}' not found"))
                 || text.contains(&format!(".{last} not found"))
         });
-        let Some(missing) = missing else { return error.into() };
+        let Some(missing) = missing else {
+            return match Error::from(error) {
+                Error::Invalid { what, hint: None } if what.starts_with("table function '") => {
+                    let hint = "SHOW FUNCTIONS lists them; files are read by the name that CREATE \
+                                EXTERNAL TABLE gives them";
+                    Error::invalid_hint(what, hint)
+                }
+                other => other,
+            };
+        };
         self.no_table(&missing).await
     }
 }

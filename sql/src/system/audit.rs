@@ -1,7 +1,8 @@
 //! `system.audit` and `system.audit_faults`: the record, read segment by segment while the query
 //! runs, and what verifying it finds.
 //!
-//! Holders of `admin` or `policy_admin` see all of it, others what they did themselves.
+//! Holders of `admin` or `policy_admin` see all of it, others what they did themselves; they alone
+//! verify it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -138,17 +139,24 @@ fn rows(entries: &[AuditEntry]) -> Result<RecordBatch> {
 type Fault = (u64, Option<u64>, String);
 
 pub(super) fn faults(context: &Arc<StatementContext>) -> Result<Arc<dyn TableProvider>> {
-    let catalog = sees_all(context.rights()).then(|| Arc::clone(context.engine().catalog()));
+    let catalog = Arc::clone(context.engine().catalog());
+    let (may_verify, name) = (sees_all(context.rights()), context.rights().name().to_owned());
     made(&fault_rows(&[])?, move || {
-        let catalog = catalog.clone();
+        let (catalog, name) = (Arc::clone(&catalog), name.clone());
         let found = async move {
-            let faults = match catalog {
-                Some(catalog) => {
-                    let catalog = drained(catalog).await;
-                    found(&catalog).await?
-                }
-                None => vec![],
-            };
+            // No rows would say that the record has no faults.
+            if !may_verify {
+                return Err(DataFusionError::from(Error::Denied {
+                    principal: name,
+                    action: "verify the record".into(),
+                    hint: Some(
+                        "this needs the role admin or policy_admin; system.audit has what you did"
+                            .into(),
+                    ),
+                }));
+            }
+            let catalog = drained(catalog).await;
+            let faults = found(&catalog).await?;
             Ok::<_, DataFusionError>(fault_rows(&faults)?)
         };
         stream::once(found).boxed()

@@ -85,6 +85,8 @@ async fn functions_answer_for_the_session() {
         ("pg_catalog.format_type(1700, 655366)", "numeric(10,2)"),
         ("obj_description('shop'::regclass, 'pg_class')", "NULL"),
         ("has_table_privilege('shop', 'SELECT')", "t"),
+        ("has_table_privilege('lake.shop', 'SELECT')", "NULL"),
+        ("has_table_privilege('nowhere', 'SELECT')", "NULL"),
         ("quote_ident('A b')", "\"A b\""),
         ("'nowhere'::regclass", "NULL"),
         ("pg_size_pretty(20480)", "20 kB"),

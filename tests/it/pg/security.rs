@@ -179,6 +179,9 @@ async fn the_catalog_shows_nobody_elses_tables() {
         assert_eq!(bob.rows(&text).await, Vec::<String>::new(), "{text}");
     }
     assert_eq!(bob.rows("SELECT 'ada.secret'::regclass::oid").await, ["NULL"]);
+    let may_read = "SELECT has_table_privilege('ada.secret', 'select')";
+    assert_eq!(ada.rows(may_read).await, ["t"]);
+    assert_eq!(bob.rows(may_read).await, ["NULL"]);
     for text in [
         "SELECT * FROM ada.secret",
         "SELECT * FROM pg_catalog.pg_class c, ada.secret s",

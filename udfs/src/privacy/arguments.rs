@@ -40,7 +40,8 @@ pub(super) fn literal_text<'a>(
 ) -> Result<&'a str> {
     let Some(Some(scalar)) = args.scalar_arguments.get(position) else {
         return plan_err!(
-            "{function}: the {what} must be a literal such as 'name', not a column or expression"
+            "{function}: the {what} must be a literal such as 'name', not a column or expression. \
+             Hint: write the {what} in one pair of quotes; nothing is computed of it"
         );
     };
     match scalar.try_as_str() {

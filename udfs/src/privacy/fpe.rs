@@ -167,7 +167,7 @@ impl<C: BlockCipherEncrypt + KeyInit + Clone> Cipher<C> {
                 Some(_) => {
                     return exec_err!(
                         "{function}: the text has more than {CHARACTERS_MAX} characters of \
-                         alphabet '{}'",
+                         alphabet '{}'. Hint: encrypt longer text with encrypt_deterministic",
                         alphabet.name
                     );
                 }

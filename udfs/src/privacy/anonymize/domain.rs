@@ -149,11 +149,12 @@ fn intervals(written: &str, levels: &[&str]) -> Result<Scheme> {
     let mut before: Option<f64> = None;
     for level in levels {
         let width = level.parse::<f64>().ok();
-        let width = width.filter(|width| width.is_finite() && *width > 0.0);
+        let width = width.filter(|width| width.is_normal() && *width > 0.0);
         let Some(width) = width else {
             return plan_err!(
                 "hierarchy '{written}': a width is '{level}'. Hint: write numbers greater than \
-                 zero, as in 'interval:5,10,20'"
+                 zero that are no smaller than {:e}, as in 'interval:5,10,20'",
+                f64::MIN_POSITIVE
             );
         };
         if let Some(before) = before {
@@ -427,6 +428,7 @@ mod tests {
             ("interval:10,15", "no multiple"),
             ("interval:10,10", "no multiple"),
             ("interval:-1", "greater than zero"),
+            ("interval:1e-320", "a width is '1e-320'"),
             ("prefix:1,2", "become fewer"),
             ("prefix:x", "become fewer"),
             ("date:year,month", "does not contain"),

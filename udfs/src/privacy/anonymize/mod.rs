@@ -138,7 +138,9 @@ impl Options {
             Some(Diversity::Recursive { c, l }) => l >= 1 && c > 0.0 && c.is_finite(),
         };
         if !diverse {
-            return plan_err!("l must be at least 1, and c a number greater than 0");
+            return plan_err!(
+                "l must be at least 1, and c a number greater than 0. Hint: l => 3, c => 3 is common"
+            );
         }
         if let Some(Closeness { t, .. }) = closeness
             && !(0.0..=1.0).contains(&t)
@@ -440,6 +442,21 @@ fn local(
     (Shown::Labels(labels), losses)
 }
 
+/// The mean of numbers: of finite ones it is finite, also where their sum is not.
+fn mean(numbers: &[f64]) -> f64 {
+    let count = numbers.len() as f64;
+    let sum: f64 = numbers.iter().sum();
+    if sum.is_finite() {
+        return sum / count;
+    }
+    let mean: f64 = numbers.iter().map(|number| number / count).sum();
+    match numbers.iter().all(|number| number.is_finite()) {
+        // The parts were rounded, perhaps all of them up.
+        true => mean.clamp(f64::MIN, f64::MAX),
+        false => mean,
+    }
+}
+
 /// The mean of numbers, the lower median of times, and the most frequent text.
 fn centres(column: &CodedColumn, classes: impl Iterator<Item = Vec<u32>>) -> (Shown, Vec<f64>) {
     let number = |value: &Option<Arc<str>>| value.as_deref().and_then(|v| v.parse::<f64>().ok());
@@ -471,8 +488,7 @@ fn centres(column: &CodedColumn, classes: impl Iterator<Item = Vec<u32>>) -> (Sh
             .iter()
             .filter_map(|code| numbers.get(*code as usize).copied().flatten())
             .collect();
-        let mean = known.iter().sum::<f64>() / known.len() as f64;
-        means.push((!known.is_empty()).then_some(mean));
+        means.push((!known.is_empty()).then(|| mean(&known)));
     }
     match column.kind {
         Kind::Number => (Shown::Numbers(means), losses),

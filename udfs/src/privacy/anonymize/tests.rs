@@ -445,6 +445,15 @@ fn what_cannot_be_is_an_error_that_says_why() {
 }
 
 #[test]
+fn means_of_finite_numbers_are_finite() {
+    assert_eq!(mean(&[1.0, 2.0, 6.0]), 3.0);
+    assert_eq!(mean(&[f64::MAX, f64::MAX]), f64::MAX);
+    assert_eq!(mean(&[f64::MIN; 4]), f64::MIN);
+    assert_eq!(mean(&[f64::MAX, f64::MAX, f64::MIN, f64::MIN]), 0.0);
+    assert_eq!(mean(&[f64::INFINITY, 1.0]), f64::INFINITY);
+}
+
+#[test]
 fn no_rows_give_no_classes() {
     let none = Rows::new();
     for method in [Method::Optimal, Method::Mondrian, Method::Microaggregation] {

@@ -42,7 +42,7 @@ impl DiscreteGaussian {
     pub(super) fn of_sigma(sigma: f64) -> Result<Self> {
         if !(sigma > 0.0 && sigma <= SIGMA_MAX) {
             return exec_err!(
-                "the standard deviation of Gaussian noise is {sigma} steps, it must lie between \
+                "the standard deviation of Gaussian noise is {sigma:e} steps, it must lie between \
                  0 and {SIGMA_MAX}. Hint: give a larger epsilon, narrower bounds or fewer \
                  contributions"
             );
@@ -104,7 +104,7 @@ pub fn grid(sigma: f64) -> Grid {
 pub fn real(value: f64, sigma: f64, rng: &mut dyn CryptoRng) -> Result<f64> {
     if !(1e-100..=1e100).contains(&sigma) {
         return exec_err!(
-            "the standard deviation of Gaussian noise is {sigma}, it must lie between 1e-100 and \
+            "the standard deviation of Gaussian noise is {sigma:e}, it must lie between 1e-100 and \
              1e100. Hint: give a larger epsilon or narrower bounds"
         );
     }

@@ -37,7 +37,7 @@ impl DiscreteLaplace {
     pub(super) fn of_scale(scale: f64) -> Result<Self> {
         if !(scale > 0.0 && scale <= SCALE_MAX) {
             return exec_err!(
-                "the scale of Laplace noise is {scale}, it must lie between 0 and {SCALE_MAX:e}. \
+                "the scale of Laplace noise is {scale:e}, it must lie between 0 and {SCALE_MAX:e}. \
                  Hint: give a larger epsilon or narrower bounds"
             );
         }
@@ -99,7 +99,7 @@ pub fn grid(scale: f64) -> Grid {
 pub fn real(value: f64, scale: f64, rng: &mut dyn CryptoRng) -> Result<f64> {
     if !(1e-100..=1e100).contains(&scale) {
         return exec_err!(
-            "the scale of Laplace noise is {scale}, it must lie between 1e-100 and 1e100. Hint: \
+            "the scale of Laplace noise is {scale:e}, it must lie between 1e-100 and 1e100. Hint: \
              give a larger epsilon or narrower bounds"
         );
     }

@@ -175,7 +175,7 @@ impl Sensitivity {
         }
         if !(1e-100..=1e100).contains(&magnitude) {
             return exec_err!(
-                "one entry may change a group by {magnitude}, which is not between 1e-100 and \
+                "one entry may change a group by {magnitude:e}, which is not between 1e-100 and \
                  1e100. Hint: give contribution bounds that are not both zero and no wider than \
                  the values are"
             );
