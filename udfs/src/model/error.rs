@@ -90,6 +90,28 @@ pub enum ModelError {
         /// The id.
         value: String,
     },
+    /// A column that is to hold encodings holds other texts.
+    #[error(
+        "column \"{column}\" is compared by 'bloom' and holds texts that are no encodings. Write \
+         bloom_encode({column}, 'key') in the training query, or name another way in comparisons"
+    )]
+    NoEncodings {
+        /// The column's name.
+        column: String,
+    },
+    /// Encodings under different keys, of which nothing can be learned: they are never alike.
+    #[error(
+        "column \"{column}\" holds encodings under the keys {one} and {other}, which tell nothing \
+         of each other. Encode all of them under one key"
+    )]
+    EncodingKeys {
+        /// The column's name.
+        column: String,
+        /// The id of a key.
+        one: String,
+        /// That of another.
+        other: String,
+    },
     /// A column has a type that the learner cannot read.
     #[error("column \"{column}\" has type {found}, which cannot be {expected}. {hint}")]
     Type {
@@ -158,6 +180,8 @@ impl ModelError {
             Self::Categories { .. } => "model_categories",
             Self::Null { .. } => "model_null",
             Self::Repeated { .. } => "model_repeated",
+            Self::NoEncodings { .. } => "model_no_encodings",
+            Self::EncodingKeys { .. } => "model_encoding_keys",
             Self::Type { .. } => "model_type",
             Self::TooLarge { .. } => "model_too_large",
             Self::Memory { .. } => "model_memory",

@@ -108,7 +108,7 @@ pub struct Before<'a> {
 /// Trains a model as version `version`.
 ///
 /// # Errors
-/// No rows, ids that repeat, rules that are none, more pairs than there is memory and disk for,
+/// No rows, ids that repeat, rules that are none, encodings that are none or under several keys, more pairs than there is memory and disk for,
 /// cancellation.
 pub fn train(
     gathered: Gathered,
@@ -133,7 +133,7 @@ pub fn train(
     });
     // What learns anew asks the columns anew how they are to be compared.
     let ways = goes_on.map(|((model, _), _)| model.parts().linkage.comparisons.as_slice());
-    let found = ordered.finish(ways, options.settings.is_link);
+    let found = ordered.finish(ways, options.settings.is_link)?;
     let positions: Mixed<u64, u32> = match (said.decided, said.labelled) {
         ([], []) => Mixed::default(),
         _ => found.keys.iter().copied().zip(0..).collect(),
