@@ -335,7 +335,7 @@ fn from_external(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Err
             other => Error::Execution { what: first_line(&other.to_string()), hint: None },
         };
     }
-    Error::Execution { what: root_cause(inner), hint: None }
+    crate::patterns::told(root_cause(inner))
 }
 
 fn from_arrow(error: &ArrowError) -> Error {

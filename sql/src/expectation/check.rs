@@ -297,6 +297,48 @@ fn drift(function: &Function) -> Option<&'static str> {
     DRIFT.iter().find(|(word, _)| *word == name).map(|(_, compare)| *compare)
 }
 
+/// Distributions that a check compares.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Compared {
+    /// `drift_psi` or `drift_ks`.
+    pub(super) word: String,
+    /// The table's column.
+    pub(super) column: String,
+    /// The column with which it is compared, and its table, where they are named.
+    pub(super) reference: Option<(String, String)>,
+}
+
+/// The distributions that a check's text compares.
+///
+/// # Errors
+/// When the text is none of a check.
+pub(super) fn compared(text: &str) -> Result<Vec<Compared>> {
+    let mut found = Vec::new();
+    let _: ControlFlow<()> = visit_expressions(&parsed(text)?, |expr| {
+        if let Expr::Function(function) = expr
+            && drift(function).is_some()
+            && let [column, other @ ..] = arguments(function).as_slice()
+        {
+            found.push(Compared {
+                word: function.name.to_string().to_lowercase(),
+                column: column.clone(),
+                reference: other.first().and_then(|other| referenced(other)),
+            });
+        }
+        ControlFlow::Continue(())
+    });
+    Ok(found)
+}
+
+/// The column and the table that a reference names.
+fn referenced(written: &str) -> Option<(String, String)> {
+    let Ok(Expr::Nested(inner)) = parsed(written) else { return None };
+    let Expr::CompoundIdentifier(parts) = *inner else { return None };
+    let (last, table) = parts.split_last()?;
+    let table = table.iter().map(ToString::to_string).collect::<Vec<_>>().join(".");
+    Some((last.to_string(), table))
+}
+
 fn drifted(compare: &str, given: &[String], baseline: Option<&str>) -> Result<Expanded> {
     let plain = |sql: String| Expanded { sql, failing: None, profile: None, unique: None };
     match given {
@@ -310,10 +352,7 @@ fn drifted(compare: &str, given: &[String], baseline: Option<&str>) -> Result<Ex
             }),
         },
         [column, other] => {
-            let Ok(Expr::Nested(inner)) = parsed(other) else { return Err(no_reference(other)) };
-            let Expr::CompoundIdentifier(parts) = *inner else { return Err(no_reference(other)) };
-            let Some((last, table)) = parts.split_last() else { return Err(no_reference(other)) };
-            let table = table.iter().map(ToString::to_string).collect::<Vec<_>>().join(".");
+            let Some((last, table)) = referenced(other) else { return Err(no_reference(other)) };
             Ok(plain(format!(
                 "{compare}(distribution_sketch({column}), \
                  (SELECT distribution_sketch({last}) FROM {table}))"
@@ -516,6 +555,17 @@ mod tests {
         let later = check("drift_psi(price) < 0.2", Some("01ff"), |_| false).unwrap();
         let Shape::Table { condition, profile: None, .. } = later.shape else { panic!("kept") };
         assert!(condition.contains("X'01ff'"), "{condition}");
+    }
+
+    #[test]
+    fn what_is_compared_is_told() {
+        let found = compared("drift_psi(price, l.sales.amount) < 0.2 AND drift_ks(lower(a)) < 1");
+        let found = found.unwrap();
+        let [one, other] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((one.word.as_str(), one.column.as_str()), ("drift_psi", "price"));
+        assert_eq!(one.reference, Some(("amount".to_owned(), "l.sales".to_owned())));
+        assert_eq!((other.word.as_str(), other.column.as_str()), ("drift_ks", "lower(a)"));
+        assert_eq!(other.reference, None);
     }
 
     #[test]
