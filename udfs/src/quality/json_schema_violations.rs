@@ -28,7 +28,7 @@ use crate::text::Text;
 
 #[user_doc(
     doc_section(label = "Quality Functions"),
-    description = "What of a JSON Schema (draft 2020-12) a JSON text, struct, list or map breaks, as sentences with their place; an empty list when it is sound. A NULL member of a struct is one that is missing. Known keywords: type, enum, const, minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf, minLength, maxLength, pattern, items, prefixItems, minItems, maxItems, uniqueItems, contains, minContains, maxContains, properties, required, additionalProperties, patternProperties, propertyNames, minProperties, maxProperties, allOf, anyOf, oneOf, not, if, then, else, $ref within the schema. Annotations, format among them, assert nothing; any other keyword is an error.",
+    description = "What of a JSON Schema (draft 2020-12) a JSON text, struct, list or map breaks, as sentences with their place; an empty list when it is sound. A NULL member of a struct is one that is missing. Known keywords: type, enum, const, minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf, minLength, maxLength, pattern, items, prefixItems, minItems, maxItems, uniqueItems, contains, minContains, maxContains, properties, required, additionalProperties, patternProperties, propertyNames, minProperties, maxProperties, allOf, anyOf, oneOf, not, if, then, else, $ref within the schema. Annotations, format among them, assert nothing; any other keyword is an error. Whole numbers beyond 64 bits count as floats.",
     syntax_example = "json_schema_violations(json, schema)",
     sql_example = r#"```sql
 > SELECT json_schema_violations('{"price": -1}',
@@ -149,10 +149,12 @@ fn broken(name: &str, json: &Text, schema: &Text, rows: usize, stop: &Stop) -> R
 }
 
 fn read(name: &str, schema: &str) -> Result<Schema> {
-    match serde_json::from_str(schema) {
-        Ok(schema) => Ok(Schema::new(schema)),
-        Err(error) => exec_err!("{name}: the schema is no JSON: {error}"),
-    }
+    let schema = match serde_json::from_str(schema) {
+        Ok(schema) => Schema::new(schema),
+        Err(error) => return exec_err!("{name}: the schema is no JSON: {error}"),
+    };
+    schema.check_patterns()?;
+    Ok(schema)
 }
 
 #[cfg(test)]
@@ -231,6 +233,19 @@ mod tests {
         let schema = text("{\"unevaluatedItems\": true}");
         let error = error_of("json_schema_violations", &[text("1"), schema]);
         assert!(error.contains("keyword unevaluatedItems is not supported"), "{error}");
+        // Whatever value it would be held against.
+        for schema in [
+            r#"{"pattern": "("}"#,
+            r#"{"properties": {"a": {"items": {"pattern": "("}}}}"#,
+            r#"{"patternProperties": {"(": true}}"#,
+        ] {
+            let error = error_of("json_schema_violations", &[text("1"), text(schema)]);
+            let said = r#"pattern "(" did not compile: unclosed group. Hint: "#;
+            assert!(error.contains(said), "{error}");
+        }
+        for schema in [r#"{"enum": [{"pattern": "("}]}"#, r#"{"properties": {"pattern": true}}"#] {
+            one("json_schema_violations", &[text("1"), text(schema)]);
+        }
     }
 
     #[test]
