@@ -11,7 +11,7 @@
 //! | `row_count()` | `count(*)` |
 //! | `completeness(c)` | the share of rows that have a value; 1 of no rows |
 //! | `uniqueness(c, …)` | 1 less the share of values that are repeated; 1 of no values |
-//! | `freshness(c) <= INTERVAL '1 day'` | `max(c) >= now() - INTERVAL '1 day'` |
+//! | `freshness(c) <= INTERVAL '1 day'` | `max(c) BETWEEN now() - INTERVAL '1 day' AND now() + INTERVAL '1 day'` |
 //! | `drift_psi(c, t.r)`, `drift_ks(c, t.r)` | `sketch_psi`, `sketch_ks` against the column r of t |
 //! | `drift_psi(c)`, `drift_ks(c)` | the same against the first result since the definition |
 
@@ -201,6 +201,7 @@ fn whole(
     let kind = table_kind(words);
     let written = condition.to_string();
     let expected = comparison(&condition).unwrap_or_else(|| written.clone());
+    let newest = freshness(&condition).map(|(_, newest)| newest);
     rewrite_freshness(&mut condition);
     let (mut failing, mut profile, mut unique) = (None, None, None);
     let mut wrong = None;
@@ -227,7 +228,7 @@ fn whole(
     if let Some(error) = wrong {
         return Err(error);
     }
-    let observed = left_of(&condition);
+    let observed = newest.or_else(|| left_of(&condition));
     // Without anything to compare with there is nothing to break.
     let condition = match profile.is_some() {
         true => "TRUE".to_owned(),
@@ -374,7 +375,7 @@ fn no_reference(written: &str) -> Error {
 
 /// Puts a comparison of times for each one of an age, below AND, OR and brackets.
 fn rewrite_freshness(condition: &mut Expr) {
-    if let Some(fresh) = freshness(condition) {
+    if let Some((fresh, _)) = freshness(condition) {
         *condition = fresh;
         return;
     }
@@ -388,8 +389,10 @@ fn rewrite_freshness(condition: &mut Expr) {
     }
 }
 
-/// `freshness(c) <= i` as a comparison of the newest time.
-fn freshness(expr: &Expr) -> Option<Expr> {
+/// `freshness(c) <= i` as a comparison of the newest time, and that. A time that is further ahead
+/// than the age may be, such as one of a wrong year, would hide that no new rows come: it is not
+/// fresh either.
+fn freshness(expr: &Expr) -> Option<(Expr, String)> {
     let Expr::BinaryOp { left, op, right } = expr else { return None };
     let Expr::Function(function) = left.as_ref() else { return None };
     if function.name.to_string().to_lowercase() != "freshness" {
@@ -403,10 +406,13 @@ fn freshness(expr: &Expr) -> Option<Expr> {
         BinaryOperator::GtEq => "<=",
         _ => return None,
     };
-    match parsed(&format!("max({column}) {turned} now() - {right}")) {
-        Ok(Expr::Nested(made)) => Some(*made),
-        _ => None,
-    }
+    let newest = format!("max({column})");
+    let ahead = match turned {
+        ">" | ">=" => format!(" AND {newest} <= now() + {right}"),
+        _ => String::new(),
+    };
+    let made = parsed(&format!("{newest} {turned} now() - {right}{ahead}")).ok()?;
+    Some((made, newest))
 }
 
 fn arguments(function: &Function) -> Vec<String> {
@@ -540,7 +546,8 @@ mod tests {
         else {
             panic!("no table")
         };
-        assert_eq!(condition, "max(at) > now() - INTERVAL '2 hours'");
+        let ahead = "AND max(at) <= now() + INTERVAL '2 hours'";
+        assert_eq!(condition, format!("(max(at) > now() - INTERVAL '2 hours' {ahead})"));
         assert_eq!(observed.as_deref(), Some("max(at)"));
         assert_eq!(of("row_count() BETWEEN 1 AND 9").expected, "BETWEEN 1 AND 9");
     }
