@@ -41,7 +41,7 @@ impl TreeNodeVisitor<'_> for Guard {
     }
 }
 
-/// Refuses DISTINCT in a call of a window function that is no aggregate: it would count for nothing.
+/// Refuses DISTINCT in a call of a window function that is no aggregate: it would say nothing.
 fn check_distinct(expr: &Expr) -> DataFusionResult<()> {
     let expr = match expr {
         Expr::Alias(alias) => alias.expr.as_ref(),

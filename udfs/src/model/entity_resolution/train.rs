@@ -108,8 +108,8 @@ pub struct Before<'a> {
 /// Trains a model as version `version`.
 ///
 /// # Errors
-/// No rows, ids that repeat, rules that are none, encodings that are none or under several keys, more pairs than there is memory and disk for,
-/// cancellation.
+/// No rows, ids that repeat, rules that are none, encodings that are none or under several keys,
+/// more pairs than there is memory and disk for, cancellation.
 pub fn train(
     gathered: Gathered,
     options: &EntityOptions,
