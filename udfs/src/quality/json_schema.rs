@@ -8,7 +8,7 @@
 //! the same schema (`#/$defs/…`). Annotations (`title`, `description`, `default`, `format`, …)
 //! assert nothing, as in the standard. Any other keyword is an error: a part of a schema that is
 //! silently not checked would pass for checked. Whole numbers beyond 64 bits are compared as floats
-//! of 64 bits, of which about 17 digits count.
+//! of 64 bits, of which about 17 digits count; a schema that holds one is an error.
 //!
 //! A schema may ask for as much work as it likes, of branches of branches of a long list: each look
 //! at a value is counted, so that the work ends with its statement.
