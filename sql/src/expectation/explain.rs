@@ -130,7 +130,8 @@ async fn wrong(
     parts: &Parts,
 ) -> Result<BTreeMap<String, Error>> {
     let partial = parts.partial.iter().flat_map(|partial| &partial.items);
-    let items = partial.chain(parts.whole.iter().flat_map(|(items, _)| items));
+    let whole_items = parts.whole.iter().flat_map(|(items, _)| items);
+    let items: Vec<&Item> = partial.chain(whole_items).collect();
     let mut wrong = BTreeMap::new();
     for item in items {
         let plan = whole(context, table, std::slice::from_ref(item)).await;
