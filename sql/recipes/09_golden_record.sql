@@ -20,7 +20,7 @@ FROM generate_series(1, 1200) AS s(n);
 -- some customers gave the shop a new number, and the broker writes `N/A` and `test@test.com` where it knows nothing.
 
 CREATE OR REPLACE TABLE crm AS
-SELECT 'C' || person AS contact_no, initcap(first_name) AS given_name, initcap(last_name) AS surname, street AS address,
+SELECT 'C' || person AS contact_no, title_case(first_name) AS given_name, title_case(last_name) AS surname, street AS address,
     CASE WHEN person % 4 = 0 THEN NULL ELSE phone END AS telephone, upper(email) AS mail, birth_date AS born, '2026-03-01' AS changed
 FROM people WHERE person % 5 <> 0;
 
@@ -157,9 +157,9 @@ FROM records r JOIN crosswalk c ON c.source = r.source AND c.record_id = r.id;
 CREATE OR REPLACE TABLE candidates AS
 SELECT * FROM (
     -- source priority: a name and a day of birth are as the most trusted source has them
-    SELECT entity_id, 'first_name' AS field, initcap(first_name) AS value, normalize_name(first_name) AS spelled, 'most trusted source' AS rule,
+    SELECT entity_id, 'first_name' AS field, title_case(first_name) AS value, normalize_name(first_name) AS spelled, 'most trusted source' AS rule,
         trust AS choice, 0 AS then_by, trust, source, id, updated FROM ranked
-    UNION ALL SELECT entity_id, 'last_name', initcap(last_name), normalize_name(last_name), 'most trusted source', trust AS choice, 0, trust, source, id, updated FROM ranked
+    UNION ALL SELECT entity_id, 'last_name', title_case(last_name), normalize_name(last_name), 'most trusted source', trust AS choice, 0, trust, source, id, updated FROM ranked
     UNION ALL SELECT entity_id, 'birth_date', birth_date, birth_date AS spelled, 'most trusted source', trust AS choice, 0, trust, source, id, updated FROM ranked
     -- a purchase tells where somebody lives, whenever it was; what else is known counts by its date
     UNION ALL SELECT entity_id, 'street', street, normalize_address(street), 'purchase over browsing, then most recent',

@@ -15,6 +15,8 @@ use datafusion::error::DataFusionError;
 use thiserror::Error;
 use udfs::fuzzy::stop::Stopped;
 
+use crate::same_names;
+
 /// The error of a statement.
 #[derive(Debug, Clone, Error)]
 pub enum Error {
@@ -335,7 +337,7 @@ fn from_external(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Err
             other => Error::Execution { what: first_line(&other.to_string()), hint: None },
         };
     }
-    Error::Execution { what: root_cause(inner), hint: None }
+    crate::patterns::told(root_cause(inner))
 }
 
 fn from_arrow(error: &ArrowError) -> Error {
@@ -402,15 +404,15 @@ fn from_schema(error: &SchemaError) -> Error {
             };
             Error::invalid_hint(format!("column {} does not exist", field.flat_name()), hint)
         }
-        other => {
+        other => same_names::of_schema(other).unwrap_or_else(|| {
             let (what, hint) = split_hint(&other.to_string());
             Error::Invalid { what, hint }
-        }
+        }),
     }
 }
 
 fn from_plan(what: &str) -> Error {
-    if let Some(error) = wrong_arguments(what).or_else(|| same_names(what)) {
+    if let Some(error) = wrong_arguments(what).or_else(|| same_names::of_plan(what)) {
         return error;
     }
     let (what, hint) = split_hint(what);
@@ -456,18 +458,6 @@ fn wrong_arguments(text: &str) -> Option<Error> {
         (None, None) => format!("{function} does not take arguments of these types"),
     };
     Some(Error::invalid_hint(what, format!("SHOW FUNCTIONS LIKE '{function}' shows what it takes")))
-}
-
-/// DataFusion names columns by their expressions.
-fn same_names(text: &str) -> Option<Error> {
-    let (_, rest) = text.split_once("require unique expression names but the expression \"")?;
-    let (first, _) = rest.split_once("\" at position")?;
-    let name = first.rsplit_once(" AS ").map_or(first, |(_, name)| name);
-    let name = name.rsplit_once('.').map_or(name, |(_, name)| name);
-    Some(Error::invalid_hint(
-        format!("two columns of one SELECT have the same name, {name}"),
-        "give one of them another name with AS",
-    ))
 }
 
 /// A time as people write it: `250 ms`, `30 s`.

@@ -45,6 +45,7 @@ pub mod queries;
 mod query_text;
 mod rewrites;
 mod rights;
+mod same_names;
 pub mod session;
 mod similar;
 mod size;

@@ -29,6 +29,7 @@ use datafusion::logical_expr::{
 use udfs::text::Text;
 
 use crate::bounded::as_inner;
+use crate::error::Error;
 use crate::made::check_cancelled;
 use crate::similar;
 
@@ -219,6 +220,21 @@ fn reason(error: &DataFusionError) -> Option<String> {
     Some(line.map(|line| format!(": {line}")).unwrap_or_default())
 }
 
+/// An error of which the text alone is known, on one line: of a constant pattern why it does not
+/// compile.
+pub(crate) fn told(what: String) -> Error {
+    let why = what.contains("regex parse error:").then(|| what.rsplit_once("error: ")).flatten();
+    match why {
+        Some((_, why)) => Error::Execution {
+            what: format!("a regular expression did not compile: {why}"),
+            hint: Some(
+                "a sign that is meant itself has a backslash before it: '\\[', '\\('".into(),
+            ),
+        },
+        None => Error::Execution { what, hint: None },
+    }
+}
+
 /// The beginning of a pattern, on one line.
 pub(crate) fn shown(pattern: &str) -> String {
     let mut letters = pattern.chars();
@@ -402,6 +418,9 @@ mod tests {
         let wrong = error("regex parse error:\n    (\n    ^\nerror: unclosed group");
         assert!(wrong.ends_with("'……' did not compile: unclosed group"), "{wrong}");
         assert!(error("division by zero").ends_with("division by zero"));
+        let constant = told("regex parse error: [ ^ error: unclosed character class".into());
+        assert!(constant.to_string().ends_with("did not compile: unclosed character class"));
+        assert_eq!(told("the disk is full".into()).to_string(), "the disk is full");
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl Kind {
                 "''",
                 format!(
                     "WHEN {} OR {} THEN NULL WHEN {spaced} = upper({spaced}) OR {spaced} = \
-                     lower({spaced}) THEN initcap({spaced}) ELSE {spaced}",
+                     lower({spaced}) THEN title_case({spaced}) ELSE {spaced}",
                     is_abbreviation(spaced),
                     is_slip(spaced)
                 ),
@@ -252,10 +252,10 @@ fn has_extension(spaced: &str) -> String {
     format!("regexp_like(lower({spaced}), '{EXTENSION}')")
 }
 
-/// A few capitals, which may be meant.
+/// A few capitals, which may be meant; an accent is a part of its letter, wherever it stands.
 fn is_abbreviation(spaced: &str) -> String {
     format!(
-        "(character_length({spaced}) <= 3 AND {spaced} = upper({spaced}) \
+        "(character_length(title_case({spaced})) <= 3 AND {spaced} = upper({spaced}) \
          AND {spaced} <> lower({spaced}))"
     )
 }

@@ -2,8 +2,9 @@
 //!
 //! From the inside out: what is inferred of all values (`s`), one row or one for each source; the
 //! rows with it (`b`), column n of the query being `c<n>`, with white space corrected `t<n>`, the
-//! order of its dates `o<n>` and its kind `k<n>`; then what becomes of the values. The names are
-//! our own, so that no column of the query can be taken for another.
+//! order of its dates `o<n>`, its kind `k<n>`, and a measure in the unit that is wanted `m<n>`; then
+//! what becomes of the values. The names are our own, so that no column of the query can be taken
+//! for another.
 
 use super::kinds::{Kind, Parts};
 use super::options::{CHANGED, Cleaning, DOUBTFUL, Region, Task};
@@ -136,6 +137,9 @@ fn base(cleaning: &Cleaning) -> String {
             let value = value(cleaning, *at);
             columns.push(format!("normalize_whitespace({value}) AS t{at}"));
         }
+        if let Task::Measure { unit, unit_at } = task {
+            columns.push(format!("{} AS m{at}", in_unit(cleaning, *at, *unit_at, unit)));
+        }
         match cleaning.date_order {
             Some(order) => columns.push(format!("{} AS o{at}", literal(order))),
             None if cleaning.infers_order(task) => columns.push(format!("s.o{at} AS o{at}")),
@@ -220,6 +224,16 @@ fn dialled(cleaning: &Cleaning) -> String {
     }
 }
 
+/// A measure in the unit that is wanted; NULL where it has none, or is not finite as what the
+/// column holds.
+fn in_unit(cleaning: &Cleaning, at: usize, unit_at: usize, unit: &str) -> String {
+    let Some((name, data_type)) = cleaning.columns.get(at) else { return "NULL".into() };
+    let (unit, of, name) = (literal(unit), value(cleaning, unit_at), quoted(name));
+    let data_type = literal(&data_type.to_string());
+    let converted = format!("convert_unit(r.{name}, {of}, {unit})");
+    format!("convert_unit(arrow_cast({converted}, {data_type}), {unit}, {unit})")
+}
+
 /// A value of the query as text.
 fn value(cleaning: &Cleaning, at: usize) -> String {
     let name = cleaning.columns.get(at).map(|(name, _)| quoted(name)).unwrap_or_default();
@@ -278,11 +292,9 @@ impl Cell<'_> {
         match self.task {
             Task::Given(kind) => kind.after(&self.parts()),
             Task::Inferred(by_name) => self.by_kind(*by_name, |kind| kind.after(&self.parts())),
-            Task::Measure { unit, unit_at } => format!(
-                "arrow_cast(convert_unit(c{at}, CAST(c{unit_at} AS VARCHAR), {}), {})",
-                literal(unit),
-                literal(&self.data_type)
-            ),
+            Task::Measure { .. } => {
+                format!("arrow_cast(m{at}, {})", literal(&self.data_type))
+            }
             Task::Written { unit } => {
                 let (number, of, to) = (measured(at, 1), measured(at, 2), literal(unit));
                 let converted = format!("convert_unit(TRY_CAST({number} AS DOUBLE), {of}, {to})");
@@ -294,10 +306,7 @@ impl Cell<'_> {
             }
             Task::Unit { unit, measure_at } => {
                 let (unit, given) = (literal(unit), self.before());
-                format!(
-                    "CASE WHEN convert_unit(c{measure_at}, {given}, {unit}) IS NULL THEN {given} \
-                     ELSE {unit} END"
-                )
+                format!("CASE WHEN m{measure_at} IS NULL THEN {given} ELSE {unit} END")
             }
         }
     }
@@ -319,7 +328,10 @@ impl Cell<'_> {
             Task::Given(kind) => kind.doubt(&self.parts()),
             Task::Inferred(by_name) => self.by_kind(*by_name, |kind| kind.doubt(&self.parts())),
             Task::Measure { unit, unit_at } => format!(
-                "coalesce('''' || CAST(c{unit_at} AS VARCHAR) || {}, 'has no unit')",
+                "CASE WHEN convert_unit(1, CAST(c{unit_at} AS VARCHAR), {}) IS NOT NULL THEN {} \
+                 ELSE coalesce('''' || CAST(c{unit_at} AS VARCHAR) || {}, 'has no unit') END",
+                literal(unit),
+                literal(&format!("is no finite number of {unit}")),
                 literal(&format!("' is no unit of which {unit} can be made"))
             ),
             Task::Written { unit } => {

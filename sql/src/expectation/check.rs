@@ -11,7 +11,7 @@
 //! | `row_count()` | `count(*)` |
 //! | `completeness(c)` | the share of rows that have a value; 1 of no rows |
 //! | `uniqueness(c, …)` | 1 less the share of values that are repeated; 1 of no values |
-//! | `freshness(c) <= INTERVAL '1 day'` | `max(c) >= now() - INTERVAL '1 day'` |
+//! | `freshness(c) <= INTERVAL '1 day'` | `max(c) BETWEEN now() - INTERVAL '1 day' AND now() + INTERVAL '1 day'` |
 //! | `drift_psi(c, t.r)`, `drift_ks(c, t.r)` | `sketch_psi`, `sketch_ks` against the column r of t |
 //! | `drift_psi(c)`, `drift_ks(c)` | the same against the first result since the definition |
 
@@ -201,6 +201,7 @@ fn whole(
     let kind = table_kind(words);
     let written = condition.to_string();
     let expected = comparison(&condition).unwrap_or_else(|| written.clone());
+    let newest = freshness(&condition).map(|(_, newest)| newest);
     rewrite_freshness(&mut condition);
     let (mut failing, mut profile, mut unique) = (None, None, None);
     let mut wrong = None;
@@ -227,7 +228,7 @@ fn whole(
     if let Some(error) = wrong {
         return Err(error);
     }
-    let observed = left_of(&condition);
+    let observed = newest.or_else(|| left_of(&condition));
     // Without anything to compare with there is nothing to break.
     let condition = match profile.is_some() {
         true => "TRUE".to_owned(),
@@ -297,6 +298,48 @@ fn drift(function: &Function) -> Option<&'static str> {
     DRIFT.iter().find(|(word, _)| *word == name).map(|(_, compare)| *compare)
 }
 
+/// Distributions that a check compares.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Compared {
+    /// `drift_psi` or `drift_ks`.
+    pub(super) word: String,
+    /// The table's column.
+    pub(super) column: String,
+    /// The column with which it is compared, and its table, where they are named.
+    pub(super) reference: Option<(String, String)>,
+}
+
+/// The distributions that a check's text compares.
+///
+/// # Errors
+/// When the text is none of a check.
+pub(super) fn compared(text: &str) -> Result<Vec<Compared>> {
+    let mut found = Vec::new();
+    let _: ControlFlow<()> = visit_expressions(&parsed(text)?, |expr| {
+        if let Expr::Function(function) = expr
+            && drift(function).is_some()
+            && let [column, other @ ..] = arguments(function).as_slice()
+        {
+            found.push(Compared {
+                word: function.name.to_string().to_lowercase(),
+                column: column.clone(),
+                reference: other.first().and_then(|other| referenced(other)),
+            });
+        }
+        ControlFlow::Continue(())
+    });
+    Ok(found)
+}
+
+/// The column and the table that a reference names.
+fn referenced(written: &str) -> Option<(String, String)> {
+    let Ok(Expr::Nested(inner)) = parsed(written) else { return None };
+    let Expr::CompoundIdentifier(parts) = *inner else { return None };
+    let (last, table) = parts.split_last()?;
+    let table = table.iter().map(ToString::to_string).collect::<Vec<_>>().join(".");
+    Some((last.to_string(), table))
+}
+
 fn drifted(compare: &str, given: &[String], baseline: Option<&str>) -> Result<Expanded> {
     let plain = |sql: String| Expanded { sql, failing: None, profile: None, unique: None };
     match given {
@@ -310,10 +353,7 @@ fn drifted(compare: &str, given: &[String], baseline: Option<&str>) -> Result<Ex
             }),
         },
         [column, other] => {
-            let Ok(Expr::Nested(inner)) = parsed(other) else { return Err(no_reference(other)) };
-            let Expr::CompoundIdentifier(parts) = *inner else { return Err(no_reference(other)) };
-            let Some((last, table)) = parts.split_last() else { return Err(no_reference(other)) };
-            let table = table.iter().map(ToString::to_string).collect::<Vec<_>>().join(".");
+            let Some((last, table)) = referenced(other) else { return Err(no_reference(other)) };
             Ok(plain(format!(
                 "{compare}(distribution_sketch({column}), \
                  (SELECT distribution_sketch({last}) FROM {table}))"
@@ -335,7 +375,7 @@ fn no_reference(written: &str) -> Error {
 
 /// Puts a comparison of times for each one of an age, below AND, OR and brackets.
 fn rewrite_freshness(condition: &mut Expr) {
-    if let Some(fresh) = freshness(condition) {
+    if let Some((fresh, _)) = freshness(condition) {
         *condition = fresh;
         return;
     }
@@ -349,8 +389,10 @@ fn rewrite_freshness(condition: &mut Expr) {
     }
 }
 
-/// `freshness(c) <= i` as a comparison of the newest time.
-fn freshness(expr: &Expr) -> Option<Expr> {
+/// `freshness(c) <= i` as a comparison of the newest time, and that. A time that is further ahead
+/// than the age may be, such as one of a wrong year, would hide that no new rows come: it is not
+/// fresh either.
+fn freshness(expr: &Expr) -> Option<(Expr, String)> {
     let Expr::BinaryOp { left, op, right } = expr else { return None };
     let Expr::Function(function) = left.as_ref() else { return None };
     if function.name.to_string().to_lowercase() != "freshness" {
@@ -364,10 +406,13 @@ fn freshness(expr: &Expr) -> Option<Expr> {
         BinaryOperator::GtEq => "<=",
         _ => return None,
     };
-    match parsed(&format!("max({column}) {turned} now() - {right}")) {
-        Ok(Expr::Nested(made)) => Some(*made),
-        _ => None,
-    }
+    let newest = format!("max({column})");
+    let ahead = match turned {
+        ">" | ">=" => format!(" AND {newest} <= now() + {right}"),
+        _ => String::new(),
+    };
+    let made = parsed(&format!("{newest} {turned} now() - {right}{ahead}")).ok()?;
+    Some((made, newest))
 }
 
 fn arguments(function: &Function) -> Vec<String> {
@@ -501,7 +546,8 @@ mod tests {
         else {
             panic!("no table")
         };
-        assert_eq!(condition, "max(at) > now() - INTERVAL '2 hours'");
+        let ahead = "AND max(at) <= now() + INTERVAL '2 hours'";
+        assert_eq!(condition, format!("(max(at) > now() - INTERVAL '2 hours' {ahead})"));
         assert_eq!(observed.as_deref(), Some("max(at)"));
         assert_eq!(of("row_count() BETWEEN 1 AND 9").expected, "BETWEEN 1 AND 9");
     }
@@ -516,6 +562,17 @@ mod tests {
         let later = check("drift_psi(price) < 0.2", Some("01ff"), |_| false).unwrap();
         let Shape::Table { condition, profile: None, .. } = later.shape else { panic!("kept") };
         assert!(condition.contains("X'01ff'"), "{condition}");
+    }
+
+    #[test]
+    fn what_is_compared_is_told() {
+        let found = compared("drift_psi(price, l.sales.amount) < 0.2 AND drift_ks(lower(a)) < 1");
+        let found = found.unwrap();
+        let [one, other] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((one.word.as_str(), one.column.as_str()), ("drift_psi", "price"));
+        assert_eq!(one.reference, Some(("amount".to_owned(), "l.sales".to_owned())));
+        assert_eq!((other.word.as_str(), other.column.as_str()), ("drift_ks", "lower(a)"));
+        assert_eq!(other.reference, None);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! EXPLAIN CHECK TABLE: how many files would be read, how many are known, and the queries. How a
-//! check is computed that looks up what others may read is not shown.
+//! check is computed that looks up what others may read is not shown. One that cannot be computed is
+//! a row that says why, as in CHECK TABLE.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -14,7 +16,7 @@ use datafusion::physical_plan::displayable;
 use super::keys::KEYS_MAX;
 use super::owners::{OWNER_LEARNS, is_shown};
 use super::query::Item;
-use super::run::{CheckTable, Parts};
+use super::run::{CheckTable, Parts, is_of_all, whole};
 use crate::error::{Error, Result};
 use crate::session::bindings::Bindings;
 use crate::session::{Action, StatementContext};
@@ -24,7 +26,7 @@ pub(super) async fn plan(
     context: &Arc<StatementContext>,
     table: &ObjectName,
 ) -> Result<(SessionState, Action)> {
-    let checks = CheckTable::plan(context, table).await?;
+    let mut checks = CheckTable::plan(context, table).await?;
     if checks.is_empty() {
         return Err(Error::invalid_hint(
             format!("nothing is expected of {table}"),
@@ -33,9 +35,27 @@ pub(super) async fn plan(
     }
     let state = context.state(&Bindings::default())?;
     let mut rows = Rows::default();
-    match checks.parts() {
-        Some(parts) => explain(context, table, &state, parts, &mut rows).await?,
-        None => rows.add("files", "each check reads the table on its own".into()),
+    if let Some(parts) = checks.parts()
+        && let Err(error) = explain(context, table, &state, parts, &mut rows).await
+    {
+        let wrong = match is_of_all(&error) {
+            true => BTreeMap::new(),
+            false => wrong(context, table, &state, parts).await?,
+        };
+        if wrong.is_empty() {
+            return Err(error);
+        }
+        checks = CheckTable::plan_but(context, table, wrong).await?;
+        rows = Rows::default();
+        if let Some(parts) = checks.parts() {
+            explain(context, table, &state, parts, &mut rows).await?;
+        }
+    }
+    if checks.parts().is_none() && checks.has_sound() {
+        rows.add("files", "each check reads the table on its own".into());
+    }
+    for (name, message) in checks.broken() {
+        rows.add("error", format!("{name}: {}", message.unwrap_or_default()));
     }
     let answer = rows.batch()?;
     let source = MemTable::try_new(answer.schema(), vec![vec![answer]])?;
@@ -100,6 +120,35 @@ async fn explain(
         rows.query(state, &shared.scan()?, true).await?;
     }
     Ok(())
+}
+
+/// Those of the checks that cannot be planned alone either, with what is said of each.
+async fn wrong(
+    context: &Arc<StatementContext>,
+    table: &ObjectName,
+    state: &SessionState,
+    parts: &Parts,
+) -> Result<BTreeMap<String, Error>> {
+    let partial = parts.partial.iter().flat_map(|partial| &partial.items);
+    let whole_items = parts.whole.iter().flat_map(|(items, _)| items);
+    let items: Vec<&Item> = partial.chain(whole_items).collect();
+    let mut wrong = BTreeMap::new();
+    for item in items {
+        let plan = whole(context, table, std::slice::from_ref(item)).await;
+        let tried = match plan {
+            Ok(plan) => state.create_physical_plan(&plan).await.map(|_| ()).map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        match tried {
+            Ok(()) => {}
+            Err(error) if is_of_all(&error) => return Err(error),
+            Err(error) => {
+                let error = if is_shown(context, item) { error } else { unseen() };
+                wrong.insert(item.name.clone(), error);
+            }
+        }
+    }
+    Ok(wrong)
 }
 
 fn unseen() -> Error {

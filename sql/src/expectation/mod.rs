@@ -22,6 +22,7 @@ mod run;
 mod shared;
 mod state;
 pub(crate) mod syntax;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +40,6 @@ use self::check::Shape;
 use self::owners::Owners;
 use self::query::Item;
 use self::syntax::CreateExpectation;
-use crate::dml::sent::quoted;
 use crate::error::{CatalogError, Error, Result};
 use crate::parse::parse_query;
 use crate::rights::{Columns, Rights};
@@ -354,7 +354,7 @@ async fn plan_create(
         created_ms: context.engine().catalog().now_ms(),
     };
     let item = Item::new(create.name.clone(), expectation.clone(), check);
-    try_check(context, &table, &item).await?;
+    trial::try_check(context, &table, &item).await?;
     try_owner(context, &table, &item, create.severity).await?;
     let mode = mode(create.replace, create.if_not_exists)?;
     Ok(Change::Create { table, name: create.name.clone(), mode, expectation })
@@ -384,27 +384,6 @@ fn items(
         }
     }
     (items, broken)
-}
-
-/// Plans a check once: names, types and rights are errors of CREATE.
-async fn try_check(context: &Arc<StatementContext>, table: &ObjectName, item: &Item) -> Result<()> {
-    let (from, alias) = (query::from(table), quoted(&table.name));
-    let (text, column) = match &item.check.shape {
-        Shape::Rows { condition } => (format!("SELECT ({condition}) AS \"p0\" FROM {from}"), "p0"),
-        Shape::Table { .. } => (query::text(std::slice::from_ref(item), &from, &alias, None), "p0"),
-        Shape::Reference { .. } => {
-            (query::text(std::slice::from_ref(item), &from, &alias, None), "f0")
-        }
-    };
-    let (_, plan) = context.plan_query(parse_query(&text)?).await?;
-    let found = plan.schema().field_with_unqualified_name(column)?.data_type();
-    if column == "p0" && !matches!(found, arrow::datatypes::DataType::Boolean) {
-        return Err(Error::invalid_hint(
-            format!("the check gives {found}, not TRUE or FALSE"),
-            "write a condition, such as CHECK (price > 0)",
-        ));
-    }
-    Ok(())
 }
 
 /// Reads as its owner what a check looks up: what the owner may not read is an error now. Rows on

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use catalog::ObjectName;
 use catalog::policy::Role;
@@ -82,6 +82,17 @@ impl<'a> Owners<'a> {
             named.insert(text, parse_query(&format!("SELECT * FROM {name}"))?);
         }
         replace(&mut item.check.shape, &named)
+    }
+
+    /// The type of the one column of a query, as the expectation's owner reads it.
+    ///
+    /// # Errors
+    /// When the owner cannot read it.
+    pub(super) async fn type_of(&mut self, item: &Item, text: &str) -> Result<DataType> {
+        let reader = self.reader(&item.expectation.owner).await?;
+        let planned = reader.plan_query(parse_query(text)?).await;
+        let (_, plan) = planned.map_err(|error| self.told(item, error))?;
+        Ok(plan.schema().field(0).data_type().clone())
     }
 
     /// Whether a check, which [`Self::read`] has read, looks into its own table.

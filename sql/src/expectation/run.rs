@@ -5,7 +5,7 @@
 //! are read once for both ([`Shared`]). What a check looks up elsewhere is read as its owner
 //! ([`Owners`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
@@ -52,6 +52,15 @@ pub(crate) struct CheckTable {
 impl CheckTable {
     /// Plans the checks that can be planned.
     pub(crate) async fn plan(context: &Arc<StatementContext>, table: &ObjectName) -> Result<Self> {
+        Self::plan_but(context, table, BTreeMap::new()).await
+    }
+
+    /// The same without those of which it is known why they cannot be computed.
+    pub(super) async fn plan_but(
+        context: &Arc<StatementContext>,
+        table: &ObjectName,
+        mut wrong: BTreeMap<String, Error>,
+    ) -> Result<Self> {
         let (written, mut broken) = items(context, table).await?;
         let files = files(context, table).await;
         let looking = written.iter().filter(|item| looks_up(item));
@@ -60,6 +69,10 @@ impl CheckTable {
         // As they are written, and over what they look up.
         let (mut items, mut read) = (Vec::new(), Vec::new());
         for item in written {
+            if let Some(error) = wrong.remove(&item.name) {
+                broken.push((item.name, item.expectation, error));
+                continue;
+            }
             let mut one = item.clone();
             match owners.read(&mut one).await {
                 Ok(()) => {
@@ -106,6 +119,17 @@ impl CheckTable {
 
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty() && self.broken.is_empty()
+    }
+
+    pub(super) fn has_sound(&self) -> bool {
+        !self.items.is_empty()
+    }
+
+    /// Those that cannot be computed, with what CHECK TABLE says of them.
+    pub(super) fn broken(&self) -> impl Iterator<Item = (&str, Option<String>)> {
+        self.broken.iter().map(|(name, expectation, error)| {
+            (name.as_str(), query::failed(name, expectation, error).message)
+        })
     }
 
     pub(super) fn parts(&self) -> Option<&Parts> {
@@ -400,7 +424,7 @@ impl Parts {
 }
 
 /// Checks as one query over the whole table.
-async fn whole(
+pub(super) async fn whole(
     context: &Arc<StatementContext>,
     table: &ObjectName,
     items: &[Item],

@@ -160,12 +160,13 @@ fn create(parser: &mut Parser<'_>) -> Result<ExpectationStatement, Failure> {
                 Value::Number(text, _) => share(text),
                 _ => None,
             };
-            let wrong = || "Expected: a share of rows from 0 to 1, such as TOLERANCE 0.01".into();
+            let wrong =
+                || "TOLERANCE is a share of rows from 0 to 1, such as TOLERANCE 0.01".into();
             created.tolerance = share.ok_or_else(|| Failure::at(wrong(), &found))?;
         } else if is_word(&found.token, "SEVERITY") {
             parser.next_token();
             let word = parser.parse_literal_string()?;
-            let wrong = || format!("Expected: SEVERITY 'warn' or 'error', found: '{word}'");
+            let wrong = || format!("SEVERITY is 'warn' or 'error', not '{word}'");
             created.severity = severity(&word).ok_or_else(|| Failure::at(wrong(), &found))?;
         } else if is_word(&found.token, "DESCRIPTION") {
             parser.next_token();

@@ -75,6 +75,22 @@ pub enum PairTable {
     Labels,
 }
 
+impl PairTable {
+    /// An error of planning the table, which says which one it is and what it is to hold.
+    fn wrong(self, table: &str, names: &[&str], error: Error) -> Error {
+        let Error::Invalid { what, hint } = error else { return error };
+        let option = match self {
+            Self::Decisions => "decision_table",
+            Self::Labels => "labels_table",
+        };
+        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+        Error::invalid_hint(
+            format!("{table}, the {option}: {what}"),
+            format!("it has the columns {}{hint}", names.join(", ")),
+        )
+    }
+}
+
 /// A table of features: its plan has the id, then the features.
 #[derive(Debug, Clone)]
 pub struct SideTable {
@@ -139,7 +155,8 @@ pub(crate) async fn plan_pairs(
     let mut planned = vec![];
     for (of, table) in asked {
         let Some(table) = table else { continue };
-        let (_, plan) = Box::pin(context.plan_query(select(table, &names)?)).await?;
+        let planning = Box::pin(context.plan_query(select(table, &names)?)).await;
+        let (_, plan) = planning.map_err(|error| of.wrong(table, &names, error))?;
         planned.push((Beside::Pairs(of), plan));
     }
     Ok(planned)

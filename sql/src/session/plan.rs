@@ -448,6 +448,16 @@ impl StatementContext {
             let known = schemas.iter().map(String::as_str);
             return Error::Catalog(catalog::Error::not_found("schema", &schema, known));
         }
+        let function =
+            text.split_once("Invalid function '").and_then(|(_, rest)| rest.split_once('\''));
+        if let Some((function, _)) = function
+            && self.engine().base().window_functions().contains_key(function)
+        {
+            return Error::invalid_hint(
+                format!("{function} is a window function, and this call has no OVER"),
+                format!("write {function}(…) OVER (), or OVER (PARTITION BY …)"),
+            );
+        }
         let missed = self.pinned.missed.lock().clone();
         let missing = missed.into_iter().find(|name| {
             let last = name.rsplit('.').next().unwrap_or(name);

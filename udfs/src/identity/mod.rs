@@ -1,7 +1,7 @@
 //! Bringing names, addresses and numbers into one spelling before they are compared.
 //!
 //! Each function gives the same text for spellings of the same thing, and gives its own result back
-//! unchanged (`f(f(x)) = f(x)`). NULL in, NULL out.
+//! unchanged (`f(f(x)) = f(x)`); `title_case` writes a name for people. NULL in, NULL out.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ pub(crate) mod normalize_address;
 mod normalize_email;
 pub(crate) mod normalize_name;
 mod normalize_phone;
+mod title_case;
 
 pub use normalize_phone::has_numbering_plan;
 
@@ -23,5 +24,6 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         udf::<normalize_email::NormalizeEmailFunction>(),
         udf::<normalize_phone::NormalizePhoneFunction>(),
         udf::<normalize_address::NormalizeAddressFunction>(),
+        udf::<title_case::TitleCaseFunction>(),
     ]
 }

@@ -90,6 +90,46 @@ pub enum ModelError {
         /// The id.
         value: String,
     },
+    /// A rule to block by asks for a part that values of a column's kind do not have.
+    #[error(
+        "blocking_rules = '{rule}' is not valid: column {column} is compared by '{kind}', of which \
+         {part} is no part. Of a column as it is compared, its parts are prefix(c, n), \
+         suffix(c, n), first_half(c), second_half(c), soundex(c), of texts words(c), of dates \
+         year(c), year_month(c), month_day(c), of addresses local_part(c), of encodings bits(c, n); \
+         all else is an expression of SQL"
+    )]
+    RulePart {
+        /// The rule.
+        rule: String,
+        /// The part, as it is written.
+        part: String,
+        /// The column's name.
+        column: String,
+        /// How it is compared.
+        kind: &'static str,
+    },
+    /// A column that is to hold encodings holds other texts.
+    #[error(
+        "column \"{column}\" is compared by 'bloom' and holds texts that are no encodings. Write \
+         bloom_encode({column}, 'key') in the training query, or name another way in comparisons"
+    )]
+    NoEncodings {
+        /// The column's name.
+        column: String,
+    },
+    /// Encodings under different keys, of which nothing can be learned: they are never alike.
+    #[error(
+        "column \"{column}\" holds encodings under the keys {one} and {other}, which tell nothing \
+         of each other. Encode all of them under one key"
+    )]
+    EncodingKeys {
+        /// The column's name.
+        column: String,
+        /// The id of a key.
+        one: String,
+        /// That of another.
+        other: String,
+    },
     /// A column has a type that the learner cannot read.
     #[error("column \"{column}\" has type {found}, which cannot be {expected}. {hint}")]
     Type {
@@ -158,6 +198,9 @@ impl ModelError {
             Self::Categories { .. } => "model_categories",
             Self::Null { .. } => "model_null",
             Self::Repeated { .. } => "model_repeated",
+            Self::RulePart { .. } => "model_rule_part",
+            Self::NoEncodings { .. } => "model_no_encodings",
+            Self::EncodingKeys { .. } => "model_encoding_keys",
             Self::Type { .. } => "model_type",
             Self::TooLarge { .. } => "model_too_large",
             Self::Memory { .. } => "model_memory",

@@ -4,7 +4,8 @@
 //! case counts only where it tells units apart (`mb` is none: `MB` or `Mb`?). A unit that is
 //! unknown or of another kind gives NULL, and so does one that means different things (a bare
 //! `gal`, `oz` is of mass and `fl_oz` is refused): write `us_gal` or `imp_gal`. Factors are exact
-//! by definition (1 in = 25.4 mm, 1 lb = 453.59237 g). NULL in, NULL out.
+//! by definition (1 in = 25.4 mm, 1 lb = 453.59237 g). What is no finite number, before or after,
+//! is no measure: NULL. NULL in, NULL out.
 
 use std::sync::Arc;
 
@@ -58,7 +59,7 @@ fn convert_unit(name: &str, arguments: &[ColumnarValue], rows: usize) -> Result<
     columnar(arguments, rows, |rows| {
         let converted = (0..rows).map(|row| {
             let (from, to) = (unit(from.get(row)?)?, unit(to.get(row)?)?);
-            converted(value.get(row)?, from, to)
+            converted(value.get(row)?, from, to).filter(|measure| measure.is_finite())
         });
         Ok(Arc::new(converted.collect::<Float64Array>()))
     })
@@ -191,7 +192,11 @@ fn unit(symbol: &str) -> Option<Unit> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::Array;
+    use datafusion_common::ScalarValue;
+
     use super::*;
+    use crate::fuzzy::testing::{one, text};
 
     fn of(value: f64, from: &str, to: &str) -> Option<f64> {
         converted(value, unit(from)?, unit(to)?)
@@ -217,6 +222,16 @@ mod tests {
             assert!((of(celsius, "°C", "°F").unwrap() - fahrenheit).abs() < 1e-12);
         }
         assert_eq!(of(0.0, "C", "K"), Some(273.15));
+    }
+
+    #[test]
+    fn what_is_not_finite_is_no_measure() {
+        let [number, from, to] = [ScalarValue::from(1e308), text("t"), text("kg")];
+        let none = |arguments: &[ScalarValue]| one("convert_unit", arguments).is_null(0);
+        assert!(none(&[number, from, to.clone()]));
+        for endless in [f64::NAN, f64::INFINITY] {
+            assert!(none(&[endless.into(), to.clone(), to.clone()]), "{endless}");
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! `maxProperties`; `allOf`, `anyOf`, `oneOf`, `not`, `if`, `then`, `else`; `$ref` to a place in
 //! the same schema (`#/$defs/…`). Annotations (`title`, `description`, `default`, `format`, …)
 //! assert nothing, as in the standard. Any other keyword is an error: a part of a schema that is
-//! silently not checked would pass for checked.
+//! silently not checked would pass for checked. Whole numbers beyond 64 bits are compared as floats
+//! of 64 bits, of which about 17 digits count; a schema that holds one is an error.
 //!
 //! A schema may ask for as much work as it likes, of branches of branches of a long list: each look
 //! at a value is counted, so that the work ends with its statement.
@@ -78,15 +79,62 @@ impl Schema {
         if let Some(regex) = known.get(pattern) {
             return Ok(regex.is_match(text));
         }
-        match Regex::new(pattern) {
-            Ok(regex) => {
-                let found = regex.is_match(text);
-                known.insert(pattern.to_owned(), regex);
-                Ok(found)
-            }
-            Err(error) => exec_err!("the JSON schema's pattern is none: {error}"),
-        }
+        let regex = compiled(pattern)?;
+        let found = regex.is_match(text);
+        known.insert(pattern.to_owned(), regex);
+        Ok(found)
     }
+
+    /// Refuses patterns that are none, wherever they stand: a value may never come to them.
+    ///
+    /// # Errors
+    /// When a pattern does not compile.
+    pub(super) fn check_patterns(&self) -> Result<()> {
+        self.check_in(&self.root)
+    }
+
+    fn check_in(&self, schema: &Value) -> Result<()> {
+        let members = match schema {
+            Value::Array(schemas) => {
+                return schemas.iter().try_for_each(|schema| self.check_in(schema));
+            }
+            Value::Object(members) => members,
+            _ => return Ok(()),
+        };
+        for (keyword, wanted) in members {
+            match (keyword.as_str(), wanted) {
+                // Values, not schemas.
+                ("const" | "enum" | "default" | "examples", _) => {}
+                ("pattern", Value::String(pattern)) => {
+                    self.matches(pattern, "")?;
+                }
+                ("properties" | "patternProperties" | "$defs" | "definitions", named) => {
+                    for (name, schema) in named.as_object().into_iter().flatten() {
+                        if keyword == "patternProperties" {
+                            self.matches(name, "")?;
+                        }
+                        self.check_in(schema)?;
+                    }
+                }
+                (_, schema) => self.check_in(schema)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A pattern, or why it is none, on one line.
+fn compiled(pattern: &str) -> Result<Regex> {
+    Regex::new(pattern).or_else(|error| {
+        let text = error.to_string();
+        let why = text.lines().find_map(|line| line.trim().strip_prefix("error: "));
+        let why = why.unwrap_or("it is too large");
+        let pattern = shown(&Value::from(pattern));
+        exec_err!(
+            "the JSON schema's pattern {pattern} did not compile: {why}. Hint: a sign that is meant \
+             itself has a backslash before it, written twice in JSON"
+        )
+    })
 }
 
 struct Check<'a, 'p, 's> {

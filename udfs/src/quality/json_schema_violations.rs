@@ -28,7 +28,7 @@ use crate::text::Text;
 
 #[user_doc(
     doc_section(label = "Quality Functions"),
-    description = "What of a JSON Schema (draft 2020-12) a JSON text, struct, list or map breaks, as sentences with their place; an empty list when it is sound. A NULL member of a struct is one that is missing. Known keywords: type, enum, const, minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf, minLength, maxLength, pattern, items, prefixItems, minItems, maxItems, uniqueItems, contains, minContains, maxContains, properties, required, additionalProperties, patternProperties, propertyNames, minProperties, maxProperties, allOf, anyOf, oneOf, not, if, then, else, $ref within the schema. Annotations, format among them, assert nothing; any other keyword is an error.",
+    description = "What of a JSON Schema (draft 2020-12) a JSON text, struct, list or map breaks, as sentences with their place; an empty list when it is sound. A NULL member of a struct is one that is missing. Known keywords: type, enum, const, minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf, minLength, maxLength, pattern, items, prefixItems, minItems, maxItems, uniqueItems, contains, minContains, maxContains, properties, required, additionalProperties, patternProperties, propertyNames, minProperties, maxProperties, allOf, anyOf, oneOf, not, if, then, else, $ref within the schema. Annotations, format among them, assert nothing; any other keyword is an error. Whole numbers beyond 64 bits count as floats, and a schema may hold none.",
     syntax_example = "json_schema_violations(json, schema)",
     sql_example = r#"```sql
 > SELECT json_schema_violations('{"price": -1}',
@@ -148,11 +148,48 @@ fn broken(name: &str, json: &Text, schema: &Text, rows: usize, stop: &Stop) -> R
     Ok(Arc::new(lists.finish()))
 }
 
-fn read(name: &str, schema: &str) -> Result<Schema> {
-    match serde_json::from_str(schema) {
-        Ok(schema) => Ok(Schema::new(schema)),
-        Err(error) => exec_err!("{name}: the schema is no JSON: {error}"),
+fn read(name: &str, text: &str) -> Result<Schema> {
+    let schema = match serde_json::from_str(text) {
+        Ok(schema) => Schema::new(schema),
+        Err(error) => return exec_err!("{name}: the schema is no JSON: {error}"),
+    };
+    if let Some(number) = beyond_64_bits(text) {
+        return exec_err!(
+            "{name}: the schema's number {number} is beyond 64 bits, and others would be taken for \
+             it. Hint: keep such numbers as texts, with a pattern"
+        );
     }
+    schema.check_patterns()?;
+    Ok(schema)
+}
+
+/// The first whole number of a JSON text that no 64 bits hold, so that others are taken for it.
+fn beyond_64_bits(json: &str) -> Option<&str> {
+    let bytes = json.as_bytes();
+    let (mut at, mut is_in_text) = (0_usize, false);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => is_in_text = !is_in_text,
+            // What comes behind it is no end of the text.
+            b'\\' => at += 1,
+            b'-' | b'0'..=b'9' if !is_in_text => {
+                let rest = json.get(at..)?;
+                let is_of_number = |letter: char| {
+                    letter.is_ascii_digit() || matches!(letter, '-' | '+' | '.' | 'e' | 'E')
+                };
+                let length = rest.find(|letter: char| !is_of_number(letter)).unwrap_or(rest.len());
+                let number = rest.get(..length)?;
+                let is_whole = !number.contains(['.', 'e', 'E']);
+                if is_whole && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
+                    return Some(number);
+                }
+                at += length.saturating_sub(1);
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
 }
 
 #[cfg(test)]
@@ -167,6 +204,7 @@ mod tests {
     use datafusion_common::ScalarValue;
     use datafusion_expr::ColumnarValue;
 
+    use super::beyond_64_bits;
     use crate::fuzzy::stop::Stop;
     use crate::fuzzy::testing::{call, call_until, error_of, one, text};
 
@@ -231,6 +269,31 @@ mod tests {
         let schema = text("{\"unevaluatedItems\": true}");
         let error = error_of("json_schema_violations", &[text("1"), schema]);
         assert!(error.contains("keyword unevaluatedItems is not supported"), "{error}");
+        for number in ["123456789012345678901234567890", "-9223372036854775809"] {
+            let schema = format!(r#"{{"title": "12 \\", "enum": [1, {number}]}}"#);
+            let error = error_of("json_schema_violations", &[text("1"), text(&schema)]);
+            assert!(error.contains(&format!("number {number} is beyond 64 bits")), "{error}");
+        }
+        for schema in [
+            r#"{"const": "123456789012345678901234567890 \\\""}"#,
+            r#"{"maximum": 18446744073709551615, "minimum": -9223372036854775808}"#,
+            r#"{"maximum": 1e300}"#,
+        ] {
+            assert_eq!(beyond_64_bits(schema), None, "{schema}");
+        }
+        // Whatever value it would be held against.
+        for schema in [
+            r#"{"pattern": "("}"#,
+            r#"{"properties": {"a": {"items": {"pattern": "("}}}}"#,
+            r#"{"patternProperties": {"(": true}}"#,
+        ] {
+            let error = error_of("json_schema_violations", &[text("1"), text(schema)]);
+            let said = r#"pattern "(" did not compile: unclosed group. Hint: "#;
+            assert!(error.contains(said), "{error}");
+        }
+        for schema in [r#"{"enum": [{"pattern": "("}]}"#, r#"{"properties": {"pattern": true}}"#] {
+            one("json_schema_violations", &[text("1"), text(schema)]);
+        }
     }
 
     #[test]

@@ -46,6 +46,8 @@ impl TruthColumns {
         let find = |what: &str, wanted: &[&str]| {
             let position = |name: &&str| schema.index_of(name).ok();
             wanted.iter().find_map(position).ok_or_else(|| {
+                let mut wanted = wanted.to_vec();
+                wanted.dedup();
                 let names: Vec<&str> =
                     schema.fields().iter().map(|of| of.name().as_str()).collect();
                 Error::invalid_hint(

@@ -136,7 +136,7 @@ async fn read(
     };
     let mut waiting = Waiting::default();
     while let Some(batch) = rows.next().await {
-        waiting.push(batch?);
+        waiting.push(batch.map_err(|error| of_rules(error.into(), &columns))?);
         if waiting.are_enough() {
             let gathered = take(gathering.await?)?;
             gathering = with(gathered, waiting.take(), &columns);
@@ -144,6 +144,20 @@ async fn read(
     }
     let gathered = take(gathering.await?)?;
     take(with(gathered, waiting.take(), &columns).await?)
+}
+
+/// An error of the query's rows, which may be of what rules to block by compute of them.
+fn of_rules(error: Error, columns: &EntityColumns) -> Error {
+    let computed = columns.rules.computed.iter().map(|computed| computed.text.as_str());
+    let computed: Vec<&str> = computed.collect();
+    match error {
+        Error::Execution { what, hint } if !computed.is_empty() => {
+            let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+            let hint = format!("blocking_rules compute {} of each row{hint}", computed.join(", "));
+            Error::Execution { what, hint: Some(hint) }
+        }
+        other => other,
+    }
 }
 
 /// Adds batches on the learners' threads; they start at once.

@@ -122,6 +122,15 @@ impl EntityLearner {
             seed: reader.integer("seed")?.unwrap_or(0).cast_unsigned(),
             ..LinkOptions::default()
         };
+        let threshold = probability(reader, "threshold")?.unwrap_or(THRESHOLD);
+        let pair_threshold = probability(reader, "pair_threshold")?;
+        if let Some(least) = pair_threshold.filter(|least| *least > threshold) {
+            return Err(Error::invalid_hint(
+                format!("pair_threshold is {least}, above the threshold of {threshold}"),
+                "pairs from pair_threshold on are kept, and those from threshold on are one \
+                 entity: keep these at least",
+            ));
+        }
         Ok(Self {
             id_col: text("id_col")?,
             cluster_col: text("cluster_col")?,
@@ -130,13 +139,13 @@ impl EntityLearner {
             source_col,
             link_type,
             comparisons: comparisons(reader)?,
-            blocking_rules: reader.columns("blocking_rules")?,
+            blocking_rules: rules(reader)?,
             personal_cols: match reader.has("personal_cols") {
                 true => Some(personal(reader)?),
                 false => None,
             },
-            threshold: probability(reader, "threshold")?.unwrap_or(THRESHOLD),
-            pair_threshold: probability(reader, "pair_threshold")?.unwrap_or(PAIR_THRESHOLD),
+            threshold,
+            pair_threshold: pair_threshold.unwrap_or(PAIR_THRESHOLD.min(threshold)),
             method,
             link,
         })
@@ -159,6 +168,28 @@ impl fmt::Display for EntityLearner {
         };
         write!(formatter, "entity_resolution, link_type={link_type}, threshold={}", self.threshold)
     }
+}
+
+/// `blocking_rules`, each once.
+fn rules(reader: &Reader<'_>) -> Result<Vec<String>> {
+    if let Some(Json::Array(given)) = reader.0.get("blocking_rules")
+        && let Some((_, twice)) = given
+            .iter()
+            .enumerate()
+            .find(|(at, rule)| given.iter().take(*at).any(|before| before == *rule))
+    {
+        return Err(Error::invalid_hint(
+            format!("blocking_rules has the rule {twice} twice"),
+            "a rule finds the same pairs however often it is named: leave one out",
+        ));
+    }
+    reader.columns("blocking_rules").map_err(|error| match error {
+        Error::Invalid { what, .. } => Error::invalid_hint(
+            what,
+            "it takes a list of rules, each a text: ['email', 'last_name AND birth_date']",
+        ),
+        other => other,
+    })
 }
 
 /// No columns, too: then nobody has a relative.
@@ -198,9 +229,10 @@ pub fn check_probability(name: &str, number: f64) -> Result<f64> {
     if number > 0.0 && number < 1.0 {
         return Ok(number);
     }
+    let usual = if name == "pair_threshold" { PAIR_THRESHOLD } else { THRESHOLD };
     Err(Error::invalid_hint(
         format!("{name} is {number}"),
-        "it takes a probability above 0 and below 1; 0.95 is usual",
+        format!("it takes a probability above 0 and below 1; {usual} is usual"),
     ))
 }
 
@@ -267,7 +299,10 @@ mod tests {
             ("comparisons = ['zip']", "STRUCT('postcode', 'code')"),
             ("comparisons = [STRUCT('zip', 'zip')]", "email"),
             ("max_block_size = 1", "from 2"),
-            ("blocking_rules = 'zip'", "names of columns"),
+            ("blocking_rules = 'zip'", "a list of rules"),
+            ("blocking_rules = ['email', 'zip', 'email']", "has the rule \"email\" twice"),
+            ("pair_threshold = 0", "0.01 is usual"),
+            ("threshold = 0.5, pair_threshold = 0.6", "above the threshold of 0.5"),
         ] {
             let error = entities(options).unwrap_err();
             let shown = format!("{error} {}", error.hint().unwrap_or_default());

@@ -112,9 +112,15 @@ impl Written {
         let mut read = Self { text: text.trim().to_owned(), keys: vec![], terms: vec![] };
         for part in parts {
             let term = common(text, part)?;
-            match key_text(&term).and_then(|key| Key::parse(&key, names)) {
+            let key = key_text(&term);
+            match key.as_deref().and_then(|key| Key::parse(key, names)) {
                 Some(key) => read.keys.push(key),
-                None => read.terms.push(term),
+                None => {
+                    if let Some(why) = key.as_deref().and_then(|key| Key::unread(key, names)) {
+                        return Err(wrong(text, &why));
+                    }
+                    read.terms.push(term);
+                }
             }
         }
         Ok(read)
@@ -350,7 +356,16 @@ fn common(text: &str, mut part: SqlExpr) -> Result<SqlExpr> {
             };
         }
         if sides == [NEITHER, NEITHER] {
-            return Ok(part);
+            return match left == right {
+                true => Err(wrong(
+                    text,
+                    &format!(
+                        "{left} = {right} holds of every record: l and r are the two records, as \
+                         in l.email = r.email"
+                    ),
+                )),
+                false => Ok(part),
+            };
         }
     } else if plain(&mut part) == NEITHER {
         return Ok(part);

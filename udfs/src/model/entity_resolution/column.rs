@@ -64,6 +64,16 @@ impl Column {
         missing as f64 / self.codes.len().max(1) as f64
     }
 
+    /// The ids of two keys that its encodings are under, if they are not under one.
+    pub fn two_keys(&self) -> Option<(&str, &str)> {
+        if self.kind != Kind::Bloom {
+            return None;
+        }
+        let mut keys = self.values.iter().filter_map(|value| Some(bloom::parse(value)?.0));
+        let first = keys.next()?;
+        keys.find(|key| *key != first).map(|other| (first, other))
+    }
+
     /// How likely two different records have the same value, when both have one.
     pub fn coincidence(&self) -> f64 {
         let known: f64 = self.counts.iter().map(|&count| f64::from(count)).sum();
@@ -110,6 +120,14 @@ impl Gatherer {
     pub fn value(&self, row: usize) -> Option<&str> {
         let code = self.codes.get(row).copied().filter(|code| *code != NONE)?;
         Some(self.distinct.values.get(code))
+    }
+
+    /// Whether a value says something and is no encoding.
+    pub fn has_other_than_encodings(&self) -> bool {
+        self.distinct.values.iter().any(|value| {
+            let value = beginning(value.trim());
+            !is_missing(value) && bloom::parse(value).is_none()
+        })
     }
 
     /// Bytes on the heap, about.

@@ -238,19 +238,40 @@ impl Ordered {
 
     /// The records, with columns compared as `before` did, or as they are named and their values
     /// suggest. Of a link, records of one table are not compared.
-    pub fn finish(self, before: Option<&[Comparison]>, is_link: bool) -> Identified {
+    ///
+    /// # Errors
+    /// When a column that is named as one of encodings holds other texts, and when encodings of a
+    /// column are under several keys.
+    pub fn finish(
+        self,
+        before: Option<&[Comparison]>,
+        is_link: bool,
+    ) -> Result<Identified, ModelError> {
         let Self { keys, contents, order, ids, sources, sides, columns, computed, truth } = self;
         let between = if is_link { sides.clone() } else { Vec::new() };
+        let is_wrong = |column: &&Compared| {
+            column.kind == Some(Kind::Bloom) && column.values.has_other_than_encodings()
+        };
+        if let Some(column) = columns.iter().find(is_wrong) {
+            return Err(ModelError::NoEncodings { column: column.name.clone() });
+        }
         let finished = columns.into_par_iter().enumerate().map(|(at, column)| {
             let known = before.and_then(|before| before.get(at)).map(|known| known.kind);
             let kind = known.or(column.kind);
             column.values.finish(&column.name, column.declared, kind, &order, &sides)
         });
         let finished: Vec<Column> = finished.collect();
+        for column in &finished {
+            if let Some((one, other)) = column.two_keys() {
+                let (one, other) = (one.to_owned(), other.to_owned());
+                let column = column.name.clone();
+                return Err(ModelError::EncodingKeys { column, one, other });
+            }
+        }
         let mut records = Records::new(finished, between, order.len());
         records.computed = computed;
         let truth = truth.map(|known| known.codes(&order));
-        Identified { records, ids, sources, sides, keys, contents, truth }
+        Ok(Identified { records, ids, sources, sides, keys, contents, truth })
     }
 }
 

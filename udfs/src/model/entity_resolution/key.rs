@@ -128,6 +128,25 @@ impl Key {
         Some(Self { column: find(name)?, part })
     }
 
+    /// Why a text that calls a part of a column by its name is no key, where that is so.
+    pub fn unread(text: &str, names: &[&str]) -> Option<String> {
+        const COUNTED: [&str; 3] = ["prefix", "suffix", "bits"];
+        let (function, arguments) = text.trim().split_once('(')?;
+        let function = function.trim().to_lowercase();
+        let known = COUNTED.iter().find(|known| **known == function)?;
+        let mut arguments = arguments.trim_end_matches(')').splitn(2, ',').map(str::trim);
+        let name = arguments.next()?;
+        if !names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            return None;
+        }
+        let given = arguments.next().unwrap_or_default();
+        let is_count = given.parse::<u8>().is_ok_and(|count| count > 0);
+        (!is_count).then(|| {
+            let things = if *known == "bits" { "bits" } else { "letters" };
+            format!("{known}({name}, n) takes how many {things}, a whole number from 1 to 255")
+        })
+    }
+
     /// How many keys a value has at most.
     pub fn slots(&self) -> usize {
         match self.part {
@@ -325,6 +344,13 @@ mod tests {
         assert_eq!(key, Key { column: 0, part: Part::Bits(8) });
         assert_eq!((key.text(NAMES), key.slots()), ("bits(c, 8)".to_owned(), SAMPLES));
         assert_eq!(Key::parse("bits(c, 0)", NAMES), None);
+        for text in ["bits(c, 0)", "prefix(c, 256)", "suffix(c)", "Prefix(C, 'a')"] {
+            let why = Key::unread(text, NAMES);
+            assert!(why.is_some_and(|why| why.contains("from 1 to 255")), "{text}");
+        }
+        for text in ["bits(c, 8)", "soundex(c)", "prefix(d, 0)", "lower(c)"] {
+            assert_eq!(Key::unread(text, NAMES), None, "{text}");
+        }
         assert!(fits(key.part, Kind::Bloom) && !fits(key.part, Kind::Name));
         assert!(sampled_share(6) > 0.95 && sampled_share(12) < sampled_share(8));
         // An encoding without any bit has no key; every other has all.

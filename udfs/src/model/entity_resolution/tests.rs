@@ -13,6 +13,7 @@ use super::cluster::Method;
 use super::column::NONE;
 use super::gather::Gathered;
 use super::key::{Expression, fingerprint};
+use super::kind::Kind;
 use super::learn::{LinkOptions, NamedRule};
 use super::measure::MEASURES;
 use super::model::{EntityModel, Settings, What};
@@ -547,4 +548,25 @@ fn encodings_that_are_nowhere_equal_are_linked() {
         assert!(measure(&found, "recall") > 0.9, "{names:?} {:?}", found.measures);
         assert!(measure(&found, "precision") > 0.9, "{names:?} {:?}", found.measures);
     }
+}
+
+#[test]
+fn encodings_that_tell_nothing_of_each_other_are_refused() {
+    let shown = |key: &str| format!("{key}.{}", "0f".repeat(64));
+    let compared = |kind: Option<Kind>, values: &[String]| {
+        let columns = [("name", &DataType::Utf8, kind)];
+        let mut gathered = Gathered::new(("id", &DataType::Int64), None, &columns, false).unwrap();
+        let ids: ArrayRef = Arc::new((0..values.len() as i64).map(Some).collect::<Int64Array>());
+        let said: ArrayRef = Arc::new(values.iter().map(Some).collect::<StringArray>());
+        gathered.add(&ids, None, &[said], &[], None).unwrap();
+        gathered.ordered().unwrap().finish(None, false).map(|_| ())
+    };
+    let two = [shown("a-1"), shown("b-1"), shown("a-1")];
+    let error = compared(None, &two).unwrap_err();
+    assert!(matches!(&error, ModelError::EncodingKeys { one, other, .. } if one < other));
+    assert!(error.to_string().contains("under the keys a-1 and b-1"), "{error}");
+    let other = [shown("a-1"), "unknown".to_owned(), "ann".to_owned()];
+    let error = compared(Some(Kind::Bloom), &other).unwrap_err();
+    assert!(matches!(&error, ModelError::NoEncodings { column } if column == "name"), "{error}");
+    assert!(compared(Some(Kind::Bloom), &other[..2]).is_ok());
 }

@@ -108,8 +108,8 @@ pub struct Before<'a> {
 /// Trains a model as version `version`.
 ///
 /// # Errors
-/// No rows, ids that repeat, rules that are none, more pairs than there is memory and disk for,
-/// cancellation.
+/// No rows, ids that repeat, rules that are none, encodings that are none or under several keys,
+/// more pairs than there is memory and disk for, cancellation.
 pub fn train(
     gathered: Gathered,
     options: &EntityOptions,
@@ -133,7 +133,7 @@ pub fn train(
     });
     // What learns anew asks the columns anew how they are to be compared.
     let ways = goes_on.map(|((model, _), _)| model.parts().linkage.comparisons.as_slice());
-    let found = ordered.finish(ways, options.settings.is_link);
+    let found = ordered.finish(ways, options.settings.is_link)?;
     let positions: Mixed<u64, u32> = match (said.decided, said.labelled) {
         ([], []) => Mixed::default(),
         _ => found.keys.iter().copied().zip(0..).collect(),
@@ -282,13 +282,20 @@ fn named_columns(options: &EntityOptions, records: &Records) -> Result<LinkOptio
     let has_all =
         |named: &NamedRule| named.rule.keys.iter().all(has) && records.has_keys_of(&named.rule);
     if let Some(wrong) = link.rules.iter().find(|named| !has_all(named)) {
-        return Err(ModelError::Option {
-            option: "blocking_rules",
-            value: format!("'{}'", wrong.text),
-            hint: "Of a column as it is compared, its parts are prefix(c, n), suffix(c, n), \
-                   first_half(c), second_half(c), soundex(c), of texts words(c), of dates year(c), \
-                   year_month(c), month_day(c), of addresses local_part(c), of \
-                   encodings bits(c, n); all else is an expression of SQL",
+        let (rule, key) = (wrong.text.clone(), wrong.rule.keys.iter().find(|key| !has(key)));
+        let key = key.and_then(|key| Some((key, records.columns.get(key.column)?)));
+        return Err(match key {
+            Some((key, column)) => ModelError::RulePart {
+                rule,
+                part: key.text(&names),
+                column: column.name.clone(),
+                kind: column.kind.name(),
+            },
+            None => ModelError::Option {
+                option: "blocking_rules",
+                value: format!("'{rule}'"),
+                hint: "It was planned for other columns: train the model anew",
+            },
         });
     }
     if let Some(own) = &options.own {

@@ -10,7 +10,9 @@
 //!   them.
 //!
 //! Quartiles and medians are those of SQL's `percentile_cont`. Values are sorted before they are
-//! added up, so that the same values in any order give the same numbers.
+//! added up, so that the same values in any order give the same numbers. Where infinite values
+//! leave no finite centre and scale, these are of the finite values alone, and the infinite ones
+//! are outliers. Values of which a square or a sum would be infinite are made smaller for it.
 
 use std::sync::atomic::AtomicBool;
 
@@ -59,6 +61,11 @@ impl Method {
 const NORMAL_QUARTILE: f64 = 0.6745;
 /// √(π / 2): the mean absolute deviation times it estimates a standard deviation.
 const MEAN_FACTOR: f64 = 1.253_314;
+/// From here on squares and sums may be infinite.
+const LARGE: f64 = 1e150;
+/// 2⁻⁶⁰⁰ and 2⁶⁰⁰, by which a number of usual size is multiplied without rounding.
+const SHRINK: f64 = f64::from_bits((1023 - 600) << 52);
+const GROW: f64 = f64::from_bits((1023 + 600) << 52);
 
 /// Where the values of a column are, and how far they spread.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -94,6 +101,22 @@ impl Spread {
 
     fn sorting(method: Method, values: &mut [f64], sort: impl Fn(&mut [f64])) -> Option<Self> {
         sort(values);
+        let largest = values.first()?.abs().max(values.last()?.abs());
+        if largest <= LARGE {
+            return Self::of_sorted(method, values, &sort);
+        }
+        let finite: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
+        let of_finite = |factor: f64| {
+            let mut values: Vec<f64> = finite.iter().map(|value| value * factor).collect();
+            Self::of_sorted(method, &mut values, &sort)
+        };
+        Self::of_sorted(method, values, &sort)
+            .or_else(|| of_finite(1.0))
+            .or_else(|| of_finite(SHRINK)?.grown())
+    }
+
+    /// Of sorted values.
+    fn of_sorted(method: Method, values: &mut [f64], sort: &impl Fn(&mut [f64])) -> Option<Self> {
         let (first, last) = (*values.first()?, *values.last()?);
         let (center, low, high, scale) = match method {
             _ if first == last => (first, first, first, 0.0),
@@ -111,8 +134,19 @@ impl Spread {
                 (median?, first, third, third - first)
             }
         };
-        let is_known = [center, low, high, scale].iter().all(|number| number.is_finite());
-        is_known.then_some(Self { center, low, high, scale, is_constant: first == last })
+        Self { center, low, high, scale, is_constant: first == last }.known()
+    }
+
+    /// The same of values that have been made smaller.
+    fn grown(self) -> Option<Self> {
+        let [center, low, high, scale] =
+            [self.center, self.low, self.high, self.scale].map(|number| number * GROW);
+        Self { center, low, high, scale, ..self }.known()
+    }
+
+    fn known(self) -> Option<Self> {
+        let numbers = [self.center, self.low, self.high, self.scale];
+        numbers.iter().all(|number| number.is_finite()).then_some(self)
     }
 
     /// How many scales a value is above (or, below 0, under) the usual. `None` of NaN and where
@@ -135,7 +169,9 @@ impl Spread {
     pub fn bounds(&self, threshold: f64) -> Option<(f64, f64)> {
         let margin = threshold * self.scale;
         let has_bounds = self.scale > 0.0 || self.is_constant;
-        has_bounds.then_some((self.low - margin, self.high + margin))
+        // An infinite value is outside of bounds that are beyond all numbers.
+        let (lower, upper) = (self.low - margin, self.high + margin);
+        has_bounds.then_some((lower.max(f64::MIN), upper.min(f64::MAX)))
     }
 }
 
@@ -277,17 +313,46 @@ mod tests {
             assert_eq!(spread(method, &[]), None);
             assert_eq!(spread(method, &[f64::INFINITY; 3]), None);
         }
-        assert_eq!(spread(Method::Zscore, &[1.0, f64::INFINITY]), None);
         assert_eq!(median_absolute_deviation(&mut [1.0, f64::INFINITY]), None);
         assert_eq!(interquartile_range(&mut []), None);
     }
 
     #[test]
     fn values_too_large_for_a_scale_have_no_spread() {
-        assert_eq!(spread(Method::Zscore, &[1e200, -1e200, 5e200]), None);
         let far = [f64::MIN, f64::MIN, 0.0, f64::MAX, f64::MAX];
         assert_eq!(spread(Method::Iqr, &far), None);
-        assert!(spread(Method::Mad, &[1e200, -1e200, 5e200]).is_some());
+    }
+
+    #[test]
+    fn large_values_have_the_spread_of_small_ones() {
+        let small = [1.0, -1.0, 5.0, 2.0, 2.5];
+        for (method, times) in Method::ALL.into_iter().flat_map(|m| [(m, 1e200), (m, 2e307)]) {
+            let usual = spread(method, &small).unwrap();
+            let large = spread(method, &small.map(|value| value * times)).unwrap();
+            for (one, other) in [(usual.center, large.center), (usual.scale, large.scale)] {
+                assert!((one - other / times).abs() < 1e-12, "{method:?} {one} {other}");
+            }
+            let (lower, upper) = large.bounds(1e9).unwrap();
+            assert!(lower.is_finite() && upper.is_finite(), "{method:?}");
+            assert!(is_outside(Some((lower, upper)), f64::INFINITY));
+        }
+    }
+
+    #[test]
+    fn infinite_values_are_outliers_and_hide_none() {
+        for method in Method::ALL {
+            let found = spread(method, &[1.0, 2.0, 3.0, 4.0, f64::INFINITY]).unwrap();
+            assert_eq!(found.score(f64::INFINITY), Some(f64::INFINITY), "{method:?}");
+            assert_eq!(found.score(f64::NEG_INFINITY), Some(f64::NEG_INFINITY));
+            assert!(found.score(2.0).unwrap().is_finite());
+            assert!(is_outside(found.bounds(3.0), f64::INFINITY));
+            let both = spread(method, &[1.0, 2.0, f64::INFINITY, f64::NEG_INFINITY]).unwrap();
+            assert!(both.scale > 0.0, "{method:?}");
+        }
+        let zscore = spread(Method::Zscore, &[1.0, 2.0, 3.0, f64::NEG_INFINITY]).unwrap();
+        assert_eq!((zscore.center, zscore.scale), (2.0, 1.0));
+        let mad = spread(Method::Mad, &[1.0, 1.0, 1.0, 1.0, f64::INFINITY]).unwrap();
+        assert!(mad.is_constant && mad.score(f64::INFINITY) == Some(f64::INFINITY));
     }
 
     #[test]

@@ -1,0 +1,70 @@
+//! What is said where two parts of a SELECT have one name.
+//!
+//! DataFusion names what is computed by its text, of which a cast is no part: `avg(n)` and
+//! `avg(n::DOUBLE)` have one name, whatever their aliases, where an aggregate or a window function
+//! computes them.
+
+use datafusion::common::SchemaError;
+
+use crate::error::Error;
+
+/// The error of two expressions that have one name.
+pub(crate) fn of_plan(text: &str) -> Option<Error> {
+    let (_, rest) = text.split_once("require unique expression names but the expression \"")?;
+    let (first, _) = rest.split_once("\" at position")?;
+    let alias = first.rsplit_once(" AS ").map(|(_, alias)| alias);
+    let name = alias.filter(|alias| !alias.contains(')')).unwrap_or(first);
+    if name.contains('(') {
+        return Some(computed(name));
+    }
+    let name = name.rsplit_once('.').map_or(name, |(_, name)| name);
+    Some(Error::invalid_hint(
+        format!("two columns of one SELECT have the same name, {name}"),
+        "give one of them another name with AS",
+    ))
+}
+
+/// The error of two fields that have one name.
+pub(crate) fn of_schema(error: &SchemaError) -> Option<Error> {
+    match error {
+        SchemaError::DuplicateUnqualifiedField { name } if name.contains('(') => {
+            Some(computed(name))
+        }
+        _ => None,
+    }
+}
+
+fn computed(name: &str) -> Error {
+    Error::invalid_hint(
+        format!(
+            "two parts of one SELECT have the same name, {name}: a cast in it does not tell them \
+             apart"
+        ),
+        "compute the cast in a query below, SELECT avg(n), avg(d) FROM (SELECT n, n::DOUBLE AS d \
+         FROM …), or, outside of aggregates, give one another name with AS",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_whole() {
+        let said = |first: &str| {
+            let text = format!(
+                "Projections require unique expression names but the expression \"{first}\" at \
+                 position 0 and \"other\" at position 1 have the same name."
+            );
+            of_plan(&text).map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert!(said("t.x AS a").ends_with("have the same name, a"));
+        assert!(said("t.x").ends_with("have the same name, x"));
+        assert!(said("count(t.n)").contains("the same name, count(t.n): a cast"));
+        assert!(said("count(CAST(t.n AS Utf8))").contains("count(CAST(t.n AS Utf8)): a cast"));
+        let field = SchemaError::DuplicateUnqualifiedField { name: "avg(t.n)".into() };
+        assert!(of_schema(&field).is_some_and(|error| error.to_string().contains("avg(t.n): ")));
+        let field = SchemaError::DuplicateUnqualifiedField { name: "n".into() };
+        assert!(of_schema(&field).is_none());
+    }
+}
