@@ -1,6 +1,6 @@
 //! EXPLAIN CHECK TABLE: how many files would be read, how many are known, and the queries. How a
-//! check is computed that looks up what others may read is not shown. One that cannot be computed is
-//! a row that says why, as in CHECK TABLE.
+//! check is computed that looks up what others may read is not shown. One that cannot be computed
+//! is a row that says why, as in CHECK TABLE.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

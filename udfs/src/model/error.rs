@@ -95,8 +95,8 @@ pub enum ModelError {
         "blocking_rules = '{rule}' is not valid: column {column} is compared by '{kind}', of which \
          {part} is no part. Of a column as it is compared, its parts are prefix(c, n), \
          suffix(c, n), first_half(c), second_half(c), soundex(c), of texts words(c), of dates \
-         year(c), year_month(c), month_day(c), of addresses local_part(c), of encodings bits(c, n); \
-         all else is an expression of SQL"
+         year(c), year_month(c), month_day(c), of addresses local_part(c), of encodings \
+         bits(c, n); all else is an expression of SQL"
     )]
     RulePart {
         /// The rule.

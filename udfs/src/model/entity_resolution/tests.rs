@@ -419,7 +419,7 @@ fn rules_find_about_what_is_expected_of_them() {
     assert!(expected.iter().all(|recall| (0.0..=1.0).contains(recall)), "{expected:?}");
     assert!(expected.is_sorted(), "{expected:?}");
 
-    let records = gathered(&rows).ordered().unwrap().finish(None, false);
+    let records = gathered(&rows).ordered().unwrap().finish(None, false).unwrap();
     let truth = records.truth.as_ref().unwrap();
     let most = found.model.parts().linkage.block_max;
     let block = rules.iter().map(|used| Blocks::new(&used.rule, &records.records, most));
