@@ -3,8 +3,8 @@
 //! From the inside out: what is inferred of all values (`s`), one row or one for each source; the
 //! rows with it (`b`), column n of the query being `c<n>`, with white space corrected `t<n>`, the
 //! order of its dates `o<n>`, its kind `k<n>`, and a measure in the unit that is wanted `m<n>`;
-//! then what becomes of the values. The names are our own, so that no column of the query can be taken
-//! for another.
+//! then what becomes of the values. The names are our own, so that no column of the query can be
+//! taken for another.
 
 use super::kinds::{Kind, Parts};
 use super::options::{CHANGED, Cleaning, DOUBTFUL, Region, Task};

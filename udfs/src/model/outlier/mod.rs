@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(of(&[vec![f64::MAX, f64::MIN]]).code(), "model_too_heavy");
         let zscore = OutlierOptions { method: Method::Zscore, ..usual };
         let huge = train(&[vec![1e200, -1e200, 5e200]], &zscore, &mut |_| {}, &go_on);
-        assert_eq!(huge.unwrap_err().code(), "model_too_heavy");
+        assert!(huge.is_ok_and(|model| model.is_sound()));
         let cancelled = train(&columns(), &usual, &mut |_| {}, &AtomicBool::new(true));
         assert!(matches!(cancelled, Err(ModelError::Cancelled)));
         let model = learned(Method::Zscore);
