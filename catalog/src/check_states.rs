@@ -6,6 +6,10 @@
 //! writes last may drop what another has found out, which is then found out again. The object is
 //! an Arrow stream with a row for each file, behind a checksum; one that cannot be read is taken
 //! for one that is not there.
+//!
+//! A state may be a value of a person. So states are put over exactly those that were seen before
+//! the look for erasures, as a head is, and an erasure puts none in their place, also where there
+//! were none: who has looked too early loses the race, and whoever is killed then has kept nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
@@ -17,19 +21,23 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use datafusion::common::ScalarValue;
-use object_store::ObjectStoreExt;
 use sha2::{Digest, Sha256};
 
 use crate::Catalog;
+use crate::erasures_seen::ErasuresSeen;
 use crate::error::{Error, Result};
 use crate::registry::ObjectName;
-use crate::registry::head::key;
-use crate::store::Place;
+use crate::registry::change::TRIES;
+use crate::registry::head::{Heads, key};
 
 /// What the object begins with; another number is another form.
-const MAGIC: &[u8; 8] = b"ATCHKST1";
+const MAGIC: &[u8; 8] = b"ATCHKST2";
 /// Bytes of a checksum.
 const DIGEST_BYTES: usize = 32;
+/// Bytes of an id, different for each write: some stores tell contents apart, and not writes.
+const ID_BYTES: usize = 16;
+/// The folder of the objects, each a head.
+const FOLDER: &str = "_attune/check_states";
 /// A value that is larger is not kept: its file is read again.
 const VALUE_BYTES_MAX: usize = 64 * 1_024;
 /// Bytes of a table's object. What does not fit is not kept.
@@ -128,8 +136,9 @@ impl CheckStates {
         if Sha256::digest(content).as_slice() != digest {
             return None;
         }
+        let (_, rows) = content.split_at_checked(ID_BYTES)?;
         let mut states = Self::default();
-        for batch in StreamReader::try_new(Cursor::new(content), None).ok()? {
+        for batch in StreamReader::try_new(Cursor::new(rows), None).ok()? {
             states.add(&batch.ok()?)?;
         }
         Some(states)
@@ -154,7 +163,7 @@ impl CheckStates {
 }
 
 fn written(rows: &RecordBatch) -> datafusion::error::Result<Vec<u8>> {
-    let mut content = Vec::new();
+    let mut content = uuid::Uuid::new_v4().into_bytes().to_vec();
     let mut writer = StreamWriter::try_new(&mut content, &rows.schema())?;
     writer.write(rows)?;
     writer.finish()?;
@@ -166,8 +175,8 @@ fn written(rows: &RecordBatch) -> datafusion::error::Result<Vec<u8>> {
 impl Catalog {
     /// What is known of a table's files. What cannot be read is not known.
     pub async fn check_states(&self, table: &ObjectName) -> CheckStates {
-        match self.states_of(table).read_if_exists().await {
-            Ok(Some(bytes)) => CheckStates::from_bytes(&bytes).unwrap_or_else(|| {
+        match self.kept_states().read(&key(&table.schema, &table.name)).await {
+            Ok(Some((bytes, _))) => CheckStates::from_bytes(&bytes).unwrap_or_else(|| {
                 tracing::warn!(%table, "what was known of the table's files cannot be read");
                 CheckStates::default()
             }),
@@ -182,23 +191,64 @@ impl Catalog {
     /// Keeps what is known of a table's files, in place of what was known.
     ///
     /// # Errors
-    /// When the warehouse cannot be written.
-    pub async fn keep_check_states(&self, table: &ObjectName, states: &CheckStates) -> Result<()> {
+    /// `Erased` when an erasure has been at the table since the files were read, which may have
+    /// removed what was known already; when the warehouse cannot be written, or others write the
+    /// same again and again.
+    pub async fn keep_check_states(
+        &self,
+        table: &ObjectName,
+        states: &CheckStates,
+        seen: &ErasuresSeen,
+    ) -> Result<()> {
         self.writable().await?;
-        let place = self.states_of(table);
-        let content = Bytes::from(states.to_bytes(OBJECT_BYTES_MAX)?);
-        let put = place.store.put(&place.path, content.into()).await;
-        put.map(|_| ()).map_err(|error| Error::store(place.url.as_str(), &error))
+        self.put_check_states(table, states, Some(seen)).await
     }
 
-    /// Forgets what is known of the files of a table that goes.
+    /// Forgets what is known of a table's files. Also where nothing is that is put anew: whoever is
+    /// keeping something has seen what was there before.
     pub(crate) async fn forget_check_states(&self, table: &ObjectName) -> Result<()> {
-        self.states_of(table).remove().await
+        self.put_check_states(table, &CheckStates::default(), None).await?;
+        self.forget_earlier_states(table).await
     }
 
-    fn states_of(&self, table: &ObjectName) -> Place {
-        let name = format!("_attune/check_states/{}.arrow", key(&table.schema, &table.name));
-        self.warehouse.place().child(&name)
+    /// Forgets what is known of the files of a table that goes, where something is.
+    pub(crate) async fn end_check_states(&self, table: &ObjectName) -> Result<()> {
+        match self.kept_states().revision(&key(&table.schema, &table.name)).await? {
+            Some(_) => self.forget_check_states(table).await,
+            None => self.forget_earlier_states(table).await,
+        }
+    }
+
+    /// Removes what an earlier version kept.
+    async fn forget_earlier_states(&self, table: &ObjectName) -> Result<()> {
+        let earlier = format!("{FOLDER}/{}.arrow", key(&table.schema, &table.name));
+        self.warehouse.place().child(&earlier).remove().await
+    }
+
+    async fn put_check_states(
+        &self,
+        table: &ObjectName,
+        states: &CheckStates,
+        seen: Option<&ErasuresSeen>,
+    ) -> Result<()> {
+        let content = Bytes::from(states.to_bytes(OBJECT_BYTES_MAX)?);
+        let (kept, of) = (self.kept_states(), key(&table.schema, &table.name));
+        for _ in 0..TRIES {
+            let before = kept.revision(&of).await?;
+            // Not before it is known what these are put over: a later erasure changes that.
+            if let Some(seen) = seen {
+                self.check_erasures(table, seen).await?;
+            }
+            if kept.write(&of, content.clone(), before.as_ref()).await?.is_some() {
+                // A local disk has what was there before.
+                return kept.blank(&of).await;
+            }
+        }
+        Err(Error::Conflict { name: format!("what is known of the files of {table}") })
+    }
+
+    fn kept_states(&self) -> Heads {
+        Heads::new(self.warehouse.place().child(FOLDER))
     }
 }
 
@@ -208,6 +258,7 @@ mod tests {
     use arrow::datatypes::DataType;
 
     use super::*;
+    use crate::testing::{Shared, TestClock, main, open_folder};
 
     fn states() -> CheckStates {
         let mut states = CheckStates::default();
@@ -228,6 +279,55 @@ mod tests {
         assert_eq!(read, written);
         assert_eq!(read.get("a", "least"), Some(&ScalarValue::Utf8View(None)));
         assert_eq!(read.get("a", "most"), None);
+    }
+
+    #[tokio::test]
+    async fn who_has_looked_before_they_were_forgotten_keeps_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let servers =
+            [Shared::new().open().await, open_folder(folder.path(), &TestClock::default()).await];
+        for catalog in servers {
+            let (table, of) = (main("t"), key("main", "t"));
+            let (kept, none) = (catalog.kept_states(), CheckStates::default());
+            let late = Bytes::from(states().to_bytes(OBJECT_BYTES_MAX).unwrap());
+            catalog.end_check_states(&table).await.unwrap();
+            assert_eq!(kept.revision(&of).await.unwrap(), None);
+            for is_kept in [false, true] {
+                if is_kept {
+                    let seen = ErasuresSeen::default();
+                    catalog.keep_check_states(&table, &states(), &seen).await.unwrap();
+                    assert_ne!(catalog.check_states(&table).await, none);
+                }
+                let before = kept.revision(&of).await.unwrap();
+                catalog.forget_check_states(&table).await.unwrap();
+                let lost = kept.write(&of, late.clone(), before.as_ref()).await.unwrap();
+                assert_eq!(lost, None);
+                assert_eq!(catalog.check_states(&table).await, none);
+            }
+            // A local disk keeps what a head was before, but for its content.
+            let objects = catalog.objects_in(FOLDER).await.unwrap();
+            let held = objects.iter().filter(|object| object.size > 0).count();
+            assert_eq!(held, 1, "{objects:?}");
+        }
+        // A store that tells contents apart tells these apart.
+        let none = || CheckStates::default().to_bytes(OBJECT_BYTES_MAX).unwrap();
+        assert_ne!(none(), none());
+    }
+
+    #[tokio::test]
+    async fn states_that_an_earlier_version_kept_are_forgotten_too() {
+        let shared = Shared::new();
+        let catalog = shared.open().await;
+        let earlier = catalog.warehouse.place().child(FOLDER).child("main.t.arrow");
+        for is_dropped in [true, false] {
+            assert!(earlier.create("ATCHKST1").await.unwrap());
+            let forgotten = match is_dropped {
+                true => catalog.end_check_states(&main("t")).await,
+                false => catalog.forget_check_states(&main("t")).await,
+            };
+            forgotten.unwrap();
+            assert!(earlier.read_if_exists().await.unwrap().is_none());
+        }
     }
 
     #[test]

@@ -376,7 +376,7 @@ impl Catalog {
         for registry in [&self.expectations, &self.checks] {
             forget(registry, table).await?;
         }
-        self.forget_check_states(table).await?;
+        self.end_check_states(table).await?;
         self.forget_check_keys(table).await
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
+use datafusion::common::ScalarValue;
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::CreateMode;
+use crate::check_states::CheckStates;
 use crate::checks::{CHECK, CheckRun};
 use crate::erasures::{ErasureJob, ErasureOf, Step, StepReport};
 use crate::lake::{Format, LakeTable};
@@ -231,6 +233,30 @@ async fn results_of_a_check_that_read_before_are_not_kept_once_those_of_its_tabl
     assert_eq!(record(before).await, Err("ATT-4005"));
     assert!(catalog.check_history(&main("t")).await.unwrap().runs.is_empty());
     assert_eq!(record(seen(&catalog, &["t"]).await).await, Ok(()));
+}
+
+#[tokio::test]
+async fn states_of_files_that_were_read_before_are_not_kept_once_they_are_removed() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    let before = seen(&catalog, &["t"]).await;
+    create(&catalog, &before).await.unwrap();
+    let mut states = CheckStates::default();
+    states.put("part-0", "least", ScalarValue::from("gone"));
+    let keep = async |seen: Arc<ErasuresSeen>| {
+        let kept = catalog.keep_check_states(&main("t"), &states, &seen).await;
+        kept.map_err(|error| error.code())
+    };
+    assert_eq!(keep(Arc::clone(&before)).await, Ok(()));
+    assert_eq!(catalog.check_states(&main("t")).await, states);
+    forget(Arc::clone(&catalog)).await;
+    catalog.forget_checked_values(&main("t")).await.unwrap();
+    // Whenever it is killed: it writes nothing that would have to be removed again.
+    shared.store.kill_after(0);
+    assert_eq!(keep(before).await, Err("ATT-4005"));
+    assert!(!shared.store.revive());
+    assert_eq!(shared.open().await.check_states(&main("t")).await, CheckStates::default());
+    assert_eq!(keep(seen(&catalog, &["t"]).await).await, Ok(()));
 }
 
 #[tokio::test]

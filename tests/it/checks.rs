@@ -319,19 +319,28 @@ async fn states_that_are_damaged_or_lost_are_found_out_again() {
     run(&session, &format!("INSERT INTO t {}", select(&rows))).await;
     let (found, total) = read(&checked(&session, "t", "v").await);
     assert_eq!(found, total);
-    let states = folder.path().join("warehouse/_attune/check_states/main.t.arrow");
-    let content = std::fs::read(&states).unwrap();
+    let states = folder.path().join("warehouse/_attune/check_states/main.t");
+    let numbered = || {
+        let listed = std::fs::read_dir(&states).unwrap();
+        let mut files: Vec<PathBuf> = listed.map(|file| file.unwrap().path()).collect();
+        files.sort();
+        files
+    };
+    let newest = || numbered().pop().unwrap();
+    let content = std::fs::read(newest()).unwrap();
     let mut damaged = content.clone();
     damaged[content.len() / 2] ^= 1;
     for content in [&damaged[..], &content[..content.len() - 9], &[]] {
-        std::fs::write(&states, content).unwrap();
+        std::fs::write(newest(), content).unwrap();
         assert_eq!(read(&checked(&session, "t", "v").await), (total, total));
         assert_eq!(read(&checked(&session, "t", "v").await), (0, total));
     }
-    std::fs::remove_file(&states).unwrap();
+    std::fs::remove_dir_all(&states).unwrap();
     assert_eq!(read(&checked(&session, "t", "v").await), (total, total));
     run(&session, "DROP TABLE t").await;
-    assert!(!states.exists());
+    // None of a file are left.
+    let left: u64 = numbered().iter().map(|file| file.metadata().unwrap().len()).sum();
+    assert!(left < content.len() as u64 / 2, "{left} of {}", content.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -122,6 +122,23 @@ impl Heads {
         Ok(Some((found.bytes().await.map_err(wrong)?, revision)))
     }
 
+    /// The revision alone, or `None` when the head was never written.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn revision(&self, key: &str) -> Result<Option<Revision>> {
+        if self.folder.is_local() {
+            let newest = self.numbers(key).await?.into_iter().max();
+            return Ok(newest.map(Revision::Number));
+        }
+        let place = self.object(key);
+        match place.store.head(&place.path).await {
+            Ok(meta) => Ok(Some(Revision::Object { e_tag: meta.e_tag, version: meta.version })),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(Error::store(place.url.as_str(), &error)),
+        }
+    }
+
     async fn read_numbered(&self, key: &str) -> Result<Option<(Bytes, Revision)>> {
         // The file may be pruned or emptied between listing and reading; then there are newer ones.
         let mut empty = None;
@@ -216,10 +233,12 @@ impl Heads {
         if !self.folder.is_local() {
             return Ok(());
         }
-        let numbers = self.numbers(key).await?;
-        let newest = numbers.iter().copied().max().unwrap_or_default();
-        for old in numbers.into_iter().filter(|number| *number != newest) {
-            self.empty(key, old).await?;
+        let files = self.numbered_files(key).await?;
+        let newest = files.iter().map(|(number, _)| *number).max().unwrap_or_default();
+        for (old, bytes) in files {
+            if old != newest && bytes > 0 {
+                self.empty(key, old).await?;
+            }
         }
         Ok(())
     }
@@ -265,12 +284,21 @@ impl Heads {
     }
 
     async fn numbers(&self, key: &str) -> Result<Vec<u64>> {
+        let files = self.numbered_files(key).await?;
+        Ok(files.into_iter().map(|(number, _)| number).collect())
+    }
+
+    /// The numbers of a head's files, each with the file's bytes.
+    async fn numbered_files(&self, key: &str) -> Result<Vec<(u64, u64)>> {
         let folder = self.folder.child(key);
         let wrong = |error| Error::store(folder.url.as_str(), &error);
         let objects = folder.store.list(Some(&folder.path));
         let objects: Vec<ObjectMeta> = objects.try_collect().await.map_err(wrong)?;
-        let names = objects.iter().filter_map(|object| object.location.filename());
-        Ok(names.filter_map(number).collect())
+        let numbered = objects.iter().filter_map(|object| {
+            let number = number(object.location.filename()?)?;
+            Some((number, object.size))
+        });
+        Ok(numbered.collect())
     }
 
     fn object(&self, key: &str) -> Place {

@@ -200,9 +200,9 @@ impl CheckTable {
         if kept == *before && !known.sets.has_fresh() {
             return Ok(());
         }
+        catalog.keep_check_states(&self.table, &kept, seen).await?;
         known.sets.keep(catalog, &self.table).await?;
-        catalog.keep_check_states(&self.table, &kept).await?;
-        // An erasure that was at the table meanwhile may have removed what was kept before this.
+        // An erasure that was at the table meanwhile may have removed keys before these were kept.
         if let Err(error) = catalog.check_erasures(&self.table, seen).await {
             catalog.forget_checked_files(&self.table).await?;
             return Err(error);
