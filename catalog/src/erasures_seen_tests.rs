@@ -24,7 +24,7 @@ use crate::lake::{Format, LakeTable};
 use crate::registry::Spec;
 use crate::table_erasure::TableErasure;
 use crate::tables::Written;
-use crate::testing::{Shared, main, person, plan, session};
+use crate::testing::{Shared, main, number, person, plan, session};
 
 fn of() -> ErasureOf {
     ErasureOf {
@@ -103,6 +103,34 @@ async fn rows_that_were_read_before_do_not_come_into_a_table_that_was_rewritten(
     assert_eq!(insert(&catalog, &before).await, Err("ATT-4005"));
     assert_eq!(insert(&catalog, &during).await, Err("ATT-4005"));
     assert_eq!(insert(&catalog, &seen(&catalog, &["t", "s"]).await).await, Ok(()));
+}
+
+/// Rewrites the table for an erasure and removes the folder that it had.
+async fn rewrite(catalog: Arc<Catalog>) {
+    let steps = vec![Step::Rewrite { table: main("t") }, Step::Clear];
+    let job = catalog.begin_erasure(of(), "dpo", steps).await.unwrap();
+    let begun = catalog.begin_table_erasure(&main("t"), &job.id).await.unwrap();
+    assert_eq!(begun, TableErasure::Begun(0));
+    let keep = plan(&catalog, "SELECT 'stays' AS id", &[]).await;
+    let state = session(&catalog);
+    catalog.finish_table_erasure(&main("t"), &job.id, 0, keep, &state).await.unwrap();
+    assert!(catalog.purge_table_folders(&main("t"), i64::MAX).await.unwrap() > 0);
+}
+
+#[tokio::test]
+async fn what_comes_into_a_folder_that_an_erasure_has_removed_is_removed_again() {
+    let shared = Shared::new();
+    let (catalog, other) = (shared.open().await, shared.open().await);
+    let before = seen(&catalog, &["s"]).await;
+    create(&catalog, &before).await.unwrap();
+    let (rows, state) = (late(Box::pin(rewrite(other))), state_with(&catalog, &before));
+    assert!(catalog.insert(&main("t"), rows, state, None, false).await.is_err());
+    let paths = shared.paths("tables").await;
+    let folders = paths.iter().map(|path| path.split('/').find(|part| part.starts_with("main.t-")));
+    let folders: BTreeSet<Option<&str>> = folders.collect();
+    assert_eq!(folders.len(), 1, "{paths:?}");
+    let gone = "SELECT count(*) FROM t WHERE id = 'gone'";
+    assert_eq!(number(&shared.open().await, gone, &["t"]).await, 0);
 }
 
 #[tokio::test]

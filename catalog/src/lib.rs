@@ -127,7 +127,8 @@ pub struct Catalog {
     keys: Keys,
     keyring: Keyring,
     keyring_heads: Registry,
-    swept: parking_lot::Mutex<std::collections::BTreeSet<String>>,
+    /// Folders that were retired and are removed, each with whether that was once more.
+    swept: parking_lot::Mutex<std::collections::BTreeSet<(String, bool)>>,
 }
 
 impl std::fmt::Debug for Catalog {

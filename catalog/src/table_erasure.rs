@@ -18,7 +18,10 @@ use crate::delta::write::{Input, Mode};
 use crate::error::{Error, Result};
 use crate::registry::head::key;
 use crate::registry::{Head, ManagedTable, ObjectName, Spec};
+use crate::retention::is_retention;
+use crate::store::Place;
 use crate::tables::{Orphan, Written};
+use crate::warehouse::remove_all;
 
 /// How often a change of a definition is tried when others change it at the same time.
 const TRIES: usize = 8;
@@ -191,6 +194,27 @@ impl Catalog {
         self.tables.forget(&old);
         self.tables.put(&place, &table);
         Ok(Written { rows, version })
+    }
+
+    /// Whether rows that were written into a folder are the table's. Another server may have
+    /// replaced it since its definition was read here; nobody reads the folder then. An erasure
+    /// that began meanwhile may have read the table before the rows came. One that is over may have
+    /// removed the folder before this came into it: rows, or a checkpoint that tells of all rows
+    /// that there were. That is removed, too.
+    pub(crate) async fn check_place(&self, name: &ObjectName, place: &Place) -> Result<()> {
+        let conflict = || Error::Conflict { name: name.to_string() };
+        let spec = self.objects.read(name).await?.map(|definition| definition.spec);
+        let Some(Spec::Managed(table)) = spec else { return Err(conflict()) };
+        let present = self.warehouse.place().child(&table.folder).folder();
+        if present.path == place.path {
+            return if table.erasing.is_none() { Ok(()) } else { Err(conflict()) };
+        }
+        // Who applies retention leaves the folder for a while to the statements that read it.
+        if table.erased_by.as_deref().is_some_and(|id| !is_retention(id)) {
+            remove_all(place).await?;
+            self.tables.forget(place);
+        }
+        Err(conflict())
     }
 
     /// Removes every folder that a table of this name had before, of this or an earlier creation,

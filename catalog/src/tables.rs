@@ -32,6 +32,8 @@ use crate::{Catalog, MAIN, append_only, warehouse};
 
 /// How long a folder that nothing names any more stays.
 const RETIRED_KEPT_MS: i64 = 10 * 60 * 1_000;
+/// After how long it is removed once more, with what slow statements have written into it since.
+const RETIRED_AGAIN_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// An opened table.
 #[derive(Debug)]
@@ -375,8 +377,10 @@ impl Catalog {
         let personal = self.personal_columns(name).await?;
         let cluster_by = &managed.cluster_by;
         let input = Input::plan(plan, &state, Some(target), cluster_by, &personal).await?;
-        let (table, rows) = input.write(&text, table, &place, mode).await?;
-        self.check_place(name, &place).await?;
+        let written = input.write(&text, table, &place, mode).await;
+        let is_there = self.check_place(name, &place).await;
+        let (table, rows) = written?;
+        is_there?;
         self.tables.put(&place, &table);
         Ok(Written { rows, version: managed.shown(table.version().unwrap_or_default()) })
     }
@@ -414,23 +418,6 @@ impl Catalog {
             }
         }
         self.tables.at(&text, place, stored).await
-    }
-
-    /// Whether rows that were written into a folder are the table's. Another server may have
-    /// replaced it since its definition was read here; nobody reads the folder then. An erasure
-    /// that began meanwhile may have read the table before the rows came.
-    async fn check_place(&self, name: &ObjectName, place: &Place) -> Result<()> {
-        let spec = self.objects.read(name).await?.map(|definition| definition.spec);
-        let folder = match spec {
-            Some(Spec::Managed(table)) if table.erasing.is_none() => {
-                Some(self.warehouse.place().child(&table.folder))
-            }
-            _ => None,
-        };
-        match folder.is_some_and(|folder| folder.folder().path == place.path) {
-            true => Ok(()),
-            false => Err(Error::Conflict { name: name.to_string() }),
-        }
     }
 
     /// A warehouse table's folder, and what is said of it.
@@ -524,14 +511,16 @@ impl Catalog {
                 return;
             }
         };
-        let before_ms = self.now_ms().saturating_sub(RETIRED_KEPT_MS);
+        let now_ms = self.now_ms();
         for folder in retired {
-            if folder.at_ms > before_ms || !self.swept.lock().insert(folder.folder.clone()) {
+            let age_ms = now_ms.saturating_sub(folder.at_ms);
+            let sweeping = (folder.folder.clone(), age_ms >= RETIRED_AGAIN_MS);
+            if age_ms < RETIRED_KEPT_MS || !self.swept.lock().insert(sweeping.clone()) {
                 continue;
             }
             if let Err(error) = self.warehouse.remove_folder(&folder.folder).await {
                 tracing::debug!(%error, folder = folder.folder, "retired folder not removed");
-                self.swept.lock().remove(&folder.folder);
+                self.swept.lock().remove(&sweeping);
             }
         }
     }

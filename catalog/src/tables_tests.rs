@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::logical_expr::dml::InsertOp;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
 
 use crate::policy::{Grant, Grantee, Privilege, Securable};
 use crate::testing::{Shared, TestClock, main, number, open_folder, plan, rows, session};
@@ -131,6 +133,22 @@ async fn a_dropped_table_is_gone_and_its_files_later() {
     assert!(shared.paths("tables").await.is_empty());
     create(&catalog, "t", "SELECT 1 AS x").await.unwrap();
     assert_eq!(count(&catalog, "t").await, 1);
+}
+
+#[tokio::test]
+async fn what_comes_late_into_a_folder_that_was_removed_goes_a_day_later() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    create(&catalog, "t", "SELECT 1 AS x").await.unwrap();
+    let late = Path::from(shared.paths("tables").await.remove(0));
+    assert!(catalog.drop_object(&main("t"), Kind::Table).await.unwrap());
+    shared.clock.advance(11 * 60 * 1_000);
+    catalog.sweep().await;
+    assert!(shared.paths("tables").await.is_empty());
+    shared.store.put(&late, "late".into()).await.unwrap();
+    shared.clock.advance(24 * 60 * 60 * 1_000);
+    catalog.sweep().await;
+    assert!(shared.paths("tables").await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
