@@ -8,7 +8,8 @@
 //! own retention says otherwise.
 //!
 //! Each step can be done again, and what is to be done is told by what is there: whoever was killed
-//! in the middle is followed by the next one.
+//! in the middle is followed by the next one. Who began to sum the past up before it was purged may
+//! end after it: such checkpoints are looked for once more when all else of an erasure is done.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -196,6 +197,30 @@ impl DeltaErasure<'_> {
             return self.remove(stray, purged).await;
         }
         purged.left.push((meta.location.to_string(), UNNAMED));
+        Ok(())
+    }
+
+    /// Removes what others have summed up of the table's past since that was purged, up to the
+    /// version before the one that the past begins with. That one has a checkpoint, so that nobody
+    /// needs theirs.
+    ///
+    /// # Errors
+    /// When the store cannot be reached, or the log is damaged.
+    pub async fn remove_late(&self, purged: &mut Purged) -> Result<()> {
+        let Some(begins) = purged_before(&self.name, &self.table).await? else { return Ok(()) };
+        let log = self.place.child(LOG);
+        let objects: object_store::Result<Vec<ObjectMeta>> =
+            log.store.list(Some(&log.path)).try_collect().await;
+        let mut late = objects.map_err(|error| Error::store(log.url.as_str(), &error))?;
+        let first = Some(LogFile::Checkpoint(begins));
+        if !late.iter().any(|meta| LogFile::of(name_of(meta)) == first) {
+            return Ok(());
+        }
+        late.retain(|meta| is_of_past(name_of(meta), begins));
+        if !late.is_empty() {
+            self.remove(&late, purged).await?;
+            self.catalog.tables.forget(&self.place);
+        }
         Ok(())
     }
 
@@ -412,6 +437,21 @@ impl DeltaErasure<'_> {
             }
         }
         Ok(())
+    }
+}
+
+fn name_of(meta: &ObjectMeta) -> &str {
+    meta.location.filename().unwrap_or_default()
+}
+
+/// Whether an object of a log sums up versions before the one that the past begins with, or is the
+/// sum of one that does.
+fn is_of_past(name: &str, begins: u64) -> bool {
+    match LogFile::of(name) {
+        Some(LogFile::Checkpoint(at) | LogFile::Checksum(at)) => at < begins,
+        Some(LogFile::Compacted(last)) => last <= begins,
+        Some(LogFile::Commit(_)) => false,
+        None => summed(name).is_some_and(|of| is_of_past(&of, begins)),
     }
 }
 

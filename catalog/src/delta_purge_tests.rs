@@ -183,6 +183,69 @@ async fn what_others_have_removed_is_purged_with_their_checkpoints() {
     assert!(count(&catalog, Some(0)).await.is_err());
 }
 
+/// How many objects there were that came late.
+async fn late(catalog: &Catalog) -> u64 {
+    let mut purged = Purged::default();
+    begun(catalog).await.unwrap().remove_late(&mut purged).await.unwrap();
+    assert_eq!(purged.left, vec![]);
+    purged.objects
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_others_began_before_a_purge_and_end_after_it_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("lake/t").join(LOG);
+    let catalog = catalog(folder.path(), &TestClock::default()).await;
+    create(&catalog, &["ann", GONE]).await;
+    let mut table = unopened(&place(&catalog));
+    table.update_state().await.unwrap();
+    create_checkpoint(&table, None).await.unwrap();
+    let [checkpoint, hint] = [format!("{:020}.checkpoint.parquet", 0), "_last_checkpoint".into()]
+        .map(|name| log.join(name));
+    let written = [&checkpoint, &hint].map(|path| std::fs::read(path).unwrap());
+    write(&catalog, &["ann"], SaveMode::Overwrite).await;
+    // Nothing is purged yet, so all of it is needed.
+    assert_eq!(late(&catalog).await, 0);
+    let erasure = begun(&catalog).await.unwrap();
+    assert!(erasure.purge(&BTreeSet::new()).await.unwrap().is_some());
+    assert!(!checkpoint.exists());
+    for (path, content) in [&checkpoint, &hint].into_iter().zip(&written) {
+        std::fs::write(path, content).unwrap();
+    }
+    let before = files(&log).len();
+    assert_eq!(late(&catalog).await, 1);
+    assert!(!checkpoint.exists());
+    assert_eq!(files(&log).len(), before - 1);
+    assert_eq!(late(&catalog).await, 0);
+    // What it says to begin with is not there, and all versions that stay are.
+    for version in [None, Some(1)] {
+        assert_eq!(count(&catalog, version).await.unwrap(), 1);
+    }
+    write(&catalog, &["zoe"], SaveMode::Append).await;
+    assert_eq!(count(&catalog, None).await.unwrap(), 2);
+}
+
+#[test]
+fn what_sums_up_versions_before_the_first_that_stays_is_of_the_past() {
+    let version = |version: u64, rest: &str| format!("{version:020}.{rest}");
+    let compacted = |last: u64| version(0, &format!("{last:020}.compacted.json"));
+    for (name, is_past) in [
+        (version(6, "checkpoint.parquet"), true),
+        (format!(".{}.crc", version(6, "checkpoint.parquet")), true),
+        (version(6, "checkpoint.0000000001.0000000002.parquet"), true),
+        (version(6, "crc"), true),
+        (compacted(7), true),
+        (version(7, "checkpoint.parquet"), false),
+        (version(7, "crc"), false),
+        (compacted(8), false),
+        (version(6, "json"), false),
+        (format!(".{}.crc", version(6, "json")), false),
+        ("_last_checkpoint".to_owned(), false),
+    ] {
+        assert_eq!(is_of_past(&name, 7), is_past, "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_commit_meanwhile_is_there_once() {
     let folder = tempfile::tempdir().unwrap();

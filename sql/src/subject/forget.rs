@@ -10,11 +10,13 @@
 use std::sync::Arc;
 
 use catalog::erasures::{ErasureJob, ErasureOf, SignedCertificate, Step, StepReport};
+use catalog::lake_erasure::path_without;
 use catalog::subject_marks::{Mark, MarkNote, SubjectMarks};
 use catalog::table_erasure::TableErasure;
 use catalog::{Kind, ObjectName};
 
 use super::export::{Held, models};
+use super::lake_delta;
 use super::marks::MarksOfModels;
 use super::person::{Person, Standing, count, find, stand};
 use super::remains;
@@ -322,8 +324,12 @@ async fn clear(
     }
     catalog.purge_model_folders().await?;
     catalog.forget_past_definitions(&person.names()).await?;
+    let purged = Box::pin(lake_delta::purge_late(context, person)).await?;
+    let mut objects = purged.objects;
     for table in person.tables() {
         catalog.forget_checked_values(&table).await?;
+        // Who was slow may have written into a folder that was removed.
+        objects += catalog.purge_table_folders(&table, job.started_ms).await?;
     }
     // The tables that were rewritten are read from other files: what is known of the old ones is
     // of no use, and tells of who was in them.
@@ -342,8 +348,17 @@ async fn clear(
         outcome.push_str("; ");
         outcome.push_str(more);
     }
-    let exact = late.len() == copied;
-    Ok(StepReport { rows, exact, ..StepReport::new(Step::Clear.object(), outcome) })
+    let exact = late.len() == copied && purged.left.is_empty();
+    let names = person.names();
+    let left = purged.left.iter();
+    let left = left.map(|(path, reason)| format!("{} ({reason})", path_without(path, &names).0));
+    Ok(StepReport {
+        rows,
+        objects,
+        exact,
+        files: left.collect(),
+        ..StepReport::new(Step::Clear.object(), outcome)
+    })
 }
 
 /// What a version of a model holds of a person, in words.

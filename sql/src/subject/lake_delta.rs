@@ -3,7 +3,8 @@
 //! Each file with such rows is written anew without them, and one commit puts the new files in the
 //! place of the old ones, for a version that nobody else has changed meanwhile. Then the table is
 //! searched once more, so that rows that somebody added are found too, and when there are none its
-//! past is purged. Files that no version names are searched like those that one does.
+//! past is purged. Files that no version names are searched like those that one does. When all else
+//! of an erasure is done, checkpoints are removed that others had begun before and ended since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -65,6 +66,21 @@ pub(super) async fn rewrite(
             Ok(work.report())
         }
     }
+}
+
+/// Removes what others have summed up of the past of the person's tables since it was purged.
+pub(super) async fn purge_late(context: &StatementContext, person: &Person) -> Result<Purged> {
+    let engine = context.engine();
+    let mut purged = Purged::default();
+    for table in person.tables() {
+        match engine.catalog().begin_delta_erasure(&table, engine.base()).await {
+            Ok(Some(Ok(erasure))) => erasure.remove_late(&mut purged).await?,
+            Ok(Some(Err(_)) | None) => {}
+            Err(error) if is_closed(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(purged)
 }
 
 /// The rewriting of one table.
