@@ -251,7 +251,7 @@ async fn fill(session: &Session) {
 }
 
 /// A folder with all that is in it, at another place.
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

@@ -10,7 +10,7 @@ use catalog::policy::Principal;
 use futures::TryStreamExt;
 use sql::Session;
 
-use crate::forgotten::{DONE, Ended, ended_after};
+use crate::forgotten::{DONE, Ended, copy, ended_after};
 use crate::lake_erasure::engine;
 use crate::remnants::Remnants;
 use crate::rights::outcome;
@@ -144,15 +144,55 @@ async fn a_delta_table_that_is_not_written_is_hidden_and_named_with_the_reason()
     assert!(!remnants().below(&lake).is_empty());
 }
 
+/// A bucket with the table in a lake, and the subject in a warehouse.
+async fn fill_bucket(origin: &Path) {
+    fill(&origin.join(BUCKET).join("l")).await;
+    let s3 = Store::over(origin).await;
+    let session = engine(&s3).await.session(Principal::embedded());
+    assert_eq!(outcome(&session, SUBJECT).await, Ok(0));
+}
+
+/// Whether an erasure's first step, which purges the table, is done.
+fn is_purged(bucket: &Path) -> bool {
+    let erasures = std::fs::read_dir(bucket.join("w/_attune/erasures")).into_iter().flatten();
+    erasures.flatten().any(|erasure| erasure.path().join("step-0000.json").exists())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_others_end_after_the_purge_goes_with_the_erasure() {
+    let origin = tempfile::tempdir().unwrap();
+    fill_bucket(origin.path()).await;
+    let forget = format!("FORGET SUBJECT person '{ID}'");
+    for writes in 0.. {
+        let folder = tempfile::tempdir().unwrap();
+        copy(origin.path(), folder.path());
+        let bucket = folder.path().join(BUCKET);
+        let s3 = Store::over(folder.path()).await;
+        let killed = engine(&s3).await;
+        s3.lives.kill_after(writes);
+        let forgotten = outcome(&killed.session(Principal::embedded()), &forget).await;
+        assert!(s3.lives.revive(), "{forgotten:?} after {writes} writes");
+        if !is_purged(&bucket) {
+            continue;
+        }
+        let late = format!("l/people/_delta_log/{:020}.checkpoint.parquet", 3);
+        std::fs::write(bucket.join(late), ID).unwrap();
+        let next = engine(&s3).await;
+        for (id, ended) in sql::resume_erasures(&next).await.unwrap() {
+            ended.unwrap_or_else(|error| panic!("{id}: {error}"));
+        }
+        assert_eq!(remnants().below(&bucket), Vec::<String>::new());
+        let session = next.session(Principal::embedded());
+        assert_eq!(text(&session, DONE).await, "1");
+        others_are_there(&session, "after a late checkpoint").await;
+        break;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_that_is_killed_after_any_write_is_ended_by_the_next_server() {
     let origin = tempfile::tempdir().unwrap();
-    fill(&origin.path().join(BUCKET).join("l")).await;
-    {
-        let s3 = Store::over(origin.path()).await;
-        let session = engine(&s3).await.session(Principal::embedded());
-        assert_eq!(outcome(&session, SUBJECT).await, Ok(0));
-    }
+    fill_bucket(origin.path()).await;
     let forget = format!("FORGET SUBJECT person '{ID}'");
     let remnants = remnants();
     for writes in 0.. {
