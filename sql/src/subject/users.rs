@@ -90,12 +90,12 @@ pub(crate) async fn of_subjects(
     Ok(copies.filter(|copy| !copy.is_plain() || is_entity(&copy.root)).collect())
 }
 
-/// The ids of tables whose rows are single persons' and give a column its values without an id of
-/// the person.
+/// The ids of tables whose rows are single persons' and have in a column values of theirs, or of no
+/// table, without an id of the person.
 fn untold(tables: &[Keyed], held: &Held, persons: &Persons) -> BTreeSet<Ids> {
     let mut untold = BTreeSet::new();
     for (reading, name) in &persons.readings {
-        if !held.readings.contains(reading) {
+        if !held.may_stand_for(*reading) {
             continue;
         }
         let is_told = |of: &Ids| {
@@ -120,11 +120,11 @@ fn column_held(plan: &LogicalPlan, columns: Vec<Held>, column: usize) -> Held {
 }
 
 /// Whether a column may hold something of persons by which they are not found: what was made of
-/// their ids and cannot be made again, or other values of their rows where these are not of groups.
+/// their ids and cannot be made again, or, where their rows are not of groups, other values of these
+/// or such as the query writes beside them.
 fn is_lost(held: &Held, persons: &Persons) -> bool {
     let is_untold = |reading: usize| {
-        held.readings.contains(&reading)
-            && !held.ids.iter().any(|ids| persons.are_told(reading, ids))
+        held.may_stand_for(reading) && !held.ids.iter().any(|ids| persons.are_told(reading, ids))
     };
     !held.lost.is_empty()
         || held.ids.iter().any(|ids| ids.by.is_none())
