@@ -320,7 +320,7 @@ impl Screen for Passed {
     }
 
     fn told(&self, error: DataFusionError) -> DataFusionError {
-        let what = match self.0.as_ref() {
+        let what = match &*self.0 {
             [only] => format!("policy {only} of this table cannot be computed on one of its rows"),
             all => format!(
                 "one of the policies {} of this table cannot be computed on one of its rows",

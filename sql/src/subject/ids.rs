@@ -196,6 +196,8 @@ pub(super) struct Held {
     pub(super) lost: BTreeSet<Ids>,
     /// Whether it may be a value of no table, as one that the query writes or counts.
     pub(super) is_written: bool,
+    /// Whether the ids may be of other rows than the value is in, as those that a window gathers.
+    pub(super) is_of_others: bool,
 }
 
 impl Held {
@@ -204,6 +206,7 @@ impl Held {
         self.readings.extend(other.readings);
         self.lost.extend(other.lost);
         self.is_written |= other.is_written;
+        self.is_of_others |= other.is_of_others;
     }
 
     /// Whether a value comes of a reading, or may be one of no table beside its rows.
@@ -220,6 +223,7 @@ impl Held {
     pub(super) fn without_ids(mut self) -> Self {
         self.lose();
         self.ids.clear();
+        self.is_of_others = false;
         self
     }
 

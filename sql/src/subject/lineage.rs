@@ -105,7 +105,9 @@ impl<'a> Lineage<'a> {
                 let from = rows.columns.clone();
                 for expr in &node.window_expr {
                     let schema = node.input.schema();
-                    let made = self.made(expr, schema, &from, &mut rows.persons)?;
+                    let mut made = self.made(expr, schema, &from, &mut rows.persons)?;
+                    made.is_of_others |=
+                        !made.ids.is_empty() && !is_of_one(expr, &made, schema, &from);
                     rows.columns.push(made);
                 }
                 rows
@@ -465,6 +467,21 @@ impl<'a> Lineage<'a> {
         }
         origins
     }
+}
+
+/// Whether a window is over rows of one person: it is divided by the ids that it gives.
+fn is_of_one(window: &Expr, given: &Held, schema: &DFSchema, from: &[Held]) -> bool {
+    let call = match window {
+        Expr::Alias(alias) => return is_of_one(&alias.expr, given, schema, from),
+        Expr::WindowFunction(call) => call,
+        _ => return false,
+    };
+    let place = |by: &Expr| schema.maybe_index_of_column(column_of(by)?);
+    let mut divided = call.params.partition_by.iter().filter_map(|by| from.get(place(by)?));
+    divided.any(|held| {
+        let is_told = |ids: &Ids| held.ids.iter().any(|by| by.reading == ids.reading);
+        !held.is_of_others && given.ids.iter().all(is_told)
+    })
 }
 
 pub(super) fn column_of(expr: &Expr) -> Option<&Column> {
