@@ -323,8 +323,25 @@ async fn withdrawals_are_followed_to_users_under_other_ids() {
         "CASE WHEN item = 'i1' THEN person ELSE '***' END AS who, item FROM views",
         "substr(person, 1, 2) AS who, item, count(*) AS rating FROM views GROUP BY 1, 2",
         "item AS who, person AS item FROM views",
+        // Nor what is of no table.
+        "'u17' AS who, item FROM views",
+        "CASE WHEN item = 'i1' THEN 'u17' ELSE 'u18' END AS who, item FROM views",
+        "person AS who, item FROM views UNION ALL SELECT 'u17', item FROM views",
+        "v.who, item FROM views CROSS JOIN (VALUES ('u17'), ('u18')) AS v (who)",
+        "(SELECT 'u17') AS who, item FROM views",
+        "coalesce(nullif(person, 'U5'), 'u17') AS who, item FROM views",
+        "greatest(person, 'u17') AS who, item FROM views",
+        "'u' || row_number() OVER (ORDER BY item) AS who, item FROM views",
     ] {
         assert_eq!(code(&ann, &train("no", select)).await, "ATT-2001", "{select}");
+    }
+    for select in [
+        "coalesce(person, 'guest') AS who, item FROM views",
+        "person AS who, item FROM views UNION ALL SELECT 'u17', 'i1'",
+        "CASE WHEN right(item, 1) < '5' THEN 'few' ELSE 'many' END AS who, item, \
+         count(*) AS rating FROM views GROUP BY item",
+    ] {
+        assert_eq!(code(&ann, &train("groups", select)).await, "none", "{select}");
     }
     let groups = "right(item, 1) AS who, item, count(*) AS rating FROM views GROUP BY 1, 2";
     assert_eq!(code(&ann, &train("groups", groups)).await, "none");

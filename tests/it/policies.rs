@@ -158,6 +158,26 @@ async fn what_is_hidden_appears_nowhere_and_what_is_seen_is_as_if_it_were_all() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_fails_on_a_row_tells_its_name_and_no_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let House { root, dpo, ann, .. } = House::of(&crate::slt::engine(folder.path()).await);
+    let rows = "CREATE TABLE t AS SELECT * FROM (VALUES (1, '7'), (2, 'secret')) AS v (id, code)";
+    done(&root, &[rows, "GRANT SELECT ON t TO ROLE analyst"]).await;
+    for policy in [
+        "CREATE MASKING POLICY f ON main.t (code) USING CAST(CAST(code AS BIGINT) AS VARCHAR)",
+        "CREATE ROW ACCESS POLICY f ON main.t USING (CAST(code AS BIGINT) > 0)",
+    ] {
+        done(&dpo, &[policy]).await;
+        for text in ["SELECT * FROM t", "SELECT code FROM t WHERE id = 2"] {
+            let error = told(&ann, text).await.unwrap_err();
+            assert!(error.starts_with("ATT-3001: policy f of this table cannot"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        done(&dpo, &["DROP POLICY f ON main.t"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn explain_names_policies_and_leaks_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let engine = crate::slt::engine(folder.path()).await;

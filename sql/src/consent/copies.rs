@@ -3,11 +3,13 @@
 //! The policy goes with the column of persons under its new name. A copy without that column would
 //! hold rows of single persons of whom nobody knows whose they are, so that no withdrawal could
 //! reach them: it is refused, unless the rows are of groups that nothing of the persons is left in
-//! ([`super::groups`]). Rows are added to another table only where that is under the same consents.
+//! ([`super::groups`]). So is one with ids of other persons beside those of the rows' own, alone or
+//! in lists. Rows are added to another table only where that is under the same consents.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow::datatypes::Field;
 use catalog::purposes::Inherited;
 use catalog::registry::definition::NAME_CHARS_MAX;
 use catalog::tokens::digest;
@@ -20,6 +22,7 @@ use super::groups::Groups;
 use super::lineage::{brings, policies_of_each};
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
+use crate::subject::users::others_beside;
 
 /// Digits of a digest in a name.
 const DIGEST_CHARS: usize = 32;
@@ -35,7 +38,7 @@ pub(crate) fn inherited(
 ) -> Result<Vec<ConsentPolicy>> {
     let mut copies = Vec::new();
     for policy in used(context) {
-        let Some(subject) = person(plan, &policy.name) else {
+        let Some((at, subject)) = person(plan, &policy.name) else {
             if is_of_groups(context, plan, &policy.name) {
                 continue;
             }
@@ -51,6 +54,7 @@ pub(crate) fn inherited(
                 "keep that column, or aggregate the rows",
             ));
         };
+        check_beside(context, name, plan, at, &policy, |_| true)?;
         // A table that is replaced by its own rows stays under its own policy.
         if policy.table == *name && policy.subject == subject {
             continue;
@@ -86,6 +90,35 @@ fn of_answers(name: &ObjectName, policy: &ConsentPolicy) -> Error {
     )
 }
 
+/// Checks that none of the columns that are meant holds ids of a policy's persons who are others
+/// than the one whose row it is.
+fn check_beside(
+    context: &StatementContext,
+    name: &ObjectName,
+    plan: &LogicalPlan,
+    person: usize,
+    policy: &ConsentPolicy,
+    is_meant: impl Fn(&Field) -> bool,
+) -> Result<()> {
+    let fields = plan.schema().fields();
+    let others = others_beside(context, plan, person, policy)?;
+    let mut others = others.into_iter().filter_map(|at| fields.get(at));
+    match others.find(|field| is_meant(field)) {
+        None => Ok(()),
+        Some(field) => Err(Error::invalid_hint(
+            format!(
+                "the column {} of {name} would hold people of {} beside the one whose row it is: \
+                 under the consent policy {} a later withdrawal of theirs would not reach it",
+                field.name(),
+                policy.table,
+                policy.name
+            ),
+            "give each person a row, count the others, or make a view of the query, which reads \
+             them anew each time",
+        )),
+    }
+}
+
 /// Checks that values of other tables may come into a table's rows: it is under the same consents
 /// as the tables that they come from, and by the same crosswalks.
 ///
@@ -96,7 +129,9 @@ pub(crate) async fn may_add(
     target: &ObjectName,
     plan: &LogicalPlan,
 ) -> Result<()> {
-    may_come(context, target, plan, |_, _| true).await
+    may_come(context, target, plan, |_, _| true).await?;
+    // Other columns may hold what they held: which ids are the row's own is not known of all.
+    check_columns(context, target, plan, |_, _| true, |field| field.data_type().is_nested())
 }
 
 /// Checks that rows of a plan may be added to a table: as [`may_add`], and each person comes into
@@ -109,12 +144,41 @@ pub(crate) async fn may_insert(
     target: &ObjectName,
     plan: &LogicalPlan,
 ) -> Result<()> {
-    may_come(context, target, plan, |policy, subject| {
-        let fields = plan.schema().fields();
-        let at = fields.iter().position(|field| field.name() == subject);
+    let comes = |policy: &str, subject: &str| {
+        let at = place(plan, subject);
         at.is_some_and(|at| policies_of_each(plan, at).contains(policy))
-    })
-    .await
+    };
+    may_come(context, target, plan, comes).await?;
+    check_columns(context, target, plan, comes, |_| true)
+}
+
+fn place(plan: &LogicalPlan, column: &str) -> Option<usize> {
+    plan.schema().fields().iter().position(|field| field.name() == column)
+}
+
+/// Checks that rows for a table hold, in columns that are meant, no ids of other persons than their
+/// own, who come into the columns of the table's policies; other persons' columns are under these.
+fn check_columns(
+    context: &StatementContext,
+    target: &ObjectName,
+    plan: &LogicalPlan,
+    comes: impl Fn(&str, &str) -> bool,
+    is_meant: impl Fn(&Field) -> bool,
+) -> Result<()> {
+    let there = context.rights().purposes().policies_of(target);
+    for policy in used(context) {
+        let alike = there
+            .iter()
+            .filter(|other| other.is_alike(&policy) && comes(&policy.name, &other.subject));
+        let governed: BTreeSet<&String> = alike.map(|other| &other.subject).collect();
+        for subject in &governed {
+            if let Some(at) = place(plan, subject) {
+                let is_open = |field: &Field| !governed.contains(field.name()) && is_meant(field);
+                check_beside(context, target, plan, at, &policy, is_open)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn may_come(
@@ -187,10 +251,10 @@ fn used(context: &StatementContext) -> Vec<Arc<ConsentPolicy>> {
 }
 
 /// The column of a plan that holds the persons of a policy, in each part of a UNION.
-fn person(plan: &LogicalPlan, policy: &str) -> Option<String> {
-    let fields = plan.schema().fields();
-    let at = (0..fields.len()).find(|at| policies_of_each(plan, *at).contains(policy))?;
-    fields.get(at).map(|field| field.name().clone())
+fn person(plan: &LogicalPlan, policy: &str) -> Option<(usize, String)> {
+    let mut fields = plan.schema().fields().iter().enumerate();
+    let (at, field) = fields.find(|(at, _)| policies_of_each(plan, *at).contains(policy))?;
+    Some((at, field.name().clone()))
 }
 
 /// Whether all rows of a plan are of groups that are nobody's, and nothing of a policy's persons

@@ -252,8 +252,10 @@ impl TableProvider for Barrier {
             None => Arc::clone(&self.schema),
         };
         let config = state.config_options();
-        let input = asked(state.create_physical_plan(&plan.build()?).await?, config)?;
         let passed = Arc::new(Passed(Arc::clone(&self.policies)));
+        // Conditions are asked of partitions' values while a plan is made.
+        let planned = state.create_physical_plan(&plan.build()?).await;
+        let input = asked(planned.map_err(|error| passed.told(error))?, config)?;
         ScreenExec::over(input, passed, schema, config)
     }
 }
@@ -317,12 +319,19 @@ impl Screen for Passed {
         screen::with_rows(batch.columns().to_vec(), batch.num_rows(), schema)
     }
 
-    fn told(error: DataFusionError) -> DataFusionError {
+    fn told(&self, error: DataFusionError) -> DataFusionError {
+        let what = match &*self.0 {
+            [only] => format!("policy {only} of this table cannot be computed on one of its rows"),
+            all => format!(
+                "one of the policies {} of this table cannot be computed on one of its rows",
+                all.join(", ")
+            ),
+        };
         untold(
             error,
-            "a policy of this table cannot be computed on one of its rows",
-            "tell who administers policies that its expression has to take any row; EXPLAIN names \
-             the policies of what a query reads",
+            &what,
+            "tell who administers policies: its expression has to take any row, as with try_cast \
+             and nullif",
         )
     }
 }

@@ -234,7 +234,7 @@ impl Screen for NewRows {
         Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &count)?)
     }
 
-    fn told(error: DataFusionError) -> DataFusionError {
+    fn told(&self, error: DataFusionError) -> DataFusionError {
         // What is below is the statement's own, over rows that its principal sees.
         error
     }

@@ -7,12 +7,14 @@
 //! are the files in which a condition may be met, by rows that are not shown too, and plans above
 //! would differ with them.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
@@ -45,7 +47,7 @@ pub(crate) trait Screen: fmt::Display + Send + Sync + 'static {
     fn rows(&self, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch>;
 
     /// What is told of an error from below, which could quote a row that is not shown.
-    fn told(error: DataFusionError) -> DataFusionError {
+    fn told(&self, error: DataFusionError) -> DataFusionError {
         untold(
             error,
             "one of the rows of this table cannot be read, perhaps one that is not shown",
@@ -191,7 +193,7 @@ impl<S: Screen> ExecutionPlan for ScreenExec<S> {
         let rows = self.rows.execute(partition, context)?;
         let (screen, schema) = (Arc::clone(&self.screen), Arc::clone(&self.schema));
         let passed = rows.map(move |batch| -> Result<Passed> {
-            let batch = batch.map_err(S::told)?;
+            let batch = batch.map_err(|error| screen.told(error))?;
             let passed = screen.rows(&batch, &schema)?;
             let is_whole = passed.num_rows() == batch.num_rows();
             Ok(Passed { batch: passed, is_whole })
@@ -275,16 +277,28 @@ pub(crate) fn with_rows(
 
 /// An error, without what it says of a row.
 pub(crate) fn untold(error: DataFusionError, what: &str, hint: &str) -> DataFusionError {
-    let is_of_row = match error.find_root() {
-        DataFusionError::Execution(_) | DataFusionError::ArrowError(..) => true,
-        DataFusionError::External(inner) => {
-            matches!(inner.downcast_ref::<Error>(), Some(Error::Execution { .. }))
-        }
-        _ => false,
-    };
-    match is_of_row {
+    match is_of_row(&error) {
         true => Error::Execution { what: what.into(), hint: Some(hint.into()) }.into(),
         false => error,
+    }
+}
+
+/// Whether an error comes of values of rows. What fails in a condition that the reader of a file
+/// asks is inside an error of that file.
+fn is_of_row(error: &DataFusionError) -> bool {
+    let root = error.find_root();
+    match root {
+        DataFusionError::Execution(_) | DataFusionError::ArrowError(..) => true,
+        DataFusionError::External(inner) if inner.is::<Error>() => {
+            matches!(inner.downcast_ref::<Error>(), Some(Error::Execution { .. }))
+        }
+        _ => {
+            let mut deepest: &(dyn StdError + 'static) = root;
+            while let Some(source) = deepest.source() {
+                deepest = source;
+            }
+            deepest.is::<ArrowError>()
+        }
     }
 }
 
@@ -294,6 +308,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
     use datafusion::config::ConfigNonZeroUsize;
     use datafusion::datasource::memory::MemorySourceConfig;
+    use datafusion::parquet::errors::ParquetError;
     use datafusion::physical_plan::collect_partitioned;
 
     use super::*;
@@ -382,5 +397,28 @@ mod tests {
         let counted = kept(&batch(0, 4), &mask, &[], &Arc::new(Schema::empty())).unwrap();
         assert_eq!(counted.num_rows(), 2);
         assert!(kept(&batch(0, 4), &mask, &[1], &schema()).is_err());
+    }
+
+    #[test]
+    fn an_error_of_a_row_is_not_told_wherever_it_was_computed() {
+        let cast = || ArrowError::CastError("Cannot cast string 'secret'".into());
+        let of_file = |inner: ParquetError| DataFusionError::ParquetError(Box::new(inner));
+        let shown = |error| untold(error, "not told", "").to_string();
+        for error in [
+            DataFusionError::ArrowError(Box::new(cast()), None),
+            DataFusionError::Execution("'secret' is no number".into()),
+            of_file(ParquetError::External(Box::new(cast()))),
+            DataFusionError::Shared(Arc::new(of_file(ParquetError::External(Box::new(cast()))))),
+        ] {
+            let told = shown(error);
+            assert!(told.contains("not told") && !told.contains("secret"), "{told}");
+        }
+        for error in [
+            of_file(ParquetError::EOF("too small".into())),
+            DataFusionError::ResourcesExhausted("too small".into()),
+        ] {
+            let told = shown(error);
+            assert!(told.contains("too small"), "{told}");
+        }
     }
 }

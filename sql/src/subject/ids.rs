@@ -39,7 +39,13 @@ const IDENTIFYING: [&str; 18] = [
 
 /// Functions of which one argument or another is given back.
 pub(super) const CHOOSING: [&str; 7] =
-    ["coalesce", "greatest", "ifnull", "least", NULL_WITHOUT_ROW, "nullif", "nvl"];
+    ["coalesce", "greatest", "ifnull", "least", NULL_WITHOUT_ROW, NULLIF, "nvl"];
+
+/// Those of which the others are given where the first is NULL.
+pub(super) const FALLING_BACK: [&str; 3] = ["coalesce", "ifnull", "nvl"];
+
+/// The one that gives its first argument or NULL.
+pub(super) const NULLIF: &str = "nullif";
 
 /// Functions that change the type.
 pub(super) const CASTING: [&str; 2] = ["arrow_cast", "arrow_try_cast"];
@@ -188,6 +194,10 @@ pub(super) struct Held {
     pub(super) readings: BTreeSet<usize>,
     /// Those of persons of whom it may hold what was made of ids, and none.
     pub(super) lost: BTreeSet<Ids>,
+    /// Whether it may be a value of no table, as one that the query writes or counts.
+    pub(super) is_written: bool,
+    /// Whether the ids may be of other rows than the value is in, as those that a window gathers.
+    pub(super) is_of_others: bool,
 }
 
 impl Held {
@@ -195,6 +205,13 @@ impl Held {
         self.ids.extend(other.ids);
         self.readings.extend(other.readings);
         self.lost.extend(other.lost);
+        self.is_written |= other.is_written;
+        self.is_of_others |= other.is_of_others;
+    }
+
+    /// Whether a value comes of a reading, or may be one of no table beside its rows.
+    pub(super) fn may_stand_for(&self, reading: usize) -> bool {
+        self.is_written || self.readings.contains(&reading)
     }
 
     pub(super) fn each(mut self, change: impl Fn(Ids) -> Ids) -> Self {
@@ -206,6 +223,7 @@ impl Held {
     pub(super) fn without_ids(mut self) -> Self {
         self.lose();
         self.ids.clear();
+        self.is_of_others = false;
         self
     }
 
@@ -293,7 +311,7 @@ fn under_key(
 /// What an aggregate or a window function makes of ids.
 pub(super) fn gathered(name: &str, held: Held) -> Held {
     match name {
-        name if COUNTING.contains(&name) => Held::default(),
+        name if COUNTING.contains(&name) => Held { is_written: true, ..Held::default() },
         name if PICKING.contains(&name) => held,
         name if HIDING.contains(&name) => held.each(Ids::hidden),
         _ => held.without_ids(),

@@ -8,25 +8,24 @@
 //! A statement may read a table several times. Of ids is known of which reading they are, so that
 //! each part of a UNION and each side of a join has to keep ids of its own.
 
+mod made;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
 use catalog::ObjectName;
 use datafusion::catalog::TableProvider;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, ExprSchemable, Extension, Filter, Join, LogicalPlan, Operator,
-    TableScan,
+    Aggregate, Distinct, Expr, Extension, Filter, Join, LogicalPlan, Operator, TableScan, Values,
 };
 
-use super::ids::{CASTING, CHOOSING, Held, Ids, called, cast_to, gathered};
-use super::of_models::{LISTING_USERS, OfModels};
+use super::ids::{Held, Ids};
+use super::of_models::OfModels;
 use super::whose::Persons;
 use crate::anonymize::AnonymizeNode;
 use crate::model::answers::Answers;
@@ -58,7 +57,7 @@ impl Keyed {
         Held {
             ids: ids.map(|(_, ids)| ids.clone().read_in(reading)).collect(),
             readings: BTreeSet::from([reading]),
-            lost: BTreeSet::new(),
+            ..Held::default()
         }
     }
 }
@@ -100,12 +99,15 @@ impl<'a> Lineage<'a> {
             LogicalPlan::Aggregate(node) => self.aggregated(node, width)?,
             LogicalPlan::Join(node) => self.joined(node)?,
             LogicalPlan::Filter(node) => self.filtered(node)?,
+            LogicalPlan::Values(node) => self.listed(node)?,
             LogicalPlan::Window(node) => {
                 let mut rows = self.asked(&node.input, &node.window_expr)?;
                 let from = rows.columns.clone();
                 for expr in &node.window_expr {
                     let schema = node.input.schema();
-                    let made = self.made(expr, schema, &from, &mut rows.persons)?;
+                    let mut made = self.made(expr, schema, &from, &mut rows.persons)?;
+                    made.is_of_others |=
+                        !made.ids.is_empty() && !is_of_one(expr, &made, schema, &from);
                     rows.columns.push(made);
                 }
                 rows
@@ -225,6 +227,18 @@ impl<'a> Lineage<'a> {
         let Rows { columns, persons } = &mut rows;
         self.equal(&node.predicate, node.input.schema(), columns, persons, &|_| true);
         Ok(rows)
+    }
+
+    /// Rows that the query writes, of whose values some may be of sub-queries.
+    fn listed(&self, node: &Values) -> Result<Rows> {
+        let mut persons = Persons::default();
+        let mut columns = vec![Held::default(); node.schema.fields().len()];
+        for row in &node.values {
+            for (held, value) in columns.iter_mut().zip(row) {
+                held.add(self.made(value, &node.schema, &[], &mut persons)?);
+            }
+        }
+        Ok(Rows { columns, persons })
     }
 
     fn united<'b>(&self, inputs: impl Iterator<Item = &'b LogicalPlan>) -> Result<Rows> {
@@ -376,117 +390,6 @@ impl<'a> Lineage<'a> {
         Ok(rows)
     }
 
-    /// What an expression comes of; sub-queries that give values add to `persons`.
-    fn made(
-        &self,
-        expr: &Expr,
-        schema: &DFSchema,
-        from: &[Held],
-        persons: &mut Persons,
-    ) -> Result<Held> {
-        let all = |parts: &[&Expr], persons: &mut Persons| {
-            let mut held = Held::default();
-            for part in parts {
-                held.add(self.made(part, schema, from, persons)?);
-            }
-            Ok::<_, datafusion::error::DataFusionError>(held)
-        };
-        match expr {
-            Expr::Alias(alias) => self.made(&alias.expr, schema, from, persons),
-            Expr::Column(column) => Ok(named(column, schema, from)),
-            Expr::Cast(cast) => {
-                let held = self.made(&cast.expr, schema, from, persons)?;
-                Ok(cast_to(held, &cast.expr, schema, cast.field.data_type()))
-            }
-            Expr::TryCast(cast) => {
-                let held = self.made(&cast.expr, schema, from, persons)?;
-                Ok(cast_to(held, &cast.expr, schema, cast.field.data_type()))
-            }
-            Expr::Case(case) => {
-                let values = case.when_then_expr.iter().map(|(_, then)| then.as_ref());
-                let (mut held, mut is_other) = (Held::default(), false);
-                for value in values.chain(case.else_expr.as_deref()) {
-                    let made = self.made(value, schema, from, persons)?;
-                    is_other |= made.ids.is_empty() && !is_null(value);
-                    held.add(made);
-                }
-                // Of some persons the ids are there, of others something else.
-                if is_other {
-                    held.lose();
-                }
-                Ok(held)
-            }
-            Expr::ScalarFunction(call) => {
-                let args: Vec<&Expr> = call.args.iter().collect();
-                match call.func.name() {
-                    name if CHOOSING.contains(&name) => all(&args, persons),
-                    name if CASTING.contains(&name) => {
-                        let Some(value) = call.args.first() else { return Ok(Held::default()) };
-                        let held = self.made(value, schema, from, persons)?;
-                        let to = expr.get_type(schema).unwrap_or(DataType::Null);
-                        Ok(cast_to(held, value, schema, &to))
-                    }
-                    name if LISTING_USERS.contains(&name) => {
-                        let held = called(name, &call.args, all(&args, persons)?, self.keys);
-                        Ok(self.models.listed(held, persons, self.next_reading()))
-                    }
-                    name => Ok(called(name, &call.args, all(&args, persons)?, self.keys)),
-                }
-            }
-            Expr::AggregateFunction(call) => {
-                let args: Vec<&Expr> = call.params.args.iter().collect();
-                Ok(gathered(call.func.name(), all(&args, persons)?))
-            }
-            Expr::WindowFunction(call) => {
-                let args: Vec<&Expr> = call.params.args.iter().collect();
-                Ok(gathered(call.fun.name(), all(&args, persons)?))
-            }
-            Expr::ScalarSubquery(sub) => {
-                let mut rows = self.of(&sub.subquery)?;
-                rows.persons.bind(schema, from);
-                persons.add(rows.persons);
-                let mut held = rows.columns.into_iter().next().unwrap_or_default();
-                for outer in &sub.outer_ref_columns {
-                    if let Expr::OuterReferenceColumn(_, column) = outer {
-                        held.readings.extend(named(column, schema, from).readings);
-                    }
-                }
-                Ok(held)
-            }
-            Expr::Unnest(unnest) => self.made(&unnest.expr, schema, from, persons),
-            other => self.mixed(other, schema, from, persons),
-        }
-    }
-
-    /// What is computed in another way: no id is left, and what it comes of is.
-    fn mixed(
-        &self,
-        expr: &Expr,
-        schema: &DFSchema,
-        from: &[Held],
-        persons: &mut Persons,
-    ) -> Result<Held> {
-        let mut held = Held::default();
-        expr.apply(|part| {
-            match part {
-                Expr::Column(column) => held.add(named(column, schema, from)),
-                // Which column of a query around it is, is not looked for: all may be.
-                Expr::OuterReferenceColumn(..) => {
-                    from.iter().cloned().for_each(|outer| held.add(outer));
-                }
-                Expr::ScalarSubquery(sub) => {
-                    let mut rows = self.of(&sub.subquery)?;
-                    rows.persons.bind(schema, from);
-                    persons.add(rows.persons);
-                    rows.columns.into_iter().for_each(|inner| held.add(inner));
-                }
-                _ => {}
-            }
-            Ok(TreeNodeRecursion::Continue)
-        })?;
-        Ok(held.without_ids())
-    }
-
     /// What a condition says to be equal holds the same ids. `meets` tells whether rows of the
     /// table that a column is of are there only where the condition holds.
     fn equal(
@@ -566,24 +469,19 @@ impl<'a> Lineage<'a> {
     }
 }
 
-/// What a named column comes of. Where the name says no more it may be anything, of which no ids
-/// can be looked for.
-fn named(column: &Column, schema: &DFSchema, from: &[Held]) -> Held {
-    let found = schema.maybe_index_of_column(column).and_then(|at| from.get(at));
-    found.cloned().unwrap_or_else(|| {
-        let mut all = Held::default();
-        from.iter().cloned().for_each(|held| all.add(held));
-        all.each(Ids::hidden)
+/// Whether a window is over rows of one person: it is divided by the ids that it gives.
+fn is_of_one(window: &Expr, given: &Held, schema: &DFSchema, from: &[Held]) -> bool {
+    let call = match window {
+        Expr::Alias(alias) => return is_of_one(&alias.expr, given, schema, from),
+        Expr::WindowFunction(call) => call,
+        _ => return false,
+    };
+    let place = |by: &Expr| schema.maybe_index_of_column(column_of(by)?);
+    let mut divided = call.params.partition_by.iter().filter_map(|by| from.get(place(by)?));
+    divided.any(|held| {
+        let is_told = |ids: &Ids| held.ids.iter().any(|by| by.reading == ids.reading);
+        !held.is_of_others && given.ids.iter().all(is_told)
     })
-}
-
-fn is_null(expr: &Expr) -> bool {
-    match expr {
-        Expr::Literal(value, _) => value.is_null(),
-        Expr::Alias(alias) => is_null(&alias.expr),
-        Expr::Cast(cast) => is_null(&cast.expr),
-        _ => false,
-    }
 }
 
 pub(super) fn column_of(expr: &Expr) -> Option<&Column> {

@@ -1,11 +1,13 @@
 //! Tests of which columns hold ids, and whose rows are.
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use catalog::subject_copies::Transformation;
 use catalog::subjects::{Subject, SubjectKey};
 use datafusion::common::ScalarValue;
 use datafusion::datasource::{MemTable, provider_as_source};
-use datafusion::functions::expr_fn::{btrim, char_length, concat, lower, sha256};
+use datafusion::functions::expr_fn::{
+    btrim, char_length, coalesce, concat, greatest, lower, nullif, sha256,
+};
 use datafusion::functions_aggregate::expr_fn::{array_agg, count, max};
 use datafusion::logical_expr::{LogicalPlanBuilder, cast, col, lit, out_ref_col, when};
 
@@ -158,9 +160,42 @@ fn where_nothing_of_an_id_is_left_is_known() {
         (chosen(ScalarValue::from("***")), true),
         (char_length(col("id")), true),
         (col("id").eq(lit("u1")), true),
+        (coalesce(vec![col("id"), lit("nobody")]), false),
+        (coalesce(vec![nullif(col("id"), lit("u1")), lit("u17")]), true),
+        (coalesce(vec![col("name"), col("id")]), true),
+        (greatest(vec![col("id"), lit("u17")]), true),
     ] {
         assert_eq!(is_lost(expr.clone()), lost, "{expr}");
     }
+}
+
+#[test]
+fn values_of_no_table_are_known() {
+    let tables = Tables::new();
+    let one_of_two = when(col("n").gt(lit(1)), lit("u17")).otherwise(lit("u18")).unwrap();
+    for (expr, is_written) in [
+        (lit("u17"), true),
+        (lit(ScalarValue::Utf8(None)), false),
+        (lower(concat(vec![lit("U"), lit("17")])), true),
+        (lit(1) + lit(2), true),
+        (one_of_two, true),
+        (col("name"), false),
+        (concat(vec![lit("u"), col("name")]), false),
+        (col("n") + lit(1_i64), false),
+    ] {
+        let rows = tables.rows(tables.crm().project(vec![expr.clone()]).unwrap());
+        assert_eq!(rows.columns[0].is_written, is_written, "{expr}");
+    }
+    let listed = LogicalPlanBuilder::values(vec![vec![lit("u17")], vec![lit("u18")]]).unwrap();
+    let rows = tables.rows(listed.cross_join(tables.crm().build().unwrap()).unwrap());
+    let written: Vec<bool> = rows.columns.iter().map(|held| held.is_written).collect();
+    assert_eq!((written, rows.persons.readings.len()), (vec![true, false, false, false], 1));
+    // Of a UNION each part has to tell its persons.
+    let part = |user: Expr| tables.crm().project(vec![user.alias("id"), col("name")]).unwrap();
+    let both = part(col("id")).union(part(lit("u17")).build().unwrap()).unwrap();
+    let rows = tables.rows(both);
+    assert!(rows.columns[0].is_written);
+    assert_eq!(told(&rows), (1, 2));
 }
 
 /// Of how many readings the columns tell whose the rows are, and how many there are.

@@ -1,8 +1,9 @@
 //! What the ids in a column of users were made of: of the ids of a policy's persons, so that their
-//! withdrawals are followed, and of subjects' keys, so that requests of a person reach a model.
+//! withdrawals are followed, and of subjects' keys, so that requests of a person reach a model. And
+//! which columns beside that of a policy's persons hold ids of others of them.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use catalog::ConsentPolicy;
 use catalog::subject_copies::{CopiedKey, Transformation};
@@ -13,7 +14,7 @@ use udfs::privacy::KeyUse;
 use super::copies::{first_generations, keyed};
 use super::define::is_id;
 use super::ids::{Held, Ids};
-use super::lineage::{Keyed, Lineage};
+use super::lineage::{Keyed, Lineage, Rows};
 use super::of_models::OfModels;
 use super::whose::Persons;
 use crate::error::Result;
@@ -42,14 +43,7 @@ pub(crate) async fn of_policy(
     column: usize,
     policy: &ConsentPolicy,
 ) -> Result<Followed> {
-    let keys = first_generations(context).await?;
-    let (name, column_of_persons) = (policy.table.clone(), policy.subject.clone());
-    let key = SubjectKey { table: name.clone(), column: column_of_persons.clone() };
-    let providers = context.standing_for(&name);
-    let (ids, asked) = (Ids::of(&policy.name, &key), context.opening().asked());
-    let tables = [Keyed { name, providers, columns: vec![(column_of_persons, ids.clone())] }];
-    let models = OfModels { subjects: &[], policy: Some(&ids), asked: &asked };
-    let rows = Lineage::new(&tables, models, &keys, &Cell::default()).of(plan)?;
+    let rows = rows_of(context, plan, policy, &first_generations(context).await?)?;
     let held = column_held(plan, rows.columns, column);
     if is_lost(&held, &rows.persons) {
         return Ok(Followed::Lost);
@@ -60,6 +54,42 @@ pub(crate) async fn of_policy(
         return Ok(Followed::Nothing);
     }
     Ok(with_generations(context, ways).map_or(Followed::Lost, Followed::Ids))
+}
+
+/// The columns of a plan that may hold, one by one or in lists, ids of a policy's persons who are
+/// others than the person of the row, who is in `column`.
+///
+/// # Errors
+/// When the plan cannot be walked.
+pub(crate) fn others_beside(
+    context: &StatementContext,
+    plan: &LogicalPlan,
+    column: usize,
+    policy: &ConsentPolicy,
+) -> Result<Vec<usize>> {
+    // What keys have made of ids is not looked at.
+    let Rows { columns, persons } = rows_of(context, plan, policy, &BTreeMap::new())?;
+    let Some(person) = columns.get(column) else { return Ok(vec![]) };
+    let is_told = |ids: &Ids| person.ids.iter().any(|by| persons.are_told(ids.reading, by));
+    let is_other = |held: &Held| held.ids.iter().any(|ids| held.is_of_others || !is_told(ids));
+    let others = columns.iter().enumerate().filter(|(at, held)| *at != column && is_other(held));
+    Ok(others.map(|(at, _)| at).collect())
+}
+
+/// What the rows of a plan are of a policy's persons.
+fn rows_of(
+    context: &StatementContext,
+    plan: &LogicalPlan,
+    policy: &ConsentPolicy,
+    keys: &BTreeMap<String, String>,
+) -> Result<Rows> {
+    let (name, column) = (policy.table.clone(), policy.subject.clone());
+    let key = SubjectKey { table: name.clone(), column: column.clone() };
+    let providers = context.standing_for(&name);
+    let (ids, asked) = (Ids::of(&policy.name, &key), context.opening().asked());
+    let tables = [Keyed { name, providers, columns: vec![(column, ids.clone())] }];
+    let models = OfModels { subjects: &[], policy: Some(&ids), asked: &asked };
+    Ok(Lineage::new(&tables, models, keys, &Cell::default()).of(plan)?)
 }
 
 /// The ids of subjects' keys in a column of users or records that are not what they were, or a
@@ -90,12 +120,12 @@ pub(crate) async fn of_subjects(
     Ok(copies.filter(|copy| !copy.is_plain() || is_entity(&copy.root)).collect())
 }
 
-/// The ids of tables whose rows are single persons' and give a column its values without an id of
-/// the person.
+/// The ids of tables whose rows are single persons' and have in a column values of theirs, or of no
+/// table, without an id of the person.
 fn untold(tables: &[Keyed], held: &Held, persons: &Persons) -> BTreeSet<Ids> {
     let mut untold = BTreeSet::new();
     for (reading, name) in &persons.readings {
-        if !held.readings.contains(reading) {
+        if !held.may_stand_for(*reading) {
             continue;
         }
         let is_told = |of: &Ids| {
@@ -120,11 +150,11 @@ fn column_held(plan: &LogicalPlan, columns: Vec<Held>, column: usize) -> Held {
 }
 
 /// Whether a column may hold something of persons by which they are not found: what was made of
-/// their ids and cannot be made again, or other values of their rows where these are not of groups.
+/// their ids and cannot be made again, or, where their rows are not of groups, other values of
+/// these or such as the query writes beside them.
 fn is_lost(held: &Held, persons: &Persons) -> bool {
     let is_untold = |reading: usize| {
-        held.readings.contains(&reading)
-            && !held.ids.iter().any(|ids| persons.are_told(reading, ids))
+        held.may_stand_for(reading) && !held.ids.iter().any(|ids| persons.are_told(reading, ids))
     };
     !held.lost.is_empty()
         || held.ids.iter().any(|ids| ids.by.is_none())
