@@ -509,7 +509,8 @@ mod tests {
                         let (left, right) = (decision.left as usize, decision.right as usize);
                         let may_be_one = decision.is_match || made[left] == made[right];
                         let is_one = of[left] == of[right];
-                        prop_assert!(if is_one { may_be_one } else { !decision.is_match });
+                        prop_assert!(!is_one || may_be_one);
+                        prop_assert!(is_one || !decision.is_match);
                     }
                 }
             }
