@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -14,6 +15,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::{ExecutionPlan, collect};
+use futures::StreamExt;
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 use udfs::fuzzy::index::{Floor, Likeness, SetKind};
@@ -193,4 +195,33 @@ fn what_is_remembered_is_of_one_piece_on_the_disk() {
             assert!(remembered > looked_up, "{remembered} of {looked_up}");
         }
     }
+}
+
+/// One text in a great many rows of both sides, of which a semi join gives none before it has seen
+/// all pairs.
+#[test]
+fn a_join_that_gives_nothing_yet_ends_with_its_reader() {
+    let row = |at| Row { key: Some(at), k: None, text: Some("ab".to_owned()) };
+    let rows: Vec<Row> = (0..200_000).map(row).collect();
+    let join = Join {
+        left: input(&rows, usize::MAX),
+        right: input(&rows, usize::MAX),
+        on: Vec::new(),
+        null_equality: NullEquality::NullEqualsNothing,
+        alternatives: vec![way(Likeness::Edit { osa: false, max: 1 }, None)],
+        join_type: JoinType::LeftSemi,
+        partitioned: false,
+        projection: None,
+    };
+    let plan = FuzzyJoinExec::new(join).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let began = Instant::now();
+    runtime.block_on(async {
+        let mut given = plan.execute(0, context(1 << 30)).unwrap();
+        let first = tokio::time::timeout(Duration::from_secs(1), given.next());
+        assert!(first.await.is_err());
+    });
+    // This waits for the join's thread.
+    drop(runtime);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
