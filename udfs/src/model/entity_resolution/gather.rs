@@ -159,8 +159,11 @@ impl Gathered {
 
     /// Bytes on the heap, about.
     pub fn memory_bytes(&self) -> usize {
-        let columns: usize = self.columns.iter().map(|column| column.values.memory_bytes()).sum();
-        columns + self.ids.0.memory_bytes() + 8 * self.rows() * (1 + self.computed.len())
+        let columns = self.columns.iter().map(|column| &column.values).chain(&self.truth);
+        let columns: usize = columns.map(Gatherer::memory_bytes).sum();
+        let sources = self.sources.as_ref().map_or(0, |(index, _)| index.memory_bytes());
+        let ids = self.ids.0.memory_bytes() + sources;
+        columns + ids + 8 * self.rows() * (1 + self.computed.len())
     }
 
     /// The rows in the order of their ids.
@@ -349,9 +352,25 @@ fn push_lists(values: &mut Gatherer, array: &ArrayRef) -> Result<(), ModelError>
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{BinaryArray, FixedSizeBinaryArray, StringArray};
+    use arrow::array::{BinaryArray, FixedSizeBinaryArray, Int64Array, StringArray};
 
     use super::*;
+
+    #[test]
+    fn what_is_known_of_records_takes_memory_too() {
+        let taken = |has_truth: bool| {
+            let (id, columns) = (("id", &DataType::Int64), [("c", &DataType::Utf8, None)]);
+            let mut gathered = Gathered::new(id, None, &columns, has_truth).unwrap();
+            let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1_000));
+            let values: ArrayRef = Arc::new(StringArray::from(vec!["value"; 1_000]));
+            let truth = (0..1_000).map(|at| format!("entity {at}"));
+            let truth: ArrayRef = Arc::new(StringArray::from_iter_values(truth));
+            let truth = Some(&truth).filter(|_| has_truth);
+            gathered.add(&ids, None, &[values], &[], truth).unwrap();
+            gathered.memory_bytes()
+        };
+        assert!(taken(true) > taken(false) + 10_000);
+    }
 
     #[test]
     fn ids_of_bytes_are_told_apart_as_those_of_texts_are() {
