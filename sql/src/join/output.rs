@@ -68,20 +68,29 @@ impl Output<'_> {
             left = chosen(&left, &holds)?;
             right = chosen(&right, &holds)?;
         }
-        if self.gives_left_rows() {
-            left.values().iter().for_each(|row| piece.mark(*row));
-        }
-        if self.gives_right_rows() {
-            right.values().iter().for_each(|row| matched[*row as usize] = true);
-        }
-        let gives_pairs = matches!(
-            self.join_type,
-            JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full
-        );
-        if !gives_pairs || left.is_empty() {
+        self.mark(left.values(), right.values(), piece, matched);
+        if !self.gives_pairs() || left.is_empty() {
             return Ok(Ok(()));
         }
         self.send(Some((left_rows, &left)), Some((right_rows, &right)), None).await
+    }
+
+    /// Notes that rows of both sides have found a match.
+    pub fn mark(&self, left: &[u32], right: &[u32], piece: &Piece, matched: &mut [bool]) {
+        if self.gives_left_rows() {
+            left.iter().for_each(|row| piece.mark(*row));
+        }
+        if self.gives_right_rows() {
+            right.iter().for_each(|row| matched[*row as usize] = true);
+        }
+    }
+
+    /// Whether pairs are given, and not only rows of one side.
+    pub fn gives_pairs(&self) -> bool {
+        matches!(
+            self.join_type,
+            JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full
+        )
     }
 
     /// Whether rows of the left side are given by themselves, when all pairs are known.

@@ -324,11 +324,17 @@ struct LookedUp<'a> {
 impl LookedUp<'_> {
     /// Takes the pairs of some rows with those of a value, and gives them where they are enough.
     async fn take(&mut self, rows: &[u32], value: u32) -> Result<Sent> {
-        let known = self.known;
+        let (known, output) = (self.known, self.output);
+        let of_value = known.rows_of(value);
+        // Where every pair counts and none is given, the rows are all there is to know of them.
+        if self.filter.is_none() && !output.gives_pairs() {
+            output.mark(of_value, rows, self.piece, self.matched);
+            return Ok(Ok(()));
+        }
         for &right in rows {
-            for &left in known.rows_of(value) {
+            for &left in of_value {
                 self.pairs.push(left, right);
-                if self.pairs.len() < self.output.rows {
+                if self.pairs.len() < output.rows {
                     continue;
                 }
                 // One text may be in very many rows of either side, and none of them given.
