@@ -168,13 +168,17 @@ impl<'a> Never<'a> {
         apart.map(move |decision| (groups.root(decision.left), groups.root(decision.right)))
     }
 
-    /// Whether two groups hold two such records. It takes as long as the smaller one has members.
+    /// Whether two groups hold two such records. It takes as long as the smaller one has members,
+    /// or as there are decisions, whichever are fewer.
     fn keeps_apart(&self, groups: &mut Groups, a: u32, b: u32) -> bool {
         if self.of.is_empty() {
             return false;
         }
         let is_smaller = groups.members(a).len() <= groups.members(b).len();
         let (smaller, other) = if is_smaller { (a, b) } else { (b, a) };
+        if groups.members(smaller).len() > self.decisions.len() {
+            return self.roots(groups).any(|roots| roots == (a, b) || roots == (b, a));
+        }
         let known = groups.members(smaller).iter().filter_map(|record| self.of.get(record));
         let others: Vec<u32> = known.flatten().copied().collect();
         others.into_iter().any(|record| groups.root(record) == other)
