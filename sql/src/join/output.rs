@@ -68,23 +68,52 @@ impl Output<'_> {
             left = chosen(&left, &holds)?;
             right = chosen(&right, &holds)?;
         }
-        if self.gives_left_rows() {
-            left.values().iter().for_each(|row| piece.mark(*row));
-        }
-        right.values().iter().for_each(|row| matched[*row as usize] = true);
-        let gives_pairs = matches!(
-            self.join_type,
-            JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full
-        );
-        if !gives_pairs || left.is_empty() {
+        self.mark(left.values(), right.values(), piece, matched);
+        if !self.gives_pairs() || left.is_empty() {
             return Ok(Ok(()));
         }
         self.send(Some((left_rows, &left)), Some((right_rows, &right)), None).await
     }
 
+    /// Notes that rows of both sides have found a match.
+    pub fn mark(&self, left: &[u32], right: &[u32], piece: &Piece, matched: &mut [bool]) {
+        if self.gives_left_rows() {
+            left.iter().for_each(|row| piece.mark(*row));
+        }
+        if self.gives_right_rows() {
+            right.iter().for_each(|row| matched[*row as usize] = true);
+        }
+    }
+
+    /// Whether pairs are given, and not only rows of one side.
+    pub fn gives_pairs(&self) -> bool {
+        matches!(
+            self.join_type,
+            JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full
+        )
+    }
+
     /// Whether rows of the left side are given by themselves, when all pairs are known.
     pub fn gives_left_rows(&self) -> bool {
         gives_left_rows(self.join_type)
+    }
+
+    /// Whether rows of the right side are given by themselves, when all pairs are known.
+    fn gives_right_rows(&self) -> bool {
+        matches!(
+            self.join_type,
+            JoinType::Right
+                | JoinType::Full
+                | JoinType::RightSemi
+                | JoinType::RightAnti
+                | JoinType::RightMark
+        )
+    }
+
+    /// Of each row of a batch of the right side, that it has found no match; none where that is of
+    /// no matter.
+    pub fn unmatched(&self, batch: &RecordBatch) -> Vec<bool> {
+        vec![false; if self.gives_right_rows() { batch.num_rows() } else { 0 }]
     }
 
     /// Gives the rows of the left side that the join has beside the pairs.
@@ -102,15 +131,7 @@ impl Output<'_> {
 
     /// Gives the rows of a batch of the right side that the join has beside the pairs.
     pub async fn right_rows(&self, batch: &RecordBatch, matched: &[bool]) -> Result<Sent> {
-        let gives = matches!(
-            self.join_type,
-            JoinType::Right
-                | JoinType::Full
-                | JoinType::RightSemi
-                | JoinType::RightAnti
-                | JoinType::RightMark
-        );
-        if !gives {
+        if !self.gives_right_rows() {
             return Ok(Ok(()));
         }
         let all = 0..batch.num_rows() as u32;

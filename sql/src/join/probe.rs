@@ -117,7 +117,7 @@ impl Probe {
         let mut opened = self.open(piece, built).await?;
         let mut work = Work::new(self.build.stop.clone());
         while let Some(batch) = right.try_next().await? {
-            let mut matched = vec![false; batch.num_rows()];
+            let mut matched = output.unmatched(&batch);
             let sent = self.batch(&mut opened, &batch, &mut matched, &mut work, output).await?;
             if sent.is_err() || output.right_rows(&batch, &matched).await?.is_err() {
                 return Ok(Err(Gone));
@@ -136,9 +136,12 @@ impl Probe {
     ) -> Result<Sent> {
         let spill = self.build.spill(&right.schema(), &self.spilled);
         let (mut file, mut matched) = (spill.create_in_progress_file("fuzzy join")?, Vec::new());
+        let memory = self.build.reservation();
         while let Some(batch) = right.try_next().await? {
             if batch.num_rows() > 0 {
-                matched.push(vec![false; batch.num_rows()]);
+                let unmatched = output.unmatched(&batch);
+                memory.try_grow(unmatched.len())?;
+                matched.push(unmatched);
                 file.append_batch(&batch)?;
             }
         }
@@ -194,6 +197,7 @@ impl Probe {
                 rows: (&indexed.rows, batch),
                 matched: &mut *matched,
                 output,
+                stop: &self.build.stop,
                 pairs: Pairs::default(),
             };
             let Some(limit) = predicate.limit_of(JoinSide::Right) else {
@@ -313,17 +317,29 @@ struct LookedUp<'a> {
     rows: (&'a RecordBatch, &'a RecordBatch),
     matched: &'a mut [bool],
     output: &'a Output<'a>,
+    stop: &'a Stop,
     pairs: Pairs,
 }
 
 impl LookedUp<'_> {
     /// Takes the pairs of some rows with those of a value, and gives them where they are enough.
     async fn take(&mut self, rows: &[u32], value: u32) -> Result<Sent> {
-        let known = self.known;
+        let (known, output) = (self.known, self.output);
+        let of_value = known.rows_of(value);
+        // Where every pair counts and none is given, the rows are all there is to know of them.
+        if self.filter.is_none() && !output.gives_pairs() {
+            output.mark(of_value, rows, self.piece, self.matched);
+            return Ok(Ok(()));
+        }
         for &right in rows {
-            for &left in known.rows_of(value) {
+            for &left in of_value {
                 self.pairs.push(left, right);
-                if self.pairs.len() >= self.output.rows && self.give().await?.is_err() {
+                if self.pairs.len() < output.rows {
+                    continue;
+                }
+                // One text may be in very many rows of either side, and none of them given.
+                self.stop.check().map_err(ended)?;
+                if self.give().await?.is_err() {
                     return Ok(Err(Gone));
                 }
             }

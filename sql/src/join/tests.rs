@@ -2,18 +2,21 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::cast::as_int64_array;
-use datafusion::common::{JoinSide, JoinType, NullEquality};
+use datafusion::common::{JoinSide, JoinType, NullEquality, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::{ExecutionPlan, collect};
+use futures::StreamExt;
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 use udfs::fuzzy::index::{Floor, Likeness, SetKind};
@@ -193,4 +196,54 @@ fn what_is_remembered_is_of_one_piece_on_the_disk() {
             assert!(remembered > looked_up, "{remembered} of {looked_up}");
         }
     }
+}
+
+/// One text in a great many rows of both sides: the pairs are forty billion.
+fn of_one_text(join_type: JoinType, filter: Option<JoinFilter>) -> FuzzyJoinExec {
+    let row = |at| Row { key: Some(at), k: None, text: Some("ab".to_owned()) };
+    let rows: Vec<Row> = (0..200_000).map(row).collect();
+    let way = way(Likeness::Edit { osa: false, max: 1 }, None);
+    let join = Join {
+        left: input(&rows, usize::MAX),
+        right: input(&rows, usize::MAX),
+        on: Vec::new(),
+        null_equality: NullEquality::NullEqualsNothing,
+        alternatives: vec![Alternative { filter, ..way }],
+        join_type,
+        partitioned: false,
+        projection: None,
+    };
+    FuzzyJoinExec::new(join).unwrap()
+}
+
+#[test]
+fn a_join_of_one_sides_rows_looks_at_no_pairs() {
+    let runtime = Runtime::new().unwrap();
+    for (join_type, count) in [
+        (JoinType::LeftSemi, 200_000),
+        (JoinType::RightSemi, 200_000),
+        (JoinType::LeftAnti, 0),
+        (JoinType::RightAnti, 0),
+    ] {
+        let plan = Arc::new(of_one_text(join_type, None));
+        let given = runtime.block_on(collect(plan, context(1 << 30))).unwrap();
+        assert_eq!(given.iter().map(RecordBatch::num_rows).sum::<usize>(), count, "{join_type}");
+    }
+}
+
+#[test]
+fn a_join_that_gives_nothing_ends_with_its_reader() {
+    let never = Arc::new(Literal::new(ScalarValue::from(false)));
+    let filter = JoinFilter::new(never, Vec::new(), Arc::new(Schema::empty()));
+    let plan = of_one_text(JoinType::Inner, Some(filter));
+    let runtime = Runtime::new().unwrap();
+    let began = Instant::now();
+    runtime.block_on(async {
+        let mut given = plan.execute(0, context(1 << 30)).unwrap();
+        let first = tokio::time::timeout(Duration::from_secs(1), given.next());
+        assert!(first.await.is_err());
+    });
+    // This waits for the join's thread.
+    drop(runtime);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }

@@ -74,9 +74,12 @@ impl Scratch for Room {
         Ok(Arc::new(Spilled {
             reader: Mutex::new(reader),
             writer: Mutex::new((writer, 0)),
-            cancel: Arc::clone(&self.cancel),
             _file: file,
         }))
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
     }
 }
 
@@ -85,7 +88,6 @@ struct Spilled {
     reader: Mutex<File>,
     /// What writes at the end, and where that is.
     writer: Mutex<(Box<dyn SpillWriter>, u64)>,
-    cancel: Arc<AtomicBool>,
     _file: Arc<dyn SpillFile>,
 }
 
@@ -97,9 +99,6 @@ impl fmt::Debug for Spilled {
 
 impl ScratchFile for Spilled {
     fn append(&self, bytes: &[u8]) -> std::result::Result<u64, ModelError> {
-        if self.cancel.load(Ordering::Relaxed) {
-            return Err(ModelError::Cancelled);
-        }
         let mut writer = self.writer.lock();
         let (file, end) = &mut *writer;
         file.write_all(bytes).map_err(failed)?;

@@ -16,6 +16,10 @@ use crate::model::random::mixed;
 /// Rules at most: a bit each.
 pub const RULES_MAX: usize = 24;
 
+/// Keys of a record whose blocks are made side by side: each takes some 30 bytes meanwhile, of the
+/// memory that is taken for a record.
+const SLOTS_AT_ONCE: usize = 6;
+
 /// A rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
@@ -63,13 +67,18 @@ impl Rule {
         self.keys.len() == 1 && self.keys.iter().all(is_sample) && self.expressions.is_empty()
     }
 
+    /// How many keys a record has at most.
+    pub fn slots(&self) -> usize {
+        self.keys.iter().map(Key::slots).max().unwrap_or(1)
+    }
+
     /// The keys of each record, `slots` each, 0 for none.
     fn of_records(&self, records: &Records) -> (usize, Vec<u64>) {
         let columns = &records.columns;
         let hashes = self.hashes(columns);
         let computed: Vec<&[u64]> =
             self.expressions.iter().map(|expression| records.keys_of(expression)).collect();
-        let slots = self.keys.iter().map(Key::slots).max().unwrap_or(1);
+        let slots = self.slots();
         let mut made = vec![0; records.len * slots];
         made.par_chunks_mut(slots).enumerate().for_each(|(record, made)| {
             for (slot, made) in made.iter_mut().enumerate() {
@@ -164,12 +173,9 @@ impl Blocks {
     /// The blocks of a rule with so many records.
     pub fn of_sizes(rule: &Rule, records: &Records, sizes: RangeInclusive<usize>) -> Self {
         let (slots, keys) = rule.of_records(records);
-        let mut keyed: Vec<(u64, u32)> = keys
-            .iter()
-            .zip(0_u32..)
-            .filter(|(key, _)| **key != 0)
-            .map(|(key, cell)| (*key, cell))
-            .collect();
+        let mut keyed: Vec<(u64, u32)> =
+            Vec::with_capacity(keys.iter().filter(|key| **key != 0).count());
+        keyed.extend(keys.iter().copied().zip(0_u32..).filter(|(key, _)| *key != 0));
         drop(keys);
         keyed.par_sort_unstable();
         let mut of = vec![NONE; records.len * slots];
@@ -224,6 +230,29 @@ impl Blocks {
             }
         }
     }
+}
+
+/// The blocks of rules, of a few at a time side by side.
+pub fn blocks_of<'a>(
+    rules: impl Iterator<Item = &'a Rule>,
+    records: &Records,
+    block_max: usize,
+) -> Vec<Blocks> {
+    let mut blocks: Vec<Blocks> = Vec::new();
+    let mut make = |rules: &mut Vec<&Rule>| {
+        blocks.par_extend(rules.par_drain(..).map(|rule| Blocks::new(rule, records, block_max)));
+    };
+    let (mut next, mut slots) = (Vec::new(), 0);
+    for rule in rules {
+        if slots + rule.slots() > SLOTS_AT_ONCE {
+            make(&mut next);
+            slots = 0;
+        }
+        slots += rule.slots();
+        next.push(rule);
+    }
+    make(&mut next);
+    blocks
 }
 
 /// The rules whose blocks have two records in common, a bit each.
@@ -338,6 +367,18 @@ mod tests {
         assert_eq!(both.columns(), 1);
         let unknown = Rule { keys: vec![], expressions: vec![expression("g(name)")] };
         assert!(pairs(&unknown, 10).0.is_empty());
+    }
+
+    #[test]
+    fn blocks_of_many_rules_are_those_of_each_in_order() {
+        let rules = ["name", "soundex(name)", "prefix(name, 1)", "suffix(name, 2)"];
+        let rules = rules.map(|text| Rule::parse(text, &["name"]).unwrap());
+        let many: Vec<&Rule> = rules.iter().cycle().take(RULES_MAX).collect();
+        let cost = |blocks: &Blocks| blocks.cost;
+        let found = blocks_of(many.iter().copied(), &records(), 10);
+        let each = many.iter().map(|rule| Blocks::new(rule, &records(), 10).cost);
+        assert_eq!(found.iter().map(cost).collect::<Vec<_>>(), each.collect::<Vec<_>>());
+        assert!(blocks_of(std::iter::empty(), &records(), 10).is_empty());
     }
 
     #[test]

@@ -75,7 +75,8 @@ const COMPLETED_MAX: usize = 64;
 /// right.
 ///
 /// # Errors
-/// When the disk that pairs are on is full, or fails.
+/// When the disk that pairs are on is full, or fails, and when nobody waits for the groups any
+/// more.
 pub fn cluster(
     records: usize,
     edges: &Pairs,
@@ -88,16 +89,8 @@ pub fn cluster(
     for decision in decisions.iter().filter(|decision| decision.is_match) {
         groups.join(decision.left, decision.right);
     }
-    let is_overruled = |decision: &&Decision| {
-        !decision.is_match && groups.root_of(decision.left) == groups.root_of(decision.right)
-    };
-    let overruled = decisions.iter().filter(is_overruled).count();
-    let order = |a: u32, b: u32| (a.min(b), a.max(b));
-    let never: HashSet<(u32, u32)> = decisions
-        .iter()
-        .filter(|decision| !decision.is_match)
-        .map(|decision| order(decision.left, decision.right))
-        .collect();
+    let never = Never::new(decisions);
+    let overruled = never.roots(&mut groups).filter(|(left, right)| left == right).count();
     let sorted = surest_first(edges, threshold)?;
     let mut known = Lookup::new(edges);
     let mut bridges = 0;
@@ -108,12 +101,11 @@ pub fn cluster(
         if a == b {
             continue;
         }
+        edges.spill().check()?;
         let (whole_a, whole_b) = (groups.root(edge.left), groups.root(edge.right));
         // What is one by a decision is not asked again.
         if whole_a != whole_b {
-            let (left, right) = (groups.members(whole_a), groups.members(whole_b));
-            let mut cross = left.iter().flat_map(|&x| right.iter().map(move |&y| order(x, y)));
-            if !never.is_empty() && cross.clone().any(|pair| never.contains(&pair)) {
+            if never.keeps_apart(&mut groups, whole_a, whole_b) {
                 continue;
             }
             let (left, right) = (by_pairs.members(a), by_pairs.members(b));
@@ -127,9 +119,7 @@ pub fn cluster(
                     false
                 }
                 Method::Guarded => is_bridge(CROSS_MAX)?,
-                Method::BestLink => {
-                    cross.any(|(x, y)| sides.get(x as usize) == sides.get(y as usize))
-                }
+                Method::BestLink => groups.have_one_side(whole_a, whole_b, sides),
             };
             if is_refused {
                 continue;
@@ -138,8 +128,8 @@ pub fn cluster(
         by_pairs.join(a, b);
         groups.join(whole_a, whole_b);
     }
-    let apart = never.iter().map(|&(x, y)| order(groups.root_of(x), groups.root_of(y)));
-    let apart: HashSet<(u32, u32)> = apart.collect();
+    let order = |(a, b): (u32, u32)| (a.min(b), a.max(b));
+    let apart: HashSet<(u32, u32)> = never.roots(&mut groups).map(order).collect();
     // What one pair did not join another may have.
     let (mut refused, mut forbidden) = (0, 0);
     for edge in sorted.cursor() {
@@ -147,12 +137,52 @@ pub fn cluster(
         let (a, b) = (groups.root(edge.left), groups.root(edge.right));
         match a == b {
             true => {}
-            false if apart.contains(&order(a, b)) => forbidden += 1,
+            false if apart.contains(&order((a, b))) => forbidden += 1,
             false => refused += 1,
         }
     }
     let (of, by_pairs) = (groups.roots(), by_pairs.roots());
     Ok(Clusters { of, by_pairs, refused, forbidden, bridges, overruled })
+}
+
+/// The decisions that keep two records apart.
+struct Never<'a> {
+    decisions: &'a [Decision],
+    /// The others that each record is kept apart from.
+    of: Mixed<u32, Vec<u32>>,
+}
+
+impl<'a> Never<'a> {
+    fn new(decisions: &'a [Decision]) -> Self {
+        let mut of: Mixed<u32, Vec<u32>> = Mixed::default();
+        for decision in decisions.iter().filter(|decision| !decision.is_match) {
+            of.entry(decision.left).or_default().push(decision.right);
+            of.entry(decision.right).or_default().push(decision.left);
+        }
+        Self { decisions, of }
+    }
+
+    /// The groups of the two records of each.
+    fn roots(&self, groups: &mut Groups) -> impl Iterator<Item = (u32, u32)> {
+        let apart = self.decisions.iter().filter(|decision| !decision.is_match);
+        apart.map(move |decision| (groups.root(decision.left), groups.root(decision.right)))
+    }
+
+    /// Whether two groups hold two such records. It takes as long as the smaller one has members,
+    /// or as there are decisions, whichever are fewer.
+    fn keeps_apart(&self, groups: &mut Groups, a: u32, b: u32) -> bool {
+        if self.of.is_empty() {
+            return false;
+        }
+        let is_smaller = groups.members(a).len() <= groups.members(b).len();
+        let (smaller, other) = if is_smaller { (a, b) } else { (b, a) };
+        if groups.members(smaller).len() > self.decisions.len() {
+            return self.roots(groups).any(|roots| roots == (a, b) || roots == (b, a));
+        }
+        let known = groups.members(smaller).iter().filter_map(|record| self.of.get(record));
+        let others: Vec<u32> = known.flatten().copied().collect();
+        others.into_iter().any(|record| groups.root(record) == other)
+    }
 }
 
 /// The pairs with at least `threshold` probability, by weight.
@@ -195,7 +225,7 @@ fn is_close(
 /// at a time.
 ///
 /// # Errors
-/// When the disk that pairs are on is full, or fails.
+/// When the disk that pairs are on is full, or fails, and when nobody waits for them any more.
 pub fn complete(scorer: &Scorer<'_>, edges: Pairs, least: f64) -> Result<Pairs, ModelError> {
     let records = scorer.records();
     let mut groups = Groups::new(records.len);
@@ -209,6 +239,7 @@ pub fn complete(scorer: &Scorer<'_>, edges: Pairs, least: f64) -> Result<Pairs, 
     let mut cursor = edges.cursor().peekable();
     let (mut known, mut own) = (Vec::new(), Vec::new());
     for left in 0..records.len as u32 {
+        edges.spill().check()?;
         known.clear();
         let is_own = |edge: &Result<Edge, ModelError>| match edge {
             Ok(edge) => edge.left == left,
@@ -285,6 +316,14 @@ impl Groups {
         }
     }
 
+    /// Whether two groups have records of one table.
+    fn have_one_side(&self, a: u32, b: u32, sides: &[u32]) -> bool {
+        let of = |record: &u32| sides.get(*record as usize);
+        let (left, right) = (self.members(a), self.members(b));
+        left.iter().any(|x| right.iter().any(|y| of(x) == of(y)))
+    }
+
+    /// Joins two groups. The members of the smaller one go to those of the larger.
     fn join(&mut self, a: u32, b: u32) {
         let (a, b) = (self.root(a), self.root(b));
         if a == b {
@@ -292,17 +331,24 @@ impl Groups {
         }
         let (root, other) = (a.min(b), a.max(b));
         self.parents[other as usize] = root;
-        let moved = self.members.remove(&other).unwrap_or_else(|| vec![other]);
-        self.members.entry(root).or_insert_with(|| vec![root]).extend(moved);
+        let [kept, moved] =
+            [root, other].map(|group| self.members.remove(&group).unwrap_or_else(|| vec![group]));
+        let (mut more, mut fewer) =
+            if kept.len() < moved.len() { (moved, kept) } else { (kept, moved) };
+        more.append(&mut fewer);
+        self.members.insert(root, more);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
     use proptest::prelude::*;
 
-    use super::super::pairs::Spill;
-    use super::super::pairs::testing::tiny;
+    use super::super::pairs::testing::{limited, tiny};
+    use super::super::pairs::{Scratch, Spill};
     use super::super::sorted::placed;
     use super::*;
 
@@ -398,6 +444,25 @@ mod tests {
         assert_eq!((found.refused, found.bridges), (0, 0));
     }
 
+    /// The surest pairs are those of the last records, so that each group is joined by a record
+    /// before it; and nobody waits for what takes long.
+    #[test]
+    fn a_long_chain_is_one_group_but_for_who_is_kept_apart() {
+        const LENGTH: u32 = 3_000;
+        let edges = (1..LENGTH).map(|at| edge(at - 1, at, 20.0 + at as f32));
+        let scratch = limited(usize::MAX, usize::MAX);
+        let spill = Spill::new(Arc::clone(&scratch) as Arc<dyn Scratch>);
+        let pairs = placed(&spill, edges).unwrap();
+        let apart = [Decision { left: 0, right: LENGTH - 1, is_match: false }];
+        let found =
+            || cluster(LENGTH as usize, &pairs, 0.9, Method::Connected, &[], &apart).map(|f| f.of);
+        let of = found().unwrap();
+        assert_eq!((of[0], of[LENGTH as usize - 1]), (0, 1));
+        assert!(of[1..].iter().all(|root| *root == 1));
+        scratch.is_cancelled.store(true, Ordering::Relaxed);
+        assert_eq!(found(), Err(ModelError::Cancelled));
+    }
+
     /// The smallest record that each can be reached from.
     fn reached(records: u32, edges: &[Edge], least: f32) -> Vec<u32> {
         let mut of: Vec<u32> = (0..records).collect();
@@ -437,7 +502,19 @@ mod tests {
                 for decisions in [&decisions[..], &[]] {
                     let of = grouped(RECORDS as usize, &edges, 0.9, method, &sides, decisions).of;
                     if method == Method::Connected && decisions.is_empty() {
-                        prop_assert_eq!(of, reached(RECORDS, &edges, 4.0));
+                        prop_assert_eq!(&of, &reached(RECORDS, &edges, 4.0));
+                    }
+                    // What others make one is not kept apart.
+                    let made = decisions.iter().filter(|decision| decision.is_match);
+                    let made: Vec<Edge> =
+                        made.map(|decision| edge(decision.left, decision.right, 9.0)).collect();
+                    let made = reached(RECORDS, &made, 4.0);
+                    for decision in decisions {
+                        let (left, right) = (decision.left as usize, decision.right as usize);
+                        let may_be_one = decision.is_match || made[left] == made[right];
+                        let is_one = of[left] == of[right];
+                        prop_assert!(!is_one || may_be_one);
+                        prop_assert!(is_one || !decision.is_match);
                     }
                 }
             }

@@ -1,12 +1,14 @@
 //! The rows of a query as records: in the order of their ids, whatever the order of the rows.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::DataType;
 use rayon::prelude::*;
 
 use super::column::{Column, Gatherer, MEMBER_END};
-use super::key::{Computed, Expression, fingerprint};
+use super::key::{Computed, Expression, fingerprint, fingerprint_of};
 use super::kind::{Declared, Kind};
 use super::learn::{Comparison, UsedRule};
 use super::records::Records;
@@ -157,8 +159,11 @@ impl Gathered {
 
     /// Bytes on the heap, about.
     pub fn memory_bytes(&self) -> usize {
-        let columns: usize = self.columns.iter().map(|column| column.values.memory_bytes()).sum();
-        columns + self.ids.0.memory_bytes() + 8 * self.rows() * (1 + self.computed.len())
+        let columns = self.columns.iter().map(|column| &column.values).chain(&self.truth);
+        let columns: usize = columns.map(Gatherer::memory_bytes).sum();
+        let sources = self.sources.as_ref().map_or(0, |(index, _)| index.memory_bytes());
+        let ids = self.ids.0.memory_bytes() + sources;
+        columns + ids + 8 * self.rows() * (1 + self.computed.len())
     }
 
     /// The rows in the order of their ids.
@@ -275,19 +280,35 @@ impl Ordered {
     }
 }
 
-/// A fingerprint of each record's id and table.
+/// A fingerprint of each record's id and table, by their texts or, where they are bytes, these.
 ///
 /// # Errors
 /// When Arrow makes no text of an id.
 pub fn keys(ids: &ArrayRef, sources: Option<&ArrayRef>) -> Result<Vec<u64>, ModelError> {
-    let texts = cast(ids, &DataType::Utf8)?;
-    let sources = sources.map(|sources| cast(sources, &DataType::Utf8)).transpose()?;
-    let texts = texts.as_string::<i32>();
+    let ids = bytes(ids)?;
+    let sources = sources.map(bytes).transpose()?;
+    let ids = ids.as_binary_view();
     let key = |row: usize| {
-        let side = sources.as_ref().map(|sources| sources.as_string::<i32>().value(row));
-        fingerprint(texts.value(row), fingerprint(side.unwrap_or_default(), 11))
+        let side = sources.as_ref().map(|sources| sources.as_binary_view().value(row));
+        fingerprint_of(ids.value(row), fingerprint_of(side.unwrap_or_default(), 11))
     };
     Ok((0..ids.len()).into_par_iter().map(key).collect())
+}
+
+/// The bytes of ids or tables: their own, or those of their texts.
+pub(super) fn bytes(values: &ArrayRef) -> Result<ArrayRef, ModelError> {
+    let values = match is_bytes(values.data_type()) {
+        true => Arc::clone(values),
+        false => cast(values, &DataType::Utf8View)?,
+    };
+    Ok(cast(&values, &DataType::BinaryView)?)
+}
+
+fn is_bytes(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => is_bytes(values),
+        other => other.is_binary(),
+    }
 }
 
 fn text_of(value: &ArrayRef) -> Option<String> {
@@ -327,4 +348,43 @@ fn push_lists(values: &mut Gatherer, array: &ArrayRef) -> Result<(), ModelError>
         values.push(is_known.then(|| known.join(MEMBER_END)).as_deref());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{BinaryArray, FixedSizeBinaryArray, Int64Array, StringArray};
+
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_records_takes_memory_too() {
+        let taken = |has_truth: bool| {
+            let (id, columns) = (("id", &DataType::Int64), [("c", &DataType::Utf8, None)]);
+            let mut gathered = Gathered::new(id, None, &columns, has_truth).unwrap();
+            let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1_000));
+            let values: ArrayRef = Arc::new(StringArray::from(vec!["value"; 1_000]));
+            let truth = (0..1_000).map(|at| format!("entity {at}"));
+            let truth: ArrayRef = Arc::new(StringArray::from_iter_values(truth));
+            let truth = Some(&truth).filter(|_| has_truth);
+            gathered.add(&ids, None, &[values], &[], truth).unwrap();
+            gathered.memory_bytes()
+        };
+        assert!(taken(true) > taken(false) + 10_000);
+    }
+
+    #[test]
+    fn ids_of_bytes_are_told_apart_as_those_of_texts_are() {
+        let ids: [&[u8]; 3] = [&[0xFF, 0], &[0xFE, 1], b"ab"];
+        let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(ids));
+        let fixed = FixedSizeBinaryArray::try_from_iter(ids.into_iter()).unwrap();
+        let fixed: ArrayRef = Arc::new(fixed);
+        let text: ArrayRef = Arc::new(StringArray::from(vec!["ab"]));
+        let of_ids = keys(&bytes, None).unwrap();
+        assert!(of_ids[0] != of_ids[1] && of_ids[1] != of_ids[2]);
+        assert_eq!(keys(&fixed, None).unwrap(), of_ids);
+        assert_eq!(keys(&text, None).unwrap(), &of_ids[2..]);
+        let one: ArrayRef = Arc::new(StringArray::from(vec!["x"; 3]));
+        let of_tables = keys(&one, Some(&bytes)).unwrap();
+        assert!(of_tables[0] != of_tables[1] && of_tables[1] != of_tables[2]);
+    }
 }

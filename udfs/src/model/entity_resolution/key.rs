@@ -288,8 +288,13 @@ fn cut(value: &str, part: Part, kind: Kind) -> Option<&str> {
 
 /// A hash of a text that is the same in every run; never 0.
 pub fn fingerprint(text: &str, seed: u64) -> u64 {
-    let mut hash = seed ^ text.len() as u64;
-    for piece in text.as_bytes().chunks(8) {
+    fingerprint_of(text.as_bytes(), seed)
+}
+
+/// The same of bytes.
+pub fn fingerprint_of(bytes: &[u8], seed: u64) -> u64 {
+    let mut hash = seed ^ bytes.len() as u64;
+    for piece in bytes.chunks(8) {
         let mut word = [0; 8];
         word[..piece.len()].copy_from_slice(piece);
         hash = mixed(hash ^ u64::from_le_bytes(word)).wrapping_add(0x9E37_79B9_7F4A_7C15);

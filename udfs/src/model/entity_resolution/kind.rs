@@ -86,15 +86,10 @@ impl Kind {
         KINDS.map(|(_, name)| name).join(", ")
     }
 
-    /// The kind that a column's type and values suggest.
+    /// The kind that a column's type and the records' `codes` into its values suggest.
     pub fn detect(name: &str, declared: Declared, codes: &[u32], values: &Values) -> Self {
         let known = codes.iter().filter(|&&code| code != NONE).count();
-        let looked: Vec<&str> = values
-            .iter()
-            .map(|value| beginning(value.trim()))
-            .filter(|value| !is_missing(value))
-            .take(LOOKED_AT)
-            .collect();
+        let looked = looked_at(codes, values);
         let share = |test: &dyn Fn(&str) -> bool| {
             let passed = looked.iter().filter(|value| test(value)).count();
             passed as f64 / looked.len().max(1) as f64
@@ -152,6 +147,18 @@ impl Kind {
             () => Self::Name,
         }
     }
+}
+
+/// The values that are looked at: those of the first records, in whatever order values came.
+fn looked_at<'a>(codes: &[u32], values: &'a Values) -> Vec<&'a str> {
+    let mut is_known = vec![false; values.len()];
+    let is_first = |code: &u32| {
+        let known = is_known.get_mut(*code as usize);
+        known.is_some_and(|known| !std::mem::replace(known, true))
+    };
+    let first = codes.iter().copied().filter(is_first);
+    let values = first.map(|code| beginning(values.get(code).trim()));
+    values.filter(|value| !is_missing(value)).take(LOOKED_AT).collect()
 }
 
 fn is_day(looked: &[&str]) -> bool {
@@ -253,6 +260,21 @@ mod tests {
         assert_eq!(detected("mobile", Declared::Text, &["5551234567"]), Kind::Phone);
         assert_eq!(detected("c", Declared::Real, &["1.5"]), Kind::Number);
         assert_eq!(detected("c", Declared::Integer, &["15", "16"]), Kind::Code);
+    }
+
+    #[test]
+    fn many_values_tell_the_same_in_whatever_order_they_came() {
+        let addresses = (0..LOOKED_AT).map(|at| format!("{at}@x.org"));
+        let words = (0..LOOKED_AT).map(|at| format!("word {at}"));
+        let texts: Vec<String> = addresses.chain(words).collect();
+        let count = texts.len() as u32;
+        for codes in [(0..count).collect::<Vec<u32>>(), (0..count).rev().collect()] {
+            // The first record has the first address, wherever that came.
+            let mut came = vec![""; texts.len()];
+            codes.iter().zip(&texts).for_each(|(code, text)| came[*code as usize] = text);
+            let values: Values = came.into_iter().collect();
+            assert_eq!(Kind::detect("c", Declared::Text, &codes, &values), Kind::Email);
+        }
     }
 
     #[test]

@@ -12,9 +12,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 
-use rayon::prelude::*;
-
-use super::blocking::{Blocks, Cost, RULES_MAX, Rule};
+use super::blocking::{Blocks, Cost, RULES_MAX, Rule, blocks_of};
 use super::cluster::Decision;
 use super::column::Column;
 use super::compare::{Comparer, FIRST_NAMES, is_called, levels};
@@ -209,8 +207,7 @@ pub fn learn(
         true => named(suggest(columns, &records.sides, budget, block_max, options.seed), columns),
         false => options.rules.clone(),
     };
-    let block = |named: &NamedRule| Blocks::new(&named.rule, records, block_max);
-    let blocks: Vec<Blocks> = rules.par_iter().map(block).collect();
+    let blocks = blocks_of(rules.iter().map(|named| &named.rule), records, block_max);
     let costs = rules.iter().zip(&blocks).map(|(named, blocks)| (&named.rule, blocks.cost));
     let expected = expected_recalls(costs, columns, options.seed);
     let dependences = dependences(columns);

@@ -11,7 +11,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use rayon::prelude::*;
 
 use super::cluster::{Clusters, Decision, Method, cluster};
-use super::gather::keys;
+use super::gather::{bytes, keys};
 use super::learn::Linkage;
 use super::pairs::Pairs;
 use super::values::{Mixed, MixedSet};
@@ -195,16 +195,13 @@ impl EntityModel {
 /// The side of each record by its table; none where all are of one.
 fn sides(sources: Option<&ArrayRef>) -> Result<Vec<u32>, ModelError> {
     let Some(sources) = sources else { return Ok(Vec::new()) };
-    let texts = arrow::compute::cast(sources, &arrow::datatypes::DataType::Utf8)?;
-    let mut known: HashMap<&str, u32> = HashMap::new();
-    let texts = texts.as_string::<i32>();
-    Ok(texts
-        .iter()
-        .map(|text| {
-            let next = known.len() as u32;
-            *known.entry(text.unwrap_or_default()).or_insert(next)
-        })
-        .collect())
+    let sources = bytes(sources)?;
+    let mut known: HashMap<&[u8], u32> = HashMap::new();
+    let sides = sources.as_binary_view().iter().map(|source| {
+        let next = known.len() as u32;
+        *known.entry(source.unwrap_or_default()).or_insert(next)
+    });
+    Ok(sides.collect())
 }
 
 /// An id for an entity that is seen first, of its smallest record's key.

@@ -48,6 +48,9 @@ pub trait Scratch: fmt::Debug + Send + Sync {
     /// # Errors
     /// When there is no disk.
     fn file(&self) -> Result<Arc<dyn ScratchFile>, ModelError>;
+
+    /// Whether nobody waits for the work any more.
+    fn is_cancelled(&self) -> bool;
 }
 
 /// A file of a [`Scratch`].
@@ -79,6 +82,10 @@ impl Scratch for Unlimited {
     fn file(&self) -> Result<Arc<dyn ScratchFile>, ModelError> {
         Err(ModelError::Spill("there is no disk".to_owned()))
     }
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// Where pairs are put, and in pieces of what size.
@@ -100,6 +107,14 @@ impl Spill {
     /// All pages in memory, however many: for few pairs.
     pub fn in_memory() -> Self {
         Self::new(Arc::new(Unlimited))
+    }
+
+    /// Work that takes long asks now and then; whoever writes does with each page.
+    ///
+    /// # Errors
+    /// When nobody waits for the work any more.
+    pub(super) fn check(&self) -> Result<(), ModelError> {
+        if self.scratch.is_cancelled() { Err(ModelError::Cancelled) } else { Ok(()) }
     }
 }
 
@@ -379,6 +394,7 @@ impl Writer {
 
     /// Finds a place for the page.
     fn place(&self) -> Result<Place, ModelError> {
+        self.spill.check()?;
         let scratch = &self.spill.scratch;
         if scratch.take(self.open.len()) {
             let bytes: Box<[u8]> = self.open.as_slice().into();
@@ -466,69 +482,8 @@ impl<'a> Lookup<'a> {
     }
 }
 
-/// A scratch for tests: memory of so many bytes, and a disk that is memory too.
 #[cfg(test)]
-pub(super) mod testing {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    /// Memory and disk with a limit each.
-    #[derive(Debug)]
-    pub struct Limited {
-        pub memory_bytes: usize,
-        pub disk_bytes: usize,
-        pub taken: AtomicUsize,
-        pub spilled: Arc<AtomicUsize>,
-    }
-
-    #[derive(Debug)]
-    struct File(Mutex<Vec<u8>>, Arc<AtomicUsize>, usize);
-
-    impl Scratch for Limited {
-        fn take(&self, bytes: usize) -> bool {
-            let fits = |taken: usize| Some(taken + bytes).filter(|all| *all <= self.memory_bytes);
-            self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
-        }
-
-        fn give(&self, bytes: usize) {
-            self.taken.fetch_sub(bytes, Ordering::Relaxed);
-        }
-
-        fn file(&self) -> Result<Arc<dyn ScratchFile>, ModelError> {
-            Ok(Arc::new(File(Mutex::default(), Arc::clone(&self.spilled), self.disk_bytes)))
-        }
-    }
-
-    impl ScratchFile for File {
-        fn append(&self, bytes: &[u8]) -> Result<u64, ModelError> {
-            let mut content = self.0.lock();
-            if self.1.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len() > self.2 {
-                return Err(ModelError::Spill("it is full".to_owned()));
-            }
-            content.extend_from_slice(bytes);
-            Ok((content.len() - bytes.len()) as u64)
-        }
-
-        fn read(&self, from: u64, bytes: &mut [u8]) -> Result<(), ModelError> {
-            let content = self.0.lock();
-            bytes.copy_from_slice(&content[from as usize..][..bytes.len()]);
-            Ok(())
-        }
-    }
-
-    /// A scratch of so many bytes of memory and of disk.
-    pub fn limited(memory_bytes: usize, disk_bytes: usize) -> Arc<Limited> {
-        let (taken, spilled) = (AtomicUsize::new(0), Arc::default());
-        Arc::new(Limited { memory_bytes, disk_bytes, taken, spilled })
-    }
-
-    /// Pieces of a few pairs, of which all but a few are on disk.
-    pub fn tiny() -> Spill {
-        let scratch = limited(100, usize::MAX);
-        Spill { page_pairs: 3, run_pairs: 4, merged_runs: 2, ..Spill::new(scratch) }
-    }
-}
+pub(super) mod testing;
 
 #[cfg(test)]
 mod tests {
@@ -581,6 +536,17 @@ mod tests {
         let mut writer = Writer::new(&spill, 0);
         (0..10_000).for_each(|at| writer.add(&edge(at), &[]));
         assert!(matches!(writer.finish(), Err(ModelError::Spill(_))));
+    }
+
+    #[test]
+    fn nothing_is_written_that_nobody_waits_for() {
+        let scratch = limited(usize::MAX, usize::MAX);
+        let spill = Spill::new(Arc::clone(&scratch) as Arc<dyn Scratch>);
+        assert_eq!(written(&spill, 2_000).len(), 2_000);
+        scratch.is_cancelled.store(true, Relaxed);
+        let mut writer = Writer::new(&spill, 0);
+        writer.add(&edge(0), &[]);
+        assert_eq!(writer.pairs().unwrap_err(), ModelError::Cancelled);
     }
 
     #[test]

@@ -130,7 +130,7 @@ pub fn expected_recalls<'a>(
     let mut recalls = Vec::new();
     for (rule, cost) in rules {
         // Both records must have what is computed.
-        let slots = rule.keys.iter().map(Key::slots).max().unwrap_or(1) as f64;
+        let slots = rule.slots() as f64;
         let known = match rule.expressions.as_slice() {
             [] => 1.0,
             _ => (cost.keyed as f64 / (records * slots)).min(1.0),
@@ -234,7 +234,7 @@ fn sampled_cost(
 ) -> Cost {
     let records = columns.first().map_or(0, |column| column.codes.len());
     let every = (records / WEIGHED).max(1) as u64;
-    let slots = rule.keys.iter().map(Key::slots).max().unwrap_or(1);
+    let slots = rule.slots();
     let mut keyed: Vec<(u64, u32)> = Vec::new();
     for record in (0..records).filter(|&at| every == 1 || mixed(at as u64).is_multiple_of(every)) {
         for slot in 0..slots {

@@ -12,15 +12,13 @@
 
 use std::sync::atomic::AtomicBool;
 
-use rayon::prelude::*;
-
-use super::blocking::Blocks;
+use super::blocking::{Blocks, blocks_of};
 use super::cluster::{cluster, complete};
 use super::column::NONE;
 use super::gather::{Gathered, Ordered};
 use super::key::{Key, fits};
 use super::labels::{Ignored, Known, Written};
-use super::learn::{LinkOptions, Linkage, NamedRule, UsedRule, learn};
+use super::learn::{LinkOptions, Linkage, NamedRule, learn};
 use super::measure::{Measured, unlinkable};
 use super::model::{EntityModel, EntityParts, Settings, events, named};
 use super::pairs::{Pairs, Spill, Writer};
@@ -217,8 +215,8 @@ fn as_before(
 ) -> (Linkage, Vec<Blocks>) {
     let mut linkage = model.parts().linkage.clone();
     linkage.block_max = options.block_limit(records.len);
-    let block = |used: &UsedRule| Blocks::new(&used.rule, records, linkage.block_max);
-    let blocks: Vec<Blocks> = linkage.rules.par_iter().map(block).collect();
+    let rules = linkage.rules.iter().map(|used| &used.rule);
+    let blocks = blocks_of(rules, records, linkage.block_max);
     let costs = linkage.rules.iter().zip(&blocks).map(|(used, blocks)| (&used.rule, blocks.cost));
     let expected = expected_recalls(costs, &records.columns, options.seed);
     for (used, (blocks, expected)) in linkage.rules.iter_mut().zip(blocks.iter().zip(expected)) {
