@@ -33,6 +33,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::among::exact;
 use crate::cases::recomputed;
 use crate::error::Error;
 use crate::rewrites::map_named;
@@ -72,6 +73,7 @@ pub(crate) fn told(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
         if let LogicalPlan::Subquery(sub) = &node {
             check_apart(&sub.subquery, BTreeSet::new())?;
         }
+        let node = exact(node)?;
         map_named(node, |expr| expr.transform_up(told_part))?.map_data(recomputed)
     });
     told.data()

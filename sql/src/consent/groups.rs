@@ -6,8 +6,8 @@
 //! `max(listener)` is that row's. Counts, sums and means tell of all rows of a group together.
 //!
 //! A column is made of persons through renaming, expressions, sub-queries and groups, and where a
-//! condition compares it with one that is, also one of a sub-query or of a lateral query. Of models,
-//! their users and records are persons.
+//! condition compares it with one that is, also one of a sub-query or of a lateral query. Of
+//! models, their users and records are persons.
 
 use std::collections::BTreeSet;
 
