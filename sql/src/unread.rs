@@ -3,16 +3,19 @@
 //! `FROM t TABLESAMPLE BERNOULLI (10)` would answer all rows, `GROUP BY a WITH ROLLUP` no totals.
 //! A clause without effect is a wrong answer, so each is refused with what to write instead. What
 //! DataFusion refuses by showing its syntax tree, or without a hint, is refused here too. `FETCH
-//! FIRST n ROWS ONLY`, the standard's words for LIMIT, becomes one.
+//! FIRST n ROWS ONLY`, the standard's words for LIMIT, becomes one, and RECURSIVE goes where
+//! nothing recurs.
 
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     Delete, Expr, Fetch, FromTable, GroupByExpr, LimitClause, Query, Select, Statement,
-    TableFactor, Update, Value, Visit, VisitMut, Visitor, VisitorMut,
+    TableFactor, Update, Value, Visit, VisitMut, Visitor, VisitorMut, With, visit_relations,
 };
 
+use crate::dialect::folded;
 use crate::error::{Error, Result};
+use crate::parse::name_parts;
 
 /// Refuses a statement with a clause that would have no effect.
 ///
@@ -25,17 +28,20 @@ pub(crate) fn check(tree: &impl Visit) -> Result<()> {
     }
 }
 
-/// Says FETCH as LIMIT, in a statement that was checked.
+/// Says FETCH as LIMIT, and leaves out RECURSIVE, in a statement that was checked.
 pub(crate) fn plain(tree: &mut Statement) {
-    let _: ControlFlow<()> = VisitMut::visit(tree, &mut Fetches);
+    let _: ControlFlow<()> = VisitMut::visit(tree, &mut Plain);
 }
 
-struct Fetches;
+struct Plain;
 
-impl VisitorMut for Fetches {
+impl VisitorMut for Plain {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let Some(with) = &mut query.with {
+            with.recursive = false;
+        }
         if let Some(Fetch { quantity, .. }) = query.fetch.take() {
             // FETCH FIRST ROW ONLY names no number.
             let one = || Expr::Value(Value::Number("1".into(), false).with_empty_span());
@@ -121,7 +127,7 @@ fn of_target(table: &TableFactor) -> ControlFlow<Box<Error>> {
 }
 
 fn of_query(query: &Query) -> ControlFlow<Box<Error>> {
-    if query.with.as_ref().is_some_and(|with| with.recursive) {
+    if query.with.as_ref().is_some_and(|with| with.recursive && recurs(with)) {
         return ControlFlow::Break(Box::new(Error::unsupported(
             "Recursive CTEs are not enabled",
             "join the table with itself once for each level, and put the levels together with \
@@ -150,6 +156,19 @@ fn of_query(query: &Query) -> ControlFlow<Box<Error>> {
         (query.settings.is_some(), "SETTINGS", "write SET name = value before the statement"),
         (query.format_clause.is_some(), "FORMAT", "the client chooses how rows are shown"),
     ])
+}
+
+/// Whether a query of a WITH reads itself, or one behind it.
+fn recurs(with: &With) -> bool {
+    let names: Vec<String> = with.cte_tables.iter().map(|cte| folded(&cte.alias.name)).collect();
+    let mut tables = with.cte_tables.iter().enumerate();
+    tables.any(|(at, cte)| {
+        let read = visit_relations(cte.query.as_ref(), |name| match name_parts(name).as_slice() {
+            [name] if names.iter().skip(at).any(|later| later == name) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        read.is_break()
+    })
 }
 
 fn has_limit(query: &Query) -> bool {
@@ -282,6 +301,24 @@ mod tests {
         }
         checked("SELECT x, count(*) FROM t AS u GROUP BY ROLLUP (x) LIMIT 3").unwrap();
         checked("SELECT * FROM t VERSION AS OF 1").unwrap();
+    }
+
+    #[test]
+    fn recursive_is_left_out_where_nothing_recurs() {
+        for (text, recurs) in [
+            ("WITH RECURSIVE a AS (SELECT 1 AS n), b AS (SELECT n FROM a) SELECT * FROM b", false),
+            ("WITH RECURSIVE a AS (SELECT n FROM x.a) SELECT * FROM a", false),
+            ("WITH RECURSIVE a AS (SELECT 1 UNION ALL SELECT n FROM A) SELECT * FROM a", true),
+            ("WITH RECURSIVE a AS (SELECT n FROM b), b AS (SELECT 1 AS n) SELECT * FROM a", true),
+            ("WITH RECURSIVE a AS (SELECT (SELECT n FROM a) AS n) SELECT * FROM a", true),
+        ] {
+            let mut tree = Parser::parse_sql(&AttuneDialect, text).unwrap().remove(0);
+            assert_eq!(check(&tree).is_err(), recurs, "{text}");
+            if !recurs {
+                plain(&mut tree);
+                assert_eq!(tree.to_string(), text.replace("RECURSIVE ", ""));
+            }
+        }
     }
 
     #[test]
