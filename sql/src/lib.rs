@@ -6,6 +6,7 @@
 mod access;
 mod admission;
 mod allow;
+mod among;
 mod anonymize;
 mod audit;
 mod bounded;

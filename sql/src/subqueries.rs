@@ -9,6 +9,12 @@
 //! `(SELECT count(*) FROM t HAVING …)` is NULL where the sub-query has no row, though its column
 //! never is. Unless there always is a row, it stands in a function that says so: IS NULL and
 //! coalesce are not simplified away, and the answer's column may hold NULL.
+//!
+//! `x > ALL (SELECT max(a) FROM t WHERE t.k = o.k)` becomes a join too, with a group for each `k`
+//! that has rows, so that the row which an aggregate of none gives is missing; so it does in ANY,
+//! IN and EXISTS. A comparison with one row is one with a value, which knows that row. Where an
+//! aggregate of all rows lies deeper, or LIMIT and OFFSET would be left out on the way to the join,
+//! a sub-query that refers to the query around it is refused.
 
 use std::collections::BTreeSet;
 
@@ -18,14 +24,16 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::utils::take_function_args;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::logical_expr::expr::{ScalarFunction, SetComparison};
+use datafusion::logical_expr::expr::{ScalarFunction, SetComparison, SetQuantifier};
 use datafusion::logical_expr::utils::{find_out_reference_exprs, split_conjunction};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, FetchType, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs,
-    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, SkipType, Subquery, Volatility,
+    ColumnarValue, Distinct, Expr, FetchType, Limit, LogicalPlan, LogicalPlanBuilder, Operator,
+    ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, SkipType, Subquery,
+    Volatility, binary_expr, lit, scalar_subquery,
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::among::exact;
 use crate::cases::recomputed;
 use crate::error::Error;
 use crate::rewrites::map_named;
@@ -54,7 +62,8 @@ impl AnalyzerRule for Subqueries {
 /// The plan with what is meant by each sub-query; of one that says it, the same.
 ///
 /// # Errors
-/// When DataFusion would take a column of a sub-query for one of the same name around it.
+/// When DataFusion would take a column of a sub-query for one of the same name around it, or would
+/// have other rows of it.
 pub(crate) fn told(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
     if !has_subquery(&plan)? {
         return Ok(plan);
@@ -64,6 +73,7 @@ pub(crate) fn told(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
         if let LogicalPlan::Subquery(sub) = &node {
             check_apart(&sub.subquery, BTreeSet::new())?;
         }
+        let node = exact(node)?;
         map_named(node, |expr| expr.transform_up(told_part))?.map_data(recomputed)
     });
     told.data()
@@ -83,7 +93,33 @@ fn has_subquery(plan: &LogicalPlan) -> DataFusionResult<bool> {
 
 fn told_part(part: Expr) -> DataFusionResult<Transformed<Expr>> {
     match part {
-        Expr::SetComparison(compared) => compared_apart(compared),
+        Expr::SetComparison(compared) => match single(&compared.subquery)? {
+            Some(row) => {
+                let is_all = compared.quantifier == SetQuantifier::All;
+                Ok(Transformed::yes(row.compared(*compared.expr, compared.op, is_all)))
+            }
+            None => {
+                check_joined(&compared.subquery, true)?;
+                compared_apart(compared)
+            }
+        },
+        Expr::InSubquery(among) => match single(&among.subquery)? {
+            Some(row) => {
+                let op = if among.negated { Operator::NotEq } else { Operator::Eq };
+                Ok(Transformed::yes(row.compared(*among.expr, op, among.negated)))
+            }
+            None => {
+                check_joined(&among.subquery, true)?;
+                Ok(Transformed::no(Expr::InSubquery(among)))
+            }
+        },
+        Expr::Exists(exists) => match single(&exists.subquery)? {
+            Some(row) => Ok(Transformed::yes(row.exists(exists.negated))),
+            None => {
+                check_joined(&exists.subquery, false)?;
+                Ok(Transformed::no(Expr::Exists(exists)))
+            }
+        },
         Expr::ScalarSubquery(sub) if may_be_without_row(&sub) => {
             let function = ScalarUDF::new_from_impl(NullWithoutRow::new());
             Ok(Transformed::yes(function.call(vec![Expr::ScalarSubquery(sub)])))
@@ -91,6 +127,121 @@ fn told_part(part: Expr) -> DataFusionResult<Transformed<Expr>> {
         Expr::ScalarFunction(call) if is_ours(&call) => Ok(once(call)),
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// What one row a sub-query gives, and the condition without which it gives none.
+struct Single {
+    value: LogicalPlan,
+    met: Option<LogicalPlan>,
+}
+
+impl Single {
+    /// What ALL, or else ANY, gives of a comparison with the row, if there is one.
+    fn compared(self, left: Expr, op: Operator, is_all: bool) -> Expr {
+        let compared = binary_expr(left, op, scalar_subquery(self.value.into()));
+        match self.met.map(|met| scalar_subquery(met.into())) {
+            None => compared,
+            Some(met) if is_all => met.is_not_true().or(compared),
+            Some(met) => met.is_true().and(compared),
+        }
+    }
+
+    fn exists(self, negated: bool) -> Expr {
+        match self.met.map(|met| scalar_subquery(met.into())) {
+            None => lit(!negated),
+            Some(met) if negated => met.is_not_true(),
+            Some(met) => met.is_true(),
+        }
+    }
+}
+
+/// The one row at most of a sub-query that refers to the query around it and aggregates all of
+/// its rows.
+fn single(sub: &Subquery) -> DataFusionResult<Option<Single>> {
+    match sub.outer_ref_columns.is_empty() {
+        true => Ok(None),
+        false => single_row(&sub.subquery),
+    }
+}
+
+fn single_row(plan: &LogicalPlan) -> DataFusionResult<Option<Single>> {
+    match plan {
+        LogicalPlan::Aggregate(node) if node.group_expr.is_empty() => {
+            Ok(Some(Single { value: plan.clone(), met: None }))
+        }
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => {
+            let inputs = plan.inputs();
+            let [input] = inputs.as_slice() else { return Ok(None) };
+            let Some(Single { value, met }) = single_row(input)? else { return Ok(None) };
+            let value = plan.with_new_exprs(plan.expressions(), vec![value])?;
+            Ok(Some(Single { value, met }))
+        }
+        LogicalPlan::Filter(node) if !node.predicate.contains_outer() => {
+            let Some(Single { value, met: None }) = single_row(&node.input)? else {
+                return Ok(None);
+            };
+            let met = node.predicate.clone().alias("__met");
+            let met = LogicalPlanBuilder::from(value.clone()).project([met])?.build()?;
+            Ok(Some(Single { value, met: Some(met) }))
+        }
+        // One row is in order, differs from all others, and is the first.
+        LogicalPlan::Sort(node) if node.fetch != Some(0) => single_row(&node.input),
+        LogicalPlan::Distinct(Distinct::All(input)) => single_row(input),
+        LogicalPlan::Limit(node) if takes_first(node) => single_row(&node.input),
+        _ => Ok(None),
+    }
+}
+
+/// Refuses a sub-query that refers to the query around it, of which the join would have other rows.
+/// `is_compared`: each row counts, not only that there is one.
+fn check_joined(sub: &Subquery, is_compared: bool) -> DataFusionResult<()> {
+    if sub.outer_ref_columns.is_empty() {
+        return Ok(());
+    }
+    let what = if is_cut(&sub.subquery, is_compared) {
+        "LIMIT or OFFSET"
+    } else if aggregates_all(&sub.subquery) {
+        "an aggregate of all rows"
+    } else {
+        return Ok(());
+    };
+    Err(DataFusionError::from(Error::unsupported(
+        format!(
+            "{what} within a sub-query of ANY, ALL, IN or EXISTS that refers to the query around it"
+        ),
+        "compare with one value: x = (SELECT max(…) FROM … WHERE …)",
+    )))
+}
+
+/// Whether LIMIT or OFFSET chooses among rows that depend on the query around a sub-query. EXISTS
+/// alone does not see whether rows are counted off behind the first: `counts` is false.
+fn is_cut(plan: &LogicalPlan, counts: bool) -> bool {
+    let counts = match plan {
+        // What reaches out of a lateral query is its own matter.
+        LogicalPlan::Subquery(_) => return false,
+        LogicalPlan::Limit(node) => {
+            let skips = !matches!(node.get_skip_type(), Ok(SkipType::Literal(0)));
+            if (counts || skips) && !plan.all_out_ref_exprs().is_empty() {
+                return true;
+            }
+            counts
+        }
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Sort(_) => counts,
+        _ => true,
+    };
+    plan.inputs().into_iter().any(|input| is_cut(input, counts))
+}
+
+/// Whether all rows that depend on the query around a sub-query become one.
+fn aggregates_all(plan: &LogicalPlan) -> bool {
+    let is_one = match plan {
+        LogicalPlan::Subquery(_) => return false,
+        LogicalPlan::Aggregate(node) => {
+            node.group_expr.is_empty() && !node.input.all_out_ref_exprs().is_empty()
+        }
+        _ => false,
+    };
+    is_one || plan.inputs().into_iter().any(aggregates_all)
 }
 
 fn is_ours(call: &ScalarFunction) -> bool {
@@ -187,14 +338,7 @@ fn always_has_row(plan: &LogicalPlan) -> bool {
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
         LogicalPlan::EmptyRelation(empty) => empty.produce_one_row,
         LogicalPlan::Values(values) => !values.values.is_empty(),
-        LogicalPlan::Limit(limit) => {
-            let skips_none = matches!(limit.get_skip_type(), Ok(SkipType::Literal(0)));
-            let takes_one = match limit.get_fetch_type() {
-                Ok(FetchType::Literal(rows)) => rows != Some(0),
-                _ => false,
-            };
-            skips_none && takes_one && always_has_row(&limit.input)
-        }
+        LogicalPlan::Limit(limit) => takes_first(limit) && always_has_row(&limit.input),
         LogicalPlan::Sort(sort) => sort.fetch != Some(0) && always_has_row(&sort.input),
         LogicalPlan::Projection(_)
         | LogicalPlan::SubqueryAlias(_)
@@ -203,6 +347,15 @@ fn always_has_row(plan: &LogicalPlan) -> bool {
         LogicalPlan::Union(_) => plan.inputs().into_iter().any(always_has_row),
         _ => false,
     }
+}
+
+/// Whether the first row is among those that are let through.
+fn takes_first(limit: &Limit) -> bool {
+    let takes_one = match limit.get_fetch_type() {
+        Ok(FetchType::Literal(rows)) => rows != Some(0),
+        _ => false,
+    };
+    takes_one && matches!(limit.get_skip_type(), Ok(SkipType::Literal(0)))
 }
 
 /// Its argument, which may be NULL though its type says otherwise.
@@ -249,8 +402,7 @@ mod tests {
     use arrow::datatypes::Field;
     use datafusion::common::Spans;
     use datafusion::functions_aggregate::expr_fn::{count, max};
-    use datafusion::logical_expr::expr::SetQuantifier;
-    use datafusion::logical_expr::{Operator, col, lit, out_ref_col, scalar_subquery, table_scan};
+    use datafusion::logical_expr::{col, exists, in_subquery, not_exists, out_ref_col, table_scan};
 
     use super::*;
 
@@ -312,5 +464,47 @@ mod tests {
         let plan = plan.project([col("t.a")]).unwrap().build().unwrap();
         assert!(compared(plan.clone(), col("t.a")).is_ok());
         assert!(compared(plan, col("t.k")).is_err());
+    }
+
+    #[test]
+    fn an_aggregate_of_no_rows_is_a_row() {
+        let around = || scan("o");
+        let rows = || {
+            let key = out_ref_col(DataType::Int64, "o.k");
+            scan("t").filter(col("t.k").eq(key)).unwrap()
+        };
+        let sub = |plan: LogicalPlan| Subquery {
+            outer_ref_columns: plan.all_out_ref_exprs(),
+            subquery: plan.into(),
+            spans: Spans::new(),
+        };
+        let groups: Vec<Expr> = vec![];
+        let counted = || rows().aggregate(groups.clone(), vec![count(lit(1_i64)).alias("n")]);
+        let told_of = |condition: Expr| {
+            told(around().filter(condition).unwrap().build().unwrap()).map(|plan| plan.to_string())
+        };
+        let one = Arc::new(counted().unwrap().build().unwrap());
+        let few = counted().unwrap().filter(col("n").gt(lit(1_i64))).unwrap().build().unwrap();
+        let few = Arc::new(few);
+        for (condition, expected) in [
+            (in_subquery(col("o.a"), Arc::clone(&one)), "Filter: o.a = (<subquery>)"),
+            (in_subquery(col("o.a"), Arc::clone(&few)), "Filter: (<subquery>) IS TRUE AND o.a"),
+            (exists(Arc::clone(&few)), "Filter: (<subquery>) IS TRUE"),
+            (not_exists(few), "Filter: (<subquery>) IS NOT TRUE"),
+            (exists(Arc::clone(&one)), "Filter: Boolean(true)"),
+        ] {
+            let said = told_of(condition).unwrap();
+            assert!(said.contains(expected), "{said}");
+        }
+        let joined = scan("u").cross_join(one.as_ref().clone()).unwrap().build().unwrap();
+        assert!(told_of(exists(joined.into())).is_err());
+        // The first rows of all are not those of each.
+        let limited = |skip, rows_max| rows().limit(skip, rows_max).unwrap().build().unwrap();
+        assert!(told_of(exists(limited(0, Some(1)).into())).is_ok());
+        assert!(told_of(exists(limited(2, None).into())).is_err());
+        let first = LogicalPlanBuilder::from(limited(0, Some(1))).project([col("t.a")]).unwrap();
+        let first = sub(first.build().unwrap());
+        let (left, op, any) = (Box::new(col("o.a")), Operator::Gt, SetQuantifier::Any);
+        assert!(told_of(Expr::SetComparison(SetComparison::new(left, first, op, any))).is_err());
     }
 }

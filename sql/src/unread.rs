@@ -2,15 +2,20 @@
 //!
 //! `FROM t TABLESAMPLE BERNOULLI (10)` would answer all rows, `GROUP BY a WITH ROLLUP` no totals.
 //! A clause without effect is a wrong answer, so each is refused with what to write instead. What
-//! DataFusion refuses by showing its syntax tree, or without a hint, is refused here too.
+//! DataFusion refuses by showing its syntax tree, or without a hint, is refused here too. `FETCH
+//! FIRST n ROWS ONLY`, the standard's words for LIMIT, becomes one, and RECURSIVE goes where
+//! nothing recurs.
 
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Delete, FromTable, GroupByExpr, Query, Select, Statement, TableFactor, Update, Visit, Visitor,
+    Delete, Expr, Fetch, FromTable, GroupByExpr, LimitClause, Query, Select, Statement,
+    TableFactor, Update, Value, Visit, VisitMut, Visitor, VisitorMut, With, visit_relations,
 };
 
+use crate::dialect::folded;
 use crate::error::{Error, Result};
+use crate::parse::name_parts;
 
 /// Refuses a statement with a clause that would have no effect.
 ///
@@ -20,6 +25,34 @@ pub(crate) fn check(tree: &impl Visit) -> Result<()> {
     match tree.visit(&mut Unread) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(*error),
+    }
+}
+
+/// Says FETCH as LIMIT, and leaves out RECURSIVE, in a statement that was checked.
+pub(crate) fn plain(tree: &mut Statement) {
+    let _: ControlFlow<()> = VisitMut::visit(tree, &mut Plain);
+}
+
+struct Plain;
+
+impl VisitorMut for Plain {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let Some(with) = &mut query.with {
+            with.recursive = false;
+        }
+        if let Some(Fetch { quantity, .. }) = query.fetch.take() {
+            // FETCH FIRST ROW ONLY names no number.
+            let one = || Expr::Value(Value::Number("1".into(), false).with_empty_span());
+            let limit = Some(quantity.unwrap_or_else(one));
+            let offset = match query.limit_clause.take() {
+                Some(LimitClause::LimitOffset { offset, .. }) => offset,
+                _ => None,
+            };
+            query.limit_clause = Some(LimitClause::LimitOffset { limit, offset, limit_by: vec![] });
+        }
+        ControlFlow::Continue(())
     }
 }
 
@@ -94,7 +127,7 @@ fn of_target(table: &TableFactor) -> ControlFlow<Box<Error>> {
 }
 
 fn of_query(query: &Query) -> ControlFlow<Box<Error>> {
-    if query.with.as_ref().is_some_and(|with| with.recursive) {
+    if query.with.as_ref().is_some_and(|with| with.recursive && recurs(with)) {
         return ControlFlow::Break(Box::new(Error::unsupported(
             "Recursive CTEs are not enabled",
             "join the table with itself once for each level, and put the levels together with \
@@ -109,10 +142,43 @@ fn of_query(query: &Query) -> ControlFlow<Box<Error>> {
              another one fails",
         ),
         (query.for_clause.is_some(), "FOR XML or FOR JSON", "SELECT the columns"),
-        (query.fetch.is_some(), "FETCH", "write LIMIT n"),
+        (
+            query.fetch.as_ref().is_some_and(|fetch| fetch.with_ties),
+            "FETCH … WITH TIES",
+            "keep the rows where rank() OVER (ORDER BY …) <= n",
+        ),
+        (
+            query.fetch.as_ref().is_some_and(|fetch| fetch.percent),
+            "FETCH … PERCENT",
+            "write LIMIT n",
+        ),
+        (query.fetch.is_some() && has_limit(query), "FETCH beside LIMIT", "leave one of them out"),
         (query.settings.is_some(), "SETTINGS", "write SET name = value before the statement"),
         (query.format_clause.is_some(), "FORMAT", "the client chooses how rows are shown"),
     ])
+}
+
+/// Whether a query of a WITH reads itself, or one behind it.
+fn recurs(with: &With) -> bool {
+    let names: Vec<String> = with.cte_tables.iter().map(|cte| folded(&cte.alias.name)).collect();
+    let mut tables = with.cte_tables.iter().enumerate();
+    tables.any(|(at, cte)| {
+        let read = visit_relations(cte.query.as_ref(), |name| match name_parts(name).as_slice() {
+            [name] if names.iter().skip(at).any(|later| later == name) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        read.is_break()
+    })
+}
+
+fn has_limit(query: &Query) -> bool {
+    match &query.limit_clause {
+        Some(LimitClause::LimitOffset { limit, limit_by, .. }) => {
+            limit.is_some() || !limit_by.is_empty()
+        }
+        Some(LimitClause::OffsetCommaLimit { .. }) => true,
+        None => false,
+    }
 }
 
 fn of_select(select: &Select) -> ControlFlow<Box<Error>> {
@@ -238,12 +304,49 @@ mod tests {
     }
 
     #[test]
-    fn what_only_other_dialects_read_is_known_too() {
-        for text in [
-            "SELECT * FROM t PREWHERE x = 1",
-            "SELECT * FROM t PIVOT (sum(x) FOR m IN ('a', 'b'))",
-            "SELECT * FROM t FETCH FIRST 3 ROWS ONLY",
+    fn recursive_is_left_out_where_nothing_recurs() {
+        for (text, recurs) in [
+            ("WITH RECURSIVE a AS (SELECT 1 AS n), b AS (SELECT n FROM a) SELECT * FROM b", false),
+            ("WITH RECURSIVE a AS (SELECT n FROM x.a) SELECT * FROM a", false),
+            ("WITH RECURSIVE a AS (SELECT 1 UNION ALL SELECT n FROM A) SELECT * FROM a", true),
+            ("WITH RECURSIVE a AS (SELECT n FROM b), b AS (SELECT 1 AS n) SELECT * FROM a", true),
+            ("WITH RECURSIVE a AS (SELECT (SELECT n FROM a) AS n) SELECT * FROM a", true),
         ] {
+            let mut tree = Parser::parse_sql(&AttuneDialect, text).unwrap().remove(0);
+            assert_eq!(check(&tree).is_err(), recurs, "{text}");
+            if !recurs {
+                plain(&mut tree);
+                assert_eq!(tree.to_string(), text.replace("RECURSIVE ", ""));
+            }
+        }
+    }
+
+    #[test]
+    fn fetch_is_a_limit() {
+        let said = |text: &str| {
+            let mut tree = Parser::parse_sql(&AttuneDialect, text).unwrap().remove(0);
+            check(&tree).unwrap();
+            plain(&mut tree);
+            tree.to_string()
+        };
+        let text = "SELECT x FROM t ORDER BY x OFFSET 2 ROWS FETCH NEXT 3 ROWS ONLY";
+        assert_eq!(said(text), "SELECT x FROM t ORDER BY x LIMIT 3 OFFSET 2 ROWS");
+        let text = "SELECT * FROM (SELECT x FROM t FETCH FIRST ROW ONLY) AS s";
+        assert_eq!(said(text), "SELECT * FROM (SELECT x FROM t LIMIT 1) AS s");
+        for text in [
+            "SELECT x FROM t ORDER BY x FETCH FIRST 3 ROWS WITH TIES",
+            "SELECT x FROM t FETCH FIRST 10 PERCENT ROWS ONLY",
+            "SELECT x FROM t LIMIT 2 FETCH FIRST 3 ROWS ONLY",
+        ] {
+            assert_eq!(checked(text).unwrap_err().code(), "ATT-2002", "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_other_dialects_read_is_known_too() {
+        for text in
+            ["SELECT * FROM t PREWHERE x = 1", "SELECT * FROM t PIVOT (sum(x) FOR m IN ('a', 'b'))"]
+        {
             let tree = Parser::parse_sql(&GenericDialect {}, text).unwrap();
             assert_eq!(check(&tree).unwrap_err().code(), "ATT-2002", "{text}");
         }

@@ -15,7 +15,7 @@ use catalog::registry::definition::NAME_CHARS_MAX;
 use catalog::tokens::digest;
 use catalog::{Catalog, ConsentPolicy, ObjectName};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use udfs::recommend::model_argument;
 
 use super::groups::Groups;
@@ -268,7 +268,10 @@ fn is_of_groups(context: &StatementContext, plan: &LogicalPlan, policy: &str) ->
 fn tells_beside(plan: &LogicalPlan, policy: &str, asks: bool) -> bool {
     let gives_values = match plan {
         LogicalPlan::Aggregate(_) => return false,
-        LogicalPlan::Projection(_) | LogicalPlan::Window(_) | LogicalPlan::Values(_) => true,
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Window(_)
+        | LogicalPlan::Distinct(Distinct::On(_))
+        | LogicalPlan::Values(_) => true,
         _ => false,
     };
     let mut tells = false;
@@ -277,8 +280,10 @@ fn tells_beside(plan: &LogicalPlan, policy: &str, asks: bool) -> bool {
             Expr::ScalarFunction(call) => asks && model_argument(call.func.name()).is_some(),
             Expr::ScalarSubquery(sub) => {
                 let rows = sub.subquery.as_ref();
-                (asks && !Groups::of(policy).are_all(rows))
+                let groups = Groups::of(policy);
+                (asks && !groups.are_all(rows))
                     || brings(rows, policy)
+                    || plan.inputs().into_iter().any(|beside| groups.ties(sub, beside))
                     || tells_beside(rows, policy, asks)
             }
             _ => false,

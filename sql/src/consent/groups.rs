@@ -6,7 +6,8 @@
 //! `max(listener)` is that row's. Counts, sums and means tell of all rows of a group together.
 //!
 //! A column is made of persons through renaming, expressions, sub-queries and groups, and where a
-//! condition compares it with one that is. Of models, their users and records are persons.
+//! condition compares it with one that is, also one of a sub-query or of a lateral query. Of
+//! models, their users and records are persons.
 
 use std::collections::BTreeSet;
 
@@ -14,9 +15,13 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, Extension, Join, LogicalPlan, Operator, Subquery, TableScan,
+    Aggregate, Distinct, Expr, Extension, Join, LogicalPlan, Subquery, TableScan,
 };
 
+use super::compared::{
+    Compared, beneath, comparisons, conditions, is_lateral, mark, outer_columns, reached,
+    shows_both, subqueries, subquery,
+};
 use super::lineage::consented;
 use crate::anonymize::AnonymizeNode;
 use crate::model::answers::Answers;
@@ -62,6 +67,9 @@ const TOGETHER: [&str; 28] = [
 /// The column of a model of entities that says which records are of one person.
 const ENTITY: &str = "entity_id";
 
+/// How many queries deep is looked; what lies deeper is taken for persons.
+const DEPTH_MAX: usize = 6;
+
 /// Whether an aggregate tells of all rows of a group together, and gives the value of none.
 pub(crate) fn tells_together(aggregate: &str) -> bool {
     TOGETHER.contains(&aggregate)
@@ -81,10 +89,9 @@ struct Around<'a> {
     /// Which of its columns are made of persons.
     made: &'a [bool],
     beyond: Option<&'a Around<'a>>,
+    /// How many queries are around these.
+    depth: usize,
 }
-
-/// Expressions that a condition compares with each other.
-type Compared<'a> = Vec<&'a Expr>;
 
 impl<'a> Groups<'a> {
     pub(super) fn of(policy: &'a str) -> Self {
@@ -137,6 +144,7 @@ impl<'a> Groups<'a> {
                 let mut columns = self.columns(&node.input);
                 let mut compared = Vec::new();
                 comparisons(&node.predicate, &mut compared);
+                beneath(&node.input, &mut compared);
                 self.meet(&compared, node.input.schema(), &mut columns);
                 columns
             }
@@ -179,8 +187,105 @@ impl<'a> Groups<'a> {
 
     /// Which columns of a plan within a query are made of persons.
     fn within(&self, plan: &LogicalPlan, schema: &DFSchema, made: &[bool]) -> Vec<bool> {
-        let around = Around { schema, made, beyond: self.around };
-        Groups { policy: self.policy, around: Some(&around) }.columns(plan)
+        let around = self.around(schema, made);
+        match around.depth < DEPTH_MAX {
+            true => Groups { policy: self.policy, around: Some(&around) }.columns(plan),
+            false => vec![true; plan.schema().fields().len()],
+        }
+    }
+
+    fn around<'b>(&'b self, schema: &'b DFSchema, made: &'b [bool]) -> Around<'b> {
+        let depth = self.around.map_or(0, |around| around.depth + 1);
+        Around { schema, made, beyond: self.around, depth }
+    }
+
+    /// The columns of queries around that a plan within one of them ties to persons.
+    fn tied_within(&self, plan: &LogicalPlan, schema: &DFSchema, made: &[bool]) -> Vec<Column> {
+        let around = self.around(schema, made);
+        if around.depth >= DEPTH_MAX {
+            return plan.all_out_ref_exprs().iter().flat_map(outer_columns).collect();
+        }
+        let mut found = Vec::new();
+        Groups { policy: self.policy, around: Some(&around) }.add_tied(plan, &mut found);
+        found
+    }
+
+    /// Adds the columns of queries around that a plan compares with persons. Where it names them
+    /// otherwise than in a condition they are not followed: beside persons they count as compared.
+    fn add_tied(&self, plan: &LogicalPlan, found: &mut Vec<Column>) {
+        match plan {
+            LogicalPlan::Filter(node) => {
+                let mut compared = Vec::new();
+                comparisons(&node.predicate, &mut compared);
+                self.add_compared(&compared, plan, node.input.schema(), found);
+                self.add_tied(&node.input, found);
+            }
+            LogicalPlan::Join(node) => {
+                let mut compared = Vec::new();
+                conditions(node, &mut compared);
+                self.add_compared(&compared, plan, plan.schema(), found);
+                self.add_tied(&node.left, found);
+                match is_lateral(node) {
+                    true => {
+                        let left = self.columns(&node.left);
+                        found.extend(self.tied_within(&node.right, node.left.schema(), &left));
+                    }
+                    false => self.add_tied(&node.right, found),
+                }
+            }
+            other => {
+                let inputs = other.inputs();
+                let is_own = |column: &Column| {
+                    let mut schemas = inputs.iter().map(|input| input.schema());
+                    schemas.any(|schema| schema.maybe_index_of_column(column).is_some())
+                };
+                let mut outer = Vec::new();
+                for expr in other.expressions() {
+                    outer.extend(outer_columns(&expr));
+                    let nested = subqueries(&expr).into_iter().flat_map(reached);
+                    outer.extend(nested.filter(|column| !is_own(column)));
+                }
+                if !outer.is_empty() && self.reads(other) {
+                    found.extend(outer);
+                }
+                inputs.into_iter().for_each(|input| self.add_tied(input, found));
+            }
+        }
+    }
+
+    /// Adds the columns of queries around that conditions of a plan, over rows of a schema, compare
+    /// with persons.
+    fn add_compared(
+        &self,
+        compared: &[Compared<'_>],
+        plan: &LogicalPlan,
+        schema: &DFSchema,
+        found: &mut Vec<Column>,
+    ) {
+        let all = || compared.iter().flatten();
+        if all().all(|expr| outer_columns(expr).is_empty() && subqueries(expr).is_empty()) {
+            return;
+        }
+        let columns = self.columns(plan);
+        for exprs in compared {
+            if exprs.iter().any(|expr| self.makes(expr, schema, &columns)) {
+                found.extend(exprs.iter().flat_map(|expr| outer_columns(expr)));
+            }
+        }
+        let nested = all().flat_map(|expr| self.tied_by(expr, schema, &columns));
+        found.extend(nested.filter(|column| schema.maybe_index_of_column(column).is_none()));
+    }
+
+    /// The columns that sub-queries of an expression tie to persons.
+    fn tied_by(&self, expr: &Expr, schema: &DFSchema, made: &[bool]) -> Vec<Column> {
+        let subs = subqueries(expr).into_iter();
+        subs.flat_map(|sub| self.tied_within(&sub.subquery, schema, made)).collect()
+    }
+
+    /// Whether a sub-query beside rows of a plan compares persons with them.
+    pub(super) fn ties(&self, sub: &Subquery, rows: &LogicalPlan) -> bool {
+        let made = self.columns(rows);
+        !self.tied_within(&sub.subquery, rows.schema(), &made).is_empty()
     }
 
     fn scanned(&self, scan: &TableScan) -> Vec<bool> {
@@ -231,12 +336,21 @@ impl<'a> Groups<'a> {
     fn joined(&self, node: &Join) -> Vec<bool> {
         let mut columns = self.columns(&node.left);
         let width = columns.len();
-        let right = self.within(&node.right, node.left.schema(), &columns);
+        let right = match is_lateral(node) {
+            true => {
+                let schema = node.left.schema();
+                let tied = self.tied_within(&node.right, schema, &columns);
+                mark(&tied, schema, &mut columns);
+                self.within(&node.right, schema, &columns)
+            }
+            false => self.columns(&node.right),
+        };
         columns.extend(right);
-        let mut compared: Vec<Compared<'_>> =
-            node.on.iter().map(|(left, right)| vec![left, right]).collect();
-        if let Some(filter) = &node.filter {
-            comparisons(filter, &mut compared);
+        let mut compared = Vec::new();
+        conditions(node, &mut compared);
+        if shows_both(node) {
+            beneath(&node.left, &mut compared);
+            beneath(&node.right, &mut compared);
         }
         match node.left.schema().join(node.right.schema()) {
             Ok(schema) => self.meet(&compared, &schema, &mut columns),
@@ -304,11 +418,13 @@ impl<'a> Groups<'a> {
             if walked.is_err() {
                 return vec![true; columns.len()];
             }
-            for at in users.into_iter().flat_map(|user| places(user, input.schema())) {
-                if let Some(is_made) = columns.get_mut(at) {
-                    *is_made = true;
-                }
+            for user in users {
+                mark(user.column_refs(), input.schema(), &mut columns);
+                let reached: Vec<Column> = subqueries(user).into_iter().flat_map(reached).collect();
+                mark(&reached, input.schema(), &mut columns);
             }
+            let tied = self.tied_by(expr, input.schema(), &columns);
+            mark(&tied, input.schema(), &mut columns);
         }
         columns
     }
@@ -323,12 +439,13 @@ impl<'a> Groups<'a> {
         let walked = expr.apply(|part| {
             let of: Vec<&Expr> = match part {
                 Expr::AggregateFunction(call) if tells_together(call.func.name()) => vec![],
-                Expr::WindowFunction(call) if tells_together(call.fun.name()) => vec![],
                 Expr::AggregateFunction(call) => call.params.args.iter().collect(),
                 Expr::WindowFunction(call) => {
-                    // A rank by persons is a name for each of them.
+                    // A rank by persons is a name for each of them, and so is a count up to them.
                     let order = call.params.order_by.iter().map(|sort| &sort.expr);
-                    call.params.args.iter().chain(order).collect()
+                    let together = tells_together(call.fun.name());
+                    let args = call.params.args.iter().filter(|_| !together);
+                    args.chain(order).collect()
                 }
                 Expr::ScalarFunction(call) if OF_USERS.contains(&call.func.name()) => {
                     let user = call.args.get(1);
@@ -356,7 +473,8 @@ impl<'a> Groups<'a> {
                 None => from.contains(&true),
             },
             Expr::OuterReferenceColumn(_, column) => self.is_around(column),
-            Expr::Exists(exists) => self.reads(&exists.subquery.subquery),
+            // It gives nothing of its rows; whom it is about are those that it compares with.
+            Expr::Exists(_) => false,
             other => subquery(other)
                 .is_some_and(|sub| self.within(&sub.subquery, schema, from).contains(&true)),
         }
@@ -392,59 +510,15 @@ impl<'a> Groups<'a> {
         while is_more {
             is_more = false;
             for exprs in compared {
-                if !exprs.iter().any(|expr| self.makes(expr, schema, columns)) {
-                    continue;
+                if exprs.iter().any(|expr| self.makes(expr, schema, columns)) {
+                    let named = exprs.iter().flat_map(|expr| expr.column_refs());
+                    is_more |= mark(named, schema, columns);
                 }
-                for at in exprs.iter().flat_map(|expr| places(expr, schema)) {
-                    if let Some(is_made) = columns.get_mut(at) {
-                        is_more |= !*is_made;
-                        *is_made = true;
-                    }
+                for expr in exprs {
+                    let tied = self.tied_by(expr, schema, columns);
+                    is_more |= mark(&tied, schema, columns);
                 }
             }
         }
-    }
-}
-
-/// The comparisons of a condition, each by itself.
-fn comparisons<'e>(condition: &'e Expr, found: &mut Vec<Compared<'e>>) {
-    match condition {
-        Expr::BinaryExpr(binary) if matches!(binary.op, Operator::And | Operator::Or) => {
-            comparisons(&binary.left, found);
-            comparisons(&binary.right, found);
-        }
-        Expr::Not(inner)
-        | Expr::IsTrue(inner)
-        | Expr::IsNotTrue(inner)
-        | Expr::IsFalse(inner)
-        | Expr::IsNotFalse(inner) => comparisons(inner, found),
-        other => found.push(vec![other]),
-    }
-}
-
-/// The columns that an expression names, also from within its sub-queries.
-fn places(expr: &Expr, schema: &DFSchema) -> Vec<usize> {
-    let mut columns: Vec<&Column> = expr.column_refs().into_iter().collect();
-    let walked = expr.apply(|part| {
-        for outer in subquery(part).into_iter().flat_map(|sub| &sub.outer_ref_columns) {
-            if let Expr::OuterReferenceColumn(_, column) = outer {
-                columns.push(column);
-            }
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    match walked {
-        Ok(_) => columns.iter().filter_map(|column| schema.maybe_index_of_column(column)).collect(),
-        Err(_) => (0..schema.fields().len()).collect(),
-    }
-}
-
-fn subquery(part: &Expr) -> Option<&Subquery> {
-    match part {
-        Expr::ScalarSubquery(sub) => Some(sub),
-        Expr::Exists(exists) => Some(&exists.subquery),
-        Expr::InSubquery(sub) => Some(&sub.subquery),
-        Expr::SetComparison(sub) => Some(&sub.subquery),
-        _ => None,
     }
 }

@@ -8,6 +8,7 @@
 //! made of the rows, a view's rows, a model, an export, is made of the rows that are there, and a
 //! change reaches no others.
 
+mod compared;
 pub(crate) mod copies;
 mod exec;
 mod groups;

@@ -147,8 +147,9 @@ impl<F: Fn(&TableScan) -> Option<ObjectName>> Lineage<F> {
                 }
                 Ok(false)
             }
-            LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => Ok(false),
+            LogicalPlan::EmptyRelation(_) => Ok(false),
             LogicalPlan::Projection(_)
+            | LogicalPlan::Values(_)
             | LogicalPlan::Filter(_)
             | LogicalPlan::Sort(_)
             | LogicalPlan::Limit(_)
@@ -156,6 +157,9 @@ impl<F: Fn(&TableScan) -> Option<ObjectName>> Lineage<F> {
             | LogicalPlan::SubqueryAlias(_)
             | LogicalPlan::Window(_)
             | LogicalPlan::Union(_) => {
+                if self.shows_beside(plan, table, times, persons)? {
+                    return Ok(true);
+                }
                 for input in plan.inputs() {
                     if self.shows_rows(input, table, times, persons)? {
                         return Ok(true);
@@ -165,6 +169,32 @@ impl<F: Fn(&TableScan) -> Option<ObjectName>> Lineage<F> {
             }
             _ => Ok(true),
         }
+    }
+
+    /// Whether sub-queries among the values that a plan gives show single rows of a table.
+    fn shows_beside(
+        &self,
+        plan: &LogicalPlan,
+        table: &ObjectName,
+        times: &BTreeSet<&str>,
+        persons: &BTreeSet<String>,
+    ) -> Result<bool> {
+        let mut shows = false;
+        // Conditions and orders give no value.
+        if matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Sort(_)) {
+            return Ok(false);
+        }
+        plan.apply_expressions(|expr| {
+            expr.apply(|part| {
+                if let Expr::ScalarSubquery(sub) = part {
+                    let rows = sub.subquery.as_ref();
+                    shows |= self.tables(rows)?.contains(table)
+                        && self.shows_rows(rows, table, times, persons)?;
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })?;
+        Ok(shows)
     }
 
     fn scanned(&self, scan: &TableScan) -> Vec<Source> {

@@ -380,6 +380,7 @@ impl StatementContext {
         if let Some(tree) = tree {
             size::check_tree(tree.as_ref())?;
             unread::check(tree.as_ref())?;
+            unread::plain(tree);
             model::marked::plain(tree)?;
             over_query::plain(tree)?;
             using::plain(tree)?;
