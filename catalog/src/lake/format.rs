@@ -289,7 +289,6 @@ impl Settings {
     fn parquet_format(&self) -> ParquetFormat {
         let mut format = ParquetFormat::default().with_binary_as_string(self.binary_as_string);
         let mut options = format.options().clone();
-        options.global.pushdown_filters = true;
         options.global.reorder_filters = true;
         options.global.enable_page_index = true;
         format = format.with_options(options);

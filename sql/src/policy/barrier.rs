@@ -20,6 +20,7 @@ use datafusion::common::{Column, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::source_as_provider;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{
     Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableSource,
     TableType,
@@ -27,6 +28,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::{ExecutionPlan, replace_children_if_necessary};
 
 use super::groups::GroupSize;
@@ -253,11 +255,51 @@ impl TableProvider for Barrier {
         };
         let config = state.config_options();
         let passed = Arc::new(Passed(Arc::clone(&self.policies)));
+        let plan = plan.build()?;
         // Conditions are asked of partitions' values while a plan is made.
-        let planned = state.create_physical_plan(&plan.build()?).await;
+        let planned = match filters {
+            [] => planned(state, &plan).await,
+            _ => state.create_physical_plan(&plan).await,
+        };
         let input = asked(planned.map_err(|error| passed.told(error))?, config)?;
         ScreenExec::over(input, passed, schema, config)
     }
+}
+
+/// The plan of what policies leave of a whole table. A reader of files that asks conditions itself
+/// reads the columns that they are of, and then of each other column what is left, run by run. Where
+/// that is most of the rows, as the columns' statistics tell, all are read at once and asked after.
+async fn planned(state: &dyn Session, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    if let Some(reading_all) = reading_all(state)
+        && plan.exists(|node| Ok(matches!(node, LogicalPlan::Filter(_))))?
+    {
+        let planned = reading_all.create_physical_plan(plan).await?;
+        if keeps_most(&planned)? {
+            return Ok(planned);
+        }
+    }
+    state.create_physical_plan(plan).await
+}
+
+/// The session as one that asks conditions of what readers of files have read.
+fn reading_all(state: &dyn Session) -> Option<SessionState> {
+    let mut state = state.as_any().downcast_ref::<SessionState>()?.clone();
+    state.config_mut().options_mut().execution.parquet.pushdown_filters = false;
+    Some(state)
+}
+
+/// Whether the last condition of a plan lets at least a half of its rows through.
+fn keeps_most(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
+    if let Some(masks) = plan.downcast_ref::<ProjectionExec>() {
+        return keeps_most(masks.input());
+    }
+    let Some(filter) = plan.downcast_ref::<FilterExec>() else { return Ok(false) };
+    let rows = |plan: &dyn ExecutionPlan| -> Result<Option<usize>> {
+        let known = StatisticsContext::new().compute(plan, &StatisticsArgs::default())?;
+        Ok(known.num_rows.get_value().copied())
+    };
+    let (kept, all) = (rows(filter)?, rows(filter.input().as_ref())?);
+    Ok(kept.zip(all).is_some_and(|(kept, all)| kept >= all / 2))
 }
 
 /// A plan whose condition, if that is the last that it does to rows, is asked by a screen: a policy
