@@ -8,6 +8,7 @@ mod documents;
 mod go;
 pub mod install;
 mod jdbc;
+mod opendp;
 mod python;
 mod rust;
 

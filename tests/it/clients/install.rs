@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// A Python with the ADBC driver, pandas, polars and SQLAlchemy; `None` without `python3`.
+/// A Python with the ADBC driver, pandas, polars, SQLAlchemy and OpenDP; `None` without `python3`.
 pub fn python() -> Option<PathBuf> {
     static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
     PYTHON.get_or_init(install_python).clone()
