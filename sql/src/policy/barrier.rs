@@ -267,8 +267,9 @@ impl TableProvider for Barrier {
 }
 
 /// The plan of what policies leave of a whole table. A reader of files that asks conditions itself
-/// reads the columns that they are of, and then of each other column what is left, run by run. Where
-/// that is most of the rows, as the columns' statistics tell, all are read at once and asked after.
+/// reads the columns that they are of, and then of each other column what is left, run by run.
+/// Where that is most of the rows, as the columns' statistics tell, all are read at once and asked
+/// after.
 async fn planned(state: &dyn Session, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
     if let Some(reading_all) = reading_all(state)
         && plan.exists(|node| Ok(matches!(node, LogicalPlan::Filter(_))))?
