@@ -130,7 +130,8 @@ async fn what_comes_into_a_folder_that_an_erasure_has_removed_is_removed_again()
     let folders: BTreeSet<Option<&str>> = folders.collect();
     assert_eq!(folders.len(), 1, "{paths:?}");
     let gone = "SELECT count(*) FROM t WHERE id = 'gone'";
-    assert_eq!(number(&shared.open().await, gone, &["t"]).await, 0);
+    let reader = shared.open().await;
+    assert_eq!(number(&reader, gone, &["t"]).await, 0);
 }
 
 #[tokio::test]

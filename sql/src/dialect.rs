@@ -5,7 +5,7 @@
 //! may still be called `model`.
 
 use sqlparser::ast::{Expr, Ident, Value, ValueWithSpan};
-use sqlparser::dialect::Dialect;
+use sqlparser::dialect::{Dialect, Precedence};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Word};
@@ -184,6 +184,26 @@ impl Dialect for AttuneDialect {
         };
         Some(name.map(model_marker))
     }
+
+    /// `a IS DISTINCT FROM b AND c` compares with `b` alone; `sqlparser` reads on to the end.
+    fn parse_infix(
+        &self,
+        parser: &mut Parser<'_>,
+        left: &Expr,
+        _precedence: u8,
+    ) -> Option<Result<Expr, ParserError>> {
+        const IS: [Keyword; 3] = [Keyword::IS, Keyword::DISTINCT, Keyword::FROM];
+        const IS_NOT: [Keyword; 4] = [Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM];
+        let make: fn(Box<Expr>, Box<Expr>) -> Expr = if parser.parse_keywords(&IS) {
+            Expr::IsDistinctFrom
+        } else if parser.parse_keywords(&IS_NOT) {
+            Expr::IsNotDistinctFrom
+        } else {
+            return None;
+        };
+        let right = parser.parse_subexpr(self.prec_value(Precedence::Is));
+        Some(right.map(|right| make(Box::new(left.clone()), Box::new(right))))
+    }
 }
 
 /// `schema.name@version` as text, from `schema.name@version` in the statement.
@@ -275,6 +295,10 @@ fn is_clause(keyword: Keyword) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
+    use sqlparser::ast::visit_expressions_mut;
+
     use super::*;
 
     fn expression(text: &str) -> Expr {
@@ -292,6 +316,34 @@ mod tests {
         assert!(matches!(expression("model"), Expr::Identifier(_)));
         assert!(matches!(expression("f(model)"), Expr::Function(_)));
         assert!(!expression("f(1, model)").to_string().contains('\''));
+    }
+
+    #[test]
+    fn what_is_distinct_ends_where_and_begins() {
+        for (text, parts) in [
+            ("a IS NOT DISTINCT FROM b AND c", "(a IS NOT DISTINCT FROM b) AND c"),
+            ("a IS DISTINCT FROM b OR c AND d", "(a IS DISTINCT FROM b) OR c AND d"),
+            ("NOT a IS DISTINCT FROM b", "NOT (a IS DISTINCT FROM b)"),
+            ("a IS DISTINCT FROM b IS NULL", "(a IS DISTINCT FROM b) IS NULL"),
+            ("a IS DISTINCT FROM b + d AND c", "(a IS DISTINCT FROM (b + d)) AND c"),
+            ("a = d AND b IS DISTINCT FROM (c OR d)", "a = 1 AND (b IS DISTINCT FROM (c OR d))"),
+            (
+                "CASE WHEN a IS DISTINCT FROM b THEN c END",
+                "CASE WHEN (a IS DISTINCT FROM b) THEN c END",
+            ),
+        ] {
+            let bare = |text: &str| {
+                let mut tree = expression(text);
+                let _: ControlFlow<()> = visit_expressions_mut(&mut tree, |part| {
+                    if let Expr::Nested(inner) = part {
+                        *part = inner.as_ref().clone();
+                    }
+                    ControlFlow::Continue(())
+                });
+                tree
+            };
+            assert_eq!(bare(text), bare(parts), "{text}");
+        }
     }
 
     #[test]
