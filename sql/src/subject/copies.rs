@@ -153,7 +153,7 @@ pub(super) fn keyed(
         columns.entry(table.clone()).or_default().push((column.clone(), ids));
     }
     for (apart, (of, pii)) in context.identifiers() {
-        let kept = columns.get(&of).cloned().unwrap_or_default();
+        let Some(kept) = columns.get(&of).cloned() else { continue };
         let own = columns.entry(apart.clone()).or_default();
         let keyed: BTreeSet<String> = own.iter().map(|(_, ids)| ids.subject.clone()).collect();
         let kept = kept.into_iter().filter(|(_, ids)| !keyed.contains(&ids.subject));
