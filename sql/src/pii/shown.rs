@@ -96,6 +96,9 @@ async fn shown(
     let identified = Identified::new(engine, of, &pii).await?;
     if let Reader::Statement(context) | Reader::Request(context) = reader {
         identified.note(context, name);
+        if identifiers_of.is_some() {
+            context.shows_identifiers(name, of, &pii);
+        }
     }
     let table = match identifiers_of.is_some() {
         false => identified.pseudonyms(rows)?,
@@ -280,8 +283,10 @@ impl<'a> Identified<'a> {
         };
         let plan = scan.project(columns)?.distinct()?.build()?;
         let plan = analyzed(self.engine.base(), plan)?;
-        let all = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
-        Ok(Arc::new(Barrier::new(plan, all, [told])?))
+        let names = plan.schema().fields().iter().map(|field| field.name().clone());
+        let all: BTreeSet<String> = names.collect();
+        // Each pseudonym stands for one identifier, which is what it is.
+        Ok(Arc::new(Barrier::new(plan, all.clone(), [told])?.with_stand_ins(all)))
     }
 }
 

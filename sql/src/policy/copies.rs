@@ -20,6 +20,7 @@ use sqlparser::ast::{Expr as SqlExpr, Ident, visit_expressions_mut};
 
 use super::binding;
 use super::expression::parsed;
+use super::identifiers;
 use super::lineage::{Lineage, Source};
 use crate::dialect::folded;
 use crate::error::{Error, Result};
@@ -54,6 +55,9 @@ impl Copied {
         target: Option<&ObjectName>,
         in_place: bool,
     ) -> Result<Self> {
+        if !in_place {
+            identifiers::check_copy(context, plan).await?;
+        }
         let governed = governed(context);
         if governed.is_empty() {
             return Ok(Self::default());
@@ -208,6 +212,9 @@ pub(crate) async fn have_an_age(
     context: &Arc<StatementContext>,
     plan: &LogicalPlan,
 ) -> Result<bool> {
+    if identifiers::shown(context, plan).await?.is_some() {
+        return Ok(true);
+    }
     let governed = governed(context);
     let tables = Lineage(|scan: &TableScan| read_by(scan, &governed)).tables(plan)?;
     for table in &tables {

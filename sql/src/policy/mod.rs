@@ -14,6 +14,7 @@ mod copies;
 mod expression;
 mod groups;
 pub(crate) mod harmless;
+mod identifiers;
 mod lineage;
 pub(crate) mod propose;
 pub(crate) mod retention;

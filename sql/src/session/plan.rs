@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use catalog::policy::{PolicyMoment, Role};
-use catalog::{ErasuresSeen, ObjectName};
+use catalog::{ErasuresSeen, ObjectName, Pii};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
@@ -51,6 +51,8 @@ struct Pinned {
     opened: Mutex<HashMap<ObjectName, Arc<dyn TableProvider>>>,
     /// What stands for rows of a table under a name of the statement's own.
     parts: Mutex<Vec<(ObjectName, Arc<dyn TableProvider>)>>,
+    /// The opened tables that show identifiers, each with the one that keeps these apart.
+    identifiers: Mutex<BTreeMap<ObjectName, (ObjectName, Pii)>>,
     versions: Mutex<BTreeMap<ObjectName, u64>>,
     missed: Mutex<Vec<String>>,
     keys: Arc<Mutex<BTreeSet<key::UsedKey>>>,
@@ -252,7 +254,9 @@ impl StatementContext {
     /// Notes that all is opened by now that the statement reads.
     pub(crate) fn opened_all(&self) {
         if let Some(seen) = self.pinned.erasures.get() {
-            let (tables, models) = self.used().opened();
+            let (mut tables, models) = self.used().opened();
+            // Identifiers are read of the files of the table that keeps them apart.
+            tables.extend(self.identifiers().into_values().map(|(of, _)| of));
             seen.set_reads(tables, models);
         }
     }
@@ -267,6 +271,17 @@ impl StatementContext {
         let parts = self.pinned.parts.lock();
         let parts = parts.iter().filter(|(of, _)| of == name);
         self.opened(name).into_iter().chain(parts.map(|(_, part)| Arc::clone(part))).collect()
+    }
+
+    /// Remembers that a table shows the identifiers that another one keeps apart.
+    pub(crate) fn shows_identifiers(&self, name: &ObjectName, of: &ObjectName, pii: &Pii) {
+        let apart = (of.clone(), pii.clone());
+        self.pinned.identifiers.lock().insert(name.clone(), apart);
+    }
+
+    /// The opened tables that show identifiers, each with the one that keeps these apart.
+    pub(crate) fn identifiers(&self) -> BTreeMap<ObjectName, (ObjectName, Pii)> {
+        self.pinned.identifiers.lock().clone()
     }
 
     pub(crate) fn version_of(&self, name: &ObjectName) -> Option<u64> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use catalog::subject_copies::CopiedKey;
 use catalog::subjects::{Subject, SubjectKey};
-use catalog::{Catalog, Class, ObjectName};
+use catalog::{Catalog, Class, ObjectName, Pii};
 use datafusion::logical_expr::LogicalPlan;
 
 use super::define::is_id;
@@ -152,11 +152,31 @@ pub(super) fn keyed(
         let ids = Ids::of_copy(copy, from);
         columns.entry(table.clone()).or_default().push((column.clone(), ids));
     }
+    for (apart, (of, pii)) in context.identifiers() {
+        let Some(kept) = columns.get(&of).cloned() else { continue };
+        let own = columns.entry(apart.clone()).or_default();
+        let keyed: BTreeSet<String> = own.iter().map(|(_, ids)| ids.subject.clone()).collect();
+        let kept = kept.into_iter().filter(|(_, ids)| !keyed.contains(&ids.subject));
+        own.extend(kept.map(|(column, ids)| shown_of(&apart, &pii, &column, ids)));
+    }
     let tables = columns.into_iter().map(|(name, columns)| {
         let providers = context.standing_for(&name);
         Keyed { name, providers, columns }
     });
     tables.filter(|table| !table.providers.is_empty()).collect()
+}
+
+/// What a table that shows identifiers has of the ids in a column of the table that keeps them
+/// apart: of one of its own, as pseudonyms, the same ids, and of another one none, though its rows
+/// are of the same persons.
+fn shown_of(apart: &ObjectName, pii: &Pii, column: &str, ids: Ids) -> (String, Ids) {
+    if !pii.has(column) {
+        // None of its columns is called so.
+        return (ids.from.to_string(), ids);
+    }
+    let column = Pii::pseudonym_of(column);
+    let from = SubjectKey { table: apart.clone(), column: column.clone() };
+    (column, Ids { from, ..ids })
 }
 
 /// The id of the first generation of each key that a statement may call.

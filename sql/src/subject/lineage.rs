@@ -28,6 +28,7 @@ use super::ids::{Held, Ids};
 use super::of_models::OfModels;
 use super::whose::Persons;
 use crate::anonymize::AnonymizeNode;
+use crate::join::NearestNode;
 use crate::model::answers::Answers;
 use crate::model::evaluate::EvaluateNode;
 use crate::model::recommend::RecommendNode;
@@ -332,8 +333,11 @@ impl<'a> Lineage<'a> {
 
     /// Our own nodes: private and anonymized rows are nobody's; recommendations are their users'.
     fn extended(&self, plan: &LogicalPlan, node: &Extension) -> Result<Rows> {
-        let mut rows = self.named_alike(plan)?;
         let any = node.node.as_any();
+        if any.downcast_ref::<NearestNode>().is_some() {
+            return self.side_by_side(plan);
+        }
+        let mut rows = self.named_alike(plan)?;
         if let Some(recommend) = any.downcast_ref::<RecommendNode>() {
             let users = match plan.inputs().first() {
                 Some(users) => self.of(users)?,
@@ -367,6 +371,21 @@ impl<'a> Lineage<'a> {
         {
             rows.persons.readings.clear();
         }
+        Ok(rows)
+    }
+
+    /// The columns of all inputs by their places, whatever they are called, and columns behind them
+    /// that are computed of everything.
+    fn side_by_side(&self, plan: &LogicalPlan) -> Result<Rows> {
+        let mut rows = Rows::default();
+        for input in plan.inputs() {
+            let below = self.of(input)?;
+            rows.columns.extend(below.columns);
+            rows.persons.add(below.persons);
+        }
+        let readings = rows.columns.iter().flat_map(|held| &held.readings).copied().collect();
+        let computed = Held { readings, ..Held::default() };
+        rows.columns.resize(plan.schema().fields().len(), computed);
         Ok(rows)
     }
 
