@@ -190,7 +190,10 @@ mod tests {
 
     #[test]
     fn a_wider_type_holds_every_value() {
-        use DataType::{Boolean, Float32, Float64, Int8, Int32, Int64, UInt32, Utf8, Utf8View};
+        use DataType::{
+            Boolean, Decimal128, Float32, Float64, Int8, Int32, Int64, UInt32, UInt64, Utf8,
+            Utf8View,
+        };
         for (from, to) in [(Int32, Int64), (UInt32, Int64), (Int64, Float64), (Utf8, Utf8View)] {
             assert!(is_widening(&from, &to), "{from} {to}");
             assert_eq!(is_widening(&to, &from), to == Utf8View, "{to} {from}");
@@ -200,5 +203,10 @@ mod tests {
         }
         assert!(is_widening(&DataType::Null, &Boolean) && is_widening(&Float64, &Float32));
         assert!(is_widening(&Boolean, &Int8));
+        assert!(is_widening(&UInt64, &Decimal128(20, 0)) && is_widening(&Int8, &Decimal128(5, 2)));
+        assert!(
+            !is_widening(&UInt64, &Decimal128(19, 0)) && !is_widening(&Int8, &Decimal128(5, 3))
+        );
+        assert!(!is_widening(&Decimal128(20, 0), &UInt64));
     }
 }

@@ -15,7 +15,7 @@ use datafusion::error::DataFusionError;
 use thiserror::Error;
 use udfs::fuzzy::stop::Stopped;
 
-use crate::same_names;
+use crate::{same_names, subqueries};
 
 /// The error of a statement.
 #[derive(Debug, Clone, Error)]
@@ -246,9 +246,7 @@ impl From<DataFusionError> for Error {
                 Self::Syntax { message: inner.to_string(), excerpt: String::new(), hint: None }
             }
             DataFusionError::SchemaError(inner, _) => from_schema(&inner),
-            DataFusionError::NotImplemented(what) => {
-                Self::Unsupported { what: first_line(&what), hint: None }
-            }
+            DataFusionError::NotImplemented(what) => not_implemented(&what),
             DataFusionError::Plan(what) => from_plan(&what),
             // In the condition of a join they come as such.
             DataFusionError::Internal(what) => wrong_arguments(&what)
@@ -303,6 +301,7 @@ fn from_reference(error: &Arc<DataFusionError>) -> Error {
             DataFusionError::External(inner) => return from_external(inner.as_ref()),
             DataFusionError::ArrowError(inner, _) => return from_arrow(inner),
             DataFusionError::ParquetError(inner) => return from_parquet(&inner.to_string()),
+            DataFusionError::NotImplemented(what) => return not_implemented(what),
             DataFusionError::ResourcesExhausted(what) => {
                 let exhausted = || Error::Exhausted { what: first_line(what) };
                 return spill_limit(what).unwrap_or_else(exhausted);
@@ -334,6 +333,7 @@ fn from_external(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Err
             DataFusionError::Shared(deeper) => from_reference(deeper),
             DataFusionError::ArrowError(deeper, _) => from_arrow(deeper),
             DataFusionError::ParquetError(deeper) => from_parquet(&deeper.to_string()),
+            DataFusionError::NotImplemented(what) => not_implemented(what),
             other => Error::Execution { what: first_line(&other.to_string()), hint: None },
         };
     }
@@ -409,6 +409,11 @@ fn from_schema(error: &SchemaError) -> Error {
             Error::Invalid { what, hint }
         }),
     }
+}
+
+fn not_implemented(what: &str) -> Error {
+    let unsupported = || Error::Unsupported { what: first_line(what), hint: None };
+    subqueries::unplanned(what).unwrap_or_else(unsupported)
 }
 
 fn from_plan(what: &str) -> Error {

@@ -81,7 +81,23 @@ pub(crate) fn is_widening(from: &DataType, to: &DataType) -> bool {
     if to.is_floating() {
         return from.is_integer() || from.is_floating() || from.is_decimal();
     }
+    if let DataType::Decimal128(digits, scale) | DataType::Decimal256(digits, scale) = to {
+        let whole = digits_max(from).map(|whole| whole.saturating_add_signed(*scale));
+        return *scale >= 0 && whole.is_some_and(|whole| whole <= *digits);
+    }
     let keeps_sign = to.is_signed_integer() || from.is_unsigned_integer();
     let is_wider = from.is_integer() && to.primitive_width() > from.primitive_width();
     to.is_integer() && (is_boolean || (keeps_sign && is_wider))
+}
+
+/// The most digits that a whole number of a type has.
+fn digits_max(kind: &DataType) -> Option<u8> {
+    match kind {
+        DataType::Int8 | DataType::UInt8 => Some(3),
+        DataType::Int16 | DataType::UInt16 => Some(5),
+        DataType::Int32 | DataType::UInt32 => Some(10),
+        DataType::Int64 => Some(19),
+        DataType::UInt64 => Some(20),
+        _ => None,
+    }
 }

@@ -1,4 +1,4 @@
-//! What is said where two parts of a SELECT have one name.
+//! What is said where two parts of a SELECT, or columns of two tables, have one name.
 //!
 //! DataFusion names what is computed by its text, of which a cast is no part: `avg(n)` and
 //! `avg(n::DOUBLE)` have one name, whatever their aliases, where an aggregate or a window function
@@ -29,6 +29,13 @@ pub(crate) fn of_schema(error: &SchemaError) -> Option<Error> {
     match error {
         SchemaError::DuplicateUnqualifiedField { name } if name.contains('(') => {
             Some(computed(name))
+        }
+        SchemaError::AmbiguousReference { field } if field.relation.is_none() => {
+            let name = field.name();
+            Some(Error::invalid_hint(
+                format!("column {name} is ambiguous: more than one table here has it"),
+                format!("write the table's name in front of it, as in t.{name}"),
+            ))
         }
         _ => None,
     }

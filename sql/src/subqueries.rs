@@ -79,6 +79,20 @@ pub(crate) fn told(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
     told.data()
 }
 
+/// The error of a sub-query that could not be made into a join, from DataFusion's text of it.
+pub(crate) fn unplanned(text: &str) -> Option<Error> {
+    let (_, part) = text.split_once("does not support logical expression ")?;
+    let is_subquery = ["ScalarSubquery", "InSubquery", "Exists", "SetComparison"]
+        .iter()
+        .any(|kind| part.starts_with(kind));
+    is_subquery.then(|| {
+        Error::unsupported(
+            "this sub-query cannot be computed for each row of the query around it",
+            "write it as a join with GROUP BY, or with a window, such as rank() OVER (ORDER BY …)",
+        )
+    })
+}
+
 fn has_subquery(plan: &LogicalPlan) -> DataFusionResult<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {

@@ -69,9 +69,8 @@ pub(crate) async fn merge(
     let seen = format!("SELECT * FROM {}", merge.source);
     let (_, seen) = context.plan_query(parse_query(&seen)?).await?;
     let names = Names::beside(target.schema(), seen.schema());
-    // A mark tells that there is a row.
     let source =
-        format!("(SELECT *, true AS {} FROM {}) AS {}", names.source, merge.source, quoted(&alias));
+        |mark: &str| format!("(SELECT *{mark} FROM {}) AS {}", merge.source, quoted(&alias));
     let mut branches = Vec::new();
     for (index, clause) in merge.clauses.iter().enumerate() {
         branches.push(Branch::of(clause, index + 1, &target)?);
@@ -79,11 +78,13 @@ pub(crate) async fn merge(
     let values: Vec<(String, String)> =
         branches.iter().flat_map(|branch| branch.written(&target)).collect();
     let when: Vec<&str> = branches.iter().map(|branch| branch.condition.as_str()).collect();
-    let met = format!("FULL JOIN {source} ON {} WHERE {}", merge.on, when.join(" OR "));
+    let met = format!("FULL JOIN {} ON {} WHERE {}", source(""), merge.on, when.join(" OR "));
     // Single rows that are added are as old as those of the source.
     let adds = branches.iter().any(Branch::inserts) && have_an_age(context, &seen).await?;
     target.check(context, &values, &met, !adds).await?;
-    let joined = joined(&target, &names, &source, &merge.on, &branches);
+    // A mark tells that there is a row. What is checked does not have it, nor do errors tell of it.
+    let marked = source(&format!(", true AS {}", names.source));
+    let joined = joined(&target, &names, &marked, &merge.on, &branches);
     let columns = target.schema().fields().iter().map(|field| quoted(field.name()));
     let columns: Vec<String> = columns.collect();
     let Names { row, action, pick, .. } = &names;

@@ -28,7 +28,7 @@ use datafusion::logical_expr::{
 use crate::error::{Error, Result};
 use crate::private::guard::{Protected, protected};
 use crate::private::node::PrivateNode;
-use crate::private::options::{Selection, Spec};
+use crate::private::options::{Contributions, Selection, Spec};
 
 /// The tables under a policy that a plan reads.
 pub(crate) type Policies = Vec<(ObjectName, Arc<PrivacyPolicy>)>;
@@ -55,6 +55,9 @@ pub(crate) fn check(plan: &LogicalPlan, spec: &Spec) -> Result<Policies> {
     }
     let lineage = Lineage { base };
     let rows = match spec.options.selection {
+        Selection::Threshold if lineage.loses_unit(plan, spec)? => {
+            return Err(untold(spec, &policies));
+        }
         Selection::Threshold => lineage.rows(plan)?,
         Selection::Public => lineage.with_public_groups(plan, spec.groups)?,
     };
@@ -201,6 +204,19 @@ struct Lineage {
 }
 
 impl Lineage {
+    /// Whether what a query sums up by unit and group has no column of units left.
+    fn loses_unit(&self, plan: &LogicalPlan, spec: &Spec) -> Result<bool> {
+        let (Contributions::Groups(_), Some(own)) =
+            (spec.options.contributions, outer_aggregate(plan))
+        else {
+            return Ok(false);
+        };
+        Ok(match self.rows(&own.input)? {
+            Rows::Public => false,
+            Rows::Private(units) => kept(&own.group_expr, own.input.schema(), &units).is_empty(),
+        })
+    }
+
     fn rows(&self, plan: &LogicalPlan) -> Result<Rows> {
         self.no_private_subqueries(plan)?;
         match plan {
@@ -432,6 +448,16 @@ impl Lineage {
         let at = if is_outer_left { unit - offset } else { *unit };
         // The unit is the first of the input's columns.
         Ok(Rows::Private(units.contains(&at).then_some(0).into_iter().collect()))
+    }
+}
+
+/// The aggregation that a private SELECT itself asks for.
+fn outer_aggregate(plan: &LogicalPlan) -> Option<&Aggregate> {
+    match plan {
+        LogicalPlan::Aggregate(node) => Some(node),
+        LogicalPlan::Projection(node) => outer_aggregate(&node.input),
+        LogicalPlan::SubqueryAlias(node) => outer_aggregate(&node.input),
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod apart;
 pub mod bindings;
+mod folders;
 mod guard;
 mod listing;
 mod open;

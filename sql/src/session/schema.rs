@@ -20,6 +20,7 @@ use crate::error::{Class, Error, Result};
 use crate::parse::parse_query;
 use crate::pii::{self, Reader, Shown};
 use crate::rights::Columns;
+use crate::session::folders;
 use crate::session::guard::{WriteOnly, narrowed};
 use crate::session::plan::StatementContext;
 use crate::{pg, policy, private, subject, system};
@@ -157,8 +158,12 @@ async fn open_now(
     let (engine, version) = (context.engine(), context.version_of(name));
     let reader = Reader::Statement(context.as_ref());
     let opened = match context.opening().reads_consents() {
-        true => pii::open_now(engine, name, version, reader).await?,
-        false => pii::open(engine, name, version, reader).await?,
+        true => pii::open_now(engine, name, version, reader).await,
+        false => pii::open(engine, name, version, reader).await,
+    };
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(error) => return Err(unopened(context, name, error).await),
     };
     let provider = match opened {
         None => return Ok(None),
@@ -197,6 +202,14 @@ async fn open_now(
         context.remember(name, provider);
     }
     Ok(guarded)
+}
+
+/// Why a table cannot be opened. Whom a policy keeps from a part of it learns no values of rows.
+async fn unopened(context: &StatementContext, name: &ObjectName, error: Error) -> Error {
+    match policy::binding(context, name).await {
+        Ok(bound) if bound.is_free() => error,
+        _ => folders::untold_of_table(error),
+    }
 }
 
 async fn open_view(

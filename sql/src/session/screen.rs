@@ -31,6 +31,7 @@ use futures::{Stream, StreamExt};
 use udfs::compact::compacted;
 
 use crate::error::Error;
+use crate::session::folders;
 
 /// What lets rows through. It shows itself in plans.
 pub(crate) trait Screen: fmt::Display + Send + Sync + 'static {
@@ -275,11 +276,11 @@ pub(crate) fn with_rows(
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
 }
 
-/// An error, without what it says of a row.
+/// An error, without what it says of a row, and without folders of values of a file that it names.
 pub(crate) fn untold(error: DataFusionError, what: &str, hint: &str) -> DataFusionError {
     match is_of_row(&error) {
         true => Error::Execution { what: what.into(), hint: Some(hint.into()) }.into(),
-        false => error,
+        false => folders::untold(error),
     }
 }
 

@@ -42,6 +42,12 @@ pub fn list() -> Vec<ActionType> {
         .collect()
 }
 
+/// Whether an action forgets a prepared statement. Where the session has ended, as by a change of
+/// the user's own password, there is none to forget.
+pub fn forgets_prepared(action: &Action) -> bool {
+    action.r#type == "ClosePreparedStatement"
+}
+
 /// Does an action; gives the bodies of its results.
 pub async fn run(state: &State, caller: &Caller, action: &Action) -> Result<Vec<Bytes>, Status> {
     match action.r#type.as_str() {

@@ -94,6 +94,11 @@ pub fn unknown_token() -> Status {
     status(Code::Unauthenticated, "ATT-1502", sentence, Some("log in again"))
 }
 
+/// Whether a call was refused because what it shows leads to no session any more.
+pub fn is_ended(status: &Status) -> bool {
+    status.code() == Code::Unauthenticated && status.message().starts_with("ATT-1502")
+}
+
 /// A server that holds as many sessions as it may.
 pub fn too_many_sessions(held_max: usize) -> Status {
     let sentence = format!("the server has {held_max} sessions, which is the limit");

@@ -222,6 +222,22 @@ async fn a_prepared_statement_is_unknown_to_another_user() {
     assert_eq!(gone.unwrap_err().code(), Code::NotFound);
 }
 
+#[tokio::test]
+async fn a_statement_is_closed_also_after_it_has_changed_its_users_own_password() {
+    let server = start().await;
+    let mut ada = server.login("ada").await;
+    let handle = created(&mut ada, "SELECT 1").await.prepared_statement_handle;
+    let change = "ALTER USER ada SET PASSWORD 'another secret'";
+    ada.execute_update(change.into(), None).await.unwrap();
+    let close = ActionClosePreparedStatementRequest { prepared_statement_handle: handle };
+    support::action(&mut ada, "ClosePreparedStatement", packed(&close)).await.unwrap();
+    // The session has ended all the same.
+    assert_eq!(support::failure(&mut ada, "SELECT 1").await.0, Code::Unauthenticated);
+    support::action(&mut ada, "ClosePreparedStatement", packed(&close)).await.unwrap();
+    let left = support::action(&mut ada, "CloseSession", packed(&close)).await.unwrap_err();
+    assert_eq!(left.code(), Code::Unauthenticated);
+}
+
 /// The client wraps a refusal of DoPut in its own error.
 fn error(error: impl Into<arrow_flight::error::FlightError>) -> tonic::Status {
     status(error)

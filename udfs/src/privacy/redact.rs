@@ -138,6 +138,9 @@ mod tests {
             ("378282246310005 and 6011111111111117", "[CARD] and [CARD]"),
             ("4111 1111 1111 1111 123", "[CARD] 123"),
             ("id 41111111111111122", "id 41111111111111122"),
+            // With a slip in it, it is a number in doubt, and none of it stays.
+            ("4111 1111 1111 1112 on file", "[PHONE] on file"),
+            ("4111-1111-1111-1112", "[PHONE]"),
         ]);
     }
 
@@ -175,6 +178,10 @@ mod tests {
             ("tel:+4915123456789;ext=5", "tel:[PHONE];ext=5"),
             ("555-1234 2 times", "[PHONE] 2 times"),
             ("1 800 555 1234", "[PHONE]"),
+            ("tel +33 6 12 34 56 78, fax", "tel [PHONE], fax"),
+            ("0033 6 12 34 56 78", "[PHONE]"),
+            ("+33 (0)6 12 34 56 78.", "[PHONE]."),
+            ("+1 2 3", "+1 2 3"),
         ]);
     }
 

@@ -1,8 +1,10 @@
 //! Phone numbers in free text: groups of digits that nothing else explains.
 //!
-//! Taken for a phone number: 7 to 15 digits after `+`, with parentheses, or in two groups or more;
-//! a bare run of 10 to 15 digits, or of 8 and more that begins with 0. Not taken: dates, spans
-//! of years, amounts, and digits that are part of a longer word or code.
+//! Taken for a phone number: 7 to 15 digits after `+` or `00`, with parentheses, or in two groups or
+//! more; a bare run of 10 to 15 digits, or of 8 and more that begins with 0. A group of one digit
+//! is part of a number after `+` or `00` alone. Four groups of four digits are taken too, a card
+//! whose sum does not hold. Not taken: dates, spans of years, amounts, and digits that are part of a
+//! longer word or code.
 
 use super::redact_scan::{Kind, Span, step};
 
@@ -124,13 +126,16 @@ impl<'a> Candidate<'a> {
         let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return false };
         let digits: usize = groups.iter().map(Group::len).sum();
         let follows = self.bytes.get(last.end);
-        if !(DIGITS_MIN..=DIGITS_MAX).contains(&digits)
+        let is_long_enough =
+            (DIGITS_MIN..=DIGITS_MAX).contains(&digits) || self.is_like_card(groups);
+        let text = self.bytes.get(self.start..last.end).unwrap_or_default();
+        let is_abroad = text.contains(&b'+') || text.starts_with(b"00");
+        if !is_long_enough
             || follows.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_')
-            || groups.iter().skip(1).any(|group| group.len() == 1)
+            || (!is_abroad && groups.iter().skip(1).any(|group| group.len() == 1))
         {
             return false;
         }
-        let text = self.bytes.get(self.start..last.end).unwrap_or_default();
         if text.contains(&b'+') || text.contains(&b'(') {
             return true;
         }
@@ -153,6 +158,16 @@ impl<'a> Candidate<'a> {
         let ordered =
             (a.len() == 4 && short(b) && short(c)) || (short(a) && short(b) && c.len() == 4);
         ordered && matches!(separator, b"-" | b"." | b"/") && separator == self.separator(b, c)
+    }
+
+    /// Four groups of four digits, as cards are written.
+    fn is_like_card(&self, groups: &[Group]) -> bool {
+        let [a, b, c, d] = groups else { return false };
+        let separator = self.separator(a, b);
+        groups.iter().all(|group| group.len() == 4)
+            && matches!(separator, b" " | b"-")
+            && separator == self.separator(b, c)
+            && separator == self.separator(c, d)
     }
 
     /// A decimal number or thousands with points: `1234567.89`, `1.234.567`.
