@@ -13,11 +13,15 @@ mod written;
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
 };
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use sqlparser::ast::{
     FunctionArg, ObjectName, Query, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
 };
@@ -152,6 +156,7 @@ fn plan(
     let input = arguments::rows(query.clone(), context)?;
     // It is read twice, and what doubles has to be bounded before anybody walks it.
     size::check(&input)?;
+    let input = with_types(input)?;
     let cleaning = options::Given::read(&rest)?.cleaning(input.schema().as_arrow())?;
     if cleaning.reads_twice() {
         check_steady(&input)?;
@@ -164,6 +169,23 @@ fn plan(
     // This visitor has no way to stop.
     let ControlFlow::Continue(()) = VisitMut::visit(&mut *whole, &mut Rows(query));
     arguments::rows(whole, context)
+}
+
+/// The query with the types that its columns will have: until types are coerced, a UNION has those
+/// of its first query, whatever the others hold.
+fn with_types(input: LogicalPlan) -> Result<LogicalPlan> {
+    let is_loose = input.exists(|node| {
+        let LogicalPlan::Union(union) = node else { return Ok(false) };
+        let types = |plan: &LogicalPlan| {
+            plan.schema().fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>()
+        };
+        let of_union = types(node);
+        Ok(union.inputs.iter().any(|input| types(input) != of_union))
+    })?;
+    match is_loose {
+        true => Ok(TypeCoercion::new().analyze(input, &ConfigOptions::default())?),
+        false => Ok(input),
+    }
 }
 
 /// Whether a query calls the functions itself: each level would be planned several times.

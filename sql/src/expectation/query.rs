@@ -210,8 +210,11 @@ pub(crate) fn sample(table: &ObjectName, item: &Item) -> Option<String> {
         Shape::Rows { condition } => {
             Some(format!("SELECT * FROM {from} WHERE ({condition}) IS FALSE LIMIT 10"))
         }
+        // Among values with a NULL no value is known to be missing: NULL is left out, as the check
+        // does.
         Shape::Reference { column, query } => Some(format!(
-            "SELECT * FROM {from} WHERE {column} IS NOT NULL AND {column} NOT IN ({query}) LIMIT 10"
+            "SELECT * FROM {from} WHERE {column} IS NOT NULL AND {column} NOT IN (SELECT \"key\" \
+             FROM ({query}) AS \"keys\" (\"key\") WHERE \"key\" IS NOT NULL) LIMIT 10"
         )),
         Shape::Table { unique: Some(columns), .. } => Some(format!(
             "SELECT {columns}, count({columns}) AS times FROM {from} GROUP BY {columns} \

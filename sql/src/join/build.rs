@@ -15,6 +15,7 @@ use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::common::NullEquality;
 use datafusion::common::cast::as_string_view_array;
 use datafusion::common::utils::memory::RecordBatchMemoryCounter;
+use datafusion::common::utils::normalize_float_zero;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, SpillFile, TaskContext};
@@ -490,9 +491,12 @@ impl Blocks {
 }
 
 impl Keys {
+    /// The keys of each row, of which those that `=` takes for equal have the same bytes: it knows
+    /// one zero, and NaN by its bits.
     pub fn columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
         let column = |expression: &Arc<dyn PhysicalExpr>| {
-            expression.evaluate(batch)?.into_array(batch.num_rows())
+            let values = expression.evaluate(batch)?.into_array(batch.num_rows())?;
+            Ok(normalize_float_zero(&values))
         };
         self.expressions.iter().map(column).collect()
     }

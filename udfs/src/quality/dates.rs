@@ -2,10 +2,11 @@
 //!
 //! Read are three numbers (`2024-05-01`, `1.5.2024`, `05/01/24`), eight digits (`20240501`, year
 //! first), and a number with an English month (`1 May 2024`, `May 1st, 2024`, `1-May-24`), each
-//! perhaps with a time of day behind, which is cut off. A year of four digits is the year; with it
-//! in front the order is year, month, day. A year of two digits lies between 1969 and 2068, as in
-//! POSIX, and comes first between hyphens only. Where the order is not clear from the text itself,
-//! each order gives a reading; readings that are no date of the calendar fall away.
+//! perhaps with a time of day behind, which is cut off (25:00 is none). A year of four digits is
+//! the year; with it in front the order is year, month, day. A year of two digits lies between 1969
+//! and 2068, as in POSIX, and comes first between hyphens only. Where the order is not clear from
+//! the text itself, each order gives a reading; readings that are no date of the calendar fall
+//! away.
 
 use chrono::NaiveDate;
 
@@ -136,20 +137,42 @@ fn year_of(digits: &str) -> Option<i32> {
     }
 }
 
-/// The text before a time of day: `T` or blanks, an hour, a colon and whatever follows.
+/// The text before a time of day: `T` or blanks, hours, minutes, perhaps seconds, and whatever
+/// follows. What is no time stays, and is no part of a date.
 fn without_time(text: &str) -> &str {
     let Some(colon) = text.find(':') else { return text };
     let before = &text[..colon];
     let hour = before.len() - before.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-    if !(1..=2).contains(&hour) {
+    let (day, time) = text.split_at(colon - hour);
+    if !begins_with_time(time) {
         return text;
     }
-    let day = &before[..before.len() - hour];
     match day.strip_suffix('T').or_else(|| day.strip_suffix('t')) {
         Some(day) => day,
         None if day.ends_with([' ', ',', '\u{a0}']) => day.trim_end_matches([' ', ',', '\u{a0}']),
         None => text,
     }
+}
+
+/// Whether a text begins with a time of day; 24:00 is the end of one.
+fn begins_with_time(text: &str) -> bool {
+    let mut pieces = text.splitn(3, ':');
+    let (Some(hour), Some(minute)) = (pieces.next(), pieces.next()) else { return false };
+    // Behind more than digits the colon is that of an offset.
+    let is_alone = minute.bytes().all(|byte| byte.is_ascii_digit());
+    let second = pieces.next().filter(|_| is_alone).unwrap_or("0");
+    match [hour, minute, second].map(first_number) {
+        [Some(24), Some(0), Some(0)] => true,
+        // The sixtieth is a leap second.
+        [Some(hour), Some(minute), Some(second)] => hour < 24 && minute < 60 && second <= 60,
+        _ => false,
+    }
+}
+
+/// The one or two digits that a text begins with.
+fn first_number(text: &str) -> Option<u32> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    text.get(..digits).filter(|_| digits <= 2)?.parse().ok()
 }
 
 enum Part<'a> {
@@ -243,6 +266,10 @@ mod tests {
             "2024-05-01T10:00:00Z",
             "1. May 2024",
             "2024-05-01 10:00:00+02",
+            "2024-05-01 10:00 +05:45",
+            "2024-05-01T23:59:60.5Z",
+            "2024-05-01T24:00:00",
+            "May 1, 2024, 9:05 PM",
             " 2024-05-01 ",
             "1 may 24",
         ] {
@@ -290,6 +317,14 @@ mod tests {
             "tomorrow",
             "1 Mai 2024",
             "2024-05-01x",
+            "2024-05-01T25:00:00",
+            "2024-05-01T24:01",
+            "2024-05-01 99:99",
+            "2024-05-01 10:60",
+            "2024-05-01 10:000",
+            "2024-05-01 10:00:61",
+            "2024-05-01 10:",
+            "2024-05-01 10:xx",
             "99999-01-01",
             "1/2/3/4",
             "2024-05-01--",

@@ -5,10 +5,11 @@
 //! `minItems`, `maxItems`, `uniqueItems`, `contains`, `minContains`, `maxContains`; `properties`,
 //! `required`, `additionalProperties`, `patternProperties`, `propertyNames`, `minProperties`,
 //! `maxProperties`; `allOf`, `anyOf`, `oneOf`, `not`, `if`, `then`, `else`; `$ref` to a place in
-//! the same schema (`#/$defs/…`). Annotations (`title`, `description`, `default`, `format`, …)
-//! assert nothing, as in the standard. Any other keyword is an error: a part of a schema that is
-//! silently not checked would pass for checked. Whole numbers beyond 64 bits are compared as floats
-//! of 64 bits, of which about 17 digits count; a schema that holds one is an error.
+//! the same schema (`#/$defs/…`). Numbers are multiples by their decimals, exactly. Annotations
+//! (`title`, `description`, `default`, `format`, …) assert nothing, as in the standard. Any other
+//! keyword is an error: a part of a schema that is silently not checked would pass for checked.
+//! Whole numbers beyond 64 bits are compared as floats of 64 bits, of which about 17 digits count;
+//! a schema that holds one is an error.
 //!
 //! A schema may ask for as much work as it likes, of branches of branches of a long list: each look
 //! at a value is counted, so that the work ends with its statement.
@@ -503,8 +504,9 @@ impl<'a, 's> Check<'a, '_, 's> {
     }
 
     fn target(&self, wanted: &Value) -> Result<&'a Value> {
-        let place = wanted.as_str().and_then(|reference| reference.strip_prefix('#'));
-        match place.and_then(|place| self.schema.root.pointer(place)) {
+        let fragment = wanted.as_str().and_then(|reference| reference.strip_prefix('#'));
+        let place = fragment.and_then(decoded);
+        match place.and_then(|place| self.schema.root.pointer(&place)) {
             Some(target) => Ok(target),
             None => exec_err!(
                 "the JSON schema's $ref {wanted} is no place in it. Hint: write '#/$defs/name'; other \
@@ -512,6 +514,28 @@ impl<'a, 's> Check<'a, '_, 's> {
             ),
         }
     }
+}
+
+/// A fragment with each `%` and two hexadecimal digits as the byte that they stand for (RFC 6901,
+/// section 6).
+fn decoded(fragment: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(fragment.len()), fragment.as_bytes());
+    while let [first, after @ ..] = rest {
+        let coded = match (first, after) {
+            (b'%', [high, low, after @ ..]) => of_digits(*high, *low).map(|byte| (byte, after)),
+            _ => None,
+        };
+        let (byte, after) = coded.unwrap_or((*first, after));
+        bytes.push(byte);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The byte of two hexadecimal digits.
+fn of_digits(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    u8::try_from(16 * digit(high)? + digit(low)?).ok()
 }
 
 /// How many things a keyword asks for.

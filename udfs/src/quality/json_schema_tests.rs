@@ -25,6 +25,8 @@ fn each_keyword_is_checked() {
         (json!({"exclusiveMinimum": 0}), json!(0.1), json!(0)),
         (json!({"exclusiveMaximum": 1}), json!("not a number"), json!(1)),
         (json!({"multipleOf": 0.1}), json!(0.3), json!(0.35)),
+        (json!({"multipleOf": 1}), json!(1000000000.0), json!(1000000000.5)),
+        (json!({"multipleOf": 3}), json!(3e20), json!(1e20)),
         (json!({"maximum": u64::MAX - 1}), json!(u64::MAX - 1), json!(u64::MAX)),
         (json!({"minimum": i64::MIN + 1}), json!(-5.5), json!(i64::MIN)),
         (json!({"const": i64::MAX - 1}), json!(i64::MAX - 1), json!(i64::MAX)),
@@ -77,6 +79,9 @@ fn each_keyword_is_checked() {
         ),
         (json!({"if": {"type": "string"}, "else": {"minimum": 0}}), json!(""), json!(-1)),
         (json!({"$ref": "#/$defs/n", "$defs": {"n": {"minimum": 1}}}), json!(1), json!(0)),
+        (json!({"$ref": "#/$defs/a%25b", "$defs": {"a%b": {"minimum": 1}}}), json!(1), json!(0)),
+        (json!({"$ref": "#/$defs/%C3%a9~1", "$defs": {"é/": {"minimum": 1}}}), json!(1), json!(0)),
+        (json!({"$ref": "#/$defs/9%", "$defs": {"9%": {"minimum": 1}}}), json!(1), json!(0)),
     ] {
         assert_eq!(of(&schema, &sound), Vec::<String>::new(), "{schema} {sound}");
         assert!(!of(&schema, &broken).is_empty(), "{schema} {broken}");
@@ -105,6 +110,7 @@ fn what_is_not_checked_is_an_error() {
         json!({"minContains": "a"}),
         json!({"type": "text"}),
         json!({"$ref": "https://example.org/schema"}),
+        json!({"$ref": "#/$defs/%ff", "$defs": {"%ff": true}}),
         json!({"pattern": "("}),
         json!(3),
     ] {

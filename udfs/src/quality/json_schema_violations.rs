@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, ListBuilder, StringViewBuilder};
 use arrow::datatypes::Field;
 use arrow::json::writer::{EncoderOptions, make_encoder};
-use datafusion_common::{Result, ScalarValue, exec_err};
+use datafusion_common::{Result, ScalarValue, exec_datafusion_err, exec_err};
 use datafusion_expr::{
     Coercion, ColumnarValue, Signature, TypeSignature, TypeSignatureClass, Volatility,
 };
@@ -39,7 +39,10 @@ use crate::text::Text;
 | [$.price: -1 is less than the minimum 0, $: misses id] |
 +--------------------------------------------------------+
 ```"#,
-    argument(name = "json", description = "A JSON text, or a struct, list or map."),
+    argument(
+        name = "json",
+        description = "A JSON text, or a struct, list or map, whose keys are texts."
+    ),
     argument(name = "schema", description = "A JSON Schema, as text.")
 )]
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -77,7 +80,7 @@ fn json_schema_violations(
     let [value, schema] = arguments else {
         return exec_err!("{name} takes two arguments, got {}", arguments.len());
     };
-    let arguments = [as_text(value)?, schema.clone()];
+    let arguments = [as_text(name, value)?, schema.clone()];
     let (json, schema) = pair(name, &arguments)?;
     columnar(&arguments, rows, |rows| {
         per_distinct(&json, &schema, rows, |json, schema, rows| {
@@ -87,23 +90,30 @@ fn json_schema_violations(
 }
 
 /// Nested values as JSON texts, and anything else as it is.
-fn as_text(value: &ColumnarValue) -> Result<ColumnarValue> {
+fn as_text(name: &str, value: &ColumnarValue) -> Result<ColumnarValue> {
     if !value.data_type().is_nested() {
         return Ok(value.clone());
     }
     Ok(match value {
-        ColumnarValue::Array(array) => ColumnarValue::Array(written(array)?),
+        ColumnarValue::Array(array) => ColumnarValue::Array(written(name, array)?),
         ColumnarValue::Scalar(one) => {
-            let text = written(&one.to_array()?)?;
+            let text = written(name, &one.to_array()?)?;
             ColumnarValue::Scalar(ScalarValue::try_from_array(&text, 0)?)
         }
     })
 }
 
-fn written(values: &ArrayRef) -> Result<ArrayRef> {
+fn written(name: &str, values: &ArrayRef) -> Result<ArrayRef> {
     let field = Arc::new(Field::new("", values.data_type().clone(), true));
     let options = EncoderOptions::default();
-    let mut encoder = make_encoder(&field, values.as_ref(), &options)?;
+    let encoder = make_encoder(&field, values.as_ref(), &options);
+    let mut encoder = encoder.map_err(|_| {
+        exec_datafusion_err!(
+            "{name}: a value of type {} cannot be written as JSON. Hint: the keys of a map are \
+             texts, and what JSON has no form for is cast to text",
+            values.data_type()
+        )
+    })?;
     let (mut texts, mut json) = (StringViewBuilder::with_capacity(values.len()), Vec::new());
     for row in 0..values.len() {
         if encoder.is_null(row) {

@@ -50,13 +50,48 @@ pub(super) fn order(one: &Number, other: &Number) -> Option<Ordering> {
     }
 }
 
+/// Whether a number is a multiple of another, exactly, of the decimals as which they are written.
 pub(super) fn is_multiple(number: &Number, of: &Number) -> bool {
     if let (Some(number), Some(of)) = (number.as_i128(), of.as_i128()) {
         return number.checked_rem(of) == Some(0);
     }
-    let (Some(number), Some(of)) = (number.as_f64(), of.as_f64()) else { return false };
-    let times = number / of;
-    (times - times.round()).abs() <= 1e-9 * times.abs().max(1.0)
+    let (Some(number), Some(of)) = (Decimal::of(number), Decimal::of(of)) else { return false };
+    number.is_multiple(&of)
+}
+
+/// A number without its sign: digits, and the power of ten that they are multiplied by.
+struct Decimal {
+    digits: u128,
+    exponent: i32,
+}
+
+impl Decimal {
+    /// Of a float the fewest digits that tell it from any other.
+    fn of(number: &Number) -> Option<Self> {
+        let text = number.to_string();
+        let text = text.trim_start_matches('-');
+        let (decimal, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, ""));
+        let digits = format!("{whole}{fraction}").parse().ok()?;
+        let exponent = exponent.parse::<i32>().ok()?;
+        let exponent = exponent.checked_sub(i32::try_from(fraction.len()).ok()?)?;
+        Some(Self { digits, exponent })
+    }
+
+    fn is_multiple(&self, of: &Self) -> bool {
+        let shift = self.exponent.saturating_sub(of.exponent);
+        if shift < 0 {
+            let scale = 10_u128.checked_pow(shift.unsigned_abs());
+            let divisor = scale.and_then(|scale| scale.checked_mul(of.digits));
+            // A divisor beyond all digits divides 0 alone.
+            return divisor.map_or(self.digits == 0, |divisor| self.digits.is_multiple_of(divisor));
+        }
+        // The rest of the digits with a zero more, and so on.
+        let with_zero = |rest: u128| rest.checked_mul(10)?.checked_rem(of.digits);
+        let rest = self.digits.checked_rem(of.digits);
+        let rest = rest.and_then(|rest| (0..shift).try_fold(rest, |rest, _| with_zero(rest)));
+        rest == Some(0)
+    }
 }
 
 /// Whether two values are one.
@@ -222,7 +257,46 @@ mod tests {
         }
     }
 
+    #[test]
+    fn multiples_are_those_of_decimals() {
+        for (number, of, is_one) in [
+            ("1000000000.5", "1", false),
+            ("1000000000.5", "0.5", true),
+            ("12345678.005", "0.01", false),
+            ("12345678.01", "0.01", true),
+            ("1e20", "3", false),
+            ("3e20", "3", true),
+            ("1e16", "3", false),
+            ("10000000000000000", "3", false),
+            ("-0.3", "0.1", true),
+            ("0.30000000000000004", "0.1", false),
+            ("4.35", "0.01", true),
+            ("0", "0.7", true),
+            ("-0.0", "1e-300", true),
+            ("1e300", "1e-300", true),
+            ("1e-300", "1e300", false),
+            ("0.0075", "0.0001", true),
+        ] {
+            let [number, of] =
+                [number, of].map(|text| serde_json::from_str::<Number>(text).unwrap());
+            assert_eq!(is_multiple(&number, &of), is_one, "{number} of {of}");
+        }
+    }
+
     proptest! {
+        /// As integers of so many decimal places.
+        #[test]
+        fn a_decimal_is_a_multiple_as_its_digits_are(
+            number in 0_u64..1_000_000_000_000, of in 1_u64..2_000, places in 1_usize..4
+        ) {
+            let written = |digits: u64| {
+                let digits = format!("{digits:0width$}", width = places + 1);
+                let (whole, fraction) = digits.split_at(digits.len() - places);
+                serde_json::from_str::<Number>(&format!("{whole}.{fraction}")).unwrap()
+            };
+            prop_assert_eq!(is_multiple(&written(number), &written(of)), number.is_multiple_of(of));
+        }
+
         /// As comparing each with all before it.
         #[test]
         fn repeated_is_what_comparing_all_finds(
