@@ -326,7 +326,7 @@ mod tests {
             ("NOT a IS DISTINCT FROM b", "NOT (a IS DISTINCT FROM b)"),
             ("a IS DISTINCT FROM b IS NULL", "(a IS DISTINCT FROM b) IS NULL"),
             ("a IS DISTINCT FROM b + d AND c", "(a IS DISTINCT FROM (b + d)) AND c"),
-            ("a = d AND b IS DISTINCT FROM (c OR d)", "a = 1 AND (b IS DISTINCT FROM (c OR d))"),
+            ("a = d AND b IS DISTINCT FROM (c OR d)", "a = d AND (b IS DISTINCT FROM (c OR d))"),
             (
                 "CASE WHEN a IS DISTINCT FROM b THEN c END",
                 "CASE WHEN (a IS DISTINCT FROM b) THEN c END",

@@ -45,7 +45,8 @@ impl Fixture {
             .with_object_store_registry(Arc::clone(&stores) as _)
             .build_arc()
             .unwrap();
-        let config = SessionConfig::new().with_target_partitions(3);
+        let mut config = SessionConfig::new().with_target_partitions(3);
+        config.options_mut().execution.parquet.pushdown_filters = true;
         // Nothing is believed for longer than a moment, so that tests see each change at once.
         let tables = Tables::with_fresh(Arc::clone(&stores), Duration::ZERO);
         Self { folder, stores, tables, place, config, runtime }

@@ -1,10 +1,10 @@
 //! Phone numbers in free text: groups of digits that nothing else explains.
 //!
 //! Taken for a phone number: 7 to 15 digits after `+` or `00`, with parentheses, or in two groups
-//! or more; a bare run of 10 to 15 digits, or of 8 and more that begins with 0. A group of one digit
-//! is part of a number after `+` or `00` alone. Four groups of four digits are taken too, a card
-//! whose sum does not hold. Not taken: dates, spans of years, amounts, and digits that are part of
-//! a longer word or code.
+//! or more; a bare run of 10 to 15 digits, or of 8 and more that begins with 0. A group of one
+//! digit is part of a number after `+` or `00` alone. Four groups of four digits are taken too, a
+//! card whose sum does not hold. Not taken: dates, spans of years, amounts, and digits that are
+//! part of a longer word or code.
 
 use super::redact_scan::{Kind, Span, step};
 
