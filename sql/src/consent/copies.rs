@@ -4,7 +4,8 @@
 //! hold rows of single persons of whom nobody knows whose they are, so that no withdrawal could
 //! reach them: it is refused, unless the rows are of groups that nothing of the persons is left in
 //! ([`super::groups`]). So is one with ids of other persons beside those of the rows' own, alone or
-//! in lists. Rows are added to another table only where that is under the same consents.
+//! in lists, or with other values of their rows ([`crate::policy::beside`]). Rows are added to
+//! another table only where that is under the same consents.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use udfs::recommend::model_argument;
 
 use super::groups::Groups;
-use super::lineage::{brings, policies_of_each};
+use super::lineage::{brings, policies_of_each, values};
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
 use crate::subject::users::others_beside;
@@ -55,6 +56,9 @@ pub(crate) fn inherited(
             ));
         };
         check_beside(context, name, plan, at, &policy, |_| true)?;
+        if !values(plan, &policy.name)?.are_under(&[at]) {
+            return Err(of_several(name, &policy));
+        }
         // A table that is replaced by its own rows stays under its own policy.
         if policy.table == *name && policy.subject == subject {
             continue;
@@ -87,6 +91,20 @@ fn of_answers(name: &ObjectName, policy: &ConsentPolicy) -> Error {
             policy.table, policy.name
         ),
         "make a view of the query, which asks the model anew each time, or aggregate the rows",
+    )
+}
+
+/// The refusal of rows in which values of several persons' rows stand.
+fn of_several(name: &ObjectName, policy: &ConsentPolicy) -> Error {
+    Error::unsupported(
+        format!(
+            "rows of {name} would hold values of other people of {} beside those of the person \
+             whose row it is: under the consent policy {} a later withdrawal of theirs would not \
+             reach them",
+            policy.table, policy.name
+        ),
+        "take them from rows of the same person (PARTITION BY the person, or join on it), count or \
+         average them, or make a view of the query, which reads them anew each time",
     )
 }
 
@@ -131,7 +149,14 @@ pub(crate) async fn may_add(
 ) -> Result<()> {
     may_come(context, target, plan, |_, _| true).await?;
     // Other columns may hold what they held: which ids are the row's own is not known of all.
-    check_columns(context, target, plan, |_, _| true, |field| field.data_type().is_nested())
+    check_columns(context, target, plan, |_, _| true, |field| field.data_type().is_nested())?;
+    for policy in used(context) {
+        let is_of_groups = is_of_groups(context, plan, &policy.name);
+        if !is_of_groups && !values(plan, &policy.name)?.are_of_one(&[]) {
+            return Err(of_several(target, &policy));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that rows of a plan may be added to a table: as [`may_add`], and each person comes into
@@ -149,7 +174,18 @@ pub(crate) async fn may_insert(
         at.is_some_and(|at| policies_of_each(plan, at).contains(policy))
     };
     may_come(context, target, plan, comes).await?;
-    check_columns(context, target, plan, comes, |_| true)
+    check_columns(context, target, plan, comes, |_| true)?;
+    let there = context.rights().purposes().policies_of(target);
+    for policy in used(context) {
+        let alike = there
+            .iter()
+            .filter(|other| other.is_alike(&policy) && comes(&policy.name, &other.subject));
+        let persons: Vec<usize> = alike.filter_map(|other| place(plan, &other.subject)).collect();
+        if !persons.is_empty() && !values(plan, &policy.name)?.are_under(&persons) {
+            return Err(of_several(target, &policy));
+        }
+    }
+    Ok(())
 }
 
 fn place(plan: &LogicalPlan, column: &str) -> Option<usize> {

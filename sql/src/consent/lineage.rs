@@ -1,4 +1,4 @@
-//! Which column of a plan holds the persons of a governed table.
+//! Which column of a plan holds the persons of a governed table, and whose values the others hold.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,8 +11,10 @@ use udfs::consent::SubjectKind;
 
 use super::groups::Groups;
 use super::guard::Consented;
+use crate::error::Result;
 use crate::model::answers::Answers;
 use crate::policy::barrier::barrier_of;
+use crate::policy::beside::{Part, Values};
 use crate::session::Narrowed;
 
 /// The names of the consent policies whose persons are in a column of a plan, as they are or cast,
@@ -101,21 +103,43 @@ pub(super) fn brings(plan: &LogicalPlan, policy: &str) -> bool {
     if Groups::of(policy).are_all(plan) {
         return false;
     }
-    let is_governed = |scan: &TableScan| {
-        let provider = source_as_provider(&scan.source).ok();
-        let table = provider.as_ref().and_then(consented);
-        table.is_some_and(|table| table.policies().any(|known| known.name == policy))
-            || provider.as_ref().is_some_and(|provider| has_records(provider, policy))
-    };
     let mut is_found = false;
     let walked = plan.apply_with_subqueries(|part| {
         if let LogicalPlan::TableScan(scan) = part {
-            let below = barrier_of(&scan.source, |barrier| brings(barrier.plan(), policy));
-            is_found |= is_governed(scan) || below.unwrap_or(false);
+            let provider = source_as_provider(&scan.source).ok();
+            let tells = provider.is_some_and(|provider| has_records(&provider, policy));
+            is_found |= tells || reads(scan, policy);
         }
         Ok(TreeNodeRecursion::Continue)
     });
     is_found || walked.is_err()
+}
+
+/// Whether a scan reads a table that a policy governs.
+fn reads(scan: &TableScan, policy: &str) -> bool {
+    let provider = source_as_provider(&scan.source).ok();
+    let table = provider.as_ref().and_then(consented);
+    let below = || barrier_of(&scan.source, |barrier| brings(barrier.plan(), policy));
+    table.is_some_and(|table| table.policies().any(|known| known.name == policy))
+        || below().unwrap_or(false)
+}
+
+/// What the columns of a plan hold of the rows of the table that a policy governs, which its
+/// persons decide about.
+///
+/// # Errors
+/// When the plan cannot be walked.
+pub(super) fn values(plan: &LogicalPlan, policy: &str) -> Result<Values> {
+    let parts = |scan: &TableScan, column: &str| {
+        let at = scan.projected_schema.as_arrow().index_of(column).ok()?;
+        reads(scan, policy).then(|| {
+            let mut found = BTreeSet::new();
+            persons(scan, at, &mut found);
+            let is_key = found.contains(policy);
+            Part { is_value: true, is_key, decides: is_key }
+        })
+    };
+    Ok(Values::of(plan, &parts)?)
 }
 
 fn persons(scan: &TableScan, column: usize, found: &mut BTreeSet<String>) {

@@ -3,8 +3,10 @@
 //! Where a column of the copy is a column of the source as it is, policies and tags go with it
 //! under its new name. Where it was computed of a masked column the strictest mask holds: NULL, but
 //! for the roles that the policy excepts. A row access policy goes along with the columns that its
-//! condition needs; a copy without them is refused. Rows are added to a table only where it has at
-//! least the policies that a copy of them would carry. DECLASSIFY makes a copy without.
+//! condition needs; a copy without them is refused, and so is one whose rows hold values of several
+//! of the table's ([`super::beside`]), as under a retention policy. Rows are added to a table only
+//! where it has at least the policies that a copy of them would carry. DECLASSIFY makes a copy
+//! without.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -16,8 +18,10 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Distinct, LogicalPlan, TableScan};
-use sqlparser::ast::{Expr as SqlExpr, Ident, visit_expressions_mut};
+use sqlparser::ast::{Expr as SqlExpr, Ident, visit_expressions, visit_expressions_mut};
 
+use super::barrier::barrier_of;
+use super::beside::{Part, Values};
 use super::binding;
 use super::expression::parsed;
 use super::identifiers;
@@ -92,7 +96,8 @@ impl Copied {
             let own = target == Some(table);
             let ages = !in_place && ages(context, &governed, plan, table, &rules).await?;
             let (outputs, places) = (outputs.as_slice(), &places);
-            let copy = Copying { table, own, outputs, places, sees_groups, gathers, ages };
+            let read = Read { plan, governed: &governed };
+            let copy = Copying { table, own, read, outputs, places, sees_groups, gathers, ages };
             copy.carry(&rules, &mut copied)?;
         }
         copied.own = target.is_some_and(|target| tables.iter().all(|table| table == target));
@@ -235,17 +240,22 @@ async fn ages(
     table: &ObjectName,
     rules: &TableRules,
 ) -> Result<bool> {
-    let times = rules.own.policies.values().filter_map(|policy| match &policy.rule {
-        Rule::Retention { column, .. } => Some(column.as_str()),
-        _ => None,
-    });
-    let times: BTreeSet<&str> = times.collect();
+    let times = times(rules);
     if times.is_empty() {
         return Ok(false);
     }
     let persons = persons(context, table).await?;
     let lineage = Lineage(|scan: &TableScan| read_by(scan, governed));
     Ok(lineage.shows_rows(plan, table, &times, &persons)?)
+}
+
+/// The columns of a table that tell how old its rows are.
+fn times(rules: &TableRules) -> BTreeSet<&str> {
+    let times = rules.own.policies.values().filter_map(|policy| match &policy.rule {
+        Rule::Retention { column, .. } => Some(column.as_str()),
+        _ => None,
+    });
+    times.collect()
 }
 
 /// The columns of a table that hold persons, as consent policies and subjects have it.
@@ -284,6 +294,23 @@ fn free(name: &str, taken: impl Fn(&str) -> bool) -> String {
     }
 }
 
+/// The columns that a condition names.
+fn named(text: &str) -> BTreeSet<String> {
+    let mut columns = BTreeSet::new();
+    let Ok(expr) = parsed(text) else { return columns };
+    let _: ControlFlow<()> = visit_expressions(&expr, |part| {
+        match part {
+            SqlExpr::Identifier(name) => columns.insert(folded(name)),
+            SqlExpr::CompoundIdentifier(names) => {
+                names.last().is_some_and(|name| columns.insert(folded(name)))
+            }
+            _ => false,
+        };
+        ControlFlow::Continue(())
+    });
+    columns
+}
+
 /// Whether rows are put together on the way, so that those of the copy are not those of the table.
 fn gathers(plan: &LogicalPlan) -> Result<bool> {
     let mut gathers = false;
@@ -301,11 +328,18 @@ fn gathers(plan: &LogicalPlan) -> Result<bool> {
     Ok(gathers)
 }
 
+/// What a copy is made of.
+struct Read<'a> {
+    plan: &'a LogicalPlan,
+    governed: &'a Governed,
+}
+
 /// The copy of one protected table.
 struct Copying<'a> {
     table: &'a ObjectName,
     /// Whether its rows come into itself.
     own: bool,
+    read: Read<'a>,
     outputs: &'a [(&'a String, &'a Source)],
     places: &'a Places,
     /// Whether who copies sees groups that are large enough, and nothing else.
@@ -317,19 +351,23 @@ struct Copying<'a> {
 
 impl Copying<'_> {
     fn carry(&self, rules: &TableRules, copied: &mut Copied) -> Result<()> {
+        let times = times(rules);
         for (name, policy) in &rules.own.policies {
             match &policy.rule {
                 // Its rows have them already.
                 Rule::RowAccess { .. } | Rule::Aggregation { .. } | Rule::Retention { .. }
                     if self.own => {}
-                Rule::Retention { column, keep, keep_ms, keeps_null } => {
-                    let Some(column) = self.place(column) else {
+                Rule::Retention { column: time, keep, keep_ms, keeps_null } => {
+                    let Some(column) = self.place(time) else {
                         if self.ages {
                             let why = "needs the time that the copy leaves out";
                             return Err(self.refusal(name, why));
                         }
                         continue;
                     };
+                    if self.ages && !self.are_of_one(&BTreeSet::from([time.clone()]), &times)? {
+                        return Err(self.put_together(name));
+                    }
                     let (column, keep) = (column.clone(), keep.clone());
                     let (keep_ms, keeps_null) = (*keep_ms, *keeps_null);
                     let rule = Rule::Retention { column, keep, keep_ms, keeps_null };
@@ -341,10 +379,15 @@ impl Copying<'_> {
                 Rule::Projection { columns } => {
                     columns.iter().for_each(|column| self.kept(name, policy, column, copied));
                 }
-                Rule::RowAccess { predicate } => {
-                    let Some(predicate) = self.renamed(predicate) else {
+                Rule::RowAccess { predicate: text } => {
+                    let Some(predicate) = self.renamed(text) else {
                         return Err(self.refusal(name, "needs columns that the copy leaves out"));
                     };
+                    let keys = named(text);
+                    // Where no column decides, all rows are alike.
+                    if !keys.is_empty() && !self.are_of_one(&keys, &BTreeSet::new())? {
+                        return Err(self.put_together(name));
+                    }
                     copied.add(name, Rule::RowAccess { predicate }, policy);
                 }
                 Rule::Aggregation { unit, min_group_size } => {
@@ -443,6 +486,27 @@ impl Copying<'_> {
         self.places.get(&(self.table.clone(), column.to_owned()))
     }
 
+    /// Whether each row of the copy holds values of one row of the table, or of such as agree in
+    /// the columns by which a policy decides, which are its own. `free`: columns of which those of
+    /// other rows may be there.
+    fn are_of_one(&self, keys: &BTreeSet<String>, free: &BTreeSet<&str>) -> Result<bool> {
+        let parts = |scan: &TableScan, column: &str| {
+            let table = read_by(scan, self.read.governed)?;
+            let is_masked = || barrier_of(&scan.source, |barrier| barrier.masks(column));
+            (table == *self.table).then(|| Part {
+                is_value: !free.contains(column),
+                is_key: keys.contains(column),
+                decides: keys.len() == 1 && !is_masked().unwrap_or_default(),
+            })
+        };
+        let places = keys.iter().filter_map(|key| {
+            let place = self.place(key)?;
+            self.outputs.iter().position(|(output, _)| *output == place)
+        });
+        let places: Vec<usize> = places.collect();
+        Ok(Values::of(self.read.plan, &parts)?.are_of_one(&places))
+    }
+
     /// An expression over the copy's columns; `None` when one that it names is not there.
     fn renamed(&self, text: &str) -> Option<String> {
         let mut expr = parsed(text).ok()?;
@@ -464,6 +528,15 @@ impl Copying<'_> {
             ControlFlow::Continue(())
         });
         changed.is_continue().then(|| expr.to_string())
+    }
+
+    fn put_together(&self, policy: &str) -> Error {
+        Error::unsupported(
+            format!("policy {policy} of {} does not hold for rows put together", self.table),
+            "values of several rows would stand in one: make a view of the query, which reads the \
+             rows anew each time, copy each row by itself, or ask who administers policies to \
+             DECLASSIFY the copy",
+        )
     }
 
     fn refusal(&self, policy: &str, why: &str) -> Error {

@@ -8,6 +8,7 @@
 
 mod apply;
 pub(crate) mod barrier;
+pub(crate) mod beside;
 mod bound;
 mod change;
 mod copies;
