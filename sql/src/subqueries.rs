@@ -183,10 +183,8 @@ fn single_row(plan: &LogicalPlan) -> DataFusionResult<Option<Single>> {
         LogicalPlan::Aggregate(node) if node.group_expr.is_empty() => {
             Ok(Some(Single { value: plan.clone(), met: None }))
         }
-        LogicalPlan::Projection(_) => {
-            let inputs = plan.inputs();
-            let [input] = inputs.as_slice() else { return Ok(None) };
-            let Some(Single { value, met }) = single_row(input)? else { return Ok(None) };
+        LogicalPlan::Projection(node) => {
+            let Some(Single { value, met }) = single_row(&node.input)? else { return Ok(None) };
             let value = plan.with_new_exprs(plan.expressions(), vec![value])?;
             Ok(Some(Single { value, met }))
         }
