@@ -58,6 +58,9 @@ const PICKING: [&str; 9] =
 /// Functions and aggregates that count, so that no value is in what they give.
 const COUNTING: [&str; 3] = ["approx_distinct", "count", "row_number"];
 
+/// The aggregate whose text is about all values, and is none of them.
+const INFER_DATE_ORDER: &str = "infer_date_order";
+
 /// Functions and aggregates whose values hold ids that cannot be looked for.
 const HIDING: [&str; 12] = [
     "array_agg",
@@ -362,7 +365,7 @@ pub(super) fn gathered(name: &str, held: Held) -> Held {
 /// of them together, nor numbers and times that are the least or the largest.
 pub(super) fn gives_values(name: &str, to: &DataType) -> bool {
     let is_of_one_row = PICKING.contains(&name) && !["max", "min"].contains(&name);
-    let is_of_all = COUNTING.contains(&name) || tells_together(name);
+    let is_of_all = COUNTING.contains(&name) || tells_together(name) || name == INFER_DATE_ORDER;
     let is_number = to.is_primitive() || matches!(to, DataType::Boolean | DataType::Null);
     is_of_one_row || !(is_of_all || is_number)
 }
