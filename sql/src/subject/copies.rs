@@ -85,6 +85,7 @@ impl Copies {
         let outputs: Vec<(&String, &Held)> = columns.iter().zip(&rows.columns).collect();
         let mut made = BTreeSet::new();
         for (column, held) in &outputs {
+            made.extend(held.others.iter().map(|ids| ids.copied_to(Some(column.as_str()))));
             let place = SubjectKey { table: target.name().clone(), column: (*column).clone() };
             for ids in &held.ids {
                 if is_key(&subjects, &place, ids) {
@@ -104,7 +105,11 @@ impl Copies {
                 });
             }
         }
-        let read = rows.persons.readings.iter().filter(|(_, name)| !target.knows(name));
+        let apart = &rows.persons.apart;
+        let read = rows.persons.readings.iter();
+        let is_apart =
+            |reading: &usize| matches!(target, Target::Changed(_)) && apart.contains(reading);
+        let read = read.filter(|(reading, name)| is_apart(reading) || !target.knows(name));
         let read = read.filter_map(|(reading, name)| {
             let table = tables.iter().find(|table| table.name == *name)?;
             Some((*reading, table))
@@ -216,7 +221,7 @@ fn lost<'a>(
     let findable = table.columns.iter().map(|(_, ids)| ids).filter(|ids| ids.by.is_some());
     let mut lost: BTreeMap<&str, &Ids> = BTreeMap::new();
     for ids in findable {
-        let mut left = outputs.iter().flat_map(|(_, held)| &held.ids);
+        let mut left = outputs.iter().flat_map(|(_, held)| held.left());
         if !left.any(|left| left.subject == ids.subject && persons.are_told(reading, left)) {
             lost.entry(&ids.subject).or_insert(ids);
         }
@@ -232,8 +237,8 @@ fn nobodys(target: &ObjectName, ids: &Ids) -> Error {
             ids.from.table, ids.from.column, ids.subject
         ),
         hint: Some(
-            "keep that column, aggregate the rows, use anonymize or differential privacy, or ask \
-             who administers policies to DECLASSIFY the copy"
+            "keep that column, aggregate the rows, divide windows by it, use anonymize or \
+             differential privacy, or ask who administers policies to DECLASSIFY the copy"
                 .into(),
         ),
     }

@@ -9,6 +9,7 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::{Expr, ExprSchemable};
 
 use super::define::is_id;
+use crate::consent::tells_together;
 use crate::subqueries::NULL_WITHOUT_ROW;
 
 /// What an expression over ids calls the id.
@@ -56,6 +57,9 @@ const PICKING: [&str; 9] =
 
 /// Functions and aggregates that count, so that no value is in what they give.
 const COUNTING: [&str; 3] = ["approx_distinct", "count", "row_number"];
+
+/// The aggregate whose text is about all values, and is none of them.
+const INFER_DATE_ORDER: &str = "infer_date_order";
 
 /// Functions and aggregates whose values hold ids that cannot be looked for.
 const HIDING: [&str; 12] = [
@@ -194,6 +198,10 @@ pub(super) struct Held {
     pub(super) readings: BTreeSet<usize>,
     /// Those of persons of whom it may hold what was made of ids, and none.
     pub(super) lost: BTreeSet<Ids>,
+    /// Those of persons in whose rows it may hold something else in the place of the id.
+    pub(super) replaced: BTreeSet<Ids>,
+    /// Those of persons of many rows of whom it may hold values, as a list does that is of a group.
+    pub(super) others: BTreeSet<Ids>,
     /// Whether it may be a value of no table, as one that the query writes or counts.
     pub(super) is_written: bool,
     /// Whether the ids may be of other rows than the value is in, as those that a window gathers.
@@ -205,6 +213,8 @@ impl Held {
         self.ids.extend(other.ids);
         self.readings.extend(other.readings);
         self.lost.extend(other.lost);
+        self.replaced.extend(other.replaced);
+        self.others.extend(other.others);
         self.is_written |= other.is_written;
         self.is_of_others |= other.is_of_others;
     }
@@ -212,6 +222,39 @@ impl Held {
     /// Whether a value comes of a reading, or may be one of no table beside its rows.
     pub(super) fn may_stand_for(&self, reading: usize) -> bool {
         self.is_written || self.readings.contains(&reading)
+    }
+
+    /// Whether a value or an id comes of a reading.
+    pub(super) fn comes_of(&self, reading: usize) -> bool {
+        self.readings.contains(&reading) || self.ids.iter().any(|ids| ids.reading == reading)
+    }
+
+    /// Of some rows something else is there in the place of ids.
+    pub(super) fn replace(&mut self, of: impl Fn(&Ids) -> bool) {
+        self.replaced.extend(self.ids.iter().filter(|ids| of(ids)).cloned());
+    }
+
+    pub(super) fn is_replaced(&self, ids: &Ids) -> bool {
+        let mut replaced = self.replaced.iter();
+        replaced.any(|of| (&of.subject, of.reading) == (&ids.subject, ids.reading))
+    }
+
+    /// The ids by which every row is found, and those of which is said that they cannot be.
+    pub(super) fn left(&self) -> impl Iterator<Item = &Ids> {
+        self.ids.iter().filter(move |ids| ids.by.is_none() || !self.is_replaced(ids))
+    }
+
+    /// What came of a reading comes of another one.
+    pub(super) fn read_apart(&mut self, reading: usize, apart: usize) {
+        self.readings.remove(&reading);
+        self.readings.insert(apart);
+        for known in [&mut self.ids, &mut self.lost, &mut self.replaced] {
+            let moved = std::mem::take(known).into_iter().map(|ids| match ids.reading == reading {
+                true => ids.read_in(apart),
+                false => ids,
+            });
+            *known = moved.collect();
+        }
     }
 
     pub(super) fn each(mut self, change: impl Fn(Ids) -> Ids) -> Self {
@@ -316,6 +359,15 @@ pub(super) fn gathered(name: &str, held: Held) -> Held {
         name if HIDING.contains(&name) => held.each(Ids::hidden),
         _ => held.without_ids(),
     }
+}
+
+/// Whether an aggregate or a window function gives values of single rows: not where it tells of all
+/// of them together, nor numbers and times that are the least or the largest.
+pub(super) fn gives_values(name: &str, to: &DataType) -> bool {
+    let is_of_one_row = PICKING.contains(&name) && !["max", "min"].contains(&name);
+    let is_of_all = COUNTING.contains(&name) || tells_together(name) || name == INFER_DATE_ORDER;
+    let is_number = to.is_primitive() || matches!(to, DataType::Boolean | DataType::Null);
+    is_of_one_row || !(is_of_all || is_number)
 }
 
 /// A literal as SQL text; none for anything else.

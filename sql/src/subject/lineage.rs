@@ -8,6 +8,7 @@
 //! A statement may read a table several times. Of ids is known of which reading they are, so that
 //! each part of a UNION and each side of a join has to keep ids of its own.
 
+mod gathers;
 mod made;
 
 use std::cell::Cell;
@@ -109,6 +110,7 @@ impl<'a> Lineage<'a> {
                     let mut made = self.made(expr, schema, &from, &mut rows.persons)?;
                     made.is_of_others |=
                         !made.ids.is_empty() && !is_of_one(expr, &made, schema, &from);
+                    self.set_apart(expr, &mut made, schema, &from, &mut rows.persons)?;
                     rows.columns.push(made);
                 }
                 rows
@@ -271,13 +273,16 @@ impl<'a> Lineage<'a> {
         }
         let groups = width.saturating_sub(node.aggr_expr.len());
         columns.resize(groups, Held::default());
-        let gathered: Vec<usize> = persons.readings.iter().map(|(reading, _)| *reading).collect();
+        let gathered = persons.readings.clone();
         persons.group(&columns);
+        let nobodys: BTreeSet<(usize, ObjectName)> =
+            gathered.difference(&persons.readings).cloned().collect();
         let mut unused = Persons::default();
         for expr in &node.aggr_expr {
             let mut held = self.made(expr, schema, &from, &mut unused)?;
+            self.add_others(expr, &mut held, schema, &nobodys);
             // That there are rows, and how many, comes of them as well.
-            held.readings.extend(&gathered);
+            held.readings.extend(gathered.iter().map(|(reading, _)| *reading));
             columns.push(held);
         }
         Ok(Rows { columns, persons })
@@ -309,12 +314,17 @@ impl<'a> Lineage<'a> {
         right.persons.add(met);
         let of_right = both.split_off(width.min(both.len()));
         Ok(match node.join_type {
-            JoinType::LeftSemi | JoinType::LeftAnti => {
+            // Whoever is met by a value that is there has it too.
+            JoinType::LeftSemi => {
+                left.persons.add(right.persons);
                 Rows { columns: both, persons: left.persons }
             }
-            JoinType::RightSemi | JoinType::RightAnti => {
+            JoinType::RightSemi => {
+                right.persons.add(left.persons);
                 Rows { columns: of_right, persons: right.persons }
             }
+            JoinType::LeftAnti => Rows { columns: both, persons: left.persons },
+            JoinType::RightAnti => Rows { columns: of_right, persons: right.persons },
             JoinType::LeftMark => {
                 both.push(Held::default());
                 Rows { columns: both, persons: left.persons }
@@ -370,6 +380,7 @@ impl<'a> Lineage<'a> {
             || any.downcast_ref::<PrivateNode>().is_some()
         {
             rows.persons.readings.clear();
+            rows.columns.iter_mut().for_each(|held| held.others.clear());
         }
         Ok(rows)
     }
@@ -409,8 +420,8 @@ impl<'a> Lineage<'a> {
         Ok(rows)
     }
 
-    /// What a condition says to be equal holds the same ids. `meets` tells whether rows of the
-    /// table that a column is of are there only where the condition holds.
+    /// What a condition says to be equal holds the same ids, and values of the same rows. `meets`
+    /// tells whether rows of the table that a column is of are there only where the condition holds.
     fn equal(
         &self,
         condition: &Expr,
@@ -438,19 +449,25 @@ impl<'a> Lineage<'a> {
         meets: &dyn Fn(usize) -> bool,
     ) {
         let place = |expr: &Expr| schema.maybe_index_of_column(column_of(expr)?);
-        let ids = |at: usize| columns.get(at).map(|held| held.ids.clone()).unwrap_or_default();
+        let held = |at: usize| columns.get(at).cloned().unwrap_or_default();
+        let kept = |held: &Held| -> BTreeSet<Ids> {
+            held.ids.iter().filter(|ids| !held.is_replaced(ids)).cloned().collect()
+        };
         let (one, other) = match (place(one), place(other)) {
             (Some(one), Some(other)) => (one, other),
             (Some(inner), None) if meets(inner) => {
-                return persons.are_outer(&ids(inner), other);
+                return persons.are_outer(&kept(&held(inner)), other);
             }
-            (None, Some(inner)) if meets(inner) => return persons.are_outer(&ids(inner), one),
+            (None, Some(inner)) if meets(inner) => {
+                return persons.are_outer(&kept(&held(inner)), one);
+            }
             _ => return,
         };
-        let (of_one, of_other) = (ids(one), ids(other));
+        let (of_one, of_other) = (held(one), held(other));
+        let rights = kept(&of_other);
         let (one_meets, other_meets) = (meets(one), meets(other));
-        for left in &of_one {
-            for right in of_other.iter().filter(|right| right.subject == left.subject) {
+        for left in &kept(&of_one) {
+            for right in rights.iter().filter(|right| right.subject == left.subject) {
                 if other_meets {
                     let by_left = self.origins(left).into_iter();
                     persons.told_by.extend(by_left.map(|origin| (right.reading, origin)));
@@ -461,9 +478,14 @@ impl<'a> Lineage<'a> {
                 }
             }
         }
-        for (at, ids, meet) in [(one, of_other, other_meets), (other, of_one, one_meets)] {
+        for (at, equal, meet) in [(one, of_other, other_meets), (other, of_one, one_meets)] {
             if let Some(held) = columns.get_mut(at).filter(|_| meet) {
-                held.ids.extend(ids);
+                held.ids.extend(equal.ids);
+                held.replaced.extend(equal.replaced);
+                // A value that is of a person's row anyway is that person's.
+                if one_meets && other_meets && held.readings.is_empty() {
+                    held.readings = equal.readings;
+                }
             }
         }
     }

@@ -8,8 +8,15 @@ use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::functions::expr_fn::{
     btrim, char_length, coalesce, concat, greatest, lower, nullif, sha256,
 };
+use datafusion::functions_aggregate::array_agg::array_agg_udaf;
+use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::expr_fn::{array_agg, count, max};
-use datafusion::logical_expr::{LogicalPlanBuilder, cast, col, lit, out_ref_col, when};
+use datafusion::functions_aggregate::first_last::first_value_udaf;
+use datafusion::functions_aggregate::min_max::max_udaf;
+use datafusion::logical_expr::expr::WindowFunction;
+use datafusion::logical_expr::{
+    AggregateUDF, ExprFunctionExt, LogicalPlanBuilder, cast, col, lit, out_ref_col, when,
+};
 
 use super::*;
 
@@ -167,6 +174,104 @@ fn where_nothing_of_an_id_is_left_is_known() {
     ] {
         assert_eq!(is_lost(expr.clone()), lost, "{expr}");
     }
+}
+
+#[test]
+fn ids_in_whose_place_something_else_may_stand_find_nobody() {
+    let tables = Tables::new();
+    let when_first = || when(col("n").gt(lit(1)), col("id"));
+    for (expr, is_left) in [
+        (col("id"), true),
+        (lower(col("id")), true),
+        (coalesce(vec![col("id"), lit("nobody")]), true),
+        (coalesce(vec![lower(col("id")), lit("nobody")]), true),
+        (nullif(col("id"), lit("")), true),
+        (when(col("id").eq(lit("")), lit("")).otherwise(btrim(vec![col("id")])).unwrap(), true),
+        (coalesce(vec![lit("u1"), col("id")]), false),
+        (coalesce(vec![nullif(col("id"), lit("u1")), lit("u2")]), false),
+        (nullif(col("id"), lit("u1")), false),
+        (greatest(vec![col("id"), lit("u17")]), false),
+        (when_first().otherwise(lit("u1")).unwrap(), false),
+        (when_first().otherwise(col("name")).unwrap(), false),
+        (when_first().end().unwrap(), false),
+    ] {
+        let rows = tables.rows(tables.crm().project(vec![expr.clone()]).unwrap());
+        assert_eq!(rows.columns[0].ids.len(), 1, "{expr}");
+        assert_eq!(rows.columns[0].left().count(), usize::from(is_left), "{expr}");
+    }
+    // Nor do they say that rows of another reading are of the same person.
+    let chosen = when_first().otherwise(lit("u1")).unwrap().alias("chosen");
+    let around = tables.crm().project(vec![col("id"), chosen]).unwrap().alias("around").unwrap();
+    let on = vec![col("around.chosen").eq(col("crm.id"))];
+    let both = around.join_on(tables.crm().build().unwrap(), JoinType::Inner, on).unwrap();
+    let shown = both.project(vec![col("around.id"), col("crm.name")]).unwrap();
+    assert_eq!(told(&tables.rows(shown)), (1, 2));
+}
+
+#[test]
+fn windows_over_many_persons_are_readings_of_their_own() {
+    let tables = Tables::new();
+    let over = |function: Arc<AggregateUDF>, of: &str, by: Vec<Expr>| {
+        let window = Expr::from(WindowFunction::new(function, vec![col(of)]));
+        let window = window.partition_by(by).build().unwrap();
+        tables.rows(tables.crm().window(vec![window]).unwrap())
+    };
+    // The row's own is told by its id; what was gathered is not.
+    for (function, of, by, all) in [
+        (max_udaf(), "name", vec![], 2),
+        (first_value_udaf(), "n", vec![], 2),
+        (array_agg_udaf(), "name", vec![col("name")], 2),
+        (max_udaf(), "name", vec![col("id")], 1),
+        (max_udaf(), "name", vec![lower(col("id"))], 1),
+        (max_udaf(), "n", vec![], 1),
+        (count_udaf(), "name", vec![], 1),
+    ] {
+        let rows = over(function, of, by.clone());
+        assert_eq!(told(&rows), (1, all), "{of} by {by:?}");
+        assert_eq!(rows.persons.apart.len(), all - 1, "{of} by {by:?}");
+    }
+    // Ids that were gathered tell nobody's row but their own.
+    let rows = over(max_udaf(), "id", vec![]);
+    assert_eq!(told(&rows), (2, 2));
+    let gathered = rows.columns[3].ids.first().map(|ids| ids.reading);
+    assert_ne!(gathered, rows.columns[0].ids.first().map(|ids| ids.reading));
+}
+
+#[test]
+fn values_of_groups_that_are_nobodys_are_of_others() {
+    let tables = Tables::new();
+    let others = |by: Vec<Expr>, of: Expr| {
+        let rows = tables.rows(tables.crm().aggregate(by, vec![of]).unwrap());
+        rows.columns.last().unwrap().others.len()
+    };
+    for (expr, found) in [
+        (array_agg(col("name")), 1),
+        (max(col("name")), 1),
+        (max(col("n")), 0),
+        (count(col("name")), 0),
+        (array_agg(col("id")), 0),
+    ] {
+        assert_eq!(others(vec![], expr.clone()), found, "{expr}");
+        assert_eq!(others(vec![col("id")], expr.clone()), 0, "{expr}");
+    }
+    let lists = tables.crm().aggregate(Vec::<Expr>::new(), vec![array_agg(col("name")).alias("m")]);
+    let each = tables.rows(lists.unwrap().unnest_column("m").unwrap());
+    assert_eq!(each.columns[0].others.len(), 1);
+}
+
+#[test]
+fn what_is_equal_to_a_value_comes_of_its_row() {
+    let tables = Tables::new();
+    let met = |join: JoinType| {
+        let on = vec![col("orders.item").eq(col("crm.name"))];
+        let both = tables.orders().join_on(tables.crm().build().unwrap(), join, on).unwrap();
+        let rows = tables.rows(both);
+        (rows.columns[1].readings.len(), rows.persons.readings.len())
+    };
+    assert_eq!(met(JoinType::Inner), (1, 1));
+    assert_eq!(met(JoinType::LeftSemi), (1, 1));
+    assert_eq!(met(JoinType::LeftAnti), (1, 0));
+    assert_eq!(met(JoinType::Left), (0, 1));
 }
 
 #[test]

@@ -112,20 +112,26 @@ pub(crate) async fn of_subjects(
     let (keys, asked) = (first_generations(context).await?, context.opening().asked());
     let models = OfModels { subjects: &subjects, policy: None, asked: &asked };
     let rows = Lineage::new(&tables, models, &keys, &Cell::default()).of(plan)?;
+    let mut beside = rows.columns.clone();
+    if let Some(held) = beside.get_mut(column) {
+        *held = Held::default();
+    }
     let held = column_held(plan, rows.columns, column);
     let is_entity = |root: &SubjectKey| subjects.iter().any(|subject| subject.is_entity(root));
-    let untold = untold(&tables, &held, &rows.persons);
+    let untold = untold(&tables, &held, &rows.persons, &beside);
     let ids = held.ids.iter().chain(&held.lost).chain(&untold);
+    let ids = ids.chain(beside.iter().flat_map(|held| &held.others));
     let copies = ids.map(|ids| ids.copied_to(None));
     Ok(copies.filter(|copy| !copy.is_plain() || is_entity(&copy.root)).collect())
 }
 
 /// The ids of tables whose rows are single persons' and have in a column values of theirs, or of no
-/// table, without an id of the person.
-fn untold(tables: &[Keyed], held: &Held, persons: &Persons) -> BTreeSet<Ids> {
+/// table, or in others beside it values of theirs, without an id of the person in it.
+fn untold(tables: &[Keyed], held: &Held, persons: &Persons, beside: &[Held]) -> BTreeSet<Ids> {
     let mut untold = BTreeSet::new();
     for (reading, name) in &persons.readings {
-        if !held.may_stand_for(*reading) {
+        let is_beside = beside.iter().any(|other| other.readings.contains(reading));
+        if !is_beside && !held.may_stand_for(*reading) {
             continue;
         }
         let is_told = |of: &Ids| {

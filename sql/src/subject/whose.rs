@@ -18,6 +18,8 @@ pub(super) struct Persons {
     pub(super) told_by: BTreeSet<(usize, (usize, String))>,
     /// Readings with ids that are equal to a column of a query around.
     pub(super) outer: BTreeSet<(usize, Column)>,
+    /// Readings of what windows gather, which no row of their table stands for.
+    pub(super) apart: BTreeSet<usize>,
 }
 
 impl Persons {
@@ -30,6 +32,7 @@ impl Persons {
         self.readings.extend(other.readings);
         self.told_by.extend(other.told_by);
         self.outer.extend(other.outer);
+        self.apart.extend(other.apart);
     }
 
     /// The query around is this one.

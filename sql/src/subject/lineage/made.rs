@@ -1,5 +1,7 @@
 //! What expressions over rows hold of persons' ids.
 
+use std::collections::BTreeSet;
+
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema};
@@ -45,8 +47,13 @@ impl Lineage<'_> {
             }
             Expr::Case(case) => {
                 let values = case.when_then_expr.iter().map(|(_, then)| then.as_ref());
-                let values = values.chain(case.else_expr.as_deref());
-                self.chosen(values, schema, from, persons)
+                let values: Vec<&Expr> = values.chain(case.else_expr.as_deref()).collect();
+                let mut held = self.chosen(values.iter().copied(), schema, from, persons)?;
+                // Of ids that stay what they are some may be left out.
+                if case.else_expr.is_none() || values.into_iter().any(is_null) {
+                    held.replace(|ids| ids.by.as_ref().is_some_and(Vec::is_empty));
+                }
+                Ok(held)
             }
             Expr::ScalarFunction(call) => {
                 let args: Vec<&Expr> = call.args.iter().collect();
@@ -101,14 +108,21 @@ impl Lineage<'_> {
         persons: &mut Persons,
     ) -> Result<Held> {
         let (mut held, mut is_other) = (Held::default(), false);
+        let (mut is_written, mut beside) = (false, BTreeSet::new());
         for value in values {
             let made = self.made(value, schema, from, persons)?;
             is_other |= made.ids.is_empty() && !is_null(value);
+            // What is made of the id, or blank where that is, stands for nobody else.
+            if made.ids.is_empty() && made.lost.is_empty() && !is_blank(value) {
+                is_written |= made.is_written;
+                beside.extend(made.readings.iter().copied());
+            }
             held.add(made);
         }
         if is_other {
             held.lose();
         }
+        held.replace(|ids| is_written || beside.contains(&ids.reading));
         Ok(held)
     }
 
@@ -128,6 +142,9 @@ impl Lineage<'_> {
             for other in others {
                 held.readings.extend(self.made(other, schema, from, persons)?.readings);
             }
+            if !others.iter().all(is_blank) {
+                held.replace(|_| true);
+            }
             return Ok(held);
         }
         if FALLING_BACK.contains(&name) && column_of(first).is_some() {
@@ -140,7 +157,14 @@ impl Lineage<'_> {
                 return Ok(held);
             }
         }
-        self.chosen(args, schema, from, persons)
+        let mut held = self.chosen(args, schema, from, persons)?;
+        if FALLING_BACK.contains(&name) && !matches!(first, Expr::Case(_)) {
+            let of_first = self.made(first, schema, from, &mut Persons::default())?;
+            if !of_first.ids.is_empty() && of_first.replaced.is_empty() {
+                held.replaced.clear();
+            }
+        }
+        Ok(held)
     }
 
     /// What is computed in another way: no id is left, and what it comes of is.
@@ -195,6 +219,18 @@ fn is_null(expr: &Expr) -> bool {
         Expr::Literal(value, _) => value.is_null(),
         Expr::Alias(alias) => is_null(&alias.expr),
         Expr::Cast(cast) => is_null(&cast.expr),
+        _ => false,
+    }
+}
+
+/// Whether a value is a text of nothing.
+fn is_blank(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(value, _) => {
+            value.try_as_str().flatten().is_some_and(|text| text.trim().is_empty())
+        }
+        Expr::Alias(alias) => is_blank(&alias.expr),
+        Expr::Cast(cast) => is_blank(&cast.expr),
         _ => false,
     }
 }
