@@ -421,7 +421,8 @@ impl<'a> Lineage<'a> {
     }
 
     /// What a condition says to be equal holds the same ids, and values of the same rows. `meets`
-    /// tells whether rows of the table that a column is of are there only where the condition holds.
+    /// tells whether rows of the table that a column is of are there only where the condition
+    /// holds.
     fn equal(
         &self,
         condition: &Expr,
