@@ -5,6 +5,7 @@
 //! owner has written. Dropping a claim withdraws it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,7 +23,6 @@ use crate::config::Clock;
 use crate::erasures_seen::ErasuresSeen;
 use crate::error::{Error, Result};
 use crate::store::Place;
-use crate::warehouse::remove_all;
 
 /// How often a claim is touched.
 const BEAT: Duration = Duration::from_secs(10);
@@ -207,10 +207,34 @@ async fn withdraw(folder: &Place, id: &str) -> Result<()> {
 }
 
 /// Removes a version's folder, and the claim last: whatever is left is found by it, whoever is
-/// killed on the way.
+/// killed on the way. From then on somebody else may claim the version: of a disk's folder nothing
+/// is removed any more but the folder itself, if it is empty.
 async fn remove(folder: &Place) -> Result<()> {
     remove_files(folder, |file| file != CLAIM).await?;
-    remove_all(folder).await
+    let disk = folder.is_local().then(|| folder.url.to_file_path().ok()).flatten();
+    if let Some(path) = &disk {
+        remove_begun(path).await;
+    }
+    folder.child(CLAIM).remove().await?;
+    if let Some(path) = disk
+        && let Err(error) = tokio::fs::remove_dir(path).await
+    {
+        tracing::debug!(%error, "folder of a training left behind");
+    }
+    Ok(())
+}
+
+/// Removes files of a version's folder on a disk that were begun and never put in place, which no
+/// list shows. Those of claims may be somebody else's.
+async fn remove_begun(folder: &Path) {
+    let Ok(mut files) = tokio::fs::read_dir(folder).await else { return };
+    while let Ok(Some(file)) = files.next_entry().await {
+        if !file.file_name().to_string_lossy().starts_with(CLAIM)
+            && let Err(error) = tokio::fs::remove_file(file.path()).await
+        {
+            tracing::debug!(%error, "a file that was begun is left behind");
+        }
+    }
 }
 
 /// Removes the files in a version's folder whose names are meant.
@@ -367,4 +391,30 @@ async fn is_stale(folder: &Place, now_ms: i64) -> Result<bool> {
     // A folder without a claim is one that somebody is just removing.
     let claim = read(&folder.child(CLAIM)).await?;
     Ok(claim.is_some_and(|claim| now_ms.saturating_sub(claim.beat_ms) > STALE_MS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{StoreConfig, Stores};
+
+    #[tokio::test]
+    async fn who_claims_a_version_that_another_gives_up_loses_nothing() {
+        let disk = tempfile::tempdir().unwrap();
+        let url = disk.path().display().to_string();
+        let stores = Arc::new(Stores::default());
+        let place = stores.open(&StoreConfig { url, ..StoreConfig::default() }).unwrap();
+        let (version, on_disk) = (place.child("1").folder(), disk.path().join("1"));
+        for name in [CLAIM, "users.parquet"] {
+            assert!(version.child(name).create("{}").await.unwrap());
+        }
+        let begun = ["users.parquet#1", "claim.json#1"].map(|name| on_disk.join(name));
+        begun.iter().for_each(|path| std::fs::write(path, "").unwrap());
+        remove(&version).await.unwrap();
+        let left = std::fs::read_dir(&on_disk).unwrap().map(|file| file.unwrap().path());
+        assert_eq!(left.collect::<Vec<_>>(), [on_disk.join("claim.json#1")]);
+        std::fs::remove_file(&begun[1]).unwrap();
+        remove(&version).await.unwrap();
+        assert!(!on_disk.exists());
+    }
 }

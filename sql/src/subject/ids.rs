@@ -278,10 +278,14 @@ impl Held {
 
 /// Ids in another type. Text that is no number as it is written is another text afterwards.
 pub(super) fn cast_to(held: Held, value: &Expr, schema: &DFSchema, to: &DataType) -> Held {
+    let from = value.get_type(schema).unwrap_or(DataType::Utf8);
+    // A list of another kind holds what the list held.
+    if from.is_nested() && to.is_nested() {
+        return held;
+    }
     if !is_id(to) {
         return held.without_ids();
     }
-    let from = value.get_type(schema).unwrap_or(DataType::Utf8);
     if from.is_integer() || !to.is_integer() {
         return held;
     }
