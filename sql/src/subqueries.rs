@@ -105,6 +105,17 @@ fn has_subquery(plan: &LogicalPlan) -> DataFusionResult<bool> {
     Ok(found)
 }
 
+/// The sub-query that a part of an expression is.
+pub(crate) fn subquery(part: &Expr) -> Option<&Subquery> {
+    match part {
+        Expr::ScalarSubquery(sub) => Some(sub),
+        Expr::Exists(exists) => Some(&exists.subquery),
+        Expr::InSubquery(sub) => Some(&sub.subquery),
+        Expr::SetComparison(sub) => Some(&sub.subquery),
+        _ => None,
+    }
+}
+
 fn told_part(part: Expr) -> DataFusionResult<Transformed<Expr>> {
     match part {
         Expr::SetComparison(compared) => match single(&compared.subquery)? {

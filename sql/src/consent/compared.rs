@@ -5,6 +5,8 @@ use datafusion::common::{Column, DFSchema, JoinType};
 use datafusion::logical_expr::utils::find_out_reference_exprs;
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, Operator, Subquery};
 
+use crate::subqueries::subquery;
+
 /// Expressions that a condition compares with each other.
 pub(super) type Compared<'a> = Vec<&'a Expr>;
 
@@ -100,16 +102,5 @@ pub(super) fn subqueries(expr: &Expr) -> Vec<&Subquery> {
     match walked {
         Ok(_) => found,
         Err(_) => Vec::new(),
-    }
-}
-
-/// The sub-query that a part of an expression is.
-pub(super) fn subquery(part: &Expr) -> Option<&Subquery> {
-    match part {
-        Expr::ScalarSubquery(sub) => Some(sub),
-        Expr::Exists(exists) => Some(&exists.subquery),
-        Expr::InSubquery(sub) => Some(&sub.subquery),
-        Expr::SetComparison(sub) => Some(&sub.subquery),
-        _ => None,
     }
 }

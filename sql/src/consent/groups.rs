@@ -20,7 +20,7 @@ use datafusion::logical_expr::{
 
 use super::compared::{
     Compared, beneath, comparisons, conditions, is_lateral, mark, outer_columns, reached,
-    shows_both, subqueries, subquery,
+    shows_both, subqueries,
 };
 use super::lineage::consented;
 use crate::anonymize::AnonymizeNode;
@@ -30,6 +30,7 @@ use crate::model::recommend::RecommendNode;
 use crate::policy::barrier::barrier_of;
 use crate::private::PrivateNode;
 use crate::subject::{LISTING_USERS, OF_USERS};
+use crate::subqueries::subquery;
 
 /// Aggregates that tell of all rows of a group together. Those that are not here may give a value
 /// of a single one.

@@ -24,6 +24,7 @@ use datafusion::logical_expr::{
 
 use crate::consent::tells_together;
 use crate::model::evaluate::EvaluateNode;
+use crate::operators::is_comparison;
 use crate::private::PrivateNode;
 
 /// Windows that give the place of a row, and no value of one.
@@ -529,17 +530,7 @@ fn learn(at: Option<usize>, key: usize, columns: &mut [Held]) {
 fn is_no_value(part: &Expr) -> bool {
     match part {
         Expr::AggregateFunction(call) => tells_together(call.func.name()),
-        Expr::BinaryExpr(binary) => matches!(
-            binary.op,
-            Operator::Eq
-                | Operator::NotEq
-                | Operator::Lt
-                | Operator::LtEq
-                | Operator::Gt
-                | Operator::GtEq
-                | Operator::IsDistinctFrom
-                | Operator::IsNotDistinctFrom
-        ),
+        Expr::BinaryExpr(binary) => is_comparison(binary.op),
         Expr::Between(_)
         | Expr::Exists(_)
         | Expr::InList(_)

@@ -20,6 +20,7 @@ use sqlparser::ast::{
 
 use crate::error::{Error, Result};
 use crate::functions::{HAS_ROLE, HOLDS_ROLE, SESSION_FUNCTIONS};
+use crate::operators::is_plain_kind;
 use crate::parse::{name_parts, parse_query};
 use crate::session::StatementContext;
 use crate::session::bindings::{Bindings, References};
@@ -164,27 +165,9 @@ fn is_constant(expr: &Expr) -> DataFusionResult<bool> {
                 SESSION_FUNCTIONS.contains(&call.func.name())
                     || call.func.signature().volatility != Volatility::Immutable
             }
-            Expr::Alias(_)
-            | Expr::Literal(..)
-            | Expr::BinaryExpr(_)
-            | Expr::Like(_)
-            | Expr::SimilarTo(_)
-            | Expr::Not(_)
-            | Expr::IsNotNull(_)
-            | Expr::IsNull(_)
-            | Expr::IsTrue(_)
-            | Expr::IsFalse(_)
-            | Expr::IsUnknown(_)
-            | Expr::IsNotTrue(_)
-            | Expr::IsNotFalse(_)
-            | Expr::IsNotUnknown(_)
-            | Expr::Negative(_)
-            | Expr::Between(_)
-            | Expr::Case(_)
-            | Expr::Cast(_)
-            | Expr::TryCast(_)
-            | Expr::InList(_) => false,
-            _ => true,
+            Expr::BinaryExpr(_) | Expr::SimilarTo(_) | Expr::Negative(_) | Expr::Cast(_) => false,
+            Expr::Column(_) => true,
+            other => !is_plain_kind(other),
         })
     })?;
     Ok(!varies)

@@ -18,6 +18,7 @@ use datafusion::logical_expr::{
 use super::barrier::barrier_of;
 use super::harmless::is_harmless;
 use crate::error::{Error, Result};
+use crate::subqueries::subquery;
 
 /// Aggregates to which one row gives no more than its share.
 const SHARES: [&str; 14] = [
@@ -85,14 +86,7 @@ pub(super) fn enforce(plan: LogicalPlan) -> Result<LogicalPlan> {
         tells |= matches!(node, LogicalPlan::Analyze(_));
         node.apply_expressions(|expr| {
             expr.apply(|part| {
-                let sub = match part {
-                    Expr::ScalarSubquery(sub) => Some(sub),
-                    Expr::Exists(exists) => Some(&exists.subquery),
-                    Expr::InSubquery(sub) => Some(&sub.subquery),
-                    Expr::SetComparison(sub) => Some(&sub.subquery),
-                    _ => None,
-                };
-                if let Some(sub) = sub {
+                if let Some(sub) = subquery(part) {
                     left |= rows_of(&sub.subquery)?.is_some();
                 }
                 Ok(TreeNodeRecursion::Continue)

@@ -9,10 +9,10 @@ use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, Operator, Subquery};
+use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
 
 use crate::operators::{is_condition, is_safe_kind, is_widening};
-use crate::subqueries::NULL_WITHOUT_ROW;
+use crate::subqueries::{NULL_WITHOUT_ROW, subquery};
 
 /// Parts that days have too.
 const DAYS: [&str; 5] = ["year", "quarter", "month", "week", "day"];
@@ -57,16 +57,6 @@ fn is_harmless_inside(part: &Expr) -> Result<bool> {
         })
     })?;
     Ok(harmless)
-}
-
-fn subquery(part: &Expr) -> Option<&Subquery> {
-    match part {
-        Expr::ScalarSubquery(sub) => Some(sub),
-        Expr::Exists(exists) => Some(&exists.subquery),
-        Expr::InSubquery(sub) => Some(&sub.subquery),
-        Expr::SetComparison(sub) => Some(&sub.subquery),
-        _ => None,
-    }
 }
 
 /// Whether an expression names a column of a query around its own.

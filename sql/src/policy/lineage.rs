@@ -10,6 +10,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, Join, LogicalPlan, TableScan};
 
 use crate::consent::tells_together;
+use crate::subqueries::subquery;
 
 /// A column of a protected table.
 pub(super) type Origin = (ObjectName, String);
@@ -229,16 +230,12 @@ impl<F: Fn(&TableScan) -> Option<ObjectName>> Lineage<F> {
                 {
                     return Ok(TreeNodeRecursion::Jump);
                 }
-                Expr::ScalarSubquery(sub) => Some(sub),
-                Expr::Exists(exists) => Some(&exists.subquery),
-                Expr::InSubquery(sub) => Some(&sub.subquery),
-                Expr::SetComparison(sub) => Some(&sub.subquery),
                 // Which column of the query around it is, is not looked for: all may be.
                 Expr::OuterReferenceColumn(..) => {
                     from.iter().cloned().for_each(|outer| source.add(outer));
                     None
                 }
-                _ => None,
+                other => subquery(other),
             };
             if let Some(sub) = sub {
                 self.of(&sub.subquery)?.into_iter().for_each(|inner| source.add(inner));
