@@ -37,7 +37,7 @@ secret_access_key_file = \"/run/secrets/crm_key\"
 
 [[lake.crm.tables]]
 name = \"customers\"
-location = \"customers/*.csv\"
+location = \"customers\"
 format = \"csv\"
 options = { delimiter = \";\" }
 

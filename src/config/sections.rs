@@ -116,7 +116,7 @@ section! {
     pub struct TableSection {
         /// The table's name.
         pub name: String = String::new(),
-        /// File or folder, relative to the lake's URL.
+        /// File or folder, relative to the lake's URL; no pattern with `*`.
         pub location: String = String::new(),
         /// `parquet`, `csv`, `json`, `avro`, `arrow` or `delta`; else told by the file names.
         pub format: Option<String> = None,
