@@ -180,7 +180,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// The pair with these levels.
-    pub(super) fn weighed(&self, left: u32, right: u32, levels: u64) -> Edge {
+    fn weighed(&self, left: u32, right: u32, levels: u64) -> Edge {
         let columns = 0..self.levels.len();
         let weight = self.prior + columns.map(|at| self.column(at, left, levels)).sum::<f64>();
         let weight = weight + self.relatives(left, levels);

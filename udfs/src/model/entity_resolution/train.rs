@@ -2,8 +2,8 @@
 //!
 //! A version that goes on keeps what was learned and the pairs of records that say what they said;
 //! only pairs with a new or changed record are compared, and those of blocks that were too large
-//! and are not now. All weigh by how frequent their values are today, so that a pair that was kept
-//! may be kept no more. It begins anew where the columns are others, or more than half the records
+//! and are not now. Pairs that are kept are compared anew by what is known today, of how frequent
+//! values are and how a column's dates are read, so that a pair that was kept may be kept no more. It begins anew where the columns are others, or more than half the records
 //! are new. Entities keep their ids either way.
 //!
 //! Records are in memory, with some hundred bytes each. Scored pairs are where there is a place for
@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicBool;
 use super::blocking::{Blocks, blocks_of};
 use super::cluster::{cluster, complete};
 use super::column::NONE;
+use super::compare::Comparer;
 use super::gather::{Gathered, Ordered};
 use super::key::{Key, fits};
 use super::labels::{Ignored, Known, Written};
@@ -257,8 +258,10 @@ fn scored(
             let both_were = |left: u32, right: u32| !is_new(left) && !is_new(right);
             let came = scorer.edges_of(blocks, least, is_new, under.spill, under.cancel)?;
             let opened = scorer.edges(reopened, least, both_were, under.spill, under.cancel)?;
-            let kept = known.pairs(before, under.spill, |edge| {
-                let now = scorer.weighed(edge.left, edge.right, edge.levels);
+            // How alike values are depends on others too: of a date, by the order of its column's.
+            let mut comparer = Comparer::new(scorer.records());
+            let kept = known.pairs(before, under.spill, |left, right| {
+                let now = scorer.edge(&mut comparer, left, right);
                 let is_kept = f64::from(now.weight) >= least && !are_open(now.left, now.right);
                 is_kept.then_some(now)
             })?;
@@ -355,20 +358,19 @@ impl Past {
         self.before - self.same()
     }
 
-    /// The pairs of records that say what they said, as `weighed` says what they are worth today.
+    /// The pairs of records that say what they said, as `scored` says what they are worth today.
     fn pairs(
         &self,
         before: &Pairs,
         spill: &Spill,
-        weighed: impl Fn(Edge) -> Option<Edge>,
+        mut scored: impl FnMut(u32, u32) -> Option<Edge>,
     ) -> Result<Pairs, ModelError> {
         let mut kept = Sorter::new(spill, by_place);
         for edge in before.cursor() {
             let edge = edge?;
             let is_now = |record: u32| self.now.get(record as usize).filter(|&&now| now != NONE);
             if let (Some(&left), Some(&right)) = (is_now(edge.left), is_now(edge.right)) {
-                let (left, right) = (left.min(right), left.max(right));
-                if let Some(edge) = weighed(Edge { left, right, ..edge }) {
+                if let Some(edge) = scored(left, right) {
                     kept.add(edge)?;
                 }
             }
