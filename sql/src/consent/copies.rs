@@ -52,11 +52,11 @@ pub(crate) fn inherited(
                      consent policy {} knows whose they are",
                     policy.table, policy.subject, policy.name
                 ),
-                "keep that column, or aggregate the rows",
+                "keep that column, or aggregate the rows by counts, sums or means",
             ));
         };
         check_beside(context, name, plan, at, &policy, |_| true)?;
-        if !values(plan, &policy.name)?.are_under(&[at]) {
+        if !values(plan, &policy.name, &BTreeSet::new())?.are_under(&[at]) {
             return Err(of_several(name, &policy));
         }
         // A table that is replaced by its own rows stays under its own policy.
@@ -137,12 +137,34 @@ fn check_beside(
     }
 }
 
-/// Checks that values of other tables may come into a table's rows: it is under the same consents
-/// as the tables that they come from, and by the same crosswalks.
+/// The refusal of rows of a table's own persons that come back into it under other names, or none.
+fn of_nobody(target: &ObjectName, policy: &ConsentPolicy) -> Error {
+    Error::invalid_hint(
+        format!(
+            "values of people of {target} would come into rows of it without their own {}, by \
+             which the consent policy {} knows whose they are: a withdrawal would not reach them",
+            policy.subject, policy.name
+        ),
+        format!(
+            "select {} into its column as it is, or count or average the values",
+            policy.subject
+        ),
+    )
+}
+
+/// Whether consents choose rows of the statement.
+pub(crate) fn are_chosen(context: &StatementContext) -> bool {
+    !used(context).is_empty()
+}
+
+/// Checks that rows of a table may become those of a plan, which has all of its columns: the table
+/// is under the same consents as those that values come from, and by the same crosswalks, and they
+/// are of the person in the column by which its policy knows whose the row is. What was in a row of
+/// the table may stay there, whoever is set as its person.
 ///
 /// # Errors
-/// When it is not, and the rows are not aggregated.
-pub(crate) async fn may_add(
+/// When that is not so.
+pub(crate) async fn may_change(
     context: &StatementContext,
     target: &ObjectName,
     plan: &LogicalPlan,
@@ -150,20 +172,26 @@ pub(crate) async fn may_add(
     may_come(context, target, plan, |_, _| true).await?;
     // Other columns may hold what they held: which ids are the row's own is not known of all.
     check_columns(context, target, plan, |_, _| true, |field| field.data_type().is_nested())?;
+    let there = context.rights().purposes().policies_of(target);
     for policy in used(context) {
-        let is_of_groups = is_of_groups(context, plan, &policy.name);
-        if !is_of_groups && !values(plan, &policy.name)?.are_of_one(&[]) {
+        let alike = there.iter().filter(|other| other.is_alike(&policy));
+        let names: BTreeSet<&str> = alike.clone().map(|other| other.name.as_str()).collect();
+        let persons: Vec<usize> = alike.filter_map(|other| place(plan, &other.subject)).collect();
+        let held = values(plan, &policy.name, &names)?;
+        let stay = policy.table == *target && held.are_of_one(&[]);
+        if !stay && !held.are_under(&persons) {
             return Err(of_several(target, &policy));
         }
     }
     Ok(())
 }
 
-/// Checks that rows of a plan may be added to a table: as [`may_add`], and each person comes into
-/// the column by which the table's policy knows whose rows they are.
+/// Checks that rows of a plan may be added to a table: it is under the same consents as the tables
+/// that they come from, and by the same crosswalks, each person comes into the column by which its
+/// policy knows whose rows they are, and all values of a row are that person's.
 ///
 /// # Errors
-/// As [`may_add`].
+/// When that is not so, and the rows are not of groups that are nobody's.
 pub(crate) async fn may_insert(
     context: &StatementContext,
     target: &ObjectName,
@@ -181,9 +209,15 @@ pub(crate) async fn may_insert(
             .iter()
             .filter(|other| other.is_alike(&policy) && comes(&policy.name, &other.subject));
         let persons: Vec<usize> = alike.filter_map(|other| place(plan, &other.subject)).collect();
-        if !persons.is_empty() && !values(plan, &policy.name)?.are_under(&persons) {
-            return Err(of_several(target, &policy));
+        if is_of_groups(context, plan, &policy.name)
+            || values(plan, &policy.name, &BTreeSet::new())?.are_under(&persons)
+        {
+            continue;
         }
+        return Err(match persons.is_empty() {
+            true => of_nobody(target, &policy),
+            false => of_several(target, &policy),
+        });
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! whether the key is shown: `GROUP BY listener, song` gives single rows again. They are as well
 //! where an aggregate gives a value of a row of theirs that is made of that column: of one row,
 //! `max(listener)` is that row's. Counts, sums and means tell of all rows of a group together.
+//! Groups without any aggregate are the rows, each of them once, as those of DISTINCT are.
 //!
 //! A column is made of persons through renaming, expressions, sub-queries and groups, and where a
 //! condition compares it with one that is, also one of a sub-query or of a lateral query. Of
@@ -104,7 +105,8 @@ impl<'a> Groups<'a> {
         match plan {
             LogicalPlan::Aggregate(node) => {
                 let (keys, values) = self.grouped(node);
-                !keys.contains(&true) && !values.contains(&true)
+                let are_rows = node.aggr_expr.is_empty() && !self.are_all(&node.input);
+                !are_rows && !keys.contains(&true) && !values.contains(&true)
             }
             LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => true,
             LogicalPlan::Projection(_)

@@ -125,19 +125,22 @@ fn reads(scan: &TableScan, policy: &str) -> bool {
 }
 
 /// What the columns of a plan hold of the rows of the table that a policy governs, which its
-/// persons decide about.
+/// persons decide about. Persons of the policies `alike` are the same ones: what is equal to one of
+/// theirs is under their policy as it is under this one.
 ///
 /// # Errors
 /// When the plan cannot be walked.
-pub(super) fn values(plan: &LogicalPlan, policy: &str) -> Result<Values> {
+pub(super) fn values(plan: &LogicalPlan, policy: &str, alike: &BTreeSet<&str>) -> Result<Values> {
     let parts = |scan: &TableScan, column: &str| {
         let at = scan.projected_schema.as_arrow().index_of(column).ok()?;
-        reads(scan, policy).then(|| {
-            let mut found = BTreeSet::new();
-            persons(scan, at, &mut found);
-            let is_key = found.contains(policy);
-            Part { is_value: true, is_key, decides: is_key }
-        })
+        let mut found = BTreeSet::new();
+        persons(scan, at, &mut found);
+        let is_value = reads(scan, policy);
+        let is_key = match is_value {
+            true => found.contains(policy),
+            false => found.iter().any(|found| alike.contains(found.as_str())),
+        };
+        (is_value || is_key).then_some(Part { is_value, is_key, decides: is_key })
     };
     Ok(Values::of(plan, &parts)?)
 }

@@ -3,7 +3,12 @@
 //! One full join, read once, says for every row what becomes of it. The target's rows are numbered,
 //! so that a row that meets several source rows stays one row, and is an error when more than one
 //! of them would change it: which change wins would be chance.
+//!
+//! Which values may come in is looked at for each clause by itself: rows that one adds are copies
+//! as those of INSERT are, and what one writes into a row counts together with what that row has
+//! by the same clause, not by another.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Fields, SchemaRef};
@@ -15,6 +20,7 @@ use sqlparser::ast::{
     TableFactor,
 };
 
+use crate::consent;
 use crate::dml::rewrite::{Target, assigned, typed};
 use crate::dml::sent::{free, quoted};
 use crate::dml::{Change, MergePlan, copies_in};
@@ -75,13 +81,12 @@ pub(crate) async fn merge(
     for (index, clause) in merge.clauses.iter().enumerate() {
         branches.push(Branch::of(clause, index + 1, &target)?);
     }
-    let values: Vec<(String, String)> =
-        branches.iter().flat_map(|branch| branch.written(&target)).collect();
-    let when: Vec<&str> = branches.iter().map(|branch| branch.condition.as_str()).collect();
-    let met = format!("FULL JOIN {} ON {} WHERE {}", source(""), merge.on, when.join(" OR "));
     // Single rows that are added are as old as those of the source.
-    let adds = branches.iter().any(Branch::inserts) && have_an_age(context, &seen).await?;
-    target.check(context, &values, &met, !adds).await?;
+    let are_aged = branches.iter().any(Branch::inserts) && have_an_age(context, &seen).await?;
+    for branch in &branches {
+        let (values, met) = (branch.written(&target), branch.met(&source(""), &merge.on));
+        target.check(context, &values, &met, !(are_aged && branch.inserts())).await?;
+    }
     // A mark tells that there is a row. What is checked does not have it, nor do errors tell of it.
     let marked = source(&format!(", true AS {}", names.source));
     let joined = joined(&target, &names, &marked, &merge.on, &branches);
@@ -106,7 +111,9 @@ pub(crate) async fn merge(
     let (_, counts) = context.plan_query(parse_query(&counts)?).await?;
     let keep = target.with_untouched(keep, Rows::Changed);
     let (state, keep) = context.plan_query(parse_query(&keep)?).await?;
-    crate::consent::copies::may_add(context, &target.name, &keep).await?;
+    for branch in &branches {
+        branch.check_persons(context, &target, &source(""), &merge.on).await?;
+    }
     let check = RowCheck::of(context, &target.name, target.schema()).await?;
     let Target { name, version, .. } = target;
     let copies = copies_in(context, &keep, &name).await?;
@@ -183,6 +190,41 @@ impl Branch {
         let written = columns
             .filter_map(|(field, value)| value.clone().map(|value| (field.name().clone(), value)));
         written.collect()
+    }
+
+    /// Where the clause applies: the source beside the table, and the condition.
+    fn met(&self, source: &str, on: &Expr) -> String {
+        let meeting = match self.kind {
+            MergeClauseKind::Matched => "INNER",
+            MergeClauseKind::NotMatchedBySource => "LEFT",
+            MergeClauseKind::NotMatched | MergeClauseKind::NotMatchedByTarget => "RIGHT",
+        };
+        format!("{meeting} JOIN {source} ON {on} WHERE {}", self.condition)
+    }
+
+    /// Checks that what the clause writes of rows that consents choose comes into rows of the same
+    /// persons.
+    async fn check_persons(
+        &self,
+        context: &Arc<StatementContext>,
+        target: &Target,
+        source: &str,
+        on: &Expr,
+    ) -> Result<()> {
+        let written = self.written(target);
+        if !self.inserts() {
+            let values: BTreeMap<String, String> = written.into_iter().collect();
+            return target.check_persons(context, &values, &self.met(source, on)).await;
+        }
+        if !consent::copies::are_chosen(context) {
+            return Ok(());
+        }
+        let written =
+            written.iter().map(|(column, value)| format!("({value}) AS {}", quoted(column)));
+        let written: Vec<String> = written.collect();
+        let added = format!("SELECT {} FROM {source} WHERE {}", written.join(", "), self.condition);
+        let (_, added) = context.plan_query(parse_query(&added)?).await?;
+        consent::copies::may_insert(context, &target.name, &added).await
     }
 
     fn meets(&self, wanted: &[MergeClauseKind]) -> bool {

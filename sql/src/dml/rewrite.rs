@@ -213,6 +213,37 @@ impl Target {
         Ok(())
     }
 
+    /// Checks that values which come into rows that are there, of rows that consents choose, are
+    /// of the persons whose rows these are. `joined` stands beside the table, as for
+    /// [`Target::check`].
+    ///
+    /// # Errors
+    /// When they may be other persons'.
+    pub(super) async fn check_persons(
+        &self,
+        context: &Arc<StatementContext>,
+        values: &BTreeMap<String, String>,
+        joined: &str,
+    ) -> Result<()> {
+        if values.is_empty() || !consent::copies::are_chosen(context) {
+            return Ok(());
+        }
+        let alias = quoted(&self.alias);
+        let columns = self.schema.fields().iter().map(|field| {
+            let name = field.name();
+            // In another type a person would not be known for the one that it is.
+            let value = match values.get(name) {
+                Some(value) => format!("({value})"),
+                None => format!("{alias}.{}", self.value(name)),
+            };
+            format!("{value} AS {}", quoted(name))
+        });
+        let columns: Vec<String> = columns.collect();
+        let text = format!("SELECT {} {} {joined}", columns.join(", "), self.from());
+        let (_, plan) = query(context, &text).await?;
+        consent::copies::may_change(context, &self.name, &plan).await
+    }
+
     /// Checks that no mask is written in place of a value.
     fn check_masks(
         &self,
@@ -246,7 +277,6 @@ impl Target {
         let (state, keep) = query(context, &keep).await?;
         let (mut check, mut copies) = (None, Copies::default());
         if rows == Rows::Changed {
-            consent::copies::may_add(context, &self.name, &keep).await?;
             copies = copies_in(context, &keep, &self.name).await?;
             check = RowCheck::of(context, &self.name, &self.schema).await?;
         }
@@ -386,7 +416,9 @@ pub(crate) async fn update(
     let values = assigned(&target, &update.assignments)?;
     let condition = condition(update.selection.as_ref());
     let written: Vec<(String, String)> = values.clone().into_iter().collect();
-    target.check(context, &written, &format!("WHERE {condition}"), true).await?;
+    let joined = format!("WHERE {condition}");
+    target.check(context, &written, &joined, true).await?;
+    target.check_persons(context, &values, &joined).await?;
     let (changed, same) = (target.columns(&values), target.columns(&BTreeMap::new()));
     let (from, mark) = (target.from(), target.mark());
     let keep = format!(

@@ -158,7 +158,7 @@ fn drawn(plan: &LogicalPlan, at: usize) -> DataFusionResult<Option<String>> {
             }
             Ok(None)
         }
-        LogicalPlan::Join(join) if join.join_type == JoinType::Full => {
+        LogicalPlan::Join(join) if shows_both(join.join_type) => {
             match at.checked_sub(join.left.schema().fields().len()) {
                 Some(at) => drawn(&join.right, at),
                 None => drawn(&join.left, at),
@@ -174,6 +174,11 @@ fn drawn(plan: &LogicalPlan, at: usize) -> DataFusionResult<Option<String>> {
         },
         _ => Ok(None),
     }
+}
+
+/// Whether a join's columns are those of its left side and then those of its right one.
+fn shows_both(join: JoinType) -> bool {
+    matches!(join, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full)
 }
 
 /// A function in an expression that gives another value each time.
