@@ -279,6 +279,101 @@ async fn files_that_come_change_and_go_are_those_that_are_there() {
     }
 }
 
+/// Aggregates of floats; the last ones read the whole table.
+const OF_FLOATS: [&str; 8] = ["avg", "sum", "stddev", "stddev_pop", "var", "var_pop", "min", "max"];
+
+/// The values of each of some files.
+type Files = &'static [&'static [&'static str]];
+
+/// Files, and of which of the aggregates that are had by file the value is below 5.
+const FLOATS: [(Files, &[&str]); 13] = [
+    (&[&["1e200"], &["1e200"]], &["stddev", "stddev_pop", "var", "var_pop"]),
+    (&[&["1e200", "1e200"]], &["stddev", "stddev_pop", "var", "var_pop"]),
+    (&[&["1e308"], &["-1e308"]], &["avg", "sum"]),
+    // Twice 2¹⁰²³ is beyond all doubles.
+    (
+        &[&["8.98846567431158e307"], &[], &["8.98846567431158e307"]],
+        &["stddev", "stddev_pop", "var", "var_pop"],
+    ),
+    (
+        &[
+            &["8.98846567431158e307"],
+            &["8.98846567431158e307", "-8.98846567431158e307"],
+            &["-8.98846567431158e307"],
+        ],
+        &["avg", "sum"],
+    ),
+    (&[&["inf"], &["1"]], &[]),
+    (&[&["1", "-inf"], &["2"]], &["avg", "sum"]),
+    (&[&["inf"], &["-inf"], &["3"]], &[]),
+    (&[&["NaN"], &["1", "2"]], &[]),
+    (&[&["inf"]], &["stddev_pop", "var_pop"]),
+    (&[&[], &["inf"]], &["stddev_pop", "var_pop"]),
+    (&[&["", ""], &["-inf"]], &["avg", "sum", "stddev_pop", "var_pop"]),
+    (&[&[], &[""]], &[]),
+];
+
+/// Whether numbers are the same but for the last digits, which depend on the order of rows.
+fn is_same(one: &str, other: &str) -> bool {
+    match (one.parse::<f64>(), other.parse::<f64>()) {
+        (Ok(one), Ok(other)) => {
+            one == other
+                || (one.is_nan() && other.is_nan())
+                || (one - other).abs() < 1e-12 * other.abs()
+        }
+        _ => one == other,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn infinite_and_huge_values_by_file_are_those_of_the_table_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let people = people(folder.path());
+    let session = session(folder.path()).await;
+    put(&people, "0.csv", "id,x\n");
+    let create = "CREATE EXTERNAL TABLE t (id BIGINT, x DOUBLE) STORED AS CSV \
+                  LOCATION 'people/' OPTIONS (has_header 'true')";
+    run(&session, create).await;
+    run(&session, "CREATE VIEW v AS SELECT * FROM t").await;
+    for target in ["t", "v"] {
+        for function in OF_FLOATS {
+            let check = format!("CHECK ({function}(x) < 5)");
+            run(&session, &format!("CREATE EXPECTATION {function}_x ON {target} {check}")).await;
+        }
+    }
+    for (files, below) in FLOATS {
+        let mut files = files.to_vec();
+        for _ in 0..files.len() {
+            for file in std::fs::read_dir(&people).unwrap() {
+                std::fs::remove_file(file.unwrap().path()).unwrap();
+            }
+            for (number, values) in files.iter().enumerate() {
+                let lines: String = values.iter().map(|value| format!("1,{value}\n")).collect();
+                put(&people, &format!("{number}.csv"), &format!("id,x\n{lines}"));
+            }
+            let total = files.len().to_string();
+            // New files are read first, and then what they gave.
+            for read in [total.as_str(), "0"] {
+                let found = run(&session, "CHECK TABLE t").await;
+                let whole = run(&session, "CHECK TABLE v").await;
+                for (number, function) in OF_FLOATS.iter().enumerate() {
+                    let name = format!("{function}_x");
+                    let (found, whole) = (&found[&name], &whole[&name]);
+                    let told = format!("{files:?}: {found:?} {whole:?}");
+                    assert_eq!(found["status"], whole["status"], "{told}");
+                    assert!(is_same(&found["observed"], &whole["observed"]), "{told}");
+                    if number < 6 {
+                        assert_eq!(found["files_read"], read, "{told}");
+                        let is_below = below.contains(function);
+                        assert_eq!(found["status"] == "pass", is_below, "{told}");
+                    }
+                }
+            }
+            files.rotate_left(1);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_type_or_definition_finds_nothing_known() {
     let folder = tempfile::tempdir().unwrap();

@@ -41,7 +41,6 @@ use super::query::{self, Item, Outcome};
 use super::run::{is_of_all, record, row};
 use crate::dml::sent::{Sent, free, name_rows, quoted};
 use crate::error::{Error, Result};
-use crate::parse::parse_query;
 use crate::rights::Columns;
 use crate::session::StatementContext;
 use crate::session::run::Run;
@@ -128,8 +127,7 @@ impl Guard {
             _ => (None, format!("{new} AS {alias}"), None),
         };
         let text = query::text(&items, &from, &alias, loaded.as_deref());
-        let (_, checks) = context
-            .plan_query(parse_query(&text)?)
+        let checks = query::planned(&context, &text)
             .await
             .map_err(|error| cannot_be_checked(table, &error))?;
         let reads = context.access(table).await.select == Columns::All

@@ -5,11 +5,12 @@
 //! of the expectation's owner ([`owners`]). Of those that merge, each file is read once
 //! ([`partial`]), together with the others ([`shared`]). Those of severity `error` are computed too
 //! while rows are on their way into the table ([`load`]); rows that do not meet them are not
-//! committed.
+//! committed. What all of these make of floats is the same ([`floats`]).
 
 mod aggregation;
 mod check;
 mod explain;
+mod floats;
 mod keys;
 pub(crate) mod load;
 mod log;

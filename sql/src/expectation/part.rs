@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::session::StatementContext;
 
 /// The form of keys and states; another one forgets all states.
-const FORM: &str = "2";
+const FORM: &str = "3";
 
 /// One aggregate of the query.
 #[derive(Debug)]

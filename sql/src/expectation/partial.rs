@@ -437,21 +437,7 @@ impl Partial {
                 _ => accumulator.merge_batch(&[states])?,
             }
         }
-        Ok(one_nan(accumulator.evaluate()?))
-    }
-}
-
-/// NaN without a sign: with one it is less than every number, and which one files give depends on
-/// their order.
-fn one_nan(value: ScalarValue) -> ScalarValue {
-    match value {
-        ScalarValue::Float64(Some(number)) if number.is_nan() => {
-            ScalarValue::Float64(Some(f64::NAN))
-        }
-        ScalarValue::Float32(Some(number)) if number.is_nan() => {
-            ScalarValue::Float32(Some(f32::NAN))
-        }
-        other => other,
+        Ok(accumulator.evaluate()?)
     }
 }
 

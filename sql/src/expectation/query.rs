@@ -8,12 +8,16 @@ use arrow::datatypes::Int64Type;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use catalog::ObjectName;
 use catalog::checks::{CheckResult, CheckStatus, Expectation, Severity};
+use datafusion::logical_expr::LogicalPlan;
 
 use super::check::{Check, Shape};
+use super::floats;
 use super::owners::Reading;
 use super::references::Referenced;
 use crate::dml::sent::quoted;
 use crate::error::{Error, Result};
+use crate::parse::parse_query;
+use crate::session::StatementContext;
 
 /// Characters of a value or an error that are kept.
 const SHOWN_MAX: usize = 200;
@@ -111,6 +115,15 @@ pub(crate) fn text(items: &[Item], from: &str, alias: &str, loaded: Option<&str>
         from = format!("(SELECT *, {} FROM {from}) AS {alias}", conditions.join(", "));
     }
     format!("SELECT {} FROM {from}", columns.join(", "))
+}
+
+/// Plans the query, which answers the same however its rows are read.
+///
+/// # Errors
+/// When it cannot be planned.
+pub(super) async fn planned(context: &Arc<StatementContext>, text: &str) -> Result<LogicalPlan> {
+    let (_, plan) = context.plan_query(parse_query(text)?).await?;
+    Ok(floats::however_read(&plan)?)
 }
 
 /// What the query's one row says of each check.

@@ -26,7 +26,6 @@ use super::query::{self, Item, Outcome};
 use super::shared::{AllRows, Shared};
 use crate::dml::sent::quoted;
 use crate::error::{CatalogError, Class, Error, Result};
-use crate::parse::parse_query;
 use crate::session::StatementContext;
 use crate::session::run::Run;
 
@@ -430,7 +429,7 @@ pub(super) async fn whole(
     items: &[Item],
 ) -> Result<LogicalPlan> {
     let text = query::text(items, &query::from(table), &quoted(&table.name), None);
-    Ok(context.plan_query(parse_query(&text)?).await?.1)
+    query::planned(context, &text).await
 }
 
 /// Whether keys of values are kept for a check, where they can be.

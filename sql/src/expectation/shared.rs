@@ -29,7 +29,6 @@ use super::query::{self, Item};
 use super::run::row;
 use crate::dml::sent::{Sent, name_rows, quoted};
 use crate::error::{Error, Result};
-use crate::parse::parse_query;
 use crate::session::StatementContext;
 use crate::session::run::Run;
 
@@ -59,7 +58,7 @@ impl AllRows {
     ) -> Result<LogicalPlan> {
         let alias = quoted(&table.name);
         let text = query::text(items, &format!("{} AS {alias}", self.name), &alias, None);
-        Ok(context.plan_query(parse_query(&text)?).await?.1)
+        query::planned(context, &text).await
     }
 
     /// Lets those of the plans that read these rows read them together; `None` when it is one at
