@@ -1,8 +1,9 @@
 //! Between a model of entities in memory and what its files and manifest hold.
 //!
-//! The manifest has what was asked for and learned. `records` has a row a record, `history` what
-//! became of entities, `decisions` what people have decided, `unlinkable` which records say too
-//! little; of these a file without rows is left out. The scored pairs are a file that is not read
+//! The manifest has what was asked for and learned. `records` has a row a record, and so has
+//! `blocked`, by which keys each was compared; `history` what became of entities, `decisions` what
+//! people have decided, `unlinkable` which records say too little. Of all but the first a file
+//! without rows is left out. The scored pairs are a file that is not read
 //! with the model: see [`super::entity_pairs`].
 
 use std::collections::BTreeMap;
@@ -142,6 +143,9 @@ impl StoredEntities {
         }
         let mut wanted = BTreeMap::from([("records", records)]);
         let has = |name: &str| manifest.files.contains_key(name);
+        if has("blocked") {
+            wanted.insert("blocked", ids(&["mark"]));
+        }
         if has("history") {
             let columns = ["version", "event", "entity", "other", "records"];
             wanted.insert("history", ids(&columns));
@@ -169,6 +173,8 @@ impl StoredEntities {
         let entities = entities(&records.ids("entity")?)?;
         let contents = numbers(&records.ids("content")?)?;
         let sources = self.source_col.as_ref().map(|_| records.ids("source")).transpose()?;
+        let marks = tables.remove("blocked");
+        let marks = marks.map(|mut table| numbers(&table.ids("mark")?)).transpose()?;
         let history = tables.remove("history").map(history).transpose()?.unwrap_or_default();
         let decisions = tables.remove("decisions").map(decisions).transpose()?.unwrap_or_default();
         let unlinkable = tables.remove("unlinkable");
@@ -190,6 +196,7 @@ impl StoredEntities {
             ids: records.ids("id")?,
             sources,
             contents,
+            marks: marks.unwrap_or_default(),
             entities,
             history,
             decisions,
@@ -274,6 +281,10 @@ pub fn pieces(model: &EntityModel) -> Result<Pieces<'_>> {
         records.push(("source", Column::Ids(Arc::clone(sources))));
     }
     let mut pieces = BTreeMap::from([("records", records)]);
+    if !parts.marks.is_empty() {
+        let marks = Column::Ids(Arc::new(UInt64Array::from(parts.marks.clone())));
+        pieces.insert("blocked", vec![("mark", marks)]);
+    }
     let history = &parts.history;
     if !history.is_empty() {
         let name = |event: &Event| EVENTS.iter().find(|(what, _)| *what == event.what);

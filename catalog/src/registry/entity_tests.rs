@@ -76,6 +76,7 @@ fn entities(rich: bool) -> EntityModel {
         ids: Arc::new(StringArray::from(vec!["x", "y", "z"])),
         sources: rich.then_some(sources),
         contents: vec![1, u64::MAX, 3],
+        marks: if rich { vec![4, 0, u64::MAX] } else { vec![] },
         entities: vec![1 << 100, 1 << 100, 7],
         history: if rich { vec![event] } else { vec![] },
         decisions: if rich { vec![decision] } else { vec![] },
@@ -130,7 +131,7 @@ async fn entities_come_back() {
         assert_eq!((&read.ids, &read.sources), (&wrote.ids, &wrote.sources));
         assert_eq!((&read.contents, &read.entities), (&wrote.contents, &wrote.entities));
         assert_eq!((&read.history, &read.decisions), (&wrote.history, &wrote.decisions));
-        assert_eq!(read.unlinkable, wrote.unlinkable);
+        assert_eq!((&read.unlinkable, &read.marks), (&wrote.unlinkable, &wrote.marks));
     }
 }
 
@@ -144,6 +145,7 @@ fn many(records: usize) -> EntityModel {
         ids: Arc::new(ids),
         sources: None,
         contents: vec![0; records],
+        marks: vec![],
         entities: (0..records as u128).collect(),
         history: vec![],
         decisions: vec![],

@@ -324,6 +324,9 @@ pub fn model_error(error: udfs::model::ModelError) -> Error {
         return limit;
     }
     let text = error.to_string();
+    if matches!(error, udfs::model::ModelError::NoRoom { .. }) {
+        return Error::Exhausted { what: text };
+    }
     match text.split_once(". ") {
         Some((what, hint)) => Error::Model { what: what.into(), hint: Some(hint.into()) },
         None => Error::Model { what: text, hint: None },

@@ -163,6 +163,19 @@ pub enum ModelError {
         /// Bytes it may have.
         limit_bytes: usize,
     },
+    /// There is no memory for the keys by which records are blocked, of which it is known only
+    /// while training how many there are.
+    #[error(
+        "{what} take {needed_bytes} bytes beside what each record takes, and the memory limit has \
+         no place for them. Raise the limit, name rules that make fewer keys in blocking_rules, \
+         or reduce the training query"
+    )]
+    NoRoom {
+        /// What takes them.
+        what: &'static str,
+        /// How many.
+        needed_bytes: usize,
+    },
     /// Scored pairs of records that memory has no place for cannot be kept on disk either; why.
     #[error(
         "scored pairs that do not fit in memory cannot be put on disk or read there: {0}. Give \
@@ -204,6 +217,7 @@ impl ModelError {
             Self::Type { .. } => "model_type",
             Self::TooLarge { .. } => "model_too_large",
             Self::Memory { .. } => "model_memory",
+            Self::NoRoom { .. } => "model_no_room",
             Self::Spill(_) => "model_spill",
             Self::Boosting(_) => "model_boosting",
             Self::Inconsistent(_) => "model_inconsistent",

@@ -1,10 +1,11 @@
 //! Training a model of entities: the query's rows become records, on the learners' threads.
 //!
 //! Records are in memory with what is learned of them: [`RECORD_BYTES`] and 8 a column for each,
-//! which are taken before learning starts, beside the values themselves. Where there is no memory
-//! for them the training ends with an error that says so. Of scored pairs [`WORK_BYTES`] are needed
-//! in memory, however many there are; all others are there too while there is a place for them, and
-//! in the spill folder from then on.
+//! which are taken before learning starts, beside the values themselves. Where rules make more keys
+//! than these have a place for, memory is taken for them once the rules are known. Where there is
+//! no memory for them the training ends with an error that says so. Of scored pairs [`WORK_BYTES`]
+//! are needed in memory, however many there are; all others are there too while there is a place
+//! for them, and in the spill folder from then on.
 
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ use crate::progress::Reporter;
 use crate::session::Progress;
 
 /// What a record takes beside its values while it is resolved: its codes twice, blocks of a few
-/// rules, marks of the threads, and its part in groups.
+/// rules (what more take, `udfs` asks for), marks of the threads, and its part in groups.
 const RECORD_BYTES: usize = 400;
 
 /// From which version to which.
@@ -99,7 +100,7 @@ pub async fn train(
         Some(previous) if versions.goes_on => Some(pairs::read(&previous.version, &spill).await?),
         _ => None,
     };
-    let flag = Arc::clone(&cancel.0);
+    let (flag, beside) = (Arc::clone(&cancel.0), memory.new_empty());
     let clock = Arc::clone(engine.catalog());
     let now = move || {
         let mut watch = Watch::new(&progress, &clock, None);
@@ -108,7 +109,13 @@ pub async fn train(
         let must_be_whole = previous.as_ref().is_some_and(|before| before.must_be_whole);
         let before = before.map(|model| Before { model, pairs: kept.as_ref(), must_be_whole });
         let said = Said { decided: &decided, labelled: &labelled };
-        let under = Under { report: &mut |now| watch.report(now), cancel: &flag, spill: &spill };
+        let room = |bytes: usize| beside.try_grow(bytes.saturating_sub(beside.size())).is_ok();
+        let under = Under {
+            report: &mut |now| watch.report(now),
+            cancel: &flag,
+            spill: &spill,
+            room: &room,
+        };
         let found = resolve(gathered, &asked, said, before, *version, under);
         Ok::<_, Error>(trained(found.map_err(model_error)?, watch, count, previous.as_ref()))
     };
@@ -239,11 +246,20 @@ fn trained(
         baseline: none,
     });
     let began = previous.map(|previous| match found.kept {
-        Some(kept) => format!(
-            "goes on from version {}: {kept} records are as they were, {} are new or changed",
-            previous.version.version,
-            records.saturating_sub(kept)
-        ),
+        Some(kept) => {
+            let moved = match found.moved {
+                0 => String::new(),
+                moved => {
+                    format!(", and {moved} of those that are as they were have other blocking keys")
+                }
+            };
+            format!(
+                "goes on from version {}: {kept} records are as they were, {} are new or \
+                 changed{moved}",
+                previous.version.version,
+                records.saturating_sub(kept)
+            )
+        }
         None => {
             let number = previous.version.version;
             let missing = (previous.must_be_whole && found.gone > 0)

@@ -26,7 +26,7 @@ use sqlparser::ast::{
 };
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
-use udfs::model::entity_resolution::blocking::{RULES_MAX, Rule};
+use udfs::model::entity_resolution::blocking::{RULES_MAX, Rule, SLOTS_MAX};
 use udfs::model::entity_resolution::key::{Expression, Key};
 use udfs::model::entity_resolution::learn::NamedRule;
 
@@ -104,7 +104,8 @@ impl Written {
     fn read(text: &str, names: &[&str]) -> Result<Self> {
         if let Some(rule) = Rule::parse(text, names) {
             few(text, rule.keys.len())?;
-            return Ok(Self { text: rule.text(names), keys: rule.keys, terms: vec![] });
+            let (shown, keys) = (rule.text(names), bounded(text, rule.keys)?);
+            return Ok(Self { text: shown, keys, terms: vec![] });
         }
         let mut parts = Vec::new();
         split(parse(text)?, &mut parts);
@@ -123,6 +124,7 @@ impl Written {
                 }
             }
         }
+        read.keys = bounded(text, read.keys)?;
         Ok(read)
     }
 
@@ -299,6 +301,22 @@ fn few(text: &str, parts: usize) -> Result<()> {
     match parts <= PARTS_MAX {
         true => Ok(()),
         false => Err(wrong(text, &format!("it has {parts} parts, the limit is {PARTS_MAX}"))),
+    }
+}
+
+/// Refuses keys that make too many combinations of a record.
+fn bounded(text: &str, keys: Vec<Key>) -> Result<Vec<Key>> {
+    let rule = Rule { keys, expressions: vec![] };
+    match rule.slots() <= SLOTS_MAX {
+        true => Ok(rule.keys),
+        false => Err(wrong(
+            text,
+            &format!(
+                "its words(c) and bits(c, n) make {} combinations of a record, the limit is \
+                 {SLOTS_MAX}",
+                rule.slots()
+            ),
+        )),
     }
 }
 
@@ -546,6 +564,18 @@ mod tests {
         }
         let chain = format!("lower(surname){}", " || surname".repeat(3_000));
         assert_eq!(Written::read(&chain, &NAMES).unwrap_err().code(), "ATT-3002");
+    }
+
+    #[test]
+    fn keys_of_too_many_combinations_are_refused() {
+        for text in [
+            "bits(surname, 6) AND bits(born, 6)",
+            "lower(born) AND bits(surname, 6) AND bits(born, 6)",
+        ] {
+            let error = Written::read(text, &NAMES).unwrap_err();
+            assert!(error.to_string().contains("make 576 combinations"), "{text}: {error}");
+        }
+        assert!(Written::read("words(surname) AND bits(born, 6)", &NAMES).is_ok());
     }
 
     #[test]

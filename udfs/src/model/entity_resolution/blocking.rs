@@ -1,24 +1,27 @@
 //! Blocking rules: the pairs of records that are compared at all.
 //!
 //! A rule is keys, of columns or computed by the query: records that have them all in common are
-//! compared. A block of more than `block_max` records is left out, and counted: a value that stands
-//! in half the rows says little and would cost the square of the rows.
+//! compared. Of keys that are several of a value, such as its words, any will do: a record is in a
+//! block for each combination. A block of more than `block_max` records is left out, and counted: a
+//! value that stands in half the rows says little and would cost the square of the rows.
 
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
 use super::column::{Column, NONE};
 use super::key::{Expression, Key, Part};
 use super::records::Records;
+use super::room::{Room, batches, take_for_blocks};
+use crate::model::ModelError;
 use crate::model::random::mixed;
 
 /// Rules at most: a bit each.
 pub const RULES_MAX: usize = 24;
 
-/// Keys of a record whose blocks are made side by side: each takes some 30 bytes meanwhile, of the
-/// memory that is taken for a record.
-const SLOTS_AT_ONCE: usize = 6;
+/// Combinations of its keys that a rule makes of a record at most.
+pub const SLOTS_MAX: usize = 81;
 
 /// A rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,13 +70,35 @@ impl Rule {
         self.keys.len() == 1 && self.keys.iter().all(is_sample) && self.expressions.is_empty()
     }
 
-    /// How many keys a record has at most.
+    /// How many keys a record has at most: the combinations of those of its values.
     pub fn slots(&self) -> usize {
-        self.keys.iter().map(Key::slots).max().unwrap_or(1)
+        self.keys.iter().map(Key::slots).fold(1, usize::saturating_mul)
     }
 
-    /// The keys of each record, `slots` each, 0 for none.
-    fn of_records(&self, records: &Records) -> (usize, Vec<u64>) {
+    /// Whether the keys of so many records can be counted.
+    pub fn is_countable(&self, records: usize) -> bool {
+        records.checked_mul(self.slots()).is_some_and(|cells| u32::try_from(cells).is_ok())
+    }
+
+    /// Refuses what makes too many keys.
+    ///
+    /// # Errors
+    /// Of one record, or of so many together.
+    pub fn check(&self, records: usize) -> Result<(), ModelError> {
+        if self.slots() > SLOTS_MAX {
+            let what = "the number of combinations of a blocking rule's keys of a record";
+            return Err(ModelError::TooLarge { what, limit: SLOTS_MAX as u64 });
+        }
+        if !self.is_countable(records) {
+            let what = "the number of a blocking rule's keys of all records";
+            return Err(ModelError::TooLarge { what, limit: u64::from(u32::MAX) });
+        }
+        Ok(())
+    }
+
+    /// The keys of each record, `slots` each, 0 for none. `mark` is called with each record and a
+    /// sum over its keys.
+    fn of_records(&self, records: &Records, mark: impl Fn(usize, u64) + Sync) -> (usize, Vec<u64>) {
         let columns = &records.columns;
         let hashes = self.hashes(columns);
         let computed: Vec<&[u64]> =
@@ -81,15 +106,18 @@ impl Rule {
         let slots = self.slots();
         let mut made = vec![0; records.len * slots];
         made.par_chunks_mut(slots).enumerate().for_each(|(record, made)| {
+            let mut sum = 0_u64;
             for (slot, made) in made.iter_mut().enumerate() {
                 let of_columns = self.hash_of(columns, &hashes, record, slot);
                 *made = with_computed(of_columns, &computed, record);
+                sum = sum.wrapping_add(*made);
             }
+            mark(record, sum);
         });
         (slots, made)
     }
 
-    /// The key of a record in a slot, of columns alone.
+    /// The key of a record in a slot, of columns alone: slots count through the combinations.
     #[inline]
     pub fn hash_of<H: AsRef<[u64]>>(
         &self,
@@ -98,14 +126,19 @@ impl Rule {
         record: usize,
         slot: usize,
     ) -> u64 {
-        let mut hash = 0;
+        let (mut hash, mut rest) = (0, slot);
         for (key, hashes) in self.keys.iter().zip(hashes) {
             let code = columns[key.column].codes[record];
             if code == NONE {
                 return 0;
             }
             let slots = key.slots();
-            let own = hashes.as_ref()[code as usize * slots + slot.min(slots - 1)];
+            let mut at = code as usize * slots;
+            if slots > 1 {
+                at += rest % slots;
+                rest /= slots;
+            }
+            let own = hashes.as_ref()[at];
             if own == 0 {
                 return 0;
             }
@@ -172,7 +205,18 @@ impl Blocks {
 
     /// The blocks of a rule with so many records.
     pub fn of_sizes(rule: &Rule, records: &Records, sizes: RangeInclusive<usize>) -> Self {
-        let (slots, keys) = rule.of_records(records);
+        Self::marking(rule, records, sizes, |_, _| {})
+    }
+
+    /// The same, of a rule that [`Rule::check`] lets pass; `mark` is called as
+    /// [`Rule::of_records`] says.
+    fn marking(
+        rule: &Rule,
+        records: &Records,
+        sizes: RangeInclusive<usize>,
+        mark: impl Fn(usize, u64) + Sync,
+    ) -> Self {
+        let (slots, keys) = rule.of_records(records, mark);
         let mut keyed: Vec<(u64, u32)> =
             Vec::with_capacity(keys.iter().filter(|key| **key != 0).count());
         keyed.extend(keys.iter().copied().zip(0_u32..).filter(|(key, _)| *key != 0));
@@ -202,6 +246,8 @@ impl Blocks {
             }
             starts.push(members.len() as u32);
         }
+        starts.shrink_to_fit();
+        members.shrink_to_fit();
         Self { slots, of, starts, records: members, cost }
     }
 
@@ -232,27 +278,43 @@ impl Blocks {
     }
 }
 
+/// The blocks of rules, and by which keys records are in them.
+#[derive(Debug, Clone, Default)]
+pub struct Blocked {
+    /// The blocks of each rule.
+    pub blocks: Vec<Blocks>,
+    /// A fingerprint of all keys of each record, the same in every version in which it has these.
+    pub marks: Vec<u64>,
+}
+
 /// The blocks of rules, of a few at a time side by side.
+///
+/// # Errors
+/// When a rule makes too many keys, and when there is no memory for all.
 pub fn blocks_of<'a>(
     rules: impl Iterator<Item = &'a Rule>,
     records: &Records,
     block_max: usize,
-) -> Vec<Blocks> {
+    room: Room<'_>,
+) -> Result<Blocked, ModelError> {
+    let rules: Vec<&Rule> = rules.collect();
+    rules.iter().try_for_each(|rule| rule.check(records.len))?;
+    take_for_blocks(&rules, records, room)?;
+    let marks: Vec<AtomicU64> = (0..records.len).map(|_| AtomicU64::new(0)).collect();
     let mut blocks: Vec<Blocks> = Vec::new();
-    let mut make = |rules: &mut Vec<&Rule>| {
-        blocks.par_extend(rules.par_drain(..).map(|rule| Blocks::new(rule, records, block_max)));
-    };
-    let (mut next, mut slots) = (Vec::new(), 0);
-    for rule in rules {
-        if slots + rule.slots() > SLOTS_AT_ONCE {
-            make(&mut next);
-            slots = 0;
-        }
-        slots += rule.slots();
-        next.push(rule);
+    for rules in batches(&rules) {
+        let from = blocks.len();
+        blocks.par_extend(rules.par_iter().enumerate().map(|(at, rule)| {
+            let seed = mixed((from + at) as u64 + 1);
+            // In which order rules come is of no matter to a sum.
+            let mark = |record: usize, keys: u64| {
+                marks[record].fetch_add(mixed(keys ^ seed), Ordering::Relaxed);
+            };
+            Blocks::marking(rule, records, 2..=block_max, mark)
+        }));
     }
-    make(&mut next);
-    blocks
+    let marks = marks.into_iter().map(AtomicU64::into_inner).collect();
+    Ok(Blocked { blocks, marks })
 }
 
 /// The rules whose blocks have two records in common, a bit each.
@@ -375,10 +437,63 @@ mod tests {
         let rules = rules.map(|text| Rule::parse(text, &["name"]).unwrap());
         let many: Vec<&Rule> = rules.iter().cycle().take(RULES_MAX).collect();
         let cost = |blocks: &Blocks| blocks.cost;
-        let found = blocks_of(many.iter().copied(), &records(), 10);
+        let found = blocks_of(many.iter().copied(), &records(), 10, &|_| true).unwrap();
         let each = many.iter().map(|rule| Blocks::new(rule, &records(), 10).cost);
-        assert_eq!(found.iter().map(cost).collect::<Vec<_>>(), each.collect::<Vec<_>>());
-        assert!(blocks_of(std::iter::empty(), &records(), 10).is_empty());
+        assert_eq!(found.blocks.iter().map(cost).collect::<Vec<_>>(), each.collect::<Vec<_>>());
+        let none = blocks_of(std::iter::empty(), &records(), 10, &|_| true).unwrap();
+        assert_eq!((none.blocks.len(), none.marks), (0, vec![0; 6]));
+    }
+
+    /// Four records of two columns of texts.
+    fn texts() -> Records {
+        let order: Vec<u32> = (0..4).collect();
+        let column = |name: &str, values: [&str; 4]| {
+            let mut gatherer = Gatherer::default();
+            values.iter().for_each(|value| gatherer.push(Some(value)));
+            gatherer.finish(name, Declared::Text, Some(Kind::Text), &order, &[])
+        };
+        let fruits = column("fruit", ["pear quince", "quince", "pear", "pear"]);
+        let things = column("thing", ["sand tin", "tin", "tin", "sand"]);
+        Records::new(vec![fruits, things], vec![], 4)
+    }
+
+    const TEXTS: [&str; 2] = ["fruit", "thing"];
+
+    #[test]
+    fn any_key_of_one_column_goes_with_any_of_another() {
+        let rule = Rule::parse("words(fruit) AND words(thing)", &TEXTS).unwrap();
+        assert_eq!(rule.slots(), 9);
+        let blocks = Blocks::new(&rule, &texts(), 10);
+        let all = (0..4).flat_map(|left| (left + 1..4).map(move |right| (left, right)));
+        let found: Vec<(u32, u32)> = all.filter(|&(a, b)| blocks.has(a, b)).collect();
+        assert_eq!(found, [(0, 1), (0, 2), (0, 3)]);
+    }
+
+    #[test]
+    fn more_keys_than_can_be_counted_are_refused() {
+        let samples = Rule::parse("bits(fruit, 6)", &TEXTS).unwrap();
+        // 24 keys each: 4,294,967,280 and 24 more.
+        assert!(samples.check(178_956_970).is_ok());
+        let limit = |rule: &Rule, records| match rule.check(records) {
+            Err(ModelError::TooLarge { limit, .. }) => limit,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(limit(&samples, 178_956_971), u64::from(u32::MAX));
+        let both = Rule::parse("bits(fruit, 6) AND bits(thing, 6)", &TEXTS).unwrap();
+        assert_eq!((both.slots(), limit(&both, 1)), (576, 81));
+        let error = blocks_of(std::iter::once(&both), &texts(), 10, &|_| true).unwrap_err();
+        assert_eq!(error.code(), "model_too_large");
+    }
+
+    #[test]
+    fn records_of_the_same_keys_are_marked_alike() {
+        let marks = |records: &Records| {
+            let rule = Rule::parse("words(fruit)", &TEXTS).unwrap();
+            blocks_of(std::iter::once(&rule), records, 10, &|_| true).unwrap().marks
+        };
+        let found = marks(&texts());
+        assert_eq!(found, marks(&texts()));
+        assert!(found[2] == found[3] && found[0] != found[1] && found[1] != found[2]);
     }
 
     #[test]

@@ -212,7 +212,8 @@ fn soundex(encoder: &rphonetic::Soundex, value: &str) -> Option<String> {
     (!letters.is_empty()).then(|| rphonetic::Encoder::encode(encoder, &letters))
 }
 
-/// The rarest words of each value that another record has too.
+/// The rarest words of each value that another record has too. Which of two is taken that are as
+/// rare, and what key it makes, is the same in every version.
 fn words(column: &Column, seed: u64) -> Vec<u64> {
     let tokens = &column.tokens;
     let mut keys = vec![0; column.values.len() * WORDS];
@@ -220,9 +221,12 @@ fn words(column: &Column, seed: u64) -> Vec<u64> {
     for (value, keys) in (0..).zip(keys.chunks_exact_mut(WORDS)) {
         shared.clear();
         shared.extend(tokens.of(value).iter().filter(|&&word| tokens.count(word) > 1));
-        shared.sort_unstable_by_key(|&word| (tokens.count(word), word));
+        shared.sort_unstable_by(|&a, &b| {
+            let by_count = tokens.count(a).cmp(&tokens.count(b));
+            by_count.then_with(|| tokens.print(a).cmp(&tokens.print(b)))
+        });
         for (key, &word) in keys.iter_mut().zip(&shared) {
-            *key = mixed(seed ^ mixed(u64::from(word) + 1)).max(1);
+            *key = mixed(seed ^ tokens.print(word)).max(1);
         }
     }
     keys

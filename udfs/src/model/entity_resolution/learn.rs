@@ -12,7 +12,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 
-use super::blocking::{Blocks, Cost, RULES_MAX, Rule, blocks_of};
+use super::blocking::{Blocked, Blocks, Cost, RULES_MAX, Rule, blocks_of};
 use super::cluster::Decision;
 use super::column::Column;
 use super::compare::{Comparer, FIRST_NAMES, is_called, levels};
@@ -22,7 +22,8 @@ use super::kind::Kind;
 use super::labels::counted;
 use super::learner::Learner;
 use super::records::{Records, Which};
-use super::suggest::{expected_recalls, suggest};
+use super::room::{Room, take_for_keys};
+use super::suggest::{expected_recalls, offered_bytes, suggest};
 use super::tails::nearly_equal;
 use crate::model::ModelError;
 use crate::model::als::Progress;
@@ -182,14 +183,15 @@ impl LinkOptions {
 /// it.
 ///
 /// # Errors
-/// No records or columns, too many columns, cancellation.
+/// No records or columns, too many columns, too little room for keys, cancellation.
 pub fn learn(
     records: &Records,
     labels: &[Decision],
     options: &LinkOptions,
+    room: Room<'_>,
     report: &mut (dyn FnMut(Progress) + Send),
     cancel: &AtomicBool,
-) -> Result<(Linkage, Vec<Blocks>), ModelError> {
+) -> Result<(Linkage, Blocked), ModelError> {
     if records.len == 0 {
         return Err(ModelError::Empty);
     }
@@ -204,15 +206,19 @@ pub fn learn(
     }
     let columns = &records.columns;
     let rules = match options.rules.is_empty() {
-        true => named(suggest(columns, &records.sides, budget, block_max, options.seed), columns),
+        true => {
+            take_for_keys(offered_bytes(columns), records.len, room)?;
+            named(suggest(columns, &records.sides, budget, block_max, options.seed), columns)
+        }
         false => options.rules.clone(),
     };
-    let blocks = blocks_of(rules.iter().map(|named| &named.rule), records, block_max);
-    let costs = rules.iter().zip(&blocks).map(|(named, blocks)| (&named.rule, blocks.cost));
+    let blocked = blocks_of(rules.iter().map(|named| &named.rule), records, block_max, room)?;
+    let blocks = &blocked.blocks;
+    let costs = rules.iter().zip(blocks).map(|(named, blocks)| (&named.rule, blocks.cost));
     let expected = expected_recalls(costs, columns, options.seed);
     let dependences = dependences(columns);
-    let mut patterns = patterns(records, labels, &blocks, &dependences, cancel)?;
-    patterns.extend(counted(labels, records, &blocks, &dependences));
+    let mut patterns = patterns(records, labels, blocks, &dependences, cancel)?;
+    patterns.extend(counted(labels, records, blocks, &dependences));
     let tied = |of: u32| {
         let ties = dependences.iter().map(|tie| (1_u32 << tie.on) | (1 << tie.column));
         ties.filter(|both| both & of != 0).fold(of, |all, both| all | both)
@@ -240,7 +246,7 @@ pub fn learn(
         report(Progress { iteration: round, done: round, total: ROUNDS, loss, metric: None });
     }
     let recalls = learner.recalls(rules.len());
-    let found = rules.into_iter().zip(&blocks).zip(recalls.into_iter().zip(expected));
+    let found = rules.into_iter().zip(blocks).zip(recalls.into_iter().zip(expected));
     let used = found.map(|((NamedRule { rule, text }, blocks), (recall, expected))| UsedRule {
         text,
         rule,
@@ -257,7 +263,7 @@ pub fn learn(
         objective,
         block_max,
     };
-    Ok((linkage, blocks))
+    Ok((linkage, blocked))
 }
 
 /// Rules of columns with their texts.

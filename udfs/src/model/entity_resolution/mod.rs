@@ -28,6 +28,7 @@ pub mod measure;
 pub mod model;
 pub mod pairs;
 pub mod records;
+mod room;
 pub mod score;
 pub mod sorted;
 pub mod suggest;

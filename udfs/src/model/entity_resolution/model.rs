@@ -86,6 +86,8 @@ pub struct EntityParts {
     pub sources: Option<ArrayRef>,
     /// A fingerprint of what each says.
     pub contents: Vec<u64>,
+    /// A fingerprint of the keys of blocking rules that each has; none where they are not known.
+    pub marks: Vec<u64>,
     /// The entity of each.
     pub entities: Vec<u128>,
     /// What became of entities, version after version.
@@ -117,6 +119,9 @@ impl EntityModel {
         }
         if parts.sources.as_ref().is_some_and(|sources| sources.len() != records) {
             return wrong("its records have no table each");
+        }
+        if !parts.marks.is_empty() && parts.marks.len() != records {
+            return wrong("its records have no keys each");
         }
         let known = |decision: &Decision| {
             (decision.left as usize) < records && (decision.right as usize) < records
@@ -187,6 +192,7 @@ impl EntityModel {
             + sources
             + 4 * self.sides.len()
             + 24 * parts.entities.len()
+            + 8 * parts.marks.len()
             + 4 * parts.unlinkable.len()
             + size_of::<Event>() * parts.history.len()
     }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::blocking::{Cost, RULES_MAX, Rule, Sides, pairs_of};
 use super::column::Column;
-use super::key::{Expression, Key, Part, offered, sampled_share};
+use super::key::{Expression, Key, Part, SAMPLES, offered, sampled_share};
 use crate::model::random::{Seeded, mixed};
 
 /// Imagined matches.
@@ -26,6 +26,20 @@ const KEPT_MIN: f64 = 0.5;
 /// Records, about, that rules are weighed on.
 const WEIGHED: usize = 100_000;
 
+/// The keys that columns offer.
+fn keys_of(columns: &[Column]) -> Vec<Key> {
+    let filled = columns.iter().enumerate().filter(|(_, column)| !column.values.is_empty());
+    filled
+        .flat_map(|(column, of)| offered(of.kind).iter().map(move |&part| Key { column, part }))
+        .collect()
+}
+
+/// Bytes of the keys of all values that rules are chosen by.
+pub fn offered_bytes(columns: &[Column]) -> usize {
+    let bytes = |key: &Key| columns[key.column].values.len().saturating_mul(8 * key.slots());
+    keys_of(columns).iter().map(bytes).sum()
+}
+
 /// Chooses rules for columns within a budget of pairs.
 pub fn suggest(
     columns: &[Column],
@@ -34,12 +48,7 @@ pub fn suggest(
     block_max: usize,
     seed: u64,
 ) -> Vec<Rule> {
-    let keys: Vec<Key> = columns
-        .iter()
-        .enumerate()
-        .filter(|(_, column)| !column.values.is_empty())
-        .flat_map(|(column, of)| offered(of.kind).iter().map(move |&part| Key { column, part }))
-        .collect();
+    let keys = keys_of(columns);
     let hashes: Vec<Vec<u64>> =
         keys.par_iter().map(|key| key.hashes(&columns[key.column])).collect();
     let imagined: Vec<Vec<Imagined>> = imagine(columns, seed);
@@ -67,9 +76,14 @@ pub fn suggest(
         .iter()
         .flat_map(|&a| dear.iter().map(move |&b| [a, b]))
         .filter(|[a, b]| keys[*a].column < keys[*b].column)
+        // Combinations cost what they are, and are weighed for many rules.
+        .filter(|[a, b]| keys[*a].slots() * keys[*b].slots() <= SAMPLES)
         .collect();
     candidates.par_extend(joint.par_iter().map(|pair| weigh(pair)));
-    candidates.retain(|candidate| (1..=per_rule).contains(&candidate.pairs));
+    let records = columns.first().map_or(0, |column| column.codes.len());
+    candidates.retain(|candidate| {
+        (1..=per_rule).contains(&candidate.pairs) && candidate.rule.is_countable(records)
+    });
     // Where all columns have a value in more than half the rows, some records are better than none.
     if candidates.iter().any(|candidate| candidate.kept >= KEPT_MIN) {
         candidates.retain(|candidate| candidate.kept >= KEPT_MIN);

@@ -134,7 +134,7 @@ fn run(
     spill: &Spill,
 ) -> Result<Resolved, ModelError> {
     let cancel = AtomicBool::new(false);
-    let under = Under { report: &mut |_| {}, cancel: &cancel, spill };
+    let under = Under { report: &mut |_| {}, cancel: &cancel, spill, room: &|_| true };
     train(gathered, &options(), said, before, version, under)
 }
 
@@ -147,7 +147,7 @@ fn run_by(
     let options = options();
     let options = EntityOptions { link: LinkOptions { rules, ..options.link.clone() }, ..options };
     let (cancel, spill) = (AtomicBool::new(false), Spill::in_memory());
-    let under = Under { report: &mut |_| {}, cancel: &cancel, spill: &spill };
+    let under = Under { report: &mut |_| {}, cancel: &cancel, spill: &spill, room: &|_| true };
     let version = if before.is_some() { 2 } else { 1 };
     train(gathered, &options, Said::default(), before, version, under)
 }

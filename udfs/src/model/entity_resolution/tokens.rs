@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use super::key::fingerprint;
 use super::values::Values;
 
 /// The words of distinct values.
@@ -22,6 +23,8 @@ pub struct Tokens {
     counts: Vec<u32>,
     /// The first letter of a word; of an initial, with `INITIAL` set.
     letters: Vec<u32>,
+    /// A fingerprint of each word, by which it is known to other versions.
+    prints: Vec<u64>,
 }
 
 /// Marks a word of one letter.
@@ -47,6 +50,7 @@ impl Tokens {
             for word in split(value).into_iter().take(WORDS_MAX) {
                 let code = *known.entry(word).or_insert_with(|| {
                     tokens.counts.push(0);
+                    tokens.prints.push(fingerprint(word, 0));
                     let mut letters = word.chars();
                     let first = letters.next().map_or(0, u32::from);
                     let is_initial = has_initials && letters.next().is_none();
@@ -86,6 +90,11 @@ impl Tokens {
     /// The records that have a word.
     pub fn count(&self, word: u32) -> u32 {
         self.counts[word as usize]
+    }
+
+    /// A fingerprint of a word.
+    pub fn print(&self, word: u32) -> u64 {
+        self.prints[word as usize]
     }
 
     /// How alike two values are, 0 to 1.
@@ -144,7 +153,7 @@ impl Tokens {
 
     /// Bytes on the heap.
     pub fn memory_bytes(&self) -> usize {
-        4 * (self.starts.len() + self.words.len() + 3 * self.weights.len())
+        4 * (self.starts.len() + self.words.len() + 3 * self.weights.len()) + 8 * self.prints.len()
     }
 }
 

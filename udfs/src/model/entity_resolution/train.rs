@@ -6,13 +6,19 @@
 //! values are and how a column's dates are read, so that a pair that was kept may be kept no more. It begins anew where the columns are others, or more than half the records
 //! are new. Entities keep their ids either way.
 //!
+//! Which words of a text are rarest, and which day `03/04` is, depends on other records; so a
+//! record that says what it said may be in other blocks than it was. It is known by a fingerprint
+//! of its keys, and compared as a changed one is. Two old records in the blocks that they were in
+//! are not compared again: what was below the pair threshold stays out, however rare their values
+//! have become.
+//!
 //! Records are in memory, with some hundred bytes each. Scored pairs are where there is a place for
 //! them ([`super::pairs`]) and are passed over in order, so that a training ends the same however
 //! little memory there is for them.
 
 use std::sync::atomic::AtomicBool;
 
-use super::blocking::{Blocks, blocks_of};
+use super::blocking::{Blocked, Blocks, SLOTS_MAX, blocks_of, rules_of};
 use super::cluster::{cluster, complete};
 use super::column::NONE;
 use super::compare::Comparer;
@@ -24,6 +30,7 @@ use super::measure::{Measured, unlinkable};
 use super::model::{EntityModel, EntityParts, Settings, events, named};
 use super::pairs::{Pairs, Spill, Writer};
 use super::records::Records;
+use super::room::Room;
 use super::score::{Edge, Scorer, weight};
 use super::sorted::{Sorter, by_place, merged};
 use super::suggest::expected_recalls;
@@ -56,6 +63,8 @@ pub struct Resolved {
     pub measures: Vec<f64>,
     /// How it began: records that are as they were in the version before, when it goes on.
     pub kept: Option<usize>,
+    /// How many of these have other keys of blocking rules than they had.
+    pub moved: usize,
     /// Decisions that count for nothing.
     pub undecided: Ignored,
     /// Decisions FALSE about two records that decisions TRUE make one entity.
@@ -91,6 +100,8 @@ pub struct Under<'a> {
     pub cancel: &'a AtomicBool,
     /// Where scored pairs are put.
     pub spill: &'a Spill,
+    /// Gives memory for keys, where they are more than usual.
+    pub room: Room<'a>,
 }
 
 /// The version before.
@@ -108,7 +119,7 @@ pub struct Before<'a> {
 ///
 /// # Errors
 /// No rows, ids that repeat, rules that are none, encodings that are none or under several keys,
-/// more pairs than there is memory and disk for, cancellation.
+/// more keys than there is memory for, more pairs than there is memory and disk for, cancellation.
 pub fn train(
     gathered: Gathered,
     options: &EntityOptions,
@@ -127,6 +138,7 @@ pub fn train(
     let goes_on = warm.zip(known.as_ref()).filter(|((model, _), known)| {
         let Linkage { comparisons, rules, .. } = &model.parts().linkage;
         ordered.fits(comparisons, rules)
+            && rules.iter().all(|used| used.rule.slots() <= SLOTS_MAX)
             && (known.lost.is_empty() || !must_be_whole)
             && known.same() as f64 >= NEW_MAX * ordered.len() as f64
     });
@@ -139,19 +151,24 @@ pub fn train(
     };
     let decided = Known::decisions(said.decided, &positions, &found.records);
     let labels = Known::labels(said.labelled, &positions, &found.records);
-    let (linkage, blocks) = match goes_on {
-        Some(((model, _), _)) => as_before(model, &found.records, &options.link),
+    let (linkage, Blocked { blocks, marks }) = match goes_on {
+        Some(((model, _), _)) => as_before(model, &found.records, &options.link, under.room)?,
         None => {
             let link = named_columns(options, &found.records)?;
-            learn(&found.records, &labels.pairs, &link, under.report, under.cancel)?
+            let (records, labels) = (&found.records, &labels.pairs);
+            learn(records, labels, &link, under.room, under.report, under.cancel)?
         }
+    };
+    let moved = match goes_on {
+        Some(((model, _), known)) => known.moved(&model.parts().marks, &marks),
+        None => Vec::new(),
     };
     let reopened = match goes_on {
         Some(((model, _), known)) => reopened(model, known, &found.records, linkage.block_max),
         None => Vec::new(),
     };
     let scorer = Scorer::new(&found.records, &linkage);
-    let kept = goes_on.map(|((_, pairs), known)| (pairs, known));
+    let kept = goes_on.map(|((_, pairs), known)| (pairs, known, moved.as_slice()));
     let edges = scored(&scorer, [&blocks, &reopened], options, kept, &under)?;
     let settings = &options.settings;
     let records = found.records.len;
@@ -180,6 +197,7 @@ pub fn train(
     let pairs = with_parts(&edges, &scorer, linkage.comparisons.len())?;
     let unlearned = goes_on.is_none().then_some(labels.ignored);
     let kept = goes_on.map(|(_, known)| known.same());
+    let moved = moved.iter().filter(|is_moved| **is_moved).count();
     let (undecided, overruled) = (decided.ignored, clusters.overruled);
     let (apart, bridges) = ([clusters.refused, clusters.forbidden], clusters.bridges);
     let parts = EntityParts {
@@ -191,6 +209,7 @@ pub fn train(
         ids: found.ids,
         sources: found.sources,
         contents: found.contents,
+        marks,
         unlinkable,
     };
     let model = EntityModel::from_parts(parts)?;
@@ -199,6 +218,7 @@ pub fn train(
         pairs,
         measures,
         kept,
+        moved,
         undecided,
         overruled,
         apart,
@@ -213,18 +233,20 @@ fn as_before(
     model: &EntityModel,
     records: &Records,
     options: &LinkOptions,
-) -> (Linkage, Vec<Blocks>) {
+    room: Room<'_>,
+) -> Result<(Linkage, Blocked), ModelError> {
     let mut linkage = model.parts().linkage.clone();
     linkage.block_max = options.block_limit(records.len);
     let rules = linkage.rules.iter().map(|used| &used.rule);
-    let blocks = blocks_of(rules, records, linkage.block_max);
-    let costs = linkage.rules.iter().zip(&blocks).map(|(used, blocks)| (&used.rule, blocks.cost));
+    let blocked = blocks_of(rules, records, linkage.block_max, room)?;
+    let blocks = &blocked.blocks;
+    let costs = linkage.rules.iter().zip(blocks).map(|(used, blocks)| (&used.rule, blocks.cost));
     let expected = expected_recalls(costs, &records.columns, options.seed);
     for (used, (blocks, expected)) in linkage.rules.iter_mut().zip(blocks.iter().zip(expected)) {
         used.cost = blocks.cost;
         used.expected = Some(expected);
     }
-    (linkage, blocks)
+    Ok((linkage, blocked))
 }
 
 /// The blocks that the version before may have left out as too large and that are not now: since
@@ -241,22 +263,27 @@ fn reopened(model: &EntityModel, known: &Past, records: &Records, block_max: usi
 }
 
 /// The pairs that are kept, by left and right: where a version goes on, those of new and changed
-/// records and of blocks that are open again, beside those that the version before has.
+/// records, of those that have moved to other blocks, and of blocks that are open again, beside
+/// those that the version before has.
 fn scored(
     scorer: &Scorer<'_>,
     [blocks, reopened]: [&[Blocks]; 2],
     options: &EntityOptions,
-    goes_on: Option<(&Pairs, &Past)>,
+    goes_on: Option<(&Pairs, &Past, &[bool])>,
     under: &Under<'_>,
 ) -> Result<Pairs, ModelError> {
     let least = weight(options.pair_threshold.min(options.settings.threshold));
     let edges = match goes_on {
-        Some((before, known)) => {
-            let is_new = |record: u32| known.same_as[record as usize] == NONE;
-            let are_open =
-                |left: u32, right: u32| reopened.iter().any(|blocks| blocks.has(left, right));
-            let both_were = |left: u32, right: u32| !is_new(left) && !is_new(right);
-            let came = scorer.edges_of(blocks, least, is_new, under.spill, under.cancel)?;
+        Some((before, known, moved)) => {
+            let is_one =
+                |record: u32| known.same_as[record as usize] == NONE || moved[record as usize];
+            // Pairs of old records that are compared again, whatever came of it before.
+            let are_open = |left: u32, right: u32| {
+                reopened.iter().any(|blocks| blocks.has(left, right))
+                    || ((is_one(left) || is_one(right)) && rules_of(blocks, left, right) != 0)
+            };
+            let both_were = |left: u32, right: u32| !is_one(left) && !is_one(right);
+            let came = scorer.edges_of(blocks, least, is_one, under.spill, under.cancel)?;
             let opened = scorer.edges(reopened, least, both_were, under.spill, under.cancel)?;
             // How alike values are depends on others too: of a date, by the order of its column's.
             let mut comparer = Comparer::new(scorer.records());
@@ -353,6 +380,14 @@ impl Past {
         self.same
     }
 
+    /// The records that say what they said and have other keys than they had.
+    fn moved(&self, before: &[u64], now: &[u64]) -> Vec<bool> {
+        let records = self.same_as.iter().zip(now);
+        let moved =
+            records.map(|(&then, mark)| then != NONE && before.get(then as usize) != Some(mark));
+        moved.collect()
+    }
+
     /// Records of the version before that are gone, or say something else.
     fn gone(&self) -> usize {
         self.before - self.same()
@@ -385,4 +420,102 @@ fn with_parts(edges: &Pairs, scorer: &Scorer<'_>, columns: usize) -> Result<Pair
         parts.extend((0..columns).map(|at| scorer.column(at, edge.left, edge.levels) as f32));
         parts.push(scorer.relatives(edge.left, edge.levels) as f32);
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use arrow::datatypes::DataType;
+
+    use super::super::blocking::Rule;
+    use super::super::cluster::Method;
+    use super::super::kind::Kind;
+    use super::*;
+
+    /// Trains on notes by their rarest words, and keeps whatever is compared.
+    fn trained(notes: &[(i64, String)], before: Option<&Resolved>) -> Resolved {
+        let columns = [("notes", &DataType::Utf8, Some(Kind::Text))];
+        let mut gathered = Gathered::new(("id", &DataType::Int64), None, &columns, false).unwrap();
+        let ids: ArrayRef = Arc::new(notes.iter().map(|note| Some(note.0)).collect::<Int64Array>());
+        let texts = notes.iter().map(|note| Some(note.1.as_str()));
+        let texts: ArrayRef = Arc::new(texts.collect::<StringArray>());
+        gathered.add(&ids, None, &[texts], &[], None).unwrap();
+        let text = "words(notes)".to_owned();
+        let rule = Rule::parse(&text, &["notes"]).unwrap();
+        let options = EntityOptions {
+            settings: Settings {
+                id_col: "id".into(),
+                source_col: None,
+                is_link: false,
+                method: Method::Guarded,
+                threshold: 0.95,
+            },
+            link: LinkOptions { rules: vec![NamedRule { rule, text }], ..LinkOptions::default() },
+            own: None,
+            pair_threshold: 1e-15,
+        };
+        let before = before.map(|found| Before {
+            model: &found.model,
+            pairs: Some(&found.pairs),
+            must_be_whole: false,
+        });
+        let version = if before.is_some() { 2 } else { 1 };
+        let (cancel, spill) = (AtomicBool::new(false), Spill::in_memory());
+        let under = Under { report: &mut |_| {}, cancel: &cancel, spill: &spill, room: &|_| true };
+        train(gathered, &options, Said::default(), before, version, under).unwrap()
+    }
+
+    fn places(found: &Resolved) -> Vec<(u32, u32)> {
+        let mut places = Vec::new();
+        found.pairs.each(|edge| places.push((edge.left, edge.right))).unwrap();
+        places
+    }
+
+    /// Of the first two notes `zeta` is not among the three rarest words that others have too.
+    fn notes() -> Vec<(i64, String)> {
+        let told = [
+            "zeta alpha beta gamma",
+            "zeta delta kappa lambda",
+            "alpha beta gamma",
+            "delta kappa lambda",
+            "zeta",
+        ];
+        let told = (1..).zip(told.map(str::to_owned));
+        told.chain((10..50).map(|id| (id, format!("filler{id} other{id}")))).collect()
+    }
+
+    #[test]
+    fn records_that_share_a_word_which_is_rare_only_now_are_compared() {
+        let mut notes = notes();
+        let first = trained(&notes, None);
+        assert_eq!(places(&first), [(0, 2), (1, 3)]);
+        let same = trained(&notes, Some(&first));
+        assert_eq!((same.kept, same.moved), (Some(notes.len()), 0));
+        assert_eq!(places(&same), places(&first));
+        // Each of the six others is in two more notes, so that four have it and three have `zeta`.
+        let words = ["alpha", "beta", "gamma", "delta", "kappa", "lambda"];
+        let more = words.iter().flat_map(|word| [word, word]).zip(100..);
+        notes.extend(more.map(|(word, id)| (id, format!("{word} more{id}"))));
+        let second = trained(&notes, Some(&first));
+        assert_eq!((second.kept, second.moved), (Some(notes.len() - 12), 2));
+        let found = places(&second);
+        for pair in [(0, 1), (0, 2), (0, 4), (1, 3), (1, 4)] {
+            assert!(found.contains(&pair), "{pair:?} {found:?}");
+        }
+        // None is there twice.
+        assert!(found.is_sorted_by(|a, b| a < b), "{found:?}");
+    }
+
+    #[test]
+    fn a_version_that_does_not_know_its_keys_has_all_records_compared() {
+        let notes = notes();
+        let mut first = trained(&notes, None);
+        let parts = EntityParts { marks: vec![], ..first.model.parts().clone() };
+        first.model = EntityModel::from_parts(parts).unwrap();
+        let second = trained(&notes, Some(&first));
+        assert_eq!((second.kept, second.moved), (Some(notes.len()), notes.len()));
+        assert_eq!(places(&second), [(0, 2), (1, 3)]);
+    }
 }
