@@ -3,8 +3,9 @@
 //! A version that goes on keeps what was learned and the pairs of records that say what they said;
 //! only pairs with a new or changed record are compared, and those of blocks that were too large
 //! and are not now. Pairs that are kept are compared anew by what is known today, of how frequent
-//! values are and how a column's dates are read, so that a pair that was kept may be kept no more. It begins anew where the columns are others, or more than half the records
-//! are new. Entities keep their ids either way.
+//! values are and how a column's dates are read, so that a pair that was kept may be kept no more.
+//! It begins anew where the columns are others, or more than half the records are new. Entities
+//! keep their ids either way.
 //!
 //! Which words of a text are rarest, and which day `03/04` is, depends on other records; so a
 //! record that says what it said may be in other blocks than it was. It is known by a fingerprint
