@@ -3,8 +3,9 @@
 //! A version that goes on keeps what was learned and the pairs of records that say what they said;
 //! only pairs with a new or changed record are compared, and those of blocks that were too large
 //! and are not now. All weigh by how frequent their values are today, so that a pair that was kept
-//! may be kept no more. It begins anew where the columns are others, or more than half the records
-//! are new. Entities keep their ids either way.
+//! may be kept no more; which values stand for nobody stays as it was learned. It begins anew where
+//! the columns are others, or more than half the records are new. Entities keep their ids either
+//! way.
 //!
 //! Records are in memory, with some hundred bytes each. Scored pairs are where there is a place for
 //! them ([`super::pairs`]) and are passed over in order, so that a training ends the same however
@@ -22,6 +23,7 @@ use super::learn::{LinkOptions, Linkage, NamedRule, learn};
 use super::measure::{Measured, unlinkable};
 use super::model::{EntityModel, EntityParts, Settings, events, named};
 use super::pairs::{Pairs, Spill, Writer};
+use super::placeholders::Placeholders;
 use super::records::Records;
 use super::score::{Edge, Scorer, weight};
 use super::sorted::{Sorter, by_place, merged};
@@ -68,6 +70,8 @@ pub struct Resolved {
     pub unlearned: Option<Ignored>,
     /// Records of the version before that are gone.
     pub gone: usize,
+    /// Columns with values that stand for nobody.
+    pub placeholders: Placeholders,
 }
 
 /// Of all records so many at most may be new where a version goes on.
@@ -149,6 +153,7 @@ pub fn train(
         Some(((model, _), known)) => reopened(model, known, &found.records, linkage.block_max),
         None => Vec::new(),
     };
+    let placeholders = Placeholders::of(&found.records, goes_on.is_some());
     let scorer = Scorer::new(&found.records, &linkage);
     let kept = goes_on.map(|((_, pairs), known)| (pairs, known));
     let edges = scored(&scorer, [&blocks, &reopened], options, kept, &under)?;
@@ -204,6 +209,7 @@ pub fn train(
         bridges,
         unlearned,
         gone,
+        placeholders,
     })
 }
 
