@@ -268,3 +268,38 @@ async fn links_that_hold_two_groups_together_are_told() {
         assert!(others.clone().all(|other| !told.contains(*other)), "{told}");
     }
 }
+
+/// What stands in many rows of a column of many values is nobody's, and that is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_are_nobodys_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    let said = async |text: &str| session.query(text).await.unwrap().message.unwrap_or_default();
+    let (none, since) =
+        ("they are nobody's count as NULL", "still count, until warm_start = FALSE");
+    said(
+        "CREATE TABLE records AS SELECT n AS id, md5('c' || n) AS card, md5('e' || n) || '@x.org' \
+         AS email FROM generate_series(1, 1000) AS s(n)",
+    )
+    .await;
+    let create = "CREATE OR REPLACE MODEL ids OPTIONS (model_type = 'entity_resolution') AS \
+                  SELECT * FROM records";
+    let told = said(create).await;
+    assert!(!told.contains(none) && !told.contains(since), "{told}");
+    said("UPDATE records SET email = 'xxx@firma.de' WHERE id % 4 = 0").await;
+    let told = said(create).await;
+    let part = format!("; values in so many records that {none}: email in 25.0 % of the records");
+    assert!(told.contains(&part) && !told.contains(since), "{told}");
+    said(
+        "INSERT INTO records SELECT n, 'gift card', md5('e' || n) || '@x.org' \
+         FROM generate_series(1001, 1300) AS s(n)",
+    )
+    .await;
+    let told = said("RETRAIN MODEL ids").await;
+    assert!(told.contains(": email in 19.2 % of the records"), "{told}");
+    assert!(told.contains(since) && told.contains(": card in 23.1 % of the records"), "{told}");
+    let told = said("RETRAIN MODEL ids OPTIONS (warm_start = FALSE)").await;
+    assert!(told.contains(": card in 23.1 %, email in 19.2 % of the records"), "{told}");
+    assert!(!told.contains(since), "{told}");
+}

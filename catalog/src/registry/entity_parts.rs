@@ -62,6 +62,9 @@ struct StoredComparison {
     u: Vec<f64>,
     h: Vec<f64>,
     is_own: bool,
+    /// The fingerprints of values that stand for nobody.
+    #[serde(default)]
+    placeholders: Vec<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,6 +101,7 @@ impl StoredEntities {
             u: of.u.clone(),
             h: of.h.clone(),
             is_own: of.is_own,
+            placeholders: of.placeholders.clone(),
         };
         let names = numbered(linkage.comparisons.len());
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -217,6 +221,7 @@ impl StoredEntities {
                 u: of.u.clone(),
                 h: of.h.clone(),
                 is_own: of.is_own,
+                placeholders: of.placeholders.clone(),
             })
         };
         let rule = |stored: &StoredRule| {

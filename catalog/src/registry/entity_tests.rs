@@ -30,6 +30,7 @@ fn entities(rich: bool) -> EntityModel {
         u: vec![0.99, 0.01],
         h: vec![0.5, 0.5],
         is_own: false,
+        placeholders: if rich { vec![u64::MAX, 1] } else { vec![] },
     };
     let rule = UsedRule {
         rule: Rule::parse("prefix(name, 3) AND name", &["name"]).unwrap(),

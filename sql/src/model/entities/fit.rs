@@ -235,7 +235,7 @@ fn trained(
     records: usize,
     previous: Option<&Previous>,
 ) -> Trained {
-    let (unheard, doubtful) = (unheard(&found), doubtful(&found));
+    let (unheard, doubtful, nobodys) = (unheard(&found), doubtful(&found), nobodys(&found));
     let none = f64::NAN;
     let metrics = MEASURES.iter().zip(found.measures).map(|(name, value)| Metric {
         name: (*name).into(),
@@ -271,7 +271,8 @@ fn trained(
     });
     let goes_on = previous.filter(|_| found.kept.is_some());
     let start = goes_on.map_or(StoredStart::Anew, |previous| previous.start(found.gone));
-    let told: Vec<String> = began.into_iter().chain(doubtful).chain(unheard).collect();
+    let told: Vec<String> =
+        began.into_iter().chain(nobodys).chain(doubtful).chain(unheard).collect();
     Trained {
         total_iterations: watch.iterations.len(),
         model: found.model.into(),
@@ -288,6 +289,21 @@ fn trained(
         interactions: records,
         merged: 0,
     }
+}
+
+/// Columns with values that are too frequent to be anybody's, and the share of records with them.
+fn nobodys(found: &Resolved) -> Vec<String> {
+    let told = |columns: &[(String, f64)], what: &str| {
+        let each = columns.iter().map(|(name, share)| format!("{name} in {:.1} %", 100.0 * share));
+        let each: Vec<String> = each.collect();
+        (!each.is_empty()).then(|| format!("{what}: {} of the records", each.join(", ")))
+    };
+    let placeholders = &found.placeholders;
+    let none = "values in so many records that they are nobody's count as NULL";
+    let since = "values that have become as frequent since the model learned still count, until \
+                 warm_start = FALSE learns anew";
+    let told = [told(&placeholders.set_aside, none), told(&placeholders.since, since)];
+    told.into_iter().flatten().collect()
 }
 
 /// Pairs above the threshold that link nothing, and links that others bear out too little.

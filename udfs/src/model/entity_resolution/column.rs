@@ -5,7 +5,8 @@
 //! ([`folded`]), so that it is of no matter whether an accent is a part of its letter or comes
 //! after it (Unicode's NFC and NFD), nor is it in codes and e-mail addresses; telephone numbers
 //! keep their last nine digits, dates become `yyyymmdd`, in the order of day and month that their
-//! table itself shows.
+//! table itself shows. What no list knows and yet stands for nobody is found by how many records
+//! have it ([`super::placeholders`]).
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -55,6 +56,10 @@ pub struct Column {
     pub tokens: Tokens,
     /// The parts of the values, of a column of addresses.
     pub addresses: Vec<Address>,
+    /// The fingerprints of values that stand for nobody and count as none.
+    pub placeholders: Vec<u64>,
+    /// How many records have one of them.
+    pub set_aside: u32,
 }
 
 impl Column {
@@ -181,7 +186,7 @@ impl Gatherer {
 
 impl Column {
     /// What is known of the values together.
-    fn count(&mut self) {
+    pub(super) fn count(&mut self) {
         self.counts = vec![0; self.values.len()];
         for &code in &self.codes {
             if let Some(count) = self.counts.get_mut(code as usize) {

@@ -242,7 +242,8 @@ impl Ordered {
     }
 
     /// The records, with columns compared as `before` did, or as they are named and their values
-    /// suggest. Of a link, records of one table are not compared.
+    /// suggest, and without the values that stand for nobody. Of a link, records of one table are
+    /// not compared.
     ///
     /// # Errors
     /// When a column that is named as one of encodings holds other texts, and when encodings of a
@@ -261,9 +262,12 @@ impl Ordered {
             return Err(ModelError::NoEncodings { column: column.name.clone() });
         }
         let finished = columns.into_par_iter().enumerate().map(|(at, column)| {
-            let known = before.and_then(|before| before.get(at)).map(|known| known.kind);
-            let kind = known.or(column.kind);
-            column.values.finish(&column.name, column.declared, kind, &order, &sides)
+            let known = before.and_then(|before| before.get(at));
+            let kind = known.map(|known| known.kind).or(column.kind);
+            let Compared { name, declared, values, .. } = column;
+            let mut finished = values.finish(&name, declared, kind, &order, &sides);
+            finished.leave_out_placeholders(known.map(|known| known.placeholders.as_slice()));
+            finished
         });
         let finished: Vec<Column> = finished.collect();
         for column in &finished {

@@ -89,6 +89,8 @@ pub struct Comparison {
     pub h: Vec<f64>,
     /// Whether the column is a person's own: relatives do not share it.
     pub is_own: bool,
+    /// The fingerprints of its values that stand for nobody and count as none.
+    pub placeholders: Vec<u64>,
 }
 
 /// A rule as it was used.
@@ -256,7 +258,7 @@ pub fn learn(
     });
     let linkage = Linkage {
         rules: used.collect(),
-        comparisons: learner.comparisons(),
+        comparisons: learner.comparisons(columns),
         lambda: learner.lambda,
         eta: learner.eta,
         dependences,

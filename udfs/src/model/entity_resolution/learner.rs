@@ -2,6 +2,7 @@
 //! the blocking rules and from labelled matches, and the shares of matches and relatives among all
 //! pairs as the fixed point of the sum of the pairs' probabilities.
 
+use super::column::Column;
 use super::compare::{coincidences, level_of, levels};
 use super::em::{self, Counted, Mixture, Shares, TINY};
 use super::kind::Kind;
@@ -32,7 +33,7 @@ pub struct Learner {
     labelled: Shares,
     /// u of nearly equal encodings, of columns that no rule leaves free.
     tails: Vec<Option<f64>>,
-    names: Vec<(String, Kind)>,
+    kinds: Vec<Kind>,
     all_pairs: f64,
     records: f64,
     expected: Shares,
@@ -72,7 +73,7 @@ impl Learner {
             patterns,
             labelled,
             tails,
-            names: columns.iter().map(|column| (column.name.clone(), column.kind)).collect(),
+            kinds: columns.iter().map(|column| column.kind).collect(),
             all_pairs: records.pairs(),
             records: records.len as f64,
             m: expected.clone(),
@@ -88,7 +89,7 @@ impl Learner {
 
     /// Learns u, m and the shares once more; gives the objective after each iteration.
     pub fn round(&mut self, free: &[u32], options: &LinkOptions) -> Vec<f64> {
-        self.u = (0..self.names.len()).map(|column| self.others(column)).collect();
+        self.u = (0..self.kinds.len()).map(|column| self.others(column)).collect();
         let mixture = Mixture {
             patterns: &self.patterns,
             free,
@@ -145,7 +146,7 @@ impl Learner {
         let least = 0.5 / self.all_pairs.max(self.records);
         let equal = without(self.coincidence[column], top).clamp(least, 0.999_999);
         // Few records say little of how often values coincide: what is usual counts beside them.
-        let usual = coincidences(self.names[column].1);
+        let usual = coincidences(self.kinds[column]);
         let equal =
             (self.all_pairs * equal + USUAL_PAIRS * usual[top]) / (self.all_pairs + USUAL_PAIRS);
         let below: f64 = sampled[..top].iter().sum();
@@ -167,7 +168,7 @@ impl Learner {
     /// The logarithms of how much likelier a match, and relatives, have these levels than others.
     fn ratios(&self, levels: u64) -> [f64; 2] {
         let mut ratios = [0.0; 2];
-        for column in 0..self.names.len() {
+        for column in 0..self.kinds.len() {
             if let Some(level) = level_of(levels, column).checked_sub(1) {
                 let u = self.u[column][level].max(TINY).ln();
                 ratios[0] += self.m[column][level].max(TINY).ln() - u;
@@ -270,16 +271,17 @@ impl Learner {
         found.into_iter().map(|found| if all > 0.0 { found / all } else { 0.0 }).collect()
     }
 
-    /// What was learned of each column.
-    pub fn comparisons(&self) -> Vec<Comparison> {
-        let of = |(at, (column, kind)): (usize, &(String, Kind))| Comparison {
-            column: column.clone(),
-            kind: *kind,
+    /// What was learned of each of the columns that it began with.
+    pub fn comparisons(&self, columns: &[Column]) -> Vec<Comparison> {
+        let of = |(at, column): (usize, &Column)| Comparison {
+            column: column.name.clone(),
+            kind: column.kind,
             m: self.m[at].clone(),
             u: self.u[at].clone(),
             h: self.h[at].clone(),
             is_own: self.own >> at & 1 == 1,
+            placeholders: column.placeholders.clone(),
         };
-        self.names.iter().enumerate().map(of).collect()
+        columns.iter().enumerate().map(of).collect()
     }
 }

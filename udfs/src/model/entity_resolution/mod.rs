@@ -1,10 +1,11 @@
 //! Entity resolution: which records are of one entity (Fellegi and Sunter 1969), without labels or
 //! with some.
 //!
-//! [`column`] brings values into one spelling and [`kind`] finds out what they are; [`suggest`]
-//! chooses [`blocking`] rules, [`compare`] gives two records a level a column, [`learn`] finds how
-//! much each level tells ([`em`]), [`score`] weighs pairs by it and [`cluster`] makes entities;
-//! [`labels`] are what people say of pairs and [`measure`] is what the answer is worth.
+//! [`column`] brings values into one spelling, [`kind`] finds out what they are and
+//! [`placeholders`] which of them are nobody's; [`suggest`] chooses [`blocking`] rules, [`compare`]
+//! gives two records a level a column, [`learn`] finds how much each level tells ([`em`]),
+//! [`score`] weighs pairs by it and [`cluster`] makes entities; [`labels`] are what people say of
+//! pairs and [`measure`] is what the answer is worth.
 //! [`pairs`] are in memory or on disk, [`sorted`] puts them in order.
 //! [`gather`] reads rows, [`train`] goes from them to a [`model`] and from version to version.
 //! The answer depends on the records and the seed, not on their order or on threads: records come
@@ -27,6 +28,7 @@ mod learner;
 pub mod measure;
 pub mod model;
 pub mod pairs;
+pub mod placeholders;
 pub mod records;
 mod room;
 pub mod score;

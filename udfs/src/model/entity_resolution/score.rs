@@ -360,6 +360,7 @@ mod tests {
             m,
             u: coincidences(kind).to_vec(),
             is_own: false,
+            placeholders: vec![],
         };
         let linkage = Linkage {
             comparisons: vec![comparison],

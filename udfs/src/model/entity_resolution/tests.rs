@@ -49,9 +49,10 @@ const STREETS: [&str; 9] =
     ["oak", "mill", "station", "church", "garden", "market", "school", "forest", "lake"];
 
 /// A row: id, entity, and what is compared.
-type Row = (i64, String, [Option<String>; 6]);
+pub(super) type Row = (i64, String, [Option<String>; 6]);
 
-const COLUMNS: [&str; 6] = ["first_name", "last_name", "street", "phone", "email", "birth_date"];
+pub(super) const COLUMNS: [&str; 6] =
+    ["first_name", "last_name", "street", "phone", "email", "birth_date"];
 
 /// People, a third of whom are there twice, with slips.
 fn people(count: usize, seed: u64) -> Vec<Row> {
@@ -117,7 +118,7 @@ fn options() -> EntityOptions {
     }
 }
 
-fn resolved(rows: &[Row], before: Option<&Resolved>, version: u32) -> Resolved {
+pub(super) fn resolved(rows: &[Row], before: Option<&Resolved>, version: u32) -> Resolved {
     let before = before.map(|found| Before {
         model: &found.model,
         pairs: Some(&found.pairs),
@@ -163,7 +164,7 @@ fn rows_of(pairs: &Pairs) -> PairRows {
     rows
 }
 
-fn measure(found: &Resolved, name: &str) -> f64 {
+pub(super) fn measure(found: &Resolved, name: &str) -> f64 {
     found.measures[MEASURES.iter().position(|known| *known == name).unwrap()]
 }
 

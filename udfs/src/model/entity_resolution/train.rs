@@ -3,9 +3,9 @@
 //! A version that goes on keeps what was learned and the pairs of records that say what they said;
 //! only pairs with a new or changed record are compared, and those of blocks that were too large
 //! and are not now. Pairs that are kept are compared anew by what is known today, of how frequent
-//! values are and how a column's dates are read, so that a pair that was kept may be kept no more.
-//! It begins anew where the columns are others, or more than half the records are new. Entities
-//! keep their ids either way.
+//! values are and how a column's dates are read, so that a pair that was kept may be kept no more;
+//! which values stand for nobody stays as it was learned. It begins anew where the columns are
+//! others, or more than half the records are new. Entities keep their ids either way.
 //!
 //! Which words of a text are rarest, and which day `03/04` is, depends on other records; so a
 //! record that says what it said may be in other blocks than it was. It is known by a fingerprint
@@ -30,6 +30,7 @@ use super::learn::{LinkOptions, Linkage, NamedRule, learn};
 use super::measure::{Measured, unlinkable};
 use super::model::{EntityModel, EntityParts, Settings, events, named};
 use super::pairs::{Pairs, Spill, Writer};
+use super::placeholders::Placeholders;
 use super::records::Records;
 use super::room::Room;
 use super::score::{Edge, Scorer, weight};
@@ -79,6 +80,8 @@ pub struct Resolved {
     pub unlearned: Option<Ignored>,
     /// Records of the version before that are gone.
     pub gone: usize,
+    /// Columns with values that stand for nobody.
+    pub placeholders: Placeholders,
 }
 
 /// Of all records so many at most may be new where a version goes on.
@@ -168,6 +171,7 @@ pub fn train(
         Some(((model, _), known)) => reopened(model, known, &found.records, linkage.block_max),
         None => Vec::new(),
     };
+    let placeholders = Placeholders::of(&found.records, goes_on.is_some());
     let scorer = Scorer::new(&found.records, &linkage);
     let kept = goes_on.map(|((_, pairs), known)| (pairs, known, moved.as_slice()));
     let edges = scored(&scorer, [&blocks, &reopened], options, kept, &under)?;
@@ -226,6 +230,7 @@ pub fn train(
         bridges,
         unlearned,
         gone,
+        placeholders,
     })
 }
 
