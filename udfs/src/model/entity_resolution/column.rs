@@ -199,7 +199,9 @@ impl Column {
                     self.values.iter().map(|value| value.parse().unwrap_or(f64::NAN)).collect();
                 let records: f64 = self.counts.iter().map(|&count| f64::from(count)).sum();
                 let of = |f: &dyn Fn(f64) -> f64| {
+                    // What nobody has is no part of it, not even as nothing times infinity.
                     let cells = self.numbers.iter().zip(&self.counts);
+                    let cells = cells.filter(|(_, count)| **count > 0);
                     cells.map(|(&value, &count)| f(value) * f64::from(count)).sum::<f64>()
                         / records.max(1.0)
                 };

@@ -203,11 +203,11 @@ mod tests {
         }
     }
 
-    fn column(values: &[&str], known: Option<&[u64]>) -> Column {
+    fn column(kind: Kind, values: &[&str], known: Option<&[u64]>) -> Column {
         let mut gatherer = Gatherer::default();
         values.iter().for_each(|value| gatherer.push(Some(value)));
         let order: Vec<u32> = (0..values.len() as u32).collect();
-        let mut column = gatherer.finish("c", Declared::Text, Some(Kind::Name), &order, &[]);
+        let mut column = gatherer.finish("c", Declared::Text, Some(kind), &order, &[]);
         column.leave_out_placeholders(known);
         column
     }
@@ -217,15 +217,27 @@ mod tests {
         let names: Vec<String> = (0..300).map(|at| format!("name {at}")).collect();
         let mut said: Vec<&str> = names.iter().map(String::as_str).collect();
         said.extend(["Keine Angabe"; 100]);
-        let found = column(&said, None);
+        let found = column(Kind::Name, &said, None);
         assert_eq!((found.set_aside, found.missing()), (100, 0.25));
         assert_eq!(found.placeholders.len(), 1);
         assert_eq!(found.coincidence(), 0.0);
         // What has become rare stays none, and what has become frequent stays a value.
-        let later = column(&said[..301], Some(found.placeholders.as_slice()));
+        let later = column(Kind::Name, &said[..301], Some(found.placeholders.as_slice()));
         assert_eq!((later.set_aside, &later.placeholders), (1, &found.placeholders));
-        let other = column(&said, Some(&[]));
+        let other = column(Kind::Name, &said, Some(&[]));
         assert_eq!((other.set_aside, other.missing()), (0, 0.0));
+    }
+
+    #[test]
+    fn a_number_that_is_nobodys_is_no_part_of_the_deviation() {
+        let numbers: Vec<String> = (0..300).map(|at| at.to_string()).collect();
+        let mut said: Vec<&str> = numbers.iter().map(String::as_str).collect();
+        said.extend(["-1e300"; 100]);
+        let found = column(Kind::Number, &said, None);
+        assert_eq!(found.set_aside, 100);
+        // Of 0 to n − 1 it is √((n² − 1) / 12).
+        let expected = (89_999.0_f64 / 12.0).sqrt();
+        assert!((found.deviation - expected).abs() < 1e-9, "{}", found.deviation);
     }
 
     /// People of whom a fifth is there twice, half of these with a slip.

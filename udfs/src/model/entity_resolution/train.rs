@@ -168,7 +168,9 @@ pub fn train(
         None => Vec::new(),
     };
     let reopened = match goes_on {
-        Some(((model, _), known)) => reopened(model, known, &found.records, linkage.block_max),
+        Some(((model, _), known)) => {
+            reopened(model, (known, moved.as_slice()), &found.records, linkage.block_max)
+        }
         None => Vec::new(),
     };
     let placeholders = Placeholders::of(&found.records, goes_on.is_some());
@@ -256,11 +258,19 @@ fn as_before(
 }
 
 /// The blocks that the version before may have left out as too large and that are not now: since
-/// then a block has lost as many records at most as are gone or say something else.
-fn reopened(model: &EntityModel, known: &Past, records: &Records, block_max: usize) -> Vec<Blocks> {
+/// then a block has lost as many records at most as are gone, say something else or have moved.
+fn reopened(
+    model: &EntityModel,
+    (known, moved): (&Past, &[bool]),
+    records: &Records,
+    block_max: usize,
+) -> Vec<Blocks> {
     let before = &model.parts().linkage;
-    let least = before.block_max.saturating_sub(known.gone()) + 1;
-    if least > block_max {
+    let moved = moved.iter().filter(|is_moved| **is_moved).count();
+    let least = before.block_max.saturating_sub(known.gone() + moved) + 1;
+    // Pairs of all others are compared anyway.
+    let stayed = known.same() - moved;
+    if least > block_max || stayed < 2 {
         return Vec::new();
     }
     let had = before.rules.iter().filter(|used| used.cost.skipped_blocks > 0);
@@ -410,10 +420,10 @@ impl Past {
         for edge in before.cursor() {
             let edge = edge?;
             let is_now = |record: u32| self.now.get(record as usize).filter(|&&now| now != NONE);
-            if let (Some(&left), Some(&right)) = (is_now(edge.left), is_now(edge.right)) {
-                if let Some(edge) = scored(left, right) {
-                    kept.add(edge)?;
-                }
+            if let (Some(&left), Some(&right)) = (is_now(edge.left), is_now(edge.right))
+                && let Some(edge) = scored(left, right)
+            {
+                kept.add(edge)?;
             }
         }
         kept.finish()
@@ -442,6 +452,15 @@ mod tests {
 
     /// Trains on notes by their rarest words, and keeps whatever is compared.
     fn trained(notes: &[(i64, String)], before: Option<&Resolved>) -> Resolved {
+        trained_by(notes, None, before)
+    }
+
+    /// The same with so many notes of a block at most.
+    fn trained_by(
+        notes: &[(i64, String)],
+        block_max: Option<usize>,
+        before: Option<&Resolved>,
+    ) -> Resolved {
         let columns = [("notes", &DataType::Utf8, Some(Kind::Text))];
         let mut gathered = Gathered::new(("id", &DataType::Int64), None, &columns, false).unwrap();
         let ids: ArrayRef = Arc::new(notes.iter().map(|note| Some(note.0)).collect::<Int64Array>());
@@ -458,7 +477,11 @@ mod tests {
                 method: Method::Guarded,
                 threshold: 0.95,
             },
-            link: LinkOptions { rules: vec![NamedRule { rule, text }], ..LinkOptions::default() },
+            link: LinkOptions {
+                rules: vec![NamedRule { rule, text }],
+                block_max,
+                ..LinkOptions::default()
+            },
             own: None,
             pair_threshold: 1e-15,
         };
@@ -512,6 +535,23 @@ mod tests {
         }
         // None is there twice.
         assert!(found.is_sorted_by(|a, b| a < b), "{found:?}");
+    }
+
+    /// A block may be small enough again without a record that is gone: some have moved out of it.
+    #[test]
+    fn a_block_that_records_have_moved_out_of_is_open_again() {
+        let own = |id: i64| format!("ant{id} bee{id} cow{id}");
+        // The one word that others have too is in five notes, and a block is of four at most.
+        let mut notes: Vec<(i64, String)> =
+            (1..=5).map(|id| (id, format!("zeta {}", own(id)))).collect();
+        let first = trained_by(&notes, Some(4), None);
+        assert!(places(&first).is_empty(), "{:?}", places(&first));
+        assert_eq!(first.model.parts().linkage.rules[0].cost.skipped_blocks, 1);
+        // Three of them share three rarer words with a new note each; two stay in the block.
+        notes.extend((3..=5).map(|id| (100 + id, own(id))));
+        let second = trained_by(&notes, Some(4), Some(&first));
+        assert_eq!((second.kept, second.moved), (Some(5), 3));
+        assert_eq!(places(&second), [(0, 1), (2, 5), (3, 6), (4, 7)]);
     }
 
     #[test]
