@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use crate::Catalog;
 use crate::error::{Error, Result};
-use crate::policy::Attached;
+use crate::policy::{Attached, RuleSet};
 use crate::registry::{ObjectName, Spec};
 
 /// The tag of personal data, and what begins the tags of its kinds.
@@ -59,10 +59,8 @@ impl Catalog {
         let mut personal = PersonalColumns::default();
         let rules = self.rules(&Attached::Table(table.clone())).await;
         let rules = personal.read(rules)?;
-        for (column, tags) in &rules.tags {
-            if tags.iter().any(|tag| is_personal(tag)) {
-                personal.add(column);
-            }
+        for column in rules.personal() {
+            personal.add(column);
         }
         let policy = self.privacy_policy(table).await;
         if let Some(policy) = personal.read(policy)? {
@@ -98,6 +96,14 @@ impl Catalog {
             }
         }
         Ok(personal)
+    }
+}
+
+impl RuleSet {
+    /// The columns of which a tag says that they hold personal data.
+    pub fn personal(&self) -> impl Iterator<Item = &str> {
+        let tagged = self.tags.iter().filter(|(_, tags)| tags.iter().any(|tag| is_personal(tag)));
+        tagged.map(|(column, _)| column.as_str())
     }
 }
 

@@ -19,8 +19,8 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use udfs::recommend::model_argument;
 
-use super::groups::Groups;
-use super::lineage::{brings, policies_of_each, values};
+use super::groups::{Groups, Personal};
+use super::lineage::{personal_columns, policies_of_each, reads_rows, values};
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
 use crate::subject::users::others_beside;
@@ -40,19 +40,20 @@ pub(crate) fn inherited(
     let mut copies = Vec::new();
     for policy in used(context) {
         let Some((at, subject)) = person(plan, &policy.name) else {
-            if is_of_groups(context, plan, &policy.name) {
+            if is_of_groups(context, plan, Groups::of(&policy.name)) {
                 continue;
             }
             if is_asked(context, &policy.name) {
                 return Err(of_answers(name, &policy));
             }
+            let otherwise = "keep that column, or aggregate the rows by counts, sums or means";
             return Err(Error::invalid_hint(
                 format!(
                     "{name} would hold rows of people of {} without the column {}, by which the \
                      consent policy {} knows whose they are",
                     policy.table, policy.subject, policy.name
                 ),
-                "keep that column, or aggregate the rows by counts, sums or means",
+                way_out(context, plan, &policy, otherwise.to_owned()),
             ));
         };
         check_beside(context, name, plan, at, &policy, |_| true)?;
@@ -138,17 +139,23 @@ fn check_beside(
 }
 
 /// The refusal of rows of a table's own persons that come back into it under other names, or none.
-fn of_nobody(target: &ObjectName, policy: &ConsentPolicy) -> Error {
+fn of_nobody(
+    context: &StatementContext,
+    target: &ObjectName,
+    plan: &LogicalPlan,
+    policy: &ConsentPolicy,
+) -> Error {
+    let otherwise = format!(
+        "select {} into its column as it is, or count or average the values",
+        policy.subject
+    );
     Error::invalid_hint(
         format!(
             "values of people of {target} would come into rows of it without their own {}, by \
              which the consent policy {} knows whose they are: a withdrawal would not reach them",
             policy.subject, policy.name
         ),
-        format!(
-            "select {} into its column as it is, or count or average the values",
-            policy.subject
-        ),
+        way_out(context, plan, policy, otherwise),
     )
 }
 
@@ -209,13 +216,13 @@ pub(crate) async fn may_insert(
             .iter()
             .filter(|other| other.is_alike(&policy) && comes(&policy.name, &other.subject));
         let persons: Vec<usize> = alike.filter_map(|other| place(plan, &other.subject)).collect();
-        if is_of_groups(context, plan, &policy.name)
+        if is_of_groups(context, plan, Groups::of(&policy.name))
             || values(plan, &policy.name, &BTreeSet::new())?.are_under(&persons)
         {
             continue;
         }
         return Err(match persons.is_empty() {
-            true => of_nobody(target, &policy),
+            true => of_nobody(context, target, plan, &policy),
             false => of_several(target, &policy),
         });
     }
@@ -259,7 +266,7 @@ async fn may_come(
 ) -> Result<()> {
     let there = context.rights().purposes().policies_of(target);
     for policy in used(context).into_iter().filter(|policy| policy.table != *target) {
-        if is_of_groups(context, plan, &policy.name) {
+        if is_of_groups(context, plan, Groups::of(&policy.name)) {
             continue;
         }
         let mut is_same = false;
@@ -271,13 +278,15 @@ async fn may_come(
         if is_same {
             continue;
         }
+        let otherwise =
+            "CREATE TABLE … AS SELECT makes a table under the same policy; or aggregate the rows";
         return Err(Error::invalid_hint(
             format!(
                 "rows of {} are under the consent policy {}, and {target} is under none like it: \
                  a withdrawal would not reach them there",
                 policy.table, policy.name
             ),
-            "CREATE TABLE … AS SELECT makes a table under the same policy; or aggregate the rows",
+            way_out(context, plan, &policy, otherwise.to_owned()),
         ));
     }
     Ok(())
@@ -327,15 +336,40 @@ fn person(plan: &LogicalPlan, policy: &str) -> Option<(usize, String)> {
     Some((at, field.name().clone()))
 }
 
+/// What can be done about rows that are refused: the hint names the column with personal data where
+/// it alone makes persons' of groups that were nobody's.
+fn way_out(
+    context: &StatementContext,
+    plan: &LogicalPlan,
+    policy: &ConsentPolicy,
+    otherwise: String,
+) -> String {
+    let is_nobodys = |personal: Personal<'_>| {
+        is_of_groups(context, plan, Groups::counting(&policy.name, personal))
+    };
+    if !is_nobodys(Personal::No) {
+        return otherwise;
+    }
+    let columns = personal_columns(plan, &policy.name);
+    match columns.iter().find(|column| !is_nobodys(Personal::Only(column))) {
+        None => otherwise,
+        Some(column) => format!(
+            "{column} holds personal data, which tells persons apart as {} does: keep {}, or count \
+             the values of {column} and group by other columns",
+            policy.subject, policy.subject
+        ),
+    }
+}
+
 /// Whether all rows of a plan are of groups that are nobody's, and nothing of a policy's persons
 /// stands beside them.
-fn is_of_groups(context: &StatementContext, plan: &LogicalPlan, policy: &str) -> bool {
-    Groups::of(policy).are_all(plan) && !tells_beside(plan, policy, is_asked(context, policy))
+fn is_of_groups(context: &StatementContext, plan: &LogicalPlan, groups: Groups<'_>) -> bool {
+    groups.are_all(plan) && !tells_beside(plan, groups, is_asked(context, groups.policy()))
 }
 
 /// Whether values beside the groups of a plan may be single persons' of a policy: what functions
 /// give of models, where the statement asks one that learned under it, and what sub-queries do.
-fn tells_beside(plan: &LogicalPlan, policy: &str, asks: bool) -> bool {
+fn tells_beside(plan: &LogicalPlan, groups: Groups<'_>, asks: bool) -> bool {
     let gives_values = match plan {
         LogicalPlan::Aggregate(_) => return false,
         LogicalPlan::Projection(_)
@@ -350,11 +384,9 @@ fn tells_beside(plan: &LogicalPlan, policy: &str, asks: bool) -> bool {
             Expr::ScalarFunction(call) => asks && model_argument(call.func.name()).is_some(),
             Expr::ScalarSubquery(sub) => {
                 let rows = sub.subquery.as_ref();
-                let groups = Groups::of(policy);
-                (asks && !groups.are_all(rows))
-                    || brings(rows, policy)
+                (!groups.are_all(rows) && (asks || reads_rows(rows, groups.policy())))
                     || plan.inputs().into_iter().any(|beside| groups.ties(sub, beside))
-                    || tells_beside(rows, policy, asks)
+                    || tells_beside(rows, groups, asks)
             }
             _ => false,
         };
@@ -366,7 +398,7 @@ fn tells_beside(plan: &LogicalPlan, policy: &str, asks: bool) -> bool {
     };
     walked.is_err()
         || tells
-        || plan.inputs().into_iter().any(|input| tells_beside(input, policy, asks))
+        || plan.inputs().into_iter().any(|input| tells_beside(input, groups, asks))
 }
 
 /// Puts policies on a table that is about to be, or has just come to be; gives those that were not

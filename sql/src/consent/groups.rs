@@ -6,6 +6,9 @@
 //! `max(listener)` is that row's. Counts, sums and means tell of all rows of a group together.
 //! Groups without any aggregate are the rows, each of them once, as those of DISTINCT are.
 //!
+//! Columns of the governed table that hold personal data, as their tags say, tell persons apart as
+//! that column does: groups by an address are its owner's.
+//!
 //! A column is made of persons through renaming, expressions, sub-queries and groups, and where a
 //! condition compares it with one that is, also one of a sub-query or of a lateral query. Of
 //! models, their users and records are persons.
@@ -77,10 +80,19 @@ pub(crate) fn tells_together(aggregate: &str) -> bool {
     TOGETHER.contains(&aggregate)
 }
 
+/// Which columns with personal data count as the column of persons does.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Personal<'a> {
+    All,
+    Only(&'a str),
+    No,
+}
+
 /// Looks in plans for what is made of the persons of a policy.
 #[derive(Clone, Copy)]
 pub(super) struct Groups<'a> {
     policy: &'a str,
+    personal: Personal<'a>,
     /// Of a plan within a query: the rows of that.
     around: Option<&'a Around<'a>>,
 }
@@ -97,7 +109,17 @@ struct Around<'a> {
 
 impl<'a> Groups<'a> {
     pub(super) fn of(policy: &'a str) -> Self {
-        Self { policy, around: None }
+        Self::counting(policy, Personal::All)
+    }
+
+    /// The same, where not all columns with personal data count.
+    pub(super) fn counting(policy: &'a str, personal: Personal<'a>) -> Self {
+        Self { policy, personal, around: None }
+    }
+
+    /// The policy whose persons are looked for.
+    pub(super) fn policy(&self) -> &'a str {
+        self.policy
     }
 
     /// Whether all rows of a plan are of groups, and these are nobody's.
@@ -192,9 +214,17 @@ impl<'a> Groups<'a> {
     fn within(&self, plan: &LogicalPlan, schema: &DFSchema, made: &[bool]) -> Vec<bool> {
         let around = self.around(schema, made);
         match around.depth < DEPTH_MAX {
-            true => Groups { policy: self.policy, around: Some(&around) }.columns(plan),
+            true => self.under(&around).columns(plan),
             false => vec![true; plan.schema().fields().len()],
         }
+    }
+
+    /// The same for a query within one of such rows.
+    fn under<'b>(&self, around: &'b Around<'b>) -> Groups<'b>
+    where
+        'a: 'b,
+    {
+        Groups { policy: self.policy, personal: self.personal, around: Some(around) }
     }
 
     fn around<'b>(&'b self, schema: &'b DFSchema, made: &'b [bool]) -> Around<'b> {
@@ -209,7 +239,7 @@ impl<'a> Groups<'a> {
             return plan.all_out_ref_exprs().iter().flat_map(outer_columns).collect();
         }
         let mut found = Vec::new();
-        Groups { policy: self.policy, around: Some(&around) }.add_tied(plan, &mut found);
+        self.under(&around).add_tied(plan, &mut found);
         found
     }
 
@@ -298,7 +328,7 @@ impl<'a> Groups<'a> {
         };
         let below = barrier_of(&scan.source, |barrier| {
             let plan = barrier.plan();
-            let columns = Groups::of(self.policy).columns(plan);
+            let columns = Groups::counting(self.policy, self.personal).columns(plan);
             let made = plan.schema().fields().iter().zip(columns).filter(|(_, is_made)| *is_made);
             made.map(|(field, _)| field.name().clone()).collect::<BTreeSet<String>>()
         });
@@ -312,8 +342,9 @@ impl<'a> Groups<'a> {
         let is_made = |column: &String| {
             below.contains(column)
                 || table.is_some_and(|table| {
-                    let mut policies = table.policies_of_column(column);
-                    policies.any(|policy| policy.name == self.policy)
+                    let is_personal = self.counts(column) && table.personal().contains(column);
+                    let mut policies = table.policies().filter(|one| one.name == self.policy);
+                    policies.any(|policy| is_personal || policy.subject == *column)
                 })
                 || answers.is_some_and(|answers| {
                     let has_entities = answers.model().model.entities().is_some();
@@ -321,6 +352,15 @@ impl<'a> Groups<'a> {
                 })
         };
         fields.iter().map(|field| is_made(field.name())).collect()
+    }
+
+    /// Whether a column counts where it holds personal data.
+    fn counts(&self, column: &str) -> bool {
+        match self.personal {
+            Personal::All => true,
+            Personal::Only(only) => only == column,
+            Personal::No => false,
+        }
     }
 
     fn projected(&self, input: &LogicalPlan, exprs: &[Expr]) -> Vec<bool> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use catalog::{ConsentPolicy, ObjectName};
+use catalog::policy::Attached;
+use catalog::{ConsentPolicy, ObjectName, Pii};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
@@ -26,14 +27,15 @@ use crate::session::StatementContext;
 /// and rows are added without one.
 ///
 /// # Errors
-/// When the table is governed and the purpose is not one for which it is read, or not held.
-pub(crate) fn governed(
+/// When the table is governed and the purpose is not one for which it is read, or not held; when it
+/// is not known which of its columns hold personal data.
+pub(crate) async fn governed(
     context: &StatementContext,
     name: &ObjectName,
     table: Arc<dyn TableProvider>,
     lazily: bool,
 ) -> Result<Arc<dyn TableProvider>> {
-    match consented(context, name, &table, lazily)? {
+    match consented(context, name, &table, lazily).await? {
         None => Ok(table),
         Some(consented) => Ok(Arc::new(consented)),
     }
@@ -48,19 +50,20 @@ pub(crate) type Parts = (Arc<dyn TableProvider>, Option<Arc<dyn TableProvider>>)
 ///
 /// # Errors
 /// As [`governed`].
-pub(crate) fn parts(
+pub(crate) async fn parts(
     context: &StatementContext,
     name: &ObjectName,
     table: Arc<dyn TableProvider>,
 ) -> Result<Parts> {
-    let Some(shown) = consented(context, name, &table, false)? else { return Ok((table, None)) };
+    let shown = consented(context, name, &table, false).await?;
+    let Some(shown) = shown else { return Ok((table, None)) };
     let shown = Consented { pinned: Some(Arc::default()), ..shown };
     let others = Consented { persons: Persons::Others, ..shown.clone() };
     Ok((Arc::new(shown), Some(Arc::new(others))))
 }
 
 /// The table as the statement's purpose shows it; `None` where no policy governs it.
-fn consented(
+async fn consented(
     context: &StatementContext,
     name: &ObjectName,
     table: &Arc<dyn TableProvider>,
@@ -77,6 +80,11 @@ fn consented(
         Err(error) if lazily => (String::new(), Vec::new(), Some(error)),
         Err(error) => return Err(error),
     };
+    let personal = personal(context, name).await?;
+    // A copy has the tags too: groups of its rows are as those of the table's.
+    if !personal.is_empty() {
+        context.policies().met(name);
+    }
     for rule in &rules {
         context.opening().used().note_planned(&rule.policy.name);
         if rule.channel.is_some() {
@@ -89,12 +97,28 @@ fn consented(
         table: Arc::clone(table),
         purpose,
         rules,
+        personal,
         persons: Persons::Consenting,
         pinned: None,
         refusal,
         engine: context.engine().clone(),
         used: Arc::clone(context.opening().used()),
     }))
+}
+
+/// The columns of a table that hold personal data: those with a tag that says so, as identifiers
+/// that are kept apart have, and their pseudonyms beside them.
+///
+/// # Errors
+/// When the tags cannot be read.
+async fn personal(context: &StatementContext, name: &ObjectName) -> Result<BTreeSet<String>> {
+    let rules = context.engine().catalog().rules(&Attached::Table(name.clone())).await?;
+    let mut personal: BTreeSet<String> = rules.personal().map(str::to_owned).collect();
+    if let Some((_, pii)) = context.identifiers().get(name) {
+        let apart = pii.columns.iter();
+        personal.extend(apart.flat_map(|column| [column.clone(), Pii::pseudonym_of(column)]));
+    }
+    Ok(personal)
 }
 
 /// Checks that all rows of a table may be removed at once, those that no purpose shows as well.
@@ -208,6 +232,8 @@ pub(crate) struct Consented {
     table: Arc<dyn TableProvider>,
     purpose: String,
     rules: Vec<Rule>,
+    /// The columns that hold personal data.
+    personal: BTreeSet<String>,
     persons: Persons,
     /// Who consents by each rule in all scans of one statement; `None`: each scan looks anew.
     pinned: Option<Arc<OnceCell<Vec<Arc<ConsentSet>>>>>,
@@ -229,6 +255,11 @@ impl Consented {
         column: &'a str,
     ) -> impl Iterator<Item = &'a Arc<ConsentPolicy>> {
         self.policies().filter(move |policy| policy.subject == column)
+    }
+
+    /// The columns that hold personal data, whichever policy's persons it is of.
+    pub(super) fn personal(&self) -> &BTreeSet<String> {
+        &self.personal
     }
 
     /// The policies that the table is under.

@@ -100,9 +100,11 @@ fn expression(input: &LogicalPlan, expr: Option<&Expr>, found: &mut BTreeSet<Str
 /// Whether rows, as those of a part of a UNION, are of single persons of a policy, or records of a
 /// model of entities that may be.
 pub(super) fn brings(plan: &LogicalPlan, policy: &str) -> bool {
-    if Groups::of(policy).are_all(plan) {
-        return false;
-    }
+    !Groups::of(policy).are_all(plan) && reads_rows(plan, policy)
+}
+
+/// Whether a plan reads rows of a table that a policy governs, or such records.
+pub(super) fn reads_rows(plan: &LogicalPlan, policy: &str) -> bool {
     let mut is_found = false;
     let walked = plan.apply_with_subqueries(|part| {
         if let LogicalPlan::TableScan(scan) = part {
@@ -122,6 +124,27 @@ fn reads(scan: &TableScan, policy: &str) -> bool {
     let below = || barrier_of(&scan.source, |barrier| brings(barrier.plan(), policy));
     table.is_some_and(|table| table.policies().any(|known| known.name == policy))
         || below().unwrap_or(false)
+}
+
+/// The columns with personal data of the tables that a plan reads under a policy.
+pub(super) fn personal_columns(plan: &LogicalPlan, policy: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let walked = plan.apply_with_subqueries(|part| {
+        let LogicalPlan::TableScan(scan) = part else { return Ok(TreeNodeRecursion::Continue) };
+        let below = barrier_of(&scan.source, |barrier| personal_columns(barrier.plan(), policy));
+        found.extend(below.into_iter().flatten());
+        let provider = source_as_provider(&scan.source).ok();
+        if let Some(table) = provider.as_ref().and_then(consented)
+            && table.policies().any(|known| known.name == policy)
+        {
+            found.extend(table.personal().iter().cloned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    match walked {
+        Ok(_) => found,
+        Err(_) => BTreeSet::new(),
+    }
 }
 
 /// What the columns of a plan hold of the rows of the table that a policy governs, which its

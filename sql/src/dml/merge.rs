@@ -83,9 +83,11 @@ pub(crate) async fn merge(
     }
     // Single rows that are added are as old as those of the source.
     let are_aged = branches.iter().any(Branch::inserts) && have_an_age(context, &seen).await?;
+    let writes_values = branches.iter().any(|branch| branch.values.is_some());
     for branch in &branches {
         let (values, met) = (branch.written(&target), branch.met(&source(""), &merge.on));
-        target.check(context, &values, &met, !(are_aged && branch.inserts())).await?;
+        let in_place = !(are_aged && branch.inserts());
+        target.check(context, &values, &met, in_place, writes_values).await?;
     }
     // A mark tells that there is a row. What is checked does not have it, nor do errors tell of it.
     let marked = source(&format!(", true AS {}", names.source));

@@ -291,10 +291,11 @@ pub(crate) async fn insertion(
     let plan = Arc::unwrap_or_clone(dml.input);
     let fields = plan.schema().fields().iter();
     let columns: Vec<String> = fields.map(|field| field.name().clone()).collect();
+    // Whose the rows are is told before which tags their columns need.
+    consent::copies::may_insert(context, &name, &plan).await?;
     check_copy(context, &plan, &columns, &name, false).await?;
     let to = if says_whose { Target::Told(&name) } else { Target::Changed(&name) };
     let copies = Box::new(Copies::of(context, &plan, &columns, to).await?);
-    consent::copies::may_insert(context, &name, &plan).await?;
     let check = RowCheck::of(context, &name, plan.schema().as_arrow()).await?;
     Ok((state, Action::Rows(Change::Insert { name, plan, overwrite, check, copies })))
 }

@@ -8,7 +8,7 @@
 //! planned over what the principal sees first; then the rows with all columns stand in the table's
 //! place under a name that nobody can guess, so that no sub-query reaches it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -102,7 +102,7 @@ impl Target {
         let (whole, restricted) = unrestricted(context, &name, version, &marked).await?;
         let schema = whole.schema();
         let (rows, over) = retention::parts(context, &name, whole).await?;
-        let (rows, without_consent) = consent::parts(context, &name, rows)?;
+        let (rows, without_consent) = consent::parts(context, &name, rows).await?;
         let policy::Parts { rows, own, deciding, hidden: by_policy } =
             policy::parts(context, &name, rows).await?;
         let relation = hidden(context, &name, rows);
@@ -166,7 +166,8 @@ impl Target {
 
     /// Plans new values, each with its column, over what the principal sees of the table and of
     /// `joined` beside it, which ends in a condition. `in_place`: they come into rows that are
-    /// there, and into no others.
+    /// there, and into no others. `writes_values`: so does the statement, if not these, and
+    /// computes the condition once more for each of them.
     ///
     /// # Errors
     /// When one of them or the condition needs more than that; when a value comes of a table that
@@ -178,19 +179,14 @@ impl Target {
         values: &[(String, String)],
         joined: &str,
         in_place: bool,
+        writes_values: bool,
     ) -> Result<()> {
         let seen = match &self.seen {
             Some(_) => format!("{}.{}", quoted(&self.name.schema), quoted(&self.name.name)),
             None => format!("(SELECT 1 AS {NOTHING})"),
         };
-        let mut named: Vec<String> = Vec::with_capacity(values.len());
-        let mut taken = BTreeSet::new();
-        for (column, value) in values {
-            // Clauses of one MERGE may write the same column.
-            let name = free(column, |name| taken.contains(&quoted(name)));
-            named.push(format!("({value}) AS {name}"));
-            taken.insert(name);
-        }
+        let named = values.iter().map(|(column, value)| format!("({value}) AS {}", quoted(column)));
+        let mut named: Vec<String> = named.collect();
         if named.is_empty() {
             named.push("1".into());
         }
@@ -203,7 +199,7 @@ impl Target {
             }
             (Err(error), _) => return Err(error),
         };
-        steady::check(&plan, !values.is_empty())?;
+        steady::check(&plan, writes_values)?;
         if !values.is_empty() {
             let columns: Vec<String> = values.iter().map(|(column, _)| column.clone()).collect();
             self.check_masks(context, &plan, &columns)?;
@@ -363,7 +359,7 @@ pub(crate) async fn delete(
     }
     let target = Target::of(context, table, Privilege::Delete).await?;
     let condition = condition(delete.selection.as_ref());
-    target.check(context, &[], &format!("WHERE {condition}"), true).await?;
+    target.check(context, &[], &format!("WHERE {condition}"), true, false).await?;
     let (columns, from) = (target.columns(&BTreeMap::new()), target.from());
     let keep = format!("SELECT {columns} {from} WHERE ({condition}) IS NOT TRUE");
     target.rewrite(context, "DELETE", keep, Rows::Left, &condition).await
@@ -417,7 +413,7 @@ pub(crate) async fn update(
     let condition = condition(update.selection.as_ref());
     let written: Vec<(String, String)> = values.clone().into_iter().collect();
     let joined = format!("WHERE {condition}");
-    target.check(context, &written, &joined, true).await?;
+    target.check(context, &written, &joined, true, true).await?;
     target.check_persons(context, &values, &joined).await?;
     let (changed, same) = (target.columns(&values), target.columns(&BTreeMap::new()));
     let (from, mark) = (target.from(), target.mark());

@@ -71,8 +71,9 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// The statement reads a table with policies, whether or not they bind its principal.
-    fn met(&self, table: &ObjectName) {
+    /// The statement reads a table with policies, whether or not they bind its principal, or with
+    /// tags that its copies have to have.
+    pub(crate) fn met(&self, table: &ObjectName) {
         self.tables.lock().insert(table.clone());
     }
 

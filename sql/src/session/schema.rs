@@ -178,7 +178,7 @@ async fn open_now(
                 }
             };
             let unread = target || context.opening().is_for_columns();
-            let table = governed(context, name, table, unread)?;
+            let table = governed(context, name, table, unread).await?;
             policy::guarded(context, name, table).await?
         }
         Some(Shown::View { sql }) => {
