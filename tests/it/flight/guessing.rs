@@ -51,13 +51,16 @@ async fn guesses_have_to_wait_and_others_do_not() {
 #[tokio::test]
 async fn many_guesses_at_once_are_no_way_around() {
     let server = start().await;
+    let began = Instant::now();
     let attempts = (0..40).map(|guess| {
         let server = &server;
         async move { attempt(server, "bob", &format!("guess {guess}")).await.0 }
     });
     let codes = futures::future::join_all(attempts).await;
     let checked = codes.iter().filter(|code| **code == Code::Unauthenticated).count();
+    // Waits of 1, 2, 4 seconds that may be over on a slow machine.
+    let waits = (began.elapsed().as_secs() + 1).ilog2() as usize;
     // Five are free, and two may be checked at a time.
-    assert!((5..=7).contains(&checked), "{checked}");
+    assert!((5..=7 + 2 * waits).contains(&checked), "{checked}");
     assert!(codes.iter().all(|code| *code != Code::Ok));
 }
