@@ -2,9 +2,11 @@
 //!
 //! Where two records agree on a column that many share, and nearly always on another then too, that
 //! other one tells nothing more. How often they do is counted over the records; columns that few
-//! share are left alone, since there it is matches that agree on both. The most frequent values
-//! count for neither: they may stand for no value (`guest@shop.com` of whoever is named `Guest`),
-//! and a few such among a thousand would pass for what is usual.
+//! share are left alone, since there it is matches that agree on both, and so are those of which
+//! the pairs that agree on them agree on most of the rest too: they are the many records of one
+//! person. The most frequent values count for neither: they may stand for no value
+//! (`guest@shop.com` of whoever is named `Guest`), and a few such among a thousand would pass for
+//! what is usual.
 
 use rayon::prelude::*;
 
@@ -28,6 +30,11 @@ const SHARED_MIN: f64 = 5.0;
 const FOLLOWS_MIN: f64 = 0.5;
 /// How much oftener than by chance.
 const LIFT_MIN: f64 = 5.0;
+/// Of what pairs that agree on the deciding column could agree on beside, in bits, the part in
+/// which they do, at most: matches agree on most of it.
+const ALIKE_MAX: f64 = 0.6;
+/// A prime, by whose multiples places are scattered.
+const SCATTER: usize = 2_654_435_761;
 /// Of so many values the most frequent one is left out, and so many at most.
 const VALUES_A_LEFT_OUT: usize = 100;
 const LEFT_OUT_MAX: usize = 10;
@@ -58,7 +65,12 @@ pub fn dependences(columns: &[Column]) -> Vec<Dependence> {
         let share = of(a, b);
         let is_back = found.iter().any(|known| (known.on, known.column) == (b, a));
         let stronger = of(b, a) > share;
-        if share >= FOLLOWS_MIN && share >= LIFT_MIN * alone[b] && !is_back && !stronger {
+        if share >= FOLLOWS_MIN
+            && share >= LIFT_MIN * alone[b]
+            && !is_back
+            && !stronger
+            && alike(columns, &alone, a, b) <= ALIKE_MAX
+        {
             found.push(Dependence { on: a, level: levels(columns[a].kind).len(), column: b });
         }
     }
@@ -118,6 +130,43 @@ fn given(a: &Column, usual: &Usual, b: &Column) -> f64 {
     if equal > 0.0 { both / equal } else { 0.0 }
 }
 
+/// Of what pairs that agree on the column `a`, on a usual value, could agree on beside it and `b`,
+/// the part in which they do, in bits; 1 where nothing else is known of them. Each record is asked
+/// beside one other.
+fn alike(columns: &[Column], alone: &[f64], a: usize, b: usize) -> f64 {
+    let of = &columns[a];
+    let usual = Usual::of(of);
+    let is_usual =
+        |code: u32| of.counts.get(code as usize).is_some_and(|count| *count <= usual.count_max);
+    let cells = of.codes.iter().copied().zip(0..).filter(|(code, _)| is_usual(*code));
+    let mut cells: Vec<(u32, usize)> = cells.collect();
+    cells.par_sort_unstable();
+    let least = 1.0 / of.codes.len().max(2) as f64;
+    let others: Vec<(&Column, f64)> = columns
+        .iter()
+        .zip(alone)
+        .enumerate()
+        .filter(|(at, _)| *at != a && *at != b)
+        .map(|(_, (column, alone))| (column, -alone.clamp(least, 1.0).log2()))
+        .collect();
+    let (mut known, mut agreed) = (0.0, 0.0);
+    for value in cells.chunk_by(|x, y| x.0 == y.0).filter(|value| value.len() > 1) {
+        for (at, (_, one)) in value.iter().enumerate() {
+            // Another one, near and far ones alike.
+            let ahead = 1 + at.wrapping_mul(SCATTER) % (value.len() - 1);
+            let (_, other) = value[(at + ahead) % value.len()];
+            for (column, bits) in &others {
+                let (one, other) = (column.codes[*one], column.codes[other]);
+                if one != NONE && other != NONE {
+                    known += bits;
+                    agreed += if one == other { *bits } else { 0.0 };
+                }
+            }
+        }
+    }
+    if known > 0.0 { agreed / known } else { 1.0 }
+}
+
 /// Levels without those that tell nothing.
 #[inline]
 pub fn told(dependences: &[Dependence], all: u64) -> u64 {
@@ -153,6 +202,56 @@ mod tests {
         assert_eq!(found, [Dependence { on: 0, level: 5, column: 1 }]);
         assert_eq!(told(&found, 0x155), 0x105);
         assert_eq!(told(&found, 0x154), 0x154);
+    }
+
+    fn columns(records: u32, names: [&str; 4], says: impl Fn(u32, u32) -> String) -> Vec<Column> {
+        let order: Vec<u32> = (0..records).collect();
+        let column = |(at, name): (u32, &str)| {
+            let mut gatherer = Gatherer::default();
+            (0..records).for_each(|record| gatherer.push(Some(&says(record, at))));
+            gatherer.finish(name, Declared::Text, Some(Kind::Name), &order, &[])
+        };
+        (0..).zip(names).map(column).collect()
+    }
+
+    /// What is written otherwise in a tenth of the records, of each column in others.
+    fn slip(record: u32, at: u32) -> &'static str {
+        if (record * 7 + at * 3).is_multiple_of(10) { "x" } else { "" }
+    }
+
+    #[test]
+    fn many_records_of_one_person_make_no_column_follow() {
+        for each in [3_u32, 12, 100] {
+            let said = |record: u32, at: u32| match at {
+                0 => format!("first{}{}", record / each * 7919 % 40, slip(record, at)),
+                _ => format!("{at} of {}{}", record / each, slip(record, at)),
+            };
+            let columns = columns(3_000, ["first_name", "last_name", "street", "card"], said);
+            assert_eq!(dependences(&columns), [], "{each}");
+        }
+        // Beside them a town follows from its postcode all the same.
+        let said = |record: u32, at: u32| match at {
+            0 => format!("first{}{}", record / 12 % 37, slip(record, at)),
+            1 => format!("card {}{}", record / 12, slip(record, at)),
+            2 => format!("{}{}", 10_000 + record / 12 % 20, slip(record, at)),
+            _ => format!("town {}{}", record / 12 % 20 / 2, slip(record, at)),
+        };
+        let columns = columns(6_000, ["first_name", "card", "postcode", "town"], said);
+        let found = dependences(&columns);
+        assert_eq!(found, [Dependence { on: 2, level: 5, column: 3 }]);
+    }
+
+    /// Three records of two persons, of whom few have another value than nearly all.
+    #[test]
+    fn what_nearly_all_say_is_no_reason_for_columns_to_follow() {
+        let said = |record: u32, at: u32| match (at, record % 2_000 % 25) {
+            (3, 0) => format!("firm of {}", record % 2_000),
+            (3, _) => "privat".into(),
+            (0, _) => format!("first{}", record % 2_000 * 7919 % 40),
+            _ => format!("{at} of {}", record % 2_000),
+        };
+        let columns = columns(3_000, ["first_name", "last_name", "email", "company"], said);
+        assert_eq!(dependences(&columns), []);
     }
 
     /// Three records a person, and some that all say the same, which is nobody's.
