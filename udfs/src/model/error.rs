@@ -96,7 +96,8 @@ pub enum ModelError {
          {part} is no part. Of a column as it is compared, its parts are prefix(c, n), \
          suffix(c, n), first_half(c), second_half(c), soundex(c), of texts words(c), of dates \
          year(c), year_month(c), month_day(c), of addresses local_part(c), of encodings \
-         bits(c, n); all else is an expression of SQL"
+         bits(c, n); all else is an expression of SQL. How a column is compared is found from its \
+         values unless comparisons says it, as in comparisons = [STRUCT('{column}', 'text')]"
     )]
     RulePart {
         /// The rule.

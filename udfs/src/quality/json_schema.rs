@@ -27,8 +27,9 @@ use crate::fuzzy::stop::Pace;
 
 /// Violations told of one value.
 const VIOLATIONS_MAX: usize = 100;
-/// How deep schemas may refer to schemas.
-const DEPTH_MAX: usize = 64;
+/// How deep schemas may refer to schemas: for each of the 127 levels that JSON may have, a schema
+/// that refers to itself does so once, and has items or properties.
+const DEPTH_MAX: usize = 300;
 /// What a look at a value takes, in steps of about a nanosecond.
 const LOOK_STEPS: usize = 256;
 

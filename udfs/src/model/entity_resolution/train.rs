@@ -293,10 +293,11 @@ fn scored(
         Some((before, known, moved)) => {
             let is_one =
                 |record: u32| known.same_as[record as usize] == NONE || moved[record as usize];
-            // Pairs of old records that are compared again, whatever came of it before.
-            let are_open = |left: u32, right: u32| {
-                reopened.iter().any(|blocks| blocks.has(left, right))
-                    || ((is_one(left) || is_one(right)) && rules_of(blocks, left, right) != 0)
+            // Pairs of old records that a rule finds still, and that are not compared again by now.
+            let stay = |left: u32, right: u32| {
+                !(is_one(left) || is_one(right))
+                    && rules_of(blocks, left, right) != 0
+                    && !reopened.iter().any(|blocks| blocks.has(left, right))
             };
             let both_were = |left: u32, right: u32| !is_one(left) && !is_one(right);
             let came = scorer.edges_of(blocks, least, is_one, under.spill, under.cancel)?;
@@ -305,8 +306,7 @@ fn scored(
             let mut comparer = Comparer::new(scorer.records());
             let kept = known.pairs(before, under.spill, |left, right| {
                 let now = scorer.edge(&mut comparer, left, right);
-                let is_kept = f64::from(now.weight) >= least && !are_open(now.left, now.right);
-                is_kept.then_some(now)
+                (f64::from(now.weight) >= least && stay(now.left, now.right)).then_some(now)
             })?;
             merged(&[came, opened, kept], by_place, Writer::new(under.spill, 0))?
         }

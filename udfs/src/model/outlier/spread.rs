@@ -159,7 +159,13 @@ impl Spread {
             _ => 0.0,
         };
         if self.scale > 0.0 {
-            return Some(beyond / self.scale);
+            // Two large numbers may be farther apart than there are numbers.
+            let is_beyond_numbers = beyond.is_infinite() && value.is_finite();
+            let usual = if beyond > 0.0 { self.high } else { self.low };
+            return Some(match is_beyond_numbers {
+                true => value / self.scale - usual / self.scale,
+                false => beyond / self.scale,
+            });
         }
         (self.is_constant && beyond != 0.0).then(|| f64::INFINITY.copysign(beyond))
     }
@@ -262,6 +268,14 @@ mod tests {
         assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0], 0.5), Some(2.5));
         assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0], 1.0), Some(4.0));
         assert_eq!(quantile(&[1.0, f64::INFINITY, f64::INFINITY], 1.0), Some(f64::INFINITY));
+    }
+
+    #[test]
+    fn values_may_be_farther_apart_than_there_are_numbers() {
+        let found = spread(Method::Mad, &[1e308, -1e308, 1e308, 0.0, 1.7e308]).unwrap();
+        let score = found.score(-1e308).unwrap();
+        assert!((score + 0.6745 * 2.0 / 0.7).abs() < 1e-9, "{score}");
+        assert_eq!(found.score(f64::NEG_INFINITY), Some(f64::NEG_INFINITY));
     }
 
     #[test]
