@@ -76,7 +76,7 @@ pub(crate) fn check_head(name: &ObjectName, head: Option<&Head>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use crate::testing::{TestClock, main, number, open_folder, plan, session};
-    use crate::{Catalog, CreateMode, Kind};
+    use crate::{Catalog, CreateMode, Kind, NewTable};
 
     async fn overwrite(catalog: &Catalog) -> crate::Result<crate::Written> {
         let none = plan(catalog, "SELECT 1 AS id WHERE false", &[]).await;
@@ -85,7 +85,16 @@ mod tests {
 
     async fn make(catalog: &Catalog, mode: CreateMode) -> crate::Result<Option<crate::Written>> {
         let rows = plan(catalog, "SELECT 1 AS id", &[]).await;
-        catalog.create_table_as(&main("log"), "ann", mode, rows, session(catalog), &[]).await
+        catalog
+            .create_table_as(
+                &main("log"),
+                "ann",
+                mode,
+                rows,
+                session(catalog),
+                &NewTable::default(),
+            )
+            .await
     }
 
     #[tokio::test]

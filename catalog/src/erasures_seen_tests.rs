@@ -16,7 +16,6 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::CreateMode;
 use crate::check_states::CheckStates;
 use crate::checks::{CHECK, CheckRun};
 use crate::erasures::{ErasureJob, ErasureOf, Step, StepReport};
@@ -25,6 +24,7 @@ use crate::registry::Spec;
 use crate::table_erasure::TableErasure;
 use crate::tables::Written;
 use crate::testing::{Shared, main, number, person, plan, session};
+use crate::{CreateMode, NewTable};
 
 fn of() -> ErasureOf {
     ErasureOf {
@@ -45,7 +45,9 @@ fn state_with(catalog: &Catalog, seen: &Arc<ErasuresSeen>) -> SessionState {
 async fn create(catalog: &Catalog, seen: &Arc<ErasuresSeen>) -> Result<Option<Written>> {
     let rows = plan(catalog, "SELECT 'gone' AS id", &[]).await;
     let state = state_with(catalog, seen);
-    catalog.create_table_as(&main("t"), "ann", CreateMode::New, rows, state, &[]).await
+    catalog
+        .create_table_as(&main("t"), "ann", CreateMode::New, rows, state, &NewTable::default())
+        .await
 }
 
 /// What comes of adding a row by a statement that knew this.
@@ -211,7 +213,9 @@ async fn a_table_that_is_made_while_an_erasure_comes_and_goes_never_is_one() {
         let before = seen(&catalog, &["s"]).await;
         let rows = late(Box::pin(forget(other)));
         let (mode, state) = (CreateMode::Replace, state_with(&catalog, &before));
-        let made = catalog.create_table_as(&main("t"), "ann", mode, rows, state, &[]).await;
+        let made = catalog
+            .create_table_as(&main("t"), "ann", mode, rows, state, &NewTable::default())
+            .await;
         assert_eq!(made.unwrap_err().code(), "ATT-4005");
         assert!(before.is_outdated());
         for server in [catalog, shared.open().await] {
@@ -233,7 +237,9 @@ async fn whoever_is_killed_in_making_a_table_that_an_erasure_would_miss_has_made
             store.kill_after(writes);
         }));
         let (mode, state) = (CreateMode::New, state_with(&catalog, &before));
-        let made = catalog.create_table_as(&main("t"), "ann", mode, rows, state, &[]).await;
+        let made = catalog
+            .create_table_as(&main("t"), "ann", mode, rows, state, &NewTable::default())
+            .await;
         assert!(made.is_err(), "after {writes} writes");
         let was_killed = shared.store.revive();
         let found = shared.open().await.object(&main("t")).await.unwrap();

@@ -10,8 +10,8 @@ use crate::lake::{Format, LakeTable as Files};
 use crate::policy::Role;
 use crate::testing::{TestClock, main, plan, session};
 use crate::{
-    Catalog, CatalogConfig, CreateMode, Error, Kind, LakeAccess, LakeConfig, LakeTable, ObjectName,
-    Opened, Pii, Spec, StoreConfig, UserRecord,
+    Catalog, CatalogConfig, CreateMode, Error, Kind, LakeAccess, LakeConfig, LakeTable, NewTable,
+    ObjectName, Opened, Pii, Spec, StoreConfig, UserRecord,
 };
 
 fn store(folder: &Path) -> StoreConfig {
@@ -116,7 +116,10 @@ async fn a_delta_folder_in_a_lake_is_read_at_any_version() {
     let rows = plan(&catalog, "SELECT 1 AS x", &[]).await;
     let (name, mode) = (main("t"), CreateMode::New);
     let state = session(&catalog);
-    catalog.create_table_as(&name, "ann", mode, rows.clone(), state, &[]).await.unwrap();
+    catalog
+        .create_table_as(&name, "ann", mode, rows.clone(), state, &NewTable::default())
+        .await
+        .unwrap();
     catalog.insert(&name, rows, session(&catalog), None, false).await.unwrap();
     let Some(Spec::Managed(made)) = catalog.definition(&name).await.unwrap().map(|d| d.spec) else {
         panic!("no table")

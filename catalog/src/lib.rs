@@ -30,6 +30,7 @@ mod lakes;
 #[cfg(test)]
 mod lakes_tests;
 pub mod local;
+mod new_table;
 mod owners;
 mod personal_columns;
 mod pii;
@@ -67,6 +68,7 @@ pub use config::{
 pub use erasures_seen::ErasuresSeen;
 pub use error::{Class, Error, Result};
 pub use lake::files::{FILE, TableFiles};
+pub use new_table::NewTable;
 pub use pii::{Pii, Seen};
 pub use purposes::{
     ConsentPolicy, ConsentSource, Purpose, Purposes, PurposesMoment, SELL_OR_SHARE,
@@ -336,6 +338,7 @@ impl Catalog {
         }
         if mode == CreateMode::Replace {
             self.check_append_only(name).await?;
+            self.settle_rules(name).await?;
         }
         match spec {
             Spec::External(_) => self.create_with_identifiers(name, spec, owner, mode, seen).await,
@@ -354,6 +357,8 @@ impl Catalog {
         self.check_append_only(name).await?;
         if kind == Kind::Table {
             self.drop_beside(name).await?;
+            // Policies stay with the name.
+            self.settle_rules(name).await?;
         }
         // Grants go first: a failure in between leaves an object that fewer may see, never grants
         // that a later object of that name would inherit.

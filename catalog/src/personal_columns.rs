@@ -31,6 +31,11 @@ impl PersonalColumns {
         self.is_any || self.columns.contains(column)
     }
 
+    /// Adds what tags say.
+    pub(crate) fn add_tagged(&mut self, rules: &RuleSet) {
+        rules.personal().for_each(|column| self.add(column));
+    }
+
     fn add(&mut self, column: &str) {
         self.columns.insert(column.to_owned());
     }
@@ -59,9 +64,7 @@ impl Catalog {
         let mut personal = PersonalColumns::default();
         let rules = self.rules(&Attached::Table(table.clone())).await;
         let rules = personal.read(rules)?;
-        for column in rules.personal() {
-            personal.add(column);
-        }
+        personal.add_tagged(&rules);
         let policy = self.privacy_policy(table).await;
         if let Some(policy) = personal.read(policy)? {
             personal.add(policy.key_column());

@@ -7,12 +7,12 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
 use super::*;
-use crate::CreateMode;
 use crate::privacy_policies::{BudgetPer, PrivacyPolicy, UnitSource};
 use crate::purposes::{ConsentPolicy, ConsentSource};
 use crate::subject_copies::{CopiedKey, Transformation};
 use crate::subjects::{Crosswalk, Subject, SubjectKey};
 use crate::testing::{Shared, main, number, plan, session};
+use crate::{CreateMode, NewTable};
 
 /// Every object of a table's folders, by path.
 async fn objects(shared: &Shared, table: &str) -> Vec<(String, Bytes)> {
@@ -98,7 +98,9 @@ async fn create(catalog: &Catalog, table: &str, rows: &str, cluster_by: &[&str])
     let by: Vec<String> = cluster_by.iter().map(|column| (*column).to_owned()).collect();
     let state = session(catalog);
     let name = main(table);
-    let made = catalog.create_table_as(&name, "ann", CreateMode::New, rows, state, &by).await;
+    let made = catalog
+        .create_table_as(&name, "ann", CreateMode::New, rows, state, &NewTable::clustered(&by))
+        .await;
     assert!(made.unwrap().is_some());
 }
 

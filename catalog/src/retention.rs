@@ -222,9 +222,9 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::CreateMode;
     use crate::tables::Written;
     use crate::testing::{TestClock, main, open_folder, plan, session};
+    use crate::{CreateMode, NewTable};
 
     const HOUR_MS: i64 = 3_600_000;
     const DAY_MS: i64 = 24 * HOUR_MS;
@@ -236,7 +236,9 @@ mod tests {
         let [one, _] = &servers;
         let rows = plan(one, "SELECT * FROM (VALUES ('old'), ('new')) AS t (id)", &[]).await;
         let mode = CreateMode::New;
-        let made = one.create_table_as(&main("t"), "ann", mode, rows, session(one), &[]).await;
+        let made = one
+            .create_table_as(&main("t"), "ann", mode, rows, session(one), &NewTable::default())
+            .await;
         assert!(made.unwrap().is_some());
         servers
     }

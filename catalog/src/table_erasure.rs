@@ -182,6 +182,7 @@ impl Catalog {
             erasing: None,
             erased_by: Some(id.to_owned()),
             append_only: now.append_only,
+            carried: now.carried,
         };
         let version = after.shown(table.version().unwrap_or_default());
         // What the definition may name by now stays, also where its answer gets lost.
@@ -380,8 +381,8 @@ mod tests {
     use datafusion::physical_plan::streaming::PartitionStream;
 
     use super::*;
-    use crate::CreateMode;
     use crate::testing::{TestClock, main, open_folder, plan, session};
+    use crate::{CreateMode, NewTable};
 
     /// A row that comes once it was said that rows are only added to the table.
     #[derive(Debug)]
@@ -409,7 +410,9 @@ mod tests {
         let catalog = open_folder(folder, clock).await;
         let (state, mode) = (session(&catalog), CreateMode::New);
         let rows = plan(&catalog, "SELECT 'stays' AS id", &[]).await;
-        let made = catalog.create_table_as(&main("t"), "ann", mode, rows, state, &[]).await;
+        let made = catalog
+            .create_table_as(&main("t"), "ann", mode, rows, state, &NewTable::default())
+            .await;
         assert!(made.unwrap().is_some());
         catalog
     }
@@ -465,7 +468,9 @@ mod tests {
         let text = "SELECT * FROM (VALUES ('gone'), ('stays')) AS t (id)";
         let rows = plan(&catalog, text, &[]).await;
         let mode = CreateMode::New;
-        let made = catalog.create_table_as(&name, "ann", mode, rows, state.clone(), &[]).await;
+        let made = catalog
+            .create_table_as(&name, "ann", mode, rows, state.clone(), &NewTable::default())
+            .await;
         assert_eq!(made.unwrap().unwrap().version, 0);
         let begun = catalog.begin_table_erasure(&name, "e1").await.unwrap();
         assert_eq!(begun, TableErasure::Begun(0));

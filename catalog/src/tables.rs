@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::lake::Format;
 use crate::lake::files::TableFiles;
 use crate::lakes::Named;
+use crate::new_table::NewTable;
 use crate::pii::{Pii, identifiers_of};
 use crate::registry::head::key;
 use crate::registry::{
@@ -280,8 +281,7 @@ impl Catalog {
     }
 
     /// Creates a warehouse table from a query's rows, in one commit; `None` when IF NOT EXISTS
-    /// found one. With `cluster_by` the rows are sorted by these columns, now and whenever rows
-    /// are written later, in small pages that a look-up reads alone.
+    /// found one. The policies and tags that it brings along are written with its definition.
     ///
     /// # Errors
     /// As [`Catalog::create`]; the query's own error; a column that a table cannot store; `Erased`
@@ -293,16 +293,17 @@ impl Catalog {
         mode: CreateMode,
         plan: LogicalPlan,
         state: SessionState,
-        cluster_by: &[String],
+        new: &NewTable,
     ) -> Result<Option<Written>> {
-        let Some(mut start) = self.begin_create(name, mode).await? else { return Ok(None) };
-        start.cluster_by = cluster_by.to_vec();
+        let Some(start) = self.begin_create(name, mode, new).await? else { return Ok(None) };
+        self.check_carried(name, &new.carried).await?;
         let seen = ErasuresSeen::of(&state);
         // Not before the definition is seen that this one is put over: a later erasure changes it.
         self.check_erasures(name, &seen).await?;
         let text = name.to_string();
-        let personal = self.personal_columns(name).await?;
-        let input = Input::plan(plan, &state, None, cluster_by, &personal).await?;
+        let mut personal = self.personal_columns(name).await?;
+        personal.add_tagged(&new.carried);
+        let input = Input::plan(plan, &state, None, &new.cluster_by, &personal).await?;
         let table = delta::unopened(&start.place);
         let (table, rows) = input.write(&text, table, &start.place, Mode::Create).await?;
         let version = table.version().unwrap_or_default();
@@ -329,8 +330,8 @@ impl Catalog {
         cluster_by: &[String],
     ) -> Result<bool> {
         let schema = types::storable_schema(&schema, types::Nulls::AsDeclared)?;
-        let Some(mut start) = self.begin_create(name, mode).await? else { return Ok(false) };
-        start.cluster_by = cluster_by.to_vec();
+        let new = NewTable::clustered(cluster_by);
+        let Some(start) = self.begin_create(name, mode, &new).await? else { return Ok(false) };
         delta::create_empty(&name.to_string(), &start.place, &schema).await?;
         self.finish_create(name, owner, start).await?;
         Ok(true)
@@ -444,10 +445,19 @@ impl Catalog {
         }
     }
 
-    async fn begin_create(&self, name: &ObjectName, mode: CreateMode) -> Result<Option<Start>> {
+    async fn begin_create(
+        &self,
+        name: &ObjectName,
+        mode: CreateMode,
+        new: &NewTable,
+    ) -> Result<Option<Start>> {
         self.check_main(name, Kind::Table)?;
         let folder = format!("tables/{}-{}", key(&name.schema, &name.name), uuid::Uuid::new_v4());
         self.writable().await?;
+        if mode == CreateMode::Replace {
+            // Policies stay with the name.
+            self.settle_rules(name).await?;
+        }
         let seen = self.objects.head(name).await?;
         if !may_create(name, seen.as_ref(), Kind::Table, mode)? {
             return Ok(None);
@@ -455,12 +465,12 @@ impl Catalog {
         append_only::check_head(name, seen.as_ref())?;
         let place = self.warehouse.place().child(&folder).folder();
         let orphan = Orphan(Some(place.clone()));
-        Ok(Some(Start { folder, cluster_by: vec![], orphan, place, seen, mode }))
+        Ok(Some(Start { table: new.in_folder(folder), orphan, place, seen, mode }))
     }
 
     async fn finish_create(&self, name: &ObjectName, owner: &str, mut start: Start) -> Result<()> {
-        let cluster_by = std::mem::take(&mut start.cluster_by);
-        let table = ManagedTable::new(start.folder.clone(), cluster_by);
+        let table = start.table;
+        let carries = table.carried.is_some();
         let spec = Spec::Managed(table.clone());
         // Also when the statement is cancelled in the middle, a folder that the definition may
         // name is not removed.
@@ -471,7 +481,7 @@ impl Catalog {
                 let now = self.objects.read(name).await?;
                 // Of a put whose answer got lost an erasure may have put the definition anew.
                 let names = |spec: &Spec| match spec {
-                    Spec::Managed(table) => table.folder == start.folder,
+                    Spec::Managed(now) => now.folder == table.folder,
                     _ => false,
                 };
                 if !now.as_ref().is_some_and(|now| names(&now.spec)) {
@@ -496,6 +506,9 @@ impl Catalog {
             && let Some(apart) = before.spec.as_ref().and_then(|spec| identifiers_of(name, spec))
         {
             self.drop_identifiers(&apart, name).await?;
+        }
+        if carries && let Err(error) = self.settle_rules(name).await {
+            tracing::warn!(table = %name, %error, "policies are with their copy alone as yet");
         }
         self.sweep().await;
         Ok(())
@@ -528,8 +541,7 @@ impl Catalog {
 
 /// A table on its way: its folder, and the head that its definition will be put over.
 struct Start {
-    folder: String,
-    cluster_by: Vec<String>,
+    table: ManagedTable,
     place: Place,
     orphan: Orphan,
     seen: Option<crate::registry::Head>,

@@ -9,7 +9,7 @@ use object_store::path::Path;
 
 use crate::policy::{Grant, Grantee, Privilege, Securable};
 use crate::testing::{Shared, TestClock, main, number, open_folder, plan, rows, session};
-use crate::{Catalog, CreateMode, Error, Kind, Opened, Written};
+use crate::{Catalog, CreateMode, Error, Kind, NewTable, Opened, Written};
 
 async fn create(catalog: &Catalog, name: &str, text: &str) -> crate::Result<Option<Written>> {
     create_as(catalog, name, text, CreateMode::New).await
@@ -22,7 +22,9 @@ async fn create_as(
     mode: CreateMode,
 ) -> crate::Result<Option<Written>> {
     let plan = plan(catalog, text, &[]).await;
-    catalog.create_table_as(&main(name), "ann", mode, plan, session(catalog), &[]).await
+    catalog
+        .create_table_as(&main(name), "ann", mode, plan, session(catalog), &NewTable::default())
+        .await
 }
 
 async fn insert(catalog: &Catalog, name: &str, text: &str) -> crate::Result<Written> {
@@ -296,7 +298,9 @@ async fn a_clustered_table_sorts_whatever_is_written() {
     let plan = plan(&catalog, text, &[]).await;
     let by = ["kind".to_owned()];
     let state = session(&catalog);
-    let made = catalog.create_table_as(&main("t"), "ann", CreateMode::New, plan, state, &by).await;
+    let made = catalog
+        .create_table_as(&main("t"), "ann", CreateMode::New, plan, state, &NewTable::clustered(&by))
+        .await;
     assert_eq!(made.unwrap().unwrap().rows, 3);
     let first = "SELECT id FROM t LIMIT 1";
     assert_eq!(number(&catalog, first, &["t"]).await, 2);

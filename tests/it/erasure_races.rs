@@ -10,7 +10,7 @@ use arrow::datatypes::SchemaRef;
 use catalog::policy::Principal;
 use catalog::subject_copies::CopiedKey;
 use catalog::subjects::SubjectKey;
-use catalog::{CreateMode, ObjectName};
+use catalog::{CreateMode, NewTable, ObjectName};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder, TaskContext};
@@ -199,7 +199,9 @@ async fn a_copy_that_was_announced_and_is_made_meanwhile_never_comes_to_be() {
     let Held { rows, begun, let_go } = held();
     let plan = once(rows);
     let making = tokio::spawn(async move {
-        let made = catalog.create_table_as(&copy, "ann", CreateMode::New, plan, state, &[]).await;
+        let made = catalog
+            .create_table_as(&copy, "ann", CreateMode::New, plan, state, &NewTable::default())
+            .await;
         made.map(|_| ()).map_err(|error| error.code())
     });
     begun.await.unwrap();

@@ -13,7 +13,7 @@ use super::*;
 use crate::delta::{Tables, unopened};
 use crate::policy::{Attached, RuleSet};
 use crate::testing::{Shared, main, number, plan, session};
-use crate::{Catalog, CreateMode, Error, Opened};
+use crate::{Catalog, CreateMode, Error, NewTable, Opened};
 
 async fn explained(catalog: &Catalog, text: &str) -> String {
     let state = session(catalog);
@@ -35,9 +35,10 @@ async fn clustered(catalog: &Catalog) {
         )
     };
     let first = plan(catalog, &rows(0), &[]).await;
-    let by = ["id".to_owned()];
+    let new = NewTable::clustered(&["id".to_owned()]);
     let name = main("t");
-    let made = catalog.create_table_as(&name, "ann", CreateMode::New, first, session(catalog), &by);
+    let made =
+        catalog.create_table_as(&name, "ann", CreateMode::New, first, session(catalog), &new);
     made.await.unwrap();
     for from in [10_000, 20_000] {
         let more = plan(catalog, &rows(from), &[]).await;

@@ -134,6 +134,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Whether it protects rows as one that they need would, from whomever that one does.
+    pub fn covers(&self, needed: &Self) -> bool {
+        self.rule.covers(&needed.rule) && self.except.is_subset(&needed.except)
+    }
+
     /// Whether it binds somebody with these active roles.
     pub fn binds(&self, roles: &BTreeSet<String>) -> bool {
         self.except.is_disjoint(roles)
@@ -149,6 +154,9 @@ pub struct RuleSet {
     /// The tags of each column; of a table alone.
     #[serde(default)]
     pub tags: BTreeMap<String, BTreeSet<String>>,
+    /// Of a document: the making of the table whose policies and tags are in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<String>,
 }
 
 impl RuleSet {
@@ -281,7 +289,13 @@ impl Catalog {
     /// When the warehouse cannot be reached, or the document cannot be read.
     pub async fn rules(&self, on: &Attached) -> Result<RuleSet> {
         let found = self.policies.sound(&on.place()).await?;
-        rules_of(on, found.map(|found| found.spec))
+        let mut rules = rules_of(on, found.map(|found| found.spec))?;
+        // Afterwards: what is in the document by now is not of an earlier table.
+        if let Some(carried) = self.carried(on).await? {
+            rules.settle(&carried);
+        }
+        rules.settled = None;
+        Ok(rules)
     }
 
     /// The roles that some policy excepts: whoever gives them lets somebody see what is hidden.
@@ -304,7 +318,13 @@ impl Catalog {
             let Spec::Policies(rules) = &definition.spec else { return None };
             Some((Attached::at(schema, name)?, rules.clone()))
         });
-        Ok(listed.collect())
+        let mut all: BTreeMap<Attached, RuleSet> = listed.collect();
+        for (on, carried) in self.all_carried().await? {
+            all.entry(on).or_default().settle(&carried);
+        }
+        all.values_mut().for_each(|rules| rules.settled = None);
+        all.retain(|_, rules| !rules.is_empty());
+        Ok(all.into_iter().collect())
     }
 
     /// Changes what is attached to a table or tag; gives what `change` gives. Nothing is written
@@ -319,15 +339,20 @@ impl Catalog {
         mut change: impl FnMut(&mut RuleSet) -> Result<T, E>,
     ) -> Result<T, E> {
         self.writable().await?;
+        let carried = self.carried_now(on).await?;
         let what = || format!("the policies of {on}");
         let step = |head: Option<&Head>| {
             let before = rules_of(on, held(head)?)?;
             let mut rules = before.clone();
+            if let Some(carried) = &carried {
+                rules.settle(carried);
+            }
             let outcome = change(&mut rules)?;
             if rules == before {
                 return Ok(Step::Stays(outcome));
             }
-            let spec = (!rules.is_empty()).then_some(Spec::Policies(rules));
+            let says = !rules.is_empty() || rules.settled.is_some();
+            let spec = says.then_some(Spec::Policies(rules));
             Ok(Step::writes(spec, String::new(), outcome))
         };
         self.policies.change(&on.place(), TRIES, what, step).await

@@ -16,7 +16,7 @@ use crate::checks::{CheckHistory, TableExpectations};
 use crate::error::{Error, Result};
 use crate::keyring::KeyRecord;
 use crate::lake::LakeTable;
-use crate::policy::RuleSet;
+use crate::policy::{Carried, RuleSet};
 use crate::privacy_policies::PrivacyPolicy;
 use crate::purposes::{ConsentPolicy, Purpose};
 use crate::releases::Releases;
@@ -152,6 +152,9 @@ pub struct ManagedTable {
     /// Whether rows are only added.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub append_only: bool,
+    /// The policies and tags that it has brought along of the tables that it was made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Box<Carried>>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -169,6 +172,7 @@ impl ManagedTable {
             erased_by: None,
             retained_ms: None,
             append_only: false,
+            carried: None,
         }
     }
 

@@ -232,7 +232,7 @@ mod tests {
         let by_tag = BTreeMap::from([("stars".to_owned(), policy(mask, &[]))]);
         let own = [("north".to_owned(), north), ("old".to_owned(), policy(keep, &[]))];
         let rules = TableRules {
-            own: RuleSet { policies: own.into(), tags },
+            own: RuleSet { policies: own.into(), tags, ..RuleSet::default() },
             by_tag: [("pii.email".to_owned(), by_tag)].into(),
         };
         let mut governed = Governed::default();

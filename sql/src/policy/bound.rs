@@ -397,7 +397,7 @@ mod tests {
         let tags = [("mail".to_owned(), BTreeSet::from(["pii.email".to_owned()]))];
         let by_tag = BTreeMap::from([("tagged".to_owned(), policy(mask("", "'tag'"), &[]))]);
         TableRules {
-            own: RuleSet { policies: own.into(), tags: tags.into() },
+            own: RuleSet { policies: own.into(), tags: tags.into(), ..RuleSet::default() },
             by_tag: [("pii.email".to_owned(), by_tag)].into(),
         }
     }

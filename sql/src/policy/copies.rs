@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use catalog::policy::{Attached, Policy, Rule, RuleSet, TableRules};
-use catalog::{Catalog, CreateMode, ObjectName};
+use catalog::policy::{Attached, Policy, Rule, RuleSet, TableRules, free_name};
+use catalog::{Catalog, ObjectName};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
@@ -116,7 +116,7 @@ impl Copied {
         let missing = self
             .policies
             .iter()
-            .find(|(_, needed)| !held.policies.values().any(|policy| is_covered(policy, needed)));
+            .find(|(_, needed)| !held.policies.values().any(|policy| policy.covers(needed)));
         let untagged = self.tags.iter().find(|(column, tags)| {
             !held.tags.get(*column).is_some_and(|held| tags.is_subset(held))
         });
@@ -144,35 +144,10 @@ impl Copied {
         })
     }
 
-    /// Attaches what is carried to a table that is about to be made: first the policies, then the
-    /// rows.
-    ///
-    /// # Errors
-    /// When the warehouse cannot be written.
-    pub(crate) async fn attach(
-        &self,
-        catalog: &Catalog,
-        table: &ObjectName,
-        mode: CreateMode,
-    ) -> Result<()> {
-        // A table that is there stays as it is, or is an error.
-        let stays = mode != CreateMode::Replace && catalog.object(table).await?.is_some();
-        if *self == Self::default() || stays {
-            return Ok(());
-        }
-        let add = |rules: &mut RuleSet| {
-            for (column, tags) in &self.tags {
-                rules.tags.entry(column.clone()).or_default().extend(tags.iter().cloned());
-            }
-            for (name, policy) in &self.policies {
-                if !rules.policies.values().any(|held| is_covered(held, policy)) {
-                    let name = free(name, |name| rules.policies.contains_key(name));
-                    rules.add(&name, policy.clone(), false)?;
-                }
-            }
-            Ok::<_, Error>(())
-        };
-        catalog.change_rules(&Attached::Table(table.clone()), add).await
+    /// The policies and tags that a table which is made of the rows brings along.
+    pub(crate) fn rules(&self) -> RuleSet {
+        let policies = self.policies.iter().cloned().collect();
+        RuleSet { policies, tags: self.tags.clone(), ..RuleSet::default() }
     }
 
     fn add(&mut self, name: &str, rule: Rule, policy: &Policy) {
@@ -192,7 +167,7 @@ impl Copied {
             }
         }
         let taken = |name: &str| self.policies.iter().any(|(held, _)| held == name);
-        let name = free(name, taken);
+        let name = free_name(name, taken);
         self.policies.push((name, Policy { rule, except, ..policy.clone() }));
     }
 }
@@ -272,26 +247,6 @@ async fn persons(context: &Arc<StatementContext>, table: &ObjectName) -> Result<
     let copies = catalog.copies().await?.into_iter().filter(|(name, _)| name == table);
     columns.extend(copies.filter_map(|(_, copy)| copy.column));
     Ok(columns)
-}
-
-/// Whether a policy that is there protects rows as one that they need would.
-fn is_covered(held: &Policy, needed: &Policy) -> bool {
-    held.rule.covers(&needed.rule) && held.except.is_subset(&needed.except)
-}
-
-/// A name that is not taken.
-fn free(name: &str, taken: impl Fn(&str) -> bool) -> String {
-    if !taken(name) {
-        return name.to_owned();
-    }
-    let mut number = 2_u64;
-    loop {
-        let next = format!("{name}_{number}");
-        if !taken(&next) {
-            return next;
-        }
-        number += 1;
-    }
 }
 
 /// The columns that a condition names.

@@ -29,7 +29,8 @@ use crate::rights::Rights;
 use crate::session::bindings::{self, Bindings, References};
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
-use crate::{consent, key, model, over_query, policy, private, size, unread, using};
+use crate::values::ValuesRelation;
+use crate::{consent, key, model, over_query, policy, private, size, unread, using, values};
 
 /// What one statement (or view inside it) is planned in.
 #[derive(Debug)]
@@ -363,6 +364,7 @@ impl StatementContext {
         state.register_relation_planner(Arc::new(NearestRelation))?;
         state.register_relation_planner(Arc::new(AnonymizeRelation::new(bindings, self)))?;
         state.register_relation_planner(Arc::new(CleanRelation))?;
+        state.register_relation_planner(Arc::new(ValuesRelation))?;
         let proposals = policy::propose::ProposeRelation::new(bindings);
         state.register_relation_planner(Arc::new(proposals))?;
         if let Some(zone) = &self.settings.time_zone {
@@ -401,6 +403,7 @@ impl StatementContext {
             using::plain(tree)?;
             private = private::rewritten(self.engine(), tree)?;
             references = References::of(tree.as_ref());
+            values::plain(tree)?;
         }
         self.pin_versions(&references)?;
         key::bind::check(self, &references.keys)?;

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use catalog::lake::LakeTable;
-use catalog::{ConsentPolicy, CreateMode, Kind, ObjectName, Spec};
+use catalog::{ConsentPolicy, CreateMode, Kind, NewTable, ObjectName, Spec};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::sql::parser::Statement as DataFusionStatement;
@@ -143,7 +143,6 @@ impl Definition {
         {
             return already(name, *mode, kind);
         }
-        copied.attach(catalog, name, *mode).await?;
         let guard = guard(run, name, *mode, plan).await?;
         let (plan, state) = (guard.plan(), run.writing_state()?);
         // Before the rows, which nobody reads without them.
@@ -155,7 +154,9 @@ impl Definition {
                 return Err(error);
             }
         };
-        let written = catalog.create_table_as(name, owner, *mode, plan, state, cluster_by).await;
+        // Its policies come with its definition.
+        let new = NewTable { cluster_by: cluster_by.clone(), carried: copied.rules() };
+        let written = catalog.create_table_as(name, owner, *mode, plan, state, &new).await;
         let written = guard.finish(run, written.map_err(Error::from)).await;
         if matches!(written, Ok(Some(_))) {
             // Who has dropped a table of this name meanwhile may have taken them along.
