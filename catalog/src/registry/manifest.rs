@@ -187,6 +187,10 @@ pub struct Publication {
     /// Whose ids the users are, of subjects, where they are not ids of records as they are.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub users_of: BTreeSet<CopiedKey>,
+    /// Whose ids the records of a model of entities are, of subjects, where they are ids of records
+    /// as they are.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub records_of: BTreeSet<CopiedKey>,
     /// What it began with.
     #[serde(default)]
     pub start: StoredStart,

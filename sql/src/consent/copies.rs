@@ -20,7 +20,7 @@ use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use udfs::recommend::model_argument;
 
 use super::groups::{Groups, Personal};
-use super::lineage::{personal_columns, policies_of_each, reads_rows, values};
+use super::lineage::{personal_columns, policies_of_each, reads_rows, shown_by_models, values};
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
 use crate::subject::users::others_beside;
@@ -38,7 +38,7 @@ pub(crate) fn inherited(
     plan: &LogicalPlan,
 ) -> Result<Vec<ConsentPolicy>> {
     let mut copies = Vec::new();
-    for policy in used(context) {
+    for policy in used(context, plan)? {
         let Some((at, subject)) = person(plan, &policy.name) else {
             if is_of_groups(context, plan, Groups::of(&policy.name)) {
                 continue;
@@ -159,9 +159,11 @@ fn of_nobody(
     )
 }
 
-/// Whether consents choose rows of the statement.
+/// Whether consents choose rows of the statement, or chose those of a model that it asks.
 pub(crate) fn are_chosen(context: &StatementContext) -> bool {
-    !used(context).is_empty()
+    let asked = context.opening().asked();
+    !context.opening().used().versions().is_empty()
+        || asked.iter().any(|model| !model.manifest.consents.is_empty())
 }
 
 /// Checks that rows of a table may become those of a plan, which has all of its columns: the table
@@ -180,7 +182,7 @@ pub(crate) async fn may_change(
     // Other columns may hold what they held: which ids are the row's own is not known of all.
     check_columns(context, target, plan, |_, _| true, |field| field.data_type().is_nested())?;
     let there = context.rights().purposes().policies_of(target);
-    for policy in used(context) {
+    for policy in used(context, plan)? {
         let alike = there.iter().filter(|other| other.is_alike(&policy));
         let names: BTreeSet<&str> = alike.clone().map(|other| other.name.as_str()).collect();
         let persons: Vec<usize> = alike.filter_map(|other| place(plan, &other.subject)).collect();
@@ -211,7 +213,7 @@ pub(crate) async fn may_insert(
     may_come(context, target, plan, comes).await?;
     check_columns(context, target, plan, comes, |_| true)?;
     let there = context.rights().purposes().policies_of(target);
-    for policy in used(context) {
+    for policy in used(context, plan)? {
         let alike = there
             .iter()
             .filter(|other| other.is_alike(&policy) && comes(&policy.name, &other.subject));
@@ -243,7 +245,7 @@ fn check_columns(
     is_meant: impl Fn(&Field) -> bool,
 ) -> Result<()> {
     let there = context.rights().purposes().policies_of(target);
-    for policy in used(context) {
+    for policy in used(context, plan)? {
         let alike = there
             .iter()
             .filter(|other| other.is_alike(&policy) && comes(&policy.name, &other.subject));
@@ -265,7 +267,8 @@ async fn may_come(
     comes: impl Fn(&str, &str) -> bool,
 ) -> Result<()> {
     let there = context.rights().purposes().policies_of(target);
-    for policy in used(context).into_iter().filter(|policy| policy.table != *target) {
+    let used = used(context, plan)?.into_iter();
+    for policy in used.filter(|policy| policy.table != *target) {
         if is_of_groups(context, plan, Groups::of(&policy.name)) {
             continue;
         }
@@ -317,16 +320,18 @@ fn name_of(policy: &str, table: &ObjectName) -> String {
 }
 
 /// The policies by which rows of the statement are chosen, and were those of the models of entities
-/// that it asks: whose their records are is not kept, so they may be any policy's persons.
-fn used(context: &StatementContext) -> Vec<Arc<ConsentPolicy>> {
+/// that it asks: whose their records are is not kept, so they may be any policy's persons. So may
+/// be rows of which a model of features shows values in the plan.
+fn used(context: &StatementContext, plan: &LogicalPlan) -> Result<Vec<Arc<ConsentPolicy>>> {
     let mut names: BTreeSet<String> = context.opening().used().versions().into_keys().collect();
     for model in context.opening().asked() {
         if model.model.entities().is_some() {
             names.extend(model.manifest.consents.iter().map(|consent| consent.policy.clone()));
         }
     }
+    names.extend(shown_by_models(plan)?);
     let policies = context.rights().purposes().policies();
-    policies.filter(|policy| names.contains(&policy.name)).map(Arc::clone).collect()
+    Ok(policies.filter(|policy| names.contains(&policy.name)).map(Arc::clone).collect())
 }
 
 /// The column of a plan that holds the persons of a policy, in each part of a UNION.

@@ -143,6 +143,11 @@ impl<'a> Groups<'a> {
         }
     }
 
+    /// Whether a column of a plan is made of persons.
+    pub(super) fn are_in(&self, plan: &LogicalPlan, column: usize) -> bool {
+        self.columns(plan).get(column) == Some(&true)
+    }
+
     /// Which columns of a plan are made of persons.
     fn columns(&self, plan: &LogicalPlan) -> Vec<bool> {
         let width = plan.schema().fields().len();
@@ -348,7 +353,9 @@ impl<'a> Groups<'a> {
                 })
                 || answers.is_some_and(|answers| {
                     let has_entities = answers.model().model.entities().is_some();
-                    answers.has_persons_in(column) || (has_entities && column == ENTITY)
+                    answers.has_persons_in(column)
+                        || answers.tells_apart(column)
+                        || (has_entities && column == ENTITY)
                 })
         };
         fields.iter().map(|field| is_made(field.name())).collect()

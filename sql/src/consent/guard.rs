@@ -111,7 +111,10 @@ async fn consented(
 ///
 /// # Errors
 /// When the tags cannot be read.
-async fn personal(context: &StatementContext, name: &ObjectName) -> Result<BTreeSet<String>> {
+pub(crate) async fn personal(
+    context: &StatementContext,
+    name: &ObjectName,
+) -> Result<BTreeSet<String>> {
     let rules = context.engine().catalog().rules(&Attached::Table(name.clone())).await?;
     let mut personal: BTreeSet<String> = rules.personal().map(str::to_owned).collect();
     if let Some((_, pii)) = context.identifiers().get(name) {

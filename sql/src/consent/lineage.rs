@@ -117,9 +117,33 @@ pub(super) fn reads_rows(plan: &LogicalPlan, policy: &str) -> bool {
     is_found || walked.is_err()
 }
 
-/// Whether a scan reads a table that a policy governs.
+/// The policies that chose the rows which models learned from whose values a plan may show.
+///
+/// # Errors
+/// When the plan cannot be walked.
+pub(super) fn shown_by_models(plan: &LogicalPlan) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    plan.apply_with_subqueries(|part| {
+        if let LogicalPlan::TableScan(scan) = part
+            && let Ok(provider) = source_as_provider(&scan.source)
+            && let Some(answers) = provider.downcast_ref::<Answers>()
+        {
+            let consents = answers.model().manifest.consents.iter();
+            let shown = consents.filter(|consent| answers.shows_rows_under(&consent.policy));
+            found.extend(shown.map(|consent| consent.policy.clone()));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
+/// Whether a scan reads a table that a policy governs, or what a model shows of rows of one.
 fn reads(scan: &TableScan, policy: &str) -> bool {
     let provider = source_as_provider(&scan.source).ok();
+    let answers = provider.as_ref().and_then(|found| found.downcast_ref::<Answers>());
+    if answers.is_some_and(|answers| answers.shows_rows_under(policy)) {
+        return true;
+    }
     let table = provider.as_ref().and_then(consented);
     let below = || barrier_of(&scan.source, |barrier| brings(barrier.plan(), policy));
     table.is_some_and(|table| table.policies().any(|known| known.name == policy))

@@ -34,7 +34,7 @@ use datafusion::execution::session_state::SessionState;
 use catalog::{ConsentPolicy, CreateMode, Purpose};
 
 pub(crate) use self::groups::tells_together;
-pub(crate) use self::guard::{governed, may_replace, parts};
+pub(crate) use self::guard::{governed, may_replace, parts, personal};
 pub(crate) use self::links::crosswalk_table;
 pub(crate) use self::store::{ConsentStore, Opening, seed};
 pub use self::syntax::ConsentStatement;

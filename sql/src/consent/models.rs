@@ -20,6 +20,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF}
 use serde_json::Value as Json;
 use udfs::consent::{ConsentSet, Consents, consenting};
 
+use super::groups::Groups;
 use super::guard::channel_of;
 use super::other_ids::OtherIds;
 use super::store::{Held, Used, current, current_by};
@@ -36,13 +37,15 @@ use crate::subject::users::{self, Followed, Ways};
 const OPTION: &str = "purpose";
 const CHANNEL: &str = "channel";
 
-/// The column of a training query that says of whom a model learns.
+/// The column of a training query that says of whom a model learns, or what its answers are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum PersonColumn {
     /// The users.
     Users(usize),
     /// The records of a model of entities.
     Records(usize),
+    /// The classes among which a model chooses.
+    Classes(usize),
 }
 
 /// For what a training reads, and by which policies its rows are chosen.
@@ -55,6 +58,8 @@ pub(crate) struct TrainedFor {
     of_users: BTreeMap<String, Ways>,
     /// Whose ids the users, or the records, are, of subjects.
     users_of: BTreeSet<CopiedKey>,
+    /// The same of records that are what they were.
+    records_of: BTreeSet<CopiedKey>,
     /// By which policies the rows were chosen of the models that it asks.
     of_models: Vec<StoredConsent>,
     /// Whether one of these was trained for the channel.
@@ -62,27 +67,37 @@ pub(crate) struct TrainedFor {
 }
 
 impl TrainedFor {
-    /// Of a training query that is planned in a context, whose users, or records, are in a column
-    /// of the plan.
+    /// Of a training query that is planned in a context, whose users, records or classes are in a
+    /// column of the plan.
     ///
     /// # Errors
-    /// When users are made of a policy's persons in a way in which no withdrawal could be followed.
+    /// When users are made of a policy's persons in a way in which no withdrawal could be followed,
+    /// or classes tell persons apart.
     pub(crate) async fn new(
         context: &StatementContext,
         plan: &LogicalPlan,
         persons: Option<PersonColumn>,
     ) -> Result<Self> {
         let (mut of_users, mut users_of) = (BTreeMap::new(), BTreeSet::new());
+        let mut records_of = BTreeSet::new();
         let used = Arc::clone(context.opening().used());
         let asked = context.opening().asked();
         let of_models: Vec<StoredConsent> =
             asked.iter().flat_map(|model| model.manifest.consents.clone()).collect();
+        let mut names: BTreeSet<String> = used.versions().into_keys().collect();
+        names.extend(of_models.iter().map(|consent| consent.policy.clone()));
+        let policies = context.rights().purposes().policies();
+        let policies = policies.filter(|policy| names.contains(&policy.name));
+        let policies: Vec<Arc<ConsentPolicy>> = policies.map(Arc::clone).collect();
+        if let Some(PersonColumn::Classes(column)) = persons {
+            let mut policies = policies.iter();
+            let told = policies.find(|policy| Groups::of(&policy.name).are_in(plan, column));
+            if let Some(policy) = told {
+                return Err(of_persons(plan, column, policy));
+            }
+        }
         if let Some(PersonColumn::Users(column)) = persons {
-            let mut names: BTreeSet<String> = used.versions().into_keys().collect();
-            names.extend(of_models.iter().map(|consent| consent.policy.clone()));
-            let policies = context.rights().purposes().policies();
-            let policies = policies.filter(|policy| names.contains(&policy.name));
-            for policy in policies.map(Arc::clone).collect::<Vec<_>>() {
+            for policy in policies {
                 match users::of_policy(context, plan, column, &policy).await? {
                     Followed::Nothing => {}
                     Followed::Ids(ways) => {
@@ -91,17 +106,18 @@ impl TrainedFor {
                     Followed::Lost => return Err(not_followed(plan, column, &policy)),
                 }
             }
-            users_of = users::of_subjects(context, plan, column).await?;
+            users_of = users::of_subjects(context, plan, column).await?.changed;
         }
         if let Some(PersonColumn::Records(column)) = persons {
             // A number of a record need tell nobody of whom it is.
-            users_of = users::of_subjects(context, plan, column).await?;
+            let of = users::of_subjects(context, plan, column).await?;
+            (users_of, records_of) = (of.changed, of.plain);
             users_of.retain(|ids| ids.by.is_some());
         }
         let by_channel = asked.iter().any(|model| model.manifest.channel.is_some());
         let settings = context.settings();
         let (purpose, channel) = (settings.purpose.clone(), settings.channel.clone());
-        Ok(Self { purpose, channel, used, of_users, users_of, of_models, by_channel })
+        Ok(Self { purpose, channel, used, of_users, users_of, records_of, of_models, by_channel })
     }
 
     /// The purpose, where rows were chosen by it.
@@ -136,11 +152,30 @@ impl TrainedFor {
     pub(crate) fn users_of(&self) -> &BTreeSet<CopiedKey> {
         &self.users_of
     }
+
+    /// Whose ids the records are, of subjects, where they are ids of records as they are.
+    pub(crate) fn records_of(&self) -> &BTreeSet<CopiedKey> {
+        &self.records_of
+    }
 }
 
 /// Whether ids are what they were, by whichever way they came.
 fn is_unchanged(ways: &Ways) -> bool {
     ways.iter().all(Vec::is_empty)
+}
+
+/// The refusal of classes that are persons: they would be in what the model says of anybody.
+fn of_persons(plan: &LogicalPlan, column: usize, policy: &ConsentPolicy) -> Error {
+    let fields = plan.schema().fields();
+    let label = fields.get(column).map(|field| field.name().as_str()).unwrap_or_default();
+    Error::invalid_hint(
+        format!(
+            "the label {label} tells persons of {} apart, who are under the consent policy {}: \
+             the model would name them in what it says of other rows",
+            policy.table, policy.name
+        ),
+        "take a label that many persons share",
+    )
 }
 
 fn not_followed(plan: &LogicalPlan, column: usize, policy: &ConsentPolicy) -> Error {

@@ -1,5 +1,8 @@
 //! Tables of what a model knows of persons: whoever follows ids through a plan finds here which
 //! columns hold the model's users, or its records.
+//!
+//! A model of features has neither, and some of what it tells are values of rows that it learned
+//! from all the same: of as many centroids as rows, each is a row.
 
 use std::sync::Arc;
 
@@ -20,6 +23,8 @@ pub(crate) struct Answers {
     model: LoadedModel,
     /// The columns of the model's users or records.
     persons: Vec<String>,
+    /// Where values of single training rows may be shown: the columns that tell these apart.
+    apart: Option<Vec<String>>,
     rows: Arc<dyn TableProvider>,
 }
 
@@ -30,8 +35,17 @@ impl Answers {
         persons: &[&str],
         rows: Arc<dyn TableProvider>,
     ) -> Arc<dyn TableProvider> {
-        let persons = persons.iter().map(|column| (*column).to_owned()).collect();
-        Arc::new(Self { model: model.clone(), persons, rows })
+        Arc::new(Self { model: model.clone(), persons: owned(persons), apart: None, rows })
+    }
+
+    /// Rows of a model that may show values of single rows which it learned from, told apart by
+    /// these columns.
+    pub(crate) fn showing(
+        model: &LoadedModel,
+        apart: &[&str],
+        rows: Arc<dyn TableProvider>,
+    ) -> Arc<dyn TableProvider> {
+        Arc::new(Self { model: model.clone(), persons: vec![], apart: Some(owned(apart)), rows })
     }
 
     /// The model.
@@ -43,6 +57,21 @@ impl Answers {
     pub(crate) fn has_persons_in(&self, column: &str) -> bool {
         self.persons.iter().any(|known| known == column)
     }
+
+    /// Whether values may be shown of single rows that were chosen by a consent policy.
+    pub(crate) fn shows_rows_under(&self, policy: &str) -> bool {
+        let mut consents = self.model.manifest.consents.iter();
+        self.apart.is_some() && consents.any(|consent| consent.policy == policy)
+    }
+
+    /// Whether a column tells training rows apart of which values may be shown.
+    pub(crate) fn tells_apart(&self, column: &str) -> bool {
+        self.apart.iter().flatten().any(|known| known == column)
+    }
+}
+
+fn owned(columns: &[&str]) -> Vec<String> {
+    columns.iter().map(|column| (*column).to_owned()).collect()
 }
 
 #[async_trait]

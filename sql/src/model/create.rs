@@ -75,11 +75,14 @@ enum Columns {
 }
 
 impl Columns {
-    /// The place of the users or records, where there are any.
+    /// The place of the users, records or classes, where there are any.
     fn persons(&self) -> Option<PersonColumn> {
         match self {
             Self::Interactions(columns) => Some(PersonColumn::Users(columns.user.0)),
-            Self::Features(_) => None,
+            Self::Features(columns) => {
+                let label = columns.label.as_ref().filter(|_| columns.classes.is_some());
+                label.map(|(label, _)| PersonColumn::Classes(*label))
+            }
             Self::Entities(columns) => Some(PersonColumn::Records(columns.id.0)),
         }
     }
@@ -555,6 +558,7 @@ impl Training {
             channel: self.next.trained_for.channel(),
             consents: self.next.trained_for.consents(),
             users_of: self.next.trained_for.users_of().clone(),
+            records_of: self.next.trained_for.records_of().clone(),
             start: trained.start,
             read_from: self.next.read_from.clone(),
             reads_unknown: self.next.reads_unknown,

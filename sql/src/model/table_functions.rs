@@ -124,11 +124,13 @@ impl ModelRelations {
             "ml_weights" => {
                 arguments.none(function)?;
                 let weights = weights::weights(model)?;
-                let users: &[&str] = match model.model.as_ref() {
-                    Model::Als(_) => &weights::OF_USERS[1..],
-                    _ => &[],
+                let weights = match model.model.as_ref() {
+                    Model::Als(_) => Answers::over(model, &weights::OF_USERS[1..], weights),
+                    Model::Outlier(_) if features::tables::has_quantiles(model) => {
+                        Answers::showing(model, &["feature"], weights)
+                    }
+                    _ => Answers::over(model, &[], weights),
                 };
-                let weights = Answers::over(model, users, weights);
                 let weights = scan(function, weights)?;
                 consent::models::weights_of_consenting(model, weights, weights::OF_USERS)
             }
@@ -138,11 +140,20 @@ impl ModelRelations {
             }
             "ml_centroids" => {
                 arguments.none(function)?;
-                scan(function, features::tables::centroids(model)?)
+                let centroids = features::tables::centroids(model)?;
+                let apart = ["centroid_id", "categorical_value"];
+                scan(function, Answers::showing(model, &apart, centroids))
             }
             "ml_principal_components" => {
                 arguments.none(function)?;
-                scan(function, features::tables::principal_components(model)?)
+                let components = features::tables::principal_components(model)?;
+                match features::tables::has_categories(model) {
+                    true => {
+                        let apart = ["categorical_value"];
+                        scan(function, Answers::showing(model, &apart, components))
+                    }
+                    false => scan(function, components),
+                }
             }
             "ml_principal_component_info" => {
                 arguments.none(function)?;

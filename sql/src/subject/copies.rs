@@ -19,6 +19,7 @@ use super::ids::{Held, Ids};
 use super::lineage::{Keyed, Lineage};
 use super::of_models::OfModels;
 use super::whose::Persons;
+use crate::consent::personal;
 use crate::error::{Error, Result};
 use crate::session::StatementContext;
 
@@ -72,7 +73,7 @@ impl Copies {
             return Ok(Self::default());
         }
         let known = catalog.copies().await?;
-        let tables = keyed(context, &subjects, &known);
+        let tables = keyed(context, &subjects, &known).await?;
         let keys = first_generations(context).await?;
         let asked = context.opening().asked();
         let models = OfModels { subjects: &subjects, policy: None, asked: &asked };
@@ -117,7 +118,9 @@ impl Copies {
         for (reading, table) in read {
             for ids in lost(table, reading, &rows.persons, &outputs) {
                 if !context.policies().is_declassified() {
-                    return Err(nobodys(target.name(), ids));
+                    let mut divided = rows.persons.divided.iter();
+                    let by = divided.find(|(of, _)| *of == reading).map(|(_, column)| column);
+                    return Err(nobodys(target.name(), ids, by));
                 }
                 tracing::warn!(
                     target: "attune",
@@ -134,11 +137,14 @@ impl Copies {
 }
 
 /// The tables with ids that a statement reads, and what stands for them in its plan.
-pub(super) fn keyed(
+///
+/// # Errors
+/// When it cannot be read which of their columns hold personal data.
+pub(super) async fn keyed(
     context: &StatementContext,
     subjects: &[Subject],
     known: &[(ObjectName, CopiedKey)],
-) -> Vec<Keyed> {
+) -> Result<Vec<Keyed>> {
     let mut columns: BTreeMap<ObjectName, Vec<(String, Ids)>> = BTreeMap::new();
     for subject in subjects {
         let entity = subject.via.iter();
@@ -164,11 +170,15 @@ pub(super) fn keyed(
         let kept = kept.into_iter().filter(|(_, ids)| !keyed.contains(&ids.subject));
         own.extend(kept.map(|(column, ids)| shown_of(&apart, &pii, &column, ids)));
     }
-    let tables = columns.into_iter().map(|(name, columns)| {
+    let mut tables = Vec::new();
+    for (name, columns) in columns {
         let providers = context.standing_for(&name);
-        Keyed { name, providers, columns }
-    });
-    tables.filter(|table| !table.providers.is_empty()).collect()
+        if !providers.is_empty() {
+            let personal = personal(context, &name).await?;
+            tables.push(Keyed { name, providers, columns, personal });
+        }
+    }
+    Ok(tables)
 }
 
 /// What a table that shows identifiers has of the ids in a column of the table that keeps them
@@ -229,18 +239,26 @@ fn lost<'a>(
     lost.into_values().collect()
 }
 
-fn nobodys(target: &ObjectName, ids: &Ids) -> Error {
+/// The refusal of rows of single persons that say nothing of whose they are; `by`: the column with
+/// personal data that makes them persons'.
+fn nobodys(target: &ObjectName, ids: &Ids, by: Option<&String>) -> Error {
+    let way_out = "keep that column, aggregate the rows, divide windows by it, use anonymize or \
+                   differential privacy, or ask who administers policies to DECLASSIFY the copy";
+    let hint = match by {
+        None => way_out.to_owned(),
+        Some(by) => format!(
+            "{by} holds personal data, which tells persons apart as {key} does: keep {key}, or \
+             count the values of {by} and group by other columns",
+            key = ids.from.column
+        ),
+    };
     Error::Unsupported {
         what: format!(
             "{target} would hold rows of persons of {} without its column {}, by which a {} who \
              asks for them is found",
             ids.from.table, ids.from.column, ids.subject
         ),
-        hint: Some(
-            "keep that column, aggregate the rows, divide windows by it, use anonymize or \
-             differential privacy, or ask who administers policies to DECLASSIFY the copy"
-                .into(),
-        ),
+        hint: Some(hint),
     }
 }
 

@@ -138,7 +138,7 @@ async fn told(
                 Err(error) => return Err(error.into()),
             };
             let (ids, _) = person.ids_in(run, context, &loaded.manifest.users_of).await?;
-            let held = Held::of(&loaded.model, &ids)?;
+            let held = Held::of(person, &loaded, &ids)?;
             let rows = held.users.len() as u64 + held.records.len() as u64;
             Ok(row(&held_in_words(&held), Some(rows), !held.records.is_empty()))
         }

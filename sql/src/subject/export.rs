@@ -138,9 +138,14 @@ impl Held {
         self.users.is_empty() && self.records.is_empty()
     }
 
-    /// What a model holds of a person.
-    pub(super) fn of(model: &Model, ids: &BTreeSet<String>) -> Result<Self> {
+    /// What a model holds of a person, who has these ids there.
+    pub(super) fn of(
+        person: &Person,
+        loaded: &LoadedModel,
+        ids: &BTreeSet<String>,
+    ) -> Result<Self> {
         let mut held = Self::default();
+        let model = &loaded.model;
         if let Some(recommender) = model.recommender() {
             let ids: ArrayRef = Arc::new(StringArray::from_iter_values(ids));
             let found = recommender.user_ids().lookup(&ids);
@@ -149,7 +154,9 @@ impl Held {
             held.users.sort_unstable();
             held.users.dedup();
         }
-        if let Some(entities) = model.entities() {
+        if let Some(entities) = model.entities()
+            && person.may_be_recorded_in(&loaded.manifest)
+        {
             let records = &entities.parts().ids;
             for at in 0..records.len() {
                 if ids.contains(&array_value_to_string(records, at)?) {
@@ -209,7 +216,7 @@ pub(super) async fn models(
             found.unsearched.extend(
                 doubt.map(|doubt| format!("model {name}@{version} may hold the person: {doubt}")),
             );
-            let held = Held::of(&model.model, &ids)?;
+            let held = Held::of(person, &model, &ids)?;
             if !held.is_empty() {
                 found.held.push((model, held));
             }

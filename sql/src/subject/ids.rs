@@ -206,6 +206,8 @@ pub(super) struct Held {
     pub(super) is_written: bool,
     /// Whether the ids may be of other rows than the value is in, as those that a window gathers.
     pub(super) is_of_others: bool,
+    /// The columns with personal data that it is made of, and in which reading.
+    pub(super) personal: BTreeSet<(usize, String)>,
 }
 
 impl Held {
@@ -217,6 +219,7 @@ impl Held {
         self.others.extend(other.others);
         self.is_written |= other.is_written;
         self.is_of_others |= other.is_of_others;
+        self.personal.extend(other.personal);
     }
 
     /// Whether a value comes of a reading, or may be one of no table beside its rows.
@@ -255,6 +258,9 @@ impl Held {
             });
             *known = moved.collect();
         }
+        let personal = std::mem::take(&mut self.personal).into_iter();
+        let moved = |of: usize| if of == reading { apart } else { of };
+        self.personal = personal.map(|(of, column)| (moved(of), column)).collect();
     }
 
     pub(super) fn each(mut self, change: impl Fn(Ids) -> Ids) -> Self {
@@ -361,6 +367,8 @@ pub(super) fn gathered(name: &str, held: Held) -> Held {
         name if COUNTING.contains(&name) => Held { is_written: true, ..Held::default() },
         name if PICKING.contains(&name) => held,
         name if HIDING.contains(&name) => held.each(Ids::hidden),
+        // What tells of all rows together tells no persons apart.
+        name if tells_together(name) => Held { personal: BTreeSet::new(), ..held.without_ids() },
         _ => held.without_ids(),
     }
 }

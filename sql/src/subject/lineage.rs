@@ -50,15 +50,19 @@ pub(super) struct Keyed {
     pub(super) providers: Vec<Arc<dyn TableProvider>>,
     /// Its columns that hold ids.
     pub(super) columns: Vec<(String, Ids)>,
+    /// Its columns that hold personal data, as their tags say.
+    pub(super) personal: BTreeSet<String>,
 }
 
 impl Keyed {
     /// What a column holds in a reading.
     fn held(&self, column: &str, reading: usize) -> Held {
         let ids = self.columns.iter().filter(|(known, _)| known == column);
+        let personal = self.personal.get(column);
         Held {
             ids: ids.map(|(_, ids)| ids.clone().read_in(reading)).collect(),
             readings: BTreeSet::from([reading]),
+            personal: personal.map(|column| (reading, column.clone())).into_iter().collect(),
             ..Held::default()
         }
     }
@@ -256,7 +260,8 @@ impl<'a> Lineage<'a> {
         Ok(all)
     }
 
-    /// A group is one person's where it is made by an id.
+    /// A group is one person's where it is made by an id. Groups without any aggregate are the
+    /// rows, each of them once; those by personal data are persons', as an address is its owner's.
     fn aggregated(&self, node: &Aggregate, width: usize) -> Result<Rows> {
         let exprs = node.group_expr.iter().chain(&node.aggr_expr);
         let Rows { columns: from, mut persons } = self.asked(&node.input, exprs)?;
@@ -277,6 +282,10 @@ impl<'a> Lineage<'a> {
         persons.group(&columns);
         let nobodys: BTreeSet<(usize, ObjectName)> =
             gathered.difference(&persons.readings).cloned().collect();
+        match node.aggr_expr.is_empty() {
+            true => persons.readings.extend(gathered.iter().cloned()),
+            false => persons.divide(&columns, &nobodys),
+        }
         let mut unused = Persons::default();
         for expr in &node.aggr_expr {
             let mut held = self.made(expr, schema, &from, &mut unused)?;
@@ -483,6 +492,7 @@ impl<'a> Lineage<'a> {
             if let Some(held) = columns.get_mut(at).filter(|_| meet) {
                 held.ids.extend(equal.ids);
                 held.replaced.extend(equal.replaced);
+                held.personal.extend(equal.personal);
                 // A value that is of a person's row anyway is that person's.
                 if one_meets && other_meets && held.readings.is_empty() {
                     held.readings = equal.readings;

@@ -37,7 +37,8 @@ impl Tables {
         let key = SubjectKey { table: name.clone(), column: "id".into() };
         let columns = vec![("id".to_owned(), Ids::of("person", &key))];
         let orders = provider(&[("customer", text.clone()), ("item", text)]);
-        Self(vec![Keyed { name, providers: vec![crm], columns }], orders)
+        let personal = BTreeSet::new();
+        Self(vec![Keyed { name, providers: vec![crm], columns, personal }], orders)
     }
 
     fn crm(&self) -> LogicalPlanBuilder {
@@ -132,6 +133,22 @@ fn groups_are_of_single_persons_where_an_id_makes_them() {
     let lists = grouped(vec![], array_agg(col("id")).alias("ids"));
     let each = tables.rows(lists.unnest_column("ids").unwrap());
     assert_eq!((by(&each), each.persons.readings.len()), (vec![Some(None)], 0));
+}
+
+#[test]
+fn groups_without_an_aggregate_are_rows_and_those_by_personal_data_are_persons() {
+    let mut tables = Tables::new();
+    tables.0[0].personal.insert("name".to_owned());
+    let single = |by: Vec<Expr>, of: Vec<Expr>| {
+        tables.rows(tables.crm().aggregate(by, of).unwrap()).persons.readings.len()
+    };
+    assert_eq!(single(vec![col("n")], vec![]), 1);
+    assert_eq!(single(vec![col("n")], vec![count(col("name"))]), 0);
+    assert_eq!(single(vec![lower(col("name"))], vec![count(col("n"))]), 1);
+    // Groups of groups by what is counted are nobody's.
+    let names = tables.crm().aggregate(vec![col("name")], vec![count(col("n")).alias("c")]);
+    let sizes = names.unwrap().aggregate(vec![col("c")], vec![count(lit(1)).alias("n")]);
+    assert_eq!(tables.rows(sizes.unwrap()).persons.readings.len(), 0);
 }
 
 #[test]

@@ -55,15 +55,25 @@ impl OfModels<'_> {
         ids.into_iter().map(|ids| ids.read_in(reading)).collect()
     }
 
+    /// What a column holds of the persons of the consent policy that tells rows apart which a model
+    /// of features learned from: nothing by which they could be looked for.
+    fn apart(&self, model: &LoadedModel, column: &str, reading: usize) -> BTreeSet<Ids> {
+        let key = SubjectKey { table: model.name.clone(), column: column.to_owned() };
+        let ids = self.policy.into_iter().flat_map(|of| of_policy(of, &model.manifest, &key));
+        ids.map(|ids| ids.hidden().read_in(reading)).collect()
+    }
+
     /// The rows of a table of what a model knows; `None` where nobody is in it.
     pub(super) fn rows(&self, scan: &TableScan, answers: &Answers, reading: usize) -> Option<Rows> {
         let (model, mut rows) = (answers.model(), Rows::default());
-        let mut is_anybody = false;
+        let mut is_anybody = self.policy.is_some_and(|of| answers.shows_rows_under(&of.subject));
         for field in scan.projected_schema.fields() {
             let mut held = Held { readings: BTreeSet::from([reading]), ..Held::default() };
             if answers.has_persons_in(field.name()) {
                 held.ids = self.ids(model, field.name(), reading);
                 is_anybody |= !held.ids.is_empty();
+            } else if answers.tells_apart(field.name()) {
+                held.ids = self.apart(model, field.name(), reading);
             }
             rows.columns.push(held);
         }

@@ -11,6 +11,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef, UInt64Type};
 use catalog::ObjectName;
+use catalog::models::Manifest;
 use catalog::subject_copies::CopiedKey;
 use catalog::subject_marks::Mark;
 use catalog::subjects::{Crosswalk, Subject, SubjectKey};
@@ -454,6 +455,16 @@ impl Person {
             doubt = doubt.or(why.map(|why| format!("its users came of {}: {why}", copy.from)));
         }
         Ok((known, doubt))
+    }
+
+    /// Whether records of a model of entities may be the person's: their ids come of the subject's
+    /// columns, or tables with rows of the person were read for it, or nobody knows which were. A
+    /// number of any other table's record means nobody.
+    pub(super) fn may_be_recorded_in(&self, manifest: &Manifest) -> bool {
+        let of = manifest.records_of.iter().chain(&manifest.users_of);
+        let mut of = of.filter(|ids| !ids.of_model && self.subject.counts(ids));
+        of.any(|ids| !self.ids_of(&ids.root).is_empty())
+            || self.tables().iter().any(|table| manifest.may_have_read(&table.to_string()))
     }
 
     /// The person's ids as a column held them at first.

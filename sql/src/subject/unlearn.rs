@@ -47,7 +47,7 @@ pub(super) async fn unlearn(
         Err(error) => return Err(error.into()),
     };
     let (ids, _) = person.ids_in(run, context, &loaded.manifest.users_of).await?;
-    let held = Held::of(&loaded.model, &ids)?;
+    let held = Held::of(person, &loaded, &ids)?;
     if held.is_empty() {
         return Ok(report);
     }

@@ -17,6 +17,7 @@ use super::ids::{Held, Ids};
 use super::lineage::{Keyed, Lineage, Rows};
 use super::of_models::OfModels;
 use super::whose::Persons;
+use crate::consent::personal;
 use crate::error::Result;
 use crate::session::StatementContext;
 
@@ -43,7 +44,8 @@ pub(crate) async fn of_policy(
     column: usize,
     policy: &ConsentPolicy,
 ) -> Result<Followed> {
-    let rows = rows_of(context, plan, policy, &first_generations(context).await?)?;
+    let personal = personal(context, &policy.table).await?;
+    let rows = rows_of(context, plan, policy, &first_generations(context).await?, personal)?;
     let held = column_held(plan, rows.columns, column);
     if is_lost(&held, &rows.persons) {
         return Ok(Followed::Lost);
@@ -67,8 +69,9 @@ pub(crate) fn others_beside(
     column: usize,
     policy: &ConsentPolicy,
 ) -> Result<Vec<usize>> {
-    // What keys have made of ids is not looked at.
-    let Rows { columns, persons } = rows_of(context, plan, policy, &BTreeMap::new())?;
+    // What keys have made of ids is not looked at, nor what groups are made by.
+    let personal = BTreeSet::new();
+    let Rows { columns, persons } = rows_of(context, plan, policy, &BTreeMap::new(), personal)?;
     let Some(person) = columns.get(column) else { return Ok(vec![]) };
     let is_told = |ids: &Ids| person.ids.iter().any(|by| persons.are_told(ids.reading, by));
     let is_other = |held: &Held| held.ids.iter().any(|ids| held.is_of_others || !is_told(ids));
@@ -82,19 +85,29 @@ fn rows_of(
     plan: &LogicalPlan,
     policy: &ConsentPolicy,
     keys: &BTreeMap<String, String>,
+    personal: BTreeSet<String>,
 ) -> Result<Rows> {
     let (name, column) = (policy.table.clone(), policy.subject.clone());
     let key = SubjectKey { table: name.clone(), column: column.clone() };
     let providers = context.standing_for(&name);
     let (ids, asked) = (Ids::of(&policy.name, &key), context.opening().asked());
-    let tables = [Keyed { name, providers, columns: vec![(column, ids.clone())] }];
+    let columns = vec![(column, ids.clone())];
+    let tables = [Keyed { name, providers, columns, personal }];
     let models = OfModels { subjects: &[], policy: Some(&ids), asked: &asked };
     Ok(Lineage::new(&tables, models, keys, &Cell::default()).of(plan)?)
 }
 
-/// The ids of subjects' keys in a column of users or records that are not what they were, or a
-/// person's own in the crosswalk: those that are what they were are looked for in every model.
-/// Where nothing is left of them that can be looked for, they are of no known making.
+/// The ids of subjects' keys in a column of users or records.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SubjectIds {
+    /// Those that are not what they were, or a person's own in the crosswalk. Where nothing is left
+    /// of them that can be looked for, they are of no known making.
+    pub(crate) changed: BTreeSet<CopiedKey>,
+    /// Those of records, as they are in tables.
+    pub(crate) plain: BTreeSet<CopiedKey>,
+}
+
+/// The ids of subjects' keys in a column of users or records.
 ///
 /// # Errors
 /// When what is known of subjects or keys cannot be read, or the plan cannot be walked.
@@ -102,13 +115,13 @@ pub(crate) async fn of_subjects(
     context: &StatementContext,
     plan: &LogicalPlan,
     column: usize,
-) -> Result<BTreeSet<CopiedKey>> {
+) -> Result<SubjectIds> {
     let catalog = context.engine().catalog();
     let subjects = catalog.sound_subjects().await?;
     if subjects.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(SubjectIds::default());
     }
-    let tables = keyed(context, &subjects, &catalog.copies().await?);
+    let tables = keyed(context, &subjects, &catalog.copies().await?).await?;
     let (keys, asked) = (first_generations(context).await?, context.opening().asked());
     let models = OfModels { subjects: &subjects, policy: None, asked: &asked };
     let rows = Lineage::new(&tables, models, &keys, &Cell::default()).of(plan)?;
@@ -122,7 +135,11 @@ pub(crate) async fn of_subjects(
     let ids = held.ids.iter().chain(&held.lost).chain(&untold);
     let ids = ids.chain(beside.iter().flat_map(|held| &held.others));
     let copies = ids.map(|ids| ids.copied_to(None));
-    Ok(copies.filter(|copy| !copy.is_plain() || is_entity(&copy.root)).collect())
+    let is_as_it_was = |copy: &CopiedKey| copy.is_plain() && !is_entity(&copy.root);
+    let (mut plain, changed): (BTreeSet<_>, BTreeSet<_>) = copies.partition(is_as_it_was);
+    // A model's users may be anybody's: whose they are is told by what was read for the model.
+    plain.retain(|copy| !copy.of_model);
+    Ok(SubjectIds { changed, plain })
 }
 
 /// The ids of tables whose rows are single persons' and have in a column values of theirs, or of no

@@ -20,6 +20,8 @@ pub(super) struct Persons {
     pub(super) outer: BTreeSet<(usize, Column)>,
     /// Readings of what windows gather, which no row of their table stands for.
     pub(super) apart: BTreeSet<usize>,
+    /// The columns with personal data by which alone groups of a reading are persons'.
+    pub(super) divided: BTreeSet<(usize, String)>,
 }
 
 impl Persons {
@@ -33,6 +35,7 @@ impl Persons {
         self.told_by.extend(other.told_by);
         self.outer.extend(other.outer);
         self.apart.extend(other.apart);
+        self.divided.extend(other.divided);
     }
 
     /// The query around is this one.
@@ -63,6 +66,16 @@ impl Persons {
             keys.iter().flat_map(|held| &held.ids).any(|ids| self.are_told(reading, ids))
         };
         self.readings = readings.filter(|(reading, _)| is_told(*reading)).collect();
+    }
+
+    /// Groups that no id makes are persons' all the same where personal data makes them.
+    pub(super) fn divide(&mut self, keys: &[Held], groups: &BTreeSet<(usize, ObjectName)>) {
+        for (reading, column) in keys.iter().flat_map(|held| &held.personal) {
+            if let Some(group) = groups.iter().find(|(group, _)| group == reading) {
+                self.readings.insert(group.clone());
+                self.divided.insert((*reading, column.clone()));
+            }
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use arrow::record_batch::RecordBatch;
 use catalog::models::LoadedModel;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
-use udfs::model::outlier::{OutlierModel, Spread};
+use udfs::model::outlier::{Method, OutlierModel, Spread};
 use udfs::model::pca::PcaModel;
 use udfs::model::{FeatureKind, Model, Preparation, Prepared};
 
@@ -135,6 +135,21 @@ pub fn spreads(model: &Prepared<OutlierModel>) -> Result<Arc<dyn TableProvider>>
 
 fn of_each(spreads: &[Spread], number: impl Fn(&Spread) -> Option<f64>) -> ArrayRef {
     Arc::new(spreads.iter().map(number).collect::<Float64Array>())
+}
+
+/// Whether some of the features are texts, of which tables by features list all values.
+pub fn has_categories(model: &LoadedModel) -> bool {
+    let mut features = model.model.preparation().into_iter().flat_map(Preparation::features);
+    features.any(|feature| matches!(feature.kind, FeatureKind::Category(_)))
+}
+
+/// Whether the spread of a column is of values that stand in it: of a median and quartiles, not of
+/// a mean.
+pub fn has_quantiles(model: &LoadedModel) -> bool {
+    match model.model.as_ref() {
+        Model::Outlier(outliers) => outliers.learned().method != Method::Zscore,
+        _ => false,
+    }
 }
 
 /// A row for each vector of `values` and column of features.
