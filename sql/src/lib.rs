@@ -18,6 +18,7 @@ mod concatenation;
 mod consent;
 pub mod dialect;
 mod dml;
+mod effort;
 pub mod engine;
 pub mod error;
 mod expectation;
