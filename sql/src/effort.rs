@@ -3,9 +3,9 @@
 //! `sqlparser` tries one reading and, where it fails, another: a word such as CAST as the standard
 //! has it and then as any function's name, a parenthesis in FROM as a query and then as a join.
 //! Nested, the tries multiply, and a text of a few hundred characters would be read for years by a
-//! thread that nothing can stop. So what is read again is counted where the parser asks its dialect,
-//! and from [`EFFORT_MAX`] on nothing is read any more. Where it does not ask, in FROM, brackets
-//! bound it before it starts.
+//! thread that nothing can stop. So what is read again is counted where the parser asks its
+//! dialect, and from [`EFFORT_MAX`] on nothing is read any more. Where it does not ask, in FROM,
+//! brackets bound it before it starts.
 
 use std::any::TypeId;
 use std::cell::Cell;

@@ -60,6 +60,7 @@ mod text_size;
 mod tokens;
 mod unread;
 mod using;
+mod values;
 mod words;
 
 pub use admission::Admission;

@@ -29,7 +29,9 @@ use crate::rights::Rights;
 use crate::session::bindings::{self, Bindings, References};
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
-use crate::{consent, key, model, over_query, policy, private, size, unread, using};
+use crate::{
+    consent, key, model, over_query, policy, private, same_names, size, unread, using, values,
+};
 
 /// What one statement (or view inside it) is planned in.
 #[derive(Debug)]
@@ -398,6 +400,8 @@ impl StatementContext {
             unread::plain(tree);
             model::marked::plain(tree)?;
             over_query::plain(tree)?;
+            values::plain(tree)?;
+            same_names::apart(tree);
             using::plain(tree)?;
             private = private::rewritten(self.engine(), tree)?;
             references = References::of(tree.as_ref());
