@@ -4,7 +4,7 @@
 //! `MODEL name[@version]` is an expression only as a function's first argument, so that a column
 //! may still be called `model`.
 
-use sqlparser::ast::{Expr, Ident, Value, ValueWithSpan};
+use sqlparser::ast::{CastKind, Expr, Ident, Value, ValueWithSpan};
 use sqlparser::dialect::{Dialect, Precedence};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -168,6 +168,11 @@ impl Dialect for AttuneDialect {
     }
 
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        // A cast is nothing else: what is wrong in it is not looked for a second time.
+        if let Some(kind) = opens_cast(parser) {
+            parser.advance_token();
+            return Some(parser.parse_cast_expr(kind));
+        }
         if !is_word(&parser.peek_token_ref().token, MODEL_MARKER) || !follows_open_call(parser) {
             return None;
         }
@@ -252,6 +257,18 @@ fn model_marker(name: String) -> Expr {
         prefix: Ident::new(MODEL_MARKER),
         value: Box::new(Expr::Value(Value::SingleQuotedString(name).with_empty_span())),
     }
+}
+
+/// The kind of the cast that comes next, `CAST (`.
+fn opens_cast(parser: &Parser<'_>) -> Option<CastKind> {
+    let Token::Word(word) = &parser.peek_token_ref().token else { return None };
+    let kind = match word.keyword {
+        Keyword::CAST => CastKind::Cast,
+        Keyword::TRY_CAST => CastKind::TryCast,
+        Keyword::SAFE_CAST => CastKind::SafeCast,
+        _ => return None,
+    };
+    (parser.peek_nth_token_ref(1).token == Token::LParen).then_some(kind)
 }
 
 /// Whether the last token opened the arguments of a call: `name (`.

@@ -251,6 +251,7 @@ impl From<DataFusionError> for Error {
             // In the condition of a join they come as such.
             DataFusionError::Internal(what) => wrong_arguments(&what)
                 .or_else(|| wrong_range(&what))
+                .or_else(|| wrong_size(&what))
                 .unwrap_or_else(|| Self::Internal(first_line(&format!("Internal error: {what}")))),
             DataFusionError::Configuration(what) => Self::invalid(first_line(&what)),
             DataFusionError::ResourcesExhausted(what) => {
@@ -424,7 +425,6 @@ fn from_plan(what: &str) -> Error {
     Error::Invalid { what, hint }
 }
 
-/// DataFusion lists what each form of a function's call wants, as internal errors.
 /// A window in the order of something that has no distances, over the frame that it has unless
 /// another is named.
 fn wrong_range(text: &str) -> Option<Error> {
@@ -435,6 +435,12 @@ fn wrong_range(text: &str) -> Option<Error> {
     ))
 }
 
+fn wrong_size(text: &str) -> Option<Error> {
+    let (function, _) = text.split_once(": failed to convert size to usize")?;
+    Some(Error::Execution { what: format!("{function} takes a size from 0 on"), hint: None })
+}
+
+/// DataFusion lists what each form of a function's call wants, as internal errors.
 fn wrong_arguments(text: &str) -> Option<Error> {
     let (function, forms) = text.split_once("' failed to match any signature")?;
     let (_, function) = function.rsplit_once('\'')?;

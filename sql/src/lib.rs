@@ -18,6 +18,7 @@ mod concatenation;
 mod consent;
 pub mod dialect;
 mod dml;
+mod effort;
 pub mod engine;
 pub mod error;
 mod expectation;
@@ -59,6 +60,7 @@ mod text_size;
 mod tokens;
 mod unread;
 mod using;
+mod value_rows;
 mod values;
 mod words;
 

@@ -14,6 +14,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 use crate::access::syntax::{self, AccessStatement};
 use crate::consent::{self, ConsentStatement};
 use crate::dialect::{AttuneDialect, is_word, parse_model_reference};
+use crate::effort::{self, Bounded, LEVELS_MAX};
 use crate::error::{Error, Result};
 use crate::expectation::{self, ExpectationStatement};
 use crate::key;
@@ -25,9 +26,6 @@ use crate::private::{self, PrivacyStatement};
 use crate::subject::syntax::{self as subject, SubjectStatement};
 use crate::table::cluster;
 use crate::tokens::{self, TokenStatement};
-
-/// How deep expressions and queries may nest.
-const RECURSION_LIMIT: usize = 64;
 
 /// A statement of Attune.
 #[derive(Debug, Clone, PartialEq)]
@@ -175,13 +173,15 @@ pub fn parse(text: &str, bytes_max: usize) -> Result<Statement> {
         });
     }
     let mut tokens = number_placeholders(tokenize(text)?)?;
+    effort::check_brackets(&tokens).map_err(|error| located(text, error.into()))?;
     crate::size::check_tokens(&tokens)?;
     let cluster_by = cluster::take(&mut tokens)?;
     let with = pii::take(&mut tokens)?;
     let tokens = private::clause::take(tokens)?;
+    let dialect = Bounded::new(AttuneDialect, tokens.len());
     let mut parser = DFParserBuilder::new(tokens)
-        .with_dialect(&AttuneDialect)
-        .with_recursion_limit(RECURSION_LIMIT)
+        .with_dialect(&dialect)
+        .with_recursion_limit(LEVELS_MAX)
         .build()
         .map_err(Error::from)?;
     while parser.parser.consume_token(&Token::SemiColon) {}
@@ -192,7 +192,12 @@ pub fn parse(text: &str, bytes_max: usize) -> Result<Statement> {
             hint: Some("write one, for example SHOW TABLES".into()),
         });
     }
-    let mut statement = parse_statement(&mut parser).map_err(|error| located(text, error))?;
+    let read = parse_statement(&mut parser);
+    // Without effort left, a word's second reading may pass for what was meant.
+    if dialect.is_exhausted() {
+        return Err(located(text, Failure { message: effort::TOO_MUCH.to_owned(), place: None }));
+    }
+    let mut statement = read.map_err(|error| located(text, error))?;
     cluster::attach(&mut statement, cluster_by);
     pii::attach(&mut statement, with);
     while parser.parser.consume_token(&Token::SemiColon) {}
@@ -240,7 +245,7 @@ impl From<ParserError> for Failure {
         let text = match error {
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
             ParserError::RecursionLimitExceeded => {
-                format!("the statement nests deeper than {RECURSION_LIMIT} levels")
+                format!("the statement nests deeper than {LEVELS_MAX} levels")
             }
         };
         match text.rsplit_once(" at Line: ") {
@@ -276,9 +281,14 @@ fn located(text: &str, failure: Failure) -> Error {
     let end = || failure.message.ends_with("found: EOF").then(|| end_of(text));
     let place = failure.place.or_else(end);
     let excerpt = place.and_then(|(line, column)| excerpt(text, line, column));
-    let hint = failure.message.contains("Expected").then(|| {
-        "names that are SQL words need double quotes; text needs single quotes".to_owned()
-    });
+    let hint = match failure.message.as_str() {
+        effort::TOO_MUCH => Some(effort::TOO_MUCH_HINT),
+        message if message.contains("Expected") => {
+            Some("names that are SQL words need double quotes; text needs single quotes")
+        }
+        _ => None,
+    };
+    let hint = hint.map(str::to_owned);
     let message = failure.message.trim_start_matches("sql parser error: ").to_owned();
     Error::Syntax { message, excerpt: excerpt.unwrap_or_default(), hint }
 }

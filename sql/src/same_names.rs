@@ -3,10 +3,60 @@
 //! DataFusion names what is computed by its text, of which a cast is no part: `avg(n)` and
 //! `avg(n::DOUBLE)` have one name, whatever their aliases, where an aggregate or a window function
 //! computes them.
+//!
+//! What is written twice in the same words, without a name, gets one of its own: `SELECT n, n` has
+//! the columns `n` and `n:1`.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use datafusion::common::SchemaError;
+use sqlparser::ast::{Expr, Ident, Select, SelectItem, Statement, VisitMut, VisitorMut};
 
+use crate::dialect::folded;
 use crate::error::Error;
+
+/// Names the parts of each SELECT that stand there again as they are.
+pub(crate) fn apart(tree: &mut Statement) {
+    let _: ControlFlow<()> = VisitMut::visit(tree, &mut Selects);
+}
+
+struct Selects;
+
+impl VisitorMut for Selects {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        if select.projection.len() > 1 {
+            name_repeated(&mut select.projection);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn name_repeated(items: &mut [SelectItem]) {
+    let aliases = items.iter().filter_map(|item| match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+        _ => None,
+    });
+    let mut taken: BTreeSet<String> = aliases.collect();
+    let mut written = BTreeSet::new();
+    for item in items {
+        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        let name = match expr {
+            Expr::Identifier(name) => folded(name),
+            _ => expr.to_string(),
+        };
+        if written.insert(name.clone()) {
+            continue;
+        }
+        let mut names = (1_usize..).map(|again| format!("{name}:{again}"));
+        if let Some(alias) = names.find(|alias| taken.insert(alias.clone())) {
+            let alias = Ident::with_quote('"', alias);
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        }
+    }
+}
 
 /// The error of two expressions that have one name.
 pub(crate) fn of_plan(text: &str) -> Option<Error> {
@@ -54,7 +104,28 @@ fn computed(name: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use sqlparser::parser::Parser;
+
     use super::*;
+    use crate::dialect::AttuneDialect;
+
+    #[test]
+    fn what_is_written_twice_has_two_names() {
+        for (text, named) in [
+            ("SELECT n, N, n FROM t", "SELECT n, N AS \"n:1\", n AS \"n:2\" FROM t"),
+            ("SELECT 1, 1, 2", "SELECT 1, 1 AS \"1:1\", 2"),
+            ("SELECT 'A', 'a', f(x), x AS a, x AS a", "SELECT 'A', 'a', f(x), x AS a, x AS a"),
+            ("SELECT n, n, 1 AS \"n:1\"", "SELECT n, n AS \"n:2\", 1 AS \"n:1\""),
+            (
+                "SELECT * FROM (SELECT NULL, NULL)",
+                "SELECT * FROM (SELECT NULL, NULL AS \"NULL:1\")",
+            ),
+        ] {
+            let mut tree = Parser::parse_sql(&AttuneDialect, text).unwrap().remove(0);
+            apart(&mut tree);
+            assert_eq!(tree.to_string(), named);
+        }
+    }
 
     #[test]
     fn a_name_is_whole() {

@@ -86,6 +86,13 @@ pub(crate) fn unplanned(text: &str) -> Option<Error> {
         .iter()
         .any(|kind| part.starts_with(kind));
     is_subquery.then(|| {
+        if !part.starts_with("ScalarSubquery") {
+            return Error::unsupported(
+                "IN, EXISTS, ANY and ALL of a sub-query are conditions and no values here",
+                "count its rows instead, (SELECT count(*) FROM b WHERE b.x = a.x) > 0, or write \
+                 the condition into WHERE",
+            );
+        }
         Error::unsupported(
             "this sub-query cannot be computed for each row of the query around it",
             "write it as a join with GROUP BY, or with a window, such as rank() OVER (ORDER BY …)",

@@ -12,9 +12,9 @@ use sqlparser::ast::{
     Expr, Ident, Join, JoinConstraint, JoinOperator, OrderBy, Query, Select, SelectItem, SetExpr,
     Statement, TableFactor, VisitMut, VisitorMut,
 };
-use sqlparser::parser::Parser;
 
 use crate::dialect::{AttuneDialect, folded};
+use crate::effort;
 use crate::error::{Error, Result};
 use crate::parse::name_parts;
 
@@ -196,8 +196,7 @@ fn column(relation: &TableFactor, name: &str) -> Option<Expr> {
 
 fn either(one: &Expr, other: &Expr) -> Result<Expr> {
     let text = format!("coalesce({one}, {other})");
-    let mut parser = Parser::new(&AttuneDialect).try_with_sql(&text).map_err(unplanned)?;
-    parser.parse_expr().map_err(unplanned)
+    effort::read(AttuneDialect, &text, |parser| parser.parse_expr()).map_err(unplanned)
 }
 
 fn unplanned(error: sqlparser::parser::ParserError) -> Error {

@@ -21,9 +21,9 @@ use sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Query,
     SetExpr, visit_expressions, visit_expressions_mut,
 };
-use sqlparser::parser::Parser;
 
 use crate::dialect::{AttuneDialect, folded};
+use crate::effort;
 use crate::error::{Error, Result};
 
 /// A check taken apart.
@@ -78,8 +78,8 @@ pub(crate) fn check(
     baseline: Option<&str>,
     is_aggregate: impl Fn(&str) -> bool,
 ) -> Result<Check> {
-    let mut parser = Parser::new(&AttuneDialect).try_with_sql(text).map_err(unreadable)?;
-    let mut condition = parser.parse_expr().map_err(unreadable)?;
+    let read = effort::read(AttuneDialect, text, |parser| parser.parse_expr());
+    let mut condition = read.map_err(unreadable)?;
     while let Expr::Nested(inner) = condition {
         condition = *inner;
     }
@@ -241,8 +241,8 @@ fn whole(
 
 /// An expression, in brackets.
 pub(super) fn parsed(sql: &str) -> Result<Expr> {
-    let mut parser = Parser::new(&AttuneDialect).try_with_sql(sql).map_err(unreadable)?;
-    Ok(Expr::Nested(Box::new(parser.parse_expr().map_err(unreadable)?)))
+    let parsed = effort::read(AttuneDialect, sql, |parser| parser.parse_expr());
+    Ok(Expr::Nested(Box::new(parsed.map_err(unreadable)?)))
 }
 
 /// What a word stands for.

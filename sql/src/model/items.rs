@@ -15,10 +15,10 @@ use datafusion::logical_expr::LogicalPlan;
 use sqlparser::ast::{
     Expr as SqlExpr, FunctionArg, FunctionArgExpr, Query, SelectItem, SetExpr, Visit, Visitor,
 };
-use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use crate::dialect::{AttuneDialect, folded};
+use crate::effort;
 use crate::error::{Error, Result};
 use crate::model::arguments::written_options;
 use crate::parse::parse_query;
@@ -222,10 +222,11 @@ fn expression(written: &Written, text: &str) -> Result<SqlExpr> {
     let Written { option, kind, hint, .. } = written;
     let wrong =
         |why: String| Error::invalid_hint(format!("{option} '{text}' is no {kind}: {why}"), *hint);
-    let parser = Parser::new(&AttuneDialect).try_with_sql(text);
-    let mut parser = parser.map_err(|error| wrong(error.to_string()))?;
-    let expression = parser.parse_expr().map_err(|error| wrong(error.to_string()))?;
-    match &parser.peek_token_ref().token {
+    let read = effort::read(AttuneDialect, text, |parser| {
+        Ok((parser.parse_expr()?, parser.peek_token_ref().token.clone()))
+    });
+    let (expression, next) = read.map_err(|error| wrong(error.to_string()))?;
+    match next {
         Token::EOF => Ok(expression),
         other => Err(wrong(format!("{other} comes after it"))),
     }
@@ -305,6 +306,8 @@ impl Visitor for Finder<'_> {
 
 #[cfg(test)]
 mod tests {
+    use sqlparser::parser::Parser;
+
     use super::*;
 
     #[test]

@@ -10,11 +10,11 @@ use std::ops::ControlFlow;
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use sqlparser::ast::{ObjectName, Query, Statement as SqlStatement, Visit, VisitMut, Visitor};
 use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::rewrite::{Registers, Rules};
 use super::{PG_CATALOG, Shared, empty};
+use crate::effort;
 use crate::error::{Error, Result};
 use crate::parse::{self, Statement, name_parts};
 use crate::session::{Session, Settings};
@@ -84,7 +84,8 @@ fn catalog_statement(
     principal: &str,
     text: &str,
 ) -> Result<Option<SqlStatement>> {
-    let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, text) else { return Ok(None) };
+    let read = effort::read(PostgreSqlDialect {}, text, |parser| parser.parse_statements());
+    let Ok(statements) = read else { return Ok(None) };
     let [mut statement] = <[SqlStatement; 1]>::try_from(statements)
         .unwrap_or([SqlStatement::Commit { chain: false, end: false, modifier: None }]);
     if !matches!(statement, SqlStatement::Query(_)) || !is_over_catalog(&statement) {

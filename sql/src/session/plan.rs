@@ -30,7 +30,10 @@ use crate::session::bindings::{self, Bindings, References};
 use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
 use crate::values::ValuesRelation;
-use crate::{consent, key, model, over_query, policy, private, size, unread, using, values};
+use crate::{
+    consent, key, model, over_query, policy, private, same_names, size, unread, using, value_rows,
+    values,
+};
 
 /// What one statement (or view inside it) is planned in.
 #[derive(Debug)]
@@ -400,6 +403,8 @@ impl StatementContext {
             unread::plain(tree);
             model::marked::plain(tree)?;
             over_query::plain(tree)?;
+            value_rows::plain(tree)?;
+            same_names::apart(tree);
             using::plain(tree)?;
             private = private::rewritten(self.engine(), tree)?;
             references = References::of(tree.as_ref());

@@ -24,13 +24,13 @@ use sqlparser::ast::{
     FunctionArguments, Ident, ObjectNamePart, Query, SelectItem, SetExpr, TableFactor, Value,
     ValueWithSpan, visit_expressions, visit_expressions_mut,
 };
-use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 use udfs::model::entity_resolution::blocking::{RULES_MAX, Rule, SLOTS_MAX};
 use udfs::model::entity_resolution::key::{Expression, Key};
 use udfs::model::entity_resolution::learn::NamedRule;
 
 use crate::dialect::{AttuneDialect, folded};
+use crate::effort;
 use crate::error::{Error, Result};
 use crate::model::entities::EntityColumns;
 use crate::model::entities::columns::is_value;
@@ -333,9 +333,11 @@ fn parse(text: &str) -> Result<SqlExpr> {
     let tokens = Tokenizer::new(&AttuneDialect, text).tokenize_with_location();
     let tokens = tokens.map_err(|error| wrong(text, &error.to_string()))?;
     size::check_tokens(&tokens)?;
-    let mut parser = Parser::new(&AttuneDialect).with_tokens_with_locations(tokens);
-    let condition = parser.parse_expr().map_err(|error| wrong(text, &error.to_string()))?;
-    match &parser.peek_token_ref().token {
+    let read = effort::read(AttuneDialect, text, |parser| {
+        Ok((parser.parse_expr()?, parser.peek_token_ref().token.clone()))
+    });
+    let (condition, next) = read.map_err(|error| wrong(text, &error.to_string()))?;
+    match next {
         Token::EOF => Ok(condition),
         other => Err(wrong(text, &format!("{other} comes after it"))),
     }
