@@ -27,6 +27,7 @@ use crate::intervals::IntervalLengths;
 use crate::model::hidden::HiddenStore;
 use crate::patterns::{PatternOperators, patterned};
 use crate::planner::AttuneQueryPlanner;
+use crate::pushed_filters::FilterPushdown;
 use crate::queries::QueryLog;
 use crate::rewrites::{Rewrite, Rewrites};
 use crate::session::{OpenSessions, Session, SessionOptions};
@@ -341,8 +342,9 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> Result<SessionState>
     if let Some(known) = builder.window_functions().as_mut() {
         known.extend(udfs::window_functions());
     }
-    // Once join sides are chosen, before their inputs are repartitioned.
     let mut rules = PhysicalOptimizer::new().rules;
+    FilterPushdown::replace(&mut rules);
+    // Once join sides are chosen, before their inputs are repartitioned.
     let after = rules.iter().position(|rule| rule.name() == "join_selection");
     rules.insert(after.map_or(0, |at| at + 1), Arc::new(crate::join::FuzzyJoin));
     rules.push(Arc::new(crate::join::CorrelatedNotIn));

@@ -43,6 +43,7 @@ mod planner;
 mod policy;
 mod private;
 mod progress;
+mod pushed_filters;
 pub mod queries;
 mod query_text;
 mod rewrites;

@@ -37,6 +37,7 @@ mod prepared;
 mod private;
 mod private_audit;
 mod program;
+mod pushed_filters;
 mod recipes;
 mod remnants;
 mod retention;
