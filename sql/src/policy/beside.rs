@@ -165,12 +165,7 @@ impl Walk<'_> {
         };
         columns.resize(width, Held::default());
         if is_of_no_table(plan) {
-            // Such rows may pick others as those of a table do.
-            let reading = BTreeSet::from([self.ties.next_reading()]);
-            for held in &mut columns {
-                self.ties.agree(&reading, &held.near);
-                held.near.clone_from(&reading);
-            }
+            self.ties.stand(&mut columns);
         }
         Ok(columns)
     }

@@ -49,6 +49,15 @@ impl Ties {
         reading
     }
 
+    /// Rows that are of no table may pick others as those of a table do.
+    pub(super) fn stand(&self, columns: &mut [Held]) {
+        let reading = BTreeSet::from([self.next_reading()]);
+        for held in columns {
+            self.agree(&reading, &held.near);
+            held.near.clone_from(&reading);
+        }
+    }
+
     /// Rows of one reading are those that rows of another one agree with.
     pub(super) fn agree(&self, one: &BTreeSet<usize>, other: &BTreeSet<usize>) {
         for (from, to) in one.iter().flat_map(|from| other.iter().map(move |to| (*from, *to))) {
