@@ -180,7 +180,8 @@ mod tests {
         make(&catalog, OLD, RuleSet::default()).await.unwrap();
         assert!(make(&catalog, FAILS, north()).await.is_err());
         assert!(names(&catalog).await.is_empty());
-        assert!(names(&shared.open().await).await.is_empty());
+        let other = shared.open().await;
+        assert!(names(&other).await.is_empty());
         make(&catalog, NEW, north()).await.unwrap();
         for server in [&catalog, &shared.open().await] {
             assert_eq!(names(server).await, ["north"]);
@@ -218,7 +219,8 @@ mod tests {
             // They stay with the name.
             let had = names(&next).await;
             assert!(next.drop_object(&main("t"), crate::Kind::Table).await.unwrap());
-            assert_eq!(names(&shared.open().await).await, had, "after {writes} writes");
+            let last = shared.open().await;
+            assert_eq!(names(&last).await, had, "after {writes} writes");
             if !was_killed {
                 assert_eq!(had, ["north"]);
                 break;

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
-use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan, TableScan};
-use udfs::consent::SubjectKind;
+use datafusion::logical_expr::{Distinct, Expr, ExprSchemable, JoinType, LogicalPlan, TableScan};
 
 use super::groups::Groups;
 use super::guard::Consented;
@@ -16,10 +15,11 @@ use crate::model::answers::Answers;
 use crate::policy::barrier::barrier_of;
 use crate::policy::beside::{Part, Values};
 use crate::session::Narrowed;
+use crate::subject::are_same_ids;
 
-/// The names of the consent policies whose persons are in a column of a plan, as they are or cast,
-/// where it tells the persons of all rows: in each part of a UNION. Persons that are computed of
-/// others are nobody's.
+/// The names of the consent policies whose persons are in a column of a plan, as they are or cast
+/// one to one, where it tells the persons of all rows: in each part of a UNION. Persons that are
+/// computed of others are nobody's.
 pub(super) fn policies_of_each(plan: &LogicalPlan, column: usize) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     follow(plan, column, &mut found);
@@ -85,8 +85,12 @@ fn follow(plan: &LogicalPlan, column: usize, found: &mut BTreeSet<String>) {
 fn expression(input: &LogicalPlan, expr: Option<&Expr>, found: &mut BTreeSet<String>) {
     match expr {
         Some(Expr::Alias(alias)) => expression(input, Some(alias.expr.as_ref()), found),
-        Some(Expr::Cast(cast)) if SubjectKind::of(cast.field.data_type()).is_some() => {
-            expression(input, Some(cast.expr.as_ref()), found);
+        Some(Expr::Cast(cast)) => {
+            let from = cast.expr.get_type(input.schema());
+            // What makes one of two persons tells of neither.
+            if from.is_ok_and(|from| are_same_ids(&from, cast.field.data_type())) {
+                expression(input, Some(cast.expr.as_ref()), found);
+            }
         }
         Some(Expr::Column(column)) => {
             if let Some(column) = input.schema().maybe_index_of_column(column) {

@@ -8,9 +8,10 @@
 //! what a window gives that is divided by it.
 //!
 //! Counts, sums and means tell of all rows together, and places (`row_number`, `rank`) of none;
-//! what a condition says, true or false, is no value either.
+//! what a condition says, true or false, is no value either. But of another reading whose rows the
+//! own row picks ([`super::ties`]), or whose groups are not the ones that the own row is in,
+//! counts, sums and means may be of a single row, and are values as others are.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -19,13 +20,17 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, Join, LogicalPlan, Operator, TableScan, Union, Values as Written,
+    Aggregate, Distinct, Expr, ExprSchemable, Join, LogicalPlan, Operator, TableScan, Union,
+    Values as Written,
 };
 
+use super::held::{Around, Held, learn, lose_keys, named, rows, settled, sole};
+use super::ties::{Origin, Ties, is_always, is_condition, is_of_no_table};
 use crate::consent::tells_together;
 use crate::model::evaluate::EvaluateNode;
-use crate::operators::is_comparison;
 use crate::private::PrivateNode;
+use crate::subject::are_same_ids;
+use crate::subqueries::subquery;
 
 /// Windows that give the place of a row, and no value of one.
 const PLACES: [&str; 6] =
@@ -54,8 +59,9 @@ impl Values {
     /// # Errors
     /// When the plan cannot be walked.
     pub(crate) fn of(plan: &LogicalPlan, parts: Parts<'_>) -> Result<Self> {
-        let readings = Cell::new(0);
-        Ok(Self(Walk { parts, readings: &readings, around: None }.of(plan)?))
+        let ties = Ties::default();
+        let columns = Walk { parts, ties: &ties, around: None }.of(plan)?;
+        Ok(Self(settled(columns, &ties)))
     }
 
     /// Whether each row holds values of one row alone, or of such as are governed alike, and these
@@ -78,59 +84,6 @@ impl Values {
     }
 }
 
-/// What a column holds.
-#[derive(Debug, Clone, Default)]
-struct Held {
-    /// The readings of whose rows it may hold values.
-    rows: BTreeSet<usize>,
-    /// Whether these may be of other rows of a reading than the one whose row it is.
-    is_of_others: bool,
-    /// The reading of whose rows it is what the policy decides by.
-    key: Option<usize>,
-    /// Whether rows that agree in it are governed alike.
-    decides: bool,
-}
-
-impl Held {
-    /// Adds what something else is computed of as well.
-    fn add(&mut self, other: &Self) {
-        self.rows.extend(&other.rows);
-        self.is_of_others |= other.is_of_others;
-        self.lose_key();
-    }
-
-    fn lose_key(&mut self) {
-        self.key = None;
-        self.decides = false;
-    }
-
-    fn rename(&mut self, from: usize, to: usize) {
-        if self.rows.remove(&from) {
-            self.rows.insert(to);
-        }
-        if self.key == Some(from) {
-            self.key = Some(to);
-        }
-    }
-}
-
-/// The readings of whose rows columns hold values.
-fn rows(columns: &[Held]) -> BTreeSet<usize> {
-    columns.iter().flat_map(|held| &held.rows).copied().collect()
-}
-
-/// The only reading.
-fn sole(rows: &BTreeSet<usize>) -> Option<usize> {
-    rows.first().copied().filter(|_| rows.len() == 1)
-}
-
-/// The rows of a query around another.
-struct Around<'a> {
-    schema: &'a DFSchema,
-    columns: &'a [Held],
-    beyond: Option<&'a Around<'a>>,
-}
-
 /// One of two sides that are equal.
 struct Side {
     /// Its place; none for a column of a query around.
@@ -141,8 +94,7 @@ struct Side {
 /// Follows values through plans.
 struct Walk<'a> {
     parts: Parts<'a>,
-    /// How often tables were read so far.
-    readings: &'a Cell<usize>,
+    ties: &'a Ties,
     around: Option<&'a Around<'a>>,
 }
 
@@ -153,7 +105,10 @@ impl Walk<'_> {
             LogicalPlan::TableScan(scan) => self.scanned(scan),
             LogicalPlan::Projection(node) => self.projected(&node.input, &node.expr)?,
             LogicalPlan::Distinct(Distinct::On(on)) => {
-                self.projected(&on.input, &on.select_expr)?
+                let from = self.of(&on.input)?;
+                let sorts = on.sort_expr.iter().flatten().map(|sort| &sort.expr);
+                self.pick(on.on_expr.iter().chain(sorts), on.input.schema(), &from)?;
+                self.each(&on.select_expr, on.input.schema(), &from)?
             }
             LogicalPlan::Aggregate(node) => self.aggregated(node, width)?,
             LogicalPlan::Window(node) => {
@@ -164,7 +119,7 @@ impl Walk<'_> {
             LogicalPlan::Join(node) => self.joined(node)?,
             LogicalPlan::Filter(node) => {
                 let mut columns = self.of(&node.input)?;
-                self.equal(&node.predicate, node.input.schema(), &mut columns, None);
+                self.equal(&node.predicate, node.input.schema(), &mut columns, None)?;
                 columns
             }
             LogicalPlan::Union(node) => self.united(node, width)?,
@@ -177,11 +132,17 @@ impl Walk<'_> {
             LogicalPlan::RecursiveQuery(_) => {
                 // Its rows are read again under a name that is no governed table's.
                 let (_, mut all) = self.below(plan)?;
-                all.is_of_others |= !all.rows.is_empty();
+                all.is_of_others |= !all.rows.is_empty() || !all.told.is_empty();
                 vec![all; width]
             }
-            LogicalPlan::Sort(_)
-            | LogicalPlan::Limit(_)
+            LogicalPlan::Sort(node) => {
+                let from = self.of(&node.input)?;
+                for sort in &node.expr {
+                    self.pick([&sort.expr], node.input.schema(), &from)?;
+                }
+                from
+            }
+            LogicalPlan::Limit(_)
             | LogicalPlan::SubqueryAlias(_)
             | LogicalPlan::Subquery(_)
             | LogicalPlan::Repartition(_)
@@ -203,6 +164,9 @@ impl Walk<'_> {
             }
         };
         columns.resize(width, Held::default());
+        if is_of_no_table(plan) {
+            self.ties.stand(&mut columns);
+        }
         Ok(columns)
     }
 
@@ -221,27 +185,30 @@ impl Walk<'_> {
     /// What a plan gives that may name columns of one around it.
     fn within(&self, plan: &LogicalPlan, schema: &DFSchema, columns: &[Held]) -> Result<Vec<Held>> {
         let around = Around { schema, columns, beyond: self.around };
-        let walk = Walk { parts: self.parts, readings: self.readings, around: Some(&around) };
+        let walk = Walk { parts: self.parts, ties: self.ties, around: Some(&around) };
         walk.of(plan)
     }
 
-    fn next_reading(&self) -> usize {
-        let reading = self.readings.get() + 1;
-        self.readings.set(reading);
-        reading
-    }
-
     fn scanned(&self, scan: &TableScan) -> Vec<Held> {
-        let reading = self.next_reading();
+        let (reading, table) = (self.ties.next_reading(), scan.table_name.to_string());
         let fields = scan.projected_schema.fields().iter();
-        let held = fields.map(|field| match (self.parts)(scan, field.name()) {
-            None => Held::default(),
-            Some(part) => Held {
+        let held = fields.map(|field| {
+            let near = BTreeSet::from([reading]);
+            let Some(part) = (self.parts)(scan, field.name()) else {
+                return Held { near, ..Held::default() };
+            };
+            Held {
                 rows: part.is_value.then_some(reading).into_iter().collect(),
-                is_of_others: false,
                 key: part.is_key.then_some(reading),
                 decides: part.is_key && part.decides,
-            },
+                near,
+                column: Some(Origin {
+                    reading,
+                    table: table.clone(),
+                    column: field.name().clone(),
+                }),
+                ..Held::default()
+            }
         });
         held.collect()
     }
@@ -276,7 +243,9 @@ impl Walk<'_> {
             columns.iter().for_each(|held| all.add(held));
             columns = vec![all; groups];
         }
-        columns.extend(self.each(&node.aggr_expr, schema, &from)?);
+        let mut told = self.each(&node.aggr_expr, schema, &from)?;
+        told.iter_mut().for_each(|held| held.divide(&columns));
+        columns.extend(told);
         Ok(columns)
     }
 
@@ -285,10 +254,16 @@ impl Walk<'_> {
     fn united(&self, node: &Union, width: usize) -> Result<Vec<Held>> {
         let parts = node.inputs.iter().map(|input| self.of(input));
         let mut parts = parts.collect::<Result<Vec<Vec<Held>>>>()?;
-        parts.retain(|part| part.iter().any(|held| held.key.is_some() || !held.rows.is_empty()));
-        let all: BTreeSet<usize> = parts.iter().flat_map(|part| rows(part)).collect();
-        let reading = sole(&all).unwrap_or_else(|| self.next_reading());
         let mut columns = vec![Held::default(); width];
+        for part in &parts {
+            let near = part.iter().map(|held| &held.near);
+            near.zip(&mut columns).for_each(|(near, into)| into.near.extend(near));
+        }
+        parts.retain(|part| part.iter().any(Held::is_governed));
+        let parts = parts.into_iter().map(|part| settled(part, self.ties));
+        let parts: Vec<Vec<Held>> = parts.collect();
+        let all: BTreeSet<usize> = parts.iter().flat_map(|part| rows(part)).collect();
+        let reading = sole(&all).unwrap_or_else(|| self.ties.next_reading());
         let mut keys = vec![(!parts.is_empty(), true); width];
         for part in &parts {
             let read = rows(part);
@@ -298,6 +273,11 @@ impl Walk<'_> {
                     into.rows.insert(reading);
                     into.is_of_others |= held.is_of_others || read.len() > 1;
                 }
+                // Which of its groups a part gives is not told of all parts.
+                if !held.told.is_empty() {
+                    into.told.entry(reading).or_default().insert(None);
+                }
+                self.ties.agree(&BTreeSet::from([reading]), &held.near);
                 *is_keyed &= held.key.is_some() && (read.is_empty() || held.key == sole(&read));
                 *decides &= held.decides;
             }
@@ -316,49 +296,67 @@ impl Walk<'_> {
             false => self.within(&node.right, node.left.schema(), &left)?,
         };
         let width = left.len();
+        let shows_both = matches!(
+            node.join_type,
+            JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full
+        );
+        let mut both: Vec<Held> = left.into_iter().chain(right).collect();
+        match node.left.schema().join(node.right.schema()) {
+            Ok(schema) if shows_both => {
+                let join = Some((node.join_type, width));
+                for (one, other) in &node.on {
+                    self.alike(one, other, &schema, &mut both, join)?;
+                }
+                if let Some(filter) = &node.filter {
+                    self.equal(filter, &schema, &mut both, join)?;
+                }
+            }
+            Ok(schema) => {
+                for (one, other) in &node.on {
+                    self.pick([one, other], &schema, &both)?;
+                }
+                self.pick(&node.filter, &schema, &both)?;
+            }
+            // Both sides call their columns alike.
+            Err(_) => self.ties.pick(&both.iter().flat_map(|held| &held.near).copied().collect()),
+        }
+        let mut right = both.split_off(width);
+        let mut left = both;
+        if matches!(node.join_type, JoinType::Left | JoinType::Full) {
+            lose_keys(&mut right, &left);
+        }
+        if matches!(node.join_type, JoinType::Right | JoinType::Full) {
+            lose_keys(&mut left, &right);
+        }
         Ok(match node.join_type {
             JoinType::LeftSemi | JoinType::LeftAnti => left,
             JoinType::RightSemi | JoinType::RightAnti => right,
             JoinType::LeftMark => left.into_iter().chain([Held::default()]).collect(),
             JoinType::RightMark => right.into_iter().chain([Held::default()]).collect(),
             JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => {
-                let mut both: Vec<Held> = left.into_iter().chain(right).collect();
-                let join = Some((node.join_type, width));
-                if let Ok(schema) = node.left.schema().join(node.right.schema()) {
-                    for (one, other) in &node.on {
-                        self.alike(one, other, &schema, &mut both, join);
-                    }
-                    if let Some(filter) = &node.filter {
-                        self.equal(filter, &schema, &mut both, join);
-                    }
-                }
-                let (left, right) = both.split_at_mut(width);
-                if matches!(node.join_type, JoinType::Left | JoinType::Full) {
-                    lose_keys(right, left);
-                }
-                if matches!(node.join_type, JoinType::Right | JoinType::Full) {
-                    lose_keys(left, right);
-                }
-                both
+                left.into_iter().chain(right).collect()
             }
         })
     }
 
-    /// Follows what a condition says to be equal: of a join, with the width of its left side.
+    /// Follows what a condition says to be equal: of a join, with the width of its left side. What
+    /// else it compares picks rows.
     fn equal(
         &self,
         condition: &Expr,
         schema: &DFSchema,
         columns: &mut [Held],
         join: Option<(JoinType, usize)>,
-    ) {
+    ) -> Result<()> {
         for part in split_conjunction(condition) {
-            if let Expr::BinaryExpr(binary) = part
-                && binary.op == Operator::Eq
-            {
-                self.alike(&binary.left, &binary.right, schema, columns, join);
+            match part {
+                Expr::BinaryExpr(binary) if binary.op == Operator::Eq => {
+                    self.alike(&binary.left, &binary.right, schema, columns, join)?;
+                }
+                other => self.pick([other], schema, columns)?,
             }
         }
+        Ok(())
     }
 
     fn alike(
@@ -368,11 +366,30 @@ impl Walk<'_> {
         schema: &DFSchema,
         columns: &mut [Held],
         join: Option<(JoinType, usize)>,
-    ) {
+    ) -> Result<()> {
         let sides = (self.side(one, schema, columns), self.side(other, schema, columns));
-        let (Some(one), Some(other)) = sides else { return };
-        let Some(is_always) = is_always(one.at, other.at, join) else { return };
+        let types = (one.get_type(schema), other.get_type(schema));
+        let (Some(one_side), Some(other_side), (Ok(one_type), Ok(other_type))) =
+            (sides.0, sides.1, types)
+        else {
+            return self.pick([one, other], schema, columns);
+        };
+        // What is compared as another type may be equal without being the same.
+        let are_same = are_same_ids(&one_type, &other_type) && are_same_ids(&other_type, &one_type);
+        let is_always = is_always(one_side.at, other_side.at, join).filter(|_| are_same);
+        let Some(is_always) = is_always else {
+            return self.pick([one, other], schema, columns);
+        };
+        let (one, other) = (one_side, other_side);
         let decides = |side: &Side| side.held.key.filter(|_| side.held.decides);
+        // What a sub-query compares of queries around alone picks rows of these, or keeps them out.
+        let is_outer = one.at.is_none() && other.at.is_none();
+        let is_shared = !is_outer && self.ties.share(&one.held, &other.held);
+        if is_shared || (decides(&one).is_some() && decides(&other).is_some()) {
+            self.ties.agree(&one.held.near, &other.held.near);
+        } else {
+            self.ties.pick(&(&one.held.near | &other.held.near));
+        }
         match (decides(&one), decides(&other)) {
             (Some(a), Some(b)) if a != b => {
                 for held in columns {
@@ -392,6 +409,54 @@ impl Walk<'_> {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Rows are picked by what these expressions are made of together.
+    fn pick<'e>(
+        &self,
+        exprs: impl IntoIterator<Item = &'e Expr>,
+        schema: &DFSchema,
+        from: &[Held],
+    ) -> Result<()> {
+        self.ties.pick(&self.near(exprs, schema, from)?);
+        Ok(())
+    }
+
+    /// The readings of which expressions say anything at all.
+    fn near<'e>(
+        &self,
+        exprs: impl IntoIterator<Item = &'e Expr>,
+        schema: &DFSchema,
+        from: &[Held],
+    ) -> Result<BTreeSet<usize>> {
+        let mut near = BTreeSet::new();
+        for expr in exprs {
+            expr.apply(|part| {
+                match part {
+                    Expr::Column(column) => near.extend(named(column, schema, from).near),
+                    // Of a sub-query it may be a column of these rows.
+                    Expr::OuterReferenceColumn(_, column)
+                        if schema.maybe_index_of_column(column).is_none() =>
+                    {
+                        near.extend(self.outer(column).near);
+                    }
+                    Expr::OuterReferenceColumn(_, column) => {
+                        near.extend(named(column, schema, from).near);
+                        near.extend(self.outer(column).near);
+                    }
+                    other => {
+                        if let Some(sub) = subquery(other) {
+                            let inner = self.within(&sub.subquery, schema, from)?;
+                            near.extend(inner.into_iter().flat_map(|held| held.near));
+                            near.extend(self.near(&sub.outer_ref_columns, schema, from)?);
+                        }
+                    }
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(near)
     }
 
     fn side(&self, expr: &Expr, schema: &DFSchema, columns: &[Held]) -> Option<Side> {
@@ -408,17 +473,8 @@ impl Walk<'_> {
         }
     }
 
-    /// What a column of a query around holds; all that there is, where none is called so.
     fn outer(&self, column: &Column) -> Held {
-        let (mut all, mut around) = (Held::default(), self.around);
-        while let Some(rows) = around {
-            if let Some(at) = rows.schema.maybe_index_of_column(column) {
-                return rows.columns.get(at).cloned().unwrap_or_default();
-            }
-            rows.columns.iter().for_each(|held| all.add(held));
-            around = rows.beyond;
-        }
-        all
+        self.around.map(|around| around.held(column)).unwrap_or_default()
     }
 
     /// What an expression holds.
@@ -426,8 +482,17 @@ impl Walk<'_> {
         match expr {
             Expr::Alias(alias) => self.made(&alias.expr, schema, from),
             Expr::Column(column) => Ok(named(column, schema, from)),
-            // Several may become the same.
-            Expr::Cast(cast) => Ok(Held { decides: false, ..self.made(&cast.expr, schema, from)? }),
+            Expr::Cast(cast) => {
+                let mut held = self.made(&cast.expr, schema, from)?;
+                let of = cast.expr.get_type(schema);
+                // Several may become the same.
+                if !of.is_ok_and(|of| are_same_ids(&of, cast.field.data_type())) {
+                    held.lose_key();
+                }
+                held.decides = false;
+                held.column = None;
+                Ok(held)
+            }
             Expr::OuterReferenceColumn(_, column) => Ok(self.outer(column)),
             Expr::WindowFunction(call) => self.windowed(call, schema, from),
             other => self.computed(other, schema, from),
@@ -451,18 +516,46 @@ impl Walk<'_> {
                     for value in values.chain(&case.else_expr) {
                         all.add(&self.made(value, schema, from)?);
                     }
+                    let whens = case.when_then_expr.iter().map(|(when, _)| when.as_ref());
+                    let asked = whens.chain(case.expr.as_deref());
+                    all.near.extend(self.near(asked, schema, from)?);
                     return Ok(TreeNodeRecursion::Jump);
                 }
                 Expr::WindowFunction(call) => {
                     all.add(&self.windowed(call, schema, from)?);
                     return Ok(TreeNodeRecursion::Jump);
                 }
-                part if is_no_value(part) => return Ok(TreeNodeRecursion::Jump),
+                Expr::AggregateFunction(call) if tells_together(call.func.name()) => {
+                    let params = &call.params;
+                    let order = params.order_by.iter().map(|sort| &sort.expr);
+                    let of = params.args.iter().chain(params.filter.as_deref()).chain(order);
+                    all.add(&self.together(of, schema, from)?);
+                    return Ok(TreeNodeRecursion::Jump);
+                }
+                part if is_condition(part) => {
+                    all.near.extend(self.near([part], schema, from)?);
+                    return Ok(TreeNodeRecursion::Jump);
+                }
                 _ => {}
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
         Ok(all)
+    }
+
+    /// What is told of all rows together: a value where these turn out to be picked.
+    fn together<'e>(
+        &self,
+        of: impl IntoIterator<Item = &'e Expr>,
+        schema: &DFSchema,
+        from: &[Held],
+    ) -> Result<Held> {
+        let mut near = self.near(of, schema, from)?;
+        self.ties.pick(&near);
+        let read = from.iter().flat_map(|held| held.rows.iter().chain(held.told.keys()));
+        let told = read.map(|reading| (*reading, BTreeSet::new())).collect();
+        near.extend(from.iter().flat_map(|held| &held.near));
+        Ok(Held { told, near, ..Held::default() })
     }
 
     /// What a window gives: of other rows, unless it is divided by what decides about them.
@@ -471,8 +564,17 @@ impl Walk<'_> {
         let frame = &params.window_frame;
         // A sum over a part of the rows may be the value of one of them.
         let is_whole = frame.start_bound.is_unbounded() && frame.end_bound.is_unbounded();
-        if PLACES.contains(&name) || name == "count" || (is_whole && tells_together(name)) {
-            return Ok(Held::default());
+        let order = || params.order_by.iter().map(|sort| &sort.expr);
+        if PLACES.contains(&name) {
+            let by = params.partition_by.iter().chain(order());
+            let near = self.near(by, schema, from)?;
+            return Ok(Held { near, ..Held::default() });
+        }
+        if name == "count" || (is_whole && tells_together(name)) {
+            let of = params.args.iter().chain(params.filter.as_deref()).chain(order());
+            let mut held = self.together(of, schema, from)?;
+            held.divide(&self.each(&params.partition_by, schema, from)?);
+            return Ok(held);
         }
         let mut all = Held::default();
         for arg in &params.args {
@@ -480,76 +582,12 @@ impl Walk<'_> {
         }
         let mut divided = params.partition_by.iter().filter_map(|by| self.side(by, schema, from));
         let is_alike = divided.any(|by| {
-            by.held.decides && by.held.key.is_some_and(|key| all.rows.iter().all(|of| *of == key))
+            let mut read = all.rows.iter().chain(all.told.keys());
+            by.held.decides && by.held.key.is_some_and(|key| read.all(|of| *of == key))
         });
-        all.is_of_others |= !all.rows.is_empty() && !is_alike;
+        // What is told of a group is a value of it for other ones.
+        let is_value = !all.rows.is_empty() || all.told.values().any(|by| !by.is_empty());
+        all.is_of_others |= is_value && !is_alike;
         Ok(all)
     }
-}
-
-/// Whether two sides that a condition says to be equal are so in all rows, or NULL in some; `None`
-/// where the condition does not hold for all rows that have both.
-fn is_always(
-    one: Option<usize>,
-    other: Option<usize>,
-    join: Option<(JoinType, usize)>,
-) -> Option<bool> {
-    let Some((kind, width)) = join.filter(|(kind, _)| *kind != JoinType::Inner) else {
-        return Some(true);
-    };
-    let (one_left, other_left) = (one? < width, other? < width);
-    match (one_left == other_left, kind) {
-        (false, _) => Some(false),
-        // Where the side is not met, both are NULL.
-        (true, JoinType::Left) => (!one_left).then_some(true),
-        (true, JoinType::Right) => one_left.then_some(true),
-        (true, _) => None,
-    }
-}
-
-/// What decides about rows is not there in all of them, where their side of a join may be not met
-/// and the other side has values of theirs.
-fn lose_keys(columns: &mut [Held], beside: &[Held]) {
-    let has =
-        |key: usize| beside.iter().any(|held| held.rows.contains(&key) || held.key == Some(key));
-    for held in columns.iter_mut().filter(|held| held.key.is_some_and(has)) {
-        held.lose_key();
-    }
-}
-
-/// A column that is always equal to what decides does so as well.
-fn learn(at: Option<usize>, key: usize, columns: &mut [Held]) {
-    if let Some(held) = at.and_then(|at| columns.get_mut(at)) {
-        held.key = Some(key);
-        held.decides = true;
-    }
-}
-
-/// Whether a part of an expression gives no value of the rows that it names: a condition, or an
-/// aggregate of all of them.
-fn is_no_value(part: &Expr) -> bool {
-    match part {
-        Expr::AggregateFunction(call) => tells_together(call.func.name()),
-        Expr::BinaryExpr(binary) => is_comparison(binary.op),
-        Expr::Between(_)
-        | Expr::Exists(_)
-        | Expr::InList(_)
-        | Expr::InSubquery(_)
-        | Expr::IsNotNull(_)
-        | Expr::IsNull(_)
-        | Expr::Like(_)
-        | Expr::SetComparison(_)
-        | Expr::SimilarTo(_) => true,
-        _ => false,
-    }
-}
-
-/// What a named column holds; all that there is, where the name says no more.
-fn named(column: &Column, schema: &DFSchema, from: &[Held]) -> Held {
-    let found = schema.maybe_index_of_column(column).and_then(|at| from.get(at));
-    found.cloned().unwrap_or_else(|| {
-        let mut all = Held::default();
-        from.iter().for_each(|held| all.add(held));
-        all
-    })
 }

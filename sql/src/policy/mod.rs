@@ -15,6 +15,7 @@ mod copies;
 mod expression;
 mod groups;
 pub(crate) mod harmless;
+mod held;
 mod identifiers;
 mod lineage;
 pub(crate) mod propose;
@@ -23,6 +24,7 @@ mod rows;
 mod shown;
 pub(crate) mod since;
 pub(crate) mod syntax;
+mod ties;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

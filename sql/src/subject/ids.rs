@@ -292,10 +292,24 @@ pub(super) fn cast_to(held: Held, value: &Expr, schema: &DFSchema, to: &DataType
     if !is_id(to) {
         return held.without_ids();
     }
-    if from.is_integer() || !to.is_integer() {
+    if is_one_to_one(&from, to) {
         return held;
     }
     held.each(|ids| ids.expressed(|id| format!("arrow_try_cast({id}, '{to}')")))
+}
+
+/// Whether no two values become the same in another type; of numbers, where all fit.
+fn is_one_to_one(from: &DataType, to: &DataType) -> bool {
+    match (from, to) {
+        (DataType::Dictionary(_, from), to) => is_one_to_one(from, to),
+        (from, DataType::Dictionary(_, to)) => is_one_to_one(from, to),
+        (from, to) => from.is_integer() || !to.is_integer(),
+    }
+}
+
+/// Whether ids of one type are the same persons' in another one.
+pub(crate) fn are_same_ids(from: &DataType, to: &DataType) -> bool {
+    from == to || (is_id(from) && is_id(to) && is_one_to_one(from, to))
 }
 
 /// What a scalar function makes of ids.

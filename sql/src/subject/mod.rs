@@ -38,6 +38,7 @@ use datafusion::execution::session_state::SessionState;
 use futures::future::BoxFuture;
 
 pub(crate) use self::define::raw;
+pub(crate) use self::ids::are_same_ids;
 pub(crate) use self::of_models::{LISTING_USERS, OF_USERS};
 pub(crate) use self::person::{count, counted, rows};
 use self::syntax::{SubjectStatement, Who};

@@ -1,0 +1,154 @@
+//! What a column of a plan holds of the rows of a governed table ([`super::beside`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use datafusion::common::{Column, DFSchema};
+
+use super::ties::{Origin, Ties};
+
+/// What a column holds.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Held {
+    /// The readings of whose rows it may hold values.
+    pub(super) rows: BTreeSet<usize>,
+    /// Those of whose rows it tells something together, and by which columns these are in groups:
+    /// none for a key that is no column of a governed table.
+    pub(super) told: BTreeMap<usize, BTreeSet<Option<Origin>>>,
+    /// Whether the values may be of other rows of a reading than the one whose row it is.
+    pub(super) is_of_others: bool,
+    /// The reading of whose rows it is what the policy decides by.
+    pub(super) key: Option<usize>,
+    /// Whether rows that agree in it are governed alike.
+    pub(super) decides: bool,
+    /// The readings that it is made of, of whichever tables.
+    pub(super) near: BTreeSet<usize>,
+    /// The column of a governed table that it is.
+    pub(super) column: Option<Origin>,
+}
+
+impl Held {
+    /// Adds what something else is computed of as well.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.rows.extend(&other.rows);
+        for (reading, by) in &other.told {
+            self.told.entry(*reading).or_default().extend(by.iter().cloned());
+        }
+        self.near.extend(&other.near);
+        self.is_of_others |= other.is_of_others;
+        self.column = None;
+        self.lose_key();
+    }
+
+    pub(super) fn lose_key(&mut self) {
+        self.key = None;
+        self.decides = false;
+    }
+
+    pub(super) fn rename(&mut self, from: usize, to: usize) {
+        if self.rows.remove(&from) {
+            self.rows.insert(to);
+        }
+        if let Some(by) = self.told.remove(&from) {
+            self.told.entry(to).or_default().extend(by);
+        }
+        if self.key == Some(from) {
+            self.key = Some(to);
+        }
+    }
+
+    /// What is told together is told of the groups that these keys make.
+    pub(super) fn divide(&mut self, keys: &[Self]) {
+        let keys = keys.iter().filter(|key| !key.near.is_empty());
+        let by: BTreeSet<Option<Origin>> = keys.map(|key| key.column.clone()).collect();
+        self.told.values_mut().for_each(|told| told.extend(by.iter().cloned()));
+    }
+
+    /// Whether it is made of a governed table.
+    pub(super) fn is_governed(&self) -> bool {
+        self.key.is_some() || !self.rows.is_empty() || !self.told.is_empty()
+    }
+}
+
+/// The rows of a query around another.
+pub(super) struct Around<'a> {
+    pub(super) schema: &'a DFSchema,
+    pub(super) columns: &'a [Held],
+    pub(super) beyond: Option<&'a Around<'a>>,
+}
+
+impl Around<'_> {
+    /// What a column holds; all that there is, where none is called so.
+    pub(super) fn held(&self, column: &Column) -> Held {
+        let (mut all, mut around) = (Held::default(), Some(self));
+        while let Some(rows) = around {
+            if let Some(at) = rows.schema.maybe_index_of_column(column) {
+                return rows.columns.get(at).cloned().unwrap_or_default();
+            }
+            rows.columns.iter().for_each(|held| all.add(held));
+            around = rows.beyond;
+        }
+        all
+    }
+}
+
+/// The readings of whose rows columns hold values.
+pub(super) fn rows(columns: &[Held]) -> BTreeSet<usize> {
+    columns.iter().flat_map(|held| &held.rows).copied().collect()
+}
+
+/// The only reading.
+pub(super) fn sole(rows: &BTreeSet<usize>) -> Option<usize> {
+    rows.first().copied().filter(|_| rows.len() == 1)
+}
+
+/// Columns of which those that tell of rows together hold values of these, where a row beside them
+/// picks them or is not in all of the groups: then they may be one row. Without a row beside them
+/// they are nobody's.
+pub(super) fn settled(mut columns: Vec<Held>, ties: &Ties) -> Vec<Held> {
+    let mut own = rows(&columns);
+    own.extend(columns.iter().filter_map(|held| held.key));
+    let mut from = own.clone();
+    let plain = columns.iter().filter(|held| !held.rows.is_empty() || held.key.is_some());
+    from.extend(plain.filter_map(|held| held.column.as_ref().map(|column| column.reading)));
+    let is_in = |by: &Option<Origin>| {
+        let is_in = |of: &Origin| from.contains(&of.reading) || ties.is_shared(of, &from);
+        by.as_ref().is_some_and(is_in)
+    };
+    let is_value = |(reading, by): (&usize, &BTreeSet<Option<Origin>>)| {
+        let is_told = own.is_empty() || own.contains(reading);
+        let is_alone = !by.iter().all(is_in) || ties.is_picked(*reading, &from);
+        (!is_told && is_alone).then_some(*reading)
+    };
+    for held in &mut columns {
+        held.rows.extend(held.told.iter().filter_map(is_value));
+    }
+    columns
+}
+
+/// What decides about rows is not there in all of them, where their side of a join may be not met
+/// and the other side has values of theirs.
+pub(super) fn lose_keys(columns: &mut [Held], beside: &[Held]) {
+    let has =
+        |key: usize| beside.iter().any(|held| held.rows.contains(&key) || held.key == Some(key));
+    for held in columns.iter_mut().filter(|held| held.key.is_some_and(has)) {
+        held.lose_key();
+    }
+}
+
+/// A column that is always equal to what decides does so as well.
+pub(super) fn learn(at: Option<usize>, key: usize, columns: &mut [Held]) {
+    if let Some(held) = at.and_then(|at| columns.get_mut(at)) {
+        held.key = Some(key);
+        held.decides = true;
+    }
+}
+
+/// What a named column holds; all that there is, where the name says no more.
+pub(super) fn named(column: &Column, schema: &DFSchema, from: &[Held]) -> Held {
+    let found = schema.maybe_index_of_column(column).and_then(|at| from.get(at));
+    found.cloned().unwrap_or_else(|| {
+        let mut all = Held::default();
+        from.iter().for_each(|held| all.add(held));
+        all
+    })
+}
