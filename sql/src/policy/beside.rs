@@ -51,7 +51,10 @@ pub(crate) struct Part {
 pub(crate) type Parts<'a> = &'a dyn Fn(&TableScan, &str) -> Option<Part>;
 
 /// What the columns of a plan hold of the rows of a governed table.
-pub(crate) struct Values(Vec<Held>);
+pub(crate) struct Values {
+    columns: Vec<Held>,
+    ties: Ties,
+}
 
 impl Values {
     /// What a plan gives.
@@ -61,26 +64,35 @@ impl Values {
     pub(crate) fn of(plan: &LogicalPlan, parts: Parts<'_>) -> Result<Self> {
         let ties = Ties::default();
         let columns = Walk { parts, ties: &ties, around: None }.of(plan)?;
-        Ok(Self(settled(columns, &ties)))
+        Ok(Self { columns, ties })
     }
 
     /// Whether each row holds values of one row alone, or of such as are governed alike, and these
     /// columns are what decides about it.
     pub(crate) fn are_of_one(&self, keys: &[usize]) -> bool {
-        let read = rows(&self.0);
-        let is_its_own = |at: &usize| self.0.get(*at).is_some_and(|held| held.key == sole(&read));
+        let read = self.read(keys);
+        let is_its_own = |at: &usize| self.key(*at) == sole(&read);
         !self.has_others() && read.len() < 2 && (read.is_empty() || keys.iter().all(is_its_own))
     }
 
     /// Whether all values are of rows about which one of these columns decides.
     pub(crate) fn are_under(&self, keys: &[usize]) -> bool {
-        let keys: BTreeSet<usize> =
-            keys.iter().filter_map(|at| self.0.get(*at).and_then(|held| held.key)).collect();
-        !self.has_others() && rows(&self.0).is_subset(&keys)
+        let own: BTreeSet<usize> = keys.iter().filter_map(|at| self.key(*at)).collect();
+        !self.has_others() && self.read(keys).is_subset(&own)
+    }
+
+    /// The readings of whose rows there are values, where these columns say whose a row is.
+    fn read(&self, keys: &[usize]) -> BTreeSet<usize> {
+        let keys = keys.iter().filter_map(|at| self.key(*at)).collect();
+        rows(&settled(self.columns.clone(), keys, &self.ties))
+    }
+
+    fn key(&self, at: usize) -> Option<usize> {
+        self.columns.get(at).and_then(|held| held.key)
     }
 
     fn has_others(&self) -> bool {
-        self.0.iter().any(|held| held.is_of_others)
+        self.columns.iter().any(|held| held.is_of_others)
     }
 }
 
@@ -260,7 +272,7 @@ impl Walk<'_> {
             near.zip(&mut columns).for_each(|(near, into)| into.near.extend(near));
         }
         parts.retain(|part| part.iter().any(Held::is_governed));
-        let parts = parts.into_iter().map(|part| settled(part, self.ties));
+        let parts = parts.into_iter().map(|part| settled(part, BTreeSet::new(), self.ties));
         let parts: Vec<Vec<Held>> = parts.collect();
         let all: BTreeSet<usize> = parts.iter().flat_map(|part| rows(part)).collect();
         let reading = sole(&all).unwrap_or_else(|| self.ties.next_reading());

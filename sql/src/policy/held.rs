@@ -103,10 +103,10 @@ pub(super) fn sole(rows: &BTreeSet<usize>) -> Option<usize> {
 
 /// Columns of which those that tell of rows together hold values of these, where a row beside them
 /// picks them or is not in all of the groups: then they may be one row. Without a row beside them
-/// they are nobody's.
-pub(super) fn settled(mut columns: Vec<Held>, ties: &Ties) -> Vec<Held> {
-    let mut own = rows(&columns);
-    own.extend(columns.iter().filter_map(|held| held.key));
+/// they are nobody's. Rows are beside them of the readings of which there are values, and of these
+/// ones, of which a column says whose a row is.
+pub(super) fn settled(mut columns: Vec<Held>, mut own: BTreeSet<usize>, ties: &Ties) -> Vec<Held> {
+    own.extend(rows(&columns));
     let mut from = own.clone();
     let plain = columns.iter().filter(|held| !held.rows.is_empty() || held.key.is_some());
     from.extend(plain.filter_map(|held| held.column.as_ref().map(|column| column.reading)));
