@@ -16,7 +16,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, Tr
 use datafusion::common::{JoinSide, JoinType, internal_err};
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::{Column, DynamicFilterPhysicalExpr};
 use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
@@ -76,14 +76,16 @@ impl FilterPushdown {
         let inputs = children.into_iter().zip(passed.into_iter().zip(own));
         for (side, (child, (passed, own))) in inputs.enumerate() {
             let (places, moved) = offered.moved(&passed, || origins(node, side, &child))?;
-            let mut down: Vec<Expr> = own.iter().filter(|own| !is_volatile(own)).cloned().collect();
+            let goes = own.iter().map(may_go).collect::<Result<Vec<bool>>>()?;
+            let going = own.iter().zip(&goes).filter(|(_, goes)| **goes);
+            let mut down: Vec<Expr> = going.map(|(filter, _)| Arc::clone(filter)).collect();
             down.extend(moved);
             let below = self.offer(&child, &down, config)?;
             if below.filters.len() != down.len() {
                 return internal_err!("{} answers for another number of filters", child.name());
             }
             let mut answers = below.filters.into_iter();
-            self_filters.push(of_own(own, &mut answers));
+            self_filters.push(of_own(own, &goes, &mut answers));
             offered.answered(&places, answers);
             new_children.push(below.updated_node.unwrap_or(child));
         }
@@ -130,9 +132,8 @@ impl<'a> Offered<'a> {
             .iter()
             .map(|filter| Ok(phase != FilterPushdownPhase::Pre || is_read_right(node, filter)?))
             .collect::<Result<Vec<bool>>>()?;
-        // A function that has another value at each call is computed where it was written.
         let asked = filters.iter().enumerate().zip(&is_told);
-        let asked = asked.filter(|((_, filter), is_told)| **is_told && !is_volatile(filter));
+        let asked = asked.filter(|(_, is_told)| **is_told);
         let asked = asked.map(|(filter, _)| filter).collect();
         let supports = vec![Vec::new(); filters.len()];
         Ok(Self { filters, is_told, asked, supports })
@@ -154,7 +155,9 @@ impl<'a> Offered<'a> {
         }
         let origins = origins();
         for ((place, filter), _) in passed {
-            if let Some(filter) = moved(filter, &origins)? {
+            // The column of a projection may be what has another value at each call.
+            let filter = moved(filter, &origins)?.filter(|filter| !is_volatile(filter));
+            if let Some(filter) = filter {
                 places.push(*place);
                 filters.push(filter);
             }
@@ -196,17 +199,50 @@ impl<'a> Offered<'a> {
     }
 }
 
-/// An operator's own filters with an input's answers; volatile ones were not passed.
+/// An operator's own filters with an input's answers; some were not passed.
 fn of_own(
     own: Vec<Expr>,
+    goes: &[bool],
     answers: &mut impl Iterator<Item = PushedDown>,
 ) -> Vec<PushedDownPredicate> {
     own.into_iter()
-        .map(|filter| {
-            let answer = if is_volatile(&filter) { None } else { answers.next() };
+        .zip(goes)
+        .map(|(filter, goes)| {
+            let answer = if *goes { answers.next() } else { None };
             answer.unwrap_or(PushedDown::No).wrap_expression(filter)
         })
         .collect()
+}
+
+/// Whether an operator's own filter may go to its inputs.
+///
+/// A function that has another value at each call is computed where it was written. A filter that
+/// changes while the statement runs is told what each of its terms is below, and replaces them from
+/// the inside: where it has `a` and `a + b`, it would find `a` within the sum, no longer the sum,
+/// and read `b` at the place that it had above.
+fn may_go(filter: &Expr) -> Result<bool> {
+    if is_volatile(filter) {
+        return Ok(false);
+    }
+    if filter.downcast_ref::<DynamicFilterPhysicalExpr>().is_none() {
+        return Ok(true);
+    }
+    let terms = filter.children();
+    for term in &terms {
+        let (mut has_term, mut has_other) = (false, false);
+        for inner in term.children() {
+            inner.apply(|part| {
+                let is_term = terms.contains(&part);
+                has_term |= is_term;
+                has_other |= !is_term && part.downcast_ref::<Column>().is_some();
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        if has_term && has_other {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether an operator would take this filter in as it is meant. A filter with a projection looks

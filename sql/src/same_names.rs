@@ -35,11 +35,13 @@ impl VisitorMut for Selects {
 }
 
 fn name_repeated(items: &mut [SelectItem]) {
-    let aliases = items.iter().filter_map(|item| match item {
-        SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+    let named = items.iter().filter_map(|item| match item {
+        SelectItem::ExprWithAlias { alias: name, .. }
+        | SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(folded(name)),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(path)) => path.last().map(folded),
         _ => None,
     });
-    let mut taken: BTreeSet<String> = aliases.collect();
+    let mut taken: BTreeSet<String> = named.collect();
     let mut written = BTreeSet::new();
     for item in items {
         let SelectItem::UnnamedExpr(expr) = item else { continue };
@@ -116,6 +118,8 @@ mod tests {
             ("SELECT 1, 1, 2", "SELECT 1, 1 AS \"1:1\", 2"),
             ("SELECT 'A', 'a', f(x), x AS a, x AS a", "SELECT 'A', 'a', f(x), x AS a, x AS a"),
             ("SELECT n, n, 1 AS \"n:1\"", "SELECT n, n AS \"n:2\", 1 AS \"n:1\""),
+            ("SELECT n, n, \"n:1\"", "SELECT n, n AS \"n:2\", \"n:1\""),
+            ("SELECT n, n, t.\"n:1\"", "SELECT n, n AS \"n:2\", t.\"n:1\""),
             (
                 "SELECT * FROM (SELECT NULL, NULL)",
                 "SELECT * FROM (SELECT NULL, NULL AS \"NULL:1\")",
