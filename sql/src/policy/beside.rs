@@ -10,31 +10,29 @@
 //! Counts, sums and means tell of all rows together, and places (`row_number`, `rank`) of none;
 //! what a condition says, true or false, is no value either. But of another reading whose rows the
 //! own row picks ([`super::ties`]), or whose groups are not the ones that the own row is in,
-//! counts, sums and means may be of a single row, and are values as others are.
+//! counts, sums and means may be of a single row, and are values as others are: what these and
+//! windows give is in `told.rs`.
+
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, ExprSchemable, Join, LogicalPlan, Operator, TableScan, Union,
     Values as Written,
 };
 
-use super::held::{Around, Held, learn, lose_keys, named, rows, settled, sole};
+use super::held::{Around, Held, cut, learn, lose_keys, named, rows, settled, sole};
 use super::ties::{Origin, Ties, is_always, is_condition, is_of_no_table};
 use crate::consent::tells_together;
 use crate::model::evaluate::EvaluateNode;
 use crate::private::PrivateNode;
 use crate::subject::are_same_ids;
 use crate::subqueries::subquery;
-
-/// Windows that give the place of a row, and no value of one.
-const PLACES: [&str; 6] =
-    ["cume_dist", "dense_rank", "ntile", "percent_rank", "rank", "row_number"];
 
 /// What a column of a governed table is.
 #[derive(Debug, Clone, Copy)]
@@ -120,7 +118,7 @@ impl Walk<'_> {
                 let from = self.of(&on.input)?;
                 let sorts = on.sort_expr.iter().flatten().map(|sort| &sort.expr);
                 self.pick(on.on_expr.iter().chain(sorts), on.input.schema(), &from)?;
-                self.each(&on.select_expr, on.input.schema(), &from)?
+                cut(self.each(&on.select_expr, on.input.schema(), &from)?)
             }
             LogicalPlan::Aggregate(node) => self.aggregated(node, width)?,
             LogicalPlan::Window(node) => {
@@ -154,8 +152,8 @@ impl Walk<'_> {
                 }
                 from
             }
-            LogicalPlan::Limit(_)
-            | LogicalPlan::SubqueryAlias(_)
+            LogicalPlan::Limit(node) => cut(self.of(&node.input)?),
+            LogicalPlan::SubqueryAlias(_)
             | LogicalPlan::Subquery(_)
             | LogicalPlan::Repartition(_)
             | LogicalPlan::Distinct(Distinct::All(_)) => match plan.inputs().as_slice() {
@@ -169,8 +167,12 @@ impl Walk<'_> {
                 vec![]
             }
             other => {
-                // What it computes is not known: a column may be that of its name below.
+                // What it computes is not known: a column may be that of its name below, and rows
+                // of one input may pick those of another.
                 let (named, all) = self.below(other)?;
+                if other.inputs().len() > 1 {
+                    self.ties.pick(&all.near);
+                }
                 let fields = other.schema().fields().iter();
                 fields.map(|field| named.get(field.name()).unwrap_or(&all).clone()).collect()
             }
@@ -288,6 +290,9 @@ impl Walk<'_> {
                 // Which of its groups a part gives is not told of all parts.
                 if !held.told.is_empty() {
                     into.told.entry(reading).or_default().insert(None);
+                }
+                if !held.cut.is_empty() {
+                    into.cut.insert(reading);
                 }
                 self.ties.agree(&BTreeSet::from([reading]), &held.near);
                 *is_keyed &= held.key.is_some() && (read.is_empty() || held.key == sole(&read));
@@ -552,54 +557,6 @@ impl Walk<'_> {
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
-        Ok(all)
-    }
-
-    /// What is told of all rows together: a value where these turn out to be picked.
-    fn together<'e>(
-        &self,
-        of: impl IntoIterator<Item = &'e Expr>,
-        schema: &DFSchema,
-        from: &[Held],
-    ) -> Result<Held> {
-        let mut near = self.near(of, schema, from)?;
-        self.ties.pick(&near);
-        let read = from.iter().flat_map(|held| held.rows.iter().chain(held.told.keys()));
-        let told = read.map(|reading| (*reading, BTreeSet::new())).collect();
-        near.extend(from.iter().flat_map(|held| &held.near));
-        Ok(Held { told, near, ..Held::default() })
-    }
-
-    /// What a window gives: of other rows, unless it is divided by what decides about them.
-    fn windowed(&self, call: &WindowFunction, schema: &DFSchema, from: &[Held]) -> Result<Held> {
-        let (name, params) = (call.fun.name(), &call.params);
-        let frame = &params.window_frame;
-        // A sum over a part of the rows may be the value of one of them.
-        let is_whole = frame.start_bound.is_unbounded() && frame.end_bound.is_unbounded();
-        let order = || params.order_by.iter().map(|sort| &sort.expr);
-        if PLACES.contains(&name) {
-            let by = params.partition_by.iter().chain(order());
-            let near = self.near(by, schema, from)?;
-            return Ok(Held { near, ..Held::default() });
-        }
-        if name == "count" || (is_whole && tells_together(name)) {
-            let of = params.args.iter().chain(params.filter.as_deref()).chain(order());
-            let mut held = self.together(of, schema, from)?;
-            held.divide(&self.each(&params.partition_by, schema, from)?);
-            return Ok(held);
-        }
-        let mut all = Held::default();
-        for arg in &params.args {
-            all.add(&self.made(arg, schema, from)?);
-        }
-        let mut divided = params.partition_by.iter().filter_map(|by| self.side(by, schema, from));
-        let is_alike = divided.any(|by| {
-            let mut read = all.rows.iter().chain(all.told.keys());
-            by.held.decides && by.held.key.is_some_and(|key| read.all(|of| *of == key))
-        });
-        // What is told of a group is a value of it for other ones.
-        let is_value = !all.rows.is_empty() || all.told.values().any(|by| !by.is_empty());
-        all.is_of_others |= is_value && !is_alike;
         Ok(all)
     }
 }

@@ -14,6 +14,9 @@ pub(super) struct Held {
     /// Those of whose rows it tells something together, and by which columns these are in groups:
     /// none for a key that is no column of a governed table.
     pub(super) told: BTreeMap<usize, BTreeSet<Option<Origin>>>,
+    /// The readings of whose rows only some are there, as LIMIT leaves them: a sum of these may be
+    /// the value of one.
+    pub(super) cut: BTreeSet<usize>,
     /// Whether the values may be of other rows of a reading than the one whose row it is.
     pub(super) is_of_others: bool,
     /// The reading of whose rows it is what the policy decides by.
@@ -33,6 +36,7 @@ impl Held {
         for (reading, by) in &other.told {
             self.told.entry(*reading).or_default().extend(by.iter().cloned());
         }
+        self.cut.extend(&other.cut);
         self.near.extend(&other.near);
         self.is_of_others |= other.is_of_others;
         self.column = None;
@@ -50,6 +54,9 @@ impl Held {
         }
         if let Some(by) = self.told.remove(&from) {
             self.told.entry(to).or_default().extend(by);
+        }
+        if self.cut.remove(&from) {
+            self.cut.insert(to);
         }
         if self.key == Some(from) {
             self.key = Some(to);
@@ -94,6 +101,14 @@ impl Around<'_> {
 /// The readings of whose rows columns hold values.
 pub(super) fn rows(columns: &[Held]) -> BTreeSet<usize> {
     columns.iter().flat_map(|held| &held.rows).copied().collect()
+}
+
+/// Of the rows that columns hold values of, or tell of together, only some are left.
+pub(super) fn cut(mut columns: Vec<Held>) -> Vec<Held> {
+    for held in &mut columns {
+        held.cut.extend(held.rows.iter().chain(held.told.keys()));
+    }
+    columns
 }
 
 /// The only reading.

@@ -22,10 +22,11 @@ use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, Extension, Filter, Join, LogicalPlan, Operator, TableScan, Values,
+    Aggregate, Distinct, Expr, ExprSchemable, Extension, Filter, Join, LogicalPlan, Operator,
+    TableScan, Values,
 };
 
-use super::ids::{Held, Ids};
+use super::ids::{Held, Ids, are_same_ids};
 use super::of_models::OfModels;
 use super::whose::Persons;
 use crate::anonymize::AnonymizeNode;
@@ -463,20 +464,25 @@ impl<'a> Lineage<'a> {
         let kept = |held: &Held| -> BTreeSet<Ids> {
             held.ids.iter().filter(|ids| !held.is_replaced(ids)).cloned().collect()
         };
+        let is_same = are_compared_as_ids(one, other, schema);
         let (one, other) = match (place(one), place(other)) {
             (Some(one), Some(other)) => (one, other),
-            (Some(inner), None) if meets(inner) => {
+            (Some(inner), None) if meets(inner) && is_same => {
                 return persons.are_outer(&kept(&held(inner)), other);
             }
-            (None, Some(inner)) if meets(inner) => {
+            (None, Some(inner)) if meets(inner) && is_same => {
                 return persons.are_outer(&kept(&held(inner)), one);
             }
             _ => return,
         };
         let (of_one, of_other) = (held(one), held(other));
-        let rights = kept(&of_other);
+        // Of ids that are compared as another type several may be equal to one.
+        let (lefts, rights) = match is_same {
+            true => (kept(&of_one), kept(&of_other)),
+            false => (BTreeSet::new(), BTreeSet::new()),
+        };
         let (one_meets, other_meets) = (meets(one), meets(other));
-        for left in &kept(&of_one) {
+        for left in &lefts {
             for right in rights.iter().filter(|right| right.subject == left.subject) {
                 if other_meets {
                     let by_left = self.origins(left).into_iter();
@@ -490,7 +496,13 @@ impl<'a> Lineage<'a> {
         }
         for (at, equal, meet) in [(one, of_other, other_meets), (other, of_one, one_meets)] {
             if let Some(held) = columns.get_mut(at).filter(|_| meet) {
-                held.ids.extend(equal.ids);
+                let ids = equal.ids.into_iter();
+                match is_same {
+                    true => held.ids.extend(ids),
+                    // Whose an id is that the column has is known; by another one nobody is found.
+                    false if held.ids.is_empty() => held.ids.extend(ids.map(Ids::hidden)),
+                    false => {}
+                }
                 held.replaced.extend(equal.replaced);
                 held.personal.extend(equal.personal);
                 // A value that is of a person's row anyway is that person's.
@@ -529,11 +541,37 @@ fn is_of_one(window: &Expr, given: &Held, schema: &DFSchema, from: &[Held]) -> b
         _ => return false,
     };
     let place = |by: &Expr| schema.maybe_index_of_column(column_of(by)?);
-    let mut divided = call.params.partition_by.iter().filter_map(|by| from.get(place(by)?));
+    let by = call.params.partition_by.iter().filter(|by| tells_apart(by, schema));
+    let mut divided = by.filter_map(|by| from.get(place(by)?));
     divided.any(|held| {
         let is_told = |ids: &Ids| held.ids.iter().any(|by| by.reading == ids.reading);
         !held.is_of_others && given.ids.iter().all(is_told)
     })
+}
+
+/// Whether two sides that are equal are the same id: none is compared as a type in which several
+/// ids are one, as `'7'` and `'007'` are one number.
+fn are_compared_as_ids(one: &Expr, other: &Expr, schema: &DFSchema) -> bool {
+    let (Ok(of_one), Ok(of_other)) = (one.get_type(schema), other.get_type(schema)) else {
+        return false;
+    };
+    are_same_ids(&of_one, &of_other)
+        && are_same_ids(&of_other, &of_one)
+        && tells_apart(one, schema)
+        && tells_apart(other, schema)
+}
+
+/// Whether a column, however it is cast, tells its ids apart.
+fn tells_apart(expr: &Expr, schema: &DFSchema) -> bool {
+    match expr {
+        Expr::Alias(alias) => tells_apart(&alias.expr, schema),
+        Expr::Cast(cast) => {
+            let from = cast.expr.get_type(schema);
+            from.is_ok_and(|from| are_same_ids(&from, cast.field.data_type()))
+                && tells_apart(&cast.expr, schema)
+        }
+        _ => true,
+    }
 }
 
 pub(super) fn column_of(expr: &Expr) -> Option<&Column> {

@@ -348,6 +348,12 @@ fn each_reading_of_a_table_is_told_by_its_own_ids() {
     };
     assert_eq!(told(&met(col("around.id").eq(col("crm.id")))), (2, 2));
     assert_eq!(told(&met(col("around.name").eq(col("crm.name")))), (1, 2));
+    // Compared as another type several ids may be one.
+    let typed = |of: &DataType| {
+        told(&met(cast(col("around.id"), of.clone()).eq(cast(col("crm.id"), of.clone()))))
+    };
+    assert_eq!(typed(&DataType::LargeUtf8), (2, 2));
+    assert_eq!(typed(&DataType::Int64), (1, 2));
     // Equal to what is equal to what is left.
     let third = tables.crm().alias("third").unwrap().build().unwrap();
     let both = around().join_on(

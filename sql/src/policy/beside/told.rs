@@ -1,0 +1,89 @@
+//! What aggregates and windows give: of all rows together, or values of some.
+
+use std::collections::BTreeSet;
+
+use datafusion::common::DFSchema;
+use datafusion::error::Result;
+use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::expr::WindowFunction;
+
+use super::Walk;
+use crate::consent::tells_together;
+use crate::policy::held::Held;
+use crate::policy::ties::Origin;
+
+/// Windows that give the place of a row, and no value of one.
+const PLACES: [&str; 6] =
+    ["cume_dist", "dense_rank", "ntile", "percent_rank", "rank", "row_number"];
+
+impl Walk<'_> {
+    /// What is told of all rows together: a value where these turn out to be picked, or where only
+    /// some of them are there. Of other people's values put into own rows (`lag`) they stay such.
+    pub(super) fn together<'e>(
+        &self,
+        of: impl IntoIterator<Item = &'e Expr>,
+        schema: &DFSchema,
+        from: &[Held],
+    ) -> Result<Held> {
+        let of: Vec<&Expr> = of.into_iter().collect();
+        let mut near = self.near(of.iter().copied(), schema, from)?;
+        let mut all = Held::default();
+        for expr in of {
+            all.add(&self.made(expr, schema, from)?);
+        }
+        let is_of_others = all.is_of_others;
+        // What was told before, as the mean that a value is taken from, is of the same rows
+        // whatever stands beside it.
+        let is_told =
+            |reading: &usize| all.told.contains_key(reading) && !all.rows.contains(reading);
+        let picking: BTreeSet<usize> = near.iter().copied().filter(|of| !is_told(of)).collect();
+        self.ties.pick(&picking);
+        from.iter().for_each(|held| all.add(held));
+        let read = all.rows.iter().chain(all.told.keys());
+        let told = read.map(|reading| {
+            let some = all.cut.contains(reading).then_some(None);
+            (*reading, some.into_iter().collect::<BTreeSet<Option<Origin>>>())
+        });
+        let told = told.collect();
+        near.extend(&all.near);
+        Ok(Held { told, near, is_of_others, ..Held::default() })
+    }
+
+    /// What a window gives: of other rows, unless it is divided by what decides about them.
+    pub(super) fn windowed(
+        &self,
+        call: &WindowFunction,
+        schema: &DFSchema,
+        from: &[Held],
+    ) -> Result<Held> {
+        let (name, params) = (call.fun.name(), &call.params);
+        let frame = &params.window_frame;
+        // A sum over a part of the rows may be the value of one of them.
+        let is_whole = frame.start_bound.is_unbounded() && frame.end_bound.is_unbounded();
+        let order = || params.order_by.iter().map(|sort| &sort.expr);
+        if PLACES.contains(&name) {
+            let by = params.partition_by.iter().chain(order());
+            let near = self.near(by, schema, from)?;
+            return Ok(Held { near, ..Held::default() });
+        }
+        if name == "count" || (is_whole && tells_together(name)) {
+            let of = params.args.iter().chain(params.filter.as_deref()).chain(order());
+            let mut held = self.together(of, schema, from)?;
+            held.divide(&self.each(&params.partition_by, schema, from)?);
+            return Ok(held);
+        }
+        let mut all = Held::default();
+        for arg in &params.args {
+            all.add(&self.made(arg, schema, from)?);
+        }
+        let mut divided = params.partition_by.iter().filter_map(|by| self.side(by, schema, from));
+        let is_alike = divided.any(|by| {
+            let mut read = all.rows.iter().chain(all.told.keys());
+            by.held.decides && by.held.key.is_some_and(|key| read.all(|of| *of == key))
+        });
+        // What is told of a group is a value of it for other ones.
+        let is_value = !all.rows.is_empty() || all.told.values().any(|by| !by.is_empty());
+        all.is_of_others |= is_value && !is_alike;
+        Ok(all)
+    }
+}
