@@ -60,7 +60,7 @@ mod tests {
         checks.pop();
         let hash = timeout(LONG, hash).await.unwrap().unwrap();
         let turn = passwords.turn().await.unwrap();
-        assert!(turn.verify("correct horse".into(), Some(hash)).await.unwrap());
+        assert!(turn.verify("correct horse".into(), Some(hash)).await.unwrap().0);
         drop(checks);
         let hashes = hasher.turns.acquire_many(AT_ONCE as u32).await.unwrap();
         assert!(timeout(MOMENT, passwords.turn()).await.is_err(), "checked beside the hashes");

@@ -279,7 +279,7 @@ impl Authenticator {
         users.admitted(name, peer)?;
         let record = self.catalog.user(name).await?;
         let stored = record.as_ref().map(|user| user.password_hash.clone());
-        let matches = turn.verify(password, stored).await?;
+        let (matches, _turn) = turn.verify(password, stored).await?;
         let known = record.is_some().then_some(name);
         match record.filter(|_| matches) {
             Some(user) => {

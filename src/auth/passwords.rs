@@ -98,7 +98,8 @@ pub struct Turn {
 
 impl Turn {
     /// Whether `password` belongs to `stored`, the user's hash. None, the user that does not exist,
-    /// and a hash that cannot be read are false, at the price of a real check.
+    /// and a hash that cannot be read are false, at the price of a real check. The turn comes back:
+    /// who counts failures lets nobody else have it before this one is counted.
     ///
     /// # Errors
     /// `Interrupted` while the process stops.
@@ -106,12 +107,12 @@ impl Turn {
         self,
         password: String,
         stored: Option<String>,
-    ) -> Result<bool, PasswordError> {
+    ) -> Result<(bool, Self), PasswordError> {
         // The whole turn goes along: a caller that gives up does not stop the thread.
         let turn = self;
         tokio::task::spawn_blocking(move || {
             let turn = turn;
-            verify_password(&password, stored.as_deref(), &turn.decoy)
+            (verify_password(&password, stored.as_deref(), &turn.decoy), turn)
         })
         .await
         .map_err(|_| PasswordError::Interrupted)
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     async fn verify(passwords: &Passwords, password: &str, stored: Option<String>) -> bool {
-        passwords.turn().await.unwrap().verify(password.into(), stored).await.unwrap()
+        passwords.turn().await.unwrap().verify(password.into(), stored).await.unwrap().0
     }
 
     #[tokio::test]
