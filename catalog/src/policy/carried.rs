@@ -112,11 +112,16 @@ impl Catalog {
         Ok(spec.and_then(Carried::by).cloned())
     }
 
-    /// What the table of a name has brought along, at most a second old.
+    /// What the table of a name has brought along, at most a second old; of a table that was not
+    /// there then, as the store has it.
     pub(super) async fn carried(&self, on: &Attached) -> Result<Option<Carried>> {
         let Attached::Table(table) = on else { return Ok(None) };
-        let known = self.objects.known(table).await?;
-        Ok(known.and_then(|definition| Carried::by(&definition.spec).cloned()))
+        match self.objects.known(table).await? {
+            Some(definition) => Ok(Carried::by(&definition.spec).cloned()),
+            None if self.lakes.contains_key(&table.schema) => Ok(None),
+            // As whoever opens it looks for it: another server may just have made it.
+            None => self.carried_now(on).await,
+        }
     }
 
     /// What every table has brought along, at most a second old.
@@ -201,6 +206,16 @@ mod tests {
             assert!(names(server).await.is_empty());
             assert!(server.all_rules().await.unwrap().is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn a_table_that_another_server_has_just_made_is_under_its_policies() {
+        let shared = Shared::new();
+        let (catalog, other) = (shared.open().await, shared.open().await);
+        // What the other knows is fresh for a second, and the clock stands.
+        assert!(names(&other).await.is_empty());
+        make(&catalog, NEW, north()).await.unwrap();
+        assert_eq!(names(&other).await, ["north"]);
     }
 
     #[tokio::test]
