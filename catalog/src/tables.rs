@@ -454,15 +454,15 @@ impl Catalog {
         self.check_main(name, Kind::Table)?;
         let folder = format!("tables/{}-{}", key(&name.schema, &name.name), uuid::Uuid::new_v4());
         self.writable().await?;
-        if mode == CreateMode::Replace {
-            // Policies stay with the name.
-            self.settle_rules(name).await?;
-        }
         let seen = self.objects.head(name).await?;
         if !may_create(name, seen.as_ref(), Kind::Table, mode)? {
             return Ok(None);
         }
         append_only::check_head(name, seen.as_ref())?;
+        if mode == CreateMode::Replace {
+            // Policies stay with the name; those that come later are of a table that stays, too.
+            self.settle_rules(name).await?;
+        }
         let place = self.warehouse.place().child(&folder).folder();
         let orphan = Orphan(Some(place.clone()));
         Ok(Some(Start { table: new.in_folder(folder), orphan, place, seen, mode }))

@@ -20,6 +20,10 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 /// How deep expressions and queries may nest.
 pub(crate) const LEVELS_MAX: usize = 64;
+/// How deep types may nest, and how often EXPLAIN or INTERVAL may stand before themselves: their
+/// levels are read without a limit of the parser's own, each with a large piece of the stack.
+const TYPES_MAX: usize = 16;
+const REPEATED_MAX: usize = 4;
 /// What may be read again, in expressions: less than half a second's work.
 const EFFORT_MAX: usize = 200_000;
 /// Ways to read the parentheses in front of nested queries, in a short text.
@@ -81,13 +85,78 @@ pub(crate) fn check_brackets(tokens: &[TokenWithSpan]) -> Result<(), ParserError
             return Err(ParserError::RecursionLimitExceeded);
         }
     }
+    check_unbounded(tokens)
+}
+
+/// Refuses what the parser would follow as deep as a text is long: a full stack ends the server.
+fn check_unbounded(tokens: &[TokenWithSpan]) -> Result<(), ParserError> {
+    let tokens = tokens.iter().map(|token| &token.token);
+    let tokens = tokens.filter(|token| !matches!(token, Token::Whitespace(_)));
+    let before_query = tokens.clone().take_while(|token| !is_paren(token) && !begins_query(token));
+    let explains = before_query.filter(|token| keyword(token) == Keyword::EXPLAIN).count();
+    if explains > REPEATED_MAX {
+        return Err(ParserError::ParserError("EXPLAIN explains no other EXPLAIN".to_owned()));
+    }
+    // Of each open bracket, whether it is the one of a type: ARRAY<…>, STRUCT<…>.
+    let mut open: Vec<bool> = Vec::new();
+    let mut types = 0_usize;
+    let mut intervals = 0;
+    let mut before = Keyword::NoKeyword;
+    let mut may_open = false;
+    for token in tokens {
+        // What follows is a type, or in a comparison with a column of such a name a value.
+        if may_open && matches!(token, Token::Word(_)) {
+            open.push(true);
+            types += 1;
+        }
+        may_open = *token == Token::Lt && matches!(before, Keyword::ARRAY | Keyword::STRUCT);
+        match token {
+            Token::LParen | Token::LBracket | Token::LBrace => open.push(false),
+            Token::RParen | Token::RBracket | Token::RBrace => {
+                while open.pop() == Some(true) {
+                    types -= 1;
+                }
+            }
+            Token::Gt => types -= close_types(&mut open, 1),
+            Token::ShiftRight => types -= close_types(&mut open, 2),
+            _ => {}
+        }
+        before = keyword(token);
+        intervals = if before == Keyword::INTERVAL { intervals + 1 } else { 0 };
+        if types > TYPES_MAX {
+            let message = format!("types nest deeper than {TYPES_MAX} levels");
+            return Err(ParserError::ParserError(message));
+        }
+        if intervals > REPEATED_MAX {
+            return Err(ParserError::ParserError("INTERVAL is of no other INTERVAL".to_owned()));
+        }
+    }
     Ok(())
 }
 
+/// Closes so many types that are innermost, or as many as there are; says how many.
+fn close_types(open: &mut Vec<bool>, most: usize) -> usize {
+    let innermost = open.iter().rev().take_while(|is_type| **is_type).count();
+    let closed = innermost.min(most);
+    open.truncate(open.len() - closed);
+    closed
+}
+
+fn is_paren(token: &Token) -> bool {
+    *token == Token::LParen
+}
+
+/// A word's keyword; a quoted word has none.
+fn keyword(token: &Token) -> Keyword {
+    match token {
+        Token::Word(word) => word.keyword,
+        _ => Keyword::NoKeyword,
+    }
+}
+
 fn begins_query(token: &Token) -> bool {
-    let Token::Word(word) = token else { return false };
     matches!(
-        word.keyword,
+        keyword(token),
         Keyword::SELECT
             | Keyword::WITH
             | Keyword::VALUES
@@ -133,6 +202,8 @@ pub(crate) struct Bounded<D> {
     last: Cell<usize>,
     /// The farthest at which one began.
     farthest: Cell<usize>,
+    /// Whether the last one had begun before.
+    again: Cell<bool>,
 }
 
 impl<D> Bounded<D> {
@@ -144,6 +215,7 @@ impl<D> Bounded<D> {
             left: Cell::new(tokens.saturating_mul(8).saturating_add(EFFORT_MAX)),
             last: Cell::new(0),
             farthest: Cell::new(0),
+            again: Cell::new(false),
         }
     }
 
@@ -158,9 +230,10 @@ impl<D> Bounded<D> {
 
     /// An expression begins behind a token.
     fn begin(&self, at: usize) {
+        self.again.set(at <= self.farthest.get());
         if at <= self.last.replace(at) {
             self.spend(self.back);
-        } else if at <= self.farthest.get() {
+        } else if self.again.get() {
             self.spend(1);
         }
         self.farthest.set(self.farthest.get().max(at));
@@ -190,6 +263,14 @@ impl<D: Dialect> Dialect for Bounded<D> {
     fn prec_unknown(&self) -> u8 {
         self.spend(1);
         self.inner.prec_unknown()
+    }
+
+    // Asked once for each table of a list, which has no expressions.
+    fn supports_values_as_table_factor(&self) -> bool {
+        if self.again.get() {
+            self.spend(1);
+        }
+        self.inner.supports_values_as_table_factor()
     }
 
     fn dialect(&self) -> TypeId {
@@ -337,7 +418,7 @@ impl<D: Dialect> Dialect for Bounded<D> {
         describe_requires_table_keyword, allow_extract_custom, allow_extract_single_quotes,
         supports_extract_comma_syntax, supports_subquery_as_function_arg,
         supports_create_view_comment_syntax, supports_array_typedef_without_element_type,
-        supports_parens_around_table_factor, supports_values_as_table_factor,
+        supports_parens_around_table_factor,
         supports_dollar_placeholder, supports_dollar_as_money_prefix,
         supports_create_index_with_clause, require_interval_qualifier,
         supports_explain_with_utility_options, supports_asc_desc_in_column_definition,
@@ -435,6 +516,42 @@ mod tests {
         ] {
             parse(&text, usize::MAX).unwrap_or_else(|error| panic!("{error}: {text}"));
         }
+    }
+
+    /// Each would fill the stack, which ends the process.
+    #[test]
+    fn what_the_parser_reads_without_a_limit_has_one() {
+        let many = 50_000;
+        for text in [
+            format!("SELECT {}'1' DAY", "INTERVAL ".repeat(many)),
+            format!("{}SELECT 1", "EXPLAIN ".repeat(many)),
+            format!("{}SELECT 1", "EXPLAIN ANALYZE VERBOSE FORMAT tree ".repeat(many)),
+            format!("SELECT CAST(NULL AS {}INT{})", "ARRAY<".repeat(many), ">".repeat(many)),
+            format!("SELECT CAST(NULL AS {}INT{})", "ARRAY<".repeat(many), ">>".repeat(many / 2)),
+            format!("SELECT {}a INT", "STRUCT<a INT, b ".repeat(many)),
+            format!("SELECT {}a INT", "STRUCT<a INT OPTIONS (x = 1 > 0), b ".repeat(many)),
+        ] {
+            let error = parse(&text, usize::MAX).unwrap_err();
+            assert_eq!(error.code(), "ATT-1001", "{error}");
+        }
+        for text in [
+            "SELECT INTERVAL '1' DAY + INTERVAL '2' HOUR".to_owned(),
+            format!("SELECT {}1", "CAST(NULL AS ARRAY<ARRAY<INT>>), ".repeat(100)),
+            format!("SELECT 1 FROM t WHERE {}true", "\"array\" < b AND ".repeat(100)),
+        ] {
+            parse(&text, usize::MAX).unwrap_or_else(|error| panic!("{error}: {text}"));
+        }
+    }
+
+    /// A list of tables has no expressions, and is counted as well.
+    #[test]
+    fn a_long_list_of_tables_is_not_read_hundreds_of_times() {
+        let tables = "a,".repeat(20_000);
+        let text = nested("CEIL(", ")x", 11).replace('1', &format!("(SELECT * FROM {tables}a)"));
+        let began = Instant::now();
+        assert!(parse(&text, usize::MAX).is_err());
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(60), "{took:?}");
     }
 
     #[test]

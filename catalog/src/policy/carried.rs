@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::rules::{Attached, POLICIES_MAX, Policy, RuleSet};
+use super::rules::{Attached, POLICIES_MAX, Policy, Rule, RuleSet};
 use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::registry::{ObjectName, Spec};
@@ -59,11 +59,36 @@ impl RuleSet {
             self.tags.entry(column.clone()).or_default().extend(tags.iter().cloned());
         }
         for (name, policy) in policies {
-            if !self.policies.values().any(|held| held.covers(policy)) {
-                let name = free_name(name, |name| self.policies.contains_key(name));
-                self.policies.insert(name, policy.clone());
+            if self.policies.values().any(|held| held.covers(policy)) {
+                continue;
             }
+            let column = masked(policy);
+            let same = |held: &&mut Policy| column.is_some() && masked(held) == column;
+            if let Some(held) = self.policies.values_mut().find(same) {
+                put_together(held, policy);
+                continue;
+            }
+            let name = free_name(name, |name| self.policies.contains_key(name));
+            self.policies.insert(name, policy.clone());
         }
+    }
+}
+
+/// The column that a policy masks.
+fn masked(policy: &Policy) -> Option<&str> {
+    match &policy.rule {
+        Rule::Masking { column, .. } => Some(column),
+        _ => None,
+    }
+}
+
+/// One mask a column: that of two is the strictest, for those whom both except.
+fn put_together(held: &mut Policy, other: &Policy) {
+    held.except = &held.except & &other.except;
+    if let Rule::Masking { expression, .. } = &mut held.rule
+        && Some(expression.as_str()) != other.rule.text()
+    {
+        "NULL".clone_into(expression);
     }
 }
 
@@ -112,11 +137,16 @@ impl Catalog {
         Ok(spec.and_then(Carried::by).cloned())
     }
 
-    /// What the table of a name has brought along, at most a second old.
+    /// What the table of a name has brought along, at most a second old; of a table that was not
+    /// there then, as the store has it.
     pub(super) async fn carried(&self, on: &Attached) -> Result<Option<Carried>> {
         let Attached::Table(table) = on else { return Ok(None) };
-        let known = self.objects.known(table).await?;
-        Ok(known.and_then(|definition| Carried::by(&definition.spec).cloned()))
+        match self.objects.known(table).await? {
+            Some(definition) => Ok(Carried::by(&definition.spec).cloned()),
+            None if self.lakes.contains_key(&table.schema) => Ok(None),
+            // As whoever opens it looks for it: another server may just have made it.
+            None => self.carried_now(on).await,
+        }
     }
 
     /// What every table has brought along, at most a second old.
@@ -145,7 +175,6 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Rule;
     use crate::testing::{Shared, main, plan, session};
     use crate::{CreateMode, NewTable};
 
@@ -155,6 +184,27 @@ mod tests {
         let policy = Policy { rule, except, owner, created_ms: 0 };
         let tags = [("region".to_owned(), ["place".to_owned()].into())].into();
         RuleSet { policies: [("north".to_owned(), policy)].into(), tags, ..RuleSet::default() }
+    }
+
+    fn mask(name: &str, expression: &str, except: &[&str]) -> (String, Policy) {
+        let rule = Rule::Masking { column: "mail".into(), expression: expression.into() };
+        let except = except.iter().map(|role| (*role).to_owned()).collect();
+        (name.to_owned(), Policy { rule, except, owner: "dpo".into(), created_ms: 0 })
+    }
+
+    #[test]
+    fn a_column_that_is_masked_already_gets_no_second_mask() {
+        for (expression, is_now) in [("'***'", "'***'"), ("mail", "NULL")] {
+            let mut rules = RuleSet::default();
+            rules.policies.extend([mask("a", "'***'", &["auditor", "support"])]);
+            let carried: BTreeMap<String, Policy> =
+                [mask("z", expression, &["support", "sales"])].into();
+            rules.carry(&carried, &BTreeMap::new());
+            let once: BTreeMap<String, Policy> = [mask("a", is_now, &["support"])].into();
+            assert_eq!(rules.policies, once);
+            rules.carry(&carried, &BTreeMap::new());
+            assert_eq!(rules.policies, once);
+        }
     }
 
     async fn make(catalog: &Catalog, rows: &str, carried: RuleSet) -> Result<()> {
@@ -201,6 +251,16 @@ mod tests {
             assert!(names(server).await.is_empty());
             assert!(server.all_rules().await.unwrap().is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn a_table_that_another_server_has_just_made_is_under_its_policies() {
+        let shared = Shared::new();
+        let (catalog, other) = (shared.open().await, shared.open().await);
+        // What the other knows is fresh for a second, and the clock stands.
+        assert!(names(&other).await.is_empty());
+        make(&catalog, NEW, north()).await.unwrap();
+        assert_eq!(names(&other).await, ["north"]);
     }
 
     #[tokio::test]

@@ -96,13 +96,20 @@ impl Rule {
         }
     }
 
-    /// Whether it protects rows as `other` would: it is the same, or keeps them no longer.
+    /// Whether it protects rows as `other` would: it is the same, keeps them no longer, or shows
+    /// nothing of the column that the other masks.
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (
                 Self::Retention { column, keep_ms, keeps_null, .. },
                 Self::Retention { column: of, keep_ms: longest, keeps_null: may_keep, .. },
             ) => column == of && keep_ms <= longest && (*may_keep || !*keeps_null),
+            // The strictest mask.
+            (Self::Masking { column, expression }, Self::Masking { column: of, .. })
+                if expression == "NULL" =>
+            {
+                column == of
+            }
             _ => self == other,
         }
     }
