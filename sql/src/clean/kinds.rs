@@ -34,6 +34,8 @@ pub(super) struct Parts {
 const PLACEHOLDER: &str =
     "^(test|none|no|na|null|nobody|unknown|foo)@(test|none|no|na|null|nobody|unknown|foo)[.]";
 const EXTENSION: &str = "(x|ext|extension|app)[. ]*[0-9]+$";
+const DATED: &str =
+    "^([0-9]{1,2}[./-][0-9]{1,2}[./-]([0-9]{2}|[0-9]{4})|[0-9]{4}[./-][0-9]{1,2}[./-][0-9]{1,2})$";
 const MIDNIGHT: &str = "[ t]0?0:00(:00([.,]0+)?)?( ?(z|utc|[+]00:?00))?$";
 
 impl Kind {
@@ -142,9 +144,10 @@ impl Kind {
             Self::Phone => (
                 "NULL",
                 format!(
-                    "WHEN {} THEN NULL ELSE coalesce(normalize_phone({spaced}), \
+                    "WHEN {} OR {} THEN NULL ELSE coalesce(normalize_phone({spaced}), \
                      normalize_phone({spaced}, {region}))",
-                    has_extension(spaced)
+                    has_extension(spaced),
+                    is_dated(spaced)
                 ),
             ),
             Self::Country => ("NULL", format!("ELSE normalize_country({spaced})")),
@@ -188,10 +191,12 @@ impl Kind {
             ),
             Self::Phone => format!(
                 "CASE WHEN {extension} THEN 'has an extension, which E.164 would lose' \
+                 WHEN {dated} THEN 'is written as a date is' \
                  WHEN {spaced} LIKE '+%' THEN 'is no number of its country''s plan' \
                  WHEN {region} IS NULL THEN 'has no country code, and its country is not known' \
                  ELSE 'is no number of ' || {region} END",
-                extension = has_extension(spaced)
+                extension = has_extension(spaced),
+                dated = is_dated(spaced)
             ),
             Self::Country => "'is no country, or several'".into(),
             Self::Address => "'has no house number'".into(),
@@ -250,6 +255,11 @@ fn is_nobodys(spaced: &str) -> String {
 
 fn has_extension(spaced: &str) -> String {
     format!("regexp_like(lower({spaced}), '{EXTENSION}')")
+}
+
+/// Figures that stand as those of a date do, and may be one in the wrong column.
+fn is_dated(spaced: &str) -> String {
+    format!("regexp_like({spaced}, '{DATED}')")
 }
 
 /// A few capitals, which may be meant; an accent is a part of its letter, wherever it stands.

@@ -108,6 +108,11 @@ impl Usual {
         if self.records < 2.0 { 0.0 } else { self.agreed / (self.records * (self.records - 1.0)) }
     }
 
+    /// Whether a value of its column is one of those that stay.
+    fn has(&self, column: &Column, code: u32) -> bool {
+        column.counts.get(code as usize).is_some_and(|count| *count <= self.count_max)
+    }
+
     /// Others that agree with a record, on average.
     fn shared(&self) -> f64 {
         self.coincidence() * self.all
@@ -116,9 +121,8 @@ impl Usual {
 
 /// How often records that agree on `a`, on a usual value, agree on `b`, where both have both.
 fn given(a: &Column, usual: &Usual, b: &Column) -> f64 {
-    let is_usual =
-        |code: u32| a.counts.get(code as usize).is_some_and(|count| *count <= usual.count_max);
-    let cells = a.codes.iter().zip(&b.codes).filter(|(a, b)| is_usual(**a) && **b != NONE);
+    let cells = a.codes.iter().zip(&b.codes);
+    let cells = cells.filter(|(code, other)| usual.has(a, **code) && **other != NONE);
     let mut cells: Vec<(u32, u32)> = cells.map(|(&a, &b)| (a, b)).collect();
     cells.sort_unstable();
     let pairs = |count: usize| count as f64 * (count as f64 - 1.0);
@@ -136,9 +140,7 @@ fn given(a: &Column, usual: &Usual, b: &Column) -> f64 {
 fn alike(columns: &[Column], alone: &[f64], a: usize, b: usize) -> f64 {
     let of = &columns[a];
     let usual = Usual::of(of);
-    let is_usual =
-        |code: u32| of.counts.get(code as usize).is_some_and(|count| *count <= usual.count_max);
-    let cells = of.codes.iter().copied().zip(0..).filter(|(code, _)| is_usual(*code));
+    let cells = of.codes.iter().copied().zip(0..).filter(|(code, _)| usual.has(of, *code));
     let mut cells: Vec<(u32, usize)> = cells.collect();
     cells.par_sort_unstable();
     let least = 1.0 / of.codes.len().max(2) as f64;

@@ -103,7 +103,7 @@ fn computing(rows: &[Row], expressions: &[Expression], computed: &[ArrayRef]) ->
     gathered
 }
 
-fn options() -> EntityOptions {
+pub(super) fn options() -> EntityOptions {
     EntityOptions {
         settings: Settings {
             id_col: "id".into(),

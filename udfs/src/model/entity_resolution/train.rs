@@ -446,8 +446,8 @@ mod tests {
     use arrow::datatypes::DataType;
 
     use super::super::blocking::Rule;
-    use super::super::cluster::Method;
     use super::super::kind::Kind;
+    use super::super::tests::options;
     use super::*;
 
     /// Trains on notes by their rarest words, and keeps whatever is compared.
@@ -469,22 +469,9 @@ mod tests {
         gathered.add(&ids, None, &[texts], &[], None).unwrap();
         let text = "words(notes)".to_owned();
         let rule = Rule::parse(&text, &["notes"]).unwrap();
-        let options = EntityOptions {
-            settings: Settings {
-                id_col: "id".into(),
-                source_col: None,
-                is_link: false,
-                method: Method::Guarded,
-                threshold: 0.95,
-            },
-            link: LinkOptions {
-                rules: vec![NamedRule { rule, text }],
-                block_max,
-                ..LinkOptions::default()
-            },
-            own: None,
-            pair_threshold: 1e-15,
-        };
+        let link =
+            LinkOptions { rules: vec![NamedRule { rule, text }], block_max, ..Default::default() };
+        let options = EntityOptions { link, pair_threshold: 1e-15, ..options() };
         let before = before.map(|found| Before {
             model: &found.model,
             pairs: Some(&found.pairs),
