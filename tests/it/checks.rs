@@ -282,6 +282,9 @@ async fn files_that_come_change_and_go_are_those_that_are_there() {
 /// Aggregates of floats; the last ones read the whole table.
 const OF_FLOATS: [&str; 8] = ["avg", "sum", "stddev", "stddev_pop", "var", "var_pop", "min", "max"];
 
+/// Aggregates of pairs, which read the whole table.
+const OF_PAIRS: [&str; 4] = ["corr", "covar", "covar_pop", "regr_slope"];
+
 /// The values of each of some files.
 type Files = &'static [&'static [&'static str]];
 
@@ -340,6 +343,10 @@ async fn infinite_and_huge_values_by_file_are_those_of_the_table_as_a_whole() {
             let check = format!("CHECK ({function}(x) < 5)");
             run(&session, &format!("CREATE EXPECTATION {function}_x ON {target} {check}")).await;
         }
+        for function in OF_PAIRS {
+            let check = format!("CHECK ({function}(x, x / 2) < 5)");
+            run(&session, &format!("CREATE EXPECTATION {function}_x ON {target} {check}")).await;
+        }
     }
     for (files, below) in FLOATS {
         let mut files = files.to_vec();
@@ -356,7 +363,8 @@ async fn infinite_and_huge_values_by_file_are_those_of_the_table_as_a_whole() {
             for read in [total.as_str(), "0"] {
                 let found = run(&session, "CHECK TABLE t").await;
                 let whole = run(&session, "CHECK TABLE v").await;
-                for (number, function) in OF_FLOATS.iter().enumerate() {
+                let functions = OF_FLOATS.iter().chain(&OF_PAIRS);
+                for (number, function) in functions.enumerate() {
                     let name = format!("{function}_x");
                     let (found, whole) = (&found[&name], &whole[&name]);
                     let told = format!("{files:?}: {found:?} {whole:?}");

@@ -28,6 +28,7 @@ use datafusion::logical_expr::{
 };
 
 use super::aggregation::{Query, call, instead};
+use super::pairs::OfPairs;
 
 /// 2⁻⁶⁰⁰, by the bits of its exponent: a product with it is exact.
 const SMALL: f64 = f64::from_bits((1_023 - 600) << 52);
@@ -40,9 +41,10 @@ pub(super) fn however_read(plan: &LogicalPlan) -> Result<LogicalPlan> {
     let Some(Query { projection, aggregate }) = Query::of(plan) else { return Ok(plan.clone()) };
     let calls = aggregate.aggr_expr.iter().zip(aggregate.schema.fields());
     let calls = calls.map(|(expr, value)| {
-        let of = call(expr).and_then(|call| WithoutOverflow::of(&call.func, value.data_type()));
-        match of {
-            Some(of) => instead(expr, &Arc::new(AggregateUDF::from(of))),
+        let Some(function) = call(expr).map(|call| &call.func) else { return expr.clone() };
+        let of = WithoutOverflow::of(function, value.data_type()).map(AggregateUDF::from);
+        match of.or_else(|| OfPairs::of(function).map(AggregateUDF::from)) {
+            Some(of) => instead(expr, &Arc::new(of)),
             None => expr.clone(),
         }
     });

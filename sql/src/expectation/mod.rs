@@ -15,6 +15,7 @@ mod keys;
 pub(crate) mod load;
 mod log;
 mod owners;
+mod pairs;
 mod part;
 mod partial;
 mod query;
