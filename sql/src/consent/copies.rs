@@ -197,10 +197,11 @@ pub(crate) async fn may_change(
 
 /// Checks that rows of a plan may be added to a table: it is under the same consents as the tables
 /// that they come from, and by the same crosswalks, each person comes into the column by which its
-/// policy knows whose rows they are, and all values of a row are that person's.
+/// policy knows whose rows they are, and all values of a row are that person's. Rows of groups that
+/// are nobody's come into any table, into one of persons without values of single rows.
 ///
 /// # Errors
-/// When that is not so, and the rows are not of groups that are nobody's.
+/// When that is not so.
 pub(crate) async fn may_insert(
     context: &StatementContext,
     target: &ObjectName,
@@ -218,10 +219,15 @@ pub(crate) async fn may_insert(
             .iter()
             .filter(|other| other.is_alike(&policy) && comes(&policy.name, &other.subject));
         let persons: Vec<usize> = alike.filter_map(|other| place(plan, &other.subject)).collect();
-        if is_of_groups(context, plan, Groups::of(&policy.name))
+        let is_of_groups = is_of_groups(context, plan, Groups::of(&policy.name));
+        // In a table of persons a row is somebody's: of groups, only what counts and sums may come.
+        if (is_of_groups && there.is_empty())
             || values(plan, &policy.name, &BTreeSet::new())?.are_under(&persons)
         {
             continue;
+        }
+        if is_of_groups {
+            return Err(of_several(target, &policy));
         }
         return Err(match persons.is_empty() {
             true => of_nobody(context, target, plan, &policy),

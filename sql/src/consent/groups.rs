@@ -4,7 +4,8 @@
 //! whether the key is shown: `GROUP BY listener, song` gives single rows again. They are as well
 //! where an aggregate gives a value of a row of theirs that is made of that column: of one row,
 //! `max(listener)` is that row's. Counts, sums and means tell of all rows of a group together.
-//! Groups without any aggregate are the rows, each of them once, as those of DISTINCT are.
+//! Groups without any aggregate are the rows, each of them once, as those of DISTINCT are
+//! ([`super::listed`]).
 //!
 //! Columns of the governed table that hold personal data, as their tags say, tell persons apart as
 //! that column does: groups by an address are its owner's.
@@ -124,11 +125,16 @@ impl<'a> Groups<'a> {
 
     /// Whether all rows of a plan are of groups, and these are nobody's.
     pub(super) fn are_all(&self, plan: &LogicalPlan) -> bool {
+        self.are_grouped(plan) && !self.are_listed(plan)
+    }
+
+    fn are_grouped(&self, plan: &LogicalPlan) -> bool {
         match plan {
             LogicalPlan::Aggregate(node) => {
                 let (keys, values) = self.grouped(node);
                 let are_rows = node.aggr_expr.is_empty() && !self.are_all(&node.input);
-                !are_rows && !keys.contains(&true) && !values.contains(&true)
+                let is_made = keys.contains(&true) || values.contains(&true);
+                !are_rows && !is_made && !self.are_of_answers(node)
             }
             LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => true,
             LogicalPlan::Projection(_)
@@ -138,7 +144,9 @@ impl<'a> Groups<'a> {
             | LogicalPlan::Distinct(_)
             | LogicalPlan::SubqueryAlias(_)
             | LogicalPlan::Window(_)
-            | LogicalPlan::Union(_) => plan.inputs().into_iter().all(|input| self.are_all(input)),
+            | LogicalPlan::Union(_) => {
+                plan.inputs().into_iter().all(|input| self.are_grouped(input))
+            }
             _ => false,
         }
     }
@@ -149,7 +157,7 @@ impl<'a> Groups<'a> {
     }
 
     /// Which columns of a plan are made of persons.
-    fn columns(&self, plan: &LogicalPlan) -> Vec<bool> {
+    pub(super) fn columns(&self, plan: &LogicalPlan) -> Vec<bool> {
         let width = plan.schema().fields().len();
         match plan {
             LogicalPlan::TableScan(scan) => self.scanned(scan),
@@ -484,7 +492,7 @@ impl<'a> Groups<'a> {
     }
 
     /// Whether an expression makes something of persons.
-    fn makes(&self, expr: &Expr, schema: &DFSchema, from: &[bool]) -> bool {
+    pub(super) fn makes(&self, expr: &Expr, schema: &DFSchema, from: &[bool]) -> bool {
         let mut is_made = false;
         let walked = expr.apply(|part| {
             let of: Vec<&Expr> = match part {

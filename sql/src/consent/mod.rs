@@ -16,6 +16,7 @@ mod guard;
 pub(crate) mod held;
 mod lineage;
 mod links;
+mod listed;
 mod load;
 pub(crate) mod models;
 mod other_ids;

@@ -141,7 +141,7 @@ impl ModelRelations {
             "ml_centroids" => {
                 arguments.none(function)?;
                 let centroids = features::tables::centroids(model)?;
-                let apart = ["centroid_id", "categorical_value"];
+                let apart = ["centroid_id", "numerical_value", "categorical_value"];
                 scan(function, Answers::showing(model, &apart, centroids))
             }
             "ml_principal_components" => {

@@ -11,8 +11,11 @@
 //! what a condition says, true or false, is no value either. But of another reading whose rows the
 //! own row picks ([`super::ties`]), or whose groups are not the ones that the own row is in,
 //! counts, sums and means may be of a single row, and are values as others are: what these and
-//! windows give is in `told.rs`.
+//! windows give is in `told.rs`. So they may where a place among rows, or a single value of others,
+//! leaves few rows to them: what conditions do is in `asked.rs`. Values of a table that is not
+//! governed are of the governed rows that find them.
 
+mod asked;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +35,6 @@ use crate::consent::tells_together;
 use crate::model::evaluate::EvaluateNode;
 use crate::private::PrivateNode;
 use crate::subject::are_same_ids;
-use crate::subqueries::subquery;
 
 /// What a column of a governed table is.
 #[derive(Debug, Clone, Copy)]
@@ -259,6 +261,10 @@ impl Walk<'_> {
         }
         let mut told = self.each(&node.aggr_expr, schema, &from)?;
         told.iter_mut().for_each(|held| held.divide(&columns));
+        // One row: of the aggregates that give a value, it is a single one.
+        if columns.iter().all(|key| key.near.is_empty()) {
+            told.iter_mut().for_each(Held::be_one);
+        }
         columns.extend(told);
         Ok(columns)
     }
@@ -291,8 +297,21 @@ impl Walk<'_> {
                 if !held.told.is_empty() {
                     into.told.entry(reading).or_default().insert(None);
                 }
-                if !held.cut.is_empty() {
-                    into.cut.insert(reading);
+                if !held.via.is_empty() {
+                    into.via.entry(reading).or_default().insert(None);
+                }
+                for (from, to) in [
+                    (&held.cut, &mut into.cut),
+                    (&held.one, &mut into.one),
+                    (&held.places, &mut into.places),
+                ] {
+                    if !from.is_empty() {
+                        to.insert(reading);
+                    }
+                }
+                let mut of = held.rows.iter().chain(held.told.keys());
+                if of.any(|of| self.ties.is_few(*of)) {
+                    self.ties.leave(&BTreeSet::from([reading]));
                 }
                 self.ties.agree(&BTreeSet::from([reading]), &held.near);
                 *is_keyed &= held.key.is_some() && (read.is_empty() || held.key == sole(&read));
@@ -332,7 +351,8 @@ impl Walk<'_> {
                 for (one, other) in &node.on {
                     self.pick([one, other], &schema, &both)?;
                 }
-                self.pick(&node.filter, &schema, &both)?;
+                let picking = self.weighed(&node.filter, &schema, &both)?;
+                self.ties.pick(&picking);
             }
             // Both sides call their columns alike.
             Err(_) => self.ties.pick(&both.iter().flat_map(|held| &held.near).copied().collect()),
@@ -370,7 +390,7 @@ impl Walk<'_> {
                 Expr::BinaryExpr(binary) if binary.op == Operator::Eq => {
                     self.alike(&binary.left, &binary.right, schema, columns, join)?;
                 }
-                other => self.pick([other], schema, columns)?,
+                other => self.choose(&[other], schema, columns, join)?,
             }
         }
         Ok(())
@@ -389,14 +409,16 @@ impl Walk<'_> {
         let (Some(one_side), Some(other_side), (Ok(one_type), Ok(other_type))) =
             (sides.0, sides.1, types)
         else {
-            return self.pick([one, other], schema, columns);
+            return self.choose(&[one, other], schema, columns, join);
         };
         // What is compared as another type may be equal without being the same.
         let are_same = are_same_ids(&one_type, &other_type) && are_same_ids(&other_type, &one_type);
         let is_always = is_always(one_side.at, other_side.at, join).filter(|_| are_same);
         let Some(is_always) = is_always else {
-            return self.pick([one, other], schema, columns);
+            return self.choose(&[one, other], schema, columns, join);
         };
+        self.leave(&self.asked([one, other], schema, columns)?, true);
+        self.equate(&one_side, &other_side, columns);
         let (one, other) = (one_side, other_side);
         let decides = |side: &Side| side.held.key.filter(|_| side.held.decides);
         // What a sub-query compares of queries around alone picks rows of these, or keeps them out.
@@ -409,6 +431,9 @@ impl Walk<'_> {
         }
         match (decides(&one), decides(&other)) {
             (Some(a), Some(b)) if a != b => {
+                if self.ties.is_few(a) || self.ties.is_few(b) {
+                    self.ties.leave(&BTreeSet::from([a, b]));
+                }
                 for held in columns {
                     // Rows around are called what they are called there.
                     match (one.at, other.at) {
@@ -427,53 +452,6 @@ impl Walk<'_> {
             _ => {}
         }
         Ok(())
-    }
-
-    /// Rows are picked by what these expressions are made of together.
-    fn pick<'e>(
-        &self,
-        exprs: impl IntoIterator<Item = &'e Expr>,
-        schema: &DFSchema,
-        from: &[Held],
-    ) -> Result<()> {
-        self.ties.pick(&self.near(exprs, schema, from)?);
-        Ok(())
-    }
-
-    /// The readings of which expressions say anything at all.
-    fn near<'e>(
-        &self,
-        exprs: impl IntoIterator<Item = &'e Expr>,
-        schema: &DFSchema,
-        from: &[Held],
-    ) -> Result<BTreeSet<usize>> {
-        let mut near = BTreeSet::new();
-        for expr in exprs {
-            expr.apply(|part| {
-                match part {
-                    Expr::Column(column) => near.extend(named(column, schema, from).near),
-                    // Of a sub-query it may be a column of these rows.
-                    Expr::OuterReferenceColumn(_, column)
-                        if schema.maybe_index_of_column(column).is_none() =>
-                    {
-                        near.extend(self.outer(column).near);
-                    }
-                    Expr::OuterReferenceColumn(_, column) => {
-                        near.extend(named(column, schema, from).near);
-                        near.extend(self.outer(column).near);
-                    }
-                    other => {
-                        if let Some(sub) = subquery(other) {
-                            let inner = self.within(&sub.subquery, schema, from)?;
-                            near.extend(inner.into_iter().flat_map(|held| held.near));
-                            near.extend(self.near(&sub.outer_ref_columns, schema, from)?);
-                        }
-                    }
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-        }
-        Ok(near)
     }
 
     fn side(&self, expr: &Expr, schema: &DFSchema, columns: &[Held]) -> Option<Side> {
@@ -508,6 +486,7 @@ impl Walk<'_> {
                 }
                 held.decides = false;
                 held.column = None;
+                held.equal = None;
                 Ok(held)
             }
             Expr::OuterReferenceColumn(_, column) => Ok(self.outer(column)),
@@ -525,7 +504,8 @@ impl Walk<'_> {
                     all.add(&self.outer(column));
                 }
                 Expr::ScalarSubquery(sub) => {
-                    let inner = self.within(&sub.subquery, schema, from)?;
+                    let mut inner = self.within(&sub.subquery, schema, from)?;
+                    inner.iter_mut().for_each(Held::be_one);
                     inner.iter().for_each(|held| all.add(held));
                 }
                 Expr::Case(case) => {
@@ -535,7 +515,7 @@ impl Walk<'_> {
                     }
                     let whens = case.when_then_expr.iter().map(|(when, _)| when.as_ref());
                     let asked = whens.chain(case.expr.as_deref());
-                    all.near.extend(self.near(asked, schema, from)?);
+                    all.near.extend(self.weighed(asked, schema, from)?);
                     return Ok(TreeNodeRecursion::Jump);
                 }
                 Expr::WindowFunction(call) => {
@@ -550,7 +530,7 @@ impl Walk<'_> {
                     return Ok(TreeNodeRecursion::Jump);
                 }
                 part if is_condition(part) => {
-                    all.near.extend(self.near([part], schema, from)?);
+                    all.near.extend(self.weighed([part], schema, from)?);
                     return Ok(TreeNodeRecursion::Jump);
                 }
                 _ => {}

@@ -17,6 +17,14 @@ pub(super) struct Held {
     /// The readings of whose rows only some are there, as LIMIT leaves them: a sum of these may be
     /// the value of one.
     pub(super) cut: BTreeSet<usize>,
+    /// The readings of which it is a single value, as `max` without groups gives it: a sum of such
+    /// ones is that value again.
+    pub(super) one: BTreeSet<usize>,
+    /// The readings among whose rows it tells the place of one, as `row_number` does.
+    pub(super) places: BTreeSet<usize>,
+    /// Of a table that is not governed: the readings whose rows find the row that it is of, and by
+    /// which columns: none for what is no such column.
+    pub(super) via: BTreeMap<usize, BTreeSet<Option<Origin>>>,
     /// Whether the values may be of other rows of a reading than the one whose row it is.
     pub(super) is_of_others: bool,
     /// The reading of whose rows it is what the policy decides by.
@@ -27,6 +35,8 @@ pub(super) struct Held {
     pub(super) near: BTreeSet<usize>,
     /// The column of a governed table that it is.
     pub(super) column: Option<Origin>,
+    /// The column of a governed table that it is equal to, and is not.
+    pub(super) equal: Option<Origin>,
 }
 
 impl Held {
@@ -36,10 +46,16 @@ impl Held {
         for (reading, by) in &other.told {
             self.told.entry(*reading).or_default().extend(by.iter().cloned());
         }
+        for (reading, by) in &other.via {
+            self.via.entry(*reading).or_default().extend(by.iter().cloned());
+        }
         self.cut.extend(&other.cut);
+        self.one.extend(&other.one);
+        self.places.extend(&other.places);
         self.near.extend(&other.near);
         self.is_of_others |= other.is_of_others;
         self.column = None;
+        self.equal = None;
         self.lose_key();
     }
 
@@ -49,18 +65,25 @@ impl Held {
     }
 
     pub(super) fn rename(&mut self, from: usize, to: usize) {
-        if self.rows.remove(&from) {
-            self.rows.insert(to);
+        for readings in [&mut self.rows, &mut self.cut, &mut self.one, &mut self.places] {
+            if readings.remove(&from) {
+                readings.insert(to);
+            }
         }
-        if let Some(by) = self.told.remove(&from) {
-            self.told.entry(to).or_default().extend(by);
-        }
-        if self.cut.remove(&from) {
-            self.cut.insert(to);
+        for readings in [&mut self.told, &mut self.via] {
+            if let Some(by) = readings.remove(&from) {
+                readings.entry(to).or_default().extend(by);
+            }
         }
         if self.key == Some(from) {
             self.key = Some(to);
         }
+    }
+
+    /// It stands in one row: it is a single value, where it is not told of all rows together.
+    pub(super) fn be_one(&mut self) {
+        let divided = self.told.iter().filter(|(_, by)| !by.is_empty());
+        self.one.extend(self.rows.iter().copied().chain(divided.map(|(reading, _)| *reading)));
     }
 
     /// What is told together is told of the groups that these keys make.
@@ -72,7 +95,8 @@ impl Held {
 
     /// Whether it is made of a governed table.
     pub(super) fn is_governed(&self) -> bool {
-        self.key.is_some() || !self.rows.is_empty() || !self.told.is_empty()
+        let is_found = !self.via.is_empty();
+        self.key.is_some() || !self.rows.is_empty() || !self.told.is_empty() || is_found
     }
 }
 
@@ -117,9 +141,11 @@ pub(super) fn sole(rows: &BTreeSet<usize>) -> Option<usize> {
 }
 
 /// Columns of which those that tell of rows together hold values of these, where a row beside them
-/// picks them or is not in all of the groups: then they may be one row. Without a row beside them
-/// they are nobody's. Rows are beside them of the readings of which there are values, and of these
-/// ones, of which a column says whose a row is.
+/// picks them, is not in all of the groups, or where only some of them are left: then they may be
+/// one row. Without a row beside them they are nobody's. Values of a table that is not governed are
+/// of the rows that find them, unless these do so by a value which the own row has too. Rows are
+/// beside them of the readings of which there are values, and of these ones, of which a column says
+/// whose a row is.
 pub(super) fn settled(mut columns: Vec<Held>, mut own: BTreeSet<usize>, ties: &Ties) -> Vec<Held> {
     own.extend(rows(&columns));
     let mut from = own.clone();
@@ -131,11 +157,17 @@ pub(super) fn settled(mut columns: Vec<Held>, mut own: BTreeSet<usize>, ties: &T
     };
     let is_value = |(reading, by): (&usize, &BTreeSet<Option<Origin>>)| {
         let is_told = own.is_empty() || own.contains(reading);
-        let is_alone = !by.iter().all(is_in) || ties.is_picked(*reading, &from);
+        let is_alone =
+            !by.iter().all(is_in) || ties.is_picked(*reading, &from) || ties.is_few(*reading);
         (!is_told && is_alone).then_some(*reading)
+    };
+    let is_own = |by: &Option<Origin>| by.as_ref().is_some_and(|of| ties.is_shared(of, &own));
+    let is_found = |(reading, by): (&usize, &BTreeSet<Option<Origin>>)| {
+        (!own.contains(reading) && !by.iter().all(is_own)).then_some(*reading)
     };
     for held in &mut columns {
         held.rows.extend(held.told.iter().filter_map(is_value));
+        held.rows.extend(held.via.iter().filter_map(is_found));
     }
     columns
 }

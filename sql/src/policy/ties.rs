@@ -40,6 +40,8 @@ pub(super) struct Ties {
     links: RefCell<BTreeMap<usize, BTreeMap<usize, bool>>>,
     /// The columns that are equal to the same ones of other readings, and these.
     shared: RefCell<BTreeMap<Origin, BTreeSet<usize>>>,
+    /// The readings of whose rows a comparison with others leaves few, maybe one.
+    few: RefCell<BTreeSet<usize>>,
 }
 
 impl Ties {
@@ -85,7 +87,14 @@ impl Ties {
 
     /// Two columns are equal: says whether they are the same one of two readings.
     pub(super) fn share(&self, one: &Held, other: &Held) -> bool {
-        let (Some(one), Some(other)) = (&one.column, &other.column) else { return false };
+        match (&one.column, &other.column) {
+            (Some(one), Some(other)) => self.share_columns(one, other),
+            _ => false,
+        }
+    }
+
+    /// The same of two columns of governed tables.
+    pub(super) fn share_columns(&self, one: &Origin, other: &Origin) -> bool {
         if !one.is_same(other) || one.reading == other.reading {
             return false;
         }
@@ -93,6 +102,16 @@ impl Ties {
         shared.entry(one.clone()).or_default().insert(other.reading);
         shared.entry(other.clone()).or_default().insert(one.reading);
         true
+    }
+
+    /// Of rows of these readings few may be left: those of a place, or that equal a single value.
+    pub(super) fn leave(&self, readings: &BTreeSet<usize>) {
+        self.few.borrow_mut().extend(readings);
+    }
+
+    /// Whether few rows of a reading may be left.
+    pub(super) fn is_few(&self, reading: usize) -> bool {
+        self.few.borrow().contains(&reading)
     }
 
     /// Whether a column is equal to the same one of one of these readings.

@@ -26,12 +26,17 @@ impl Walk<'_> {
         from: &[Held],
     ) -> Result<Held> {
         let of: Vec<&Expr> = of.into_iter().collect();
-        let mut near = self.near(of.iter().copied(), schema, from)?;
+        let asked = self.asked(of.iter().copied(), schema, from)?;
+        let mut near = asked.near;
         let mut all = Held::default();
         for expr in of {
             all.add(&self.made(expr, schema, from)?);
         }
-        let is_of_others = all.is_of_others;
+        let (is_of_others, one) = (all.is_of_others, all.one.clone());
+        // A value times what its place makes of it is that of a place.
+        if !all.rows.is_empty() {
+            self.ties.leave(&asked.places);
+        }
         // What was told before, as the mean that a value is taken from, is of the same rows
         // whatever stands beside it.
         let is_told =
@@ -39,9 +44,10 @@ impl Walk<'_> {
         let picking: BTreeSet<usize> = near.iter().copied().filter(|of| !is_told(of)).collect();
         self.ties.pick(&picking);
         from.iter().for_each(|held| all.add(held));
-        let read = all.rows.iter().chain(all.told.keys());
+        let read = all.rows.iter().chain(all.told.keys()).chain(all.via.keys());
         let told = read.map(|reading| {
-            let some = all.cut.contains(reading).then_some(None);
+            let is_some = all.cut.contains(reading) || one.contains(reading);
+            let some = is_some.then_some(None);
             (*reading, some.into_iter().collect::<BTreeSet<Option<Origin>>>())
         });
         let told = told.collect();
@@ -49,13 +55,30 @@ impl Walk<'_> {
         Ok(Held { told, near, is_of_others, ..Held::default() })
     }
 
-    /// What a window gives: of other rows, unless it is divided by what decides about them.
+    /// What a window gives: of other rows, unless it is divided by what decides about them. In an
+    /// order it tells the place of a row among those of all persons, where it is not so divided.
     pub(super) fn windowed(
         &self,
         call: &WindowFunction,
         schema: &DFSchema,
         from: &[Held],
     ) -> Result<Held> {
+        let mut held = self.given(call, schema, from)?;
+        let frame = &call.params.window_frame;
+        let is_whole = frame.start_bound.is_unbounded() && frame.end_bound.is_unbounded();
+        let is_ordered = !call.params.order_by.is_empty() && !is_whole;
+        if is_ordered || PLACES.contains(&call.fun.name()) {
+            let by = call.params.partition_by.iter();
+            let by = by.filter_map(|by| self.side(by, schema, from)).map(|by| by.held);
+            let apart: BTreeSet<usize> =
+                by.filter(|by| by.decides).filter_map(|by| by.key).collect();
+            let read = from.iter().flat_map(|held| held.rows.iter().chain(held.told.keys()));
+            held.places.extend(read.filter(|reading| !apart.contains(*reading)));
+        }
+        Ok(held)
+    }
+
+    fn given(&self, call: &WindowFunction, schema: &DFSchema, from: &[Held]) -> Result<Held> {
         let (name, params) = (call.fun.name(), &call.params);
         let frame = &params.window_frame;
         // A sum over a part of the rows may be the value of one of them.
