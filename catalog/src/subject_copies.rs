@@ -67,7 +67,7 @@ pub struct CopiedKey {
     pub from: SubjectKey,
     /// Where the ids came from at first: a key, a column of the crosswalk, or a model's users.
     pub root: SubjectKey,
-    /// Whether that is a model, whose users may be persons of any subject.
+    /// Whether that is a model, whose users may be the subject's persons.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub of_model: bool,
     /// What was done to the ids, in order: nothing, where they are what they were. None where it

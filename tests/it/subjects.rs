@@ -486,6 +486,50 @@ async fn a_model_that_cannot_be_read_keeps_nobody_from_being_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_reaches_the_recommenders_of_the_persons_tables_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = engine.session(Principal::embedded());
+    let kinds = [
+        ("als", "'matrix_factorization', feedback_type = 'implicit', num_factors = 2"),
+        ("ease", "'ease'"),
+        ("hybrid", "'hybrid', base_models = ['ease', 'popularity']"),
+        ("item_knn", "'item_knn'"),
+        ("popularity", "'popularity'"),
+    ];
+    let expected = |table: &str| -> BTreeSet<String> {
+        let models = kinds.iter().map(|(kind, _)| format!("main.{kind}_{table}@1"));
+        models.chain([format!("main.{table}")]).collect()
+    };
+    // The same number is a person in one of them, and a shop in the other one.
+    for table in ["visits", "shops"] {
+        let rows = format!(
+            "CREATE TABLE {table} AS SELECT n % 20 AS id, 'i' || (n * 7 % 13) AS item \
+             FROM generate_series(1, 200) AS s(n)"
+        );
+        outcome(&session, &rows).await.unwrap_or_else(|code| panic!("{rows}: {code}"));
+        for (kind, options) in kinds {
+            let text = format!(
+                "CREATE MODEL {kind}_{table} OPTIONS (model_type = {options}, user_col = 'id', \
+                 item_col = 'item') AS SELECT id, item FROM {table}"
+            );
+            outcome(&session, &text).await.unwrap_or_else(|code| panic!("{text}: {code}"));
+        }
+    }
+    let sources = async |subject: &str| -> BTreeSet<String> {
+        let export = batches(&session, &format!("EXPORT SUBJECT {subject} '7'")).await;
+        rows_of(&export).into_iter().filter_map(|row| row.into_iter().nth(1)).collect()
+    };
+    outcome(&session, "CREATE SUBJECT person KEY (visits.id)").await.unwrap();
+    assert_eq!(sources("person").await, expected("visits"));
+    outcome(&session, "FORGET SUBJECT person '7'").await.unwrap();
+    assert_eq!(sources("person").await, BTreeSet::new());
+    // The shop is where it was, and is found once it is a subject's.
+    outcome(&session, "CREATE SUBJECT shop KEY (shops.id)").await.unwrap();
+    assert_eq!(sources("shop").await, expected("shops"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_may_still_have_a_rectified_value_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let engine = crate::slt::engine(folder.path()).await;

@@ -184,13 +184,14 @@ pub struct Publication {
     /// These policies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub consents: Vec<StoredConsent>,
-    /// Whose ids the users are, of subjects, where they are not ids of records as they are.
+    /// Whose ids the users, or the records of a model of entities, are, of subjects, where they are
+    /// not ids of records as they are.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub users_of: BTreeSet<CopiedKey>,
-    /// Whose ids the records of a model of entities are, of subjects, where they are ids of records
-    /// as they are.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub records_of: BTreeSet<CopiedKey>,
+    /// The same where they are ids of records as they are; none where that was not kept, or there
+    /// are neither users nor records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records_of: Option<BTreeSet<CopiedKey>>,
     /// What it began with.
     #[serde(default)]
     pub start: StoredStart,
@@ -251,6 +252,19 @@ impl Publication {
     pub fn may_have_read(&self, table: &str) -> bool {
         let read_from = self.all_read_from();
         read_from.is_empty() || read_from.iter().any(|read| read == table)
+    }
+
+    /// Whether the users or records may be persons: their ids came of ids that are these persons',
+    /// or one of the tables was read that hold such, or nobody knows which were. The same number in
+    /// any other table means somebody else.
+    pub fn may_hold<'a>(
+        &self,
+        is_theirs: impl Fn(&CopiedKey) -> bool,
+        tables: impl IntoIterator<Item = &'a ObjectName>,
+    ) -> bool {
+        let Some(as_they_are) = &self.records_of else { return true };
+        as_they_are.iter().chain(&self.users_of).any(is_theirs)
+            || tables.into_iter().any(|table| self.may_have_read(&table.to_string()))
     }
 }
 

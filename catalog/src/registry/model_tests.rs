@@ -88,7 +88,7 @@ pub(super) fn publication() -> Publication {
         channel: None,
         consents: vec![],
         users_of: BTreeSet::new(),
-        records_of: BTreeSet::new(),
+        records_of: Some(BTreeSet::new()),
         start: StoredStart::GoesOn { version: 1, holds_all: true },
         read_from: vec!["main.clicks".into()],
         reads_unknown: true,

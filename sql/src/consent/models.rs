@@ -58,8 +58,8 @@ pub(crate) struct TrainedFor {
     of_users: BTreeMap<String, Ways>,
     /// Whose ids the users, or the records, are, of subjects.
     users_of: BTreeSet<CopiedKey>,
-    /// The same of records that are what they were.
-    records_of: BTreeSet<CopiedKey>,
+    /// The same where these are what they were; none where there are neither.
+    records_of: Option<BTreeSet<CopiedKey>>,
     /// By which policies the rows were chosen of the models that it asks.
     of_models: Vec<StoredConsent>,
     /// Whether one of these was trained for the channel.
@@ -79,7 +79,7 @@ impl TrainedFor {
         persons: Option<PersonColumn>,
     ) -> Result<Self> {
         let (mut of_users, mut users_of) = (BTreeMap::new(), BTreeSet::new());
-        let mut records_of = BTreeSet::new();
+        let mut records_of = None;
         let used = Arc::clone(context.opening().used());
         let asked = context.opening().asked();
         let of_models: Vec<StoredConsent> =
@@ -106,12 +106,13 @@ impl TrainedFor {
                     Followed::Lost => return Err(not_followed(plan, column, &policy)),
                 }
             }
-            users_of = users::of_subjects(context, plan, column).await?.changed;
+            let of = users::of_subjects(context, plan, column).await?;
+            (users_of, records_of) = (of.changed, Some(of.plain));
         }
         if let Some(PersonColumn::Records(column)) = persons {
             // A number of a record need tell nobody of whom it is.
             let of = users::of_subjects(context, plan, column).await?;
-            (users_of, records_of) = (of.changed, of.plain);
+            (users_of, records_of) = (of.changed, Some(of.plain));
             users_of.retain(|ids| ids.by.is_some());
         }
         let by_channel = asked.iter().any(|model| model.manifest.channel.is_some());
@@ -153,9 +154,9 @@ impl TrainedFor {
         &self.users_of
     }
 
-    /// Whose ids the records are, of subjects, where they are ids of records as they are.
-    pub(crate) fn records_of(&self) -> &BTreeSet<CopiedKey> {
-        &self.records_of
+    /// The same where they are ids of records as they are; none where there are neither.
+    pub(crate) fn records_of(&self) -> Option<&BTreeSet<CopiedKey>> {
+        self.records_of.as_ref()
     }
 }
 

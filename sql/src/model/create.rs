@@ -558,7 +558,7 @@ impl Training {
             channel: self.next.trained_for.channel(),
             consents: self.next.trained_for.consents(),
             users_of: self.next.trained_for.users_of().clone(),
-            records_of: self.next.trained_for.records_of().clone(),
+            records_of: self.next.records_of(trained.start, before),
             start: trained.start,
             read_from: self.next.read_from.clone(),
             reads_unknown: self.next.reads_unknown,

@@ -86,6 +86,20 @@ impl Next {
         policies
     }
 
+    /// Whose ids, as they are, its users or records are, with those of the version that it goes on
+    /// from, if it does: that one's may be among them. None where it is not known of both.
+    pub(crate) fn records_of(
+        &self,
+        start: StoredStart,
+        before: Option<&Manifest>,
+    ) -> Option<BTreeSet<CopiedKey>> {
+        let mut records_of = self.trained_for.records_of()?.clone();
+        if let (StoredStart::GoesOn { .. }, Some(before)) = (start, before) {
+            records_of.extend(before.records_of.clone()?);
+        }
+        Some(records_of)
+    }
+
     /// Why what a version knows is more than its tables show by now; `None` where their policies
     /// are those under which it was trained.
     fn newer_policy(&self, number: u32, manifest: &Manifest) -> Option<String> {

@@ -76,7 +76,7 @@ impl Copies {
         let tables = keyed(context, &subjects, &known).await?;
         let keys = first_generations(context).await?;
         let asked = context.opening().asked();
-        let models = OfModels { subjects: &subjects, policy: None, asked: &asked };
+        let models = OfModels { subjects: &subjects, copies: &known, policy: None, asked: &asked };
         let mut rows = Lineage::new(&tables, models, &keys, &Cell::default()).of(plan)?;
         for (held, field) in rows.columns.iter_mut().zip(plan.schema().fields()) {
             if !is_id(field.data_type()) {

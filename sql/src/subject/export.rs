@@ -145,6 +145,9 @@ impl Held {
         ids: &BTreeSet<String>,
     ) -> Result<Self> {
         let mut held = Self::default();
+        if !person.may_be_in(&loaded.manifest) {
+            return Ok(held);
+        }
         let model = &loaded.model;
         if let Some(recommender) = model.recommender() {
             let ids: ArrayRef = Arc::new(StringArray::from_iter_values(ids));
@@ -154,9 +157,7 @@ impl Held {
             held.users.sort_unstable();
             held.users.dedup();
         }
-        if let Some(entities) = model.entities()
-            && person.may_be_recorded_in(&loaded.manifest)
-        {
+        if let Some(entities) = model.entities() {
             let records = &entities.parts().ids;
             for at in 0..records.len() {
                 if ids.contains(&array_value_to_string(records, at)?) {

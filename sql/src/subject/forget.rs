@@ -44,8 +44,11 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<Done> {
     let catalog = context.engine().catalog();
     let job = catalog.begin_erasure(of, context.rights().name(), steps).await?;
     // HOLD looks for a journal once it has marked a person, so one of the two sees the other.
-    if person.has(&context, Mark::Held).await? {
+    let is_held = person.has(&context, Mark::Held).await;
+    if !matches!(is_held, Ok(false)) {
+        // Nor is one gone on with of whom that is not known: nothing has been done yet.
         catalog.abandon_erasure(&job.id).await?;
+        is_held?;
         return Err(held(who));
     }
     // What has begun is ended, also when whoever asked goes away: in a task of its own.

@@ -61,7 +61,7 @@ impl Tables {
             created_ms: 0,
         };
         let (subjects, keys, readings) = ([subject], BTreeMap::new(), Cell::default());
-        let models = OfModels { subjects: &subjects, policy: None, asked: &[] };
+        let models = OfModels { subjects: &subjects, copies: &[], policy: None, asked: &[] };
         let lineage = Lineage::new(&self.0, models, &keys, &readings);
         lineage.of(&plan.build().unwrap()).unwrap()
     }

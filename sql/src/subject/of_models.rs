@@ -1,12 +1,15 @@
 //! Ids that come of models: whose a model's users and records are.
 //!
-//! A subject's persons may be in any model, as they are or as the model's training has made them.
+//! A subject's persons may be in a model whose users or records came of the subject's ids, or that
+//! has read a table with such, as they are or as the model's training has made them.
 //! A consent policy's persons are a model's users where its version remembers that they are, by the
 //! same ways, so that what learns from the model's answers follows the same withdrawals.
 
 use std::collections::BTreeSet;
 
+use catalog::ObjectName;
 use catalog::models::{LoadedModel, Manifest};
+use catalog::subject_copies::CopiedKey;
 use catalog::subjects::{Subject, SubjectKey};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -38,6 +41,8 @@ pub(crate) const OF_USERS: [&str; 6] = [
 pub(super) struct OfModels<'a> {
     /// Every subject: of each, a model's users may be persons.
     pub(super) subjects: &'a [Subject],
+    /// What tables hold as copies of their ids.
+    pub(super) copies: &'a [(ObjectName, CopiedKey)],
     /// The ids of the persons of the consent policy that is followed.
     pub(super) policy: Option<&'a Ids>,
     /// The models that the statement asks.
@@ -50,9 +55,27 @@ impl OfModels<'_> {
         let users = Some(model.manifest.user_col.as_str()).filter(|users| !users.is_empty());
         let column = users.unwrap_or(column).to_owned();
         let key = SubjectKey { table: model.name.clone(), column };
-        let mut ids = of_subjects(self.subjects, &model.manifest, &key);
+        let mut ids = self.of_subjects(&model.manifest, &key);
         ids.extend(self.policy.into_iter().flat_map(|of| of_policy(of, &model.manifest, &key)));
         ids.into_iter().map(|ids| ids.read_in(reading)).collect()
+    }
+
+    /// Subjects' persons among a model's users or records, each way that their ids were made.
+    fn of_subjects(&self, manifest: &Manifest, key: &SubjectKey) -> BTreeSet<Ids> {
+        let mut ids = BTreeSet::new();
+        for subject in self.subjects.iter().filter(|subject| self.may_be_in(subject, manifest)) {
+            ids.insert(Ids::of_users(&subject.name, key));
+            let made = manifest.users_of.iter().filter(|copy| copy.subject == subject.name);
+            ids.extend(made.map(|copy| Ids::of_copy(copy, key.clone())));
+        }
+        ids
+    }
+
+    /// Whether a subject's persons may be among a model's users or records.
+    fn may_be_in(&self, subject: &Subject, manifest: &Manifest) -> bool {
+        let copies = self.copies.iter().filter(|(_, copy)| subject.counts(copy));
+        let tables = subject.tables().into_iter().chain(copies.map(|(table, _)| table));
+        manifest.may_hold(|ids| subject.counts(ids), tables)
     }
 
     /// What a column holds of the persons of the consent policy that tells rows apart which a model
@@ -151,16 +174,6 @@ fn may_be_named(model: &LoadedModel, named: &Expr) -> bool {
     name == model.name.name
         && schema.is_none_or(|schema| schema == model.name.schema)
         && version.is_none_or(|version| version == model.version)
-}
-
-fn of_subjects(subjects: &[Subject], manifest: &Manifest, key: &SubjectKey) -> BTreeSet<Ids> {
-    let mut ids = BTreeSet::new();
-    for subject in subjects {
-        ids.insert(Ids::of_users(&subject.name, key));
-        let made = manifest.users_of.iter().filter(|copy| copy.subject == subject.name);
-        ids.extend(made.map(|copy| Ids::of_copy(copy, key.clone())));
-    }
-    ids
 }
 
 /// A policy's persons among a model's users, each way that their ids were made. Whose the records

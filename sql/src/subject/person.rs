@@ -45,6 +45,8 @@ pub(super) struct Person {
     pub(super) entity: Option<String>,
     /// What copies hold of the person.
     pub(super) copies: Vec<PersonCopy>,
+    /// The tables of copies that may hold the person, also where these cannot be searched.
+    copied: BTreeSet<ObjectName>,
     /// What copies may hold and cannot be looked for, in words.
     pub(super) unreached: BTreeSet<String>,
 }
@@ -387,8 +389,8 @@ impl Person {
         only: Option<SubjectKey>,
         entity: Option<String>,
     ) -> Self {
-        let (copies, unreached) = (vec![], BTreeSet::new());
-        Self { subject, ids, only, entity, copies, unreached }
+        let (copies, copied, unreached) = (vec![], BTreeSet::new(), BTreeSet::new());
+        Self { subject, ids, only, entity, copies, copied, unreached }
     }
 
     /// The person, with what copies hold now.
@@ -397,7 +399,7 @@ impl Person {
         run: &Run,
         context: &Arc<StatementContext>,
     ) -> Result<Self> {
-        (self.copies, self.unreached) = (vec![], BTreeSet::new());
+        (self.copies, self.copied, self.unreached) = (vec![], BTreeSet::new(), BTreeSet::new());
         for (table, copy) in context.engine().catalog().copies_now().await? {
             if !self.subject.counts(&copy) {
                 continue;
@@ -406,6 +408,7 @@ impl Person {
             if ids.is_empty() {
                 continue;
             }
+            self.copied.insert(table.clone());
             let (Some(column), Some(by)) = (&copy.column, &copy.by) else {
                 let place = match &copy.column {
                     Some(column) => format!("column {column}"),
@@ -457,14 +460,12 @@ impl Person {
         Ok((known, doubt))
     }
 
-    /// Whether records of a model of entities may be the person's: their ids come of the subject's
-    /// columns, or tables with rows of the person were read for it, or nobody knows which were. A
-    /// number of any other table's record means nobody.
-    pub(super) fn may_be_recorded_in(&self, manifest: &Manifest) -> bool {
-        let of = manifest.records_of.iter().chain(&manifest.users_of);
-        let mut of = of.filter(|ids| !ids.of_model && self.subject.counts(ids));
-        of.any(|ids| !self.ids_of(&ids.root).is_empty())
-            || self.tables().iter().any(|table| manifest.may_have_read(&table.to_string()))
+    /// Whether users or records of a model may be the person's: their ids come of the subject's
+    /// columns, or tables that may hold the person were read for it, or nobody knows which were.
+    pub(super) fn may_be_in(&self, manifest: &Manifest) -> bool {
+        let is_theirs =
+            |ids: &CopiedKey| self.subject.counts(ids) && !self.ids_of(&ids.root).is_empty();
+        manifest.may_hold(is_theirs, self.tables().iter().chain(&self.copied))
     }
 
     /// The person's ids as a column held them at first.

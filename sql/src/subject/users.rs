@@ -93,7 +93,7 @@ fn rows_of(
     let (ids, asked) = (Ids::of(&policy.name, &key), context.opening().asked());
     let columns = vec![(column, ids.clone())];
     let tables = [Keyed { name, providers, columns, personal }];
-    let models = OfModels { subjects: &[], policy: Some(&ids), asked: &asked };
+    let models = OfModels { subjects: &[], copies: &[], policy: Some(&ids), asked: &asked };
     Ok(Lineage::new(&tables, models, keys, &Cell::default()).of(plan)?)
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct SubjectIds {
     /// Those that are not what they were, or a person's own in the crosswalk. Where nothing is left
     /// of them that can be looked for, they are of no known making.
     pub(crate) changed: BTreeSet<CopiedKey>,
-    /// Those of records, as they are in tables.
+    /// Those of records, as they are in tables, or in models that learned from these.
     pub(crate) plain: BTreeSet<CopiedKey>,
 }
 
@@ -121,9 +121,10 @@ pub(crate) async fn of_subjects(
     if subjects.is_empty() {
         return Ok(SubjectIds::default());
     }
-    let tables = keyed(context, &subjects, &catalog.copies().await?).await?;
+    let copies = catalog.copies().await?;
+    let tables = keyed(context, &subjects, &copies).await?;
     let (keys, asked) = (first_generations(context).await?, context.opening().asked());
-    let models = OfModels { subjects: &subjects, policy: None, asked: &asked };
+    let models = OfModels { subjects: &subjects, copies: &copies, policy: None, asked: &asked };
     let rows = Lineage::new(&tables, models, &keys, &Cell::default()).of(plan)?;
     let mut beside = rows.columns.clone();
     if let Some(held) = beside.get_mut(column) {
@@ -134,11 +135,9 @@ pub(crate) async fn of_subjects(
     let untold = untold(&tables, &held, &rows.persons, &beside);
     let ids = held.ids.iter().chain(&held.lost).chain(&untold);
     let ids = ids.chain(beside.iter().flat_map(|held| &held.others));
-    let copies = ids.map(|ids| ids.copied_to(None));
+    let found = ids.map(|ids| ids.copied_to(None));
     let is_as_it_was = |copy: &CopiedKey| copy.is_plain() && !is_entity(&copy.root);
-    let (mut plain, changed): (BTreeSet<_>, BTreeSet<_>) = copies.partition(is_as_it_was);
-    // A model's users may be anybody's: whose they are is told by what was read for the model.
-    plain.retain(|copy| !copy.of_model);
+    let (plain, changed): (BTreeSet<_>, BTreeSet<_>) = found.partition(is_as_it_was);
     Ok(SubjectIds { changed, plain })
 }
 
