@@ -23,6 +23,7 @@ pub mod engine;
 pub mod error;
 mod expectation;
 pub mod functions;
+mod growth;
 mod intervals;
 mod join;
 mod key;

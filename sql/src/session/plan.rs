@@ -31,8 +31,8 @@ use crate::session::schema::StatementCatalog;
 use crate::session::{Session, Settings, TableFilter, TableInfo};
 use crate::values::ValuesRelation;
 use crate::{
-    consent, key, model, over_query, policy, private, same_names, size, unread, using, value_rows,
-    values,
+    consent, growth, key, model, over_query, policy, private, same_names, size, unread, using,
+    value_rows, values,
 };
 
 /// What one statement (or view inside it) is planned in.
@@ -399,6 +399,7 @@ impl StatementContext {
         let mut private = Vec::new();
         if let Some(tree) = tree {
             size::check_tree(tree.as_ref())?;
+            growth::check_tree(tree.as_ref())?;
             unread::check(tree.as_ref())?;
             unread::plain(tree);
             model::marked::plain(tree)?;
@@ -419,6 +420,7 @@ impl StatementContext {
         match state.statement_to_plan(statement).await {
             Ok(plan) => {
                 size::check(&plan)?;
+                growth::check(&plan)?;
                 allow::check(&plan)?;
                 // What a view reads is looked at where the view stands.
                 if self.depth == 0 {
