@@ -52,7 +52,7 @@ pub(crate) fn check(tokens: &[TokenWithSpan]) -> Result<(), ParserError> {
             _ => {}
         }
         before = keyword(token);
-        read = read.saturating_add(1 << doublings.min(DOUBLINGS_MAX));
+        read = read.saturating_add(1_usize << doublings.min(DOUBLINGS_MAX));
         if pivots > PIVOTS_MAX {
             let message = format!("the text has more than {PIVOTS_MAX} PIVOT and UNPIVOT");
             return Err(ParserError::ParserError(message));
