@@ -15,7 +15,8 @@ use datafusion::logical_expr::{
 
 use crate::subqueries::subquery;
 
-/// The plan of rows, each column with the one type that its values have in common.
+/// The plan of rows, each column with the one type that its values have in common; rows with
+/// sub-queries are queries.
 ///
 /// # Errors
 /// When the rows differ in length, or a column has no such type.
@@ -42,10 +43,11 @@ pub(crate) fn typed(rows: Vec<Vec<Expr>>) -> DataFusionResult<LogicalPlan> {
             .map(|(value, field)| value.cast_to(field.data_type(), &none));
         values.push(cast.collect::<DataFusionResult<Vec<_>>>()?);
     }
-    Ok(LogicalPlan::Values(Values { schema, values }))
+    queries(Values { schema, values })
 }
 
-/// The plan, in which rows with sub-queries are queries.
+/// The plan, in which rows with sub-queries are queries: those that DataFusion planned by the types
+/// of the table that they are written into.
 ///
 /// # Errors
 /// When one cannot be built.
@@ -120,11 +122,14 @@ mod tests {
     #[test]
     fn rows_with_sub_queries_become_queries() {
         let rows = vec![vec![one(lit(1_i64)), lit(2_i64)], vec![lit(3_i64), lit(4_i64)]];
-        let plan = computed(typed(rows).unwrap()).unwrap();
+        let plan = typed(rows.clone()).unwrap();
         let said = plan.display_indent().to_string();
         assert!(said.starts_with("Union\n  Projection: (<subquery>) AS column1"), "{said}");
         assert!(!said.contains("Values"), "{said}");
-        let row = computed(typed(vec![vec![one(lit(1_i64))]]).unwrap()).unwrap();
+        // As DataFusion plans them.
+        let planned = LogicalPlanBuilder::values(rows).unwrap().build().unwrap();
+        assert_eq!(computed(planned).unwrap().display_indent().to_string(), said);
+        let row = typed(vec![vec![one(lit(1_i64))]]).unwrap();
         assert!(matches!(row, LogicalPlan::Projection(_)), "{row}");
     }
 
