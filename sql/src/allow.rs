@@ -4,11 +4,18 @@
 //! that write files, change the session behind our back or define things on DataFusion's own, and
 //! what DataFusion would silently leave out.
 
+use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNodeRecursion, TreeNodeVisitor};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::logical_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
+use datafusion::logical_expr::{
+    Expr, LogicalPlan, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
+};
 
 use crate::error::{Error, Result};
+
+/// Rows or groups that a window's frame may reach from each row. DataFusion adds it to a row's
+/// number, which must not overflow.
+const REACH_MAX: u64 = i64::MAX.unsigned_abs();
 
 /// Checks a plan and all its subqueries.
 ///
@@ -31,7 +38,7 @@ impl TreeNodeVisitor<'_> for Guard {
                 Err(DataFusionError::from(Error::Unsupported { what, hint: None }))
             }
             LogicalPlan::Window(window) => {
-                window.window_expr.iter().try_for_each(check_distinct)?;
+                window.window_expr.iter().try_for_each(check_window)?;
                 Ok(TreeNodeRecursion::Continue)
             }
             // Definitions and changes pass here because their families take the inputs apart and
@@ -41,20 +48,43 @@ impl TreeNodeVisitor<'_> for Guard {
     }
 }
 
-/// Refuses DISTINCT in a call of a window function that is no aggregate: it would say nothing.
-fn check_distinct(expr: &Expr) -> DataFusionResult<()> {
+/// Refuses DISTINCT in a call of a window function that is no aggregate, where it would say
+/// nothing, and a frame that reaches too far.
+fn check_window(expr: &Expr) -> DataFusionResult<()> {
     let expr = match expr {
         Expr::Alias(alias) => alias.expr.as_ref(),
         other => other,
     };
-    if let Expr::WindowFunction(call) = expr
-        && let WindowFunctionDefinition::WindowUDF(function) = &call.fun
+    let Expr::WindowFunction(call) = expr else { return Ok(()) };
+    check_frame(&call.params.window_frame)?;
+    if let WindowFunctionDefinition::WindowUDF(function) = &call.fun
         && call.params.distinct
     {
         return Err(DataFusionError::from(Error::invalid_hint(
             format!("{} takes no DISTINCT: it looks at each row", function.name()),
             "SELECT DISTINCT the values in a query below",
         )));
+    }
+    Ok(())
+}
+
+fn check_frame(frame: &WindowFrame) -> DataFusionResult<()> {
+    if frame.units == WindowFrameUnits::Range {
+        return Ok(());
+    }
+    for bound in [&frame.start_bound, &frame.end_bound] {
+        let (WindowFrameBound::Preceding(reach) | WindowFrameBound::Following(reach)) = bound
+        else {
+            continue;
+        };
+        if let ScalarValue::UInt64(Some(reach)) = reach
+            && *reach > REACH_MAX
+        {
+            return Err(DataFusionError::from(Error::invalid_hint(
+                format!("a window's frame reaches {REACH_MAX} rows at most, not {reach}"),
+                "write UNBOUNDED PRECEDING or UNBOUNDED FOLLOWING",
+            )));
+        }
     }
     Ok(())
 }

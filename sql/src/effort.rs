@@ -18,6 +18,8 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
+use crate::readings;
+
 /// How deep expressions and queries may nest.
 pub(crate) const LEVELS_MAX: usize = 64;
 /// How deep types may nest, and how often EXPLAIN or INTERVAL may stand before themselves: their
@@ -85,6 +87,7 @@ pub(crate) fn check_brackets(tokens: &[TokenWithSpan]) -> Result<(), ParserError
             return Err(ParserError::RecursionLimitExceeded);
         }
     }
+    readings::check(tokens)?;
     check_unbounded(tokens)
 }
 
@@ -147,7 +150,7 @@ fn is_paren(token: &Token) -> bool {
 }
 
 /// A word's keyword; a quoted word has none.
-fn keyword(token: &Token) -> Keyword {
+pub(crate) fn keyword(token: &Token) -> Keyword {
     match token {
         Token::Word(word) => word.keyword,
         _ => Keyword::NoKeyword,
@@ -169,7 +172,8 @@ fn begins_query(token: &Token) -> bool {
     )
 }
 
-fn too_much() -> ParserError {
+/// The error of a text that is too much work.
+pub(crate) fn too_much() -> ParserError {
     ParserError::ParserError(TOO_MUCH.to_owned())
 }
 

@@ -47,6 +47,7 @@ mod progress;
 mod pushed_filters;
 pub mod queries;
 mod query_text;
+mod readings;
 mod rewrites;
 mod rights;
 mod same_names;

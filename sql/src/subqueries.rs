@@ -15,6 +15,9 @@
 //! IN and EXISTS. A comparison with one row is one with a value, which knows that row. Where an
 //! aggregate of all rows lies deeper, or LIMIT and OFFSET would be left out on the way to the join,
 //! a sub-query that refers to the query around it is refused.
+//!
+//! What ANY and ALL become has another name than they. So a column that is computed with them gets
+//! theirs for an alias: what reads it finds it, and what cannot be computed is refused as such.
 
 use std::collections::BTreeSet;
 
@@ -73,15 +76,41 @@ pub(crate) fn told(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
         if let LogicalPlan::Subquery(sub) = &node {
             check_apart(&sub.subquery, BTreeSet::new())?;
         }
-        let node = exact(node)?;
+        let node = named(exact(node)?)?;
         map_named(node, |expr| expr.transform_up(told_part))?.map_data(recomputed)
     });
     told.data()
 }
 
+/// The node, whose columns keep their names when ANY and ALL in them are written out.
+fn named(node: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+    use LogicalPlan::{Aggregate, Projection, Window};
+    if !matches!(node, Projection(_) | Aggregate(_) | Window(_)) {
+        return Ok(node);
+    }
+    let named = node.map_expressions(|expr| {
+        let keeps_name = matches!(expr, Expr::Alias(_) | Expr::GroupingSet(_))
+            || !expr.exists(|part| Ok(matches!(part, Expr::SetComparison(_))))?;
+        if keeps_name {
+            return Ok(Transformed::no(expr));
+        }
+        let name = expr.schema_name().to_string();
+        Ok(Transformed::yes(expr.alias(name)))
+    });
+    named.data()
+}
+
 /// The error of a sub-query that could not be made into a join, from DataFusion's text of it.
 pub(crate) fn unplanned(text: &str) -> Option<Error> {
     let (_, part) = text.split_once("does not support logical expression ")?;
+    if part.starts_with("OuterReferenceColumn") {
+        return Some(Error::unsupported(
+            "this LATERAL query cannot be computed for each row of the tables before it",
+            "name their columns in its WHERE alone, without aggregates, and compute with them in \
+             the SELECT around it; rows of several columns are SELECT a FROM t UNION ALL SELECT b \
+             FROM t",
+        ));
+    }
     let is_subquery = ["ScalarSubquery", "InSubquery", "Exists", "SetComparison"]
         .iter()
         .any(|kind| part.starts_with(kind));
@@ -468,6 +497,23 @@ mod tests {
         };
         assert!(limited(0, Some(1)) && limited(0, None));
         assert!(!limited(0, Some(0)) && !limited(1, None));
+    }
+
+    #[test]
+    fn a_column_of_any_keeps_its_name() {
+        let plan = scan("t").project([col("t.a")]).unwrap().build().unwrap();
+        let subquery =
+            Subquery { subquery: plan.into(), outer_ref_columns: vec![], spans: Spans::new() };
+        let (left, op, any) = (Box::new(lit(1_i64)), Operator::Eq, SetQuantifier::Any);
+        let of = Expr::SetComparison(SetComparison::new(left, subquery, op, any));
+        let name = of.schema_name().to_string();
+        let plan = LogicalPlanBuilder::empty(true).project([of]).unwrap().build().unwrap();
+        let said = told(plan).unwrap();
+        let LogicalPlan::Projection(node) = &said else { panic!("{said}") };
+        let [Expr::Alias(alias)] = node.expr.as_slice() else { panic!("{said}") };
+        assert_eq!((&alias.name, said.schema().field(0).name()), (&name, &name));
+        // Once more says no more.
+        assert_eq!(told(said.clone()).unwrap(), said);
     }
 
     #[test]

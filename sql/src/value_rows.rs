@@ -1,148 +1,152 @@
 //! `VALUES (1, (SELECT 2)), (3, 4)`: rows with sub-queries.
 //!
 //! DataFusion 55.2 computes the rows of VALUES before any sub-query has run. So rows that have one
-//! become `SELECT 1 AS column1, (SELECT 2) AS column2 UNION ALL SELECT 3 AS column1, 4 AS column2`.
+//! become queries of their own once their types are known: the plan of `SELECT 1 AS column1,
+//! (SELECT 2) AS column2 UNION ALL SELECT 3 AS column1, 4 AS column2`.
 
-use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use sqlparser::ast::{
-    Expr, Ident, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, Values,
-    Visit, VisitMut, Visitor, VisitorMut,
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Union, Values,
 };
-use sqlparser::parser::ParserError;
 
-use crate::dialect::AttuneDialect;
-use crate::effort;
-use crate::error::{Error, Result};
+use crate::subqueries::subquery;
 
-/// Says as SELECT what VALUES has of sub-queries.
+/// The plan of rows, each column with the one type that its values have in common; rows with
+/// sub-queries are queries.
 ///
 /// # Errors
-/// When it cannot be written.
-pub(crate) fn plain(tree: &mut Statement) -> Result<()> {
-    match VisitMut::visit(tree, &mut Queries) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(*error),
+/// When the rows differ in length, or a column has no such type.
+pub(crate) fn typed(rows: Vec<Vec<Expr>>) -> DataFusionResult<LogicalPlan> {
+    if !any_subquery(&rows)? {
+        return LogicalPlanBuilder::values(rows)?.build();
     }
-}
-
-struct Queries;
-
-impl VisitorMut for Queries {
-    // Boxed: the visitor keeps one of it at each depth of the tree.
-    type Break = Box<Error>;
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Box<Error>> {
-        match rewrite(&mut query.body) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(Box::new(error)),
+    // A column below a sub-query has more to it than a type, which would have to be the same in
+    // all rows. So types are found with NULL in its place.
+    let none = DFSchema::empty();
+    let mut plain = rows.clone();
+    for value in plain.iter_mut().flatten() {
+        if has_subquery(value)? {
+            *value = Expr::Literal(ScalarValue::try_from(&value.get_type(&none)?)?, None);
         }
     }
+    let schema = Arc::clone(LogicalPlanBuilder::values(plain)?.build()?.schema());
+    let mut values = Vec::with_capacity(rows.len());
+    for row in rows {
+        let fields = schema.fields().iter();
+        let cast = row
+            .into_iter()
+            .zip(fields)
+            .map(|(value, field)| value.cast_to(field.data_type(), &none));
+        values.push(cast.collect::<DataFusionResult<Vec<_>>>()?);
+    }
+    queries(Values { schema, values })
 }
 
-fn rewrite(body: &mut SetExpr) -> Result<()> {
-    let values = match body {
-        SetExpr::SetOperation { left, right, .. } => {
-            rewrite(left)?;
-            return rewrite(right);
+/// The plan, in which rows with sub-queries are queries: those that DataFusion planned by the types
+/// of the table that they are written into.
+///
+/// # Errors
+/// When one cannot be built.
+pub(crate) fn computed(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        found |= is_computed(node)?;
+        Ok(match found {
+            true => TreeNodeRecursion::Stop,
+            false => TreeNodeRecursion::Continue,
+        })
+    })?;
+    if !found {
+        return Ok(plan);
+    }
+    let computed = plan.transform_up_with_subqueries(|node| match node {
+        LogicalPlan::Values(values) if any_subquery(&values.values)? => {
+            queries(values).map(Transformed::yes)
         }
-        SetExpr::Values(values) if is_computed(values) && is_even(values) => values,
-        _ => return Ok(()),
-    };
-    let empty = empty_select()?;
-    let rows = std::mem::take(&mut values.rows).into_iter();
-    let selects = rows.map(|row| selected(empty.clone(), row.content)).collect();
-    if let Some(all) = together(selects) {
-        *body = all;
-    }
-    Ok(())
+        other => Ok(Transformed::no(other)),
+    });
+    computed.data()
 }
 
-/// Whether there is a query in it.
-fn is_computed(values: &Values) -> bool {
-    struct Any;
-    impl Visitor for Any {
-        type Break = ();
+fn is_computed(node: &LogicalPlan) -> DataFusionResult<bool> {
+    match node {
+        LogicalPlan::Values(values) => any_subquery(&values.values),
+        _ => Ok(false),
+    }
+}
 
-        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
-            ControlFlow::Break(())
+fn any_subquery(rows: &[Vec<Expr>]) -> DataFusionResult<bool> {
+    for value in rows.iter().flatten() {
+        if has_subquery(value)? {
+            return Ok(true);
         }
     }
-    Visit::visit(values, &mut Any).is_break()
+    Ok(false)
 }
 
-/// Whether all rows have as many values; the planner says what is wrong otherwise.
-fn is_even(values: &Values) -> bool {
-    let mut widths = values.rows.iter().map(|row| row.content.len());
-    widths.next().is_some_and(|first| first > 0 && widths.all(|width| width == first))
+fn has_subquery(value: &Expr) -> DataFusionResult<bool> {
+    value.exists(|part| Ok(subquery(part).is_some()))
 }
 
-fn empty_select() -> Result<Box<Select>> {
-    let unread = |error: ParserError| Error::Internal(format!("VALUES: {error}"));
-    let query = effort::read(AttuneDialect, "SELECT 1", |parser| parser.parse_query());
-    let query = query.map_err(unread)?;
-    match *query.body {
-        SetExpr::Select(select) => Ok(select),
-        other => Err(Error::Internal(format!("VALUES: {other} is no SELECT"))),
+/// A query for each row, under the names of the columns.
+fn queries(values: Values) -> DataFusionResult<LogicalPlan> {
+    let Values { schema, values } = values;
+    let mut inputs = Vec::with_capacity(values.len());
+    for row in values {
+        let fields = schema.fields().iter();
+        let named = row.into_iter().zip(fields).map(|(value, field)| value.alias(field.name()));
+        inputs.push(Arc::new(LogicalPlanBuilder::empty(true).project(named)?.build()?));
     }
-}
-
-/// A row, by the names that VALUES gives.
-fn selected(mut select: Box<Select>, row: Vec<Expr>) -> SetExpr {
-    let named = |(place, expr): (usize, Expr)| {
-        let alias = Ident::new(format!("column{}", place + 1));
-        SelectItem::ExprWithAlias { expr, alias }
-    };
-    select.projection = row.into_iter().enumerate().map(named).collect();
-    SetExpr::Select(select)
-}
-
-/// All of them with UNION ALL, as a tree that is no deeper than it has to be.
-fn together(mut parts: Vec<SetExpr>) -> Option<SetExpr> {
-    while parts.len() > 1 {
-        let mut pairs = Vec::with_capacity(parts.len().div_ceil(2));
-        let mut rest = parts.into_iter();
-        while let Some(left) = rest.next() {
-            pairs.push(match rest.next() {
-                Some(right) => SetExpr::SetOperation {
-                    op: SetOperator::Union,
-                    set_quantifier: SetQuantifier::All,
-                    left: Box::new(left),
-                    right: Box::new(right),
-                },
-                None => left,
-            });
-        }
-        parts = pairs;
+    match inputs.as_slice() {
+        [one] => Ok(one.as_ref().clone()),
+        _ => Ok(LogicalPlan::Union(Union { inputs, schema })),
     }
-    parts.pop()
 }
 
 #[cfg(test)]
 mod tests {
-    use sqlparser::parser::Parser;
+    use arrow::datatypes::DataType;
+    use datafusion::logical_expr::{lit, scalar_subquery};
 
     use super::*;
 
-    fn written(text: &str) -> String {
-        let mut tree = Parser::parse_sql(&AttuneDialect, text).unwrap().remove(0);
-        plain(&mut tree).unwrap();
-        tree.to_string()
+    fn one(value: Expr) -> Expr {
+        let plan = LogicalPlanBuilder::empty(true).project([value.alias("x")]).unwrap();
+        scalar_subquery(Arc::new(plan.build().unwrap()))
     }
 
     #[test]
-    fn rows_with_sub_queries_become_selects() {
-        assert_eq!(
-            written("SELECT * FROM (VALUES ((SELECT 1), 2), (3, 4), (5, 6)) AS x"),
-            "SELECT * FROM (SELECT (SELECT 1) AS column1, 2 AS column2 UNION ALL \
-             SELECT 3 AS column1, 4 AS column2 UNION ALL SELECT 5 AS column1, 6 AS column2) AS x"
-        );
-        assert_eq!(
-            written("INSERT INTO t VALUES (EXISTS (SELECT 1))"),
-            "INSERT INTO t SELECT EXISTS (SELECT 1) AS column1"
-        );
-        for text in ["VALUES (1, 2), (3, 4)", "VALUES ((SELECT 1), 2), (3)"] {
-            assert_eq!(written(text), text);
+    fn rows_with_sub_queries_become_queries() {
+        let rows = vec![vec![one(lit(1_i64)), lit(2_i64)], vec![lit(3_i64), lit(4_i64)]];
+        let plan = typed(rows.clone()).unwrap();
+        let said = plan.display_indent().to_string();
+        assert!(said.starts_with("Union\n  Projection: (<subquery>) AS column1"), "{said}");
+        assert!(!said.contains("Values"), "{said}");
+        // As DataFusion plans them.
+        let planned = LogicalPlanBuilder::values(rows).unwrap().build().unwrap();
+        assert_eq!(computed(planned).unwrap().display_indent().to_string(), said);
+        let row = typed(vec![vec![one(lit(1_i64))]]).unwrap();
+        assert!(matches!(row, LogicalPlan::Projection(_)), "{row}");
+    }
+
+    #[test]
+    fn types_are_those_of_rows_without() {
+        let of = |rows| typed(rows).unwrap().schema().field(0).data_type().clone();
+        for (first, second, expected) in [
+            (lit(1_i64), lit("7"), DataType::Int64),
+            (lit(1_i64), lit(0.5_f64), DataType::Float64),
+            (lit(1_i64), lit(ScalarValue::Null), DataType::Int64),
+        ] {
+            let plain = vec![vec![first.clone()], vec![second.clone()]];
+            assert_eq!(of(plain), expected);
+            assert_eq!(of(vec![vec![one(first.clone())], vec![second.clone()]]), expected);
+            assert_eq!(of(vec![vec![first], vec![one(second)]]), expected);
         }
+        let rows = vec![vec![one(lit(1_i64)), lit(2_i64)], vec![lit(3_i64)]];
+        assert!(typed(rows).is_err());
     }
 }

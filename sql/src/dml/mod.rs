@@ -15,6 +15,7 @@ mod rewrite;
 pub(crate) mod sent;
 mod steady;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use catalog::policy::Privilege;
@@ -24,7 +25,7 @@ use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{LogicalPlan, WriteOp};
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use futures::StreamExt;
-use sqlparser::ast::{Insert, Statement as SqlStatement, TableObject};
+use sqlparser::ast::{Insert, ObjectName as SqlName, Statement as SqlStatement, TableObject};
 
 pub(crate) use self::rewrite::typed;
 pub(crate) use self::steady::varies;
@@ -265,6 +266,7 @@ pub(crate) async fn insertion(
             "use INSERT INTO t SELECT …",
         ));
     }
+    check_once(&insert.columns)?;
     let needed = match insert.overwrite {
         true => &[Privilege::Insert, Privilege::Delete][..],
         false => &[Privilege::Insert],
@@ -298,6 +300,21 @@ pub(crate) async fn insertion(
     let copies = Box::new(Copies::of(context, &plan, &columns, to).await?);
     let check = RowCheck::of(context, &name, plan.schema().as_arrow()).await?;
     Ok((state, Action::Rows(Change::Insert { name, plan, overwrite, check, copies })))
+}
+
+/// Refuses a column that an INSERT names more than once.
+fn check_once(columns: &[SqlName]) -> Result<()> {
+    let mut named = BTreeSet::new();
+    for column in columns {
+        let name = name_parts(column).join(".");
+        if !named.insert(name.clone()) {
+            return Err(Error::invalid_hint(
+                format!("INSERT names the column {name} twice"),
+                "name each column once, with one value for it",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that a plan's values may come into columns of a table: those of a protected one only

@@ -404,7 +404,6 @@ impl StatementContext {
             unread::plain(tree);
             model::marked::plain(tree)?;
             over_query::plain(tree)?;
-            value_rows::plain(tree)?;
             same_names::apart(tree);
             using::plain(tree)?;
             private = private::rewritten(self.engine(), tree)?;
@@ -419,6 +418,9 @@ impl StatementContext {
         private::register(&mut state, self, private)?;
         match state.statement_to_plan(statement).await {
             Ok(plan) => {
+                size::check(&plan)?;
+                let plan = value_rows::computed(plan)?;
+                // Rows that became queries count as such.
                 size::check(&plan)?;
                 growth::check(&plan)?;
                 allow::check(&plan)?;
