@@ -303,7 +303,7 @@ fn copies(expr: &Expr) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::prelude::SessionContext;
+    use datafusion::prelude::{SessionConfig, SessionContext};
     use sqlparser::parser::Parser;
 
     use super::*;
@@ -320,9 +320,12 @@ mod tests {
     }
 
     async fn checked(query: &str) -> Result<()> {
-        let tree = Parser::parse_sql(&AttuneDialect, query).unwrap().remove(0);
-        check_tree(&tree)?;
-        check(&SessionContext::new().state().create_logical_plan(query).await.unwrap())
+        let mut parser = Parser::new(&AttuneDialect).with_recursion_limit(1_000);
+        parser = parser.try_with_sql(query).unwrap();
+        check_tree(&parser.parse_statement().unwrap())?;
+        let config = SessionConfig::new().set_usize("datafusion.sql_parser.recursion_limit", 1_000);
+        let state = SessionContext::new_with_config(config).state();
+        check(&state.create_logical_plan(query).await.unwrap())
     }
 
     #[tokio::test]
