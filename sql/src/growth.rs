@@ -4,15 +4,18 @@
 //! of x, `coalesce(x, y)` a CASE with x twice, a condition over a computed column one over what it
 //! is computed of. Where such parts stand within each other their copies multiply, and a few
 //! hundred characters make more than a machine holds, in one step that nobody can stop. A
-//! sub-query is verified once for each query around it, and again in it. So what would become of a
-//! plan is counted beforehand, each part as often as it would be written.
+//! sub-query is verified once for each query around it, and again in it; a function called by an
+//! alias keeps its arguments in a name, too. So what would become of a plan is counted beforehand,
+//! each part as often as it would be written.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion, TreeNodeVisitor};
 use datafusion::common::{Column, Result as DataFusionResult};
-use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, Operator};
-use sqlparser::ast::{Expr as SqlExpr, Visit, Visitor};
+use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, Operator, ScalarUDF};
+use sqlparser::ast::{Expr as SqlExpr, Value, Visit, Visitor};
 
 use crate::error::{Error, Result};
 
@@ -25,6 +28,9 @@ const COMPARISONS: [&str; 4] = ["array_has", "nullif", "regexp_like", "starts_wi
 /// Functions whose arguments are planned before it is known which of its forms is meant.
 const MAPS: [&str; 2] = ["map", "make_map"];
 
+/// So many bytes of a text count as one part.
+const TEXT_PART: usize = 64;
+
 /// What is said of a statement that would become too large.
 fn too_large() -> Error {
     Error::Exhausted {
@@ -35,47 +41,64 @@ fn too_large() -> Error {
     }
 }
 
-/// Refuses a syntax tree whose parts would be planned too often.
+/// Refuses a syntax tree whose parts would be planned or written into names too often.
 ///
 /// # Errors
 /// When they would be.
-pub(crate) fn check_tree(tree: &impl Visit) -> Result<()> {
-    let mut maps = Maps { ways: 1, parts: 0 };
-    match tree.visit(&mut maps) {
+pub(crate) fn check_tree(tree: &impl Visit, functions: &Functions) -> Result<()> {
+    let mut written = Written { functions, ways: 1, parts: 0 };
+    match tree.visit(&mut written) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(too_large()),
     }
 }
 
-struct Maps {
-    /// How often what is being walked will be planned.
+/// Functions by the names that they can be called by.
+type Functions = HashMap<String, Arc<ScalarUDF>>;
+
+struct Written<'a> {
+    functions: &'a Functions,
+    /// How often what is being walked will be written.
     ways: u64,
     parts: u64,
 }
 
-fn is_map(expr: &SqlExpr) -> bool {
-    let SqlExpr::Function(function) = expr else { return false };
-    MAPS.iter().any(|name| function.name.to_string().eq_ignore_ascii_case(name))
+impl Written<'_> {
+    /// How often a part's own parts are planned, or stand in the column's name.
+    fn copies(&self, expr: &SqlExpr) -> u64 {
+        let SqlExpr::Function(function) = expr else { return 1 };
+        let name = function.name.to_string().to_ascii_lowercase();
+        if MAPS.contains(&name.as_str()) {
+            return 3;
+        }
+        // What is called by another name keeps it, with its arguments, beside its own.
+        let known = self.functions.get(&name);
+        if known.is_some_and(|function| function.name() != name) { 2 } else { 1 }
+    }
 }
 
-impl Visitor for Maps {
+impl Visitor for Written<'_> {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &SqlExpr) -> ControlFlow<()> {
-        self.parts = self.parts.saturating_add(self.ways - 1);
+        let length = match expr {
+            SqlExpr::Value(value) => match &value.value {
+                Value::SingleQuotedString(text) => text.len() / TEXT_PART,
+                _ => 0,
+            },
+            _ => 1,
+        };
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        self.parts = self.parts.saturating_add(length.saturating_mul(self.ways - 1));
         if self.parts > GROWTH_MAX {
             return ControlFlow::Break(());
         }
-        if is_map(expr) {
-            self.ways = self.ways.saturating_mul(3);
-        }
+        self.ways = self.ways.saturating_mul(self.copies(expr));
         ControlFlow::Continue(())
     }
 
     fn post_visit_expr(&mut self, expr: &SqlExpr) -> ControlFlow<()> {
-        if is_map(expr) {
-            self.ways /= 3;
-        }
+        self.ways /= self.copies(expr);
         ControlFlow::Continue(())
     }
 }
@@ -322,9 +345,9 @@ mod tests {
     async fn checked(query: &str) -> Result<()> {
         let mut parser = Parser::new(&AttuneDialect).with_recursion_limit(1_000);
         parser = parser.try_with_sql(query).unwrap();
-        check_tree(&parser.parse_statement().unwrap())?;
         let config = SessionConfig::new().set_usize("datafusion.sql_parser.recursion_limit", 1_000);
         let state = SessionContext::new_with_config(config).state();
+        check_tree(&parser.parse_statement().unwrap(), state.scalar_functions())?;
         check(&state.create_logical_plan(query).await.unwrap())
     }
 
@@ -347,6 +370,8 @@ mod tests {
             nested("SELECT 1", "SELECT 1 WHERE EXISTS ({})", 20),
             nested("SELECT 1", "SELECT 1 WHERE 1 IN ({})", 20),
             format!("SELECT {}", nested("1", "map([1], [{}])", 12)),
+            format!("SELECT {}", nested("nullif(1, 2)", "ifnull({}, 1)", 30)),
+            format!("SELECT {}", nested(&format!("'{}'", "x".repeat(10_000)), "ifnull({}, 1)", 10)),
         ];
         for query in sub_queries {
             assert_eq!(checked(&query).await.unwrap_err().code(), "ATT-3002", "{query}");

@@ -399,7 +399,7 @@ impl StatementContext {
         let mut private = Vec::new();
         if let Some(tree) = tree {
             size::check_tree(tree.as_ref())?;
-            growth::check_tree(tree.as_ref())?;
+            growth::check_tree(tree.as_ref(), self.engine().base().scalar_functions())?;
             unread::check(tree.as_ref())?;
             unread::plain(tree);
             model::marked::plain(tree)?;
