@@ -22,6 +22,7 @@ pub mod erasures;
 mod erasures_seen;
 pub mod error;
 pub mod hidden_users;
+mod inherited;
 pub mod keyring;
 pub mod keys;
 pub mod lake;
@@ -109,6 +110,7 @@ pub struct Catalog {
     checks: Registry,
     policies: Registry,
     purposes: Registry,
+    inherited: parking_lot::Mutex<inherited::Known>,
     subjects: Registry,
     subject_copies: Registry,
     subject_tokens: tokio::sync::OnceCell<udfs::privacy::SubjectTokens>,
@@ -223,6 +225,7 @@ impl Catalog {
             checks: Registry::new(checks, Arc::clone(&clock)),
             policies: Registry::new(policies, Arc::clone(&clock)),
             purposes: Registry::new(purposes, Arc::clone(&clock)),
+            inherited: parking_lot::Mutex::default(),
             subjects: Registry::new(subjects, Arc::clone(&clock)),
             subject_copies: Registry::new(subject_copies, Arc::clone(&clock)),
             subject_tokens: tokio::sync::OnceCell::new(),
@@ -355,6 +358,8 @@ impl Catalog {
     pub async fn drop_object(&self, name: &ObjectName, kind: Kind) -> Result<bool> {
         self.writable().await?;
         self.check_append_only(name).await?;
+        // Exactly this is dropped: what another table of the name has brought along would get lost.
+        let seen = self.objects.head(name).await?;
         if kind == Kind::Table {
             self.drop_beside(name).await?;
             // Policies stay with the name.
@@ -362,12 +367,11 @@ impl Catalog {
         }
         // Grants go first: a failure in between leaves an object that fewer may see, never grants
         // that a later object of that name would inherit.
-        let is_there = match self.objects.read(name).await {
-            Ok(found) => found.is_some_and(|found| found.spec.kind() == kind),
+        let is_there = seen.as_ref().is_some_and(|head| match &head.document {
+            Ok(document) => document.spec.as_ref().is_some_and(|spec| spec.kind() == kind),
             // What cannot be read any more is dropped too, and had grants like anything else.
-            Err(Error::Corrupt { .. }) => true,
-            Err(error) => return Err(error),
-        };
+            Err(_) => true,
+        });
         if is_there {
             let on = match kind {
                 Kind::Model => Securable::Model(name.clone()),
@@ -376,9 +380,8 @@ impl Catalog {
             self.forget_grants(&on).await?;
             self.forget_expectations(name).await?;
         }
-        let dropped = self.objects.drop_object(name, kind).await?;
+        let dropped = self.objects.drop_over(name, kind, seen.as_ref()).await?;
         if dropped {
-            self.forget_inherited_consents(name).await?;
             self.forget_copies(name).await?;
             self.sweep().await;
         }

@@ -36,7 +36,7 @@ impl PersonalColumns {
         rules.personal().for_each(|column| self.add(column));
     }
 
-    fn add(&mut self, column: &str) {
+    pub(crate) fn add(&mut self, column: &str) {
         self.columns.insert(column.to_owned());
     }
 

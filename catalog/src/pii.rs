@@ -315,8 +315,7 @@ impl Catalog {
         }
         self.forget_grants(&Securable::Table(apart.clone())).await?;
         self.forget_expectations(apart).await?;
-        self.objects.drop_object(apart, Kind::Table).await?;
-        self.forget_inherited_consents(apart).await
+        self.objects.drop_object(apart, Kind::Table).await.map(|_| ())
     }
 
     /// Takes the restricted table of a table along that is going to be dropped.

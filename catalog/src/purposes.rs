@@ -5,7 +5,8 @@
 //! policy only while that person consents to it. Who consents is told by a table or view of
 //! consents, which is read with the rights of the policy's owner. A policy stays with a table's
 //! name when the table is dropped or replaced: what comes later under the name is governed too.
-//! Only one that a copy has inherited goes with the copy.
+//! Only one that a copy has inherited goes with the copy: it is in the copy's definition
+//! (`inherited.rs`).
 //!
 //! Grants of purposes lie where all grants lie, in their grantee's document.
 
@@ -17,14 +18,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::Catalog;
 use crate::error::{Error, Result};
+use crate::inherited::Inherited;
 use crate::policy::Securable;
 use crate::registry::change::{Step, TRIES};
-use crate::registry::{CreateMode, Definitions, Head, Kind, ObjectName, Revision, Spec};
+use crate::registry::{CreateMode, Definitions, Head, Kind, ObjectName, Spec};
 use crate::subjects::SubjectKey;
 
 /// The places of purposes and policies in their registry; no SQL name reaches it.
 const PURPOSE: &str = "purpose";
-const CONSENT: &str = "consent";
+pub(crate) const CONSENT: &str = "consent";
 /// What a row of consents names that tells of every purpose for which personal information is sold
 /// or shared; no purpose has this name.
 pub const SELL_OR_SHARE: &str = "sell_or_share";
@@ -120,33 +122,28 @@ impl ConsentPolicy {
     }
 }
 
-/// A policy that a copy has inherited: exactly what was written then.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inherited {
-    name: String,
-    revision: Revision,
-}
-
 /// Purposes and policies as they stood at one moment, at most a second ago.
 #[derive(Debug, Clone, Default)]
 pub struct Purposes {
     found: Arc<Definitions>,
+    inherited: Arc<Inherited>,
     fault: Option<Error>,
 }
 
 /// The moment of some [`Purposes`], which it does not keep alive.
 #[derive(Debug, Clone)]
-pub struct PurposesMoment(Weak<Definitions>);
+pub struct PurposesMoment(Weak<Definitions>, Weak<Inherited>);
 
 impl Purposes {
     /// The moment, to be compared with a later one's.
     pub fn moment(&self) -> PurposesMoment {
-        PurposesMoment(Arc::downgrade(&self.found))
+        PurposesMoment(Arc::downgrade(&self.found), Arc::downgrade(&self.inherited))
     }
 
     /// Whether these are of that moment.
     pub fn is_of(&self, moment: &PurposesMoment) -> bool {
         Weak::ptr_eq(&moment.0, &Arc::downgrade(&self.found))
+            && Weak::ptr_eq(&moment.1, &Arc::downgrade(&self.inherited))
     }
 
     /// Why one of the documents cannot be read: it may be a policy, so nothing that one could
@@ -173,17 +170,21 @@ impl Purposes {
 
     /// Every consent policy, by name.
     pub fn policies(&self) -> impl Iterator<Item = &ConsentPolicy> {
-        self.found.values().filter_map(|found| match &found.spec {
+        let created = self.found.values().filter_map(|found| match &found.spec {
             Spec::Consent(policy) => Some(policy.as_ref()),
             _ => None,
-        })
+        });
+        let mut all: Vec<&ConsentPolicy> = created.chain(self.inherited.policies()).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all.into_iter()
     }
 
     /// The consent policy of that name.
     pub fn policy(&self, name: &str) -> Option<&ConsentPolicy> {
-        match &self.found.get(&(CONSENT.to_owned(), name.to_owned()))?.spec {
-            Spec::Consent(policy) => Some(policy.as_ref()),
-            _ => None,
+        match self.found.get(&(CONSENT.to_owned(), name.to_owned())).map(|found| &found.spec) {
+            Some(Spec::Consent(policy)) => Some(policy.as_ref()),
+            Some(_) => None,
+            None => self.inherited.policy(name),
         }
     }
 
@@ -214,7 +215,8 @@ impl Catalog {
     /// When the warehouse cannot be reached.
     pub async fn purposes(&self) -> Result<Purposes> {
         let (found, fault) = self.purposes.definitions_and_fault().await?;
-        Ok(Purposes { found, fault })
+        let inherited = self.inherited_beside(&found).await?;
+        Ok(Purposes { found, inherited, fault })
     }
 
     /// Creates a purpose; `false` when the name exists and `mode` is `IfNotExists`.
@@ -267,66 +269,27 @@ impl Catalog {
     /// Creates a consent policy; `false` when the name exists and `mode` is `IfNotExists`.
     ///
     /// # Errors
-    /// `AlreadyExists`; `Conflict` when somebody else was first.
+    /// `AlreadyExists`; `Invalid` when one would be replaced that a copy has inherited; `Conflict`
+    /// when somebody else was first.
     pub async fn create_consent(&self, policy: ConsentPolicy, mode: CreateMode) -> Result<bool> {
         self.check_policies().await?;
         let (name, owner) = (policy.name.clone(), policy.owner.clone());
+        if let Some((table, _)) = self.inheriting(&name).await? {
+            return may_stay(&table, name, mode);
+        }
         self.define(CONSENT, &name, Spec::Consent(Box::new(policy)), &owner, mode).await
     }
 
-    /// Puts a policy on a table that inherits it, over one that it has inherited before under the
-    /// same name; tells what was written where there was none.
-    ///
-    /// It is written also where it was there already: whoever means to take it away, because of a
-    /// table of that name that is gone or did not come to be, finds that it is another's by now.
-    ///
-    /// # Errors
-    /// `Invalid` when the name is another policy's, which stays as it is: names of tables may be
-    /// such that two copies would share one; `Conflict` when somebody else was first.
-    pub async fn inherit_consent(&self, policy: ConsentPolicy) -> Result<Option<Inherited>> {
-        self.writable().await?;
-        let place = ObjectName::new(CONSENT, &policy.name);
-        let head = self.purposes.head(&place).await?;
-        let is_new = match present(head.as_ref())? {
-            None => true,
-            Some((Spec::Consent(held), _)) if held.table == policy.table => {
-                if !held.is_inherited && held.subject == policy.subject && held.is_alike(&policy) {
-                    return Ok(None);
-                }
-                if !held.is_inherited {
-                    return Err(taken(&policy));
-                }
-                false
-            }
-            Some(_) => return Err(taken(&policy)),
-        };
-        if is_new {
-            self.check_policies().await?;
-        }
-        let (name, owner) = (policy.name.clone(), policy.owner.clone());
-        let spec = Some(Spec::Consent(Box::new(policy)));
-        let revision = self.purposes.put(&place, spec, &owner, head.as_ref()).await?;
-        Ok(is_new.then_some(Inherited { name, revision }))
+    /// The table that has inherited the policy of a name, and what its definition calls the policy.
+    async fn inheriting(&self, name: &str) -> Result<Option<(ObjectName, String)>> {
+        Ok(self.purposes().await?.inherited.place(name))
     }
 
-    /// Takes an inherited policy from a table that did not come to be, unless another one of the
-    /// name has inherited it since.
+    /// Checks that there may be one more policy.
     ///
     /// # Errors
-    /// When the warehouse cannot be written.
-    pub async fn disinherit_consent(&self, inherited: &Inherited) -> Result<()> {
-        let place = ObjectName::new(CONSENT, &inherited.name);
-        let Some(head) = self.purposes.head(&place).await? else { return Ok(()) };
-        if head.revision != inherited.revision {
-            return Ok(());
-        }
-        match self.purposes.put(&place, None, "", Some(&head)).await {
-            Err(error) if !error.is_lost_race() => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    async fn check_policies(&self) -> Result<()> {
+    /// When there are too many; when the warehouse cannot be reached.
+    pub(crate) async fn check_policies(&self) -> Result<()> {
         match self.purposes().await?.policies().count() >= POLICIES_MAX {
             true => Err(Error::invalid(format!(
                 "a warehouse has at most {POLICIES_MAX} consent policies"
@@ -345,6 +308,9 @@ impl Catalog {
         name: &str,
         change: impl Fn(&mut ConsentPolicy) -> Result<()>,
     ) -> Result<()> {
+        if let Some((table, written)) = self.inheriting(name).await? {
+            return self.change_inherited(&table, &written, change).await;
+        }
         self.change_definition(CONSENT, name, |spec| match spec {
             Spec::Consent(policy) => change(policy),
             _ => Err(Error::not_found("consent policy", name, [])),
@@ -358,34 +324,10 @@ impl Catalog {
     /// When the warehouse cannot be written, or somebody else changed it at the same time.
     pub async fn drop_consent(&self, name: &str) -> Result<bool> {
         self.writable().await?;
-        self.purposes.drop_object(&ObjectName::new(CONSENT, name), Kind::Consent).await
-    }
-
-    /// Drops the policies that a table, which is no more, has inherited.
-    ///
-    /// # Errors
-    /// When the warehouse cannot be written.
-    pub(crate) async fn forget_inherited_consents(&self, table: &ObjectName) -> Result<()> {
-        let all = self.purposes().await?;
-        let of_table = all.policies().filter(|policy| policy.table == *table);
-        for policy in of_table.filter(|policy| policy.is_inherited) {
-            let place = ObjectName::new(CONSENT, &policy.name);
-            let head = self.purposes.head(&place).await?;
-            // Looked at in this order: a table of the name that somebody makes meanwhile inherits
-            // before and after it comes to be, so it is seen here, or its policy has changed.
-            if self.objects.read(table).await?.is_some() {
-                return Ok(());
-            }
-            let present = present(head.as_ref())?;
-            if !matches!(present, Some((Spec::Consent(held), _)) if held.table == *table) {
-                continue;
-            }
-            match self.purposes.put(&place, None, "", head.as_ref()).await {
-                Err(error) if !error.is_lost_race() => return Err(error),
-                _ => {}
-            }
+        if let Some((table, written)) = self.inheriting(name).await? {
+            return self.drop_inherited(&table, &written).await;
         }
-        Ok(())
+        self.purposes.drop_object(&ObjectName::new(CONSENT, name), Kind::Consent).await
     }
 
     /// The consent policies that a user owns, by name.
@@ -457,19 +399,20 @@ impl Catalog {
     }
 }
 
-/// The error for an inherited policy whose name is another's.
-fn taken(policy: &ConsentPolicy) -> Error {
-    Error::invalid_hint(
-        format!(
-            "{} would inherit the consent policy {}, and another one has that name",
-            policy.table, policy.name
-        ),
-        "choose another name for the table",
-    )
+/// Whether a policy is created whose name is that of one that a copy has inherited.
+fn may_stay(table: &ObjectName, name: String, mode: CreateMode) -> Result<bool> {
+    match mode {
+        CreateMode::IfNotExists => Ok(false),
+        CreateMode::New => Err(Error::AlreadyExists { kind: Kind::Consent.name(), name }),
+        CreateMode::Replace => Err(Error::invalid_hint(
+            format!("{table} has inherited the consent policy {name}, which goes with the table"),
+            "ALTER CONSENT POLICY changes it; DROP it first, or choose another name",
+        )),
+    }
 }
 
 /// What a head holds, with its owner.
-fn present(head: Option<&Head>) -> Result<Option<(Spec, String)>> {
+pub(crate) fn present(head: Option<&Head>) -> Result<Option<(Spec, String)>> {
     let Some(head) = head else { return Ok(None) };
     let document = head.document.clone()?;
     Ok(document.spec.clone().map(|spec| (spec, document.owner.clone())))
@@ -548,53 +491,5 @@ mod tests {
         assert_eq!(catalog.consents_owned_by("eve").await.unwrap(), ["p"]);
         let other = shared.open().await.purposes().await.unwrap();
         assert_eq!(other.policy("p").unwrap().owner, "eve");
-    }
-
-    fn inherited(name: &str, table: &str) -> ConsentPolicy {
-        let table = ObjectName::new("main", table);
-        ConsentPolicy { table, is_inherited: true, ..policy(name, &["ads"]) }
-    }
-
-    #[tokio::test]
-    async fn a_copy_takes_no_other_tables_policy() {
-        let catalog = Shared::new().open().await;
-        let name = "p.main.x.main.y";
-        assert!(catalog.inherit_consent(inherited(name, "y")).await.unwrap().is_some());
-        // A copy of p's table that is called x.main.y.
-        assert!(catalog.inherit_consent(inherited(name, "x.main.y")).await.is_err());
-        assert!(catalog.inherit_consent(inherited(name, "y")).await.unwrap().is_none());
-        assert_eq!(catalog.purposes().await.unwrap().policy(name).unwrap().table.name, "y");
-        // What somebody has decided for the table stays.
-        catalog.create_consent(policy("q", &["mail"]), CreateMode::New).await.unwrap();
-        assert!(catalog.inherit_consent(inherited("q", "clicks")).await.is_err());
-        catalog.create_consent(policy("r", &["ads"]), CreateMode::New).await.unwrap();
-        assert!(catalog.inherit_consent(inherited("r", "clicks")).await.unwrap().is_none());
-        assert!(!catalog.purposes().await.unwrap().policy("r").unwrap().is_inherited);
-    }
-
-    #[tokio::test]
-    async fn a_copy_that_fails_leaves_another_its_policy() {
-        let catalog = Shared::new().open().await;
-        let one = catalog.inherit_consent(inherited("p", "t")).await.unwrap().unwrap();
-        // Two make the same table, and the one who was first to inherit fails.
-        assert!(catalog.inherit_consent(inherited("p", "t")).await.unwrap().is_none());
-        catalog.disinherit_consent(&one).await.unwrap();
-        assert!(catalog.purposes().await.unwrap().policy("p").is_some());
-        let one = catalog.inherit_consent(inherited("q", "u")).await.unwrap().unwrap();
-        catalog.disinherit_consent(&one).await.unwrap();
-        assert!(catalog.purposes().await.unwrap().policy("q").is_none());
-    }
-
-    #[tokio::test]
-    async fn a_dropped_table_takes_its_policy_along_unless_it_is_there_again() {
-        let catalog = Shared::new().open().await;
-        let table = ObjectName::new("main", "t");
-        let view = Spec::View { sql: "SELECT 1".into(), columns: vec![] };
-        catalog.create(&table, view, "ann", CreateMode::New).await.unwrap();
-        catalog.inherit_consent(inherited("p", "t")).await.unwrap();
-        catalog.forget_inherited_consents(&table).await.unwrap();
-        assert!(catalog.purposes().await.unwrap().policy("p").is_some());
-        assert!(catalog.drop_object(&table, Kind::View).await.unwrap());
-        assert!(catalog.purposes().await.unwrap().policy("p").is_none());
     }
 }

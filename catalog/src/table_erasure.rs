@@ -183,6 +183,7 @@ impl Catalog {
             erased_by: Some(id.to_owned()),
             append_only: now.append_only,
             carried: now.carried,
+            consents: now.consents,
         };
         let version = after.shown(table.version().unwrap_or_default());
         // What the definition may name by now stays, also where its answer gets lost.

@@ -281,7 +281,7 @@ impl Catalog {
     }
 
     /// Creates a warehouse table from a query's rows, in one commit; `None` when IF NOT EXISTS
-    /// found one. The policies and tags that it brings along are written with its definition.
+    /// found one. Policies and tags that it brings along are written with its definition.
     ///
     /// # Errors
     /// As [`Catalog::create`]; the query's own error; a column that a table cannot store; `Erased`
@@ -296,13 +296,13 @@ impl Catalog {
         new: &NewTable,
     ) -> Result<Option<Written>> {
         let Some(start) = self.begin_create(name, mode, new).await? else { return Ok(None) };
-        self.check_carried(name, &new.carried).await?;
+        self.check_brought(name, new).await?;
         let seen = ErasuresSeen::of(&state);
         // Not before the definition is seen that this one is put over: a later erasure changes it.
         self.check_erasures(name, &seen).await?;
         let text = name.to_string();
         let mut personal = self.personal_columns(name).await?;
-        personal.add_tagged(&new.carried);
+        new.add_personal(&mut personal);
         let input = Input::plan(plan, &state, None, &new.cluster_by, &personal).await?;
         let table = delta::unopened(&start.place);
         let (table, rows) = input.write(&text, table, &start.place, Mode::Create).await?;

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::rules::{Attached, POLICIES_MAX, Policy, Rule, RuleSet};
-use crate::Catalog;
 use crate::error::{Error, Result};
 use crate::registry::{ObjectName, Spec};
+use crate::{Catalog, NewTable};
 
 /// Policies and tags that a table brings along.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,11 +108,15 @@ pub fn free_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
 }
 
 impl Catalog {
-    /// Checks that a table of a name may bring these along.
+    /// Checks that a table of a name may bring along what it is made with.
     ///
     /// # Errors
     /// When there would be too many policies; when those that are there cannot be read.
-    pub(crate) async fn check_carried(&self, table: &ObjectName, carried: &RuleSet) -> Result<()> {
+    pub(crate) async fn check_brought(&self, table: &ObjectName, new: &NewTable) -> Result<()> {
+        if !new.consents.is_empty() {
+            self.check_policies().await?;
+        }
+        let carried = &new.carried;
         if carried.policies.is_empty() {
             return Ok(());
         }
@@ -175,8 +179,8 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CreateMode;
     use crate::testing::{Shared, main, plan, session};
-    use crate::{CreateMode, NewTable};
 
     fn north() -> RuleSet {
         let rule = Rule::RowAccess { predicate: "region = 'north'".into() };

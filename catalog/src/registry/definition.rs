@@ -155,6 +155,9 @@ pub struct ManagedTable {
     /// The policies and tags that it has brought along of the tables that it was made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<Box<Carried>>,
+    /// The consent policies that it has inherited of those tables, which go with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consents: Vec<ConsentPolicy>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -173,6 +176,7 @@ impl ManagedTable {
             retained_ms: None,
             append_only: false,
             carried: None,
+            consents: Vec::new(),
         }
     }
 

@@ -336,13 +336,27 @@ impl Registry {
     /// `Invalid` when the name is a thing of another kind; `Conflict` when somebody else changed it
     /// at the same time.
     pub async fn drop_object(&self, name: &ObjectName, kind: Kind) -> Result<bool> {
-        let Some(head) = self.head(name).await? else { return Ok(false) };
+        let head = self.head(name).await?;
+        self.drop_over(name, kind, head.as_ref()).await
+    }
+
+    /// Drops exactly the definition that was seen, as [`Registry::drop_object`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn drop_over(
+        &self,
+        name: &ObjectName,
+        kind: Kind,
+        seen: Option<&Head>,
+    ) -> Result<bool> {
+        let Some(head) = seen else { return Ok(false) };
         // A document that cannot be read can still be dropped: nothing else repairs it.
         if let Ok(document) = &head.document {
             let Some(spec) = &document.spec else { return Ok(false) };
             check_kind(name, spec.kind(), kind)?;
         }
-        self.put(name, None, "", Some(&head)).await?;
+        self.put(name, None, "", Some(head)).await?;
         Ok(true)
     }
 

@@ -11,10 +11,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::Field;
-use catalog::purposes::Inherited;
+use catalog::policy::free_name;
 use catalog::registry::definition::NAME_CHARS_MAX;
 use catalog::tokens::digest;
-use catalog::{Catalog, ConsentPolicy, ObjectName};
+use catalog::{ConsentPolicy, ObjectName};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use udfs::recommend::model_argument;
@@ -37,7 +37,7 @@ pub(crate) fn inherited(
     name: &ObjectName,
     plan: &LogicalPlan,
 ) -> Result<Vec<ConsentPolicy>> {
-    let mut copies = Vec::new();
+    let mut copies: Vec<ConsentPolicy> = Vec::new();
     for policy in used(context, plan)? {
         let Some((at, subject)) = person(plan, &policy.name) else {
             if is_of_groups(context, plan, Groups::of(&policy.name)) {
@@ -60,20 +60,39 @@ pub(crate) fn inherited(
         if !values(plan, &policy.name, &BTreeSet::new())?.are_under(&[at]) {
             return Err(of_several(name, &policy));
         }
-        // A table that is replaced by its own rows stays under its own policy.
-        if policy.table == *name && policy.subject == subject {
+        // A table that is replaced by its own rows stays under the policy of its name.
+        if policy.table == *name && policy.subject == subject && !policy.is_inherited {
             continue;
         }
         let mut copy = policy.as_ref().clone();
-        copy.name = name_of(&policy.name, name);
+        // What the table has inherited goes with its definition, and comes again with the next one.
+        if policy.table != *name || !policy.is_inherited {
+            copy.name = name_of(&policy.name, name);
+        }
         copy.table = name.clone();
         copy.subject = subject;
         copy.is_inherited = true;
         copy.follows = Some(policy.key());
         copy.created_ms = context.engine().catalog().now_ms();
-        copies.push(copy);
+        add(&mut copies, copy);
     }
     Ok(copies)
+}
+
+/// Adds a policy, unless one like it is among them: rows of a table and of its own copy are under
+/// the same one.
+fn add(copies: &mut Vec<ConsentPolicy>, mut copy: ConsentPolicy) {
+    let is_same = |held: &ConsentPolicy| {
+        held.subject == copy.subject
+            && held.follows == copy.follows
+            && held.owner == copy.owner
+            && held.is_alike(&copy)
+    };
+    if copies.iter().any(is_same) {
+        return;
+    }
+    copy.name = free_name(&copy.name, |name| copies.iter().any(|held| held.name == name));
+    copies.push(copy);
 }
 
 /// Whether the statement asks a model that learned under a policy.
@@ -412,37 +431,42 @@ fn tells_beside(plan: &LogicalPlan, groups: Groups<'_>, asks: bool) -> bool {
         || plan.inputs().into_iter().any(|input| tells_beside(input, groups, asks))
 }
 
-/// Puts policies on a table that is about to be, or has just come to be; gives those that were not
-/// there.
-///
-/// # Errors
-/// When the name of one is another policy's, or the warehouse cannot be written.
-pub(crate) async fn attach(catalog: &Catalog, copies: &[ConsentPolicy]) -> Result<Vec<Inherited>> {
-    let mut made = Vec::new();
-    for copy in copies {
-        match catalog.inherit_consent(copy.clone()).await {
-            Ok(inherited) => made.extend(inherited),
-            Err(error) => {
-                detach(catalog, &made).await;
-                return Err(error.into());
-            }
-        }
-    }
-    Ok(made)
-}
-
-/// Takes the policies from a table that did not come to be.
-pub(crate) async fn detach(catalog: &Catalog, made: &[Inherited]) {
-    for inherited in made {
-        if let Err(error) = catalog.disinherit_consent(inherited).await {
-            tracing::warn!(?inherited, %error, "the policy of no table stays");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use catalog::ConsentSource;
+
     use super::*;
+
+    #[test]
+    fn a_policy_that_comes_by_two_ways_comes_once() {
+        let of = |purpose: &str| ConsentPolicy {
+            name: "p.main.c".into(),
+            table: ObjectName::new("main", "c"),
+            subject: "person".into(),
+            consents: ConsentSource {
+                table: ObjectName::new("main", "consents"),
+                subject: "subject".into(),
+                purpose: "purpose".into(),
+                granted: "granted".into(),
+                valid_from: None,
+                valid_to: None,
+                channel: None,
+            },
+            purposes: [purpose.to_owned()].into(),
+            channels: BTreeSet::new(),
+            default_allow: false,
+            owner: "dpo".into(),
+            created_ms: 1,
+            is_inherited: true,
+            follows: None,
+        };
+        let mut copies = Vec::new();
+        for purpose in ["ads", "news", "ads"] {
+            add(&mut copies, of(purpose));
+        }
+        let names: Vec<&str> = copies.iter().map(|copy| copy.name.as_str()).collect();
+        assert_eq!(names, ["p.main.c", "p.main.c_2"]);
+    }
 
     #[test]
     fn copies_of_copies_have_names_of_their_own_however_many_there_are() {

@@ -18,7 +18,7 @@ use udfs::consent::{ConsentSet, SubjectKind};
 use super::exec::{Condition, Persons, kept};
 use super::store::{Used, current};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{CatalogError, Error, Result};
 use crate::policy::barrier::may_pass;
 use crate::session::StatementContext;
 
@@ -72,6 +72,18 @@ async fn consented(
     let purposes = context.rights().purposes();
     purposes.check_known()?;
     let policies = purposes.policies_of(name);
+    // A copy that was made, or made anew, since the statement began has brought others along.
+    let inherited = context.engine().catalog().inherited_by(name).await?;
+    let is_known = |one: &ConsentPolicy| {
+        policies.iter().any(|known| {
+            known.created_ms == one.created_ms
+                && known.subject == one.subject
+                && known.consents == one.consents
+        })
+    };
+    if !inherited.iter().all(is_known) {
+        return Err(CatalogError::Conflict { name: name.to_string() }.into());
+    }
     if policies.is_empty() {
         return Ok(None);
     }

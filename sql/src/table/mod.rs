@@ -14,7 +14,9 @@ use catalog::{ConsentPolicy, CreateMode, Kind, NewTable, ObjectName, Spec};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::sql::parser::Statement as DataFusionStatement;
-use sqlparser::ast::{CreateView, ObjectType, Statement as SqlStatement};
+use sqlparser::ast::{
+    CreateView, Ident, ObjectName as SqlName, ObjectType, Statement as SqlStatement,
+};
 
 use crate::consent;
 use crate::error::{CatalogError, Error, Result};
@@ -129,7 +131,8 @@ impl Definition {
         }
     }
 
-    /// CREATE TABLE … AS SELECT: what governs the rows and whose they are is there before they are.
+    /// CREATE TABLE … AS SELECT: what governs the rows comes with them, and whose they are is there
+    /// before they are.
     async fn make(&self, run: &Run) -> Result<Done> {
         let Self::Table { name, mode, plan, cluster_by, copied, consents, copies, .. } = self
         else {
@@ -145,26 +148,16 @@ impl Definition {
         }
         let guard = guard(run, name, *mode, plan).await?;
         let (plan, state) = (guard.plan(), run.writing_state()?);
-        // Before the rows, which nobody reads without them.
+        // Before the rows, of which no request of a person may miss any.
         let making = Making::begin(catalog, name, copies).await?;
-        let attached = match consent::copies::attach(catalog, consents).await {
-            Ok(attached) => attached,
-            Err(error) => {
-                making.failed(catalog, None).await;
-                return Err(error);
-            }
-        };
         // Its policies come with its definition.
-        let new = NewTable { cluster_by: cluster_by.clone(), carried: copied.rules() };
+        let (cluster_by, consents) = (cluster_by.clone(), consents.clone());
+        let new = NewTable { cluster_by, carried: copied.rules(), consents };
         let written = catalog.create_table_as(name, owner, *mode, plan, state, &new).await;
         let written = guard.finish(run, written.map_err(Error::from)).await;
         if matches!(written, Ok(Some(_))) {
-            // Who has dropped a table of this name meanwhile may have taken them along.
-            let attached = consent::copies::attach(catalog, consents).await;
             making.made(catalog).await;
-            attached?;
         } else {
-            consent::copies::detach(catalog, &attached).await;
             making.failed(catalog, written.as_ref().err()).await;
         }
         let rows = written?.map(|written| written.rows);
@@ -227,6 +220,7 @@ pub(crate) async fn plan(
             let cluster_by = cluster::columns(create);
             let mut plain = create.clone();
             plain.cluster_by = None;
+            plain.name = nothing();
             let plain = DataFusionStatement::Statement(Box::new(SqlStatement::CreateTable(plain)));
             let (state, plan) = context.plan_statement(plain).await?;
             let LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) = plan else {
@@ -320,6 +314,13 @@ async fn plan_view(
         false => columns,
     };
     Ok((state, Action::Definition(Definition::View { name, mode, sql, columns })))
+}
+
+/// A name in no catalog, for the planner: it opens every table that is named, and what a new table
+/// takes the place of is not read. Opened, it would be refused where it cannot be read, and its
+/// policies would count as those of the new rows.
+fn nothing() -> SqlName {
+    SqlName::from(vec![Ident::new("none"), Ident::new("none"), Ident::new("none")])
 }
 
 /// OR REPLACE and IF NOT EXISTS.
