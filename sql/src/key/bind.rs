@@ -110,7 +110,9 @@ mod tests {
     fn a_name_may_tell_a_generation() {
         assert_eq!(parts("emails").unwrap(), ("emails", None));
         assert_eq!(parts("emails@12").unwrap(), ("emails", Some(12)));
-        for wrong in ["", " ", "@2", "emails@", "emails@x", "ada@example.com", "k@-1", "k@99999999999"] {
+        for wrong in
+            ["", " ", "@2", "emails@", "emails@x", "ada@example.com", "k@-1", "k@99999999999"]
+        {
             assert_eq!(parts(wrong).unwrap_err().code(), "ATT-2001", "{wrong}");
         }
     }
