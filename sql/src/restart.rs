@@ -51,7 +51,7 @@ impl RestartExec {
     }
 }
 
-/// Whether a join that reads its left rows from disk, each partition by itself, gives each row once.
+/// Whether a join whose partitions each read its left rows from disk gives each row once.
 fn gives_each_once(join_type: JoinType, partitions: usize) -> bool {
     let by_right_rows = matches!(
         join_type,

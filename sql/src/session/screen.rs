@@ -373,6 +373,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn it_gives_all_its_rows_again_where_a_plan_starts_anew() {
+        let mut config = ConfigOptions::default();
+        config.execution.target_partitions = 3;
+        config.execution.batch_size = ConfigNonZeroUsize::try_new(10).unwrap();
+        let input = MemorySourceConfig::try_new_exec(&[vec![batch(0, 100)]], schema(), None);
+        let screen = ScreenExec::over(input.unwrap(), Arc::new(Open), schema(), &config).unwrap();
+        for _ in 0..2 {
+            let anew = reset_plan_states(Arc::clone(&screen)).unwrap();
+            let passed = collect_partitioned(anew, Arc::default()).await.unwrap();
+            assert_eq!(passed.iter().flatten().map(RecordBatch::num_rows).sum::<usize>(), 100);
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_left_is_put_together_in_its_order() {
         // Rows, whether they are a whole batch, and how many batches come of all.
         for (parts, expected) in [
