@@ -79,6 +79,12 @@ pub enum Error {
         /// What is wrong with it.
         faults: usize,
     },
+    /// A warehouse in which nobody has ever recorded anything, or that is not there.
+    #[error("there is no record here: {warehouse}")]
+    NoRecord {
+        /// Where it was looked for.
+        warehouse: String,
+    },
     /// Ctrl-C.
     #[error("cancelled")]
     Interrupted,
@@ -153,6 +159,7 @@ impl Error {
             Self::Password(_) => "ATT-6503",
             Self::Interrupted => "ATT-6601",
             Self::Record { .. } => "ATT-6801",
+            Self::NoRecord { .. } => "ATT-6802",
             Self::Format { .. } => "ATT-6701",
             Self::Catalog(error) => error.code(),
             Self::Sql(error) => error.code(),
@@ -176,6 +183,11 @@ impl Error {
             Self::Record { .. } => {
                 Some("keep the warehouse as it is, and find out who could write it".into())
             }
+            Self::NoRecord { .. } => Some(
+                "name the warehouse with --warehouse or --config; a server writes the first entry \
+                 when somebody asks it for something, and a record that was there is gone"
+                    .into(),
+            ),
             Self::Format { format: "csv", .. } => {
                 Some("use --format json for nested columns".into())
             }

@@ -48,6 +48,7 @@ mod pushed_filters;
 pub mod queries;
 mod query_text;
 mod readings;
+mod restart;
 mod rewrites;
 mod rights;
 mod same_names;

@@ -33,11 +33,13 @@ use tokio_util::sync::CancellationToken;
 use crate::brief::is_brief;
 use crate::error::{Error, Result};
 use crate::model::recommend::RecommendExec;
+use crate::restart::RestartExec;
 
 /// Batches that wait for the reader beside the one it has.
 const AHEAD: usize = 1;
 
-/// The plan with operators that pause, and joins that end when `cancel` says so.
+/// The plan with operators that pause, and joins that end when `cancel` says so and start their
+/// inputs anew as `restart` has it.
 ///
 /// # Errors
 /// When a join cannot be rebuilt, which is a defect.
@@ -61,7 +63,8 @@ fn multiplies(node: &Arc<dyn ExecutionPlan>) -> bool {
     node.children().len() > 1 || node.is::<UnnestExec>() || node.is::<RecommendExec>()
 }
 
-/// A join whose filter heeds the cancellation; `None` for anything else.
+/// A join whose filter heeds the cancellation and whose input starts anew or once; `None` for
+/// anything else.
 fn heedful(
     node: &Arc<dyn ExecutionPlan>,
     cancel: &CancellationToken,
@@ -71,12 +74,10 @@ fn heedful(
         let indices = filter.column_indices().to_vec();
         JoinFilter::new(Arc::new(Heedful { inner, cancel }), indices, Arc::clone(filter.schema()))
     };
-    if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>()
-        && let Some(filter) = join.filter()
-    {
+    if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
         let projection = join.projection().as_ref().map(|columns| columns.to_vec());
-        let (left, right) = (Arc::clone(join.left()), Arc::clone(join.right()));
-        let filter = Some(heeds(filter));
+        let (left, right) = (RestartExec::of(join), Arc::clone(join.right()));
+        let filter = join.filter().map(heeds);
         let join = NestedLoopJoinExec::try_new(left, right, filter, join.join_type(), projection)?;
         return Ok(Some(Arc::new(join)));
     }

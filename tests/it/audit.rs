@@ -436,6 +436,27 @@ fn whoever_changes_the_record_is_found_out() {
 }
 
 #[test]
+fn where_there_is_no_record_nothing_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["missing", "empty"] {
+        let warehouse = folder.path().join(name);
+        if name == "empty" {
+            std::fs::create_dir(&warehouse).unwrap();
+        }
+        let key = "0".repeat(64);
+        for more in [vec![], vec!["--public-key", key.as_str()]] {
+            let mut command = crate::program::attune();
+            command.args(["audit", "verify", "--warehouse"]).arg(&warehouse).args(more);
+            let output = command.current_dir(folder.path()).output().unwrap();
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{name}: {told}");
+            assert!(told.contains("ATT-6802") && told.contains("no record here"), "{told}");
+            assert!(told.contains("hint:") && output.stdout.is_empty(), "{output:?}");
+        }
+    }
+}
+
+#[test]
 fn the_report_and_the_export_ask_who_one_is() {
     let folder = tempfile::tempdir().unwrap();
     let program = Program::new(&configuration(folder.path()));

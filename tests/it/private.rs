@@ -8,14 +8,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
+use attune::auth::hasher::Argon2Hasher;
 use catalog::policy::{Principal, Role};
 use datafusion::common::ScalarValue;
 use futures::TryStreamExt;
-use sql::{Engine, Session};
+use sql::{Engine, Limits, Session};
 use udfs::privacy::noise::accounting::gaussian_sigma;
 
 use crate::rights::{engine_at, outcome, somebody};
@@ -63,6 +65,35 @@ async fn a_hundred_sessions_cannot_overspend() {
     let answered = outcomes.iter().filter(|outcome| **outcome == Ok(1)).count();
     assert_eq!(answered, 20, "{outcomes:?}");
     assert!(outcomes.iter().all(|outcome| [Ok(1), Err("ATT-2003")].contains(outcome)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_that_does_not_fit_into_memory_is_a_limit_under_a_policy_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
+    let roomy = server(folder.path(), &now_ms).await;
+    governed(&roomy, "(epsilon = 1)").await;
+    let root = roomy.session(Principal::embedded());
+    for text in [
+        "CREATE TABLE big AS SELECT value AS grp FROM generate_series(1, 200000) AS s (value)",
+        "GRANT SELECT ON big TO ROLE analyst",
+    ] {
+        assert_eq!(outcome(&root, text).await, Ok(0), "{text}");
+    }
+    let limits = Limits {
+        query_memory_bytes: 64 << 20,
+        query_timeout: Some(Duration::from_secs(120)),
+        ..Limits::default()
+    };
+    let catalog = Arc::clone(roomy.catalog());
+    let tight = Engine::open(catalog, limits, Arc::new(Argon2Hasher::default())).unwrap();
+    let tight = tight.with_noise(Arc::new(CountedNoise::default()));
+    let text = "SELECT WITH DIFFERENTIAL_PRIVACY OPTIONS (epsilon = 0.01, \
+                privacy_unit_column = a.person) \
+                COUNT(*, contribution_bounds_per_group => (0, 1)) AS n \
+                FROM main.visits AS a, main.big AS b, main.big AS c \
+                WHERE a.cost + b.grp + c.grp = 7";
+    assert_eq!(outcome(&analyst(&tight, "ann"), text).await, Err("ATT-3002"));
 }
 
 /// A server over a warehouse in a folder, with noise.

@@ -81,6 +81,13 @@ pub struct Verified {
     pub faults: Vec<Fault>,
 }
 
+impl Verified {
+    /// Whether there is no record at all, nor anything that speaks of one.
+    pub fn is_absent(&self) -> bool {
+        self.segments == 0 && self.removed == 0 && self.checkpoint == 0 && self.faults.is_empty()
+    }
+}
+
 /// Verifies the record below `folder`.
 ///
 /// # Errors

@@ -81,10 +81,10 @@ impl Opened {
         let settings = Settings::parse(table.format, &table.options)?;
         let listing = Listing::new(place, settings.clone(), fresh);
         Ok(Self {
+            infos: Infos::of(&table),
             table,
             settings,
             listing,
-            infos: Infos::default(),
             statistics: FileStatistics::default(),
             fresh,
             is_pinned,
@@ -101,7 +101,7 @@ impl Opened {
             table: self.table.clone(),
             settings: self.settings.clone(),
             listing: Listing::new(self.place().clone(), self.settings.clone(), fresh),
-            infos: Infos::default(),
+            infos: Infos::of(&self.table),
             statistics: FileStatistics::default(),
             fresh,
             is_pinned: self.is_pinned,

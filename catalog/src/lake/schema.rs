@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::json::reader::infer_json_schema;
 use chrono::{DateTime, Utc};
@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use super::format::{Format, Settings};
 use super::listing::{Found, REQUESTS_MAX, object_url};
 use super::reason::Subject;
-use super::table::Column;
+use super::table::{Column, LakeTable};
 use super::widen::{widen, widen_guessed};
 use crate::error::{Error, Result};
 use crate::store::Place;
@@ -66,9 +66,19 @@ pub(crate) struct Infos {
     known: Mutex<HashMap<Path, (Version, Arc<FileInfo>)>>,
     /// Most files of a table have the same columns; they share one description.
     distinct: Mutex<HashSet<Arc<FileInfo>>>,
+    /// Columns of CSV files that are text, whatever their values look like.
+    texts: Vec<String>,
 }
 
 impl Infos {
+    /// Of a table of whose files nothing is known. Personal identifiers in CSV are text: the zero
+    /// at the beginning of a telephone number is a part of it.
+    pub fn of(table: &LakeTable) -> Self {
+        let pii = table.pii.as_ref().filter(|_| table.format == Format::Csv);
+        let texts = pii.map(|pii| pii.columns.clone()).unwrap_or_default();
+        Self { texts, ..Self::default() }
+    }
+
     /// What is known of a file already.
     pub fn get(&self, meta: &ObjectMeta) -> Option<Arc<FileInfo>> {
         let known = self.known.lock();
@@ -107,7 +117,7 @@ impl Infos {
         let reads = chosen.into_iter().map(|meta| {
             async move {
                 let subject = Subject::new(place, &meta.location, 0);
-                let info = read(session, place, settings, meta)
+                let info = read(session, place, settings, meta, &self.texts)
                     .await
                     .map_err(|error| subject.explain(&error))?;
                 self.remember(meta, info);
@@ -139,6 +149,7 @@ async fn read(
     place: &Place,
     settings: &Settings,
     meta: &ObjectMeta,
+    texts: &[String],
 ) -> datafusion::error::Result<FileInfo> {
     let name = meta.location.filename().unwrap_or_default();
     let plain = settings.compression_of(name) == CompressionTypeVariant::UNCOMPRESSED;
@@ -160,7 +171,19 @@ async fn read(
             format.infer_schema(session, &place.store, std::slice::from_ref(meta)).await?
         }
     };
-    Ok(FileInfo { schema: named_once(&schema)?, is_stream })
+    Ok(FileInfo { schema: with_texts(named_once(&schema)?, texts), is_stream })
+}
+
+/// The same columns, those of some names as text.
+fn with_texts(schema: SchemaRef, texts: &[String]) -> SchemaRef {
+    if texts.is_empty() {
+        return schema;
+    }
+    let fields = schema.fields().iter().map(|field| match texts.contains(field.name()) {
+        true => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8)),
+        false => Arc::clone(field),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<FieldRef>>()))
 }
 
 /// The columns of a CSV file from its header and first rows.

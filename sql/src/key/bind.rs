@@ -83,8 +83,15 @@ pub(crate) async fn load(context: &Arc<StatementContext>, named: &NamedKeys) -> 
 /// `name` or `name@generation`, taken apart.
 ///
 /// # Errors
-/// When it is neither.
+/// When it is neither, or empty.
 pub(crate) fn parts(written: &str) -> Result<(&str, Option<u32>)> {
+    let name = written.rsplit_once('@').map_or(written, |(name, _)| name);
+    if name.trim().is_empty() {
+        return Err(Error::invalid_hint(
+            "the name of a key is empty",
+            "name a key in single quotes; SHOW KEYS lists them",
+        ));
+    }
     let Some((name, number)) = written.rsplit_once('@') else { return Ok((written, None)) };
     match number.parse() {
         Ok(number) => Ok((name, Some(number))),
@@ -103,7 +110,9 @@ mod tests {
     fn a_name_may_tell_a_generation() {
         assert_eq!(parts("emails").unwrap(), ("emails", None));
         assert_eq!(parts("emails@12").unwrap(), ("emails", Some(12)));
-        for wrong in ["emails@", "emails@x", "ada@example.com", "k@-1", "k@99999999999"] {
+        for wrong in
+            ["", " ", "@2", "emails@", "emails@x", "ada@example.com", "k@-1", "k@99999999999"]
+        {
             assert_eq!(parts(wrong).unwrap_err().code(), "ATT-2001", "{wrong}");
         }
     }

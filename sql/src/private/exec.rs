@@ -153,7 +153,8 @@ async fn answer(
         let batch = batch.map_err(|error| told(error.into(), ledger))?;
         gatherer.take(&batch, &mut generator).map_err(|error| told(error, ledger))?;
     }
-    let (gathered, reserved) = gatherer.finish(&mut generator)?;
+    let finished = gatherer.finish(&mut generator);
+    let (gathered, reserved) = finished.map_err(|error| told(error, ledger))?;
     let answer = release(spec, &gathered, schema, &mut generator).await;
     drop(reserved);
     answer
@@ -161,19 +162,40 @@ async fn answer(
 
 /// An error below a private aggregation may hold a person's value: under a policy it is not told.
 fn told(error: Error, ledger: &Ledger) -> Error {
-    let harmless = matches!(
-        error,
-        Error::Cancelled | Error::TimedOut { .. } | Error::Exhausted { .. } | Error::Busy { .. }
-    );
-    if harmless || !ledger.is_charged() {
-        return error;
+    if ledger.is_charged() { untold(error) } else { error }
+}
+
+/// An error without what it says of rows; that a limit was met is told, not what was held then.
+fn untold(error: Error) -> Error {
+    match error {
+        Error::Cancelled | Error::TimedOut { .. } | Error::Busy { .. } => error,
+        Error::Exhausted { .. } => Error::Exhausted {
+            what: "a private answer met a limit of the statement's memory, disk or size".into(),
+        },
+        _ => Error::Execution {
+            what: "a row under a privacy policy could not be computed".into(),
+            hint: Some(
+                "which one is not told, and the budget stays charged; guard casts with try_cast \
+                 and divisors with nullif(divisor, 0)"
+                    .into(),
+            ),
+        },
     }
-    Error::Execution {
-        what: "a row under a privacy policy could not be computed".into(),
-        hint: Some(
-            "which one is not told, and the budget stays charged; guard casts with try_cast and \
-             divisors with nullif(divisor, 0)"
-                .into(),
-        ),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_rows_under_a_policy_an_error_tells_the_limit_alone() {
+        let full = Error::Exhausted { what: "4711 bytes are held".into() };
+        let told = untold(full);
+        assert_eq!(told.code(), "ATT-3002");
+        assert!(!told.to_string().contains("4711"), "{told}");
+        let row = Error::Execution { what: "ann is no number".into(), hint: None };
+        let told = untold(row);
+        assert_eq!(told.code(), "ATT-3001");
+        assert!(!told.to_string().contains("ann"), "{told}");
     }
 }

@@ -20,6 +20,7 @@ use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -167,6 +168,17 @@ impl<S: Screen> ExecutionPlan for ScreenExec<S> {
         _children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(self)
+    }
+
+    // A recursive query starts its plan anew at each turn, and does not see what is below.
+    fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self {
+            input: Arc::clone(&self.input),
+            rows: reset_plan_states(Arc::clone(&self.rows))?,
+            screen: Arc::clone(&self.screen),
+            schema: Arc::clone(&self.schema),
+            properties: Arc::clone(&self.properties),
+        }))
     }
 
     fn repartitioned(
@@ -357,6 +369,20 @@ mod tests {
                 let passed: usize = passed.iter().flatten().map(RecordBatch::num_rows).sum();
                 assert_eq!(passed, parts * 100, "{parts} parts");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn it_gives_all_its_rows_again_where_a_plan_starts_anew() {
+        let mut config = ConfigOptions::default();
+        config.execution.target_partitions = 3;
+        config.execution.batch_size = ConfigNonZeroUsize::try_new(10).unwrap();
+        let input = MemorySourceConfig::try_new_exec(&[vec![batch(0, 100)]], schema(), None);
+        let screen = ScreenExec::over(input.unwrap(), Arc::new(Open), schema(), &config).unwrap();
+        for _ in 0..2 {
+            let anew = reset_plan_states(Arc::clone(&screen)).unwrap();
+            let passed = collect_partitioned(anew, Arc::default()).await.unwrap();
+            assert_eq!(passed.iter().flatten().map(RecordBatch::num_rows).sum::<usize>(), 100);
         }
     }
 

@@ -11,7 +11,8 @@ use super::super::arguments::AuditVerifyArguments;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// Runs `attune audit verify`; a record that does not hold is an error.
+/// Runs `attune audit verify`; a record that does not hold, or is not there, is an
+/// error.
 pub(super) async fn run(arguments: &AuditVerifyArguments, context: &Context) -> Result<()> {
     let config = Config::load(&arguments.store.overrides(), &context.environment)?;
     let mut opened = config.catalog(&context.environment)?;
@@ -24,6 +25,10 @@ pub(super) async fn run(arguments: &AuditVerifyArguments, context: &Context) -> 
         anchors: anchors.collect::<Result<Vec<Anchor>, catalog::Error>>()?,
     };
     let found = catalog.verify_audit(&expected).await?;
+    if found.is_absent() {
+        // Of nothing it must not be said that it holds: the whole record may have been removed.
+        return Err(Error::NoRecord { warehouse: config.warehouse.url.0 });
+    }
     let mut out = std::io::stdout().lock();
     write(&mut out, &config.warehouse.url.0, &found)?;
     match found.faults.len() {

@@ -77,7 +77,7 @@ async fn beginnings(first: usize) {
         site.s3.lives.kill_program_after(writes, server.process.clone(), last);
         let is_told = is_done(&mut connect(&server).await, CREATE).await;
         assert!(site.was_killed().await, "a table of {writes} writes");
-        site.verify().await;
+        site.verify_begun().await;
         let server = site.program.serve().await;
         let mut client = connect(&server).await;
         let [begun, ended] = on_record(&mut client, "create table", "main.notes").await;

@@ -41,7 +41,7 @@ nobody reads, makes or changes it without the key. It holds the time of the stat
     argument(
         name = "choices",
         description = "JSON with a subject and, for each purpose, true or false: `{\"subject\": \"u7\", \"purposes\": \
-{\"ads\": true}}`. NULL gives NULL."
+{\"ads\": true}}`, nothing named twice. NULL gives NULL."
     ),
     argument(
         name = "key",

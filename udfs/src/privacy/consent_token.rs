@@ -1,14 +1,17 @@
 //! What a consent token says: whose choices they are, for which purposes, since when, until when.
 //!
 //! The choices come as JSON, `{"subject": "u7", "purposes": {"ads": true, "news": false}}`, which a
-//! program makes with its own JSON library and binds as a parameter. Of a purpose that is written
-//! twice the last choice counts, as JSON has it. Sealed is a form of its own, with the time of the
-//! sealing statement and the expiry in Unix milliseconds. No error shows a choice.
+//! program makes with its own JSON library and binds as a parameter. What names a subject or a
+//! purpose twice is refused: programs differ in which of both they read. Sealed is a form of its
+//! own, with the time of the sealing statement and the expiry in Unix milliseconds. No error shows
+//! a choice.
 
 use std::collections::BTreeMap;
 
 use datafusion_common::{Result, exec_err};
 use serde_json::{Map, Value};
+
+use super::single::{self, Unread};
 
 /// Purposes of one token.
 const PURPOSES_MAX: usize = 100;
@@ -51,8 +54,10 @@ impl Choices {
                  '{{\"subject\": \"u7\", \"purposes\": {{\"ads\": true, \"news\": false}}}}'"
             )
         };
-        let Ok(Value::Object(fields)) = serde_json::from_str::<Value>(text) else {
-            return wrong("the choices are no JSON object");
+        let fields = match single::read(text) {
+            Ok(Value::Object(fields)) => fields,
+            Ok(_) | Err(Unread::NoJson) => return wrong("the choices are no JSON object"),
+            Err(Unread::Twice) => return wrong("the choices name something twice"),
         };
         if fields.keys().any(|name| name != "subject" && name != "purposes") {
             return wrong("the choices have more fields than subject and purposes");
@@ -147,8 +152,6 @@ mod tests {
             choices.purposes,
             BTreeMap::from([("ads".into(), true), ("news".into(), false)])
         );
-        let twice = read(r#"{"subject": "u", "purposes": {"ads": true, "ads": false}}"#).unwrap();
-        assert_eq!(twice.purposes, BTreeMap::from([("ads".into(), false)]));
     }
 
     #[test]
@@ -163,6 +166,8 @@ mod tests {
             ("hush", "no JSON object"),
             (r#"["hush"]"#, "no JSON object"),
             (r#"{"subject": "hush"}"#, "purposes of the choices"),
+            (r#"{"subject": "a", "subject": "hush", "purposes": {"ads": true}}"#, "twice"),
+            (r#"{"subject": "hush", "purposes": {"ads": true, "ads": false}}"#, "twice"),
             (r#"{"subject": "hush", "purposes": {}}"#, "of no purpose"),
             (r#"{"subject": "hush", "purposes": {"ads": "hush"}}"#, "neither true nor false"),
             (r#"{"subject": "hush", "purposes": {"ads": 1}}"#, "neither true nor false"),

@@ -56,6 +56,7 @@ mod redact_phone;
 mod redact_scan;
 pub mod rekey;
 mod seal;
+mod single;
 pub mod subject_token;
 pub mod t_closeness;
 

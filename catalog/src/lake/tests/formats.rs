@@ -9,6 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 use parquet::file::properties::WriterProperties;
 
 use super::*;
+use crate::Pii;
 use crate::lake::Column;
 use arrow::datatypes::DataType;
 
@@ -58,6 +59,28 @@ async fn csv_with_and_without_a_header() {
         f.query(&named, "SELECT a, b, c FROM t ORDER BY a").await.unwrap(),
         ["1.0,x,", "2.0,y,"]
     );
+}
+
+#[tokio::test]
+async fn identifiers_in_csv_are_text_and_keep_their_zeros() {
+    let f = Fixture::new();
+    f.write("t/a.csv", "phone,n\n0301234567,1\n007,2\n");
+    f.write("t/b.csv", "phone,n\n+49 30 1,3\n");
+    let mut calls = table("t/", Format::Csv);
+    calls.pii = Some(Pii {
+        columns: vec!["phone".into()],
+        key: "web".into(),
+        key_id: None,
+        table: "calls_pii".into(),
+    });
+    assert_eq!(f.columns(&calls).await.unwrap(), ["phone Utf8", "n Int64"]);
+    let rows = f.query(&calls, "SELECT phone FROM t ORDER BY n").await.unwrap();
+    assert_eq!(rows, ["0301234567", "007", "+49 30 1"]);
+    // Types that a person gave are those.
+    let given = ["phone", "n"].map(|name| Column::new(name, DataType::Int64)).to_vec();
+    f.write("u/a.csv", "phone,n\n0301234567,1\n");
+    let given = LakeTable { location: "u/".into(), ..calls }.with_columns(given);
+    assert_eq!(f.query(&given, "SELECT phone FROM t").await.unwrap(), ["301234567"]);
 }
 
 #[tokio::test]
