@@ -12,10 +12,12 @@
 //! own row picks ([`super::ties`]), or whose groups are not the ones that the own row is in,
 //! counts, sums and means may be of a single row, and are values as others are: what these and
 //! windows give is in `told.rs`. So they may where a place among rows, or a single value of others,
-//! leaves few rows to them: what conditions do is in `asked.rs`. Values of a table that is not
-//! governed are of the governed rows that find them.
+//! leaves few rows to them: what conditions do is in `asked.rs`, and what counts as a column of the
+//! row in `formed.rs`. Values of a table that is not governed are of the governed rows that find
+//! them.
 
 mod asked;
+mod formed;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,6 +134,7 @@ impl Walk<'_> {
             LogicalPlan::Filter(node) => {
                 let mut columns = self.of(&node.input)?;
                 self.equal(&node.predicate, node.input.schema(), &mut columns, None)?;
+                columns.iter_mut().for_each(|held| held.free = None);
                 columns
             }
             LogicalPlan::Union(node) => self.united(node, width)?,
@@ -210,19 +213,17 @@ impl Walk<'_> {
         let fields = scan.projected_schema.fields().iter();
         let held = fields.map(|field| {
             let near = BTreeSet::from([reading]);
+            let column = format!("{:?}", field.name());
+            let origin = Some(Origin { reading, table: table.clone(), column });
             let Some(part) = (self.parts)(scan, field.name()) else {
-                return Held { near, ..Held::default() };
+                return Held { near, free: origin, ..Held::default() };
             };
             Held {
                 rows: part.is_value.then_some(reading).into_iter().collect(),
                 key: part.is_key.then_some(reading),
                 decides: part.is_key && part.decides,
                 near,
-                column: Some(Origin {
-                    reading,
-                    table: table.clone(),
-                    column: field.name().clone(),
-                }),
+                column: origin,
                 ..Held::default()
             }
         });
@@ -409,6 +410,9 @@ impl Walk<'_> {
         let (Some(one_side), Some(other_side), (Ok(one_type), Ok(other_type))) =
             (sides.0, sides.1, types)
         else {
+            if self.are_formed_alike(one, other, schema, columns, join)? {
+                return Ok(());
+            }
             return self.choose(&[one, other], schema, columns, join);
         };
         // What is compared as another type may be equal without being the same.
@@ -418,13 +422,18 @@ impl Walk<'_> {
             return self.choose(&[one, other], schema, columns, join);
         };
         self.leave(&self.asked([one, other], schema, columns)?, true);
-        self.equate(&one_side, &other_side, columns);
         let (one, other) = (one_side, other_side);
-        let decides = |side: &Side| side.held.key.filter(|_| side.held.decides);
         // What a sub-query compares of queries around alone picks rows of these, or keeps them out.
         let is_outer = one.at.is_none() && other.at.is_none();
+        let are_looked_up = !is_outer && self.ties.share_looked(&one.held, &other.held);
+        let looks_up = !are_looked_up && self.equate(&one, &other, columns, join);
+        let decides = |side: &Side| side.held.key.filter(|_| side.held.decides);
         let is_shared = !is_outer && self.ties.share(&one.held, &other.held);
-        if is_shared || (decides(&one).is_some() && decides(&other).is_some()) {
+        if is_shared
+            || are_looked_up
+            || looks_up
+            || (decides(&one).is_some() && decides(&other).is_some())
+        {
             self.ties.agree(&one.held.near, &other.held.near);
         } else {
             self.ties.pick(&(&one.held.near | &other.held.near));
@@ -484,14 +493,17 @@ impl Walk<'_> {
                 if !of.is_ok_and(|of| are_same_ids(&of, cast.field.data_type())) {
                     held.lose_key();
                 }
-                held.decides = false;
-                held.column = None;
-                held.equal = None;
+                held.forget_column();
+                held.column = self.formed(expr, schema, from);
                 Ok(held)
             }
             Expr::OuterReferenceColumn(_, column) => Ok(self.outer(column)),
             Expr::WindowFunction(call) => self.windowed(call, schema, from),
-            other => self.computed(other, schema, from),
+            other => {
+                let mut held = self.computed(other, schema, from)?;
+                held.column = self.formed(other, schema, from);
+                Ok(held)
+            }
         }
     }
 

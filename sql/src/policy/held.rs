@@ -37,6 +37,10 @@ pub(super) struct Held {
     pub(super) column: Option<Origin>,
     /// The column of a governed table that it is equal to, and is not.
     pub(super) equal: Option<Origin>,
+    /// The column of a table that is not governed that it is, until a condition leaves some rows.
+    pub(super) free: Option<Origin>,
+    /// What a column of a governed table looks up in such a table.
+    pub(super) looked: Option<Origin>,
 }
 
 impl Held {
@@ -54,9 +58,16 @@ impl Held {
         self.places.extend(&other.places);
         self.near.extend(&other.near);
         self.is_of_others |= other.is_of_others;
+        self.forget_column();
+        self.lose_key();
+    }
+
+    /// It is another value than that of the column.
+    pub(super) fn forget_column(&mut self) {
         self.column = None;
         self.equal = None;
-        self.lose_key();
+        self.free = None;
+        self.looked = None;
     }
 
     pub(super) fn lose_key(&mut self) {
@@ -89,7 +100,8 @@ impl Held {
     /// What is told together is told of the groups that these keys make.
     pub(super) fn divide(&mut self, keys: &[Self]) {
         let keys = keys.iter().filter(|key| !key.near.is_empty());
-        let by: BTreeSet<Option<Origin>> = keys.map(|key| key.column.clone()).collect();
+        let by: BTreeSet<Option<Origin>> =
+            keys.map(|key| key.column.clone().or_else(|| key.looked.clone())).collect();
         self.told.values_mut().for_each(|told| told.extend(by.iter().cloned()));
     }
 
@@ -131,6 +143,7 @@ pub(super) fn rows(columns: &[Held]) -> BTreeSet<usize> {
 pub(super) fn cut(mut columns: Vec<Held>) -> Vec<Held> {
     for held in &mut columns {
         held.cut.extend(held.rows.iter().chain(held.told.keys()));
+        held.free = None;
     }
     columns
 }

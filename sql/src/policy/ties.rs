@@ -16,11 +16,12 @@ use crate::operators::is_comparison;
 /// How many steps a search for a way takes; after these there may be one.
 const STEPS_MAX: usize = 1000;
 
-/// A column of a governed table, as one reading gives it.
+/// A column of a table, as one reading gives it, or what is made of columns of the same row.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Origin {
     pub(super) reading: usize,
     pub(super) table: String,
+    /// Its name in quotes, or how it is made: the same only of what is made alike.
     pub(super) column: String,
 }
 
@@ -88,6 +89,14 @@ impl Ties {
     /// Two columns are equal: says whether they are the same one of two readings.
     pub(super) fn share(&self, one: &Held, other: &Held) -> bool {
         match (&one.column, &other.column) {
+            (Some(one), Some(other)) => self.share_columns(one, other),
+            _ => false,
+        }
+    }
+
+    /// The same where the same columns look them up in the same table.
+    pub(super) fn share_looked(&self, one: &Held, other: &Held) -> bool {
+        match (&one.looked, &other.looked) {
             (Some(one), Some(other)) => self.share_columns(one, other),
             _ => false,
         }

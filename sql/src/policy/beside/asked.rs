@@ -25,6 +25,12 @@ pub(super) struct Asked {
     pub(super) near: BTreeSet<usize>,
     /// The governed ones of whose rows they have values.
     values: BTreeSet<usize>,
+    /// Those of which they have values of single rows, as these are.
+    pub(super) rows: BTreeSet<usize>,
+    /// What they name that is told of rows together: of which readings, in which groups.
+    pub(super) told: Vec<BTreeMap<usize, BTreeSet<Option<Origin>>>>,
+    /// How many columns and values of sub-queries they name.
+    pub(super) named: usize,
     /// Those among whose rows they have places.
     pub(super) places: BTreeSet<usize>,
     /// Whether one of the values is a single one.
@@ -39,15 +45,34 @@ impl Asked {
     fn add(&mut self, held: &Held, ties: &Ties) {
         self.near.extend(&held.near);
         self.values.extend(values(held, ties));
+        self.tell(held);
         self.places.extend(&held.places);
         self.is_single |= !held.one.is_empty();
         self.is_of_others |= held.is_of_others;
+    }
+
+    /// What may be a single value, for there is but one row of it, is as the value of a row.
+    fn tell(&mut self, held: &Held) {
+        for readings in [&held.rows, &held.cut, &held.one] {
+            self.rows.extend(readings);
+        }
+        if !held.told.is_empty() {
+            self.told.push(held.told.clone());
+        }
+        self.named += 1;
     }
 
     /// Adds what a sub-query gives. Of EXISTS it is nothing: what that compares says so itself.
     fn add_query(&mut self, asking: &Expr, inner: &[Held], ties: &Ties) {
         for held in inner {
             self.near.extend(&held.near);
+            match asking {
+                Expr::ScalarSubquery(_) => self.tell(held),
+                _ => {
+                    self.rows.extend(&held.near);
+                    self.named += 1;
+                }
+            }
             let given = values(held, ties);
             let is_some = !held.one.is_empty()
                 || !held.cut.is_empty()
@@ -97,7 +122,13 @@ impl Walk<'_> {
         // Rows that meet none stay, with NULL beside them.
         asked.is_outer |= join.is_some_and(|(kind, _)| kind != JoinType::Inner);
         self.ties.pick(&asked.near);
-        self.leave(&asked, false);
+        let is_span = match exprs {
+            [expr] => join.is_none() && self.is_span(expr, schema, columns),
+            _ => false,
+        };
+        if !is_span {
+            self.leave(&asked, false);
+        }
         self.find(exprs, schema, columns)
     }
 
@@ -111,7 +142,9 @@ impl Walk<'_> {
         let mut near = BTreeSet::new();
         for expr in exprs {
             let asked = self.asked([expr], schema, from)?;
-            self.leave(&asked, self.is_equality(expr, schema, from));
+            if !self.is_span(expr, schema, from) {
+                self.leave(&asked, self.is_equality(expr, schema, from));
+            }
             near.extend(asked.near);
         }
         Ok(near)
@@ -181,7 +214,15 @@ impl Walk<'_> {
 
     /// Two columns are equal: rows of a table that is not governed are found by those of one that
     /// is. Of two readings that are equal to the same column of it, each has the value of both.
-    pub(super) fn equate(&self, one: &Side, other: &Side, columns: &mut [Held]) {
+    /// Says whether a governed one looks them up by nothing but this column.
+    pub(super) fn equate(
+        &self,
+        one: &Side,
+        other: &Side,
+        columns: &mut [Held],
+        join: Option<(JoinType, usize)>,
+    ) -> bool {
+        let mut looks_up = false;
         for (free, by) in [(one, other), (other, one)] {
             if let (Some(is), Some(of)) = (&free.held.equal, &by.held.column) {
                 self.ties.share_columns(is, of);
@@ -197,6 +238,7 @@ impl Walk<'_> {
             if found.is_empty() || readings.is_empty() {
                 continue;
             }
+            looks_up |= is_beside(at, join) && look_up(&free.held, &by.held, columns);
             found_by(&readings, &found, columns);
             let of = by.held.column.as_ref().or(by.held.equal.as_ref());
             if let (Some(held), Some(of)) = (columns.get_mut(at), of)
@@ -205,6 +247,7 @@ impl Walk<'_> {
                 held.equal = Some(of.clone());
             }
         }
+        looks_up
     }
 
     /// The same for what else is compared: by which columns rows are found, it does not say.
@@ -258,6 +301,42 @@ fn is_free(held: &Held) -> bool {
     held.rows.is_empty() && held.told.is_empty()
 }
 
+/// Whether rows of a side of a join are there only beside those of the other one.
+fn is_beside(at: usize, join: Option<(JoinType, usize)>) -> bool {
+    match join {
+        None | Some((JoinType::Inner, _)) => true,
+        Some((JoinType::Left, width)) => at >= width,
+        Some((JoinType::Right, width)) => at < width,
+        Some(_) => false,
+    }
+}
+
+/// Columns of a table that is not governed are what a column of a governed one looks up there,
+/// where nothing has found them yet. Says whether they are.
+fn look_up(free: &Held, by: &Held, columns: &mut [Held]) -> bool {
+    let (Some(key), Some(of)) = (&free.free, &by.column) else { return false };
+    let near = BTreeSet::from([key.reading]);
+    if !is_new(free, &near) {
+        return false;
+    }
+    for held in columns.iter_mut().filter(|held| is_new(held, &near)) {
+        held.looked = held.free.as_ref().map(|own| Origin {
+            reading: of.reading,
+            table: of.table.clone(),
+            column: format!(
+                "lookup({:?}, {}, {}, {})",
+                own.table, own.column, key.column, of.column
+            ),
+        });
+    }
+    true
+}
+
+/// Whether something is of this reading alone, and nothing has found it yet.
+fn is_new(held: &Held, near: &BTreeSet<usize>) -> bool {
+    held.via.is_empty() && held.near == *near
+}
+
 /// All columns of these readings are of rows that are found so.
 fn found_by(
     readings: &BTreeSet<usize>,
@@ -266,6 +345,10 @@ fn found_by(
 ) {
     let is_of = |held: &&mut Held| is_free(held) && !held.near.is_disjoint(readings);
     for held in columns.iter_mut().filter(is_of) {
+        // Found by something else as well, it is more than the one column looks up.
+        if !held.via.is_empty() && !found.is_empty() {
+            held.looked = None;
+        }
         for (reading, by) in found {
             held.via.entry(*reading).or_default().extend(by.iter().cloned());
         }

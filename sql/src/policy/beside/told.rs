@@ -1,6 +1,6 @@
 //! What aggregates and windows give: of all rows together, or values of some.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::common::DFSchema;
 use datafusion::error::Result;
@@ -8,6 +8,7 @@ use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::expr::WindowFunction;
 
 use super::Walk;
+use super::asked::Asked;
 use crate::consent::tells_together;
 use crate::policy::held::Held;
 use crate::policy::ties::Origin;
@@ -27,7 +28,7 @@ impl Walk<'_> {
     ) -> Result<Held> {
         let of: Vec<&Expr> = of.into_iter().collect();
         let asked = self.asked(of.iter().copied(), schema, from)?;
-        let mut near = asked.near;
+        let mut near = asked.near.clone();
         let mut all = Held::default();
         for expr in of {
             all.add(&self.made(expr, schema, from)?);
@@ -37,10 +38,7 @@ impl Walk<'_> {
         if !all.rows.is_empty() {
             self.ties.leave(&asked.places);
         }
-        // What was told before, as the mean that a value is taken from, is of the same rows
-        // whatever stands beside it.
-        let is_told =
-            |reading: &usize| all.told.contains_key(reading) && !all.rows.contains(reading);
+        let is_told = |reading: &usize| self.is_told(*reading, &asked);
         let picking: BTreeSet<usize> = near.iter().copied().filter(|of| !is_told(of)).collect();
         self.ties.pick(&picking);
         from.iter().for_each(|held| all.add(held));
@@ -53,6 +51,27 @@ impl Walk<'_> {
         let told = told.collect();
         near.extend(&all.near);
         Ok(Held { told, near, is_of_others, ..Held::default() })
+    }
+
+    /// What was told before, as the mean that a value is taken from or compared with, is of the
+    /// same rows whatever stands beside it. Beside something else that is so of all rows, and of
+    /// the groups that the rows of this are in: of other groups it may pick one.
+    fn is_told(&self, reading: usize, asked: &Asked) -> bool {
+        let mut told = asked.told.iter().filter_map(|of| Some((of, of.get(&reading)?))).peekable();
+        if told.peek().is_none() || asked.rows.contains(&reading) || self.ties.is_few(reading) {
+            return false;
+        }
+        told.all(|(of, by)| {
+            let others = asked.told.iter().flat_map(BTreeMap::keys);
+            let others = others.filter(|other| !of.contains_key(*other)).chain(&asked.rows);
+            let others: BTreeSet<usize> = others.copied().collect();
+            let is_in = |by: &Option<Origin>| {
+                let is_in =
+                    |of: &Origin| others.contains(&of.reading) || self.ties.is_shared(of, &others);
+                by.as_ref().is_some_and(is_in)
+            };
+            asked.named == 1 || by.iter().all(is_in)
+        })
     }
 
     /// What a window gives: of other rows, unless it is divided by what decides about them. In an
@@ -69,9 +88,9 @@ impl Walk<'_> {
         let is_ordered = !call.params.order_by.is_empty() && !is_whole;
         if is_ordered || PLACES.contains(&call.fun.name()) {
             let by = call.params.partition_by.iter();
-            let by = by.filter_map(|by| self.side(by, schema, from)).map(|by| by.held);
+            let by = by.map(|by| self.made(by, schema, from)).collect::<Result<Vec<Held>>>()?;
             let apart: BTreeSet<usize> =
-                by.filter(|by| by.decides).filter_map(|by| by.key).collect();
+                by.iter().filter(|by| by.decides).filter_map(|by| by.key).collect();
             let read = from.iter().flat_map(|held| held.rows.iter().chain(held.told.keys()));
             held.places.extend(read.filter(|reading| !apart.contains(*reading)));
         }
@@ -99,10 +118,10 @@ impl Walk<'_> {
         for arg in &params.args {
             all.add(&self.made(arg, schema, from)?);
         }
-        let mut divided = params.partition_by.iter().filter_map(|by| self.side(by, schema, from));
-        let is_alike = divided.any(|by| {
+        let divided = self.each(&params.partition_by, schema, from)?;
+        let is_alike = divided.iter().any(|by| {
             let mut read = all.rows.iter().chain(all.told.keys());
-            by.held.decides && by.held.key.is_some_and(|key| read.all(|of| *of == key))
+            by.decides && by.key.is_some_and(|key| read.all(|of| *of == key))
         });
         // What is told of a group is a value of it for other ones.
         let is_value = !all.rows.is_empty() || all.told.values().any(|by| !by.is_empty());
