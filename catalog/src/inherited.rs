@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(names(&catalog).await, ["express"]);
         make(&catalog, "t", NEW, &["q"]).await.unwrap();
         assert!(catalog.drop_object(&main("t"), Kind::Table).await.unwrap());
-        assert_eq!(names(&shared.open().await).await, ["express"]);
+        assert_eq!(names(&*shared.open().await).await, ["express"]);
     }
 
     #[tokio::test]
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(catalog.definition(&main("t")).await.unwrap().unwrap().owner, "ann");
         assert!(catalog.drop_consent("p").await.unwrap());
         assert!(!catalog.drop_consent("p").await.unwrap());
-        assert!(names(&shared.open().await).await.is_empty());
+        assert!(names(&*shared.open().await).await.is_empty());
     }
 
     #[tokio::test]
