@@ -2,11 +2,13 @@
 //! that stays.
 //!
 //! An erasure is a folder `_attune/erasures/<id>/`. `job.json` is written before anything is done:
-//! whom to forget, and every step. Each step that is done leaves a report of its own, created once;
-//! a step that was interrupted is done again, for each can be. The certificate is put together from
-//! the reports and signed with the key of the record (Ed25519), so that whoever has the public key
-//! can check it without the warehouse; then the job goes, which alone holds ids of the person. The
-//! rest of the folder knows the person by keyed tokens.
+//! whom to forget, and every step. `decision.json` is created once, when somebody has looked
+//! whether the person is held: it says whether the erasure goes on, and no step is done before.
+//! Each step that is done leaves a report of its own, created once; a step that was interrupted is
+//! done again, for each can be. The certificate is put together from the reports and signed with
+//! the key of the record (Ed25519), so that whoever has the public key can check it without the
+//! warehouse; then the job goes, which alone holds ids of the person. The rest of the folder knows
+//! the person by keyed tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +30,7 @@ const FORMAT: u32 = 1;
 /// What a certificate's signature is of begins with this line; its JSON follows.
 const SIGNED: &[u8] = b"attune erasure certificate 1\n";
 const JOB: &str = "job.json";
+const DECISION: &str = "decision.json";
 pub(crate) const CERTIFICATE: &str = "certificate.json";
 /// How the names of reports begin.
 pub(crate) const STEP: &str = "step-";
@@ -112,6 +115,13 @@ pub struct ErasureOf {
     pub entity: Option<String>,
     /// The person's tokens.
     pub tokens: Vec<String>,
+}
+
+/// What is decided of an erasure before its first step.
+#[derive(Serialize, Deserialize)]
+struct Decision {
+    /// Whether it goes on: nobody held the person.
+    goes_on: bool,
 }
 
 /// What became of a step.
@@ -234,12 +244,54 @@ impl Catalog {
         Ok(job)
     }
 
+    /// What was decided of an erasure: whether it goes on. None where nobody has decided, so that
+    /// nothing has been done; a journal of an earlier version tells it by a step that is done.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be reached, or the decision cannot be read.
+    pub async fn erasure_decision(&self, job: &ErasureJob) -> Result<Option<bool>> {
+        if let Some(decision) = read::<Decision>(&self.erasure(&job.id).child(DECISION)).await? {
+            return Ok(Some(decision.goes_on));
+        }
+        for step in 0..job.steps.len() {
+            if self.step_report(&job.id, step).await?.is_some() {
+                return Ok(Some(true));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Decides whether an erasure goes on, and gives what is decided: what was first stays.
+    ///
+    /// # Errors
+    /// When somebody has given it up or ended it, or the warehouse cannot be reached or written.
+    pub async fn decide_erasure(&self, id: &str, goes_on: bool) -> Result<bool> {
+        let place = self.erasure(id).child(DECISION);
+        let is_first = place.create(to_bytes(&place, &Decision { goes_on })?).await?;
+        // Who gives an erasure up removes the journal before the decision: where that was not there
+        // any more, neither is the journal.
+        if self.job(id).await?.is_none() {
+            if is_first {
+                place.remove().await?;
+            }
+            return Err(Error::Conflict { name: format!("erasure {id}") });
+        }
+        if is_first {
+            return Ok(goes_on);
+        }
+        let decided: Option<Decision> = read(&place).await?;
+        let decided = decided.ok_or_else(|| Error::Conflict { name: format!("erasure {id}") })?;
+        Ok(decided.goes_on)
+    }
+
     /// Gives up an erasure of which nothing has been done.
     ///
     /// # Errors
     /// When the warehouse cannot be written.
     pub async fn abandon_erasure(&self, id: &str) -> Result<()> {
-        self.erasure(id).child(JOB).remove().await?;
+        let folder = self.erasure(id);
+        folder.child(JOB).remove().await?;
+        folder.child(DECISION).remove().await?;
         self.untell_erasure(id).await
     }
 
@@ -332,6 +384,7 @@ impl Catalog {
         self.tell_erasure_done(&job.id).await?;
         self.sweep_rewritings(&job.id).await?;
         folder.child(JOB).remove().await?;
+        folder.child(DECISION).remove().await?;
         for step in 0..job.steps.len() {
             folder.child(&step_file(step)).remove().await?;
         }

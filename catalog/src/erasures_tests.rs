@@ -112,6 +112,40 @@ async fn a_damaged_journal_keeps_no_other_erasure_from_its_end() {
 }
 
 #[tokio::test]
+async fn whether_an_erasure_goes_on_is_decided_once() {
+    let shared = Shared::new();
+    let (one, other) = (shared.open().await, shared.open().await);
+    let job = one.begin_erasure(of(), "dpo", vec![Step::Clear]).await.unwrap();
+    assert_eq!(other.erasure_decision(&job).await.unwrap(), None);
+    assert!(one.decide_erasure(&job.id, true).await.unwrap());
+    assert!(other.decide_erasure(&job.id, false).await.unwrap());
+    assert_eq!(other.erasure_decision(&job).await.unwrap(), Some(true));
+    one.end_step(&job.id, 0, &report()).await.unwrap();
+    one.end_erasure(&job, vec![]).await.unwrap();
+    // The certificate alone stays.
+    assert_eq!(shared.paths("_attune/erasures").await.len(), 1);
+
+    let given_up = one.begin_erasure(of(), "dpo", vec![Step::Clear]).await.unwrap();
+    assert!(!other.decide_erasure(&given_up.id, false).await.unwrap());
+    assert!(!one.decide_erasure(&given_up.id, true).await.unwrap());
+    one.abandon_erasure(&given_up.id).await.unwrap();
+    // Whoever has read the journal before does not begin.
+    let late = other.decide_erasure(&given_up.id, true).await;
+    assert!(matches!(late, Err(Error::Conflict { .. })), "{late:?}");
+    assert_eq!(shared.paths("_attune/erasures").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_journal_of_an_earlier_version_goes_on_where_a_step_is_done() {
+    let shared = Shared::new();
+    let catalog = shared.open().await;
+    let job = catalog.begin_erasure(of(), "dpo", vec![Step::Clear, Step::Clear]).await.unwrap();
+    assert_eq!(catalog.erasure_decision(&job).await.unwrap(), None);
+    catalog.end_step(&job.id, 0, &report()).await.unwrap();
+    assert_eq!(catalog.erasure_decision(&job).await.unwrap(), Some(true));
+}
+
+#[tokio::test]
 async fn a_store_that_keeps_versions_is_found_out_by_what_is_written_now() {
     let shared = Shared::new();
     let catalog = shared.open().await;

@@ -8,6 +8,7 @@ use udfs::privacy::Token;
 
 use crate::Catalog;
 use crate::error::Result;
+use crate::registry::model::Publication;
 use crate::registry::{Definitions, ObjectName, Spec};
 use crate::subject_copies::all;
 use crate::subject_marks::MARKS;
@@ -25,16 +26,17 @@ impl KnownPersons {
         Arc::ptr_eq(&self.subjects, &other.subjects) && Arc::ptr_eq(&self.copies, &other.copies)
     }
 
-    /// Whom a model must not show that has read these tables, by subject; whatever it has read,
-    /// where none is named. A mark of one column holds where a table with its ids was read, and one
-    /// of a model's users in that model.
+    /// Whom a model must not show, by subject: persons of those who may be among its users or
+    /// records ([`Publication::may_hold`]). A mark of one column holds where the model's ids came
+    /// of ids of its table, or the table was read, or nobody knows; and one of a model's users in
+    /// that model.
     ///
     /// # Errors
     /// When a mark is no token.
     pub fn hidden_from(
         &self,
         model: &ObjectName,
-        read_from: &[String],
+        trained: &Publication,
     ) -> Result<Vec<(String, HashSet<Token>)>> {
         let mut hidden = Vec::new();
         let mut copies = None;
@@ -46,22 +48,26 @@ impl KnownPersons {
             else {
                 continue;
             };
-            let mut tables = BTreeSet::new();
-            for table in subject.tables() {
-                if is_read(read_from, table) {
-                    tables.insert(table.to_string());
-                }
-            }
-            for (table, copy) in copies.get_or_insert_with(|| all(&self.copies)).iter() {
-                if copy.subject == subject.name && is_read(read_from, table) {
-                    // Ids that are what they were are known by the marks of their key as well.
-                    tables.extend([table.to_string(), copy.root.table.to_string()]);
-                }
-            }
-            if tables.is_empty() {
+            let copies = copies.get_or_insert_with(|| all(&self.copies)).iter();
+            let copies: Vec<_> = copies.filter(|(_, copy)| subject.counts(copy)).collect();
+            let of_copies = copies.iter().map(|(table, _)| table);
+            let of_subject = subject.tables().into_iter().chain(of_copies);
+            if !trained.may_hold(|ids| subject.counts(ids), of_subject) {
                 continue;
             }
-            tables.insert(model.to_string());
+            let is_unknown = trained.records_of.is_none();
+            let is_read =
+                |table: &ObjectName| is_unknown || trained.may_have_read(&table.to_string());
+            let mut tables = BTreeSet::from([model.to_string()]);
+            let of_subject = subject.tables().into_iter().filter(|table| is_read(table));
+            tables.extend(of_subject.map(ToString::to_string));
+            // Ids that are what they were are known by the marks of their key as well.
+            for (table, copy) in copies.into_iter().filter(|(table, _)| is_read(table)) {
+                tables.extend([table.to_string(), copy.root.table.to_string()]);
+            }
+            let ids = trained.records_of.iter().flatten().chain(&trained.users_of);
+            let ids = ids.filter(|ids| subject.counts(ids));
+            tables.extend(ids.map(|ids| ids.root.table.to_string()));
             let tokens = marks.hidden(|column| {
                 let is_in = |table: &String| {
                     column.strip_prefix(table.as_str()).is_some_and(|rest| rest.starts_with('.'))
@@ -74,10 +80,6 @@ impl KnownPersons {
         }
         Ok(hidden)
     }
-}
-
-fn is_read(read_from: &[String], table: &ObjectName) -> bool {
-    read_from.is_empty() || read_from.contains(&table.to_string())
 }
 
 impl Catalog {
@@ -100,8 +102,32 @@ mod tests {
 
     use super::*;
     use crate::CreateMode;
+    use crate::subject_copies::CopiedKey;
     use crate::subject_marks::{Mark, MarkNote, SubjectMarks};
-    use crate::testing::{Shared, person};
+    use crate::testing::{Shared, key, person};
+
+    /// A version that has read these tables, whose users' ids are those of these tables' `id` as
+    /// they are; none where that was not kept.
+    fn trained(read_from: &[&str], records_of: Option<&[&str]>) -> Publication {
+        let plain = |table: &&str| CopiedKey {
+            subject: "person".into(),
+            column: None,
+            from: key(table),
+            root: key(table),
+            of_model: false,
+            by: Some(vec![]),
+        };
+        let least = serde_json::json!({
+            "model_type": "item_knn", "options": {}, "query": "", "user_col": "user",
+            "item_col": "item", "rating_col": null, "metrics": [], "iterations": [], "top_k": 1,
+        });
+        let least: Publication = serde_json::from_value(least).unwrap();
+        Publication {
+            read_from: read_from.iter().map(ToString::to_string).collect(),
+            records_of: records_of.map(|tables| tables.iter().map(plain).collect()),
+            ..least
+        }
+    }
 
     #[tokio::test]
     async fn a_mark_of_one_column_holds_where_its_table_was_read() {
@@ -112,7 +138,8 @@ mod tests {
         let model = ObjectName::new("main", "m");
         let before = catalog.known_persons().await.unwrap();
         assert!(before.is_same(&catalog.known_persons().await.unwrap()));
-        assert!(before.hidden_from(&model, &[]).unwrap().is_empty());
+        let of_any = trained(&[], Some(&[]));
+        assert!(before.hidden_from(&model, &of_any).unwrap().is_empty());
         let tokens = catalog.subject_tokens().await.unwrap();
         let (seven, eight) = (tokens.token("person", "7"), tokens.token("person", "8"));
         let set = |marks: &mut SubjectMarks| {
@@ -132,17 +159,24 @@ mod tests {
         catalog.change_subject_marks("person", set).await.unwrap();
         let after = catalog.known_persons().await.unwrap();
         assert!(!before.is_same(&after));
-        let hidden = |read_from: &[&str]| {
-            let read_from: Vec<String> = read_from.iter().map(ToString::to_string).collect();
-            let hidden = after.hidden_from(&model, &read_from).unwrap();
+        let hidden_from = |trained: &Publication| {
+            let hidden = after.hidden_from(&model, trained).unwrap();
             hidden.into_iter().next().map(|(_, tokens)| tokens)
         };
+        let hidden = |read_from: &[&str]| hidden_from(&trained(read_from, Some(&[])));
         // What the users of this very model were made of an id.
         let own = tokens.token("person", "main.m.user");
         let both = HashSet::from([seven, eight, own]);
         assert_eq!(hidden(&["main.crm"]), Some(both.clone()));
         assert_eq!(hidden(&["main.clicks", "main.t"]), Some(HashSet::from([seven, own])));
-        assert_eq!(hidden(&[]), Some(both));
+        assert_eq!(hidden(&[]), Some(both.clone()));
         assert_eq!(hidden(&["main.t"]), None);
+        // Its users came of a copy that is gone, or of one of a key that is one no more, or nobody
+        // knows.
+        let of_key = |key: &str| hidden_from(&trained(&["main.t"], Some(&[key])));
+        assert_eq!(of_key("crm"), Some(both.clone()));
+        assert_eq!(of_key("clicks"), Some(HashSet::from([seven, own])));
+        assert_eq!(of_key("dropped"), None);
+        assert_eq!(hidden_from(&trained(&["main.t"], None)), Some(both));
     }
 }

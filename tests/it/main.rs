@@ -22,6 +22,7 @@ mod erasure_races;
 mod flight;
 mod forgotten;
 mod fuzzy_join;
+mod holds;
 mod http;
 mod keys;
 mod killed;

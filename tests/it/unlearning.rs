@@ -260,3 +260,93 @@ async fn who_is_restricted_under_ids_that_cannot_be_looked_for_is_unlearned_all_
     lines(&session, "RELEASE SUBJECT person 'u17' FROM RESTRICTION").await;
     assert!(!lines(&session, LEFT).await.concat().contains("version"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_came_of_a_copy_that_is_gone_was_never_learned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = filled(&engine).await;
+    all(
+        &session,
+        &[
+            "CREATE TABLE everybody AS SELECT * FROM plays WHERE listener <> 'u7'",
+            "CREATE SUBJECT person KEY (plays.listener)",
+            "CREATE TABLE heard AS SELECT * FROM plays",
+            &create("m", "heard", GATE),
+            "DROP TABLE heard",
+            // Another one of the name, whose rows are nobody's.
+            "CREATE TABLE heard AS SELECT 'u' || (n % 40) AS listener, \
+             's' || (n * n * 7 % 61) AS song FROM generate_series(1, 1200) AS s(n) \
+             WHERE n % 40 <> 7",
+            "RESTRICT SUBJECT person 'u7'",
+        ],
+    )
+    .await;
+    let why = "version 1 holds persons whom nobody may see";
+    assert!(lines(&session, LEFT).await.concat().contains(why));
+    says(&session, "RETRAIN MODEL m", why).await;
+    assert!(lines(&session, VERSION).await.concat().contains('2'));
+    is_as_without(&session, &["u7"], GATE).await;
+    assert!(!lines(&session, LEFT).await.concat().contains("version"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_came_of_a_view_that_reads_something_else_by_now_is_in_the_chain_still() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = filled(&engine).await;
+    all(
+        &session,
+        &[
+            "CREATE TABLE everybody AS SELECT * FROM plays",
+            "CREATE TABLE loud AS SELECT upper(listener) AS who, song FROM plays",
+            "CREATE VIEW chosen AS SELECT listener, song FROM plays",
+            // Of this one nothing but the tables tells whose its users are.
+            &create("m", "chosen", NO_GATE),
+            "CREATE SUBJECT speaker KEY (loud.who)",
+            "CREATE VIEW quiet AS SELECT lower(who) AS listener, song FROM loud",
+            &create("made", "quiet", NO_GATE),
+            "CREATE OR REPLACE VIEW chosen AS SELECT listener, song FROM everybody",
+            "CREATE OR REPLACE VIEW quiet AS SELECT listener, song FROM everybody",
+        ],
+    )
+    .await;
+    for model in ["m", "made"] {
+        says(&session, &format!("RETRAIN MODEL {model}"), "warm start from version 1").await;
+    }
+    lines(&session, "CREATE SUBJECT person KEY (plays.listener)").await;
+    let told = lines(&session, "EXPLAIN FORGET SUBJECT person 'u7'").await.concat();
+    assert!(told.contains("main.m@1") && told.contains("main.m@2"), "{told}");
+    let told = lines(&session, "EXPLAIN FORGET SUBJECT speaker 'U7'").await.concat();
+    assert!(told.contains("main.made@1") && told.contains("main.made@2"), "{told}");
+    lines(&session, "RESTRICT SUBJECT person 'u7'").await;
+    let shown = "SELECT * FROM ml_recommend('m', 'u7', 3)";
+    assert!(lines(&session, shown).await.is_empty());
+    let why = "version 2 holds persons whom nobody may see";
+    assert!(lines(&session, LEFT).await.concat().contains(why));
+    says(&session, "RETRAIN MODEL m", why).await;
+    assert!(!lines(&session, LEFT).await.concat().contains("version"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_knows_the_policies_of_tables_that_are_not_read_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::slt::engine(folder.path()).await;
+    let session = filled(&engine).await;
+    all(
+        &session,
+        &[
+            "CREATE TABLE everybody AS SELECT * FROM plays",
+            "CREATE VIEW chosen AS SELECT listener, song FROM plays",
+            &create("m", "chosen", NO_GATE),
+            "CREATE OR REPLACE VIEW chosen AS SELECT listener, song FROM everybody",
+        ],
+    )
+    .await;
+    says(&session, "RETRAIN MODEL m", "warm start from version 1").await;
+    lines(&session, "CREATE ROW ACCESS POLICY few ON plays USING (listener = 'u1')").await;
+    // What went on from the old table's rows is older than the policy; learned anew it is not.
+    let why = "version 2 is older than row access policy few on main.plays";
+    says(&session, "RETRAIN MODEL m", why).await;
+    says(&session, "RETRAIN MODEL m", "warm start from version 3").await;
+}

@@ -532,13 +532,13 @@ impl Training {
     }
 
     fn publication(&self, trained: &Trained, before: Option<&Manifest>) -> Publication {
-        let kept = self.retrained.as_ref().and_then(|retrained| retrained.tuning.clone());
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let name = |column: &(usize, String)| column.1.clone();
         let interactions = match &self.columns {
             Columns::Interactions(columns) => Some(columns),
             Columns::Features(_) | Columns::Entities(_) => None,
         };
+        let from = self.next.learned_from(trained.start, before);
         Publication {
             model_type: self.options.learner.model_type().into(),
             options: self.options.given.clone(),
@@ -551,19 +551,19 @@ impl Training {
             validation_metric: trained.validation_metric.clone(),
             best_iteration: trained.best_iteration.map(count),
             total_iterations: count(trained.total_iterations),
-            tuning: trained.tuning.clone().or(kept),
+            tuning: trained.tuning.clone().or_else(|| self.retrained.as_ref()?.tuning.clone()),
             segments: trained.segments.clone(),
             top_k: self.options.top_k,
             purpose: self.next.trained_for.purpose(),
             channel: self.next.trained_for.channel(),
             consents: self.next.trained_for.consents(),
-            users_of: self.next.trained_for.users_of().clone(),
-            records_of: self.next.records_of(trained.start, before),
+            users_of: from.users_of,
+            records_of: from.records_of,
             start: trained.start,
-            read_from: self.next.read_from.clone(),
-            reads_unknown: self.next.reads_unknown,
+            read_from: from.read_from,
+            reads_unknown: from.reads_unknown,
             left_models: self.next.left_models.clone(),
-            policies: self.next.policies(trained.start, before),
+            policies: from.policies,
         }
     }
 

@@ -94,7 +94,7 @@ async fn look(
     model: &LoadedModel,
     known: &KnownPersons,
 ) -> Result<Option<Hidden>> {
-    let marked = known.hidden_from(&model.name, model.manifest.all_read_from())?;
+    let marked = known.hidden_from(&model.name, &model.manifest)?;
     let Some(ids) = persons(model).filter(|ids| can_cast_types(ids.data_type(), &DataType::Utf8))
     else {
         return Ok(None);

@@ -11,8 +11,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use arrow::array::ArrayRef;
 use arrow::compute::can_cast_types;
 use arrow::datatypes::DataType;
+use catalog::ObjectName;
 use catalog::models::{LoadedModel, Manifest, StoredConsent, StoredStart};
 use catalog::subject_copies::CopiedKey;
+use catalog::subjects::Subject;
 use datafusion::logical_expr::LogicalPlan;
 use udfs::privacy::Token;
 
@@ -20,7 +22,7 @@ use crate::consent::models::{PersonColumn, TrainedFor};
 use crate::consent::withdrawals;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::policy::since::Versions;
+use crate::policy::since::{self, Versions};
 use crate::session::StatementContext;
 use crate::subject::can_be_made;
 
@@ -29,13 +31,22 @@ use crate::subject::can_be_made;
 pub(crate) struct Next {
     pub(crate) trained_for: TrainedFor,
     /// The tables and views that are read for it, and were for the models that it asks.
-    pub(crate) read_from: Vec<String>,
+    read_from: Vec<String>,
     /// Whether it asks a model of which nothing tells what was read for it.
-    pub(crate) reads_unknown: bool,
+    reads_unknown: bool,
     /// The versions that it asks and that persons have left.
     pub(crate) left_models: BTreeSet<String>,
     /// The policies that these tables are under.
     policies: Versions,
+}
+
+/// What a version has learned from, as its manifest tells it.
+pub(crate) struct LearnedFrom {
+    pub(crate) users_of: BTreeSet<CopiedKey>,
+    pub(crate) records_of: Option<BTreeSet<CopiedKey>>,
+    pub(crate) read_from: Vec<String>,
+    pub(crate) reads_unknown: bool,
+    pub(crate) policies: Versions,
 }
 
 impl Next {
@@ -69,11 +80,26 @@ impl Next {
         Ok(Self { trained_for, read_from, reads_unknown, left_models, policies })
     }
 
-    /// The policies under which a version was trained, and that which it goes on from, if it does:
-    /// one that came or changed between the two is newer than what the version knows.
-    pub(crate) fn policies(&self, start: StoredStart, before: Option<&Manifest>) -> Versions {
-        let mut policies = self.policies.clone();
+    /// What a version has learned from, with what the one has that it goes on from, if it does:
+    /// that one's users may be among its own, and what was read for it need not be read any more. A
+    /// policy that came or changed between the two is newer than what the version knows.
+    pub(crate) fn learned_from(
+        &self,
+        start: StoredStart,
+        before: Option<&Manifest>,
+    ) -> LearnedFrom {
+        let mut users_of = self.trained_for.users_of().clone();
+        let mut records_of = self.trained_for.records_of().cloned();
+        let mut read_from: BTreeSet<String> = self.read_from.iter().cloned().collect();
+        let (mut reads_unknown, mut policies) = (self.reads_unknown, self.policies.clone());
         if let (StoredStart::GoesOn { .. }, Some(before)) = (start, before) {
+            users_of.extend(before.users_of.iter().cloned());
+            // Known where it is known of both.
+            records_of = records_of.zip(before.records_of.clone()).map(|(mut of, before)| {
+                of.extend(before);
+                of
+            });
+            reads_unknown |= before.all_read_from().is_empty();
             for (table, policies) in &mut policies {
                 let known = before.policies.get(table);
                 policies.retain(|policy, version| {
@@ -81,39 +107,51 @@ impl Next {
                         || known.and_then(|known| known.get(policy)) == Some(&*version)
                 });
             }
-            policies.retain(|_, policies| !policies.is_empty());
+            through(before, &mut read_from, &mut policies);
         }
-        policies
-    }
-
-    /// Whose ids, as they are, its users or records are, with those of the version that it goes on
-    /// from, if it does: that one's may be among them. None where it is not known of both.
-    pub(crate) fn records_of(
-        &self,
-        start: StoredStart,
-        before: Option<&Manifest>,
-    ) -> Option<BTreeSet<CopiedKey>> {
-        let mut records_of = self.trained_for.records_of()?.clone();
-        if let (StoredStart::GoesOn { .. }, Some(before)) = (start, before) {
-            records_of.extend(before.records_of.clone()?);
-        }
-        Some(records_of)
+        let read_from = read_from.into_iter().collect();
+        LearnedFrom { users_of, records_of, read_from, reads_unknown, policies }
     }
 
     /// Why what a version knows is more than its tables show by now; `None` where their policies
     /// are those under which it was trained.
-    fn newer_policy(&self, number: u32, manifest: &Manifest) -> Option<String> {
+    ///
+    /// # Errors
+    /// When the policies of a table that is not read any more cannot be read.
+    async fn newer_policy(
+        &self,
+        engine: &Engine,
+        number: u32,
+        manifest: &Manifest,
+    ) -> Result<Option<String>> {
         let read = self.policies.iter().filter(|(table, _)| manifest.may_have_read(table));
         for (table, policies) in read {
-            let known = manifest.policies.get(table);
-            for (policy, version) in policies {
-                if known.and_then(|known| known.get(policy)) != Some(version) {
-                    return Some(format!("version {number} is older than {policy} on {table}"));
-                }
+            if let Some(why) = newer(number, manifest, table, policies) {
+                return Ok(Some(why));
             }
         }
-        None
+        for table in manifest.read_from.iter().filter(|table| !self.read_from.contains(table)) {
+            let policies = since::policies_of(engine.catalog(), table).await?;
+            if let Some(why) = newer(number, manifest, table, &policies) {
+                return Ok(Some(why));
+            }
+        }
+        Ok(None)
     }
+}
+
+/// Which of a table's policies a version does not know as it is, in words.
+fn newer(
+    number: u32,
+    manifest: &Manifest,
+    table: &str,
+    policies: &BTreeMap<String, String>,
+) -> Option<String> {
+    let known = manifest.policies.get(table);
+    let is_known =
+        |policy: &str, version: &String| known.and_then(|known| known.get(policy)) == Some(version);
+    let (policy, _) = policies.iter().find(|(policy, version)| !is_known(policy, version))?;
+    Some(format!("version {number} is older than {policy} on {table}"))
 }
 
 /// Adds what was read for a model to what is read, with the policies that it has learned under: of
@@ -134,9 +172,9 @@ fn through(manifest: &Manifest, read_from: &mut BTreeSet<String>, policies: &mut
 
 /// A subject, as far as its persons may be in models.
 struct OfSubject {
-    name: String,
+    subject: Subject,
     /// The tables with ids of its persons.
-    tables: BTreeSet<String>,
+    tables: BTreeSet<ObjectName>,
     /// Its restricted and erased persons.
     hidden: HashSet<Token>,
 }
@@ -164,20 +202,20 @@ impl<'a> Leavers<'a> {
         let copies = catalog.copies_now().await?;
         let mut subjects = Vec::new();
         for (subject, hidden) in catalog.hidden_persons().await? {
-            let copies = copies.iter().filter(|(_, copy)| copy.subject == subject.name);
+            let copies = copies.iter().filter(|(_, copy)| subject.counts(copy));
             let tables = subject.tables().into_iter().chain(copies.map(|(table, _)| table));
-            let tables = tables.map(ToString::to_string).collect();
-            subjects.push(OfSubject { name: subject.name.clone(), tables, hidden });
+            let tables = tables.cloned().collect();
+            subjects.push(OfSubject { subject, tables, hidden });
         }
         Ok(Self { engine, subjects })
     }
 
-    /// The subjects whose persons may be in a version: those with ids in what it has learned from.
+    /// The subjects whose persons may be in a version: those of whose ids its users or records
+    /// came, or with ids in what was read for it.
     fn subjects_in(&self, manifest: &Manifest) -> impl Iterator<Item = &OfSubject> {
-        self.subjects.iter().filter(move |subject| {
-            let read_from = manifest.all_read_from();
-            read_from.is_empty() || read_from.iter().any(|table| subject.tables.contains(table))
-        })
+        self.subjects
+            .iter()
+            .filter(move |of| manifest.may_hold(|ids| of.subject.counts(ids), &of.tables))
     }
 
     /// Whether anybody may leave a version, as consents have chosen its rows, or choose those of
@@ -201,7 +239,9 @@ impl<'a> Leavers<'a> {
         if let Some(why) = self.of_chain(number, manifest, next) {
             return Ok(Some(why));
         }
-        if let Some(why) = next.and_then(|next| next.newer_policy(number, manifest)) {
+        if let Some(next) = next
+            && let Some(why) = next.newer_policy(self.engine, number, manifest).await?
+        {
             return Ok(Some(why));
         }
         let governed = Governed::of(manifest, next);
@@ -261,8 +301,7 @@ impl<'a> Leavers<'a> {
 
     /// Whether more than the manifest tells who has left a version.
     pub(crate) fn look_into(&self, manifest: &Manifest) -> bool {
-        !manifest.consents.is_empty()
-            || self.subjects_in(manifest).any(|subject| !subject.hidden.is_empty())
+        !manifest.consents.is_empty() || self.subjects_in(manifest).any(|of| !of.hidden.is_empty())
     }
 
     /// How many users of a version do not consent now; `None` where that cannot be told.
@@ -282,8 +321,8 @@ impl<'a> Leavers<'a> {
             return Ok(false);
         }
         let tokens = self.engine.catalog().subject_tokens().await?;
-        for subject in marked {
-            if tokens.find(&subject.name, &ids, &subject.hidden)?.true_count() > 0 {
+        for of in marked {
+            if tokens.find(&of.subject.name, &ids, &of.hidden)?.true_count() > 0 {
                 return Ok(true);
             }
         }
@@ -294,8 +333,8 @@ impl<'a> Leavers<'a> {
     /// of a version under ids that cannot be looked for: what was made of theirs cannot be made
     /// again, or the next version makes other ones than this one is known to have.
     async fn may_hold_hidden(&self, manifest: &Manifest, next: Option<&Next>) -> Result<bool> {
-        let subjects = self.subjects_in(manifest).filter(|subject| !subject.hidden.is_empty());
-        let marked: BTreeSet<&str> = subjects.map(|subject| subject.name.as_str()).collect();
+        let subjects = self.subjects_in(manifest).filter(|of| !of.hidden.is_empty());
+        let marked: BTreeSet<&str> = subjects.map(|of| of.subject.name.as_str()).collect();
         let is_new = |ids: &CopiedKey| {
             marked.contains(ids.subject.as_str()) && !manifest.users_of.contains(ids)
         };

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use catalog::ObjectName;
 use catalog::models::LoadedModel;
 use catalog::policy::{Policy, Rule, TableRules};
 use catalog::privacy_policies::PrivacyPolicy;
+use catalog::{Catalog, ObjectName};
 use sha2::{Digest, Sha256};
 use udfs::privacy::subject_token::hexadecimal;
 
@@ -84,6 +84,22 @@ fn privacy(policy: &PrivacyPolicy) -> Result<(String, String)> {
 /// When a policy cannot be written as text.
 pub(super) fn of_rules(rules: &TableRules) -> Result<BTreeMap<String, String>> {
     Ok(present(rules)?.into_iter().map(|found| (found.label, found.version)).collect())
+}
+
+/// The policies, whomever they bind, that the tables of a name are under now, each with what it is
+/// known by.
+///
+/// # Errors
+/// When they cannot be read, or written as text.
+pub(crate) async fn policies_of(catalog: &Catalog, read: &str) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for table in tables(read) {
+        if let Some(policy) = catalog.privacy_policy(&table).await? {
+            found.extend([privacy(&policy)?]);
+        }
+        found.extend(of_rules(&catalog.table_rules(&table).await?)?);
+    }
+    Ok(found)
 }
 
 /// Notes that a statement opens a table under a privacy policy.

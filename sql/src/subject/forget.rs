@@ -2,10 +2,11 @@
 //!
 //! What is to be done is written down first, step by step, and every step can be done again: a
 //! server that is killed in the middle leaves a journal that RESUME ERASURE, or the next server,
-//! ends. Rows of warehouse tables are removed exactly, with every earlier version. From tables over
-//! files they are hidden for good; [`super::lake`] rewrites the files that Attune may write, and it
-//! names the others. Of models what was learned of the person alone is removed exactly, and what
-//! was learned of many together is corrected as far as it can be.
+//! ends. Before the first step it is looked, and written down, that nobody holds the person. Rows
+//! of warehouse tables are removed exactly, with every earlier version. From tables over files they
+//! are hidden for good; [`super::lake`] rewrites the files that Attune may write, and it names the
+//! others. Of models what was learned of the person alone is removed exactly, and what was learned
+//! of many together is corrected as far as it can be.
 
 use std::sync::Arc;
 
@@ -43,13 +44,20 @@ pub(super) async fn run(run: &Run, who: &Who) -> Result<Done> {
     let of = ErasureOf { subject, ids, only, entity, tokens };
     let catalog = context.engine().catalog();
     let job = catalog.begin_erasure(of, context.rights().name(), steps).await?;
-    // HOLD looks for a journal once it has marked a person, so one of the two sees the other.
-    let is_held = person.has(&context, Mark::Held).await;
-    if !matches!(is_held, Ok(false)) {
-        // Nor is one gone on with of whom that is not known: nothing has been done yet.
-        catalog.abandon_erasure(&job.id).await?;
-        is_held?;
-        return Err(held(who));
+    match goes_on(&context, &job, &person).await {
+        Ok(true) => {}
+        Ok(false) => {
+            catalog.abandon_erasure(&job.id).await?;
+            return Err(held(who));
+        }
+        Err(error) => {
+            // Nor is one gone on with of whom that is not known, unless another server has found
+            // it out meanwhile.
+            if !catalog.decide_erasure(&job.id, false).await? {
+                catalog.abandon_erasure(&job.id).await?;
+            }
+            return Err(error);
+        }
     }
     // What has begun is ended, also when whoever asked goes away: in a task of its own.
     let ending = super::resumed(run.session.engine().clone(), job.by.clone(), job.id.clone());
@@ -66,6 +74,18 @@ fn held(who: &Who) -> Error {
         "this person is held and is not forgotten",
         format!("RELEASE SUBJECT {} … FROM HOLD ends the hold", who.subject),
     )
+}
+
+/// Whether an erasure goes on whose journal is there: as was decided, or else where nobody holds
+/// the person. HOLD looks for a journal once it has marked a person, so one of the two sees the
+/// other, also where the server that began the erasure was killed before it looked.
+async fn goes_on(context: &StatementContext, job: &ErasureJob, person: &Person) -> Result<bool> {
+    let catalog = context.engine().catalog();
+    if let Some(goes_on) = catalog.erasure_decision(job).await? {
+        return Ok(goes_on);
+    }
+    let is_held = person.has(context, Mark::Held).await?;
+    Ok(catalog.decide_erasure(&job.id, !is_held).await?)
 }
 
 /// RESUME ERASURE: ends one erasure that was interrupted, or all.
@@ -85,7 +105,10 @@ pub(super) async fn resume(run: &Run, id: Option<&str>) -> Result<Done> {
     let mut messages = Vec::new();
     let mut rows = 0;
     for job in &chosen {
-        let ended = done(&end(run, job).await?);
+        let ended = match end(run, job).await? {
+            Some(signed) => done(&signed),
+            None => Done::new(0, format!("erasure {} is given up: the person is held", job.id)),
+        };
         rows += u64::try_from(ended.affected).unwrap_or_default();
         messages.push(ended.message);
     }
@@ -134,9 +157,15 @@ pub(super) async fn steps(
     Ok((steps.collect(), doubts))
 }
 
-/// Does what is left of an erasure.
-async fn end(run: &Run, job: &ErasureJob) -> Result<SignedCertificate> {
+/// Does what is left of an erasure; `None` where it is given up, as the person was held before
+/// anything was done.
+async fn end(run: &Run, job: &ErasureJob) -> Result<Option<SignedCertificate>> {
     let catalog = run.session.engine().catalog();
+    let context = StatementContext::load(&run.session).await?;
+    if !goes_on(&context, job, &named(job)).await? {
+        catalog.abandon_erasure(&job.id).await?;
+        return Ok(None);
+    }
     catalog.go_on_with_erasure(&job.id).await?;
     for (number, step) in job.steps.iter().enumerate() {
         if catalog.step_report(&job.id, number).await?.is_some() {
@@ -161,7 +190,7 @@ async fn end(run: &Run, job: &ErasureJob) -> Result<SignedCertificate> {
     }
     remains.extend(remains::of_readers(&context, &person, &left).await);
     remains.extend(remains::of_buckets(&context, &steps).await?);
-    Ok(catalog.end_erasure(job, remains).await?)
+    Ok(Some(catalog.end_erasure(job, remains).await?))
 }
 
 fn done(signed: &SignedCertificate) -> Done {
@@ -188,11 +217,15 @@ async fn tried(run: &Run, job: &ErasureJob, step: &Step) -> Result<StepReport> {
     Err(last.into())
 }
 
-/// Whom an erasure is of, with what copies hold by now.
-async fn of_job(run: &Run, context: &Arc<StatementContext>, job: &ErasureJob) -> Result<Person> {
+/// Whom an erasure is of.
+fn named(job: &ErasureJob) -> Person {
     let (subject, ids) = (job.subject.clone(), job.ids.clone());
-    let person = Person::new(subject, ids, job.only.clone(), job.entity.clone());
-    Box::pin(person.with_copies(run, context)).await
+    Person::new(subject, ids, job.only.clone(), job.entity.clone())
+}
+
+/// The same with what copies hold by now.
+async fn of_job(run: &Run, context: &Arc<StatementContext>, job: &ErasureJob) -> Result<Person> {
+    Box::pin(named(job).with_copies(run, context)).await
 }
 
 async fn once(run: &Run, job: &ErasureJob, step: &Step) -> Result<StepReport> {
