@@ -43,6 +43,8 @@ pub(super) struct Ties {
     shared: RefCell<BTreeMap<Origin, BTreeSet<usize>>>,
     /// The readings of whose rows a comparison with others leaves few, maybe one.
     few: RefCell<BTreeSet<usize>>,
+    /// Of readings of tables that are not governed, those whose rows find theirs.
+    free: RefCell<BTreeMap<usize, BTreeSet<usize>>>,
 }
 
 impl Ties {
@@ -111,6 +113,25 @@ impl Ties {
         shared.entry(one.clone()).or_default().insert(other.reading);
         shared.entry(other.clone()).or_default().insert(one.reading);
         true
+    }
+
+    /// Rows of these readings, of tables that are not governed, find each other's.
+    pub(super) fn find_each_other(&self, readings: &BTreeSet<usize>) {
+        let mut free = self.free.borrow_mut();
+        for reading in readings {
+            free.entry(*reading).or_default().extend(readings);
+        }
+    }
+
+    /// These readings of such tables, and all whose rows are found with theirs.
+    pub(super) fn found_with(&self, readings: &BTreeSet<usize>) -> BTreeSet<usize> {
+        let free = self.free.borrow();
+        let (mut all, mut new) = (readings.clone(), readings.clone());
+        while let Some(reading) = new.pop_first() {
+            let found = free.get(&reading).into_iter().flatten().copied();
+            new.extend(found.filter(|reading| all.insert(*reading)));
+        }
+        all
     }
 
     /// Of rows of these readings few may be left: those of a place, or that equal a single value.

@@ -231,6 +231,10 @@ impl Walk<'_> {
                 self.ties.share_columns(is, of);
             }
         }
+        let [free, free_other] = [one, other].map(|side| free_readings(&side.held, columns));
+        if !free.is_empty() && !free_other.is_empty() {
+            self.ties.find_each_other(&(&free | &free_other));
+        }
         for (free, by) in [(one, other), (other, one)] {
             let Some(at) = free.at else { continue };
             let found = finders(&by.held);
@@ -239,7 +243,7 @@ impl Walk<'_> {
                 continue;
             }
             looks_up |= is_beside(at, join) && look_up(&free.held, &by.held, columns);
-            found_by(&readings, &found, columns);
+            found_by(&self.ties.found_with(&readings), &found, columns);
             let of = by.held.column.as_ref().or(by.held.equal.as_ref());
             if let (Some(held), Some(of)) = (columns.get_mut(at), of)
                 && held.equal.is_none()
@@ -271,7 +275,8 @@ impl Walk<'_> {
             })?;
         }
         let found = by.into_iter().map(|reading| (reading, BTreeSet::from([None])));
-        found_by(&readings, &found.collect(), columns);
+        self.ties.find_each_other(&readings);
+        found_by(&self.ties.found_with(&readings), &found.collect(), columns);
         Ok(())
     }
 }
