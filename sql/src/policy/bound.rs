@@ -268,8 +268,8 @@ impl Bound {
             plan = plan.project(fields)?;
         }
         let plan = planned.analyzed(plan.build()?)?;
-        Barrier::new(plan, self.masks.keys().cloned().collect(), self.names.iter().cloned())
-            .map_err(Error::from)
+        let masked = self.masks.keys().cloned().collect();
+        Ok(Barrier::new(plan, masked, self.names.iter().cloned())?.with_written())
     }
 
     fn check_columns(&self, schema: &DFSchema) -> Result<()> {
