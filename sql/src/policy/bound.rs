@@ -131,6 +131,11 @@ impl Bound {
         self.names.is_empty()
     }
 
+    /// Whether one of them shows something else in the place of a column's values.
+    pub(crate) fn masks(&self, column: &str) -> bool {
+        self.masks.contains_key(column)
+    }
+
     /// Their names, for a sentence.
     pub(super) fn listed(&self) -> String {
         self.names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
