@@ -90,6 +90,7 @@ pub(crate) struct Barrier {
     groups: Vec<GroupSize>,
     policies: Arc<[String]>,
     schema: SchemaRef,
+    is_written: bool,
 }
 
 impl Barrier {
@@ -127,7 +128,7 @@ impl Barrier {
             });
         let schema = Arc::new(Schema::new(fields.collect::<Vec<FieldRef>>()));
         let policies = names.into_iter().collect();
-        Ok(Self { plan, masked, stand_ins, kept, groups, policies, schema })
+        Ok(Self { plan, masked, stand_ins, kept, groups, policies, schema, is_written: false })
     }
 
     /// The same, of whose masked columns these have one value for each of the table's own.
@@ -142,6 +143,17 @@ impl Barrier {
         self.kept.extend(kept);
         self.groups.extend(groups);
         self
+    }
+
+    /// The same, whose conditions and masks somebody has written.
+    pub(crate) fn with_written(mut self) -> Self {
+        self.is_written = true;
+        self
+    }
+
+    /// Whether somebody has written its conditions and masks, which may fail on a row.
+    pub(crate) fn is_written(&self) -> bool {
+        self.is_written
     }
 
     /// What is below: nothing of it is for plans above.

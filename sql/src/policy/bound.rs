@@ -131,6 +131,11 @@ impl Bound {
         self.names.is_empty()
     }
 
+    /// Whether one of them shows something else in the place of a column's values.
+    pub(crate) fn masks(&self, column: &str) -> bool {
+        self.masks.contains_key(column)
+    }
+
     /// Their names, for a sentence.
     pub(super) fn listed(&self) -> String {
         self.names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
@@ -268,8 +273,8 @@ impl Bound {
             plan = plan.project(fields)?;
         }
         let plan = planned.analyzed(plan.build()?)?;
-        Barrier::new(plan, self.masks.keys().cloned().collect(), self.names.iter().cloned())
-            .map_err(Error::from)
+        let masked = self.masks.keys().cloned().collect();
+        Ok(Barrier::new(plan, masked, self.names.iter().cloned())?.with_written())
     }
 
     fn check_columns(&self, schema: &DFSchema) -> Result<()> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray, RecordBatch};
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, UInt64Type};
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::execution::memory_pool::MemoryReservation;
 use udfs::privacy::generator::Generator;
@@ -333,10 +333,7 @@ impl Reader {
                     values_max: *values_max,
                 })
             }
-            (Self::Whole, _) => {
-                let whole = cast(values, &DataType::Int64)?;
-                Ok(Column::Whole(whole.as_primitive::<Int64Type>().clone()))
-            }
+            (Self::Whole, _) => Ok(Column::Whole(whole(values)?)),
             (Self::Real, DataType::List(_)) => {
                 let item = Field::new_list_field(DataType::Float64, true);
                 let lists = cast(values, &DataType::List(Arc::new(item)))?;
@@ -348,6 +345,15 @@ impl Reader {
             }
         }
     }
+}
+
+/// Whole numbers of 64 bits with a sign. Greater ones become the greatest of these, which no bound
+/// lies above.
+fn whole(values: &ArrayRef) -> Result<Int64Array> {
+    if let Some(unsigned) = values.as_primitive_opt::<UInt64Type>() {
+        return Ok(unsigned.unary(|value| i64::try_from(value).unwrap_or(i64::MAX)));
+    }
+    Ok(cast(values, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
 }
 
 /// Where a row's list begins among all values.
@@ -412,7 +418,7 @@ impl Column {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ListBuilder, StringBuilder};
+    use arrow::array::{ListBuilder, StringBuilder, UInt64Array};
     use arrow::record_batch::RecordBatchOptions;
     use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, UnboundedMemoryPool};
     use sqlparser::ast::{Expr, Ident};
@@ -531,6 +537,15 @@ mod tests {
             let Values::Distinct(covered) = &gathered.groups[0].values[0] else { panic!() };
             assert_eq!((covered.count(), gathered.groups[0].units), (expected, 4));
         }
+    }
+
+    #[test]
+    fn numbers_beyond_those_with_a_sign_are_the_greatest_of_these() {
+        let greatest = i64::MAX.unsigned_abs();
+        let given = [Some(0), None, Some(greatest), Some(greatest + 1), Some(u64::MAX)];
+        let given: ArrayRef = Arc::new(UInt64Array::from(given.to_vec()));
+        let expected = [Some(0), None, Some(i64::MAX), Some(i64::MAX), Some(i64::MAX)];
+        assert_eq!(whole(&given).unwrap(), Int64Array::from(expected.to_vec()));
     }
 
     #[test]

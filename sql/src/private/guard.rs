@@ -23,7 +23,7 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use crate::error::{Error, Result};
 use crate::policy::barrier::{Barrier, barrier_of};
-use crate::private::linked::UnitRows;
+use crate::private::linked::{Teller, UnitRows};
 use crate::private::node::PrivateNode;
 
 /// A table under a privacy policy.
@@ -36,6 +36,7 @@ pub(crate) struct Protected {
     policy: Arc<PrivacyPolicy>,
     principal: String,
     via: Option<Crosswalk>,
+    tellers: Vec<Teller>,
     is_unit_masked: bool,
     table: Arc<Barrier>,
 }
@@ -53,13 +54,13 @@ impl Protected {
         own: Arc<dyn TableProvider>,
         rows: UnitRows,
     ) -> Result<Self> {
-        let UnitRows { plan, via } = rows;
+        let UnitRows { plan, via, tellers } = rows;
         // The rows may be joined with other tables, whose columns have names of the table's too.
         let masks_unit = |own: &Barrier| own.masks(policy.key_column());
         let is_unit_masked = barrier_of(&provider_as_source(own), masks_unit).unwrap_or(false);
         let table = Arc::new(Barrier::new(plan, BTreeSet::new(), [policy.name.clone()])?);
         let (name, principal) = (name.clone(), principal.to_owned());
-        Ok(Self { name, policy, principal, via, is_unit_masked, table })
+        Ok(Self { name, policy, principal, via, tellers, is_unit_masked, table })
     }
 
     /// The table's name.
@@ -72,17 +73,26 @@ impl Protected {
         &self.policy
     }
 
+    /// The tables whose rows decide an answer over this one, with their policies: itself, and those
+    /// that tell its persons.
+    pub(crate) fn charged(&self) -> impl Iterator<Item = (&ObjectName, &Arc<PrivacyPolicy>)> {
+        let tellers = self.tellers.iter().map(|teller| (&teller.name, &teller.policy));
+        std::iter::once((&self.name, &self.policy)).chain(tellers)
+    }
+
     /// The crosswalk that tells its persons; none: an id is a person.
     pub(crate) fn via(&self) -> Option<&Crosswalk> {
         self.via.as_ref()
     }
 
     /// Checks that the principal has the ids of persons as they are: of a mask's values one person
-    /// could have many, and would count as often.
+    /// could have many, and would count as often. What other tables tell of persons has to be the
+    /// principal's to learn there, too.
     ///
     /// # Errors
-    /// When they are masked.
+    /// When they are masked, or another table that tells them is not granted.
     pub(crate) fn check_unit(&self) -> Result<()> {
+        self.tellers.iter().try_for_each(|teller| teller.check(&self.name, &self.principal))?;
         if !self.is_unit_masked {
             return Ok(());
         }

@@ -30,11 +30,11 @@ use crate::private::guard::{Protected, protected};
 use crate::private::node::PrivateNode;
 use crate::private::options::{Contributions, Selection, Spec};
 
-/// The tables under a policy that a plan reads.
+/// The tables under a policy whose rows decide what a plan gives.
 pub(crate) type Policies = Vec<(ObjectName, Arc<PrivacyPolicy>)>;
 
 /// Checks the input of a private aggregation, whose first columns are the unit and the groups.
-/// Gives the policies of the tables it reads.
+/// Gives the policies of the tables it reads, and of those that tell their persons.
 ///
 /// # Errors
 /// When rows of several units mix, the unit's column is not that of the tables, or it is masked.
@@ -118,7 +118,6 @@ fn policies(plan: &LogicalPlan) -> Result<Policies> {
         if let LogicalPlan::TableScan(scan) = node
             && let Some(provider) = protected(scan)
             && let Some(table) = provider.downcast_ref::<Protected>()
-            && !found.iter().any(|(name, _)| name == table.name())
         {
             table.check_unit()?;
             match &told_by {
@@ -128,7 +127,11 @@ fn policies(plan: &LogicalPlan) -> Result<Policies> {
                 Some(_) => {}
                 None => told_by = Some((table.name().clone(), table.via().cloned())),
             }
-            found.push((table.name().clone(), Arc::clone(table.policy())));
+            for (name, policy) in table.charged() {
+                if !found.iter().any(|(known, _)| known == name) {
+                    found.push((name.clone(), Arc::clone(policy)));
+                }
+            }
         }
         Ok(TreeNodeRecursion::Continue)
     })?;

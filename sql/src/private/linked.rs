@@ -17,6 +17,9 @@
 //! shares its key is either gone with that person or still left out.
 //!
 //! The other table is read as it is, whoever asks: part of it would make several units of a person.
+//! Its rows decide an answer as the table's own do. So one under a privacy policy, and whatever
+//! tells its persons in turn, is charged too ([`Teller`]); and who asks along a foreign key needs
+//! the columns that it leads to.
 
 use std::sync::Arc;
 
@@ -37,7 +40,8 @@ use futures::future::BoxFuture;
 use crate::consent::crosswalk_table;
 use crate::error::{Error, Result};
 use crate::pii::{self, Reader, Shown};
-use crate::policy::retention;
+use crate::policy::{self, retention};
+use crate::rights::Columns;
 use crate::session::StatementContext;
 use crate::subject;
 
@@ -56,6 +60,91 @@ pub(crate) struct UnitRows {
     pub(crate) plan: LogicalPlan,
     /// The crosswalk that tells it; none: the column is the table's own.
     pub(crate) via: Option<Crosswalk>,
+    /// The tables under privacy policies that tell it beside the table itself.
+    pub(crate) tellers: Vec<Teller>,
+}
+
+impl UnitRows {
+    fn alone(plan: LogicalPlan) -> Self {
+        Self { plan, via: None, tellers: vec![] }
+    }
+}
+
+/// A table under a privacy policy whose rows tell whose those of another are.
+#[derive(Debug)]
+pub(crate) struct Teller {
+    pub(crate) name: ObjectName,
+    pub(crate) policy: Arc<PrivacyPolicy>,
+    /// Why who asks may not learn of it.
+    closed: Option<Closed>,
+}
+
+/// Why somebody may not learn of a column.
+#[derive(Debug)]
+enum Closed {
+    NotGranted,
+    Masked(String),
+}
+
+impl Teller {
+    /// One that is read whoever asks, as crosswalks are.
+    fn open(name: &ObjectName, policy: Arc<PrivacyPolicy>) -> Self {
+        Self { name: name.clone(), policy, closed: None }
+    }
+
+    /// One that a foreign key leads to, at `column`: it and what tells the table's own persons have
+    /// to be granted, and not masked.
+    async fn of_key(
+        context: &StatementContext,
+        name: &ObjectName,
+        policy: &Arc<PrivacyPolicy>,
+        column: &str,
+    ) -> Result<Self> {
+        let needed = [column, policy.key_column()];
+        let select = context.access(name).await.select;
+        let is_granted = |column: &&str| match &select {
+            Columns::None => false,
+            Columns::Some(granted) => granted.contains(*column),
+            Columns::All => true,
+        };
+        let closed = match needed.iter().all(is_granted) {
+            false => Some(Closed::NotGranted),
+            true => {
+                let bound = policy::binding(context, name).await?;
+                let masked = needed.into_iter().find(|column| bound.masks(column));
+                masked.map(|column| Closed::Masked(column.to_owned()))
+            }
+        };
+        Ok(Self { name: name.clone(), policy: Arc::clone(policy), closed })
+    }
+
+    /// Checks that `principal` may learn of it by asking `table`. Whom it is not granted is not
+    /// told its name either.
+    ///
+    /// # Errors
+    /// When it is not granted, or masked.
+    pub(super) fn check(&self, table: &ObjectName, principal: &str) -> Result<()> {
+        match &self.closed {
+            None => Ok(()),
+            Some(Closed::NotGranted) => Err(Error::Denied {
+                principal: principal.to_owned(),
+                action: format!("ask {table}, whose persons are told by rows of another table"),
+                hint: Some(
+                    "ask a policy_admin which table its privacy policy REFERENCES, and for SELECT \
+                     on that"
+                        .into(),
+                ),
+            }),
+            Some(Closed::Masked(column)) => Err(Error::unsupported(
+                format!(
+                    "the persons of {table} are told by the column {column} of {}, which is masked \
+                     for {principal}",
+                    self.name
+                ),
+                "private statistics need a role that the masking policy excepts",
+            )),
+        }
+    }
 }
 
 /// The rows of a table under a policy, with their units. One that a statement adds rows to has its
@@ -71,12 +160,12 @@ pub(super) async fn rows(
     is_target: bool,
 ) -> Result<UnitRows> {
     if is_target {
-        return Ok(UnitRows { plan: scan(name, table)?.build()?, via: None });
+        return Ok(UnitRows::alone(scan(name, table)?.build()?));
     }
     match told(context, name, policy, Arc::clone(&table), 0).await {
         // What columns a table has is told of one that cannot be read, too.
         Err(_) if context.opening().is_for_columns() => {
-            Ok(UnitRows { plan: scan(name, table)?.build()?, via: None })
+            Ok(UnitRows::alone(scan(name, table)?.build()?))
         }
         told => told,
     }
@@ -102,20 +191,18 @@ fn told<'a>(
         let rows = scan(name, table)?;
         let (key, unit) = (policy.key_column(), policy.unit_column.as_str());
         match &policy.source {
-            None => Ok(UnitRows { plan: rows.build()?, via: None }),
+            None => Ok(UnitRows::alone(rows.build()?)),
             Some(UnitSource::Subject { name: person, .. }) => {
                 let via = engine.catalog().subject(person).await?.via;
                 if via.is_some() != policy.is_linked() {
                     return Err(changed(name, policy, person, via.as_ref()));
                 }
-                let plan = match &via {
-                    Some(via) => {
-                        let links = records(crosswalk_table(engine, via).await?, via)?;
-                        with_persons(rows, key, unit, links)?
-                    }
-                    None => rows.build()?,
-                };
-                Ok(UnitRows { plan, via })
+                let Some(via) = via else { return Ok(UnitRows::alone(rows.build()?)) };
+                let links = records(crosswalk_table(engine, &via).await?, &via)?;
+                let plan = with_persons(rows, key, unit, links)?;
+                let told_by = engine.catalog().privacy_policy(&via.table).await?;
+                let tellers = told_by.map(|policy| Teller::open(&via.table, policy));
+                Ok(UnitRows { plan, via: Some(via), tellers: tellers.into_iter().collect() })
             }
             Some(UnitSource::Reference { table, column, .. }) => {
                 let other = referenced(context, table, depth).await?;
@@ -123,9 +210,16 @@ fn told<'a>(
                     return Err(unlike(name, policy, table));
                 }
                 let (policy, opened) = (&other.policy, other.table);
+                context
+                    .used()
+                    .policies
+                    .insert(format!("privacy policy {} on {table}", policy.name));
+                let teller = Teller::of_key(context, table, policy, column).await?;
                 let other = told(context, table, policy, opened, depth + 1).await?;
                 let links = references(other.plan, column, unit)?;
-                Ok(UnitRows { plan: with_references(rows, key, unit, links)?, via: other.via })
+                let plan = with_references(rows, key, unit, links)?;
+                let tellers = std::iter::once(teller).chain(other.tellers).collect();
+                Ok(UnitRows { plan, via: other.via, tellers })
             }
         }
     })
