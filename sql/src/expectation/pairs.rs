@@ -321,8 +321,11 @@ mod tests {
         }
     }
 
+    /// Pairs, as they are read.
+    type Read<'a> = &'a [&'a [[f64; 2]]];
+
     /// The measure of pairs that are read in parts.
-    fn read(measure: Measure, parts: &[&[[f64; 2]]]) -> Option<f64> {
+    fn read(measure: Measure, parts: Read<'_>) -> Option<f64> {
         let none = || Moments { count: 0, sides: [Side::NEW; 2], products: 0.0 };
         let mut all = Pairs { measure, moments: none() };
         for part in parts {
@@ -348,7 +351,9 @@ mod tests {
         for name in NAMES {
             let values = values.join(", ");
             let query = format!("SELECT {name}(y, x) FROM (VALUES {values}) AS t(y, x)");
-            let batches = context.sql(&query).await.unwrap().collect().await.unwrap();
+            let plan = context.state().create_logical_plan(&query).await.unwrap();
+            let answer = context.execute_logical_plan(plan).await.unwrap();
+            let batches = answer.collect().await.unwrap();
             let expected = as_float64_array(batches[0].column(0)).unwrap().value(0);
             let measure = Measure::of(name).unwrap();
             for parts in [vec![pairs.as_slice()], pairs.chunks(7).collect()] {
@@ -360,7 +365,7 @@ mod tests {
 
     #[test]
     fn parts_in_any_order_make_the_whole() {
-        let cases: [(&str, &[&[[f64; 2]]], Option<f64>); 15] = [
+        let cases: [(&str, Read<'_>, Option<f64>); 15] = [
             ("corr", &[&[[1e200, 1e-200]], &[[2e200, 2e-200]], &[[4e200, 4e-200]]], Some(1.0)),
             ("corr", &[&[[1.0, INF]], &[[2.0, 3.0], [4.0, 1.0]]], Some(f64::NAN)),
             ("corr", &[&[[1.0, 2.0]], &[[1.0, 3.0]], &[]], None),
