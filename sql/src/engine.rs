@@ -313,6 +313,9 @@ fn base_state(runtime: Arc<RuntimeEnv>, limits: &Limits) -> Result<SessionState>
     options.execution.parquet.pushdown_filters = true;
     // A recursion without a bound would run until the time limit.
     options.execution.enable_recursive_ctes = false;
+    // In CASE WHEN a = b THEN a ELSE 0 END the logical plan knows that a is not NULL, the physical
+    // one does not, and an aggregation over it would be refused for that.
+    options.execution.skip_physical_aggregate_schema_check = true;
     let mut functions = udfs::scalar_functions();
     functions.extend(crate::functions::unbound());
     let mut builder = SessionStateBuilder::new()

@@ -15,6 +15,7 @@ use datafusion::error::DataFusionError;
 use thiserror::Error;
 use udfs::fuzzy::stop::Stopped;
 
+use crate::join::not_in;
 use crate::{same_names, subqueries};
 
 /// The error of a statement.
@@ -418,7 +419,10 @@ fn not_implemented(what: &str) -> Error {
 }
 
 fn from_plan(what: &str) -> Error {
-    if let Some(error) = wrong_arguments(what).or_else(|| same_names::of_plan(what)) {
+    if let Some(error) = wrong_arguments(what)
+        .or_else(|| same_names::of_plan(what))
+        .or_else(|| not_in::of_plan(what))
+    {
         return error;
     }
     let (what, hint) = split_hint(what);

@@ -5,13 +5,13 @@
 //! computes them.
 //!
 //! What is written twice in the same words, without a name, gets one of its own: `SELECT n, n` has
-//! the columns `n` and `n:1`.
+//! the columns `n` and `n:1`, and `SELECT count(*), (SELECT count(*) FROM t)` has `count(*):1`.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::common::SchemaError;
-use sqlparser::ast::{Expr, Ident, Select, SelectItem, Statement, VisitMut, VisitorMut};
+use sqlparser::ast::{Expr, Ident, Select, SelectItem, SetExpr, Statement, VisitMut, VisitorMut};
 
 use crate::dialect::folded;
 use crate::error::Error;
@@ -42,6 +42,8 @@ fn name_repeated(items: &mut [SelectItem]) {
         _ => None,
     });
     let mut taken: BTreeSet<String> = named.collect();
+    // What a sub-query computes has the name that it has there.
+    let mut names: BTreeSet<String> = items.iter().filter_map(own_name).collect();
     let mut written = BTreeSet::new();
     for item in items {
         let SelectItem::UnnamedExpr(expr) = item else { continue };
@@ -49,14 +51,52 @@ fn name_repeated(items: &mut [SelectItem]) {
             Expr::Identifier(name) => folded(name),
             _ => expr.to_string(),
         };
-        if written.insert(name.clone()) {
+        let of_query = queried(expr);
+        let is_new = of_query.clone().is_none_or(|name| names.insert(name));
+        if written.insert(name.clone()) && is_new {
             continue;
         }
+        let name = of_query.unwrap_or(name);
         let mut names = (1_usize..).map(|again| format!("{name}:{again}"));
         if let Some(alias) = names.find(|alias| taken.insert(alias.clone())) {
             let alias = Ident::with_quote('"', alias);
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
         }
+    }
+}
+
+/// The name of a part that is no sub-query.
+fn own_name(item: &SelectItem) -> Option<String> {
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+        SelectItem::UnnamedExpr(expr) if queried(expr).is_none() => Some(text_name(expr)),
+        _ => None,
+    }
+}
+
+/// The name of what a sub-query computes.
+fn queried(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Nested(expr) => queried(expr),
+        Expr::Subquery(query) => {
+            let SetExpr::Select(select) = query.body.as_ref() else { return None };
+            match select.projection.as_slice() {
+                [SelectItem::ExprWithAlias { alias, .. }] => Some(folded(alias)),
+                [SelectItem::UnnamedExpr(expr)] => Some(text_name(expr)),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// A name as DataFusion makes it of an expression's text, in whatever case that is written.
+fn text_name(expr: &Expr) -> String {
+    match expr {
+        Expr::Identifier(name) => folded(name),
+        Expr::CompoundIdentifier(path) => path.last().map(folded).unwrap_or_default(),
+        Expr::Nested(expr) => text_name(expr),
+        other => queried(other).unwrap_or_else(|| other.to_string().to_lowercase()),
     }
 }
 
@@ -118,6 +158,16 @@ mod tests {
             ("SELECT 1, 1, 2", "SELECT 1, 1 AS \"1:1\", 2"),
             ("SELECT 'A', 'a', f(x), x AS a, x AS a", "SELECT 'A', 'a', f(x), x AS a, x AS a"),
             ("SELECT n, n, 1 AS \"n:1\"", "SELECT n, n AS \"n:2\", 1 AS \"n:1\""),
+            (
+                "SELECT (SELECT count(*) FROM t), COUNT(*), (SELECT max(a) FROM t) AS m",
+                "SELECT (SELECT count(*) FROM t) AS \"count(*):1\", COUNT(*), \
+                 (SELECT max(a) FROM t) AS m",
+            ),
+            (
+                "SELECT t.a, (SELECT a FROM s), (SELECT b AS a FROM s), (SELECT c FROM s)",
+                "SELECT t.a, (SELECT a FROM s) AS \"a:1\", (SELECT b AS a FROM s) AS \"a:2\", \
+                 (SELECT c FROM s)",
+            ),
             ("SELECT n, n, \"n:1\"", "SELECT n, n AS \"n:2\", \"n:1\""),
             ("SELECT n, n, t.\"n:1\"", "SELECT n, n AS \"n:2\", t.\"n:1\""),
             (

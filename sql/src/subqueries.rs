@@ -102,6 +102,12 @@ fn named(node: LogicalPlan) -> DataFusionResult<LogicalPlan> {
 
 /// The error of a sub-query that could not be made into a join, from DataFusion's text of it.
 pub(crate) fn unplanned(text: &str) -> Option<Error> {
+    if text.contains("Conflicting ordering requirements in aggregate") {
+        return Some(Error::unsupported(
+            "aggregates of one SELECT cannot be in different orders (ORDER BY within them)",
+            "compute each in a query of its own, and join these",
+        ));
+    }
     let (_, part) = text.split_once("does not support logical expression ")?;
     if part.starts_with("OuterReferenceColumn") {
         return Some(Error::unsupported(

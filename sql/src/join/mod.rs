@@ -9,7 +9,7 @@ pub(crate) mod apart;
 mod build;
 mod exec;
 mod nearest;
-mod not_in;
+pub(crate) mod not_in;
 mod output;
 mod predicate;
 mod probe;

@@ -6,12 +6,25 @@
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::plan_err;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::joins::HashJoinExec;
+
+use crate::error::Error;
+
+pub(crate) fn refusal() -> Error {
+    Error::invalid(
+        "NOT IN is not supported with a subquery that refers to the outer query; write NOT EXISTS \
+         (SELECT … WHERE … AND (inner.x = outer.x) IS NOT FALSE)",
+    )
+}
+
+/// What is said where DataFusion finds it itself: the outer query's columns became keys of a join.
+pub(crate) fn of_plan(text: &str) -> Option<Error> {
+    text.contains("null_aware anti join only supports").then(refusal)
+}
 
 /// Refuses plans that would answer with too few rows.
 #[derive(Debug)]
@@ -24,10 +37,7 @@ impl PhysicalOptimizerRule for CorrelatedNotIn {
         _config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         plan.apply(|node| match node.downcast_ref::<HashJoinExec>() {
-            Some(join) if join.null_aware && join.filter().is_some() => plan_err!(
-                "NOT IN is not supported with a subquery that refers to the outer query; write \
-                 NOT EXISTS (SELECT … WHERE … AND (inner.x = outer.x) IS NOT FALSE)"
-            ),
+            Some(join) if join.null_aware && join.filter().is_some() => Err(refusal().into()),
             _ => Ok(TreeNodeRecursion::Continue),
         })?;
         Ok(plan)

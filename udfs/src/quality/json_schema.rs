@@ -539,9 +539,14 @@ fn of_digits(high: u8, low: u8) -> Option<u8> {
     u8::try_from(16 * digit(high)? + digit(low)?).ok()
 }
 
-/// How many things a keyword asks for.
+/// How many things a keyword asks for: 2.0 is a whole number as well.
 fn bound(keyword: &str, wanted: &Value) -> Result<u64> {
-    match wanted.as_u64() {
+    let whole = || {
+        let bound = wanted.as_f64().filter(|bound| *bound >= 0.0 && bound.fract() == 0.0)?;
+        // Exact up to 2⁵³, and no list has as many things.
+        (bound <= 9_007_199_254_740_992.0).then_some(bound as u64)
+    };
+    match wanted.as_u64().or_else(whole) {
         Some(bound) => Ok(bound),
         None => exec_err!("the JSON schema's {keyword} is no number of things"),
     }

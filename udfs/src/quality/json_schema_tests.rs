@@ -38,6 +38,7 @@ fn each_keyword_is_checked() {
         (json!({"multipleOf": 2}), json!(9007199254740994_i64), json!(9007199254740993_i64)),
         (json!({"minLength": 2}), json!("éé"), json!("é")),
         (json!({"maxLength": 2}), json!("éé"), json!("ééé")),
+        (json!({"maxLength": 2.0}), json!("éé"), json!("ééé")),
         (json!({"pattern": "^[a-z]+$"}), json!("abc"), json!("ab1")),
         (json!({"items": {"type": "number"}}), json!([1, 2]), json!([1, "2"])),
         (json!({"prefixItems": [true], "items": false}), json!([1]), json!([1, 2])),
