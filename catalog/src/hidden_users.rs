@@ -116,6 +116,7 @@ mod tests {
             root: key(table),
             of_model: false,
             by: Some(vec![]),
+            is_whole: false,
         };
         let least = serde_json::json!({
             "model_type": "item_knn", "options": {}, "query": "", "user_col": "user",

@@ -174,6 +174,7 @@ async fn copies_of_ids_and_what_tells_persons_of_another_table_are_personal_colu
         root: key("crm", root),
         of_model: false,
         by,
+        is_whole: true,
     };
     let lower = Transformation::Expression("lower(id)".into());
     let pseudonym = Transformation::Pseudonym { key: "k".into(), id: "1f-1".into() };

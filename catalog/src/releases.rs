@@ -492,6 +492,7 @@ mod tests {
             root: key,
             of_model: false,
             by: Some(vec![]),
+            is_whole: true,
         };
         catalog.announce_copies(&copy, &BTreeSet::from([copied])).await.unwrap();
         let given = catalog.record_release("cid", "x", &tables(&copy), &more).await;

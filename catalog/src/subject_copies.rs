@@ -74,9 +74,19 @@ pub struct CopiedKey {
     /// cannot be done again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Vec<Transformation>>,
+    /// Whether every row of the table that is a person's has the id of that person there, so that
+    /// what is copied of the table may leave its other ids out. Of copies that were recorded
+    /// before this was kept it is not known, which counts as no.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_whole: bool,
 }
 
 impl CopiedKey {
+    /// Whether another one is of the same ids in the same column, in all rows or in some.
+    fn is_of(&self, other: &Self) -> bool {
+        *self == Self { is_whole: self.is_whole, ..other.clone() }
+    }
+
     /// Whether the ids are what they were.
     pub fn is_plain(&self) -> bool {
         self.by.as_ref().is_some_and(Vec::is_empty)
@@ -145,7 +155,9 @@ impl Catalog {
         Ok(all(&found))
     }
 
-    /// Says what a table is going to hold as well; gives what was not known of it.
+    /// Says what a table is going to hold as well; gives what was not known of it. A column of ids
+    /// that some rows are going to be without is not whole from then on, also where they do not
+    /// come after all.
     ///
     /// # Errors
     /// When the warehouse cannot be written, others change the same document again and again, or
@@ -159,8 +171,21 @@ impl Catalog {
             return Ok(BTreeSet::new());
         }
         self.change_copies(table, |held| {
-            let new = copies.difference(held).cloned().collect();
-            held.extend(copies.iter().cloned());
+            let mut new = BTreeSet::new();
+            for copy in copies {
+                let known = held.iter().find(|known| known.is_of(copy)).cloned();
+                match known {
+                    None => {
+                        held.insert(copy.clone());
+                        new.insert(copy.clone());
+                    }
+                    Some(known) if known.is_whole && !copy.is_whole => {
+                        held.remove(&known);
+                        held.insert(copy.clone());
+                    }
+                    Some(_) => {}
+                }
+            }
             new
         })
         .await
@@ -274,7 +299,7 @@ mod tests {
     fn copy(column: &str, by: Option<Vec<Transformation>>) -> CopiedKey {
         let (from, root) = (key("crm", "id"), key("crm", "id"));
         let (subject, column) = ("person".to_owned(), Some(column.to_owned()));
-        CopiedKey { subject, column, from, root, of_model: false, by }
+        CopiedKey { subject, column, from, root, of_model: false, by, is_whole: true }
     }
 
     #[tokio::test]
@@ -302,6 +327,29 @@ mod tests {
         assert!(other.copies_now().await.unwrap().is_empty());
         one.settle_copies(&table, &BTreeSet::new()).await.unwrap();
         assert!(one.copies_in(&table).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_column_that_some_rows_are_without_ids_in_is_whole_no_more() {
+        let shared = Shared::new();
+        let catalog = shared.open().await;
+        let table = ObjectName::new("main", "vip");
+        let whole = BTreeSet::from([copy("id", Some(vec![]))]);
+        let partial = CopiedKey { is_whole: false, ..copy("id", Some(vec![])) };
+        let partial = BTreeSet::from([partial]);
+        assert_eq!(catalog.announce_copies(&table, &whole).await.unwrap(), whole);
+        assert!(catalog.announce_copies(&table, &partial).await.unwrap().is_empty());
+        assert_eq!(catalog.copies_in_now(&table).await.unwrap(), partial);
+        assert!(catalog.announce_copies(&table, &whole).await.unwrap().is_empty());
+        assert_eq!(catalog.copies_in_now(&table).await.unwrap(), partial);
+        // A table that is made anew has what it was made with.
+        catalog.settle_copies(&table, &whole).await.unwrap();
+        assert_eq!(catalog.copies_in_now(&table).await.unwrap(), whole);
+        // Of what was recorded before this was kept it is not known.
+        let mut before = serde_json::to_value(whole.first().unwrap()).unwrap();
+        before.as_object_mut().unwrap().remove("is_whole");
+        let before: CopiedKey = serde_json::from_value(before).unwrap();
+        assert_eq!(Some(&before), partial.first());
     }
 
     #[test]

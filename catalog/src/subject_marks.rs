@@ -453,6 +453,7 @@ mod tests {
             root: key("crm"),
             of_model: false,
             by: Some(by),
+            is_whole: true,
         };
         let lower = vec![Transformation::Expression("lower(id)".into())];
         let unknown = CopiedKey { by: None, ..copy("sealed", vec![]) };
@@ -513,6 +514,7 @@ mod tests {
             root: key("crm"),
             of_model: false,
             by,
+            is_whole: true,
         };
         let copies = [copy("id", Some(vec![])), copy("sealed", None)].into();
         one.announce_copies(&vip, &copies).await.unwrap();

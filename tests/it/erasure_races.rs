@@ -194,6 +194,7 @@ async fn a_copy_that_was_announced_and_is_made_meanwhile_never_comes_to_be() {
         root: key,
         of_model: false,
         by: Some(vec![]),
+        is_whole: true,
     };
     catalog.announce_copies(&copy, &BTreeSet::from([copied])).await.unwrap();
     let Held { rows, begun, let_go } = held();

@@ -16,6 +16,7 @@ use datafusion::logical_expr::LogicalPlan;
 
 use super::define::is_id;
 use super::ids::{Held, Ids};
+use super::kept::{Coming, missing, tell_partial};
 use super::lineage::{Keyed, Lineage};
 use super::of_models::OfModels;
 use super::whose::Persons;
@@ -84,9 +85,11 @@ impl Copies {
             }
         }
         let outputs: Vec<(&String, &Held)> = columns.iter().zip(&rows.columns).collect();
-        let mut made = BTreeSet::new();
+        let mut made = Vec::new();
         for (column, held) in &outputs {
-            made.extend(held.others.iter().map(|ids| ids.copied_to(Some(column.as_str()))));
+            let is_made = matches!(target, Target::Made(_));
+            let others = held.others.iter().map(|ids| ids.copied_to(Some(column.as_str())));
+            made.extend(others.map(|copy| (copy, is_made)));
             let place = SubjectKey { table: target.name().clone(), column: (*column).clone() };
             for ids in &held.ids {
                 if is_key(&subjects, &place, ids) {
@@ -100,12 +103,15 @@ impl Copies {
                         && (&copy.subject, &copy.root, &copy.by)
                             == (&ids.subject, &ids.root, &ids.by)
                 });
-                made.insert(match stays {
+                let copy = match stays {
                     Some((_, copy)) => copy.clone(),
                     None => ids.copied_to(Some(column.as_str())),
-                });
+                };
+                made.push((copy, ids.by.is_some() || !ids.is_partial));
             }
         }
+        let coming = coming(target, &subjects, &known, &tables, &rows.persons, &outputs);
+        let mut made = coming.marked(made);
         let apart = &rows.persons.apart;
         let read = rows.persons.readings.iter();
         let is_apart =
@@ -157,12 +163,18 @@ pub(super) async fn keyed(
     }
     let known =
         known.iter().filter(|(_, copy)| subjects.iter().any(|subject| subject.counts(copy)));
+    let of_keys = columns.clone();
     for (table, copy) in known {
         let Some(column) = &copy.column else { continue };
         let from = SubjectKey { table: table.clone(), column: column.clone() };
-        let ids = Ids::of_copy(copy, from);
+        let mut keys = of_keys.get(table).into_iter().flatten();
+        // In the table of a key, the key has all ids.
+        let is_keyed = keys.any(|(_, ids)| ids.subject == copy.subject);
+        let is_partial = is_keyed || !copy.is_whole;
+        let ids = Ids { is_partial, ..Ids::of_copy(copy, from) };
         columns.entry(table.clone()).or_default().push((column.clone(), ids));
     }
+    columns.values_mut().for_each(|columns| tell_partial(columns));
     for (apart, (of, pii)) in context.identifiers() {
         let Some(kept) = columns.get(&of).cloned() else { continue };
         let own = columns.entry(apart.clone()).or_default();
@@ -228,15 +240,33 @@ fn lost<'a>(
     if !outputs.iter().any(|(_, held)| held.readings.contains(&reading)) {
         return vec![];
     }
-    let findable = table.columns.iter().map(|(_, ids)| ids).filter(|ids| ids.by.is_some());
-    let mut lost: BTreeMap<&str, &Ids> = BTreeMap::new();
-    for ids in findable {
-        let mut left = outputs.iter().flat_map(|(_, held)| held.left());
-        if !left.any(|left| left.subject == ids.subject && persons.are_told(reading, left)) {
-            lost.entry(&ids.subject).or_insert(ids);
-        }
-    }
-    lost.into_values().collect()
+    let subjects: BTreeSet<&str> =
+        table.columns.iter().map(|(_, ids)| ids.subject.as_str()).collect();
+    let columns: Vec<&Held> = outputs.iter().map(|(_, held)| *held).collect();
+    let lost = subjects.into_iter();
+    lost.filter_map(|subject| missing(table, reading, subject, persons, &columns)).collect()
+}
+
+/// What comes into a table, beside what is known of it.
+fn coming<'a>(
+    target: Target<'a>,
+    subjects: &'a [Subject],
+    known: &'a [(ObjectName, CopiedKey)],
+    tables: &'a [Keyed],
+    persons: &'a Persons,
+    outputs: &'a [(&'a String, &'a Held)],
+) -> Coming<'a> {
+    let into = match target {
+        Target::Made(_) => None,
+        Target::Changed(name) | Target::Told(name) => Some(name),
+    };
+    let is_into = |table: &ObjectName| into == Some(table);
+    let held = known.iter().filter(|(table, copy)| is_into(table) && copy.column.is_some());
+    let held = held.map(|(_, copy)| copy);
+    let counts = |copy: &&CopiedKey| subjects.iter().any(|subject| subject.counts(copy));
+    let keyed = subjects.iter().filter(|subject| subject.tables().into_iter().any(is_into));
+    let keyed = keyed.map(|subject| subject.name.as_str()).collect();
+    Coming { tables, persons, outputs, into, held: held.filter(counts).collect(), keyed }
 }
 
 /// The refusal of rows of single persons that say nothing of whose they are; `by`: the column with

@@ -98,6 +98,9 @@ pub(super) struct Ids {
     pub(super) before: Vec<Transformation>,
     /// What was done to them since; none where it cannot be done again.
     pub(super) by: Option<Vec<Transformation>>,
+    /// Whether rows of persons in their table may have something else in their column, while
+    /// another column has the id: they do not tell alone whose a row is.
+    pub(super) is_partial: bool,
     /// Which reading of a table they come of, as a statement may read one several times.
     pub(super) reading: usize,
 }
@@ -110,7 +113,8 @@ impl Ids {
     pub(super) fn of(subject: &str, key: &SubjectKey) -> Self {
         let (from, root) = (key.clone(), key.clone());
         let (subject, before, by) = (subject.to_owned(), vec![], Some(vec![]));
-        Self { subject, from, root, of_model: false, before, by, reading: UNREAD }
+        let (of_model, is_partial) = (false, false);
+        Self { subject, from, root, of_model, before, by, is_partial, reading: UNREAD }
     }
 
     /// The users of a model.
@@ -127,6 +131,7 @@ impl Ids {
             of_model: copy.of_model,
             before: vec![],
             by: copy.by.clone(),
+            is_partial: false,
             reading: UNREAD,
         }
     }
@@ -142,7 +147,7 @@ impl Ids {
         (self.reading, self.from.column.clone())
     }
 
-    /// What a column of these ids is a copy of.
+    /// What a column of these ids is a copy of, whichever rows have them.
     pub(super) fn copied_to(&self, column: Option<&str>) -> CopiedKey {
         CopiedKey {
             subject: self.subject.clone(),
@@ -151,6 +156,7 @@ impl Ids {
             root: self.root.clone(),
             of_model: self.of_model,
             by: self.by.as_ref().map(|by| [self.before.as_slice(), by.as_slice()].concat()),
+            is_whole: false,
         }
     }
 

@@ -462,7 +462,8 @@ impl<'a> Lineage<'a> {
         let place = |expr: &Expr| schema.maybe_index_of_column(column_of(expr)?);
         let held = |at: usize| columns.get(at).cloned().unwrap_or_default();
         let kept = |held: &Held| -> BTreeSet<Ids> {
-            held.ids.iter().filter(|ids| !held.is_replaced(ids)).cloned().collect()
+            let ids = held.ids.iter().filter(|ids| !held.is_replaced(ids) && !ids.is_partial);
+            ids.cloned().collect()
         };
         let is_same = are_compared_as_ids(one, other, schema);
         let (one, other) = match (place(one), place(other)) {
@@ -519,7 +520,7 @@ impl<'a> Lineage<'a> {
         let tables = self.tables.iter().filter(|table| table.name == ids.from.table);
         let beside: Vec<&(String, Ids)> = tables
             .flat_map(|table| &table.columns)
-            .filter(|(_, known)| known.subject == ids.subject)
+            .filter(|(_, known)| known.subject == ids.subject && !known.is_partial)
             .collect();
         let subjects = self.models.subjects.iter();
         let mut subjects = subjects.filter(|subject| subject.name == ids.subject);
@@ -544,7 +545,8 @@ fn is_of_one(window: &Expr, given: &Held, schema: &DFSchema, from: &[Held]) -> b
     let by = call.params.partition_by.iter().filter(|by| tells_apart(by, schema));
     let mut divided = by.filter_map(|by| from.get(place(by)?));
     divided.any(|held| {
-        let is_told = |ids: &Ids| held.ids.iter().any(|by| by.reading == ids.reading);
+        let tells = |by: &Ids, ids: &Ids| by.reading == ids.reading && !by.is_partial;
+        let is_told = |ids: &Ids| held.ids.iter().any(|by| tells(by, ids));
         !held.is_of_others && given.ids.iter().all(is_told)
     })
 }

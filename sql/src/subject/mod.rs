@@ -13,6 +13,7 @@ mod export;
 mod forget;
 pub(crate) mod guard;
 mod ids;
+mod kept;
 mod lake;
 mod lake_delta;
 mod lineage;

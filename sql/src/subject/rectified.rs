@@ -268,6 +268,7 @@ mod tests {
                 root: key("crm"),
                 of_model: false,
                 by: Some(vec![]),
+                is_whole: true,
             };
             (name(table), copy)
         };

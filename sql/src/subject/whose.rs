@@ -27,7 +27,7 @@ pub(super) struct Persons {
 impl Persons {
     /// Whether ids tell whose the rows of a reading are.
     pub(super) fn are_told(&self, reading: usize, by: &Ids) -> bool {
-        by.reading == reading || self.told_by.contains(&(reading, by.origin()))
+        (by.reading == reading && !by.is_partial) || self.told_by.contains(&(reading, by.origin()))
     }
 
     pub(super) fn add(&mut self, other: Self) {

@@ -117,6 +117,12 @@ impl Lineage<'_> {
                 is_written |= made.is_written;
                 beside.extend(made.readings.iter().copied());
             }
+            // In rows that are found by another column something else may be there.
+            let partial = made.ids.iter().filter(|ids| ids.is_partial).map(|ids| ids.reading);
+            let is_whole = |reading: &usize| {
+                made.ids.iter().any(|ids| ids.reading == *reading && !ids.is_partial)
+            };
+            beside.extend(partial.filter(|reading| !is_whole(reading)));
             held.add(made);
         }
         if is_other {
@@ -149,7 +155,7 @@ impl Lineage<'_> {
         }
         if FALLING_BACK.contains(&name) && column_of(first).is_some() {
             let mut held = self.made(first, schema, from, persons)?;
-            if !held.ids.is_empty() {
+            if held.ids.iter().any(|ids| !ids.is_partial) {
                 // Rows without an id are nobody's, whatever stands in its place.
                 for other in others {
                     held.add(self.made(other, schema, from, persons)?);
@@ -160,7 +166,8 @@ impl Lineage<'_> {
         let mut held = self.chosen(args, schema, from, persons)?;
         if FALLING_BACK.contains(&name) && !matches!(first, Expr::Case(_)) {
             let of_first = self.made(first, schema, from, &mut Persons::default())?;
-            if !of_first.ids.is_empty() && of_first.replaced.is_empty() {
+            let is_whole = of_first.ids.iter().any(|ids| !ids.is_partial);
+            if is_whole && of_first.replaced.is_empty() {
                 held.replaced.clear();
             }
         }
