@@ -15,8 +15,7 @@ use datafusion::error::DataFusionError;
 use thiserror::Error;
 use udfs::fuzzy::stop::Stopped;
 
-use crate::join::not_in;
-use crate::{same_names, subqueries};
+use crate::{join::not_in, same_names, subqueries};
 
 /// The error of a statement.
 #[derive(Debug, Clone, Error)]
